@@ -1,0 +1,188 @@
+//! Batches: records of one stream in columns, and the checks that every record must pass.
+//!
+//! A decoder makes a [`Candidate`]: columns of the declared types, and the records it could not read.
+//! [`Candidate::check`] adds what the declaration forbids. Neither type can be printed or serialised:
+//! what leaves this process leaves through the policy module.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_schema::ArrowError;
+use arrow_select::filter::filter_record_batch;
+
+use super::refusal::{Reason, Refusal};
+use super::stream::{FieldType, Stream};
+
+/// Event times that are taken, in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeBounds {
+    /// The oldest.
+    pub earliest: i64,
+    /// The newest.
+    pub latest: i64,
+}
+
+/// Decoded records of one stream that are not yet known to be taken.
+pub struct Candidate {
+    stream: Arc<Stream>,
+    columns: RecordBatch,
+    /// One per record: the position in `refusals` plus one, or zero.
+    refused: Vec<u8>,
+    refusals: Vec<Refusal>,
+}
+
+impl Candidate {
+    /// Records as a decoder read them. `columns` has the stream's schema; `refusals` are the records that
+    /// could not be read, whose values are of no account.
+    #[must_use]
+    pub fn new(stream: Arc<Stream>, columns: RecordBatch, refusals: Vec<Refusal>) -> Self {
+        let mut refused = vec![0; columns.num_rows()];
+        for refusal in &refusals {
+            if let Some(mark) = refused.get_mut(refusal.index as usize) {
+                *mark = 1;
+            }
+        }
+        Self { stream, columns, refused, refusals }
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// The columns.
+    pub(super) fn columns(&self) -> &RecordBatch {
+        &self.columns
+    }
+
+    /// Whether a record is refused already.
+    pub(super) fn is_refused(&self, row: usize) -> bool {
+        self.refused.get(row).is_none_or(|&mark| mark != 0)
+    }
+
+    /// Refuses a record, unless it is refused already: the first reason stands.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        if let Some(mark) = self.refused.get_mut(refusal.index as usize)
+            && *mark == 0
+        {
+            *mark = 1;
+            self.refusals.push(refusal);
+        }
+    }
+
+    /// Refuses every record that the declaration forbids: missing required fields, NaN and infinities,
+    /// over-long text, event times out of bounds.
+    pub fn check(&mut self, times: TimeBounds) {
+        let stream = Arc::clone(&self.stream);
+        let columns = self.columns.clone();
+        for (position, (field, column)) in stream.fields.iter().zip(columns.columns()).enumerate() {
+            if field.required && column.null_count() > 0 {
+                self.refuse_where(position, Reason::MissingField, |row| column.is_null(row));
+            }
+            match field.field_type {
+                FieldType::Float32 if !field.allow_non_finite => {
+                    let values = column.as_primitive::<Float32Type>();
+                    if !values.values().iter().fold(true, |finite, value| finite & value.is_finite()) {
+                        self.refuse_where(position, Reason::NotFinite, |row| {
+                            values.is_valid(row) && !values.value(row).is_finite()
+                        });
+                    }
+                }
+                FieldType::Float64 if !field.allow_non_finite => {
+                    let values = column.as_primitive::<Float64Type>();
+                    if !values.values().iter().fold(true, |finite, value| finite & value.is_finite()) {
+                        self.refuse_where(position, Reason::NotFinite, |row| {
+                            values.is_valid(row) && !values.value(row).is_finite()
+                        });
+                    }
+                }
+                FieldType::String => {
+                    let values = column.as_string::<i32>();
+                    let longest = values.offsets().lengths().max().unwrap_or(0);
+                    if longest > field.bytes_max {
+                        self.refuse_where(position, Reason::TooLong, |row| {
+                            values.is_valid(row) && values.value(row).len() > field.bytes_max
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.check_times(stream.event_time, times);
+    }
+
+    fn check_times(&mut self, position: usize, times: TimeBounds) {
+        let column = Arc::clone(self.columns.column(position));
+        let values = column.as_primitive::<TimestampMicrosecondType>();
+        let inside = |time: i64| times.earliest <= time && time <= times.latest;
+        if values.values().iter().fold(true, |all, &time| all & inside(time)) {
+            return;
+        }
+        self.refuse_where(position, Reason::EventTimeInFuture, |row| {
+            values.is_valid(row) && values.value(row) > times.latest
+        });
+        self.refuse_where(position, Reason::EventTimeTooOld, |row| {
+            values.is_valid(row) && values.value(row) < times.earliest
+        });
+    }
+
+    fn refuse_where(&mut self, position: usize, reason: Reason, is_refused: impl Fn(usize) -> bool) {
+        let name: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
+        for row in 0..self.columns.num_rows() {
+            if is_refused(row) {
+                let index = u32::try_from(row).unwrap_or(u32::MAX);
+                self.refuse(Refusal { field: name.clone(), ..Refusal::new(index, reason) });
+            }
+        }
+    }
+
+    /// The records that are not refused, and the refusals in the order of the records.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub(super) fn split(mut self) -> Result<(Batch, Vec<Refusal>), ArrowError> {
+        if self.refusals.is_empty() {
+            return Ok((Batch { stream: self.stream, columns: self.columns }, self.refusals));
+        }
+        self.refusals.sort_by_key(|refusal| refusal.index);
+        let keep: BooleanArray = self.refused.iter().map(|&mark| Some(mark == 0)).collect();
+        let columns = filter_record_batch(&self.columns, &keep)?;
+        Ok((Batch { stream: self.stream, columns }, self.refusals))
+    }
+}
+
+/// Checked records of one stream.
+#[derive(Clone)]
+pub struct Batch {
+    stream: Arc<Stream>,
+    columns: RecordBatch,
+}
+
+impl Batch {
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.columns.num_rows()
+    }
+
+    /// The columns, in the order of the stream's fields.
+    #[must_use]
+    pub fn columns(&self) -> &[ArrayRef] {
+        self.columns.columns()
+    }
+
+    /// The event times, in microseconds since the Unix epoch. A checked batch has no null among them.
+    #[must_use]
+    pub fn event_times(&self) -> &[i64] {
+        self.columns.column(self.stream.event_time).as_primitive::<TimestampMicrosecondType>().values()
+    }
+}

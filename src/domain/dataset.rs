@@ -1,0 +1,231 @@
+//! Datasets: declared aggregations, the only thing that can leave. A dataset's group keys have closed
+//! domains, so its cells can be numbered before the first record comes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
+
+use super::stream::ValueRange;
+
+/// A declared aggregation of one stream.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Its name.
+    pub name: String,
+    /// The stream it aggregates.
+    pub stream: String,
+    /// The length of a window.
+    pub window: Duration,
+    /// How long a window is kept open for records that come out of order.
+    pub grace: Duration,
+    /// The least number of distinct contributors of a released cell.
+    pub min_contributors: usize,
+    /// The keys that records are grouped by.
+    pub keys: Vec<GroupKey>,
+    /// What is computed for each cell.
+    pub metrics: Vec<Metric>,
+}
+
+/// The most cells a window of a dataset may have: the product of its keys' domains.
+pub const CELLS_MAX: usize = 65_536;
+
+/// A key that records are grouped by.
+#[derive(Debug)]
+pub struct GroupKey {
+    /// Its name in the release.
+    pub name: String,
+    /// The column it is taken from.
+    pub column: usize,
+    /// Its closed domain.
+    pub domain: KeyDomain,
+}
+
+/// The values a group key can take; every other value, and null, is `other`.
+#[derive(Debug)]
+pub enum KeyDomain {
+    /// Declared words.
+    Text {
+        /// The words.
+        words: Vec<String>,
+        /// Their positions.
+        positions: HashMap<String, u32>,
+    },
+    /// Declared whole numbers.
+    Integers(Vec<i64>),
+    /// False, true.
+    Bool,
+    /// Ranges `[edge, next edge)`; the last one includes its upper edge.
+    Edges(Vec<f64>),
+}
+
+/// How `other` is written in a release.
+pub const OTHER: &str = "other";
+
+impl KeyDomain {
+    /// A domain of words.
+    #[must_use]
+    pub fn text(words: Vec<String>) -> Self {
+        let positions = words.iter().zip(0..).map(|(word, position)| (word.clone(), position)).collect();
+        Self::Text { words, positions }
+    }
+
+    /// How many values there are, `other` included. It is the last one.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let named = match self {
+            Self::Text { words, .. } => words.len(),
+            Self::Integers(numbers) => numbers.len(),
+            Self::Bool => 2,
+            Self::Edges(edges) => edges.len().saturating_sub(1),
+        };
+        named + 1
+    }
+
+    /// How a value is written in a release.
+    #[must_use]
+    pub fn label(&self, position: usize) -> String {
+        let label = match self {
+            Self::Text { words, .. } => words.get(position).cloned(),
+            Self::Integers(numbers) => numbers.get(position).map(ToString::to_string),
+            Self::Bool => ["false", "true"].get(position).map(ToString::to_string),
+            Self::Edges(edges) => match edges.get(position..=position + 1) {
+                Some([low, high]) => Some(format!("{low}..{high}")),
+                _ => None,
+            },
+        };
+        label.unwrap_or_else(|| OTHER.to_owned())
+    }
+
+    /// Adds `position * stride` to the cell number of every record.
+    pub(super) fn add_positions(&self, column: &ArrayRef, stride: u32, cells: &mut [u32]) {
+        let other = u32::try_from(self.size() - 1).unwrap_or(0);
+        match (self, column.data_type()) {
+            (Self::Text { positions, .. }, DataType::Utf8) => {
+                let values = column.as_string::<i32>();
+                // Neighbouring records often carry the same word; then the lookup is a comparison.
+                let mut last: Option<(&str, u32)> = None;
+                add(cells, stride, |row| {
+                    if values.is_null(row) {
+                        return other;
+                    }
+                    let word = values.value(row);
+                    if let Some((same, position)) = last
+                        && same == word
+                    {
+                        return position;
+                    }
+                    let position = positions.get(word).copied().unwrap_or(other);
+                    last = Some((word, position));
+                    position
+                });
+            }
+            (Self::Integers(numbers), DataType::Int64) => {
+                let values = column.as_primitive::<Int64Type>();
+                add(cells, stride, |row| {
+                    let position = numbers.iter().position(|&number| values.is_valid(row) && number == values.value(row));
+                    position.map_or(other, |position| position as u32)
+                });
+            }
+            (Self::Bool, DataType::Boolean) => {
+                let values = column.as_boolean();
+                add(cells, stride, |row| if values.is_null(row) { other } else { u32::from(values.value(row)) });
+            }
+            (Self::Edges(edges), _) => {
+                let bucket = |value: f64| bucket(edges, value).map_or(other, |position| position as u32);
+                match column.data_type() {
+                    DataType::Float32 => {
+                        let values = column.as_primitive::<Float32Type>();
+                        add(cells, stride, |row| number(values, row, f64::from).map_or(other, bucket));
+                    }
+                    DataType::Float64 => {
+                        let values = column.as_primitive::<Float64Type>();
+                        add(cells, stride, |row| number(values, row, |value| value).map_or(other, bucket));
+                    }
+                    DataType::Int64 => {
+                        let values = column.as_primitive::<Int64Type>();
+                        add(cells, stride, |row| number(values, row, |value| value as f64).map_or(other, bucket));
+                    }
+                    _ => add(cells, stride, |_| other),
+                }
+            }
+            // The loader pairs domains with columns of their type; a column that is not is all `other`.
+            _ => add(cells, stride, |_| other),
+        }
+    }
+}
+
+fn add(cells: &mut [u32], stride: u32, mut position: impl FnMut(usize) -> u32) {
+    for (row, cell) in cells.iter_mut().enumerate() {
+        *cell += position(row) * stride;
+    }
+}
+
+fn number<T: arrow_array::ArrowPrimitiveType>(
+    values: &arrow_array::PrimitiveArray<T>,
+    row: usize,
+    convert: impl Fn(T::Native) -> f64,
+) -> Option<f64> {
+    values.is_valid(row).then(|| convert(values.value(row)))
+}
+
+/// The position of the range that holds a value: `[edge, next edge)`, the last one with its upper edge.
+/// `None` outside of all of them, and for NaN.
+#[must_use]
+pub fn bucket(edges: &[f64], value: f64) -> Option<usize> {
+    let (first, last) = (*edges.first()?, *edges.last()?);
+    if !(first <= value && value <= last) {
+        return None;
+    }
+    let above = edges.partition_point(|&edge| edge <= value);
+    Some(above.saturating_sub(1).min(edges.len().saturating_sub(2)))
+}
+
+/// One number computed for each cell.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in the release.
+    pub name: String,
+    /// What is computed.
+    pub function: Function,
+}
+
+/// What a metric computes. Minimum, maximum, quantiles and distinct values give single contributors away
+/// and do not exist here.
+#[derive(Debug)]
+pub enum Function {
+    /// The number of records.
+    Count,
+    /// The sum of a column's values.
+    Sum(Measure),
+    /// Their mean.
+    Mean(Measure),
+    /// Their population variance.
+    Variance(Measure),
+    /// How many values lie in each range; a value outside counts in the nearest one.
+    Histogram {
+        /// The column.
+        column: usize,
+        /// The edges of the ranges, ascending.
+        edges: Vec<f64>,
+    },
+    /// The share of records whose key-like value equals a declared one.
+    Fraction {
+        /// The column.
+        column: usize,
+        /// A domain of the one value looked for.
+        equals: KeyDomain,
+    },
+}
+
+/// A numeric column and where its values lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// The column.
+    pub column: usize,
+    /// Its range: values outside are moved to the nearer end.
+    pub range: ValueRange,
+}

@@ -1,0 +1,13 @@
+//! What bailiwick knows, free of IO, async, clocks and wire formats. Imports none of the other modules.
+
+pub mod aggregate;
+pub mod batch;
+pub mod dataset;
+pub mod document;
+pub mod gateway;
+pub mod jurisdiction;
+pub mod model;
+pub mod policy;
+pub mod refusal;
+pub mod stream;
+pub mod window;

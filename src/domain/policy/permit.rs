@@ -1,0 +1,118 @@
+//! Permission as a type: what may stay, what belongs elsewhere, what may leave.
+//!
+//! All fields are private to the policy module, there is no other constructor, and none of the types
+//! can be printed, defaulted or deserialised. An adapter that asks for one of them can only be called
+//! with something that `decide` or `release` let through.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+
+use crate::domain::batch::Batch;
+use crate::domain::refusal::Peer;
+
+use super::Digest;
+
+/// Records that may be processed and kept here: this gateway serves every regime that applies to them.
+#[derive(Clone)]
+pub struct Resident {
+    pub(super) batch: Batch,
+    pub(super) policy: Digest,
+}
+
+impl Resident {
+    /// The records.
+    #[must_use]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// The policy they were decided under.
+    #[must_use]
+    pub fn policy(&self) -> Digest {
+        self.policy
+    }
+}
+
+/// Records that belong to another gateway. They are never scored, counted or stored here.
+pub struct Foreign {
+    pub(super) rows: Vec<u32>,
+    pub(super) route: Arc<Peer>,
+}
+
+impl Foreign {
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Where they belong.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Peer> {
+        &self.route
+    }
+}
+
+/// Cells of one window that passed the release rules, bound for one destination.
+#[derive(Clone)]
+pub struct Released {
+    pub(super) id: String,
+    pub(super) destination: String,
+    pub(super) dataset: String,
+    pub(super) gateway: String,
+    pub(super) window_start: i64,
+    pub(super) window_end: i64,
+    pub(super) policy: Digest,
+    pub(super) cells: RecordBatch,
+}
+
+impl Released {
+    /// The release's id: the same for the same gateway, dataset, window and policy.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The destination's name.
+    #[must_use]
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    /// The dataset's name.
+    #[must_use]
+    pub fn dataset(&self) -> &str {
+        &self.dataset
+    }
+
+    /// The gateway's id.
+    #[must_use]
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// The window's start, in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn window_start(&self) -> i64 {
+        self.window_start
+    }
+
+    /// The window's end (exclusive), in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn window_end(&self) -> i64 {
+        self.window_end
+    }
+
+    /// The policy it was released under.
+    #[must_use]
+    pub fn policy(&self) -> Digest {
+        self.policy
+    }
+
+    /// The cells, one a row: the release's own columns, the group keys, the metrics.
+    #[must_use]
+    pub fn cells(&self) -> &RecordBatch {
+        &self.cells
+    }
+}

@@ -1,0 +1,267 @@
+//! Datasets: group keys over closed domains, metrics that give nobody away.
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+
+use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric};
+use crate::domain::document::{Problems, Spot, Table, Word, hint};
+use crate::domain::model::OutputKind;
+use crate::domain::policy::StreamPlan;
+use crate::domain::stream::{FieldType, ValueRange};
+
+/// A dataset whose fields are names.
+pub(super) struct DeclaredDataset {
+    pub(super) stream: Spot<String>,
+    window: std::time::Duration,
+    grace: std::time::Duration,
+    min_contributors: usize,
+    keys: Vec<DeclaredKey>,
+    metrics: Vec<DeclaredMetric>,
+}
+
+struct DeclaredKey {
+    field: Spot<String>,
+    domain: Option<Spot<Vec<Spot<Word>>>>,
+    edges: Option<Vec<f64>>,
+}
+
+struct DeclaredMetric {
+    name: Spot<String>,
+    function: Spot<String>,
+    field: Option<Spot<String>>,
+    edges: Option<Vec<f64>>,
+    equals: Option<Spot<Word>>,
+}
+
+/// The default of `min_contributors`. CMS suppresses cells of 1 to 10 in US Medicare data
+/// (<https://resdac.org/articles/cms-cell-size-suppression-policy>).
+const MIN_CONTRIBUTORS: usize = 10;
+/// Below this no aggregate is taken for one.
+const MIN_CONTRIBUTORS_LEAST: usize = 5;
+
+const FUNCTIONS: [&str; 6] = ["count", "sum", "mean", "variance", "histogram", "fraction"];
+const GIVES_AWAY: [&str; 11] =
+    ["min", "max", "first", "last", "median", "quantile", "quantiles", "percentile", "distinct", "top_values", "sample"];
+
+/// The names of the columns that every release has.
+const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
+
+/// `min_contributors`, or its default; less than five is an error.
+pub(super) fn min_contributors(table: &Table<'_>) -> Option<usize> {
+    let Some(least) = table.get::<usize>("min_contributors") else { return Some(MIN_CONTRIBUTORS) };
+    if least.value < MIN_CONTRIBUTORS_LEAST {
+        let message = format!("`min_contributors` is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} gives people away", least.value);
+        table.problems().error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
+        return None;
+    }
+    Some(least.value)
+}
+
+pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
+    let problems = table.problems();
+    let stream = table.need::<String>("stream");
+    let min_contributors = min_contributors(table);
+    let window = table.need::<Table<'_>>("window").and_then(|window| {
+        let size = window.value.need::<SignedDuration>("size");
+        let grace = window.value.or("grace", SignedDuration::from_secs(30));
+        window.value.done();
+        let size = size?;
+        if size.value < SignedDuration::from_secs(1) {
+            problems.error(&size.place, "a window is at least one second long");
+        }
+        Some((size.value.unsigned_abs(), grace.unsigned_abs()))
+    });
+    let keys = table.array("group_by");
+    let keys = keys.iter().filter_map(|key| {
+        let field = key.need::<String>("field");
+        let domain = key.get::<Vec<Spot<Word>>>("domain");
+        let edges = edges(key);
+        key.done();
+        Some(DeclaredKey { field: field?, domain, edges })
+    });
+    let keys = keys.collect();
+    let metrics: Vec<_> = table.array("metrics").iter().filter_map(read_metric).collect();
+    if metrics.is_empty() {
+        problems.error(&table.place, "a dataset needs `metrics`");
+    }
+    let (size, grace) = window?;
+    Some(DeclaredDataset { stream: stream?, window: size, grace, min_contributors: min_contributors?, keys, metrics })
+}
+
+fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
+    let name = table.need::<String>("name");
+    let function = table.need::<String>("fn");
+    let field = table.get::<String>("field");
+    let edges = edges(table);
+    let equals = table.get::<Word>("equals");
+    table.done();
+    Some(DeclaredMetric { name: name?, function: function?, field, edges, equals })
+}
+
+fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
+    let edges = table.get::<Vec<Spot<f64>>>("edges")?;
+    let numbers: Vec<f64> = edges.value.iter().map(|edge| edge.value).collect();
+    if numbers.len() < 2 || numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
+        table.problems().error(&edges.place, "`edges` are at least two numbers, ascending");
+        return None;
+    }
+    Some(numbers)
+}
+
+/// A column that a dataset may use: a field of the stream or an output of its model.
+struct Column {
+    position: usize,
+    field_type: FieldType,
+    range: Option<ValueRange>,
+}
+
+fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option<Column> {
+    if let Some(position) = plan.stream.position(&name.value) {
+        let field = plan.stream.fields.get(position)?;
+        return Some(Column { position, field_type: field.field_type, range: field.range });
+    }
+    let outputs = plan.model.iter().flat_map(|model| &model.outputs);
+    for (output, position) in outputs.clone().zip(plan.stream.fields.len()..) {
+        if output.field == name.value {
+            let field_type = match output.kind {
+                OutputKind::Score => FieldType::Float32,
+                OutputKind::Label => FieldType::Int64,
+            };
+            return Some(Column { position, field_type, range: output.range });
+        }
+    }
+    let fields = plan.stream.fields.iter().map(|field| field.name.as_str());
+    let known: Vec<&str> = fields.chain(outputs.map(|output| output.field.as_str())).collect();
+    let message = format!("stream `{}` and its model have no field `{}`", plan.stream.name, name.value);
+    problems.error_help(&name.place, message, hint(&name.value, &known));
+    None
+}
+
+pub(super) fn resolve(name: &str, declared: &DeclaredDataset, plan: &StreamPlan, problems: &Problems) -> Option<Dataset> {
+    let mut names: BTreeSet<&str> = RELEASE_COLUMNS.into();
+    let mut keys = Vec::new();
+    for key in &declared.keys {
+        if !names.insert(&key.field.value) {
+            problems.error(&key.field.place, format!("a release has a column `{}` already", key.field.value));
+        }
+        keys.push(group_key(key, plan, problems)?);
+    }
+    let cells: usize = keys.iter().map(|key| key.domain.size()).product();
+    if cells > CELLS_MAX {
+        let place = declared.keys.first().map_or(&declared.stream.place, |key| &key.field.place);
+        problems.error(place, format!("the keys make {cells} cells a window; the limit is {CELLS_MAX}"));
+    }
+    let mut metrics = Vec::new();
+    for metric in &declared.metrics {
+        if !names.insert(&metric.name.value) {
+            problems.error(&metric.name.place, format!("a release has a column `{}` already", metric.name.value));
+        }
+        let function = function(metric, plan, problems)?;
+        metrics.push(Metric { name: metric.name.value.clone(), function });
+    }
+    Some(Dataset {
+        name: name.to_owned(),
+        stream: declared.stream.value.clone(),
+        window: declared.window,
+        grace: declared.grace,
+        min_contributors: declared.min_contributors,
+        keys,
+        metrics,
+    })
+}
+
+fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Option<GroupKey> {
+    let column = column(&key.field, plan, problems)?;
+    if column.position == plan.stream.contributor {
+        problems.error(&key.field.place, "the contributor cannot be a group key: every cell would be one person's");
+        return None;
+    }
+    let domain = match (&key.domain, &key.edges, column.field_type) {
+        (None, None, FieldType::Bool) => Some(KeyDomain::Bool),
+        (None, Some(edges), field_type) if field_type.is_numeric() => Some(KeyDomain::Edges(edges.clone())),
+        (Some(domain), None, field_type) => key_domain(&domain.value, field_type),
+        _ => None,
+    };
+    if domain.is_none() {
+        let message = format!("`{}` is a {} and has no closed domain", key.field.value, column.field_type);
+        problems.error_help(
+            &key.field.place,
+            message,
+            "give a string or an int64 a `domain` of its own type, a number `edges`; a rare free-text key is itself a disclosure",
+        );
+    }
+    Some(GroupKey { name: key.field.value.clone(), column: column.position, domain: domain? })
+}
+
+fn key_domain(words: &[Spot<Word>], field_type: FieldType) -> Option<KeyDomain> {
+    let mut texts = Vec::new();
+    let mut integers = Vec::new();
+    for word in words {
+        match (&word.value, field_type) {
+            (Word::Text(text), FieldType::String) => texts.push(text.clone()),
+            (Word::Integer(integer), FieldType::Int64) => integers.push(*integer),
+            _ => return None,
+        }
+    }
+    match field_type {
+        FieldType::String => Some(KeyDomain::text(texts)),
+        FieldType::Int64 => Some(KeyDomain::Integers(integers)),
+        _ => None,
+    }
+}
+
+fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> Option<Function> {
+    let name = metric.function.value.as_str();
+    let wrong = |message: String, help: &str| {
+        problems.error_help(&metric.function.place, message, help);
+        None
+    };
+    if GIVES_AWAY.contains(&name) {
+        return wrong(
+            format!("`{name}` is the value of a single contributor and is refused as a metric"),
+            "use a `histogram` with fixed edges",
+        );
+    }
+    if name == "count" {
+        return Some(Function::Count);
+    }
+    if !FUNCTIONS.contains(&name) {
+        return wrong(format!("there is no metric function `{name}`"), &hint(name, &FUNCTIONS));
+    }
+    let Some(field) = &metric.field else {
+        return wrong(format!("`{name}` needs a `field`"), "add field = \"...\"");
+    };
+    let column = column(field, plan, problems)?;
+    if column.position == plan.stream.contributor {
+        return wrong("the contributor cannot be a metric".to_owned(), "count people with `min_contributors`");
+    }
+    match (name, column.range, &metric.edges, &metric.equals) {
+        ("fraction", _, _, Some(equals)) => {
+            let word = [Spot { value: equals.value.clone(), place: equals.place.clone() }];
+            let equals = key_domain(&word, column.field_type);
+            if equals.is_none() {
+                return wrong(format!("`equals` is not of the type of `{}`, {}", field.value, column.field_type), "use a string or an int64");
+            }
+            Some(Function::Fraction { column: column.position, equals: equals? })
+        }
+        ("fraction", ..) => wrong("`fraction` needs `equals`".to_owned(), "add equals = \"...\" or a whole number"),
+        _ if !column.field_type.is_numeric() => {
+            wrong(format!("`{}` is a {}, and `{name}` needs a number", field.value, column.field_type), "choose a numeric field")
+        }
+        ("histogram", _, Some(edges), _) => Some(Function::Histogram { column: column.position, edges: edges.clone() }),
+        ("histogram", ..) => wrong("`histogram` needs `edges`".to_owned(), "add edges = [0, 10, 20]"),
+        (_, None, ..) => wrong(
+            format!("`{}` has no `range`, and without one a single value could rule a {name}", field.value),
+            "give the field a `range = [low, high]`; values outside are moved to the nearer end",
+        ),
+        (_, Some(range), ..) => {
+            let measure = Measure { column: column.position, range };
+            Some(match name {
+                "sum" => Function::Sum(measure),
+                "mean" => Function::Mean(measure),
+                _ => Function::Variance(measure),
+            })
+        }
+    }
+}

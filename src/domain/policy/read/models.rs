@@ -1,0 +1,133 @@
+//! Models: what feeds them, what comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
+use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind};
+use crate::domain::policy::regime::Classes;
+use crate::domain::stream::{FieldType, Stream};
+
+use super::legal::{choice, known_class};
+use super::streams::{DeclaredStream, read_range};
+
+/// A model whose fields are names.
+pub(super) struct DeclaredModel {
+    sha256: String,
+    inputs: Vec<DeclaredInput>,
+    outputs: Vec<(ModelOutput, Spot<String>)>,
+}
+
+struct DeclaredInput {
+    name: String,
+    features: Vec<(Spot<String>, Encoding)>,
+}
+
+pub(super) fn read(table: &Table<'_>) -> Option<DeclaredModel> {
+    let problems = table.problems();
+    let sha256 = table.need::<String>("sha256");
+    if let Some(sha256) = &sha256
+        && (sha256.value.len() != 64 || !sha256.value.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        problems.error_help(&sha256.place, "`sha256` is not 64 hex digits", "`sha256sum model.onnx` prints it");
+    }
+    let inputs: Vec<DeclaredInput> = table.array("inputs").iter().filter_map(read_input).collect();
+    let outputs: Vec<_> = table.array("outputs").iter().filter_map(read_output).collect();
+    for (what, is_empty) in [("inputs", inputs.is_empty()), ("outputs", outputs.is_empty())] {
+        if is_empty {
+            problems.error(&table.place, format!("a model needs `{what}`"));
+        }
+    }
+    Some(DeclaredModel { sha256: sha256?.value.to_ascii_lowercase(), inputs, outputs })
+}
+
+fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
+    let name = table.need::<String>("name");
+    let fields = table.need::<Vec<Spot<NameOrTable<'_>>>>("fields");
+    table.done();
+    let features = fields?.value.into_iter().filter_map(|feature| match feature.value {
+        NameOrTable::Name(value) => Some((Spot { value, place: feature.place }, Encoding::Number)),
+        NameOrTable::Table(table) => read_feature(&table),
+    });
+    let features = features.collect();
+    Some(DeclaredInput { name: name?.value, features })
+}
+
+fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
+    let field = table.need::<String>("field");
+    let words = table.need::<Vec<Spot<String>>>("vocabulary");
+    let encodings: [(&str, fn(Vec<String>) -> Encoding); 2] = [("one-hot", Encoding::OneHot), ("index", Encoding::Index)];
+    let encode = choice(table, "encode", &encodings);
+    table.done();
+    let words = words?.value.into_iter().map(|word| word.value).collect();
+    Some((field?, encode?(words)))
+}
+
+fn read_output(table: &Table<'_>) -> Option<(ModelOutput, Spot<String>)> {
+    let tensor = table.need::<String>("name");
+    let field = table.need::<String>("field");
+    let kind = choice(table, "kind", &[("score", OutputKind::Score), ("label", OutputKind::Label)]);
+    let column = table.or("column", 0);
+    let class = table.need::<String>("class");
+    let range = read_range(table);
+    table.done();
+    let class = class?;
+    let output = ModelOutput {
+        tensor: tensor?.value,
+        field: field?.value,
+        kind: kind?,
+        column,
+        class: class.value.clone(),
+        range,
+    };
+    Some((output, class))
+}
+
+/// The model of a stream, with its fields found.
+pub(super) fn resolve(
+    declared: &DeclaredStream,
+    stream: &Stream,
+    models: &BTreeMap<String, Spot<DeclaredModel>>,
+    classes: &Classes,
+    problems: &Problems,
+) -> Option<Model> {
+    let wanted = declared.model.as_ref()?;
+    let Some(model) = models.get(&wanted.value) else {
+        let known: Vec<&str> = models.keys().map(String::as_str).collect();
+        problems.error_help(&wanted.place, format!("there is no model `{}`", wanted.value), hint(&wanted.value, &known));
+        return None;
+    };
+    let inputs = model.value.inputs.iter().map(|input| ModelInput {
+        name: input.name.clone(),
+        features: input.features.iter().filter_map(|(field, encoding)| feature(field, encoding, stream, problems)).collect(),
+    });
+    let inputs = inputs.collect();
+    let mut names: BTreeSet<&str> = stream.fields.iter().map(|field| field.name.as_str()).collect();
+    for (output, class) in &model.value.outputs {
+        known_class(class, classes, problems);
+        if !names.insert(&output.field) {
+            problems.error(&class.place, format!("stream `{}` already has a field `{}`", stream.name, output.field));
+        }
+    }
+    let outputs = model.value.outputs.iter().map(|(output, _)| output.clone()).collect();
+    Some(Model { name: wanted.value.clone(), sha256: model.value.sha256.clone(), inputs, outputs })
+}
+
+fn feature(field: &Spot<String>, encoding: &Encoding, stream: &Stream, problems: &Problems) -> Option<Feature> {
+    let Some(column) = stream.position(&field.value) else {
+        let known: Vec<&str> = stream.fields.iter().map(|field| field.name.as_str()).collect();
+        let message = format!("stream `{}` has no field `{}`", stream.name, field.value);
+        problems.error_help(&field.place, message, hint(&field.value, &known));
+        return None;
+    };
+    let field_type = stream.fields.get(column)?.field_type;
+    let fits = match encoding {
+        Encoding::Number => field_type.is_numeric() || field_type == FieldType::Bool,
+        Encoding::Index(_) | Encoding::OneHot(_) => field_type == FieldType::String,
+    };
+    if !fits {
+        let message = format!("`{}` is a {field_type} and cannot be fed this way", field.value);
+        problems.error_help(&field.place, message, "numbers and bools are fed by name, strings with a `vocabulary` and `encode`");
+        return None;
+    }
+    Some(Feature { column, encoding: encoding.clone() })
+}

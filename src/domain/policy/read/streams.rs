@@ -1,0 +1,201 @@
+//! Streams and their fields.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::policy::regime::Classes;
+use crate::domain::stream::{Evidence, Field, FieldType, Stream, Undeclared, ValueRange};
+
+use super::code;
+use super::legal::{choice, known_class};
+
+/// A stream whose references are names.
+pub(super) struct DeclaredStream {
+    fields: Vec<(Field, Spot<String>)>,
+    event_time: Spot<String>,
+    contributor: Spot<String>,
+    jurisdiction_field: Option<Spot<String>>,
+    jurisdiction_default: Option<Jurisdiction>,
+    undeclared: Undeclared,
+    pub(super) model: Option<Spot<String>>,
+    future_max: Duration,
+    late_max: Duration,
+    idle_after: Duration,
+}
+
+impl DeclaredStream {
+    pub(super) fn uses_model(&self, name: &str) -> bool {
+        self.model.as_ref().is_some_and(|model| model.value == name)
+    }
+}
+
+/// Protobuf's largest field number, and the numbers it keeps for itself
+/// (<https://protobuf.dev/programming-guides/proto3/#assigning>).
+const NUMBER_MAX: usize = (1 << 29) - 1;
+const NUMBERS_RESERVED: std::ops::RangeInclusive<usize> = 19_000..=19_999;
+
+const BYTES_MAX: usize = 256;
+
+pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
+    let problems = table.problems();
+    if !is_name(name) {
+        problems.error(&table.place, format!("`{name}` is no stream name: use letters, digits, `_`, `-` and `.`"));
+    }
+    let event_time = table.need::<String>("event_time");
+    let contributor = table.need::<String>("contributor");
+    let model = table.get::<String>("model");
+    let undeclared = match table.get::<String>("undeclared") {
+        None => Some(Undeclared::Refuse),
+        Some(_) => choice(table, "undeclared", &[("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)]),
+    };
+    let jurisdiction = table.need::<Table<'_>>("jurisdiction");
+    let (mut jurisdiction_field, mut jurisdiction_default) = (None, None);
+    if let Some(jurisdiction) = jurisdiction {
+        jurisdiction_field = jurisdiction.value.get::<String>("field");
+        let default = jurisdiction.value.get::<String>("default");
+        if jurisdiction_field.is_none() && default.is_none() {
+            problems.error(&jurisdiction.place, "neither `field` nor `default` says where a record comes from");
+        }
+        jurisdiction_default = default.and_then(|default| code(&default, problems));
+        jurisdiction.value.done();
+    }
+    let mut fields: Vec<(Field, Spot<String>)> = Vec::new();
+    let mut numbers = BTreeSet::new();
+    for (name, table) in table.named("fields") {
+        let position = fields.len() + 1;
+        if let Some((field, class)) = read_field(&name, &table, position) {
+            if !numbers.insert(field.number) {
+                problems.error(&name.place, format!("field number {} is taken already", field.number));
+            }
+            fields.push((field, class));
+        }
+        table.done();
+    }
+    if fields.is_empty() {
+        problems.error(&table.place, "a stream needs `fields`");
+    }
+    let future_max = duration(table, "future_max", 60);
+    let late_max = duration(table, "late_max", 60 * 60);
+    let idle_after = duration(table, "idle_after", 30);
+    Some(DeclaredStream {
+        fields,
+        event_time: event_time?,
+        contributor: contributor?,
+        jurisdiction_field,
+        jurisdiction_default,
+        undeclared: undeclared?,
+        model,
+        future_max,
+        late_max,
+        idle_after,
+    })
+}
+
+fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option<(Field, Spot<String>)> {
+    let problems = table.problems();
+    if !is_name(&name.value) {
+        problems.error(&name.place, format!("`{}` is no field name: use letters, digits and `_`", name.value));
+    }
+    let field_type = choice(table, "type", &FieldType::NAMES);
+    let class = table.need::<String>("class");
+    let required = table.or("required", true);
+    let allow_non_finite = table.or("allow_non_finite", false);
+    let bytes_max = table.get::<usize>("bytes_max");
+    let range = read_range(table);
+    let number = table.get::<usize>("number");
+    let (field_type, class) = (field_type?, class?);
+    if let Some(bytes_max) = &bytes_max
+        && field_type != FieldType::String
+    {
+        problems.error(&bytes_max.place, format!("`bytes_max` is for strings, and `{}` is a {field_type}", name.value));
+    }
+    if range.is_some() && !field_type.is_numeric() {
+        problems.error(&table.place, format!("`range` is for numbers, and `{}` is a {field_type}", name.value));
+    }
+    if let Some(number) = &number
+        && (number.value == 0 || number.value > NUMBER_MAX || NUMBERS_RESERVED.contains(&number.value))
+    {
+        problems.error(&number.place, format!("{} cannot be a protobuf field number", number.value));
+    }
+    let field = Field {
+        name: name.value.clone(),
+        field_type,
+        number: u32::try_from(number.map_or(position, |number| number.value)).unwrap_or(u32::MAX),
+        class: class.value.clone(),
+        required,
+        allow_non_finite,
+        bytes_max: bytes_max.map_or(BYTES_MAX, |bytes| bytes.value),
+        range,
+    };
+    Some((field, class))
+}
+
+/// `range = [low, high]`.
+pub(super) fn read_range(table: &Table<'_>) -> Option<ValueRange> {
+    let range = table.get::<Vec<Spot<f64>>>("range")?;
+    match range.value.as_slice() {
+        [low, high] if low.value < high.value => Some(ValueRange { low: low.value, high: high.value }),
+        _ => {
+            table.problems().error(&range.place, "a range is two numbers, the smaller one first");
+            None
+        }
+    }
+}
+
+fn duration(table: &Table<'_>, key: &str, default_seconds: u64) -> Duration {
+    let value = table.get::<SignedDuration>(key);
+    value.map_or(Duration::from_secs(default_seconds), |value| value.value.unsigned_abs())
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+pub(super) fn resolve(name: &str, declared: &DeclaredStream, classes: &Classes, problems: &Problems) -> Stream {
+    let mut fields: Vec<Field> = Vec::new();
+    for (field, class) in &declared.fields {
+        known_class(class, classes, problems);
+        fields.push(field.clone());
+    }
+    let find = |wanted: &Spot<String>, types: &[FieldType], role: &str| {
+        let Some(position) = fields.iter().position(|field| field.name == wanted.value) else {
+            let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+            problems.error_help(&wanted.place, format!("there is no field `{}`", wanted.value), hint(&wanted.value, &known));
+            return 0;
+        };
+        let field_type = fields[position].field_type;
+        if !types.contains(&field_type) {
+            let names: Vec<String> = types.iter().map(ToString::to_string).collect();
+            let message = format!("{role} must be a {}, and `{}` is a {field_type}", names.join(" or "), wanted.value);
+            problems.error(&wanted.place, message);
+        }
+        position
+    };
+    let event_time = find(&declared.event_time, &[FieldType::Timestamp], "the event time");
+    let contributor = find(&declared.contributor, &[FieldType::String, FieldType::Int64], "the contributor");
+    let jurisdiction = declared.jurisdiction_field.as_ref();
+    let jurisdiction = jurisdiction.map(|field| find(field, &[FieldType::String], "a jurisdiction's code"));
+    if let Some(field) = fields.get_mut(event_time)
+        && !field.required
+    {
+        problems.error(&declared.event_time.place, "the event time cannot be left out: remove `required = false`");
+        field.required = true;
+    }
+    Stream {
+        name: name.to_owned(),
+        schema: Stream::schema_of(&fields),
+        fields,
+        event_time,
+        contributor,
+        evidence: Evidence { field: jurisdiction, default: declared.jurisdiction_default },
+        undeclared: declared.undeclared,
+        model: declared.model.as_ref().map(|model| model.value.clone()),
+        future_max: declared.future_max,
+        late_max: declared.late_max,
+        idle_after: declared.idle_after,
+    }
+}

@@ -1,0 +1,154 @@
+//! Release: which cells of a closed window may leave, and the columns they leave as.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{Int64Builder, ListBuilder};
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::aggregate::{Cells, Value};
+use crate::domain::dataset::Dataset;
+use crate::domain::window::{micros, window_start};
+
+use super::Digest;
+use super::permit::Released;
+
+/// A closed window of a dataset.
+pub struct ClosedWindow<'w> {
+    /// The gateway's id.
+    pub gateway: &'w str,
+    /// The dataset.
+    pub dataset: &'w Dataset,
+    /// The window's number.
+    pub window: i64,
+    /// Which part of the window this is: 0 for a window that the watermark closed, another number for what
+    /// was in it when the gateway was stopped. Parts of a window share no record.
+    pub part: u64,
+    /// Its cells.
+    pub cells: Cells,
+}
+
+/// What came of a closed window.
+pub struct Outcome {
+    /// One release per destination; none when no cell may leave.
+    pub released: Vec<Released>,
+    /// Cells that may leave.
+    pub cells_released: usize,
+    /// Cells with fewer contributors than `k`.
+    pub cells_withheld: usize,
+}
+
+/// Releases the cells of a window that hold enough contributors. `destinations` are those that every
+/// regime lets this dataset go to, which the loader has checked.
+///
+/// # Errors
+/// When Arrow cannot assemble the columns, which no valid dataset causes.
+pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Digest) -> Result<Outcome, ArrowError> {
+    let (dataset, cells) = (closed.dataset, &closed.cells);
+    let in_order = cells.in_order();
+    let slots: Vec<usize> = in_order
+        .iter()
+        .filter(|(_, contributors)| *contributors >= dataset.min_contributors)
+        .map(|(slot, _)| *slot)
+        .collect();
+    let cells_withheld = in_order.len() - slots.len();
+    if slots.is_empty() {
+        return Ok(Outcome { released: Vec::new(), cells_released: 0, cells_withheld });
+    }
+    let start = window_start(closed.window, dataset.window);
+    let end = start.saturating_add(micros(dataset.window));
+    let id = release_id(closed, policy);
+    let columns = columns(closed, &slots, &id, (start, end), policy)?;
+    let released = destinations.iter().map(|destination| Released {
+        id: id.clone(),
+        destination: destination.clone(),
+        dataset: dataset.name.clone(),
+        gateway: closed.gateway.to_owned(),
+        window_start: start,
+        window_end: end,
+        policy,
+        cells: columns.clone(),
+    });
+    Ok(Outcome { released: released.collect(), cells_released: slots.len(), cells_withheld })
+}
+
+/// The first 128 bits of SHA-256 over gateway, dataset, window, part and policy, each with its length.
+fn release_id(closed: &ClosedWindow<'_>, policy: Digest) -> String {
+    let mut hash = Sha256::new();
+    for text in [closed.gateway, &closed.dataset.name] {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    }
+    hash.update(closed.window.to_be_bytes());
+    hash.update(closed.part.to_be_bytes());
+    hash.update(policy.bytes());
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn columns(
+    closed: &ClosedWindow<'_>,
+    slots: &[usize],
+    id: &str,
+    (start, end): (i64, i64),
+    policy: Digest,
+) -> Result<RecordBatch, ArrowError> {
+    let (dataset, cells) = (closed.dataset, &closed.cells);
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    let mut add = |name: &str, column: ArrayRef| {
+        fields.push(Field::new(name, column.data_type().clone(), column.null_count() > 0 || nullable(column.data_type())));
+        columns.push(column);
+    };
+    let rows = slots.len();
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
+    let time = |time: i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC"))
+    };
+    add("release", text(id));
+    add("gateway", text(closed.gateway));
+    add("dataset", text(&dataset.name));
+    add("policy", text(&policy.to_string()));
+    add("window_start", time(start));
+    add("window_end", time(end));
+    let positions: Vec<Vec<usize>> = slots.iter().map(|&slot| cells.key_positions(dataset, slot)).collect();
+    for (index, key) in dataset.keys.iter().enumerate() {
+        let labels = positions.iter().map(|positions| key.domain.label(positions[index]));
+        add(&key.name, Arc::new(StringArray::from_iter_values(labels)));
+    }
+    for (index, metric) in dataset.metrics.iter().enumerate() {
+        let values: Vec<Value> = slots.iter().map(|&slot| cells.value(dataset, index, slot)).collect();
+        add(&metric.name, metric_column(&values));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn nullable(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Float64)
+}
+
+fn metric_column(values: &[Value]) -> ArrayRef {
+    let count = |count: &u64| i64::try_from(*count).unwrap_or(i64::MAX);
+    match values.first() {
+        Some(Value::Counts(_)) => {
+            let mut lists = ListBuilder::new(Int64Builder::new())
+                .with_field(Field::new_list_field(DataType::Int64, false));
+            for value in values {
+                if let Value::Counts(counts) = value {
+                    lists.values().append_slice(&counts.iter().map(count).collect::<Vec<_>>());
+                }
+                lists.append(true);
+            }
+            Arc::new(lists.finish())
+        }
+        Some(Value::Number(_)) => {
+            let number = |value: &Value| if let Value::Number(number) = value { *number } else { None };
+            Arc::new(values.iter().map(number).collect::<Float64Array>())
+        }
+        _ => {
+            let number = |value: &Value| if let Value::Count(records) = value { count(records) } else { 0 };
+            Arc::new(Int64Array::from_iter_values(values.iter().map(number)))
+        }
+    }
+}
+

@@ -1,0 +1,120 @@
+//! Refusals: expected answers to records that cannot be taken. They are values, not errors, and they
+//! carry positions and declared names, never contents.
+
+use std::sync::Arc;
+
+/// Why a record, or a request as a whole, is refused. Closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No stream of this name is declared.
+    UnknownStream,
+    /// The payload cannot be read.
+    Malformed,
+    /// More records in a request than the limit.
+    TooManyRows,
+    /// More bytes in a request than the limit.
+    TooLarge,
+    /// The request names no producer.
+    ProducerMissing,
+    /// There is no room now.
+    Overloaded,
+    /// The gateway is being stopped.
+    Stopping,
+    /// The model failed on the batch.
+    ModelFailed,
+    /// The record carries a field that is not declared.
+    UndeclaredField,
+    /// A required field is missing.
+    MissingField,
+    /// A value is not of the declared type.
+    WrongType,
+    /// NaN or an infinity where it is not allowed.
+    NotFinite,
+    /// A text is longer than declared.
+    TooLong,
+    /// The event time is too far ahead of the clock.
+    EventTimeInFuture,
+    /// The event time is too far behind the watermark.
+    EventTimeTooOld,
+    /// One record of a batch cannot be read.
+    MalformedRecord,
+    /// The jurisdiction's code is missing or not in ISO 3166.
+    UnknownJurisdiction,
+    /// Another gateway serves the record's regimes.
+    BelongsElsewhere,
+    /// A regime forbids the record to be here, and no route may be taken.
+    MayNotBeHere,
+    /// No regime covers the record's jurisdiction.
+    NoRegime,
+}
+
+impl Reason {
+    /// Every reason, with the name used in metrics and summaries.
+    pub const ALL: [(Self, &'static str); 20] = [
+        (Self::UnknownStream, "unknown_stream"),
+        (Self::Malformed, "malformed"),
+        (Self::TooManyRows, "too_many_rows"),
+        (Self::TooLarge, "too_large"),
+        (Self::ProducerMissing, "producer_missing"),
+        (Self::Overloaded, "overloaded"),
+        (Self::Stopping, "stopping"),
+        (Self::ModelFailed, "model_failed"),
+        (Self::UndeclaredField, "undeclared_field"),
+        (Self::MissingField, "missing_field"),
+        (Self::WrongType, "wrong_type"),
+        (Self::NotFinite, "not_finite"),
+        (Self::TooLong, "too_long"),
+        (Self::EventTimeInFuture, "event_time_in_future"),
+        (Self::EventTimeTooOld, "event_time_too_old"),
+        (Self::MalformedRecord, "malformed_record"),
+        (Self::UnknownJurisdiction, "unknown_jurisdiction"),
+        (Self::BelongsElsewhere, "belongs_elsewhere"),
+        (Self::MayNotBeHere, "may_not_be_here"),
+        (Self::NoRegime, "no_regime"),
+    ];
+
+    /// The name used in metrics and summaries.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("?", |(_, name)| name)
+    }
+
+    /// Whether this gateway may take the very same record at another time.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self, Self::Overloaded | Self::Stopping | Self::ModelFailed | Self::EventTimeInFuture)
+    }
+}
+
+/// Another gateway, as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: String,
+    /// Its endpoint, a URI.
+    pub endpoint: String,
+    /// The regimes it serves.
+    pub serves: Vec<String>,
+}
+
+/// A refused record.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The record's position in its request.
+    pub index: u32,
+    /// Why.
+    pub reason: Reason,
+    /// The field at fault. A declared name, or one the producer itself sent: it is answered to the
+    /// producer and goes nowhere else.
+    pub field: Option<Arc<str>>,
+    /// Where the record belongs.
+    pub route: Option<Arc<Peer>>,
+}
+
+impl Refusal {
+    /// A refusal without a field or a route.
+    #[must_use]
+    pub fn new(index: u32, reason: Reason) -> Self {
+        Self { index, reason, field: None, route: None }
+    }
+}

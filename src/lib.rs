@@ -1,0 +1,3 @@
+//! bailiwick.
+
+pub mod domain;
