@@ -1,3 +1,26 @@
-//! bailiwick.
+//! bailiwick: a streaming edge gateway. One binary per region takes events in over gRPC, works out which
+//! laws each record falls under, scores it with an ONNX model on the spot, answers with the score, and
+//! lets only aggregates of enough people leave.
+//!
+//! # The way of a batch
+//!
+//! 1. [`adapters::grpc`] reads a request and decodes its payload into columns ([`domain::batch`]).
+//! 2. [`intake`] checks the records against the stream's declaration and has them decided
+//!    ([`domain::policy::decide`]): resident, foreign, or refused with a reason.
+//! 3. [`pipeline`] gives resident records to a worker, which scores them ([`adapters::onnx`]) and folds them
+//!    into the open event-time windows ([`domain::aggregate`]); the producer gets its scores.
+//! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged and
+//!    [`domain::policy::release`] lets go the cells with enough contributors.
+//! 5. [`adapters::file`] and [`adapters::kafka`] take [`domain::policy::Released`], and nothing else.
+//!
+//! [`config`] says where things are, the policies say what is allowed, [`app`] puts it all together.
 
+pub mod adapters;
+pub mod app;
+pub mod commands;
+pub mod config;
 pub mod domain;
+pub mod encode;
+pub mod intake;
+pub mod pipeline;
+pub mod telemetry;

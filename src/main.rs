@@ -1,1 +1,148 @@
-fn main(){}
+//! Arguments → command → exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use bailiwick::commands::{self, EXIT_CONFIG, Failure, check, demo, proto, run, send};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// A streaming edge gateway: scores events where they happen, and lets only aggregates leave.
+///
+/// Producers stream records to its gRPC endpoint. It works out which laws each record falls under, scores it
+/// with an ONNX model on the spot, answers with the score, and releases only cells of enough contributors,
+/// under policies written in TOML.
+#[derive(Parser)]
+#[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration cannot be used.")]
+struct Cli {
+    /// Say more: -v for details, -vv for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+        config: PathBuf,
+    },
+    /// Check configuration, policies and models, and say what may leave, to where, under which rule.
+    Check {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+        config: PathBuf,
+    },
+    /// Print the .proto of a stream's rows, for producers that send protobuf.
+    Proto {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+        config: PathBuf,
+        /// The stream.
+        #[arg(short, long)]
+        stream: String,
+    },
+    /// Send records from CSV or JSON-lines files (.gz too), or JSON lines from stdin, to a gateway.
+    Send(SendArgs),
+    /// Run three gateways (EU, US, IN) on loopback with the examples' data, and sum up what happened.
+    Demo {
+        /// The folder of the examples.
+        #[arg(long, value_name = "DIR", default_value = "examples")]
+        examples: PathBuf,
+        /// Where released files go.
+        #[arg(long, value_name = "DIR", default_value = "released")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct SendArgs {
+    /// Files to send, in this order; none: JSON lines from stdin.
+    files: Vec<PathBuf>,
+    /// The gateway.
+    #[arg(long, default_value = "http://127.0.0.1:7400", value_name = "URI")]
+    to: String,
+    /// The stream the records are of.
+    #[arg(short, long)]
+    stream: String,
+    /// The producer's name.
+    #[arg(short, long)]
+    producer: String,
+    /// Records per request.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
+    /// Do not send records that belong elsewhere to the gateway named in the refusal.
+    #[arg(long)]
+    no_follow: bool,
+    /// The input is all there is: promise that nothing earlier than now will come, so that windows close.
+    #[arg(long)]
+    complete: bool,
+    /// A CSV column that is text even where it looks like numbers; may be given again.
+    #[arg(long, value_name = "COLUMN")]
+    text: Vec<String>,
+}
+
+/// How long threads that hang on a destination may hold up the end of the process.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.verbose, matches!(cli.command, Command::Run { .. }));
+    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
+    let result = result.and_then(|runtime| {
+        let result = runtime.block_on(execute(cli.command));
+        runtime.shutdown_timeout(LAST_WAIT);
+        result
+    });
+    match result {
+        Ok(output) => {
+            let mut stdout = std::io::stdout().lock();
+            let written = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
+            ExitCode::from(u8::from(written.is_err()))
+        }
+        Err(Failure::Config) => ExitCode::from(EXIT_CONFIG),
+        Err(Failure::Other(error)) => {
+            // Nothing can be done about a stderr that is closed.
+            let _ = writeln!(std::io::stderr(), "bailiwick: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<String, Failure> {
+    match command {
+        Command::Run { config } => run::run(&config).await.map(|()| String::new()),
+        Command::Check { config } => check::check(&config),
+        Command::Proto { config, stream } => proto::proto(&config, &stream),
+        Command::Send(args) => {
+            let options = send::Options {
+                endpoint: args.to,
+                stream: args.stream,
+                producer: args.producer,
+                follow: !args.no_follow,
+                batch: args.batch as usize,
+                text: args.text,
+                complete: args.complete,
+            };
+            commands::send::send(args.files, options).await
+        }
+        Command::Demo { examples, out } => demo::demo(&examples, &out).await,
+    }
+}
+
+fn log(verbose: u8, is_server: bool) {
+    let level = match (verbose, is_server) {
+        (0, false) => "warn",
+        (0, true) => "info",
+        (1, _) => "bailiwick=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

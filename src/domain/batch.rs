@@ -28,8 +28,8 @@ pub struct TimeBounds {
 pub struct Candidate {
     stream: Arc<Stream>,
     columns: RecordBatch,
-    /// One per record: the position in `refusals` plus one, or zero.
-    refused: Vec<u8>,
+    /// One per record: whether it is refused.
+    refused: Vec<bool>,
     refusals: Vec<Refusal>,
 }
 
@@ -38,10 +38,10 @@ impl Candidate {
     /// could not be read, whose values are of no account.
     #[must_use]
     pub fn new(stream: Arc<Stream>, columns: RecordBatch, refusals: Vec<Refusal>) -> Self {
-        let mut refused = vec![0; columns.num_rows()];
+        let mut refused = vec![false; columns.num_rows()];
         for refusal in &refusals {
             if let Some(mark) = refused.get_mut(refusal.index as usize) {
-                *mark = 1;
+                *mark = true;
             }
         }
         Self { stream, columns, refused, refusals }
@@ -53,6 +53,12 @@ impl Candidate {
         &self.stream
     }
 
+    /// How many records there are, refused ones included.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.columns.num_rows()
+    }
+
     /// The columns.
     pub(super) fn columns(&self) -> &RecordBatch {
         &self.columns
@@ -60,15 +66,15 @@ impl Candidate {
 
     /// Whether a record is refused already.
     pub(super) fn is_refused(&self, row: usize) -> bool {
-        self.refused.get(row).is_none_or(|&mark| mark != 0)
+        self.refused.get(row).is_none_or(|&mark| mark)
     }
 
     /// Refuses a record, unless it is refused already: the first reason stands.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         if let Some(mark) = self.refused.get_mut(refusal.index as usize)
-            && *mark == 0
+            && !*mark
         {
-            *mark = 1;
+            *mark = true;
             self.refusals.push(refusal);
         }
     }
@@ -148,7 +154,7 @@ impl Candidate {
             return Ok((Batch { stream: self.stream, columns: self.columns }, self.refusals));
         }
         self.refusals.sort_by_key(|refusal| refusal.index);
-        let keep: BooleanArray = self.refused.iter().map(|&mark| Some(mark == 0)).collect();
+        let keep: BooleanArray = self.refused.iter().map(|&mark| Some(!mark)).collect();
         let columns = filter_record_batch(&self.columns, &keep)?;
         Ok((Batch { stream: self.stream, columns }, self.refusals))
     }

@@ -12,7 +12,7 @@ use arrow_schema::DataType;
 use super::stream::ValueRange;
 
 /// A declared aggregation of one stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
     /// Its name.
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Dataset {
 pub const CELLS_MAX: usize = 65_536;
 
 /// A key that records are grouped by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GroupKey {
     /// Its name in the release.
     pub name: String,
@@ -45,7 +45,7 @@ pub struct GroupKey {
 }
 
 /// The values a group key can take; every other value, and null, is `other`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum KeyDomain {
     /// Declared words.
     Text {
@@ -185,7 +185,7 @@ pub fn bucket(edges: &[f64], value: f64) -> Option<usize> {
 }
 
 /// One number computed for each cell.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Metric {
     /// Its name in the release.
     pub name: String,
@@ -195,7 +195,7 @@ pub struct Metric {
 
 /// What a metric computes. Minimum, maximum, quantiles and distinct values give single contributors away
 /// and do not exist here.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Function {
     /// The number of records.
     Count,

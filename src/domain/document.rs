@@ -184,6 +184,12 @@ impl<'d> Table<'d> {
         tables
     }
 
+    /// The names of all entries, in the order of the file.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, _)| name.get_ref().to_string()).collect()
+    }
+
     /// The tables below a key: `[key.name]` for every name.
     pub fn named(&self, key: &str) -> Vec<(Spot<String>, Table<'d>)> {
         let Some(tables) = self.get::<Table<'d>>(key) else { return Vec::new() };

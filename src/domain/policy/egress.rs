@@ -1,9 +1,12 @@
 //! The egress table: which dataset may go to which destination, under which regime, by which rule.
 
+use std::sync::Arc;
+
 use jiff::civil::Date;
 
 use super::regime::Form;
 use super::{PolicySet, Regime, StreamPlan};
+use crate::domain::dataset::Dataset;
 use crate::domain::document::Place;
 
 /// One line of the egress table.
@@ -81,7 +84,15 @@ impl PolicySet {
         allowed.cloned().collect()
     }
 
-    fn dataset(&self, name: &str) -> Option<(&StreamPlan, &crate::domain::dataset::Dataset)> {
+    /// A dataset under the strictest `min_contributors` of the regimes that govern it and of its own.
+    #[must_use]
+    pub fn governed(&self, dataset: &Arc<Dataset>, serves: &[String]) -> Arc<Dataset> {
+        let Some(plan) = self.streams.get(&dataset.stream) else { return Arc::clone(dataset) };
+        let strictest = self.governing(plan, serves).map(|regime| regime.min_contributors).max().unwrap_or(0);
+        Arc::new(Dataset { min_contributors: dataset.min_contributors.max(strictest), ..dataset.as_ref().clone() })
+    }
+
+    fn dataset(&self, name: &str) -> Option<(&StreamPlan, &Dataset)> {
         self.streams.values().find_map(|plan| {
             let dataset = plan.datasets.iter().find(|dataset| dataset.name == name)?;
             Some((plan, dataset.as_ref()))

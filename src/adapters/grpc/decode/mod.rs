@@ -1,0 +1,45 @@
+//! Payloads → columns. Row-shaped input becomes columns here and nowhere else.
+
+use std::sync::Arc;
+
+use crate::domain::batch::Candidate;
+use crate::domain::refusal::Reason;
+
+pub mod arrow;
+pub mod cloud_events;
+mod columns;
+mod json;
+pub mod rows;
+
+/// A decoded payload.
+pub struct Decoded {
+    /// The records.
+    pub candidate: Candidate,
+    /// Values of undeclared fields that were dropped.
+    pub dropped: u32,
+}
+
+/// Why a payload as a whole cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// The reason.
+    pub reason: Reason,
+    /// The field at fault, where there is one.
+    pub field: Option<Arc<str>>,
+    /// What is wrong, without contents.
+    pub message: String,
+}
+
+impl Undecodable {
+    /// A malformed payload.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self { reason: Reason::Malformed, field: None, message: message.into() }
+    }
+
+    /// More records than the limit.
+    #[must_use]
+    pub fn too_many_rows(limit: usize) -> Self {
+        let message = format!("more than {limit} records in one request; send smaller batches");
+        Self { reason: Reason::TooManyRows, field: None, message }
+    }
+}

@@ -1,0 +1,223 @@
+//! `Ingest.Publish` and `Ingest.PublishOnce`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int64Type};
+use arrow_array::ArrayRef;
+use arrow_schema::DataType;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::domain::refusal::{Reason, Refusal};
+use crate::intake::{Intake, Taken};
+use crate::telemetry::Telemetry;
+
+use super::decode::{self, Decoded};
+use super::proto::ingest::ingest_server::Ingest;
+use super::proto::ingest::publish_request::Payload;
+use super::proto::ingest::{self as wire, PublishRequest, PublishResponse};
+use super::status::{self, Rejection};
+
+/// The service.
+pub(super) struct Service {
+    pub(super) intake: Arc<Intake>,
+}
+
+/// How many requests of one call are worked on at a time.
+const PIPELINED_MAX: usize = 64;
+
+type Responses = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Ingest for Service {
+    type PublishStream = Responses;
+
+    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Responses>, Status> {
+        let (pending, waiting) = mpsc::channel(PIPELINED_MAX);
+        // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
+        tokio::spawn(read(Arc::clone(&self.intake), request.into_inner(), pending));
+        let intake = Arc::clone(&self.intake);
+        let responses = ReceiverStream::new(waiting).then(move |pending: Result<Pending, Status>| {
+            let intake = Arc::clone(&intake);
+            async move { Ok(pending?.response(&intake).await) }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn publish_once(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        let request = request.into_inner();
+        let mut call = Call::default();
+        let pending = call.take(&self.intake, request).await;
+        if let Err(rejection) = &pending.outcome {
+            return Err(rejection.status());
+        }
+        let (response, rejection) = pending.answer(&self.intake).await;
+        rejection.map_or(Ok(Response::new(response)), |rejection| Err(rejection.status()))
+    }
+}
+
+async fn read(intake: Arc<Intake>, mut requests: Streaming<PublishRequest>, pending: mpsc::Sender<Result<Pending, Status>>) {
+    let mut call = Call::default();
+    loop {
+        // Room for the response first, then the request: nothing is read that cannot be answered.
+        let Ok(slot) = pending.reserve().await else { return };
+        match requests.next().await {
+            Some(Ok(request)) => slot.send(Ok(call.take(&intake, request).await)),
+            Some(Err(error)) => return slot.send(Err(error)),
+            None => return,
+        }
+    }
+}
+
+/// What the requests of one call have said so far.
+#[derive(Default)]
+struct Call {
+    stream: String,
+    producer: String,
+    introduced: bool,
+}
+
+/// A request that was taken in and is not answered yet.
+struct Pending {
+    sequence: u64,
+    want_scores: bool,
+    dropped: u32,
+    outcome: Result<(Option<Taken>, Vec<String>), Rejection>,
+    _room: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Call {
+    async fn take(&mut self, intake: &Intake, request: PublishRequest) -> Pending {
+        let (sequence, want_scores) = (request.sequence, request.want_scores);
+        let bytes = payload_bytes(request.payload.as_ref());
+        let room = intake.room(bytes).await;
+        Telemetry::add(&intake.telemetry().bytes_in, bytes);
+        let (outcome, dropped) = match self.decide(intake, request, bytes) {
+            Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
+            Err(rejection) => (Err(rejection), 0),
+        };
+        Telemetry::add(&intake.telemetry().dropped_values, dropped as usize);
+        Pending { sequence, want_scores, dropped, outcome, _room: room }
+    }
+
+    fn decide(
+        &mut self,
+        intake: &Intake,
+        request: PublishRequest,
+        bytes: usize,
+    ) -> Result<(Option<Taken>, u32, Vec<String>), Rejection> {
+        if !request.stream.is_empty() && request.stream != self.stream {
+            self.stream = request.stream;
+            self.introduced = false;
+        }
+        if !request.producer.is_empty() && request.producer != self.producer {
+            self.producer = request.producer;
+            self.introduced = false;
+        }
+        let served = intake.stream(&self.stream).map_err(|reason| {
+            let known: Vec<&str> = intake.stream_names().collect();
+            Rejection::new(reason, format!("no such stream is declared here; declared: {}", known.join(", ")))
+        })?;
+        if self.producer.is_empty() || self.producer.len() > 256 {
+            return Err(Rejection::new(Reason::ProducerMissing, "name the producer in the first request, in at most 256 bytes"));
+        }
+        let limits = intake.limits();
+        if bytes > limits.batch_bytes_max {
+            let message = format!("{bytes} bytes in one request; the limit is {}", limits.batch_bytes_max);
+            return Err(Rejection::new(Reason::TooLarge, message));
+        }
+        let Some(payload) = request.payload else {
+            intake.heard(&served.stream, &self.producer, promise(request.complete_through));
+            self.introduced = true;
+            return Ok((None, 0, Vec::new()));
+        };
+        if !self.introduced {
+            intake.heard(&served.stream, &self.producer, None);
+            self.introduced = true;
+        }
+        let rows_max = limits.batch_rows_max;
+        let Decoded { candidate, dropped } = match payload {
+            Payload::Rows(bytes) => decode::rows::decode(&served.stream, &bytes, rows_max)?,
+            Payload::ArrowIpc(bytes) => decode::arrow::decode(&served.stream, bytes, rows_max)?,
+            Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
+        };
+        let taken = intake.take(served, &self.producer, candidate)?;
+        if request.complete_through != 0 {
+            intake.heard(&served.stream, &self.producer, promise(request.complete_through));
+        }
+        Ok((Some(taken), dropped, served.outputs.clone()))
+    }
+}
+
+fn promise(complete_through: i64) -> Option<i64> {
+    (complete_through != 0).then_some(complete_through)
+}
+
+fn payload_bytes(payload: Option<&Payload>) -> usize {
+    match payload {
+        None => 0,
+        Some(Payload::Rows(bytes) | Payload::ArrowIpc(bytes)) => bytes.len(),
+        Some(Payload::CloudEvents(batch)) => prost::Message::encoded_len(batch),
+    }
+}
+
+impl Pending {
+    async fn response(self, intake: &Intake) -> PublishResponse {
+        let (mut response, rejection) = self.answer(intake).await;
+        response.error = rejection.map(|rejection| rejection.message());
+        response
+    }
+
+    async fn answer(self, intake: &Intake) -> (PublishResponse, Option<Rejection>) {
+        let mut response = PublishResponse { sequence: self.sequence, dropped_values: self.dropped, ..Default::default() };
+        let (taken, names) = match self.outcome {
+            Ok(outcome) => outcome,
+            Err(rejection) => {
+                intake.telemetry().refused_as(rejection.reason, 0);
+                return (response, Some(rejection));
+            }
+        };
+        let Some(mut taken) = taken else { return (response, None) };
+        match intake.finish(&mut taken).await {
+            Ok(columns) => {
+                response.accepted = u32::try_from(taken.accepted).unwrap_or(u32::MAX);
+                response.refusals = taken.refusals.iter().map(refusal).collect();
+                if self.want_scores {
+                    response.outputs = names.into_iter().zip(&columns).map(|(field, column)| output(field, column)).collect();
+                }
+                (response, None)
+            }
+            Err(reason) => (response, Some(reason.into())),
+        }
+    }
+}
+
+fn refusal(refusal: &Refusal) -> wire::Refusal {
+    let route = refusal.route.as_ref();
+    wire::Refusal {
+        index: refusal.index,
+        reason: status::wire(refusal.reason).into(),
+        retryable: refusal.reason.retryable(),
+        field: refusal.field.as_deref().unwrap_or_default().to_owned(),
+        route: route.map(|peer| wire::Route { gateway: peer.id.clone(), endpoint: peer.endpoint.clone() }),
+    }
+}
+
+fn output(field: String, column: &ArrayRef) -> wire::Output {
+    use wire::output::Values;
+    let values = match column.data_type() {
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>().values().to_vec();
+            Values::Labels(wire::Integers { values })
+        }
+        _ => {
+            let values = column.as_primitive::<Float32Type>().values().to_vec();
+            Values::Scores(wire::Floats { values })
+        }
+    };
+    wire::Output { field, values: Some(values) }
+}

@@ -1,0 +1,37 @@
+//! gRPC: the ingest service, Arrow Flight, health and reflection on one listener. Wire ↔ domain lives here
+//! and nowhere else.
+
+pub mod client;
+pub mod decode;
+mod flight;
+mod ingest;
+mod listener;
+mod server;
+mod status;
+
+pub use listener::{Limits as ListenerLimits, Listener};
+pub use server::{Server, serve};
+
+/// The generated wire types.
+#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from proto/, which documents them")]
+pub mod proto {
+    pub mod bailiwick {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/bailiwick.v1.rs"));
+        }
+    }
+
+    pub mod io {
+        pub mod cloudevents {
+            pub mod v1 {
+                include!(concat!(env!("OUT_DIR"), "/io.cloudevents.v1.rs"));
+            }
+        }
+    }
+
+    pub use bailiwick::v1 as ingest;
+    pub use io::cloudevents::v1 as cloudevents;
+
+    /// The encoded file descriptors, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bailiwick.bin"));
+}

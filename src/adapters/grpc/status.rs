@@ -1,0 +1,107 @@
+//! Refusals of a whole request as `google.rpc.Status`, with details.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt, pb};
+
+use crate::domain::refusal::Reason;
+
+use super::decode::Undecodable;
+use super::proto::ingest;
+
+const DOMAIN: &str = "bailiwick";
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A request refused as a whole.
+pub(super) struct Rejection {
+    pub(super) reason: Reason,
+    message: String,
+    field: Option<String>,
+}
+
+impl Rejection {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), field: None }
+    }
+
+    fn code(&self) -> Code {
+        match self.reason {
+            Reason::UnknownStream => Code::NotFound,
+            Reason::TooManyRows | Reason::TooLarge | Reason::Overloaded => Code::ResourceExhausted,
+            Reason::Stopping => Code::Unavailable,
+            Reason::ModelFailed => Code::Internal,
+            _ => Code::InvalidArgument,
+        }
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let reason = wire(self.reason).as_str_name();
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+        if let Some(field) = &self.field {
+            details.add_bad_request_violation(field, &self.message);
+        }
+        if self.reason.retryable() {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        details
+    }
+
+    /// The status of a call.
+    pub(super) fn status(&self) -> Status {
+        Status::with_error_details(self.code(), &self.message, self.details())
+    }
+
+    /// The same as a message, for a response.
+    pub(super) fn message(&self) -> pb::Status {
+        let status = self.status();
+        // The details of a status are an encoded google.rpc.Status.
+        prost::Message::decode(status.details())
+            .unwrap_or_else(|_| pb::Status { code: self.code().into(), message: self.message.clone(), details: Vec::new() })
+    }
+}
+
+impl From<Undecodable> for Rejection {
+    fn from(undecodable: Undecodable) -> Self {
+        let Undecodable { reason, field, message } = undecodable;
+        Self { reason, message, field: field.map(|field| field.to_string()) }
+    }
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        let message = match reason {
+            Reason::Stopping => "the gateway is being stopped; send to another one, or again later",
+            Reason::ModelFailed => "the model failed on this batch; nothing of it was taken in",
+            _ => reason.name(),
+        };
+        Self::new(reason, message)
+    }
+}
+
+/// The reason on the wire.
+pub(super) fn wire(reason: Reason) -> ingest::Reason {
+    match reason {
+        Reason::UnknownStream => ingest::Reason::UnknownStream,
+        Reason::Malformed => ingest::Reason::Malformed,
+        Reason::TooManyRows => ingest::Reason::TooManyRows,
+        Reason::TooLarge => ingest::Reason::TooLarge,
+        Reason::ProducerMissing => ingest::Reason::ProducerMissing,
+        Reason::Overloaded => ingest::Reason::Overloaded,
+        Reason::Stopping => ingest::Reason::Stopping,
+        Reason::ModelFailed => ingest::Reason::ModelFailed,
+        Reason::UndeclaredField => ingest::Reason::UndeclaredField,
+        Reason::MissingField => ingest::Reason::MissingField,
+        Reason::WrongType => ingest::Reason::WrongType,
+        Reason::NotFinite => ingest::Reason::NotFinite,
+        Reason::TooLong => ingest::Reason::TooLong,
+        Reason::EventTimeInFuture => ingest::Reason::EventTimeInFuture,
+        Reason::EventTimeTooOld => ingest::Reason::EventTimeTooOld,
+        Reason::MalformedRecord => ingest::Reason::MalformedRecord,
+        Reason::UnknownJurisdiction => ingest::Reason::UnknownJurisdiction,
+        Reason::BelongsElsewhere => ingest::Reason::BelongsElsewhere,
+        Reason::MayNotBeHere => ingest::Reason::MayNotBeHere,
+        Reason::NoRegime => ingest::Reason::NoRegime,
+    }
+}

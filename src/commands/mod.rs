@@ -1,0 +1,37 @@
+//! What `bailiwick` can be told to do: one file each.
+
+pub mod check;
+pub mod demo;
+mod diagnostics;
+pub mod proto;
+pub mod run;
+pub mod send;
+
+use std::path::Path;
+
+use crate::config::{self, Config};
+
+/// The configuration cannot be used (`EX_USAGE` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration cannot be used; what is wrong was printed.
+    Config,
+    /// Something else went wrong.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Loads a configuration and prints every problem to stderr.
+fn load(path: &Path) -> Result<Config, Failure> {
+    let loaded = config::load(path).map_err(|error| Failure::Other(error.into()))?;
+    diagnostics::print(&loaded.problems);
+    loaded.config.ok_or(Failure::Config)
+}

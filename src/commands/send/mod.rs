@@ -1,0 +1,101 @@
+//! `bailiwick send`: records from files or stdin to a gateway.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Failure;
+
+mod records;
+mod stream;
+
+pub use records::{Input, Records};
+pub use stream::publish;
+
+/// What to send, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The gateway's endpoint.
+    pub endpoint: String,
+    /// The stream.
+    pub stream: String,
+    /// The producer's name.
+    pub producer: String,
+    /// Whether records that belong elsewhere are sent to the gateway named in the refusal.
+    pub follow: bool,
+    /// Records per request.
+    pub batch: usize,
+    /// CSV columns that are text even where they look like numbers.
+    pub text: Vec<String>,
+    /// Whether the input is all there is: windows need not wait for later records.
+    pub complete: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Clone)]
+pub struct Totals {
+    /// Records read from the input.
+    pub read: u64,
+    /// Records taken in, by whichever gateway.
+    pub accepted: u64,
+    /// Records refused for good, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Records that were sent on, by gateway.
+    pub redirected: BTreeMap<String, u64>,
+    /// Bytes of payload sent.
+    pub bytes: u64,
+}
+
+/// Totals that grow while records are sent.
+pub type SharedTotals = Arc<Mutex<Totals>>;
+
+/// Sends files, or stdin when there are none. The summary for stdout.
+///
+/// # Errors
+/// When an input cannot be read or the gateway goes away.
+pub async fn send(files: Vec<PathBuf>, options: Options) -> Result<String, Failure> {
+    let totals = SharedTotals::default();
+    let bar = ProgressBar::new_spinner().with_style(style());
+    let shown = tokio::spawn(show(bar.clone(), Arc::clone(&totals)));
+    let inputs = if files.is_empty() { vec![Input::Stdin] } else { files.into_iter().map(Input::File).collect() };
+    let result = publish(inputs, &options, &totals).await;
+    shown.abort();
+    bar.finish_and_clear();
+    result?;
+    Ok(summary(&snapshot(&totals)))
+}
+
+/// The totals so far.
+#[must_use]
+pub fn snapshot(totals: &SharedTotals) -> Totals {
+    totals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {pos} records  {per_sec}  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+async fn show(bar: ProgressBar, totals: SharedTotals) {
+    let mut interval = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        interval.tick().await;
+        let totals = snapshot(&totals);
+        bar.set_position(totals.read);
+        bar.set_message(refusals(&totals));
+    }
+}
+
+fn refusals(totals: &Totals) -> String {
+    let refused = totals.refused.iter().map(|(reason, count)| format!("{reason} {count}"));
+    refused.collect::<Vec<_>>().join("  ")
+}
+
+fn summary(totals: &Totals) -> String {
+    let mut lines = vec![format!("{} records read, {} accepted, {} bytes sent", totals.read, totals.accepted, totals.bytes)];
+    lines.extend(totals.redirected.iter().map(|(gateway, count)| format!("  sent on to {gateway}: {count}")));
+    lines.extend(totals.refused.iter().map(|(reason, count)| format!("  refused, {reason}: {count}")));
+    lines.join("\n") + "\n"
+}

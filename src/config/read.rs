@@ -1,0 +1,231 @@
+//! The keys of `gateway.toml`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::adapters::{file, kafka};
+use crate::domain::document::{Place, Spot, Table, hint};
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::policy::PolicySet;
+use crate::domain::refusal::Peer;
+use crate::encode::Format;
+use crate::intake::Limits;
+
+use super::{Config, Destination};
+
+/// What `gateway.toml` declares.
+pub(super) struct Declared {
+    pub(super) place: Place,
+    id: Option<String>,
+    country: Option<Jurisdiction>,
+    pub(super) serves: Vec<Spot<String>>,
+    pub(super) policies: Vec<Spot<String>>,
+    listen: Option<SocketAddr>,
+    connections_max: usize,
+    limits: Limits,
+    workers: usize,
+    scored_together_max: usize,
+    onnxruntime: Option<PathBuf>,
+    pub(super) models: BTreeMap<String, PathBuf>,
+    pub(super) destinations: BTreeMap<String, Spot<Destination>>,
+    pub(super) peers: Vec<DeclaredPeer>,
+    stop_within: Duration,
+}
+
+pub(super) struct DeclaredPeer {
+    id: String,
+    endpoint: String,
+    pub(super) serves: Vec<Spot<String>>,
+}
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
+
+pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
+    let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
+    let gateway = gateway.as_ref();
+    let id = gateway.and_then(|gateway| gateway.need::<String>("id"));
+    let country = gateway.and_then(|gateway| gateway.need::<String>("country"));
+    let country = country.and_then(|country| {
+        let known = Jurisdiction::parse(&country.value).filter(|code| *code != Jurisdiction::UNKNOWN);
+        if known.is_none() {
+            table.problems().error(&country.place, format!("`{}` is not an ISO 3166-1 alpha-2 code", country.value));
+        }
+        known
+    });
+    let serves = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("serves"));
+    let policies = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("policies"));
+    let stop_within = gateway.map_or(SignedDuration::from_secs(10), |gateway| {
+        gateway.or("stop_within", SignedDuration::from_secs(10))
+    });
+    let place = gateway.map_or_else(|| table.place.clone(), |gateway| gateway.place.clone());
+    if let Some(gateway) = gateway {
+        gateway.done();
+    }
+    let (listen, connections_max) = read_listen(table);
+    let limits = read_limits(table);
+    let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
+    let scoring = scoring.as_ref();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let workers = scoring.map_or(cores, |scoring| scoring.or("workers", cores)).max(1);
+    let scored_together_max = scoring.map_or(1_024, |scoring| scoring.or("rows_together_max", 1_024)).max(1);
+    let onnxruntime = scoring.and_then(|scoring| scoring.get::<String>("onnxruntime"));
+    if let Some(scoring) = scoring {
+        scoring.done();
+    }
+    let mut models = BTreeMap::new();
+    if let Some(files) = table.get::<Table<'_>>("models") {
+        for name in files.value.names() {
+            if let Some(file) = files.value.get::<String>(&name) {
+                models.insert(name, base.join(file.value));
+            }
+        }
+    }
+    let mut destinations = BTreeMap::new();
+    for (name, destination) in table.named("destinations") {
+        if let Some(value) = read_destination(&destination, base) {
+            destinations.insert(name.value, Spot { value, place: name.place });
+        }
+        destination.done();
+    }
+    let peers = table.array("peers");
+    let peers = peers.iter().filter_map(read_peer).collect();
+    Declared {
+        place,
+        id: id.map(|id| id.value),
+        country,
+        serves: serves.map(|serves| serves.value).unwrap_or_default(),
+        policies: policies.map(|policies| policies.value).unwrap_or_default(),
+        listen,
+        connections_max,
+        limits,
+        workers,
+        scored_together_max,
+        onnxruntime: onnxruntime.map(|path| base.join(path.value)),
+        models,
+        destinations,
+        peers,
+        stop_within: stop_within.unsigned_abs(),
+    }
+}
+
+fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
+    let default = (DEFAULT_LISTEN.parse().ok(), 1_024);
+    let Some(listen) = table.get::<Table<'_>>("listen") else { return default };
+    let connections_max = listen.value.or("connections_max", default.1);
+    let address = listen.value.get::<String>("grpc");
+    listen.value.done();
+    let Some(address) = address else { return (default.0, connections_max) };
+    let parsed = address.value.parse::<SocketAddr>();
+    match &parsed {
+        Err(_) => table.problems().error(&address.place, format!("`{}` is no address like {DEFAULT_LISTEN}", address.value)),
+        Ok(parsed) if !parsed.ip().is_loopback() => table.problems().error_help(
+            &address.place,
+            "plaintext is served on loopback only",
+            format!("listen on {DEFAULT_LISTEN}; TLS is not implemented yet"),
+        ),
+        Ok(_) => {}
+    }
+    (parsed.ok(), connections_max)
+}
+
+fn read_limits(table: &Table<'_>) -> Limits {
+    let default = Limits { batch_rows_max: 65_536, batch_bytes_max: 8 << 20, in_flight_bytes_max: 64 << 20 };
+    let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
+    let limits = limits.value;
+    let read = Limits {
+        batch_rows_max: limits.or("batch_rows_max", default.batch_rows_max),
+        batch_bytes_max: limits.or("batch_bytes_max", default.batch_bytes_max),
+        in_flight_bytes_max: limits.or("in_flight_bytes_max", default.in_flight_bytes_max),
+    };
+    if read.in_flight_bytes_max < read.batch_bytes_max {
+        table.problems().error(&limits.place, "`in_flight_bytes_max` is less than one batch of `batch_bytes_max`");
+    }
+    limits.done();
+    read
+}
+
+fn read_peer(table: &Table<'_>) -> Option<DeclaredPeer> {
+    let id = table.need::<String>("id");
+    let endpoint = table.need::<String>("endpoint");
+    let serves = table.need::<Vec<Spot<String>>>("serves");
+    table.done();
+    if let Some(endpoint) = &endpoint
+        && endpoint.value.parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none()
+    {
+        table.problems().error(&endpoint.place, format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value));
+    }
+    Some(DeclaredPeer { id: id?.value, endpoint: endpoint?.value, serves: serves?.value })
+}
+
+fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
+    let kind = table.need::<String>("kind")?;
+    let format = table.get::<String>("format").map_or(Some(Format::JsonLines), |format| {
+        let known = Format::NAMES.iter().find(|(name, _)| *name == format.value);
+        if known.is_none() {
+            let names = Format::NAMES.map(|(name, _)| name);
+            table.problems().error_help(&format.place, format!("there is no format `{}`", format.value), hint(&format.value, &names));
+        }
+        known.map(|(_, format)| *format)
+    });
+    match kind.value.as_str() {
+        "file" => {
+            let directory = table.need::<String>("directory");
+            let rotate_bytes = table.or("rotate_bytes", 8 << 20);
+            let rotate_after = table.or("rotate_after", SignedDuration::from_secs(60)).unsigned_abs();
+            let directory = base.join(directory?.value);
+            Some(Destination::File(file::Settings { directory, format: format?, rotate_bytes, rotate_after }))
+        }
+        "kafka" => {
+            let brokers = table.need::<String>("brokers");
+            let topic = table.need::<String>("topic");
+            let mut options = BTreeMap::new();
+            if let Some(table) = table.get::<Table<'_>>("options") {
+                for name in table.value.names() {
+                    let Some(value) = table.value.get::<String>(&name) else { continue };
+                    if kafka::RESERVED.contains(&name.as_str()) {
+                        table.value.problems().error(&value.place, format!("`{name}` is set by bailiwick and cannot be changed"));
+                    }
+                    options.insert(name, value.value);
+                }
+            }
+            Some(Destination::Kafka(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, options }))
+        }
+        other => {
+            let message = format!("there is no destination kind `{other}`");
+            table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
+            None
+        }
+    }
+}
+
+impl Declared {
+    /// The configuration, when all that it needs was declared.
+    pub(super) fn finish(self, policy: PolicySet) -> Option<Config> {
+        let peers = self.peers.into_iter().map(|peer| {
+            let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
+            Arc::new(Peer { id: peer.id, endpoint: peer.endpoint, serves })
+        });
+        Some(Config {
+            id: self.id?,
+            country: self.country?,
+            serves: self.serves.into_iter().map(|regime| regime.value).collect(),
+            listen: self.listen?,
+            connections_max: self.connections_max,
+            limits: self.limits,
+            workers: self.workers,
+            scored_together_max: self.scored_together_max,
+            onnxruntime: self.onnxruntime,
+            models: self.models,
+            destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
+            peers: peers.collect(),
+            stop_within: self.stop_within,
+            policy,
+        })
+    }
+}
