@@ -1,0 +1,91 @@
+//! The arrows of `ARCHITECTURE.md`: which module may import which.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module and those of the crate's modules it may import.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("domain", &["domain"]),
+    ("telemetry", &["domain"]),
+    ("encode", &["domain"]),
+    ("adapters/file", &["domain", "encode"]),
+    ("adapters/kafka", &["domain", "encode"]),
+    ("adapters/onnx", &["domain"]),
+    ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
+    ("pipeline", &["domain", "telemetry", "adapters::onnx"]),
+    ("intake", &["domain", "telemetry", "pipeline"]),
+    ("config", &["domain", "encode", "intake", "adapters::file", "adapters::kafka"]),
+];
+
+/// Crates that do IO, async or wire formats: not in the domain.
+const OUTSIDE: &[&str] = &["tokio", "tonic", "prost", "ort", "rdkafka", "std::fs", "std::net", "std::thread", "Instant::now"];
+
+fn sources(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        files.extend(sources(&entry.unwrap().path()));
+    }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files
+}
+
+fn module_files(module: &str) -> Vec<PathBuf> {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module);
+    let mut files = Vec::new();
+    for path in [base.clone(), base.with_extension("rs")] {
+        if path.exists() {
+            files.extend(sources(&path));
+        }
+    }
+    assert!(!files.is_empty(), "no files of module {module}");
+    files
+}
+
+#[test]
+fn modules_import_only_what_the_architecture_allows() {
+    for (module, allowed) in ALLOWED {
+        for file in module_files(module) {
+            for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+                let code = line.split("//").next().unwrap();
+                for (position, _) in code.match_indices("crate::") {
+                    let import = &code[position + "crate::".len()..];
+                    // `use crate::adapters::{file, kafka}` names several at once.
+                    let braces = import.strip_prefix("adapters::{").map(|names| names.trim_end_matches("};"));
+                    let names = braces.map_or_else(
+                        || vec![import.to_owned()],
+                        |names| names.split(", ").map(|name| format!("adapters::{name}")).collect(),
+                    );
+                    for name in names {
+                        let is_allowed = allowed.iter().any(|allowed| {
+                            name.strip_prefix(allowed).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
+                        });
+                        assert!(is_allowed, "{}:{}: {module} may not import {name}", file.display(), number + 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_domain_does_no_io() {
+    for file in module_files("domain") {
+        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            for name in OUTSIDE {
+                assert!(!code.contains(&format!("{name}::")) && !code.contains(&format!("use {name}")), "{}:{}: {name}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_one_sitting() {
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", file.display());
+    }
+}

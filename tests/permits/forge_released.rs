@@ -1,0 +1,7 @@
+use bailiwick::domain::policy::Released;
+
+fn forge(other: Released) -> Released {
+    Released { destination: String::from("elsewhere"), ..other }
+}
+
+fn main() {}

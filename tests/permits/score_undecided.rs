@@ -1,0 +1,8 @@
+use bailiwick::adapters::onnx::Scorer;
+use bailiwick::domain::batch::Batch;
+
+fn score(scorer: &mut Scorer, undecided: &Batch) {
+    let _ = scorer.score(&[undecided]);
+}
+
+fn main() {}

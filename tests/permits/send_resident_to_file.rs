@@ -1,0 +1,10 @@
+use std::time::Duration;
+
+use bailiwick::adapters::file::Sink;
+use bailiwick::domain::policy::Resident;
+
+fn leak(sink: &mut Sink, records: Resident) {
+    sink.take(records, Duration::ZERO);
+}
+
+fn main() {}
