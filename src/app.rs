@@ -92,8 +92,14 @@ impl App {
         let pipeline = Arc::new(Pipeline::start(gateway, setups, rules, outlet, &telemetry)?);
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
         let (policy, limits) = (config.policy.digest, config.limits);
-        let intake =
-            Arc::new(Intake::new(served.collect(), policy, Arc::clone(&pipeline), limits, clock, Arc::clone(&telemetry)));
+        let intake = Arc::new(Intake::new(
+            served.collect(),
+            policy,
+            Arc::clone(&pipeline),
+            limits,
+            clock,
+            Arc::clone(&telemetry),
+        ));
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
@@ -243,7 +249,13 @@ impl Outlets {
     }
 }
 
-fn to_file(mut sink: file::Sink, releases: &Receiver<Released>, is_cut: &Receiver<()>, clock: Clock, telemetry: &Telemetry) {
+fn to_file(
+    mut sink: file::Sink,
+    releases: &Receiver<Released>,
+    is_cut: &Receiver<()>,
+    clock: Clock,
+    telemetry: &Telemetry,
+) {
     let mut more = true;
     loop {
         match releases.recv_timeout(TICK) {
@@ -270,7 +282,12 @@ fn to_file(mut sink: file::Sink, releases: &Receiver<Released>, is_cut: &Receive
     }
 }
 
-fn to_kafka(mut sink: kafka::Sink, releases: &Receiver<Released>, runtime: &tokio::runtime::Handle, telemetry: &Telemetry) {
+fn to_kafka(
+    mut sink: kafka::Sink,
+    releases: &Receiver<Released>,
+    runtime: &tokio::runtime::Handle,
+    telemetry: &Telemetry,
+) {
     while let Ok(released) = releases.recv() {
         match runtime.block_on(sink.send(&released)) {
             Ok(bytes) => Telemetry::add(&telemetry.bytes_out, bytes),

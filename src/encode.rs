@@ -83,7 +83,8 @@ fn json_lines(released: &Released) -> Vec<u8> {
     let mut lines = Vec::new();
     for row in 0..cells.num_rows() {
         let columns = schema.fields().iter().zip(cells.columns());
-        let line: Map<String, Value> = columns.map(|(field, column)| (field.name().clone(), json(column, row))).collect();
+        let line: Map<String, Value> =
+            columns.map(|(field, column)| (field.name().clone(), json(column, row))).collect();
         lines.extend_from_slice(Value::Object(line).to_string().as_bytes());
         lines.push(b'\n');
     }

@@ -16,7 +16,10 @@ use tracing_subscriber::EnvFilter;
 /// with an ONNX model on the spot, answers with the score, and releases only cells of enough contributors,
 /// under policies written in TOML.
 #[derive(Parser)]
-#[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration cannot be used.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration cannot be used."
+)]
 struct Cli {
     /// Say more: -v for details, -vv for everything.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -94,7 +97,8 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.verbose, matches!(cli.command, Command::Run { .. }));
-    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
+    let result =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
     let result = result.and_then(|runtime| {
         let result = runtime.block_on(execute(cli.command));
         runtime.shutdown_timeout(LAST_WAIT);

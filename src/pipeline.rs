@@ -89,7 +89,8 @@ impl Pipeline {
         for (index, setup) in setups.into_iter().enumerate() {
             let (orders, received): (_, Receiver<Order>) = unbounded();
             let waiting = Arc::new(AtomicUsize::new(0));
-            let worker = worker::Worker::new(index, setup, reports.clone(), Arc::clone(&waiting), Arc::clone(telemetry));
+            let worker =
+                worker::Worker::new(index, setup, reports.clone(), Arc::clone(&waiting), Arc::clone(telemetry));
             let thread = thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || worker.run(&received))?);
             queues.push(Queue { orders, waiting });

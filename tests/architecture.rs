@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that do IO, async or wire formats: not in the domain.
-const OUTSIDE: &[&str] = &["tokio", "tonic", "prost", "ort", "rdkafka", "std::fs", "std::net", "std::thread", "Instant::now"];
+const OUTSIDE: &[&str] =
+    &["tokio", "tonic", "prost", "ort", "rdkafka", "std::fs", "std::net", "std::thread", "Instant::now"];
 
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
@@ -60,7 +61,8 @@ fn modules_import_only_what_the_architecture_allows() {
                     );
                     for name in names {
                         let is_allowed = allowed.iter().any(|allowed| {
-                            name.strip_prefix(allowed).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
+                            name.strip_prefix(allowed)
+                                .is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
                         });
                         assert!(is_allowed, "{}:{}: {module} may not import {name}", file.display(), number + 1);
                     }
@@ -76,7 +78,12 @@ fn the_domain_does_no_io() {
         for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap();
             for name in OUTSIDE {
-                assert!(!code.contains(&format!("{name}::")) && !code.contains(&format!("use {name}")), "{}:{}: {name}", file.display(), number + 1);
+                assert!(
+                    !code.contains(&format!("{name}::")) && !code.contains(&format!("use {name}")),
+                    "{}:{}: {name}",
+                    file.display(),
+                    number + 1
+                );
             }
         }
     }

@@ -24,7 +24,11 @@ fn report(config: &Config) -> String {
     let mut report = String::new();
     let serves = config.serves.join(", ");
     // Writing to a string does not fail.
-    let _ = writeln!(report, "gateway {} in {}: keeps records under {serves}; policy {}\n", config.id, config.country, policy.digest);
+    let _ = writeln!(
+        report,
+        "gateway {} in {}: keeps records under {serves}; policy {}\n",
+        config.id, config.country, policy.digest
+    );
     for plan in policy.streams.values() {
         let model = plan.model.as_ref().map_or("no model", |model| &model.name);
         let _ = writeln!(report, "stream {}: {} fields, {model}", plan.stream.name, plan.stream.fields.len());
@@ -48,7 +52,9 @@ fn report(config: &Config) -> String {
             rule,
         ]);
     }
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));

@@ -23,8 +23,11 @@ const GATEWAYS: [&str; 3] = ["eu", "us", "in"];
 
 /// The streams, each with its example, and the gateway its producer is pointed at: the records of all
 /// jurisdictions go there first.
-const STREAMS: [(&str, &str, &str); 3] =
-    [("payments", "card-fraud", "eu"), ("readings", "predictive-maintenance", "in"), ("deliveries", "delivery-eta", "us")];
+const STREAMS: [(&str, &str, &str); 3] = [
+    ("payments", "card-fraud", "eu"),
+    ("readings", "predictive-maintenance", "in"),
+    ("deliveries", "delivery-eta", "us"),
+];
 
 /// Runs the demonstration. The summary for stdout.
 ///
@@ -52,7 +55,10 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         let task = tokio::spawn(async move { publish(vec![Input::File(data)], &options, &sending).await });
         producers.push((stream, home, totals, task));
     }
-    let shown = tokio::spawn(show(bars, producers.iter().map(|(stream, _, totals, _)| (*stream, Arc::clone(totals))).collect()));
+    let shown = tokio::spawn(show(
+        bars,
+        producers.iter().map(|(stream, _, totals, _)| (*stream, Arc::clone(totals))).collect(),
+    ));
     let mut sent = Vec::new();
     for (stream, home, totals, task) in producers {
         task.await.context("a producer failed")??;
@@ -107,7 +113,9 @@ async fn show(bars: MultiProgress, streams: Vec<(&'static str, SharedTotals)>) {
     let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
     let bars: Vec<_> = streams
         .into_iter()
-        .map(|(stream, totals)| (bars.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(stream)), totals))
+        .map(|(stream, totals)| {
+            (bars.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(stream)), totals)
+        })
         .collect();
     let mut interval = tokio::time::interval(Duration::from_millis(100));
     loop {
@@ -130,7 +138,11 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
     };
     line("producers".to_owned());
     for (stream, home, totals) in sent {
-        line(format!("  {stream}: {} records read, sent to `{home}` first; {} accepted in all", HumanCount(totals.read), HumanCount(totals.accepted)));
+        line(format!(
+            "  {stream}: {} records read, sent to `{home}` first; {} accepted in all",
+            HumanCount(totals.read),
+            HumanCount(totals.accepted)
+        ));
         for (gateway, count) in &totals.redirected {
             line(format!("    redirected to {gateway}: {}", HumanCount(*count)));
         }
@@ -164,7 +176,11 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
         ));
     }
     let seconds = streamed.as_secs_f64().max(0.001);
-    line(format!("\n{} records scored in {seconds:.1} s: {} per second, with reading and sending the files", HumanCount(scored), HumanCount((scored as f64 / seconds) as u64)));
+    line(format!(
+        "\n{} records scored in {seconds:.1} s: {} per second, with reading and sending the files",
+        HumanCount(scored),
+        HumanCount((scored as f64 / seconds) as u64)
+    ));
     let ratio = bytes_in as f64 / (bytes_out as f64).max(1.0);
     line(format!("{} came in, {} left: {ratio:.0} to 1", HumanBytes(bytes_in), HumanBytes(bytes_out)));
     line(format!("what left: {}", out.display()));

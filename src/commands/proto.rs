@@ -23,10 +23,15 @@ pub fn proto(path: &Path, stream: &str) -> Result<String, Failure> {
 
 fn render(stream: &Stream) -> String {
     let has_times = stream.fields.iter().any(|field| field.field_type == FieldType::Timestamp);
-    let package: String = stream.name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+    let package: String =
+        stream.name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
     let mut proto = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(proto, "// Rows of stream `{}`, as `bailiwick proto` prints them. PublishRequest.rows is an encoded Rows.", stream.name);
+    let _ = writeln!(
+        proto,
+        "// Rows of stream `{}`, as `bailiwick proto` prints them. PublishRequest.rows is an encoded Rows.",
+        stream.name
+    );
     let _ = writeln!(proto, "syntax = \"proto3\";\n\npackage bailiwick.rows.{package};\n");
     if has_times {
         let _ = writeln!(proto, "import \"google/protobuf/timestamp.proto\";\n");

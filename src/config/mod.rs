@@ -147,11 +147,16 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
                 "regime `{}` lets no released cell of `{}` go to {} (destination `{}`)",
                 row.regime, row.dataset, row.country, row.destination
             );
-            problems.error_help(&row.place, message, "remove the dataset from `accepts`, or send it to a destination elsewhere");
+            problems.error_help(
+                &row.place,
+                message,
+                "remove the dataset from `accepts`, or send it to a destination elsewhere",
+            );
         }
     }
     for regime in policy.regimes.values().filter(|regime| serves.contains(&regime.id) && regime.review_by < today) {
-        if let Some(place) = declared.serves.iter().find(|served| served.value == regime.id).map(|served| &served.place) {
+        if let Some(place) = declared.serves.iter().find(|served| served.value == regime.id).map(|served| &served.place)
+        {
             let message = format!("the facts of regime `{}` were to be reviewed by {}", regime.id, regime.review_by);
             problems.warn(place, message, "check them against the sources and set `as_of` and `review_by`");
         }
@@ -164,23 +169,31 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             problems.error(&declared.place, message);
         }
         for dataset in &plan.datasets {
-            let accepted = policy.destinations.values().any(|destination| {
-                destination.accepts.iter().any(|(name, _)| *name == dataset.name)
-            });
+            let accepted = policy
+                .destinations
+                .values()
+                .any(|destination| destination.accepts.iter().any(|(name, _)| *name == dataset.name));
             if !accepted {
                 let message = format!("no destination accepts dataset `{}`", dataset.name);
                 problems.warn(&declared.place, message, "name it in a destination's `accepts`, or remove it");
             }
         }
     }
-    pair(&policy.destinations.iter().map(|(name, destination)| (name.as_str(), &destination.place)).collect(), declared, problems);
+    pair(
+        &policy.destinations.iter().map(|(name, destination)| (name.as_str(), &destination.place)).collect(),
+        declared,
+        problems,
+    );
 }
 
 /// Every destination is declared twice: the policy says what may go there, the configuration where it is.
 fn pair(in_policy: &BTreeMap<&str, &Place>, declared: &read::Declared, problems: &Problems) {
     for (name, place) in in_policy {
         if !declared.destinations.contains_key(*name) {
-            problems.error(place, format!("destination `{name}` has no [destinations.{name}] in {}", declared.place.file.path));
+            problems.error(
+                place,
+                format!("destination `{name}` has no [destinations.{name}] in {}", declared.place.file.path),
+            );
         }
     }
     for (name, destination) in &declared.destinations {

@@ -60,9 +60,8 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     });
     let serves = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("serves"));
     let policies = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("policies"));
-    let stop_within = gateway.map_or(SignedDuration::from_secs(10), |gateway| {
-        gateway.or("stop_within", SignedDuration::from_secs(10))
-    });
+    let stop_within = gateway
+        .map_or(SignedDuration::from_secs(10), |gateway| gateway.or("stop_within", SignedDuration::from_secs(10)));
     let place = gateway.map_or_else(|| table.place.clone(), |gateway| gateway.place.clone());
     if let Some(gateway) = gateway {
         gateway.done();
@@ -123,7 +122,9 @@ fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
     let Some(address) = address else { return (default.0, connections_max) };
     let parsed = address.value.parse::<SocketAddr>();
     match &parsed {
-        Err(_) => table.problems().error(&address.place, format!("`{}` is no address like {DEFAULT_LISTEN}", address.value)),
+        Err(_) => {
+            table.problems().error(&address.place, format!("`{}` is no address like {DEFAULT_LISTEN}", address.value))
+        }
         Ok(parsed) if !parsed.ip().is_loopback() => table.problems().error_help(
             &address.place,
             "plaintext is served on loopback only",
@@ -169,7 +170,11 @@ fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
         let known = Format::NAMES.iter().find(|(name, _)| *name == format.value);
         if known.is_none() {
             let names = Format::NAMES.map(|(name, _)| name);
-            table.problems().error_help(&format.place, format!("there is no format `{}`", format.value), hint(&format.value, &names));
+            table.problems().error_help(
+                &format.place,
+                format!("there is no format `{}`", format.value),
+                hint(&format.value, &names),
+            );
         }
         known.map(|(_, format)| *format)
     });
@@ -189,12 +194,20 @@ fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
                 for name in table.value.names() {
                     let Some(value) = table.value.get::<String>(&name) else { continue };
                     if kafka::RESERVED.contains(&name.as_str()) {
-                        table.value.problems().error(&value.place, format!("`{name}` is set by bailiwick and cannot be changed"));
+                        table
+                            .value
+                            .problems()
+                            .error(&value.place, format!("`{name}` is set by bailiwick and cannot be changed"));
                     }
                     options.insert(name, value.value);
                 }
             }
-            Some(Destination::Kafka(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, options }))
+            Some(Destination::Kafka(kafka::Settings {
+                brokers: brokers?.value,
+                topic: topic?.value,
+                format: format?,
+                options,
+            }))
         }
         other => {
             let message = format!("there is no destination kind `{other}`");

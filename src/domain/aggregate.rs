@@ -101,7 +101,10 @@ enum State {
     /// The count of records is kept for all cells.
     Count,
     Moments(Vec<Moments>),
-    Histogram { buckets: usize, counts: Vec<u64> },
+    Histogram {
+        buckets: usize,
+        counts: Vec<u64>,
+    },
     Matches(Vec<u64>),
 }
 
@@ -185,7 +188,10 @@ impl Cells {
         for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
             let column = |position: usize| records.columns.get(position);
             match (&metric.function, state) {
-                (Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure), State::Moments(moments)) => {
+                (
+                    Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure),
+                    State::Moments(moments),
+                ) => {
                     if let Some(column) = column(measure.column) {
                         fold_moments(*measure, column, rows, &slots, moments);
                     }
@@ -401,7 +407,14 @@ fn fold_moments(measure: Measure, column: &ArrayRef, rows: &Rows<'_>, slots: &[u
     });
 }
 
-fn fold_histogram(edges: &[f64], buckets: usize, column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], counts: &mut [u64]) {
+fn fold_histogram(
+    edges: &[f64],
+    buckets: usize,
+    column: &ArrayRef,
+    rows: &Rows<'_>,
+    slots: &[u32],
+    counts: &mut [u64],
+) {
     let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
     each_value(column, rows, slots, |slot, value| {
         if let Some(bucket) = bucket(edges, value.clamp(first, last)) {

@@ -126,7 +126,8 @@ impl KeyDomain {
             (Self::Integers(numbers), DataType::Int64) => {
                 let values = column.as_primitive::<Int64Type>();
                 add(cells, stride, |row| {
-                    let position = numbers.iter().position(|&number| values.is_valid(row) && number == values.value(row));
+                    let position =
+                        numbers.iter().position(|&number| values.is_valid(row) && number == values.value(row));
                     position.map_or(other, |position| position as u32)
                 });
             }

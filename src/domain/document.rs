@@ -293,7 +293,8 @@ impl<'d> FromValue<'d> for Date {
     fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
         let date = value.get_ref().as_datetime().filter(|datetime| datetime.time.is_none());
         let date = date.and_then(|datetime| datetime.date);
-        let date = date.and_then(|date| Self::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok());
+        let date =
+            date.and_then(|date| Self::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok());
         date.or_else(|| wrong(value, "a date like 2026-11-23", place, problems))
     }
 }

@@ -62,9 +62,8 @@ impl Gateway {
     /// Streams of which nothing was heard yet.
     pub fn new<'s>(streams: impl Iterator<Item = (&'s Stream, &'s [Arc<Dataset>])>) -> Self {
         let streams = streams.map(|(stream, datasets)| {
-            let datasets = datasets.iter().map(|dataset| {
-                (dataset.name.clone(), Closing::new(dataset.window, dataset.grace))
-            });
+            let datasets =
+                datasets.iter().map(|dataset| (dataset.name.clone(), Closing::new(dataset.window, dataset.grace)));
             let state = StreamState {
                 watermark: Watermark::new(stream.idle_after),
                 late_max: stream.late_max,

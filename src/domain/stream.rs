@@ -144,9 +144,7 @@ impl Stream {
     /// required is decided record by record.
     #[must_use]
     pub fn schema_of(fields: &[Field]) -> SchemaRef {
-        let columns = fields.iter().map(|field| {
-            arrow_schema::Field::new(&field.name, field.field_type.arrow(), true)
-        });
+        let columns = fields.iter().map(|field| arrow_schema::Field::new(&field.name, field.field_type.arrow(), true));
         Arc::new(Schema::new(columns.collect::<Vec<_>>()))
     }
 

@@ -43,9 +43,8 @@ impl Worker {
         telemetry: Arc<Telemetry>,
     ) -> Self {
         let datasets = setup.datasets.values().flatten();
-        let windows = datasets.map(|dataset| {
-            (dataset.name.clone(), OpenWindows { open: i64::MIN, cells: BTreeMap::new() })
-        });
+        let windows =
+            datasets.map(|dataset| (dataset.name.clone(), OpenWindows { open: i64::MIN, cells: BTreeMap::new() }));
         Self { index, windows: windows.collect(), setup, reports, waiting, telemetry }
     }
 

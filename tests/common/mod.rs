@@ -27,7 +27,8 @@ pub struct TestGateway {
 /// The configuration of an example, on a free port, with its files in `released`.
 pub fn example(name: &str, released: &Path) -> Config {
     let loaded = config::load(&root().join("examples").join(name)).unwrap();
-    let messages: Vec<String> = loaded.problems.iter().map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
+    let messages: Vec<String> =
+        loaded.problems.iter().map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
     assert_eq!(messages, Vec::<String>::new());
     let mut config = loaded.config.unwrap();
     config.listen.set_port(0);
@@ -92,5 +93,7 @@ pub fn lines(directory: &Path) -> Vec<serde_json::Value> {
 
 /// The Python with the test packages, which `scripts/setup tests` makes.
 pub fn python() -> PathBuf {
-    std::env::var_os("BAILIWICK_TEST_PYTHON").map(PathBuf::from).expect("BAILIWICK_TEST_PYTHON: run the tests with `make test`")
+    std::env::var_os("BAILIWICK_TEST_PYTHON")
+        .map(PathBuf::from)
+        .expect("BAILIWICK_TEST_PYTHON: run the tests with `make test`")
 }

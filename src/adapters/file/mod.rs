@@ -63,10 +63,11 @@ impl Sink {
 
     /// Takes a release, at a monotonic time.
     pub fn take(&mut self, released: Released, now: Duration) {
-        let waiting = self
-            .waiting
-            .entry(released.dataset().to_owned())
-            .or_insert_with(|| Waiting { releases: Vec::new(), bytes: 0, since: now });
+        let waiting = self.waiting.entry(released.dataset().to_owned()).or_insert_with(|| Waiting {
+            releases: Vec::new(),
+            bytes: 0,
+            since: now,
+        });
         waiting.bytes += released.cells().get_array_memory_size();
         waiting.releases.push(released);
     }

@@ -14,7 +14,8 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// When the endpoint is no URI or nobody answers.
 pub async fn connect(endpoint: &str) -> Result<IngestClient<Channel>, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+    let endpoint =
+        Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
     let channel = endpoint.connect().await?;
     Ok(IngestClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX))
 }

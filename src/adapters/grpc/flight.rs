@@ -1,6 +1,7 @@
 //! Arrow Flight `DoPut`: a stock Arrow client sends a table. The descriptor's path is the stream and the
 //! producer; each record batch is answered by one `PutResult` whose metadata is JSON.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -57,18 +58,20 @@ impl FlightService for Service {
             Rejection::new(Reason::ProducerMissing, message).status()
         })?;
         let intake = Arc::clone(&self.intake);
-        let served = intake.stream(&stream).map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
+        let served = intake
+            .stream(&stream)
+            .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
         intake.heard(&served.stream, &producer, None);
-        let batches = FlightRecordBatchStream::new_from_flight_data(data.map_err(|error| FlightError::Tonic(Box::new(error))));
+        let batches =
+            FlightRecordBatchStream::new_from_flight_data(data.map_err(|error| FlightError::Tonic(Box::new(error))));
         let state = (intake, batches, stream, producer);
         let results = stream::try_unfold(state, |(intake, mut batches, stream, producer)| async move {
-            let batch = match batches.next().await {
-                None => return Ok(None),
-                Some(Ok(batch)) => batch,
-                Some(Err(FlightError::Tonic(status))) => return Err(*status),
-                Some(Err(_)) => {
-                    return Err(Rejection::from(Undecodable::malformed("the call is not an Arrow stream")).status());
-                }
+            // Arrow's reader panics on some malformed lengths; such a call is ended like any malformed one.
+            let batch = match AssertUnwindSafe(batches.next()).catch_unwind().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(batch))) => batch,
+                Ok(Some(Err(FlightError::Tonic(status)))) => return Err(*status),
+                Ok(Some(Err(_))) | Err(_) => return Err(Rejection::from(arrow::malformed()).status()),
             };
             let served = intake.stream(&stream).map_err(|reason| Rejection::from(reason).status())?;
             let result = put(&intake, served, &producer, &batch).await.map_err(|rejection| rejection.status())?;
@@ -77,7 +80,10 @@ impl FlightService for Service {
         Ok(Response::new(Box::pin(results)))
     }
 
-    async fn handshake(&self, _: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
         only_put()
     }
 

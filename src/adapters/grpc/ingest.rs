@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
-use arrow_array::ArrayRef;
 use arrow_schema::DataType;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -60,7 +60,11 @@ impl Ingest for Service {
     }
 }
 
-async fn read(intake: Arc<Intake>, mut requests: Streaming<PublishRequest>, pending: mpsc::Sender<Result<Pending, Status>>) {
+async fn read(
+    intake: Arc<Intake>,
+    mut requests: Streaming<PublishRequest>,
+    pending: mpsc::Sender<Result<Pending, Status>>,
+) {
     let mut call = Call::default();
     loop {
         // Room for the response first, then the request: nothing is read that cannot be answered.
@@ -123,7 +127,10 @@ impl Call {
             Rejection::new(reason, format!("no such stream is declared here; declared: {}", known.join(", ")))
         })?;
         if self.producer.is_empty() || self.producer.len() > 256 {
-            return Err(Rejection::new(Reason::ProducerMissing, "name the producer in the first request, in at most 256 bytes"));
+            return Err(Rejection::new(
+                Reason::ProducerMissing,
+                "name the producer in the first request, in at most 256 bytes",
+            ));
         }
         let limits = intake.limits();
         if bytes > limits.batch_bytes_max {
@@ -173,7 +180,8 @@ impl Pending {
     }
 
     async fn answer(self, intake: &Intake) -> (PublishResponse, Option<Rejection>) {
-        let mut response = PublishResponse { sequence: self.sequence, dropped_values: self.dropped, ..Default::default() };
+        let mut response =
+            PublishResponse { sequence: self.sequence, dropped_values: self.dropped, ..Default::default() };
         let (taken, names) = match self.outcome {
             Ok(outcome) => outcome,
             Err(rejection) => {
@@ -187,7 +195,8 @@ impl Pending {
                 response.accepted = u32::try_from(taken.accepted).unwrap_or(u32::MAX);
                 response.refusals = taken.refusals.iter().map(refusal).collect();
                 if self.want_scores {
-                    response.outputs = names.into_iter().zip(&columns).map(|(field, column)| output(field, column)).collect();
+                    response.outputs =
+                        names.into_iter().zip(&columns).map(|(field, column)| output(field, column)).collect();
                 }
                 (response, None)
             }

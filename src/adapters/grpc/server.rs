@@ -45,7 +45,8 @@ pub async fn serve(
     };
     // A request over the limit is to be refused alone; only one far over it ends its call.
     let message_bytes_max = intake.limits().batch_bytes_max * 4 + FRAME_BYTES;
-    let ingest = IngestServer::new(ingest::Service { intake: Arc::clone(&intake) }).max_decoding_message_size(message_bytes_max);
+    let ingest =
+        IngestServer::new(ingest::Service { intake: Arc::clone(&intake) }).max_decoding_message_size(message_bytes_max);
     let flight = FlightServiceServer::new(flight::Service { intake }).max_decoding_message_size(message_bytes_max);
     // hyper's own protections, which tonic switches off unless they are given.
     let router = tonic::transport::Server::builder()

@@ -57,8 +57,11 @@ impl Rejection {
     pub(super) fn message(&self) -> pb::Status {
         let status = self.status();
         // The details of a status are an encoded google.rpc.Status.
-        prost::Message::decode(status.details())
-            .unwrap_or_else(|_| pb::Status { code: self.code().into(), message: self.message.clone(), details: Vec::new() })
+        prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
+            code: self.code().into(),
+            message: self.message.clone(),
+            details: Vec::new(),
+        })
     }
 }
 

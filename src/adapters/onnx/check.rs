@@ -69,7 +69,12 @@ fn check_outputs(model: &Model, session: &Session) -> Result<(), String> {
         }
         let width = if shape.len() > 1 { shape[1] } else { 1 };
         if shape.len() > 2 || (width >= 0 && i64::try_from(declared.column).unwrap_or(i64::MAX) >= width) {
-            return Err(format!("output `{}` has shape {:?} and no column {}", declared.tensor, &shape[..], declared.column));
+            return Err(format!(
+                "output `{}` has shape {:?} and no column {}",
+                declared.tensor,
+                &shape[..],
+                declared.column
+            ));
         }
     }
     Ok(())

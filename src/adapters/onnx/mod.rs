@@ -112,16 +112,19 @@ impl Runtime {
     /// When the file is missing, is another one than declared, is no model, or has other inputs or outputs
     /// than declared.
     pub fn scorer(&self, model: &Model, path: &Path) -> Result<Scorer, Error> {
-        let bytes = fs::read(path)
-            .map_err(|source| Error::File { model: model.name.clone(), path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|source| Error::File {
+            model: model.name.clone(),
+            path: path.to_owned(),
+            source,
+        })?;
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         if found != model.sha256 {
             let declared = model.sha256.clone();
             return Err(Error::Hash { model: model.name.clone(), path: path.to_owned(), found, declared });
         }
         let session = self.session(&bytes).map_err(|source| Error::Runtime { model: model.name.clone(), source })?;
-        let elements = check::check(model, &session)
-            .map_err(|message| Error::Mismatch { model: model.name.clone(), message })?;
+        let elements =
+            check::check(model, &session).map_err(|message| Error::Mismatch { model: model.name.clone(), message })?;
         let inputs = model.inputs.iter().zip(elements);
         let inputs = inputs.map(|(input, element)| InputBuffer::new(input.clone(), element)).collect();
         Ok(Scorer { session, inputs, model: model.clone() })
@@ -174,7 +177,8 @@ impl Scorer {
         let outputs = self.session.run(values).map_err(failed)?;
         let mismatch = |message: String| Error::Mismatch { model: name.clone(), message };
         let columns = self.model.outputs.iter().map(|declared| {
-            let output = outputs.get(&declared.tensor).ok_or_else(|| mismatch(format!("no output `{}`", declared.tensor)))?;
+            let output =
+                outputs.get(&declared.tensor).ok_or_else(|| mismatch(format!("no output `{}`", declared.tensor)))?;
             let column: ArrayRef = match declared.kind {
                 OutputKind::Score => {
                     let (_, values) = output.try_extract_tensor::<f32>().map_err(failed)?;

@@ -75,7 +75,8 @@ pub fn snapshot(totals: &SharedTotals) -> Totals {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {pos} records  {per_sec}  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+    ProgressStyle::with_template("{spinner} {pos} records  {per_sec}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 async fn show(bar: ProgressBar, totals: SharedTotals) {
@@ -94,7 +95,8 @@ fn refusals(totals: &Totals) -> String {
 }
 
 fn summary(totals: &Totals) -> String {
-    let mut lines = vec![format!("{} records read, {} accepted, {} bytes sent", totals.read, totals.accepted, totals.bytes)];
+    let mut lines =
+        vec![format!("{} records read, {} accepted, {} bytes sent", totals.read, totals.accepted, totals.bytes)];
     lines.extend(totals.redirected.iter().map(|(gateway, count)| format!("  sent on to {gateway}: {count}")));
     lines.extend(totals.refused.iter().map(|(reason, count)| format!("  refused, {reason}: {count}")));
     lines.join("\n") + "\n"

@@ -76,7 +76,9 @@ impl Records {
                 Payload::ArrowIpc(writer.into_inner()?.into())
             }
             Self::Lines(lines) => {
-                let events = lines.iter().map(|line| CloudEvent { data: Some(Data::TextData(line.clone())), ..CloudEvent::default() });
+                let events = lines
+                    .iter()
+                    .map(|line| CloudEvent { data: Some(Data::TextData(line.clone())), ..CloudEvent::default() });
                 Payload::CloudEvents(CloudEventBatch { events: events.collect() })
             }
         })
@@ -110,8 +112,11 @@ impl Input {
 fn lines(reader: Box<dyn BufRead + Send>, batch: usize) -> Batches {
     let mut lines = reader.lines();
     Box::new(std::iter::from_fn(move || {
-        let read: io::Result<Vec<String>> =
-            lines.by_ref().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty())).take(batch).collect();
+        let read: io::Result<Vec<String>> = lines
+            .by_ref()
+            .filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()))
+            .take(batch)
+            .collect();
         match read {
             Ok(read) if read.is_empty() => None,
             read => Some(read.map(Records::Lines).context("cannot read a line")),
@@ -121,7 +126,8 @@ fn lines(reader: Box<dyn BufRead + Send>, batch: usize) -> Batches {
 
 fn csv(reader: Box<dyn Read + Send>, batch: usize, text: Vec<String>, path: String) -> anyhow::Result<Batches> {
     let mut reader = csv::Reader::from_reader(reader);
-    let header: Vec<String> = reader.headers().with_context(|| format!("{path}: no header"))?.iter().map(str::to_owned).collect();
+    let header: Vec<String> =
+        reader.headers().with_context(|| format!("{path}: no header"))?.iter().map(str::to_owned).collect();
     let mut records = reader.into_records();
     Ok(Box::new(std::iter::from_fn(move || {
         let read: Result<Vec<csv::StringRecord>, _> = records.by_ref().take(batch).collect();
@@ -137,7 +143,8 @@ fn columns(header: &[String], rows: &[csv::StringRecord], text: &[String]) -> an
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for (position, name) in header.iter().enumerate() {
-        let cells: Vec<Option<&str>> = rows.iter().map(|row| row.get(position).filter(|cell| !cell.is_empty())).collect();
+        let cells: Vec<Option<&str>> =
+            rows.iter().map(|row| row.get(position).filter(|cell| !cell.is_empty())).collect();
         let column = column(&cells, text.contains(name));
         fields.push(Field::new(name, column.data_type().clone(), true));
         columns.push(column);

@@ -65,9 +65,14 @@ fn update(totals: &SharedTotals, change: impl FnOnce(&mut Totals)) {
 
 impl Line {
     async fn open(endpoint: &str, options: &Options) -> anyhow::Result<Self> {
-        let mut client = client::connect(endpoint).await.with_context(|| format!("no gateway answers at {endpoint}"))?;
+        let mut client =
+            client::connect(endpoint).await.with_context(|| format!("no gateway answers at {endpoint}"))?;
         let (requests, outgoing) = mpsc::channel(AHEAD);
-        let hello = PublishRequest { stream: options.stream.clone(), producer: options.producer.clone(), ..PublishRequest::default() };
+        let hello = PublishRequest {
+            stream: options.stream.clone(),
+            producer: options.producer.clone(),
+            ..PublishRequest::default()
+        };
         requests.send(hello).await?;
         let responses = client.publish(ReceiverStream::new(outgoing)).await?.into_inner();
         let mut line = Self { requests, responses, unanswered: VecDeque::new(), sequence: 0 };

@@ -24,7 +24,12 @@ struct Record {
 fn record() -> impl Strategy<Value = Record> {
     let value = prop::option::weighted(0.9, -2_000.0..2_000.0_f64);
     let person = prop::option::weighted(0.9, "[a-f]");
-    (person, 0..3_usize, value, 0..3_i64).prop_map(|(person, group, value, label)| Record { person, group, value, label })
+    (person, 0..3_usize, value, 0..3_i64).prop_map(|(person, group, value, label)| Record {
+        person,
+        group,
+        value,
+        label,
+    })
 }
 
 fn dataset() -> Dataset {
@@ -85,7 +90,8 @@ fn reference(records: &[Record]) -> BTreeMap<String, (usize, Vec<Value>)> {
     }
     let results = groups.into_iter().map(|(label, records)| {
         let people: BTreeSet<Option<&String>> = records.iter().map(|record| record.person.as_ref()).collect();
-        let values: Vec<f64> = records.iter().filter_map(|record| record.value).map(|value| value.clamp(-1_000.0, 1_000.0)).collect();
+        let values: Vec<f64> =
+            records.iter().filter_map(|record| record.value).map(|value| value.clamp(-1_000.0, 1_000.0)).collect();
         let n = values.len() as f64;
         let some = |value: f64| (!values.is_empty()).then_some(value);
         let sum: f64 = values.iter().sum();

@@ -140,9 +140,8 @@ fn put_aside(candidate: &mut Candidate, row: usize, verdict: &Verdict, foreign: 
         Verdict::Keep => return,
         Verdict::Refuse(reason) => Refusal::new(index, *reason),
         Verdict::Redirect(peer) => {
-            let there = foreign
-                .entry(peer.id.clone())
-                .or_insert_with(|| Foreign { rows: Vec::new(), route: Arc::clone(peer) });
+            let there =
+                foreign.entry(peer.id.clone()).or_insert_with(|| Foreign { rows: Vec::new(), route: Arc::clone(peer) });
             there.rows.push(index);
             Refusal { route: Some(Arc::clone(peer)), ..Refusal::new(index, Reason::BelongsElsewhere) }
         }

@@ -78,7 +78,8 @@ impl PolicySet {
     pub fn destinations_of(&self, dataset: &str, serves: &[String]) -> Vec<String> {
         let rows = self.egress(serves);
         let allowed = self.destinations.keys().filter(|destination| {
-            let mut asked = rows.iter().filter(|row| row.dataset == dataset && row.destination == **destination).peekable();
+            let mut asked =
+                rows.iter().filter(|row| row.dataset == dataset && row.destination == **destination).peekable();
             asked.peek().is_some() && asked.all(|row| row.permission != Permission::NotAllowed)
         });
         allowed.cloned().collect()

@@ -68,8 +68,11 @@ pub enum Form {
 
 impl Form {
     /// Every form with its name in the policy language.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("statistical", Self::Statistical), ("pseudonymised", Self::Pseudonymised), ("identifiable", Self::Identifiable)];
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("statistical", Self::Statistical),
+        ("pseudonymised", Self::Pseudonymised),
+        ("identifiable", Self::Identifiable),
+    ];
 }
 
 /// One permitted outflow. There is no row that forbids: what no row permits is forbidden.

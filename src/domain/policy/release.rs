@@ -97,14 +97,17 @@ fn columns(
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     let mut add = |name: &str, column: ArrayRef| {
-        fields.push(Field::new(name, column.data_type().clone(), column.null_count() > 0 || nullable(column.data_type())));
+        fields.push(Field::new(
+            name,
+            column.data_type().clone(),
+            column.null_count() > 0 || nullable(column.data_type()),
+        ));
         columns.push(column);
     };
     let rows = slots.len();
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
-    let time = |time: i64| -> ArrayRef {
-        Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC"))
-    };
+    let time =
+        |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
     add("release", text(id));
     add("gateway", text(closed.gateway));
     add("dataset", text(&dataset.name));
@@ -131,8 +134,8 @@ fn metric_column(values: &[Value]) -> ArrayRef {
     let count = |count: &u64| i64::try_from(*count).unwrap_or(i64::MAX);
     match values.first() {
         Some(Value::Counts(_)) => {
-            let mut lists = ListBuilder::new(Int64Builder::new())
-                .with_field(Field::new_list_field(DataType::Int64, false));
+            let mut lists =
+                ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, false));
             for value in values {
                 if let Value::Counts(counts) = value {
                     lists.values().append_slice(&counts.iter().map(count).collect::<Vec<_>>());
@@ -151,4 +154,3 @@ fn metric_column(values: &[Value]) -> ArrayRef {
         }
     }
 }
-

@@ -4,6 +4,7 @@
 //! is cast where no value changes its meaning (narrower numbers, dictionaries, other string layouts, other
 //! units of time).
 
+use std::panic;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -26,7 +27,18 @@ use super::{Decoded, Undecodable};
 /// # Errors
 /// When they are no Arrow stream, hold too many records, or a column as a whole cannot be taken.
 pub fn decode(stream: &Arc<Stream>, payload: Bytes, rows_max: usize) -> Result<Decoded, Undecodable> {
-    let malformed = |_| Undecodable::malformed("the payload is not an Arrow IPC stream");
+    // Arrow's reader panics on some malformed offsets and lengths. It holds no state of ours.
+    let decoded = panic::catch_unwind(|| read(payload, rows_max));
+    let batch = decoded.unwrap_or_else(|_| Err(malformed()))?;
+    from_batch(stream, &batch)
+}
+
+pub(in crate::adapters::grpc) fn malformed() -> Undecodable {
+    Undecodable::malformed("the payload is not an Arrow IPC stream")
+}
+
+fn read(payload: Bytes, rows_max: usize) -> Result<RecordBatch, Undecodable> {
+    let malformed = |_| malformed();
     let mut decoder = StreamDecoder::new();
     let mut rest = Buffer::from(payload);
     let mut batches = Vec::new();
@@ -43,11 +55,10 @@ pub fn decode(stream: &Arc<Stream>, payload: Bytes, rows_max: usize) -> Result<D
     let Some(schema) = decoder.schema() else {
         return Err(Undecodable::malformed("the payload holds no Arrow schema"));
     };
-    let batch = match batches.len() {
-        1 => batches.swap_remove(0),
-        _ => concat_batches(&schema, &batches).map_err(malformed)?,
-    };
-    from_batch(stream, &batch)
+    match batches.len() {
+        1 => Ok(batches.swap_remove(0)),
+        _ => concat_batches(&schema, &batches).map_err(malformed),
+    }
 }
 
 /// Takes a record batch of any schema.
@@ -88,7 +99,12 @@ pub fn from_batch(stream: &Arc<Stream>, batch: &RecordBatch) -> Result<Decoded, 
     Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
 }
 
-fn convert(column: &ArrayRef, to: FieldType, name: &Arc<str>, refusals: &mut Vec<Refusal>) -> Result<ArrayRef, Undecodable> {
+fn convert(
+    column: &ArrayRef,
+    to: FieldType,
+    name: &Arc<str>,
+    refusals: &mut Vec<Refusal>,
+) -> Result<ArrayRef, Undecodable> {
     let target = to.arrow();
     if *column.data_type() == target {
         return Ok(Arc::clone(column));
@@ -128,7 +144,9 @@ fn keeps_meaning(from: &DataType, to: FieldType) -> bool {
     match to {
         FieldType::Bool => matches!(from, DataType::Boolean),
         FieldType::Int64 => from.is_integer(),
-        FieldType::Float32 => matches!(from, DataType::Float16 | DataType::Float32 | DataType::Float64) || from.is_integer(),
+        FieldType::Float32 => {
+            matches!(from, DataType::Float16 | DataType::Float32 | DataType::Float64) || from.is_integer()
+        }
         FieldType::Float64 => from.is_floating() || from.is_integer(),
         FieldType::String => matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
         FieldType::Timestamp => matches!(from, DataType::Timestamp(..) | DataType::Date64 | DataType::Date32),

@@ -41,8 +41,19 @@ const MIN_CONTRIBUTORS: usize = 10;
 const MIN_CONTRIBUTORS_LEAST: usize = 5;
 
 const FUNCTIONS: [&str; 6] = ["count", "sum", "mean", "variance", "histogram", "fraction"];
-const GIVES_AWAY: [&str; 11] =
-    ["min", "max", "first", "last", "median", "quantile", "quantiles", "percentile", "distinct", "top_values", "sample"];
+const GIVES_AWAY: [&str; 11] = [
+    "min",
+    "max",
+    "first",
+    "last",
+    "median",
+    "quantile",
+    "quantiles",
+    "percentile",
+    "distinct",
+    "top_values",
+    "sample",
+];
 
 /// The names of the columns that every release has.
 const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
@@ -51,7 +62,10 @@ const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "
 pub(super) fn min_contributors(table: &Table<'_>) -> Option<usize> {
     let Some(least) = table.get::<usize>("min_contributors") else { return Some(MIN_CONTRIBUTORS) };
     if least.value < MIN_CONTRIBUTORS_LEAST {
-        let message = format!("`min_contributors` is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} gives people away", least.value);
+        let message = format!(
+            "`min_contributors` is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} gives people away",
+            least.value
+        );
         table.problems().error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
         return None;
     }
@@ -138,7 +152,12 @@ fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option
     None
 }
 
-pub(super) fn resolve(name: &str, declared: &DeclaredDataset, plan: &StreamPlan, problems: &Problems) -> Option<Dataset> {
+pub(super) fn resolve(
+    name: &str,
+    declared: &DeclaredDataset,
+    plan: &StreamPlan,
+    problems: &Problems,
+) -> Option<Dataset> {
     let mut names: BTreeSet<&str> = RELEASE_COLUMNS.into();
     let mut keys = Vec::new();
     for key in &declared.keys {
@@ -241,14 +260,18 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
             let word = [Spot { value: equals.value.clone(), place: equals.place.clone() }];
             let equals = key_domain(&word, column.field_type);
             if equals.is_none() {
-                return wrong(format!("`equals` is not of the type of `{}`, {}", field.value, column.field_type), "use a string or an int64");
+                return wrong(
+                    format!("`equals` is not of the type of `{}`, {}", field.value, column.field_type),
+                    "use a string or an int64",
+                );
             }
             Some(Function::Fraction { column: column.position, equals: equals? })
         }
         ("fraction", ..) => wrong("`fraction` needs `equals`".to_owned(), "add equals = \"...\" or a whole number"),
-        _ if !column.field_type.is_numeric() => {
-            wrong(format!("`{}` is a {}, and `{name}` needs a number", field.value, column.field_type), "choose a numeric field")
-        }
+        _ if !column.field_type.is_numeric() => wrong(
+            format!("`{}` is a {}, and `{name}` needs a number", field.value, column.field_type),
+            "choose a numeric field",
+        ),
         ("histogram", _, Some(edges), _) => Some(Function::Histogram { column: column.position, edges: edges.clone() }),
         ("histogram", ..) => wrong("`histogram` needs `edges`".to_owned(), "add edges = [0, 10, 20]"),
         (_, None, ..) => wrong(

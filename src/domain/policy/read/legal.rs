@@ -83,7 +83,8 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let min_contributors = super::datasets::min_contributors(table);
     let transfers = table.array("transfers").iter().filter_map(read_transfer).collect();
     let all = (id, name, review_by, applies_in, classes, misroute, min_contributors);
-    let (Some(id), Some(name), Some(review_by), Some(applies_in), Some(classes), Some(misroute), Some(min)) = all else {
+    let (Some(id), Some(name), Some(review_by), Some(applies_in), Some(classes), Some(misroute), Some(min)) = all
+    else {
         return;
     };
     if declared.regimes.iter().any(|regime| regime.id.value == id.value) {
@@ -119,7 +120,11 @@ pub(super) fn choice<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)
     let chosen = choices.iter().find(|(name, _)| *name == word.value);
     if chosen.is_none() {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        table.problems().error_help(&word.place, format!("`{}` cannot be used here", word.value), hint(&word.value, &names));
+        table.problems().error_help(
+            &word.place,
+            format!("`{}` cannot be used here", word.value),
+            hint(&word.value, &names),
+        );
     }
     chosen.map(|(_, value)| *value)
 }
@@ -130,7 +135,11 @@ pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Class
     for (name, class) in &declared.classes {
         for parent in &class.value {
             if !declared.classes.contains_key(&parent.value) {
-                problems.error_help(&parent.place, format!("there is no class `{}`", parent.value), hint(&parent.value, &known));
+                problems.error_help(
+                    &parent.place,
+                    format!("there is no class `{}`", parent.value),
+                    hint(&parent.value, &known),
+                );
             }
         }
         let names: Vec<String> = class.value.iter().map(|parent| parent.value.clone()).collect();

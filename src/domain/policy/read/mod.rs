@@ -123,7 +123,11 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     }
     for (name, model) in &declared.models {
         if !declared.streams.values().any(|stream| stream.value.uses_model(name)) {
-            problems.warn(&model.place, format!("no stream uses model `{name}`"), "name it in a stream's `model`, or remove it");
+            problems.warn(
+                &model.place,
+                format!("no stream uses model `{name}`"),
+                "name it in a stream's `model`, or remove it",
+            );
         }
     }
     let known: Vec<&str> = declared.datasets.keys().map(String::as_str).collect();
@@ -147,7 +151,11 @@ fn attach(
     let known: Vec<String> = streams.keys().cloned().collect();
     let Some(plan) = streams.get_mut(&stream.value) else {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        problems.error_help(&stream.place, format!("there is no stream `{}`", stream.value), hint(&stream.value, &known));
+        problems.error_help(
+            &stream.place,
+            format!("there is no stream `{}`", stream.value),
+            hint(&stream.value, &known),
+        );
         return;
     };
     if let Some(first) = plan.datasets.first() {

@@ -55,7 +55,8 @@ fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
 fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
     let field = table.need::<String>("field");
     let words = table.need::<Vec<Spot<String>>>("vocabulary");
-    let encodings: [(&str, fn(Vec<String>) -> Encoding); 2] = [("one-hot", Encoding::OneHot), ("index", Encoding::Index)];
+    let encodings: [(&str, fn(Vec<String>) -> Encoding); 2] =
+        [("one-hot", Encoding::OneHot), ("index", Encoding::Index)];
     let encode = choice(table, "encode", &encodings);
     table.done();
     let words = words?.value.into_iter().map(|word| word.value).collect();
@@ -93,12 +94,20 @@ pub(super) fn resolve(
     let wanted = declared.model.as_ref()?;
     let Some(model) = models.get(&wanted.value) else {
         let known: Vec<&str> = models.keys().map(String::as_str).collect();
-        problems.error_help(&wanted.place, format!("there is no model `{}`", wanted.value), hint(&wanted.value, &known));
+        problems.error_help(
+            &wanted.place,
+            format!("there is no model `{}`", wanted.value),
+            hint(&wanted.value, &known),
+        );
         return None;
     };
     let inputs = model.value.inputs.iter().map(|input| ModelInput {
         name: input.name.clone(),
-        features: input.features.iter().filter_map(|(field, encoding)| feature(field, encoding, stream, problems)).collect(),
+        features: input
+            .features
+            .iter()
+            .filter_map(|(field, encoding)| feature(field, encoding, stream, problems))
+            .collect(),
     });
     let inputs = inputs.collect();
     let mut names: BTreeSet<&str> = stream.fields.iter().map(|field| field.name.as_str()).collect();
@@ -126,7 +135,11 @@ fn feature(field: &Spot<String>, encoding: &Encoding, stream: &Stream, problems:
     };
     if !fits {
         let message = format!("`{}` is a {field_type} and cannot be fed this way", field.value);
-        problems.error_help(&field.place, message, "numbers and bools are fed by name, strings with a `vocabulary` and `encode`");
+        problems.error_help(
+            &field.place,
+            message,
+            "numbers and bools are fed by name, strings with a `vocabulary` and `encode`",
+        );
         return None;
     }
     Some(Feature { column, encoding: encoding.clone() })

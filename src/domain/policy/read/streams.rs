@@ -152,7 +152,9 @@ fn duration(table: &Table<'_>, key: &str, default_seconds: u64) -> Duration {
 }
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 pub(super) fn resolve(name: &str, declared: &DeclaredStream, classes: &Classes, problems: &Problems) -> Stream {
@@ -164,7 +166,11 @@ pub(super) fn resolve(name: &str, declared: &DeclaredStream, classes: &Classes, 
     let find = |wanted: &Spot<String>, types: &[FieldType], role: &str| {
         let Some(position) = fields.iter().position(|field| field.name == wanted.value) else {
             let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-            problems.error_help(&wanted.place, format!("there is no field `{}`", wanted.value), hint(&wanted.value, &known));
+            problems.error_help(
+                &wanted.place,
+                format!("there is no field `{}`", wanted.value),
+                hint(&wanted.value, &known),
+            );
             return 0;
         };
         let field_type = fields[position].field_type;

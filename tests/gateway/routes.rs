@@ -1,0 +1,39 @@
+//! A record that belongs elsewhere is redirected, and a producer that follows finds the right gateway.
+
+use std::sync::Arc;
+
+use bailiwick::commands::send::{Input, Options, SharedTotals, publish, snapshot};
+use bailiwick::domain::refusal::Peer;
+
+use crate::common::{self, TestGateway};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_follows_routes_loses_nothing_and_is_counted_once() {
+    let us = TestGateway::start("demo/us.toml").await;
+    let endpoint = us.endpoint();
+    let eu = TestGateway::start_with("demo/eu.toml", |config| {
+        config.peers = vec![Arc::new(Peer { id: "us-iad-1".into(), endpoint, serves: vec!["us-dsp".into()] })];
+    })
+    .await;
+    let totals = SharedTotals::default();
+    let options = Options {
+        endpoint: eu.endpoint(),
+        stream: "payments".into(),
+        producer: "till-7".into(),
+        follow: true,
+        batch: 300,
+        text: Vec::new(),
+        complete: true,
+    };
+    let data = common::root().join("examples/card-fraud/data.csv.gz");
+    publish(vec![Input::File(data)], &options, &totals).await.unwrap();
+    let totals = snapshot(&totals);
+    assert_eq!(totals.redirected.get("us-iad-1"), Some(&3_676), "US and US-CA");
+    assert_eq!(totals.read, totals.accepted + totals.refused.values().sum::<u64>());
+    assert_eq!(totals.refused.get("may_not_be_here"), Some(&(803 + 325 + 241 + 176 + 2_629)), "GB, CH, RU, CN, IN");
+    let countries = |lines: &[serde_json::Value]| {
+        lines.iter().map(|line| line["country"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(countries(&eu.stop().await), ["DE", "ES", "FR", "IE", "NL"].map(String::from).into());
+    assert_eq!(countries(&us.stop().await), ["US", "US-CA"].map(String::from).into());
+}
