@@ -209,7 +209,8 @@ fn served(config: &Config, stream: &Arc<Stream>) -> Served {
     }
 }
 
-/// One thread per destination, each with its own queue: a slow one does not hold the others up.
+/// One thread per destination, each with its own queue: one that is away holds the others up only when
+/// [`RELEASES_WAITING_MAX`] releases wait for it. Nothing is dropped.
 struct Outlets {
     queues: BTreeMap<String, Sender<Released>>,
     threads: Vec<thread::JoinHandle<()>>,

@@ -129,7 +129,7 @@ impl Intake {
 
     /// Waits for room for a request of so many bytes.
     pub async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = bytes.clamp(1, self.limits.in_flight_bytes_max);
+        let permits = bytes.clamp(1, self.limits.in_flight_bytes_max.max(1));
         Arc::clone(&self.budget).acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok()
     }
 

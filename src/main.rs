@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::commands::{self, EXIT_CONFIG, Failure, check, demo, proto, run, send};
+use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, proto, run, send};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -134,7 +134,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 text: args.text,
                 complete: args.complete,
             };
-            commands::send::send(args.files, options).await
+            send::send(args.files, options).await
         }
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }

@@ -41,7 +41,7 @@ impl Telemetry {
         }
     }
 
-    /// Counts records refused for one reason.
+    /// Counts records refused for one reason; a request refused as a whole counts once.
     pub fn refused_as(&self, reason: Reason, records: usize) {
         let position = Reason::ALL.iter().position(|(known, _)| *known == reason);
         if let Some(counter) = position.and_then(|position| self.refused.get(position)) {

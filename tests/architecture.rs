@@ -1,5 +1,7 @@
 //! The arrows of `ARCHITECTURE.md`: which module may import which.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! A gateway of an example in this process, and a producer's client to it.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -57,6 +57,9 @@ impl FlightService for Service {
             let message = "the descriptor's path must be the stream and the producer";
             Rejection::new(Reason::ProducerMissing, message).status()
         })?;
+        if producer.is_empty() || producer.len() > 256 {
+            return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
+        }
         let intake = Arc::clone(&self.intake);
         let served = intake
             .stream(&stream)
@@ -125,6 +128,10 @@ async fn put(intake: &Intake, served: &Served, producer: &str, batch: &RecordBat
     let bytes = batch.get_array_memory_size();
     if batch.num_rows() > limits.batch_rows_max {
         return Err(Undecodable::too_many_rows(limits.batch_rows_max).into());
+    }
+    if bytes > limits.batch_bytes_max {
+        let message = format!("{bytes} bytes in one batch; the limit is {}", limits.batch_bytes_max);
+        return Err(Rejection::new(Reason::TooLarge, message));
     }
     let _room = intake.room(bytes).await;
     Telemetry::add(&intake.telemetry().bytes_in, bytes);

@@ -185,7 +185,7 @@ impl Pending {
         let (taken, names) = match self.outcome {
             Ok(outcome) => outcome,
             Err(rejection) => {
-                intake.telemetry().refused_as(rejection.reason, 0);
+                intake.telemetry().refused_as(rejection.reason, 1);
                 return (response, Some(rejection));
             }
         };

@@ -13,7 +13,13 @@ pub use listener::{Limits as ListenerLimits, Listener};
 pub use server::{Server, serve};
 
 /// The generated wire types.
-#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from proto/, which documents them")]
+#[allow(
+    warnings,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from proto/, which documents it"
+)]
 pub mod proto {
     pub mod bailiwick {
         pub mod v1 {

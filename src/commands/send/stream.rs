@@ -17,6 +17,9 @@ use super::{Input, Options, Records, SharedTotals, Totals};
 /// How many requests are sent ahead of their responses.
 const AHEAD: usize = 8;
 
+/// How records are counted that belong to a gateway which does not answer.
+const UNREACHABLE: &str = "belongs_elsewhere, unreachable:";
+
 /// One call to one gateway.
 struct Line {
     requests: mpsc::Sender<PublishRequest>,
@@ -121,11 +124,25 @@ impl Line {
         let Some(routes) = routes else { return Ok(()) };
         for ((endpoint, gateway), positions) in elsewhere {
             let count = positions.len() as u64;
-            update(totals, |totals| *totals.redirected.entry(gateway).or_default() += count);
             if !routes.contains_key(&endpoint) {
-                routes.insert(endpoint.clone(), Self::open(&endpoint, options).await?);
+                match Self::open(&endpoint, options).await {
+                    Ok(line) => routes.insert(endpoint.clone(), line),
+                    Err(error) => {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            gateway,
+                            count,
+                            "records that belong elsewhere were not sent on"
+                        );
+                        update(totals, |totals| {
+                            *totals.refused.entry(format!("{UNREACHABLE} {gateway}")).or_default() += count
+                        });
+                        continue;
+                    }
+                };
             }
             let Some(line) = routes.get_mut(&endpoint) else { continue };
+            update(totals, |totals| *totals.redirected.entry(gateway).or_default() += count);
             line.send(records.select(&positions)?, totals).await?;
             while line.unanswered.len() >= AHEAD {
                 Box::pin(line.answer(options, totals, None)).await?;

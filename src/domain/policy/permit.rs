@@ -68,7 +68,7 @@ pub struct Released {
 }
 
 impl Released {
-    /// The release's id: the same for the same gateway, dataset, window and policy.
+    /// The release's id: the same for the same gateway, dataset, window, policy and cells.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id

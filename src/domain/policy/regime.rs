@@ -9,7 +9,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 /// A named, dated set of jurisdictions.
 #[derive(Debug, Clone)]
 pub struct Region {
-    /// Its codes. A code covers its subdivisions, unless another region of the same set names them.
+    /// Its codes. A country covers its subdivisions.
     pub codes: BTreeSet<Jurisdiction>,
 }
 

@@ -58,7 +58,7 @@ pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Diges
     }
     let start = window_start(closed.window, dataset.window);
     let end = start.saturating_add(micros(dataset.window));
-    let id = release_id(closed, policy);
+    let id = release_id(closed, &slots, policy);
     let columns = columns(closed, &slots, &id, (start, end), policy)?;
     let released = destinations.iter().map(|destination| Released {
         id: id.clone(),
@@ -73,8 +73,10 @@ pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Diges
     Ok(Outcome { released: released.collect(), cells_released: slots.len(), cells_withheld })
 }
 
-/// The first 128 bits of SHA-256 over gateway, dataset, window, part and policy, each with its length.
-fn release_id(closed: &ClosedWindow<'_>, policy: Digest) -> String {
+/// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
+/// give the same id, and whatever differs, in a window that is released again after a restart, say, has
+/// another one.
+fn release_id(closed: &ClosedWindow<'_>, slots: &[usize], policy: Digest) -> String {
     let mut hash = Sha256::new();
     for text in [closed.gateway, &closed.dataset.name] {
         hash.update((text.len() as u64).to_be_bytes());
@@ -83,6 +85,13 @@ fn release_id(closed: &ClosedWindow<'_>, policy: Digest) -> String {
     hash.update(closed.window.to_be_bytes());
     hash.update(closed.part.to_be_bytes());
     hash.update(policy.bytes());
+    for &slot in slots {
+        hash.update(format!("{:?}", closed.cells.key_positions(closed.dataset, slot)));
+        for metric in 0..closed.dataset.metrics.len() {
+            // A float's debug form is exact.
+            hash.update(format!("{:?}", closed.cells.value(closed.dataset, metric, slot)));
+        }
+    }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

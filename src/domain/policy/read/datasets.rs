@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric};
+use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
@@ -67,7 +67,8 @@ pub(super) fn min_contributors(table: &Table<'_>) -> Option<usize> {
             least.value
         );
         table.problems().error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
-        return None;
+        // Reading goes on, so that what else is wrong is reported too.
+        return Some(MIN_CONTRIBUTORS);
     }
     Some(least.value)
 }
@@ -202,6 +203,11 @@ fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Optio
         (Some(domain), None, field_type) => key_domain(&domain.value, field_type),
         _ => None,
     };
+    if let Some(KeyDomain::Text { words, .. }) = &domain
+        && words.iter().any(|word| word == OTHER)
+    {
+        problems.error(&key.field.place, format!("`{OTHER}` stands for what is not in the domain and cannot be in it"));
+    }
     if domain.is_none() {
         let message = format!("`{}` is a {} and has no closed domain", key.field.value, column.field_type);
         problems.error_help(

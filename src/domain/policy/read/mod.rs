@@ -83,7 +83,8 @@ fn read_policy(table: &Table<'_>, declared: &mut Declared) {
 fn read_destination(place: &Place, table: &Table<'_>) -> Option<Destination> {
     let country = table.need::<String>("country");
     let accepts = table.need::<Vec<Spot<String>>>("accepts");
-    let country = country.and_then(|country| code(&country, table.problems()))?;
+    // A wrong code is reported; the destination stays known, so that references to it are not reported too.
+    let country = code(&country?, table.problems()).unwrap_or(Jurisdiction::UNKNOWN);
     let accepts = accepts?.value.into_iter().map(|name| (name.value, name.place)).collect();
     Some(Destination { country, accepts, place: place.clone() })
 }

@@ -55,12 +55,10 @@ fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
 fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
     let field = table.need::<String>("field");
     let words = table.need::<Vec<Spot<String>>>("vocabulary");
-    let encodings: [(&str, fn(Vec<String>) -> Encoding); 2] =
-        [("one-hot", Encoding::OneHot), ("index", Encoding::Index)];
-    let encode = choice(table, "encode", &encodings);
+    let is_one_hot = choice(table, "encode", &[("one-hot", true), ("index", false)]);
     table.done();
     let words = words?.value.into_iter().map(|word| word.value).collect();
-    Some((field?, encode?(words)))
+    Some((field?, if is_one_hot? { Encoding::OneHot(words) } else { Encoding::Index(words) }))
 }
 
 fn read_output(table: &Table<'_>) -> Option<(ModelOutput, Spot<String>)> {

@@ -40,6 +40,10 @@ const NUMBERS_RESERVED: std::ops::RangeInclusive<usize> = 19_000..=19_999;
 
 const BYTES_MAX: usize = 256;
 
+/// Between these, the square of a range and its scale are ordinary floats.
+const MAGNITUDE_MIN: f64 = 1e-100;
+const MAGNITUDE_MAX: f64 = 1e100;
+
 pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
     let problems = table.problems();
     if !is_name(name) {
@@ -97,7 +101,10 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
 
 fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option<(Field, Spot<String>)> {
     let problems = table.problems();
-    if !is_name(&name.value) {
+    if !is_name(&name.value)
+        || name.value.contains(['-', '.'])
+        || name.value.starts_with(|first: char| first.is_ascii_digit())
+    {
         problems.error(&name.place, format!("`{}` is no field name: use letters, digits and `_`", name.value));
     }
     let field_type = choice(table, "type", &FieldType::NAMES);
@@ -138,9 +145,17 @@ fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option
 pub(super) fn read_range(table: &Table<'_>) -> Option<ValueRange> {
     let range = table.get::<Vec<Spot<f64>>>("range")?;
     match range.value.as_slice() {
-        [low, high] if low.value < high.value => Some(ValueRange { low: low.value, high: high.value }),
+        [low, high]
+            if low.value < high.value
+                && (MAGNITUDE_MIN..=MAGNITUDE_MAX).contains(&low.value.abs().max(high.value.abs())) =>
+        {
+            Some(ValueRange { low: low.value, high: high.value })
+        }
         _ => {
-            table.problems().error(&range.place, "a range is two numbers, the smaller one first");
+            table.problems().error(
+                &range.place,
+                "a range is two numbers, the smaller one first, the larger magnitude between 1e-100 and 1e100",
+            );
             None
         }
     }

@@ -1,0 +1,224 @@
+//! The binary as a user meets it: the README's commands and TOML, exit codes, stopping.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_bailiwick");
+
+fn readme() -> String {
+    fs::read_to_string(common::root().join("README.md")).unwrap()
+}
+
+/// The fenced blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// A copy of an example, with the shipped policies where it expects them and a port of its own.
+fn copy_of(example: &str) -> (TempDir, u16) {
+    let root = TempDir::new().unwrap();
+    let (from, to) = (common::root().join("examples").join(example), root.path().join("examples").join(example));
+    fs::create_dir_all(&to).unwrap();
+    symlink(common::root().join("policies"), root.path().join("policies")).unwrap();
+    symlink(from.join("policies"), to.join("policies")).unwrap();
+    for file in ["model.onnx", "data.csv.gz"] {
+        symlink(from.join(file), to.join(file)).unwrap();
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config =
+        fs::read_to_string(from.join("gateway.toml")).unwrap().replace("127.0.0.1:7400", &format!("127.0.0.1:{port}"));
+    fs::write(to.join("gateway.toml"), config).unwrap();
+    (root, port)
+}
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running gateway that is killed when the test fails before it is stopped.
+struct Running(Child);
+
+impl Running {
+    /// Starts the binary and waits until it says that it serves.
+    fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let mut child =
+            Command::new(BINARY).args(arguments).current_dir(directory).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let is_serving = log.by_ref().any(|line| line.unwrap().contains("serving"));
+        assert!(is_serving, "the gateway ended before it served");
+        // Whoever does not read a pipe blocks its writer.
+        std::thread::spawn(move || log.for_each(drop));
+        Self(child)
+    }
+
+    fn terminate(mut self) -> i32 {
+        let status = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+        assert!(status.success());
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_readmes_commands_do_what_they_say() {
+    let shell = blocks(&readme(), "sh").concat();
+    let commands: Vec<Vec<&str>> = shell
+        .lines()
+        .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let [check, serve, send] = commands.as_slice() else { panic!("the README's commands changed: {commands:?}") };
+    let (directory, port) = copy_of("card-fraud");
+    let checked = run(directory.path(), check);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("payments_by_country  fraud_desk   IE       eu-gdpr  yes"));
+    let gateway = Running::start(directory.path(), serve);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let sent = run(directory.path(), &[send.as_slice(), &["--to", &endpoint]].concat());
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
+    assert_eq!(gateway.terminate(), 0);
+    let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
+    assert!(lines.len() > 50, "{} cells", lines.len());
+}
+
+#[test]
+fn the_readmes_configuration_is_valid() {
+    let toml = blocks(&readme(), "toml");
+    let [gateway, policy] = toml.as_slice() else { panic!("the README's TOML changed") };
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    fs::remove_file(example.join("policies")).unwrap();
+    fs::create_dir(example.join("policies")).unwrap();
+    fs::write(example.join("gateway.toml"), gateway).unwrap();
+    fs::write(example.join("policies/policy.toml"), policy).unwrap();
+    let checked = run(&example, &["check"]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+#[test]
+fn every_example_is_valid_without_a_warning() {
+    for name in [
+        "card-fraud/gateway",
+        "predictive-maintenance/gateway",
+        "delivery-eta/gateway",
+        "demo/eu",
+        "demo/us",
+        "demo/in",
+    ] {
+        let checked = run(&common::root(), &["check", "-c", &format!("examples/{name}.toml")]);
+        assert!(checked.status.success(), "{name}: {}", text(&checked.stderr));
+        assert_eq!(text(&checked.stderr), "", "{name}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_each_with_its_line() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
+    let changes = [
+        ("min_contributors = 10", "min_contributors = 4", "a cell of fewer than 5 gives people away"),
+        ("fn = \"variance\"", "fn = \"max\"", "`max` is the value of a single contributor"),
+        ("undeclared   = \"refuse\"", "undeclard    = \"refuse\"", "did you mean `undeclared`?"),
+        ("country = \"IE\"", "country = \"XQ\"", "`XQ` is not an ISO 3166-1 alpha-2 or ISO 3166-2 code"),
+        ("class = \"personal\", bytes_max = 6", "class = \"persnal\", bytes_max = 6", "there is no class `persnal`"),
+        ("model        = \"fraud\"", "model        = \"frod\"", "there is no model `frod`"),
+    ];
+    let mut broken = policy;
+    for (good, bad, _) in changes {
+        assert!(broken.contains(good), "{good}");
+        broken = broken.replace(good, bad);
+    }
+    fs::remove_file(example.join("policies")).unwrap();
+    fs::create_dir(example.join("policies")).unwrap();
+    fs::write(example.join("policies/policy.toml"), broken).unwrap();
+    for command in ["check", "run"] {
+        let checked = run(&example, &[command]);
+        assert_eq!(checked.status.code(), Some(64));
+        let problems = text(&checked.stderr);
+        for (_, _, message) in changes {
+            assert!(problems.contains(message), "{message}\n{problems}");
+        }
+        assert!(problems.contains("policies/policy.toml:"), "{problems}");
+    }
+}
+
+#[test]
+fn an_egress_that_a_regime_does_not_allow_is_an_error() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
+    fs::remove_file(example.join("policies")).unwrap();
+    fs::create_dir(example.join("policies")).unwrap();
+    fs::write(example.join("policies/policy.toml"), policy.replace("country = \"IE\"", "country = \"CN\"")).unwrap();
+    let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
+    fs::write(example.join("gateway.toml"), gateway.replacen("eu-gdpr", "us-dsp", 1)).unwrap();
+    let checked = run(&example, &["check"]);
+    assert_eq!(checked.status.code(), Some(64));
+    assert!(text(&checked.stderr).contains("regime `us-dsp` lets no released cell of `payments_by_country` go to CN"));
+}
+
+#[test]
+fn a_model_that_is_not_the_declared_one_is_named() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let other = common::root().join("examples/delivery-eta/model.onnx");
+    fs::remove_file(example.join("model.onnx")).unwrap();
+    fs::copy(&other, example.join("model.onnx")).unwrap();
+    let checked = run(&example, &["check"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(
+        text(&checked.stderr).contains("model `fraud`: ./model.onnx has sha256")
+            || text(&checked.stderr).contains("model.onnx has sha256")
+    );
+}
+
+#[test]
+fn a_missing_onnx_runtime_is_one_clear_message() {
+    let (directory, _) = copy_of("card-fraud");
+    let output = Command::new(BINARY)
+        .args(["check", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.path())
+        .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.contains("ONNX Runtime was not found at /nonexistent/libonnxruntime.so"), "{message}");
+    assert!(message.contains("ORT_DYLIB_PATH"), "{message}");
+}
+
+#[test]
+fn the_demo_adds_up() {
+    let out = TempDir::new().unwrap();
+    let demo = run(&common::root(), &["demo", "--out", &out.path().display().to_string()]);
+    assert!(demo.status.success(), "{}", text(&demo.stderr));
+    let summary = text(&demo.stdout);
+    assert!(summary.contains("16,716 records read, sent to `eu` first; 14,722 accepted in all"), "{summary}");
+    assert!(summary.contains("61,514 records scored"), "{summary}");
+    for gateway in ["eu", "us", "in"] {
+        assert!(!common::lines(&out.path().join(gateway)).is_empty(), "{gateway}");
+    }
+}
