@@ -17,7 +17,7 @@ test: ## Run all tests
 
 bench: ## Run the benchmarks
 	@scripts/setup runtime
-	scripts/env cargo bench
+	scripts/env cargo bench --bench gateway
 
 examples: ## Re-make the examples' data and models
 	@scripts/setup examples

@@ -106,6 +106,12 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// The process's one environment, for sessions that are not a scorer's.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// Loads a model and checks it against its declaration.
     ///
     /// # Errors

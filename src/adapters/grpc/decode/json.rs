@@ -39,8 +39,12 @@ impl<'de> Visitor<'de> for Object<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // Writers keep the order of the members: the next one is most often the field declared next.
+        let mut next = 0;
         while let Some(Key(key)) = map.next_key()? {
-            if let Some(field) = self.0.stream.position(&key) {
+            let is_next = self.0.stream.fields.get(next).is_some_and(|field| field.name == key);
+            if let Some(field) = is_next.then_some(next).or_else(|| self.0.stream.position(&key)) {
+                next = field + 1;
                 map.next_value_seed(Value { columns: self.0, field })?;
             } else {
                 self.0.undeclared(|| key.into_owned());

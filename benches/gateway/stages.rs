@@ -1,0 +1,82 @@
+//! Each stage alone, on one thread.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bailiwick::adapters::grpc::decode::{self, Decoded};
+use bailiwick::adapters::onnx::Runtime;
+use bailiwick::config;
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::batch::TimeBounds;
+use bailiwick::domain::policy::{ClosedWindow, Resident, VerdictTable, decide, release};
+use ort::session::Session;
+use ort::value::TensorRef;
+
+use super::records::{Prepared, example};
+use super::{BATCH, figure, per_record};
+
+const ANY_TIME: TimeBounds = TimeBounds { earliest: i64::MIN, latest: i64::MAX };
+
+/// Runs the stages. The bare model's nanoseconds per record.
+pub(super) fn run(records: &Prepared) -> f64 {
+    let config = config::load(&example().join("gateway.toml")).unwrap().config.unwrap();
+    let plan = &config.policy.streams["payments"];
+    let stream = &plan.stream;
+    let decode_arrow = || decode::arrow::decode(stream, records.arrow[0].clone(), BATCH).ok().unwrap();
+    figure("decode arrow", per_record(BATCH, || drop(black_box(decode_arrow()))), "ns/record", None);
+    let rows = || decode::rows::decode(stream, &records.rows[0], BATCH).ok().unwrap();
+    figure("decode protobuf rows", per_record(BATCH, || drop(black_box(rows()))), "ns/record", None);
+    let events = || decode::cloud_events::decode(stream, &records.events[0], BATCH).ok().unwrap();
+    figure("decode cloudevents json", per_record(BATCH, || drop(black_box(events()))), "ns/record", None);
+
+    let table = VerdictTable::compile(&config.policy, stream, &config.serves, &config.peers);
+    let decided = |decoded: Decoded| -> Resident {
+        let mut candidate = decoded.candidate;
+        candidate.check(ANY_TIME);
+        decide(candidate, &table, config.policy.digest).unwrap().resident.unwrap()
+    };
+    let both = per_record(BATCH, || drop(black_box(decided(decode_arrow()))));
+    let alone = per_record(BATCH, || drop(black_box(decode_arrow())));
+    figure("check, locate and decide", both - alone, "ns/record", None);
+
+    let resident = decided(decode_arrow());
+    let model = plan.model.as_ref().unwrap();
+    let path = example().join("model.onnx");
+    let mut scorer = Runtime::load(None).unwrap().scorer(model, &path).unwrap();
+    let score = per_record(BATCH, || drop(black_box(scorer.score(&[&resident]).unwrap())));
+    let bare = bare_model(&path);
+    figure("score", score, "ns/record", Some(score / bare));
+    figure("bare onnxruntime loop", bare, "ns/record", None);
+
+    let dataset = &plan.datasets[0];
+    let mut columns = resident.batch().columns().to_vec();
+    columns.extend(scorer.score(&[&resident]).unwrap());
+    let mut cells = Cells::new(dataset);
+    let fold = per_record(BATCH, || {
+        let contributors = ContributorKey([1; 16]).hash(&columns[stream.contributor]);
+        let numbers = cell_numbers(dataset, &columns, BATCH);
+        let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+        cells.fold(dataset, &foldable, &Rows::All);
+    });
+    figure("fold", fold, "ns/record", None);
+
+    let count = cells.len();
+    let closed = ClosedWindow { gateway: "bench", dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
+    let destinations = ["fraud_desk".to_owned()];
+    let releasing =
+        per_record(count, || drop(black_box(release(&closed, &destinations, config.policy.digest).unwrap())));
+    figure("release", releasing, "ns/cell", None);
+    bare
+}
+
+/// The model alone: the same input again and again, one thread.
+fn bare_model(path: &std::path::Path) -> f64 {
+    let runtime = Runtime::load(None).unwrap();
+    let mut session =
+        Session::builder(runtime.environment()).unwrap().with_intra_threads(1).unwrap().commit_from_file(path).unwrap();
+    let input = vec![0.5_f32; BATCH * 30];
+    per_record(BATCH, || {
+        let tensor = TensorRef::from_array_view(([BATCH, 30], input.as_slice())).unwrap();
+        drop(black_box(session.run(ort::inputs!["features" => tensor]).unwrap()));
+    })
+}
