@@ -98,7 +98,7 @@ async fn a_request_refused_as_a_whole_says_why() {
         (request("deliveries", &vec![good.clone(); 4]), "REASON_TOO_MANY_ROWS"),
         (request("deliveries", &["x".repeat(20_000)]), "REASON_TOO_LARGE"),
         (
-            PublishRequest { producer: String::new(), ..request("deliveries", &[good.clone()]) },
+            PublishRequest { producer: String::new(), ..request("deliveries", std::slice::from_ref(&good)) },
             "REASON_PRODUCER_MISSING",
         ),
         (malformed(Payload::Rows(vec![0x0a, 0xff].into())), "REASON_MALFORMED"),
