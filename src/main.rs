@@ -91,6 +91,10 @@ struct SendArgs {
     text: Vec<String>,
 }
 
+/// Batches are allocated on a connection's thread and freed on a worker's; the benchmark shows the difference.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long threads that hang on a destination may hold up the end of the process.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
