@@ -5,6 +5,7 @@
 mod common;
 
 mod gateway {
+    mod files;
     mod fuzz;
     mod kafka;
     mod oracle;

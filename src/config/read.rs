@@ -128,7 +128,7 @@ fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
         Ok(parsed) if !parsed.ip().is_loopback() => table.problems().error_help(
             &address.place,
             "plaintext is served on loopback only",
-            format!("listen on {DEFAULT_LISTEN}; TLS is not implemented yet"),
+            format!("listen on {DEFAULT_LISTEN}"),
         ),
         Ok(_) => {}
     }

@@ -69,6 +69,32 @@ async fn one_bad_record_is_refused_and_the_others_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nan_and_infinity_are_refused_where_the_field_does_not_allow_them() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    let row = |distance: f64| {
+        let mut row = vec![0x08, 0x80, 0xa0, 0xb4, 0xa7, 0xaa, 0xe5, 0xba, 0x02];
+        for (tag, text) in [(0x12, "r-1"), (0x1a, "DE"), (0x22, "UA"), (0x2a, "EWR")] {
+            row.extend([tag, text.len() as u8]);
+            row.extend(text.bytes());
+        }
+        for (tag, value) in [(0x31, distance), (0x39, 3.0)] {
+            row.push(tag);
+            row.extend(value.to_le_bytes());
+        }
+        row.extend([0x40, 12, 0x48, 3]);
+        [vec![0x0a, row.len() as u8], row].concat()
+    };
+    let rows = [row(100.0), row(f64::NAN), row(f64::INFINITY), row(200.0)].concat();
+    let request = PublishRequest { payload: Some(Payload::Rows(rows.into())), ..request("deliveries", &[]) };
+    let response = gateway.client().await.publish_once(request).await.unwrap().into_inner();
+    assert_eq!(response.accepted, 2);
+    let refused: Vec<_> =
+        response.refusals.iter().map(|refusal| (refusal.index, refusal.reason(), refusal.field.as_str())).collect();
+    assert_eq!(refused, [(1, Reason::NotFinite, "distance"), (2, Reason::NotFinite, "distance")]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_undeclared_field_is_dropped_or_refused_by_name_as_declared() {
     let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
     let response = publish(&gateway, "deliveries", &[with(json!({ "shoe_size": 43 }))]).await;

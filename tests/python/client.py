@@ -15,13 +15,14 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import onnxruntime
 import pandas
 import pyarrow
 import pyarrow.flight
 import tomllib
 from google.protobuf import timestamp_pb2
 from grpc_tools import protoc
+
+from scores import score
 
 
 
@@ -38,27 +39,6 @@ def stubs(proto_dir, rows_proto):
     google.__path__.append(str(Path(out, "google")))
     return (importlib.import_module("bailiwick.v1.ingest_pb2"), importlib.import_module("bailiwick.v1.ingest_pb2_grpc"),
             importlib.import_module("rows_pb2"))
-
-
-def features(data, spec):
-    columns = []
-    for field in spec["fields"]:
-        if isinstance(field, str):
-            columns.append(data[field].to_numpy(np.float64))
-        else:
-            columns += [(data[field["field"]] == word).to_numpy(np.float64) for word in field["vocabulary"]]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def expected_scores(data, policy, model_file):
-    model = next(iter(policy["models"].values()))
-    session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
-    feeds = {spec["name"]: features(data, spec) for spec in model["inputs"]}
-    scored = {}
-    for output in model["outputs"]:
-        values = session.run([output["name"]], feeds)[0].reshape(len(data), -1)
-        scored[output["field"]] = values[:, output.get("column", 0)]
-    return scored
 
 
 def rows_payload(rows_pb2, part, fields):
@@ -116,7 +96,7 @@ def main():
         times = pandas.to_datetime(data[stream["event_time"]], utc=True).astype("datetime64[us, UTC]").astype("int64") / 1e6
         order = sorted(range(len(data)), key=lambda row: times.iloc[row] + rng.uniform(0, shuffle))
         data = data.iloc[order].reset_index(drop=True)
-    expected = expected_scores(data, policy, example / "model.onnx")
+    expected = score(data, policy, example / "model.onnx")
     parts = [data.iloc[start:start + batch] for start in range(0, len(data), batch)]
     accepted, refused = 0, 0
     if kind == "flight":
