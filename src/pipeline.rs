@@ -1,61 +1,83 @@
-//! Worker threads: resident batches in, scores and closed windows out.
+//! The order of everything, and the threads that work in it.
 //!
-//! Each worker owns a queue, its sessions and its part of every open window. Batches and the orders to
-//! close windows are put into the queues under one lock, so a batch that was put in before a window closed
-//! is counted before it closes, on every worker. The collector thread merges the parts of a window when
-//! the last worker has closed it, and hands what may leave to the destinations.
+//! Under one lock a request is put at its producer's place, given its position in the journal (its LSN) and
+//! put into the shortest worker's queue; then the watermark moves, and what it closes gets the next
+//! positions and goes into every queue. So each queue is in the order of the journal, and "before the window
+//! closed" means the same to every worker and to a replay.
+//!
+//! A worker scores its batches, writes their entries and counts them; the answer is sent when the journal
+//! says that the entry is on disk. One more worker counts what the journal held at the start, while new
+//! records come in. The collector merges the workers' parts of a closed window and puts what may leave into
+//! the outbox; it writes the checkpoints too.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
+use crate::adapters::journal::{Log, NoRoom, Room};
 use crate::adapters::onnx::Scorer;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::batch::TimeBounds;
-use crate::domain::dataset::Dataset;
+use crate::domain::binary::Writer;
 use crate::domain::gateway::{Effect, Gateway, Input};
-use crate::domain::policy::{Released, Resident};
+use crate::domain::policy::Resident;
+use crate::domain::producer::{Lsn, Mark, Number, OutOfOrder, Position};
 use crate::domain::refusal::Reason;
+use crate::durable::entry::{self, Entry};
+use crate::durable::recovery::{Closed, Present, Replay};
 use crate::telemetry::Telemetry;
 
 mod collector;
+mod order;
 mod worker;
 
-pub use collector::ReleaseRules;
+pub use collector::{Collecting, ReleaseRules};
+pub use order::Answer;
 
-/// The scores of a batch: one column per output of its model. Or why there are none.
-pub type Answer = Result<Vec<ArrayRef>, Reason>;
+use order::{Order, Place, Report, Waiting};
 
-/// An order to a worker.
-enum Order {
-    Batch { resident: Resident, answer: oneshot::Sender<Answer> },
-    Close { dataset: String, open: i64 },
-    Finish,
-}
-
-/// What a worker tells the collector.
-enum Report {
-    Part { dataset: String, window: i64, cells: Cells },
-    Closed { worker: usize, dataset: String, open: i64 },
-    Finished,
-}
-
-/// What each worker starts with.
-pub struct WorkerSetup {
-    /// The scorer of each stream that has a model, by the stream's name.
-    pub scorers: BTreeMap<String, Scorer>,
-    /// The datasets of each stream.
-    pub datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
-    /// The secret for contributors; the same for all workers of a process.
+/// What all workers start with.
+pub struct Setup {
+    /// The scorers of each worker, by the stream's name.
+    pub scorers: Vec<BTreeMap<String, Scorer>>,
+    /// The streams.
+    pub present: Vec<Present>,
+    /// The secret for contributors.
     pub key: ContributorKey,
     /// The most records scored in one run of the model.
     pub rows_max: usize,
+    /// What was there before the start.
+    pub before: Before,
+    /// When a checkpoint is due.
+    pub checkpoints: CheckpointsDue,
+}
+
+/// What was there before the start.
+pub struct Before {
+    /// The oldest open window of each dataset, at the checkpoint.
+    pub open: BTreeMap<String, i64>,
+    /// The open windows, at the checkpoint.
+    pub windows: BTreeMap<String, BTreeMap<i64, Cells>>,
+    /// The journal after the checkpoint.
+    pub replay: Replay,
+    /// What was closed in it.
+    pub closed: Vec<Closed>,
+    /// The last position of the journal.
+    pub last: Lsn,
+}
+
+/// When a checkpoint is due: whichever comes first, if anything happened.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointsDue {
+    /// Bytes of the journal since the last one.
+    pub bytes: u64,
+    /// Time since the last one.
+    pub every: Duration,
 }
 
 struct Queue {
@@ -63,89 +85,285 @@ struct Queue {
     waiting: Arc<AtomicUsize>,
 }
 
+/// What stands under the lock.
+struct Sequencer {
+    gateway: Gateway,
+    /// The last position that was given out.
+    last: Lsn,
+    checkpoint: LastCheckpoint,
+}
+
+struct LastCheckpoint {
+    lsn: Lsn,
+    at: Duration,
+    /// Bytes given to the journal since.
+    bytes: u64,
+}
+
 /// The running workers.
 pub struct Pipeline {
-    gateway: Mutex<Gateway>,
+    sequencer: Mutex<Sequencer>,
+    journal: Arc<Log>,
     queues: Vec<Queue>,
+    /// The queue of the worker that counts what was there before.
+    replay: Sender<Order>,
+    reports: Sender<Report>,
+    checkpoints: CheckpointsDue,
+    is_checkpointing: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// A request, as far as its records may stay.
+pub struct Request<'r> {
+    /// Who sent it.
+    pub producer: &'r str,
+    /// Its number.
+    pub number: Option<Number>,
+    /// The records. `None`: none may stay.
+    pub resident: Option<Resident>,
+}
+
+/// A place in the order of everything.
+pub struct Ticket {
+    /// Comes when the request is on disk.
+    pub answer: oneshot::Receiver<Answer>,
+    /// How far the producer is then.
+    pub mark: Mark,
+    /// Whether the request was taken before.
+    pub duplicate: bool,
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unaccepted {
+    /// It is not its producer's next one.
+    OutOfOrder(OutOfOrder),
+    /// There is no room for it.
+    NoRoom(Reason),
+}
+
+impl From<OutOfOrder> for Unaccepted {
+    fn from(out_of_order: OutOfOrder) -> Self {
+        Self::OutOfOrder(out_of_order)
+    }
+}
+
+impl From<NoRoom> for Unaccepted {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(match no_room {
+            NoRoom::Full => Reason::Overloaded,
+            NoRoom::Failing => Reason::JournalFailing,
+            NoRoom::TooLarge => Reason::TooLarge,
+        })
+    }
+}
+
 impl Pipeline {
-    /// Starts one thread per setup, and the collector.
+    /// Starts the workers, the one that replays, and the collector.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         gateway: Gateway,
-        setups: Vec<WorkerSetup>,
-        rules: ReleaseRules,
-        outlet: Box<dyn FnMut(Released) + Send>,
+        setup: Setup,
+        collecting: Collecting,
+        journal: Arc<Log>,
         telemetry: &Arc<Telemetry>,
     ) -> std::io::Result<Self> {
+        let Setup { scorers, present, key, rows_max, before, checkpoints } = setup;
         let (reports, from_workers) = unbounded();
-        let workers = setups.len();
+        let workers = scorers.len() + 1;
+        let new = |scorers, waiting: &Arc<AtomicUsize>| {
+            let shared = worker::Shared {
+                journal: Arc::clone(&journal),
+                reports: reports.clone(),
+                waiting: Arc::clone(waiting),
+                telemetry: Arc::clone(telemetry),
+            };
+            worker::Worker::new(worker::Setup { scorers, key, rows_max }, &present, &before.open, shared)
+        };
         let mut queues = Vec::new();
         let mut threads = Vec::new();
-        for (index, setup) in setups.into_iter().enumerate() {
+        for (index, scorers) in scorers.into_iter().enumerate() {
             let (orders, received): (_, Receiver<Order>) = unbounded();
+            for Closed { lsn, dataset, open } in before.closed.clone() {
+                let _ = orders.send(Order::Close { lsn, dataset, open });
+            }
             let waiting = Arc::new(AtomicUsize::new(0));
-            let worker =
-                worker::Worker::new(index, setup, reports.clone(), Arc::clone(&waiting), Arc::clone(telemetry));
+            let worker = new(scorers, &waiting);
             let thread = thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || worker.run(&received))?);
             queues.push(Queue { orders, waiting });
         }
-        let collector = collector::Collector::new(rules, workers, outlet, Arc::clone(telemetry));
-        let thread = thread::Builder::new().name("collector".into());
-        threads.push(thread.spawn(move || collector.run(&from_workers))?);
-        Ok(Self { gateway: Mutex::new(gateway), queues, threads: Mutex::new(threads) })
+        let (replay, received) = unbounded();
+        let mut worker = new(BTreeMap::new(), &Arc::default());
+        let (windows, mut steps) = (before.windows, before.replay);
+        threads.push(thread::Builder::new().name("replay".into()).spawn(move || {
+            worker.restore(windows);
+            if let Err(error) = worker.replay(&mut steps) {
+                // The first pass read all of it; what is wrong now is the disk. Nothing is released without it.
+                let error = anyhow::Error::from(error);
+                tracing::error!(error = format!("{error:#}"), "the journal could not be replayed; no window is released");
+                return;
+            }
+            worker.run(&received);
+        })?);
+        let is_checkpointing = Arc::new(AtomicBool::new(false));
+        let collector = collector::Collector::new(
+            collecting,
+            workers,
+            Arc::clone(&journal),
+            Arc::clone(&is_checkpointing),
+            Arc::clone(telemetry),
+        );
+        threads.push(thread::Builder::new().name("collector".into()).spawn(move || collector.run(&from_workers))?);
+        let checkpoint = LastCheckpoint { lsn: before.last, at: Duration::ZERO, bytes: 0 };
+        Ok(Self {
+            sequencer: Mutex::new(Sequencer { gateway, last: before.last, checkpoint }),
+            journal,
+            queues,
+            replay,
+            reports,
+            checkpoints,
+            is_checkpointing,
+            threads: Mutex::new(threads),
+        })
     }
 
-    /// Puts a batch into the shortest queue. The answer comes when it is scored and counted.
-    #[must_use]
-    pub fn accept(&self, resident: Resident, producer: &str, now: Duration) -> oneshot::Receiver<Answer> {
-        let (answer, received) = oneshot::channel();
+    /// Takes a request at its producer's place. The answer comes when the records are scored, counted and on
+    /// disk.
+    ///
+    /// # Errors
+    /// When it is not the producer's next one, or there is no room.
+    pub fn accept(&self, request: Request<'_>, now: Duration, wall: i64) -> Result<Ticket, Unaccepted> {
+        let Request { producer, number, resident } = request;
+        let Some(resident) = resident else { return self.spend(producer, number) };
+        let bytes = entry::size_bound(&resident, producer);
+        let room = self.journal.reserve(bytes)?;
+        let stream = resident.batch().stream().clone();
         let newest = resident.batch().event_times().iter().copied().max();
-        let stream = resident.batch().stream().name.clone();
-        let queue = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed));
-        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queue {
+        let (answer, received) = oneshot::channel();
+        let mut sequencer = self.lock();
+        let position = number.map_or(Ok(Position::Next), |number| sequencer.gateway.producers.locate(producer, number))?;
+        let duplicate = position == Position::Taken;
+        let place = if duplicate {
+            Place::Taken { through: sequencer.gateway.producers.mark(producer).lsn }
+        } else {
+            let lsn = sequencer.next(bytes);
+            if let Some(number) = number {
+                sequencer.gateway.producers.take(producer, number, lsn);
+            }
+            Place::New { lsn, producer: producer.into(), number, at: wall, room }
+        };
+        if let Some(queue) = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed)) {
             queue.waiting.fetch_add(1, Ordering::Relaxed);
             // A worker only goes away at the end; then the answer's sender is dropped, and the caller sees that.
-            let _ = queue.orders.send(Order::Batch { resident, answer });
+            let _ = queue.orders.send(Order::Batch(Waiting { resident, place, answer }));
         }
-        self.handle(&mut gateway, Input::Heard { stream: &stream, producer, event_time: newest }, now);
-        received
+        let mark = sequencer.gateway.producers.mark(producer);
+        if !duplicate {
+            self.handle(&mut sequencer, Input::Heard { stream: &stream.name, producer, event_time: newest }, now);
+            self.checkpoint_if_due(&mut sequencer, now);
+        }
+        Ok(Ticket { answer: received, mark, duplicate })
     }
 
-    /// A producer was heard without records.
-    pub fn heard(&self, stream: &str, producer: &str, event_time: Option<i64>, now: Duration) {
-        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handle(&mut gateway, Input::Heard { stream, producer, event_time }, now);
+    /// A numbered request brought no records to be counted: its number is spent.
+    ///
+    /// # Errors
+    /// When it is not the producer's next one.
+    pub fn spend(&self, producer: &str, number: Option<Number>) -> Result<Ticket, Unaccepted> {
+        self.spend_if(producer, number, |sequencer, number| sequencer.gateway.producers.locate(producer, number))
+    }
+
+    /// A numbered request says that nothing comes under the numbers up to its own.
+    ///
+    /// # Errors
+    /// When a greater epoch was begun.
+    pub fn skip(&self, producer: &str, number: Number) -> Result<Ticket, Unaccepted> {
+        let locate = |sequencer: &Sequencer, number| sequencer.gateway.producers.locate_skip(producer, number);
+        self.spend_if(producer, Some(number), locate)
+    }
+
+    fn spend_if(
+        &self,
+        producer: &str,
+        number: Option<Number>,
+        locate: impl Fn(&Sequencer, Number) -> Result<Position, OutOfOrder>,
+    ) -> Result<Ticket, Unaccepted> {
+        self.journal_works()?;
+        let (answer, received) = oneshot::channel();
+        let done = Box::new(move || drop(answer.send(Ok(Vec::new()))));
+        let mut sequencer = self.lock();
+        let Some(number) = number else {
+            let mark = sequencer.gateway.producers.mark(producer);
+            done();
+            return Ok(Ticket { answer: received, mark, duplicate: false });
+        };
+        let duplicate = locate(&sequencer, number)? == Position::Taken;
+        if duplicate {
+            let through = sequencer.gateway.producers.mark(producer).lsn;
+            self.journal.when_durable(through, done);
+        } else {
+            let bytes = Entry::Spent { producer, number: Some(number) }.encode();
+            let lsn = sequencer.next(bytes.len() as u64);
+            sequencer.gateway.producers.take(producer, number, lsn);
+            self.journal.submit(lsn, bytes, None, Some(done));
+        }
+        let mark = sequencer.gateway.producers.mark(producer);
+        Ok(Ticket { answer: received, mark, duplicate })
+    }
+
+    /// A producer was heard on a stream, and perhaps promises to have come to an event time. The answer comes
+    /// when that, and all that the producer sent before, is on disk.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn heard(&self, input: Input<'_>, now: Duration) -> Result<Ticket, Unaccepted> {
+        self.journal_works()?;
+        let (answer, received) = oneshot::channel();
+        let mut sequencer = self.lock();
+        let Input::Heard { stream, producer, event_time } = input else {
+            return Err(Unaccepted::NoRoom(Reason::Malformed));
+        };
+        let bytes = Entry::Heard { stream, producer, event_time }.encode();
+        let lsn = sequencer.next(bytes.len() as u64);
+        self.journal.submit(lsn, bytes, None, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
+        self.handle(&mut sequencer, input, now);
+        let mark = sequencer.gateway.producers.mark(producer);
+        Ok(Ticket { answer: received, mark, duplicate: false })
     }
 
     /// Time has passed.
     pub fn tick(&self, now: Duration) {
-        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handle(&mut gateway, Input::Tick, now);
+        let mut sequencer = self.lock();
+        self.handle(&mut sequencer, Input::Tick, now);
+        self.checkpoint_if_due(&mut sequencer, now);
     }
 
     /// The event times that a stream takes.
     #[must_use]
     pub fn time_bounds(&self, stream: &str, now: Duration, wall: i64) -> TimeBounds {
-        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
-        gateway.time_bounds(stream, now, wall)
+        self.lock().gateway.time_bounds(stream, now, wall)
     }
 
-    /// Closes every window, and returns when what may leave was handed to the destinations. Nothing may be
-    /// accepted after it.
-    pub fn finish(&self, now: Duration) {
+    /// Returns when everything that was accepted is counted and in a checkpoint, and what was closed is in the
+    /// outbox. With `flush`, the windows that are still open are released as they are. Nothing may be accepted
+    /// after it.
+    pub fn finish(&self, flush: bool) {
         {
-            let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
-            self.handle(&mut gateway, Input::Stop, now);
-            for queue in &self.queues {
-                let _ = queue.orders.send(Order::Finish);
+            let mut sequencer = self.lock();
+            if flush {
+                let datasets: Vec<String> = sequencer.gateway.datasets().map(str::to_owned).collect();
+                for dataset in datasets {
+                    let bytes = Entry::Flushed { dataset: &dataset }.encode();
+                    let lsn = sequencer.next(bytes.len() as u64);
+                    self.journal.submit(lsn, bytes, None, None);
+                    self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: None });
+                }
             }
+            self.checkpoint(&mut sequencer);
+            self.order_all(|| Order::Finish);
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -155,13 +373,56 @@ impl Pipeline {
         }
     }
 
-    fn handle(&self, gateway: &mut Gateway, input: Input<'_>, now: Duration) {
-        let mut effects = Vec::new();
-        gateway.handle(input, now, &mut effects);
-        for Effect::Close { dataset, open } in effects {
-            for queue in &self.queues {
-                let _ = queue.orders.send(Order::Close { dataset: dataset.clone(), open });
-            }
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sequencer> {
+        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn journal_works(&self) -> Result<(), Unaccepted> {
+        if self.journal.is_failing() { Err(Unaccepted::NoRoom(Reason::JournalFailing)) } else { Ok(()) }
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        for orders in self.queues.iter().map(|queue| &queue.orders).chain([&self.replay]) {
+            let _ = orders.send(order());
         }
+    }
+
+    fn handle(&self, sequencer: &mut Sequencer, input: Input<'_>, now: Duration) {
+        let mut effects = Vec::new();
+        sequencer.gateway.handle(input, now, &mut effects);
+        for Effect::Close { dataset, open, watermark } in effects {
+            let bytes = Entry::Closed { dataset: &dataset, open, watermark }.encode();
+            let lsn = sequencer.next(bytes.len() as u64);
+            self.journal.submit(lsn, bytes, None, None);
+            self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: Some(open) });
+        }
+    }
+
+    fn checkpoint_if_due(&self, sequencer: &mut Sequencer, now: Duration) {
+        let last = &sequencer.checkpoint;
+        let is_due = last.bytes >= self.checkpoints.bytes
+            || (sequencer.last > last.lsn && now.saturating_sub(last.at) >= self.checkpoints.every);
+        if is_due && !self.is_checkpointing.load(Ordering::Acquire) {
+            sequencer.checkpoint.at = now;
+            self.checkpoint(sequencer);
+        }
+    }
+
+    fn checkpoint(&self, sequencer: &mut Sequencer) {
+        let lsn = sequencer.last;
+        sequencer.checkpoint = LastCheckpoint { lsn, bytes: 0, at: sequencer.checkpoint.at };
+        self.is_checkpointing.store(true, Ordering::Release);
+        let mut writer = Writer::default();
+        sequencer.gateway.encode(&mut writer);
+        let _ = self.reports.send(Report::State { lsn, gateway: writer.finish() });
+        self.order_all(|| Order::Checkpoint { lsn });
+    }
+}
+
+impl Sequencer {
+    fn next(&mut self, bytes: u64) -> Lsn {
+        self.last += 1;
+        self.checkpoint.bytes += bytes;
+        self.last
     }
 }

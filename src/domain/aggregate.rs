@@ -21,6 +21,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::dataset::{Dataset, Function, Measure, bucket};
 
+mod checkpoint;
+
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);

@@ -168,6 +168,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Records that were checked before they were stored, in the order of the stream's fields.
+    ///
+    /// # Errors
+    /// When the columns are not the stream's.
+    pub fn restored(stream: Arc<Stream>, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
+        let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns)?;
+        Ok(Self { stream, columns })
+    }
+
     /// The stream.
     #[must_use]
     pub fn stream(&self) -> &Arc<Stream> {

@@ -2,6 +2,7 @@
 //! domains, so its cells can be numbered before the first record comes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
@@ -28,6 +29,26 @@ pub struct Dataset {
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
     pub metrics: Vec<Metric>,
+}
+
+impl Dataset {
+    /// Everything that gives a counted record its place, as text: windows of two declarations with the same
+    /// shape can be counted on and merged.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        let mut shape = format!("stream {}, window {:?}", self.stream, self.window);
+        for key in &self.keys {
+            let _ = write!(shape, "; key {} of column {}: {}", key.name, key.column, key.domain.shape());
+        }
+        for metric in &self.metrics {
+            let _ = write!(shape, "; metric {}: ", metric.name);
+            let _ = match &metric.function {
+                Function::Fraction { column, equals } => write!(shape, "fraction of {column}, {}", equals.shape()),
+                other => write!(shape, "{other:?}"),
+            };
+        }
+        shape
+    }
 }
 
 /// The most cells a window of a dataset may have: the product of its keys' domains.
@@ -98,6 +119,14 @@ impl KeyDomain {
             },
         };
         label.unwrap_or_else(|| OTHER.to_owned())
+    }
+
+    fn shape(&self) -> String {
+        match self {
+            // The positions follow from the words; their order in a map means nothing.
+            Self::Text { words, .. } => format!("{words:?}"),
+            other => format!("{other:?}"),
+        }
     }
 
     /// Adds `position * stride` to the cell number of every record.

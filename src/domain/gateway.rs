@@ -1,16 +1,19 @@
 //! The gateway's order of events as a pure state machine: what was heard and when goes in, windows to be
-//! closed come out.
+//! closed come out; and whether a numbered request is the next of its producer.
 //!
 //! It decides nothing about records. Its caller holds it under one lock while it takes an input and hands
 //! the effects on in the same order; that is what makes "before the window closed" mean the same to every
-//! worker.
+//! worker, and to the journal. What was journaled is told to it again after a crash, and leads to the same
+//! state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::TimeBounds;
+use super::binary::{Reader, Writer};
 use super::dataset::Dataset;
+use super::producer::Producers;
 use super::stream::Stream;
 use super::window::{Closing, Watermark, micros};
 
@@ -28,8 +31,6 @@ pub enum Input<'i> {
     },
     /// Time has passed.
     Tick,
-    /// Nothing more will come.
-    Stop,
 }
 
 /// Something to do.
@@ -39,14 +40,18 @@ pub enum Effect {
     Close {
         /// The dataset's name.
         dataset: String,
-        /// The oldest window that stays open. [`i64::MAX`]: none does.
+        /// The oldest window that stays open.
         open: i64,
+        /// The watermark that closes them.
+        watermark: i64,
     },
 }
 
-/// The state of all streams.
+/// The state of all streams and producers.
 #[derive(Debug)]
 pub struct Gateway {
+    /// The producers' series.
+    pub producers: Producers,
     streams: BTreeMap<String, StreamState>,
 }
 
@@ -72,7 +77,7 @@ impl Gateway {
             };
             (stream.name.clone(), state)
         });
-        Self { streams: streams.collect() }
+        Self { producers: Producers::default(), streams: streams.collect() }
     }
 
     /// Takes an input at a monotonic time and adds what is to be done to `effects`.
@@ -85,11 +90,6 @@ impl Gateway {
                 }
             }
             Input::Tick => self.streams.values_mut().for_each(|state| state.advance(now, effects)),
-            Input::Stop => {
-                for (dataset, _) in self.streams.values().flat_map(|state| &state.datasets) {
-                    effects.push(Effect::Close { dataset: dataset.clone(), open: i64::MAX });
-                }
-            }
         }
     }
 
@@ -103,6 +103,75 @@ impl Gateway {
         let earliest = state.watermark.at(now).map_or(i64::MIN, |watermark| watermark.saturating_sub(late_max));
         TimeBounds { earliest, latest: wall.saturating_add(micros(state.future_max)) }
     }
+
+    /// The names of all datasets.
+    pub fn datasets(&self) -> impl Iterator<Item = &str> {
+        self.streams.values().flat_map(|state| &state.datasets).map(|(dataset, _)| dataset.as_str())
+    }
+
+    /// The oldest window of a dataset that may still take records; [`i64::MIN`] when none has closed.
+    #[must_use]
+    pub fn open(&self, dataset: &str) -> i64 {
+        let datasets = self.streams.values().flat_map(|state| &state.datasets);
+        datasets.filter(|(name, _)| name == dataset).map(|(_, closing)| closing.open()).next().unwrap_or(i64::MIN)
+    }
+
+    /// What the journal holds of a producer that was heard: as [`Gateway::handle`], but closes nothing; the
+    /// journal says what was closed.
+    pub fn restore_heard(&mut self, stream: &str, producer: &str, event_time: Option<i64>, now: Duration) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.watermark.observe(producer, event_time, now);
+        }
+    }
+
+    /// What the journal holds of windows that were closed.
+    pub fn restore_closed(&mut self, dataset: &str, open: i64, watermark: i64) {
+        for state in self.streams.values_mut() {
+            for (name, closing) in &mut state.datasets {
+                if name == dataset {
+                    closing.restore(Some(open));
+                    state.watermark.restore(watermark);
+                }
+            }
+        }
+    }
+
+    /// Adds the state to a checkpoint.
+    pub fn encode(&self, writer: &mut Writer) {
+        self.producers.encode(writer);
+        writer.count(self.streams.len());
+        for (stream, state) in &self.streams {
+            writer.text(stream);
+            state.watermark.encode(writer);
+            writer.count(state.datasets.len());
+            for (dataset, closing) in &state.datasets {
+                writer.text(dataset).option(closing.closed_before());
+            }
+        }
+    }
+
+    /// Reads the state from a checkpoint into a new gateway. What is no longer declared is passed over.
+    pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
+        self.producers = Producers::decode(reader)?;
+        for _ in 0..reader.count(25)? {
+            let mut undeclared = StreamState {
+                watermark: Watermark::new(Duration::ZERO),
+                late_max: Duration::ZERO,
+                future_max: Duration::ZERO,
+                datasets: Vec::new(),
+            };
+            let state = self.streams.get_mut(reader.text()?).unwrap_or(&mut undeclared);
+            state.watermark.decode(reader, now)?;
+            for _ in 0..reader.count(17)? {
+                let dataset = reader.text()?;
+                let open = reader.option()?;
+                for (_, closing) in state.datasets.iter_mut().filter(|(name, _)| name == dataset) {
+                    closing.restore(open);
+                }
+            }
+        }
+        Some(())
+    }
 }
 
 impl StreamState {
@@ -110,7 +179,7 @@ impl StreamState {
         let Some(watermark) = self.watermark.at(now) else { return };
         for (dataset, closing) in &mut self.datasets {
             if let Some(open) = closing.advance(watermark) {
-                effects.push(Effect::Close { dataset: dataset.clone(), open });
+                effects.push(Effect::Close { dataset: dataset.clone(), open, watermark });
             }
         }
     }

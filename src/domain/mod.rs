@@ -2,12 +2,14 @@
 
 pub mod aggregate;
 pub mod batch;
+pub mod binary;
 pub mod dataset;
 pub mod document;
 pub mod gateway;
 pub mod jurisdiction;
 pub mod model;
 pub mod policy;
+pub mod producer;
 pub mod refusal;
 pub mod stream;
 pub mod window;

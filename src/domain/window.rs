@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::binary::{Reader, Writer};
+
 /// The number of the window that holds an event time.
 #[must_use]
 pub fn window_of(event_time: i64, size: Duration) -> i64 {
@@ -84,6 +86,32 @@ impl Watermark {
     }
 }
 
+impl Watermark {
+    /// A watermark that a closed window shows to have been reached, before a crash.
+    pub fn restore(&mut self, reached: i64) {
+        self.reached = self.reached.max(Some(reached));
+    }
+
+    /// Adds the progress of all producers to a checkpoint. When each was heard is left out: clocks do not
+    /// outlive the process.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.option(self.reached).count(self.producers.len());
+        for (producer, progress) in &self.producers {
+            writer.text(producer).option(progress.newest);
+        }
+    }
+
+    /// Reads the progress from a checkpoint into a new watermark; every producer counts as heard `now`.
+    pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
+        self.reached = reader.option()?;
+        for _ in 0..reader.count(17)? {
+            let producer = reader.text()?.to_owned();
+            self.producers.insert(producer, Progress { newest: reader.option()?, heard: now });
+        }
+        Some(())
+    }
+}
+
 /// After how long without a word a producer is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -107,6 +135,17 @@ impl Closing {
     #[must_use]
     pub fn open(&self) -> i64 {
         self.open.unwrap_or(i64::MIN)
+    }
+
+    /// The windows before `open` have closed, before a crash.
+    pub fn restore(&mut self, open: Option<i64>) {
+        self.open = self.open.max(open);
+    }
+
+    /// The oldest window that may still take records, once one has closed.
+    #[must_use]
+    pub fn closed_before(&self) -> Option<i64> {
+        self.open
     }
 
     /// Closes what the watermark has passed. Returns the oldest window still open, if it moved.

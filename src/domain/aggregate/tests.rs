@@ -8,6 +8,7 @@ use arrow_array::{Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{GroupKey, KeyDomain, Metric};
 use crate::domain::stream::ValueRange;
 
@@ -119,6 +120,17 @@ fn close(left: &Value, right: &Value) -> bool {
     }
 }
 
+/// The cells, written and read again; every cut of the bytes is noticed.
+fn through_a_checkpoint(cells: &Cells, dataset: &Dataset) -> Cells {
+    let mut writer = Writer::default();
+    cells.encode(&mut writer);
+    let bytes = writer.finish();
+    for end in 0..bytes.len() {
+        assert!(Cells::decode(dataset, &mut Reader::new(&bytes[..end])).is_none());
+    }
+    Cells::decode(dataset, &mut Reader::new(&bytes)).unwrap()
+}
+
 proptest! {
     #[test]
     fn cells_are_what_the_reference_says(records in prop::collection::vec(record(), 0..60)) {
@@ -149,7 +161,8 @@ proptest! {
         let (mut one, mut two) = (Cells::new(&dataset), Cells::new(&dataset));
         fold(&mut one, &dataset, left);
         fold(&mut two, &dataset, right);
-        one.merge(two);
+        let mut one = through_a_checkpoint(&one, &dataset);
+        one.merge(through_a_checkpoint(&two, &dataset));
         prop_assert_eq!(results(&whole, &dataset), results(&one, &dataset));
     }
 }

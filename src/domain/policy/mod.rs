@@ -21,7 +21,7 @@ mod release;
 
 pub use decide::{Decided, Verdict, VerdictTable, decide, decide_one};
 pub use egress::{EgressRow, Permission};
-pub use permit::{Foreign, Released, Resident};
+pub use permit::{Foreign, Released, ReleasedParts, Resident};
 pub use read::read;
 pub use regime::{Classes, Form, Misroute, Regime, Region, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
@@ -31,6 +31,12 @@ pub use release::{ClosedWindow, Outcome, release};
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// A digest that was stored.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The digest's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {

@@ -67,7 +67,35 @@ pub struct Released {
     pub(super) cells: RecordBatch,
 }
 
+/// What a [`Released`] is made of.
+pub struct ReleasedParts {
+    /// The release's id.
+    pub id: String,
+    /// The destination's name.
+    pub destination: String,
+    /// The dataset's name.
+    pub dataset: String,
+    /// The gateway's id.
+    pub gateway: String,
+    /// The window's start, in microseconds since the Unix epoch.
+    pub window_start: i64,
+    /// Its end.
+    pub window_end: i64,
+    /// The policy it was released under.
+    pub policy: Digest,
+    /// The cells.
+    pub cells: RecordBatch,
+}
+
 impl Released {
+    /// A release as the outbox holds it. Only the outbox may call this, and it is given nothing but what
+    /// [`release`](super::release) let go; `tests/architecture.rs` holds it to that.
+    #[must_use]
+    pub fn from_outbox(parts: ReleasedParts) -> Self {
+        let ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells } = parts;
+        Self { id, destination, dataset, gateway, window_start, window_end, policy, cells }
+    }
+
     /// The release's id: the same for the same gateway, dataset, window, policy and cells.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -23,7 +23,7 @@ pub struct ClosedWindow<'w> {
     /// The window's number.
     pub window: i64,
     /// Which part of the window this is: 0 for a window that the watermark closed, another number for what
-    /// was in it when the gateway was stopped. Parts of a window share no record.
+    /// was in it when it was flushed. Parts of a window share no record.
     pub part: u64,
     /// Its cells.
     pub cells: Cells,
@@ -74,8 +74,7 @@ pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Diges
 }
 
 /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
-/// give the same id, and whatever differs, in a window that is released again after a restart, say, has
-/// another one.
+/// give the same id, and whatever differs has another one.
 fn release_id(closed: &ClosedWindow<'_>, slots: &[usize], policy: Digest) -> String {
     let mut hash = Sha256::new();
     for text in [closed.gateway, &closed.dataset.name] {

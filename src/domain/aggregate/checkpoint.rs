@@ -1,0 +1,84 @@
+//! Cells as bytes, for checkpoints: what was counted outlives the process.
+
+use super::{Cells, Moments, NO_SLOT, State};
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::dataset::Dataset;
+
+const COUNT: u8 = 0;
+const MOMENTS: u8 = 1;
+const HISTOGRAM: u8 = 2;
+const MATCHES: u8 = 3;
+
+impl Cells {
+    /// Adds the cells to a checkpoint.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.count(self.numbers.len());
+        for ((number, records), contributors) in self.numbers.iter().zip(&self.records).zip(&self.contributors) {
+            writer.u32(*number).u64(*records).count(contributors.len());
+            for contributor in contributors {
+                writer.u128(*contributor);
+            }
+        }
+        for state in &self.metrics {
+            match state {
+                State::Count => {
+                    writer.u8(COUNT);
+                }
+                State::Moments(moments) => {
+                    writer.u8(MOMENTS);
+                    for moments in moments {
+                        writer.u64(moments.values).i128(moments.sum).i128(moments.squares);
+                    }
+                }
+                State::Histogram { counts, .. } => {
+                    writer.u8(HISTOGRAM);
+                    for count in counts {
+                        writer.u64(*count);
+                    }
+                }
+                State::Matches(matches) => {
+                    writer.u8(MATCHES);
+                    for count in matches {
+                        writer.u64(*count);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads cells of a dataset of the very same keys and metrics.
+    pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut cells = Self::new(dataset);
+        let count = reader.count(20)?;
+        for _ in 0..count {
+            let number = reader.u32()?;
+            if *cells.slots.get(number as usize)? != NO_SLOT {
+                return None;
+            }
+            let slot = cells.slot(number);
+            cells.records[slot] = reader.u64()?;
+            let contributors = reader.count(16)?;
+            cells.contributors[slot].reserve(contributors);
+            for _ in 0..contributors {
+                cells.contributors[slot].insert(reader.u128()?);
+            }
+        }
+        for state in &mut cells.metrics {
+            match (reader.u8()?, state) {
+                (COUNT, State::Count) => {}
+                (MOMENTS, State::Moments(moments)) => {
+                    for moments in moments {
+                        *moments = Moments { values: reader.u64()?, sum: reader.i128()?, squares: reader.i128()? };
+                    }
+                }
+                (HISTOGRAM, State::Histogram { counts, .. }) | (MATCHES, State::Matches(counts)) => {
+                    for count in counts {
+                        *count = reader.u64()?;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        Some(cells)
+    }
+}

@@ -1,0 +1,139 @@
+//! Checkpoints: what the open windows, the watermarks and the producers' series were at a position of the
+//! journal, so that the journal before it is no longer needed.
+//!
+//! A checkpoint is a file of its own, `checkpoint-LSN`, written whole: `BWCP`, version, then its parts
+//! ([`domain::binary`](crate::domain::binary)), then the CRC-32C of all that. The last two are kept, and the
+//! journal is kept from the last but one on: one that is damaged costs nothing but time.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::adapters::journal::{FileSystem, write_file_durably};
+use crate::domain::aggregate::ContributorKey;
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::producer::Lsn;
+
+const MAGIC: &[u8; 4] = b"BWCP";
+const VERSION: u32 = 1;
+const PREFIX: &str = "checkpoint-";
+/// The largest checkpoint that is read.
+const BYTES_MAX: u64 = 16 << 30;
+
+/// A checkpoint.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything in the journal through this position is in it.
+    pub lsn: Lsn,
+    /// The secret under which the contributors are hashed.
+    pub key: ContributorKey,
+    /// Watermarks, closed windows, producers' marks: by [`Gateway::encode`](crate::domain::gateway::Gateway::encode).
+    pub gateway: Vec<u8>,
+    /// The shape of each dataset, with its name.
+    pub shapes: Vec<(String, String)>,
+    /// The cells of open windows; a window has a part per worker.
+    pub windows: Vec<WindowPart>,
+}
+
+/// A worker's part of an open window.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WindowPart {
+    /// The dataset's name.
+    pub dataset: String,
+    /// The window's number.
+    pub window: i64,
+    /// By [`Cells::encode`](crate::domain::aggregate::Cells::encode).
+    pub cells: Vec<u8>,
+}
+
+impl Checkpoint {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.raw(MAGIC).u32(VERSION).u64(self.lsn).raw(&self.key.0).bytes(&self.gateway);
+        writer.count(self.shapes.len());
+        for (dataset, shape) in &self.shapes {
+            writer.text(dataset).text(shape);
+        }
+        writer.count(self.windows.len());
+        for part in &self.windows {
+            writer.text(&part.dataset).i64(part.window).bytes(&part.cells);
+        }
+        let mut bytes = writer.finish();
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (bytes, checksum) = bytes.split_last_chunk()?;
+        if crc32c::crc32c(bytes) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let mut reader = Reader::new(bytes);
+        if reader.raw(4)? != MAGIC || reader.u32()? != VERSION {
+            return None;
+        }
+        let (lsn, key, gateway) = (reader.u64()?, ContributorKey(reader.array()?), reader.bytes()?.to_vec());
+        let mut shapes = Vec::new();
+        for _ in 0..reader.count(16)? {
+            shapes.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
+        }
+        let mut windows = Vec::new();
+        for _ in 0..reader.count(24)? {
+            let dataset = reader.text()?.to_owned();
+            windows.push(WindowPart { dataset, window: reader.i64()?, cells: reader.bytes()?.to_vec() });
+        }
+        reader.is_empty().then_some(Self { lsn, key, gateway, shapes, windows })
+    }
+}
+
+/// The directory of the checkpoints.
+pub struct Checkpoints {
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    /// The position of the last one.
+    last: Lsn,
+}
+
+impl Checkpoints {
+    /// Opens the directory, and reads the newest checkpoint that is whole.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(fs: Arc<dyn FileSystem>, directory: PathBuf) -> io::Result<(Self, Option<Checkpoint>)> {
+        fs.create_dir_all(&directory)?;
+        let mut found: Vec<Lsn> = fs.list(&directory)?.iter().filter_map(|name| lsn(name)).collect();
+        found.sort_unstable();
+        let newest = found.iter().rev().find_map(|&lsn| {
+            let path = directory.join(name(lsn));
+            let checkpoint = fs.read(&path, BYTES_MAX).ok().as_deref().and_then(Checkpoint::decode);
+            if checkpoint.is_none() {
+                tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
+            }
+            checkpoint
+        });
+        let last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        Ok((Self { fs, directory, last }, newest))
+    }
+
+    /// Makes a checkpoint durable. Returns the position through which the journal is no longer needed.
+    ///
+    /// # Errors
+    /// When it cannot be written; the ones before it stand.
+    pub fn write(&mut self, checkpoint: &Checkpoint) -> io::Result<Lsn> {
+        write_file_durably(&*self.fs, &self.directory.join(name(checkpoint.lsn)), &checkpoint.encode())?;
+        let before = std::mem::replace(&mut self.last, checkpoint.lsn);
+        for old in self.fs.list(&self.directory)?.iter().filter(|name| lsn(name).is_some_and(|lsn| lsn < before)) {
+            self.fs.remove(&self.directory.join(old))?;
+        }
+        Ok(before)
+    }
+}
+
+fn name(lsn: Lsn) -> String {
+    format!("{PREFIX}{lsn:020}")
+}
+
+fn lsn(name: &str) -> Option<Lsn> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}

@@ -1,0 +1,19 @@
+//! What outlives the process: the journal of what was accepted, the checkpoints of what was counted, the
+//! outbox of what was released.
+//!
+//! The windows are a fold over the journal. Memory may be ahead of the disk; what shows outside is not: an
+//! answer waits until its entry is on disk, a release until the entry that closed its window is, and its
+//! first byte until the outbox holds it. So a crash takes away only what nobody was told, and a replay of
+//! the journal from the last checkpoint on leads to the same windows and the same releases, byte for byte.
+//!
+//! | on disk, below `[journal] directory` | what |
+//! | --- | --- |
+//! | `log/` | the journal: entries ([`entry`]) in a [`Log`](crate::adapters::journal::Log) |
+//! | `checkpoints/` | the state at a position of the journal ([`checkpoint`]) |
+//! | `outbox/` | releases ([`outbox`]) in a log of their own |
+//! | `cursors/` | how far each destination is in the outbox |
+
+pub mod checkpoint;
+pub mod entry;
+pub mod outbox;
+pub mod recovery;

@@ -1,0 +1,105 @@
+//! The outbox: releases that are on disk before their first byte is sent, and stay there until every
+//! destination has confirmed them.
+//!
+//! It is a log of its own. One entry holds all releases of one closing of a dataset's windows, for all
+//! destinations, so that a closing is in it as a whole or not at all; the entry names the closing's position
+//! in the journal, so that a closing that is replayed is not released twice.
+
+use std::collections::BTreeMap;
+
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::ArrowError;
+
+use crate::adapters::journal::Log;
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::policy::{Digest, Released, ReleasedParts};
+use crate::domain::producer::Lsn;
+
+/// Why the outbox cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An entry is not one that this version writes.
+    #[error("entry {0} of the outbox cannot be read")]
+    Unreadable(Lsn),
+    /// The cells could not be encoded.
+    #[error("cannot encode a release")]
+    Encode(#[from] ArrowError),
+    /// The log could not be read.
+    #[error("cannot read the outbox")]
+    Log(#[from] crate::adapters::journal::ReadError),
+}
+
+/// The releases of one closing.
+pub struct Closing {
+    /// Where the journal says that the windows were closed.
+    pub closed_at: Lsn,
+    /// The dataset's name.
+    pub dataset: String,
+    /// The releases, for all destinations.
+    pub releases: Vec<Released>,
+}
+
+impl Closing {
+    /// The closing as an entry's bytes.
+    ///
+    /// # Errors
+    /// When Arrow cannot write the cells, which no valid release causes.
+    pub fn encode(&self) -> Result<Vec<u8>, ArrowError> {
+        let mut writer = Writer::default();
+        writer.u64(self.closed_at).text(&self.dataset).count(self.releases.len());
+        for released in &self.releases {
+            let cells = released.cells();
+            let mut bytes = StreamWriter::try_new(Vec::new(), &cells.schema())?;
+            bytes.write(cells)?;
+            writer.text(released.id()).text(released.destination()).text(released.dataset()).text(released.gateway());
+            writer.i64(released.window_start()).i64(released.window_end()).raw(released.policy().bytes());
+            writer.bytes(&bytes.into_inner()?);
+        }
+        Ok(writer.finish())
+    }
+
+    /// Reads an entry.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (closed_at, dataset) = (reader.u64()?, reader.text()?.to_owned());
+        let mut releases = Vec::new();
+        for _ in 0..reader.count(1)? {
+            let mut text = || reader.text().map(str::to_owned);
+            let (id, destination, dataset, gateway) = (text()?, text()?, text()?, text()?);
+            let (window_start, window_end) = (reader.i64()?, reader.i64()?);
+            let policy = Digest::from_bytes(reader.array()?);
+            let cells = StreamReader::try_new(reader.bytes()?, None).ok()?.next()?.ok()?;
+            let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
+            releases.push(Released::from_outbox(parts));
+        }
+        reader.is_empty().then_some(Self { closed_at, dataset, releases })
+    }
+}
+
+/// What the outbox held when it was opened.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The last closing of each dataset that is in it.
+    pub closed: BTreeMap<String, Lsn>,
+    /// How many releases wait for each destination, those that it has confirmed included.
+    pub releases: BTreeMap<String, usize>,
+}
+
+/// Looks through the outbox from a position on.
+///
+/// # Errors
+/// When an entry cannot be read.
+pub fn held(log: &Log, from: Lsn) -> Result<Held, Error> {
+    let mut held = Held::default();
+    let mut reader = log.reader(from);
+    while let Some(entry) = reader.next()? {
+        let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        held.closed.insert(closing.dataset, closing.closed_at);
+        for released in &closing.releases {
+            *held.releases.entry(released.destination().to_owned()).or_default() += 1;
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,279 @@
+//! After a start: what the checkpoint and the journal say of the state before.
+//!
+//! Two passes over the journal from the checkpoint on. The first ([`scan`]) reads what stands before the
+//! records (producers, event times, closings), which is all that new records need to be accepted. The
+//! second ([`Replay`]) counts the records, on a thread of its own, while new ones come in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_schema::{ArrowError, Field};
+
+use crate::adapters::journal::{self, Log};
+use crate::domain::aggregate::Cells;
+use crate::domain::batch::Batch;
+use crate::domain::binary::Reader;
+use crate::domain::dataset::Dataset;
+use crate::domain::gateway::Gateway;
+use crate::domain::producer::Lsn;
+use crate::domain::stream::Stream;
+
+use super::checkpoint::Checkpoint;
+use super::entry::{Catalog, Entry};
+
+/// Why what was left cannot be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal cannot be read.
+    #[error("cannot read the journal")]
+    Log(#[from] journal::ReadError),
+    /// An entry is not one that this version writes.
+    #[error("entry {0} of the journal is of no known kind; was it written by a newer version?")]
+    Unreadable(Lsn),
+    /// The checkpoint is not one that this version writes.
+    #[error("the checkpoint at {0} cannot be read; was it written by a newer version?")]
+    Checkpoint(Lsn),
+    /// A stream is not declared any more, or otherwise.
+    #[error(
+        "the journal holds records of stream `{stream}` that the policy cannot count: {message}. \
+         Start with the policy that was in force, stop with `on_stop = \"release\"`, then change it"
+    )]
+    Stream {
+        /// The stream.
+        stream: String,
+        /// What differs.
+        message: String,
+    },
+    /// A dataset is not declared any more, or counts otherwise.
+    #[error(
+        "windows of dataset `{dataset}` are open that the policy declares otherwise now. \
+         Start with the policy that was in force, stop with `on_stop = \"release\"`, then change it"
+    )]
+    Dataset {
+        /// The dataset.
+        dataset: String,
+    },
+    /// The records of an entry cannot be read.
+    #[error("the records of entry {lsn} of the journal cannot be read")]
+    Records {
+        /// The entry.
+        lsn: Lsn,
+        /// What Arrow says.
+        source: ArrowError,
+    },
+}
+
+/// A stream as it is declared now.
+#[derive(Clone)]
+pub struct Present {
+    /// The declaration.
+    pub stream: Arc<Stream>,
+    /// The model's outputs.
+    pub outputs: Vec<Field>,
+    /// The datasets.
+    pub datasets: Vec<Arc<Dataset>>,
+}
+
+impl Present {
+    /// What must not change while windows of a dataset are open.
+    #[must_use]
+    pub fn shape(&self, dataset: &Dataset) -> String {
+        let contributor = self.stream.fields.get(self.stream.contributor).map_or("", |field| &field.name);
+        format!("{}; contributor {contributor}", dataset.shape())
+    }
+}
+
+/// Windows that were closed or flushed, in the journal after the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Where the journal says so.
+    pub lsn: Lsn,
+    /// The dataset's name.
+    pub dataset: String,
+    /// The oldest window that stayed open. `None`: all were released as they were, and none was closed.
+    pub open: Option<i64>,
+}
+
+/// Restores the state of a checkpoint. The windows that were open, by dataset.
+///
+/// # Errors
+/// When it cannot be read, or a dataset with open windows has changed.
+pub fn restore(
+    checkpoint: &Checkpoint,
+    gateway: &mut Gateway,
+    present: &[Present],
+    now: Duration,
+) -> Result<BTreeMap<String, BTreeMap<i64, Cells>>, Error> {
+    let unreadable = || Error::Checkpoint(checkpoint.lsn);
+    gateway.decode(&mut Reader::new(&checkpoint.gateway), now).ok_or_else(unreadable)?;
+    let mut windows: BTreeMap<String, BTreeMap<i64, Cells>> = BTreeMap::new();
+    for part in &checkpoint.windows {
+        let changed = || Error::Dataset { dataset: part.dataset.clone() };
+        let declared = present.iter().find_map(|present| {
+            let dataset = present.datasets.iter().find(|dataset| dataset.name == part.dataset)?;
+            Some((dataset, present.shape(dataset)))
+        });
+        let (declared, shape) = declared.ok_or_else(changed)?;
+        if !checkpoint.shapes.contains(&(part.dataset.clone(), shape)) {
+            return Err(changed());
+        }
+        let cells = Cells::decode(declared, &mut Reader::new(&part.cells)).ok_or_else(unreadable)?;
+        let windows = windows.entry(part.dataset.clone()).or_default();
+        windows.entry(part.window).or_insert_with(|| Cells::new(declared)).merge(cells);
+    }
+    Ok(windows)
+}
+
+/// The first pass: tells the gateway what the journal holds from a position on. What was closed, in order.
+///
+/// # Errors
+/// When the journal cannot be read, or holds what the policy cannot count.
+pub fn scan(
+    log: &Log,
+    from: Lsn,
+    gateway: &mut Gateway,
+    present: &[Present],
+    now: Duration,
+) -> Result<Vec<Closed>, Error> {
+    let mut closed = Vec::new();
+    let mut reader = log.reader(from);
+    let mut mapping = Mapping::new(present);
+    while let Some(journal::Entry { lsn, context, payload }) = reader.next()? {
+        match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
+            Entry::Batch(batch) => {
+                mapping.of(&context, batch.stream)?;
+                gateway.restore_heard(batch.stream, batch.producer, batch.newest, now);
+                if let Some(number) = batch.number {
+                    gateway.producers.take(batch.producer, number, lsn);
+                }
+            }
+            Entry::Heard { stream, producer, event_time } => {
+                gateway.restore_heard(stream, producer, event_time, now);
+            }
+            Entry::Spent { producer, number } => {
+                if let Some(number) = number {
+                    gateway.producers.take(producer, number, lsn);
+                }
+            }
+            Entry::Closed { dataset, open, watermark } => {
+                gateway.restore_closed(dataset, open, watermark);
+                closed.push(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) });
+            }
+            Entry::Flushed { dataset } => closed.push(Closed { lsn, dataset: dataset.to_owned(), open: None }),
+        }
+    }
+    Ok(closed)
+}
+
+/// Something that the journal has to be counted or closed.
+pub enum Step {
+    /// Records, with the columns that the model's outputs became.
+    Fold {
+        /// The records.
+        batch: Batch,
+        /// The model's outputs.
+        outputs: Vec<ArrayRef>,
+    },
+    /// Windows to be closed.
+    Close(Closed),
+}
+
+/// The second pass.
+pub struct Replay {
+    reader: journal::Reader,
+    through: Lsn,
+    mapping: Mapping,
+}
+
+impl Replay {
+    /// The journal between two positions, both included.
+    #[must_use]
+    pub fn new(log: &Log, from: Lsn, through: Lsn, present: &[Present]) -> Self {
+        Self { reader: log.reader(from), through, mapping: Mapping::new(present) }
+    }
+
+    /// The next thing to do; `None` at the end.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn next(&mut self) -> Result<Option<Step>, Error> {
+        while let Some(journal::Entry { lsn, context, payload }) = self.reader.next()? {
+            if lsn > self.through {
+                return Ok(None);
+            }
+            match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
+                Entry::Batch(accepted) => {
+                    let mapped = self.mapping.of(&context, accepted.stream)?;
+                    let columns = accepted.columns(&mapped.catalog).map_err(|source| Error::Records { lsn, source })?;
+                    return mapped.step(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
+                }
+                Entry::Closed { dataset, open, .. } => {
+                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
+                }
+                Entry::Flushed { dataset } => {
+                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: None })));
+                }
+                Entry::Heard { .. } | Entry::Spent { .. } => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How the streams of a segment become the present ones. Kept for one segment at a time.
+struct Mapping {
+    present: Vec<Present>,
+    context: Option<Arc<[u8]>>,
+    catalog: Arc<Catalog>,
+    streams: BTreeMap<String, Mapped>,
+}
+
+struct Mapped {
+    catalog: Arc<Catalog>,
+    present: Present,
+}
+
+impl Mapping {
+    fn new(present: &[Present]) -> Self {
+        Self { present: present.to_vec(), context: None, catalog: Arc::default(), streams: BTreeMap::new() }
+    }
+
+    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&Mapped, Error> {
+        let cannot = |message: &str| Error::Stream { stream: stream.to_owned(), message: message.to_owned() };
+        if !self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context)) {
+            let catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
+            self.catalog = Arc::new(catalog);
+            self.context = Some(Arc::clone(context));
+            self.streams.clear();
+        }
+        if !self.streams.contains_key(stream) {
+            let present = self.present.iter().find(|present| present.stream.name == stream);
+            let present = present.ok_or_else(|| cannot("it is not declared"))?.clone();
+            let recorded = self.catalog.schema(stream).ok_or_else(|| cannot("the segment has no schema of it"))?;
+            let declared = present.stream.schema.fields().iter().map(AsRef::as_ref).chain(&present.outputs);
+            for field in declared {
+                // A field that was not declared then is null in the records of that time.
+                if recorded.field_with_name(field.name()).is_ok_and(|old| old.data_type() != field.data_type()) {
+                    return Err(cannot(&format!("field `{}` was of another type", field.name())));
+                }
+            }
+            let mapped = Mapped { catalog: Arc::clone(&self.catalog), present };
+            self.streams.insert(stream.to_owned(), mapped);
+        }
+        self.streams.get(stream).ok_or_else(|| cannot("it is not declared"))
+    }
+}
+
+impl Mapped {
+    fn step(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
+        let column = |field: &Field| {
+            let column = columns.column_by_name(field.name());
+            column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))
+        };
+        let fields = self.present.stream.schema.fields().iter().map(|field| column(field)).collect();
+        let outputs = self.present.outputs.iter().map(column).collect();
+        Ok(Step::Fold { batch: Batch::restored(Arc::clone(&self.present.stream), fields)?, outputs })
+    }
+}
