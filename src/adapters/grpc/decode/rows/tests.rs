@@ -1,8 +1,5 @@
 //! The decoder against a slow, obvious reading of the same bytes with prost's primitives.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
@@ -10,8 +7,9 @@ use proptest::prelude::*;
 use prost::encoding::{decode_varint, encode_varint};
 
 use crate::domain::refusal::Reason;
-use crate::domain::stream::{Evidence, Field, FieldType, Stream, Undeclared};
+use crate::domain::stream::{FieldType, Undeclared};
 
+use super::super::test_stream;
 use super::{BYTES, FIXED32, FIXED64, VARINT, read, timestamp, wire_of};
 
 /// Numbers whose tags have one, two and three bytes; the order of declaration is not the order of numbers.
@@ -26,33 +24,6 @@ const FIELDS: [(u32, FieldType); 9] = [
     (2_048, FieldType::Float32),
     (7, FieldType::String),
 ];
-
-fn stream(undeclared: Undeclared) -> Arc<Stream> {
-    let fields = FIELDS.iter().map(|&(number, field_type)| Field {
-        name: format!("f{number}"),
-        field_type,
-        number,
-        class: "c".into(),
-        required: false,
-        allow_non_finite: true,
-        bytes_max: 64,
-        range: None,
-    });
-    let fields: Vec<Field> = fields.collect();
-    Arc::new(Stream {
-        name: "s".into(),
-        event_time: 0,
-        contributor: 1,
-        evidence: Evidence { field: None, default: None },
-        undeclared,
-        model: None,
-        future_max: Duration::ZERO,
-        late_max: Duration::ZERO,
-        idle_after: Duration::ZERO,
-        schema: Stream::schema_of(&fields),
-        fields,
-    })
-}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Value {
@@ -236,7 +207,7 @@ proptest! {
     #[test]
     fn rows_are_what_the_reference_says(records in prop::collection::vec(record(), 0..20), drops in any::<bool>()) {
         let undeclared = if drops { Undeclared::Drop } else { Undeclared::Refuse };
-        let stream = stream(undeclared);
+        let stream = test_stream(&FIELDS, undeclared);
         let mut payload = Vec::new();
         for record in &records {
             encode(1, BYTES, 0, record, &mut payload);
@@ -265,7 +236,7 @@ proptest! {
         records in prop::collection::vec(record(), 1..6),
         cut in any::<prop::sample::Index>(),
     ) {
-        let stream = stream(Undeclared::Drop);
+        let stream = test_stream(&FIELDS, Undeclared::Drop);
         let mut payload = Vec::new();
         let mut ends = vec![0];
         for record in &records {
