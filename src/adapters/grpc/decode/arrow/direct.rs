@@ -34,6 +34,8 @@ struct Column {
     nullable: bool,
 }
 
+/// The longest schema message that is kept for a call.
+const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
@@ -72,6 +74,9 @@ fn metadata(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl Layout {
     fn columns(&mut self, stream: &Arc<Stream>, message: &[u8]) -> Option<&[Column]> {
+        if message.len() > SCHEMA_BYTES_MAX {
+            return None;
+        }
         let is_same = |known: &Known| Arc::ptr_eq(&known.stream, stream) && known.message == message;
         if !self.0.as_ref().is_some_and(is_same) {
             let columns = learn(stream, message);
