@@ -2,7 +2,7 @@
 //!
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
-//! own, whose CPU time the system counts. The records are the card-fraud example's (34 fields, 30 of them
+//! own, whose CPU time the system counts. `cargo bench -- stages` leaves the processes out. The records are the card-fraud example's (34 fields, 30 of them
 //! float64) and the model is its MLP 30-64-32-1.
 
 #![allow(
@@ -30,7 +30,9 @@ fn main() {
     }
     let records = records::Prepared::load();
     let bare_score = stages::run(&records);
-    end_to_end::run(&records, bare_score);
+    if !std::env::args().any(|argument| argument == "stages") {
+        end_to_end::run(&records, bare_score);
+    }
 }
 
 /// Prints a figure.

@@ -22,7 +22,8 @@ pub(super) fn run(records: &Prepared) -> f64 {
     let config = config::load(&example().join("gateway.toml")).unwrap().config.unwrap();
     let plan = &config.policy.streams["payments"];
     let stream = &plan.stream;
-    let decode_arrow = || decode::arrow::decode(stream, records.arrow[0].clone(), BATCH).ok().unwrap();
+    let mut layout = decode::arrow::Layout::default();
+    let mut decode_arrow = || decode::arrow::decode(&mut layout, stream, records.arrow[0].clone(), BATCH).ok().unwrap();
     figure("decode arrow", per_record(BATCH, || drop(black_box(decode_arrow()))), "ns/record", None);
     let rows = || decode::rows::decode(stream, &records.rows[0], BATCH).ok().unwrap();
     figure("decode protobuf rows", per_record(BATCH, || drop(black_box(rows()))), "ns/record", None);

@@ -108,6 +108,8 @@ enum State {
         counts: Vec<u64>,
     },
     Matches(Vec<u64>),
+    /// What the metric at this position keeps, which is of the same values.
+    Same(usize),
 }
 
 #[derive(Clone, Copy, Default)]
@@ -163,9 +165,12 @@ impl Cells {
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
-        let metrics = dataset.metrics.iter().map(|metric| match &metric.function {
+        let metrics = dataset.metrics.iter().enumerate().map(|(position, metric)| match &metric.function {
             Function::Count => State::Count,
-            Function::Sum(_) | Function::Mean(_) | Function::Variance(_) => State::Moments(Vec::new()),
+            Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
+                let first = dataset.metrics.iter().position(|other| other.function.measure() == Some(measure));
+                first.filter(|first| *first < position).map_or(State::Moments(Vec::new()), State::Same)
+            }
             Function::Histogram { edges, .. } => {
                 State::Histogram { buckets: edges.len().saturating_sub(1), counts: Vec::new() }
             }
@@ -287,7 +292,11 @@ impl Cells {
     /// The value of a metric of a slot.
     pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize) -> Value {
         let records = self.records[slot];
-        match (&dataset.metrics[metric].function, &self.metrics[metric]) {
+        let state = match &self.metrics[metric] {
+            State::Same(first) => &self.metrics[*first],
+            state => state,
+        };
+        match (&dataset.metrics[metric].function, state) {
             (Function::Sum(measure), State::Moments(moments)) => Value::Number(moments[slot].sum(*measure)),
             (Function::Mean(measure), State::Moments(moments)) => Value::Number(moments[slot].mean(*measure)),
             (Function::Variance(measure), State::Moments(moments)) => Value::Number(moments[slot].variance(*measure)),
@@ -313,7 +322,7 @@ impl Cells {
         self.contributors.push(Contributors::default());
         for state in &mut self.metrics {
             match state {
-                State::Count => {}
+                State::Count | State::Same(_) => {}
                 State::Moments(moments) => moments.push(Moments::default()),
                 State::Histogram { buckets, counts } => counts.resize(counts.len() + *buckets, 0),
                 State::Matches(matches) => matches.push(0),
@@ -351,6 +360,15 @@ impl Measure {
     fn square_scale(self) -> f64 {
         2_f64.powi(SUM_BITS - 2 * self.exponent())
     }
+}
+
+/// The nearest integer, the even one of two: what `round_ties_even` gives, which without SSE 4.1 is a call.
+fn rounded(value: f64) -> i64 {
+    // From here on floats are whole numbers, so what is added and taken away again rounds.
+    const WHOLE: f64 = (1_u64 << 52) as f64;
+    let whole = WHOLE.copysign(value);
+    let near = (value + whole) - whole;
+    (if value.abs() < WHOLE { near } else { value }) as i64
 }
 
 impl Moments {
@@ -404,8 +422,8 @@ fn fold_moments(measure: Measure, column: &ArrayRef, rows: &Rows<'_>, slots: &[u
         let value = value.clamp(range.low, range.high);
         let moments = &mut moments[slot];
         moments.values += 1;
-        moments.sum += i128::from((value * scale).round_ties_even() as i64);
-        moments.squares += i128::from((value * value * square_scale).round_ties_even() as i64);
+        moments.sum += i128::from(rounded(value * scale));
+        moments.squares += i128::from(rounded(value * value * square_scale));
     });
 }
 

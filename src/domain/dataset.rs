@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
@@ -73,7 +74,7 @@ pub enum KeyDomain {
         /// The words.
         words: Vec<String>,
         /// Their positions.
-        positions: HashMap<String, u32>,
+        positions: HashMap<String, u32, BuildHasherDefault<WordHasher>>,
     },
     /// Declared whole numbers.
     Integers(Vec<i64>),
@@ -81,6 +82,24 @@ pub enum KeyDomain {
     Bool,
     /// Ranges `[edge, next edge)`; the last one includes its upper edge.
     Edges(Vec<f64>),
+}
+
+/// A quick hash for words of the policy, which is trusted: what a record holds is only looked up, and no
+/// lookup walks further than the words themselves collide.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn finish(&self) -> u64 {
+        // The table takes its bits from both ends.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
 }
 
 /// How `other` is written in a release.
@@ -135,21 +154,9 @@ impl KeyDomain {
         match (self, column.data_type()) {
             (Self::Text { positions, .. }, DataType::Utf8) => {
                 let values = column.as_string::<i32>();
-                // Neighbouring records often carry the same word; then the lookup is a comparison.
-                let mut last: Option<(&str, u32)> = None;
                 add(cells, stride, |row| {
-                    if values.is_null(row) {
-                        return other;
-                    }
-                    let word = values.value(row);
-                    if let Some((same, position)) = last
-                        && same == word
-                    {
-                        return position;
-                    }
-                    let position = positions.get(word).copied().unwrap_or(other);
-                    last = Some((word, position));
-                    position
+                    let word = values.is_valid(row).then(|| values.value(row));
+                    word.and_then(|word| positions.get(word)).copied().unwrap_or(other)
                 });
             }
             (Self::Integers(numbers), DataType::Int64) => {
@@ -251,8 +258,19 @@ pub enum Function {
     },
 }
 
+impl Function {
+    /// The numeric column whose values are summed.
+    #[must_use]
+    pub fn measure(&self) -> Option<&Measure> {
+        match self {
+            Self::Sum(measure) | Self::Mean(measure) | Self::Variance(measure) => Some(measure),
+            Self::Count | Self::Histogram { .. } | Self::Fraction { .. } => None,
+        }
+    }
+}
+
 /// A numeric column and where its values lie.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measure {
     /// The column.
     pub column: usize,

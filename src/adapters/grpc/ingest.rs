@@ -83,6 +83,7 @@ struct Call {
     stream: String,
     producer: String,
     introduced: bool,
+    arrow: decode::arrow::Layout,
 }
 
 /// A request that was taken in and is not answered yet.
@@ -149,7 +150,7 @@ impl Call {
         let rows_max = limits.batch_rows_max;
         let Decoded { candidate, dropped } = match payload {
             Payload::Rows(bytes) => decode::rows::decode(&served.stream, &bytes, rows_max)?,
-            Payload::ArrowIpc(bytes) => decode::arrow::decode(&served.stream, bytes, rows_max)?,
+            Payload::ArrowIpc(bytes) => decode::arrow::decode(&mut self.arrow, &served.stream, bytes, rows_max)?,
             Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
         };
         let taken = intake.take(served, &self.producer, candidate)?;

@@ -165,4 +165,11 @@ proptest! {
         one.merge(through_a_checkpoint(&two, &dataset));
         prop_assert_eq!(results(&whole, &dataset), results(&one, &dataset));
     }
+
+    #[test]
+    fn rounding_is_that_of_the_standard_library(value in any::<f64>(), near in -9e15..9e15_f64, half in -1_000..1_000_i32) {
+        for value in [value, near, near / 1e9, f64::from(half) / 2.0] {
+            prop_assert_eq!(rounded(value), value.round_ties_even() as i64, "{}", value);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! is cast where no value changes its meaning (narrower numbers, dictionaries, other string layouts, other
 //! units of time).
 
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -22,15 +22,28 @@ use crate::domain::stream::{FieldType, Stream, Undeclared};
 
 use super::{Decoded, Undecodable};
 
-/// Decodes IPC stream bytes.
+mod direct;
+
+pub use direct::Layout;
+
+/// Decodes IPC stream bytes. `layout` is what is kept between requests of the same call.
 ///
 /// # Errors
 /// When they are no Arrow stream, hold too many records, or a column as a whole cannot be taken.
-pub fn decode(stream: &Arc<Stream>, payload: Bytes, rows_max: usize) -> Result<Decoded, Undecodable> {
-    // Arrow's reader panics on some malformed offsets and lengths. It holds no state of ours.
-    let decoded = panic::catch_unwind(|| read(payload, rows_max));
-    let batch = decoded.unwrap_or_else(|_| Err(malformed()))?;
-    from_batch(stream, &batch)
+pub fn decode(
+    layout: &mut Layout,
+    stream: &Arc<Stream>,
+    payload: Bytes,
+    rows_max: usize,
+) -> Result<Decoded, Undecodable> {
+    // Arrow's reader panics on some malformed offsets and lengths. It holds no state of ours, and a layout
+    // is replaced as a whole.
+    let read = AssertUnwindSafe(|| match direct::read(layout, stream, &payload, rows_max) {
+        Some(columns) => Ok((columns, Vec::new(), 0)),
+        None => columns_of(stream, &read(payload, rows_max)?),
+    });
+    let (columns, refusals, dropped) = panic::catch_unwind(read).unwrap_or_else(|_| Err(malformed()))?;
+    Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
 }
 
 pub(in crate::adapters::grpc) fn malformed() -> Undecodable {
@@ -66,6 +79,12 @@ fn read(payload: Bytes, rows_max: usize) -> Result<RecordBatch, Undecodable> {
 /// # Errors
 /// When a column as a whole cannot be taken: it is not declared, or its type cannot become the declared one.
 pub fn from_batch(stream: &Arc<Stream>, batch: &RecordBatch) -> Result<Decoded, Undecodable> {
+    let (columns, refusals, dropped) = columns_of(stream, batch)?;
+    Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
+}
+
+/// The stream's columns, the refused records and how many values were dropped.
+fn columns_of(stream: &Stream, batch: &RecordBatch) -> Result<(RecordBatch, Vec<Refusal>, u32), Undecodable> {
     let rows = batch.num_rows();
     let mut dropped = 0;
     for field in batch.schema_ref().fields() {
@@ -95,8 +114,7 @@ pub fn from_batch(stream: &Arc<Stream>, batch: &RecordBatch) -> Result<Decoded, 
     }
     let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns)
         .map_err(|_| Undecodable::malformed("the columns do not fit the stream"))?;
-    let dropped = u32::try_from(dropped).unwrap_or(u32::MAX);
-    Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
+    Ok((columns, refusals, u32::try_from(dropped).unwrap_or(u32::MAX)))
 }
 
 fn convert(
@@ -152,3 +170,6 @@ fn keeps_meaning(from: &DataType, to: FieldType) -> bool {
         FieldType::Timestamp => matches!(from, DataType::Timestamp(..) | DataType::Date64 | DataType::Date32),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,14 +21,15 @@ pub fn decode(stream: &Arc<Stream>, batch: &CloudEventBatch, rows_max: usize) ->
         return Err(Undecodable::too_many_rows(rows_max));
     }
     let mut columns = Columns::new(stream, batch.events.len());
+    let plan = rows::Plan::new(stream);
     for event in &batch.events {
         let content_type = event.attributes.get("datacontenttype").and_then(|value| value.attr.as_ref());
         let is_protobuf = matches!(content_type, Some(Attr::CeString(name)) if name.contains("protobuf"));
         match &event.data {
             Some(Data::TextData(text)) => json::row(&mut columns, text.as_bytes()),
-            Some(Data::BinaryData(bytes)) if is_protobuf => rows::row(&mut columns, bytes),
+            Some(Data::BinaryData(bytes)) if is_protobuf => rows::row(&mut columns, &plan, bytes),
             Some(Data::BinaryData(bytes)) => json::row(&mut columns, bytes),
-            Some(Data::ProtoData(any)) => rows::row(&mut columns, &any.value),
+            Some(Data::ProtoData(any)) => rows::row(&mut columns, &plan, &any.value),
             None => {
                 columns.refuse(Reason::MalformedRecord, None);
                 columns.end_row();

@@ -18,118 +18,106 @@ use super::{Decoded, Undecodable};
 /// The columns of a stream, row by row.
 pub(super) struct Columns<'s> {
     pub(super) stream: &'s Arc<Stream>,
-    columns: Vec<Column>,
+    /// The bits of every value that is no text, column after column. A column begins `stride` cells after
+    /// the one before it.
+    cells: Vec<u64>,
+    stride: usize,
+    /// The texts of each field, empty where it holds none.
+    texts: Vec<Texts>,
+    /// For each field the number of rows up to its newest value.
+    seen: Vec<usize>,
+    /// For each field the rows without a value.
+    missing: Vec<Vec<usize>>,
     row: usize,
     row_refused: bool,
     refusals: Vec<Refusal>,
     dropped: u32,
 }
 
-struct Column {
-    values: Values,
-    /// The rows without a value.
-    missing: Vec<usize>,
+struct Texts {
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
 }
 
-enum Values {
-    Bool(Vec<bool>),
-    Int64(Vec<i64>),
-    Float32(Vec<f32>),
-    Float64(Vec<f64>),
-    String { ends: Vec<i32>, bytes: Vec<u8> },
-    Timestamp(Vec<i64>),
-}
-
-impl Values {
-    fn len(&self) -> usize {
-        match self {
-            Self::Bool(values) => values.len(),
-            Self::Int64(values) | Self::Timestamp(values) => values.len(),
-            Self::Float32(values) => values.len(),
-            Self::Float64(values) => values.len(),
-            Self::String { ends, .. } => ends.len() - 1,
-        }
-    }
-
-    fn push_default(&mut self) {
-        match self {
-            Self::Bool(values) => values.push(false),
-            Self::Int64(values) | Self::Timestamp(values) => values.push(0),
-            Self::Float32(values) => values.push(0.0),
-            Self::Float64(values) => values.push(0.0),
-            Self::String { ends, .. } => ends.push(ends.last().copied().unwrap_or(0)),
-        }
-    }
-}
-
-fn put<T>(values: &mut Vec<T>, row: usize, value: T) {
-    match values.get_mut(row) {
-        None => values.push(value),
-        Some(before) => *before = value,
-    }
-}
+/// Cells of a cache line.
+const LINE: usize = 8;
 
 impl<'s> Columns<'s> {
+    /// Columns for at most so many rows.
     pub(super) fn new(stream: &'s Arc<Stream>, rows: usize) -> Self {
-        let columns = stream.fields.iter().map(|field| {
-            let values = match field.field_type {
-                FieldType::Bool => Values::Bool(Vec::with_capacity(rows)),
-                FieldType::Int64 => Values::Int64(Vec::with_capacity(rows)),
-                FieldType::Float32 => Values::Float32(Vec::with_capacity(rows)),
-                FieldType::Float64 => Values::Float64(Vec::with_capacity(rows)),
-                FieldType::Timestamp => Values::Timestamp(Vec::with_capacity(rows)),
-                FieldType::String => {
-                    let mut ends = Vec::with_capacity(rows + 1);
-                    ends.push(0);
-                    Values::String { ends, bytes: Vec::with_capacity(rows * 8) }
-                }
-            };
-            Column { values, missing: Vec::new() }
+        let fields = stream.fields.len();
+        // A row is written across all columns. An odd number of lines between them keeps the lines of a row
+        // from falling into the same few sets of the cache.
+        let stride = (rows.div_ceil(LINE) | 1) * LINE;
+        let texts = stream.fields.iter().map(|field| {
+            let (ends, bytes) = if field.field_type == FieldType::String { (rows + 1, rows * 8) } else { (0, 0) };
+            let mut texts = Texts { ends: Vec::with_capacity(ends), bytes: Vec::with_capacity(bytes) };
+            texts.ends.push(0);
+            texts
         });
-        Self { stream, columns: columns.collect(), row: 0, row_refused: false, refusals: Vec::new(), dropped: 0 }
+        Self {
+            stream,
+            cells: vec![0; fields * stride],
+            stride,
+            texts: texts.collect(),
+            seen: vec![0; fields],
+            missing: vec![Vec::new(); fields],
+            row: 0,
+            row_refused: false,
+            refusals: Vec::new(),
+            dropped: 0,
+        }
     }
 
-    pub(super) fn put_bool(&mut self, field: usize, value: bool) {
-        if let Some(Column { values: Values::Bool(values), .. }) = self.columns.get_mut(field) {
-            put(values, self.row, value);
+    /// The bits of a value of the field's own type: a float's, an integer's, 0 or 1.
+    pub(super) fn put(&mut self, field: usize, bits: u64) {
+        if let (Some(cell), Some(seen)) = (self.cells.get_mut(field * self.stride + self.row), self.seen.get_mut(field))
+        {
+            *cell = bits;
+            *seen = self.row + 1;
+        }
+    }
+
+    fn put_as(&mut self, field: usize, bits: u64, is_type: impl FnOnce(FieldType) -> bool) {
+        if self.stream.fields.get(field).is_some_and(|field| is_type(field.field_type)) {
+            self.put(field, bits);
         } else {
             self.wrong_type(field);
         }
+    }
+
+    pub(super) fn put_bool(&mut self, field: usize, value: bool) {
+        self.put_as(field, value.into(), |field_type| field_type == FieldType::Bool);
     }
 
     /// An integer or a time.
     pub(super) fn put_int(&mut self, field: usize, value: i64) {
-        match self.columns.get_mut(field).map(|column| &mut column.values) {
-            Some(Values::Int64(values) | Values::Timestamp(values)) => put(values, self.row, value),
-            _ => self.wrong_type(field),
-        }
+        let is_type = |field_type| matches!(field_type, FieldType::Int64 | FieldType::Timestamp);
+        self.put_as(field, value.cast_unsigned(), is_type);
     }
 
     pub(super) fn put_f32(&mut self, field: usize, value: f32) {
-        if let Some(Column { values: Values::Float32(values), .. }) = self.columns.get_mut(field) {
-            put(values, self.row, value);
-        } else {
-            self.wrong_type(field);
-        }
+        self.put_as(field, value.to_bits().into(), |field_type| field_type == FieldType::Float32);
     }
 
     pub(super) fn put_f64(&mut self, field: usize, value: f64) {
-        if let Some(Column { values: Values::Float64(values), .. }) = self.columns.get_mut(field) {
-            put(values, self.row, value);
-        } else {
-            self.wrong_type(field);
-        }
+        self.put_as(field, value.to_bits(), |field_type| field_type == FieldType::Float64);
     }
 
     pub(super) fn put_str(&mut self, field: usize, value: &str) {
         let row = self.row;
-        if let Some(Column { values: Values::String { ends, bytes }, .. }) = self.columns.get_mut(field) {
+        let is_text = self.stream.fields.get(field).is_some_and(|field| field.field_type == FieldType::String);
+        if let (true, Some(Texts { ends, bytes }), Some(seen)) =
+            (is_text, self.texts.get_mut(field), self.seen.get_mut(field))
+        {
             // A text longer than any column can hold is refused before it comes here: requests are smaller.
-            let start = ends.get(row).copied().unwrap_or(0);
-            bytes.truncate(usize::try_from(start).unwrap_or(0));
+            if *seen > row {
+                ends.truncate(row + 1);
+                bytes.truncate(ends.last().map_or(0, |&start| usize::try_from(start).unwrap_or(0)));
+            }
             bytes.extend_from_slice(value.as_bytes());
-            ends.truncate(row + 1);
             ends.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+            *seen = row + 1;
         } else {
             self.wrong_type(field);
         }
@@ -161,45 +149,74 @@ impl<'s> Columns<'s> {
     }
 
     pub(super) fn end_row(&mut self) {
-        for column in &mut self.columns {
-            if column.values.len() <= self.row {
-                column.values.push_default();
-                column.missing.push(self.row);
-            }
-        }
+        let row = self.row;
         self.row += 1;
         self.row_refused = false;
+        if self.seen.iter().fold(true, |all, &seen| all & (seen > row)) {
+            return;
+        }
+        for ((seen, missing), texts) in self.seen.iter().zip(&mut self.missing).zip(&mut self.texts) {
+            if *seen <= row {
+                missing.push(row);
+                texts.ends.push(texts.ends.last().copied().unwrap_or(0));
+            }
+        }
     }
 
     pub(super) fn finish(self) -> Result<Decoded, Undecodable> {
-        let rows = self.row;
-        let columns: Result<Vec<ArrayRef>, _> = self.columns.into_iter().map(|column| finish(column, rows)).collect();
-        let columns = RecordBatch::try_new(Arc::clone(&self.stream.schema), columns?)
+        let stream = Arc::clone(self.stream);
+        let (columns, refusals, dropped) = self.into_parts()?;
+        Ok(Decoded { candidate: Candidate::new(stream, columns, refusals), dropped })
+    }
+
+    /// The columns, the refused records and how many values were dropped.
+    pub(super) fn into_parts(self) -> Result<(RecordBatch, Vec<Refusal>, u32), Undecodable> {
+        let (rows, stride) = (self.row, self.stride);
+        let cells = Buffer::from_vec(self.cells);
+        let parts = self.stream.fields.iter().zip(self.texts).zip(self.missing).enumerate();
+        let columns = parts.map(|(position, ((field, texts), missing))| {
+            let cells = ScalarBuffer::new(cells.clone(), position * stride, rows);
+            column(field.field_type, cells, texts, &missing)
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let columns = RecordBatch::try_new(Arc::clone(&self.stream.schema), columns)
             .map_err(|_| Undecodable::malformed("the records do not fit the stream's columns"))?;
-        let candidate = Candidate::new(Arc::clone(self.stream), columns, self.refusals);
-        Ok(Decoded { candidate, dropped: self.dropped })
+        Ok((columns, self.refusals, self.dropped))
     }
 }
 
-fn finish(column: Column, rows: usize) -> Result<ArrayRef, Undecodable> {
-    let nulls = (!column.missing.is_empty()).then(|| {
+fn column(
+    field_type: FieldType,
+    cells: ScalarBuffer<u64>,
+    texts: Texts,
+    missing: &[usize],
+) -> Result<ArrayRef, Undecodable> {
+    let rows = cells.len();
+    let nulls = (!missing.is_empty()).then(|| {
         let mut valid = vec![true; rows];
-        for row in column.missing {
+        for &row in missing {
             if let Some(mark) = valid.get_mut(row) {
                 *mark = false;
             }
         }
         NullBuffer::from(valid)
     });
-    Ok(match column.values {
-        Values::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
-        Values::Int64(values) => Arc::new(Int64Array::new(values.into(), nulls)),
-        Values::Float32(values) => Arc::new(Float32Array::new(values.into(), nulls)),
-        Values::Float64(values) => Arc::new(Float64Array::new(values.into(), nulls)),
-        Values::Timestamp(values) => Arc::new(TimestampMicrosecondArray::new(values.into(), nulls)),
-        Values::String { ends, bytes } => {
-            let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
-            let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), nulls);
+    Ok(match field_type {
+        // The bits are the values.
+        FieldType::Float64 => Arc::new(Float64Array::new(cells.into_inner().into(), nulls)),
+        FieldType::Int64 => Arc::new(Int64Array::new(cells.into_inner().into(), nulls)),
+        FieldType::Timestamp => Arc::new(TimestampMicrosecondArray::new(cells.into_inner().into(), nulls)),
+        FieldType::Float32 => {
+            let values: Vec<f32> = cells.iter().map(|&bits| f32::from_bits(bits as u32)).collect();
+            Arc::new(Float32Array::new(values.into(), nulls))
+        }
+        FieldType::Bool => {
+            let values = BooleanBuffer::collect_bool(rows, |row| cells.get(row).is_some_and(|&bits| bits != 0));
+            Arc::new(BooleanArray::new(values, nulls))
+        }
+        FieldType::String => {
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(texts.ends));
+            let texts = StringArray::try_new(offsets, Buffer::from_vec(texts.bytes), nulls);
             Arc::new(texts.map_err(|_| Undecodable::malformed("a text is not UTF-8"))?)
         }
     })

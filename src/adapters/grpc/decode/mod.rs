@@ -1,9 +1,13 @@
 //! Payloads → columns. Row-shaped input becomes columns here and nowhere else.
 
 use std::sync::Arc;
+#[cfg(test)]
+use std::time::Duration;
 
 use crate::domain::batch::Candidate;
 use crate::domain::refusal::Reason;
+#[cfg(test)]
+use crate::domain::stream::{Evidence, Field, FieldType, Stream, Undeclared};
 
 pub mod arrow;
 pub mod cloud_events;
@@ -42,4 +46,33 @@ impl Undecodable {
         let message = format!("more than {limit} records in one request; send smaller batches");
         Self { reason: Reason::TooManyRows, field: None, message }
     }
+}
+
+/// A stream of fields `f1`, `f2`, ..., by number and type.
+#[cfg(test)]
+fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -> Arc<Stream> {
+    let fields = fields.iter().map(|&(number, field_type)| Field {
+        name: format!("f{number}"),
+        field_type,
+        number,
+        class: "c".into(),
+        required: false,
+        allow_non_finite: true,
+        bytes_max: 64,
+        range: None,
+    });
+    let fields: Vec<Field> = fields.collect();
+    Arc::new(Stream {
+        name: "s".into(),
+        event_time: 0,
+        contributor: 1,
+        evidence: Evidence { field: None, default: None },
+        undeclared,
+        model: None,
+        future_max: Duration::ZERO,
+        late_max: Duration::ZERO,
+        idle_after: Duration::ZERO,
+        schema: Stream::schema_of(&fields),
+        fields,
+    })
 }

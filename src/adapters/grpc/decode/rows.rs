@@ -23,149 +23,243 @@ const FIXED32: u8 = 5;
 /// # Errors
 /// When the outer message is malformed or holds too many records. A malformed record is refused alone.
 pub fn decode(stream: &Arc<Stream>, payload: &[u8], rows_max: usize) -> Result<Decoded, Undecodable> {
+    read(stream, payload, rows_max)?.finish()
+}
+
+fn read<'s>(stream: &'s Arc<Stream>, payload: &[u8], rows_max: usize) -> Result<Columns<'s>, Undecodable> {
     let malformed = || Undecodable::malformed("the payload is not a protobuf message of rows");
     let mut rows = 0;
-    let mut reader = Reader { rest: payload };
-    while !reader.rest.is_empty() {
-        let (number, wire) = reader.tag().ok_or_else(malformed)?;
-        if (number, wire) == (1, BYTES) {
-            reader.bytes().ok_or_else(malformed)?;
-            rows += 1;
-        } else {
-            return Err(malformed());
-        }
+    let mut rest = payload;
+    while !rest.is_empty() {
+        (_, rest) = record(rest).ok_or_else(malformed)?;
+        rows += 1;
     }
     if rows > rows_max {
         return Err(Undecodable::too_many_rows(rows_max));
     }
-    let mut columns = Columns::new(stream, rows);
-    let mut reader = Reader { rest: payload };
-    while !reader.rest.is_empty() {
-        reader.tag();
-        let record = reader.bytes().ok_or_else(malformed)?;
-        row(&mut columns, record);
+    let (mut columns, plan) = (Columns::new(stream, rows), Plan::new(stream));
+    rest = payload;
+    while let Some((record, after)) = record(rest) {
+        row(&mut columns, &plan, record);
+        rest = after;
     }
-    columns.finish()
+    Ok(columns)
+}
+
+/// What is to be expected where in a record.
+pub(super) struct Plan {
+    fields: Vec<Expected>,
+}
+
+/// A declared field, and the tag that it most often has on the wire.
+struct Expected {
+    number: u32,
+    field_type: FieldType,
+    /// The first two bytes of the tag, little endian; what is not of the tag is masked out.
+    tag: u16,
+    mask: u16,
+    tag_bytes: usize,
+}
+
+impl Plan {
+    pub(super) fn new(stream: &Stream) -> Self {
+        let fields = stream.fields.iter().map(|field| {
+            let (number, field_type) = (field.number, field.field_type);
+            let tag = number << 3 | u32::from(wire_of(field_type));
+            // A tag of more than two bytes, of numbers above 2,047, is read the general way: none matches.
+            let (tag, mask, tag_bytes) = match tag {
+                0..0x80 => (tag as u16, 0xff, 1),
+                0x80..0x4000 => ((tag & 0x7f | 0x80 | tag >> 7 << 8) as u16, 0xffff, 2),
+                _ => (1, 0, 0),
+            };
+            Expected { number, field_type, tag, mask, tag_bytes }
+        });
+        Self { fields: fields.collect() }
+    }
+}
+
+/// How values of a type are most often written.
+fn wire_of(field_type: FieldType) -> u8 {
+    match field_type {
+        FieldType::Float64 => FIXED64,
+        FieldType::Float32 => FIXED32,
+        FieldType::Bool | FieldType::Int64 | FieldType::Timestamp => VARINT,
+        FieldType::String => BYTES,
+    }
 }
 
 /// Walks one record. An error refuses it and leaves the others alone.
-pub(super) fn row(columns: &mut Columns<'_>, record: &[u8]) {
-    if walk(columns, record).is_none() {
+pub(super) fn row(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) {
+    if walk(columns, plan, record).is_none() {
         columns.refuse(Reason::MalformedRecord, None);
     }
     columns.end_row();
 }
 
-fn walk(columns: &mut Columns<'_>, record: &[u8]) -> Option<()> {
-    let stream = Arc::clone(columns.stream);
-    let mut reader = Reader { rest: record };
+fn walk(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) -> Option<()> {
     // Encoders write fields in ascending order: the next field is most often the one declared next.
     let mut next = 0;
-    while !reader.rest.is_empty() {
-        let (number, wire) = reader.tag()?;
-        let position = if stream.fields.get(next).is_some_and(|field| field.number == number) {
-            next
-        } else if let Some(position) = stream.fields.iter().position(|field| field.number == number) {
-            position
+    let mut rest = record;
+    while !rest.is_empty() {
+        if let Some(field) = plan.fields.get(next)
+            && let Some(after) = field.after_tag(rest)
+        {
+            // Most values of most streams: worth a way of their own.
+            rest = if field.field_type == FieldType::Float64 {
+                float64(columns, next, after)?
+            } else {
+                value(columns, next, field.field_type, after)?
+            };
+            next += 1;
         } else {
-            columns.undeclared(|| number.to_string());
-            reader.skip(wire)?;
-            continue;
-        };
-        next = position + 1;
-        let field_type = stream.fields.get(position)?.field_type;
-        match (field_type, wire) {
-            (FieldType::Float64, FIXED64) => columns.put_f64(position, f64::from_le_bytes(reader.array()?)),
-            (FieldType::Float32, FIXED32) => columns.put_f32(position, f32::from_le_bytes(reader.array()?)),
-            (FieldType::Int64 | FieldType::Timestamp, VARINT) => {
-                columns.put_int(position, reader.varint()?.cast_signed());
-            }
-            (FieldType::Bool, VARINT) => {
-                let value = reader.varint()? != 0;
-                columns.put_bool(position, value);
-            }
-            (FieldType::String, BYTES) => match std::str::from_utf8(reader.bytes()?) {
-                Ok(text) => columns.put_str(position, text),
-                Err(_) => columns.wrong_type(position),
-            },
-            (FieldType::Timestamp, BYTES) => {
-                let micros = timestamp(reader.bytes()?)?;
-                columns.put_int(position, micros);
-            }
-            _ => {
-                columns.wrong_type(position);
-                reader.skip(wire)?;
-            }
+            (next, rest) = field_anywhere(columns, plan, next, rest)?;
         }
     }
     Some(())
 }
 
+impl Expected {
+    /// What comes after the tag of this field as it most often is; `None` if another one comes.
+    fn after_tag<'r>(&self, rest: &'r [u8]) -> Option<&'r [u8]> {
+        let first = rest.first_chunk().map(|&first| u16::from_le_bytes(first) & self.mask)?;
+        if first == self.tag { rest.get(self.tag_bytes..) } else { None }
+    }
+}
+
+/// A field out of order, undeclared, or written as it seldom is. The field that is expected after it.
+#[cold]
+fn field_anywhere<'r>(
+    columns: &mut Columns<'_>,
+    plan: &Plan,
+    next: usize,
+    rest: &'r [u8],
+) -> Option<(usize, &'r [u8])> {
+    let ((number, wire), rest) = tag(rest)?;
+    let Some(position) = plan.fields.iter().position(|field| field.number == number) else {
+        columns.undeclared(|| number.to_string());
+        return Some((next, skip(wire, rest)?));
+    };
+    let field_type = plan.fields.get(position)?.field_type;
+    let rest = if wire == wire_of(field_type) {
+        value(columns, position, field_type, rest)?
+    } else if (field_type, wire) == (FieldType::Timestamp, BYTES) {
+        let (message, rest) = bytes(rest)?;
+        columns.put(position, timestamp(message)?.cast_unsigned());
+        rest
+    } else {
+        columns.wrong_type(position);
+        skip(wire, rest)?
+    };
+    Some((position + 1, rest))
+}
+
+/// Puts a value that is written as values of its type most often are. What comes after it.
+fn value<'r>(columns: &mut Columns<'_>, position: usize, field_type: FieldType, rest: &'r [u8]) -> Option<&'r [u8]> {
+    match field_type {
+        FieldType::Float64 => float64(columns, position, rest),
+        FieldType::Float32 => {
+            let (bits, rest) = array(rest)?;
+            columns.put(position, u32::from_le_bytes(bits).into());
+            Some(rest)
+        }
+        FieldType::Int64 | FieldType::Timestamp => {
+            let (value, rest) = varint(rest)?;
+            columns.put(position, value);
+            Some(rest)
+        }
+        FieldType::Bool => {
+            let (value, rest) = varint(rest)?;
+            columns.put(position, u64::from(value != 0));
+            Some(rest)
+        }
+        FieldType::String => {
+            let (text, rest) = bytes(rest)?;
+            match std::str::from_utf8(text) {
+                Ok(text) => columns.put_str(position, text),
+                Err(_) => columns.wrong_type(position),
+            }
+            Some(rest)
+        }
+    }
+}
+
+fn float64<'r>(columns: &mut Columns<'_>, position: usize, rest: &'r [u8]) -> Option<&'r [u8]> {
+    let (bits, rest) = array(rest)?;
+    columns.put(position, u64::from_le_bytes(bits));
+    Some(rest)
+}
+
 /// A `google.protobuf.Timestamp` in microseconds.
 fn timestamp(message: &[u8]) -> Option<i64> {
-    let (mut seconds, mut nanos) = (0_i64, 0_i64);
-    let mut reader = Reader { rest: message };
-    while !reader.rest.is_empty() {
-        match reader.tag()? {
-            (1, VARINT) => seconds = reader.varint()?.cast_signed(),
-            (2, VARINT) => nanos = reader.varint()?.cast_signed(),
-            (_, wire) => reader.skip(wire)?,
+    let (mut seconds, mut nanos) = (0, 0);
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (tag, after) = tag(rest)?;
+        rest = after;
+        match tag {
+            (1, VARINT) => (seconds, rest) = varint(rest)?,
+            (2, VARINT) => (nanos, rest) = varint(rest)?,
+            (_, wire) => rest = skip(wire, rest)?,
         }
     }
-    seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000)
+    seconds.cast_signed().checked_mul(1_000_000)?.checked_add(nanos.cast_signed() / 1_000)
 }
 
-struct Reader<'r> {
-    rest: &'r [u8],
-}
+// What follows takes from the front of some bytes and gives back the rest.
 
-impl<'r> Reader<'r> {
-    fn tag(&mut self) -> Option<(u32, u8)> {
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|number| *number > 0)?;
-        Some((number, (tag & 7) as u8))
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        if let [first, rest @ ..] = self.rest
-            && *first < 0x80
-        {
-            self.rest = rest;
-            return Some(u64::from(*first));
-        }
-        let mut value = 0;
-        for (index, &byte) in self.rest.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte < 0x80 {
-                self.rest = self.rest.get(index + 1..)?;
-                // The tenth byte holds one bit.
-                return (index < 9 || byte < 2).then_some(value);
-            }
-        }
-        None
-    }
-
-    fn bytes(&mut self) -> Option<&'r [u8]> {
-        let length = usize::try_from(self.varint()?).ok()?;
-        let (bytes, rest) = self.rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*bytes)
-    }
-
-    fn skip(&mut self, wire: u8) -> Option<()> {
-        match wire {
-            VARINT => self.varint().map(|_| ()),
-            FIXED64 => self.array::<8>().map(|_| ()),
-            BYTES => self.bytes().map(|_| ()),
-            FIXED32 => self.array::<4>().map(|_| ()),
-            // Groups are not part of proto3.
-            _ => None,
-        }
+/// One record of the outer message.
+fn record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    match tag(rest)? {
+        ((1, BYTES), rest) => bytes(rest),
+        _ => None,
     }
 }
+
+/// A field number and a wire type.
+fn tag(rest: &[u8]) -> Option<((u32, u8), &[u8])> {
+    let (tag, rest) = varint(rest)?;
+    let number = u32::try_from(tag >> 3).ok().filter(|number| *number > 0)?;
+    Some(((number, (tag & 7) as u8), rest))
+}
+
+fn varint(rest: &[u8]) -> Option<(u64, &[u8])> {
+    match rest {
+        [first, rest @ ..] if *first < 0x80 => Some((u64::from(*first), rest)),
+        _ => long_varint(rest),
+    }
+}
+
+fn long_varint(rest: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (index, &byte) in rest.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            // The tenth byte holds one bit.
+            return (index < 9 || byte < 2).then_some((value, rest.get(index + 1..)?));
+        }
+    }
+    None
+}
+
+fn bytes(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = varint(rest)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+fn array<const N: usize>(rest: &[u8]) -> Option<([u8; N], &[u8])> {
+    rest.split_first_chunk().map(|(array, rest)| (*array, rest))
+}
+
+fn skip(wire: u8, rest: &[u8]) -> Option<&[u8]> {
+    match wire {
+        VARINT => varint(rest).map(|(_, rest)| rest),
+        FIXED64 => array::<8>(rest).map(|(_, rest)| rest),
+        BYTES => bytes(rest).map(|(_, rest)| rest),
+        FIXED32 => array::<4>(rest).map(|(_, rest)| rest),
+        // Groups are not part of proto3.
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

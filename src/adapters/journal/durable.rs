@@ -1,0 +1,101 @@
+//! Names and small files that survive a crash.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::fs::{Access, FileSystem, Kind, read_full, write_full};
+use super::planted::planted;
+
+/// Writes a whole file so that after a crash there is either the old one or the new one.
+///
+/// # Errors
+/// When the file system refuses; the old file is then still there, unless only the last step failed.
+pub fn write_file_durably(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".part");
+    let temporary = PathBuf::from(temporary);
+    remove_if_there(fs, &temporary)?;
+    let written = (|| {
+        let file = fs.create(&temporary)?;
+        write_full(&*file, &mut [IoSlice::new(bytes)], 0)?;
+        file.sync_all()?;
+        fs.rename(&temporary, path)
+    })();
+    if let Err(source) = written {
+        // What could not be written is of no use; if it cannot be removed either, the next attempt does.
+        let _ = fs.remove(&temporary);
+        return Err(Error::io("write", path)(source));
+    }
+    sync_dir(fs, parent(path))
+}
+
+/// Reads a whole file; `None` if there is none.
+///
+/// # Errors
+/// When the file system refuses, or the file has more than `bytes_max` bytes.
+pub fn read_file(fs: &dyn FileSystem, path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+    let read = || {
+        let file = match fs.open(path, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let length = file.length()?;
+        if length > bytes_max {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {bytes_max} bytes")));
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let filled = read_full(&*file, &mut bytes, 0)?;
+        bytes.truncate(filled);
+        Ok(Some(bytes))
+    };
+    read().map_err(Error::io("read", path))
+}
+
+/// Makes a directory and those above it, and makes sure that none of them vanishes in a crash: also not one that an
+/// earlier process made and could not sync any more.
+pub(super) fn create_directories(fs: &dyn FileSystem, directory: &Path) -> Result<(), Error> {
+    let ancestors: Vec<_> = directory.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    for path in ancestors.into_iter().rev() {
+        let mut is_new = false;
+        match fs.kind(path).map_err(Error::io("look up", path))? {
+            Some(Kind::Directory) => {}
+            Some(_) => return Err(Error::InTheWay { path: path.to_owned(), expected: "a directory" }),
+            None => match fs.create_dir(path) {
+                Ok(()) => is_new = true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("create", path)(error)),
+            },
+        }
+        match sync_dir(fs, parent(path)) {
+            Err(error) if is_new => return Err(error),
+            // Directories far above may be unreadable for this user, and are none of this log's.
+            _ => {}
+        }
+    }
+    sync_dir(fs, directory)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(fs: &dyn FileSystem, directory: &Path) -> Result<(), Error> {
+    if planted("skip-dir-sync") {
+        return Ok(());
+    }
+    fs.sync_dir(directory).map_err(Error::io("sync", directory))
+}
+
+/// The directory that a path stands in.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ if path.has_root() => path,
+        _ => Path::new("."),
+    }
+}
+
+fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), Error> {
+    match fs.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

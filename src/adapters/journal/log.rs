@@ -1,0 +1,324 @@
+//! The log as its users see it: room, submission, what is durable.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tracing::error;
+
+use super::frame::entry_cost;
+use super::fs::FileSystem;
+use super::recover::{Recovered, recover};
+use super::room::{Promises, Room};
+use super::segment::{CONTEXT_BYTES_MAX, header_bytes};
+use super::table::Table;
+use super::writer::{Limits, Writer};
+use super::{Damage, Error, Lsn, NoRoom, Recovery, SEGMENT_BYTES_RANGE, Settings};
+
+/// What is run when an entry is durable. It runs on the writer's thread, so it must be quick.
+pub type Then = Box<dyn FnOnce() + Send>;
+
+/// A log that is open. Dropping it closes it.
+pub struct Log {
+    pub(super) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How a log is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Entries are taken and written.
+    Healthy,
+    /// No further segment can be made, for lack of space as a rule. What is left of the current one is given out.
+    Full,
+    /// The disk refuses. Nothing is taken; what was taken is kept in memory and tried again.
+    Failing {
+        /// What the system said last.
+        message: String,
+    },
+    /// It was closed, or its thread has ended.
+    Closed,
+}
+
+/// What a log takes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of all segments, the spare included.
+    pub bytes: u64,
+    /// The most there may be.
+    pub quota_bytes: u64,
+    /// Segments.
+    pub segments: usize,
+    /// The oldest LSN that a segment is there for.
+    pub oldest: Lsn,
+}
+
+impl Log {
+    /// Opens the log in a directory, or makes an empty one, and starts its thread.
+    ///
+    /// # Errors
+    /// When the directory cannot be used. Damage is not an error: it is in what was found. Nor is a full disk.
+    pub fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<(Self, Recovery), Error> {
+        let (log, writer, recovery) = Self::open_stepped(fs, settings, Limits::default())?;
+        let path = log.shared.settings.directory.clone();
+        let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run());
+        *log.thread() = Some(thread.map_err(Error::io("start a thread for", path))?);
+        Ok((log, recovery))
+    }
+
+    /// Opens a log whose writer the caller drives.
+    pub(super) fn open_stepped(
+        fs: Arc<dyn FileSystem>,
+        settings: Settings,
+        limits: Limits,
+    ) -> Result<(Self, Writer, Recovery), Error> {
+        settings.check()?;
+        let Recovered { lock, recovery, segments, id, durable, again } = recover(&*fs, &settings)?;
+        let newest = segments.last().map(|segment| segment.name);
+        let table = Table::new(settings.directory.clone(), segments, recovery.damage.clone(), durable);
+        let shared = Arc::new(Shared::new(fs, settings, table, recovery.last.saturating_add(1)));
+        let mut writer = Writer::new(Arc::clone(&shared), lock, limits, durable, id);
+        writer.start(again, newest)?;
+        Ok((Self { shared, thread: Mutex::new(None) }, writer, recovery))
+    }
+
+    /// Room for one entry of at most this many bytes.
+    ///
+    /// # Errors
+    /// When there is none, before anything is written.
+    pub fn reserve(&self, bytes: u64) -> Result<Room, NoRoom> {
+        let cost = entry_cost(bytes);
+        let bytes_max = self.shared.settings.entry_bytes_max();
+        if bytes > bytes_max {
+            return Err(NoRoom::TooLarge { bytes, bytes_max });
+        }
+        let mut inner = self.shared.inner();
+        match &inner.state {
+            State::Closed => return Err(NoRoom::Closed),
+            State::Failing { message } => return Err(NoRoom::Failing { message: message.clone() }),
+            State::Healthy | State::Full => {}
+        }
+        if !inner.promises.fits(cost) {
+            let is_full = inner.state == State::Full;
+            return Err(if is_full { NoRoom::Full } else { NoRoom::Behind });
+        }
+        // The last number is never given out, so the one after an LSN is always a number.
+        if inner.promises.count() >= Lsn::MAX - 1 - self.durable() {
+            return Err(NoRoom::NumbersExhausted);
+        }
+        inner.promises.promise(cost);
+        drop(inner);
+        Ok(Room::new(Arc::clone(&self.shared), bytes))
+    }
+
+    /// Takes an entry. Entries may come in any order and are written in that of their LSNs: each LSN after
+    /// [`Recovery::last`] must come, once. `then` runs when it is durable, and not at all if the log ends before.
+    ///
+    /// # Panics
+    /// When the entry is larger than its room or the LSN was submitted before.
+    pub fn submit(&self, lsn: Lsn, payload: Vec<u8>, room: Room, then: Option<Then>) {
+        assert!(payload.len() as u64 <= room.bytes(), "an entry is no larger than its room");
+        let mut inner = self.shared.inner();
+        assert!(lsn >= inner.next && !inner.queue.contains_key(&lsn), "each LSN is submitted once");
+        let pending = Pending { lsn, payload, cost: room.spend(), then };
+        inner.queue.insert(lsn, pending);
+        if lsn == inner.next {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Runs something when everything through an LSN is durable: at once, on this thread, if it is already.
+    pub fn when_durable(&self, lsn: Lsn, then: Then) {
+        let mut inner = self.shared.inner();
+        if self.durable() < lsn {
+            if inner.state != State::Closed {
+                inner.waiters.entry(lsn).or_default().push(then);
+            }
+            return;
+        }
+        drop(inner);
+        then();
+    }
+
+    /// Everything through this LSN is durable.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.shared.table.durable()
+    }
+
+    /// Waits until everything through an LSN is durable; `false` if the log was closed before.
+    #[must_use]
+    pub fn wait_durable(&self, lsn: Lsn) -> bool {
+        let mut inner = self.shared.inner();
+        while self.durable() < lsn && inner.state != State::Closed {
+            inner = self.shared.moved.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.durable() >= lsn
+    }
+
+    /// Waits until more than an LSN is durable, or the log is closed, but no longer than this. What is durable then.
+    #[must_use]
+    pub fn wait_beyond(&self, lsn: Lsn, timeout: Duration) -> Lsn {
+        let is_waiting = |inner: &mut Inner| self.durable() <= lsn && inner.state != State::Closed;
+        let waited = self.shared.moved.wait_timeout_while(self.shared.inner(), timeout, is_waiting);
+        drop(waited);
+        self.durable()
+    }
+
+    /// How the log is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.inner().state.clone()
+    }
+
+    /// What the log takes up.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let spare = self.shared.inner().promises.spare.map_or(0, |_| self.shared.settings.segment_bytes);
+        let segments = self.shared.table.segments();
+        Usage {
+            bytes: spare + segments.iter().map(|segment| segment.bytes).sum::<u64>(),
+            quota_bytes: self.shared.settings.quota_bytes,
+            segments: segments.len(),
+            oldest: segments.first().map_or(self.durable() + 1, |segment| segment.name.first),
+        }
+    }
+
+    /// The damage that is known: found when the log was opened, or by a reader since.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shared.table.damage()
+    }
+
+    /// Writes and syncs what was submitted without gaps, and ends the thread. Nothing is taken any more.
+    pub fn close(&self) {
+        self.shared.inner().is_closing = true;
+        self.shared.work.notify_one();
+        let Some(thread) = self.thread().take() else { return };
+        // A callback may hold the last reference to the log; it cannot wait for its own thread.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            error!("the log's thread has panicked");
+        }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |text: String| Err(Error::InvalidSettings(text));
+        let Self { segment_bytes, quota_bytes, .. } = *self;
+        if !SEGMENT_BYTES_RANGE.contains(&segment_bytes) {
+            let (least, most) = (SEGMENT_BYTES_RANGE.start, SEGMENT_BYTES_RANGE.end - 1);
+            return invalid(format!("segments of {segment_bytes} bytes; they take {least} to {most}"));
+        }
+        if quota_bytes / 2 < segment_bytes {
+            return invalid(format!("a quota of {quota_bytes} bytes is less than two segments of {segment_bytes}"));
+        }
+        let context_bytes = self.context.len() as u64;
+        if context_bytes > CONTEXT_BYTES_MAX || header_bytes(context_bytes, 0) > segment_bytes / 2 {
+            return invalid(format!("a context of {context_bytes} bytes in segments of {segment_bytes}"));
+        }
+        Ok(())
+    }
+
+    /// Bytes for frames in a segment.
+    pub(super) fn frames_bytes(&self) -> u64 {
+        self.segment_bytes.saturating_sub(header_bytes(self.context.len() as u64, 0))
+    }
+
+    fn entry_bytes_max(&self) -> u64 {
+        (self.frames_bytes().saturating_sub(entry_cost(0)) / 8 * 8).saturating_add(4)
+    }
+}
+
+/// What the log, its writer, its readers and rooms share.
+pub(super) struct Shared {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) settings: Settings,
+    pub(super) table: Arc<Table>,
+    inner: Mutex<Inner>,
+    releasing: Mutex<()>,
+    /// Something for the writer to do.
+    pub(super) work: Condvar,
+    /// More is durable, or the log is closed.
+    pub(super) moved: Condvar,
+}
+
+pub(super) struct Inner {
+    /// Submitted and not yet taken by the writer.
+    pub(super) queue: BTreeMap<Lsn, Pending>,
+    /// What the writer takes next.
+    pub(super) next: Lsn,
+    pub(super) promises: Promises,
+    pub(super) waiters: BTreeMap<Lsn, Vec<Then>>,
+    pub(super) state: State,
+    pub(super) is_closing: bool,
+    /// Space was freed: worth trying again.
+    pub(super) is_retry_due: bool,
+}
+
+/// An entry that is not durable yet.
+pub(super) struct Pending {
+    pub(super) lsn: Lsn,
+    pub(super) payload: Vec<u8>,
+    /// What was promised for it.
+    pub(super) cost: u64,
+    pub(super) then: Option<Then>,
+}
+
+impl Shared {
+    pub(super) fn new(fs: Arc<dyn FileSystem>, settings: Settings, table: Table, next: Lsn) -> Self {
+        let inner = Inner {
+            queue: BTreeMap::new(),
+            next,
+            promises: Promises::default(),
+            waiters: BTreeMap::new(),
+            state: State::Healthy,
+            is_closing: false,
+            is_retry_due: false,
+        };
+        Self {
+            fs,
+            settings,
+            table: Arc::new(table),
+            inner: Mutex::new(inner),
+            releasing: Mutex::new(()),
+            work: Condvar::new(),
+            moved: Condvar::new(),
+        }
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by whoever releases.
+    pub(super) fn releasing(&self) -> MutexGuard<'_, ()> {
+        self.releasing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.settings.directory
+    }
+
+    /// Sets the state, and says whether it is another one now. Once closed it stays so.
+    pub(super) fn set_state(&self, state: State) -> bool {
+        let mut inner = self.inner();
+        let changes = inner.state != state && inner.state != State::Closed;
+        if changes {
+            inner.state = state;
+        }
+        changes
+    }
+}

@@ -1,0 +1,161 @@
+//! What a log finds when it is opened.
+
+use std::io;
+use std::path::Path;
+
+use tracing::warn;
+
+use super::durable::{create_directories, sync_dir};
+use super::error::in_one_line;
+use super::frame::payloads;
+use super::fs::{Access, FileSystem, Lock};
+use super::planted::planted;
+use super::scan::{self, Scanned};
+use super::segment::{Header, Id, Name};
+use super::table::{Readable, Segment, on_disk, report};
+use super::walk::{Found, Walk};
+use super::{Damage, Error, Lsn, Recovery, Settings, Wrong};
+
+/// What was found.
+pub(super) struct Recovered {
+    pub(super) lock: Box<dyn Lock>,
+    pub(super) recovery: Recovery,
+    pub(super) segments: Vec<Segment>,
+    /// The newest id there is.
+    pub(super) id: Id,
+    /// What is certainly on disk.
+    pub(super) durable: Lsn,
+    /// The entries after it, which are to be written once more.
+    pub(super) again: Vec<(Lsn, Vec<u8>)>,
+}
+
+/// Takes the directory and finds out what is in it. Changes nothing but names that mean nothing.
+pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recovered, Error> {
+    let directory = &settings.directory;
+    create_directories(fs, directory)?;
+    let lock = lock(fs, directory)?;
+    let (names, spares) = scan::list(fs, directory)?;
+    for spare in spares {
+        let path = directory.join(spare);
+        fs.remove(&path).map_err(Error::io("remove", path))?;
+    }
+    // A name that the last process could not sync any more must not vanish after it was built upon.
+    sync_dir(fs, directory)?;
+    let scanned = scan::scan_all(fs, directory, &names, settings.at_least)?;
+    let mut recovery = summary(&scanned, settings.at_least);
+    if planted("wrong-next-lsn") {
+        recovery.last = recovery.last.saturating_sub(1);
+    }
+    if recovery.last == Lsn::MAX {
+        return Err(Error::NumbersExhausted);
+    }
+    recovery.damage.iter().for_each(report);
+    let mut durable = recovery.last;
+    let mut again = Vec::new();
+    if let Some(newest) = scanned.last()
+        && !planted("trust-page-cache")
+    {
+        let lost = newest.damage.iter().map(|damage| damage.lsns.1).max().unwrap_or(0);
+        durable = newest.proven.max(settings.at_least).max(lost).min(recovery.last);
+        if durable < recovery.last {
+            again = unproven_entries(fs, directory, newest, durable)?;
+        }
+        // What cannot be read there after all, or is a known gap, cannot be written again.
+        if again.len() as u64 != recovery.last - durable {
+            (durable, again) = (recovery.last, Vec::new());
+        }
+    }
+    let segments = scanned.iter().map(|scanned| segment(fs, directory, scanned)).collect();
+    let id = names.iter().map(|name| name.id).max().unwrap_or_default();
+    Ok(Recovered { lock, recovery, segments, id, durable, again })
+}
+
+/// Takes the lock of a directory.
+pub(super) fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Lock>, Error> {
+    let path = directory.join(LOCK_FILE);
+    let lock = fs.lock(&path).map_err(Error::io("lock", path))?;
+    lock.ok_or_else(|| Error::Locked { path: directory.to_owned() })
+}
+
+/// What all segments together amount to.
+pub(super) fn summary(scanned: &[Scanned], at_least: Lsn) -> Recovery {
+    let mut damage: Vec<_> = scanned.iter().flat_map(|segment| segment.damage.clone()).collect();
+    let mut last = scanned.last().map_or(0, |newest| newest.last);
+    if last < at_least {
+        let file = scanned.last().map_or_else(String::new, |newest| newest.name.to_string());
+        damage.push(Damage { file, bytes: 0..0, lsns: (last + 1, at_least), what: Wrong::Missing });
+        last = at_least;
+    }
+    // A segment of which nothing is needed any more says nothing about where the log begins.
+    let oldest = scanned.iter().find(|segment| !segment.is_superseded());
+    Recovery {
+        first: oldest.map_or(last.saturating_add(1), |oldest| oldest.name.first),
+        last,
+        entries: scanned.iter().map(|segment| segment.entries).sum(),
+        damage,
+        torn_bytes: scanned.iter().map(|segment| segment.torn_bytes).sum(),
+    }
+}
+
+/// The entries of the newest segment after an LSN.
+fn unproven_entries(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    newest: &Scanned,
+    durable: Lsn,
+) -> Result<Vec<(Lsn, Vec<u8>)>, Error> {
+    let Some((_, from)) = newest.unproven.iter().find(|(first, _)| *first > durable) else { return Ok(Vec::new()) };
+    let path = directory.join(newest.name.to_string());
+    let read = || {
+        let mut walk = Walk::new(fs.open(&path, Access::Read)?, newest.name.id.seed(), *from)?;
+        let mut entries = Vec::new();
+        while let Found::Frame(at, header) = walk.next()? {
+            if header.next() > newest.last.saturating_add(1) {
+                break;
+            }
+            let lsns = header.first..header.next();
+            entries.extend(lsns.zip(payloads(walk.body(at, &header)).map(<[u8]>::to_vec)));
+        }
+        Ok::<_, io::Error>(entries)
+    };
+    let entries = read().map_err(Error::io("read", &path))?;
+    let is_gapless = entries.iter().zip(durable.saturating_add(1)..).all(|((lsn, _), expected)| *lsn == expected);
+    Ok(if is_gapless { entries } else { Vec::new() })
+}
+
+/// A segment for the table. What an earlier process claimed for it and did not use is given back.
+fn segment(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned) -> Segment {
+    let path = directory.join(scanned.name.to_string());
+    if !scanned.is_damaged
+        && let Err(source) = fs.open(&path, Access::Write).and_then(|file| file.trim())
+    {
+        let error = Error::Io { doing: "trim", path, source };
+        warn!(error = in_one_line(&error), "a segment of the log may take more space than it needs");
+    }
+    table_segment(scanned)
+}
+
+/// A segment for the table.
+pub(super) fn table_segment(scanned: &Scanned) -> Segment {
+    let readable = |header: &Header| Readable {
+        context: header.context.clone(),
+        header_bytes: header.bytes(),
+        gaps: header.gaps.as_slice().into(),
+    };
+    Segment {
+        name: scanned.name,
+        header: scanned.header.as_ref().map(readable),
+        bytes: on_disk(scanned.length),
+        is_damaged: scanned.is_damaged,
+        is_leaving: false,
+    }
+}
+
+/// Syncs a segment of an earlier process, for want of something better.
+pub(super) fn sync_segment(fs: &dyn FileSystem, directory: &Path, name: Name) -> Result<(), Error> {
+    let path = directory.join(name.to_string());
+    let synced = fs.open(&path, Access::Write).and_then(|file| file.sync_data());
+    synced.map_err(Error::io("sync", path))
+}
+
+const LOCK_FILE: &str = "lock";

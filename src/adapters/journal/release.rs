@@ -1,0 +1,86 @@
+//! Lets go of segments that nobody needs any more.
+
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use super::durable::{create_directories, sync_dir};
+use super::fs::{FileSystem, Kind};
+use super::log::Shared;
+use super::planted::planted;
+use super::segment::Name;
+use super::{Error, Log, Lsn};
+
+impl Log {
+    /// Everything through this LSN is no longer needed; what says so, such as a cursor, must be durable already.
+    /// Deletes the segments that lie wholly before it, but never the one being written; those that are damaged are
+    /// moved to `damaged/` instead.
+    ///
+    /// # Errors
+    /// When a segment cannot be deleted. It can be tried again.
+    pub fn release(&self, through: Lsn) -> Result<(), Error> {
+        let _one_at_a_time = self.shared.releasing();
+        let through = through.min(self.durable());
+        while let Some((name, is_damaged)) = self.shared.first_released(through) {
+            let let_go = self.shared.let_go(name, is_damaged);
+            let mut segments = self.shared.table.segments();
+            match let_go {
+                Ok(()) => segments.retain(|segment| segment.name != name),
+                Err(error) => {
+                    segments.iter_mut().for_each(|segment| segment.is_leaving = false);
+                    return Err(error);
+                }
+            }
+            drop(segments);
+            self.shared.inner().is_retry_due = true;
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// The oldest segment, if it may go; no reader opens it any more.
+    fn first_released(&self, through: Lsn) -> Option<(Name, bool)> {
+        let mut segments = self.table.segments();
+        let next = segments.get(1)?.name.first;
+        let oldest = segments.first_mut()?;
+        let is_needed = if planted("release-too-much") { oldest.name.first > through } else { next > through + 1 };
+        if is_needed {
+            return None;
+        }
+        oldest.is_leaving = true;
+        Some((oldest.name, oldest.is_damaged))
+    }
+
+    fn let_go(&self, name: Name, is_damaged: bool) -> Result<(), Error> {
+        let path = self.table.path(name);
+        if is_damaged {
+            set_aside(&*self.fs, self.directory(), name)?;
+        } else if let Err(error) = self.fs.remove(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Error::io("remove", path)(error));
+        }
+        // One by one and from the oldest on, so that after a crash none is missing between two that are there.
+        sync_dir(&*self.fs, self.directory())?;
+        info!(segment = %name, "released a segment of the log");
+        Ok(())
+    }
+}
+
+/// Moves a segment to `damaged/`. The caller syncs the directory that it leaves.
+pub(super) fn set_aside(fs: &dyn FileSystem, directory: &Path, name: Name) -> Result<(), Error> {
+    let aside = directory.join(DAMAGED_DIRECTORY);
+    if fs.kind(&aside).map_err(Error::io("look up", &aside))? != Some(Kind::Directory) {
+        create_directories(fs, &aside)?;
+    }
+    let (from, to) = (directory.join(name.to_string()), aside.join(name.to_string()));
+    fs.rename(&from, &to).map_err(Error::io("set aside", from))?;
+    sync_dir(fs, &aside)?;
+    warn!(segment = %name, "set a damaged segment of the log aside");
+    Ok(())
+}
+
+/// Where damaged segments go.
+pub(super) const DAMAGED_DIRECTORY: &str = "damaged";

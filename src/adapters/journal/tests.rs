@@ -1,0 +1,11 @@
+//! Tests of the log as a whole. The simulated file system loses whatever it may.
+
+mod cuts;
+mod exhaustive;
+mod full;
+mod model;
+mod planted;
+mod real;
+mod repair;
+mod slots;
+mod world;
