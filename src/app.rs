@@ -3,26 +3,25 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::adapters::grpc::{self, Listener, ListenerLimits, Server};
-use crate::adapters::onnx::Runtime;
+use crate::adapters::grpc::{self, Health, Listener, ListenerLimits, Server};
+use crate::adapters::journal::{Log, RealFileSystem};
+use crate::adapters::onnx::{Runtime, Scorer};
 use crate::adapters::{file, kafka};
-use crate::config::{Config, Destination};
-use crate::domain::aggregate::ContributorKey;
-use crate::domain::dataset::Dataset;
-use crate::domain::gateway::Gateway;
-use crate::domain::policy::{Released, VerdictTable};
+use crate::config::{Config, Destination, OnStop};
+use crate::delivery::{self, Deliveries, Sink};
+use crate::domain::policy::VerdictTable;
 use crate::domain::stream::Stream;
 use crate::intake::{Clock, Intake, Served};
-use crate::pipeline::{Pipeline, ReleaseRules, WorkerSetup};
+use crate::pipeline::Pipeline;
 use crate::telemetry::Telemetry;
+
+mod state;
 
 /// A running gateway.
 pub struct App {
@@ -32,17 +31,17 @@ pub struct App {
     server: Server,
     stop_serving: oneshot::Sender<()>,
     ticker: JoinHandle<()>,
-    outlets: Vec<thread::JoinHandle<()>>,
-    outlets_cut: Sender<()>,
+    deliveries: Deliveries,
+    journal: Arc<Log>,
+    outbox: Arc<Log>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
     stop_within: Duration,
+    on_stop: OnStop,
 }
 
 /// How often windows are looked at without a record coming in.
 const TICK: Duration = Duration::from_millis(200);
-/// How many releases wait for one destination before the collector waits.
-const RELEASES_WAITING_MAX: usize = 1_024;
 
 /// Binds the configured address.
 ///
@@ -61,7 +60,7 @@ pub fn check_models(config: &Config) -> anyhow::Result<()> {
     scorers(config).map(|_| ())
 }
 
-fn scorers(config: &Config) -> anyhow::Result<BTreeMap<String, crate::adapters::onnx::Scorer>> {
+fn scorers(config: &Config) -> anyhow::Result<BTreeMap<String, Scorer>> {
     let mut scorers = BTreeMap::new();
     for plan in config.policy.streams.values() {
         if let Some(model) = &plan.model {
@@ -74,22 +73,27 @@ fn scorers(config: &Config) -> anyhow::Result<BTreeMap<String, crate::adapters::
 }
 
 impl App {
-    /// Starts a gateway on a bound listener.
+    /// Starts a gateway on a bound listener: goes on where the journal says that it was.
     ///
     /// # Errors
-    /// When a model cannot be used, a destination cannot be made, or the system gives no thread.
+    /// When a model cannot be used, a destination cannot be made, what the journal holds cannot be gone on with, or
+    /// the system gives no thread.
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
         let telemetry = Arc::new(Telemetry::default());
         let clock = Clock::start();
-        let setups = worker_setups(&config)?;
-        let mut outlets = Outlets::start(&config, clock, &telemetry)?;
-        let (threads, cut) = (std::mem::take(&mut outlets.threads), outlets.cut.clone());
+        let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
+        let state = state::State::open(&config, clock.now())?;
+        let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
+        let confirmed = state.cursors.confirmed();
+        let now = Arc::new(move || clock.now());
+        let context = delivery::Context { outbox: Arc::clone(&outbox), now, telemetry: Arc::clone(&telemetry) };
+        let deliveries = Deliveries::start(sinks(&config)?, state.cursors, &context)?;
+        let setup = state.before.setup(scorers, &config);
+        let collecting = state.collecting.collecting(&config, Arc::clone(&outbox), confirmed);
+        let pipeline =
+            Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
         let plans = config.policy.streams.values();
-        let gateway = Gateway::new(plans.clone().map(|plan| (plan.stream.as_ref(), plan.datasets.as_slice())));
-        let rules = release_rules(&config, &clock);
-        let outlet = Box::new(move |released| outlets.take(released));
-        let pipeline = Arc::new(Pipeline::start(gateway, setups, rules, outlet, &telemetry)?);
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
         let (policy, limits) = (config.policy.digest, config.limits);
         let intake = Arc::new(Intake::new(
@@ -103,7 +107,7 @@ impl App {
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
-        let ticker = tokio::spawn(tick(Arc::clone(&pipeline), clock));
+        let ticker = tokio::spawn(tick(Arc::clone(&pipeline), clock, Arc::clone(&journal), server.health()));
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
             address,
@@ -112,11 +116,13 @@ impl App {
             server,
             stop_serving,
             ticker,
-            outlets: threads,
-            outlets_cut: cut,
+            deliveries,
+            journal,
+            outbox,
             telemetry,
             clock,
             stop_within: config.stop_within,
+            on_stop: config.on_stop,
         })
     }
 
@@ -132,71 +138,70 @@ impl App {
         &self.telemetry
     }
 
-    /// Stops: refuses new requests, answers those that were taken in, closes all windows, and hands what may
-    /// leave to the destinations. Ends within the configured time, even with stuck producers or a
-    /// destination that is down.
+    /// Stops: refuses new requests, answers those that were taken in, makes a checkpoint, and gives the
+    /// destinations what the outbox holds. Ends within the configured time, even with stuck producers, a disk
+    /// that fails or a destination that is down: what is not done then is done after the next start.
     pub async fn stop(self) {
-        let deadline = self.clock.now() + self.stop_within;
-        self.intake.stop();
-        self.server.not_serving().await;
+        let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
+        let deadline = clock.now() + self.stop_within;
+        intake.stop();
+        server.health().set(false).await;
         let _ = self.stop_serving.send(());
-        self.server.drain(self.stop_within / 2).await;
+        server.drain(self.stop_within / 2).await;
         self.ticker.abort();
-        let (pipeline, clock) = (Arc::clone(&self.pipeline), self.clock);
-        // Joins threads, so not on a thread of the async runtime.
-        let finish = tokio::task::spawn_blocking(move || pipeline.finish(clock.now()));
-        let left = deadline.saturating_sub(self.clock.now());
-        if tokio::time::timeout(left, finish).await.is_err() {
-            tracing::error!("windows were still open at the deadline; what was in them is lost");
+        let flush = self.on_stop == OnStop::Release;
+        // They join threads, so not on a thread of the async runtime.
+        let finish = tokio::task::spawn_blocking(move || pipeline.finish(flush));
+        let left = || deadline.saturating_sub(clock.now());
+        if tokio::time::timeout(left(), finish).await.is_err() {
+            tracing::warn!("not all was counted at the deadline; the journal holds it");
             return;
         }
-        drop((self.intake, self.pipeline));
-        let left = deadline.saturating_sub(self.clock.now());
-        let (threads, cut) = (self.outlets, self.outlets_cut);
-        let wait = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        if tokio::time::timeout(left, wait).await.is_err() {
-            tracing::error!("a destination did not take all releases before the deadline; they are lost");
+        let cut = deliveries.cut();
+        let deliver = tokio::task::spawn_blocking(move || deliveries.finish());
+        if tokio::time::timeout(left(), deliver).await.is_err() {
+            tracing::warn!("a destination did not take all releases before the deadline; the outbox holds them");
             drop(cut);
         }
+        let (journal, outbox) = (self.journal, self.outbox);
+        let close = tokio::task::spawn_blocking(move || {
+            journal.close();
+            outbox.close();
+        });
+        // An open log is as safe as one that was closed.
+        let _ = tokio::time::timeout(left().max(CLOSE_WITHIN), close).await;
     }
 }
 
-async fn tick(pipeline: Arc<Pipeline>, clock: Clock) {
+/// How long closing the logs may take, whatever the deadline.
+const CLOSE_WITHIN: Duration = Duration::from_millis(200);
+
+/// Lets the pipeline know that time passes, and health that the journal works.
+async fn tick(pipeline: Arc<Pipeline>, clock: Clock, journal: Arc<Log>, health: Health) {
     let mut interval = tokio::time::interval(TICK);
+    let mut was_serving = true;
     loop {
         interval.tick().await;
         pipeline.tick(clock.now());
+        let is_serving = !journal.is_failing();
+        if is_serving != was_serving {
+            health.set(is_serving).await;
+            was_serving = is_serving;
+        }
     }
 }
 
-fn worker_setups(config: &Config) -> anyhow::Result<Vec<WorkerSetup>> {
-    let mut key = [0; 16];
-    getrandom::fill(&mut key).context("the system gives no random numbers")?;
-    let plans = config.policy.streams.values();
-    let datasets: BTreeMap<String, Vec<Arc<Dataset>>> =
-        plans.map(|plan| (plan.stream.name.clone(), plan.datasets.clone())).collect();
-    let setups = (0..config.workers).map(|_| {
-        Ok(WorkerSetup {
-            scorers: scorers(config)?,
-            datasets: datasets.clone(),
-            key: ContributorKey(key),
-            rows_max: config.scored_together_max,
-        })
+fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
+    let sinks = config.destinations.iter().map(|(name, destination)| {
+        let sink = match destination.clone() {
+            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
+            Destination::Kafka(settings) => {
+                Sink::Kafka(kafka::Sink::new(settings).with_context(|| format!("destination `{name}`"))?)
+            }
+        };
+        Ok((name.clone(), sink))
     });
-    setups.collect()
-}
-
-fn release_rules(config: &Config, clock: &Clock) -> ReleaseRules {
-    let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets).map(|dataset| {
-        let destinations = config.policy.destinations_of(&dataset.name, &config.serves);
-        (dataset.name.clone(), (config.policy.governed(dataset, &config.serves), destinations))
-    });
-    ReleaseRules {
-        gateway: config.id.clone(),
-        policy: config.policy.digest,
-        datasets: datasets.collect(),
-        run: u64::try_from(clock.wall()).unwrap_or(0).max(1),
-    }
+    sinks.collect()
 }
 
 fn served(config: &Config, stream: &Arc<Stream>) -> Served {
@@ -206,93 +211,5 @@ fn served(config: &Config, stream: &Arc<Stream>) -> Served {
         stream: Arc::clone(stream),
         verdicts: VerdictTable::compile(&config.policy, stream, &config.serves, &config.peers),
         outputs: outputs.into_iter().flatten().map(|output| output.field.clone()).collect(),
-    }
-}
-
-/// One thread per destination, each with its own queue: one that is away holds the others up only when
-/// [`RELEASES_WAITING_MAX`] releases wait for it. Nothing is dropped.
-struct Outlets {
-    queues: BTreeMap<String, Sender<Released>>,
-    threads: Vec<thread::JoinHandle<()>>,
-    cut: Sender<()>,
-}
-
-impl Outlets {
-    fn start(config: &Config, clock: Clock, telemetry: &Arc<Telemetry>) -> anyhow::Result<Self> {
-        // Nothing is ever sent: the threads see that the sender is gone.
-        let (cut, is_cut) = bounded(0);
-        let (mut queues, mut threads) = (BTreeMap::new(), Vec::new());
-        for (name, destination) in &config.destinations {
-            let (queue, releases) = bounded(RELEASES_WAITING_MAX);
-            queues.insert(name.clone(), queue);
-            let (telemetry, is_cut) = (Arc::clone(telemetry), is_cut.clone());
-            let builder = thread::Builder::new().name(format!("to-{name}"));
-            threads.push(match destination.clone() {
-                Destination::File(settings) => {
-                    let sink = file::Sink::new(settings);
-                    builder.spawn(move || to_file(sink, &releases, &is_cut, clock, &telemetry))?
-                }
-                Destination::Kafka(settings) => {
-                    let sink = kafka::Sink::new(settings).with_context(|| format!("destination `{name}`"))?;
-                    let runtime = tokio::runtime::Handle::current();
-                    builder.spawn(move || to_kafka(sink, &releases, &runtime, &telemetry))?
-                }
-            });
-        }
-        Ok(Self { queues, threads, cut })
-    }
-
-    fn take(&mut self, released: Released) {
-        if let Some(queue) = self.queues.get(released.destination()) {
-            // The thread outlives the queue.
-            let _ = queue.send(released);
-        }
-    }
-}
-
-fn to_file(
-    mut sink: file::Sink,
-    releases: &Receiver<Released>,
-    is_cut: &Receiver<()>,
-    clock: Clock,
-    telemetry: &Telemetry,
-) {
-    let mut more = true;
-    loop {
-        match releases.recv_timeout(TICK) {
-            Ok(released) => sink.take(released, clock.now()),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => more = false,
-        }
-        match sink.write_due(clock.now(), !more) {
-            Ok(bytes) => {
-                Telemetry::add(&telemetry.bytes_out, bytes);
-                if !more {
-                    return;
-                }
-            }
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::error!(error = format!("{error:#}"), "a release could not be written and waits");
-                // Either the tick passes, or the gateway gives up on this destination.
-                if is_cut.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn to_kafka(
-    mut sink: kafka::Sink,
-    releases: &Receiver<Released>,
-    runtime: &tokio::runtime::Handle,
-    telemetry: &Telemetry,
-) {
-    while let Ok(released) = releases.recv() {
-        match runtime.block_on(sink.send(&released)) {
-            Ok(bytes) => Telemetry::add(&telemetry.bytes_out, bytes),
-            Err(error) => tracing::error!(%error, release = released.id(), "a release could not be encoded"),
-        }
     }
 }

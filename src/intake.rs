@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 
 use arrow_array::ArrayRef;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::domain::batch::Candidate;
+use crate::domain::batch::{Candidate, TimeBounds};
+use crate::domain::gateway::Input;
 use crate::domain::policy::{Digest, VerdictTable, decide};
+use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
-use crate::pipeline::{Answer, Pipeline};
+use crate::pipeline::{Pipeline, Request, Ticket};
 use crate::telemetry::Telemetry;
+
+pub use crate::pipeline::Unaccepted;
 
 /// The clocks of the shell: the monotonic one counts from start.
 #[derive(Debug, Clone, Copy)]
@@ -77,13 +81,40 @@ pub struct Intake {
     telemetry: Arc<Telemetry>,
 }
 
-/// A batch that was taken in as far as it may be.
+/// Who sends, and how the request is numbered.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'f> {
+    /// The producer's name.
+    pub producer: &'f str,
+    /// The request's number; `None`: sent again, it is counted again.
+    pub number: Option<Number>,
+}
+
+/// A request that was taken in as far as it may be.
 pub struct Taken {
     /// The records that were refused.
     pub refusals: Vec<Refusal>,
     /// How many were taken in.
     pub accepted: usize,
-    pending: Option<oneshot::Receiver<Answer>>,
+    ticket: Ticket,
+}
+
+impl Taken {
+    fn empty(ticket: Ticket) -> Self {
+        Self { refusals: Vec::new(), accepted: 0, ticket }
+    }
+
+    /// How far the producer is when the request is finished.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.ticket.mark
+    }
+
+    /// Whether the request was taken before.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.ticket.duplicate
+    }
 }
 
 impl Intake {
@@ -144,42 +175,81 @@ impl Intake {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// A producer opened a stream, or promises to have come to an event time.
-    pub fn heard(&self, stream: &Stream, producer: &str, complete_through: Option<i64>) {
+    /// How a request is numbered. Without an epoch the producer's series here goes on; without a sequence the
+    /// request has no number.
+    #[must_use]
+    pub fn number(&self, producer: &str, epoch: u64, sequence: u64) -> Option<Number> {
+        let epoch = if epoch == 0 { self.pipeline.mark(producer).epoch } else { epoch };
+        (sequence != 0).then_some(Number { epoch, sequence })
+    }
+
+    /// A producer is there, and perhaps promises to have come to an event time. With a number, nothing comes
+    /// under the numbers up to it.
+    ///
+    /// # Errors
+    /// When the journal cannot be written, or the number is of an epoch that is over.
+    pub fn heard(&self, stream: &Stream, from: Origin<'_>, complete_through: Option<i64>) -> Result<Taken, Unaccepted> {
         let now = self.clock.now();
         let latest = self.pipeline.time_bounds(&stream.name, now, self.clock.wall()).latest;
-        self.pipeline.heard(&stream.name, producer, complete_through.map(|promised| promised.min(latest)), now);
+        let event_time = complete_through.map(|promised| promised.min(latest));
+        let input = Input::Heard { stream: &stream.name, producer: from.producer, event_time };
+        if let Some(number) = from.number {
+            drop(self.pipeline.skip(from.producer, number)?);
+        }
+        self.pipeline.heard(input, now).map(Taken::empty)
+    }
+
+    /// A request was refused as a whole, and its number is spent by it.
+    ///
+    /// # Errors
+    /// When it is not the producer's next one.
+    pub fn spend(&self, from: Origin<'_>) -> Result<Taken, Unaccepted> {
+        self.pipeline.spend(from.producer, from.number).map(Taken::empty)
     }
 
     /// Checks and decides a batch, and gives what may stay to the workers.
     ///
     /// # Errors
     /// When the request is refused as a whole.
-    pub fn take(&self, served: &Served, producer: &str, mut candidate: Candidate) -> Result<Taken, Reason> {
+    pub async fn take(&self, served: &Served, from: Origin<'_>, mut candidate: Candidate) -> Result<Taken, Unaccepted> {
         if self.is_stopping() {
-            return Err(Reason::Stopping);
+            return Err(Unaccepted::NoRoom(Reason::Stopping));
         }
-        let now = self.clock.now();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
         Telemetry::add(&self.telemetry.records_in, candidate.rows());
-        candidate.check(self.pipeline.time_bounds(&served.stream.name, now, self.clock.wall()));
+        let times = if self.pipeline.was_taken(from.producer, from.number) {
+            TimeBounds { earliest: i64::MIN, latest: i64::MAX }
+        } else {
+            self.pipeline.time_bounds(&served.stream.name, now, wall)
+        };
+        candidate.check(times);
         let decided = decide(candidate, &served.verdicts, self.policy).map_err(|error| {
             tracing::error!(%error, "a batch could not be decided");
-            Reason::Malformed
+            Unaccepted::NoRoom(Reason::Malformed)
         })?;
-        self.telemetry.refused(&decided.refusals);
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
-        let pending = decided.resident.map(|resident| self.pipeline.accept(resident, producer, now));
-        Ok(Taken { refusals: decided.refusals, accepted, pending })
+        let ticket = match decided.resident {
+            None => self.pipeline.spend(from.producer, from.number)?,
+            Some(resident) => {
+                let room = self.pipeline.room(&resident, from.producer).await?;
+                let request = Request { producer: from.producer, number: from.number, resident, room };
+                self.pipeline.accept(request, self.clock.now(), wall)?
+            }
+        };
+        if !ticket.duplicate {
+            self.telemetry.refused(&decided.refusals);
+        }
+        Ok(Taken { refusals: decided.refusals, accepted, ticket })
     }
 
-    /// Waits until the records are scored and counted. The model's outputs.
+    /// Waits until the request is on disk, its records scored and counted. The model's outputs.
     ///
     /// # Errors
     /// When the batch could not be scored; then nothing of it was taken in.
     pub async fn finish(&self, taken: &mut Taken) -> Result<Vec<ArrayRef>, Reason> {
-        let Some(pending) = taken.pending.take() else { return Ok(Vec::new()) };
-        let answer = pending.await.unwrap_or(Err(Reason::Stopping));
+        let answer = (&mut taken.ticket.answer).await.unwrap_or(Err(Reason::Stopping));
         match &answer {
+            _ if taken.is_duplicate() => Telemetry::add(&self.telemetry.duplicates, 1),
             Ok(_) => Telemetry::add(&self.telemetry.accepted, taken.accepted),
             Err(reason) => self.telemetry.refused_as(*reason, taken.accepted),
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
-use crate::adapters::journal::{Log, NoRoom, Room};
+use crate::adapters::journal::{Log, NoRoom, Room, Then};
 use crate::adapters::onnx::Scorer;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::batch::TimeBounds;
@@ -30,6 +30,7 @@ use crate::domain::producer::{Lsn, Mark, Number, OutOfOrder, Position};
 use crate::domain::refusal::Reason;
 use crate::durable::entry::{self, Entry};
 use crate::durable::recovery::{Closed, Present, Replay};
+use crate::planted::planted;
 use crate::telemetry::Telemetry;
 
 mod collector;
@@ -119,8 +120,10 @@ pub struct Request<'r> {
     pub producer: &'r str,
     /// Its number.
     pub number: Option<Number>,
-    /// The records. `None`: none may stay.
-    pub resident: Option<Resident>,
+    /// The records.
+    pub resident: Resident,
+    /// Room for them in the journal.
+    pub room: Room,
 }
 
 /// A place in the order of everything.
@@ -132,6 +135,9 @@ pub struct Ticket {
     /// Whether the request was taken before.
     pub duplicate: bool,
 }
+
+/// How long a request waits for the disk before it looks again.
+const BEHIND_MAX: Duration = Duration::from_millis(100);
 
 /// Why a request was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,12 +154,13 @@ impl From<OutOfOrder> for Unaccepted {
     }
 }
 
-impl From<NoRoom> for Unaccepted {
-    fn from(no_room: NoRoom) -> Self {
+impl Unaccepted {
+    fn of(no_room: &NoRoom) -> Self {
         Self::NoRoom(match no_room {
-            NoRoom::Full => Reason::Overloaded,
-            NoRoom::Failing => Reason::JournalFailing,
-            NoRoom::TooLarge => Reason::TooLarge,
+            NoRoom::Full | NoRoom::Behind => Reason::Overloaded,
+            NoRoom::Failing { .. } | NoRoom::NumbersExhausted => Reason::JournalFailing,
+            NoRoom::TooLarge { .. } => Reason::TooLarge,
+            NoRoom::Closed => Reason::Stopping,
         })
     }
 }
@@ -230,22 +237,41 @@ impl Pipeline {
         })
     }
 
+    /// Room in the journal for a batch. Waits while the disk is behind; not when it is full.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn room(&self, resident: &Resident, producer: &str) -> Result<Room, Unaccepted> {
+        let bytes = entry::size_bound(resident, producer);
+        loop {
+            match self.journal.reserve(bytes) {
+                Ok(room) => return Ok(room),
+                Err(NoRoom::Behind) => {
+                    let (moved, has_moved) = oneshot::channel();
+                    self.journal.when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
+                    // Room may also be given back without a commit.
+                    let _ = tokio::time::timeout(BEHIND_MAX, has_moved).await;
+                }
+                Err(no_room) => return Err(Unaccepted::of(&no_room)),
+            }
+        }
+    }
+
     /// Takes a request at its producer's place. The answer comes when the records are scored, counted and on
     /// disk.
     ///
     /// # Errors
     /// When it is not the producer's next one, or there is no room.
     pub fn accept(&self, request: Request<'_>, now: Duration, wall: i64) -> Result<Ticket, Unaccepted> {
-        let Request { producer, number, resident } = request;
-        let Some(resident) = resident else { return self.spend(producer, number) };
-        let bytes = entry::size_bound(&resident, producer);
-        let room = self.journal.reserve(bytes)?;
+        let Request { producer, number, resident, room } = request;
+        let bytes = room.bytes();
         let stream = resident.batch().stream().clone();
         let newest = resident.batch().event_times().iter().copied().max();
         let (answer, received) = oneshot::channel();
         let mut sequencer = self.lock();
-        let position = number.map_or(Ok(Position::Next), |number| sequencer.gateway.producers.locate(producer, number))?;
-        let duplicate = position == Position::Taken;
+        let producers = &sequencer.gateway.producers;
+        let position = number.map_or(Ok(Position::Next), |number| producers.locate(producer, number))?;
+        let duplicate = position == Position::Taken && !planted("no-dedup");
         let place = if duplicate {
             Place::Taken { through: sequencer.gateway.producers.mark(producer).lsn }
         } else {
@@ -293,7 +319,7 @@ impl Pipeline {
     ) -> Result<Ticket, Unaccepted> {
         self.journal_works()?;
         let (answer, received) = oneshot::channel();
-        let done = Box::new(move || drop(answer.send(Ok(Vec::new()))));
+        let done: Then = Box::new(move || drop(answer.send(Ok(Vec::new()))));
         let mut sequencer = self.lock();
         let Some(number) = number else {
             let mark = sequencer.gateway.producers.mark(producer);
@@ -308,7 +334,7 @@ impl Pipeline {
             let bytes = Entry::Spent { producer, number: Some(number) }.encode();
             let lsn = sequencer.next(bytes.len() as u64);
             sequencer.gateway.producers.take(producer, number, lsn);
-            self.journal.submit(lsn, bytes, None, Some(done));
+            self.submit(lsn, bytes, Some(done));
         }
         let mark = sequencer.gateway.producers.mark(producer);
         Ok(Ticket { answer: received, mark, duplicate })
@@ -328,10 +354,22 @@ impl Pipeline {
         };
         let bytes = Entry::Heard { stream, producer, event_time }.encode();
         let lsn = sequencer.next(bytes.len() as u64);
-        self.journal.submit(lsn, bytes, None, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
+        self.submit(lsn, bytes, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
         self.handle(&mut sequencer, input, now);
         let mark = sequencer.gateway.producers.mark(producer);
         Ok(Ticket { answer: received, mark, duplicate: false })
+    }
+
+    /// How far a producer is.
+    #[must_use]
+    pub fn mark(&self, producer: &str) -> Mark {
+        self.lock().gateway.producers.mark(producer)
+    }
+
+    /// Whether a numbered request was taken before.
+    #[must_use]
+    pub fn was_taken(&self, producer: &str, number: Option<Number>) -> bool {
+        number.is_some_and(|number| self.lock().gateway.producers.locate(producer, number) == Ok(Position::Taken))
     }
 
     /// Time has passed.
@@ -358,7 +396,7 @@ impl Pipeline {
                 for dataset in datasets {
                     let bytes = Entry::Flushed { dataset: &dataset }.encode();
                     let lsn = sequencer.next(bytes.len() as u64);
-                    self.journal.submit(lsn, bytes, None, None);
+                    self.submit(lsn, bytes, None);
                     self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: None });
                 }
             }
@@ -381,6 +419,12 @@ impl Pipeline {
         if self.journal.is_failing() { Err(Unaccepted::NoRoom(Reason::JournalFailing)) } else { Ok(()) }
     }
 
+    /// Submits an entry that is not a batch.
+    fn submit(&self, lsn: Lsn, entry: Vec<u8>, then: Option<Then>) {
+        let room = self.journal.room_for_control(entry.len() as u64);
+        self.journal.submit(lsn, entry, room, then);
+    }
+
     fn order_all(&self, order: impl Fn() -> Order) {
         for orders in self.queues.iter().map(|queue| &queue.orders).chain([&self.replay]) {
             let _ = orders.send(order());
@@ -393,7 +437,7 @@ impl Pipeline {
         for Effect::Close { dataset, open, watermark } in effects {
             let bytes = Entry::Closed { dataset: &dataset, open, watermark }.encode();
             let lsn = sequencer.next(bytes.len() as u64);
-            self.journal.submit(lsn, bytes, None, None);
+            self.submit(lsn, bytes, None);
             self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: Some(open) });
         }
     }

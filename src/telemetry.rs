@@ -13,6 +13,8 @@ pub struct Telemetry {
     pub records_in: AtomicU64,
     /// Records taken in.
     pub accepted: AtomicU64,
+    /// Requests that were durable already.
+    pub duplicates: AtomicU64,
     /// Records scored by a model.
     pub scored: AtomicU64,
     /// Values of undeclared fields that were dropped.

@@ -10,13 +10,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("telemetry", &["domain"]),
     ("encode", &["domain"]),
-    ("adapters/file", &["domain", "encode"]),
+    ("adapters/journal", &["planted", "adapters::journal"]),
+    ("adapters/file", &["domain", "encode", "adapters::journal"]),
     ("adapters/kafka", &["domain", "encode"]),
     ("adapters/onnx", &["domain"]),
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
-    ("pipeline", &["domain", "telemetry", "adapters::onnx"]),
+    ("durable", &["domain", "adapters::journal", "planted"]),
+    ("pipeline", &["domain", "telemetry", "durable", "planted", "adapters::onnx", "adapters::journal"]),
+    ("delivery", &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"]),
     ("intake", &["domain", "telemetry", "pipeline"]),
-    ("config", &["domain", "encode", "intake", "adapters::file", "adapters::kafka"]),
+    ("config", &["domain", "encode", "intake", "pipeline", "adapters::file", "adapters::journal", "adapters::kafka"]),
 ];
 
 /// Crates that do IO, async or wire formats: not in the domain.

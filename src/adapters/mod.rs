@@ -2,5 +2,6 @@
 
 pub mod file;
 pub mod grpc;
+pub mod journal;
 pub mod kafka;
 pub mod onnx;

@@ -35,7 +35,9 @@ const STREAMS: [(&str, &str, &str); 3] = [
 /// When the examples are not there, or a gateway cannot start.
 pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
     let clock = Clock::start();
-    let apps = start(examples, out).await?;
+    // A demonstration starts from nothing: its journals are its own.
+    let journals = std::env::temp_dir().join(format!("bailiwick-demo-{}", std::process::id()));
+    let apps = start(examples, out, &journals).await?;
     let bars = MultiProgress::new();
     let mut producers = Vec::new();
     for (stream, example, home) in STREAMS {
@@ -72,11 +74,14 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         app.stop().await;
         counts.push((name, telemetry));
     }
+    if let Err(error) = std::fs::remove_dir_all(&journals) {
+        tracing::warn!(%error, directory = %journals.display(), "the demonstration's journals could not be removed");
+    }
     Ok(summary(&sent, &counts, streamed, out))
 }
 
 /// Loads the three configurations, binds free ports, and lets each gateway know where the others are.
-async fn start(examples: &Path, out: &Path) -> Result<BTreeMap<&'static str, App>, Failure> {
+async fn start(examples: &Path, out: &Path, journals: &Path) -> Result<BTreeMap<&'static str, App>, Failure> {
     let mut bound = Vec::new();
     let mut endpoints = BTreeMap::new();
     for name in GATEWAYS {
@@ -90,6 +95,7 @@ async fn start(examples: &Path, out: &Path) -> Result<BTreeMap<&'static str, App
     let mut apps = BTreeMap::new();
     for (name, mut config, listener) in bound {
         relocate(&mut config, &endpoints, &out.join(name));
+        config.journal.directory = journals.join(name);
         apps.insert(name, App::start(config, listener).await?);
     }
     Ok(apps)

@@ -19,6 +19,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::{self, Permission, PolicySet};
 use crate::domain::refusal::Peer;
 use crate::intake::Limits;
+use crate::pipeline::CheckpointsDue;
 
 mod read;
 
@@ -50,8 +51,39 @@ pub struct Config {
     pub peers: Vec<Arc<Peer>>,
     /// How long a stop may take.
     pub stop_within: Duration,
+    /// What a stop does with windows that are open.
+    pub on_stop: OnStop,
+    /// Where and how the journal is kept.
+    pub journal: Journal,
     /// What is allowed.
     pub policy: PolicySet,
+}
+
+/// What a stop does with windows that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    /// They are gone on with after the next start.
+    Keep,
+    /// They are released as they are.
+    Release,
+}
+
+impl OnStop {
+    /// Every choice with its name in the configuration.
+    pub const NAMES: [(&'static str, Self); 2] = [("keep", Self::Keep), ("release", Self::Release)];
+}
+
+/// Where and how the journal is kept.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// The directory of journal, checkpoints, outbox and cursors.
+    pub directory: PathBuf,
+    /// The size of a segment.
+    pub segment_bytes: u64,
+    /// The most bytes of the journal, and of the outbox.
+    pub quota_bytes: u64,
+    /// When a checkpoint is due.
+    pub checkpoints: CheckpointsDue,
 }
 
 /// Where a destination is.

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::adapters::{file, kafka};
+use crate::adapters::{file, journal, kafka};
 use crate::domain::document::{Place, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::PolicySet;
 use crate::domain::refusal::Peer;
 use crate::encode::Format;
 use crate::intake::Limits;
+use crate::pipeline::CheckpointsDue;
 
-use super::{Config, Destination};
+use super::{Config, Destination, Journal, OnStop};
 
 /// What `gateway.toml` declares.
 pub(super) struct Declared {
@@ -36,6 +37,8 @@ pub(super) struct Declared {
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
+    on_stop: OnStop,
+    journal: Journal,
 }
 
 pub(super) struct DeclaredPeer {
@@ -62,12 +65,14 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let policies = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("policies"));
     let stop_within = gateway
         .map_or(SignedDuration::from_secs(10), |gateway| gateway.or("stop_within", SignedDuration::from_secs(10)));
+    let on_stop = gateway.and_then(read_on_stop).unwrap_or(OnStop::Keep);
     let place = gateway.map_or_else(|| table.place.clone(), |gateway| gateway.place.clone());
     if let Some(gateway) = gateway {
         gateway.done();
     }
     let (listen, connections_max) = read_listen(table);
     let limits = read_limits(table);
+    let journal = read_journal(table, base, &limits);
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
     let scoring = scoring.as_ref();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -110,7 +115,55 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         destinations,
         peers,
         stop_within: stop_within.unsigned_abs(),
+        on_stop,
+        journal,
     }
+}
+
+fn read_on_stop(gateway: &Table<'_>) -> Option<OnStop> {
+    let name = gateway.get::<String>("on_stop")?;
+    let known = OnStop::NAMES.iter().find(|(known, _)| *known == name.value);
+    if known.is_none() {
+        let message = format!("`on_stop` is `keep` or `release`, not `{}`", name.value);
+        gateway.problems().error_help(&name.place, message, hint(&name.value, &OnStop::NAMES.map(|(name, _)| name)));
+    }
+    known.map(|(_, choice)| *choice)
+}
+
+fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> Journal {
+    let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
+    let default = Journal {
+        directory: base.join("journal"),
+        segment_bytes: journal::SEGMENT_BYTES,
+        quota_bytes: 8 << 30,
+        checkpoints,
+    };
+    let Some(journal) = table.get::<Table<'_>>("journal") else { return default };
+    let journal = journal.value;
+    let every = SignedDuration::from_secs(5);
+    let read = Journal {
+        directory: journal.get::<String>("directory").map_or(default.directory, |path| base.join(path.value)),
+        segment_bytes: journal.or("segment_bytes", default.segment_bytes),
+        quota_bytes: journal.or("quota_bytes", default.quota_bytes),
+        checkpoints: CheckpointsDue {
+            bytes: journal.or("checkpoint_bytes", checkpoints.bytes),
+            every: journal.or("checkpoint_every", every).unsigned_abs(),
+        },
+    };
+    // Columns take more room than a payload, a JSON object of short numbers above all.
+    if read.segment_bytes / 4 < limits.batch_bytes_max as u64 {
+        let message = "`segment_bytes` is less than four batches of `batch_bytes_max`";
+        journal.problems().warn(&journal.place, message, "larger batches may be refused as `too_large`");
+    }
+    if read.quota_bytes / 4 < read.segment_bytes {
+        journal.problems().error(&journal.place, "`quota_bytes` is less than four segments of `segment_bytes`");
+    }
+    if !journal::SEGMENT_BYTES_RANGE.contains(&read.segment_bytes) {
+        let message = format!("`segment_bytes` is at most {}", journal::SEGMENT_BYTES_RANGE.end - 1);
+        journal.problems().error(&journal.place, message);
+    }
+    journal.done();
+    read
 }
 
 fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
@@ -238,6 +291,8 @@ impl Declared {
             destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             peers: peers.collect(),
             stop_within: self.stop_within,
+            on_stop: self.on_stop,
+            journal: self.journal,
             policy,
         })
     }

@@ -277,6 +277,12 @@ impl<'d> FromValue<'d> for usize {
     }
 }
 
+impl<'d> FromValue<'d> for u64 {
+    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+        usize::from_value(value, place, problems).map(|number| number as Self)
+    }
+}
+
 impl<'d> FromValue<'d> for f64 {
     fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
         let text = match value.get_ref() {

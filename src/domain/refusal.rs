@@ -22,6 +22,12 @@ pub enum Reason {
     Stopping,
     /// The model failed on the batch.
     ModelFailed,
+    /// The producer's sequence leaves one out.
+    SequenceGap,
+    /// The producer has begun a greater epoch.
+    EpochFenced,
+    /// The journal cannot be written.
+    JournalFailing,
     /// The record carries a field that is not declared.
     UndeclaredField,
     /// A required field is missing.
@@ -50,7 +56,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
@@ -59,6 +65,9 @@ impl Reason {
         (Self::Overloaded, "overloaded"),
         (Self::Stopping, "stopping"),
         (Self::ModelFailed, "model_failed"),
+        (Self::SequenceGap, "sequence_gap"),
+        (Self::EpochFenced, "epoch_fenced"),
+        (Self::JournalFailing, "journal_failing"),
         (Self::UndeclaredField, "undeclared_field"),
         (Self::MissingField, "missing_field"),
         (Self::WrongType, "wrong_type"),
@@ -82,7 +91,25 @@ impl Reason {
     /// Whether this gateway may take the very same record at another time.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self, Self::Overloaded | Self::Stopping | Self::ModelFailed | Self::EventTimeInFuture)
+        matches!(
+            self,
+            Self::Overloaded | Self::Stopping | Self::ModelFailed | Self::JournalFailing | Self::EventTimeInFuture
+        )
+    }
+
+    /// Whether a request that is refused as a whole for this reason keeps its number: the very same request can be
+    /// sent again under it.
+    #[must_use]
+    pub fn keeps_number(self) -> bool {
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::Stopping
+                | Self::JournalFailing
+                | Self::SequenceGap
+                | Self::EpochFenced
+                | Self::ProducerMissing
+        )
     }
 }
 

@@ -5,11 +5,10 @@
 //! ([`domain::binary`](crate::domain::binary)), then the CRC-32C of all that. The last two are kept, and the
 //! journal is kept from the last but one on: one that is damaged costs nothing but time.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::adapters::journal::{FileSystem, write_file_durably};
+use crate::adapters::journal::{Error, FileSystem, create_directories, read_file, write_file_durably};
 use crate::domain::aggregate::ContributorKey;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::producer::Lsn;
@@ -21,7 +20,6 @@ const PREFIX: &str = "checkpoint-";
 const BYTES_MAX: u64 = 16 << 30;
 
 /// A checkpoint.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Everything in the journal through this position is in it.
     pub lsn: Lsn,
@@ -36,7 +34,6 @@ pub struct Checkpoint {
 }
 
 /// A worker's part of an open window.
-#[derive(Clone, PartialEq, Eq)]
 pub struct WindowPart {
     /// The dataset's name.
     pub dataset: String,
@@ -100,33 +97,42 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(fs: Arc<dyn FileSystem>, directory: PathBuf) -> io::Result<(Self, Option<Checkpoint>)> {
-        fs.create_dir_all(&directory)?;
-        let mut found: Vec<Lsn> = fs.list(&directory)?.iter().filter_map(|name| lsn(name)).collect();
+    pub fn open(fs: Arc<dyn FileSystem>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), Error> {
+        create_directories(&*fs, &directory)?;
+        let mut this = Self { fs, directory, last: 0 };
+        let mut found = this.found()?;
         found.sort_unstable();
-        let newest = found.iter().rev().find_map(|&lsn| {
-            let path = directory.join(name(lsn));
-            let checkpoint = fs.read(&path, BYTES_MAX).ok().as_deref().and_then(Checkpoint::decode);
-            if checkpoint.is_none() {
-                tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
+        let mut newest = None;
+        for lsn in found.into_iter().rev() {
+            let path = this.directory.join(name(lsn));
+            newest = read_file(&*this.fs, &path, BYTES_MAX)?.as_deref().and_then(Checkpoint::decode);
+            if newest.is_some() {
+                break;
             }
-            checkpoint
-        });
-        let last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        Ok((Self { fs, directory, last }, newest))
+            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
+        }
+        this.last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        Ok((this, newest))
     }
 
     /// Makes a checkpoint durable. Returns the position through which the journal is no longer needed.
     ///
     /// # Errors
     /// When it cannot be written; the ones before it stand.
-    pub fn write(&mut self, checkpoint: &Checkpoint) -> io::Result<Lsn> {
+    pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<Lsn, Error> {
         write_file_durably(&*self.fs, &self.directory.join(name(checkpoint.lsn)), &checkpoint.encode())?;
         let before = std::mem::replace(&mut self.last, checkpoint.lsn);
-        for old in self.fs.list(&self.directory)?.iter().filter(|name| lsn(name).is_some_and(|lsn| lsn < before)) {
-            self.fs.remove(&self.directory.join(old))?;
+        for old in self.found()?.into_iter().filter(|lsn| *lsn < before) {
+            let path = self.directory.join(name(old));
+            self.fs.remove(&path).map_err(|source| Error::Io { doing: "remove", path, source })?;
         }
         Ok(before)
+    }
+
+    fn found(&self) -> Result<Vec<Lsn>, Error> {
+        let names = self.fs.list(&self.directory);
+        let names = names.map_err(|source| Error::Io { doing: "list", path: self.directory.clone(), source })?;
+        Ok(names.iter().filter_map(|(name, _)| lsn(name)).collect())
     }
 }
 

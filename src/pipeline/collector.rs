@@ -1,16 +1,25 @@
-//! The collector: merges the workers' parts of closed windows and lets go what may leave.
+//! The collector: merges the workers' parts of closed windows and puts what may leave into the outbox;
+//! merges their parts of a checkpoint and writes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::domain::aggregate::Cells;
+use crate::adapters::journal::{Error, Log};
+use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::Dataset;
 use crate::domain::policy::{ClosedWindow, Digest, Released, release};
+use crate::domain::producer::Lsn;
+use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
+use crate::durable::outbox::Closing;
+use crate::planted::planted;
 use crate::telemetry::Telemetry;
 
-use super::Report;
+use super::order::Report;
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -20,84 +29,202 @@ pub struct ReleaseRules {
     pub policy: Digest,
     /// Each dataset with the destinations that every regime lets it go to.
     pub datasets: BTreeMap<String, (Arc<Dataset>, Vec<String>)>,
-    /// The part number of windows that are closed because the gateway stops: when it was started, in
-    /// microseconds since the Unix epoch. Never 0.
-    pub run: u64,
+}
+
+/// What the collector works with.
+pub struct Collecting {
+    /// The rules.
+    pub rules: ReleaseRules,
+    /// Where releases wait for their destinations.
+    pub outbox: Arc<Log>,
+    /// The last closing of each dataset that the outbox held at the start.
+    pub released: BTreeMap<String, Lsn>,
+    /// The last position of the outbox at the start.
+    pub outbox_last: Lsn,
+    /// Through which position all destinations have confirmed.
+    pub confirmed: Box<dyn Fn() -> Lsn + Send>,
+    /// Where checkpoints go.
+    pub checkpoints: Checkpoints,
+    /// The secret that the workers hash contributors under.
+    pub key: ContributorKey,
+    /// The shapes of the datasets.
+    pub shapes: Vec<(String, String)>,
 }
 
 pub(super) struct Collector {
-    rules: ReleaseRules,
+    collecting: Collecting,
     workers: usize,
-    outlet: Box<dyn FnMut(Released) + Send>,
+    journal: Arc<Log>,
+    is_checkpointing: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
-    /// The oldest open window of each worker, by dataset.
-    open: BTreeMap<String, Vec<i64>>,
-    parts: BTreeMap<String, BTreeMap<i64, Cells>>,
+    /// What the workers have reported of each closing.
+    closings: BTreeMap<Lsn, Reported>,
+    checkpoint: Option<(Checkpoint, usize)>,
+    /// The end of the outbox at the checkpoint before the last.
+    outbox_needed: Lsn,
 }
+
+struct Reported {
+    dataset: String,
+    part: Lsn,
+    windows: BTreeMap<i64, Cells>,
+    workers: usize,
+}
+
+/// How long the outbox is given before it is asked for room again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Collector {
     pub(super) fn new(
-        rules: ReleaseRules,
+        collecting: Collecting,
         workers: usize,
-        outlet: Box<dyn FnMut(Released) + Send>,
+        journal: Arc<Log>,
+        is_checkpointing: Arc<AtomicBool>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        Self { rules, workers, outlet, telemetry, open: BTreeMap::new(), parts: BTreeMap::new() }
+        let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
+        Self { collecting, workers, journal, is_checkpointing, telemetry, closings, checkpoint, outbox_needed }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
         let mut running = self.workers;
         while running > 0 {
             match reports.recv() {
-                Ok(Report::Part { dataset, window, cells }) => self.part(dataset, window, cells),
-                Ok(Report::Closed { worker, dataset, open }) => self.closed(worker, &dataset, open),
+                Ok(Report::Closed { lsn, dataset, part, windows }) => self.closed(lsn, dataset, part, windows),
+                Ok(Report::State { lsn, gateway }) => {
+                    let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
+                    self.checkpoint = Some((Checkpoint { lsn, key, gateway, shapes, windows: Vec::new() }, 0));
+                }
+                Ok(Report::Checkpoint { lsn, windows }) => self.checkpoint(lsn, windows),
                 Ok(Report::Finished) => running -= 1,
                 Err(_) => return,
             }
         }
     }
 
-    fn part(&mut self, dataset: String, window: i64, cells: Cells) {
-        let windows = self.parts.entry(dataset).or_default();
-        match windows.entry(window) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(cells);
+    fn closed(&mut self, lsn: Lsn, dataset: String, part: Lsn, windows: BTreeMap<i64, Cells>) {
+        let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
+            dataset,
+            part,
+            windows: BTreeMap::new(),
+            workers: 0,
+        });
+        reported.workers += 1;
+        for (window, cells) in windows {
+            match reported.windows.entry(window) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(cells);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(cells),
             }
-            std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(cells),
+        }
+        if reported.workers == self.workers
+            && let Some(reported) = self.closings.remove(&lsn)
+        {
+            self.release(lsn, reported);
         }
     }
 
-    fn closed(&mut self, worker: usize, dataset: &str, open: i64) {
-        let workers = self.workers;
-        let by_worker = self.open.entry(dataset.to_owned()).or_insert_with(|| vec![i64::MIN; workers]);
-        if let Some(mine) = by_worker.get_mut(worker) {
-            *mine = open;
+    /// Releases what was closed at a position. All its releases are one entry of the outbox: after a crash
+    /// they are there as a whole, or the closing is replayed and released then.
+    fn release(&mut self, lsn: Lsn, reported: Reported) {
+        let is_in_outbox = self.collecting.released.get(&reported.dataset).is_some_and(|released| *released >= lsn);
+        if is_in_outbox && !planted("replay-twice") {
+            return;
         }
-        let open = by_worker.iter().copied().min().unwrap_or(i64::MIN);
-        let Some(windows) = self.parts.get_mut(dataset) else { return };
-        let still_open = windows.split_off(&open);
-        let closed = std::mem::replace(windows, still_open);
-        let part = if open == i64::MAX { self.rules.run } else { 0 };
-        for (window, cells) in closed {
-            self.release(dataset, window, part, cells);
+        let Reported { dataset, part, windows, .. } = reported;
+        let mut releases = Vec::new();
+        for (window, cells) in windows {
+            releases.extend(self.cells(&dataset, window, part, cells));
         }
+        if releases.is_empty() {
+            return;
+        }
+        // What was counted must be on disk before anyone is told of it.
+        if !self.journal.wait_durable(lsn) {
+            return;
+        }
+        let count = releases.len();
+        match (Closing { closed_at: lsn, dataset, releases }).encode() {
+            Ok(entry) => self.put_out(entry),
+            Err(error) => return tracing::error!(%error, "a release could not be encoded"),
+        }
+        Telemetry::add(&self.telemetry.releases, count);
     }
 
-    fn release(&mut self, dataset: &str, window: i64, part: u64, cells: Cells) {
-        let Some((declared, destinations)) = self.rules.datasets.get(dataset) else { return };
-        let closed = ClosedWindow { gateway: &self.rules.gateway, dataset: declared, window, part, cells };
-        match release(&closed, destinations, self.rules.policy) {
+    fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
+        let rules = &self.collecting.rules;
+        let Some((declared, destinations)) = rules.datasets.get(dataset) else { return Vec::new() };
+        let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
+        match release(&closed, destinations, rules.policy) {
             Ok(outcome) => {
                 Telemetry::add(&self.telemetry.cells_released, outcome.cells_released);
                 Telemetry::add(&self.telemetry.cells_withheld, outcome.cells_withheld);
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
-                tracing::info!(dataset, window, released, withheld, "window closed");
-                for released in outcome.released {
-                    Telemetry::add(&self.telemetry.releases, 1);
-                    (self.outlet)(released);
+                tracing::debug!(dataset, window, released, withheld, "window closed");
+                outcome.released
+            }
+            Err(error) => {
+                tracing::error!(%error, dataset, window, "a window could not be released");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
+    /// producers.
+    fn put_out(&mut self, entry: Vec<u8>) {
+        let outbox = &self.collecting.outbox;
+        let mut warned = false;
+        let room = loop {
+            match outbox.reserve(entry.len() as u64) {
+                Ok(room) => break room,
+                Err(error) => {
+                    if !warned {
+                        tracing::warn!(%error, "a release waits for room in the outbox");
+                        warned = true;
+                    }
+                    if let Err(error) = outbox.release((self.collecting.confirmed)().min(self.outbox_needed)) {
+                        tracing::error!(%error, "the outbox could not be shortened");
+                    }
+                    thread::sleep(PAUSE);
                 }
             }
-            Err(error) => tracing::error!(%error, dataset, window, "a window could not be released"),
+        };
+        self.collecting.outbox_last += 1;
+        outbox.submit(self.collecting.outbox_last, entry, room, None);
+        let _ = outbox.wait_durable(self.collecting.outbox_last);
+    }
+
+    fn checkpoint(&mut self, lsn: Lsn, windows: Vec<WindowPart>) {
+        let Some((checkpoint, reported)) = self.checkpoint.as_mut().filter(|(state, _)| state.lsn == lsn) else {
+            return;
+        };
+        checkpoint.windows.extend(windows);
+        *reported += 1;
+        if *reported < self.workers {
+            return;
         }
+        if let Some((checkpoint, _)) = self.checkpoint.take()
+            && let Err(error) = self.write(&checkpoint)
+        {
+            tracing::error!(%error, "a checkpoint could not be written; the journal is kept");
+        }
+        self.is_checkpointing.store(false, Ordering::Release);
+    }
+
+    /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
+    /// outbox. What is needed to start from the one before stays.
+    fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        if !planted("checkpoint-ahead-of-journal") && !self.journal.wait_durable(checkpoint.lsn) {
+            return Ok(());
+        }
+        let needed_after = self.collecting.checkpoints.write(checkpoint)?;
+        self.journal.release(needed_after)?;
+        let confirmed = (self.collecting.confirmed)();
+        self.collecting.outbox.release(confirmed.min(self.outbox_needed))?;
+        self.outbox_needed = self.collecting.outbox_last;
+        tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
+        Ok(())
     }
 }

@@ -1,30 +1,53 @@
-//! One worker: score what waits together, fold it into the open windows, answer.
+//! One worker: score what waits together, write it into the journal, fold it into the open windows.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::{Array, ArrayRef};
+use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender};
-use tokio::sync::oneshot;
 
-use crate::domain::aggregate::{Cells, Foldable, Rows, cell_numbers};
+use crate::adapters::journal::Log;
+use crate::adapters::onnx::Scorer;
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use crate::domain::batch::Batch;
+use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
 use crate::domain::policy::Resident;
+use crate::domain::producer::Lsn;
 use crate::domain::refusal::Reason;
 use crate::domain::window::{micros, window_of};
+use crate::durable::checkpoint::WindowPart;
+use crate::durable::entry::{BatchWriter, Entry};
+use crate::durable::recovery::{Closed, Error, Present, Replay, Step};
 use crate::telemetry::Telemetry;
 
-use super::{Answer, Order, Report, WorkerSetup};
+use super::order::{Order, Place, Report, Waiting};
+
+/// What a worker has for itself.
+pub(super) struct Setup {
+    pub(super) scorers: BTreeMap<String, Scorer>,
+    pub(super) key: ContributorKey,
+    pub(super) rows_max: usize,
+}
+
+/// What it shares with the others.
+pub(super) struct Shared {
+    pub(super) journal: Arc<Log>,
+    pub(super) reports: Sender<Report>,
+    pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
 
 pub(super) struct Worker {
-    index: usize,
-    setup: WorkerSetup,
+    setup: Setup,
+    shared: Shared,
+    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
+    outputs: BTreeMap<String, Present>,
+    writers: BTreeMap<String, BatchWriter>,
     /// The open windows of each dataset, and the oldest that may take records.
     windows: BTreeMap<String, OpenWindows>,
-    reports: Sender<Report>,
-    waiting: Arc<AtomicUsize>,
-    telemetry: Arc<Telemetry>,
 }
 
 struct OpenWindows {
@@ -32,35 +55,57 @@ struct OpenWindows {
     cells: BTreeMap<i64, Cells>,
 }
 
-type Waiting = (Resident, oneshot::Sender<Answer>);
-
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        setup: WorkerSetup,
-        reports: Sender<Report>,
-        waiting: Arc<AtomicUsize>,
-        telemetry: Arc<Telemetry>,
-    ) -> Self {
-        let datasets = setup.datasets.values().flatten();
-        let windows =
-            datasets.map(|dataset| (dataset.name.clone(), OpenWindows { open: i64::MIN, cells: BTreeMap::new() }));
-        Self { index, windows: windows.collect(), setup, reports, waiting, telemetry }
+    pub(super) fn new(setup: Setup, present: &[Present], open: &BTreeMap<String, i64>, shared: Shared) -> Self {
+        let datasets = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
+            let open = open.get(&dataset.name).copied().unwrap_or(i64::MIN);
+            (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
+        });
+        let by_stream = |present: &Present| (present.stream.name.clone(), present.clone());
+        Self {
+            setup,
+            shared,
+            windows: datasets.collect(),
+            datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
+            outputs: present.iter().map(by_stream).collect(),
+            writers: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on with the windows of a checkpoint.
+    pub(super) fn restore(&mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>) {
+        for (dataset, cells) in windows {
+            if let Some(windows) = self.windows.get_mut(&dataset) {
+                windows.cells = cells;
+            }
+        }
+    }
+
+    /// Counts and closes what the journal held at the start.
+    pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
+        while let Some(step) = steps.next()? {
+            match step {
+                Step::Fold { batch, outputs } => self.fold(&batch, &outputs),
+                Step::Close(Closed { lsn, dataset, open }) => self.close(lsn, dataset, open),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         let mut next = orders.recv().ok();
         while let Some(order) = next.take() {
             match order {
-                Order::Batch { resident, answer } => {
-                    let (together, after) = self.gather((resident, answer), orders);
-                    self.waiting.fetch_sub(together.len(), Ordering::Relaxed);
+                Order::Batch(first) => {
+                    let (together, after) = self.gather(first, orders);
+                    self.shared.waiting.fetch_sub(together.len(), Ordering::Relaxed);
                     self.process(together);
                     next = after;
                 }
-                Order::Close { dataset, open } => self.close(&dataset, open),
+                Order::Close { lsn, dataset, open } => self.close(lsn, dataset, open),
+                Order::Checkpoint { lsn } => self.checkpoint(lsn),
                 Order::Finish => {
-                    let _ = self.reports.send(Report::Finished);
+                    let _ = self.shared.reports.send(Report::Finished);
                     return;
                 }
             }
@@ -71,17 +116,17 @@ impl Worker {
     /// Takes the batches of the same stream that wait already, up to the most that are scored together.
     /// Returns them with the order that came after.
     fn gather(&self, first: Waiting, orders: &Receiver<Order>) -> (Vec<Waiting>, Option<Order>) {
-        let stream = Arc::clone(first.0.batch().stream());
-        let mut rows = first.0.batch().rows();
+        let stream = Arc::clone(first.resident.batch().stream());
+        let mut rows = first.resident.batch().rows();
         let mut together = vec![first];
         while rows < self.setup.rows_max {
             match orders.try_recv() {
-                Ok(Order::Batch { resident, answer })
-                    if Arc::ptr_eq(resident.batch().stream(), &stream)
-                        && rows + resident.batch().rows() <= self.setup.rows_max =>
+                Ok(Order::Batch(waiting))
+                    if Arc::ptr_eq(waiting.resident.batch().stream(), &stream)
+                        && rows + waiting.resident.batch().rows() <= self.setup.rows_max =>
                 {
-                    rows += resident.batch().rows();
-                    together.push((resident, answer));
+                    rows += waiting.resident.batch().rows();
+                    together.push(waiting);
                 }
                 Ok(other) => return (together, Some(other)),
                 Err(_) => break,
@@ -91,41 +136,100 @@ impl Worker {
     }
 
     fn process(&mut self, together: Vec<Waiting>) {
-        let Some(stream) = together.first().map(|(resident, _)| resident.batch().stream().name.clone()) else { return };
-        let outputs = match self.setup.scorers.get_mut(&stream) {
-            None => Ok(Vec::new()),
-            Some(scorer) => {
-                let batches: Vec<&Resident> = together.iter().map(|(resident, _)| resident).collect();
-                scorer.score(&batches)
-            }
-        };
-        let outputs = match outputs {
-            Ok(outputs) => outputs,
-            Err(error) => {
-                tracing::error!(%error, %stream, "a batch could not be scored");
-                for (_, answer) in together {
-                    let _ = answer.send(Err(Reason::ModelFailed));
-                }
-                return;
-            }
-        };
+        let Some(stream) = together.first().map(|first| Arc::clone(first.resident.batch().stream())) else { return };
+        let outputs = self.score(&stream.name, &together);
         let mut offset = 0;
-        for (resident, answer) in together {
-            let rows = resident.batch().rows();
-            let scores: Vec<ArrayRef> = outputs.iter().map(|column| column.slice(offset, rows)).collect();
+        for waiting in together {
+            let rows = waiting.resident.batch().rows();
+            let scores = outputs.as_ref().map(|columns| {
+                columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>()
+            });
             offset += rows;
-            if !scores.is_empty() {
-                Telemetry::add(&self.telemetry.scored, rows);
+            match scores {
+                Ok(scores) => self.take(waiting, scores),
+                Err(reason) => self.spend(waiting, *reason),
             }
-            self.fold(&stream, &resident, &scores);
-            // The producer may have gone; its records count all the same.
-            let _ = answer.send(Ok(scores));
         }
     }
 
-    fn fold(&mut self, stream: &str, resident: &Resident, scores: &[ArrayRef]) {
-        let batch = resident.batch();
-        let Some(datasets) = self.setup.datasets.get(stream).filter(|datasets| !datasets.is_empty()) else { return };
+    fn score(&mut self, stream: &str, together: &[Waiting]) -> Result<Vec<ArrayRef>, Reason> {
+        let Some(scorer) = self.setup.scorers.get_mut(stream) else { return Ok(Vec::new()) };
+        let batches: Vec<&Resident> = together.iter().map(|waiting| &waiting.resident).collect();
+        // A position in the journal has been given out for each: whatever happens, it must be filled.
+        let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(&batches)));
+        match scored {
+            Ok(Ok(outputs)) => {
+                if !outputs.is_empty() {
+                    let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
+                    Telemetry::add(&self.shared.telemetry.scored, rows);
+                }
+                Ok(outputs)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, %stream, "a batch could not be scored");
+                Err(Reason::ModelFailed)
+            }
+            Err(_) => {
+                tracing::error!(%stream, "scoring a batch panicked");
+                Err(Reason::ModelFailed)
+            }
+        }
+    }
+
+    /// Writes and counts a scored batch; the producer is answered when it is on disk.
+    fn take(&mut self, waiting: Waiting, scores: Vec<ArrayRef>) {
+        let Waiting { resident, place, answer } = waiting;
+        match place {
+            Place::Taken { through } => {
+                self.shared.journal.when_durable(through, Box::new(move || drop(answer.send(Ok(scores)))));
+            }
+            Place::New { lsn, producer, number, at, room } => {
+                let entry = self.writer(&resident).and_then(|writer| {
+                    writer.encode(&resident, &scores, (&producer, number), at).map_err(|error| error.to_string())
+                });
+                match entry {
+                    Ok(entry) => {
+                        self.fold(resident.batch(), &scores);
+                        // The producer may have gone; its records count all the same.
+                        let then = Box::new(move || drop(answer.send(Ok(scores))));
+                        self.shared.journal.submit(lsn, entry, room, Some(then));
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "a batch could not be written");
+                        let place = Place::New { lsn, producer, number, at, room };
+                        self.spend(Waiting { resident, place, answer }, Reason::ModelFailed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the place of a batch that failed to nothing.
+    fn spend(&self, waiting: Waiting, reason: Reason) {
+        let Waiting { place, answer, .. } = waiting;
+        match place {
+            Place::Taken { .. } => drop(answer.send(Err(reason))),
+            Place::New { lsn, producer, number, room, .. } => {
+                let entry = Entry::Spent { producer: &producer, number }.encode();
+                self.shared.journal.submit(lsn, entry, room, Some(Box::new(move || drop(answer.send(Err(reason))))));
+            }
+        }
+    }
+
+    fn writer(&mut self, resident: &Resident) -> Result<&mut BatchWriter, String> {
+        let stream = resident.batch().stream();
+        if !self.writers.contains_key(&stream.name) {
+            let outputs = self.outputs.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
+            let writer = BatchWriter::new(stream, outputs).map_err(|error| error.to_string())?;
+            self.writers.insert(stream.name.clone(), writer);
+        }
+        self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
+    }
+
+    fn fold(&mut self, batch: &Batch, scores: &[ArrayRef]) {
+        let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
+            return;
+        };
         let mut columns = batch.columns().to_vec();
         columns.extend_from_slice(scores);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return };
@@ -138,15 +242,29 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, dataset: &str, open: i64) {
-        let Some(windows) = self.windows.get_mut(dataset) else { return };
-        windows.open = open;
-        let still_open = windows.cells.split_off(&open);
+    fn close(&mut self, lsn: Lsn, dataset: String, open: Option<i64>) {
+        let Some(windows) = self.windows.get_mut(&dataset) else { return };
+        let still_open = match open {
+            Some(open) => {
+                windows.open = open;
+                windows.cells.split_off(&open)
+            }
+            None => BTreeMap::new(),
+        };
         let closed = std::mem::replace(&mut windows.cells, still_open);
-        for (window, cells) in closed {
-            let _ = self.reports.send(Report::Part { dataset: dataset.to_owned(), window, cells });
-        }
-        let _ = self.reports.send(Report::Closed { worker: self.index, dataset: dataset.to_owned(), open });
+        let part = if open.is_some() { 0 } else { lsn };
+        let _ = self.shared.reports.send(Report::Closed { lsn, dataset, part, windows: closed });
+    }
+
+    fn checkpoint(&self, lsn: Lsn) {
+        let windows = self.windows.iter().flat_map(|(dataset, windows)| {
+            windows.cells.iter().map(|(&window, cells)| {
+                let mut writer = Writer::default();
+                cells.encode(&mut writer);
+                WindowPart { dataset: dataset.clone(), window, cells: writer.finish() }
+            })
+        });
+        let _ = self.shared.reports.send(Report::Checkpoint { lsn, windows: windows.collect() });
     }
 }
 

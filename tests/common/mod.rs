@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bailiwick::adapters::grpc::client;
 use bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient;
 use bailiwick::app::{self, App};
-use bailiwick::config::{self, Config, Destination};
+use bailiwick::config::{self, Config, Destination, OnStop};
 use bailiwick::telemetry::Telemetry;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -22,6 +22,7 @@ pub fn root() -> PathBuf {
 pub struct TestGateway {
     pub app: App,
     pub released: TempDir,
+    pub journal: TempDir,
 }
 
 /// The configuration of an example, on a free port, with its files in `released`.
@@ -48,11 +49,13 @@ impl TestGateway {
 
     /// Starts one with a changed configuration.
     pub async fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let released = TempDir::new().unwrap();
+        let (released, journal) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut config = example(name, released.path());
+        config.journal.directory = journal.path().to_owned();
+        config.on_stop = OnStop::Release;
         change(&mut config);
         let listener = app::bind(&config).await.unwrap();
-        Self { app: App::start(config, listener).await.unwrap(), released }
+        Self { app: App::start(config, listener).await.unwrap(), released, journal }
     }
 
     pub fn endpoint(&self) -> String {

@@ -92,7 +92,12 @@ fn request(rubbish: &mut Rubbish, arrow: &[u8]) -> PublishRequest {
     PublishRequest {
         stream: stream.into(),
         producer: "rubbish".into(),
-        sequence: rubbish.next(),
+        epoch: rubbish.below(3) as u64,
+        sequence: match rubbish.below(4) {
+            0 => rubbish.next(),
+            1 => rubbish.below(5) as u64,
+            _ => 0,
+        },
         want_scores: rubbish.below(2) == 0,
         payload: Some(payload),
         // The good producer's windows are not to close under it.

@@ -51,7 +51,7 @@ async fn agrees(case: Run) {
     let sent = run("client.py", arguments).await;
     assert_eq!(sent["accepted"].as_u64().unwrap() + sent["refused"].as_u64().unwrap(), sent["sent"].as_u64().unwrap());
     let released = gateway.released.path().to_owned();
-    let TestGateway { app, released: guard } = gateway;
+    let TestGateway { app, released: guard, journal: _journal } = gateway;
     app.stop().await;
     let cells = run("oracle.py", vec![text(&directory), text(&released), case.region.to_owned()]).await;
     assert_eq!(cells["records"], sent["accepted"]);

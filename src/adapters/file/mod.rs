@@ -1,16 +1,20 @@
 //! The `file` destination: whole files only. Releases wait in memory until a file is due, by size or by
 //! age; then it is written under a temporary name, synced, renamed, and the directory is synced. A
 //! reader never sees a half-written file.
+//!
+//! A file is named after its first release, so a file that is written again, after a crash, takes the place
+//! of itself.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_schema::ArrowError;
 
+use crate::adapters::journal::{self, FileSystem, create_directories, write_file_durably};
 use crate::domain::policy::Released;
+use crate::domain::producer::Lsn;
 use crate::encode::{self, Format};
 
 /// Where files go and when they are due.
@@ -30,13 +34,8 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system refused.
-    #[error("cannot write {path}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("cannot write a file of releases")]
+    Io(#[from] journal::Error),
     /// The columns could not be encoded.
     #[error("cannot encode a release")]
     Encode(#[from] ArrowError),
@@ -45,6 +44,8 @@ pub enum Error {
 /// The destination.
 pub struct Sink {
     settings: Settings,
+    fs: Arc<dyn FileSystem>,
+    /// By dataset.
     waiting: BTreeMap<String, Waiting>,
 }
 
@@ -52,71 +53,82 @@ struct Waiting {
     releases: Vec<Released>,
     bytes: usize,
     since: Duration,
+    first: Lsn,
+    last: Lsn,
 }
 
 impl Sink {
     /// A destination that has written nothing yet.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, waiting: BTreeMap::new() }
+    pub fn new(settings: Settings, fs: Arc<dyn FileSystem>) -> Self {
+        Self { settings, fs, waiting: BTreeMap::new() }
     }
 
-    /// Takes a release, at a monotonic time.
-    pub fn take(&mut self, released: Released, now: Duration) {
+    /// Takes a release that stands in the outbox at `lsn`, at a monotonic time.
+    pub fn take(&mut self, lsn: Lsn, released: Released, now: Duration) {
         let waiting = self.waiting.entry(released.dataset().to_owned()).or_insert_with(|| Waiting {
             releases: Vec::new(),
             bytes: 0,
             since: now,
+            first: lsn,
+            last: lsn,
         });
         waiting.bytes += released.cells().get_array_memory_size();
+        waiting.last = lsn;
         waiting.releases.push(released);
     }
 
-    /// Writes the files that are due, or all. The bytes written. What cannot be written waits on.
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether a dataset's file is due because of its size.
+    #[must_use]
+    pub fn is_large(&self, dataset: &str) -> bool {
+        self.waiting.get(dataset).is_some_and(|waiting| waiting.bytes >= self.settings.rotate_bytes)
+    }
+
+    /// The datasets whose files are due, or all.
+    #[must_use]
+    pub fn due(&self, now: Duration, all: bool) -> Vec<String> {
+        let is_due = |waiting: &Waiting| now.saturating_sub(waiting.since) >= self.settings.rotate_after;
+        let due = self.waiting.iter().filter(|(dataset, waiting)| all || is_due(waiting) || self.is_large(dataset));
+        due.map(|(dataset, _)| dataset.clone()).collect()
+    }
+
+    /// The last position of a dataset's releases that wait.
+    #[must_use]
+    pub fn last(&self, dataset: &str) -> Option<Lsn> {
+        self.waiting.get(dataset).map(|waiting| waiting.last)
+    }
+
+    /// The first position of all releases that wait, but for those of one dataset.
+    #[must_use]
+    pub fn first_waiting(&self, but: &str) -> Option<Lsn> {
+        self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
+    }
+
+    /// Writes a dataset's file. The bytes written. What cannot be written waits on.
     ///
     /// # Errors
-    /// When a file cannot be written; the other files are.
-    pub fn write_due(&mut self, now: Duration, all: bool) -> Result<usize, Error> {
-        let mut written = 0;
-        let mut result = Ok(());
-        self.waiting.retain(|dataset, waiting| {
-            let is_due = all
-                || waiting.bytes >= self.settings.rotate_bytes
-                || now.saturating_sub(waiting.since) >= self.settings.rotate_after;
-            if !is_due {
-                return true;
-            }
-            match write(&self.settings, dataset, &waiting.releases) {
-                Ok(bytes) => {
-                    written += bytes;
-                    false
-                }
-                Err(error) => {
-                    result = Err(error);
-                    true
-                }
-            }
-        });
-        result.map(|()| written)
+    /// When the file cannot be written.
+    pub fn write(&mut self, dataset: &str) -> Result<usize, Error> {
+        let Some(waiting) = self.waiting.get(dataset) else { return Ok(0) };
+        let Some(first) = waiting.releases.first() else { return Ok(0) };
+        let directory = self.settings.directory.join(dataset);
+        let bytes = encode::file(&waiting.releases, self.settings.format)?;
+        create_directories(&*self.fs, &directory)?;
+        write_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes)?;
+        self.waiting.remove(dataset);
+        Ok(bytes.len())
     }
 }
 
 /// The name of a file: its first window's start and its first release's id, so that it is unique, sorts by
 /// time, and the same releases make the same name.
-fn write(settings: &Settings, dataset: &str, releases: &[Released]) -> Result<usize, Error> {
-    let Some(first) = releases.first() else { return Ok(0) };
-    let directory = settings.directory.join(dataset);
+fn name(first: &Released, format: Format) -> String {
     let start = encode::rfc3339(first.window_start()).replace([':', '-'], "");
-    let name = format!("{start}-{}.{}", first.id(), settings.format.extension());
-    let path = directory.join(&name);
-    let temporary = directory.join(format!(".{name}.part"));
-    let bytes = encode::file(releases, settings.format)?;
-    let io = |source| Error::Io { path: path.clone(), source };
-    fs::create_dir_all(&directory).map_err(io)?;
-    let mut file = File::create(&temporary).map_err(io)?;
-    file.write_all(&bytes).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    fs::rename(&temporary, &path).map_err(io)?;
-    File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io)?;
-    Ok(bytes.len())
+    format!("{start}-{}.{}", first.id(), format.extension())
 }

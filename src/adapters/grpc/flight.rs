@@ -1,5 +1,6 @@
-//! Arrow Flight `DoPut`: a stock Arrow client sends a table. The descriptor's path is the stream and the
-//! producer; each record batch is answered by one `PutResult` whose metadata is JSON.
+//! Arrow Flight `DoPut`: a stock Arrow client sends a table. The descriptor's path is the stream, the producer
+//! and, if the table is to be safe to send again, an epoch: then the call's batches are numbered 1, 2, 3, ... in
+//! it. Each record batch is answered by one `PutResult` whose metadata is JSON.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -17,8 +18,9 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::producer::Number;
 use crate::domain::refusal::Reason;
-use crate::intake::{Intake, Served};
+use crate::intake::{Intake, Origin, Served};
 use crate::telemetry::Telemetry;
 
 use super::decode::{Undecodable, arrow};
@@ -53,10 +55,7 @@ impl FlightService for Service {
             None => return Err(Status::invalid_argument("the call holds no schema")),
         };
         let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
-        let [stream, producer] = <[String; 2]>::try_from(path).map_err(|_| {
-            let message = "the descriptor's path must be the stream and the producer";
-            Rejection::new(Reason::ProducerMissing, message).status()
-        })?;
+        let (stream, producer, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
         if producer.is_empty() || producer.len() > 256 {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
         }
@@ -64,11 +63,14 @@ impl FlightService for Service {
         let served = intake
             .stream(&stream)
             .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
-        intake.heard(&served.stream, &producer, None);
+        let origin = Origin { producer: &producer, number: None };
+        let heard = intake.heard(&served.stream, origin, None);
+        drop(heard.map_err(|unaccepted| Rejection::from(unaccepted).status())?);
         let batches =
             FlightRecordBatchStream::new_from_flight_data(data.map_err(|error| FlightError::Tonic(Box::new(error))));
-        let state = (intake, batches, stream, producer);
-        let results = stream::try_unfold(state, |(intake, mut batches, stream, producer)| async move {
+        let next = epoch.map(|epoch| Number { epoch, sequence: 1 });
+        let state = (intake, batches, stream, producer, next);
+        let results = stream::try_unfold(state, |(intake, mut batches, stream, producer, number)| async move {
             // Arrow's reader panics on some malformed lengths; such a call is ended like any malformed one.
             let batch = match AssertUnwindSafe(batches.next()).catch_unwind().await {
                 Ok(None) => return Ok(None),
@@ -77,8 +79,10 @@ impl FlightService for Service {
                 Ok(Some(Err(_))) | Err(_) => return Err(Rejection::from(arrow::malformed()).status()),
             };
             let served = intake.stream(&stream).map_err(|reason| Rejection::from(reason).status())?;
-            let result = put(&intake, served, &producer, &batch).await.map_err(|rejection| rejection.status())?;
-            Ok(Some((result, (intake, batches, stream, producer))))
+            let origin = Origin { producer: &producer, number };
+            let result = put(&intake, served, origin, &batch).await.map_err(|rejection| rejection.status())?;
+            let next = number.map(|Number { epoch, sequence }| Number { epoch, sequence: sequence + 1 });
+            Ok(Some((result, (intake, batches, stream, producer, next))))
         });
         Ok(Response::new(Box::pin(results)))
     }
@@ -123,7 +127,25 @@ impl FlightService for Service {
     }
 }
 
-async fn put(intake: &Intake, served: &Served, producer: &str, batch: &RecordBatch) -> Result<PutResult, Rejection> {
+fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Rejection> {
+    let invalid = |message| Rejection::new(Reason::ProducerMissing, message);
+    let mut path = path.into_iter();
+    let (Some(stream), Some(producer), epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
+        return Err(invalid("the descriptor's path must be the stream, the producer and perhaps an epoch"));
+    };
+    let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
+    match epoch {
+        Some(None) => Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0")),
+        epoch => Ok((stream, producer, epoch.flatten())),
+    }
+}
+
+async fn put(
+    intake: &Intake,
+    served: &Served,
+    origin: Origin<'_>,
+    batch: &RecordBatch,
+) -> Result<PutResult, Rejection> {
     let limits = intake.limits();
     let bytes = batch.get_array_memory_size();
     if batch.num_rows() > limits.batch_rows_max {
@@ -137,7 +159,7 @@ async fn put(intake: &Intake, served: &Served, producer: &str, batch: &RecordBat
     Telemetry::add(&intake.telemetry().bytes_in, bytes);
     let decoded = arrow::from_batch(&served.stream, batch)?;
     Telemetry::add(&intake.telemetry().dropped_values, decoded.dropped as usize);
-    let mut taken = intake.take(served, producer, decoded.candidate)?;
+    let mut taken = intake.take(served, origin, decoded.candidate).await?;
     intake.finish(&mut taken).await?;
     let refusals = taken.refusals.iter().map(|refusal| {
         json!({
@@ -149,6 +171,11 @@ async fn put(intake: &Intake, served: &Served, producer: &str, batch: &RecordBat
         })
     });
     let refusals: Vec<_> = refusals.collect();
-    let answer = json!({ "accepted": taken.accepted, "refusals": refusals, "dropped_values": decoded.dropped });
+    let answer = json!({
+        "accepted": taken.accepted,
+        "refusals": refusals,
+        "dropped_values": decoded.dropped,
+        "duplicate": taken.is_duplicate(),
+    });
     Ok(PutResult { app_metadata: answer.to_string().into() })
 }

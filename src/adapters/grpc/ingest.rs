@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::producer::Number;
 use crate::domain::refusal::{Reason, Refusal};
-use crate::intake::{Intake, Taken};
+use crate::intake::{Intake, Origin, Taken};
 use crate::telemetry::Telemetry;
 
 use super::decode::{self, Decoded};
@@ -52,9 +53,6 @@ impl Ingest for Service {
         let request = request.into_inner();
         let mut call = Call::default();
         let pending = call.take(&self.intake, request).await;
-        if let Err(rejection) = &pending.outcome {
-            return Err(rejection.status());
-        }
         let (response, rejection) = pending.answer(&self.intake).await;
         rejection.map_or(Ok(Response::new(response)), |rejection| Err(rejection.status()))
     }
@@ -67,9 +65,13 @@ async fn read(
 ) {
     let mut call = Call::default();
     loop {
-        // Room for the response first, then the request: nothing is read that cannot be answered.
+        // Room for the response first, then the request: nothing is read that cannot be answered, and nothing while
+        // the bytes in work are at their limit.
         let Ok(slot) = pending.reserve().await else { return };
-        match requests.next().await {
+        let budget = intake.room(1).await;
+        let request = requests.next().await;
+        drop(budget);
+        match request {
             Some(Ok(request)) => slot.send(Ok(call.take(&intake, request).await)),
             Some(Err(error)) => return slot.send(Err(error)),
             None => return,
@@ -82,6 +84,7 @@ async fn read(
 struct Call {
     stream: String,
     producer: String,
+    epoch: u64,
     introduced: bool,
     arrow: decode::arrow::Layout,
 }
@@ -91,7 +94,9 @@ struct Pending {
     sequence: u64,
     want_scores: bool,
     dropped: u32,
-    outcome: Result<(Option<Taken>, Vec<String>), Rejection>,
+    outcome: Result<(Taken, Vec<String>), Rejection>,
+    /// Set when the request was refused as a whole: the answer waits until its number is spent on disk.
+    spent: Option<Taken>,
     _room: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
@@ -101,50 +106,69 @@ impl Call {
         let bytes = payload_bytes(request.payload.as_ref());
         let room = intake.room(bytes).await;
         Telemetry::add(&intake.telemetry().bytes_in, bytes);
-        let (outcome, dropped) = match self.decide(intake, request, bytes) {
+        self.introduce(&request);
+        let number = intake.number(&self.producer, self.epoch, sequence);
+        let mut spent = None;
+        let (outcome, dropped) = match self.decide(intake, request, number, bytes).await {
             Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
-            Err(rejection) => (Err(rejection), 0),
+            Err(rejection) if number.is_none() || rejection.reason.keeps_number() => (Err(rejection), 0),
+            Err(rejection) => match intake.spend(Origin { producer: &self.producer, number }) {
+                Ok(taken) => {
+                    spent = Some(taken);
+                    (Err(rejection), 0)
+                }
+                Err(unaccepted) => (Err(unaccepted.into()), 0),
+            },
         };
         Telemetry::add(&intake.telemetry().dropped_values, dropped as usize);
-        Pending { sequence, want_scores, dropped, outcome, _room: room }
+        Pending { sequence, want_scores, dropped, outcome, spent, _room: room }
     }
 
-    fn decide(
-        &mut self,
-        intake: &Intake,
-        request: PublishRequest,
-        bytes: usize,
-    ) -> Result<(Option<Taken>, u32, Vec<String>), Rejection> {
+    fn introduce(&mut self, request: &PublishRequest) {
         if !request.stream.is_empty() && request.stream != self.stream {
-            self.stream = request.stream;
+            self.stream.clone_from(&request.stream);
             self.introduced = false;
         }
         if !request.producer.is_empty() && request.producer != self.producer {
-            self.producer = request.producer;
+            self.producer.clone_from(&request.producer);
+            self.epoch = 0;
             self.introduced = false;
         }
-        let served = intake.stream(&self.stream).map_err(|reason| {
-            let known: Vec<&str> = intake.stream_names().collect();
-            Rejection::new(reason, format!("no such stream is declared here; declared: {}", known.join(", ")))
-        })?;
+        if request.epoch != 0 {
+            self.epoch = request.epoch;
+        }
+    }
+
+    async fn decide(
+        &mut self,
+        intake: &Intake,
+        request: PublishRequest,
+        number: Option<Number>,
+        bytes: usize,
+    ) -> Result<(Taken, u32, Vec<String>), Rejection> {
         if self.producer.is_empty() || self.producer.len() > 256 {
             return Err(Rejection::new(
                 Reason::ProducerMissing,
                 "name the producer in the first request, in at most 256 bytes",
             ));
         }
+        let served = intake.stream(&self.stream).map_err(|reason| {
+            let known: Vec<&str> = intake.stream_names().collect();
+            Rejection::new(reason, format!("no such stream is declared here; declared: {}", known.join(", ")))
+        })?;
         let limits = intake.limits();
         if bytes > limits.batch_bytes_max {
             let message = format!("{bytes} bytes in one request; the limit is {}", limits.batch_bytes_max);
             return Err(Rejection::new(Reason::TooLarge, message));
         }
+        let from = Origin { producer: &self.producer, number };
         let Some(payload) = request.payload else {
-            intake.heard(&served.stream, &self.producer, promise(request.complete_through));
+            let taken = intake.heard(&served.stream, from, promise(request.complete_through))?;
             self.introduced = true;
-            return Ok((None, 0, Vec::new()));
+            return Ok((taken, 0, Vec::new()));
         };
         if !self.introduced {
-            intake.heard(&served.stream, &self.producer, None);
+            drop(intake.heard(&served.stream, Origin { number: None, ..from }, None)?);
             self.introduced = true;
         }
         let rows_max = limits.batch_rows_max;
@@ -153,11 +177,11 @@ impl Call {
             Payload::ArrowIpc(bytes) => decode::arrow::decode(&mut self.arrow, &served.stream, bytes, rows_max)?,
             Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
         };
-        let taken = intake.take(served, &self.producer, candidate)?;
+        let taken = intake.take(served, from, candidate).await?;
         if request.complete_through != 0 {
-            intake.heard(&served.stream, &self.producer, promise(request.complete_through));
+            drop(intake.heard(&served.stream, Origin { number: None, ..from }, promise(request.complete_through))?);
         }
-        Ok((Some(taken), dropped, served.outputs.clone()))
+        Ok((taken, dropped, served.outputs.clone()))
     }
 }
 
@@ -183,16 +207,24 @@ impl Pending {
     async fn answer(self, intake: &Intake) -> (PublishResponse, Option<Rejection>) {
         let mut response =
             PublishResponse { sequence: self.sequence, dropped_values: self.dropped, ..Default::default() };
-        let (taken, names) = match self.outcome {
+        if let Some(mut spent) = self.spent
+            && let Err(reason) = intake.finish(&mut spent).await
+        {
+            return (response, Some(reason.into()));
+        }
+        let (mut taken, names) = match self.outcome {
             Ok(outcome) => outcome,
             Err(rejection) => {
                 intake.telemetry().refused_as(rejection.reason, 1);
                 return (response, Some(rejection));
             }
         };
-        let Some(mut taken) = taken else { return (response, None) };
         match intake.finish(&mut taken).await {
             Ok(columns) => {
+                let mark = taken.mark();
+                response.epoch = mark.epoch;
+                response.durable_through = mark.sequence;
+                response.duplicate = taken.is_duplicate();
                 response.accepted = u32::try_from(taken.accepted).unwrap_or(u32::MAX);
                 response.refusals = taken.refusals.iter().map(refusal).collect();
                 if self.want_scores {

@@ -10,7 +10,7 @@ mod server;
 mod status;
 
 pub use listener::{Limits as ListenerLimits, Listener};
-pub use server::{Server, serve};
+pub use server::{Health, Server, serve};
 
 /// The generated wire types.
 #[allow(

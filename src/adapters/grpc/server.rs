@@ -68,10 +68,10 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Says `NOT_SERVING` to whoever asks for health.
-    pub async fn not_serving(&self) {
-        self.health.set_service_status("", ServingStatus::NotServing).await;
-        self.health.set_service_status("bailiwick.v1.Ingest", ServingStatus::NotServing).await;
+    /// What tells whoever asks for health.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health(self.health.clone())
     }
 
     /// Waits until all calls have ended, for at most `deadline`; then cuts them.
@@ -80,5 +80,18 @@ impl Server {
             tracing::warn!("calls were still open at the deadline and are cut");
             self.task.abort();
         }
+    }
+}
+
+/// Tells whoever asks for health.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Says whether the gateway serves.
+    pub async fn set(&self, is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status("", status).await;
+        self.0.set_service_status("bailiwick.v1.Ingest", status).await;
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
+use crate::domain::producer::OutOfOrder;
 use crate::domain::refusal::Reason;
+use crate::intake::Unaccepted;
 
 use super::decode::Undecodable;
 use super::proto::ingest;
@@ -19,18 +21,20 @@ pub(super) struct Rejection {
     pub(super) reason: Reason,
     message: String,
     field: Option<String>,
+    metadata: Option<(&'static str, u64)>,
 }
 
 impl Rejection {
     pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), field: None }
+        Self { reason, message: message.into(), field: None, metadata: None }
     }
 
     fn code(&self) -> Code {
         match self.reason {
             Reason::UnknownStream => Code::NotFound,
             Reason::TooManyRows | Reason::TooLarge | Reason::Overloaded => Code::ResourceExhausted,
-            Reason::Stopping => Code::Unavailable,
+            Reason::Stopping | Reason::JournalFailing => Code::Unavailable,
+            Reason::SequenceGap | Reason::EpochFenced => Code::FailedPrecondition,
             Reason::ModelFailed => Code::Internal,
             _ => Code::InvalidArgument,
         }
@@ -38,7 +42,8 @@ impl Rejection {
 
     fn details(&self) -> ErrorDetails {
         let reason = wire(self.reason).as_str_name();
-        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+        let metadata: HashMap<_, _> = self.metadata.map(|(key, value)| (key.to_owned(), value.to_string())).into_iter().collect();
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, &self.message);
         }
@@ -68,7 +73,24 @@ impl Rejection {
 impl From<Undecodable> for Rejection {
     fn from(undecodable: Undecodable) -> Self {
         let Undecodable { reason, field, message } = undecodable;
-        Self { reason, message, field: field.map(|field| field.to_string()) }
+        Self { reason, message, field: field.map(|field| field.to_string()), metadata: None }
+    }
+}
+
+impl From<Unaccepted> for Rejection {
+    fn from(unaccepted: Unaccepted) -> Self {
+        match unaccepted {
+            Unaccepted::NoRoom(reason) => reason.into(),
+            Unaccepted::OutOfOrder(OutOfOrder::TooMany) => Reason::Overloaded.into(),
+            Unaccepted::OutOfOrder(OutOfOrder::Gap { expected }) => {
+                let message = format!("the sequence leaves some out; {expected} is expected");
+                Self { metadata: Some(("expected", expected)), ..Self::new(Reason::SequenceGap, message) }
+            }
+            Unaccepted::OutOfOrder(OutOfOrder::Fenced { epoch }) => {
+                let message = format!("this producer has begun epoch {epoch}; begin a greater one to go on here");
+                Self { metadata: Some(("epoch", epoch)), ..Self::new(Reason::EpochFenced, message) }
+            }
+        }
     }
 }
 
@@ -76,6 +98,8 @@ impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
         let message = match reason {
             Reason::Stopping => "the gateway is being stopped; send to another one, or again later",
+            Reason::Overloaded => "there is no room in the journal now; send it again later",
+            Reason::JournalFailing => "the journal cannot be written, so nothing can be made durable now",
             Reason::ModelFailed => "the model failed on this batch; nothing of it was taken in",
             _ => reason.name(),
         };
@@ -94,6 +118,9 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::Overloaded => ingest::Reason::Overloaded,
         Reason::Stopping => ingest::Reason::Stopping,
         Reason::ModelFailed => ingest::Reason::ModelFailed,
+        Reason::SequenceGap => ingest::Reason::SequenceGap,
+        Reason::EpochFenced => ingest::Reason::EpochFenced,
+        Reason::JournalFailing => ingest::Reason::JournalFailing,
         Reason::UndeclaredField => ingest::Reason::UndeclaredField,
         Reason::MissingField => ingest::Reason::MissingField,
         Reason::WrongType => ingest::Reason::WrongType,

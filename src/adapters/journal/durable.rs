@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::fs::{Access, FileSystem, Kind, read_full, write_full};
-use super::planted::planted;
+use crate::planted::planted;
 
 /// Writes a whole file so that after a crash there is either the old one or the new one.
 ///
@@ -54,7 +54,7 @@ pub fn read_file(fs: &dyn FileSystem, path: &Path, bytes_max: u64) -> Result<Opt
 
 /// Makes a directory and those above it, and makes sure that none of them vanishes in a crash: also not one that an
 /// earlier process made and could not sync any more.
-pub(super) fn create_directories(fs: &dyn FileSystem, directory: &Path) -> Result<(), Error> {
+pub fn create_directories(fs: &dyn FileSystem, directory: &Path) -> Result<(), Error> {
     let ancestors: Vec<_> = directory.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
     for path in ancestors.into_iter().rev() {
         let mut is_new = false;
@@ -93,7 +93,8 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), Error> {
+/// Removes a file, if there is one.
+pub(super) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), Error> {
     match fs.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),

@@ -75,12 +75,11 @@ impl Log {
         limits: Limits,
     ) -> Result<(Self, Writer, Recovery), Error> {
         settings.check()?;
-        let Recovered { lock, recovery, segments, id, durable, again } = recover(&*fs, &settings)?;
-        let newest = segments.last().map(|segment| segment.name);
+        let Recovered { lock, recovery, segments, id, durable, unproven } = recover(&*fs, &settings)?;
         let table = Table::new(settings.directory.clone(), segments, recovery.damage.clone(), durable);
         let shared = Arc::new(Shared::new(fs, settings, table, recovery.last.saturating_add(1)));
         let mut writer = Writer::new(Arc::clone(&shared), lock, limits, durable, id);
-        writer.start(again, newest)?;
+        writer.start(unproven)?;
         Ok((Self { shared, thread: Mutex::new(None) }, writer, recovery))
     }
 
@@ -100,7 +99,7 @@ impl Log {
             State::Failing { message } => return Err(NoRoom::Failing { message: message.clone() }),
             State::Healthy | State::Full => {}
         }
-        if !inner.promises.fits(cost) {
+        if !inner.promises.fits(cost.saturating_add(self.shared.settings.control_bytes())) {
             let is_full = inner.state == State::Full;
             return Err(if is_full { NoRoom::Full } else { NoRoom::Behind });
         }
@@ -111,6 +110,13 @@ impl Log {
         inner.promises.promise(cost);
         drop(inner);
         Ok(Room::new(Arc::clone(&self.shared), bytes))
+    }
+
+    /// Room for one of the few small entries that must not be refused, such as those that let the caller release
+    /// what fills the log. [`Self::reserve`] leaves space for them.
+    pub fn room_for_control(&self, bytes: u64) -> Room {
+        self.shared.inner().promises.promise(entry_cost(bytes));
+        Room::new(Arc::clone(&self.shared), bytes)
     }
 
     /// Takes an entry. Entries may come in any order and are written in that of their LSNs: each LSN after
@@ -127,6 +133,12 @@ impl Log {
         if lsn == inner.next {
             self.shared.work.notify_one();
         }
+    }
+
+    /// Whether entries cannot be written now.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        matches!(self.shared.inner().state, State::Failing { .. } | State::Closed)
     }
 
     /// Runs something when everything through an LSN is durable: at once, on this thread, if it is already.
@@ -238,9 +250,18 @@ impl Settings {
     }
 
     fn entry_bytes_max(&self) -> u64 {
-        (self.frames_bytes().saturating_sub(entry_cost(0)) / 8 * 8).saturating_add(4)
+        let frames_bytes = self.frames_bytes().saturating_sub(self.control_bytes());
+        (frames_bytes.saturating_sub(entry_cost(0)) / 8 * 8).saturating_add(4)
+    }
+
+    /// Space that is left for control entries.
+    fn control_bytes(&self) -> u64 {
+        (self.segment_bytes / 16).min(CONTROL_BYTES)
     }
 }
+
+/// Space in a segment for control entries, in large segments.
+const CONTROL_BYTES: u64 = 256 << 10;
 
 /// What the log, its writer, its readers and rooms share.
 pub(super) struct Shared {

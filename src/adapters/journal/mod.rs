@@ -77,7 +77,7 @@ mod frame;
 mod fs;
 mod inspect;
 mod log;
-pub(crate) mod planted;
+
 mod reader;
 mod recover;
 mod release;
@@ -96,7 +96,7 @@ mod tests;
 use std::ops::Range;
 use std::path::PathBuf;
 
-pub use durable::{read_file, write_file_durably};
+pub use durable::{create_directories, read_file, write_file_durably};
 pub use error::{Error, NoRoom, ReadError};
 pub use fs::{Access, File, FileSystem, Kind, Lock, RealFileSystem};
 pub use inspect::{Report, SegmentReport, entries, inspect};

@@ -1,6 +1,7 @@
 //! What a log finds when it is opened.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 
 use tracing::warn;
@@ -8,8 +9,8 @@ use tracing::warn;
 use super::durable::{create_directories, sync_dir};
 use super::error::in_one_line;
 use super::frame::payloads;
-use super::fs::{Access, FileSystem, Lock};
-use super::planted::planted;
+use super::fs::{Access, FileSystem, Lock, read_full, write_full};
+use crate::planted::planted;
 use super::scan::{self, Scanned};
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment, on_disk, report};
@@ -25,8 +26,16 @@ pub(super) struct Recovered {
     pub(super) id: Id,
     /// What is certainly on disk.
     pub(super) durable: Lsn,
-    /// The entries after it, which are to be written once more.
-    pub(super) again: Vec<(Lsn, Vec<u8>)>,
+    /// What is after it.
+    pub(super) unproven: Option<Unproven>,
+}
+
+/// The entries at the end of the newest segment that may not be on disk.
+pub(super) struct Unproven {
+    pub(super) segment: Name,
+    /// Where their frames begin.
+    pub(super) offset: u64,
+    pub(super) entries: Vec<(Lsn, Vec<u8>)>,
 }
 
 /// Takes the directory and finds out what is in it. Changes nothing but names that mean nothing.
@@ -51,23 +60,18 @@ pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recove
     }
     recovery.damage.iter().for_each(report);
     let mut durable = recovery.last;
-    let mut again = Vec::new();
+    let mut unproven = None;
     if let Some(newest) = scanned.last()
         && !planted("trust-page-cache")
     {
         let lost = newest.damage.iter().map(|damage| damage.lsns.1).max().unwrap_or(0);
-        durable = newest.proven.max(settings.at_least).max(lost).min(recovery.last);
-        if durable < recovery.last {
-            again = unproven_entries(fs, directory, newest, durable)?;
-        }
-        // What cannot be read there after all, or is a known gap, cannot be written again.
-        if again.len() as u64 != recovery.last - durable {
-            (durable, again) = (recovery.last, Vec::new());
-        }
+        let proven = newest.proven.max(settings.at_least).max(lost);
+        unproven = unproven_entries(fs, directory, newest, proven..recovery.last)?;
+        durable = if unproven.is_some() { proven } else { durable };
     }
     let segments = scanned.iter().map(|scanned| segment(fs, directory, scanned)).collect();
     let id = names.iter().map(|name| name.id).max().unwrap_or_default();
-    Ok(Recovered { lock, recovery, segments, id, durable, again })
+    Ok(Recovered { lock, recovery, segments, id, durable, unproven })
 }
 
 /// Takes the lock of a directory.
@@ -97,20 +101,20 @@ pub(super) fn summary(scanned: &[Scanned], at_least: Lsn) -> Recovery {
     }
 }
 
-/// The entries of the newest segment after an LSN.
+/// The entries of the newest segment after the start of a range through its end, if all are there.
 fn unproven_entries(
     fs: &dyn FileSystem,
     directory: &Path,
     newest: &Scanned,
-    durable: Lsn,
-) -> Result<Vec<(Lsn, Vec<u8>)>, Error> {
-    let Some((_, from)) = newest.unproven.iter().find(|(first, _)| *first > durable) else { return Ok(Vec::new()) };
+    range: Range<Lsn>,
+) -> Result<Option<Unproven>, Error> {
+    let Some((_, offset)) = newest.unproven.iter().find(|(first, _)| *first > range.start) else { return Ok(None) };
     let path = directory.join(newest.name.to_string());
     let read = || {
-        let mut walk = Walk::new(fs.open(&path, Access::Read)?, newest.name.id.seed(), *from)?;
+        let mut walk = Walk::new(fs.open(&path, Access::Read)?, newest.name.id.seed(), *offset)?;
         let mut entries = Vec::new();
         while let Found::Frame(at, header) = walk.next()? {
-            if header.next() > newest.last.saturating_add(1) {
+            if header.next() > range.end.saturating_add(1) {
                 break;
             }
             let lsns = header.first..header.next();
@@ -119,8 +123,9 @@ fn unproven_entries(
         Ok::<_, io::Error>(entries)
     };
     let entries = read().map_err(Error::io("read", &path))?;
-    let is_gapless = entries.iter().zip(durable.saturating_add(1)..).all(|((lsn, _), expected)| *lsn == expected);
-    Ok(if is_gapless { entries } else { Vec::new() })
+    // Known gaps cannot be written again, and need not be: a repair has synced what is around them.
+    let is_gapless = entries.iter().map(|(lsn, _)| *lsn).eq(range.start + 1..range.end + 1);
+    Ok(is_gapless.then_some(Unproven { segment: newest.name, offset: *offset, entries }))
 }
 
 /// A segment for the table. What an earlier process claimed for it and did not use is given back.
@@ -151,11 +156,19 @@ pub(super) fn table_segment(scanned: &Scanned) -> Segment {
     }
 }
 
-/// Syncs a segment of an earlier process, for want of something better.
-pub(super) fn sync_segment(fs: &dyn FileSystem, directory: &Path, name: Name) -> Result<(), Error> {
-    let path = directory.join(name.to_string());
-    let synced = fs.open(&path, Access::Write).and_then(|file| file.sync_data());
-    synced.map_err(Error::io("sync", path))
+/// Makes the last entries durable where they stand, when there is no space to write them anew: the same bytes are
+/// written over themselves. A sync alone might find nothing to do, as after a failed one.
+pub(super) fn rewrite_in_place(fs: &dyn FileSystem, directory: &Path, unproven: &Unproven) -> Result<(), Error> {
+    let path = directory.join(unproven.segment.to_string());
+    let rewrite = || {
+        let file = fs.open(&path, Access::Write)?;
+        let length = file.length()?.saturating_sub(unproven.offset);
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        read_full(&*file, &mut bytes, unproven.offset)?;
+        write_full(&*file, &mut [IoSlice::new(&bytes)], unproven.offset)?;
+        file.sync_data()
+    };
+    rewrite().map_err(Error::io("write to", &path))
 }
 
 const LOCK_FILE: &str = "lock";

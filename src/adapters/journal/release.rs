@@ -1,13 +1,14 @@
 //! Lets go of segments that nobody needs any more.
 
+use std::io;
 use std::path::Path;
 
 use tracing::{info, warn};
 
-use super::durable::{create_directories, sync_dir};
+use super::durable::{create_directories, remove_if_there, sync_dir};
 use super::fs::{FileSystem, Kind};
 use super::log::Shared;
-use super::planted::planted;
+use crate::planted::planted;
 use super::segment::Name;
 use super::{Error, Log, Lsn};
 
@@ -22,16 +23,9 @@ impl Log {
         let _one_at_a_time = self.shared.releasing();
         let through = through.min(self.durable());
         while let Some((name, is_damaged)) = self.shared.first_released(through) {
-            let let_go = self.shared.let_go(name, is_damaged);
-            let mut segments = self.shared.table.segments();
-            match let_go {
-                Ok(()) => segments.retain(|segment| segment.name != name),
-                Err(error) => {
-                    segments.iter_mut().for_each(|segment| segment.is_leaving = false);
-                    return Err(error);
-                }
-            }
-            drop(segments);
+            // Should it fail, the segment stays marked as leaving: it may be gone already.
+            self.shared.let_go(name, is_damaged)?;
+            self.shared.table.segments().retain(|segment| segment.name != name);
             self.shared.inner().is_retry_due = true;
             self.shared.work.notify_one();
         }
@@ -40,7 +34,7 @@ impl Log {
 }
 
 impl Shared {
-    /// The oldest segment, if it may go; no reader opens it any more.
+    /// The oldest segment, if it may go. From now on no reader opens it.
     fn first_released(&self, through: Lsn) -> Option<(Name, bool)> {
         let mut segments = self.table.segments();
         let next = segments.get(1)?.name.first;
@@ -54,13 +48,10 @@ impl Shared {
     }
 
     fn let_go(&self, name: Name, is_damaged: bool) -> Result<(), Error> {
-        let path = self.table.path(name);
         if is_damaged {
             set_aside(&*self.fs, self.directory(), name)?;
-        } else if let Err(error) = self.fs.remove(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::io("remove", path)(error));
+        } else {
+            remove_if_there(&*self.fs, &self.table.path(name))?;
         }
         // One by one and from the oldest on, so that after a crash none is missing between two that are there.
         sync_dir(&*self.fs, self.directory())?;
@@ -76,7 +67,11 @@ pub(super) fn set_aside(fs: &dyn FileSystem, directory: &Path, name: Name) -> Re
         create_directories(fs, &aside)?;
     }
     let (from, to) = (directory.join(name.to_string()), aside.join(name.to_string()));
-    fs.rename(&from, &to).map_err(Error::io("set aside", from))?;
+    match fs.rename(&from, &to) {
+        // It was moved before, and could not be synced.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed.map_err(Error::io("set aside", from))?,
+    }
     sync_dir(fs, &aside)?;
     warn!(segment = %name, "set a damaged segment of the log aside");
     Ok(())

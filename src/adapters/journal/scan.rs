@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::fs::{Access, FileSystem, Kind, read_full};
-use super::planted::planted;
+use crate::planted::planted;
 use super::segment::{CONTEXT_BYTES_MAX, Decoded, Header, Name};
 use super::walk::{Bad, Found, Walk};
 use super::writer::is_spare;

@@ -42,7 +42,7 @@ impl Id {
 
     /// What the frames' check sums start from, so that another segment's bytes never pass.
     pub(super) fn seed(self) -> u32 {
-        if super::planted::planted("unseeded-checksums") {
+        if crate::planted::planted("unseeded-checksums") {
             return 0;
         }
         crc32c::crc32c(&self.0.to_le_bytes())

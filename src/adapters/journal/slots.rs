@@ -19,7 +19,7 @@ use super::Error;
 use super::durable::{parent, sync_dir, write_file_durably};
 use super::frame::{u32_at, u64_at};
 use super::fs::{Access, File, FileSystem, read_full, write_full};
-use super::planted::planted;
+use crate::planted::planted;
 
 /// A small durable value.
 pub struct Slots {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::frame::{HEADER_BYTES, Header, MAGIC};
 use super::fs::{File, read_full};
-use super::planted::planted;
+use crate::planted::planted;
 
 /// A walk over one segment.
 pub(super) struct Walk {

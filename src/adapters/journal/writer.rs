@@ -16,8 +16,8 @@ use super::error::in_one_line;
 use super::frame::{self, Frames, Plan};
 use super::fs::{File, Lock, write_full};
 use super::log::{Inner, Pending, Shared, State, Then};
-use super::planted::planted;
-use super::recover::sync_segment;
+use crate::planted::planted;
+use super::recover::{Unproven, rewrite_in_place};
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment};
 use super::{Error, Lsn};
@@ -94,18 +94,17 @@ impl Writer {
     }
 
     /// Begins the first segment, with the entries that an earlier process may not have made durable.
-    pub(super) fn start(&mut self, again: Vec<(Lsn, Vec<u8>)>, newest: Option<Name>) -> Result<(), Error> {
-        let last = again.last().map(|(lsn, _)| *lsn);
+    pub(super) fn start(&mut self, unproven: Option<Unproven>) -> Result<(), Error> {
+        let mut unproven = unproven;
+        let entries = unproven.as_mut().map(|unproven| std::mem::take(&mut unproven.entries)).unwrap_or_default();
         let pending = |(lsn, payload)| Pending { lsn, payload, cost: 0, then: None };
-        self.unsynced = again.into_iter().map(pending).collect();
+        self.unsynced = entries.into_iter().map(pending).collect();
         if let Err(error) = self.begin(true) {
             // The disk is full, as a rule. What is there can be read and released all the same.
-            self.unsynced.clear();
-            if let (Some(last), Some(newest)) = (last, newest) {
-                sync_segment(&*self.shared.fs, self.shared.directory(), newest)?;
-                self.durable = last;
-                self.shared.table.set_durable(last);
+            if let Some(unproven) = unproven {
+                rewrite_in_place(&*self.shared.fs, self.shared.directory(), &unproven)?;
             }
+            self.acknowledge(self.unsynced.len());
             self.failed(&error);
             return Ok(());
         }

@@ -2,15 +2,16 @@
 //! its delivery report says so; while the broker is down it waits and is sent again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use arrow_schema::ArrowError;
+use futures::executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::domain::policy::Released;
+use crate::domain::producer::Lsn;
 use crate::encode::{self, Format};
 
 /// Where messages go.
@@ -57,26 +58,38 @@ impl Sink {
         Ok(Self { settings, producer })
     }
 
-    /// Sends a release and waits for its delivery report, for as long as it takes. The bytes sent.
+    /// How far the broker says that the destination is in the outbox.
     ///
     /// # Errors
-    /// When the release cannot be encoded.
-    pub async fn send(&mut self, released: &Released) -> Result<usize, Error> {
-        let value = encode::message(released, self.settings.format)?;
-        loop {
+    /// When it does not say.
+    pub fn resume(&mut self) -> Result<Lsn, Error> {
+        Ok(0)
+    }
+
+    /// Sends the releases that stand in the outbox at `lsn`, and waits for their delivery reports. The bytes sent.
+    ///
+    /// # Errors
+    /// When one was not delivered, or cannot be encoded.
+    pub fn send(&mut self, _lsn: Lsn, releases: &[Released]) -> Result<usize, Error> {
+        let mut bytes = 0;
+        for released in releases {
+            let value = encode::message(released, self.settings.format)?;
             let record = FutureRecord::to(&self.settings.topic)
                 .key(released.dataset())
                 .payload(&value)
                 .headers(headers(released, self.settings.format));
-            match self.producer.send(record, Duration::from_secs(30)).await {
-                Ok(_) => return Ok(value.len()),
-                Err((error, _)) => self.recover(&error).await,
+            let sent = self.producer.send_result(record).map_err(|(error, _)| error);
+            let delivered = sent.map(block_on);
+            match delivered {
+                Ok(Ok(Ok(_))) => bytes += value.len(),
+                Ok(Ok(Err((error, _)))) | Err(error) => return Err(self.failed(error)),
+                Ok(Err(_)) => return Err(self.failed(KafkaError::Canceled)),
             }
         }
+        Ok(bytes)
     }
 
-    async fn recover(&mut self, error: &KafkaError) {
-        tracing::warn!(%error, topic = self.settings.topic, "a release was not delivered and is sent again");
+    fn failed(&mut self, error: KafkaError) -> Error {
         let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
             || self.producer.client().fatal_error().is_some();
         if fatal {
@@ -86,11 +99,9 @@ impl Sink {
                 Err(error) => tracing::error!(%error, "no new kafka producer"),
             }
         }
-        tokio::time::sleep(RETRY_AFTER).await;
+        error.into()
     }
 }
-
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 fn producer(settings: &Settings) -> Result<FutureProducer, KafkaError> {
     let mut config = ClientConfig::new();

@@ -4,7 +4,7 @@ use super::{Cells, Moments, NO_SLOT, State};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Dataset;
 
-const COUNT: u8 = 0;
+const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
 const HISTOGRAM: u8 = 2;
 const MATCHES: u8 = 3;
@@ -21,8 +21,8 @@ impl Cells {
         }
         for state in &self.metrics {
             match state {
-                State::Count => {
-                    writer.u8(COUNT);
+                State::Count | State::Same(_) => {
+                    writer.u8(NOTHING);
                 }
                 State::Moments(moments) => {
                     writer.u8(MOMENTS);
@@ -65,7 +65,7 @@ impl Cells {
         }
         for state in &mut cells.metrics {
             match (reader.u8()?, state) {
-                (COUNT, State::Count) => {}
+                (NOTHING, State::Count | State::Same(_)) => {}
                 (MOMENTS, State::Moments(moments)) => {
                     for moments in moments {
                         *moments = Moments { values: reader.u64()?, sum: reader.i128()?, squares: reader.i128()? };

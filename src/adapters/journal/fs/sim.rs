@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Access, File, FileSystem, Kind, Lock};
-use crate::journal::durable::parent;
+use crate::adapters::journal::durable::parent;
 
 #[derive(Clone, Default)]
 pub(crate) struct Sim {
@@ -471,7 +471,7 @@ impl File for Handle {
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut disk = self.disk.lock().unwrap();
         disk.operate()?;
-        let mut bytes = slices.concat();
+        let mut bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
         let failing = disk.failing_writes.fails();
         if failing {
             // A short write, then nothing.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::journal::fs::sim::{Failing, Sim};
-use crate::journal::writer::{Limits, Step, Writer};
-use crate::journal::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
+use crate::adapters::journal::fs::sim::{Failing, Sim};
+use crate::adapters::journal::writer::{Limits, Step, Writer};
+use crate::adapters::journal::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,207 @@
+//! What is on disk at the start: opened, read, and put together with what is declared now.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arrow_schema::{DataType, Field};
+
+use crate::adapters::journal::{self, FileSystem, Log, RealFileSystem, Recovery};
+use crate::adapters::onnx::Scorer;
+use crate::config::Config;
+use crate::delivery::{Confirmed, Cursors};
+use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::gateway::Gateway;
+use crate::domain::model::OutputKind;
+use crate::domain::policy::StreamPlan;
+use crate::domain::producer::Lsn;
+use crate::durable::checkpoint::{Checkpoint, Checkpoints};
+use crate::durable::entry::Catalog;
+use crate::durable::outbox::{self, Held};
+use crate::durable::recovery::{self, Closed, Present, Replay};
+use crate::pipeline::{Before, Collecting, ReleaseRules, Setup};
+use crate::planted::planted;
+
+/// Everything that outlives the process.
+pub(super) struct State {
+    pub(super) journal: Arc<Log>,
+    pub(super) outbox: Arc<Log>,
+    pub(super) cursors: Cursors,
+    pub(super) gateway: Gateway,
+    pub(super) before: Found,
+    pub(super) collecting: FoundReleases,
+}
+
+/// What is to be counted on.
+pub(super) struct Found {
+    present: Vec<Present>,
+    key: ContributorKey,
+    before: Before,
+}
+
+/// What the outbox and the checkpoints hold.
+pub(super) struct FoundReleases {
+    held: Held,
+    outbox_last: Lsn,
+    checkpoints: Checkpoints,
+    key: ContributorKey,
+    shapes: Vec<(String, String)>,
+}
+
+impl State {
+    pub(super) fn open(config: &Config, now: Duration) -> anyhow::Result<Self> {
+        let directory = &config.journal.directory;
+        let in_directory = || format!("journal in {}", directory.display());
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+        let (checkpoints, checkpoint) =
+            Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
+        let present: Vec<Present> = config.policy.streams.values().map(present).collect();
+        let catalog = Catalog::new(present.iter().map(|present| (&*present.stream, present.outputs.clone())))?;
+        let at_least = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
+        let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), 0)?;
+        alarm("journal", &found);
+        alarm("outbox", &found_outbox);
+        if found.first > at_least + 1 {
+            let (first, checkpoint) = (found.first, at_least);
+            tracing::error!(first, checkpoint, "what the journal held between the checkpoint and its first entry is lost");
+        }
+        let mut gateway =
+            Gateway::new(config.policy.streams.values().map(|plan| (&*plan.stream, plan.datasets.as_slice())));
+        let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
+        let open = gateway.datasets().map(|dataset| (dataset.to_owned(), gateway.open(dataset))).collect();
+        let from = at_least + 1;
+        let closed = recovery::scan(&journal, from, &mut gateway, &present, now).with_context(in_directory)?;
+        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
+            .with_context(in_directory)?;
+        let held = outbox::held(&outbox, 0).with_context(in_directory)?;
+        check_destinations(config, &held)?;
+        let replay = Replay::new(&journal, from, found.last, &present);
+        report(&found, from, &windows, &closed);
+        let shapes = present.iter().flat_map(|present| {
+            present.datasets.iter().map(|dataset| (dataset.name.clone(), present.shape(dataset)))
+        });
+        let shapes = shapes.collect();
+        let before = Before { open, windows, replay, closed, last: found.last };
+        Ok(Self {
+            journal: Arc::new(journal),
+            outbox: Arc::new(outbox),
+            cursors,
+            gateway,
+            before: Found { present, key, before },
+            collecting: FoundReleases { held, outbox_last: found_outbox.last, checkpoints, key, shapes },
+        })
+    }
+}
+
+impl Found {
+    pub(super) fn setup(self, scorers: Vec<BTreeMap<String, Scorer>>, config: &Config) -> Setup {
+        Setup {
+            scorers,
+            present: self.present,
+            key: self.key,
+            rows_max: config.scored_together_max,
+            before: self.before,
+            checkpoints: config.journal.checkpoints,
+        }
+    }
+}
+
+impl FoundReleases {
+    pub(super) fn collecting(self, config: &Config, outbox: Arc<Log>, confirmed: Confirmed) -> Collecting {
+        let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets).map(|dataset| {
+            let destinations = config.policy.destinations_of(&dataset.name, &config.serves);
+            (dataset.name.clone(), (config.policy.governed(dataset, &config.serves), destinations))
+        });
+        let rules = ReleaseRules {
+            gateway: config.id.clone(),
+            policy: config.policy.digest,
+            datasets: datasets.collect(),
+        };
+        Collecting {
+            rules,
+            outbox,
+            released: self.held.closed,
+            outbox_last: self.outbox_last,
+            confirmed: Box::new(move || confirmed.through()),
+            checkpoints: self.checkpoints,
+            key: self.key,
+            shapes: self.shapes,
+        }
+    }
+}
+
+fn present(plan: &StreamPlan) -> Present {
+    let outputs = plan.model.iter().flat_map(|model| &model.outputs).map(|output| {
+        let data_type = match output.kind {
+            OutputKind::Score => DataType::Float32,
+            OutputKind::Label => DataType::Int64,
+        };
+        Field::new(&output.field, data_type, true)
+    });
+    Present { stream: Arc::clone(&plan.stream), outputs: outputs.collect(), datasets: plan.datasets.clone() }
+}
+
+fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) -> anyhow::Result<(Log, Recovery)> {
+    let settings = journal::Settings {
+        directory: directory.to_owned(),
+        segment_bytes: config.journal.segment_bytes,
+        quota_bytes: config.journal.quota_bytes,
+        context,
+        at_least,
+    };
+    Log::open(Arc::new(RealFileSystem), settings).with_context(|| format!("journal in {}", directory.display()))
+}
+
+/// Says what was lost: a person has to know.
+fn alarm(log: &str, found: &Recovery) {
+    for damage in &found.damage {
+        let (first, last) = damage.lsns;
+        tracing::error!(log, file = damage.file, first, last, what = ?damage.what, "entries are damaged and cannot be counted");
+    }
+}
+
+type Windows = BTreeMap<String, BTreeMap<i64, Cells>>;
+
+fn restored(
+    checkpoint: Option<&Checkpoint>,
+    gateway: &mut Gateway,
+    present: &[Present],
+    now: Duration,
+) -> anyhow::Result<(ContributorKey, Windows)> {
+    match checkpoint {
+        Some(checkpoint) => {
+            let mut windows = recovery::restore(checkpoint, gateway, present, now)?;
+            if planted("forget-open-windows") {
+                windows.clear();
+            }
+            Ok((checkpoint.key, windows))
+        }
+        None => {
+            let mut key = [0; 16];
+            getrandom::fill(&mut key).context("the system gives no random numbers")?;
+            Ok((ContributorKey(key), BTreeMap::new()))
+        }
+    }
+}
+
+/// Releases of a destination that is not there any more would wait for ever.
+fn check_destinations(config: &Config, held: &Held) -> anyhow::Result<()> {
+    for (destination, releases) in &held.releases {
+        if !config.destinations.contains_key(destination) {
+            bail!(
+                "the outbox holds {releases} releases for destination `{destination}`, which is not declared. \
+                 Declare it until they are sent"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn report(found: &Recovery, from: Lsn, windows: &Windows, closed: &[Closed]) {
+    let (windows, closed) = (windows.values().map(BTreeMap::len).sum::<usize>(), closed.len());
+    let (last, torn_bytes) = (found.last, found.torn_bytes);
+    tracing::info!(from, last, windows, closed, torn_bytes, "going on from the journal");
+}
