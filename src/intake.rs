@@ -175,16 +175,15 @@ impl Intake {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// How a request is numbered. Without an epoch the producer's series here goes on; without a sequence the
-    /// request has no number.
+    /// A request's number. Without an epoch the producer's series here goes on.
     #[must_use]
-    pub fn number(&self, producer: &str, epoch: u64, sequence: u64) -> Option<Number> {
+    pub fn number(&self, producer: &str, epoch: u64, sequence: u64) -> Number {
         let epoch = if epoch == 0 { self.pipeline.mark(producer).epoch } else { epoch };
-        (sequence != 0).then_some(Number { epoch, sequence })
+        Number { epoch, sequence }
     }
 
-    /// A producer is there, and perhaps promises to have come to an event time. With a number, nothing comes
-    /// under the numbers up to it.
+    /// A producer is there, and perhaps promises to have come to an event time. With a number, its series is begun
+    /// or gone on with, and nothing comes under the numbers up to it.
     ///
     /// # Errors
     /// When the journal cannot be written, or the number is of an epoch that is over.

@@ -87,13 +87,15 @@ impl Producers {
         }
     }
 
-    /// What a number says of a request that declares that nothing comes under the numbers up to it.
+    /// What a number says of a request that declares that nothing comes under the numbers up to it. Such a
+    /// request begins a greater epoch even with the number 0.
     ///
     /// # Errors
     /// When the request cannot be taken.
     pub fn locate_skip(&self, producer: &str, number: Number) -> Result<Position, OutOfOrder> {
         let mark = self.in_epoch(producer, number.epoch)?;
-        Ok(if number.sequence <= mark.sequence { Position::Taken } else { Position::Next })
+        let is_known = self.mark(producer).epoch == number.epoch;
+        Ok(if is_known && number.sequence <= mark.sequence { Position::Taken } else { Position::Next })
     }
 
     fn in_epoch(&self, producer: &str, epoch: u64) -> Result<Mark, OutOfOrder> {
@@ -176,6 +178,7 @@ mod tests {
         assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Next));
         producers.take("a", number(1, 40), 1);
         assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Taken));
+        assert_eq!(producers.locate_skip("a", number(2, 0)), Ok(Position::Next), "begins the epoch");
         assert_eq!(producers.locate("a", number(1, 41)), Ok(Position::Next));
     }
 

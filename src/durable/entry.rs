@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
+use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::MetadataVersion;
@@ -193,9 +194,7 @@ impl Catalog {
     /// The schema of a stream's records.
     #[must_use]
     pub fn schema(&self, stream: &str) -> Option<SchemaRef> {
-        let mut decoder = StreamDecoder::new();
-        decoder.decode(&mut Buffer::from(self.schemas.get(stream)?.clone())).ok()?;
-        decoder.schema()
+        try_schema_from_ipc_buffer(self.schemas.get(stream)?).ok().map(Arc::new)
     }
 
     /// The catalog as bytes.

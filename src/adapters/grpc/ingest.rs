@@ -107,7 +107,7 @@ impl Call {
         let room = intake.room(bytes).await;
         Telemetry::add(&intake.telemetry().bytes_in, bytes);
         self.introduce(&request);
-        let number = intake.number(&self.producer, self.epoch, sequence);
+        let number = (sequence != 0).then(|| intake.number(&self.producer, self.epoch, sequence));
         let mut spent = None;
         let (outcome, dropped) = match self.decide(intake, request, number, bytes).await {
             Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
@@ -163,6 +163,8 @@ impl Call {
         }
         let from = Origin { producer: &self.producer, number };
         let Some(payload) = request.payload else {
+            let begun = (self.epoch != 0).then_some(Number { epoch: self.epoch, sequence: 0 });
+            let from = Origin { number: number.or(begun), ..from };
             let taken = intake.heard(&served.stream, from, promise(request.complete_through))?;
             self.introduced = true;
             return Ok((taken, 0, Vec::new()));

@@ -1,0 +1,114 @@
+"""The mode `syscall`: strace kills the gateway at the Kth call of a kind, or makes such calls fail."""
+
+import asyncio
+from collections import Counter
+
+import tracing
+from disks import missing
+from gateway import DidNotComeBack, until
+from producer import ProtocolBroken
+from run import Run, skipped
+
+# What it is killed before, and the greatest K: strace counts the calls of each thread by itself.
+KILLS = {
+    "fdatasync": 60,
+    "fsync": 16,
+    "?rename,?renameat,?renameat2": 10,
+    "?unlink,?unlinkat": 4,
+    "?fallocate,?ftruncate": 6,
+    "?pwrite64,?pwritev,?pwritev2": 40,
+    "writev": 60,
+    "write": 60,
+    "openat": 120,
+}
+# What fails, how, and whether the gateway may ack again afterwards.
+SYNC = "fdatasync,fsync"
+ERRORS = (
+    ("fdatasync", "error=EIO:when={first}", "once"),
+    (SYNC, "error=EIO:when={first}+", "for ever"),
+    ("fsync", "error=EIO:when={first}", "once"),
+    ("?fallocate,?ftruncate", "error=ENOSPC:when={first}..{last}", "some times"),
+    ("?pwrite64,?pwritev,?pwritev2,writev", "error=ENOSPC:when={first}", "once"),
+)
+REACHED_WITHIN_SECONDS = 2.0
+REFUSED_WITHIN_SECONDS = 30.0
+SETTLED_SECONDS = 1.0
+
+
+async def syscall(options):
+    """Two kills at a system call, then an error of one, and so on."""
+    if why := missing("strace"):
+        return skipped("syscall", why)
+    if not await tracing.works():
+        return skipped("syscall", "strace may not trace here")
+    reached = Counter()
+
+    async def cycles(run):
+        kills, errors = list(KILLS.items()), list(ERRORS)
+        for number in range(options.cycles):
+            await run.under_load()
+            await run.gateway.kill()
+            run.count_crash()
+            if number % 3 == 2:
+                await failing(run, *errors[number // 3 % len(errors)], reached)
+            else:
+                await killed_at(run, *kills[(number - number // 3) % len(kills)], reached)
+            await run.gateway.kill()
+            run.count_crash()
+            await run.gateway.start()
+            run.look()
+
+    async with Run("syscall", options) as run:
+        outcome = await run.conclude(cycles)
+    for what, times in sorted(reached.items()):
+        print(f"syscall: {what}: {times}")
+    return outcome
+
+
+async def killed_at(run, calls, highest, reached):
+    """Starts it to be killed at the Kth call of some thread, be it in recovery or under load."""
+    when = max(1, round(highest ** run.rng.random()))
+    # With --seccomp-bpf strace does not deliver the signal.
+    await run.gateway.spawn(tracing.strace(run, calls, f"signal=KILL:when={when}"))
+    name = calls.replace("?", "")
+    try:
+        await until(lambda: not run.gateway.running, "the call is reached", REACHED_WITHIN_SECONDS)
+        reached[f"killed at {name}"] += 1
+    except TimeoutError:
+        reached[f"not reached at {name}"] += 1
+
+
+async def failing(run, calls, inject, how, reached):
+    """Starts it with calls that fail: it must stay up, ack again if it can, and never ack what it could not sync."""
+    first = run.rng.randint(3, 30)
+    name = f"{calls.replace('?', '')} {inject[6:].partition(':')[0]} {how}"
+    refused = run.refused()
+    await run.gateway.spawn(tracing.strace(run, calls, inject.format(first=first, last=first + 3), "--seccomp-bpf"))
+    try:
+        await run.gateway.until_ready()
+    except DidNotComeBack:
+        # A start that cannot sync may fail; the next one must not.
+        reached[f"did not start: {name}"] += 1
+        return
+    try:
+        await until(lambda: tracing.injected(run), "a call fails", REACHED_WITHIN_SECONDS, every=0.02)
+    except TimeoutError:
+        reached[f"not reached: {name}"] += 1
+        return
+    reached[name] += 1
+    if how == "for ever":
+        await refuses_for_ever(run, refused)
+    else:
+        await run.under_load()
+    run.must_be_up(f"after {name}")
+
+
+async def refuses_for_ever(run, refused):
+    """When no sync succeeds, requests are refused, and none is acked."""
+    await run.wait_for(lambda: run.refused() > refused, "requests are refused while no sync succeeds", REFUSED_WITHIN_SECONDS)
+    await asyncio.sleep(SETTLED_SECONDS)
+    before = sum(producer.fresh for producer in run.producers)
+    await asyncio.sleep(SETTLED_SECONDS)
+    acked = sum(producer.fresh for producer in run.producers) - before
+    if acked:
+        raise ProtocolBroken(f"{acked} requests were acked although no sync succeeds")
