@@ -86,6 +86,13 @@ struct SendArgs {
     /// The input is all there is: promise that nothing earlier than now will come, so that windows close.
     #[arg(long)]
     complete: bool,
+    /// The number of this sending. The same files sent again under it are counted once, so a sending that broke off
+    /// can be gone on with [default: the time]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    epoch: Option<u64>,
+    /// How many seconds the gateway may be away before sending is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience: u64,
     /// A CSV column that is text even where it looks like numbers; may be given again.
     #[arg(long, value_name = "COLUMN")]
     text: Vec<String>,
@@ -137,6 +144,8 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 batch: args.batch as usize,
                 text: args.text,
                 complete: args.complete,
+                epoch: args.epoch.unwrap_or_else(send::epoch_now),
+                patience: Duration::from_secs(args.patience),
             };
             send::send(args.files, options).await
         }

@@ -16,7 +16,7 @@ use crate::domain::refusal::Peer;
 use crate::intake::Clock;
 use crate::telemetry::Telemetry;
 
-use super::send::{Input, Options, SharedTotals, Totals, publish, snapshot};
+use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
 use super::{Failure, load};
 
 const GATEWAYS: [&str; 3] = ["eu", "us", "in"];
@@ -51,6 +51,8 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
             batch: 512,
             text: Vec::new(),
             complete: true,
+            epoch: epoch_now(),
+            patience: Duration::from_secs(60),
         };
         let data = examples.join(example).join("data.csv.gz");
         let sending = Arc::clone(&totals);

@@ -80,6 +80,8 @@ class Gateway:
     async def freeze(self):
         """SIGSTOP; waits until no thread of it can do anything any more. One that waits for the disk (D) stops too
         before it comes back from the kernel."""
+        if not self.running:
+            return
         self.process.send_signal(signal.SIGSTOP)
         await until(lambda: thread_states(self.process.pid) <= set("TtDZX"), "every thread is stopped", STOPPED_WITHIN_SECONDS, every=0.0005)
 

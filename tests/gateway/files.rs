@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, publish};
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
 use bailiwick::encode::Format;
 use tempfile::TempDir;
@@ -26,6 +26,8 @@ async fn released_as(format: Format) -> TempDir {
         batch: 500,
         text: Vec::new(),
         complete: true,
+        epoch: epoch_now(),
+        patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     publish(vec![Input::File(data)], &options, &SharedTotals::default()).await.unwrap();

@@ -5,7 +5,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::commands::send::{Input, Options, SharedTotals, publish, snapshot};
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 
 use crate::common::{self, TestGateway};
 
@@ -139,6 +139,8 @@ async fn ten_thousand_requests_of_rubbish_are_answered_and_disturb_nobody() {
         batch: 100,
         text: Vec::new(),
         complete: false,
+        epoch: epoch_now(),
+        patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/delivery-eta/data.csv.gz");
     let totals = std::sync::Arc::clone(&good);

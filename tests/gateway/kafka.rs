@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use bailiwick::adapters::kafka;
-use bailiwick::commands::send::{Input, Options, SharedTotals, publish};
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
 use bailiwick::encode::Format;
 use serde_json::Value;
@@ -85,6 +85,8 @@ async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
         batch: 500,
         text: Vec::new(),
         complete: true,
+        epoch: epoch_now(),
+        patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     publish(vec![Input::File(data)], &options, &SharedTotals::default()).await.unwrap();

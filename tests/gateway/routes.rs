@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, publish, snapshot};
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::domain::refusal::Peer;
 
 use crate::common::{self, TestGateway};
@@ -24,6 +24,8 @@ async fn a_producer_that_follows_routes_loses_nothing_and_is_counted_once() {
         batch: 300,
         text: Vec::new(),
         complete: true,
+        epoch: epoch_now(),
+        patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     publish(vec![Input::File(data)], &options, &totals).await.unwrap();

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 
 use super::Failure;
 
+mod line;
 mod records;
 mod stream;
 
@@ -32,6 +35,10 @@ pub struct Options {
     pub text: Vec<String>,
     /// Whether the input is all there is: windows need not wait for later records.
     pub complete: bool,
+    /// The number of this sending: the same inputs sent again under it are counted once.
+    pub epoch: u64,
+    /// How long a gateway may be away.
+    pub patience: Duration,
 }
 
 /// What came of it.
@@ -41,6 +48,8 @@ pub struct Totals {
     pub read: u64,
     /// Records taken in, by whichever gateway.
     pub accepted: u64,
+    /// Records that were sent again and were durable already.
+    pub durable_before: u64,
     /// Records refused for good, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Records that were sent on, by gateway.
@@ -60,12 +69,20 @@ pub async fn send(files: Vec<PathBuf>, options: Options) -> Result<String, Failu
     let totals = SharedTotals::default();
     let bar = ProgressBar::new_spinner().with_style(style());
     let shown = tokio::spawn(show(bar.clone(), Arc::clone(&totals)));
+    let epoch = options.epoch;
     let inputs = if files.is_empty() { vec![Input::Stdin] } else { files.into_iter().map(Input::File).collect() };
     let result = publish(inputs, &options, &totals).await;
     shown.abort();
     bar.finish_and_clear();
-    result?;
+    let again = || format!("to send the rest, and nothing twice, send the same with `--epoch {epoch}`");
+    result.with_context(again)?;
     Ok(summary(&snapshot(&totals)))
+}
+
+/// A number for a sending that is greater than those before: the time, in microseconds.
+#[must_use]
+pub fn epoch_now() -> u64 {
+    u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(1)
 }
 
 /// The totals so far.
@@ -97,6 +114,9 @@ fn refusals(totals: &Totals) -> String {
 fn summary(totals: &Totals) -> String {
     let mut lines =
         vec![format!("{} records read, {} accepted, {} bytes sent", totals.read, totals.accepted, totals.bytes)];
+    if totals.durable_before > 0 {
+        lines.push(format!("  durable already: {}", totals.durable_before));
+    }
     lines.extend(totals.redirected.iter().map(|(gateway, count)| format!("  sent on to {gateway}: {count}")));
     lines.extend(totals.refused.iter().map(|(reason, count)| format!("  refused, {reason}: {count}")));
     lines.join("\n") + "\n"

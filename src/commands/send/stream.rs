@@ -1,162 +1,157 @@
-//! A pipelined call of `Publish`, and those that records are sent on by.
+//! Sends records to their gateway, and those that belong elsewhere to the gateways that it names.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
-use crate::adapters::grpc::client;
-use crate::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Reason, Refusal};
+use crate::adapters::grpc::proto::ingest::{Reason, Refusal};
 
+use super::line::{AHEAD, Answer, Line};
 use super::{Input, Options, Records, SharedTotals, Totals};
-
-/// How many requests are sent ahead of their responses.
-const AHEAD: usize = 8;
 
 /// How records are counted that belong to a gateway which does not answer.
 const UNREACHABLE: &str = "belongs_elsewhere, unreachable:";
 
-/// One call to one gateway.
-struct Line {
-    requests: mpsc::Sender<PublishRequest>,
-    responses: Streaming<PublishResponse>,
-    unanswered: VecDeque<Records>,
-    sequence: u64,
-}
-
 /// Sends all records of the inputs, follows routes if asked to, and waits for every answer.
 ///
+/// A batch has the same number whenever the same inputs are sent under the same epoch, here and, for the part
+/// that belongs elsewhere, at every other gateway: sent again, nothing is lost and nothing counted twice.
+///
 /// # Errors
-/// When an input cannot be read or a gateway goes away.
+/// When an input cannot be read or a gateway goes away for too long.
 pub async fn publish(inputs: Vec<Input>, options: &Options, totals: &SharedTotals) -> anyhow::Result<()> {
-    let mut home = Line::open(&options.endpoint, options).await?;
-    let mut routes = BTreeMap::new();
+    let home = Line::open(&options.endpoint, options).await?;
+    let mut sending = Sending { options, totals, home, routes: BTreeMap::new() };
+    let mut sequence = 0;
     for input in inputs {
         for records in input.open(options.batch, &options.text)? {
-            let records = records?;
-            update(totals, |totals| totals.read += records.len() as u64);
-            home.send(records, totals).await?;
-            while home.unanswered.len() >= AHEAD {
-                home.answer(options, totals, Some(&mut routes)).await?;
-            }
+            sequence += 1;
+            sending.send(sequence, records?).await?;
         }
     }
-    while !home.unanswered.is_empty() {
-        home.answer(options, totals, Some(&mut routes)).await?;
-    }
-    for line in routes.values_mut() {
-        while !line.unanswered.is_empty() {
-            line.answer(options, totals, None).await?;
-        }
-    }
-    if options.complete {
-        home.complete().await?;
-        for line in routes.values_mut() {
-            line.complete().await?;
-        }
-    }
-    Ok(())
+    sending.finish().await
 }
 
-fn update(totals: &SharedTotals, change: impl FnOnce(&mut Totals)) {
-    change(&mut totals.lock().unwrap_or_else(PoisonError::into_inner));
+struct Sending<'s> {
+    options: &'s Options,
+    totals: &'s SharedTotals,
+    home: Line,
+    routes: BTreeMap<String, Line>,
 }
 
-impl Line {
-    async fn open(endpoint: &str, options: &Options) -> anyhow::Result<Self> {
-        let mut client =
-            client::connect(endpoint).await.with_context(|| format!("no gateway answers at {endpoint}"))?;
-        let (requests, outgoing) = mpsc::channel(AHEAD);
-        let hello = PublishRequest {
-            stream: options.stream.clone(),
-            producer: options.producer.clone(),
-            ..PublishRequest::default()
-        };
-        requests.send(hello).await?;
-        let responses = client.publish(ReceiverStream::new(outgoing)).await?.into_inner();
-        let mut line = Self { requests, responses, unanswered: VecDeque::new(), sequence: 0 };
-        line.response().await?;
-        Ok(line)
+impl Sending<'_> {
+    fn update(&self, change: impl FnOnce(&mut Totals)) {
+        change(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    async fn send(&mut self, records: Records, totals: &SharedTotals) -> anyhow::Result<()> {
-        self.sequence += 1;
-        let payload = records.payload()?;
-        let request = PublishRequest { sequence: self.sequence, payload: Some(payload), ..PublishRequest::default() };
-        update(totals, |totals| totals.bytes += prost::Message::encoded_len(&request) as u64);
-        self.unanswered.push_back(records);
-        self.requests.send(request).await.map_err(|_| anyhow!("the gateway ended the call"))
-    }
-
-    async fn response(&mut self) -> anyhow::Result<PublishResponse> {
-        let response = self.responses.message().await?.ok_or_else(|| anyhow!("the gateway ended the call"))?;
-        match &response.error {
-            None => Ok(response),
-            Some(error) => Err(anyhow!("request {} was refused: {}", response.sequence, error.message)),
+    async fn send(&mut self, sequence: u64, records: Records) -> anyhow::Result<()> {
+        let count = records.len() as u64;
+        self.update(|totals| totals.read += count);
+        // What belongs elsewhere is only known from the answer, so it is asked for again if it is to be sent on.
+        if !self.options.follow && sequence <= self.home.durable_through() {
+            self.update(|totals| totals.durable_before += count);
+            return Ok(());
         }
+        let bytes = self.home.send(sequence, records).await?;
+        self.update(|totals| totals.bytes += bytes as u64);
+        while self.home.waiting() >= AHEAD {
+            self.take_home_answer().await?;
+        }
+        Ok(())
     }
 
-    /// Takes one response. Records that belong elsewhere are sent on by `routes`; what is refused there is
-    /// refused for good.
-    async fn answer(
-        &mut self,
-        options: &Options,
-        totals: &SharedTotals,
-        routes: Option<&mut BTreeMap<String, Self>>,
-    ) -> anyhow::Result<()> {
-        let response = self.response().await?;
-        let records = self.unanswered.pop_front().context("a response without a request")?;
-        update(totals, |totals| totals.accepted += u64::from(response.accepted));
-        let mut elsewhere: BTreeMap<(String, String), Vec<u32>> = BTreeMap::new();
-        for refusal in response.refusals {
-            match (&refusal.route, routes.is_some() && options.follow) {
-                (Some(route), true) => {
-                    let key = (route.endpoint.clone(), route.gateway.clone());
-                    elsewhere.entry(key).or_default().push(refusal.index);
-                }
-                _ => update(totals, |totals| *totals.refused.entry(reason(&refusal)).or_default() += 1),
-            }
+    async fn finish(mut self) -> anyhow::Result<()> {
+        while self.home.waiting() > 0 {
+            self.take_home_answer().await?;
         }
-        let Some(routes) = routes else { return Ok(()) };
-        for ((endpoint, gateway), positions) in elsewhere {
-            let count = positions.len() as u64;
-            if !routes.contains_key(&endpoint) {
-                match Self::open(&endpoint, options).await {
-                    Ok(line) => routes.insert(endpoint.clone(), line),
-                    Err(error) => {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            gateway,
-                            count,
-                            "records that belong elsewhere were not sent on"
-                        );
-                        update(totals, |totals| {
-                            *totals.refused.entry(format!("{UNREACHABLE} {gateway}")).or_default() += count
-                        });
-                        continue;
-                    }
-                };
-            }
-            let Some(line) = routes.get_mut(&endpoint) else { continue };
-            update(totals, |totals| *totals.redirected.entry(gateway).or_default() += count);
-            line.send(records.select(&positions)?, totals).await?;
-            while line.unanswered.len() >= AHEAD {
-                Box::pin(line.answer(options, totals, None)).await?;
+        let endpoints: Vec<String> = self.routes.keys().cloned().collect();
+        for endpoint in &endpoints {
+            self.take_route_answers(endpoint, 0).await?;
+        }
+        if self.options.complete {
+            let now = Timestamp::now().as_microsecond();
+            for line in [&mut self.home].into_iter().chain(self.routes.values_mut()) {
+                line.promise(now).await?;
+                line.settle().await?;
             }
         }
         Ok(())
     }
 
-    /// Promises that nothing earlier than now will come.
-    async fn complete(&mut self) -> anyhow::Result<()> {
-        let complete_through = Timestamp::now().as_microsecond();
-        let promise = PublishRequest { complete_through, ..PublishRequest::default() };
-        self.requests.send(promise).await.map_err(|_| anyhow!("the gateway ended the call"))?;
-        self.response().await.map(|_| ())
+    /// Takes one answer. Records that belong elsewhere are sent on.
+    async fn take_home_answer(&mut self) -> anyhow::Result<()> {
+        let Answer { response, sequence, records } = self.home.answer().await?;
+        self.count(response.accepted, response.duplicate);
+        let Some(records) = records else { return Ok(()) };
+        let mut elsewhere: BTreeMap<(String, String), Vec<u32>> = BTreeMap::new();
+        for refusal in response.refusals {
+            match &refusal.route {
+                Some(route) if self.options.follow => {
+                    let key = (route.endpoint.clone(), route.gateway.clone());
+                    elsewhere.entry(key).or_default().push(refusal.index);
+                }
+                _ => self.refused(reason(&refusal), 1),
+            }
+        }
+        for ((endpoint, gateway), positions) in elsewhere {
+            self.send_on(sequence, &endpoint, gateway, records.select(&positions)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_on(
+        &mut self,
+        sequence: u64,
+        endpoint: &str,
+        gateway: String,
+        records: Records,
+    ) -> anyhow::Result<()> {
+        let count = records.len() as u64;
+        if !self.routes.contains_key(endpoint) {
+            match Line::open(endpoint, self.options).await {
+                Ok(line) => {
+                    self.routes.insert(endpoint.to_owned(), line);
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, gateway, count, "records that belong elsewhere were not sent on");
+                    self.refused(format!("{UNREACHABLE} {gateway}"), count);
+                    return Ok(());
+                }
+            }
+        }
+        self.update(|totals| *totals.redirected.entry(gateway).or_default() += count);
+        if let Some(line) = self.routes.get_mut(endpoint) {
+            let bytes = line.send(sequence, records).await?;
+            self.update(|totals| totals.bytes += bytes as u64);
+        }
+        self.take_route_answers(endpoint, AHEAD - 1).await
+    }
+
+    /// Takes answers of another gateway until no more than so many are missing. What is refused there is refused
+    /// for good.
+    async fn take_route_answers(&mut self, endpoint: &str, missing: usize) -> anyhow::Result<()> {
+        while let Some(line) = self.routes.get_mut(endpoint).filter(|line| line.waiting() > missing) {
+            let Answer { response, .. } = line.answer().await?;
+            self.count(response.accepted, response.duplicate);
+            response.refusals.iter().for_each(|refusal| self.refused(reason(refusal), 1));
+        }
+        Ok(())
+    }
+
+    fn count(&self, accepted: u32, duplicate: bool) {
+        self.update(|totals| {
+            if duplicate {
+                totals.durable_before += u64::from(accepted);
+            } else {
+                totals.accepted += u64::from(accepted);
+            }
+        });
+    }
+
+    fn refused(&self, reason: String, count: u64) {
+        self.update(|totals| *totals.refused.entry(reason).or_default() += count);
     }
 }
 
