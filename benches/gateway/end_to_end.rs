@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,11 +54,16 @@ pub(super) fn echo() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         eprintln!("serving address={}", listener.local_addr().unwrap());
+        // The gateway's settings; without the first one responses wait for the client's acknowledgements.
+        let connections = TcpListenerStream::new(listener).inspect(|connection| {
+            connection.as_ref().unwrap().set_nodelay(true).unwrap();
+        });
         tonic::transport::Server::builder()
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
+            .max_frame_size(64 << 10)
             .add_service(IngestServer::new(Echo).max_decoding_message_size(64 << 20))
-            .serve_with_incoming(TcpListenerStream::new(listener))
+            .serve_with_incoming(connections)
             .await
             .unwrap();
     });
@@ -93,6 +99,13 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
+    }
+
+    /// Stops it as an operator would: open windows are released.
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success(), "the gateway failed");
     }
 }
 
@@ -135,6 +148,29 @@ async fn load(server: &Server, payloads: &[Payload]) -> Load {
     Load { cpu: (server.cpu() - cpu).as_nanos() as f64 / records, rate, latencies }
 }
 
+fn payload_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Rows(bytes) | Payload::ArrowIpc(bytes) => bytes.len(),
+        Payload::CloudEvents(_) => 0,
+    }
+}
+
+/// The bytes of all files under a directory, which is removed.
+fn take_released(directory: &Path) -> u64 {
+    fn bytes(directory: &Path) -> u64 {
+        let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+        let sizes = entries.map(|entry| match entry.metadata().unwrap() {
+            metadata if metadata.is_dir() => bytes(&entry.path()),
+            metadata => metadata.len(),
+        });
+        sizes.sum()
+    }
+    let bytes = bytes(directory);
+    assert!(bytes > 0, "nothing was released");
+    fs::remove_dir_all(directory).unwrap();
+    bytes
+}
+
 /// Runs the gateway and the echo under each payload kind.
 pub(super) fn run(records: &Prepared, bare_score: f64) {
     let directory = TempDir::new().unwrap();
@@ -158,6 +194,9 @@ pub(super) fn run(records: &Prepared, bare_score: f64) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));
         let gateway = Server::start(command.arg("run").arg("-c").arg(directory.path().join("gateway.toml")));
         let whole = runtime.block_on(load(&gateway, &payloads));
+        let memory = gateway.memory();
+        gateway.stop();
+        let bytes_out = take_released(&directory.path().join("released"));
         let name = |what: &str| format!("end to end, {kind}: {what}");
         figure(&name("gateway CPU"), whole.cpu, "ns/record", Some(whole.cpu / (bare.cpu + bare_score)));
         figure(&name("bare tonic echo CPU"), bare.cpu, "ns/record", None);
@@ -166,6 +205,8 @@ pub(super) fn run(records: &Prepared, bare_score: f64) {
             let at = |load: &Load| load.latencies[((load.latencies.len() - 1) as f64 * share) as usize].as_secs_f64();
             figure(&name(&format!("ack latency {percentile}")), at(&whole) * 1e6, "us", Some(at(&whole) / at(&bare)));
         }
-        figure(&name("memory, at most"), gateway.memory(), "MiB", None);
+        figure(&name("memory, at most"), memory, "MiB", None);
+        let bytes_in: usize = payloads.iter().cycle().take(REQUESTS).map(payload_bytes).sum();
+        figure(&name("bytes out per byte in"), bytes_out as f64 / bytes_in as f64, "bytes/byte", None);
     }
 }

@@ -38,7 +38,8 @@ fn main() {
 /// Prints a figure.
 fn figure(name: &str, value: f64, unit: &str, ratio: Option<f64>) {
     let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-    println!("figure\t{name}\t{value:.1}\t{unit}\t{ratio}");
+    let digits = if value.abs() < 1.0 { 9 } else { 1 };
+    println!("figure\t{name}\t{value:.digits$}\t{unit}\t{ratio}");
 }
 
 /// The median time of one call per record, in nanoseconds, over enough calls to matter.

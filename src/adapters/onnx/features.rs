@@ -164,8 +164,8 @@ fn fill_four<N: Copy, T: Copy>(part: &mut [T], width: usize, offset: usize, colu
         let (a, b, c, d) = (a.map(&of), b.map(&of), c.map(&of), d.map(&of));
         let turned =
             [[a[0], b[0], c[0], d[0]], [a[1], b[1], c[1], d[1]], [a[2], b[2], c[2], d[2]], [a[3], b[3], c[3], d[3]]];
-        for (row, values) in block.chunks_exact_mut(width).zip(turned) {
-            if let Some(cells) = row.get_mut(offset..).and_then(<[T]>::first_chunk_mut) {
+        for (row, values) in turned.into_iter().enumerate() {
+            if let Some(cells) = block.get_mut(row * width + offset..).and_then(<[T]>::first_chunk_mut) {
                 *cells = values;
             }
         }
