@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
 
@@ -14,28 +14,38 @@ use super::{Failure, load};
 /// # Errors
 /// When the configuration cannot be used, or the gateway cannot start.
 pub async fn run(path: &Path) -> Result<(), Failure> {
+    // Before anything else: a signal that comes while the gateway starts must not kill it.
+    let mut signals = Signals::listen()?;
     let config = load(path)?;
     let listener = app::bind(&config).await?;
     let app = App::start(config, listener).await?;
-    stop_signal().await?;
+    signals.next().await;
     tracing::info!("stopping");
     tokio::select! {
         () = app.stop() => {}
-        result = stop_signal() => {
-            result?;
-            tracing::warn!("a second signal: stopping at once");
-        }
+        () = signals.next() => tracing::warn!("a second signal: stopping at once"),
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -5,13 +5,13 @@ import asyncio
 import tracing
 from disks import LoopDisk, SmallDisk, missing
 from gateway import until
+from modes import NESTED_MS
 from producer import ProtocolBroken
 from run import Outcome, Run, skipped
 
 NESTED_SHARE = 0.2
 UNSYNCED_SHARE = 0.2
 UNSYNCED_WITHIN_SECONDS = 2.0
-NESTED_MS = 300
 RESUMES_WITHIN_SECONDS = 30.0
 
 
@@ -42,7 +42,7 @@ async def powerloss_on(kind, count, options):
             await lose_power(run)
             while run.rng.random() < NESTED_SHARE:
                 await run.gateway.spawn()
-                await asyncio.sleep(run.rng.uniform(0, NESTED_MS / 1000))
+                await asyncio.sleep(run.rng.uniform(0, run.rng.choice(NESTED_MS) / 1000))
                 await lose_power(run)
             await run.gateway.start()
             run.look()

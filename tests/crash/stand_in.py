@@ -231,9 +231,9 @@ async def serve(config):
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bailiwick.v1.Ingest", {"Publish": handler})])
     server.add_insecure_port(settings["listen"]["grpc"])
     await server.start()
-    print(f"INFO serving address={settings['listen']['grpc']}", file=sys.stderr, flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stop.set)
+    print(f"INFO serving address={settings['listen']['grpc']}", file=sys.stderr, flush=True)
     await stop.wait()
     await server.stop(0)
 
