@@ -57,7 +57,7 @@ pub struct Deliveries {
 
 /// How far a destination is in the outbox, on disk.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Cursor {
+pub struct Cursor {
     /// Everything through this position is confirmed.
     through: Lsn,
     /// For files, by dataset.
@@ -126,6 +126,23 @@ impl Cursors {
 }
 
 impl Cursor {
+    /// How far a destination is, by a cursor that may be in use.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn peek(fs: &dyn FileSystem, directory: &Path, destination: &str) -> Result<Self, Error> {
+        Ok(match Slots::peek(fs, &directory.join(destination))? {
+            Stored::Value(bytes) => Self::decode(&bytes).unwrap_or_default(),
+            Stored::Missing | Stored::Damaged => Self::default(),
+        })
+    }
+
+    /// Whether the destination has confirmed what the outbox holds of a dataset at a position.
+    #[must_use]
+    pub fn has(&self, dataset: &str, lsn: Lsn) -> bool {
+        lsn <= self.through || self.files.get(dataset).is_some_and(|files| lsn <= files.written)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.u64(self.through).count(self.files.len());

@@ -154,7 +154,8 @@ pub struct Damage {
     pub file: String,
     /// Where in the file. Empty when there are no bytes to point to.
     pub bytes: Range<u64>,
-    /// First and last LSN lost.
+    /// First and last LSN lost. Where it cannot be told how many there were, as many as there can have been: an LSN
+    /// that was given out once is not given out again.
     pub lsns: (Lsn, Lsn),
     /// What is wrong.
     pub what: Wrong,

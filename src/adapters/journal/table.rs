@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::error;
 
+use super::scan::without;
 use super::segment::Name;
 use super::{Damage, Lsn};
 
@@ -93,12 +94,16 @@ impl Table {
     /// Notes what a reader found, and logs it unless it is known.
     pub(super) fn found_damage(&self, name: Name, damage: Damage) {
         let mut known = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        let overlaps = |known: &Damage| known.lsns.0 <= damage.lsns.1 && damage.lsns.0 <= known.lsns.1;
-        if known.iter().any(overlaps) {
+        let ranges: Vec<_> = known.iter().map(|known| known.lsns).collect();
+        let news = without(damage.lsns, &ranges);
+        if news.is_empty() {
             return;
         }
-        report(&damage);
-        known.push(damage);
+        for lsns in news {
+            let damage = Damage { lsns, ..damage.clone() };
+            report(&damage);
+            known.push(damage);
+        }
         drop(known);
         for segment in &mut *self.segments() {
             segment.is_damaged |= segment.name == name;

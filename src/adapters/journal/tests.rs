@@ -6,6 +6,7 @@ mod full;
 mod model;
 
 mod real;
+mod reference;
 mod repair;
 mod slots;
 mod world;
