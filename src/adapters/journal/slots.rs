@@ -49,8 +49,7 @@ impl Slots {
     /// # Errors
     /// When the file cannot be read.
     pub fn open(fs: Arc<dyn FileSystem>, path: &Path) -> Result<(Self, Stored), Error> {
-        let mut slots =
-            Self { fs, path: path.to_owned(), file: None, generation: 0, newest: 1, is_damaged: false };
+        let mut slots = Self { fs, path: path.to_owned(), file: None, generation: 0, newest: 1, is_damaged: false };
         let file = match slots.fs.open(path, Access::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((slots, Stored::Missing)),
             file => file.map_err(Error::io("open", path))?,

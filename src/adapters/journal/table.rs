@@ -45,12 +45,7 @@ pub(super) struct Readable {
 impl Table {
     /// The segments in order, and what is wrong with them.
     pub(super) fn new(directory: PathBuf, segments: Vec<Segment>, damage: Vec<Damage>, durable: Lsn) -> Self {
-        Self {
-            directory,
-            durable: AtomicU64::new(durable),
-            segments: Mutex::new(segments),
-            damage: Mutex::new(damage),
-        }
+        Self { directory, durable: AtomicU64::new(durable), segments: Mutex::new(segments), damage: Mutex::new(damage) }
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -119,7 +114,7 @@ pub(super) fn report(damage: &Damage) {
 
 /// What a file of this length takes, once it is trimmed.
 pub(super) fn on_disk(bytes: u64) -> u64 {
-    bytes.saturating_add(BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES
+    bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
 const BLOCK_BYTES: u64 = 4096;

@@ -123,9 +123,8 @@ impl Writer {
             if inner.is_closing && is_done {
                 break;
             }
-            let has_no_work = |inner: &mut Inner| {
-                !inner.is_closing && !inner.is_retry_due && !inner.queue.contains_key(&inner.next)
-            };
+            let has_no_work =
+                |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due && !inner.queue.contains_key(&inner.next);
             let is_paused = |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due;
             let work = &self.shared.work;
             let waited = match step {

@@ -474,9 +474,11 @@ impl File for Handle {
         let bytes = disk.files[self.number].cached.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         let (start, end) = (offset as usize, offset as usize + count);
-        if disk.unreadable.as_ref().is_some_and(|(number, bad)| {
-            *number == self.number && start < bad.end && bad.start < end
-        }) {
+        if disk
+            .unreadable
+            .as_ref()
+            .is_some_and(|(number, bad)| *number == self.number && start < bad.end && bad.start < end)
+        {
             return Err(io::Error::from_raw_os_error(5));
         }
         buffer[..count].copy_from_slice(&bytes[..count]);

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::reference::{LAST, TOGETHER, check, open, reference, segments};
 use super::world::DIRECTORY;
 use crate::adapters::journal::fs::sim::Sim;
-use crate::adapters::journal::{Error, Wrong};
+use crate::adapters::journal::segment::Name;
+use crate::adapters::journal::{Error, Wrong, repair};
 
 /// The log with one file changed.
 fn changed(sim: &Sim, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Sim {
@@ -146,6 +147,53 @@ pub(super) fn stale_frames_are_not_read() {
     mixed.put(before, &bytes);
     let end = open(&mixed, 0).unwrap();
     assert!(end.0.last < LAST || !end.0.damage.is_empty(), "stale frames were read");
+}
+
+/// A frame with right check sums and any fields.
+fn forged(seed: u32, first: u64, durable: u64, count: u32, body_bytes: u32, body: &[u8]) -> Vec<u8> {
+    let mut frame = b"\xb1FRM".to_vec();
+    frame.extend(body_bytes.to_le_bytes());
+    frame.extend(first.to_le_bytes());
+    frame.extend(durable.to_le_bytes());
+    frame.extend(count.to_le_bytes());
+    frame.extend(crc32c::crc32c_append(seed, body).to_le_bytes());
+    frame.extend([0; 4]);
+    frame.extend(crc32c::crc32c_append(seed, &frame).to_le_bytes());
+    frame.extend(body);
+    frame.resize(frame.len().next_multiple_of(8), 0);
+    frame
+}
+
+#[test]
+fn a_frame_that_contradicts_itself_is_no_panic_and_not_delivered() {
+    let sim = reference();
+    let paths = segments(&sim);
+    let newest = &paths[paths.len() - 1];
+    let name = Name::parse(newest.file_name().unwrap().to_str().unwrap()).unwrap();
+    let body = [3, 0, 0, 0, 9, 9, 9];
+    let numbers = [0, 1, LAST, LAST + 1, LAST + 2, u64::MAX - 1, u64::MAX];
+    let mut forgeries = 0;
+    for first in numbers {
+        for durable in numbers {
+            for (count, bytes) in [(2, 7), (0, 7), (u32::MAX, 7), (1, 6), (1, u32::MAX), (1, 8), (u32::MAX, u32::MAX)] {
+                let frame = forged(name.id.seed(), first, durable, count, bytes, &body);
+                let sim = changed(&sim, newest, |file| file.extend(frame));
+                match open(&sim, 0) {
+                    Ok((recovery, entries, damage)) => {
+                        check(&entries, &damage);
+                        assert_eq!(entries.len() as u64, LAST);
+                        assert!(recovery.last >= LAST);
+                    }
+                    // It claims the last number.
+                    Err(Error::NumbersExhausted) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                repair(&sim, Path::new(DIRECTORY)).unwrap();
+                forgeries += 1;
+            }
+        }
+    }
+    assert_eq!(forgeries, 343);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn no_short_sequence_loses_anything() {
 /// Writes across segments, idles, releases, fails once, goes on.
 fn script() -> Vec<Action> {
     let mut actions = Vec::new();
-    for bytes in [20, 200, 90, 300, 10, 120, 7, 250, 180, 60] {
+    for bytes in [20, 200, 90, 300, 10, 120, 7, 250, 180, 60, 280, 33, 150] {
         actions.extend([Action::Reserve(bytes), Action::Reserve(40), Action::Submit(1), Action::Submit(0)]);
         actions.extend([Action::Step, Action::Step]);
     }

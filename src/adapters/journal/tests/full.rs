@@ -114,7 +114,7 @@ fn numbers_end_without_wrapping() {
     assert_eq!((recovery.last, recovery.damage.len()), (at_least, 1));
     let rooms: Vec<_> = (0..3).map(|_| log.reserve(10).unwrap()).collect();
     assert!(matches!(log.reserve(10), Err(NoRoom::NumbersExhausted)));
-    for (lsn, room) in (at_least + 1..).zip(rooms) {
+    for (room, lsn) in rooms.into_iter().zip(at_least + 1..) {
         log.submit(lsn, content(1)[..10].to_vec(), room, None);
     }
     while writer.step() == Step::Again {}
@@ -128,8 +128,7 @@ fn numbers_end_without_wrapping() {
     log.release(Lsn::MAX).unwrap();
     drop((log, writer));
     sim.kill();
-    let (log, mut writer, recovery) =
-        Log::open_stepped(Arc::new(sim.clone()), settings(0), Limits::default()).unwrap();
+    let (log, mut writer, recovery) = Log::open_stepped(Arc::new(sim.clone()), settings(0), Limits::default()).unwrap();
     assert_eq!(recovery.last, Lsn::MAX - 1);
     assert!(matches!(log.reserve(10), Err(NoRoom::NumbersExhausted)));
     writer.step();

@@ -11,8 +11,7 @@ use crate::adapters::journal::planted::for_tests::plant;
 
 /// How many random sequences it took.
 fn cases_until_noticed(bug: &'static str) -> Option<usize> {
-    let mut runner =
-        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let actions = prop::collection::vec(prop_oneof![20 => model::action(), 1 => model::flip()], 1..80);
     (1..=5_000).find(|_| {
         let actions = actions.new_tree(&mut runner).unwrap().current();

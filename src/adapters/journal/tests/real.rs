@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::world::payload;
 use crate::adapters::journal::{
-    Error, Log, Lsn, NoRoom, RealFileSystem, Recovery, Settings, Slots, State, Stored, inspect, repair,
+    Error, Log, Lsn, NoRoom, RealFileSystem, Recovery, Room, Settings, Slots, State, Stored, inspect, repair,
 };
 
 fn settings(directory: &Path) -> Settings {
@@ -32,14 +32,18 @@ fn content(lsn: Lsn) -> Vec<u8> {
 }
 
 /// Waits for room, as a producer would.
-fn append(log: &Log, lsn: Lsn) {
+fn room(log: &Log, bytes: u64) -> Room {
     loop {
-        match log.reserve(content(lsn).len() as u64) {
-            Ok(room) => return log.submit(lsn, content(lsn), room, None),
+        match log.reserve(bytes) {
+            Ok(room) => return room,
             Err(NoRoom::Behind) => drop(log.wait_beyond(log.durable(), Duration::from_millis(5))),
             Err(refusal) => panic!("{refusal}"),
         }
     }
+}
+
+fn append(log: &Log, lsn: Lsn) {
+    log.submit(lsn, content(lsn), room(log, content(lsn).len() as u64), None);
 }
 
 fn segments(settings: &Settings) -> Vec<PathBuf> {
@@ -83,7 +87,8 @@ fn what_was_written_is_there_after_a_close_and_after_none() {
 fn threads_submit_in_any_order_while_a_reader_follows() {
     const LAST: Lsn = 4000;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path());
+    // All threads' rooms fit at once, so that none holds some and waits for others.
+    let settings = Settings { segment_bytes: 256 << 10, ..settings(directory.path()) };
     let (log, _) = open(&settings).unwrap();
     let log = Arc::new(log);
     let (next, seen) = (AtomicU64::new(1), Arc::new(Mutex::new(Vec::new())));
@@ -91,18 +96,14 @@ fn threads_submit_in_any_order_while_a_reader_follows() {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    // Taken together and submitted backwards.
+                    // Room first, then numbers; these are taken together and submitted backwards.
+                    let rooms: Vec<_> = (0..4).map(|_| room(&log, 9000)).collect();
                     let first = next.fetch_add(4, Ordering::Relaxed);
                     if first > LAST {
                         break;
                     }
-                    for lsn in (first..first + 4).rev() {
-                        let room = loop {
-                            match log.reserve(content(lsn).len() as u64) {
-                                Ok(room) => break room,
-                                Err(_) => thread::yield_now(),
-                            }
-                        };
+                    for (back, room) in rooms.into_iter().enumerate() {
+                        let lsn = first + 3 - back as u64;
                         let (seen, weak) = (Arc::clone(&seen), Arc::downgrade(&log));
                         let then = move || {
                             assert!(weak.upgrade().is_none_or(|log| log.durable() >= lsn));
@@ -194,10 +195,8 @@ fn a_full_quota_refuses_and_a_release_is_noticed_by_itself() {
     };
     assert_eq!((refusal, log.state()), (NoRoom::Full, State::Full));
     assert!(log.wait_durable(lsn));
-    let on_disk: u64 = fs::read_dir(&settings.directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512)
-        .sum();
+    let on_disk: u64 =
+        fs::read_dir(&settings.directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum();
     assert!(on_disk <= settings.quota_bytes, "{on_disk}");
     log.release(lsn).unwrap();
     while log.state() == State::Full {

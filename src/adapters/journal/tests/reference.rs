@@ -49,10 +49,12 @@ pub(super) fn segments(sim: &Sim) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
 }
 
+/// What opening found, what could be read, the damage known then.
+type Opened = (Recovery, BTreeMap<Lsn, Vec<u8>>, Vec<Damage>);
+
 /// What is found when it is opened: the recovery, what can be read, all damage known then. Then all of it is released.
-pub(super) fn open(sim: &Sim, at_least: Lsn) -> Result<(Recovery, BTreeMap<Lsn, Vec<u8>>, Vec<Damage>), Error> {
-    let (log, writer, recovery) =
-        Log::open_stepped(Arc::new(sim.clone()), settings(at_least), Limits::default())?;
+pub(super) fn open(sim: &Sim, at_least: Lsn) -> Result<Opened, Error> {
+    let (log, writer, recovery) = Log::open_stepped(Arc::new(sim.clone()), settings(at_least), Limits::default())?;
     let mut reader = log.reader(0);
     let mut entries = BTreeMap::new();
     while let Some(entry) = reader.next().unwrap() {
@@ -71,7 +73,10 @@ pub(super) fn check(entries: &BTreeMap<Lsn, Vec<u8>>, damage: &[Damage]) -> usiz
     }
     let missing: Vec<_> = (1..=LAST).filter(|lsn| !entries.contains_key(lsn)).collect();
     for lsn in &missing {
-        assert!(damage.iter().any(|damage| (damage.lsns.0..=damage.lsns.1).contains(lsn)), "LSN {lsn} is lost silently");
+        assert!(
+            damage.iter().any(|damage| (damage.lsns.0..=damage.lsns.1).contains(lsn)),
+            "LSN {lsn} is lost silently"
+        );
     }
     missing.len()
 }

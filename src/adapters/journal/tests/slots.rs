@@ -111,8 +111,7 @@ fn every_truncation_leaves_a_value_or_is_reported() {
     for length in (0..bytes.len()).step_by(7) {
         let cut = sim.copy();
         cut.put(Path::new(PATH), &bytes[..length]);
-        let expected =
-            if length < 24 + value(1).len() { Stored::Damaged } else { Stored::Value(value(1)) };
+        let expected = if length < 24 + value(1).len() { Stored::Damaged } else { Stored::Value(value(1)) };
         assert_eq!(open(&cut).1, expected);
     }
 }
