@@ -118,6 +118,14 @@ impl Cursors {
         Ok(Self { opened })
     }
 
+    /// The last position of the outbox that any of them has come to.
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
+        let cursors = self.opened.values().map(|(_, cursor, _)| cursor);
+        let files = |cursor: &Cursor| cursor.files.values().map(|files| files.pending.max(files.written)).max();
+        cursors.map(|cursor| files(cursor).unwrap_or(0).max(cursor.through)).max().unwrap_or(0)
+    }
+
     /// How far they are, now and later.
     #[must_use]
     pub fn confirmed(&self) -> Confirmed {
@@ -219,8 +227,8 @@ impl Delivery {
     fn run(self, sink: Sink) {
         let destination = self.name.clone();
         match sink {
-            Sink::File(sink) => self.to_files(sink),
-            Sink::Kafka(sink) => self.to_kafka(sink),
+            Sink::File(sink) => self.write_files(sink),
+            Sink::Kafka(sink) => self.send_to_kafka(sink),
         }
         tracing::debug!(destination, "delivery ended");
     }
@@ -260,7 +268,7 @@ impl Delivery {
         closing.releases.into_iter().filter(|released| released.destination() == self.name).collect()
     }
 
-    fn to_kafka(mut self, mut sink: kafka::Sink) {
+    fn send_to_kafka(mut self, mut sink: kafka::Sink) {
         while let Err(error) = sink.resume().map(|sent| self.cursor.through = self.cursor.through.max(sent)) {
             tracing::warn!(destination = self.name, %error, "the broker does not say yet how far the destination is");
             if self.is_draining() || !self.pause() {
@@ -311,7 +319,7 @@ impl Delivery {
         }
     }
 
-    fn to_files(mut self, mut sink: file::Sink) {
+    fn write_files(mut self, mut sink: file::Sink) {
         let mut reader = self.context.outbox.reader(self.cursor.through + 1);
         let mut read = self.cursor.through;
         loop {

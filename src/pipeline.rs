@@ -210,7 +210,10 @@ impl Pipeline {
             if let Err(error) = worker.replay(&mut steps) {
                 // The first pass read all of it; what is wrong now is the disk. Nothing is released without it.
                 let error = anyhow::Error::from(error);
-                tracing::error!(error = format!("{error:#}"), "the journal could not be replayed; no window is released");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the journal could not be replayed; no window is released"
+                );
                 return;
             }
             worker.run(&received);
@@ -248,7 +251,8 @@ impl Pipeline {
                 Ok(room) => return Ok(room),
                 Err(NoRoom::Behind) => {
                     let (moved, has_moved) = oneshot::channel();
-                    self.journal.when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
+                    self.journal
+                        .when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
                     // Room may also be given back without a commit.
                     let _ = tokio::time::timeout(BEHIND_MAX, has_moved).await;
                 }

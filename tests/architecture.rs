@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
     ("pipeline", &["domain", "telemetry", "durable", "planted", "adapters::onnx", "adapters::journal"]),
-    ("delivery", &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"]),
+    (
+        "delivery",
+        &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
+    ),
     ("intake", &["domain", "telemetry", "pipeline"]),
     ("config", &["domain", "encode", "intake", "pipeline", "adapters::file", "adapters::journal", "adapters::kafka"]),
 ];

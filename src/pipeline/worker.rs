@@ -83,7 +83,7 @@ impl Worker {
 
     /// Counts and closes what the journal held at the start.
     pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
-        while let Some(step) = steps.next()? {
+        while let Some(step) = steps.step()? {
             match step {
                 Step::Fold { batch, outputs } => self.fold(&batch, &outputs),
                 Step::Close(Closed { lsn, dataset, open }) => self.close(lsn, dataset, open),
@@ -141,9 +141,9 @@ impl Worker {
         let mut offset = 0;
         for waiting in together {
             let rows = waiting.resident.batch().rows();
-            let scores = outputs.as_ref().map(|columns| {
-                columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>()
-            });
+            let scores = outputs
+                .as_ref()
+                .map(|columns| columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>());
             offset += rows;
             match scores {
                 Ok(scores) => self.take(waiting, scores),

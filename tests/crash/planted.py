@@ -33,7 +33,7 @@ PLANTED = {
     "release-too-much": ("kill", ["--segment-bytes", "262144"], ANY),
     "forget-open-windows": ("kill", [], ("lost",)),
     "replay-twice": ("kill", [], ("duplicated",)),
-    "outbox-after-send": ("kill", [], ("duplicated", "lost")),
+    "release-ahead-of-journal": ("powerloss", [], ANY),
     "cursor-before-file": ("kill", [], ("lost",)),
     "no-file-intent": ("kill", [], ("duplicated",)),
     "no-dedup": ("network", [], ("duplicated",)),

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bailiwick::app::{self, App};
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
+use bailiwick::intake::Clock;
 
 use crate::common::process::{run, text};
 use crate::common::{self, TestGateway};
@@ -49,21 +50,19 @@ async fn a_stop_with_a_hundred_stuck_clients_ends_in_time_and_loses_nothing() {
     })
     .await;
     // Some say nothing, some stop in the middle of the preface.
-    let mut stuck: Vec<TcpStream> =
-        (0..100).map(|_| TcpStream::connect(gateway.app.address()).unwrap()).collect();
+    let mut stuck: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(gateway.app.address()).unwrap()).collect();
     stuck.iter_mut().step_by(2).for_each(|client| client.write_all(b"PRI * HTTP/2.0\r\n").unwrap());
     let accepted = send_payments(gateway.endpoint(), false).await;
     let TestGateway { app, released, journal } = gateway;
-    let start = Instant::now();
+    let clock = Clock::start();
     app.stop().await;
-    assert!(start.elapsed() < Duration::from_secs(8), "took {:?}", start.elapsed());
+    assert!(clock.now() < Duration::from_secs(8), "took {:?}", clock.now());
     let mut config = common::example("card-fraud/gateway.toml", released.path());
     config.journal.directory = journal.path().to_owned();
     config.on_stop = OnStop::Release;
     let listener = app::bind(&config).await.unwrap();
     App::start(config, listener).await.unwrap().stop().await;
-    let counted: i64 =
-        common::lines(released.path()).iter().map(|line| line["payments"].as_i64().unwrap()).sum();
+    let counted: i64 = common::lines(released.path()).iter().map(|line| line["payments"].as_i64().unwrap()).sum();
     let reference = TestGateway::start("card-fraud/gateway.toml").await;
     assert_eq!(send_payments(reference.endpoint(), false).await, accepted);
     let expected: i64 = reference.stop().await.iter().map(|line| line["payments"].as_i64().unwrap()).sum();
@@ -102,8 +101,7 @@ async fn a_second_process_on_the_same_journal_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_that_are_open_are_not_counted_on_under_another_declaration() {
-    let gateway =
-        TestGateway::start_with("card-fraud/gateway.toml", |config| config.on_stop = OnStop::Keep).await;
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| config.on_stop = OnStop::Keep).await;
     send_payments(gateway.endpoint(), false).await;
     let TestGateway { app, released, journal } = gateway;
     app.stop().await;

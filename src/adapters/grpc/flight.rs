@@ -135,7 +135,9 @@ fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Reje
     };
     let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
     match epoch {
-        Some(None) => Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0")),
+        Some(None) => {
+            Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0"))
+        }
         epoch => Ok((stream, producer, epoch.flatten())),
     }
 }

@@ -10,12 +10,12 @@ use super::durable::{create_directories, sync_dir};
 use super::error::in_one_line;
 use super::frame::payloads;
 use super::fs::{Access, FileSystem, Lock, read_full, write_full};
-use crate::planted::planted;
 use super::scan::{self, Scanned};
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment, on_disk, report};
 use super::walk::{Found, Walk};
 use super::{Damage, Error, Lsn, Recovery, Settings, Wrong};
+use crate::planted::planted;
 
 /// What was found.
 pub(super) struct Recovered {

@@ -4,7 +4,7 @@ mod cuts;
 mod exhaustive;
 mod full;
 mod model;
-
+mod planted;
 mod real;
 mod reference;
 mod repair;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::super::durable::parent;
 use super::{Access, File, FileSystem, Kind, Lock};
-use crate::adapters::journal::durable::parent;
 
 #[derive(Clone, Default)]
 pub(crate) struct Sim {

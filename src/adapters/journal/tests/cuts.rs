@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use super::super::fs::sim::Sim;
+use super::super::segment::Name;
+use super::super::{Error, Wrong, repair};
 use super::reference::{LAST, TOGETHER, check, open, reference, segments};
 use super::world::DIRECTORY;
-use crate::adapters::journal::fs::sim::Sim;
-use crate::adapters::journal::segment::Name;
-use crate::adapters::journal::{Error, Wrong, repair};
 
 /// The log with one file changed.
 fn changed(sim: &Sim, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Sim {

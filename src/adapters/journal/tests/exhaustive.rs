@@ -1,7 +1,7 @@
 //! All short sequences of what may happen, and a crash at every single operation of a longer one.
 
+use super::super::fs::sim::{Failing, Sim};
 use super::world::{Action, World};
-use crate::adapters::journal::fs::sim::{Failing, Sim};
 
 /// Entries of which two make a commit and four do not fit into one segment.
 fn small_world() -> World {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::fs::sim::{Failing, Sim};
+use super::super::writer::{Limits, Step};
+use super::super::{Error, Log, Lsn, NoRoom, Settings, State};
 use super::reference::{content, settings};
 use super::world::{Action, World};
-use crate::adapters::journal::fs::sim::{Failing, Sim};
-use crate::adapters::journal::writer::{Limits, Step};
-use crate::adapters::journal::{Error, Log, Lsn, NoRoom, Settings, State};
 
 /// Reserves entries of changing sizes until there is no room.
 fn fill(world: &mut World) -> NoRoom {

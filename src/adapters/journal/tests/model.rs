@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
+use super::super::fs::sim::Failing;
 use super::world::{Action, World};
-use crate::adapters::journal::fs::sim::Failing;
 
 pub(super) fn action() -> impl Strategy<Value = Action> {
     let seed = prop_oneof![Just(0), Just(1), any::<u64>()];

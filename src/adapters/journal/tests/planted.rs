@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::{cuts, model, slots};
-use crate::adapters::journal::planted::for_tests::plant;
+use crate::planted::for_tests::plant;
 
 /// How many random sequences it took.
 fn cases_until_noticed(bug: &'static str) -> Option<usize> {

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::world::payload;
-use crate::adapters::journal::{
+use super::super::{
     Error, Log, Lsn, NoRoom, RealFileSystem, Recovery, Room, Settings, Slots, State, Stored, inspect, repair,
 };
+use super::world::payload;
 
 fn settings(directory: &Path) -> Settings {
     Settings {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::fs::sim::Sim;
+use super::super::writer::Limits;
+use super::super::{Damage, Error, Log, Lsn, Recovery, Settings};
 use super::world::{DIRECTORY, payload};
-use crate::adapters::journal::fs::sim::Sim;
-use crate::adapters::journal::writer::Limits;
-use crate::adapters::journal::{Damage, Error, Log, Lsn, Recovery, Settings};
 
 pub(super) const LAST: Lsn = 18;
 /// Entries of one frame.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::super::fs::sim::Sim;
+use super::super::writer::Limits;
+use super::super::{Error, Log, Lsn, entries, inspect, repair};
 use super::reference::{LAST, content, open, reference, segments, settings};
 use super::world::{DIRECTORY, survival};
-use crate::adapters::journal::fs::sim::Sim;
-use crate::adapters::journal::writer::Limits;
-use crate::adapters::journal::{Error, Log, Lsn, entries, inspect, repair};
 
 fn readable(sim: &Sim) -> BTreeMap<Lsn, Vec<u8>> {
     let mut reader = entries(Arc::new(sim.clone()), Path::new(DIRECTORY)).unwrap();
@@ -19,7 +19,7 @@ fn readable(sim: &Sim) -> BTreeMap<Lsn, Vec<u8>> {
     found
 }
 
-fn look(sim: &Sim) -> crate::adapters::journal::Report {
+fn look(sim: &Sim) -> super::super::Report {
     inspect(sim, Path::new(DIRECTORY)).unwrap()
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::super::fs::sim::{Failing, Sim};
+use super::super::{SLOT_BYTES_MAX, Slots, Stored, read_file, write_file_durably};
 use super::world::{payload, survival};
-use crate::adapters::journal::fs::sim::{Failing, Sim};
-use crate::adapters::journal::{SLOT_BYTES_MAX, Slots, Stored, read_file, write_file_durably};
 
 const PATH: &str = "/var/cursor";
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::adapters::journal::fs::sim::{Failing, Sim};
-use crate::adapters::journal::writer::{Limits, Step, Writer};
-use crate::adapters::journal::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
+use super::super::fs::sim::{Failing, Sim};
+use super::super::writer::{Limits, Step, Writer};
+use super::super::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq)]
