@@ -98,6 +98,14 @@ fn the_domain_does_no_io() {
 }
 
 #[test]
+fn releases_are_made_by_the_policy_and_read_back_by_the_outbox_only() {
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let calls = fs::read_to_string(&file).unwrap().contains("Released::from_outbox(");
+        assert_eq!(calls, file.ends_with("src/durable/outbox.rs"), "{}", file.display());
+    }
+}
+
+#[test]
 fn no_file_is_longer_than_one_sitting() {
     for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let lines = fs::read_to_string(&file).unwrap().lines().count();

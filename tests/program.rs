@@ -29,7 +29,9 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send] = commands.as_slice() else { panic!("the README's commands changed: {commands:?}") };
+    let [check, serve, send, inspect] = commands.as_slice() else {
+        panic!("the README's commands changed: {commands:?}");
+    };
     let (directory, port) = copy_of("card-fraud");
     let checked = run(directory.path(), check);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
@@ -39,6 +41,12 @@ fn the_readmes_commands_do_what_they_say() {
     let sent = run(directory.path(), &[send.as_slice(), &["--to", &endpoint]].concat());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
+    let inspected = run(directory.path(), inspect);
+    assert!(
+        text(&inspected.stdout).contains("stream payments, producer till-7: 8,417 records"),
+        "{}",
+        text(&inspected.stdout)
+    );
     assert_eq!(gateway.terminate(), 0);
     let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());
