@@ -4,12 +4,18 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
+use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::app::{self, App};
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
 use bailiwick::intake::Clock;
+use futures::StreamExt;
 
 use crate::common::process::{run, text};
 use crate::common::{self, TestGateway};
@@ -155,4 +161,43 @@ async fn damage_is_found_said_and_set_aside_and_the_rest_is_counted() {
     let listener = app::bind(&config).await.unwrap();
     App::start(config, listener).await.unwrap().stop().await;
     assert!(!common::lines(released.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_its_answers_does_not_keep_the_others_waiting() {
+    let gateway = TestGateway::start_with("delivery-eta/gateway.toml", |config| {
+        config.limits.batch_bytes_max = 200_000;
+        config.limits.in_flight_bytes_max = 400_000;
+    })
+    .await;
+    // It sends until its window is full of answers, each with the scores of some hundred records.
+    let request = |producer: &str| PublishRequest { producer: producer.into(), ..deliveries(400) };
+    let requests = futures::stream::repeat_with(move || request("never reads"));
+    let unread = gateway.client().await.publish(requests).await.unwrap().into_inner();
+    let accepted = || gateway.telemetry().accepted.load(Ordering::Relaxed);
+    let mut before = 0;
+    while accepted() == 0 || accepted() > before {
+        before = accepted();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for _ in 0..20 {
+        let mut client = gateway.client().await;
+        let answer = client.publish_once(PublishRequest { producer: "reads".into(), ..deliveries(10) });
+        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.expect("an answer").unwrap();
+        assert_eq!(answer.into_inner().accepted, 10);
+    }
+    drop(unread);
+    gateway.stop().await;
+}
+
+fn deliveries(records: usize) -> PublishRequest {
+    let events = (0..records).map(|person| {
+        let record = format!(
+            "{{\"event_time\":\"2013-11-01T12:00:00Z\",\"recipient\":\"r-{person}\",\"country\":\"DE\",\"carrier\":\"UA\",\
+             \"origin\":\"EWR\",\"distance\":100.0,\"dep_delay\":3,\"hour\":12,\"weekday\":4}}"
+        );
+        CloudEvent { data: Some(Data::TextData(record)), ..Default::default() }
+    });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+    PublishRequest { stream: "deliveries".into(), payload: Some(payload), want_scores: true, ..Default::default() }
 }
