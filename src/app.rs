@@ -91,8 +91,7 @@ impl App {
         let deliveries = Deliveries::start(sinks(&config)?, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
         let collecting = state.collecting.collecting(&config, Arc::clone(&outbox), confirmed);
-        let pipeline =
-            Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
+        let pipeline = Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -196,7 +195,8 @@ fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
             Destination::Kafka(settings) => {
-                Sink::Kafka(kafka::Sink::new(settings).with_context(|| format!("destination `{name}`"))?)
+                let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
+                Sink::Kafka(kafka::Sink::new(settings, &sender).with_context(|| format!("destination `{name}`"))?)
             }
         };
         Ok((name.clone(), sink))
