@@ -19,8 +19,10 @@ use super::{Error, Lookup, SLICE, Sender, Settings, Stops, close, headers};
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long messages may wait for the broker. Less than the transaction's timeout.
 const DELIVERY_WITHIN: Duration = Duration::from_secs(20);
-/// How long the broker may take for a commit, or to give a producer its epoch.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long the broker may take to give a producer its epoch: it ends first what an earlier one left open.
+const EPOCH_WITHIN: Duration = Duration::from_secs(20);
+/// How long it may take for a commit. After that nobody but the broker knows.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take for an abort.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
 /// How long librdkafka waits before it sends a request again, at least.
@@ -115,7 +117,7 @@ impl Transactional {
         let producer = self.producer.insert(self.producer()?);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
-        let initialised = sliced("getting an epoch", ANSWER_WITHIN, stops, |slice| producer.init_transactions(slice));
+        let initialised = sliced("getting an epoch", EPOCH_WITHIN, stops, |slice| producer.init_transactions(slice));
         let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, stops));
         let agreed = read.and_then(|progress| Ok((progress.agreed(cursor, outbox)?, progress)));
         match agreed {
@@ -179,7 +181,7 @@ impl Transactional {
         producer.send(record).map_err(|(error, _)| sent(error))?;
         sliced("sending", DELIVERY_WITHIN, stops, |slice| producer.flush(slice))?;
         let began = Instant::now();
-        sliced("committing", ANSWER_WITHIN, stops, |slice| producer.commit_transaction(slice))?;
+        sliced("committing", COMMIT_WITHIN, stops, |slice| producer.commit_transaction(slice))?;
         Ok(began.elapsed())
     }
 
