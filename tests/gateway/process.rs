@@ -45,7 +45,7 @@ id          = "{topic}"
 country     = "DE"
 serves      = ["eu-gdpr"]
 policies    = ["{}", "policies"]
-stop_within = "PT30S"
+stop_within = "PT60S"
 
 [listen]
 grpc = "127.0.0.1:{port}"
@@ -109,7 +109,7 @@ topic   = "{topic}"
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         Command::new(BINARY)
             .args(["send", "--stream", "payments", "--producer", "till-7", "--complete", "--no-follow", "--epoch", "1"])
-            .args(["--batch", "40", "--to", &endpoint])
+            .args(["--batch", "80", "--to", &endpoint])
             .arg(common::root().join("examples/card-fraud/data.csv.gz"))
             .stdout(Stdio::null())
             .spawn()
@@ -181,7 +181,7 @@ impl Gateway {
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
         let left = self.lines("did not take all releases");
-        assert_eq!(left, Vec::<String>::new());
+        assert_eq!(left, Vec::<String>::new(), "{}", self.log.lock().unwrap().join("\n"));
         self.log.lock().unwrap().clone()
     }
 }

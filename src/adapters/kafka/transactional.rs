@@ -19,6 +19,8 @@ use super::{Error, Lookup, SLICE, Sender, Settings, Stops, close, headers};
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long messages may wait for the broker. Less than the transaction's timeout.
 const DELIVERY_WITHIN: Duration = Duration::from_secs(20);
+/// The time between two looks at whether the messages of a transaction are all delivered.
+const LOOK: Duration = Duration::from_millis(1);
 /// How long the broker may take to give a producer its epoch: it ends first what an earlier one left open.
 const EPOCH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take for a commit. After that nobody but the broker knows.
@@ -83,6 +85,10 @@ impl Transactional {
     fn producer(&self) -> Result<Transactions, KafkaError> {
         let millis = |duration: Duration| duration.as_millis().to_string();
         let mut config = self.settings.producer();
+        if !self.settings.options.contains_key("linger.ms") {
+            // A transaction is small and whole: there is nothing to wait for.
+            config.set("linger.ms", "0");
+        }
         config
             .set("transactional.id", &self.id)
             .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT))
@@ -179,7 +185,7 @@ impl Transactional {
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        sliced("sending", DELIVERY_WITHIN, stops, |slice| producer.flush(slice))?;
+        all_reported(producer, stops)?;
         let began = Instant::now();
         sliced("committing", COMMIT_WITHIN, stops, |slice| producer.commit_transaction(slice))?;
         Ok(began.elapsed())
@@ -236,6 +242,22 @@ fn is_fenced(producer: &Transactions, error: &KafkaError) -> bool {
     })
 }
 
+/// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
+/// every 100 ms.
+fn all_reported(producer: &Transactions, stops: Stops<'_>) -> Result<(), Error> {
+    let began = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if stops() {
+            return Err(Error::Stopped);
+        }
+        if began.elapsed() > DELIVERY_WITHIN + SLICE {
+            return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
 /// Makes a call that may block in slices, so that a stop need not wait for it. A call that timed out is gone on with
 /// by making it again.
 fn sliced(
@@ -264,6 +286,7 @@ fn sliced(
 fn is_retriable(error: &KafkaError) -> bool {
     match error {
         KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        // What `commit_transaction` does first.
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
     }
