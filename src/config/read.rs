@@ -239,35 +239,45 @@ fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
             let directory = base.join(directory?.value);
             Some(Destination::File(file::Settings { directory, format: format?, rotate_bytes, rotate_after }))
         }
-        "kafka" => {
-            let brokers = table.need::<String>("brokers");
-            let topic = table.need::<String>("topic");
-            let mut options = BTreeMap::new();
-            if let Some(table) = table.get::<Table<'_>>("options") {
-                for name in table.value.names() {
-                    let Some(value) = table.value.get::<String>(&name) else { continue };
-                    if kafka::RESERVED.contains(&name.as_str()) {
-                        table
-                            .value
-                            .problems()
-                            .error(&value.place, format!("`{name}` is set by bailiwick and cannot be changed"));
-                    }
-                    options.insert(name, value.value);
-                }
-            }
-            Some(Destination::Kafka(kafka::Settings {
-                brokers: brokers?.value,
-                topic: topic?.value,
-                format: format?,
-                options,
-            }))
-        }
+        "kafka" => read_kafka(table, format).map(Destination::Kafka),
         other => {
             let message = format!("there is no destination kind `{other}`");
             table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
             None
         }
     }
+}
+
+fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settings> {
+    let brokers = table.need::<String>("brokers");
+    let topic = table.need::<String>("topic");
+    let exactly_once = table.or("exactly_once", false);
+    let named = table.get::<String>("progress_topic");
+    let progress_topic = exactly_once.then(|| match (&named, &topic) {
+        (Some(named), _) => named.value.clone(),
+        (None, topic) => format!("{}-progress", topic.as_ref().map_or("", |topic| &topic.value)),
+    });
+    if let (Some(named), None) = (&named, &progress_topic) {
+        table.problems().error(&named.place, "`progress_topic` needs `exactly_once = true`");
+    }
+    if let (Some(named), Some(topic)) = (&named, &topic)
+        && named.value == topic.value
+    {
+        table.problems().error(&named.place, "`progress_topic` must be another topic than `topic`");
+    }
+    let mut options = BTreeMap::new();
+    if let Some(table) = table.get::<Table<'_>>("options") {
+        for name in table.value.names() {
+            let Some(value) = table.value.get::<String>(&name) else { continue };
+            let only_exactly_once = exactly_once && kafka::RESERVED_EXACTLY_ONCE.contains(&name.as_str());
+            if only_exactly_once || kafka::RESERVED.contains(&name.as_str()) {
+                let message = format!("`{name}` is set by bailiwick and cannot be changed");
+                table.value.problems().error(&value.place, message);
+            }
+            options.insert(name, value.value);
+        }
+    }
+    Some(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, progress_topic, options })
 }
 
 impl Declared {
