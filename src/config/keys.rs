@@ -40,7 +40,9 @@ impl Unusable {
             Self::NoFile { .. } => "name a file".to_owned(),
             Self::Open { path, .. } => format!("chmod 600 {path}"),
             Self::Length { path, .. } => {
-                format!("a key is {KEY_BYTES} random bytes as they are: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path})")
+                format!(
+                    "a key is {KEY_BYTES} random bytes as they are: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path})"
+                )
             }
         }
     }

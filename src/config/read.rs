@@ -298,7 +298,10 @@ impl Declared {
             peers: peers.collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
-            journal: Journal { keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()), ..self.journal },
+            journal: Journal {
+                keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()),
+                ..self.journal
+            },
             policy,
         })
     }

@@ -218,10 +218,7 @@ mod tests {
         let mut sealer = sealer(&[("a", 1)]);
         let mut entry = [HEAD, &Sealer::make_room(), COLUMNS].concat();
         for regimes in [set(&[]), set(&["a", "b"])] {
-            assert_eq!(
-                sealer.seal(&regimes, HEAD.len(), &mut entry),
-                Err(Unsealable::NoKey(regimes.clone()))
-            );
+            assert_eq!(sealer.seal(&regimes, HEAD.len(), &mut entry), Err(Unsealable::NoKey(regimes.clone())));
         }
         assert_eq!(sealer.open(&set(&[]), HEAD, &[0; 64]), Err(Sealed::DoesNotOpen(set(&[]))));
     }

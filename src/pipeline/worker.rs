@@ -230,7 +230,8 @@ impl Worker {
         let stream = resident.batch().stream();
         if !self.writers.contains_key(&stream.name) {
             let outputs = self.outputs.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
-            let writer = BatchWriter::new(stream, outputs, Arc::clone(&self.setup.keys)).map_err(|error| error.to_string())?;
+            let writer =
+                BatchWriter::new(stream, outputs, Arc::clone(&self.setup.keys)).map_err(|error| error.to_string())?;
             self.writers.insert(stream.name.clone(), writer);
         }
         self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
