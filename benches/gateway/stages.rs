@@ -3,14 +3,18 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use arrow_schema::{DataType, Field};
 use bailiwick::adapters::grpc::decode::{self, Decoded};
 use bailiwick::adapters::onnx::Runtime;
 use bailiwick::config;
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::batch::TimeBounds;
 use bailiwick::domain::policy::{ClosedWindow, Resident, VerdictTable, decide, release};
+use bailiwick::durable::entry::BatchWriter;
+use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
 use ort::session::Session;
 use ort::value::TensorRef;
+use zeroize::Zeroizing;
 
 use super::records::{Prepared, example};
 use super::{BATCH, figure, per_record};
@@ -61,6 +65,16 @@ pub(super) fn run(records: &Prepared) -> f64 {
     });
     figure("fold", fold, "ns/record", None);
 
+    for (name, keys) in [("write the entry", Keys::default()), ("write the entry, sealed", bench_keys())] {
+        let outputs = scorer.score(&[&resident]).unwrap();
+        let of_model = vec![Field::new("fraud_score", DataType::Float32, true)];
+        let mut writer = BatchWriter::new(stream, of_model, Arc::new(keys)).unwrap();
+        let mut write = || writer.encode(&resident, &outputs, ("till-7", None), 0).unwrap();
+        let bytes = write().len();
+        figure(name, per_record(BATCH, || drop(black_box(write()))), "ns/record", None);
+        figure(&format!("{name}: size"), bytes as f64 / BATCH as f64, "bytes/record", None);
+    }
+
     let count = cells.len();
     let closed = ClosedWindow { gateway: "bench", dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
     let destinations = ["fraud_desk".to_owned()];
@@ -68,6 +82,11 @@ pub(super) fn run(records: &Prepared) -> f64 {
         per_record(count, || drop(black_box(release(&closed, &destinations, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     bare
+}
+
+fn bench_keys() -> Keys {
+    let key = Key::new(Box::new(Zeroizing::new([7; KEY_BYTES])));
+    Keys::new([("eu-gdpr".to_owned(), key)].into())
 }
 
 /// The model alone: the same input again and again, one thread.

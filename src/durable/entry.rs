@@ -4,8 +4,11 @@
 //! [`domain::binary`](crate::domain::binary). A batch ends with one Arrow IPC record-batch message: the stream's columns, then the
 //! model's outputs. Its schema is not repeated: it stands in the [`Catalog`], which is the context of the
 //! segment that holds the entry.
+//!
+//! With keys, that message is sealed ([`seal`](super::seal)): the regimes' ids stand at the end of the head, then
+//! the nonce, what was the message, and the tag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -18,15 +21,19 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::policy::Resident;
+use crate::domain::policy::{RegimeSet, Resident};
 use crate::domain::producer::Number;
 use crate::domain::stream::Stream;
+
+use super::seal::{ADDED_BYTES, Keys, Sealed, Sealer};
 
 const BATCH: u8 = 1;
 const HEARD: u8 = 2;
 const SPENT: u8 = 3;
 const CLOSED: u8 = 4;
 const FLUSHED: u8 = 5;
+/// A batch whose columns are sealed.
+const SEALED: u8 = 6;
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +89,24 @@ pub struct Accepted<'e> {
     pub newest: Option<i64>,
     /// The digest of the policy they were decided under.
     pub policy: [u8; 32],
+    /// The regimes under whose keys the columns are sealed; none: they are not.
+    pub regimes: RegimeSet,
     columns: &'e [u8],
+}
+
+/// Why the columns of a batch cannot be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// They are erased.
+    Sealed(Sealed),
+    /// They are not what the catalog says.
+    Arrow(ArrowError),
+}
+
+impl From<ArrowError> for Unread {
+    fn from(error: ArrowError) -> Self {
+        Self::Arrow(error)
+    }
 }
 
 impl Entry<'_> {
@@ -114,7 +138,7 @@ impl Entry<'_> {
     pub fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
         let mut reader = Reader::new(bytes);
         Some(match reader.u8()? {
-            BATCH => Entry::Batch(Accepted {
+            kind @ (BATCH | SEALED) => Entry::Batch(Accepted {
                 producer: reader.text()?,
                 number: read_number(&mut reader)?,
                 at: reader.i64()?,
@@ -122,6 +146,7 @@ impl Entry<'_> {
                 rows: reader.u32()?,
                 newest: reader.option()?,
                 policy: reader.array()?,
+                regimes: if kind == SEALED { read_regimes(&mut reader)? } else { RegimeSet::default() },
                 columns: reader.rest(),
             }),
             HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
@@ -135,24 +160,46 @@ impl Entry<'_> {
 
 impl Accepted<'_> {
     fn encode(&self, writer: &mut Writer) {
-        writer.u8(BATCH).text(self.producer);
+        self.encode_head(writer);
+        writer.raw(self.columns);
+    }
+
+    fn encode_head(&self, writer: &mut Writer) {
+        writer.u8(if self.regimes.is_empty() { BATCH } else { SEALED }).text(self.producer);
         number(writer, self.number);
-        writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy).raw(self.columns);
+        writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy);
+        if !self.regimes.is_empty() {
+            writer.count(self.regimes.len());
+            for regime in self.regimes.iter() {
+                writer.text(regime);
+            }
+        }
+    }
+
+    fn message(&self, sealer: &mut Sealer) -> Result<Buffer, Sealed> {
+        if self.regimes.is_empty() {
+            return Ok(Buffer::from(self.columns));
+        }
+        let mut head = Writer::default();
+        self.encode_head(&mut head);
+        sealer.open(&self.regimes, &head.finish(), self.columns).map(Buffer::from)
     }
 
     /// The columns: the stream's fields and the model's outputs, as they were declared then.
     ///
     /// # Errors
-    /// When the catalog has no such stream, or the bytes are no record batch of its schema.
-    pub fn columns(&self, catalog: &Catalog) -> Result<RecordBatch, ArrowError> {
+    /// When they are sealed and do not open, the catalog has no such stream, or the bytes are no record batch of
+    /// its schema.
+    pub fn columns(&self, catalog: &Catalog, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
+        let mut message = self.message(sealer).map_err(Unread::Sealed)?;
         let schema = catalog.schemas.get(self.stream);
         let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{}`", self.stream)))?;
         let mut decoder = StreamDecoder::new();
         let nothing = decoder.decode(&mut Buffer::from(schema.clone()))?;
-        let batch = decoder.decode(&mut Buffer::from(self.columns))?;
+        let batch = decoder.decode(&mut message)?;
         match (nothing, batch) {
             (None, Some(batch)) if batch.num_rows() == self.rows as usize => Ok(batch),
-            _ => Err(ArrowError::IpcError("the records are not whole".to_owned())),
+            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
         }
     }
 }
@@ -160,6 +207,14 @@ impl Accepted<'_> {
 fn number(writer: &mut Writer, number: Option<Number>) {
     let Number { epoch, sequence } = number.unwrap_or(Number { epoch: 0, sequence: 0 });
     writer.u8(number.is_some().into()).u64(epoch).u64(sequence);
+}
+
+fn read_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
+    let mut regimes = BTreeSet::new();
+    for _ in 0..reader.count(8)? {
+        regimes.insert(reader.text()?.to_owned());
+    }
+    (!regimes.is_empty()).then(|| Arc::new(regimes))
 }
 
 #[expect(clippy::option_option, reason = "the outer one: the bytes are none; the inner one: the request has none")]
@@ -235,23 +290,24 @@ fn writer(schema: &Schema) -> Result<StreamWriter<Vec<u8>>, ArrowError> {
 pub struct BatchWriter {
     schema: SchemaRef,
     columns: StreamWriter<Vec<u8>>,
+    sealer: Sealer,
 }
 
 impl BatchWriter {
-    /// A writer of a stream's batches.
+    /// A writer of a stream's batches, which seals them if there are keys.
     ///
     /// # Errors
     /// When Arrow cannot write the schema, which no valid stream causes.
-    pub fn new(stream: &Stream, outputs: Vec<Field>) -> Result<Self, ArrowError> {
+    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Result<Self, ArrowError> {
         let schema = recorded(stream, outputs);
         let columns = writer(&schema)?;
-        Ok(Self { schema, columns })
+        Ok(Self { schema, columns, sealer: Sealer::new(keys) })
     }
 
     /// An entry with records and their scores.
     ///
     /// # Errors
-    /// When the scores are not the declared ones.
+    /// When the scores are not the declared ones, or the records cannot be sealed.
     pub fn encode(
         &mut self,
         resident: &Resident,
@@ -271,12 +327,22 @@ impl BatchWriter {
             rows: u32::try_from(batch.rows()).unwrap_or(u32::MAX),
             newest: batch.event_times().iter().copied().max(),
             policy: *resident.policy().bytes(),
+            regimes: if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() },
             columns: &[],
         };
-        accepted.encode(&mut head);
+        accepted.encode_head(&mut head);
+        let head_bytes = head.len();
+        if self.sealer.seals() {
+            head.raw(&Sealer::make_room());
+        }
         *self.columns.get_mut() = head.finish();
         self.columns.write(&columns)?;
-        Ok(std::mem::take(self.columns.get_mut()))
+        let mut entry = std::mem::take(self.columns.get_mut());
+        if self.sealer.seals() {
+            let sealed = self.sealer.seal(resident.regimes(), head_bytes, &mut entry);
+            sealed.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;
+        }
+        Ok(entry)
     }
 }
 
@@ -296,7 +362,8 @@ pub fn size_bound(resident: &Resident, producer: &str) -> u64 {
         _ => rows * 8 + column_extra,
     });
     let outputs = 8 * (rows * 8 + column_extra);
-    (columns.sum::<usize>() + outputs + producer.len() + batch.stream().name.len() + 512) as u64
+    let regimes = resident.regimes().iter().map(|regime| regime.len() + 8).sum::<usize>() + ADDED_BYTES;
+    (columns.sum::<usize>() + outputs + regimes + producer.len() + batch.stream().name.len() + 512) as u64
 }
 
 #[cfg(test)]
@@ -315,9 +382,12 @@ mod tests {
             rows: 3,
             newest: Some(-4),
             policy: [5; 32],
+            regimes: RegimeSet::default(),
             columns: &[1, 2, 3],
         };
+        let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
         let entries = [
+            Entry::Batch(Accepted { regimes, ..accepted }),
             Entry::Batch(accepted),
             Entry::Heard { stream: "payments", producer: "till-7", event_time: None },
             Entry::Spent { producer: "till-7", number: None },

@@ -17,3 +17,4 @@ pub mod checkpoint;
 pub mod entry;
 pub mod outbox;
 pub mod recovery;
+pub mod seal;

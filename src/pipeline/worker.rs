@@ -21,6 +21,7 @@ use crate::domain::window::{micros, window_of};
 use crate::durable::checkpoint::WindowPart;
 use crate::durable::entry::{BatchWriter, Entry};
 use crate::durable::recovery::{Closed, Error, Present, Replay, Step};
+use crate::durable::seal::Keys;
 use crate::telemetry::Telemetry;
 
 use super::order::{Order, Place, Report, Waiting};
@@ -30,6 +31,7 @@ pub(super) struct Setup {
     pub(super) scorers: BTreeMap<String, Scorer>,
     pub(super) key: ContributorKey,
     pub(super) rows_max: usize,
+    pub(super) keys: Arc<Keys>,
 }
 
 /// What it shares with the others.
@@ -83,6 +85,14 @@ impl Worker {
 
     /// Counts and closes what the journal held at the start.
     pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
+        let done = self.count(steps);
+        let erased = steps.erased();
+        erased.say();
+        self.shared.telemetry.erased.fetch_add(erased.records, Ordering::Relaxed);
+        done
+    }
+
+    fn count(&mut self, steps: &mut Replay) -> Result<(), Error> {
         while let Some(step) = steps.step()? {
             match step {
                 Step::Fold { batch, outputs } => self.fold(&batch, &outputs),
@@ -220,7 +230,8 @@ impl Worker {
         let stream = resident.batch().stream();
         if !self.writers.contains_key(&stream.name) {
             let outputs = self.outputs.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
-            let writer = BatchWriter::new(stream, outputs).map_err(|error| error.to_string())?;
+            let writer =
+                BatchWriter::new(stream, outputs, Arc::clone(&self.setup.keys)).map_err(|error| error.to_string())?;
             self.writers.insert(stream.name.clone(), writer);
         }
         self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
