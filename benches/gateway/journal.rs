@@ -1,7 +1,7 @@
 //! The journal's group commit beside a bare loop that writes and syncs the same bytes in commits of the same sizes.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -12,16 +12,16 @@ use bailiwick::adapters::journal::{
 };
 use tempfile::TempDir;
 
-use super::process::file_system;
+use super::process::{file_system, forget_pages};
 use super::{at, figure, median};
 
 const THREADS: u64 = 2;
 /// Entries of each thread that are not durable yet, at saturation: together what one producer of the end-to-end
 /// benchmark has.
 const IN_FLIGHT: usize = 8;
-/// Entries of one run at saturation: about 140 MiB.
-const ENTRIES: u64 = 2_000;
-const ROUNDS: usize = 5;
+/// Entries of one run at saturation: about 100 MiB.
+const ENTRIES: u64 = 1_500;
+const ROUNDS: usize = 10;
 /// Entries one at a time.
 const SINGLE: u64 = 1_000;
 /// One at a time, log and bare loop take turns of so many.
@@ -131,15 +131,10 @@ impl File for Counted {
     }
 }
 
-fn open(directory: &Path) -> (Log, Arc<Mutex<Vec<u64>>>) {
+fn open(directory: PathBuf) -> (Log, Arc<Mutex<Vec<u64>>>) {
     let commits = Arc::new(Mutex::new(Vec::new()));
-    let settings = Settings {
-        directory: directory.join("log"),
-        segment_bytes: SEGMENT_BYTES,
-        quota_bytes: 64 << 30,
-        context: Vec::new(),
-        at_least: 0,
-    };
+    let settings =
+        Settings { directory, segment_bytes: SEGMENT_BYTES, quota_bytes: 64 << 30, context: Vec::new(), at_least: 0 };
     let (log, _) = Log::open(Arc::new(Counting { commits: Arc::clone(&commits) }), settings).unwrap();
     commits.lock().unwrap().clear();
     (log, commits)
@@ -152,9 +147,8 @@ struct Saturated {
 }
 
 /// Some threads submit as fast as the log takes it.
-fn saturate(entry: &[u8]) -> Saturated {
-    let directory = TempDir::new().unwrap();
-    let (log, commits) = open(directory.path());
+fn saturate(directory: &Path, entry: &[u8]) -> Saturated {
+    let (log, commits) = open(directory.join("saturated"));
     let next = AtomicU64::new(1);
     let submit = || {
         let (durable, acks) = mpsc::channel();
@@ -190,6 +184,8 @@ fn saturate(entry: &[u8]) -> Saturated {
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let took = start.elapsed();
+    drop(log);
+    forget_pages(&directory.join("saturated"));
     let commits = std::mem::take(&mut *commits.lock().unwrap());
     Saturated { took, latencies, commits }
 }
@@ -202,9 +198,8 @@ fn claimed(directory: &Path, bytes: u64) -> Arc<dyn File> {
 }
 
 /// Writes and syncs commits of these sizes.
-fn bare(entry: &[u8], commits: &[u64]) -> Duration {
-    let directory = TempDir::new().unwrap();
-    let file = claimed(directory.path(), commits.iter().sum());
+fn bare(directory: &Path, entry: &[u8], commits: &[u64]) -> Duration {
+    let file = claimed(directory, commits.iter().sum());
     let mut offset = 0;
     let start = Instant::now();
     for commit in commits {
@@ -221,14 +216,15 @@ fn bare(entry: &[u8], commits: &[u64]) -> Duration {
         }
         file.sync_data().unwrap();
     }
-    start.elapsed()
+    let took = start.elapsed();
+    forget_pages(directory);
+    took
 }
 
 /// One entry at a time: the log's latencies, and those of the bare loop.
-fn single(entry: &[u8]) -> (Vec<Duration>, Vec<Duration>) {
-    let directory = TempDir::new().unwrap();
-    let (log, _) = open(directory.path());
-    let file = claimed(directory.path(), SINGLE * entry.len() as u64);
+fn single(directory: &Path, entry: &[u8]) -> (Vec<Duration>, Vec<Duration>) {
+    let (log, _) = open(directory.join("single"));
+    let file = claimed(directory, SINGLE * entry.len() as u64);
     let (durable, acks) = mpsc::channel();
     let (mut of_log, mut of_bare) = (Vec::new(), Vec::new());
     for turn in 0..SINGLE / TURN {
@@ -256,13 +252,18 @@ const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.
 pub(super) fn run(entry: &[u8]) {
     let directory = std::env::temp_dir();
     println!("# journal: on {} ({}; TMPDIR chooses)", file_system(&directory), directory.display());
-    let runs: Vec<_> = (0..ROUNDS)
-        .map(|_| {
-            let log = saturate(entry);
-            let bare = bare(entry, &log.commits);
-            (log, bare)
-        })
-        .collect();
+    // Files are removed when all is done: what a file system does about that would be in the next run's figures.
+    let directories: Vec<_> = (0..=ROUNDS).map(|_| TempDir::new().unwrap()).collect();
+    let mut commits = saturate(directories[0].path(), entry).commits;
+    let mut runs = Vec::new();
+    for (directory, is_log_first) in directories.iter().skip(1).zip([true, false].into_iter().cycle()) {
+        let directory = directory.path();
+        let bare_before = (!is_log_first).then(|| bare(directory, entry, &commits));
+        let log = saturate(directory, entry);
+        let bare = bare_before.unwrap_or_else(|| bare(directory, entry, &log.commits));
+        commits.clone_from(&log.commits);
+        runs.push((log, bare));
+    }
     let per_entry = |took: Duration| took.as_secs_f64() * 1e6 / ENTRIES as f64;
     let cost = median(runs.iter().map(|(log, bare)| log.took.as_secs_f64() / bare.as_secs_f64()));
     let took = median(runs.iter().map(|(log, _)| per_entry(log.took)));
@@ -272,7 +273,7 @@ pub(super) fn run(entry: &[u8]) {
     figure("journal: bytes of an entry", entry.len() as f64 / 1024.0, "KiB", None);
     let commits = runs.iter().flat_map(|(log, _)| &log.commits).map(|bytes| *bytes as f64 / 1024.0);
     figure("journal, at saturation: bytes of a commit", median(commits), "KiB", None);
-    let (of_log, of_bare) = single(entry);
+    let (of_log, of_bare) = single(directories[0].path(), entry);
     for (percentile, share) in PERCENTILES {
         let (log, bare) = (at(&of_log, share), at(&of_bare, share));
         figure(&format!("journal, one at a time: ack latency {percentile}"), log, "us", Some(log / bare));

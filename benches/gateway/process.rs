@@ -67,6 +67,16 @@ pub(super) fn bytes_under(directory: &Path) -> u64 {
     sizes.sum()
 }
 
+/// Takes the files of a directory out of the page cache: the next to read them reads from the disk, and the next to
+/// write others finds pages that are free already.
+pub(super) fn forget_pages(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        let file = fs::File::open(entry.path()).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
 /// The kind of file system that a directory is on.
 pub(super) fn file_system(directory: &Path) -> String {
     match rustix::fs::statfs(directory).unwrap().f_type {

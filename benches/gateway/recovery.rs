@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 
-use super::process::{Deployment, bytes_under, load};
+use super::process::{Deployment, bytes_under, forget_pages, load};
 use super::records::Prepared;
 use super::{figure, median};
 
@@ -96,13 +96,4 @@ fn read_all(directory: &Path) -> Duration {
         while file.read(&mut buffer).unwrap() > 0 {}
     }
     begin.elapsed()
-}
-
-/// Makes the system read the files of a directory from the disk next time.
-fn forget_pages(directory: &Path) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let file = File::open(entry.unwrap().path()).unwrap();
-        file.sync_all().unwrap();
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-    }
 }
