@@ -1,8 +1,11 @@
 SHELL := /bin/bash
 CACHE := $(or $(BAILIWICK_CACHE),$(HOME)/.cache/bailiwick)
 
+PYTHON := $(CACHE)/test-venv/bin/python
+TARGET := $(or $(CARGO_TARGET_DIR),$(CACHE)/target)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench examples lint
+.PHONY: help demo test bench crash powerloss planted examples lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +21,22 @@ test: ## Run all tests
 bench: ## Run the benchmarks
 	@scripts/setup runtime
 	scripts/env cargo bench --bench gateway
+
+crash: ## Kill a gateway under load N times, at random and at system calls; fail its disk, fill it, cut its connections
+	@scripts/setup crash
+	@scripts/env cargo build --release --quiet
+	@scripts/env $(PYTHON) tests/crash/crash.py process --cycles $(or $(N),50) --bin $(TARGET)/release/bailiwick
+
+powerloss: ## Take the power from under a gateway N times, on ext4 and XFS (root)
+	@scripts/setup crash
+	@scripts/env cargo build --release --quiet
+	@scripts/env $(PYTHON) tests/crash/crash.py powerloss --cycles $(or $(N),30) --bin $(TARGET)/release/bailiwick
+
+planted: ## Show that the crash harness notices bugs that are put back in (root)
+	@scripts/setup crash
+	@scripts/env cargo build --release --quiet --features planted-bugs
+	@cp $(TARGET)/release/bailiwick $(TARGET)/release/bailiwick-planted
+	@scripts/env $(PYTHON) tests/crash/planted.py --cycles $(or $(N),60) --bin $(TARGET)/release/bailiwick-planted
 
 examples: ## Re-make the examples' data and models
 	@scripts/setup examples

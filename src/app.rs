@@ -91,8 +91,7 @@ impl App {
         let deliveries = Deliveries::start(sinks(&config)?, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
         let collecting = state.collecting.collecting(&config, Arc::clone(&outbox), confirmed);
-        let pipeline =
-            Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
+        let pipeline = Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
         let (policy, limits) = (config.policy.digest, config.limits);

@@ -57,7 +57,7 @@ pub struct Deliveries {
 
 /// How far a destination is in the outbox, on disk.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Cursor {
+pub struct Cursor {
     /// Everything through this position is confirmed.
     through: Lsn,
     /// For files, by dataset.
@@ -118,6 +118,14 @@ impl Cursors {
         Ok(Self { opened })
     }
 
+    /// The last position of the outbox that any of them has come to.
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
+        let cursors = self.opened.values().map(|(_, cursor, _)| cursor);
+        let files = |cursor: &Cursor| cursor.files.values().map(|files| files.pending.max(files.written)).max();
+        cursors.map(|cursor| files(cursor).unwrap_or(0).max(cursor.through)).max().unwrap_or(0)
+    }
+
     /// How far they are, now and later.
     #[must_use]
     pub fn confirmed(&self) -> Confirmed {
@@ -126,6 +134,23 @@ impl Cursors {
 }
 
 impl Cursor {
+    /// How far a destination is, by a cursor that may be in use.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn peek(fs: &dyn FileSystem, directory: &Path, destination: &str) -> Result<Self, Error> {
+        Ok(match Slots::peek(fs, &directory.join(destination))? {
+            Stored::Value(bytes) => Self::decode(&bytes).unwrap_or_default(),
+            Stored::Missing | Stored::Damaged => Self::default(),
+        })
+    }
+
+    /// Whether the destination has confirmed what the outbox holds of a dataset at a position.
+    #[must_use]
+    pub fn has(&self, dataset: &str, lsn: Lsn) -> bool {
+        lsn <= self.through || self.files.get(dataset).is_some_and(|files| lsn <= files.written)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.u64(self.through).count(self.files.len());
@@ -202,8 +227,8 @@ impl Delivery {
     fn run(self, sink: Sink) {
         let destination = self.name.clone();
         match sink {
-            Sink::File(sink) => self.to_files(sink),
-            Sink::Kafka(sink) => self.to_kafka(sink),
+            Sink::File(sink) => self.write_files(sink),
+            Sink::Kafka(sink) => self.send_to_kafka(sink),
         }
         tracing::debug!(destination, "delivery ended");
     }
@@ -243,7 +268,7 @@ impl Delivery {
         closing.releases.into_iter().filter(|released| released.destination() == self.name).collect()
     }
 
-    fn to_kafka(mut self, mut sink: kafka::Sink) {
+    fn send_to_kafka(mut self, mut sink: kafka::Sink) {
         while let Err(error) = sink.resume().map(|sent| self.cursor.through = self.cursor.through.max(sent)) {
             tracing::warn!(destination = self.name, %error, "the broker does not say yet how far the destination is");
             if self.is_draining() || !self.pause() {
@@ -294,7 +319,7 @@ impl Delivery {
         }
     }
 
-    fn to_files(mut self, mut sink: file::Sink) {
+    fn write_files(mut self, mut sink: file::Sink) {
         let mut reader = self.context.outbox.reader(self.cursor.through + 1);
         let mut read = self.cursor.through;
         loop {

@@ -206,11 +206,18 @@ impl Intake {
         self.pipeline.spend(from.producer, from.number).map(Taken::empty)
     }
 
-    /// Checks and decides a batch, and gives what may stay to the workers.
+    /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what it holds of the bytes in
+    /// work, by [`Intake::room`].
     ///
     /// # Errors
     /// When the request is refused as a whole.
-    pub async fn take(&self, served: &Served, from: Origin<'_>, mut candidate: Candidate) -> Result<Taken, Unaccepted> {
+    pub async fn take(
+        &self,
+        served: &Served,
+        from: Origin<'_>,
+        mut candidate: Candidate,
+        budget: Option<OwnedSemaphorePermit>,
+    ) -> Result<Taken, Unaccepted> {
         if self.is_stopping() {
             return Err(Unaccepted::NoRoom(Reason::Stopping));
         }
@@ -231,7 +238,7 @@ impl Intake {
             None => self.pipeline.spend(from.producer, from.number)?,
             Some(resident) => {
                 let room = self.pipeline.room(&resident, from.producer).await?;
-                let request = Request { producer: from.producer, number: from.number, resident, room };
+                let request = Request { producer: from.producer, number: from.number, resident, room, budget };
                 self.pipeline.accept(request, self.clock.now(), wall)?
             }
         };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, proto, run, send};
+use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, journal, proto, run, send};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -53,6 +53,11 @@ enum Command {
     },
     /// Send records from CSV or JSON-lines files (.gz too), or JSON lines from stdin, to a gateway.
     Send(SendArgs),
+    /// Look at what a gateway has on disk: what is there, how old, for whom, what is damaged, what would be lost.
+    Journal {
+        #[command(subcommand)]
+        task: JournalTask,
+    },
     /// Run three gateways (EU, US, IN) on loopback with the examples' data, and sum up what happened.
     Demo {
         /// The folder of the examples.
@@ -62,6 +67,24 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "released")]
         out: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum JournalTask {
+    /// Say what is there. Only reads; the gateway may be running.
+    Inspect(JournalArgs),
+    /// Say what is there, and exit with 1 if anything is damaged.
+    Verify(JournalArgs),
+    /// Set damaged segments aside, into `damaged/`, and put what can be read of them in their place. Deletes nothing.
+    /// The gateway must be stopped.
+    Repair(JournalArgs),
+}
+
+#[derive(Args)]
+struct JournalArgs {
+    /// The directory that `[journal] directory` names.
+    #[arg(value_name = "DIR", default_value = "journal")]
+    directory: PathBuf,
 }
 
 #[derive(Args)]
@@ -148,6 +171,14 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 patience: Duration::from_secs(args.patience),
             };
             send::send(args.files, options).await
+        }
+        Command::Journal { task } => {
+            let (task, arguments) = match task {
+                JournalTask::Inspect(arguments) => (journal::Task::Inspect, arguments),
+                JournalTask::Verify(arguments) => (journal::Task::Verify, arguments),
+                JournalTask::Repair(arguments) => (journal::Task::Repair, arguments),
+            };
+            journal::journal(task, &arguments.directory)
         }
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }

@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::adapters::journal::{Log, NoRoom, Room, Then};
 use crate::adapters::onnx::Scorer;
@@ -124,6 +124,8 @@ pub struct Request<'r> {
     pub resident: Resident,
     /// Room for them in the journal.
     pub room: Room,
+    /// What they take of the bytes in work; given back when they are on disk.
+    pub budget: Option<OwnedSemaphorePermit>,
 }
 
 /// A place in the order of everything.
@@ -210,7 +212,10 @@ impl Pipeline {
             if let Err(error) = worker.replay(&mut steps) {
                 // The first pass read all of it; what is wrong now is the disk. Nothing is released without it.
                 let error = anyhow::Error::from(error);
-                tracing::error!(error = format!("{error:#}"), "the journal could not be replayed; no window is released");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the journal could not be replayed; no window is released"
+                );
                 return;
             }
             worker.run(&received);
@@ -248,7 +253,8 @@ impl Pipeline {
                 Ok(room) => return Ok(room),
                 Err(NoRoom::Behind) => {
                     let (moved, has_moved) = oneshot::channel();
-                    self.journal.when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
+                    self.journal
+                        .when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
                     // Room may also be given back without a commit.
                     let _ = tokio::time::timeout(BEHIND_MAX, has_moved).await;
                 }
@@ -263,7 +269,7 @@ impl Pipeline {
     /// # Errors
     /// When it is not the producer's next one, or there is no room.
     pub fn accept(&self, request: Request<'_>, now: Duration, wall: i64) -> Result<Ticket, Unaccepted> {
-        let Request { producer, number, resident, room } = request;
+        let Request { producer, number, resident, room, budget } = request;
         let bytes = room.bytes();
         let stream = resident.batch().stream().clone();
         let newest = resident.batch().event_times().iter().copied().max();
@@ -284,7 +290,7 @@ impl Pipeline {
         if let Some(queue) = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed)) {
             queue.waiting.fetch_add(1, Ordering::Relaxed);
             // A worker only goes away at the end; then the answer's sender is dropped, and the caller sees that.
-            let _ = queue.orders.send(Order::Batch(Waiting { resident, place, answer }));
+            let _ = queue.orders.send(Order::Batch(Waiting { resident, place, answer, budget }));
         }
         let mark = sequencer.gateway.producers.mark(producer);
         if !duplicate {

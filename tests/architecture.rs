@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
     ("pipeline", &["domain", "telemetry", "durable", "planted", "adapters::onnx", "adapters::journal"]),
-    ("delivery", &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"]),
+    (
+        "delivery",
+        &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
+    ),
     ("intake", &["domain", "telemetry", "pipeline"]),
     ("config", &["domain", "encode", "intake", "pipeline", "adapters::file", "adapters::journal", "adapters::kafka"]),
 ];
@@ -91,6 +94,14 @@ fn the_domain_does_no_io() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn releases_are_made_by_the_policy_and_read_back_by_the_outbox_only() {
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let calls = fs::read_to_string(&file).unwrap().contains("Released::from_outbox(");
+        assert_eq!(calls, file.ends_with("src/durable/outbox.rs"), "{}", file.display());
     }
 }
 

@@ -5,15 +5,11 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_bailiwick");
+use common::process::{BINARY, Running, copy_of, run, text};
 
 fn readme() -> String {
     fs::read_to_string(common::root().join("README.md")).unwrap()
@@ -25,61 +21,6 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// A copy of an example, with the shipped policies where it expects them and a port of its own.
-fn copy_of(example: &str) -> (TempDir, u16) {
-    let root = TempDir::new().unwrap();
-    let (from, to) = (common::root().join("examples").join(example), root.path().join("examples").join(example));
-    fs::create_dir_all(&to).unwrap();
-    symlink(common::root().join("policies"), root.path().join("policies")).unwrap();
-    symlink(from.join("policies"), to.join("policies")).unwrap();
-    for file in ["model.onnx", "data.csv.gz"] {
-        symlink(from.join(file), to.join(file)).unwrap();
-    }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config =
-        fs::read_to_string(from.join("gateway.toml")).unwrap().replace("127.0.0.1:7400", &format!("127.0.0.1:{port}"));
-    fs::write(to.join("gateway.toml"), config).unwrap();
-    (root, port)
-}
-
-fn run(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).current_dir(directory).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A running gateway that is killed when the test fails before it is stopped.
-struct Running(Child);
-
-impl Running {
-    /// Starts the binary and waits until it says that it serves.
-    fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut child =
-            Command::new(BINARY).args(arguments).current_dir(directory).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let is_serving = log.by_ref().any(|line| line.unwrap().contains("serving"));
-        assert!(is_serving, "the gateway ended before it served");
-        // Whoever does not read a pipe blocks its writer.
-        std::thread::spawn(move || log.for_each(drop));
-        Self(child)
-    }
-
-    fn terminate(mut self) -> i32 {
-        let status = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
-        assert!(status.success());
-        self.0.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_readmes_commands_do_what_they_say() {
     let shell = blocks(&readme(), "sh").concat();
@@ -88,7 +29,9 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send] = commands.as_slice() else { panic!("the README's commands changed: {commands:?}") };
+    let [check, serve, send, inspect] = commands.as_slice() else {
+        panic!("the README's commands changed: {commands:?}");
+    };
     let (directory, port) = copy_of("card-fraud");
     let checked = run(directory.path(), check);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
@@ -98,6 +41,12 @@ fn the_readmes_commands_do_what_they_say() {
     let sent = run(directory.path(), &[send.as_slice(), &["--to", &endpoint]].concat());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
+    let inspected = run(directory.path(), inspect);
+    assert!(
+        text(&inspected.stdout).contains("stream payments, producer till-7: 8,417 records"),
+        "{}",
+        text(&inspected.stdout)
+    );
     assert_eq!(gateway.terminate(), 0);
     let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());

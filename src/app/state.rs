@@ -59,30 +59,36 @@ impl State {
             Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
         let catalog = Catalog::new(present.iter().map(|present| (&*present.stream, present.outputs.clone())))?;
-        let at_least = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
-        let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), 0)?;
-        alarm("journal", &found);
+        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
+            .with_context(in_directory)?;
+        let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         alarm("outbox", &found_outbox);
-        if found.first > at_least + 1 {
-            let (first, checkpoint) = (found.first, at_least);
-            tracing::error!(first, checkpoint, "what the journal held between the checkpoint and its first entry is lost");
+        let held = outbox::held(&outbox, 0).with_context(in_directory)?;
+        check_destinations(config, &held)?;
+        // What was counted or released was on disk: no number of those may be given out again.
+        let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
+        let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
+        alarm("journal", &found);
+        if found.first > counted + 1 {
+            let (first, checkpoint) = (found.first, counted);
+            tracing::error!(
+                first,
+                checkpoint,
+                "what the journal held between the checkpoint and its first entry is lost"
+            );
         }
         let mut gateway =
             Gateway::new(config.policy.streams.values().map(|plan| (&*plan.stream, plan.datasets.as_slice())));
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let open = gateway.datasets().map(|dataset| (dataset.to_owned(), gateway.open(dataset))).collect();
-        let from = at_least + 1;
+        let from = counted + 1;
         let closed = recovery::scan(&journal, from, &mut gateway, &present, now).with_context(in_directory)?;
-        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
-            .with_context(in_directory)?;
-        let held = outbox::held(&outbox, 0).with_context(in_directory)?;
-        check_destinations(config, &held)?;
         let replay = Replay::new(&journal, from, found.last, &present);
         report(&found, from, &windows, &closed);
-        let shapes = present.iter().flat_map(|present| {
-            present.datasets.iter().map(|dataset| (dataset.name.clone(), present.shape(dataset)))
-        });
+        let shapes = present
+            .iter()
+            .flat_map(|present| present.datasets.iter().map(|dataset| (dataset.name.clone(), present.shape(dataset))));
         let shapes = shapes.collect();
         let before = Before { open, windows, replay, closed, last: found.last };
         Ok(Self {
@@ -115,11 +121,8 @@ impl FoundReleases {
             let destinations = config.policy.destinations_of(&dataset.name, &config.serves);
             (dataset.name.clone(), (config.policy.governed(dataset, &config.serves), destinations))
         });
-        let rules = ReleaseRules {
-            gateway: config.id.clone(),
-            policy: config.policy.digest,
-            datasets: datasets.collect(),
-        };
+        let rules =
+            ReleaseRules { gateway: config.id.clone(), policy: config.policy.digest, datasets: datasets.collect() };
         Collecting {
             rules,
             outbox,

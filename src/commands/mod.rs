@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 mod diagnostics;
+pub mod journal;
 pub mod proto;
 pub mod run;
 pub mod send;

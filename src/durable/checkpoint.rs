@@ -5,7 +5,7 @@
 //! ([`domain::binary`](crate::domain::binary)), then the CRC-32C of all that. The last two are kept, and the
 //! journal is kept from the last but one on: one that is damaged costs nothing but time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::adapters::journal::{Error, FileSystem, create_directories, read_file, write_file_durably};
@@ -44,6 +44,24 @@ pub struct WindowPart {
 }
 
 impl Checkpoint {
+    /// The newest checkpoint of a directory that is whole.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn newest(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Self>, Error> {
+        let mut found = found(fs, directory)?;
+        found.sort_unstable();
+        for lsn in found.into_iter().rev() {
+            let path = directory.join(name(lsn));
+            let checkpoint = read_file(fs, &path, BYTES_MAX)?.as_deref().and_then(Self::decode);
+            if checkpoint.is_some() {
+                return Ok(checkpoint);
+            }
+            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
+        }
+        Ok(None)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.raw(MAGIC).u32(VERSION).u64(self.lsn).raw(&self.key.0).bytes(&self.gateway);
@@ -99,20 +117,9 @@ impl Checkpoints {
     /// When the directory cannot be made or read.
     pub fn open(fs: Arc<dyn FileSystem>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), Error> {
         create_directories(&*fs, &directory)?;
-        let mut this = Self { fs, directory, last: 0 };
-        let mut found = this.found()?;
-        found.sort_unstable();
-        let mut newest = None;
-        for lsn in found.into_iter().rev() {
-            let path = this.directory.join(name(lsn));
-            newest = read_file(&*this.fs, &path, BYTES_MAX)?.as_deref().and_then(Checkpoint::decode);
-            if newest.is_some() {
-                break;
-            }
-            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
-        }
-        this.last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        Ok((this, newest))
+        let newest = Checkpoint::newest(&*fs, &directory)?;
+        let last = newest.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        Ok((Self { fs, directory, last }, newest))
     }
 
     /// Makes a checkpoint durable. Returns the position through which the journal is no longer needed.
@@ -122,18 +129,17 @@ impl Checkpoints {
     pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<Lsn, Error> {
         write_file_durably(&*self.fs, &self.directory.join(name(checkpoint.lsn)), &checkpoint.encode())?;
         let before = std::mem::replace(&mut self.last, checkpoint.lsn);
-        for old in self.found()?.into_iter().filter(|lsn| *lsn < before) {
+        for old in found(&*self.fs, &self.directory)?.into_iter().filter(|lsn| *lsn < before) {
             let path = self.directory.join(name(old));
             self.fs.remove(&path).map_err(|source| Error::Io { doing: "remove", path, source })?;
         }
         Ok(before)
     }
+}
 
-    fn found(&self) -> Result<Vec<Lsn>, Error> {
-        let names = self.fs.list(&self.directory);
-        let names = names.map_err(|source| Error::Io { doing: "list", path: self.directory.clone(), source })?;
-        Ok(names.iter().filter_map(|(name, _)| lsn(name)).collect())
-    }
+fn found(fs: &dyn FileSystem, directory: &Path) -> Result<Vec<Lsn>, Error> {
+    let names = fs.list(directory).map_err(|source| Error::Io { doing: "list", path: directory.to_owned(), source })?;
+    Ok(names.iter().filter_map(|(name, _)| lsn(name)).collect())
 }
 
 fn name(lsn: Lsn) -> String {

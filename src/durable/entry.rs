@@ -11,10 +11,10 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
+use arrow_ipc::MetadataVersion;
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow_ipc::MetadataVersion;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
@@ -124,9 +124,7 @@ impl Entry<'_> {
                 policy: reader.array()?,
                 columns: reader.rest(),
             }),
-            HEARD => {
-                Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? }
-            }
+            HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
             SPENT => Entry::Spent { producer: reader.text()?, number: read_number(&mut reader)? },
             CLOSED => Entry::Closed { dataset: reader.text()?, open: reader.i64()?, watermark: reader.i64()? },
             FLUSHED => Entry::Flushed { dataset: reader.text()? },

@@ -198,7 +198,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub fn next(&mut self) -> Result<Option<Step>, Error> {
+    pub fn step(&mut self) -> Result<Option<Step>, Error> {
         while let Some(journal::Entry { lsn, context, payload }) = self.reader.next()? {
             if lsn > self.through {
                 return Ok(None);
@@ -207,7 +207,7 @@ impl Replay {
                 Entry::Batch(accepted) => {
                     let mapped = self.mapping.of(&context, accepted.stream)?;
                     let columns = accepted.columns(&mapped.catalog).map_err(|source| Error::Records { lsn, source })?;
-                    return mapped.step(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
+                    return mapped.fold(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, open, .. } => {
                     return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
@@ -267,7 +267,7 @@ impl Mapping {
 }
 
 impl Mapped {
-    fn step(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
+    fn fold(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))

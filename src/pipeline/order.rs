@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::adapters::journal::Room;
 use crate::domain::aggregate::Cells;
@@ -38,6 +38,9 @@ pub(super) struct Waiting {
     pub(super) resident: Resident,
     pub(super) place: Place,
     pub(super) answer: oneshot::Sender<Answer>,
+    /// What it takes of the bytes in work, until it is on disk: whether the producer reads its answer is not the
+    /// others' concern.
+    pub(super) budget: Option<OwnedSemaphorePermit>,
 }
 
 /// Where the journal has a batch.

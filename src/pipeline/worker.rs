@@ -83,7 +83,7 @@ impl Worker {
 
     /// Counts and closes what the journal held at the start.
     pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
-        while let Some(step) = steps.next()? {
+        while let Some(step) = steps.step()? {
             match step {
                 Step::Fold { batch, outputs } => self.fold(&batch, &outputs),
                 Step::Close(Closed { lsn, dataset, open }) => self.close(lsn, dataset, open),
@@ -141,9 +141,9 @@ impl Worker {
         let mut offset = 0;
         for waiting in together {
             let rows = waiting.resident.batch().rows();
-            let scores = outputs.as_ref().map(|columns| {
-                columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>()
-            });
+            let scores = outputs
+                .as_ref()
+                .map(|columns| columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>());
             offset += rows;
             match scores {
                 Ok(scores) => self.take(waiting, scores),
@@ -178,10 +178,10 @@ impl Worker {
 
     /// Writes and counts a scored batch; the producer is answered when it is on disk.
     fn take(&mut self, waiting: Waiting, scores: Vec<ArrayRef>) {
-        let Waiting { resident, place, answer } = waiting;
+        let Waiting { resident, place, answer, budget } = waiting;
         match place {
             Place::Taken { through } => {
-                self.shared.journal.when_durable(through, Box::new(move || drop(answer.send(Ok(scores)))));
+                self.shared.journal.when_durable(through, Box::new(move || drop((answer.send(Ok(scores)), budget))));
             }
             Place::New { lsn, producer, number, at, room } => {
                 let entry = self.writer(&resident).and_then(|writer| {
@@ -191,13 +191,13 @@ impl Worker {
                     Ok(entry) => {
                         self.fold(resident.batch(), &scores);
                         // The producer may have gone; its records count all the same.
-                        let then = Box::new(move || drop(answer.send(Ok(scores))));
+                        let then = Box::new(move || drop((answer.send(Ok(scores)), budget)));
                         self.shared.journal.submit(lsn, entry, room, Some(then));
                     }
                     Err(error) => {
                         tracing::error!(error, "a batch could not be written");
                         let place = Place::New { lsn, producer, number, at, room };
-                        self.spend(Waiting { resident, place, answer }, Reason::ModelFailed);
+                        self.spend(Waiting { resident, place, answer, budget }, Reason::ModelFailed);
                     }
                 }
             }

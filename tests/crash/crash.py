@@ -32,12 +32,12 @@ MODES = {
     "kafka": (kafka_mode.kafka, "as kill, released to a real Kafka (KAFKA_HOME)"),
 }
 
-# The short form: how many cycles of each mode go with 50 kills.
-SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "powerloss": 30, "full": 3}
+# How many cycles of each mode go with 50 kills.
+SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3}
 
 
-async def every(options):
-    """All modes that need no broker, one after the other, in the shares of the short form."""
+async def process(options):
+    """All modes that need neither a broker nor a power loss, one after the other, in their shares."""
     outcome = Outcome()
     for mode, share in SHARES.items():
         cycles = max(1, round(options.cycles * share / SHARES["kill"]))
@@ -45,7 +45,7 @@ async def every(options):
     return outcome
 
 
-MODES["all"] = (every, f"the modes of the short form; with --cycles 50: {', '.join(f'{mode} {share}' for mode, share in SHARES.items())}")
+MODES["process"] = (process, f"with --cycles 50: {', '.join(f'{mode} {share}' for mode, share in SHARES.items())}")
 
 
 def arguments():

@@ -83,7 +83,8 @@ class Gateway:
         if not self.running:
             return
         self.process.send_signal(signal.SIGSTOP)
-        await until(lambda: thread_states(self.process.pid) <= set("TtDZX"), "every thread is stopped", STOPPED_WITHIN_SECONDS, every=0.0005)
+        pid, stopped = self.process.pid, set("TtDZX")
+        await until(lambda: thread_states(pid) <= stopped, "every thread is stopped", STOPPED_WITHIN_SECONDS, every=0.0005)
 
     async def stop(self):
         """SIGTERM; waits until it has ended by itself."""

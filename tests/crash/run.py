@@ -240,7 +240,8 @@ class Run:
         await self.wait_for(lambda: all(producer.drained for producer in self.producers), "everything is acked", DRAINED_WITHIN_SECONDS)
         for producer in self.producers:
             producer.complete_through = window_start(windows + COMPLETE_WINDOWS_BEYOND)
-        await self.wait_for(lambda: all(producer.completed.is_set() for producer in self.producers), "the promise that all is complete is taken")
+        completed = [producer.completed for producer in self.producers]
+        await self.wait_for(lambda: all(event.is_set() for event in completed), "the promise that all is complete is taken")
         await self._all_released(windows)
         # Nothing may come out that came out before: neither after a crash nor at a stop.
         if self.durable:

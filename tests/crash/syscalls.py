@@ -1,6 +1,7 @@
 """The mode `syscall`: strace kills the gateway at the Kth call of a kind, or makes such calls fail."""
 
 import asyncio
+import functools
 from collections import Counter
 
 import tracing
@@ -21,11 +22,9 @@ KILLS = {
     "write": 60,
     "openat": 120,
 }
-# What fails, how, and whether the gateway may ack again afterwards.
-SYNC = "fdatasync,fsync"
+# What fails, and how.
 ERRORS = (
     ("fdatasync", "error=EIO:when={first}", "once"),
-    (SYNC, "error=EIO:when={first}+", "for ever"),
     ("fsync", "error=EIO:when={first}", "once"),
     ("?fallocate,?ftruncate", "error=ENOSPC:when={first}..{last}", "some times"),
     ("?pwrite64,?pwritev,?pwritev2,writev", "error=ENOSPC:when={first}", "once"),
@@ -44,13 +43,15 @@ async def syscall(options):
     reached = Counter()
 
     async def cycles(run):
-        kills, errors = list(KILLS.items()), list(ERRORS)
+        kills = list(KILLS.items())
+        errors = [functools.partial(failing, *error) for error in ERRORS]
+        errors.insert(1, no_sync_succeeds)
         for number in range(options.cycles):
             await run.under_load()
             await run.gateway.kill()
             run.count_crash()
             if number % 3 == 2:
-                await failing(run, *errors[number // 3 % len(errors)], reached)
+                await errors[number // 3 % len(errors)](run, reached)
             else:
                 await killed_at(run, *kills[(number - number // 3) % len(kills)], reached)
             await run.gateway.kill()
@@ -78,12 +79,10 @@ async def killed_at(run, calls, highest, reached):
         reached[f"not reached at {name}"] += 1
 
 
-async def failing(run, calls, inject, how, reached):
-    """Starts it with calls that fail: it must stay up, ack again if it can, and never ack what it could not sync."""
-    # Most of what a start does lies before the least of these that is for ever.
-    first = run.rng.randint(20, 60) if how == "for ever" else run.rng.randint(3, 30)
+async def failing(calls, inject, how, run, reached):
+    """Starts it with calls that fail once or some times: it must stay up and ack again."""
+    first = run.rng.randint(3, 30)
     name = f"{calls.replace('?', '')} {inject[6:].partition(':')[0]} {how}"
-    refused = run.refused()
     await run.gateway.spawn(tracing.strace(run, calls, inject.format(first=first, last=first + 3), "--seccomp-bpf"))
     try:
         await run.gateway.until_ready()
@@ -97,19 +96,32 @@ async def failing(run, calls, inject, how, reached):
         reached[f"not reached: {name}"] += 1
         return
     reached[name] += 1
-    if how == "for ever":
-        await refuses_for_ever(run, refused)
-    else:
-        await run.under_load()
+    await run.under_load()
     run.must_be_up(f"after {name}")
 
 
-async def refuses_for_ever(run, refused):
-    """When no sync succeeds, requests are refused, and none is acked."""
-    await run.wait_for(lambda: run.refused() > refused, "requests are refused while no sync succeeds", REFUSED_WITHIN_SECONDS)
-    await asyncio.sleep(SETTLED_SECONDS)
-    before = sum(producer.fresh for producer in run.producers)
-    await asyncio.sleep(SETTLED_SECONDS)
-    acked = sum(producer.fresh for producer in run.producers) - before
-    if acked:
-        raise ProtocolBroken(f"{acked} requests were acked although no sync succeeds")
+async def no_sync_succeeds(run, reached):
+    """From a random instant every sync fails: requests are refused, none is acked, the process stays up. In one run
+    of two the disk then heals, and requests must be taken again without a restart."""
+    await run.gateway.start()
+    await run.under_load()
+    await run.random_load()
+    refused = run.refused()
+    tracer = await tracing.attach(run, "fdatasync,fsync", "error=EIO")
+    try:
+        await run.wait_for(lambda: run.refused() > refused, "requests are refused while no sync succeeds", REFUSED_WITHIN_SECONDS)
+        await asyncio.sleep(SETTLED_SECONDS)
+        before = sum(producer.fresh for producer in run.producers)
+        await asyncio.sleep(SETTLED_SECONDS)
+        acked = sum(producer.fresh for producer in run.producers) - before
+        if acked:
+            raise ProtocolBroken(f"{acked} requests were acked although no sync succeeds")
+        run.must_be_up("while no sync succeeds")
+        reached["every sync EIO"] += 1
+        if run.rng.random() < 0.5:
+            await tracing.detach(tracer)
+            await run.under_load()
+            reached["every sync EIO, healed"] += 1
+    finally:
+        await run.gateway.kill()
+        await tracing.detach(tracer)

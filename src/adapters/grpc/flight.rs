@@ -135,7 +135,9 @@ fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Reje
     };
     let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
     match epoch {
-        Some(None) => Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0")),
+        Some(None) => {
+            Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0"))
+        }
         epoch => Ok((stream, producer, epoch.flatten())),
     }
 }
@@ -155,11 +157,11 @@ async fn put(
         let message = format!("{bytes} bytes in one batch; the limit is {}", limits.batch_bytes_max);
         return Err(Rejection::new(Reason::TooLarge, message));
     }
-    let _room = intake.room(bytes).await;
+    let budget = intake.room(bytes).await;
     Telemetry::add(&intake.telemetry().bytes_in, bytes);
     let decoded = arrow::from_batch(&served.stream, batch)?;
     Telemetry::add(&intake.telemetry().dropped_values, decoded.dropped as usize);
-    let mut taken = intake.take(served, origin, decoded.candidate).await?;
+    let mut taken = intake.take(served, origin, decoded.candidate, budget).await?;
     intake.finish(&mut taken).await?;
     let refusals = taken.refusals.iter().map(|refusal| {
         json!({

@@ -8,7 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
 use arrow_schema::DataType;
 use futures::{Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -97,19 +97,18 @@ struct Pending {
     outcome: Result<(Taken, Vec<String>), Rejection>,
     /// Set when the request was refused as a whole: the answer waits until its number is spent on disk.
     spent: Option<Taken>,
-    _room: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl Call {
     async fn take(&mut self, intake: &Intake, request: PublishRequest) -> Pending {
         let (sequence, want_scores) = (request.sequence, request.want_scores);
         let bytes = payload_bytes(request.payload.as_ref());
-        let room = intake.room(bytes).await;
+        let budget = intake.room(bytes).await;
         Telemetry::add(&intake.telemetry().bytes_in, bytes);
         self.introduce(&request);
         let number = (sequence != 0).then(|| intake.number(&self.producer, self.epoch, sequence));
         let mut spent = None;
-        let (outcome, dropped) = match self.decide(intake, request, number, bytes).await {
+        let (outcome, dropped) = match self.decide(intake, request, number, (bytes, budget)).await {
             Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
             Err(rejection) if number.is_none() || rejection.reason.keeps_number() => (Err(rejection), 0),
             Err(rejection) => match intake.spend(Origin { producer: &self.producer, number }) {
@@ -121,7 +120,7 @@ impl Call {
             },
         };
         Telemetry::add(&intake.telemetry().dropped_values, dropped as usize);
-        Pending { sequence, want_scores, dropped, outcome, spent, _room: room }
+        Pending { sequence, want_scores, dropped, outcome, spent }
     }
 
     fn introduce(&mut self, request: &PublishRequest) {
@@ -144,7 +143,7 @@ impl Call {
         intake: &Intake,
         request: PublishRequest,
         number: Option<Number>,
-        bytes: usize,
+        (bytes, budget): (usize, Option<OwnedSemaphorePermit>),
     ) -> Result<(Taken, u32, Vec<String>), Rejection> {
         if self.producer.is_empty() || self.producer.len() > 256 {
             return Err(Rejection::new(
@@ -179,7 +178,7 @@ impl Call {
             Payload::ArrowIpc(bytes) => decode::arrow::decode(&mut self.arrow, &served.stream, bytes, rows_max)?,
             Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
         };
-        let taken = intake.take(served, from, candidate).await?;
+        let taken = intake.take(served, from, candidate, budget).await?;
         if request.complete_through != 0 {
             drop(intake.heard(&served.stream, Origin { number: None, ..from }, promise(request.complete_through))?);
         }

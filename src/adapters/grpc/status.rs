@@ -42,7 +42,8 @@ impl Rejection {
 
     fn details(&self) -> ErrorDetails {
         let reason = wire(self.reason).as_str_name();
-        let metadata: HashMap<_, _> = self.metadata.map(|(key, value)| (key.to_owned(), value.to_string())).into_iter().collect();
+        let metadata: HashMap<_, _> =
+            self.metadata.map(|(key, value)| (key.to_owned(), value.to_string())).into_iter().collect();
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, &self.message);

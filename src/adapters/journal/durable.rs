@@ -1,7 +1,7 @@
 //! Names and small files that survive a crash.
 
 use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Error;
 use super::fs::{Access, FileSystem, Kind, read_full, write_full};
@@ -12,9 +12,7 @@ use crate::planted::planted;
 /// # Errors
 /// When the file system refuses; the old file is then still there, unless only the last step failed.
 pub fn write_file_durably(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    let temporary = PathBuf::from(temporary);
+    let temporary = path.with_file_name(format!(".{}.part", path.file_name().unwrap_or_default().display()));
     remove_if_there(fs, &temporary)?;
     let written = (|| {
         let file = fs.create(&temporary)?;

@@ -29,8 +29,14 @@ impl Header {
         frame_bytes(self.body_bytes.into())
     }
 
+    /// Whether this is the body, and holds as many entries as the header says.
     pub(super) fn body_is_whole(&self, body: &[u8], seed: u32) -> bool {
-        crc32c::crc32c_append(seed, body) == self.body_crc
+        if body.len() != self.body_bytes as usize || crc32c::crc32c_append(seed, body) != self.body_crc {
+            return false;
+        }
+        let (count, bytes) =
+            payloads(body).fold((0, 0), |(count, bytes), payload| (count + 1, bytes + 4 + payload.len()));
+        count == u64::from(self.count) && bytes == body.len()
     }
 
     fn encode(&self, seed: u32) -> [u8; HEADER_BYTES as usize] {
@@ -178,8 +184,7 @@ impl Plan {
         for size in sizes {
             let entry = entry_bytes(size);
             let starts_frame = plan.frames.is_empty() || body + entry > body_bytes_max;
-            let (before, grown) =
-                if starts_frame { (plan.bytes, entry) } else { (closed_bytes, body + entry) };
+            let (before, grown) = if starts_frame { (plan.bytes, entry) } else { (closed_bytes, body + entry) };
             let bytes = before + frame_bytes(grown);
             if bytes > bytes_max {
                 break;
@@ -200,7 +205,7 @@ impl Plan {
 
 /// The most bytes that an entry and its share of frames can take, the frame after it without entries included.
 pub(super) const fn entry_cost(payload_bytes: u64) -> u64 {
-    frame_bytes(entry_bytes(payload_bytes)) + HEADER_BYTES
+    frame_bytes(entry_bytes(payload_bytes)).saturating_add(HEADER_BYTES)
 }
 
 const fn entry_bytes(payload_bytes: u64) -> u64 {
@@ -208,7 +213,7 @@ const fn entry_bytes(payload_bytes: u64) -> u64 {
 }
 
 const fn frame_bytes(body_bytes: u64) -> u64 {
-    HEADER_BYTES + (body_bytes.saturating_add(7) / 8).saturating_mul(8)
+    body_bytes.div_ceil(8).saturating_mul(8).saturating_add(HEADER_BYTES)
 }
 
 /// The little-endian number at an offset.

@@ -83,7 +83,8 @@ impl Log {
         Ok((Self { shared, thread: Mutex::new(None) }, writer, recovery))
     }
 
-    /// Room for one entry of at most this many bytes.
+    /// Room for one entry of at most this many bytes. To be had before the entry gets its LSN: the other way round, the
+    /// entries after it may hold all the room while they wait for it, for ever.
     ///
     /// # Errors
     /// When there is none, before anything is written.

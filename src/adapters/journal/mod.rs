@@ -53,9 +53,10 @@
 //! # Reading back
 //!
 //! 1. **A segment is read up to the first LSN of the next one**; what follows in it is not looked at. So nothing has
-//!    to be truncated or overwritten, ever: not a torn tail, not a segment that was given up.
+//!    to be truncated or overwritten to be ignored: not a torn tail, not a segment that was given up.
 //! 2. An open always begins a new segment. The entries at the end that no `durable` covers are written again into it,
-//!    because the page cache may show them while the disk does not have them.
+//!    because the page cache may show them while the disk does not have them. When there is no space for that, the
+//!    newest segment's bytes are written over themselves and synced: the only write to an older segment.
 //! 3. **Torn**: bytes at the end of the newest segment that are no frame, where a whole sector is missing (zeros, or
 //!    beyond the end of the file), and that neither a later `durable` nor the caller's `at_least` covers. The log ends
 //!    before them, silently.
@@ -154,7 +155,8 @@ pub struct Damage {
     pub file: String,
     /// Where in the file. Empty when there are no bytes to point to.
     pub bytes: Range<u64>,
-    /// First and last LSN lost.
+    /// First and last LSN lost. Where it cannot be told how many there were, as many as there can have been: an LSN
+    /// that was given out once is not given out again.
     pub lsns: (Lsn, Lsn),
     /// What is wrong.
     pub what: Wrong,

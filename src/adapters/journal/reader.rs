@@ -75,8 +75,7 @@ impl Reader {
             }
             let Some((segment, limit)) = self.table.segment_of(self.next) else { return Ok(None) };
             let name = segment.name;
-            self.advance(segment, limit)
-                .map_err(|source| ReadError { path: self.table.path(name), source })?;
+            self.advance(segment, limit).map_err(|source| ReadError { path: self.table.path(name), source })?;
         }
     }
 
@@ -88,7 +87,7 @@ impl Reader {
             return None;
         }
         let Some(payload) = payloads(open.walk.body(*at, header).get(*delivered..)?).next() else {
-            // The check sum says that this was written so.
+            // The walk has made sure that there are as many entries as LSNs.
             self.next = header.next();
             self.frame = None;
             return None;
@@ -177,9 +176,6 @@ impl Reader {
     fn skipped_bytes(&self, at: u64, header: &Header) -> usize {
         let Some(open) = &self.open else { return 0 };
         let skipped = self.next.saturating_sub(header.first);
-        payloads(open.walk.body(at, header))
-            .zip(0..skipped)
-            .map(|(payload, _)| 4 + payload.len())
-            .sum()
+        payloads(open.walk.body(at, header)).zip(0..skipped).map(|(payload, _)| 4 + payload.len()).sum()
     }
 }

@@ -10,12 +10,12 @@ use super::durable::{create_directories, sync_dir};
 use super::error::in_one_line;
 use super::frame::payloads;
 use super::fs::{Access, FileSystem, Lock, read_full, write_full};
-use crate::planted::planted;
 use super::scan::{self, Scanned};
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment, on_disk, report};
 use super::walk::{Found, Walk};
 use super::{Damage, Error, Lsn, Recovery, Settings, Wrong};
+use crate::planted::planted;
 
 /// What was found.
 pub(super) struct Recovered {
@@ -26,16 +26,8 @@ pub(super) struct Recovered {
     pub(super) id: Id,
     /// What is certainly on disk.
     pub(super) durable: Lsn,
-    /// What is after it.
-    pub(super) unproven: Option<Unproven>,
-}
-
-/// The entries at the end of the newest segment that may not be on disk.
-pub(super) struct Unproven {
-    pub(super) segment: Name,
-    /// Where their frames begin.
-    pub(super) offset: u64,
-    pub(super) entries: Vec<(Lsn, Vec<u8>)>,
+    /// The entries after it, which may be in the page cache only.
+    pub(super) unproven: Vec<(Lsn, Vec<u8>)>,
 }
 
 /// Takes the directory and finds out what is in it. Changes nothing but names that mean nothing.
@@ -60,14 +52,14 @@ pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recove
     }
     recovery.damage.iter().for_each(report);
     let mut durable = recovery.last;
-    let mut unproven = None;
+    let mut unproven = Vec::new();
     if let Some(newest) = scanned.last()
         && !planted("trust-page-cache")
     {
         let lost = newest.damage.iter().map(|damage| damage.lsns.1).max().unwrap_or(0);
         let proven = newest.proven.max(settings.at_least).max(lost);
         unproven = unproven_entries(fs, directory, newest, proven..recovery.last)?;
-        durable = if unproven.is_some() { proven } else { durable };
+        durable = if unproven.is_empty() { durable } else { proven };
     }
     let segments = scanned.iter().map(|scanned| segment(fs, directory, scanned)).collect();
     let id = names.iter().map(|name| name.id).max().unwrap_or_default();
@@ -101,14 +93,16 @@ pub(super) fn summary(scanned: &[Scanned], at_least: Lsn) -> Recovery {
     }
 }
 
-/// The entries of the newest segment after the start of a range through its end, if all are there.
+/// The entries of the newest segment after the start of a range through its end; none if one is missing.
 fn unproven_entries(
     fs: &dyn FileSystem,
     directory: &Path,
     newest: &Scanned,
     range: Range<Lsn>,
-) -> Result<Option<Unproven>, Error> {
-    let Some((_, offset)) = newest.unproven.iter().find(|(first, _)| *first > range.start) else { return Ok(None) };
+) -> Result<Vec<(Lsn, Vec<u8>)>, Error> {
+    let Some((_, offset)) = newest.unproven.iter().find(|(first, _)| *first > range.start) else {
+        return Ok(Vec::new());
+    };
     let path = directory.join(newest.name.to_string());
     let read = || {
         let mut walk = Walk::new(fs.open(&path, Access::Read)?, newest.name.id.seed(), *offset)?;
@@ -125,7 +119,7 @@ fn unproven_entries(
     let entries = read().map_err(Error::io("read", &path))?;
     // Known gaps cannot be written again, and need not be: a repair has synced what is around them.
     let is_gapless = entries.iter().map(|(lsn, _)| *lsn).eq(range.start + 1..range.end + 1);
-    Ok(is_gapless.then_some(Unproven { segment: newest.name, offset: *offset, entries }))
+    Ok(if is_gapless { entries } else { Vec::new() })
 }
 
 /// A segment for the table. What an earlier process claimed for it and did not use is given back.
@@ -156,19 +150,24 @@ pub(super) fn table_segment(scanned: &Scanned) -> Segment {
     }
 }
 
-/// Makes the last entries durable where they stand, when there is no space to write them anew: the same bytes are
-/// written over themselves. A sync alone might find nothing to do, as after a failed one.
-pub(super) fn rewrite_in_place(fs: &dyn FileSystem, directory: &Path, unproven: &Unproven) -> Result<(), Error> {
-    let path = directory.join(unproven.segment.to_string());
+/// Makes the newest segment durable where it stands, when there is no space to write its last entries anew: its bytes
+/// are written over themselves. A sync alone might find nothing to do, as after a failed one. All of them, since what
+/// stands before the last entries decides whether those are read.
+pub(super) fn rewrite_in_place(fs: &dyn FileSystem, directory: &Path, segment: Name) -> Result<(), Error> {
+    let path = directory.join(segment.to_string());
     let rewrite = || {
         let file = fs.open(&path, Access::Write)?;
-        let length = file.length()?.saturating_sub(unproven.offset);
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        read_full(&*file, &mut bytes, unproven.offset)?;
-        write_full(&*file, &mut [IoSlice::new(&bytes)], unproven.offset)?;
+        let mut bytes = vec![0; REWRITTEN_AT_ONCE];
+        let mut offset = 0;
+        loop {
+            let read = read_full(&*file, &mut bytes, offset)?;
+            let Some(read_bytes) = bytes.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            offset += write_full(&*file, &mut [IoSlice::new(read_bytes)], offset)?;
+        }
         file.sync_data()
     };
     rewrite().map_err(Error::io("write to", &path))
 }
 
+const REWRITTEN_AT_ONCE: usize = 1 << 20;
 const LOCK_FILE: &str = "lock";

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 use super::durable::{create_directories, remove_if_there, sync_dir};
 use super::fs::{FileSystem, Kind};
 use super::log::Shared;
-use crate::planted::planted;
 use super::segment::Name;
 use super::{Error, Log, Lsn};
+use crate::planted::planted;
 
 impl Log {
     /// Everything through this LSN is no longer needed; what says so, such as a cursor, must be durable already.

@@ -79,7 +79,9 @@ fn write_clean(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned, header:
         while expected <= scanned.last {
             match walk.next()? {
                 Found::End => break,
-                Found::Frame(at, frame) if frame.count > 0 && frame.first >= expected && frame.first <= scanned.last => {
+                Found::Frame(at, frame)
+                    if frame.count > 0 && frame.first >= expected && frame.first <= scanned.last =>
+                {
                     let next = frame.next().min(scanned.last.saturating_add(1));
                     let entries = (frame.first..next).zip(payloads(walk.body(at, &frame)));
                     let mut copy = Frames::new(header.name.id.seed());

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::fs::{Access, FileSystem, Kind, read_full};
-use crate::planted::planted;
 use super::segment::{CONTEXT_BYTES_MAX, Decoded, Header, Name};
 use super::walk::{Bad, Found, Walk};
 use super::writer::is_spare;
 use super::{Damage, Error, Lsn, Wrong};
+use crate::planted::planted;
 
 /// What one segment holds.
 #[derive(Debug, Clone)]
@@ -176,14 +176,19 @@ impl Scan {
 
     /// Without the header nothing is delivered. What the frames say is still good for knowing which LSNs are lost.
     fn without_header(mut self) -> io::Result<Scanned> {
-        let mut last = self.expected.max(self.at_least);
+        let mut last = self.expected;
+        let mut trailing = 0;
         loop {
             match self.walk.next()? {
-                Found::Frame(_, header) => last = last.max(header.next().saturating_sub(1)).max(header.durable),
-                Found::Bad(_) => {}
+                Found::Frame(_, header) | Found::Bad(Bad { header: Some(header), .. }) => {
+                    last = last.max(header.next().saturating_sub(1)).max(header.durable);
+                    trailing = 0;
+                }
+                Found::Bad(bad) => trailing = entries_max(&bad.bytes),
                 Found::End => break,
             }
         }
+        let last = last.saturating_add(trailing).min(Lsn::MAX - 1).max(self.at_least);
         self.scanned.is_damaged = true;
         let last = self.scanned.limit.map_or(last, |limit| limit.saturating_sub(1));
         let bytes = 0..self.scanned.length;
@@ -298,8 +303,12 @@ impl Scan {
         let known = self.scanned.proven.max(self.at_least);
         if let Some(hole) = &self.hole {
             let holds_entry = hole.bytes.end - hole.bytes.start > super::frame::HEADER_BYTES;
-            if known >= self.expected || (holds_entry && !hole.is_torn) {
-                self.missing(known.max(self.expected));
+            if holds_entry && !hole.is_torn {
+                // The numbers that may have been given out must not be given out again.
+                let last = self.expected.saturating_add(entries_max(&hole.bytes)).min(Lsn::MAX - 1);
+                self.missing(known.max(last));
+            } else if known >= self.expected {
+                self.missing(known);
             } else {
                 self.scanned.torn_bytes = self.scanned.length - hole.bytes.start;
             }
@@ -325,6 +334,11 @@ impl Scan {
             self.scanned.damage.push(Damage { file: file.clone(), bytes: bytes.clone(), lsns, what });
         }
     }
+}
+
+/// The most entries, but one, that these bytes can have held.
+fn entries_max(bytes: &Range<u64>) -> u64 {
+    (bytes.end - bytes.start).saturating_sub(super::frame::HEADER_BYTES) / 4
 }
 
 /// A range of LSNs without those known to be lost.

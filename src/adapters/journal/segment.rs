@@ -140,7 +140,7 @@ impl Header {
 /// How many bytes a header takes.
 pub(super) const fn header_bytes(context_bytes: u64, gaps: u64) -> u64 {
     let bytes = FIXED_BYTES as u64 + gaps.saturating_mul(16).saturating_add(context_bytes);
-    (bytes + 7) / 8 * 8
+    bytes.div_ceil(8) * 8
 }
 
 /// Over all but the preamble, which has its own, and the place of the check sum.

@@ -49,21 +49,12 @@ impl Slots {
     /// # Errors
     /// When the file cannot be read.
     pub fn open(fs: Arc<dyn FileSystem>, path: &Path) -> Result<(Self, Stored), Error> {
-        let mut slots =
-            Self { fs, path: path.to_owned(), file: None, generation: 0, newest: 1, is_damaged: false };
+        let mut slots = Self { fs, path: path.to_owned(), file: None, generation: 0, newest: 1, is_damaged: false };
         let file = match slots.fs.open(path, Access::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((slots, Stored::Missing)),
             file => file.map_err(Error::io("open", path))?,
         };
-        let mut newest: Option<(u64, usize, Vec<u8>)> = None;
-        for slot in [0, 1] {
-            if let Some((generation, value)) = read_slot(&*file, slot).map_err(Error::io("read", path))?
-                && newest.as_ref().is_none_or(|(newest, ..)| generation > *newest)
-            {
-                newest = Some((generation, slot, value));
-            }
-        }
-        let Some((generation, slot, value)) = newest else {
+        let Some((generation, slot, value)) = newest(&*file).map_err(Error::io("read", path))? else {
             error!(file = %path.display(), "neither slot can be read");
             slots.is_damaged = true;
             return Ok((slots, Stored::Damaged));
@@ -79,6 +70,19 @@ impl Slots {
             slots.file = Some(file);
         }
         Ok((slots, Stored::Value(value)))
+    }
+
+    /// Looks at a value that another process may have open. Writes nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn peek(fs: &dyn FileSystem, path: &Path) -> Result<Stored, Error> {
+        let file = match fs.open(path, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Missing),
+            file => file.map_err(Error::io("open", path))?,
+        };
+        let newest = newest(&*file).map_err(Error::io("read", path))?;
+        Ok(newest.map_or(Stored::Damaged, |(.., value)| Stored::Value(value)))
     }
 
     /// Replaces the value. When it returns, the new one is durable.
@@ -129,6 +133,19 @@ fn encode(generation: u64, value: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&checksum(&bytes, value).to_le_bytes());
     bytes.extend_from_slice(value);
     bytes
+}
+
+/// The newest value that is whole, its generation and its slot.
+fn newest(file: &dyn File) -> io::Result<Option<(u64, usize, Vec<u8>)>> {
+    let mut newest: Option<(u64, usize, Vec<u8>)> = None;
+    for slot in [0, 1] {
+        if let Some((generation, value)) = read_slot(file, slot)?
+            && newest.as_ref().is_none_or(|(newest, ..)| generation > *newest)
+        {
+            newest = Some((generation, slot, value));
+        }
+    }
+    Ok(newest)
 }
 
 fn read_slot(file: &dyn File, slot: usize) -> io::Result<Option<(u64, Vec<u8>)>> {

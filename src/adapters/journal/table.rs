@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::error;
 
+use super::scan::without;
 use super::segment::Name;
 use super::{Damage, Lsn};
 
@@ -44,12 +45,7 @@ pub(super) struct Readable {
 impl Table {
     /// The segments in order, and what is wrong with them.
     pub(super) fn new(directory: PathBuf, segments: Vec<Segment>, damage: Vec<Damage>, durable: Lsn) -> Self {
-        Self {
-            directory,
-            durable: AtomicU64::new(durable),
-            segments: Mutex::new(segments),
-            damage: Mutex::new(damage),
-        }
+        Self { directory, durable: AtomicU64::new(durable), segments: Mutex::new(segments), damage: Mutex::new(damage) }
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -93,12 +89,16 @@ impl Table {
     /// Notes what a reader found, and logs it unless it is known.
     pub(super) fn found_damage(&self, name: Name, damage: Damage) {
         let mut known = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        let overlaps = |known: &Damage| known.lsns.0 <= damage.lsns.1 && damage.lsns.0 <= known.lsns.1;
-        if known.iter().any(overlaps) {
+        let ranges: Vec<_> = known.iter().map(|known| known.lsns).collect();
+        let news = without(damage.lsns, &ranges);
+        if news.is_empty() {
             return;
         }
-        report(&damage);
-        known.push(damage);
+        for lsns in news {
+            let damage = Damage { lsns, ..damage.clone() };
+            report(&damage);
+            known.push(damage);
+        }
         drop(known);
         for segment in &mut *self.segments() {
             segment.is_damaged |= segment.name == name;
@@ -114,7 +114,7 @@ pub(super) fn report(damage: &Damage) {
 
 /// What a file of this length takes, once it is trimmed.
 pub(super) fn on_disk(bytes: u64) -> u64 {
-    bytes.saturating_add(BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES
+    bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
 const BLOCK_BYTES: u64 = 4096;

@@ -4,8 +4,9 @@ mod cuts;
 mod exhaustive;
 mod full;
 mod model;
-
+mod planted;
 mod real;
+mod reference;
 mod repair;
 mod slots;
 mod world;

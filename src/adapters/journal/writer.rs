@@ -16,11 +16,11 @@ use super::error::in_one_line;
 use super::frame::{self, Frames, Plan};
 use super::fs::{File, Lock, write_full};
 use super::log::{Inner, Pending, Shared, State, Then};
-use crate::planted::planted;
-use super::recover::{Unproven, rewrite_in_place};
+use super::recover::rewrite_in_place;
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment};
 use super::{Error, Lsn};
+use crate::planted::planted;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -94,15 +94,14 @@ impl Writer {
     }
 
     /// Begins the first segment, with the entries that an earlier process may not have made durable.
-    pub(super) fn start(&mut self, unproven: Option<Unproven>) -> Result<(), Error> {
-        let mut unproven = unproven;
-        let entries = unproven.as_mut().map(|unproven| std::mem::take(&mut unproven.entries)).unwrap_or_default();
+    pub(super) fn start(&mut self, unproven: Vec<(Lsn, Vec<u8>)>) -> Result<(), Error> {
+        let newest = self.shared.table.segments().last().map(|segment| segment.name);
         let pending = |(lsn, payload)| Pending { lsn, payload, cost: 0, then: None };
-        self.unsynced = entries.into_iter().map(pending).collect();
+        self.unsynced = unproven.into_iter().map(pending).collect();
         if let Err(error) = self.begin(true) {
             // The disk is full, as a rule. What is there can be read and released all the same.
-            if let Some(unproven) = unproven {
-                rewrite_in_place(&*self.shared.fs, self.shared.directory(), &unproven)?;
+            if let Some(newest) = newest {
+                rewrite_in_place(&*self.shared.fs, self.shared.directory(), newest)?;
             }
             self.acknowledge(self.unsynced.len());
             self.failed(&error);
@@ -124,9 +123,8 @@ impl Writer {
             if inner.is_closing && is_done {
                 break;
             }
-            let has_no_work = |inner: &mut Inner| {
-                !inner.is_closing && !inner.is_retry_due && !inner.queue.contains_key(&inner.next)
-            };
+            let has_no_work =
+                |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due && !inner.queue.contains_key(&inner.next);
             let is_paused = |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due;
             let work = &self.shared.work;
             let waited = match step {
@@ -194,10 +192,8 @@ impl Writer {
         let bytes = frames.bytes();
         drop(frames);
         if planted("ack-before-fsync") {
-            let file = Arc::clone(&current.file);
             current.offset += bytes;
             self.acknowledge(plan.entries);
-            let _ = file.sync_data();
             return Ok(());
         }
         written = written.and_then(|()| current.file.sync_data());
@@ -338,7 +334,7 @@ impl Writer {
         }
         let mut segments = self.shared.table.segments();
         if let Some(segment) = segments.iter_mut().find(|segment| segment.name == full.name) {
-            segment.bytes = super::table::on_disk(full.offset);
+            segment.bytes = segment.bytes.min(super::table::on_disk(full.offset));
         }
     }
 

@@ -191,8 +191,7 @@ impl Line {
     async fn connect(&mut self) -> Result<PublishResponse, Broken> {
         let lost = |error: anyhow::Error| Broken::Lost(error);
         let connected = client::connect(&self.endpoint).await;
-        let mut client =
-            connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
+        let mut client = connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
         let (requests, outgoing) = mpsc::channel(AHEAD * 2);
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;
         let responses = client.publish(ReceiverStream::new(outgoing)).await.map_err(|status| lost(status.into()))?;

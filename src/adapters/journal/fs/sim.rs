@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::super::durable::parent;
 use super::{Access, File, FileSystem, Kind, Lock};
-use crate::adapters::journal::durable::parent;
 
 #[derive(Clone, Default)]
 pub(crate) struct Sim {
@@ -29,6 +30,8 @@ struct Disk {
     operations: u64,
     failing_syncs: Failing,
     failing_writes: Failing,
+    /// A part of a file that cannot be read.
+    unreadable: Option<(usize, Range<usize>)>,
     randoms: u32,
     lock: Option<Arc<AtomicBool>>,
 }
@@ -146,6 +149,12 @@ impl Sim {
 
     pub(crate) fn fail_writes(&self, failing: Failing) {
         self.disk().failing_writes = failing;
+    }
+
+    /// A part of a file cannot be read any more.
+    pub(crate) fn fail_reads(&self, path: &Path, bytes: Range<usize>) {
+        let mut disk = self.disk();
+        disk.unreadable = disk.file(path).ok().map(|number| (number, bytes));
     }
 
     pub(crate) fn limit(&self, capacity: Option<u64>) {
@@ -464,6 +473,14 @@ impl File for Handle {
         disk.operate()?;
         let bytes = disk.files[self.number].cached.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
+        let (start, end) = (offset as usize, offset as usize + count);
+        if disk
+            .unreadable
+            .as_ref()
+            .is_some_and(|(number, bad)| *number == self.number && start < bad.end && bad.start < end)
+        {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         buffer[..count].copy_from_slice(&bytes[..count]);
         Ok(count)
     }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
+use super::super::fs::sim::Failing;
 use super::world::{Action, World};
-use crate::adapters::journal::fs::sim::Failing;
 
 pub(super) fn action() -> impl Strategy<Value = Action> {
     let seed = prop_oneof![Just(0), Just(1), any::<u64>()];
@@ -28,7 +28,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn flip() -> impl Strategy<Value = Action> {
+pub(super) fn flip() -> impl Strategy<Value = Action> {
     (any::<usize>(), any::<usize>(), any::<u8>()).prop_map(|(file, byte, bit)| Action::Flip(file, byte, bit))
 }
 
@@ -63,21 +63,4 @@ proptest! {
     ) {
         run(&actions);
     }
-}
-#[test]
-fn debug_case() {
-    use Action::*;
-    use Failing::*;
-    let mut world = World::new();
-    for action in [FailWrites(Once), Reserve(1), Submit(0), Step, Step, Kill, PowerLoss(0), Reserve(1), Submit(0), Interrupted(2, 0), FailSyncs(Once), Release(0), Flip(3843489491953309184, 149193773721190240, 0), PowerLoss(712180243627606570)] {
-        world.act(&action);
-    }
-    let d = std::path::Path::new(super::world::DIRECTORY);
-    for f in world.sim.files(d) { println!("{} {:?}", f.display(), world.sim.bytes(&f).map(|b| b.len())); }
-    println!("{:#?}", crate::adapters::journal::inspect(&world.sim, d));
-    world.act(&Flip(3830421342506795135, 8018677928682474832, 0));
-    println!("{:#?}", crate::adapters::journal::inspect(&world.sim, d));
-    world.settle();
-    println!("{} {:#?}", world.last_acknowledged(), crate::adapters::journal::inspect(&world.sim, d));
-    world.act(&PowerLoss(0));
 }

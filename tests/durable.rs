@@ -1,0 +1,11 @@
+//! What was acked is counted once, whatever happens: crashes, sending again, stops, disks, damage.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
+
+mod common;
+
+mod durable {
+    mod crash;
+    mod numbers;
+    mod operations;
+}

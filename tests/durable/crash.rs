@@ -1,0 +1,104 @@
+//! The binary is killed, and what it releases is what it would have released.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::common::process::{BINARY, Running, copy_of, run, text};
+
+const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
+
+fn send(directory: &Path, port: u16, more: &[&str]) -> Vec<String> {
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let arguments = ["send", "--stream", "payments", "--producer", "till-7", "--no-follow", "--epoch", "7", "--to"];
+    let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    arguments.push(endpoint);
+    arguments.extend(more.iter().map(ToString::to_string));
+    arguments.push(directory.join("examples/card-fraud/data.csv.gz").display().to_string());
+    arguments
+}
+
+/// The released lines, each once: byte for byte what left.
+fn released(directory: &Path) -> BTreeSet<String> {
+    let lines = lines(&directory.join("examples/card-fraud/released"));
+    let count = lines.len();
+    let distinct: BTreeSet<String> = lines.into_iter().collect();
+    assert_eq!(distinct.len(), count, "a line came twice");
+    distinct
+}
+
+fn lines(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let files = entries.map(|entry| entry.unwrap().path());
+    files
+        .flat_map(|path| {
+            if path.is_dir() {
+                return lines(&path);
+            }
+            fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+        })
+        .collect()
+}
+
+fn without_a_crash() -> BTreeSet<String> {
+    let (directory, port) = copy_of("card-fraud");
+    let gateway = Running::start(directory.path(), &SERVE);
+    let arguments = send(directory.path(), port, &["--complete"]);
+    let sent = run(directory.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    assert_eq!(gateway.terminate(), 0);
+    released(directory.path())
+}
+
+#[test]
+fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_producer_goes_on() {
+    let expected = without_a_crash();
+    let (directory, port) = copy_of("card-fraud");
+    let mut gateway = Running::start(directory.path(), &SERVE);
+    let mut producer = Command::new(BINARY)
+        .args(send(directory.path(), port, &["--complete", "--batch", "20"]))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut kills = 0;
+    let journal = directory.path().join("examples/card-fraud/journal/log");
+    let size = || -> u64 {
+        let entries = fs::read_dir(&journal).into_iter().flatten();
+        entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+    };
+    while producer.try_wait().unwrap().is_none() {
+        // Killed whenever it has written some more: the moment within its work is chance.
+        let before = size();
+        while size() < before + 40_000 && producer.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        gateway.kill();
+        kills += 1;
+        gateway = Running::start(directory.path(), &SERVE);
+    }
+    let output = producer.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let summary = text(&output.stdout);
+    assert!(summary.starts_with("16716 records read"), "{summary}");
+    assert!(kills > 5, "{kills} kills");
+    assert_eq!(gateway.terminate(), 0);
+    assert_eq!(released(directory.path()), expected, "after {kills} kills");
+}
+
+#[test]
+fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
+    let expected = without_a_crash();
+    let (directory, port) = copy_of("card-fraud");
+    for round in 0..3 {
+        let gateway = Running::start(directory.path(), &SERVE);
+        // Without `--complete` the last windows stay open.
+        let more: &[&str] = if round == 2 { &["--complete"] } else { &[] };
+        let arguments = send(directory.path(), port, more);
+        let sent = run(directory.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(sent.status.success(), "{}", text(&sent.stderr));
+        assert_eq!(text(&sent.stdout).contains("durable already: 16716"), round > 0, "{}", text(&sent.stdout));
+        assert_eq!(gateway.terminate(), 0);
+    }
+    assert_eq!(released(directory.path()), expected);
+}

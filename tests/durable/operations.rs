@@ -1,0 +1,203 @@
+//! What the engineer meets: stuck clients, a destination that is away, another process, changed policies, damage.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
+use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::app::{self, App};
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
+use bailiwick::config::{Destination, OnStop};
+use bailiwick::intake::Clock;
+use futures::StreamExt;
+
+use crate::common::process::{run, text};
+use crate::common::{self, TestGateway};
+
+fn options(endpoint: String, complete: bool) -> Options {
+    Options {
+        endpoint,
+        stream: "payments".into(),
+        producer: "till-7".into(),
+        follow: false,
+        batch: 500,
+        text: Vec::new(),
+        complete,
+        epoch: epoch_now(),
+        patience: Duration::from_secs(30),
+    }
+}
+
+async fn send_payments(endpoint: String, complete: bool) -> u64 {
+    let data = common::root().join("examples/card-fraud/data.csv.gz");
+    let totals = SharedTotals::default();
+    publish(vec![Input::File(data)], &options(endpoint, complete), &totals).await.unwrap();
+    snapshot(&totals).accepted
+}
+
+fn segments(log: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_with_a_hundred_stuck_clients_ends_in_time_and_loses_nothing() {
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
+        config.stop_within = Duration::from_secs(4);
+        config.on_stop = OnStop::Keep;
+    })
+    .await;
+    // Some say nothing, some stop in the middle of the preface.
+    let mut stuck: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(gateway.app.address()).unwrap()).collect();
+    stuck.iter_mut().step_by(2).for_each(|client| client.write_all(b"PRI * HTTP/2.0\r\n").unwrap());
+    let accepted = send_payments(gateway.endpoint(), false).await;
+    let TestGateway { app, released, journal } = gateway;
+    let clock = Clock::start();
+    app.stop().await;
+    assert!(clock.now() < Duration::from_secs(8), "took {:?}", clock.now());
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    config.on_stop = OnStop::Release;
+    let listener = app::bind(&config).await.unwrap();
+    App::start(config, listener).await.unwrap().stop().await;
+    let counted: i64 = common::lines(released.path()).iter().map(|line| line["payments"].as_i64().unwrap()).sum();
+    let reference = TestGateway::start("card-fraud/gateway.toml").await;
+    assert_eq!(send_payments(reference.endpoint(), false).await, accepted);
+    let expected: i64 = reference.stop().await.iter().map(|line| line["payments"].as_i64().unwrap()).sum();
+    assert_eq!(counted, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_destination_is_away_producers_go_on_and_afterwards_everything_arrives() {
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
+        for destination in config.destinations.values_mut() {
+            if let Destination::File(settings) = destination {
+                settings.directory = settings.directory.join("away");
+                settings.rotate_after = Duration::ZERO;
+            }
+        }
+    })
+    .await;
+    // A file in the place of the directory.
+    let away = gateway.released.path().join("away");
+    fs::write(&away, "").unwrap();
+    assert_eq!(send_payments(gateway.endpoint(), true).await, 8_417);
+    fs::remove_file(&away).unwrap();
+    assert!(gateway.stop().await.len() > 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_the_same_journal_is_refused() {
+    let gateway = TestGateway::start("card-fraud/gateway.toml").await;
+    let mut config = common::example("card-fraud/gateway.toml", gateway.released.path());
+    config.journal.directory = gateway.journal.path().to_owned();
+    let listener = app::bind(&config).await.unwrap();
+    let error = App::start(config, listener).await.err().unwrap();
+    assert!(format!("{error:#}").contains("is in use by another process"), "{error:#}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_that_are_open_are_not_counted_on_under_another_declaration() {
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| config.on_stop = OnStop::Keep).await;
+    send_payments(gateway.endpoint(), false).await;
+    let TestGateway { app, released, journal } = gateway;
+    app.stop().await;
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    let plan = config.policy.streams.get_mut("payments").unwrap();
+    let mut dataset = (*plan.datasets[0]).clone();
+    dataset.keys.pop();
+    plan.datasets = vec![dataset.into()];
+    let listener = app::bind(&config).await.unwrap();
+    let error = App::start(config, listener).await.err().unwrap();
+    assert!(format!("{error:#}").contains("windows of dataset `payments_by_country` are open"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_said_and_set_aside_and_the_rest_is_counted() {
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
+        config.on_stop = OnStop::Keep;
+        // Without a checkpoint everything is counted from the journal.
+        config.journal.checkpoints.every = Duration::from_secs(3_600);
+    })
+    .await;
+    send_payments(gateway.endpoint(), false).await;
+    let TestGateway { app, released, journal } = gateway;
+    app.stop().await;
+    let directory = journal.path().display().to_string();
+    let task = |task: &str| run(journal.path(), &["journal", task, &directory]);
+    assert!(task("verify").status.success());
+    let checkpoints = journal.path().join("checkpoints");
+    fs::read_dir(&checkpoints).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+    let segment = segments(&journal.path().join("log")).remove(0);
+    let mut file = fs::File::options().read(true).write(true).open(&segment).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.write_all(&[!byte[0]]).unwrap();
+    drop(file);
+    let verified = task("verify");
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(text(&verified.stderr).contains("DAMAGE in"), "{}", text(&verified.stderr));
+    assert!(text(&verified.stderr).contains("lost: up to"), "{}", text(&verified.stderr));
+    let repaired = task("repair");
+    assert!(repaired.status.success(), "{}", text(&repaired.stderr));
+    assert_eq!(fs::read_dir(journal.path().join("log/damaged")).unwrap().count(), 1);
+    assert!(task("verify").status.success());
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    config.on_stop = OnStop::Release;
+    let listener = app::bind(&config).await.unwrap();
+    App::start(config, listener).await.unwrap().stop().await;
+    assert!(!common::lines(released.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_its_answers_does_not_keep_the_others_waiting() {
+    let gateway = TestGateway::start_with("delivery-eta/gateway.toml", |config| {
+        config.limits.batch_bytes_max = 200_000;
+        config.limits.in_flight_bytes_max = 400_000;
+    })
+    .await;
+    // It sends until its window is full of answers, each with the scores of some hundred records.
+    let request = |producer: &str| PublishRequest { producer: producer.into(), ..deliveries(400) };
+    let requests = futures::stream::repeat_with(move || request("never reads"));
+    let unread = gateway.client().await.publish(requests).await.unwrap().into_inner();
+    let accepted = || gateway.telemetry().accepted.load(Ordering::Relaxed);
+    let mut before = 0;
+    while accepted() == 0 || accepted() > before {
+        before = accepted();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for _ in 0..20 {
+        let mut client = gateway.client().await;
+        let answer = client.publish_once(PublishRequest { producer: "reads".into(), ..deliveries(10) });
+        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.expect("an answer").unwrap();
+        assert_eq!(answer.into_inner().accepted, 10);
+    }
+    drop(unread);
+    gateway.stop().await;
+}
+
+fn deliveries(records: usize) -> PublishRequest {
+    let events = (0..records).map(|person| {
+        let record = format!(
+            "{{\"event_time\":\"2013-11-01T12:00:00Z\",\"recipient\":\"r-{person}\",\"country\":\"DE\",\"carrier\":\"UA\",\
+             \"origin\":\"EWR\",\"distance\":100.0,\"dep_delay\":3,\"hour\":12,\"weekday\":4}}"
+        );
+        CloudEvent { data: Some(Data::TextData(record)), ..Default::default() }
+    });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+    PublishRequest { stream: "deliveries".into(), payload: Some(payload), want_scores: true, ..Default::default() }
+}
