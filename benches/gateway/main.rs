@@ -2,8 +2,12 @@
 //!
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
-//! own, whose CPU time the system counts. `cargo bench -- stages` leaves the processes out. The records are the card-fraud example's (34 fields, 30 of them
-//! float64) and the model is its MLP 30-64-32-1.
+//! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
+//! some of `journal`, `recovery`, `end-to-end`; `-- stages` none of them. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is its MLP
+//! 30-64-32-1.
+//!
+//! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
+//! durability mean something only if that is a disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +20,10 @@
 )]
 
 mod end_to_end;
+mod journal;
+mod process;
 mod records;
+mod recovery;
 mod stages;
 
 use std::time::{Duration, Instant};
@@ -28,10 +35,18 @@ fn main() {
     if std::env::var_os(end_to_end::ECHO).is_some() {
         return end_to_end::echo();
     }
+    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let records = records::Prepared::load();
-    let bare_score = stages::run(&records);
-    if !std::env::args().any(|argument| argument == "stages") {
-        end_to_end::run(&records, bare_score);
+    let staged = stages::run(&records);
+    if is_wanted("journal") {
+        journal::run(&staged.entry);
+    }
+    if is_wanted("recovery") {
+        recovery::run(&records);
+    }
+    if is_wanted("end-to-end") {
+        end_to_end::run(&records, staged.bare_score);
     }
 }
 
@@ -53,4 +68,18 @@ fn per_record(records: usize, mut call: impl FnMut()) -> f64 {
     }
     times.sort();
     times[times.len() / 2].as_nanos() as f64 / records as f64
+}
+
+/// The value in the middle.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A percentile of times, in microseconds.
+fn at(times: &[Duration], share: f64) -> f64 {
+    let mut times = times.to_vec();
+    times.sort();
+    times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6
 }

@@ -10,6 +10,7 @@ use bailiwick::config;
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::batch::TimeBounds;
 use bailiwick::domain::policy::{ClosedWindow, Resident, VerdictTable, decide, release};
+use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::BatchWriter;
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
 use ort::session::Session;
@@ -21,8 +22,16 @@ use super::{BATCH, figure, per_record};
 
 const ANY_TIME: TimeBounds = TimeBounds { earliest: i64::MIN, latest: i64::MAX };
 
-/// Runs the stages. The bare model's nanoseconds per record.
-pub(super) fn run(records: &Prepared) -> f64 {
+/// What the other parts of the benchmark need of the stages.
+pub(super) struct Staged {
+    /// The bare model's nanoseconds per record.
+    pub(super) bare_score: f64,
+    /// The entry of the journal for one batch.
+    pub(super) entry: Vec<u8>,
+}
+
+/// Runs the stages.
+pub(super) fn run(records: &Prepared) -> Staged {
     let config = config::load(&example().join("gateway.toml")).unwrap().config.unwrap();
     let plan = &config.policy.streams["payments"];
     let stream = &plan.stream;
@@ -53,6 +62,17 @@ pub(super) fn run(records: &Prepared) -> f64 {
     figure("score", score, "ns/record", Some(score / bare));
     figure("bare onnxruntime loop", bare, "ns/record", None);
 
+    let outputs = model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
+    let mut writer = BatchWriter::new(stream, outputs).unwrap();
+    let scores = scorer.score(&[&resident]).unwrap();
+    let number = Some(Number { epoch: 1, sequence: 1 });
+    let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();
+    let entry = encode();
+    let encoding = per_record(BATCH, || drop(black_box(encode())));
+    let copy = per_record(BATCH, || drop(black_box(entry.clone())));
+    figure("encode the entry of the journal", encoding, "ns/record", Some(encoding / copy));
+    figure("bare copy of the entry", copy, "ns/record", None);
+
     let dataset = &plan.datasets[0];
     let mut columns = resident.batch().columns().to_vec();
     columns.extend(scorer.score(&[&resident]).unwrap());
@@ -81,7 +101,7 @@ pub(super) fn run(records: &Prepared) -> f64 {
     let releasing =
         per_record(count, || drop(black_box(release(&closed, &destinations, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
-    bare
+    Staged { bare_score: bare, entry }
 }
 
 fn bench_keys() -> Keys {
