@@ -121,7 +121,8 @@ fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
     let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
     let checked = |more: &str, options: &str| {
         let kafka = format!("\"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"releases\"\n{more}\n#");
-        let config = gateway.replace("\"file\"", &kafka).replace("directory    =", "# ").replace("rotate_after =", "# ");
+        let config =
+            gateway.replace("\"file\"", &kafka).replace("directory    =", "# ").replace("rotate_after =", "# ");
         let options = format!("\n[destinations.fraud_desk.options]\n{options}\n");
         fs::write(example.join("gateway.toml"), config + &options).unwrap();
         let checked = run(&example, &["check"]);

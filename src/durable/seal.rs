@@ -1,15 +1,15 @@
 //! The columns of a batch, sealed: readable with the keys of all regimes that apply to its records, and
 //! erased when one of these keys is.
 //!
-//! XChaCha20-Poly1305 under a random nonce of 24 bytes, so many that they may be drawn without counting. The key
-//! is HKDF-SHA256 over the regimes' keys in the order of the regimes' names; the names stand in `info`. What
+//! AES-256-GCM-SIV (RFC 8452) under a random nonce of 12 bytes; should one come twice, no more is given away than that
+//! two batches are the same. The key is HKDF-SHA256 over the regimes' keys in the order of the regimes' names; the names stand in `info`. What
 //! stands before the columns in the entry is authenticated with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{Key as CipherKey, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use aes_gcm_siv::aead::AeadInOut;
+use aes_gcm_siv::{Aes256GcmSiv, Key as CipherKey, KeyInit, Nonce, Tag};
 use hkdf::HkdfExtract;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
@@ -19,7 +19,7 @@ pub const KEY_BYTES: usize = 32;
 /// Bytes that sealing adds to the columns: the nonce before them, the tag behind.
 pub const ADDED_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 
-const NONCE_BYTES: usize = 24;
+const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 const INFO: &[u8] = b"bailiwick journal columns 1";
 
@@ -52,7 +52,7 @@ impl Keys {
         Self(keys)
     }
 
-    fn cipher<'r>(&self, regimes: impl Iterator<Item = &'r str>) -> Option<XChaCha20Poly1305> {
+    fn cipher<'r>(&self, regimes: impl Iterator<Item = &'r str>) -> Option<Aes256GcmSiv> {
         let mut extract = HkdfExtract::<Sha256>::new(None);
         let mut info = INFO.to_vec();
         for regime in regimes {
@@ -64,7 +64,7 @@ impl Keys {
         extracted.as_mut_slice().zeroize();
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         expand.expand(&info, &mut *key).ok()?;
-        Some(XChaCha20Poly1305::new(<&CipherKey>::from(&*key)))
+        Some(Aes256GcmSiv::new(<&CipherKey<Aes256GcmSiv>>::from(&*key)))
     }
 }
 
@@ -95,7 +95,7 @@ pub enum Sealed {
 pub struct Sealer {
     keys: Arc<Keys>,
     /// By the regimes whose keys are in them.
-    ciphers: BTreeMap<BTreeSet<String>, XChaCha20Poly1305>,
+    ciphers: BTreeMap<BTreeSet<String>, Aes256GcmSiv>,
 }
 
 impl Sealer {
@@ -111,7 +111,7 @@ impl Sealer {
         !self.keys.0.is_empty()
     }
 
-    fn cipher(&mut self, regimes: &BTreeSet<String>) -> Option<&XChaCha20Poly1305> {
+    fn cipher(&mut self, regimes: &BTreeSet<String>) -> Option<&Aes256GcmSiv> {
         // An entry that says it is sealed under no regime would be under a key that everybody knows.
         if !self.ciphers.contains_key(regimes) && !regimes.is_empty() {
             let cipher = self.keys.cipher(regimes.iter().map(String::as_str))?;
@@ -130,7 +130,7 @@ impl Sealer {
         let (head, rest) = entry.split_at_mut_checked(head).ok_or(Unsealable::TooLong)?;
         let (nonce, columns) = rest.split_first_chunk_mut::<NONCE_BYTES>().ok_or(Unsealable::TooLong)?;
         getrandom::fill(nonce).map_err(|_| Unsealable::NoRandom)?;
-        let tag = cipher.encrypt_inout_detached(<&XNonce>::from(&*nonce), head, columns.into());
+        let tag = cipher.encrypt_inout_detached(<&Nonce>::from(&*nonce), head, columns.into());
         entry.extend_from_slice(&tag.map_err(|_| Unsealable::TooLong)?);
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Sealer {
         let mut columns = sealed.to_vec();
         let cipher = self.cipher(regimes)?;
         let buffer = columns.as_mut_slice().into();
-        cipher.decrypt_inout_detached(<&XNonce>::from(nonce), head, buffer, <&Tag>::from(tag)).ok()?;
+        cipher.decrypt_inout_detached(<&Nonce>::from(nonce), head, buffer, <&Tag>::from(tag)).ok()?;
         Some(columns)
     }
 }

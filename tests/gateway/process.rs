@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bailiwick::intake::Clock;
 use tempfile::TempDir;
 
 use crate::common;
@@ -147,13 +148,13 @@ impl Gateway {
 
     /// Waits until so many lines of the log hold some words, and gives the last of them.
     pub(crate) fn wait_for(&self, words: &str, times: usize) -> String {
-        let began = Instant::now();
+        let began = Clock::start();
         loop {
             let found = self.lines(words);
             if found.len() >= times {
                 return found[times - 1].clone();
             }
-            assert!(began.elapsed() < PATIENCE, "no `{words}` in\n{}", self.log.lock().unwrap().join("\n"));
+            assert!(began.now() < PATIENCE, "no `{words}` in\n{}", self.log.lock().unwrap().join("\n"));
             thread::sleep(Duration::from_millis(2));
         }
     }

@@ -72,7 +72,7 @@ impl Shared {
     fn fault(&self) -> Option<Fault> {
         let every = self.every.load(Ordering::SeqCst);
         let number = self.ended.fetch_add(1, Ordering::SeqCst) + 1;
-        if every > 0 && number % every == 0 { self.faults.lock().unwrap().pop() } else { None }
+        if every > 0 && number.is_multiple_of(every) { self.faults.lock().unwrap().pop() } else { None }
     }
 }
 

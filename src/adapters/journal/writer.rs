@@ -198,7 +198,7 @@ impl Writer {
         }
         if planted("release-ahead-of-journal") {
             // A slow disk, so that a power loss in between is not too rare.
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         written = written.and_then(|()| current.file.sync_data());
         if planted("reuse-poisoned-file") && written.is_err() {

@@ -2,6 +2,8 @@
 //! the broker says: whenever an outcome is not clear, the producer is given up, a new one fences it, and the progress
 //! is read before anything is sent again.
 
+#![expect(clippy::disallowed_methods, reason = "the waits for a broker are bounded here, by the monotonic clock")]
+
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
