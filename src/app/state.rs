@@ -1,6 +1,8 @@
 //! What is on disk at the start: opened, read, and put together with what is declared now.
 
 use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,7 @@ impl State {
     pub(super) fn open(config: &Config, now: Duration) -> anyhow::Result<Self> {
         let directory = &config.journal.directory;
         let in_directory = || format!("journal in {}", directory.display());
+        private(directory).with_context(in_directory)?;
         let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
         let (checkpoints, checkpoint) =
             Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
@@ -135,6 +138,17 @@ impl FoundReleases {
             shapes: self.shapes,
         }
     }
+}
+
+/// Makes the directory for its owner only: records are in it.
+fn private(directory: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mode = fs::metadata(directory)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let mode = format!("{mode:o}");
+        tracing::warn!(directory = %directory.display(), mode, "others may read the journal's directory; 700 is better");
+    }
+    Ok(())
 }
 
 fn present(plan: &StreamPlan) -> Present {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use bailiwick::app::{self, App};
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
 use bailiwick::intake::Clock;
+
+use tempfile::TempDir;
 
 use crate::common::process::{run, text};
 use crate::common::{self, TestGateway};
@@ -91,6 +94,18 @@ async fn while_a_destination_is_away_producers_go_on_and_afterwards_everything_a
     assert_eq!(send_payments(gateway.endpoint(), true).await, 8_417);
     fs::remove_file(&away).unwrap();
     assert!(gateway.stop().await.len() > 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journals_directory_is_its_owners_only() {
+    let released = TempDir::new().unwrap();
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = released.path().join("new/journal");
+    let directory = config.journal.directory.clone();
+    let listener = app::bind(&config).await.unwrap();
+    let app = App::start(config, listener).await.unwrap();
+    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+    app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
