@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::batch::{Candidate, TimeBounds};
-use crate::domain::gateway::Input;
 use crate::domain::policy::{Digest, VerdictTable, decide};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
@@ -191,11 +190,10 @@ impl Intake {
         let now = self.clock.now();
         let latest = self.pipeline.time_bounds(&stream.name, now, self.clock.wall()).latest;
         let event_time = complete_through.map(|promised| promised.min(latest));
-        let input = Input::Heard { stream: &stream.name, producer: from.producer, event_time };
         if let Some(number) = from.number {
             drop(self.pipeline.skip(from.producer, number)?);
         }
-        self.pipeline.heard(input, now).map(Taken::empty)
+        self.pipeline.heard(&stream.name, from.producer, event_time, now).map(Taken::empty)
     }
 
     /// A request was refused as a whole, and its number is spent by it.

@@ -1,17 +1,20 @@
 //! bailiwick: a streaming edge gateway. One binary per region takes events in over gRPC, works out which
-//! laws each record falls under, scores it with an ONNX model on the spot, answers with the score, and
-//! lets only aggregates of enough people leave.
+//! laws each record falls under, scores it with an ONNX model on the spot, writes it to its journal, answers
+//! with the score, and lets only aggregates of enough people leave.
 //!
 //! # The way of a batch
 //!
 //! 1. [`adapters::grpc`] reads a request and decodes its payload into columns ([`domain::batch`]).
 //! 2. [`intake`] checks the records against the stream's declaration and has them decided
 //!    ([`domain::policy::decide`]): resident, foreign, or refused with a reason.
-//! 3. [`pipeline`] gives resident records to a worker, which scores them ([`adapters::onnx`]) and folds them
-//!    into the open event-time windows ([`domain::aggregate`]); the producer gets its scores.
-//! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged and
-//!    [`domain::policy::release`] lets go the cells with enough contributors.
-//! 5. [`adapters::file`] and [`adapters::kafka`] take [`domain::policy::Released`], and nothing else.
+//! 3. [`pipeline`] gives resident records their position in the order of everything and a worker, which
+//!    scores them ([`adapters::onnx`]), writes them and their scores into the journal
+//!    ([`durable::entry`], [`adapters::journal`]) and folds them into the open event-time windows
+//!    ([`domain::aggregate`]). When the entry is on disk, the producer gets its scores.
+//! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged,
+//!    [`domain::policy::release`] lets go the cells with enough contributors, and [`durable::outbox`] holds them.
+//! 5. [`delivery`] gives [`domain::policy::Released`], and nothing else, to [`adapters::file`] and
+//!    [`adapters::kafka`], until it is confirmed.
 //!
 //! [`config`] says where things are, the policies say what is allowed, [`app`] puts it all together.
 

@@ -355,17 +355,20 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub fn heard(&self, input: Input<'_>, now: Duration) -> Result<Ticket, Unaccepted> {
+    pub fn heard(
+        &self,
+        stream: &str,
+        producer: &str,
+        event_time: Option<i64>,
+        now: Duration,
+    ) -> Result<Ticket, Unaccepted> {
         self.journal_works()?;
         let (answer, received) = oneshot::channel();
         let mut sequencer = self.lock();
-        let Input::Heard { stream, producer, event_time } = input else {
-            return Err(Unaccepted::NoRoom(Reason::Malformed));
-        };
         let bytes = Entry::Heard { stream, producer, event_time }.encode();
         let lsn = sequencer.next(bytes.len() as u64);
         self.submit(lsn, bytes, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
-        self.handle(&mut sequencer, input, now);
+        self.handle(&mut sequencer, Input::Heard { stream, producer, event_time }, now);
         let mark = sequencer.gateway.producers.mark(producer);
         Ok(Ticket { answer: received, mark, duplicate: false })
     }

@@ -6,7 +6,7 @@
 //! batches or the number of workers; the rounding of one value is at most 2^-61 of its range, below that
 //! of a 64-bit float sum. Squares are kept the same way.
 //!
-//! Contributors are kept as 128-bit SipHash-1-3 values under a key drawn at start: the count of distinct
+//! Contributors are kept as 128-bit SipHash-1-3 values under a secret key: the count of distinct
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
 //! identifier is held.
 

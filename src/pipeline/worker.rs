@@ -45,8 +45,7 @@ pub(super) struct Shared {
 pub(super) struct Worker {
     setup: Setup,
     shared: Shared,
-    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
-    outputs: BTreeMap<String, Present>,
+    streams: BTreeMap<String, Present>,
     writers: BTreeMap<String, BatchWriter>,
     /// The open windows of each dataset, and the oldest that may take records.
     windows: BTreeMap<String, OpenWindows>,
@@ -68,8 +67,7 @@ impl Worker {
             setup,
             shared,
             windows: datasets.collect(),
-            datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
-            outputs: present.iter().map(by_stream).collect(),
+            streams: present.iter().map(by_stream).collect(),
             writers: BTreeMap::new(),
         }
     }
@@ -229,7 +227,7 @@ impl Worker {
     fn writer(&mut self, resident: &Resident) -> Result<&mut BatchWriter, String> {
         let stream = resident.batch().stream();
         if !self.writers.contains_key(&stream.name) {
-            let outputs = self.outputs.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
+            let outputs = self.streams.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
             let writer =
                 BatchWriter::new(stream, outputs, Arc::clone(&self.setup.keys)).map_err(|error| error.to_string())?;
             self.writers.insert(stream.name.clone(), writer);
@@ -238,14 +236,13 @@ impl Worker {
     }
 
     fn fold(&mut self, batch: &Batch, scores: &[ArrayRef]) {
-        let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
-            return;
-        };
+        let present = self.streams.get(&batch.stream().name);
+        let Some(present) = present.filter(|present| !present.datasets.is_empty()) else { return };
         let mut columns = batch.columns().to_vec();
         columns.extend_from_slice(scores);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return };
         let contributors = self.setup.key.hash(contributor);
-        for dataset in datasets {
+        for dataset in &present.datasets {
             let Some(windows) = self.windows.get_mut(&dataset.name) else { continue };
             let cells = cell_numbers(dataset, &columns, batch.rows());
             let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
