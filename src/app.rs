@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +14,28 @@ use crate::adapters::grpc::{self, Health, Listener, ListenerLimits, Server};
 use crate::adapters::journal::{Log, RealFileSystem};
 use crate::adapters::onnx::{Runtime, Scorer};
 use crate::adapters::{file, kafka};
-use crate::config::{Config, Destination, OnStop};
+use crate::config::{Config, Destination, OnStop, today};
 use crate::delivery::{self, Deliveries, Sink};
-use crate::domain::policy::VerdictTable;
+use crate::domain::evidence::Knowledge;
+use crate::domain::policy::{Digest, Version};
 use crate::domain::stream::Stream;
+use crate::durable::policies::Archive;
 use crate::intake::{Clock, Intake, Served};
 use crate::pipeline::Pipeline;
 use crate::telemetry::Telemetry;
+use crate::versions::Versions;
 
+mod knowledge;
+mod reload;
 mod state;
+
+use reload::Reloader;
 
 /// A running gateway.
 pub struct App {
     address: SocketAddr,
     intake: Arc<Intake>,
+    reloader: Reloader,
     pipeline: Arc<Pipeline>,
     server: Server,
     stop_serving: oneshot::Sender<()>,
@@ -83,6 +92,7 @@ impl App {
         let telemetry = Arc::new(Telemetry::default());
         let clock = Clock::start();
         let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
+        let knowledge = knowledge::load(&config)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let confirmed = state.cursors.confirmed();
@@ -90,14 +100,15 @@ impl App {
         let context = delivery::Context { outbox: Arc::clone(&outbox), now, telemetry: Arc::clone(&telemetry) };
         let deliveries = Deliveries::start(sinks(&config)?, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
-        let collecting = state.collecting.collecting(&config, Arc::clone(&outbox), confirmed);
+        let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
+        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
         let pipeline = Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
         let (policy, limits) = (config.policy.digest, config.limits);
         let intake = Arc::new(Intake::new(
             served.collect(),
-            policy,
+            Arc::clone(&versions),
             Arc::clone(&pipeline),
             limits,
             clock,
@@ -106,11 +117,14 @@ impl App {
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
-        let ticker = tokio::spawn(tick(Arc::clone(&pipeline), clock, Arc::clone(&journal), server.health()));
+        let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
+        let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
+        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake));
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
             address,
             intake,
+            reloader,
             pipeline,
             server,
             stop_serving,
@@ -129,6 +143,19 @@ impl App {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Reads the policies again, and puts them in force if they can be used.
+    ///
+    /// # Errors
+    /// Why they cannot be; then what was in force stays.
+    pub async fn reload(&self, path: &Path) -> Result<Digest, reload::Refused> {
+        self.reloader.reload(path).await
+    }
+
+    /// Reads registries and databases again where a file was replaced. The policies stay.
+    pub async fn refresh(&self) {
+        self.reloader.refresh().await;
     }
 
     /// Its counts.
@@ -176,18 +203,38 @@ impl App {
 const CLOSE_WITHIN: Duration = Duration::from_millis(200);
 
 /// Lets the pipeline know that time passes, and health that the journal works.
-async fn tick(pipeline: Arc<Pipeline>, clock: Clock, journal: Arc<Log>, health: Health) {
+async fn tick(
+    (pipeline, intake, versions): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>),
+    clock: Clock,
+    journal: Arc<Log>,
+    health: Health,
+) {
     let mut interval = tokio::time::interval(TICK);
     let mut was_serving = true;
     loop {
         interval.tick().await;
+        versions.advance(today());
         pipeline.tick(clock.now());
+        intake.tick();
         let is_serving = !journal.is_failing();
         if is_serving != was_serving {
             health.set(is_serving).await;
             was_serving = is_serving;
         }
     }
+}
+
+/// The policies of the configuration in force, with those that were before.
+fn versions(config: &Config, knowledge: Knowledge, archive: &Archive) -> anyhow::Result<Versions> {
+    let (policy, here, day) = (Arc::clone(&config.policy), Arc::clone(&config.here), today());
+    archive.keep(policy.digest, &config.policy_files, &here).context("the policies cannot be kept")?;
+    let before = archive.all(here.country).context("the policies that were in force cannot be read")?;
+    let shadow = config.shadow.as_ref().map(|shadow| {
+        Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day)
+    });
+    let versions = Versions::new(Version::compile(policy, here, knowledge, day), before);
+    versions.shadow(shadow);
+    Ok(versions)
 }
 
 fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
@@ -209,7 +256,6 @@ fn served(config: &Config, stream: &Arc<Stream>) -> Served {
     let outputs = plan.and_then(|plan| plan.model.as_ref()).map(|model| &model.outputs);
     Served {
         stream: Arc::clone(stream),
-        verdicts: VerdictTable::compile(&config.policy, stream, &config.serves, &config.peers),
         outputs: outputs.into_iter().flatten().map(|output| output.field.clone()).collect(),
     }
 }

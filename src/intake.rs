@@ -2,6 +2,7 @@
 //! one place that every transport calls, so that all of them answer alike.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,12 +12,15 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::batch::{Candidate, TimeBounds};
-use crate::domain::policy::{Digest, VerdictTable, decide};
+use crate::domain::evidence::Sender;
+use crate::domain::policy::{Decided, Resident};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
 use crate::pipeline::{Pipeline, Request, Ticket};
+use crate::quarantine::{Held, Quarantine};
 use crate::telemetry::Telemetry;
+use crate::versions::Versions;
 
 pub use crate::pipeline::Unaccepted;
 
@@ -51,8 +55,6 @@ impl Clock {
 pub struct Served {
     /// The declaration.
     pub stream: Arc<Stream>,
-    /// The verdict on every jurisdiction.
-    pub verdicts: VerdictTable,
     /// The names of the fields that the model's outputs become.
     pub outputs: Vec<String>,
 }
@@ -71,7 +73,8 @@ pub struct Limits {
 /// The way in.
 pub struct Intake {
     streams: BTreeMap<String, Served>,
-    policy: Digest,
+    versions: Arc<Versions>,
+    quarantine: Quarantine,
     pipeline: Arc<Pipeline>,
     limits: Limits,
     budget: Arc<Semaphore>,
@@ -85,6 +88,8 @@ pub struct Intake {
 pub struct Origin<'f> {
     /// The producer's name.
     pub producer: &'f str,
+    /// Its network address, where it is known.
+    pub address: Option<IpAddr>,
     /// The request's number; `None`: sent again, it is counted again.
     pub number: Option<Number>,
 }
@@ -121,7 +126,7 @@ impl Intake {
     #[must_use]
     pub fn new(
         streams: BTreeMap<String, Served>,
-        policy: Digest,
+        versions: Arc<Versions>,
         pipeline: Arc<Pipeline>,
         limits: Limits,
         clock: Clock,
@@ -129,7 +134,8 @@ impl Intake {
     ) -> Self {
         let permits = limits.in_flight_bytes_max.min(Semaphore::MAX_PERMITS);
         let (budget, stopping) = (Arc::new(Semaphore::new(permits)), AtomicBool::new(false));
-        Self { streams, policy, pipeline, limits, budget, clock, stopping, telemetry }
+        let quarantine = Quarantine::new(limits.in_flight_bytes_max);
+        Self { streams, versions, quarantine, pipeline, limits, budget, clock, stopping, telemetry }
     }
 
     /// A served stream.
@@ -227,10 +233,8 @@ impl Intake {
             self.pipeline.time_bounds(&served.stream.name, now, wall)
         };
         candidate.check(times);
-        let decided = decide(candidate, &served.verdicts, self.policy).map_err(|error| {
-            tracing::error!(%error, "a batch could not be decided");
-            Unaccepted::NoRoom(Reason::Malformed)
-        })?;
+        let mut decided = self.decide(candidate, Sender { producer: from.producer, address: from.address })?;
+        self.hold(&mut decided, &served.stream.name, from, now);
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
         let ticket = match decided.resident {
             None => self.pipeline.spend(from.producer, from.number)?,
@@ -244,6 +248,93 @@ impl Intake {
             self.telemetry.refused(&decided.refusals);
         }
         Ok(Taken { refusals: decided.refusals, accepted, ticket })
+    }
+
+    /// Decides a batch under the version in force; the one in the shadow is only counted.
+    fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<Decided, Unaccepted> {
+        let failed = |error| {
+            tracing::error!(%error, "a batch could not be decided");
+            Unaccepted::NoRoom(Reason::Malformed)
+        };
+        let (current, shadow) = self.versions.both();
+        let Some(shadow) = shadow else { return current.decide(candidate, from).map_err(failed) };
+        let copy = candidate.clone();
+        let decided = current.decide(candidate, from).map_err(failed)?;
+        match shadow.decide(copy, from) {
+            Ok(other) => self.telemetry.compared(&decided.refusals, &other.refusals),
+            Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
+        }
+        Ok(decided)
+    }
+
+    /// Puts what was quarantined aside. What there is no room for is refused.
+    fn hold(&self, decided: &mut Decided, stream: &str, from: Origin<'_>, now: Duration) {
+        let Some(records) = decided.quarantined.take() else { return };
+        let rows = records.rows();
+        let until = now + self.versions.current().policy.hold;
+        let (producer, address) = (from.producer.to_owned(), from.address);
+        if self.quarantine.hold(Held { records, stream: stream.to_owned(), producer, address, until }) {
+            Telemetry::add(&self.telemetry.quarantined, rows);
+        } else {
+            for refusal in decided.refusals.iter_mut().filter(|refusal| refusal.reason == Reason::Quarantined) {
+                refusal.reason = Reason::Overloaded;
+            }
+        }
+    }
+
+    /// Time has passed: discards what has been in quarantine long enough.
+    pub fn tick(&self) {
+        let expired = self.quarantine.expire(self.clock.now());
+        if expired > 0 {
+            Telemetry::add(&self.telemetry.quarantine_expired, expired);
+            tracing::warn!(records = expired, "records were in quarantine long enough and are discarded");
+        }
+    }
+
+    /// More may be known now: decides what is in quarantine again. What may stay is taken in, what is still in doubt
+    /// goes on waiting, everything else is discarded.
+    pub async fn reconsider(&self) {
+        for held in self.quarantine.take() {
+            let (rows, now) = (held.records.rows(), self.clock.now());
+            let Held { records, stream, producer, address, until } = held;
+            let Ok(mut decided) = self.decide(records.again(), Sender { producer: &producer, address }) else { continue };
+            let again = decided.quarantined.take();
+            let waiting = again.as_ref().map_or(0, crate::domain::policy::Quarantined::rows);
+            if let Some(records) = again
+                && !self.quarantine.hold(Held { records, stream, producer: producer.clone(), address, until })
+            {
+                Telemetry::add(&self.telemetry.quarantine_expired, waiting);
+            }
+            let mut taken = 0;
+            if let Some(resident) = decided.resident {
+                taken = self.release(resident, &producer, now).await;
+            }
+            Telemetry::add(&self.telemetry.quarantine_released, taken);
+            Telemetry::add(&self.telemetry.quarantine_expired, rows - waiting - taken);
+        }
+    }
+
+    /// Takes records out of quarantine in. How many.
+    async fn release(&self, resident: Resident, producer: &str, now: Duration) -> usize {
+        let rows = resident.batch().rows();
+        let room = match self.pipeline.room(&resident, producer).await {
+            Ok(room) => room,
+            Err(_) => return 0,
+        };
+        let request = Request { producer, number: None, resident, room, budget: None };
+        match self.pipeline.accept(request, now, self.clock.wall()) {
+            Ok(ticket) if matches!(ticket.answer.await, Ok(Ok(_))) => {
+                Telemetry::add(&self.telemetry.accepted, rows);
+                rows
+            }
+            _ => 0,
+        }
+    }
+
+    /// How many records are in quarantine.
+    #[must_use]
+    pub fn in_quarantine(&self) -> usize {
+        self.quarantine.rows()
     }
 
     /// Waits until the request is on disk, its records scored and counted. The model's outputs.

@@ -5,8 +5,10 @@
 //! # The way of a batch
 //!
 //! 1. [`adapters::grpc`] reads a request and decodes its payload into columns ([`domain::batch`]).
-//! 2. [`intake`] checks the records against the stream's declaration and has them decided
-//!    ([`domain::policy::decide`]): resident, foreign, or refused with a reason.
+//! 2. [`intake`] checks the records against the stream's declaration and has them decided under the policies in force
+//!    ([`versions`], [`domain::policy::Version::decide`]): evidence ([`domain::evidence`]) gives facts
+//!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`quarantine`], or refused
+//!    with a reason.
 //! 3. [`pipeline`] gives resident records their position in the order of everything and a worker, which
 //!    scores them ([`adapters::onnx`]), writes them and their scores into the journal
 //!    ([`durable::entry`], [`adapters::journal`]) and folds them into the open event-time windows
@@ -29,4 +31,6 @@ pub mod encode;
 pub mod intake;
 pub mod pipeline;
 pub(crate) mod planted;
+pub mod quarantine;
 pub mod telemetry;
+pub mod versions;

@@ -12,7 +12,7 @@ use arrow_schema::{DataType, Field};
 
 use crate::adapters::journal::{self, FileSystem, Log, RealFileSystem, Recovery};
 use crate::adapters::onnx::Scorer;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::delivery::{Confirmed, Cursors};
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::gateway::Gateway;
@@ -22,14 +22,17 @@ use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
+use crate::durable::policies::Archive;
 use crate::durable::recovery::{self, Closed, Present, Replay};
 use crate::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::planted::planted;
+use crate::versions::Versions;
 
 /// Everything that outlives the process.
 pub(super) struct State {
     pub(super) journal: Arc<Log>,
     pub(super) outbox: Arc<Log>,
+    pub(super) archive: Archive,
     pub(super) cursors: Cursors,
     pub(super) gateway: Gateway,
     pub(super) before: Found,
@@ -61,6 +64,7 @@ impl State {
         let (checkpoints, checkpoint) =
             Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
+        let archive = Archive::open(Arc::clone(&fs), directory.join("policies")).with_context(in_directory)?;
         let catalog = Catalog::new(present.iter().map(|present| (&*present.stream, present.outputs.clone())))?;
         let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
             .with_context(in_directory)?;
@@ -97,6 +101,7 @@ impl State {
         Ok(Self {
             journal: Arc::new(journal),
             outbox: Arc::new(outbox),
+            archive,
             cursors,
             gateway,
             before: Found { present, key, before },
@@ -120,13 +125,20 @@ impl Found {
 }
 
 impl FoundReleases {
-    pub(super) fn collecting(self, config: &Config, outbox: Arc<Log>, confirmed: Confirmed) -> Collecting {
-        let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets).map(|dataset| {
-            let destinations = config.policy.destinations_of(&dataset.name, &config.serves);
-            (dataset.name.clone(), (config.policy.governed(dataset, &config.serves), destinations))
-        });
-        let rules =
-            ReleaseRules { gateway: config.id.clone(), policy: config.policy.digest, datasets: datasets.collect() };
+    pub(super) fn collecting(
+        self,
+        config: &Config,
+        versions: &Arc<Versions>,
+        outbox: Arc<Log>,
+        confirmed: Confirmed,
+    ) -> Collecting {
+        let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
+        let rules = ReleaseRules {
+            gateway: config.id.clone(),
+            versions: Arc::clone(versions),
+            datasets: datasets.map(|dataset| (dataset.name.clone(), Arc::clone(dataset))).collect(),
+            is_dry_run: config.mode == Mode::DryRun,
+        };
         Collecting {
             rules,
             outbox,

@@ -104,7 +104,7 @@ async fn start(examples: &Path, out: &Path, journals: &Path) -> Result<BTreeMap<
 }
 
 fn relocate(config: &mut Config, endpoints: &BTreeMap<String, String>, out: &Path) {
-    for peer in &mut config.peers {
+    for peer in &mut Arc::make_mut(&mut config.here).peers {
         if let Some(endpoint) = endpoints.get(&peer.id) {
             *peer = Arc::new(Peer { endpoint: endpoint.clone(), ..Peer::clone(peer) });
         }

@@ -7,21 +7,22 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
+use std::io;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::adapters::{file, kafka};
-use crate::domain::document::{self, Place, Problem, Problems, Source};
-use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::{self, Permission, PolicySet};
-use crate::domain::refusal::Peer;
+use crate::domain::document::{self, Place, Problem, Problems};
+use crate::domain::document::Source as File;
+use crate::domain::evidence::Source;
+use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
+mod files;
 mod keys;
 mod read;
 
@@ -29,10 +30,10 @@ mod read;
 pub struct Config {
     /// The gateway's id.
     pub id: String,
-    /// The country it is in.
-    pub country: Jurisdiction,
-    /// The regimes whose records it keeps.
-    pub serves: Vec<String>,
+    /// Where it stands: its country, the regimes whose records it keeps, its peers.
+    pub here: Arc<Here>,
+    /// Whether anything leaves.
+    pub mode: Mode,
     /// The address it listens on. Loopback.
     pub listen: SocketAddr,
     /// The most connections at a time.
@@ -49,16 +50,45 @@ pub struct Config {
     pub models: BTreeMap<String, PathBuf>,
     /// The destinations.
     pub destinations: BTreeMap<String, Destination>,
-    /// The other gateways.
-    pub peers: Vec<Arc<Peer>>,
     /// How long a stop may take.
     pub stop_within: Duration,
     /// What a stop does with windows that are open.
     pub on_stop: OnStop,
     /// Where and how the journal is kept.
     pub journal: Journal,
+    /// The file of each registry.
+    pub registries: BTreeMap<String, PathBuf>,
+    /// Databases of network addresses.
+    pub geoip: Option<GeoIp>,
+    /// The policy files.
+    pub policy_files: Vec<Arc<File>>,
     /// What is allowed.
-    pub policy: PolicySet,
+    pub policy: Arc<PolicySet>,
+    /// What is tried in its shadow.
+    pub shadow: Option<Arc<PolicySet>>,
+}
+
+/// Databases of network addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeoIp {
+    /// Their files.
+    pub databases: Vec<PathBuf>,
+    /// How many must say the same.
+    pub agree: usize,
+}
+
+/// Whether anything leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// What the policies allow.
+    Enforce,
+    /// Nothing; what would is counted.
+    DryRun,
+}
+
+impl Mode {
+    /// Every choice with its name in the configuration.
+    pub const NAMES: [(&'static str, Self); 2] = [("enforce", Self::Enforce), ("dry-run", Self::DryRun)];
 }
 
 /// What a stop does with windows that are open.
@@ -121,50 +151,28 @@ pub struct Unreadable {
 /// When `gateway.toml` itself cannot be read.
 pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
     let problems = Problems::default();
-    let main = source(path)?;
+    let main = files::source(path)?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
     let declared = document::read(&main, &problems, |table| read::read(table, &base));
     let Some(declared) = declared else {
         return Ok(Loaded { config: None, problems: problems.into_vec() });
     };
-    let mut files = Vec::new();
-    for policy in &declared.policies {
-        match policy_files(&base.join(&policy.value)) {
-            Ok(found) if found.is_empty() => {
-                problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
-            }
-            Ok(found) => files.extend(found),
-            Err(error) => problems.error(&policy.place, error.to_string()),
-        }
-    }
+    let files = files::read(&declared.policies, &base, &problems);
     let policy = policy::read(&files, &problems);
-    let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
+    let today = today();
     check(&declared, &policy, today, &problems);
-    let config = declared.finish(policy).filter(|_| !problems.any_error());
+    let shadow = (!declared.shadow.is_empty()).then(|| {
+        let files = files::read(&declared.shadow, &base, &problems);
+        policy::read(&files, &problems)
+    });
+    let config = declared.finish((files, policy), shadow).filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
 }
 
-fn source(path: &Path) -> Result<Arc<Source>, Unreadable> {
-    let text = fs::read_to_string(path).map_err(|source| Unreadable { path: path.to_owned(), source })?;
-    Ok(Arc::new(Source { path: path.display().to_string(), text }))
-}
-
-/// A file, or every `.toml` file of a directory and those below it, in the order of their names.
-fn policy_files(path: &Path) -> Result<Vec<Arc<Source>>, Unreadable> {
-    if !path.is_dir() {
-        return Ok(vec![source(path)?]);
-    }
-    let unreadable = |source| Unreadable { path: path.to_owned(), source };
-    let entries = fs::read_dir(path).map_err(unreadable)?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
-    paths.sort();
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() || path.extension().is_some_and(|extension| extension == "toml") {
-            files.extend(policy_files(&path)?);
-        }
-    }
-    Ok(files)
+/// The day, UTC.
+#[must_use]
+pub fn today() -> Date {
+    TimeZone::UTC.to_datetime(Timestamp::now()).date()
 }
 
 /// The checks that need both sides: where things are, and what is allowed.
@@ -180,24 +188,25 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         keys.check(&declared.serves, &known, problems);
     }
     let serves: Vec<String> = declared.serves.iter().map(|regime| regime.value.clone()).collect();
-    for row in policy.egress(&serves) {
-        if row.permission == Permission::NotAllowed {
+    check_here(declared, policy, today, problems);
+    check_knowledge(declared, policy, problems);
+    policy::lint(policy, &serves, today, problems);
+    for row in policy.egress(&serves, today) {
+        let why = match row.permission {
+            Permission::Allowed { .. } => continue,
+            Permission::NotAllowed(country) => format!("go to {country}"),
+            Permission::TooStrong => "go there: `max_form` is weaker".to_owned(),
+        };
+        {
             let message = format!(
-                "regime `{}` lets no released cell of `{}` go to {} (destination `{}`)",
-                row.regime, row.dataset, row.country, row.destination
+                "regime `{}` lets no released cell of `{}` {why} (destination `{}`)",
+                row.regime, row.dataset, row.destination
             );
             problems.error_help(
                 &row.place,
                 message,
                 "remove the dataset from `accepts`, or send it to a destination elsewhere",
             );
-        }
-    }
-    for regime in policy.regimes.values().filter(|regime| serves.contains(&regime.id) && regime.review_by < today) {
-        if let Some(place) = declared.serves.iter().find(|served| served.value == regime.id).map(|served| &served.place)
-        {
-            let message = format!("the facts of regime `{}` were to be reviewed by {}", regime.id, regime.review_by);
-            problems.warn(place, message, "check them against the sources and set `as_of` and `review_by`");
         }
     }
     for plan in policy.streams.values() {
@@ -223,6 +232,52 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         declared,
         problems,
     );
+}
+
+/// A gateway may hold records of the regimes it serves, and what is shown of it and its peers is needed somewhere.
+fn check_here(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &Problems) {
+    let Some(country) = &declared.country else { return };
+    let own = declared.conditions.iter().map(|(name, evidence)| (name.value.clone(), evidence.clone())).collect();
+    let shown = policy.shown(&own, today);
+    for served in &declared.serves {
+        let Some(regime) = policy.regimes.get(&served.value) else { continue };
+        if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
+            let message = format!("regime `{}` lets no identifiable record be in {}", regime.id, country.value);
+            let help = "serve it from a gateway where it does, or show the conditions in [gateway.conditions]";
+            problems.error_help(&served.place, message, help);
+        }
+    }
+    let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
+    for (name, _) in declared.conditions.iter().chain(declared.peers.iter().flat_map(|peer| &peer.conditions)) {
+        if !policy.needed.contains(&name.value) {
+            let message = format!("no regime and no region needs `{}`", name.value);
+            problems.error_help(&name.place, message, document::hint(&name.value, &needed));
+        }
+    }
+}
+
+/// What the policies use of what is known beside the records has a file, and every file is used.
+fn check_knowledge(declared: &read::Declared, policy: &PolicySet, problems: &Problems) {
+    for (name, shape) in &policy.registries {
+        if !declared.registries.contains_key(name) {
+            let message = format!("registry `{name}` has no file in {}", declared.place.file.path);
+            problems.error_help(&shape.place, message, format!("add [registries] {name} = \"FILE\" there"));
+        }
+    }
+    let known: Vec<&str> = policy.registries.keys().map(String::as_str).collect();
+    for (name, file) in &declared.registries {
+        if !policy.registries.contains_key(name) {
+            let message = format!("no policy declares registry `{name}`");
+            problems.error_help(&file.place, message, document::hint(name, &known));
+        }
+    }
+    for plan in policy.streams.values() {
+        let uses = plan.evidence.iter().any(|evidence| matches!(evidence.source, Source::GeoIp));
+        if uses && declared.geoip.is_none() {
+            let message = format!("stream `{}` uses `geoip`, and no database is named", plan.stream.name);
+            problems.warn(&plan.place, message, "name at least two in [geoip] databases of gateway.toml");
+        }
+    }
 }
 
 /// Every destination is declared twice: the policy says what may go there, the configuration where it is.

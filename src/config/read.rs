@@ -10,23 +10,28 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::adapters::{file, journal, kafka};
-use crate::domain::document::{Place, Spot, Table, hint};
+use crate::domain::document::{Place, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::PolicySet;
+use crate::domain::policy::{self, Conditions, Evidence, Here, PolicySet};
 use crate::domain::refusal::Peer;
 use crate::encode::Format;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
 use super::keys::DeclaredKeys;
-use super::{Config, Destination, Journal, OnStop};
+use super::{Config, Destination, GeoIp, Journal, Mode, OnStop};
 
 /// What `gateway.toml` declares.
 pub(super) struct Declared {
     pub(super) place: Place,
     id: Option<String>,
-    country: Option<Jurisdiction>,
+    pub(super) country: Option<Spot<Jurisdiction>>,
+    pub(super) conditions: Vec<(Spot<String>, Evidence)>,
     pub(super) serves: Vec<Spot<String>>,
+    mode: Mode,
+    pub(super) shadow: Vec<Spot<String>>,
+    pub(super) registries: BTreeMap<String, Spot<PathBuf>>,
+    pub(super) geoip: Option<Spot<GeoIp>>,
     pub(super) policies: Vec<Spot<String>>,
     listen: Option<SocketAddr>,
     connections_max: usize,
@@ -46,6 +51,8 @@ pub(super) struct Declared {
 pub(super) struct DeclaredPeer {
     id: String,
     endpoint: String,
+    country: Jurisdiction,
+    pub(super) conditions: Vec<(Spot<String>, Evidence)>,
     pub(super) serves: Vec<Spot<String>>,
 }
 
@@ -55,19 +62,14 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
     let gateway = gateway.as_ref();
     let id = gateway.and_then(|gateway| gateway.need::<String>("id"));
-    let country = gateway.and_then(|gateway| gateway.need::<String>("country"));
-    let country = country.and_then(|country| {
-        let known = Jurisdiction::parse(&country.value).filter(|code| *code != Jurisdiction::UNKNOWN);
-        if known.is_none() {
-            table.problems().error(&country.place, format!("`{}` is not an ISO 3166-1 alpha-2 code", country.value));
-        }
-        known
-    });
+    let country = gateway.and_then(read_country);
+    let conditions = gateway.map(|gateway| read_conditions(gateway)).unwrap_or_default();
+    let mode = gateway.and_then(|gateway| word(gateway, "mode", &Mode::NAMES)).unwrap_or(Mode::Enforce);
     let serves = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("serves"));
     let policies = gateway.and_then(|gateway| gateway.need::<Vec<Spot<String>>>("policies"));
     let stop_within = gateway
         .map_or(SignedDuration::from_secs(10), |gateway| gateway.or("stop_within", SignedDuration::from_secs(10)));
-    let on_stop = gateway.and_then(read_on_stop).unwrap_or(OnStop::Keep);
+    let on_stop = gateway.and_then(|gateway| word(gateway, "on_stop", &OnStop::NAMES)).unwrap_or(OnStop::Keep);
     let place = gateway.map_or_else(|| table.place.clone(), |gateway| gateway.place.clone());
     if let Some(gateway) = gateway {
         gateway.done();
@@ -105,6 +107,11 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         place,
         id: id.map(|id| id.value),
         country,
+        conditions,
+        mode,
+        shadow: read_shadow(table),
+        registries: read_registries(table, base),
+        geoip: read_geoip(table, base),
         serves: serves.map(|serves| serves.value).unwrap_or_default(),
         policies: policies.map(|policies| policies.value).unwrap_or_default(),
         listen,
@@ -123,15 +130,68 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
 }
 
-fn read_on_stop(gateway: &Table<'_>) -> Option<OnStop> {
-    let name = gateway.get::<String>("on_stop")?;
-    let known = OnStop::NAMES.iter().find(|(known, _)| *known == name.value);
+/// The value of a key that must be one of a few words.
+fn word<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    let name = table.get::<String>(key)?;
+    let known = choices.iter().find(|(known, _)| *known == name.value);
     if known.is_none() {
-        let message = format!("`on_stop` is `keep` or `release`, not `{}`", name.value);
-        gateway.problems().error_help(&name.place, message, hint(&name.value, &OnStop::NAMES.map(|(name, _)| name)));
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let message = format!("`{key}` cannot be `{}`", name.value);
+        table.problems().error_help(&name.place, message, hint(&name.value, &names));
     }
     known.map(|(_, choice)| *choice)
 }
+
+fn read_country(table: &Table<'_>) -> Option<Spot<Jurisdiction>> {
+    let country = table.need::<String>("country")?;
+    let known = Jurisdiction::parse(&country.value).filter(|code| *code != Jurisdiction::UNKNOWN);
+    if known.is_none() {
+        table.problems().error(&country.place, format!("`{}` is not an ISO 3166-1 alpha-2 code", country.value));
+    }
+    Some(Spot { value: known?, place: country.place })
+}
+
+/// What has been shown of a gateway as a recipient of records.
+fn read_conditions(table: &Table<'_>) -> Vec<(Spot<String>, Evidence)> {
+    policy::conditions_of_recipient(table)
+}
+
+fn shown(conditions: Vec<(Spot<String>, Evidence)>) -> Conditions {
+    conditions.into_iter().map(|(name, evidence)| (name.value, evidence)).collect()
+}
+
+fn read_shadow(table: &Table<'_>) -> Vec<Spot<String>> {
+    let Some(shadow) = table.get::<Table<'_>>("shadow") else { return Vec::new() };
+    let policies = shadow.value.need::<Vec<Spot<String>>>("policies");
+    shadow.value.done();
+    policies.map(|policies| policies.value).unwrap_or_default()
+}
+
+fn read_registries(table: &Table<'_>, base: &Path) -> BTreeMap<String, Spot<PathBuf>> {
+    let Some(files) = table.get::<Table<'_>>("registries") else { return BTreeMap::new() };
+    let names = files.value.names();
+    let files = names.into_iter().filter_map(|name| {
+        let file = files.value.get::<String>(&name)?;
+        Some((name, Spot { value: base.join(file.value), place: file.place }))
+    });
+    files.collect()
+}
+
+fn read_geoip(table: &Table<'_>, base: &Path) -> Option<Spot<GeoIp>> {
+    let geoip = table.get::<Table<'_>>("geoip")?;
+    let databases = geoip.value.need::<Vec<Spot<String>>>("databases");
+    let agree = geoip.value.or("agree", AGREE_MIN);
+    geoip.value.done();
+    let databases: Vec<PathBuf> = databases?.value.into_iter().map(|file| base.join(file.value)).collect();
+    if agree < AGREE_MIN || databases.len() < agree {
+        let message = format!("at least {AGREE_MIN} databases must agree, and as many must be named");
+        table.problems().error(&geoip.place, message);
+    }
+    Some(Spot { value: GeoIp { databases, agree }, place: geoip.place })
+}
+
+/// One database of network addresses is never believed alone: open ones differ on a tenth of the addresses.
+const AGREE_MIN: usize = 2;
 
 fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Option<DeclaredKeys>) {
     let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
@@ -214,13 +274,16 @@ fn read_peer(table: &Table<'_>) -> Option<DeclaredPeer> {
     let id = table.need::<String>("id");
     let endpoint = table.need::<String>("endpoint");
     let serves = table.need::<Vec<Spot<String>>>("serves");
+    let country = read_country(table);
+    let conditions = read_conditions(table);
     table.done();
     if let Some(endpoint) = &endpoint
         && endpoint.value.parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none()
     {
         table.problems().error(&endpoint.place, format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value));
     }
-    Some(DeclaredPeer { id: id?.value, endpoint: endpoint?.value, serves: serves?.value })
+    let country = country?.value;
+    Some(DeclaredPeer { id: id?.value, endpoint: endpoint?.value, country, conditions, serves: serves?.value })
 }
 
 fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
@@ -288,15 +351,24 @@ fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settin
 
 impl Declared {
     /// The configuration, when all that it needs was declared.
-    pub(super) fn finish(self, policy: PolicySet) -> Option<Config> {
+    pub(super) fn finish(
+        self,
+        policies: (Vec<Arc<Source>>, PolicySet),
+        shadow: Option<PolicySet>,
+    ) -> Option<Config> {
         let peers = self.peers.into_iter().map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
-            Arc::new(Peer { id: peer.id, endpoint: peer.endpoint, serves })
+            let conditions = shown(peer.conditions);
+            Arc::new(Peer { id: peer.id, endpoint: peer.endpoint, country: peer.country, serves, conditions })
         });
+        let serves = self.serves.into_iter().map(|regime| regime.value).collect();
+        let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
             id: self.id?,
-            country: self.country?,
-            serves: self.serves.into_iter().map(|regime| regime.value).collect(),
+            here: Arc::new(here),
+            mode: self.mode,
+            registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
+            geoip: self.geoip.map(|geoip| geoip.value),
             listen: self.listen?,
             connections_max: self.connections_max,
             limits: self.limits,
@@ -305,14 +377,15 @@ impl Declared {
             onnxruntime: self.onnxruntime,
             models: self.models,
             destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
-            peers: peers.collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
             journal: Journal {
                 keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()),
                 ..self.journal
             },
-            policy,
+            policy_files: policies.0,
+            policy: Arc::new(policies.1),
+            shadow: shadow.map(Arc::new),
         })
     }
 }

@@ -10,7 +10,7 @@
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
 //! identifier is held.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow_array::cast::AsArray;
@@ -20,6 +20,7 @@ use arrow_schema::DataType;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::dataset::{Dataset, Function, Measure, bucket};
+use super::policy::Digest;
 
 mod checkpoint;
 
@@ -94,6 +95,8 @@ pub struct Cells {
     records: Vec<u64>,
     contributors: Vec<Contributors>,
     metrics: Vec<State>,
+    /// The policies that the records were decided under.
+    policies: BTreeSet<Digest>,
 }
 
 const NO_SLOT: u32 = u32::MAX;
@@ -225,8 +228,20 @@ impl Cells {
         }
     }
 
+    /// Some of the records were decided under this policy.
+    pub fn decided_under(&mut self, policy: Digest) {
+        self.policies.insert(policy);
+    }
+
+    /// The policies that the records were decided under.
+    #[must_use]
+    pub fn policies(&self) -> &BTreeSet<Digest> {
+        &self.policies
+    }
+
     /// Adds the cells of another part of the same window.
     pub fn merge(&mut self, other: Self) {
+        self.policies.extend(other.policies.iter().copied());
         for (from, number) in other.numbers.iter().enumerate() {
             let slot = self.slot(*number);
             self.records[slot] += other.records[from];

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
+use arrow_select::take::take_record_batch;
 
 use super::refusal::{Reason, Refusal};
 use super::stream::{FieldType, Stream};
@@ -25,6 +26,7 @@ pub struct TimeBounds {
 }
 
 /// Decoded records of one stream that are not yet known to be taken.
+#[derive(Clone)]
 pub struct Candidate {
     stream: Arc<Stream>,
     columns: RecordBatch,
@@ -77,6 +79,21 @@ impl Candidate {
             *mark = true;
             self.refusals.push(refusal);
         }
+    }
+
+    /// How many bytes the columns hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.columns.get_array_memory_size()
+    }
+
+    /// A copy of some records, none of them refused.
+    ///
+    /// # Errors
+    /// When Arrow cannot take the rows, which no valid batch causes.
+    pub(super) fn some(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let columns = take_record_batch(&self.columns, &UInt32Array::from(rows.to_vec()))?;
+        Ok(Self::new(Arc::clone(&self.stream), columns, Vec::new()))
     }
 
     /// Refuses every record that the declaration forbids: missing required fields, NaN and infinities,
@@ -187,6 +204,16 @@ impl Batch {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.columns.num_rows()
+    }
+
+    /// The records with other columns of the same types and lengths.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub(super) fn with_columns(self, change: impl FnOnce(&mut [ArrayRef])) -> Result<Self, ArrowError> {
+        let mut columns = self.columns.columns().to_vec();
+        change(&mut columns);
+        Self::restored(self.stream, columns)
     }
 
     /// The columns, in the order of the stream's fields.

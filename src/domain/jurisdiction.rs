@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
+/// Set in the number of a system's name, and in that of no code: codes have 48 bits.
+const SYSTEM: u64 = 1 << 63;
+
 /// An ISO 3166-1 alpha-2 code (`DE`) or an ISO 3166-2 code (`US-CA`), packed so that it is compared and
 /// looked up as a number. The ISO lists are those of the `rust_iso3166` crate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +37,20 @@ impl Jurisdiction {
         Some(code.iter().fold(0, |packed, &byte| packed << 8 | u64::from(byte)))
     }
 
+    /// TEMP until the canonical table is merged.
+    #[must_use]
+    pub fn from_packed(packed: u64) -> Option<Self> {
+        Self::parse(&Self(packed).to_string())
+    }
+
+    /// The name of a source system, as a number that no code has.
+    #[must_use]
+    pub fn system(name: &str) -> Self {
+        let hash: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        Self(first | SYSTEM)
+    }
+
     /// The packed number of this code.
     #[must_use]
     pub fn packed(self) -> u64 {
@@ -41,6 +60,9 @@ impl Jurisdiction {
     /// The country of a subdivision; a country itself.
     #[must_use]
     pub fn country(self) -> Self {
+        if self.0 & SYSTEM != 0 {
+            return self;
+        }
         let length = (64 - self.0.leading_zeros()).div_ceil(8);
         Self(self.0 >> (8 * length.saturating_sub(2)))
     }

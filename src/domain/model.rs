@@ -1,10 +1,12 @@
 //! Models, as the policy declares them: what feeds them and what comes out. The adapter that runs one
 //! checks the file against this.
 
+use std::collections::BTreeSet;
+
 use super::stream::ValueRange;
 
 /// A model bound to one stream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// Its name.
     pub name: String,
@@ -17,7 +19,7 @@ pub struct Model {
 }
 
 /// One input tensor of shape `[records, width]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelInput {
     /// The tensor's name.
     pub name: String,
@@ -34,7 +36,7 @@ impl ModelInput {
 }
 
 /// What fills one or more columns of an input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Feature {
     /// The stream's field, by position.
     pub column: usize,
@@ -54,7 +56,7 @@ impl Feature {
 }
 
 /// How a field's values become numbers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Encoding {
     /// A number as it is; false is 0 and true is 1; null is NaN.
     Number,
@@ -74,7 +76,7 @@ pub enum OutputKind {
 }
 
 /// An output tensor, or one column of it, that becomes a field.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelOutput {
     /// The tensor's name.
     pub tensor: String,
@@ -84,8 +86,8 @@ pub struct ModelOutput {
     pub kind: OutputKind,
     /// The tensor's column, where it has several.
     pub column: usize,
-    /// The field's data class.
-    pub class: String,
+    /// The field's data class: the join of its inputs' and of the one declared for it.
+    pub classes: BTreeSet<String>,
     /// Where its values lie.
     pub range: Option<ValueRange>,
 }

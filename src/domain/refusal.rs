@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use super::jurisdiction::Jurisdiction;
+use super::policy::Conditions;
+
 /// Why a record, or a request as a whole, is refused. Closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -44,19 +47,22 @@ pub enum Reason {
     EventTimeTooOld,
     /// One record of a batch cannot be read.
     MalformedRecord,
-    /// The jurisdiction's code is missing or not in ISO 3166.
+    /// A fact that laws test cannot be told: evidence is missing, unreadable or too weak.
     UnknownJurisdiction,
     /// Another gateway serves the record's regimes.
     BelongsElsewhere,
     /// A regime forbids the record to be here, and no route may be taken.
     MayNotBeHere,
-    /// No regime covers the record's jurisdiction.
+    /// No regime covers what the record's facts say.
     NoRegime,
+    /// The record is held in memory: what is known of it contradicts itself, or is not enough. It is not taken in, and is
+    /// not to be sent again.
+    Quarantined,
 }
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 24] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
@@ -80,6 +86,7 @@ impl Reason {
         (Self::BelongsElsewhere, "belongs_elsewhere"),
         (Self::MayNotBeHere, "may_not_be_here"),
         (Self::NoRegime, "no_regime"),
+        (Self::Quarantined, "quarantined"),
     ];
 
     /// The name used in metrics and summaries.
@@ -120,8 +127,12 @@ pub struct Peer {
     pub id: String,
     /// Its endpoint, a URI.
     pub endpoint: String,
+    /// The country it is in.
+    pub country: Jurisdiction,
     /// The regimes it serves.
     pub serves: Vec<String>,
+    /// What has been shown of it.
+    pub conditions: Conditions,
 }
 
 /// A refused record.
@@ -136,12 +147,14 @@ pub struct Refusal {
     pub field: Option<Arc<str>>,
     /// Where the record belongs.
     pub route: Option<Arc<Peer>>,
+    /// The ids of the rules that determined it, where rules did.
+    pub rules: Option<Arc<[String]>>,
 }
 
 impl Refusal {
     /// A refusal without a field or a route.
     #[must_use]
     pub fn new(index: u32, reason: Reason) -> Self {
-        Self { index, reason, field: None, route: None }
+        Self { index, reason, field: None, route: None, rules: None }
     }
 }

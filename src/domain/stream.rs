@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 
-use super::jurisdiction::Jurisdiction;
-
 /// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
@@ -74,7 +72,7 @@ pub struct ValueRange {
 }
 
 /// One declared field.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Field {
     /// Its name: the Arrow column's, the JSON key's and the protobuf field's.
     pub name: String,
@@ -103,17 +101,8 @@ pub enum Undeclared {
     Drop,
 }
 
-/// Where a record's jurisdiction comes from.
-#[derive(Debug, Clone, Copy)]
-pub struct Evidence {
-    /// The field that carries a code, by position.
-    pub field: Option<usize>,
-    /// What holds when there is no such field, or it is empty.
-    pub default: Option<Jurisdiction>,
-}
-
 /// A declared stream.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Stream {
     /// Its name.
     pub name: String,
@@ -123,8 +112,6 @@ pub struct Stream {
     pub event_time: usize,
     /// The field that names the contributor, the person or thing that k counts.
     pub contributor: usize,
-    /// Where the jurisdiction comes from.
-    pub evidence: Evidence,
     /// What becomes of an undeclared field.
     pub undeclared: Undeclared,
     /// The model that scores its records.

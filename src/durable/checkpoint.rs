@@ -14,7 +14,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::producer::Lsn;
 
 const MAGIC: &[u8; 4] = b"BWCP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
 const BYTES_MAX: u64 = 16 << 30;

@@ -16,5 +16,6 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod outbox;
+pub mod policies;
 pub mod recovery;
 pub mod seal;

@@ -176,6 +176,8 @@ pub enum Step {
         batch: Batch,
         /// The model's outputs.
         outputs: Vec<ArrayRef>,
+        /// The policy they were decided under.
+        policy: Digest,
     },
     /// Windows to be closed.
     Close(Closed),
@@ -275,7 +277,7 @@ impl Replay {
                         }
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
-                    return mapped.fold(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
+                    return mapped.fold(&columns, policy).map(Some).map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, open, .. } => {
                     return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
@@ -335,13 +337,13 @@ impl Mapping {
 }
 
 impl Mapped {
-    fn fold(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
+    fn fold(&self, columns: &RecordBatch, policy: Digest) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))
         };
         let fields = self.present.stream.schema.fields().iter().map(|field| column(field)).collect();
         let outputs = self.present.outputs.iter().map(column).collect();
-        Ok(Step::Fold { batch: Batch::restored(Arc::clone(&self.present.stream), fields)?, outputs })
+        Ok(Step::Fold { batch: Batch::restored(Arc::clone(&self.present.stream), fields)?, outputs, policy })
     }
 }

@@ -12,12 +12,13 @@ use crossbeam_channel::Receiver;
 use crate::adapters::journal::{Error, Log};
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::Dataset;
-use crate::domain::policy::{ClosedWindow, Digest, Released, release};
+use crate::domain::policy::{ClosedWindow, Outlet, Released, release};
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::Closing;
 use crate::planted::planted;
 use crate::telemetry::Telemetry;
+use crate::versions::Versions;
 
 use super::order::Report;
 
@@ -25,10 +26,12 @@ use super::order::Report;
 pub struct ReleaseRules {
     /// The gateway's id.
     pub gateway: String,
-    /// The policy in force.
-    pub policy: Digest,
-    /// Each dataset with the destinations that every regime lets it go to.
-    pub datasets: BTreeMap<String, (Arc<Dataset>, Vec<String>)>,
+    /// The policies, which say what may go where.
+    pub versions: Arc<Versions>,
+    /// The datasets.
+    pub datasets: BTreeMap<String, Arc<Dataset>>,
+    /// Nothing leaves: what would is only counted.
+    pub is_dry_run: bool,
 }
 
 /// What the collector works with.
@@ -154,9 +157,14 @@ impl Collector {
 
     fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
         let rules = &self.collecting.rules;
-        let Some((declared, destinations)) = rules.datasets.get(dataset) else { return Vec::new() };
+        let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
+        let outlets = self.outlets(dataset, window, &cells);
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
-        match release(&closed, destinations, rules.policy) {
+        match release(&closed, &outlets, rules.versions.current().digest()) {
+            Ok(outcome) if rules.is_dry_run => {
+                Telemetry::add(&self.telemetry.dry_releases, outcome.released.len());
+                Vec::new()
+            }
             Ok(outcome) => {
                 Telemetry::add(&self.telemetry.cells_released, outcome.cells_released);
                 Telemetry::add(&self.telemetry.cells_withheld, outcome.cells_withheld);
@@ -169,6 +177,29 @@ impl Collector {
                 Vec::new()
             }
         }
+    }
+
+    /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
+    /// force.
+    fn outlets(&self, dataset: &str, window: i64, cells: &Cells) -> Vec<Outlet> {
+        let versions = &self.collecting.rules.versions;
+        let outlets = versions.outlets(dataset, cells.policies()).unwrap_or_else(|policy| {
+            tracing::error!(dataset, window, %policy, "records were decided under policies that are lost; nothing of the window leaves");
+            Vec::new()
+        });
+        for outlet in &outlets {
+            if let Some(relaxed) = &outlet.by_override {
+                let (destination, min_contributors) = (&outlet.destination, outlet.min_contributors);
+                tracing::warn!(dataset, window, destination, min_contributors, relaxed, "an override is used");
+            }
+        }
+        if let Some(shadow) = versions.outlets_in_shadow(dataset) {
+            let names = |outlets: &'_ [Outlet]| outlets.iter().map(|outlet| outlet.destination.clone()).collect::<Vec<_>>();
+            let (goes, would_go) = (names(&outlets), names(&shadow));
+            let set = |names: &'_ [String]| names.iter().map(String::as_str).collect();
+            self.telemetry.shadow.window(dataset, &set(&goes), &set(&would_go));
+        }
+        outlets
     }
 
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the

@@ -14,7 +14,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbe
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
-use crate::domain::policy::Resident;
+use crate::domain::policy::{Digest, Resident};
 use crate::domain::producer::Lsn;
 use crate::domain::refusal::Reason;
 use crate::domain::window::{micros, window_of};
@@ -93,7 +93,7 @@ impl Worker {
     fn count(&mut self, steps: &mut Replay) -> Result<(), Error> {
         while let Some(step) = steps.step()? {
             match step {
-                Step::Fold { batch, outputs } => self.fold(&batch, &outputs),
+                Step::Fold { batch, outputs, policy } => self.fold(&batch, &outputs, policy),
                 Step::Close(Closed { lsn, dataset, open }) => self.close(lsn, dataset, open),
             }
         }
@@ -197,7 +197,7 @@ impl Worker {
                 });
                 match entry {
                     Ok(entry) => {
-                        self.fold(resident.batch(), &scores);
+                        self.fold(resident.batch(), &scores, resident.policy());
                         // The producer may have gone; its records count all the same.
                         let then = Box::new(move || drop((answer.send(Ok(scores)), budget)));
                         self.shared.journal.submit(lsn, entry, room, Some(then));
@@ -235,7 +235,7 @@ impl Worker {
         self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
     }
 
-    fn fold(&mut self, batch: &Batch, scores: &[ArrayRef]) {
+    fn fold(&mut self, batch: &Batch, scores: &[ArrayRef], policy: Digest) {
         let present = self.streams.get(&batch.stream().name);
         let Some(present) = present.filter(|present| !present.datasets.is_empty()) else { return };
         let mut columns = batch.columns().to_vec();
@@ -246,7 +246,7 @@ impl Worker {
             let Some(windows) = self.windows.get_mut(&dataset.name) else { continue };
             let cells = cell_numbers(dataset, &columns, batch.rows());
             let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
-            windows.fold(dataset, &records, batch.event_times());
+            windows.fold(dataset, &records, batch.event_times(), policy);
         }
     }
 
@@ -277,13 +277,13 @@ impl Worker {
 }
 
 impl OpenWindows {
-    fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64]) {
+    fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64], policy: Digest) {
         let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return };
         let size = micros(dataset.window);
         let window = |time: i64| time.div_euclid(size).max(self.open);
         let (first, last) = (window_of(oldest, dataset.window).max(self.open), window(newest));
         if first == last {
-            self.cells(dataset, first).fold(dataset, records, &Rows::All);
+            self.cells(dataset, first, policy).fold(dataset, records, &Rows::All);
             return;
         }
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
@@ -291,11 +291,13 @@ impl OpenWindows {
             by_window.entry(window(time)).or_default().push(row);
         }
         for (window, rows) in by_window {
-            self.cells(dataset, window).fold(dataset, records, &Rows::Some(&rows));
+            self.cells(dataset, window, policy).fold(dataset, records, &Rows::Some(&rows));
         }
     }
 
-    fn cells(&mut self, dataset: &Dataset, window: i64) -> &mut Cells {
-        self.cells.entry(window).or_insert_with(|| Cells::new(dataset))
+    fn cells(&mut self, dataset: &Dataset, window: i64, policy: Digest) -> &mut Cells {
+        let cells = self.cells.entry(window).or_insert_with(|| Cells::new(dataset));
+        cells.decided_under(policy);
+        cells
     }
 }

@@ -48,6 +48,7 @@ impl FlightService for Service {
     type ListActionsStream = Boxed<ActionType>;
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let address = request.remote_addr().map(|address| address.ip());
         let mut data = request.into_inner().peekable();
         let descriptor = match Pin::new(&mut data).peek().await {
             Some(Ok(first)) => first.flight_descriptor.clone(),
@@ -63,7 +64,7 @@ impl FlightService for Service {
         let served = intake
             .stream(&stream)
             .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
-        let origin = Origin { producer: &producer, number: None };
+        let origin = Origin { producer: &producer, address, number: None };
         let heard = intake.heard(&served.stream, origin, None);
         drop(heard.map_err(|unaccepted| Rejection::from(unaccepted).status())?);
         let batches =
@@ -79,7 +80,7 @@ impl FlightService for Service {
                 Ok(Some(Err(_))) | Err(_) => return Err(Rejection::from(arrow::malformed()).status()),
             };
             let served = intake.stream(&stream).map_err(|reason| Rejection::from(reason).status())?;
-            let origin = Origin { producer: &producer, number };
+            let origin = Origin { producer: &producer, address, number };
             let result = put(&intake, served, origin, &batch).await.map_err(|rejection| rejection.status())?;
             let next = number.map(|Number { epoch, sequence }| Number { epoch, sequence: sequence + 1 });
             Ok(Some((result, (intake, batches, stream, producer, next))))
@@ -169,6 +170,7 @@ async fn put(
             "reason": refusal.reason.name(),
             "retryable": refusal.reason.retryable(),
             "field": refusal.field.as_deref(),
+            "rules": refusal.rules.as_deref().unwrap_or_default(),
             "route": refusal.route.as_ref().map(|peer| json!({ "gateway": peer.id, "endpoint": peer.endpoint })),
         })
     });

@@ -40,7 +40,8 @@ impl Ingest for Service {
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Responses>, Status> {
         let (pending, waiting) = mpsc::channel(PIPELINED_MAX);
         // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
-        tokio::spawn(read(Arc::clone(&self.intake), request.into_inner(), pending));
+        let address = request.remote_addr().map(|address| address.ip());
+        tokio::spawn(read(Arc::clone(&self.intake), request.into_inner(), address, pending));
         let intake = Arc::clone(&self.intake);
         let responses = ReceiverStream::new(waiting).then(move |pending: Result<Pending, Status>| {
             let intake = Arc::clone(&intake);
@@ -50,8 +51,9 @@ impl Ingest for Service {
     }
 
     async fn publish_once(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        let address = request.remote_addr().map(|address| address.ip());
         let request = request.into_inner();
-        let mut call = Call::default();
+        let mut call = Call { address, ..Call::default() };
         let pending = call.take(&self.intake, request).await;
         let (response, rejection) = pending.answer(&self.intake).await;
         rejection.map_or(Ok(Response::new(response)), |rejection| Err(rejection.status()))
@@ -61,9 +63,10 @@ impl Ingest for Service {
 async fn read(
     intake: Arc<Intake>,
     mut requests: Streaming<PublishRequest>,
+    address: Option<IpAddr>,
     pending: mpsc::Sender<Result<Pending, Status>>,
 ) {
-    let mut call = Call::default();
+    let mut call = Call { address, ..Call::default() };
     loop {
         // Room for the response first, then the request: nothing is read that cannot be answered, and nothing while
         // the bytes in work are at their limit.
@@ -84,6 +87,7 @@ async fn read(
 struct Call {
     stream: String,
     producer: String,
+    address: Option<IpAddr>,
     epoch: u64,
     introduced: bool,
     arrow: decode::arrow::Layout,
@@ -111,7 +115,7 @@ impl Call {
         let (outcome, dropped) = match self.decide(intake, request, number, (bytes, budget)).await {
             Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
             Err(rejection) if number.is_none() || rejection.reason.keeps_number() => (Err(rejection), 0),
-            Err(rejection) => match intake.spend(Origin { producer: &self.producer, number }) {
+            Err(rejection) => match intake.spend(self.origin(number)) {
                 Ok(taken) => {
                     spent = Some(taken);
                     (Err(rejection), 0)
@@ -121,6 +125,10 @@ impl Call {
         };
         Telemetry::add(&intake.telemetry().dropped_values, dropped as usize);
         Pending { sequence, want_scores, dropped, outcome, spent }
+    }
+
+    fn origin(&self, number: Option<Number>) -> Origin<'_> {
+        Origin { producer: &self.producer, address: self.address, number }
     }
 
     fn introduce(&mut self, request: &PublishRequest) {
@@ -160,7 +168,7 @@ impl Call {
             let message = format!("{bytes} bytes in one request; the limit is {}", limits.batch_bytes_max);
             return Err(Rejection::new(Reason::TooLarge, message));
         }
-        let from = Origin { producer: &self.producer, number };
+        let from = self.origin(number);
         let Some(payload) = request.payload else {
             let begun = (self.epoch != 0).then_some(Number { epoch: self.epoch, sequence: 0 });
             let from = Origin { number: number.or(begun), ..from };
@@ -247,6 +255,7 @@ fn refusal(refusal: &Refusal) -> wire::Refusal {
         retryable: refusal.reason.retryable(),
         field: refusal.field.as_deref().unwrap_or_default().to_owned(),
         route: route.map(|peer| wire::Route { gateway: peer.id.clone(), endpoint: peer.endpoint.clone() }),
+        rules: refusal.rules.as_deref().unwrap_or_default().to_vec(),
     }
 }
 

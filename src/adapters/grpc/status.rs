@@ -134,5 +134,6 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::BelongsElsewhere => ingest::Reason::BelongsElsewhere,
         Reason::MayNotBeHere => ingest::Reason::MayNotBeHere,
         Reason::NoRegime => ingest::Reason::NoRegime,
+        Reason::Quarantined => ingest::Reason::Quarantined,
     }
 }

@@ -3,6 +3,7 @@
 use super::{Cells, Moments, NO_SLOT, State};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Dataset;
+use crate::domain::policy::Digest;
 
 const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
@@ -12,6 +13,10 @@ const MATCHES: u8 = 3;
 impl Cells {
     /// Adds the cells to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
+        writer.count(self.policies.len());
+        for policy in &self.policies {
+            writer.raw(policy.bytes());
+        }
         writer.count(self.numbers.len());
         for ((number, records), contributors) in self.numbers.iter().zip(&self.records).zip(&self.contributors) {
             writer.u32(*number).u64(*records).count(contributors.len());
@@ -49,6 +54,9 @@ impl Cells {
     /// Reads cells of a dataset of the very same keys and metrics.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
         let mut cells = Self::new(dataset);
+        for _ in 0..reader.count(32)? {
+            cells.policies.insert(Digest::from_bytes(reader.array()?));
+        }
         let count = reader.count(20)?;
         for _ in 0..count {
             let number = reader.u32()?;

@@ -1,87 +1,317 @@
-//! Locate and decide: where each record belongs.
+//! Decide: evidence → facts → the regimes that apply → what becomes of each record.
 //!
-//! What can be decided before a record comes is decided at load: a table gives, for each stream and each
-//! code of ISO 3166, whether its records are kept, redirected or refused. A batch looks each distinct
-//! code up once.
+//! A batch's distinct combinations of evidence are decided, and a record is as its combination. What a set of regimes
+//! leads to is worked out once and kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use arrow_array::Array;
-use arrow_array::cast::AsArray;
 use arrow_schema::ArrowError;
+use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
+use crate::domain::evidence::{Evidence, Knowledge, Sender};
+use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::knowledge::Reading;
 use crate::domain::refusal::{Peer, Reason, Refusal};
-use crate::domain::stream::Stream;
 
-use super::permit::{Foreign, Resident};
-use super::regime::{Misroute, Regime, RegimeSet};
-use super::{Digest, PolicySet};
+use super::conditions::Shown;
+use super::permit::{Foreign, Quarantined, Resident};
+use super::regime::{Form, Misroute, Regime, RegimeSet};
+use super::scope::{Mask, Scopes, mask_of, regimes_of};
+use super::treat::Treatments;
+use super::{Digest, PolicySet, StreamPlan, Unknown};
 
-/// What becomes of the records of one jurisdiction.
+/// What becomes of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// This gateway serves every regime that applies: these.
     Keep(RegimeSet),
     /// Another gateway does, and the regimes let the producer be told.
     Redirect(Arc<Peer>),
-    /// Neither.
+    /// Held in memory for a while, in case that more becomes known.
+    Quarantine,
+    /// None of these.
     Refuse(Reason),
 }
 
-/// The verdicts of one stream.
-#[derive(Debug)]
-pub struct VerdictTable {
-    by_code: HashMap<u64, Verdict>,
-    unknown: Verdict,
+/// A verdict and the ids of every rule that determined it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruling {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The rules.
+    pub rules: Arc<[String]>,
 }
 
-impl VerdictTable {
-    /// Decides every code of ISO 3166 for a stream.
+/// Where a gateway stands: what the law sees of it.
+#[derive(Debug, Clone)]
+pub struct Here {
+    /// The country it is in.
+    pub country: Jurisdiction,
+    /// The regimes whose records it keeps.
+    pub serves: Vec<String>,
+    /// The other gateways.
+    pub peers: Vec<Arc<Peer>>,
+}
+
+/// A set of policies as it holds at one gateway on one day, with what is known beside the records. A batch is decided
+/// under exactly one.
+pub struct Version {
+    /// The policies.
+    pub policy: Arc<PolicySet>,
+    /// The gateway.
+    pub here: Arc<Here>,
+    /// What is known.
+    pub knowledge: Knowledge,
+    /// The day.
+    pub day: Date,
+    streams: BTreeMap<String, Rules>,
+}
+
+/// The rules for one stream's records.
+pub(super) struct Rules {
+    pub(super) evidence: Vec<Evidence>,
+    scopes: Arc<Scopes>,
+    /// The regimes that cover the records' classes.
+    covering: Mask,
+    /// Those that apply because the gateway is where it is.
+    here: Mask,
+    serves: Mask,
+    refusing: Mask,
+    quarantining: Mask,
+    peers: Vec<PeerRules>,
+    treatments: Treatments,
+    rulings: RwLock<HashMap<Mask, Ruling>>,
+}
+
+struct PeerRules {
+    peer: Arc<Peer>,
+    serves: Mask,
+    /// The regimes that apply because it is where it is.
+    there: Mask,
+    /// The regimes that let records go there.
+    permitting: Mask,
+}
+
+/// The most sets of regimes whose rulings are kept: a producer can claim many.
+const RULINGS_MAX: usize = 4_096;
+
+impl Version {
+    /// What the policies come to at a gateway on a day.
     #[must_use]
-    pub fn compile(policy: &PolicySet, stream: &Stream, serves: &[String], peers: &[Arc<Peer>]) -> Self {
-        // Few sets, many codes: equal sets are one.
-        let mut sets: BTreeSet<RegimeSet> = BTreeSet::new();
-        let by_code = Jurisdiction::all().map(|jurisdiction| {
-            let mut verdict = decide_one(&policy.applicable(stream, jurisdiction), serves, peers);
-            if let Verdict::Keep(regimes) = &mut verdict {
-                match sets.get(regimes) {
-                    Some(known) => *regimes = Arc::clone(known),
-                    None => drop(sets.insert(Arc::clone(regimes))),
+    pub fn compile(policy: Arc<PolicySet>, here: Arc<Here>, knowledge: Knowledge, day: Date) -> Self {
+        let scopes = Arc::new(Scopes::compile(&policy.regimes));
+        let streams = policy.streams.iter();
+        let streams = streams.map(|(name, plan)| (name.clone(), Rules::new(&policy, plan, &here, &scopes, day)));
+        Self { streams: streams.collect(), policy, here, knowledge, day }
+    }
+
+    /// The digest of the policies.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.policy.digest
+    }
+
+    pub(super) fn rules(&self, stream: &str) -> Option<&Rules> {
+        self.streams.get(stream)
+    }
+
+    /// Decides every record of a checked batch.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub fn decide(&self, mut candidate: Candidate, from: Sender<'_>) -> Result<Decided, ArrowError> {
+        let stream = Arc::clone(candidate.stream());
+        let Some(rules) = self.rules(&stream.name) else {
+            // Nobody declared what may be done with them.
+            for index in (0..candidate.rows()).filter_map(|row| u32::try_from(row).ok()) {
+                candidate.refuse(Refusal::new(index, Reason::UnknownStream));
+            }
+            let (_, refusals) = candidate.split()?;
+            return Ok(Decided { resident: None, foreign: Vec::new(), quarantined: None, refusals });
+        };
+        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
+        let trusted = self.trusted(rules, from);
+        let rulings: Vec<Ruling> = gathered
+            .combinations
+            .iter()
+            .map(|readings| rules.ruling(&self.policy, self.findings(rules, readings, &trusted)))
+            .collect();
+        let mut regimes = RegimeSet::default();
+        let mut settled = vec![false; rulings.len()];
+        let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
+        let mut held = Vec::new();
+        for (row, &combination) in gathered.of_record.iter().enumerate() {
+            let combination = combination as usize;
+            if settled.get(combination).is_none_or(|&is_settled| is_settled) || candidate.is_refused(row) {
+                continue;
+            }
+            let Some(ruling) = rulings.get(combination) else { continue };
+            let index = u32::try_from(row).unwrap_or(u32::MAX);
+            let refusal = match &ruling.verdict {
+                Verdict::Keep(of_combination) => {
+                    unite(&mut regimes, of_combination);
+                    settled[combination] = true;
+                    continue;
+                }
+                Verdict::Refuse(reason) => Refusal::new(index, *reason),
+                Verdict::Quarantine => {
+                    held.push(index);
+                    Refusal::new(index, Reason::Quarantined)
+                }
+                Verdict::Redirect(peer) => {
+                    let there = foreign.entry(peer.id.clone());
+                    let there = there.or_insert_with(|| Foreign { rows: Vec::new(), route: Arc::clone(peer) });
+                    there.rows.push(index);
+                    Refusal { route: Some(Arc::clone(peer)), ..Refusal::new(index, Reason::BelongsElsewhere) }
+                }
+            };
+            candidate.refuse(Refusal { rules: Some(Arc::clone(&ruling.rules)), ..refusal });
+        }
+        let quarantined = (!held.is_empty()).then(|| candidate.some(&held)).transpose()?.map(Quarantined::new);
+        let (batch, refusals) = candidate.split()?;
+        let batch = batch.with_columns(|columns| rules.treatments.apply(columns))?;
+        let resident = (batch.rows() > 0).then_some(Resident { batch, policy: self.digest(), regimes });
+        Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals })
+    }
+
+    /// Which of a stream's pieces of evidence a producer is trusted with.
+    pub(super) fn trusted(&self, rules: &Rules, from: Sender<'_>) -> Vec<bool> {
+        let roles = self.knowledge.producers.get(from.producer).map(|producer| &producer.roles);
+        let is_trusted = |evidence: &Evidence| match &evidence.trusted_from {
+            None => true,
+            Some(from) => roles.is_some_and(|roles| !from.is_disjoint(roles)),
+        };
+        rules.evidence.iter().map(is_trusted).collect()
+    }
+
+    /// The regimes that the facts bring in, or the fact that cannot be told.
+    fn findings(&self, rules: &Rules, readings: &[Reading], trusted: &[bool]) -> Result<Mask, Untold> {
+        let mut mask = 0;
+        let mut items = Vec::new();
+        for fact in Fact::OF_RECORDS {
+            let of_fact = || rules.evidence.iter().zip(readings).zip(trusted).filter(|((item, _), _)| item.fact == fact);
+            if of_fact().next().is_none() {
+                continue;
+            }
+            items.clear();
+            for ((evidence, reading), &trusted) in of_fact() {
+                match reading {
+                    Reading::Absent => {}
+                    Reading::Unreadable => return Err(Untold { fact, contradiction: false }),
+                    Reading::Codes(candidates) => items.push(Item {
+                        candidates: Arc::clone(candidates),
+                        strength: evidence.strength,
+                        kind: evidence.source.kind(),
+                        trusted,
+                    }),
                 }
             }
-            (jurisdiction.packed(), verdict)
-        });
-        let mut by_code: HashMap<u64, Verdict> = by_code.collect();
-        by_code.remove(&Jurisdiction::UNKNOWN.packed());
-        Self { by_code, unknown: Verdict::Refuse(Reason::UnknownJurisdiction) }
-    }
-
-    /// The verdict on a code's bytes.
-    #[must_use]
-    pub fn verdict(&self, packed: Option<u64>) -> &Verdict {
-        packed.and_then(|packed| self.by_code.get(&packed)).unwrap_or(&self.unknown)
+            let settled = settle(&items, self.policy.facts.min_strength, |candidate| {
+                mask |= rules.scopes.mask(fact, candidate);
+            });
+            match settled {
+                Settled::Known => {}
+                Settled::Unknown => return Err(Untold { fact, contradiction: false }),
+                Settled::Contradiction => return Err(Untold { fact, contradiction: true }),
+            }
+        }
+        Ok(mask)
     }
 }
 
-/// The verdict on records under these regimes. The strictest `misroute` of those that are not served here
-/// holds; a route must serve all of them.
-#[must_use]
-pub fn decide_one(applicable: &[&Regime], serves: &[String], peers: &[Arc<Peer>]) -> Verdict {
-    if applicable.is_empty() {
-        return Verdict::Refuse(Reason::NoRegime);
+/// A fact that cannot be told.
+#[derive(Debug, Clone, Copy)]
+struct Untold {
+    fact: Fact,
+    contradiction: bool,
+}
+
+impl Rules {
+    fn new(policy: &PolicySet, plan: &StreamPlan, here: &Here, scopes: &Arc<Scopes>, day: Date) -> Self {
+        let regimes = &policy.regimes;
+        let covering = mask_of(regimes, |regime| regime.covers_class(&policy.classes, &plan.classes));
+        let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
+        let peers = here.peers.iter().map(|peer| PeerRules {
+            peer: Arc::clone(peer),
+            serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
+            there: in_country(peer.country),
+            permitting: mask_of(regimes, |regime| {
+                regime.permits(Form::Identifiable, peer.country, &policy.shown(&peer.conditions, day)).is_some()
+            }),
+        });
+        Self {
+            evidence: plan.evidence.clone(),
+            scopes: Arc::clone(scopes),
+            covering,
+            here: in_country(here.country),
+            serves: mask_of(regimes, |regime| here.serves.contains(&regime.id)),
+            refusing: mask_of(regimes, |regime| regime.misroute == Misroute::Refuse),
+            quarantining: mask_of(regimes, |regime| regime.misroute == Misroute::Quarantine),
+            peers: peers.collect(),
+            treatments: plan.treatments.clone(),
+            rulings: RwLock::default(),
+        }
     }
-    let not_served: Vec<&&Regime> = applicable.iter().filter(|regime| !serves.contains(&regime.id)).collect();
-    if not_served.is_empty() {
-        return Verdict::Keep(Arc::new(applicable.iter().map(|regime| regime.id.clone()).collect()));
+
+    fn ruling(&self, policy: &PolicySet, facts: Result<Mask, Untold>) -> Ruling {
+        let by_facts = match facts {
+            Ok(mask) => mask & self.covering,
+            Err(Untold { fact, contradiction }) => return untold(policy, fact, contradiction),
+        };
+        let known = self.rulings.read().unwrap_or_else(PoisonError::into_inner).get(&by_facts).cloned();
+        known.unwrap_or_else(|| {
+            let ruling = self.rule(policy, by_facts);
+            let mut rulings = self.rulings.write().unwrap_or_else(PoisonError::into_inner);
+            if rulings.len() < RULINGS_MAX {
+                rulings.insert(by_facts, ruling.clone());
+            }
+            ruling
+        })
     }
-    if not_served.iter().any(|regime| regime.misroute == Misroute::Refuse) {
-        return Verdict::Refuse(Reason::MayNotBeHere);
+
+    /// What becomes of records that the facts bring under these regimes. Of the regimes that are not served here the
+    /// strictest `misroute` holds; a route must serve every regime that applies to the records or would there, and every
+    /// one that applies to them must let them go there.
+    fn rule(&self, policy: &PolicySet, by_facts: Mask) -> Ruling {
+        let ids = |mask: Mask| regimes_of(&policy.regimes, mask).map(|regime| regime.id.clone());
+        let applicable = by_facts | self.here;
+        let not_served = applicable & !self.serves;
+        let misrouted = |mask: Mask| ids(mask).map(|id| format!("{id}/misroute")).collect();
+        if by_facts == 0 {
+            return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
+        }
+        if not_served == 0 {
+            return Ruling { verdict: Verdict::Keep(Arc::new(ids(applicable).collect())), rules: ids(applicable).collect() };
+        }
+        for (strict, verdict) in [
+            (self.refusing, Verdict::Refuse(Reason::MayNotBeHere)),
+            (self.quarantining, Verdict::Quarantine),
+        ] {
+            if not_served & strict != 0 {
+                return Ruling { verdict, rules: misrouted(not_served & strict) };
+            }
+        }
+        let fits = |peer: &&PeerRules| {
+            (by_facts | peer.there) & !peer.serves == 0 && by_facts & !peer.permitting == 0
+        };
+        let route = self.peers.iter().find(fits).map(|peer| Verdict::Redirect(Arc::clone(&peer.peer)));
+        Ruling { verdict: route.unwrap_or(Verdict::Refuse(Reason::MayNotBeHere)), rules: misrouted(not_served) }
     }
-    let route = peers.iter().find(|peer| applicable.iter().all(|regime| peer.serves.contains(&regime.id)));
-    route.map_or(Verdict::Refuse(Reason::MayNotBeHere), |peer| Verdict::Redirect(Arc::clone(peer)))
+}
+
+/// The ruling on records of which a fact cannot be told.
+pub(super) fn untold(policy: &PolicySet, fact: Fact, contradiction: bool) -> Ruling {
+    if contradiction {
+        return Ruling { verdict: Verdict::Quarantine, rules: Arc::new([format!("facts/{}/contradiction", fact.name())]) };
+    }
+    let verdict = match policy.facts.unknown {
+        Unknown::Refuse => Verdict::Refuse(Reason::UnknownJurisdiction),
+        Unknown::Quarantine => Verdict::Quarantine,
+    };
+    Ruling { verdict, rules: Arc::new([format!("facts/{}/unknown", fact.name())]) }
 }
 
 /// A batch, decided.
@@ -90,71 +320,10 @@ pub struct Decided {
     pub resident: Option<Resident>,
     /// What belongs elsewhere, by gateway.
     pub foreign: Vec<Foreign>,
+    /// What is held in memory.
+    pub quarantined: Option<Quarantined>,
     /// Every record that does not stay, in the order of the records.
     pub refusals: Vec<Refusal>,
-}
-
-/// Decides every record of a checked batch.
-///
-/// # Errors
-/// When Arrow cannot filter the columns, which no valid batch causes.
-pub fn decide(mut candidate: Candidate, table: &VerdictTable, policy: Digest) -> Result<Decided, ArrowError> {
-    let stream = Arc::clone(candidate.stream());
-    let default = stream.evidence.default.map(Jurisdiction::packed);
-    let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
-    let mut regimes = RegimeSet::default();
-    if let Some(position) = stream.evidence.field {
-        let column = Arc::clone(candidate.columns().column(position));
-        let codes = column.as_string::<i32>();
-        // Records of one batch come from few places: the last verdicts are kept by code.
-        let mut known: Vec<Known<'_>> = Vec::new();
-        let mut last = 0;
-        for row in 0..codes.len() {
-            let packed = if codes.is_valid(row) && !codes.value(row).is_empty() {
-                Jurisdiction::pack(codes.value(row).as_bytes())
-            } else {
-                default
-            };
-            if known.get(last).is_none_or(|known| known.code != packed) {
-                last = known.iter().position(|known| known.code == packed).unwrap_or_else(|| {
-                    known.push(Known { code: packed, verdict: table.verdict(packed), is_settled: false });
-                    known.len() - 1
-                });
-            }
-            if let Some(known) = known.get_mut(last)
-                && !known.is_settled
-            {
-                match known.verdict {
-                    // A record that the checks refused does not stay, so its regimes are of no account.
-                    Verdict::Keep(of_code) if !candidate.is_refused(row) => {
-                        unite(&mut regimes, of_code);
-                        known.is_settled = true;
-                    }
-                    verdict => put_aside(&mut candidate, row, verdict, &mut foreign),
-                }
-            }
-        }
-    } else {
-        match table.verdict(default) {
-            Verdict::Keep(of_all) => regimes = Arc::clone(of_all),
-            verdict => {
-                for row in 0..candidate.columns().num_rows() {
-                    put_aside(&mut candidate, row, verdict, &mut foreign);
-                }
-            }
-        }
-    }
-    let (batch, refusals) = candidate.split()?;
-    let resident = (batch.rows() > 0).then_some(Resident { batch, policy, regimes });
-    Ok(Decided { resident, foreign: foreign.into_values().collect(), refusals })
-}
-
-/// A code of the batch.
-struct Known<'t> {
-    code: Option<u64>,
-    verdict: &'t Verdict,
-    /// Its records stay, and their regimes are in the batch's.
-    is_settled: bool,
 }
 
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {
@@ -163,22 +332,4 @@ fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {
     } else if !more.is_subset(regimes) {
         Arc::make_mut(regimes).extend(more.iter().cloned());
     }
-}
-
-fn put_aside(candidate: &mut Candidate, row: usize, verdict: &Verdict, foreign: &mut BTreeMap<String, Foreign>) {
-    if candidate.is_refused(row) {
-        return;
-    }
-    let index = u32::try_from(row).unwrap_or(u32::MAX);
-    let refusal = match verdict {
-        Verdict::Keep(_) => return,
-        Verdict::Refuse(reason) => Refusal::new(index, *reason),
-        Verdict::Redirect(peer) => {
-            let there =
-                foreign.entry(peer.id.clone()).or_insert_with(|| Foreign { rows: Vec::new(), route: Arc::clone(peer) });
-            there.rows.push(index);
-            Refusal { route: Some(Arc::clone(peer)), ..Refusal::new(index, Reason::BelongsElsewhere) }
-        }
-    };
-    candidate.refuse(refusal);
 }

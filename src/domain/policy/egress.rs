@@ -1,13 +1,12 @@
-//! The egress table: which dataset may go to which destination, under which regime, by which rule.
-
-use std::sync::Arc;
+//! Egress: which dataset may go to which destination, under which regime, by which rule, until when.
 
 use jiff::civil::Date;
 
-use super::regime::Form;
-use super::{PolicySet, Regime, StreamPlan};
-use crate::domain::dataset::Dataset;
+use super::conditions::OnExpired;
+use super::regime::{Form, Lasting};
+use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::document::Place;
+use crate::domain::jurisdiction::Jurisdiction;
 
 /// One line of the egress table.
 #[derive(Debug, Clone)]
@@ -16,16 +15,12 @@ pub struct EgressRow {
     pub dataset: String,
     /// The destination.
     pub destination: String,
-    /// The destination's country.
-    pub country: String,
+    /// The countries of the destination, of its operator, and onward.
+    pub countries: Vec<Jurisdiction>,
     /// The regime.
     pub regime: String,
     /// What it says.
     pub permission: Permission,
-    /// The least number of contributors of a cell under this regime.
-    pub min_contributors: usize,
-    /// When the regime's facts must be looked at again.
-    pub review_by: Date,
     /// Where the destination is said to accept the dataset.
     pub place: Place,
 }
@@ -33,31 +28,52 @@ pub struct EgressRow {
 /// What a regime says to an outflow of released cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permission {
-    /// It may leave, on this basis.
-    Allowed(String),
-    /// No row lets it leave.
-    NotAllowed,
+    /// It may leave.
+    Allowed {
+        /// The rules that let it go, one per country, each once.
+        rules: Vec<String>,
+        /// On which basis.
+        basis: Vec<String>,
+        /// The last day, where there is one.
+        until: Option<Date>,
+    },
+    /// No row lets it go to this country.
+    NotAllowed(Jurisdiction),
+    /// The destination takes only a weaker form.
+    TooStrong,
 }
 
+/// A destination that a dataset may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlet {
+    /// The destination's name.
+    pub destination: String,
+    /// The least number of contributors of a cell.
+    pub min_contributors: usize,
+    /// The override that lowered it.
+    pub by_override: Option<String>,
+}
+
+/// The least number of contributors of records of a special category
+/// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
+const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
+
 impl PolicySet {
-    /// The egress table of a gateway that serves these regimes. Only records of regimes it serves are kept,
+    /// The egress table of a gateway that serves these regimes, on a day. Only records of regimes it serves are kept,
     /// so only those are asked.
     #[must_use]
-    pub fn egress(&self, serves: &[String]) -> Vec<EgressRow> {
+    pub fn egress(&self, serves: &[String], day: Date) -> Vec<EgressRow> {
         let mut rows = Vec::new();
         for (name, destination) in &self.destinations {
             for (dataset, place) in &destination.accepts {
-                let Some((plan, declared)) = self.dataset(dataset) else { continue };
+                let Some((plan, _)) = self.dataset(dataset) else { continue };
                 for regime in self.governing(plan, serves) {
-                    let row = regime.permits(Form::Statistical, destination.country);
                     rows.push(EgressRow {
                         dataset: dataset.clone(),
                         destination: name.clone(),
-                        country: destination.country.to_string(),
+                        countries: destination.countries.clone(),
                         regime: regime.id.clone(),
-                        permission: row.map_or(Permission::NotAllowed, |row| Permission::Allowed(row.basis.clone())),
-                        min_contributors: declared.min_contributors.max(regime.min_contributors),
-                        review_by: regime.review_by,
+                        permission: self.permission(regime, destination, day),
                         place: place.clone(),
                     });
                 }
@@ -66,37 +82,78 @@ impl PolicySet {
         rows
     }
 
+    /// What a regime says to released cells at a destination: it must let them go to every country of it.
+    fn permission(&self, regime: &Regime, destination: &Destination, day: Date) -> Permission {
+        if destination.max_form < Form::Statistical {
+            return Permission::TooStrong;
+        }
+        let shown = self.shown(&destination.conditions, day);
+        let (mut rules, mut basis) = (Vec::new(), Vec::new());
+        let mut lasting = Lasting((self.on_expired == OnExpired::DenyAll).then_some(regime.review_by));
+        for &country in &destination.countries {
+            let Some(permit) = regime.permits(Form::Statistical, country, &shown) else {
+                return Permission::NotAllowed(country);
+            };
+            let rule = regime.rule(permit.row);
+            if !rules.contains(&rule) {
+                rules.push(rule);
+                basis.push(permit.row.basis.clone());
+            }
+            lasting = lasting.and(permit.lasting);
+        }
+        Permission::Allowed { rules, basis, until: lasting.0 }
+    }
+
     /// The regimes of a gateway that may cover a stream's records.
     pub fn governing<'p>(&'p self, plan: &'p StreamPlan, serves: &'p [String]) -> impl Iterator<Item = &'p Regime> {
         let covering = self.regimes.values().filter(|regime| regime.covers_class(&self.classes, &plan.classes));
         covering.filter(|regime| serves.contains(&regime.id))
     }
 
-    /// The destinations that every governing regime lets a dataset go to. A dataset that no regime governs
-    /// may go nowhere.
+    /// The destinations that every governing regime lets a dataset go to on a day, each with the strictest number of
+    /// contributors of the dataset, the regimes and the records' classes. A dataset that no regime governs may go
+    /// nowhere.
     #[must_use]
-    pub fn destinations_of(&self, dataset: &str, serves: &[String]) -> Vec<String> {
-        let rows = self.egress(serves);
-        let allowed = self.destinations.keys().filter(|destination| {
-            let mut asked =
-                rows.iter().filter(|row| row.dataset == dataset && row.destination == **destination).peekable();
-            asked.peek().is_some() && asked.all(|row| row.permission != Permission::NotAllowed)
+    pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
+        let Some((plan, declared)) = self.dataset(dataset) else { return Vec::new() };
+        let Some(strictest) = self.governing(plan, serves).map(|regime| regime.min_contributors).max() else {
+            return Vec::new();
+        };
+        let special = if self.classes.any_special(&plan.classes) { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
+        let least = declared.min_contributors.max(strictest).max(special);
+        let accepting = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.accepts.iter().any(|(accepted, _)| accepted == dataset));
+        let allowed = accepting.filter(|(_, destination)| {
+            self.governing(plan, serves)
+                .all(|regime| matches!(self.permission(regime, destination, day), Permission::Allowed { .. }))
         });
-        allowed.cloned().collect()
+        let outlets = allowed.map(|(name, _)| {
+            let relaxed = self.overrides.iter().filter(|relaxed| {
+                relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until
+            });
+            let relaxed = relaxed.min_by_key(|relaxed| relaxed.min_contributors);
+            let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
+            Outlet {
+                destination: name.clone(),
+                min_contributors: relaxed.map_or(least, |relaxed| relaxed.min_contributors),
+                by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
+            }
+        });
+        outlets.collect()
     }
+}
 
-    /// A dataset under the strictest `min_contributors` of the regimes that govern it and of its own.
-    #[must_use]
-    pub fn governed(&self, dataset: &Arc<Dataset>, serves: &[String]) -> Arc<Dataset> {
-        let Some(plan) = self.streams.get(&dataset.stream) else { return Arc::clone(dataset) };
-        let strictest = self.governing(plan, serves).map(|regime| regime.min_contributors).max().unwrap_or(0);
-        Arc::new(Dataset { min_contributors: dataset.min_contributors.max(strictest), ..dataset.as_ref().clone() })
-    }
-
-    fn dataset(&self, name: &str) -> Option<(&StreamPlan, &Dataset)> {
-        self.streams.values().find_map(|plan| {
-            let dataset = plan.datasets.iter().find(|dataset| dataset.name == name)?;
-            Some((plan, dataset.as_ref()))
-        })
-    }
+/// The stricter of several versions' outlets: what all of them allow, with the greatest number of contributors.
+#[must_use]
+pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet> {
+    let stricter = |left: Vec<Outlet>, right: Vec<Outlet>| {
+        let both = left.into_iter().filter_map(|outlet| {
+            let other = right.iter().find(|other| other.destination == outlet.destination)?;
+            Some(if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet })
+        });
+        both.collect()
+    };
+    versions.into_iter().reduce(stricter).unwrap_or_default()
 }

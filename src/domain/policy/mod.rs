@@ -5,29 +5,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::civil::Date;
 
 use super::dataset::Dataset;
-use super::document::Place;
+use super::document::{Place, Spot};
+use super::evidence::{self, Producer};
+use super::fact::Fact;
 use super::jurisdiction::Jurisdiction;
 use super::model::Model;
 use super::stream::Stream;
 
+mod conditions;
 mod decide;
 mod egress;
+mod lint;
 mod permit;
 mod read;
 mod regime;
 mod release;
+mod scope;
+mod treat;
 
-pub use decide::{Decided, Verdict, VerdictTable, decide, decide_one};
-pub use egress::{EgressRow, Permission};
-pub use permit::{Foreign, Released, ReleasedParts, Resident};
-pub use read::read;
-pub use regime::{Classes, Form, Misroute, Regime, RegimeSet, Region, Transfer};
+pub use conditions::{Conditions, Evidence, OnExpired, Shown};
+pub use decide::{Decided, Here, Ruling, Verdict, Version};
+pub use egress::{EgressRow, Outlet, Permission, strictest};
+pub use lint::lint;
+pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
+pub use read::{conditions_of_recipient, read};
+pub use regime::{Class, Classes, Form, Lasting, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
+pub use treat::{Treatment, Treatments};
 
 /// The SHA-256 over the SHA-256 of each policy file, ascending: the order and the names of the files are of no account. Stamped on every release.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -65,10 +77,76 @@ pub struct PolicySet {
     pub classes: Classes,
     /// The regimes, by id.
     pub regimes: BTreeMap<String, Regime>,
+    /// Codes that several states claim, with the claimants.
+    pub disputed: Arc<BTreeMap<Jurisdiction, Vec<Jurisdiction>>>,
+    /// How evidence is weighed.
+    pub facts: FactRules,
+    /// How long records are held in quarantine.
+    pub hold: Duration,
+    /// What becomes of a regime past its review.
+    pub on_expired: OnExpired,
+    /// What has been shown of the deployment.
+    pub conditions: Conditions,
+    /// The producers, by name.
+    pub producers: Arc<BTreeMap<String, Producer>>,
+    /// The registries, by name.
+    pub registries: BTreeMap<String, RegistryShape>,
     /// The streams, by name, each with what is done with its records.
     pub streams: BTreeMap<String, StreamPlan>,
     /// The destinations, by name.
     pub destinations: BTreeMap<String, Destination>,
+    /// The relaxations.
+    pub overrides: Vec<Override>,
+    /// The conditions that a transfer or a region needs.
+    pub needed: BTreeSet<String>,
+    /// What must be looked at again, and by when.
+    pub reviews: Vec<Dated>,
+    /// What ends, and on which day.
+    pub ends: Vec<Dated>,
+}
+
+/// Something that depends on the day.
+#[derive(Debug, Clone)]
+pub struct Dated {
+    /// What.
+    pub what: String,
+    /// The day, and where it is written.
+    pub day: Spot<Date>,
+}
+
+/// How evidence is weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FactRules {
+    /// Weaker evidence needs corroboration.
+    pub min_strength: u8,
+    /// What becomes of a record of which a fact cannot be told.
+    pub unknown: Unknown,
+}
+
+impl Default for FactRules {
+    fn default() -> Self {
+        Self { min_strength: 60, unknown: Unknown::Refuse }
+    }
+}
+
+/// What becomes of a record of which a fact cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is refused.
+    Refuse,
+    /// It is held in memory.
+    Quarantine,
+}
+
+/// How a registry's file is read.
+#[derive(Debug, Clone)]
+pub struct RegistryShape {
+    /// The column of the key.
+    pub key: String,
+    /// The facts, each with its column.
+    pub facts: Vec<(Fact, String)>,
+    /// Where it is declared.
+    pub place: Place,
 }
 
 /// A stream and what is done with its records.
@@ -76,34 +154,69 @@ pub struct PolicySet {
 pub struct StreamPlan {
     /// The declaration.
     pub stream: Arc<Stream>,
+    /// Where the facts are looked for.
+    pub evidence: Vec<evidence::Evidence>,
+    /// The facts that are declared not to be tested.
+    pub untested: BTreeSet<Fact>,
+    /// In which form fields are kept.
+    pub treatments: Treatments,
     /// The model that scores the records.
     pub model: Option<Model>,
     /// The datasets over the stream. At most one, until datasets that share a partition are implemented:
     /// two partitions of the same records could be subtracted from each other.
     pub datasets: Vec<Arc<Dataset>>,
-    /// The data classes of a record: those of all its fields and of the model's outputs.
+    /// The data class of a record: the join of those of all its fields and of the model's outputs.
     pub classes: BTreeSet<String>,
+    /// Where the stream is declared.
+    pub place: Place,
 }
 
 /// A destination, as the law sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Destination {
-    /// The country it is in.
-    pub country: Jurisdiction,
+    /// The countries it is in, that its operator is in, and that it promised to send on to only.
+    pub countries: Vec<Jurisdiction>,
     /// The datasets it may be sent, each with the place that says so.
     pub accepts: Vec<(String, Place)>,
+    /// The strongest form it is sent, whatever the regimes would allow.
+    pub max_form: Form,
+    /// What has been shown of it.
+    pub conditions: Conditions,
     /// Where it is declared.
     pub place: Place,
 }
 
+/// The one way to relax anything: fewer contributors for one dataset at one destination, for a time, approved by two
+/// people.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Its id.
+    pub id: Spot<String>,
+    /// The least number of contributors instead.
+    pub min_contributors: usize,
+    /// The dataset.
+    pub dataset: String,
+    /// The destination.
+    pub destination: String,
+    /// Who approved it. At least two.
+    pub approved: BTreeSet<String>,
+    /// The last day.
+    pub until: Date,
+}
+
 impl PolicySet {
-    /// The regimes that cover a stream's records of a jurisdiction.
+    /// What holds on a day towards a recipient of which these conditions have been shown.
     #[must_use]
-    pub fn applicable(&self, stream: &Stream, jurisdiction: Jurisdiction) -> Vec<&Regime> {
-        let Some(plan) = self.streams.get(&stream.name) else { return Vec::new() };
-        let covers = |regime: &&Regime| {
-            regime.applies_in.covers(jurisdiction) && regime.covers_class(&self.classes, &plan.classes)
-        };
-        self.regimes.values().filter(covers).collect()
+    pub fn shown<'s>(&'s self, recipient: &'s Conditions, day: Date) -> Shown<'s> {
+        Shown { day, on_expired: self.on_expired, deployment: &self.conditions, recipient }
+    }
+
+    /// A dataset and the plan of its stream.
+    #[must_use]
+    pub fn dataset(&self, name: &str) -> Option<(&StreamPlan, &Arc<Dataset>)> {
+        self.streams.values().find_map(|plan| {
+            let dataset = plan.datasets.iter().find(|dataset| dataset.name == name)?;
+            Some((plan, dataset))
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 
-use crate::domain::batch::Batch;
+use crate::domain::batch::{Batch, Candidate};
 use crate::domain::refusal::Peer;
 
 use super::{Digest, RegimeSet};
@@ -58,6 +58,35 @@ impl Foreign {
     #[must_use]
     pub fn route(&self) -> &Arc<Peer> {
         &self.route
+    }
+}
+
+/// Records that are held in memory until more is known. They are never scored, counted or stored.
+pub struct Quarantined {
+    candidate: Candidate,
+}
+
+impl Quarantined {
+    pub(super) fn new(candidate: Candidate) -> Self {
+        Self { candidate }
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.candidate.rows()
+    }
+
+    /// How many bytes they hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.candidate.bytes()
+    }
+
+    /// The records, to be decided again.
+    #[must_use]
+    pub fn again(self) -> Candidate {
+        self.candidate
     }
 }
 

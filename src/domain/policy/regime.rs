@@ -5,63 +5,173 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 
+use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+
+use super::conditions::{OnExpired, Shown};
 
 /// The ids of the regimes that apply to the same records.
 pub type RegimeSet = Arc<BTreeSet<String>>;
 
 /// A named, dated set of jurisdictions.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Region {
-    /// Its codes. A country covers its subdivisions.
-    pub codes: BTreeSet<Jurisdiction>,
+    /// Each code with the terms under which it belongs; any one is enough.
+    pub codes: BTreeMap<Jurisdiction, Vec<Term>>,
+}
+
+/// Under which terms a code belongs to a region.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Term {
+    /// The last day.
+    pub until: Option<Date>,
+    /// Conditions, all of which must be shown.
+    pub needs: Vec<String>,
 }
 
 impl Region {
-    /// Whether a jurisdiction, or the country it lies in, is in the region.
+    /// A region of codes without terms.
     #[must_use]
-    pub fn covers(&self, jurisdiction: Jurisdiction) -> bool {
-        self.codes.contains(&jurisdiction) || self.codes.contains(&jurisdiction.country())
+    pub fn of(codes: impl IntoIterator<Item = Jurisdiction>) -> Self {
+        Self { codes: codes.into_iter().map(|code| (code, vec![Term::default()])).collect() }
     }
+
+    /// Whether a candidate may lie in the region, whatever the terms: it or its country is listed, or it is a country of
+    /// which a part is listed. For the scope of a regime, where one too many only tightens.
+    #[must_use]
+    pub fn may_hold(&self, candidate: Jurisdiction) -> bool {
+        self.codes.contains_key(&candidate)
+            || self.codes.contains_key(&candidate.country())
+            || self.codes.keys().any(|code| code.country() == candidate)
+    }
+
+    /// The terms under which the whole of a place lies in the region today, if it does: those that hold longest.
+    fn terms(&self, place: Jurisdiction, shown: &Shown<'_>) -> Option<Lasting> {
+        let listed = [place, place.country()];
+        let terms = listed.iter().filter_map(|code| self.codes.get(code)).flatten();
+        terms.filter_map(|term| shown.lasting(term.until, &term.needs)).max()
+    }
+
+    /// Adds another region's codes.
+    pub fn extend(&mut self, other: &Self) {
+        for (code, terms) in &other.codes {
+            self.codes.entry(*code).or_default().extend(terms.iter().cloned());
+        }
+    }
+}
+
+/// How long something holds: `None` is for ever, and sorts as the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lasting(pub Option<Date>);
+
+impl Lasting {
+    /// The shorter of two.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        self.min(other)
+    }
+}
+
+impl Ord for Lasting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.unwrap_or(Date::MAX).cmp(&other.0.unwrap_or(Date::MAX))
+    }
+}
+
+impl PartialOrd for Lasting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One data class.
+#[derive(Debug, Clone, Default)]
+pub struct Class {
+    /// The classes it belongs to.
+    pub parents: Vec<String>,
+    /// Whether it is a special category, whose cells need more contributors.
+    pub special: bool,
 }
 
 /// Data classes: a class covers itself and its descendants.
 #[derive(Debug, Clone, Default)]
-pub struct Classes {
-    /// Every class with its parents.
-    pub parents: BTreeMap<String, Vec<String>>,
-}
+pub struct Classes(pub BTreeMap<String, Class>);
 
 impl Classes {
     /// Whether `class` is `ancestor` or descends from it.
     #[must_use]
     pub fn covers(&self, ancestor: &str, class: &str) -> bool {
+        self.with_ancestors(class).contains(ancestor)
+    }
+
+    /// Whether one of these classes is a special category, or descends from one.
+    #[must_use]
+    pub fn any_special(&self, classes: &BTreeSet<String>) -> bool {
+        let special = |class: &&str| self.0.get(*class).is_some_and(|class| class.special);
+        classes.iter().any(|class| self.with_ancestors(class).iter().any(|class| special(&class)))
+    }
+
+    fn with_ancestors<'c>(&'c self, class: &'c str) -> BTreeSet<&'c str> {
         let mut waiting = vec![class];
         let mut seen = BTreeSet::new();
         while let Some(class) = waiting.pop() {
-            if class == ancestor {
-                return true;
-            }
             if seen.insert(class) {
-                waiting.extend(self.parents.get(class).into_iter().flatten().map(String::as_str));
+                let parents = self.0.get(class).map(|class| class.parents.as_slice()).unwrap_or_default();
+                waiting.extend(parents.iter().map(String::as_str));
             }
         }
-        false
+        seen
     }
 }
 
-/// What a regime wants done with a record that is not served here.
+/// What a regime wants done with a record that is not served here, the mildest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misroute {
     /// Tell the producer where it belongs.
     Redirect,
+    /// Hold it in memory for a while.
+    Quarantine,
     /// Refuse it, and name no place.
     Refuse,
+}
+
+impl Misroute {
+    /// Every choice with its name in the policy language.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("redirect", Self::Redirect), ("quarantine", Self::Quarantine), ("refuse", Self::Refuse)];
+}
+
+/// How strictly a regime keeps data where it was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Localisation {
+    /// It does not.
+    None,
+    /// Data may leave under a mechanism.
+    Conditional,
+    /// A copy must stay.
+    Mirror,
+    /// The first recording must be local.
+    FirstStore,
+    /// Data may not leave or be processed abroad.
+    Strict,
+}
+
+impl Localisation {
+    /// Every choice with its name in the policy language.
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("none", Self::None),
+        ("conditional", Self::Conditional),
+        ("mirror", Self::Mirror),
+        ("first-store", Self::FirstStore),
+        ("strict", Self::Strict),
+    ];
 }
 
 /// In which form data leaves; a weaker one is allowed wherever a stronger one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
+    /// Cells with noise under differential privacy.
+    Dp,
     /// Cells that passed the release rules.
     Statistical,
     /// Records under a pseudonym.
@@ -72,16 +182,28 @@ pub enum Form {
 
 impl Form {
     /// Every form with its name in the policy language.
-    pub const NAMES: [(&'static str, Self); 3] = [
+    pub const NAMES: [(&'static str, Self); 4] = [
+        ("dp", Self::Dp),
         ("statistical", Self::Statistical),
         ("pseudonymised", Self::Pseudonymised),
         ("identifiable", Self::Identifiable),
     ];
 }
 
+/// One test of a fact that brings a record under a regime.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The fact.
+    pub fact: Fact,
+    /// What it must be.
+    pub within: Region,
+}
+
 /// One permitted outflow. There is no row that forbids: what no row permits is forbidden.
 #[derive(Debug, Clone)]
 pub struct Transfer {
+    /// Its id within the regime.
+    pub id: String,
     /// The strongest form that may leave.
     pub form: Form,
     /// Where to. `None`: anywhere.
@@ -90,9 +212,8 @@ pub struct Transfer {
     pub except: Region,
     /// Why, in the law's words.
     pub basis: String,
-    /// Conditions that must be shown to hold. Until evidence of conditions is implemented, a row with any
-    /// is never satisfied.
-    pub needs: Vec<String>,
+    /// The terms under which the row holds.
+    pub term: Term,
 }
 
 /// One law's rules.
@@ -102,35 +223,98 @@ pub struct Regime {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// The jurisdictions whose records it covers.
-    pub applies_in: Region,
+    /// What brings a record under it; any one is enough.
+    pub applies: Vec<Scope>,
     /// The data classes it covers, with their descendants.
     pub classes: Vec<String>,
+    /// How strictly it keeps data in place.
+    pub localisation: Localisation,
     /// What it wants done with a record that is not served here.
     pub misroute: Misroute,
     /// The least number of contributors of a released cell.
     pub min_contributors: usize,
     /// What may leave.
     pub transfers: Vec<Transfer>,
-    /// When the facts must be looked at again.
+    /// When its facts were checked.
+    pub as_of: Date,
+    /// When they must be looked at again.
     pub review_by: Date,
 }
 
+/// A row that permits an outflow.
+#[derive(Debug, Clone)]
+pub struct Permit<'r> {
+    /// The row.
+    pub row: &'r Transfer,
+    /// How long it does.
+    pub lasting: Lasting,
+}
+
 impl Regime {
-    /// Whether the regime covers a jurisdiction's records of any of these classes.
+    /// Whether the regime covers records of any of these classes.
     #[must_use]
     pub fn covers_class(&self, classes: &Classes, of_record: &BTreeSet<String>) -> bool {
         of_record.iter().any(|class| self.classes.iter().any(|covered| classes.covers(covered, class)))
     }
 
-    /// The row that lets a form go to a country, if there is one.
+    /// The rule ids of the tests that a fact of this value meets.
+    pub fn met(&self, fact: Fact, candidate: Jurisdiction) -> impl Iterator<Item = String> {
+        let met = self.applies.iter().filter(move |scope| scope.fact == fact && scope.within.may_hold(candidate));
+        met.map(|scope| format!("{}/applies/{}", self.id, scope.fact.name()))
+    }
+
+    /// A row's rule id.
     #[must_use]
-    pub fn permits(&self, form: Form, country: Jurisdiction) -> Option<&Transfer> {
-        self.transfers.iter().find(|row| {
-            row.form >= form
-                && row.needs.is_empty()
-                && row.to.as_ref().is_none_or(|region| region.covers(country))
-                && !row.except.covers(country)
+    pub fn rule(&self, row: &Transfer) -> String {
+        format!("{}/transfers/{}", self.id, row.id)
+    }
+
+    /// The row that lets a form go to a place today, if there is one: that which holds longest, of equals the first by
+    /// id.
+    #[must_use]
+    pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
+        let expired = shown.day > self.review_by;
+        let off = |row: &Transfer| match shown.on_expired {
+            OnExpired::DenyAll => expired,
+            OnExpired::DenyIdentifiable => expired && row.form > Form::Statistical,
+            OnExpired::Warn => false,
+        };
+        let rows = self.transfers.iter().filter(|row| row.form >= form && !off(row) && !row.except.may_hold(place));
+        let permits = rows.filter_map(|row| {
+            let there = match &row.to {
+                None => Lasting(None),
+                Some(region) => region.terms(place, shown)?,
+            };
+            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?);
+            Some(Permit { row, lasting })
+        });
+        permits.max_by(|left, right| {
+            left.lasting.cmp(&right.lasting).then_with(|| right.row.id.cmp(&left.row.id))
         })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A regime that applies by one fact and permits nothing.
+    pub(in crate::domain::policy) fn regime(
+        id: &str,
+        fact: Fact,
+        codes: impl IntoIterator<Item = Jurisdiction>,
+    ) -> Regime {
+        Regime {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            applies: vec![Scope { fact, within: Region::of(codes) }],
+            classes: vec!["personal".to_owned()],
+            localisation: Localisation::Conditional,
+            misroute: Misroute::Redirect,
+            min_contributors: 10,
+            transfers: Vec::new(),
+            as_of: Date::constant(2026, 1, 1),
+            review_by: Date::constant(2027, 1, 1),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Release: which cells of a closed window may leave, and the columns they leave as.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
@@ -11,6 +12,7 @@ use crate::domain::aggregate::{Cells, Value};
 use crate::domain::dataset::Dataset;
 use crate::domain::window::{micros, window_start};
 
+use super::egress::Outlet;
 use super::Digest;
 use super::permit::Released;
 
@@ -31,38 +33,51 @@ pub struct ClosedWindow<'w> {
 
 /// What came of a closed window.
 pub struct Outcome {
-    /// One release per destination; none when no cell may leave.
+    /// At most one release per destination; none when no cell may leave.
     pub released: Vec<Released>,
     /// Cells that may leave.
     pub cells_released: usize,
-    /// Cells with fewer contributors than `k`.
+    /// Cells that go nowhere: too few contributors.
     pub cells_withheld: usize,
 }
 
-/// Releases the cells of a window that hold enough contributors. `destinations` are those that every
-/// regime lets this dataset go to, which the loader has checked.
+/// Releases the cells of a window that hold enough contributors for each outlet: a cell below the number of one may go
+/// to another. A cell counts as released when it goes anywhere.
 ///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
-pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Digest) -> Result<Outcome, ArrowError> {
-    let (dataset, cells) = (closed.dataset, &closed.cells);
-    let in_order = cells.in_order();
-    let slots: Vec<usize> = in_order
-        .iter()
-        .filter(|(_, contributors)| *contributors >= dataset.min_contributors)
-        .map(|(slot, _)| *slot)
-        .collect();
-    let cells_withheld = in_order.len() - slots.len();
-    if slots.is_empty() {
-        return Ok(Outcome { released: Vec::new(), cells_released: 0, cells_withheld });
+pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
+    let in_order = closed.cells.in_order();
+    let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
+    let numbers: BTreeSet<usize> = outlets.iter().map(|outlet| outlet.min_contributors).collect();
+    for least in numbers {
+        let enough = in_order.iter().filter(|(_, contributors)| *contributors >= least);
+        let slots: Vec<usize> = enough.map(|(slot, _)| *slot).collect();
+        if slots.is_empty() {
+            continue;
+        }
+        let outlets = outlets.iter().filter(|outlet| outlet.min_contributors == least);
+        outcome.cells_released = outcome.cells_released.max(slots.len());
+        outcome.released.extend(released(closed, &slots, outlets, policy)?);
     }
+    outcome.cells_withheld -= outcome.cells_released;
+    Ok(outcome)
+}
+
+fn released(
+    closed: &ClosedWindow<'_>,
+    slots: &[usize],
+    outlets: impl Iterator<Item = &Outlet>,
+    policy: Digest,
+) -> Result<Vec<Released>, ArrowError> {
+    let dataset = closed.dataset;
     let start = window_start(closed.window, dataset.window);
     let end = start.saturating_add(micros(dataset.window));
-    let id = release_id(closed, &slots, policy);
-    let columns = columns(closed, &slots, &id, (start, end), policy)?;
-    let released = destinations.iter().map(|destination| Released {
+    let id = release_id(closed, slots, policy);
+    let columns = columns(closed, slots, &id, (start, end), policy)?;
+    let released = outlets.map(|outlet| Released {
         id: id.clone(),
-        destination: destination.clone(),
+        destination: outlet.destination.clone(),
         dataset: dataset.name.clone(),
         gateway: closed.gateway.to_owned(),
         window_start: start,
@@ -70,7 +85,7 @@ pub fn release(closed: &ClosedWindow<'_>, destinations: &[String], policy: Diges
         policy,
         cells: columns.clone(),
     });
-    Ok(Outcome { released: released.collect(), cells_released: slots.len(), cells_withheld })
+    Ok(released.collect())
 }
 
 /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records

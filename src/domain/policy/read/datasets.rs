@@ -8,6 +8,7 @@ use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, 
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
+use crate::domain::policy::treat::Treatment;
 use crate::domain::stream::{FieldType, ValueRange};
 
 /// A dataset whose fields are names.
@@ -36,7 +37,7 @@ struct DeclaredMetric {
 
 /// The default of `min_contributors`. CMS suppresses cells of 1 to 10 in US Medicare data
 /// (<https://resdac.org/articles/cms-cell-size-suppression-policy>).
-const MIN_CONTRIBUTORS: usize = 10;
+pub(super) const MIN_CONTRIBUTORS: usize = 10;
 /// Below this no aggregate is taken for one.
 const MIN_CONTRIBUTORS_LEAST: usize = 5;
 
@@ -59,24 +60,27 @@ const GIVES_AWAY: [&str; 11] = [
 const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
 /// `min_contributors`, or its default; less than five is an error.
-pub(super) fn min_contributors(table: &Table<'_>) -> Option<usize> {
-    let Some(least) = table.get::<usize>("min_contributors") else { return Some(MIN_CONTRIBUTORS) };
-    if least.value < MIN_CONTRIBUTORS_LEAST {
-        let message = format!(
-            "`min_contributors` is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} gives people away",
-            least.value
-        );
-        table.problems().error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
-        // Reading goes on, so that what else is wrong is reported too.
-        return Some(MIN_CONTRIBUTORS);
+pub(super) fn min_contributors(table: &Table<'_>, default: usize) -> Option<usize> {
+    let Some(least) = table.get::<usize>("min_contributors") else { return Some(default) };
+    // Reading goes on after an error, so that what else is wrong is reported too.
+    Some(if check_least(&least, table.problems()) { least.value } else { default })
+}
+
+/// Reports a number of contributors that is too small for anything.
+pub(super) fn check_least(least: &Spot<usize>, problems: &Problems) -> bool {
+    if least.value >= MIN_CONTRIBUTORS_LEAST {
+        return true;
     }
-    Some(least.value)
+    let message =
+        format!("this is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} contributors gives people away", least.value);
+    problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
+    false
 }
 
 pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let problems = table.problems();
     let stream = table.need::<String>("stream");
-    let min_contributors = min_contributors(table);
+    let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
         let grace = window.value.or("grace", SignedDuration::from_secs(30));
@@ -114,7 +118,7 @@ fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
     Some(DeclaredMetric { name: name?, function: function?, field, edges, equals })
 }
 
-fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
+pub(super) fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
     let edges = table.get::<Vec<Spot<f64>>>("edges")?;
     let numbers: Vec<f64> = edges.value.iter().map(|edge| edge.value).collect();
     if numbers.len() < 2 || numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
@@ -133,6 +137,11 @@ struct Column {
 
 fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option<Column> {
     if let Some(position) = plan.stream.position(&name.value) {
+        if plan.treatments.of(position) == Some(&Treatment::Drop) {
+            let message = format!("`{}` is dropped, and nothing is left of it to be counted", name.value);
+            problems.error_help(&name.place, message, "give it another `treatment`, or use another field");
+            return None;
+        }
         let field = plan.stream.fields.get(position)?;
         return Some(Column { position, field_type: field.field_type, range: field.range });
     }

@@ -4,59 +4,127 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
+use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::regime::{Classes, Form, Misroute, Regime, Region, Transfer};
+use crate::domain::policy::regime::{
+    Class, Classes, Form, Localisation, Misroute, Regime, Region, Scope, Term, Transfer,
+};
+use crate::domain::policy::Dated;
+use crate::domain::policy::scope::REGIMES_MAX;
 
+use super::deployment::condition;
 use super::{Declared, code, insert};
 
-/// A class and its parents, by name.
-pub(super) type DeclaredClass = Spot<Vec<Spot<String>>>;
+/// A class whose parents are names.
+pub(super) struct DeclaredClass {
+    parents: Vec<Spot<String>>,
+    special: bool,
+}
 
 /// A regime whose regions are names.
 pub(super) struct DeclaredRegime {
     id: Spot<String>,
     name: String,
-    applies_in: Vec<Spot<String>>,
-    classes: Vec<Spot<String>>,
+    applies: Vec<(Spot<String>, Names)>,
+    classes: Names,
+    localisation: Localisation,
     misroute: Misroute,
     min_contributors: usize,
     transfers: Vec<DeclaredTransfer>,
+    as_of: Date,
     review_by: Date,
 }
 
 struct DeclaredTransfer {
+    id: Spot<String>,
     form: Form,
-    to: Vec<Spot<String>>,
-    except: Vec<Spot<String>>,
+    to: Names,
+    except: Names,
     basis: String,
-    needs: Vec<String>,
+    term: Term,
 }
 
 type Names = Vec<Spot<String>>;
+
+/// The least number of contributors under a regime that keeps data in place, where its file does not say.
+const MIN_CONTRIBUTORS_STRICT: usize = 20;
 
 pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("classes") {
         table.need::<String>("about");
         let parents = table.or::<Names>("parents", Vec::new());
-        insert(&mut declared.classes, name, parents, table.problems());
+        let special = table.or("special", false);
+        insert(&mut declared.classes, name, DeclaredClass { parents, special }, table.problems());
         table.done();
     }
 }
 
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
-        read_review(&table);
-        if let Some(codes) = table.need::<Names>("codes") {
-            let codes = codes.value.iter().filter_map(|name| code(name, table.problems())).collect();
-            insert(&mut declared.regions, name, Region { codes }, table.problems());
+        read_review(&table, format!("region `{}`", name.value), declared);
+        if let Some(codes) = table.need::<Vec<Spot<NameOrTable<'_>>>>("codes") {
+            let mut region = Region::default();
+            for listed in codes.value {
+                if let Some((code, term)) = read_code(listed, (&name.value, &table), declared) {
+                    region.codes.entry(code).or_default().push(term);
+                }
+            }
+            insert(&mut declared.regions, name, region, table.problems());
         }
         table.done();
     }
+    if let Some(disputed) = table.get::<Table<'_>>("disputed") {
+        for name in disputed.value.names() {
+            let Some(claimants) = disputed.value.get::<Names>(&name) else { continue };
+            let place = claimants.place.clone();
+            let Some(place) = code(&Spot { value: name, place }, table.problems()) else { continue };
+            let claimants = claimants.value.iter().filter_map(|claimant| code(claimant, table.problems())).collect();
+            declared.disputed.insert(place, claimants);
+        }
+        disputed.value.done();
+    }
 }
 
-/// What every dated file must say of itself.
-fn read_review(table: &Table<'_>) -> Option<Date> {
+/// A code of a region: alone, or in a table with its terms.
+fn read_code(
+    listed: Spot<NameOrTable<'_>>,
+    (region, place): (&str, &Table<'_>),
+    declared: &mut Declared,
+) -> Option<(Jurisdiction, Term)> {
+    match listed.value {
+        NameOrTable::Name(value) => {
+            Some((code(&Spot { value, place: listed.place }, place.problems())?, Term::default()))
+        }
+        NameOrTable::Table(table) => {
+            let name = table.need::<String>("code");
+            let what = format!("`{}` in region `{region}`", name.as_ref().map_or("", |name| &name.value));
+            let term = read_term(&table, &what, declared);
+            table.or("source", String::new());
+            table.done();
+            Some((code(&name?, table.problems())?, term))
+        }
+    }
+}
+
+/// `until` and `needs`.
+fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) -> Term {
+    let until = table.get::<Date>("until").map(|until| {
+        let day = until.value;
+        declared.ends.push(Dated { what: what.to_owned(), day: until });
+        day
+    });
+    let mut needs: Vec<String> = Vec::new();
+    for need in table.or::<Names>("needs", Vec::new()) {
+        condition(&need, table.problems());
+        needs.push(need.value.clone());
+        declared.needed.insert(need.value);
+    }
+    Term { until, needs }
+}
+
+/// What every dated file must say of itself: when its facts were checked, and by when they must be again.
+fn read_review(table: &Table<'_>, what: String, declared: &mut Declared) -> Option<(Date, Date)> {
     let as_of = table.need::<Date>("as_of");
     let review_by = table.need::<Date>("review_by");
     if table.need::<Names>("sources").is_some_and(|sources| sources.value.is_empty()) {
@@ -66,7 +134,9 @@ fn read_review(table: &Table<'_>) -> Option<Date> {
     if review_by.value < as_of.value {
         table.problems().error(&review_by.place, "`review_by` is before `as_of`");
     }
-    Some(review_by.value)
+    let day = review_by.value;
+    declared.reviews.push(Dated { what, day: review_by });
+    Some((as_of.value, day))
 }
 
 pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
@@ -74,80 +144,103 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let name = table.need::<String>("name");
     table.need::<String>("notice");
     choice(table, "confidence", &[("high", ()), ("medium", ()), ("low", ())]);
-    let localisations = ["none", "conditional", "mirror", "first-store", "strict"].map(|name| (name, ()));
-    choice(table, "localisation", &localisations);
-    let review_by = read_review(table);
-    let applies_in = table.need::<Names>("applies_in");
+    table.or::<Names>("records", Vec::new());
+    let localisation = choice(table, "localisation", &Localisation::NAMES);
+    let what = format!("regime `{}`", id.as_ref().map_or("", |id| &id.value));
+    let review = read_review(table, what, declared);
+    let applies = table.array("applies").iter().filter_map(read_scope).collect::<Vec<_>>();
+    if applies.is_empty() {
+        table.problems().error(&table.place, "a regime needs `[[applies]]`: without one it never applies");
+    }
     let classes = table.need::<Names>("classes");
-    let misroute = choice(table, "misroute", &[("redirect", Misroute::Redirect), ("refuse", Misroute::Refuse)]);
-    let min_contributors = super::datasets::min_contributors(table);
-    let transfers = table.array("transfers").iter().filter_map(read_transfer).collect();
-    let all = (id, name, review_by, applies_in, classes, misroute, min_contributors);
-    let (Some(id), Some(name), Some(review_by), Some(applies_in), Some(classes), Some(misroute), Some(min)) = all
-    else {
+    let misroute = choice(table, "misroute", &Misroute::NAMES);
+    let strict = localisation.is_some_and(|localisation| localisation >= Localisation::FirstStore);
+    let least = if strict { MIN_CONTRIBUTORS_STRICT } else { super::datasets::MIN_CONTRIBUTORS };
+    let min_contributors = super::datasets::min_contributors(table, least);
+    let transfers = table.array("transfers");
+    let of_regime = id.as_ref().map_or("", |id| &id.value);
+    let transfers = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
+    let all = (id, name, review, localisation, classes, misroute, min_contributors);
+    let (Some(id), Some(name), Some(review), Some(localisation), Some(classes), Some(misroute), Some(min)) = all else {
         return;
     };
     if declared.regimes.iter().any(|regime| regime.id.value == id.value) {
         table.problems().error(&id.place, format!("regime `{}` is declared twice", id.value));
         return;
     }
+    if declared.regimes.len() == REGIMES_MAX {
+        table.problems().error(&id.place, format!("there are more than {REGIMES_MAX} regimes"));
+        return;
+    }
     declared.regimes.push(DeclaredRegime {
         id,
         name: name.value,
-        applies_in: applies_in.value,
+        applies,
         classes: classes.value,
+        localisation,
         misroute,
         min_contributors: min,
         transfers,
-        review_by,
+        as_of: review.0,
+        review_by: review.1,
     });
 }
 
-fn read_transfer(table: &Table<'_>) -> Option<DeclaredTransfer> {
+fn read_scope(table: &Table<'_>) -> Option<(Spot<String>, Names)> {
+    let fact = table.need::<String>("fact");
+    let within = table.need::<Names>("in");
+    table.done();
+    Some((fact?, within?.value))
+}
+
+fn read_transfer(table: &Table<'_>, regime: &str, declared: &mut Declared) -> Option<DeclaredTransfer> {
+    let id = table.need::<String>("id");
     let form = choice(table, "form", &Form::NAMES);
     let to = table.need::<Names>("to");
     let except = table.or::<Names>("except", Vec::new());
     let basis = table.need::<String>("basis");
-    let needs = table.or::<Names>("needs", Vec::new());
+    let what = format!("transfer `{}` of regime `{regime}`", id.as_ref().map_or("", |id| &id.value));
+    let term = read_term(table, &what, declared);
     table.done();
-    let needs = needs.into_iter().map(|need| need.value).collect();
-    Some(DeclaredTransfer { form: form?, to: to?.value, except, basis: basis?.value, needs })
+    Some(DeclaredTransfer { id: id?, form: form?, to: to?.value, except, basis: basis?.value, term })
 }
 
 /// The value of a key that must be one of a few words.
 pub(super) fn choice<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)]) -> Option<T> {
-    let word = table.need::<String>(key)?;
+    chosen(&table.need::<String>(key)?, choices, table.problems())
+}
+
+/// The value of a key that may be left out.
+pub(super) fn choice_or<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)], default: T) -> T {
+    table.get::<String>(key).and_then(|word| chosen(&word, choices, table.problems())).unwrap_or(default)
+}
+
+/// What a word stands for.
+pub(super) fn chosen<T: Copy>(word: &Spot<String>, choices: &[(&str, T)], problems: &Problems) -> Option<T> {
     let chosen = choices.iter().find(|(name, _)| *name == word.value);
     if chosen.is_none() {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        table.problems().error_help(
-            &word.place,
-            format!("`{}` cannot be used here", word.value),
-            hint(&word.value, &names),
-        );
+        problems.error_help(&word.place, format!("`{}` cannot be used here", word.value), hint(&word.value, &names));
     }
     chosen.map(|(_, value)| *value)
 }
 
 pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Classes {
     let known: Vec<&str> = declared.classes.keys().map(String::as_str).collect();
-    let mut parents = BTreeMap::new();
+    let mut resolved = BTreeMap::new();
     for (name, class) in &declared.classes {
-        for parent in &class.value {
+        for parent in &class.value.parents {
             if !declared.classes.contains_key(&parent.value) {
-                problems.error_help(
-                    &parent.place,
-                    format!("there is no class `{}`", parent.value),
-                    hint(&parent.value, &known),
-                );
+                let message = format!("there is no class `{}`", parent.value);
+                problems.error_help(&parent.place, message, hint(&parent.value, &known));
             }
         }
-        let names: Vec<String> = class.value.iter().map(|parent| parent.value.clone()).collect();
-        parents.insert(name.clone(), names);
+        let parents = class.value.parents.iter().map(|parent| parent.value.clone()).collect();
+        resolved.insert(name.clone(), Class { parents, special: class.value.special });
     }
-    let classes = Classes { parents };
+    let classes = Classes(resolved);
     for (name, class) in &declared.classes {
-        if class.value.iter().any(|parent| classes.covers(name, &parent.value)) {
+        if class.value.parents.iter().any(|parent| classes.covers(name, &parent.value)) {
             problems.error(&class.place, format!("class `{name}` is its own ancestor"));
         }
     }
@@ -156,8 +249,8 @@ pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Class
 
 /// Reports a class that is not declared.
 pub(super) fn known_class(class: &Spot<String>, classes: &Classes, problems: &Problems) {
-    if !classes.parents.contains_key(&class.value) {
-        let known: Vec<&str> = classes.parents.keys().map(String::as_str).collect();
+    if !classes.0.contains_key(&class.value) {
+        let known: Vec<&str> = classes.0.keys().map(String::as_str).collect();
         problems.error_help(&class.place, format!("there is no class `{}`", class.value), hint(&class.value, &known));
     }
 }
@@ -166,24 +259,33 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
     let mut regimes = BTreeMap::new();
     for regime in &declared.regimes {
         regime.classes.iter().for_each(|class| known_class(class, classes, problems));
+        let mut ids = BTreeSet::new();
         let transfers = regime.transfers.iter().map(|row| {
+            if !ids.insert(&row.id.value) {
+                let message = format!("regime `{}` has a transfer `{}` already", regime.id.value, row.id.value);
+                problems.error(&row.id.place, message);
+            }
             let anywhere = row.to.iter().any(|name| name.value == "any");
             Transfer {
+                id: row.id.value.clone(),
                 form: row.form,
                 to: (!anywhere).then(|| region(&row.to, declared, problems)),
                 except: region(&row.except, declared, problems),
                 basis: row.basis.clone(),
-                needs: row.needs.clone(),
+                term: row.term.clone(),
             }
         });
+        let transfers = transfers.collect();
         let resolved = Regime {
             id: regime.id.value.clone(),
             name: regime.name.clone(),
-            applies_in: region(&regime.applies_in, declared, problems),
+            applies: regime.applies.iter().filter_map(|scope| resolve_scope(scope, declared, problems)).collect(),
             classes: regime.classes.iter().map(|class| class.value.clone()).collect(),
+            localisation: regime.localisation,
             misroute: regime.misroute,
             min_contributors: regime.min_contributors,
-            transfers: transfers.collect(),
+            transfers,
+            as_of: regime.as_of,
             review_by: regime.review_by,
         };
         regimes.insert(regime.id.value.clone(), resolved);
@@ -191,19 +293,28 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
     regimes
 }
 
+fn resolve_scope((fact, within): &(Spot<String>, Names), declared: &Declared, problems: &Problems) -> Option<Scope> {
+    let fact = chosen(fact, &Fact::NAMES, problems)?;
+    let within = match fact {
+        Fact::SourceSystem => Region::of(within.iter().map(|name| Jurisdiction::system(&name.value))),
+        _ => region(within, declared, problems),
+    };
+    Some(Scope { fact, within })
+}
+
 /// The union of regions and codes.
 fn region(names: &Names, declared: &Declared, problems: &Problems) -> Region {
-    let mut codes = BTreeSet::new();
+    let mut union = Region::default();
     for name in names {
         if let Some(region) = declared.regions.get(&name.value) {
-            codes.extend(&region.value.codes);
+            union.extend(&region.value);
         } else if let Some(code) = Jurisdiction::parse(&name.value).filter(|code| *code != Jurisdiction::UNKNOWN) {
-            codes.insert(code);
+            union.extend(&Region::of([code]));
         } else {
             let known: Vec<&str> = declared.regions.keys().map(String::as_str).collect();
             let message = format!("`{}` is neither a region nor an ISO 3166 code", name.value);
             problems.error_help(&name.place, message, hint(&name.value, &known));
         }
     }
-    Region { codes }
+    union
 }

@@ -8,11 +8,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::dataset::Dataset;
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint};
+use crate::domain::evidence::{Producer, Source as EvidenceSource};
+use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
-use super::{Destination, Digest, PolicySet, StreamPlan};
+use super::conditions::{Conditions, Evidence};
+use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
 
 mod datasets;
+mod deployment;
+mod evidence;
 mod legal;
 mod models;
 mod streams;
@@ -20,9 +25,20 @@ mod streams;
 /// What the files declare, before references between them are followed.
 #[derive(Default)]
 struct Declared {
-    classes: BTreeMap<String, legal::DeclaredClass>,
+    classes: BTreeMap<String, Spot<legal::DeclaredClass>>,
     regions: BTreeMap<String, Spot<super::Region>>,
+    disputed: BTreeMap<Jurisdiction, Vec<Jurisdiction>>,
     regimes: Vec<legal::DeclaredRegime>,
+    /// The conditions that a transfer or a region needs, and those that are shown.
+    needed: BTreeSet<String>,
+    reviews: Vec<Dated>,
+    ends: Vec<Dated>,
+    shown: Vec<Spot<String>>,
+    once: deployment::Once,
+    conditions: Conditions,
+    producers: BTreeMap<String, Producer>,
+    registries: BTreeMap<String, RegistryShape>,
+    overrides: Vec<Override>,
     streams: BTreeMap<String, Spot<streams::DeclaredStream>>,
     models: BTreeMap<String, Spot<models::DeclaredModel>>,
     datasets: BTreeMap<String, Spot<datasets::DeclaredDataset>>,
@@ -30,6 +46,11 @@ struct Declared {
 }
 
 const SCHEMAS: [&str; 4] = ["bailiwick.classes/1", "bailiwick.policy/1", "bailiwick.regime/1", "bailiwick.regions/1"];
+
+/// What `conditions` shows of a recipient, each with its place.
+pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Evidence)> {
+    deployment::conditions(table, "conditions", true)
+}
 
 /// Reads all policy files. The set is to be used only if `problems` holds no error.
 pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
@@ -70,23 +91,7 @@ fn read_policy(table: &Table<'_>, declared: &mut Declared) {
         }
         table.done();
     }
-    for (name, table) in table.named("destinations") {
-        if let Some(destination) = read_destination(&name.place, &table)
-            && declared.destinations.insert(name.value.clone(), destination).is_some()
-        {
-            table.problems().error(&name.place, format!("destination `{}` is declared twice", name.value));
-        }
-        table.done();
-    }
-}
-
-fn read_destination(place: &Place, table: &Table<'_>) -> Option<Destination> {
-    let country = table.need::<String>("country");
-    let accepts = table.need::<Vec<Spot<String>>>("accepts");
-    // A wrong code is reported; the destination stays known, so that references to it are not reported too.
-    let country = code(&country?, table.problems()).unwrap_or(Jurisdiction::UNKNOWN);
-    let accepts = accepts?.value.into_iter().map(|name| (name.value, name.place)).collect();
-    Some(Destination { country, accepts, place: place.clone() })
+    deployment::read(table, declared);
 }
 
 fn insert<T>(into: &mut BTreeMap<String, Spot<T>>, name: Spot<String>, value: T, problems: &Problems) {
@@ -111,13 +116,21 @@ fn code(code: &Spot<String>, problems: &Problems) -> Option<Jurisdiction> {
 fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet {
     let classes = legal::resolve_classes(&declared, problems);
     let regimes = legal::resolve_regimes(&declared, &classes, problems);
+    let roles: BTreeSet<&str> =
+        declared.producers.values().flat_map(|producer| &producer.roles).map(String::as_str).collect();
     let mut streams = BTreeMap::new();
-    for (name, declared_stream) in &declared.streams {
-        let stream = Arc::new(streams::resolve(name, &declared_stream.value, &classes, problems));
-        let model = models::resolve(&declared_stream.value, &stream, &declared.models, &classes, problems);
+    for (name, Spot { value: declared_stream, place }) in &declared.streams {
+        let (stream, treatments) = streams::resolve(name, declared_stream, &classes, problems);
+        let evidence = declared_stream.evidence.resolve(&stream, &declared.registries, &roles, problems);
+        let stream = Arc::new(stream);
+        let model =
+            models::resolve(declared_stream, (&stream, &treatments), &declared.models, &classes, problems);
         let mut of_record: BTreeSet<String> = stream.fields.iter().map(|field| field.class.clone()).collect();
-        of_record.extend(model.iter().flat_map(|model| model.outputs.iter().map(|output| output.class.clone())));
-        streams.insert(name.clone(), StreamPlan { stream, model, datasets: Vec::new(), classes: of_record });
+        of_record.extend(model.iter().flat_map(|model| model.outputs.iter().flat_map(|output| output.classes.clone())));
+        let untested = declared_stream.evidence.untested();
+        let (datasets, classes, place) = (Vec::new(), of_record, place.clone());
+        let plan = StreamPlan { stream, evidence, untested, treatments, model, datasets, classes, place };
+        streams.insert(name.clone(), plan);
     }
     for (name, dataset) in &declared.datasets {
         attach(name, dataset, &mut streams, problems);
@@ -131,15 +144,87 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             );
         }
     }
-    let known: Vec<&str> = declared.datasets.keys().map(String::as_str).collect();
+    let once = &declared.once;
+    let set = PolicySet {
+        digest,
+        classes,
+        regimes,
+        disputed: Arc::new(declared.disputed.clone()),
+        facts: once.facts.as_ref().map(|facts| facts.value).unwrap_or_default(),
+        hold: once.hold(),
+        on_expired: once.on_expired(),
+        conditions: declared.conditions.clone(),
+        producers: Arc::new(declared.producers.clone()),
+        registries: declared.registries.clone(),
+        streams,
+        destinations: declared.destinations.clone(),
+        overrides: declared.overrides.clone(),
+        needed: declared.needed.clone(),
+        reviews: declared.reviews.clone(),
+        ends: declared.ends.clone(),
+    };
+    check(&declared, &set, problems);
+    set
+}
+
+/// The references that are names in the set itself.
+fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
+    let datasets: Vec<&str> = declared.datasets.keys().map(String::as_str).collect();
+    let destinations: Vec<&str> = declared.destinations.keys().map(String::as_str).collect();
+    let known = |name: &str, known: &[&str], what: &str, place: &Place| {
+        if !known.contains(&name) {
+            problems.error_help(place, format!("there is no {what} `{name}`"), hint(name, known));
+        }
+    };
     for destination in declared.destinations.values() {
-        for (dataset, place) in &destination.accepts {
-            if !declared.datasets.contains_key(dataset) {
-                problems.error_help(place, format!("there is no dataset `{dataset}`"), hint(dataset, &known));
-            }
+        destination.accepts.iter().for_each(|(dataset, place)| known(dataset, &datasets, "dataset", place));
+    }
+    let mut ids = BTreeSet::new();
+    for relaxed in &declared.overrides {
+        let place = &relaxed.id.place;
+        known(&relaxed.dataset, &datasets, "dataset", place);
+        known(&relaxed.destination, &destinations, "destination", place);
+        if !ids.insert(&relaxed.id.value) {
+            problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
     }
-    PolicySet { digest, classes, regimes, streams, destinations: declared.destinations }
+    let needed: Vec<&str> = declared.needed.iter().map(String::as_str).collect();
+    for shown in &declared.shown {
+        if !declared.needed.contains(&shown.value) {
+            let message = format!("no regime and no region needs `{}`", shown.value);
+            problems.error_help(&shown.place, message, hint(&shown.value, &needed));
+        }
+    }
+    for (name, stream) in &declared.streams {
+        let Some(plan) = set.streams.get(name) else { continue };
+        check_tested(set, plan, &stream.place, problems);
+    }
+}
+
+/// Every fact that a law tests of a stream's records has evidence, or is said not to be tested.
+fn check_tested(set: &PolicySet, plan: &StreamPlan, place: &Place, problems: &Problems) {
+    let covering = || set.regimes.values().filter(|regime| regime.covers_class(&set.classes, &plan.classes));
+    for fact in Fact::OF_RECORDS {
+        let has_evidence = plan.evidence.iter().any(|evidence| evidence.fact == fact);
+        let testing = covering().filter(|regime| regime.applies.iter().any(|scope| scope.fact == fact));
+        let testing: Vec<&str> = testing.map(|regime| regime.id.as_str()).collect();
+        if !testing.is_empty() && !has_evidence && !plan.untested.contains(&fact) {
+            let (fact, stream) = (fact.name(), &plan.stream.name);
+            let message = format!("`{fact}` is tested by {} and has no evidence here", testing.join(", "));
+            let help = format!(
+                "say in [streams.{stream}.facts] where it comes from, or add it to `untested`: then these laws do not \
+                 apply by it"
+            );
+            problems.error_help(place, message, help);
+        }
+    }
+    for evidence in &plan.evidence {
+        if let EvidenceSource::Field(field) = evidence.source
+            && plan.stream.fields.get(field).is_some_and(|field| field.bytes_max < 2)
+        {
+            problems.error(place, "a field that carries a code holds at least 2 bytes");
+        }
+    }
 }
 
 fn attach(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
 use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind};
 use crate::domain::policy::regime::Classes;
+use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::stream::{FieldType, Stream};
 
 use super::legal::{choice, known_class};
@@ -14,7 +15,13 @@ use super::streams::{DeclaredStream, read_range};
 pub(super) struct DeclaredModel {
     sha256: String,
     inputs: Vec<DeclaredInput>,
-    outputs: Vec<(ModelOutput, Spot<String>)>,
+    outputs: Vec<DeclaredOutput>,
+}
+
+struct DeclaredOutput {
+    output: ModelOutput,
+    field: Spot<String>,
+    class: Option<Spot<String>>,
 }
 
 struct DeclaredInput {
@@ -61,30 +68,30 @@ fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
     Some((field?, if is_one_hot? { Encoding::OneHot(words) } else { Encoding::Index(words) }))
 }
 
-fn read_output(table: &Table<'_>) -> Option<(ModelOutput, Spot<String>)> {
+fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
     let tensor = table.need::<String>("name");
     let field = table.need::<String>("field");
     let kind = choice(table, "kind", &[("score", OutputKind::Score), ("label", OutputKind::Label)]);
     let column = table.or("column", 0);
-    let class = table.need::<String>("class");
+    let class = table.get::<String>("class");
     let range = read_range(table);
     table.done();
-    let class = class?;
+    let field = field?;
     let output = ModelOutput {
         tensor: tensor?.value,
-        field: field?.value,
+        field: field.value.clone(),
         kind: kind?,
         column,
-        class: class.value.clone(),
+        classes: class.iter().map(|class| class.value.clone()).collect(),
         range,
     };
-    Some((output, class))
+    Some(DeclaredOutput { output, field, class })
 }
 
 /// The model of a stream, with its fields found.
 pub(super) fn resolve(
     declared: &DeclaredStream,
-    stream: &Stream,
+    (stream, treatments): (&Stream, &Treatments),
     models: &BTreeMap<String, Spot<DeclaredModel>>,
     classes: &Classes,
     problems: &Problems,
@@ -104,28 +111,47 @@ pub(super) fn resolve(
         features: input
             .features
             .iter()
-            .filter_map(|(field, encoding)| feature(field, encoding, stream, problems))
+            .filter_map(|(field, encoding)| feature(field, encoding, (stream, treatments), problems))
             .collect(),
     });
-    let inputs = inputs.collect();
+    let inputs: Vec<ModelInput> = inputs.collect();
+    // An output says about a record what its inputs do: it is of all their classes.
+    let fed = inputs.iter().flat_map(|input| &input.features).filter_map(|feature| stream.fields.get(feature.column));
+    let of_inputs: BTreeSet<&String> = fed.map(|field| &field.class).collect();
     let mut names: BTreeSet<&str> = stream.fields.iter().map(|field| field.name.as_str()).collect();
-    for (output, class) in &model.value.outputs {
-        known_class(class, classes, problems);
-        if !names.insert(&output.field) {
-            problems.error(&class.place, format!("stream `{}` already has a field `{}`", stream.name, output.field));
+    let mut outputs = Vec::new();
+    for declared in &model.value.outputs {
+        if let Some(class) = &declared.class {
+            known_class(class, classes, problems);
         }
+        if !names.insert(&declared.output.field) {
+            let message = format!("stream `{}` already has a field `{}`", stream.name, declared.output.field);
+            problems.error(&declared.field.place, message);
+        }
+        let mut output = declared.output.clone();
+        output.classes.extend(of_inputs.iter().map(|class| (*class).clone()));
+        outputs.push(output);
     }
-    let outputs = model.value.outputs.iter().map(|(output, _)| output.clone()).collect();
     Some(Model { name: wanted.value.clone(), sha256: model.value.sha256.clone(), inputs, outputs })
 }
 
-fn feature(field: &Spot<String>, encoding: &Encoding, stream: &Stream, problems: &Problems) -> Option<Feature> {
+fn feature(
+    field: &Spot<String>,
+    encoding: &Encoding,
+    (stream, treatments): (&Stream, &Treatments),
+    problems: &Problems,
+) -> Option<Feature> {
     let Some(column) = stream.position(&field.value) else {
         let known: Vec<&str> = stream.fields.iter().map(|field| field.name.as_str()).collect();
         let message = format!("stream `{}` has no field `{}`", stream.name, field.value);
         problems.error_help(&field.place, message, hint(&field.value, &known));
         return None;
     };
+    if treatments.of(column) == Some(&Treatment::Drop) {
+        let message = format!("`{}` is dropped, and nothing is left of it to be fed", field.value);
+        problems.error_help(&field.place, message, "give it another `treatment`, or feed another field");
+        return None;
+    }
     let field_type = stream.fields.get(column)?.field_type;
     let fits = match encoding {
         Encoding::Number => field_type.is_numeric() || field_type == FieldType::Bool,

@@ -6,20 +6,20 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::domain::document::{Problems, Spot, Table, hint};
-use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::regime::Classes;
-use crate::domain::stream::{Evidence, Field, FieldType, Stream, Undeclared, ValueRange};
+use crate::domain::policy::treat::{Treatment, Treatments};
+use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
-use super::code;
+use super::evidence::{self, DeclaredEvidence};
 use super::legal::{choice, known_class};
 
 /// A stream whose references are names.
 pub(super) struct DeclaredStream {
     fields: Vec<(Field, Spot<String>)>,
+    treatments: Vec<(usize, Spot<Treatment>)>,
     event_time: Spot<String>,
     contributor: Spot<String>,
-    jurisdiction_field: Option<Spot<String>>,
-    jurisdiction_default: Option<Jurisdiction>,
+    pub(super) evidence: DeclaredEvidence,
     undeclared: Undeclared,
     pub(super) model: Option<Spot<String>>,
     future_max: Duration,
@@ -56,22 +56,15 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
         None => Some(Undeclared::Refuse),
         Some(_) => choice(table, "undeclared", &[("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)]),
     };
-    let jurisdiction = table.need::<Table<'_>>("jurisdiction");
-    let (mut jurisdiction_field, mut jurisdiction_default) = (None, None);
-    if let Some(jurisdiction) = jurisdiction {
-        jurisdiction_field = jurisdiction.value.get::<String>("field");
-        let default = jurisdiction.value.get::<String>("default");
-        if jurisdiction_field.is_none() && default.is_none() {
-            problems.error(&jurisdiction.place, "neither `field` nor `default` says where a record comes from");
-        }
-        jurisdiction_default = default.and_then(|default| code(&default, problems));
-        jurisdiction.value.done();
-    }
+    let evidence = evidence::read(table);
     let mut fields: Vec<(Field, Spot<String>)> = Vec::new();
+    let mut treatments = Vec::new();
     let mut numbers = BTreeSet::new();
     for (name, table) in table.named("fields") {
         let position = fields.len() + 1;
         if let Some((field, class)) = read_field(&name, &table, position) {
+            let treatment = read_treatment(&table, field.field_type);
+            treatments.extend(treatment.map(|treatment| (fields.len(), treatment)));
             if !numbers.insert(field.number) {
                 problems.error(&name.place, format!("field number {} is taken already", field.number));
             }
@@ -87,10 +80,10 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
     let idle_after = duration(table, "idle_after", 30);
     Some(DeclaredStream {
         fields,
+        treatments,
         event_time: event_time?,
         contributor: contributor?,
-        jurisdiction_field,
-        jurisdiction_default,
+        evidence,
         undeclared: undeclared?,
         model,
         future_max,
@@ -141,6 +134,47 @@ fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option
     Some((field, class))
 }
 
+/// `treatment`, and what goes with it.
+fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treatment>> {
+    let problems = table.problems();
+    let edges = super::datasets::edges(table);
+    let truncate = table.get::<SignedDuration>("truncate");
+    let words = table.get::<Vec<Spot<String>>>("words");
+    let named = table.get::<String>("treatment")?;
+    let treatments = [("keep", 0), ("drop", 1), ("generalise", 2)];
+    let value = match (super::legal::chosen(&named, &treatments, problems)?, edges, truncate, words) {
+        (0, None, None, None) => return None,
+        (1, None, None, None) => Treatment::Drop,
+        (2, Some(edges), None, None) => Treatment::Edges(edges),
+        (2, None, Some(size), None) if size.value.as_micros() > 0 => {
+            Treatment::Truncate(i64::try_from(size.value.as_micros()).unwrap_or(i64::MAX))
+        }
+        (2, None, None, Some(words)) if !words.value.is_empty() => {
+            Treatment::Words(words.value.into_iter().map(|word| word.value).collect())
+        }
+        _ => {
+            let help = "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts); others have none";
+            problems.error_help(&named.place, "this treatment does not fit what is given with it", help);
+            return None;
+        }
+    };
+    if let Treatment::Edges(edges) = &value
+        && field_type == FieldType::Int64
+        && edges.iter().any(|edge| edge.fract() != 0.0 || edge.abs() > WHOLE_MAX)
+    {
+        problems.error(&named.place, "the edges of an int64 are whole numbers");
+        return None;
+    }
+    if !value.fits(field_type) {
+        problems.error(&named.place, format!("this treatment cannot be given to a {field_type}"));
+        return None;
+    }
+    Some(Spot { value, place: named.place })
+}
+
+/// Whole floats up to it are exact.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// `range = [low, high]`.
 pub(super) fn read_range(table: &Table<'_>) -> Option<ValueRange> {
     let range = table.get::<Vec<Spot<f64>>>("range")?;
@@ -172,51 +206,69 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-pub(super) fn resolve(name: &str, declared: &DeclaredStream, classes: &Classes, problems: &Problems) -> Stream {
+/// A stream, and in which form its fields are kept.
+pub(super) fn resolve(
+    name: &str,
+    declared: &DeclaredStream,
+    classes: &Classes,
+    problems: &Problems,
+) -> (Stream, Treatments) {
     let mut fields: Vec<Field> = Vec::new();
     for (field, class) in &declared.fields {
         known_class(class, classes, problems);
         fields.push(field.clone());
     }
-    let find = |wanted: &Spot<String>, types: &[FieldType], role: &str| {
-        let Some(position) = fields.iter().position(|field| field.name == wanted.value) else {
-            let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-            problems.error_help(
-                &wanted.place,
-                format!("there is no field `{}`", wanted.value),
-                hint(&wanted.value, &known),
-            );
-            return 0;
-        };
-        let field_type = fields[position].field_type;
-        if !types.contains(&field_type) {
-            let names: Vec<String> = types.iter().map(ToString::to_string).collect();
-            let message = format!("{role} must be a {}, and `{}` is a {field_type}", names.join(" or "), wanted.value);
-            problems.error(&wanted.place, message);
-        }
-        position
-    };
-    let event_time = find(&declared.event_time, &[FieldType::Timestamp], "the event time");
-    let contributor = find(&declared.contributor, &[FieldType::String, FieldType::Int64], "the contributor");
-    let jurisdiction = declared.jurisdiction_field.as_ref();
-    let jurisdiction = jurisdiction.map(|field| find(field, &[FieldType::String], "a jurisdiction's code"));
+    let event_time = find(&declared.event_time, &fields, &[FieldType::Timestamp], "the event time", problems);
+    let types = [FieldType::String, FieldType::Int64];
+    let contributor = find(&declared.contributor, &fields, &types, "the contributor", problems);
+    let (event_time, contributor) = (event_time.unwrap_or(0), contributor.unwrap_or(0));
     if let Some(field) = fields.get_mut(event_time)
         && !field.required
     {
         problems.error(&declared.event_time.place, "the event time cannot be left out: remove `required = false`");
         field.required = true;
     }
-    Stream {
+    for (position, treatment) in &declared.treatments {
+        if *position == contributor || *position == event_time && treatment.value == Treatment::Drop {
+            problems.error(&treatment.place, "the contributor and the event time are needed as they are");
+        }
+    }
+    let stream = Stream {
         name: name.to_owned(),
         schema: Stream::schema_of(&fields),
         fields,
         event_time,
         contributor,
-        evidence: Evidence { field: jurisdiction, default: declared.jurisdiction_default },
         undeclared: declared.undeclared,
         model: declared.model.as_ref().map(|model| model.value.clone()),
         future_max: declared.future_max,
         late_max: declared.late_max,
         idle_after: declared.idle_after,
+    };
+    let treatments = declared.treatments.iter().map(|(field, treatment)| (*field, treatment.value.clone()));
+    (stream, Treatments(treatments.collect()))
+}
+
+/// The position of a field that has a role, if it is of one of these types.
+pub(super) fn find(
+    wanted: &Spot<String>,
+    fields: &[Field],
+    types: &[FieldType],
+    role: &str,
+    problems: &Problems,
+) -> Option<usize> {
+    let Some(position) = fields.iter().position(|field| field.name == wanted.value) else {
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let message = format!("there is no field `{}`", wanted.value);
+        problems.error_help(&wanted.place, message, hint(&wanted.value, &known));
+        return None;
+    };
+    let field_type = fields.get(position)?.field_type;
+    if !types.contains(&field_type) {
+        let names: Vec<String> = types.iter().map(ToString::to_string).collect();
+        let message = format!("{role} must be a {}, and `{}` is a {field_type}", names.join(" or "), wanted.value);
+        problems.error(&wanted.place, message);
+        return None;
     }
+    Some(position)
 }

@@ -1,0 +1,130 @@
+//! Reload: another version of the policies, whole or not at all, while the gateway runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, Config, today};
+use crate::domain::document::Problem;
+use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
+use crate::durable::policies::Archive;
+use crate::intake::Intake;
+use crate::versions::Versions;
+
+use super::knowledge;
+
+/// Why the policies that were read are not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The configuration cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] config::Unreadable),
+    /// There are errors in it, or in the policies.
+    #[error("there are errors in the files: {}", first(.0))]
+    Problems(Vec<Problem>),
+    /// What has changed needs a restart.
+    #[error("{0} is declared otherwise than at the start; restart the gateway for that")]
+    NeedsRestart(String),
+    /// A file beside the policies cannot be used, or the policies cannot be kept.
+    #[error("{0:#}")]
+    Other(anyhow::Error),
+}
+
+fn first(problems: &[Problem]) -> String {
+    use crate::domain::document::Severity;
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let count = errors.clone().count();
+    let first = errors.map(|problem| format!("{}: {}", problem.place, problem.message)).next().unwrap_or_default();
+    if count > 1 { format!("{first} (and {} more; `bailiwick check` shows all)", count - 1) } else { first }
+}
+
+/// What a reload works with.
+pub(super) struct Reloader {
+    archive: Archive,
+    versions: Arc<Versions>,
+    intake: Arc<Intake>,
+    at_start: Arc<PolicySet>,
+    destinations: Vec<String>,
+    serves: Vec<String>,
+    /// One reload at a time.
+    files: tokio::sync::Mutex<knowledge::Files>,
+}
+
+impl Reloader {
+    pub(super) fn new(config: &Config, archive: Archive, versions: Arc<Versions>, intake: Arc<Intake>) -> Self {
+        Self {
+            archive,
+            versions,
+            intake,
+            at_start: Arc::clone(&config.policy),
+            destinations: config.destinations.keys().cloned().collect(),
+            serves: config.here.serves.clone(),
+            files: tokio::sync::Mutex::new(knowledge::Files::of(config)),
+        }
+    }
+
+    /// Reads the configuration and the policies, and puts the policies in force.
+    pub(super) async fn reload(&self, path: &Path) -> Result<Digest, Refused> {
+        let mut files = self.files.lock().await;
+        let path: PathBuf = path.to_owned();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let loaded = loaded.map_err(|error| Refused::Other(error.into()))??;
+        let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
+        self.same_shape(&config)?;
+        let known = knowledge::load(&config).map_err(Refused::Other)?;
+        let digest = config.policy.digest;
+        self.archive
+            .keep(digest, &config.policy_files, &config.here)
+            .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
+        let shadow = config.shadow.as_ref().map(|shadow| {
+            let known = knowledge::of(shadow, &known);
+            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, today())
+        });
+        self.versions.replace(Arc::clone(&config.policy), Arc::clone(&config.here), known, today());
+        self.versions.shadow(shadow);
+        *files = knowledge::Files::of(&config);
+        self.intake.reconsider().await;
+        Ok(digest)
+    }
+
+    /// Reads registries and databases again where a file was replaced.
+    pub(super) async fn refresh(&self) {
+        let mut files = self.files.lock().await;
+        let current = self.versions.current();
+        match files.refresh(&current.policy, &current.knowledge) {
+            Ok(None) => {}
+            Ok(Some(known)) => {
+                self.versions.replace(Arc::clone(&current.policy), Arc::clone(&current.here), known, current.day);
+                tracing::info!("registries and databases are read again");
+                self.intake.reconsider().await;
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "a registry or database that was replaced cannot be used; the last good one stays"),
+        }
+    }
+
+    /// What the pipeline was built for has not changed.
+    fn same_shape(&self, config: &Config) -> Result<(), Refused> {
+        let changed = |what: &str| Err(Refused::NeedsRestart(what.to_owned()));
+        if config.here.serves != self.serves {
+            return changed("`serves`");
+        }
+        if !config.destinations.keys().eq(&self.destinations) {
+            return changed("the list of destinations");
+        }
+        let (new, old) = (&config.policy.streams, &self.at_start.streams);
+        if !new.keys().eq(old.keys()) {
+            return changed("the list of streams");
+        }
+        match new.values().zip(old.values()).find(|(new, old)| !same_stream(new, old)) {
+            Some((plan, _)) => changed(&format!("stream `{}`", plan.stream.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether records of two declarations are decoded, scored and counted alike.
+fn same_stream(new: &StreamPlan, old: &StreamPlan) -> bool {
+    let shapes = |plan: &StreamPlan| -> Vec<_> {
+        plan.datasets.iter().map(|dataset| (dataset.name.clone(), dataset.shape(), dataset.grace)).collect()
+    };
+    new.stream == old.stream && new.model == old.model && shapes(new) == shapes(old)
+}

@@ -1,0 +1,75 @@
+//! The policy files: found and read, within limits. What is read may be anything.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::domain::document::{Problems, Source, Spot};
+
+use super::Unreadable;
+
+/// The largest configuration or policy file.
+const BYTES_MAX: u64 = 1 << 20;
+/// The most policy files, and the deepest directory of them.
+const FILES_MAX: usize = 1_000;
+const DEPTH_MAX: usize = 8;
+
+/// Tests that stand beside the policies are none.
+pub(super) const TESTS: &str = ".test.toml";
+
+/// The policy files that are named; a directory stands for every `.toml` file in and below it that is no test.
+pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> Vec<Arc<Source>> {
+    let mut files = Vec::new();
+    for policy in named {
+        let before = files.len();
+        match find(&base.join(&policy.value), 0, &mut files) {
+            Ok(()) if files.len() == before => {
+                problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
+            }
+            Ok(()) => {}
+            Err(error) => problems.error(&policy.place, error.to_string()),
+        }
+    }
+    files
+}
+
+/// A file's text. It is read through one handle: a file that is replaced meanwhile is read as the old one.
+pub(super) fn source(path: &Path) -> Result<Arc<Source>, Unreadable> {
+    let unreadable = |source| Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is no file")));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(unreadable(io::Error::other(format!("it is larger than {BYTES_MAX} bytes"))));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| unreadable(io::Error::other("it is not UTF-8 text")))?;
+    Ok(Arc::new(Source { path: path.display().to_string(), text }))
+}
+
+fn find(path: &Path, depth: usize, files: &mut Vec<Arc<Source>>) -> Result<(), Unreadable> {
+    let unreadable = |source| Unreadable { path: path.to_owned(), source };
+    if !path.is_dir() {
+        if files.len() == FILES_MAX {
+            return Err(unreadable(io::Error::other(format!("there are more than {FILES_MAX} policy files"))));
+        }
+        files.push(source(path)?);
+        return Ok(());
+    }
+    if depth == DEPTH_MAX {
+        return Err(unreadable(io::Error::other(format!("it lies more than {DEPTH_MAX} directories deep"))));
+    }
+    let entries = fs::read_dir(path).map_err(unreadable)?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() || name.ends_with(".toml") && !name.ends_with(TESTS) {
+            find(&path, depth + 1, files)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Conditions: what a transfer needs to be shown, and what has been shown of a recipient and of the deployment.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+
+use super::regime::{Lasting, Term};
+
+/// What has been shown, by the names of the conditions.
+pub type Conditions = BTreeMap<String, Evidence>;
+
+/// What shows that a condition is met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Where it can be looked up: a contract's number, a file's name.
+    pub reference: String,
+    /// The last day it is good for.
+    pub until: Option<Date>,
+}
+
+/// What becomes of a regime whose facts are past their review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExpired {
+    /// It permits nothing any more.
+    DenyAll,
+    /// It permits only what is not about identifiable persons.
+    DenyIdentifiable,
+    /// It holds as before, with a warning.
+    Warn,
+}
+
+impl OnExpired {
+    /// Every choice with its name in the policy language.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("deny-all", Self::DenyAll), ("deny-identifiable", Self::DenyIdentifiable), ("warn", Self::Warn)];
+}
+
+/// What holds on a day towards one recipient.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'s> {
+    /// The day.
+    pub day: Date,
+    /// What becomes of regimes past their review.
+    pub on_expired: OnExpired,
+    /// Shown of the deployment.
+    pub deployment: &'s Conditions,
+    /// Shown of the recipient.
+    pub recipient: &'s Conditions,
+}
+
+impl Shown<'_> {
+    /// How long terms hold, if they hold today.
+    #[must_use]
+    pub fn lasting(&self, until: Option<Date>, needs: &[String]) -> Option<Lasting> {
+        let mut lasting = Lasting(until);
+        for need in needs {
+            let evidence = self.recipient.get(need).or_else(|| self.deployment.get(need))?;
+            lasting = lasting.and(Lasting(evidence.until));
+        }
+        (Lasting(Some(self.day)) <= lasting).then_some(lasting)
+    }
+
+    /// How long a term holds, if it holds today.
+    #[must_use]
+    pub fn term(&self, term: &Term) -> Option<Lasting> {
+        self.lasting(term.until, &term.needs)
+    }
+}

@@ -1,0 +1,260 @@
+//! What a deployment says of itself: how evidence is weighed, its producers and registries, what has been shown, where
+//! cells may go, and the relaxations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::civil::Date;
+
+use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::evidence::{Producer, read_code};
+use crate::domain::fact::Fact;
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::knowledge::{Candidates, Reading};
+use crate::domain::policy::conditions::{Conditions, Evidence, OnExpired};
+use crate::domain::policy::regime::Form;
+use crate::domain::policy::{Destination, FactRules, Override, RegistryShape, Unknown};
+
+use super::legal::{choice_or, chosen};
+use super::{Declared, code};
+
+/// How long records are held in quarantine, where the policy does not say.
+const HOLD: SignedDuration = SignedDuration::from_mins(10);
+
+/// What may be declared once in a set.
+#[derive(Default)]
+pub(super) struct Once {
+    pub(super) facts: Option<Spot<FactRules>>,
+    pub(super) hold: Option<Spot<Duration>>,
+    pub(super) on_expired: Option<Spot<OnExpired>>,
+}
+
+impl Once {
+    pub(super) fn hold(&self) -> Duration {
+        self.hold.as_ref().map_or(HOLD.unsigned_abs(), |hold| hold.value)
+    }
+
+    pub(super) fn on_expired(&self) -> OnExpired {
+        self.on_expired.as_ref().map_or(OnExpired::DenyIdentifiable, |chosen| chosen.value)
+    }
+}
+
+pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
+    if let Some(facts) = table.get::<Table<'_>>("facts") {
+        let default = FactRules::default();
+        let unknowns = [("refuse", Unknown::Refuse), ("quarantine", Unknown::Quarantine)];
+        let rules = FactRules {
+            min_strength: strength(&facts.value, "min_strength").unwrap_or(default.min_strength),
+            unknown: choice_or(&facts.value, "unknown", &unknowns, default.unknown),
+        };
+        facts.value.done();
+        once(&mut declared.once.facts, Spot { value: rules, place: facts.place }, table.problems());
+    }
+    if let Some(quarantine) = table.get::<Table<'_>>("quarantine") {
+        let value = quarantine.value.or("hold", HOLD).unsigned_abs();
+        quarantine.value.done();
+        once(&mut declared.once.hold, Spot { value, place: quarantine.place }, table.problems());
+    }
+    if let Some(review) = table.get::<Table<'_>>("review") {
+        let value = choice_or(&review.value, "on_expired", &OnExpired::NAMES, OnExpired::DenyIdentifiable);
+        review.value.done();
+        once(&mut declared.once.on_expired, Spot { value, place: review.place }, table.problems());
+    }
+    for (name, spot) in conditions(table, "conditions", false) {
+        if declared.conditions.insert(name.value.clone(), spot).is_some() {
+            table.problems().error(&name.place, format!("condition `{}` is shown twice", name.value));
+        }
+        declared.shown.push(name);
+    }
+    for (name, table) in table.named("producers") {
+        let producer = read_producer(&table);
+        if declared.producers.insert(name.value.clone(), producer).is_some() {
+            table.problems().error(&name.place, format!("producer `{}` is declared twice", name.value));
+        }
+        table.done();
+    }
+    for (name, table) in table.named("registries") {
+        if let Some(shape) = read_registry(&name, &table)
+            && declared.registries.insert(name.value.clone(), shape).is_some()
+        {
+            table.problems().error(&name.place, format!("registry `{}` is declared twice", name.value));
+        }
+        table.done();
+    }
+    for (name, table) in table.named("destinations") {
+        if let Some(destination) = read_destination(&name, &table, declared)
+            && declared.destinations.insert(name.value.clone(), destination).is_some()
+        {
+            table.problems().error(&name.place, format!("destination `{}` is declared twice", name.value));
+        }
+        table.done();
+    }
+    for table in table.array("overrides") {
+        declared.overrides.extend(read_override(&table));
+        table.done();
+    }
+}
+
+fn once<T>(into: &mut Option<Spot<T>>, value: Spot<T>, problems: &Problems) {
+    if let Some(first) = into {
+        problems.error(&value.place, format!("this is declared already, at {}", first.place));
+        return;
+    }
+    *into = Some(value);
+}
+
+/// A whole number from 0 to 100.
+pub(super) fn strength(table: &Table<'_>, key: &str) -> Option<u8> {
+    let strength = table.get::<usize>(key)?;
+    let read = u8::try_from(strength.value).ok().filter(|strength| *strength <= 100);
+    if read.is_none() {
+        table.problems().error(&strength.place, "a strength is a whole number from 0 to 100");
+    }
+    read
+}
+
+const PREFIXES: [&str; 5] = ["dest.", "controller.", "data.", "origin.", "approval."];
+
+/// Reports a name that no condition can have.
+pub(super) fn condition(name: &Spot<String>, problems: &Problems) {
+    if !PREFIXES.iter().any(|prefix| name.value.len() > prefix.len() && name.value.starts_with(prefix)) {
+        let message = format!("`{}` is no condition", name.value);
+        problems.error_help(&name.place, message, format!("it begins with one of {}", PREFIXES.join(", ")));
+    }
+}
+
+/// What has been shown: of a recipient (`dest.*`), or of the deployment (the others).
+pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Vec<(Spot<String>, Evidence)> {
+    let mut shown = Vec::new();
+    for (name, table) in table.named(key) {
+        condition(&name, table.problems());
+        if name.value.starts_with("dest.") != of_recipient {
+            let help = "`dest.*` is shown of a destination or a peer, everything else in `[conditions]`";
+            table.problems().error_help(&name.place, format!("`{}` cannot be shown here", name.value), help);
+        }
+        let reference = table.need::<String>("ref");
+        let until = table.get::<Date>("until").map(|until| until.value);
+        table.done();
+        if let Some(reference) = reference {
+            if reference.value.trim().is_empty() {
+                table.problems().error(&reference.place, "`ref` is empty: say what shows it");
+            }
+            shown.push((name, Evidence { reference: reference.value, until }));
+        }
+    }
+    shown
+}
+
+fn read_producer(table: &Table<'_>) -> Producer {
+    let roles = table.or::<Vec<Spot<String>>>("roles", Vec::new()).into_iter().map(|role| role.value).collect();
+    let mut facts = BTreeMap::new();
+    if let Some(said) = table.get::<Table<'_>>("facts") {
+        for name in said.value.names() {
+            let Some(codes) = said.value.get::<Vec<Spot<String>>>(&name) else { continue };
+            let Some(fact) = fact(&Spot { value: name, place: codes.place.clone() }, table.problems()) else { continue };
+            facts.extend(candidates(fact, &codes, table.problems()).map(|candidates| (fact, candidates)));
+        }
+        said.value.done();
+    }
+    Producer { roles, facts }
+}
+
+/// A fact that needs evidence.
+pub(super) fn fact(name: &Spot<String>, problems: &Problems) -> Option<Fact> {
+    chosen(name, &Fact::OF_RECORDS.map(|fact| (fact.name(), fact)), problems)
+}
+
+/// Codes, or names of systems, that the operator vouches for.
+pub(super) fn candidates(fact: Fact, codes: &Spot<Vec<Spot<String>>>, problems: &Problems) -> Option<Candidates> {
+    let mut read: BTreeSet<Jurisdiction> = BTreeSet::new();
+    for name in &codes.value {
+        match read_code(fact, &name.value) {
+            Reading::Codes(codes) => read.extend(codes.iter()),
+            _ => problems.error(&name.place, format!("`{}` is not an ISO 3166 code", name.value)),
+        }
+    }
+    if codes.value.is_empty() {
+        problems.error(&codes.place, "this names no place");
+    }
+    (!read.is_empty()).then(|| read.into_iter().collect())
+}
+
+fn read_registry(name: &Spot<String>, table: &Table<'_>) -> Option<RegistryShape> {
+    let key = table.need::<String>("key");
+    let columns = table.need::<Table<'_>>("facts");
+    let mut facts = Vec::new();
+    if let Some(columns) = &columns {
+        for name in columns.value.names() {
+            let Some(column) = columns.value.get::<String>(&name) else { continue };
+            let fact = fact(&Spot { value: name, place: column.place.clone() }, table.problems());
+            facts.extend(fact.map(|fact| (fact, column.value)));
+        }
+        columns.value.done();
+    }
+    Some(RegistryShape { key: key?.value, facts, place: name.place.clone() })
+}
+
+fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Declared) -> Option<Destination> {
+    let problems = table.problems();
+    let country = table.need::<String>("country");
+    let operator_country = table.get::<String>("operator_country");
+    let onward = table.or::<Vec<Spot<String>>>("onward", Vec::new());
+    let accepts = table.need::<Vec<Spot<String>>>("accepts");
+    let max_form = choice_or(table, "max_form", &Form::NAMES, Form::Statistical);
+    let mut shown = Conditions::new();
+    for (name, evidence) in conditions(table, "conditions", true) {
+        shown.insert(name.value.clone(), evidence);
+        declared.shown.push(name);
+    }
+    let mut countries = Vec::new();
+    for named in [Some(&country?), operator_country.as_ref()].into_iter().flatten().chain(&onward) {
+        // A wrong code is reported; the destination stays known, so that references to it are not reported too.
+        let code = code(named, problems).unwrap_or(Jurisdiction::UNKNOWN);
+        if !countries.contains(&code) {
+            countries.push(code);
+        }
+    }
+    let accepts = accepts?.value.into_iter().map(|name| (name.value, name.place)).collect();
+    Some(Destination { countries, accepts, max_form, conditions: shown, place: name.place.clone() })
+}
+
+fn read_override(table: &Table<'_>) -> Option<Override> {
+    let problems = table.problems();
+    let id = table.need::<String>("id");
+    if let Some(relaxes) = table.need::<String>("relaxes")
+        && relaxes.value != "min_contributors"
+    {
+        let message = format!("`{}` cannot be relaxed", relaxes.value);
+        problems.error_help(&relaxes.place, message, hint(&relaxes.value, &["min_contributors"]));
+    }
+    let value = table.need::<usize>("value");
+    if let Some(value) = &value {
+        super::datasets::check_least(value, problems);
+    }
+    let scope = table.need::<Table<'_>>("scope").map(|scope| scope.value);
+    let dataset = scope.as_ref().and_then(|scope| scope.need::<String>("dataset"));
+    let destination = scope.as_ref().and_then(|scope| scope.need::<String>("destination"));
+    if let Some(scope) = &scope {
+        scope.done();
+    }
+    if table.need::<String>("reason").is_some_and(|reason| reason.value.trim().is_empty()) {
+        problems.error(&table.place, "`reason` is empty");
+    }
+    let approved = table.need::<Vec<Spot<String>>>("approved");
+    let until = table.need::<Date>("until");
+    let approved = approved?;
+    let people: BTreeSet<String> =
+        approved.value.iter().map(|person| person.value.trim().to_lowercase()).filter(|person| !person.is_empty()).collect();
+    if people.len() < 2 {
+        problems.error(&approved.place, "an override is approved by two different people at least");
+    }
+    Some(Override {
+        id: id?,
+        min_contributors: value?.value,
+        dataset: dataset?.value,
+        destination: destination?.value,
+        approved: people,
+        until: until?.value,
+    })
+}
