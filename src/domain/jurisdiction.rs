@@ -243,7 +243,8 @@ mod tests {
         }
         // What the list says itself: subdivisions under the letters and the name of a country.
         let first_word = |name: &str| name.split([' ', ',', '-']).next().map(str::to_lowercase);
-        for code in listed().filter(|code| code.len() == 5) {
+        let is_overseas = |code: &str| ["CN", "FR", "NL", "US"].contains(&&code[..2]);
+        for code in listed().filter(|code| code.len() == 5 && is_overseas(code)) {
             let division = rust_iso3166::iso3166_2::from_code(code).unwrap();
             let of_its_own = rust_iso3166::from_alpha2(&code[3..]);
             if of_its_own.is_some_and(|country| first_word(country.name) == first_word(division.name)) {
