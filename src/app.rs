@@ -229,9 +229,10 @@ fn versions(config: &Config, knowledge: Knowledge, archive: &Archive) -> anyhow:
     let (policy, here, day) = (Arc::clone(&config.policy), Arc::clone(&config.here), today());
     archive.keep(policy.digest, &config.policy_files, &here).context("the policies cannot be kept")?;
     let before = archive.all(here.country).context("the policies that were in force cannot be read")?;
-    let shadow = config.shadow.as_ref().map(|shadow| {
-        Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day)
-    });
+    let shadow = config
+        .shadow
+        .as_ref()
+        .map(|shadow| Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day));
     let versions = Versions::new(Version::compile(policy, here, knowledge, day), before);
     versions.shadow(shadow);
     Ok(versions)

@@ -297,7 +297,9 @@ impl Intake {
         for held in self.quarantine.take() {
             let (rows, now) = (held.records.rows(), self.clock.now());
             let Held { records, stream, producer, address, until } = held;
-            let Ok(mut decided) = self.decide(records.again(), Sender { producer: &producer, address }) else { continue };
+            let Ok(mut decided) = self.decide(records.again(), Sender { producer: &producer, address }) else {
+                continue;
+            };
             let again = decided.quarantined.take();
             let waiting = again.as_ref().map_or(0, crate::domain::policy::Quarantined::rows);
             if let Some(records) = again
@@ -317,18 +319,14 @@ impl Intake {
     /// Takes records out of quarantine in. How many.
     async fn release(&self, resident: Resident, producer: &str, now: Duration) -> usize {
         let rows = resident.batch().rows();
-        let room = match self.pipeline.room(&resident, producer).await {
-            Ok(room) => room,
-            Err(_) => return 0,
-        };
+        let Ok(room) = self.pipeline.room(&resident, producer).await else { return 0 };
         let request = Request { producer, number: None, resident, room, budget: None };
-        match self.pipeline.accept(request, now, self.clock.wall()) {
-            Ok(ticket) if matches!(ticket.answer.await, Ok(Ok(_))) => {
-                Telemetry::add(&self.telemetry.accepted, rows);
-                rows
-            }
-            _ => 0,
+        let Ok(ticket) = self.pipeline.accept(request, now, self.clock.wall()) else { return 0 };
+        if !matches!(ticket.answer.await, Ok(Ok(_))) {
+            return 0;
         }
+        Telemetry::add(&self.telemetry.accepted, rows);
+        rows
     }
 
     /// How many records are in quarantine.

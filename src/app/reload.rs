@@ -97,7 +97,10 @@ impl Reloader {
                 tracing::info!("registries and databases are read again");
                 self.intake.reconsider().await;
             }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "a registry or database that was replaced cannot be used; the last good one stays"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "a registry or database that was replaced cannot be used; the last good one stays"
+            ),
         }
     }
 

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, Mode, today};
 use crate::domain::policy::Permission;
 
+use super::table::table;
 use super::{Failure, load};
 
 /// Checks the configuration, the policies and the models. The report for stdout.
@@ -20,46 +21,55 @@ pub fn check(path: &Path) -> Result<String, Failure> {
 }
 
 fn report(config: &Config) -> String {
-    let policy = &config.policy;
+    let (policy, here, today) = (&config.policy, &config.here, today());
     let mut report = String::new();
-    let serves = config.serves.join(", ");
+    let serves = here.serves.join(", ");
     // Writing to a string does not fail.
     let _ = writeln!(
         report,
         "gateway {} in {}: keeps records under {serves}; policy {}\n",
-        config.id, config.country, policy.digest
+        config.id, here.country, policy.digest
     );
     for plan in policy.streams.values() {
         let model = plan.model.as_ref().map_or("no model", |model| &model.name);
-        let _ = writeln!(report, "stream {}: {} fields, {model}", plan.stream.name, plan.stream.fields.len());
+        let (name, fields, evidence) = (&plan.stream.name, plan.stream.fields.len(), plan.evidence.len());
+        let _ = writeln!(report, "stream {name}: {fields} fields, {evidence} pieces of evidence, {model}");
     }
-    let _ = writeln!(report, "\nwhat may leave, as cells of at least k contributors:\n");
-    let header = ["dataset", "destination", "country", "regime", "allowed", "k", "review by", "by which rule"];
+    let _ = writeln!(report, "\nwhat may leave today, {today}, as cells of at least k contributors:\n");
+    let header = ["dataset", "destination", "countries", "regime", "allowed", "k", "until", "by which rule"];
     let mut rows = vec![header.map(str::to_owned)];
-    for row in policy.egress(&config.serves) {
-        let (allowed, rule) = match row.permission {
-            Permission::Allowed(basis) => ("yes", basis),
-            Permission::NotAllowed => ("no", "no row of the regime permits it".to_owned()),
+    for row in policy.egress(&here.serves, today) {
+        let outlets = policy.outlets(&row.dataset, &here.serves, today);
+        let outlet = outlets.iter().find(|outlet| outlet.destination == row.destination);
+        let k = outlet.map_or("-".to_owned(), |outlet| match &outlet.by_override {
+            Some(relaxed) => format!("{} ({relaxed})", outlet.min_contributors),
+            None => outlet.min_contributors.to_string(),
+        });
+        let (allowed, until, rule) = match row.permission {
+            Permission::Allowed { rules, until, .. } => ("yes", until, rules.join(", ")),
+            Permission::NotAllowed(country) => ("no", None, format!("no row of {} permits {country}", row.regime)),
+            Permission::TooStrong => ("no", None, "`max_form` of the destination".to_owned()),
         };
-        rows.push([
-            row.dataset,
-            row.destination,
-            row.country,
-            row.regime,
-            allowed.to_owned(),
-            row.min_contributors.to_string(),
-            row.review_by.to_string(),
-            rule,
-        ]);
+        let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
+        let until = until.map_or("-".to_owned(), |until| until.to_string());
+        rows.push([row.dataset, row.destination, countries.join(" "), row.regime, allowed.to_owned(), k, until, rule]);
     }
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let _ = writeln!(report, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    report.push_str(&table(&rows));
+    if !policy.overrides.is_empty() {
+        let _ = writeln!(report, "\noverrides:\n");
+        for relaxed in &policy.overrides {
+            let (id, approved) = (&relaxed.id.value, relaxed.approved.iter().cloned().collect::<Vec<_>>().join(", "));
+            let ended = if relaxed.until < today { ", ended" } else { "" };
+            let _ = writeln!(
+                report,
+                "  {id}: k = {} for {} at {}, approved by {approved}, until {}{ended}",
+                relaxed.min_contributors, relaxed.dataset, relaxed.destination, relaxed.until
+            );
+        }
     }
     let _ = writeln!(report, "\nnothing else leaves.");
+    if config.mode == Mode::DryRun {
+        let _ = writeln!(report, "\nmode dry-run: not even this leaves.");
+    }
     report
 }

@@ -7,6 +7,7 @@ pub mod journal;
 pub mod proto;
 pub mod run;
 pub mod send;
+mod table;
 
 use std::path::Path;
 

@@ -3,19 +3,19 @@
 //! Reading collects every problem of every file; [`load`] gives a [`Config`] only when none is an error.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::io;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::adapters::{file, kafka};
-use crate::domain::document::{self, Place, Problem, Problems};
 use crate::domain::document::Source as File;
+use crate::domain::document::{self, Place, Problem, Problems};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;

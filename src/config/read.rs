@@ -351,11 +351,7 @@ fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settin
 
 impl Declared {
     /// The configuration, when all that it needs was declared.
-    pub(super) fn finish(
-        self,
-        policies: (Vec<Arc<Source>>, PolicySet),
-        shadow: Option<PolicySet>,
-    ) -> Option<Config> {
+    pub(super) fn finish(self, policies: (Vec<Arc<Source>>, PolicySet), shadow: Option<PolicySet>) -> Option<Config> {
         let peers = self.peers.into_iter().map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
             let conditions = shown(peer.conditions);

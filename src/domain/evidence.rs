@@ -195,9 +195,9 @@ impl Knowledge {
             Source::Phone(field) => by_text(columns.column(*field), |text| self.with_claimants(phone(text))),
             Source::Iban(field) => by_text(columns.column(*field), |text| self.with_claimants(iban(text))),
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
-                Some(registry) => by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| {
-                    registry.get(key, fact)
-                }),
+                Some(registry) => {
+                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| registry.get(key, fact))
+                }
                 None => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
             },
             Source::Position { latitude, longitude, radius_m } => {
@@ -338,7 +338,7 @@ fn by_answer<V>(rows: usize, value: impl Fn(usize) -> Option<V>, ask: impl Fn(V)
     Said { of_record: of_record.collect(), readings }
 }
 
-fn text_of(column: &ArrayRef) -> impl Fn(usize) -> Option<&str> {
+fn text_of<'c>(column: &'c ArrayRef) -> impl Fn(usize) -> Option<&'c str> {
     let texts = column.as_string::<i32>();
     move |row| (texts.is_valid(row) && !texts.value(row).is_empty()).then(|| texts.value(row))
 }

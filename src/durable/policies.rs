@@ -66,8 +66,10 @@ impl Archive {
     /// # Errors
     /// When the directory cannot be read.
     pub fn all(&self, country: Jurisdiction) -> Result<BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>, Error> {
+        let unlisted = |source| Error::Io { doing: "list", path: self.directory.clone(), source };
+        let names = self.fs.list(&self.directory).map_err(unlisted)?;
         let mut all = BTreeMap::new();
-        for (name, _) in self.fs.list(&self.directory).map_err(Error::io("list", &self.directory))? {
+        for (name, _) in names {
             if !name.ends_with(".json") {
                 continue;
             }

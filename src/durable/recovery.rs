@@ -17,6 +17,7 @@ use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
+use crate::domain::policy::Digest;
 use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 
@@ -268,6 +269,7 @@ impl Replay {
             }
             match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
                 Entry::Batch(accepted) => {
+                    let policy = Digest::from_bytes(accepted.policy);
                     let mapped = self.mapping.of(&context, accepted.stream)?;
                     let columns = match accepted.columns(&mapped.catalog, &mut self.sealer) {
                         Ok(columns) => columns,

@@ -1,7 +1,7 @@
 //! The collector: merges the workers' parts of closed windows and puts what may leave into the outbox;
 //! merges their parts of a checkpoint and writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -194,10 +194,7 @@ impl Collector {
             }
         }
         if let Some(shadow) = versions.outlets_in_shadow(dataset) {
-            let names = |outlets: &'_ [Outlet]| outlets.iter().map(|outlet| outlet.destination.clone()).collect::<Vec<_>>();
-            let (goes, would_go) = (names(&outlets), names(&shadow));
-            let set = |names: &'_ [String]| names.iter().map(String::as_str).collect();
-            self.telemetry.shadow.window(dataset, &set(&goes), &set(&would_go));
+            self.telemetry.shadow.window(dataset, &destinations(&outlets), &destinations(&shadow));
         }
         outlets
     }
@@ -258,4 +255,8 @@ impl Collector {
         tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
         Ok(())
     }
+}
+
+fn destinations(outlets: &[Outlet]) -> BTreeSet<&str> {
+    outlets.iter().map(|outlet| outlet.destination.as_str()).collect()
 }

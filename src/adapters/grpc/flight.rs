@@ -71,7 +71,7 @@ impl FlightService for Service {
             FlightRecordBatchStream::new_from_flight_data(data.map_err(|error| FlightError::Tonic(Box::new(error))));
         let next = epoch.map(|epoch| Number { epoch, sequence: 1 });
         let state = (intake, batches, stream, producer, next);
-        let results = stream::try_unfold(state, |(intake, mut batches, stream, producer, number)| async move {
+        let results = stream::try_unfold(state, move |(intake, mut batches, stream, producer, number)| async move {
             // Arrow's reader panics on some malformed lengths; such a call is ended like any malformed one.
             let batch = match AssertUnwindSafe(batches.next()).catch_unwind().await {
                 Ok(None) => return Ok(None),

@@ -1,5 +1,6 @@
 //! `Ingest.Publish` and `Ingest.PublishOnce`.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -168,7 +169,7 @@ impl Call {
             let message = format!("{bytes} bytes in one request; the limit is {}", limits.batch_bytes_max);
             return Err(Rejection::new(Reason::TooLarge, message));
         }
-        let from = self.origin(number);
+        let from = Origin { producer: &self.producer, address: self.address, number };
         let Some(payload) = request.payload else {
             let begun = (self.epoch != 0).then_some(Number { epoch: self.epoch, sequence: 0 });
             let from = Origin { number: number.or(begun), ..from };

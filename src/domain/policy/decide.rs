@@ -3,7 +3,7 @@
 //! A batch's distinct combinations of evidence are decided, and a record is as its combination. What a set of regimes
 //! leads to is worked out once and kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_schema::ArrowError;
@@ -16,9 +16,8 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::refusal::{Peer, Reason, Refusal};
 
-use super::conditions::Shown;
 use super::permit::{Foreign, Quarantined, Resident};
-use super::regime::{Form, Misroute, Regime, RegimeSet};
+use super::regime::{Form, Misroute, RegimeSet};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
 use super::treat::Treatments;
 use super::{Digest, PolicySet, StreamPlan, Unknown};
@@ -192,7 +191,8 @@ impl Version {
         let mut mask = 0;
         let mut items = Vec::new();
         for fact in Fact::OF_RECORDS {
-            let of_fact = || rules.evidence.iter().zip(readings).zip(trusted).filter(|((item, _), _)| item.fact == fact);
+            let of_fact =
+                || rules.evidence.iter().zip(readings).zip(trusted).filter(|((item, _), _)| item.fact == fact);
             if of_fact().next().is_none() {
                 continue;
             }
@@ -284,19 +284,19 @@ impl Rules {
             return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
         }
         if not_served == 0 {
-            return Ruling { verdict: Verdict::Keep(Arc::new(ids(applicable).collect())), rules: ids(applicable).collect() };
+            return Ruling {
+                verdict: Verdict::Keep(Arc::new(ids(applicable).collect())),
+                rules: ids(applicable).collect(),
+            };
         }
-        for (strict, verdict) in [
-            (self.refusing, Verdict::Refuse(Reason::MayNotBeHere)),
-            (self.quarantining, Verdict::Quarantine),
-        ] {
+        for (strict, verdict) in
+            [(self.refusing, Verdict::Refuse(Reason::MayNotBeHere)), (self.quarantining, Verdict::Quarantine)]
+        {
             if not_served & strict != 0 {
                 return Ruling { verdict, rules: misrouted(not_served & strict) };
             }
         }
-        let fits = |peer: &&PeerRules| {
-            (by_facts | peer.there) & !peer.serves == 0 && by_facts & !peer.permitting == 0
-        };
+        let fits = |peer: &&PeerRules| (by_facts | peer.there) & !peer.serves == 0 && by_facts & !peer.permitting == 0;
         let route = self.peers.iter().find(fits).map(|peer| Verdict::Redirect(Arc::clone(&peer.peer)));
         Ruling { verdict: route.unwrap_or(Verdict::Refuse(Reason::MayNotBeHere)), rules: misrouted(not_served) }
     }
@@ -305,7 +305,10 @@ impl Rules {
 /// The ruling on records of which a fact cannot be told.
 pub(super) fn untold(policy: &PolicySet, fact: Fact, contradiction: bool) -> Ruling {
     if contradiction {
-        return Ruling { verdict: Verdict::Quarantine, rules: Arc::new([format!("facts/{}/contradiction", fact.name())]) };
+        return Ruling {
+            verdict: Verdict::Quarantine,
+            rules: Arc::new([format!("facts/{}/contradiction", fact.name())]),
+        };
     }
     let verdict = match policy.facts.unknown {
         Unknown::Refuse => Verdict::Refuse(Reason::UnknownJurisdiction),

@@ -130,9 +130,10 @@ impl PolicySet {
                 .all(|regime| matches!(self.permission(regime, destination, day), Permission::Allowed { .. }))
         });
         let outlets = allowed.map(|(name, _)| {
-            let relaxed = self.overrides.iter().filter(|relaxed| {
-                relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until
-            });
+            let relaxed = self
+                .overrides
+                .iter()
+                .filter(|relaxed| relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until);
             let relaxed = relaxed.min_by_key(|relaxed| relaxed.min_contributors);
             let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
             Outlet {

@@ -40,11 +40,14 @@ fn lint_evidence(policy: &PolicySet, plan: &StreamPlan, problems: &Problems) {
         }
         let min_strength = policy.facts.min_strength;
         let kinds = |evidence: &&super::super::evidence::Evidence| evidence.fact == fact;
-        let alone = plan.evidence.iter().filter(kinds).all(|other| {
-            other.strength < min_strength && other.source.kind() == evidence.source.kind()
-        });
+        let alone = plan
+            .evidence
+            .iter()
+            .filter(kinds)
+            .all(|other| other.strength < min_strength && other.source.kind() == evidence.source.kind());
         if alone {
-            let message = format!("the evidence of `{}` is weaker than {min_strength} and of one kind only", fact.name());
+            let message =
+                format!("the evidence of `{}` is weaker than {min_strength} and of one kind only", fact.name());
             problems.warn(&plan.place, message, "every record of the stream is refused; add evidence of another kind");
         }
     }
@@ -60,7 +63,8 @@ fn lint_scopes(policy: &PolicySet, plan: &StreamPlan, serves: &[String], problem
     };
     for regime in served.filter(|regime| regime.covers_class(&policy.classes, &plan.classes) && !can_apply(regime)) {
         let facts: Vec<&str> = regime.applies.iter().map(|scope| scope.fact.name()).collect();
-        let message = format!("regime `{}` can never apply to `{}`: it tests {}", regime.id, plan.stream.name, facts.join(", "));
+        let message =
+            format!("regime `{}` can never apply to `{}`: it tests {}", regime.id, plan.stream.name, facts.join(", "));
         problems.warn(&plan.place, message, "give one of these facts evidence");
     }
 }

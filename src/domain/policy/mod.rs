@@ -34,7 +34,9 @@ pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use read::{conditions_of_recipient, read};
-pub use regime::{Class, Classes, Form, Lasting, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
+pub use regime::{
+    Class, Classes, Form, Lasting, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
+};
 pub use release::{ClosedWindow, Outcome, release};
 pub use treat::{Treatment, Treatments};
 

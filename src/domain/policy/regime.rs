@@ -288,9 +288,7 @@ impl Regime {
             let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?);
             Some(Permit { row, lasting })
         });
-        permits.max_by(|left, right| {
-            left.lasting.cmp(&right.lasting).then_with(|| right.row.id.cmp(&left.row.id))
-        })
+        permits.max_by(|left, right| left.lasting.cmp(&right.lasting).then_with(|| right.row.id.cmp(&left.row.id)))
     }
 }
 

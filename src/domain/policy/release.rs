@@ -12,8 +12,8 @@ use crate::domain::aggregate::{Cells, Value};
 use crate::domain::dataset::Dataset;
 use crate::domain::window::{micros, window_start};
 
-use super::egress::Outlet;
 use super::Digest;
+use super::egress::Outlet;
 use super::permit::Released;
 
 /// A closed window of a dataset.
@@ -64,10 +64,10 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     Ok(outcome)
 }
 
-fn released(
+fn released<'o>(
     closed: &ClosedWindow<'_>,
     slots: &[usize],
-    outlets: impl Iterator<Item = &Outlet>,
+    outlets: impl Iterator<Item = &'o Outlet>,
     policy: Digest,
 ) -> Result<Vec<Released>, ArrowError> {
     let dataset = closed.dataset;

@@ -9,14 +9,14 @@ use crate::domain::jurisdiction::Jurisdiction;
 use super::regime::Regime;
 
 /// A set of regimes: a bit for each, in the order of their ids.
-pub type Mask = u128;
+pub(super) type Mask = u128;
 
 /// The most regimes of a set of policies: the bits of a [`Mask`].
-pub const REGIMES_MAX: usize = Mask::BITS as usize;
+pub(super) const REGIMES_MAX: usize = Mask::BITS as usize;
 
 /// Which regimes a candidate brings in.
 #[derive(Debug, Default)]
-pub struct Scopes {
+pub(super) struct Scopes {
     by_fact: [ByCode; Fact::NAMES.len()],
 }
 
@@ -31,7 +31,7 @@ struct ByCode {
 impl Scopes {
     /// Compiles the tests of at most [`REGIMES_MAX`] regimes.
     #[must_use]
-    pub fn compile(regimes: &BTreeMap<String, Regime>) -> Self {
+    pub(super) fn compile(regimes: &BTreeMap<String, Regime>) -> Self {
         let mut scopes = Self::default();
         for (regime, bit) in regimes.values().zip(bits()) {
             for scope in &regime.applies {
@@ -49,7 +49,7 @@ impl Scopes {
 
     /// The regimes that a candidate of a fact brings in.
     #[must_use]
-    pub fn mask(&self, fact: Fact, candidate: Jurisdiction) -> Mask {
+    pub(super) fn mask(&self, fact: Fact, candidate: Jurisdiction) -> Mask {
         let by_code = &self.by_fact[fact as usize];
         let listed = |code| by_code.listed.get(&code).copied().unwrap_or_default();
         let country = candidate.country();
@@ -62,17 +62,17 @@ impl Scopes {
 }
 
 /// The bit of each regime, in the order of their ids.
-pub fn bits() -> impl Iterator<Item = Mask> {
+pub(super) fn bits() -> impl Iterator<Item = Mask> {
     (0..Mask::BITS).map(|bit| 1 << bit)
 }
 
 /// The set of the regimes that meet a test.
-pub fn mask_of(regimes: &BTreeMap<String, Regime>, is_in: impl Fn(&Regime) -> bool) -> Mask {
+pub(super) fn mask_of(regimes: &BTreeMap<String, Regime>, is_in: impl Fn(&Regime) -> bool) -> Mask {
     regimes.values().zip(bits()).filter(|(regime, _)| is_in(regime)).fold(0, |mask, (_, bit)| mask | bit)
 }
 
 /// The regimes of a set.
-pub fn regimes_of(regimes: &BTreeMap<String, Regime>, mask: Mask) -> impl Iterator<Item = &Regime> {
+pub(super) fn regimes_of(regimes: &BTreeMap<String, Regime>, mask: Mask) -> impl Iterator<Item = &Regime> {
     regimes.values().zip(bits()).filter(move |(_, bit)| mask & bit != 0).map(|(regime, _)| regime)
 }
 

@@ -131,17 +131,8 @@ mod tests {
             Some(f64::NAN),
             None,
         ]));
-        let wanted = vec![
-            Some(-10.0),
-            Some(-10.0),
-            Some(0.0),
-            Some(0.0),
-            Some(0.5),
-            Some(100.0),
-            Some(100.0),
-            None,
-            None,
-        ];
+        let wanted =
+            vec![Some(-10.0), Some(-10.0), Some(0.0), Some(0.0), Some(0.5), Some(100.0), Some(100.0), None, None];
         assert_eq!(treated.as_ref(), floats(wanted).as_ref());
     }
 

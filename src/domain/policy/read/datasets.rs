@@ -71,8 +71,10 @@ pub(super) fn check_least(least: &Spot<usize>, problems: &Problems) -> bool {
     if least.value >= MIN_CONTRIBUTORS_LEAST {
         return true;
     }
-    let message =
-        format!("this is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} contributors gives people away", least.value);
+    let message = format!(
+        "this is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} contributors gives people away",
+        least.value
+    );
     problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
     false
 }

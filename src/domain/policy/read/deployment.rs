@@ -152,7 +152,9 @@ fn read_producer(table: &Table<'_>) -> Producer {
     if let Some(said) = table.get::<Table<'_>>("facts") {
         for name in said.value.names() {
             let Some(codes) = said.value.get::<Vec<Spot<String>>>(&name) else { continue };
-            let Some(fact) = fact(&Spot { value: name, place: codes.place.clone() }, table.problems()) else { continue };
+            let Some(fact) = fact(&Spot { value: name, place: codes.place.clone() }, table.problems()) else {
+                continue;
+            };
             facts.extend(candidates(fact, &codes, table.problems()).map(|candidates| (fact, candidates)));
         }
         said.value.done();
@@ -244,8 +246,12 @@ fn read_override(table: &Table<'_>) -> Option<Override> {
     let approved = table.need::<Vec<Spot<String>>>("approved");
     let until = table.need::<Date>("until");
     let approved = approved?;
-    let people: BTreeSet<String> =
-        approved.value.iter().map(|person| person.value.trim().to_lowercase()).filter(|person| !person.is_empty()).collect();
+    let people: BTreeSet<String> = approved
+        .value
+        .iter()
+        .map(|person| person.value.trim().to_lowercase())
+        .filter(|person| !person.is_empty())
+        .collect();
     if people.len() < 2 {
         problems.error(&approved.place, "an override is approved by two different people at least");
     }

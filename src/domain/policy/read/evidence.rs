@@ -79,7 +79,8 @@ pub(super) fn read(stream: &Table<'_>) -> DeclaredEvidence {
 
 fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
     let problems = table.problems();
-    let given: Vec<&str> = SOURCES.into_iter().filter(|source| table.names().iter().any(|name| name == source)).collect();
+    let given: Vec<&str> =
+        SOURCES.into_iter().filter(|source| table.names().iter().any(|name| name == source)).collect();
     let strength = table.need::<usize>("strength").and_then(|_| strength(table, "strength"));
     let trusted_from = table.get::<Vec<Spot<String>>>("trusted_from");
     let [source] = given.as_slice() else {
@@ -113,7 +114,10 @@ fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
     if fact.value == Fact::SourceSystem
         && matches!(source, Some(DeclaredSource::Named(Kind::Phone | Kind::Iban, _) | DeclaredSource::Position(..)))
     {
-        problems.error(&table.place, "a source system is a name: its evidence is a field, a registry, the producer or `always`");
+        problems.error(
+            &table.place,
+            "a source system is a name: its evidence is a field, a registry, the producer or `always`",
+        );
     }
     let roles = trusted_from.map(|roles| roles.value.into_iter().map(|role| role.value).collect());
     Some(DeclaredItem { fact, source: source?, strength: strength?, trusted_from: roles })
@@ -194,7 +198,8 @@ impl DeclaredSource {
         problems: &Problems,
     ) -> Option<Source> {
         let text = |name| find(name, &stream.fields, &[FieldType::String], "evidence", problems);
-        let number = |name| find(name, &stream.fields, &[FieldType::Float32, FieldType::Float64], "a position", problems);
+        let number =
+            |name| find(name, &stream.fields, &[FieldType::Float32, FieldType::Float64], "a position", problems);
         match self {
             Self::Ready(source) => Some(source.clone()),
             Self::Named(Kind::Field, name) => text(name).map(Source::Field),

@@ -7,10 +7,10 @@ use jiff::civil::Date;
 use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::policy::Dated;
 use crate::domain::policy::regime::{
     Class, Classes, Form, Localisation, Misroute, Regime, Region, Scope, Term, Transfer,
 };
-use crate::domain::policy::Dated;
 use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::deployment::condition;

@@ -153,7 +153,8 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
             Treatment::Words(words.value.into_iter().map(|word| word.value).collect())
         }
         _ => {
-            let help = "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts); others have none";
+            let help =
+                "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts); others have none";
             problems.error_help(&named.place, "this treatment does not fit what is given with it", help);
             return None;
         }
