@@ -3,7 +3,7 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `journal`, `recovery`, `end-to-end`; `-- stages` none of them. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is its MLP
+//! some of `policy`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is its MLP
 //! 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
@@ -21,6 +21,7 @@
 
 mod end_to_end;
 mod journal;
+mod policy;
 mod process;
 mod records;
 mod recovery;
@@ -39,6 +40,9 @@ fn main() {
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let records = records::Prepared::load();
     let staged = stages::run(&records);
+    if is_wanted("policy") {
+        policy::run();
+    }
     if is_wanted("journal") {
         journal::run(&staged.entry);
     }

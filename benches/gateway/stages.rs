@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field};
 use bailiwick::adapters::grpc::decode::{self, Decoded};
 use bailiwick::adapters::onnx::Runtime;
-use bailiwick::config;
+use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::batch::TimeBounds;
-use bailiwick::domain::policy::{ClosedWindow, Resident, VerdictTable, decide, release};
+use bailiwick::domain::evidence::{Knowledge, Sender};
+use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release};
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::BatchWriter;
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
@@ -43,11 +44,12 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let events = || decode::cloud_events::decode(stream, &records.events[0], BATCH).ok().unwrap();
     figure("decode cloudevents json", per_record(BATCH, || drop(black_box(events()))), "ns/record", None);
 
-    let table = VerdictTable::compile(&config.policy, stream, &config.serves, &config.peers);
+    let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
+    let version = Version::compile(policy, here, Knowledge::default(), today());
     let decided = |decoded: Decoded| -> Resident {
         let mut candidate = decoded.candidate;
         candidate.check(ANY_TIME);
-        decide(candidate, &table, config.policy.digest).unwrap().resident.unwrap()
+        version.decide(candidate, Sender::default()).unwrap().resident.unwrap()
     };
     let both = per_record(BATCH, || drop(black_box(decided(decode_arrow()))));
     let alone = per_record(BATCH, || drop(black_box(decode_arrow())));
@@ -92,9 +94,8 @@ pub(super) fn run(records: &Prepared) -> Staged {
 
     let count = cells.len();
     let closed = ClosedWindow { gateway: "bench", dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
-    let destinations = ["fraud_desk".to_owned()];
-    let releasing =
-        per_record(count, || drop(black_box(release(&closed, &destinations, config.policy.digest).unwrap())));
+    let outlets = [Outlet { destination: "fraud_desk".into(), min_contributors: 10, by_override: None }];
+    let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }
 }

@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 use super::fact::{Fact, Kind};
 use super::jurisdiction::Jurisdiction;
 use super::knowledge::{Addresses, Candidates, Places, Reading, Registry, iban, phone};
+use super::pseudonym::Pseudonyms;
 
 /// One place where a fact is looked for.
 #[derive(Debug, Clone)]
@@ -111,6 +112,8 @@ pub struct Knowledge {
     pub places: Option<Arc<dyn Places>>,
     /// Network addresses.
     pub addresses: Option<Arc<dyn Addresses>>,
+    /// The keys of pseudonyms. Without them what is to get one is dropped.
+    pub pseudonyms: Option<Arc<Pseudonyms>>,
     /// Codes that several states claim: evidence of one counts for every claimant as well.
     pub disputed: Arc<BTreeMap<Jurisdiction, Vec<Jurisdiction>>>,
 }

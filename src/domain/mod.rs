@@ -13,6 +13,7 @@ pub mod knowledge;
 pub mod model;
 pub mod policy;
 pub mod producer;
+pub mod pseudonym;
 pub mod refusal;
 pub mod stream;
 pub mod window;

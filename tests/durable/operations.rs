@@ -127,7 +127,7 @@ async fn windows_that_are_open_are_not_counted_on_under_another_declaration() {
     app.stop().await;
     let mut config = common::example("card-fraud/gateway.toml", released.path());
     config.journal.directory = journal.path().to_owned();
-    let plan = config.policy.streams.get_mut("payments").unwrap();
+    let plan = Arc::get_mut(&mut config.policy).unwrap().streams.get_mut("payments").unwrap();
     let mut dataset = (*plan.datasets[0]).clone();
     dataset.keys.pop();
     plan.datasets = vec![dataset.into()];

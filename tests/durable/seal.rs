@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Schema};
+use bailiwick::config::today;
 use bailiwick::domain::batch::{Candidate, TimeBounds};
+use bailiwick::domain::evidence::{Knowledge, Sender};
+use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
-use bailiwick::domain::policy::{VerdictTable, decide};
+use bailiwick::domain::policy::{Here, PolicySet, Regime, Region, Scope, Version};
 use bailiwick::durable::entry::{BatchWriter, Catalog, Entry, Unread};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys, Sealed, Sealer};
 use flate2::read::GzDecoder;
@@ -60,15 +63,28 @@ fn payments(schema: &Arc<Schema>, records: &[(usize, bool)]) -> RecordBatch {
 #[test]
 fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable() {
     let nowhere = TempDir::new().unwrap();
-    let mut policy = common::example("card-fraud/gateway.toml", nowhere.path()).policy;
+    let config = common::example("card-fraud/gateway.toml", nowhere.path());
+    let mut policy = Arc::into_inner(config.policy).unwrap();
     // Two regimes over the same records.
     let mut second = policy.regimes["eu-gdpr"].clone();
     second.id = "second".into();
-    second.applies_in.codes = ["DE", "GB"].iter().filter_map(|code| Jurisdiction::parse(code)).collect();
+    let codes = ["DE", "GB"].iter().filter_map(|code| Jurisdiction::parse(code));
+    second.applies = vec![Scope { fact: Fact::SubjectResidence, within: Region::of(codes) }];
     policy.regimes.insert(second.id.clone(), second);
     let serves: Vec<String> = policy.regimes.keys().cloned().collect();
     let stream = Arc::clone(&policy.streams["payments"].stream);
-    let table = VerdictTable::compile(&policy, &stream, &serves, &[]);
+    let here = Here { serves: serves.clone(), peers: Vec::new(), ..Here::clone(&config.here) };
+    let by_place = |policy: &PolicySet, code: &str| -> BTreeSet<String> {
+        let code = Jurisdiction::parse(code).unwrap();
+        let applies = |regime: &&Regime| {
+            regime.covers_class(&policy.classes, &policy.streams["payments"].classes)
+                && (regime.met(Fact::SubjectResidence, code).next().is_some()
+                    || regime.met(Fact::GatewayCountry, here.country).next().is_some())
+        };
+        policy.regimes.values().filter(applies).map(|regime| regime.id.clone()).collect()
+    };
+    let version = Version::compile(Arc::new(policy), Arc::new(here.clone()), Knowledge::default(), today());
+    let policy = &version.policy;
     let catalog = Catalog::new([(&*stream, Vec::new())].into_iter()).unwrap();
     let writer = RefCell::new(BatchWriter::new(&stream, Vec::new(), keys(serves.iter())).unwrap());
     let record = (0..CODES.len(), prop::bool::weighted(0.8));
@@ -80,15 +96,11 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
         candidate.check(TimeBounds { earliest: 1, latest: 1 });
         let stay: Vec<usize> = records.iter().filter(|(_, sound)| *sound).map(|(code, _)| *code).collect();
-        let Some(resident) = decide(candidate, &table, policy.digest).unwrap().resident else {
+        let Some(resident) = version.decide(candidate, Sender::default()).unwrap().resident else {
             prop_assert!(stay.is_empty());
             return Ok(());
         };
-        let applicable = stay.iter().flat_map(|code| {
-            let jurisdiction = Jurisdiction::parse(CODES[*code]).unwrap();
-            policy.applicable(&stream, jurisdiction).into_iter().map(|regime| regime.id.clone())
-        });
-        let applicable: BTreeSet<String> = applicable.collect();
+        let applicable: BTreeSet<String> = stay.iter().flat_map(|code| by_place(policy, CODES[*code])).collect();
         prop_assert_eq!(&**resident.regimes(), &applicable);
         let bytes = writer.borrow_mut().encode(&resident, &[], ("till-7", None), 0).unwrap();
         prop_assert!(!bytes.windows(11).any(|window| window == b"card-002284"));

@@ -12,7 +12,11 @@ async fn a_producer_that_follows_routes_loses_nothing_and_is_counted_once() {
     let us = TestGateway::start("demo/us.toml").await;
     let endpoint = us.endpoint();
     let eu = TestGateway::start_with("demo/eu.toml", |config| {
-        config.peers = vec![Arc::new(Peer { id: "us-iad-1".into(), endpoint, serves: vec!["us-dsp".into()] })];
+        let peers = &mut Arc::make_mut(&mut config.here).peers;
+        peers.retain(|peer| peer.id == "us-iad-1");
+        for peer in peers {
+            *peer = Arc::new(Peer { endpoint: endpoint.clone(), ..Peer::clone(peer) });
+        }
     })
     .await;
     let totals = SharedTotals::default();

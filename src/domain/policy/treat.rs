@@ -9,6 +9,7 @@ use arrow_array::types::{Float32Type, Float64Type, Int64Type, TimestampMicroseco
 use arrow_array::{Array, ArrayRef, StringArray, new_null_array};
 
 use crate::domain::dataset::OTHER;
+use crate::domain::pseudonym::{Pseudonyms, Span};
 use crate::domain::stream::FieldType;
 
 /// What is done with a field's values.
@@ -23,6 +24,8 @@ pub enum Treatment {
     Truncate(i64),
     /// A text that is not one of these becomes `other`.
     Words(BTreeSet<String>),
+    /// A text becomes a pseudonym.
+    Pseudonymise(Span),
 }
 
 /// The treatments of a stream's fields, by position. A field without one is kept as it is.
@@ -36,12 +39,23 @@ impl Treatments {
         self.0.iter().find(|(position, _)| *position == field).map(|(_, treatment)| treatment)
     }
 
+    /// Whether nothing of a field's own values is kept.
+    #[must_use]
+    pub fn hides(&self, field: usize) -> bool {
+        matches!(self.of(field), Some(Treatment::Drop | Treatment::Pseudonymise(_)))
+    }
+
     /// The columns as they are kept.
-    pub(super) fn apply(&self, columns: &mut [ArrayRef]) {
+    pub(super) fn apply(&self, columns: &mut [ArrayRef], event_time: usize, pseudonyms: Option<&Pseudonyms>) {
+        let times = columns.get(event_time).map(Arc::clone);
         for (position, treatment) in &self.0 {
-            if let Some(column) = columns.get_mut(*position) {
-                *column = treatment.apply(column);
-            }
+            let Some(column) = columns.get_mut(*position) else { continue };
+            *column = match (treatment, pseudonyms, &times) {
+                (Treatment::Pseudonymise(span), Some(pseudonyms), Some(times)) => {
+                    to_pseudonyms(column, times, *span, pseudonyms)
+                }
+                _ => treatment.apply(column),
+            };
         }
     }
 }
@@ -54,15 +68,15 @@ impl Treatment {
             Self::Drop => true,
             Self::Edges(_) => field_type.is_numeric(),
             Self::Truncate(_) => field_type == FieldType::Timestamp,
-            Self::Words(_) => field_type == FieldType::String,
+            Self::Words(_) | Self::Pseudonymise(_) => field_type == FieldType::String,
         }
     }
 
-    /// A column, treated. It keeps its type.
+    /// A column, treated. It keeps its type. Without keys there are no pseudonyms, and nothing is left.
     #[must_use]
     pub fn apply(&self, column: &ArrayRef) -> ArrayRef {
         match self {
-            Self::Drop => new_null_array(column.data_type(), column.len()),
+            Self::Drop | Self::Pseudonymise(_) => new_null_array(column.data_type(), column.len()),
             Self::Edges(edges) => to_edges(column, edges),
             Self::Truncate(size) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
@@ -75,6 +89,13 @@ impl Treatment {
             }
         }
     }
+}
+
+fn to_pseudonyms(column: &ArrayRef, times: &ArrayRef, span: Span, pseudonyms: &Pseudonyms) -> ArrayRef {
+    let times = times.as_primitive::<TimestampMicrosecondType>().values();
+    let texts = column.as_string::<i32>().iter().zip(times);
+    let treated = texts.map(|(text, time)| text.map(|text| pseudonyms.of(text, span, *time)));
+    Arc::new(treated.collect::<StringArray>())
 }
 
 /// The lower edge of the bin of a number.

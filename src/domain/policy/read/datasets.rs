@@ -8,7 +8,6 @@ use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, 
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
-use crate::domain::policy::treat::Treatment;
 use crate::domain::stream::{FieldType, ValueRange};
 
 /// A dataset whose fields are names.
@@ -139,8 +138,8 @@ struct Column {
 
 fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option<Column> {
     if let Some(position) = plan.stream.position(&name.value) {
-        if plan.treatments.of(position) == Some(&Treatment::Drop) {
-            let message = format!("`{}` is dropped, and nothing is left of it to be counted", name.value);
+        if plan.treatments.hides(position) {
+            let message = format!("nothing is left of `{}` to be counted", name.value);
             problems.error_help(&name.place, message, "give it another `treatment`, or use another field");
             return None;
         }

@@ -212,7 +212,12 @@ pub(super) fn choice<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)
 
 /// The value of a key that may be left out.
 pub(super) fn choice_or<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)], default: T) -> T {
-    table.get::<String>(key).and_then(|word| chosen(&word, choices, table.problems())).unwrap_or(default)
+    choice_if(table, key, choices).unwrap_or(default)
+}
+
+/// The value of a key, if it is there and one of a few words.
+pub(super) fn choice_if<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    table.get::<String>(key).and_then(|word| chosen(&word, choices, table.problems()))
 }
 
 /// What a word stands for.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
 use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind};
 use crate::domain::policy::regime::Classes;
-use crate::domain::policy::treat::{Treatment, Treatments};
+use crate::domain::policy::treat::Treatments;
 use crate::domain::stream::{FieldType, Stream};
 
 use super::legal::{choice, known_class};
@@ -147,8 +147,8 @@ fn feature(
         problems.error_help(&field.place, message, hint(&field.value, &known));
         return None;
     };
-    if treatments.of(column) == Some(&Treatment::Drop) {
-        let message = format!("`{}` is dropped, and nothing is left of it to be fed", field.value);
+    if treatments.hides(column) {
+        let message = format!("nothing is left of `{}` to be fed", field.value);
         problems.error_help(&field.place, message, "give it another `treatment`, or feed another field");
         return None;
     }

@@ -8,10 +8,11 @@ use jiff::SignedDuration;
 use crate::domain::document::{Problems, Spot, Table, hint};
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::{Treatment, Treatments};
+use crate::domain::pseudonym::Span;
 use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
 use super::evidence::{self, DeclaredEvidence};
-use super::legal::{choice, known_class};
+use super::legal::{choice, choice_if, chosen, known_class};
 
 /// A stream whose references are names.
 pub(super) struct DeclaredStream {
@@ -140,12 +141,14 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
     let edges = super::datasets::edges(table);
     let truncate = table.get::<SignedDuration>("truncate");
     let words = table.get::<Vec<Spot<String>>>("words");
+    let span = choice_if(table, "scope", &Span::NAMES);
     let named = table.get::<String>("treatment")?;
-    let treatments = [("keep", 0), ("drop", 1), ("generalise", 2)];
-    let value = match (super::legal::chosen(&named, &treatments, problems)?, edges, truncate, words) {
-        (0, None, None, None) => return None,
-        (1, None, None, None) => Treatment::Drop,
-        (2, Some(edges), None, None) => Treatment::Edges(edges),
+    let treatments = [("keep", 0), ("drop", 1), ("generalise", 2), ("pseudonymise", 3)];
+    let value = match (chosen(&named, &treatments, problems)?, edges, truncate, words) {
+        (0, None, None, None) if span.is_none() => return None,
+        (1, None, None, None) if span.is_none() => Treatment::Drop,
+        (3, None, None, None) if span.is_some() => Treatment::Pseudonymise(span?),
+        (2, Some(edges), None, None) if span.is_none() => Treatment::Edges(edges),
         (2, None, Some(size), None) if size.value.as_micros() > 0 => {
             Treatment::Truncate(i64::try_from(size.value.as_micros()).unwrap_or(i64::MAX))
         }
@@ -153,8 +156,8 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
             Treatment::Words(words.value.into_iter().map(|word| word.value).collect())
         }
         _ => {
-            let help =
-                "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts); others have none";
+            let help = "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts), `pseudonymise` a \
+                        `scope`, the others none";
             problems.error_help(&named.place, "this treatment does not fit what is given with it", help);
             return None;
         }

@@ -1,0 +1,158 @@
+//! Facts, regimes and verdicts: what a record costs, whatever the number of regimes and of registered devices; and how
+//! long the shipped policies take to load.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use bailiwick::config::today;
+use bailiwick::domain::batch::Candidate;
+use bailiwick::domain::document::{Problems, Source};
+use bailiwick::domain::evidence::{Knowledge, Sender};
+use bailiwick::domain::fact::Fact;
+use bailiwick::domain::jurisdiction::Jurisdiction;
+use bailiwick::domain::knowledge::Registry;
+use bailiwick::domain::policy::{self, Here, PolicySet, Version};
+
+use super::{figure, per_record};
+
+const ROWS: usize = 1_024;
+const COMBINATIONS: usize = 50;
+
+/// Runs them.
+pub(super) fn run() {
+    let mut first = None;
+    for regimes in [5, 50] {
+        let decide = decide(regimes, 10);
+        figure(
+            &format!("locate and decide, 50 combinations, {regimes} regimes"),
+            decide,
+            "ns/record",
+            first.map(|first| decide / first),
+        );
+        first.get_or_insert(decide);
+    }
+    let devices = decide(5, 10_000);
+    figure("locate and decide, 10,000 registered devices", devices, "ns/record", first.map(|first| devices / first));
+    load();
+}
+
+/// Nanoseconds per record of batches with 50 distinct combinations of a country and a registered device's place.
+fn decide(regimes: usize, devices: usize) -> f64 {
+    let policy = Arc::new(policy(regimes));
+    let codes = ["DE", "FR", "IT", "ES", "NL"].map(|code| Jurisdiction::parse(code).unwrap());
+    let mut registry = Registry::new(vec![Fact::CollectionPlace]);
+    for device in 0..devices {
+        registry.insert(&format!("device-{device:05}"), vec![vec![codes[device % 5]]]);
+    }
+    let knowledge =
+        Knowledge { registries: [("devices".to_owned(), Arc::new(registry))].into(), ..Knowledge::default() };
+    let serves = policy.regimes.keys().cloned().collect();
+    let here = Here { country: codes[0], serves, peers: Vec::new() };
+    let stream = Arc::clone(&policy.streams["events"].stream);
+    let version = Version::compile(policy, Arc::new(here), knowledge, today());
+    let countries = ["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI"];
+    // Neighbours differ: the worst case of what is remembered from record to record.
+    let of = |row: usize| row * 7 % COMBINATIONS;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMicrosecondArray::from(vec![0; ROWS])),
+        Arc::new((0..ROWS).map(|row| Some(countries[of(row) % 10])).collect::<StringArray>()),
+        Arc::new(
+            (0..ROWS)
+                .map(|row| Some(format!("device-{:05}", (of(row) / 10 + 5 * row) % devices)))
+                .collect::<StringArray>(),
+        ),
+    ];
+    let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns).unwrap();
+    let batch = || Candidate::new(Arc::clone(&stream), columns.clone(), Vec::new());
+    assert_eq!(version.decide(batch(), Sender::default()).unwrap().resident.unwrap().batch().rows(), ROWS);
+    let all = per_record(ROWS, || drop(black_box(version.decide(batch(), Sender::default()).unwrap())));
+    all - per_record(ROWS, || drop(black_box(batch())))
+}
+
+fn policy(regimes: usize) -> PolicySet {
+    let mut text = String::from(
+        r#"
+schema = "bailiwick.policy/1"
+[registries.devices]
+key = "id"
+facts = { "collection.place" = "country" }
+[streams.events]
+event_time = "at"
+contributor = "device"
+[streams.events.facts]
+"subject.residence" = [{ field = "country", strength = 90 }]
+"collection.place" = [{ registry = "devices", by = "device", strength = 90 }]
+[streams.events.fields]
+at = { type = "timestamp", class = "personal" }
+country = { type = "string", class = "personal" }
+device = { type = "string", class = "personal" }
+"#,
+    );
+    let mut files = vec![source(
+        "classes",
+        "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"persons\"\n".to_owned(),
+    )];
+    for regime in 0..regimes {
+        let fact = if regime % 2 == 0 { "subject.residence" } else { "collection.place" };
+        files.push(source(
+            &format!("regime-{regime}"),
+            format!(
+                r#"
+schema = "bailiwick.regime/1"
+id = "r{regime}"
+name = "r"
+notice = "n"
+as_of = 2026-01-01
+review_by = 2099-01-01
+confidence = "high"
+sources = ["s"]
+classes = ["personal"]
+localisation = "none"
+misroute = "redirect"
+[[applies]]
+fact = "{fact}"
+in = ["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "IT", "NL"]
+"#
+            ),
+        ));
+    }
+    let _ = writeln!(text);
+    files.push(source("policy", text));
+    read(&files)
+}
+
+fn source(path: &str, text: String) -> Arc<Source> {
+    Arc::new(Source { path: path.to_owned(), text })
+}
+
+fn read(files: &[Arc<Source>]) -> PolicySet {
+    let problems = Problems::default();
+    let policy = policy::read(files, &problems);
+    assert!(!problems.any_error(), "{:?}", problems.into_vec());
+    policy
+}
+
+/// Milliseconds from the text of all shipped policies to rules that decide.
+fn load() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let mut files = Vec::new();
+    for directory in [root.clone(), root.join("regimes")] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.to_string_lossy().into_owned();
+            if name.ends_with(".toml") && !name.ends_with(".test.toml") {
+                files.push(source(&name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let compiled = || {
+        let policy = Arc::new(read(&files));
+        let country = Jurisdiction::parse("DE").unwrap();
+        let here = Here { country, serves: vec!["eu-gdpr".to_owned()], peers: Vec::new() };
+        Version::compile(policy, Arc::new(here), Knowledge::default(), today())
+    };
+    let nanoseconds = per_record(1, || drop(black_box(compiled())));
+    figure(&format!("load of the {} shipped policy files", files.len()), nanoseconds / 1e6, "ms", None);
+}
