@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 
 use crate::adapters::{file, kafka};
 use crate::domain::document::Source as File;
-use crate::domain::document::{self, Place, Problem, Problems};
+use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
@@ -167,6 +167,19 @@ pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
     });
     let config = declared.finish((files, policy), shadow).filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
+}
+
+/// The policy files of paths, found as those of `[gateway] policies` are.
+pub fn policies(named: &[Spot<String>], problems: &Problems) -> Vec<Arc<File>> {
+    files::read(named, Path::new(""), problems)
+}
+
+/// One file's text, within the limits of policy files.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn source(path: &Path) -> Result<Arc<File>, Unreadable> {
+    files::source(path)
 }
 
 /// The day, UTC.

@@ -19,13 +19,15 @@ pub struct Judged {
     /// The ruling on each record, by its position in `rulings`.
     of_record: Vec<u32>,
     rulings: Vec<Ruling>,
+    /// Rulings from here on are refusals of before the policies were asked.
+    asked: u32,
 }
 
 impl Judged {
     /// Every record is refused before the policies are asked.
     #[must_use]
     pub fn refused(rows: usize, reason: Reason) -> Self {
-        Self { of_record: vec![0; rows], rulings: vec![refused(reason)] }
+        Self { of_record: vec![0; rows], rulings: vec![refused(reason)], asked: 0 }
     }
 }
 
@@ -43,6 +45,7 @@ impl Version {
             return Ok(Judged::refused(candidate.rows(), Reason::UnknownStream));
         };
         let (mut of_record, mut rulings) = self.rulings(rules, candidate, from);
+        let asked = u32::try_from(rulings.len()).unwrap_or(u32::MAX);
         let mut numbers: BTreeMap<Reason, u32> = BTreeMap::new();
         for refusal in candidate.clone().split()?.1 {
             let number = *numbers.entry(refusal.reason).or_insert_with(|| {
@@ -53,7 +56,7 @@ impl Version {
                 *of_record = number;
             }
         }
-        Ok(Judged { of_record, rulings })
+        Ok(Judged { of_record, rulings, asked })
     }
 }
 
@@ -89,6 +92,11 @@ pub struct Tally {
 pub struct Difference {
     /// Records that both decide alike, though perhaps by other rules.
     pub unchanged: Count,
+    /// Those of them that both keep.
+    pub kept: Count,
+    /// Those of them that both refuse before the policies are asked: they cannot be read, or are not what the stream
+    /// declares.
+    pub not_asked: Count,
     /// The others.
     pub changed: Tally,
     /// By the rule that denies or denied them, or the regime that applies under one version only. A record may count
@@ -137,6 +145,7 @@ impl Difference {
             pairs.entry(pair).or_default().add(Count { records: 1, bytes });
         }
         for ((of_before, of_after), count) in pairs {
+            let not_asked = of_before >= before.asked && of_after >= after.asked;
             let rulings = before.rulings.get(of_before as usize).zip(after.rulings.get(of_after as usize));
             let Some((of_before, of_after)) = rulings else { continue };
             let change = change(&of_before.verdict, &of_after.verdict);
@@ -148,6 +157,11 @@ impl Difference {
             };
             if let Change::None = change {
                 self.unchanged.add(count);
+                if not_asked {
+                    self.not_asked.add(count);
+                } else if let Verdict::Keep(_) = of_after.verdict {
+                    self.kept.add(count);
+                }
                 continue;
             }
             put(&mut self.changed);
