@@ -13,9 +13,7 @@ use crate::config::{self, Config};
 use crate::domain::batch::{Candidate, TimeBounds};
 use crate::domain::document::{Place, Problems, Source, Spot};
 use crate::domain::evidence::Sender;
-use crate::domain::policy::{
-    self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of,
-};
+use crate::domain::policy::{self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
 
@@ -208,7 +206,7 @@ impl Replay {
         rows.push(line("decided otherwise", &changed.otherwise));
         rows.push(line("unchanged", unchanged));
         rows.push(line("  of them kept", kept));
-        rows.push(line("  of them not read", not_asked));
+        rows.push(line("  of them not as declared", not_asked));
         report.push_str(&table(&rows));
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -216,6 +214,9 @@ impl Replay {
             "\nA record is allowed if it may stay. Decided otherwise: it stays under other regimes, or is kept away for\n\
              another reason or with another route. Bytes are those of the records' columns in memory."
         );
+        for regime in self.after.here.serves.iter().filter(|regime| !self.after.policy.regimes.contains_key(*regime)) {
+            let _ = writeln!(report, "regime `{regime}` is served here, and the other policies do not have it");
+        }
         for (note, records) in &self.notes {
             let _ = writeln!(report, "{} records: {note}", HumanCount(*records));
         }

@@ -115,8 +115,7 @@ fn lines<'v>(
     let mut lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     let future = i64::try_from(plan.stream.future_max.as_micros()).unwrap_or(i64::MAX);
     // Whether a record is too late hangs on the others, which are not here.
-    let times =
-        TimeBounds { earliest: i64::MIN, latest: Timestamp::now().as_microsecond().saturating_add(future) };
+    let times = TimeBounds { earliest: i64::MIN, latest: Timestamp::now().as_microsecond().saturating_add(future) };
     let mut explanations: Vec<Explanation> = Vec::new();
     loop {
         let read: io::Result<Vec<String>> = lines.by_ref().take(TOGETHER).collect();

@@ -8,6 +8,7 @@ use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
     Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Ruling, Told as OfFactTold, Verdict,
 };
+use crate::domain::refusal::Reason;
 
 use super::Told;
 
@@ -37,8 +38,13 @@ fn record(text: &mut String, explanation: &Explanation, told: &Told<'_>) {
         Explained::Ruled(ruling) => ruling,
     };
     text.push_str("  facts\n");
-    for fact in &explanation.facts {
+    for fact in explanation.facts.iter().filter(|fact| fact.told != OfFactTold::Untested) {
         of_fact(text, fact);
+    }
+    let untested = explanation.facts.iter().filter(|fact| fact.told == OfFactTold::Untested);
+    let untested: Vec<&str> = untested.map(|fact| fact.fact.name()).collect();
+    if !untested.is_empty() {
+        let _ = writeln!(text, "    declared not to be tested: {}", untested.join(", "));
     }
     text.push_str("  regimes that apply\n");
     if explanation.regimes.is_empty() {
@@ -112,6 +118,9 @@ fn verdict(text: &mut String, ruling: &Ruling) {
             writeln!(text, "  belongs elsewhere: to {} in {}, {}{rules}", peer.id, peer.country, peer.endpoint)
         }
         Verdict::Quarantine => writeln!(text, "  held in quarantine{rules}"),
+        Verdict::Refuse(Reason::NoRegime) => {
+            writeln!(text, "  refused: no_regime: nothing applies by what is known of the record itself")
+        }
         Verdict::Refuse(reason) => writeln!(text, "  refused: {}{rules}", reason.name()),
     };
 }

@@ -181,8 +181,7 @@ impl Version {
     pub(super) fn rulings(&self, rules: &Rules, candidate: &Candidate, from: Sender<'_>) -> (Vec<u32>, Vec<Ruling>) {
         let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
         let trusted = self.trusted(rules, from);
-        let ruling =
-            |readings: &Vec<Reading>| rules.ruling(&self.policy, self.findings(rules, readings, &trusted));
+        let ruling = |readings: &Vec<Reading>| rules.ruling(&self.policy, self.findings(rules, readings, &trusted));
         let rulings = gathered.combinations.iter().map(ruling).collect();
         (gathered.of_record, rulings)
     }

@@ -239,10 +239,7 @@ fn flows(version: &Version) -> BTreeMap<(String, String), Flow> {
     flows.into_iter().map(|flow| ((flow.dataset.clone(), flow.destination.clone()), flow)).collect()
 }
 
-fn changes(
-    before: &BTreeMap<(String, String), Flow>,
-    after: &BTreeMap<(String, String), Flow>,
-) -> Vec<FlowChange> {
+fn changes(before: &BTreeMap<(String, String), Flow>, after: &BTreeMap<(String, String), Flow>) -> Vec<FlowChange> {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let changes = keys.into_iter().filter_map(|key| {
         let outlet = |flows: &BTreeMap<_, Flow>| flows.get(key).and_then(|flow| flow.outlet.clone());
@@ -268,4 +265,96 @@ fn why(flow: Option<&Flow>) -> Vec<String> {
         }
     }
     why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::explain::tests::{STREAM, version, visits};
+    use super::super::fixture::tests::SET;
+    use super::*;
+
+    const RECORDS: [(&str, &str); 6] = [("DE", ""), ("DE", ""), ("BR", ""), ("JP", ""), ("Q", ""), ("FR", "")];
+
+    /// The difference over the records, when the policies are changed by replacing a text.
+    fn changed(what: &str, with: &str) -> Difference {
+        let before = [&SET[..], &[STREAM]].concat();
+        let after: Vec<String> = before.iter().map(|text| text.replace(what, with)).collect();
+        assert!(before.iter().any(|text| text.contains(what)), "{what}");
+        let (before, after) = (version(&before), version(&after.iter().map(String::as_str).collect::<Vec<_>>()));
+        let mut difference = Difference::between(&before, &after);
+        let judge = |version: &Version| {
+            let stream = version.policy.streams.get("visits");
+            match stream {
+                Some(_) => version.judge(&visits(version, &RECORDS), Sender::default()).unwrap(),
+                None => Judged::refused(RECORDS.len(), Reason::UnknownStream),
+            }
+        };
+        let bytes = bytes_of(&visits(&before, &RECORDS));
+        let classes = ["personal", "health"].map(str::to_owned).into();
+        difference.add((&judge(&before), &judge(&after)), &bytes, &classes);
+        difference
+    }
+
+    fn count(records: u64, bytes: u64) -> Count {
+        Count { records, bytes }
+    }
+
+    fn rules(difference: &Difference) -> Vec<(&str, u64, u64, u64)> {
+        let of = |(rule, tally): (&'_ String, &Tally)| {
+            (rule.clone(), tally.allowed.records, tally.denied.records, tally.otherwise.records)
+        };
+        let mut found: Vec<_> = Vec::new();
+        for (rule, tally) in &difference.by_rule {
+            let (_, allowed, denied, otherwise) = of((rule, tally));
+            found.push((rule.as_str(), allowed, denied, otherwise));
+        }
+        found
+    }
+
+    #[test]
+    fn the_same_policies_do_not_differ() {
+        let difference = changed("nobody is in it", "it names nobody");
+        assert!(difference.is_empty());
+        // 8 bytes of time; "p", a code and nothing, each with its offset. One code has one letter.
+        assert_eq!(difference.unchanged, count(6, 6 * (8 + 5 + 6 + 4) - 1));
+        assert_eq!((difference.kept.records, difference.not_asked.records), (2, 1));
+        assert_eq!(difference.changed, Tally::default());
+    }
+
+    #[test]
+    fn records_that_are_decided_otherwise_are_counted_by_rule_and_class() {
+        let difference = changed("strength = 90 }", "strength = 50 }");
+        assert_eq!((difference.changed.denied.records, difference.changed.otherwise.records), (2, 2));
+        let unknown = "facts/subject.residence/unknown";
+        assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1), (unknown, 0, 2, 2), ("no_regime", 0, 0, 1)]);
+        assert_eq!(difference.by_class["health"], difference.changed);
+        assert_eq!(difference.by_class["personal"], difference.changed);
+
+        let difference = changed("in = [\"union\"]", "in = [\"union\", \"JP\"]");
+        assert_eq!(rules(&difference), [("no_regime", 1, 0, 0)]);
+        // A law of its own that would redirect: refused before, with a route now.
+        let difference = changed("misroute = \"refuse\"", "misroute = \"redirect\"");
+        assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1)]);
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_is_denied_whole() {
+        let difference = changed("[streams.visits", "[streams.calls");
+        assert_eq!(difference.changed.denied.records, 2);
+    }
+
+    #[test]
+    fn what_may_leave_differs_by_dataset_and_destination() {
+        let flows = |what: &str, with: &str| -> Vec<(String, Option<usize>, Option<usize>)> {
+            let k = |outlet: &Option<Outlet>| outlet.as_ref().map(|outlet| outlet.min_contributors);
+            let flows = changed(what, with).flows;
+            flows.iter().map(|flow| (flow.destination.clone(), k(&flow.before), k(&flow.after))).collect()
+        };
+        assert_eq!(flows("except = [\"KP\"]", "except = []"), [("far".to_owned(), None, Some(10))]);
+        assert_eq!(flows("except = [\"KP\"]", "except = [\"FR\", \"KP\"]"), []);
+        assert_eq!(flows("min_contributors = 10", "min_contributors = 30"), [("desk".to_owned(), Some(10), Some(30))]);
+        assert_eq!(flows("country = \"FR\"", "country = \"KP\""), [("desk".to_owned(), Some(10), None)]);
+        let denied = changed("country = \"FR\"", "country = \"KP\"").flows;
+        assert_eq!(denied[0].why, ["no row of union-law permits KP"]);
+    }
 }

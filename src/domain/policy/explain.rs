@@ -142,13 +142,7 @@ impl Version {
         Ok(explained.collect())
     }
 
-    fn combination(
-        &self,
-        rules: &Rules,
-        plan: &StreamPlan,
-        readings: &[Reading],
-        trusted: &[bool],
-    ) -> Explanation {
+    fn combination(&self, rules: &Rules, plan: &StreamPlan, readings: &[Reading], trusted: &[bool]) -> Explanation {
         let pieces = || rules.evidence.iter().zip(readings).zip(trusted);
         let mut facts = Vec::new();
         for fact in Fact::OF_RECORDS {
@@ -246,5 +240,187 @@ impl PolicySet {
             }
         }
         flows
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+
+    use super::super::fixture::tests::{SET, set};
+    use super::super::{Here, Verdict};
+    use super::*;
+    use crate::domain::evidence::Knowledge;
+    use crate::domain::refusal::Peer;
+
+    /// A stream of two pieces of evidence, the second one trusted of the registry office only.
+    pub(in crate::domain::policy) const STREAM: &str = r#"
+schema = "bailiwick.policy/1"
+[producers.office]
+roles = ["office"]
+[streams.visits]
+event_time   = "at"
+contributor  = "who"
+untested     = ["source.system"]
+undeclared   = "refuse"
+[streams.visits.facts]
+"subject.residence" = [
+  { field = "home", strength = 90 },
+  { field = "papers", strength = 90, trusted_from = ["office"] },
+]
+[streams.visits.fields]
+at     = { type = "timestamp", class = "health" }
+who    = { type = "string", class = "health" }
+home   = { type = "string", class = "personal" }
+papers = { type = "string", class = "personal", required = false }
+[datasets.visits_by_home]
+stream           = "visits"
+window           = { size = "PT5M", grace = "PT30S" }
+min_contributors = 10
+group_by = [{ field = "home", domain = ["DE", "FR"] }]
+metrics  = [{ name = "visits", fn = "count" }]
+[destinations.desk]
+country = "FR"
+accepts = ["visits_by_home"]
+[destinations.far]
+country = "KP"
+accepts = ["visits_by_home"]
+"#;
+
+    pub(in crate::domain::policy) fn version(texts: &[&str]) -> Version {
+        let policy = Arc::new(set(texts));
+        let us = Peer {
+            id: "br".to_owned(),
+            endpoint: "http://127.0.0.1:1".to_owned(),
+            country: Jurisdiction::parse("BR").unwrap(),
+            serves: vec!["br-law".to_owned()],
+            conditions: BTreeMap::new(),
+        };
+        let here = Here {
+            country: Jurisdiction::parse("DE").unwrap(),
+            serves: vec!["union-law".to_owned()],
+            peers: vec![Arc::new(us)],
+        };
+        let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
+        let knowledge = Knowledge { producers, disputed, ..Knowledge::default() };
+        Version::compile(policy, Arc::new(here), knowledge, Date::constant(2026, 2, 1))
+    }
+
+    pub(in crate::domain::policy) fn visits(version: &Version, records: &[(&str, &str)]) -> Candidate {
+        let stream = Arc::clone(&version.policy.streams["visits"].stream);
+        let texts = |text: &dyn Fn(&(&str, &str)) -> String| -> ArrayRef {
+            Arc::new(
+                records
+                    .iter()
+                    .map(|record| Some(text(record)).filter(|text| !text.is_empty()))
+                    .collect::<StringArray>(),
+            )
+        };
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0; records.len()]));
+        let columns = vec![
+            times,
+            texts(&|_| "p".to_owned()),
+            texts(&|(home, _)| (*home).to_owned()),
+            texts(&|(_, papers)| (*papers).to_owned()),
+        ];
+        let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns).unwrap();
+        Candidate::new(stream, columns, vec![Refusal::new(1, Reason::MalformedRecord)])
+    }
+
+    const RECORDS: [(&str, &str); 8] =
+        [("DE", ""), ("DE", ""), ("BR", ""), ("JP", ""), ("Q", ""), ("", ""), ("DE", "BR"), ("UA-43", "FR")];
+
+    #[test]
+    fn an_explanation_ends_in_what_is_decided() {
+        let version = version(&[&SET[..], &[STREAM]].concat());
+        for producer in ["office", "anybody"] {
+            let from = Sender { producer, address: None };
+            let candidate = visits(&version, &RECORDS);
+            let explained = version.explain(&candidate, from).unwrap();
+            let decided = version.decide(candidate, from).unwrap();
+            for (index, explanation) in (0..).zip(&explained) {
+                assert_eq!(explanation.index, index);
+                let refusal = decided.refusals.iter().find(|refusal| refusal.index == index);
+                let reason = refusal.map(|refusal| refusal.reason);
+                let told = match &explanation.outcome {
+                    Explained::NotAsked(refusal) => Some(refusal.reason),
+                    Explained::Ruled(Ruling { verdict: Verdict::Keep(regimes), .. }) => {
+                        // The regimes' own tests, and the compiled ones.
+                        let applying = explanation.regimes.iter().map(|applies| applies.regime.clone());
+                        assert_eq!(**regimes, applying.collect::<BTreeSet<_>>());
+                        None
+                    }
+                    Explained::Ruled(Ruling { verdict: Verdict::Quarantine, .. }) => Some(Reason::Quarantined),
+                    Explained::Ruled(Ruling { verdict: Verdict::Redirect(_), .. }) => Some(Reason::BelongsElsewhere),
+                    Explained::Ruled(Ruling { verdict: Verdict::Refuse(reason), .. }) => Some(*reason),
+                };
+                assert_eq!(told, reason, "{producer} {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn evidence_findings_and_rules_are_told() {
+        let version = version(&[&SET[..], &[STREAM]].concat());
+        let told = |producer| {
+            let from = Sender { producer, address: None };
+            version.explain(&visits(&version, &RECORDS), from).unwrap()
+        };
+        let codes = |codes: &[&str]| Told::Known(codes.iter().map(|code| Jurisdiction::parse(code).unwrap()).collect());
+        let findings = |told: &[Explanation]| -> Vec<Option<Told>> {
+            told.iter().map(|told| told.facts.first().map(|fact| fact.told.clone())).collect()
+        };
+        let trusted = told("office");
+        let (unknown, unreadable) = (Some(Told::Unknown), Some(Told::Unreadable));
+        assert_eq!(
+            findings(&trusted),
+            [
+                Some(codes(&["DE"])),
+                None,
+                Some(codes(&["BR"])),
+                Some(codes(&["JP"])),
+                unreadable,
+                unknown,
+                Some(Told::Contradiction),
+                Some(codes(&["FR", "UA", "UA-43"]))
+            ]
+        );
+        let untrusted = told("anybody");
+        assert_eq!(findings(&untrusted)[6], Some(codes(&["BR", "DE"])));
+        let pieces = &untrusted[6].facts[0].pieces;
+        let shown: Vec<_> =
+            pieces.iter().map(|piece| (piece.source.as_deref(), piece.strength, piece.trusted)).collect();
+        assert_eq!(shown, [(Some("home"), 90, true), (Some("papers"), 90, false)]);
+        assert_eq!(trusted[0].facts[1].told, Told::Untested);
+        let applies: Vec<_> = untrusted[6]
+            .regimes
+            .iter()
+            .map(|applies| (applies.regime.as_str(), applies.by_facts, applies.is_served, applies.rules.len()))
+            .collect();
+        assert_eq!(applies, [("br-law", true, false, 1), ("union-law", true, true, 2)]);
+        let by_country = &trusted[3].regimes[0];
+        assert!(!by_country.by_facts && by_country.rules.contains("union-law/applies/gateway.country"));
+    }
+
+    #[test]
+    fn cells_go_where_every_served_regime_lets_them() {
+        let version = version(&[&SET[..], &[STREAM]].concat());
+        let flows = version.policy.flows(&version.here.serves, version.day);
+        let flows: Vec<_> = flows.iter().map(|flow| (flow.destination.as_str(), flow.outlet.is_some())).collect();
+        assert_eq!(flows, [("desk", true), ("far", false)]);
+        let both = ["union-law".to_owned(), "br-law".to_owned()];
+        let flows = version.policy.flows(&both, version.day);
+        assert!(flows.iter().all(|flow| flow.outlet.is_none() && flow.answers.len() == 2));
+        assert!(version.policy.flows(&[], version.day).iter().all(|flow| flow.answers.is_empty()));
+    }
+
+    #[test]
+    fn a_stream_that_is_not_declared_is_not_asked_about() {
+        let declared = version(&[&SET[..], &[STREAM]].concat());
+        let told = version(&SET).explain(&visits(&declared, &RECORDS), Sender::default()).unwrap();
+        let is_unknown = |told: &Explanation| matches!(&told.outcome, Explained::NotAsked(refusal) if refusal.reason == Reason::UnknownStream);
+        assert!(told.len() == RECORDS.len() && told.iter().all(is_unknown));
     }
 }

@@ -2,7 +2,6 @@
 //! against the regimes alone; no stream, no record and no evidence is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::civil::Date;
@@ -352,13 +351,7 @@ impl Case {
 }
 
 impl Asked {
-    fn run(
-        &self,
-        regimes: &[&Regime],
-        policy: &PolicySet,
-        day: Date,
-        expect: &mut impl FnMut(&Place, String, String),
-    ) {
+    fn run(&self, regimes: &[&Regime], policy: &PolicySet, day: Date, expect: &mut impl FnMut(&Place, String, String)) {
         let nothing = Conditions::new();
         let shown = Shown { day, on_expired: policy.on_expired, deployment: &nothing, recipient: &self.shown };
         let mut rules: Vec<String> = Vec::new();
@@ -391,3 +384,6 @@ impl Asked {
 fn list(names: &BTreeSet<String>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.iter().cloned().collect::<Vec<_>>().join(", ") }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
