@@ -282,13 +282,7 @@ mod tests {
         assert!(before.iter().any(|text| text.contains(what)), "{what}");
         let (before, after) = (version(&before), version(&after.iter().map(String::as_str).collect::<Vec<_>>()));
         let mut difference = Difference::between(&before, &after);
-        let judge = |version: &Version| {
-            let stream = version.policy.streams.get("visits");
-            match stream {
-                Some(_) => version.judge(&visits(version, &RECORDS), Sender::default()).unwrap(),
-                None => Judged::refused(RECORDS.len(), Reason::UnknownStream),
-            }
-        };
+        let judge = |version: &Version| version.judge(&visits(version, &RECORDS), Sender::default()).unwrap();
         let bytes = bytes_of(&visits(&before, &RECORDS));
         let classes = ["personal", "health"].map(str::to_owned).into();
         difference.add((&judge(&before), &judge(&after)), &bytes, &classes);
@@ -300,15 +294,12 @@ mod tests {
     }
 
     fn rules(difference: &Difference) -> Vec<(&str, u64, u64, u64)> {
-        let of = |(rule, tally): (&'_ String, &Tally)| {
-            (rule.clone(), tally.allowed.records, tally.denied.records, tally.otherwise.records)
-        };
-        let mut found: Vec<_> = Vec::new();
-        for (rule, tally) in &difference.by_rule {
-            let (_, allowed, denied, otherwise) = of((rule, tally));
-            found.push((rule.as_str(), allowed, denied, otherwise));
-        }
-        found
+        let of = |tally: &Tally| (tally.allowed.records, tally.denied.records, tally.otherwise.records);
+        let rules = difference.by_rule.iter().map(|(rule, tally)| {
+            let (allowed, denied, otherwise) = of(tally);
+            (rule.as_str(), allowed, denied, otherwise)
+        });
+        rules.collect()
     }
 
     #[test]
@@ -339,8 +330,17 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_gone_is_denied_whole() {
-        let difference = changed("[streams.visits", "[streams.calls");
-        assert_eq!(difference.changed.denied.records, 2);
+        let before = version(&[&SET[..], &[STREAM]].concat());
+        let after = version(&SET);
+        let candidate = visits(&before, &RECORDS);
+        let judged = [&before, &after].map(|version| version.judge(&candidate, Sender::default()).unwrap());
+        let mut difference = Difference::between(&before, &after);
+        difference.add((&judged[0], &judged[1]), &[], &BTreeSet::new());
+        assert_eq!(
+            rules(&difference),
+            [("br-law/misroute", 0, 0, 1), ("no_regime", 0, 0, 1), ("unknown_stream", 0, 2, 3)]
+        );
+        assert_eq!(difference.flows.iter().map(|flow| flow.why.concat()).collect::<Vec<_>>(), ["it is not declared"]);
     }
 
     #[test]

@@ -139,7 +139,8 @@ fn read_case(table: &Table<'_>, policy: &PolicySet) -> Option<Case> {
         }
         _ => {}
     }
-    if regimes.is_none() && transfer.is_none() && gateway.is_none() {
+    let expectations = ["regimes", "allowed", "verdict", "form", "to", "gateway"];
+    if !table.names().iter().any(|key| expectations.contains(&key.as_str())) {
         problems.error_help(place, "this case expects nothing", "add `regimes`, `allowed` or `verdict`");
     }
     Some(Case { name: name?, facts, classes, at, regimes, transfer, gateway })
