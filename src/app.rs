@@ -92,7 +92,7 @@ impl App {
         let telemetry = Arc::new(Telemetry::default());
         let clock = Clock::start();
         let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
-        let knowledge = knowledge::load(&config)?;
+        let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let confirmed = state.cursors.confirmed();
@@ -119,7 +119,7 @@ impl App {
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
-        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake));
+        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake), files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
             address,

@@ -16,12 +16,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/onnx", &["domain"]),
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
-    ("pipeline", &["domain", "telemetry", "durable", "planted", "adapters::onnx", "adapters::journal"]),
+    ("pipeline", &["domain", "telemetry", "durable", "planted", "versions", "adapters::onnx", "adapters::journal"]),
     (
         "delivery",
         &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
     ),
-    ("intake", &["domain", "telemetry", "pipeline"]),
+    ("versions", &["domain"]),
+    ("quarantine", &["domain"]),
+    ("intake", &["domain", "telemetry", "pipeline", "quarantine", "versions"]),
     (
         "config",
         &[
@@ -33,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "adapters::file",
             "adapters::journal",
             "adapters::kafka",
+            "adapters::knowledge",
         ],
     ),
 ];

@@ -54,7 +54,10 @@ async fn one_bad_record_is_refused_and_the_others_are_taken() {
         (with(json!({ "country": "QQ" })), Reason::UnknownJurisdiction, ""),
         (with(json!({ "country": "ZZ" })), Reason::UnknownJurisdiction, ""),
         (with(json!({ "country": "RU" })), Reason::MayNotBeHere, ""),
-        (with(json!({ "country": "JP" })), Reason::NoRegime, ""),
+        (with(json!({ "country": "JP" })), Reason::MayNotBeHere, ""),
+        (with(json!({ "country": "ZA" })), Reason::NoRegime, ""),
+        (with(json!({ "country": "PR" })), Reason::NoRegime, ""),
+        (with(json!({ "country": "US-PR" })), Reason::NoRegime, ""),
         (with(json!({ "country": "US-CA" })), Reason::BelongsElsewhere, ""),
         (json!([1, 2]), Reason::MalformedRecord, ""),
     ];

@@ -146,7 +146,7 @@ pub struct RegistryShape {
     /// The column of the key.
     pub key: String,
     /// The facts, each with its column.
-    pub facts: Vec<(Fact, String)>,
+    pub facts: BTreeMap<Fact, String>,
     /// Where it is declared.
     pub place: Place,
 }
