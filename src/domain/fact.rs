@@ -168,7 +168,9 @@ pub fn settle(items: &[Item], min_strength: u8, mut candidate: impl FnMut(Jurisd
 #[must_use]
 pub fn find(items: &[Item], min_strength: u8) -> Finding {
     let mut known = BTreeSet::new();
-    match settle(items, min_strength, |candidate| drop(known.insert(candidate))) {
+    match settle(items, min_strength, |candidate| {
+        known.insert(candidate);
+    }) {
         Settled::Known => Finding::Known(known),
         Settled::Unknown => Finding::Unknown,
         Settled::Contradiction => Finding::Contradiction,
