@@ -56,6 +56,10 @@ fn encode(value: &Value, out: &mut Vec<u8>) {
 
 /// A database of IPv6 networks, with those of IPv4 under `::/96`.
 fn database(networks: &[(&str, u8, Value)]) -> Vec<u8> {
+    with_description(networks, vec![("en", Value::Text("a test"))])
+}
+
+fn with_description(networks: &[(&str, u8, Value)], description: Vec<(&'static str, Value)>) -> Vec<u8> {
     #[derive(Clone, Copy, PartialEq)]
     enum Record {
         Nothing,
@@ -102,7 +106,7 @@ fn database(networks: &[(&str, u8, Value)]) -> Vec<u8> {
         ("binary_format_minor_version", Value::Number(5, 0)),
         ("build_epoch", Value::Number(9, 1_790_000_000)),
         ("database_type", Value::Text("Test-Country")),
-        ("description", Value::Map(vec![("en", Value::Text("a test"))])),
+        ("description", Value::Map(description)),
         ("ip_version", Value::Number(5, 6)),
         ("languages", Value::Texts(vec!["en"])),
         ("node_count", Value::Number(6, nodes.len() as u64)),
@@ -232,6 +236,21 @@ fn databases_that_cannot_serve_are_refused_with_their_name() {
         let error = load(&[one(), bytes], 2).map(drop).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("1.mmdb"), "{error}");
     }
+}
+
+#[test]
+fn a_database_without_a_description_is_read_and_verified() {
+    let networks = || [("81.2.69.0", 24, flat("GB")), ("2.125.0.0", 16, flat("DE"))];
+    let whole = with_description(&networks(), Vec::new());
+    let databases = load(&[one(), whole.clone()], 2).unwrap();
+    assert_eq!(at(&databases, "81.2.69.160"), "[GB]");
+    assert_eq!(at(&databases, "2.125.1.1"), "[DE]");
+    for length in 0..whole.len() {
+        assert!(load(&[one(), whole[..length].to_vec()], 2).is_err(), "{length}");
+    }
+    let mut circle = whole;
+    circle[4 * 6..5 * 6].copy_from_slice(&[0, 0, 1, 0, 0, 1]);
+    assert!(load(&[one(), circle], 2).is_err());
 }
 
 #[test]
