@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/journal", &["planted", "adapters::journal"]),
     ("adapters/file", &["domain", "encode", "adapters::journal"]),
     ("adapters/kafka", &["domain", "encode"]),
+    ("adapters/knowledge", &["domain"]),
     ("adapters/onnx", &["domain"]),
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use maxminddb::{MaxMindDbError, PathElement, Reader, WithinOptions};
+use maxminddb::{MaxMindDbError, Metadata, PathElement, Reader, WithinOptions};
 
 use super::files::{self, Fingerprint};
 use crate::domain::jurisdiction::Jurisdiction;
@@ -25,6 +25,9 @@ pub const AGREE_MIN: usize = 2;
 
 /// So many networks of a database are looked at to see whether it has countries.
 const LOOKED_AT: usize = 10_000;
+
+/// What stands before a database's description.
+const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
 /// Where databases have the code of the country: MaxMind's layout, and those of others.
 const LAYOUTS: &[&[PathElement<'static>]] =
@@ -122,6 +125,9 @@ impl Addresses for Databases {
 
 fn open(path: &Path, bytes: Vec<u8>) -> Result<Reader<Vec<u8>>, Error> {
     let damaged = |source| Error::Damaged { path: path.to_owned(), source };
+    let metadata = Reader::from_source(bytes.as_slice()).map_err(damaged)?.metadata().clone();
+    let is_described = !metadata.description.is_empty() && !metadata.database_type.is_empty();
+    let bytes = if is_described { bytes } else { described(bytes, &metadata) };
     let reader = Reader::from_source(bytes).map_err(damaged)?;
     reader.verify().map_err(damaged)?;
     for network in reader.networks(WithinOptions::default()).map_err(damaged)?.take(LOOKED_AT) {
@@ -130,6 +136,44 @@ fn open(path: &Path, bytes: Vec<u8>) -> Result<Reader<Vec<u8>>, Error> {
         }
     }
     Err(Error::NoCountries(path.to_owned()))
+}
+
+/// The same database with another description. Some have none, which the verification, but no lookup, takes for damage.
+fn described(mut bytes: Vec<u8>, metadata: &Metadata) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &str) {
+        out.push(0x40 | text.len() as u8);
+        out.extend(text.as_bytes());
+    }
+    let end = bytes.windows(MARKER.len()).rposition(|window| window == MARKER).unwrap_or(bytes.len());
+    bytes.truncate(end);
+    bytes.extend(MARKER);
+    // A map of nine entries.
+    bytes.push(0xe9);
+    for (name, number) in [
+        ("binary_format_major_version", metadata.binary_format_major_version),
+        ("binary_format_minor_version", metadata.binary_format_minor_version),
+        ("ip_version", metadata.ip_version),
+        ("record_size", metadata.record_size),
+    ] {
+        text(&mut bytes, name);
+        bytes.push(0xa2);
+        bytes.extend(number.to_be_bytes());
+    }
+    text(&mut bytes, "node_count");
+    bytes.push(0xc4);
+    bytes.extend(metadata.node_count.to_be_bytes());
+    text(&mut bytes, "build_epoch");
+    bytes.extend([0x08, 0x02]);
+    bytes.extend(metadata.build_epoch.to_be_bytes());
+    text(&mut bytes, "database_type");
+    text(&mut bytes, "unnamed");
+    text(&mut bytes, "description");
+    bytes.push(0xe1);
+    text(&mut bytes, "en");
+    text(&mut bytes, "unnamed");
+    text(&mut bytes, "languages");
+    bytes.extend([0x00, 0x04]);
+    bytes
 }
 
 /// The country that a database names. What it says of no country, or in another way, is nothing.

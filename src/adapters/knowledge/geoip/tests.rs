@@ -10,7 +10,8 @@ use super::*;
 /// A value of the format.
 enum Value {
     Text(&'static str),
-    Number(u32),
+    /// With its kind: 5, 6, 9 for 2, 4, 8 bytes.
+    Number(u8, u64),
     Map(Vec<(&'static str, Value)>),
     Texts(Vec<&'static str>),
 }
@@ -30,9 +31,14 @@ fn encode(value: &Value, out: &mut Vec<u8>) {
             head(2, text.len(), out);
             out.extend(text.as_bytes());
         }
-        Value::Number(number) => {
-            head(6, 4, out);
-            out.extend(number.to_be_bytes());
+        Value::Number(kind, number) => {
+            let size = match kind {
+                5 => 2,
+                6 => 4,
+                _ => 8,
+            };
+            head(*kind, size, out);
+            out.extend(&number.to_be_bytes()[8 - size..]);
         }
         Value::Map(entries) => {
             head(7, entries.len(), out);
@@ -50,6 +56,10 @@ fn encode(value: &Value, out: &mut Vec<u8>) {
 
 /// A database of IPv6 networks, with those of IPv4 under `::/96`.
 fn database(networks: &[(&str, u8, Value)]) -> Vec<u8> {
+    with_description(networks, vec![("en", Value::Text("a test"))])
+}
+
+fn with_description(networks: &[(&str, u8, Value)], description: Vec<(&'static str, Value)>) -> Vec<u8> {
     #[derive(Clone, Copy, PartialEq)]
     enum Record {
         Nothing,
@@ -92,15 +102,15 @@ fn database(networks: &[(&str, u8, Value)]) -> Vec<u8> {
     out.extend(data);
     out.extend(b"\xab\xcd\xefMaxMind.com");
     let metadata = Value::Map(vec![
-        ("binary_format_major_version", Value::Number(2)),
-        ("binary_format_minor_version", Value::Number(0)),
-        ("build_epoch", Value::Number(1_790_000_000)),
+        ("binary_format_major_version", Value::Number(5, 2)),
+        ("binary_format_minor_version", Value::Number(5, 0)),
+        ("build_epoch", Value::Number(9, 1_790_000_000)),
         ("database_type", Value::Text("Test-Country")),
-        ("description", Value::Map(vec![("en", Value::Text("a test"))])),
-        ("ip_version", Value::Number(6)),
+        ("description", Value::Map(description)),
+        ("ip_version", Value::Number(5, 6)),
         ("languages", Value::Texts(vec!["en"])),
-        ("node_count", Value::Number(nodes.len() as u32)),
-        ("record_size", Value::Number(24)),
+        ("node_count", Value::Number(6, nodes.len() as u64)),
+        ("record_size", Value::Number(5, 24)),
     ]);
     encode(&metadata, &mut out);
     out
@@ -219,7 +229,7 @@ fn databases_that_cannot_serve_are_refused_with_their_name() {
     assert!(matches!(load(&[one()], 2), Err(Error::TooFew { .. })));
     assert!(matches!(load(&[one(), two()], 1), Err(Error::TooFew { .. })));
     assert!(matches!(load(&[one(), one()], 2), Err(Error::Same(..))));
-    let other = database(&[("81.2.69.0", 24, Value::Map(vec![("asn", Value::Number(5))]))]);
+    let other = database(&[("81.2.69.0", 24, Value::Map(vec![("asn", Value::Number(6, 5))]))]);
     let error = load(&[one(), other], 2).map(drop).unwrap_err();
     assert!(matches!(error, Error::NoCountries(_)) && error.to_string().contains("1.mmdb"), "{error}");
     for bytes in [Vec::new(), b"MaxMind".to_vec(), vec![0; 100_000]] {
@@ -229,8 +239,24 @@ fn databases_that_cannot_serve_are_refused_with_their_name() {
 }
 
 #[test]
+fn a_database_without_a_description_is_read_and_verified() {
+    let networks = || [("81.2.69.0", 24, flat("GB")), ("2.125.0.0", 16, flat("DE"))];
+    let whole = with_description(&networks(), Vec::new());
+    let databases = load(&[one(), whole.clone()], 2).unwrap();
+    assert_eq!(at(&databases, "81.2.69.160"), "[GB]");
+    assert_eq!(at(&databases, "2.125.1.1"), "[DE]");
+    for length in 0..whole.len() {
+        assert!(load(&[one(), whole[..length].to_vec()], 2).is_err(), "{length}");
+    }
+    let mut circle = whole;
+    circle[4 * 6..5 * 6].copy_from_slice(&[0, 0, 1, 0, 0, 1]);
+    assert!(load(&[one(), circle], 2).is_err());
+}
+
+#[test]
 fn no_beginning_of_a_database_is_taken_for_the_whole() {
     let whole = two();
+    assert!(load(&[one(), whole.clone()], 2).is_ok());
     for length in 0..whole.len() {
         assert!(load(&[one(), whole[..length].to_vec()], 2).is_err(), "{length}");
     }
@@ -238,7 +264,7 @@ fn no_beginning_of_a_database_is_taken_for_the_whole() {
 
 #[test]
 fn a_tree_that_runs_in_a_circle_is_refused() {
-    for target in [0u8, 1, 5] {
+    for target in [0u8, 1, 4] {
         let mut bytes = two();
         // The fifth node's records.
         bytes[4 * 6..5 * 6].copy_from_slice(&[0, 0, target, 0, 0, target]);
@@ -261,7 +287,7 @@ fn try_all(bytes: Vec<u8>) {
 fn a_byte_that_is_wrong_is_an_error_or_another_answer() {
     let whole = two();
     for at in 0..whole.len() {
-        for flip in [0x01, 0x20, 0x80, 0xff] {
+        for flip in [0x01, 0xff] {
             let mut spoiled = whole.clone();
             spoiled[at] ^= flip;
             try_all(spoiled);
@@ -270,7 +296,7 @@ fn a_byte_that_is_wrong_is_an_error_or_another_answer() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn rubbish_is_no_panic(at in 0..2_000usize, bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
