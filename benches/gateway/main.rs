@@ -50,6 +50,7 @@ fn main() {
     let staged = stages::run(&records);
     if is_wanted("policy") {
         policy::run();
+    }
     if is_wanted("knowledge") {
         knowledge::run();
     }

@@ -116,6 +116,9 @@ pub struct Dated {
     pub day: Spot<Date>,
 }
 
+/// Policies that were in force, with where the gateway stood then.
+pub type Known = BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>;
+
 /// How evidence is weighed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FactRules {

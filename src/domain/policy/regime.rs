@@ -111,7 +111,7 @@ impl Classes {
     #[must_use]
     pub fn any_special(&self, classes: &BTreeSet<String>) -> bool {
         let special = |class: &&str| self.0.get(*class).is_some_and(|class| class.special);
-        classes.iter().any(|class| self.with_ancestors(class).iter().any(|class| special(&class)))
+        classes.iter().any(|class| self.with_ancestors(class).iter().any(special))
     }
 
     fn with_ancestors<'c>(&'c self, class: &'c str) -> BTreeSet<&'c str> {
