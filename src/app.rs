@@ -169,6 +169,7 @@ impl App {
     /// that fails or a destination that is down: what is not done then is done after the next start.
     pub async fn stop(self) {
         let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
+        self.telemetry.shadow.say();
         let deadline = clock.now() + self.stop_within;
         intake.stop();
         server.health().set(false).await;
