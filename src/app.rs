@@ -108,7 +108,7 @@ impl App {
         let telemetry = Arc::new(Telemetry::default());
         let clock = Clock::start();
         let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
-        let knowledge = knowledge::load(&config)?;
+        let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let confirmed = state.cursors.confirmed();
@@ -135,7 +135,7 @@ impl App {
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
-        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake));
+        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake), files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
             address,
@@ -185,6 +185,7 @@ impl App {
     /// that fails or a destination that is down: what is not done then is done after the next start.
     pub async fn stop(self) {
         let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
+        self.telemetry.shadow.say();
         let deadline = clock.now() + self.stop_within;
         intake.stop();
         server.health().set(false).await;

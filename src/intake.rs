@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_array::ArrayRef;
@@ -80,6 +80,8 @@ pub struct Intake {
     budget: Arc<Semaphore>,
     clock: Clock,
     stopping: AtomicBool,
+    /// The hour in which keys of pseudonyms were last forgotten.
+    forgot: AtomicU64,
     telemetry: Arc<Telemetry>,
 }
 
@@ -135,7 +137,18 @@ impl Intake {
         let permits = limits.in_flight_bytes_max.min(Semaphore::MAX_PERMITS);
         let (budget, stopping) = (Arc::new(Semaphore::new(permits)), AtomicBool::new(false));
         let quarantine = Quarantine::new(limits.in_flight_bytes_max);
-        Self { streams, versions, quarantine, pipeline, limits, budget, clock, stopping, telemetry }
+        Self {
+            streams,
+            versions,
+            quarantine,
+            pipeline,
+            limits,
+            budget,
+            clock,
+            stopping,
+            forgot: AtomicU64::new(0),
+            telemetry,
+        }
     }
 
     /// A served stream.
@@ -282,9 +295,21 @@ impl Intake {
         }
     }
 
+    /// Once an hour the keys of pseudonyms that are not used any more are forgotten.
+    fn forget(&self, now: Duration, wall: i64) {
+        let hour = now.as_secs() / 3_600;
+        if self.forgot.swap(hour, Ordering::Relaxed) != hour
+            && let Some(pseudonyms) = &self.versions.current().knowledge.pseudonyms
+        {
+            pseudonyms.forget(wall);
+        }
+    }
+
     /// Time has passed: discards what has been in quarantine long enough.
     pub fn tick(&self) {
-        let expired = self.quarantine.expire(self.clock.now());
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        self.forget(now, wall);
+        let expired = self.quarantine.expire(now);
         if expired > 0 {
             Telemetry::add(&self.telemetry.quarantine_expired, expired);
             tracing::warn!(records = expired, "records were in quarantine long enough and are discarded");

@@ -4,13 +4,13 @@
 //! A version is replaced whole. A batch is decided under exactly one; a window is released under all that its records
 //! were decided under and the one in force, so that the strictest governs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::civil::Date;
 
 use crate::domain::evidence::Knowledge;
-use crate::domain::policy::{Digest, Here, Outlet, PolicySet, Version, strictest};
+use crate::domain::policy::{Digest, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
 pub struct Versions {
@@ -20,14 +20,14 @@ pub struct Versions {
 struct Inner {
     current: Arc<Version>,
     shadow: Option<Arc<Version>>,
-    /// The policies of every version that was in force, the present one included, with the regimes served then.
-    known: BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>,
+    /// Every version that was in force, the present one included.
+    known: Known,
 }
 
 impl Versions {
     /// Begins with a version, and with what was in force before.
     #[must_use]
-    pub fn new(current: Version, before: BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>) -> Self {
+    pub fn new(current: Version, before: Known) -> Self {
         let mut known = before;
         known.insert(current.digest(), (Arc::clone(&current.policy), Arc::clone(&current.here)));
         Self { inner: RwLock::new(Inner { current: Arc::new(current), shadow: None, known }) }

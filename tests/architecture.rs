@@ -13,15 +13,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/journal", &["planted", "adapters::journal"]),
     ("adapters/file", &["domain", "encode", "adapters::journal"]),
     ("adapters/kafka", &["domain", "encode"]),
+    ("adapters/knowledge", &["domain"]),
     ("adapters/onnx", &["domain"]),
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
-    ("pipeline", &["domain", "telemetry", "durable", "planted", "adapters::onnx", "adapters::journal"]),
+    ("pipeline", &["domain", "telemetry", "durable", "planted", "versions", "adapters::onnx", "adapters::journal"]),
     (
         "delivery",
         &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
     ),
-    ("intake", &["domain", "telemetry", "pipeline"]),
+    ("versions", &["domain"]),
+    ("quarantine", &["domain"]),
+    ("intake", &["domain", "telemetry", "pipeline", "quarantine", "versions"]),
     (
         "config",
         &[
@@ -33,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "adapters::file",
             "adapters::journal",
             "adapters::kafka",
+            "adapters::knowledge",
         ],
     ),
 ];

@@ -88,7 +88,7 @@ fn all_problems_are_reported_at_once_each_with_its_line() {
     let example = directory.path().join("examples/card-fraud");
     let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
     let changes = [
-        ("min_contributors = 10", "min_contributors = 4", "a cell of fewer than 5 gives people away"),
+        ("min_contributors = 10", "min_contributors = 4", "a cell of fewer than 5 contributors gives people away"),
         ("fn = \"variance\"", "fn = \"max\"", "`max` is the value of a single contributor"),
         ("undeclared   = \"refuse\"", "undeclard    = \"refuse\"", "did you mean `undeclared`?"),
         ("country = \"IE\"", "country = \"XQ\"", "`XQ` is not an ISO 3166-1 alpha-2 or ISO 3166-2 code"),

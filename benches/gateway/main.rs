@@ -3,8 +3,9 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is its MLP
-//! 30-64-32-1.
+//! some of `policy`, `knowledge`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy` and
+//! `-- knowledge` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
+//! its MLP 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
 //! durability mean something only if that is a disk.
@@ -21,6 +22,7 @@
 
 mod end_to_end;
 mod journal;
+mod knowledge;
 mod policy;
 mod process;
 mod records;
@@ -38,10 +40,19 @@ fn main() {
     }
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if parts == ["knowledge"] {
+        return knowledge::run();
+    }
+    if parts == ["policy"] {
+        return policy::run();
+    }
     let records = records::Prepared::load();
     let staged = stages::run(&records);
     if is_wanted("policy") {
         policy::run();
+    }
+    if is_wanted("knowledge") {
+        knowledge::run();
     }
     if is_wanted("journal") {
         journal::run(&staged.entry);

@@ -4,4 +4,5 @@ pub mod file;
 pub mod grpc;
 pub mod journal;
 pub mod kafka;
+pub mod knowledge;
 pub mod onnx;

@@ -1,32 +1,92 @@
-//! What is known beside the records: read from the files that the configuration names.
+//! What is known beside the records: read from the files that the configuration names, and again when one of them is
+//! replaced.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Config;
-use crate::domain::evidence::Knowledge;
+use anyhow::Context;
+
+use crate::adapters::knowledge::files::Fingerprint;
+use crate::adapters::knowledge::geoip::Databases;
+use crate::adapters::knowledge::places::Boundaries;
+use crate::adapters::knowledge::registry::{self, Columns};
+use crate::config::{Config, GeoIp};
+use crate::domain::evidence::{Knowledge, Source};
 use crate::domain::policy::PolicySet;
+use crate::domain::pseudonym::Pseudonyms;
 
-/// The files that knowledge was read from.
-pub(super) struct Files;
-
-impl Files {
-    pub(super) fn of(config: &Config) -> Self {
-        let _ = config;
-        Self
-    }
-
-    pub(super) fn refresh(&mut self, policy: &PolicySet, knowledge: &Knowledge) -> anyhow::Result<Option<Knowledge>> {
-        let _ = (policy, knowledge);
-        Ok(None)
-    }
+/// The files that knowledge was read from, as they were then.
+pub(super) struct Files {
+    registries: BTreeMap<String, PathBuf>,
+    geoip: Option<GeoIp>,
+    read: BTreeMap<PathBuf, Fingerprint>,
+    /// What a refresh found that failed: it is not tried again until it changes.
+    failed: BTreeMap<PathBuf, Option<Fingerprint>>,
 }
 
-pub(super) fn load(config: &Config) -> anyhow::Result<Knowledge> {
-    let _ = config;
-    Ok(of(&config.policy, &Knowledge::default()))
+impl Files {
+    /// Reads what the configuration names. What was known of pseudonyms goes on.
+    pub(super) fn load(config: &Config, before: Option<&Knowledge>) -> anyhow::Result<(Self, Knowledge)> {
+        let (registries, geoip) = (config.registries.clone(), config.geoip.clone());
+        let mut files = Self { registries, geoip, read: BTreeMap::new(), failed: BTreeMap::new() };
+        let pseudonyms = match before.and_then(|before| before.pseudonyms.clone()) {
+            Some(pseudonyms) => pseudonyms,
+            None => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed).context("the system gives no random numbers")?;
+                Arc::new(Pseudonyms::new(seed))
+            }
+        };
+        let known = Knowledge { pseudonyms: Some(pseudonyms), ..Knowledge::default() };
+        let knowledge = files.read(&config.policy, &known)?;
+        Ok((files, knowledge))
+    }
+
+    /// Reads everything again if a file is not what it was. `None` when all are.
+    pub(super) fn refresh(&mut self, policy: &PolicySet, known: &Knowledge) -> anyhow::Result<Option<Knowledge>> {
+        let paths = self.registries.values().chain(self.geoip.iter().flat_map(|geoip| &geoip.databases));
+        let now: BTreeMap<PathBuf, Option<Fingerprint>> =
+            paths.map(|path| (path.clone(), Fingerprint::of(path).ok())).collect();
+        let is_read = now.iter().all(|(path, print)| print.as_ref() == self.read.get(path));
+        if is_read || now == self.failed {
+            return Ok(None);
+        }
+        let knowledge = self.read(policy, known);
+        self.failed = if knowledge.is_err() { now } else { BTreeMap::new() };
+        knowledge.map(Some)
+    }
+
+    fn read(&mut self, policy: &PolicySet, known: &Knowledge) -> anyhow::Result<Knowledge> {
+        let mut read = BTreeMap::new();
+        let mut registries = BTreeMap::new();
+        for (name, path) in &self.registries {
+            let Some(shape) = policy.registries.get(name) else { continue };
+            let columns = Columns { key: shape.key.clone(), facts: shape.facts.clone() };
+            let (registry, print) = registry::load(path, &columns).with_context(|| format!("registry `{name}`"))?;
+            tracing::info!(registry = name, keys = registry.len(), "read");
+            registries.insert(name.clone(), Arc::new(registry));
+            read.insert(path.clone(), print);
+        }
+        let mut addresses = None;
+        if let Some(GeoIp { databases, agree }) = &self.geoip {
+            let (loaded, prints) = Databases::load(databases, *agree).context("databases of network addresses")?;
+            read.extend(databases.iter().cloned().zip(prints));
+            addresses = Some(Arc::new(loaded) as _);
+        }
+        let uses_places = policy.streams.values().flat_map(|plan| &plan.evidence);
+        let uses_places = uses_places.into_iter().any(|evidence| matches!(evidence.source, Source::Position { .. }));
+        let places = match uses_places {
+            true => Some(Boundaries::shared().context("the borders of countries")? as _),
+            false => None,
+        };
+        self.read = read;
+        Ok(of(policy, &Knowledge { registries, addresses, places, ..known.clone() }))
+    }
 }
 
 /// The same knowledge as another set of policies sees it.
 pub(super) fn of(policy: &PolicySet, knowledge: &Knowledge) -> Knowledge {
-    Knowledge { producers: Arc::clone(&policy.producers), disputed: Arc::clone(&policy.disputed), ..knowledge.clone() }
+    let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
+    Knowledge { producers, disputed, ..knowledge.clone() }
 }

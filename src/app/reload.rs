@@ -50,7 +50,13 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(config: &Config, archive: Archive, versions: Arc<Versions>, intake: Arc<Intake>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        archive: Archive,
+        versions: Arc<Versions>,
+        intake: Arc<Intake>,
+        files: knowledge::Files,
+    ) -> Self {
         Self {
             archive,
             versions,
@@ -58,7 +64,7 @@ impl Reloader {
             at_start: Arc::clone(&config.policy),
             destinations: config.destinations.keys().cloned().collect(),
             serves: config.here.serves.clone(),
-            files: tokio::sync::Mutex::new(knowledge::Files::of(config)),
+            files: tokio::sync::Mutex::new(files),
         }
     }
 
@@ -70,7 +76,8 @@ impl Reloader {
         let loaded = loaded.map_err(|error| Refused::Other(error.into()))??;
         let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
         self.same_shape(&config)?;
-        let known = knowledge::load(&config).map_err(Refused::Other)?;
+        let before = self.versions.current();
+        let (read, known) = knowledge::Files::load(&config, Some(&before.knowledge)).map_err(Refused::Other)?;
         let digest = config.policy.digest;
         self.archive
             .keep(digest, &config.policy_files, &config.here)
@@ -81,7 +88,7 @@ impl Reloader {
         });
         self.versions.replace(Arc::clone(&config.policy), Arc::clone(&config.here), known, today());
         self.versions.shadow(shadow);
-        *files = knowledge::Files::of(&config);
+        *files = read;
         self.intake.reconsider().await;
         Ok(digest)
     }

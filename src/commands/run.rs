@@ -1,6 +1,7 @@
 //! `bailiwick run`: serve until told to stop.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,7 +10,8 @@ use crate::app::{self, App};
 
 use super::{Failure, load};
 
-/// Runs a gateway until SIGTERM or SIGINT, then stops it. A second signal ends the process at once.
+/// Runs a gateway until SIGTERM or SIGINT, then stops it. A second signal ends the process at once. SIGHUP reads the
+/// policies again.
 ///
 /// # Errors
 /// When the configuration cannot be used, or the gateway cannot start.
@@ -19,30 +21,55 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
     let listener = app::bind(&config).await?;
     let app = App::start(config, listener).await?;
-    signals.next().await;
+    serve(path, &app, &mut signals).await;
     tracing::info!("stopping");
     tokio::select! {
         () = app.stop() => {}
-        () = signals.next() => tracing::warn!("a second signal: stopping at once"),
+        () = signals.end() => tracing::warn!("a second signal: stopping at once"),
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
+/// How often registries and databases are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Until SIGTERM or SIGINT. SIGHUP reads the policies again.
+async fn serve(path: &Path, app: &App, signals: &mut Signals) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let Signals { terminate, interrupt, hang_up } = signals;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hang_up.recv() => match app.reload(path).await {
+                Ok(policy) => tracing::info!(%policy, "other policies are in force"),
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the policies were not replaced; the last good ones stay");
+                }
+            },
+            _ = looks.tick() => app.refresh().await,
+        }
+    }
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+        Ok(Self { terminate, interrupt, hang_up })
     }
 
-    async fn next(&mut self) {
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

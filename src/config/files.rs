@@ -1,10 +1,11 @@
 //! The policy files: found and read, within limits. What is read may be anything.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::adapters::knowledge::files;
 use crate::domain::document::{Problems, Source, Spot};
 
 use super::Unreadable;
@@ -12,8 +13,8 @@ use super::Unreadable;
 /// The largest configuration or policy file.
 const BYTES_MAX: u64 = 1 << 20;
 /// The most policy files, and the deepest directory of them.
-const FILES_MAX: usize = 1_000;
-const DEPTH_MAX: usize = 8;
+pub(super) const FILES_MAX: usize = 1_000;
+pub(super) const DEPTH_MAX: usize = 8;
 
 /// Tests that stand beside the policies are none.
 pub(super) const TESTS: &str = ".test.toml";
@@ -34,34 +35,25 @@ pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> 
     files
 }
 
-/// A file's text. It is read through one handle: a file that is replaced meanwhile is read as the old one.
+/// A file's text.
 pub(super) fn source(path: &Path) -> Result<Arc<Source>, Unreadable> {
-    let unreadable = |source| Unreadable { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::other("it is no file")));
-    }
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(unreadable(io::Error::other(format!("it is larger than {BYTES_MAX} bytes"))));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| unreadable(io::Error::other("it is not UTF-8 text")))?;
+    let (bytes, _) = files::read(path, BYTES_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| Unreadable::NotText(path.to_owned()))?;
     Ok(Arc::new(Source { path: path.display().to_string(), text }))
 }
 
 fn find(path: &Path, depth: usize, files: &mut Vec<Arc<Source>>) -> Result<(), Unreadable> {
-    let unreadable = |source| Unreadable { path: path.to_owned(), source };
     if !path.is_dir() {
         if files.len() == FILES_MAX {
-            return Err(unreadable(io::Error::other(format!("there are more than {FILES_MAX} policy files"))));
+            return Err(Unreadable::TooMany(path.to_owned()));
         }
         files.push(source(path)?);
         return Ok(());
     }
     if depth == DEPTH_MAX {
-        return Err(unreadable(io::Error::other(format!("it lies more than {DEPTH_MAX} directories deep"))));
+        return Err(Unreadable::TooDeep(path.to_owned()));
     }
+    let unreadable = |source| Unreadable::Directory { path: path.to_owned(), source };
     let entries = fs::read_dir(path).map_err(unreadable)?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
     paths.sort();

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::adapters::{file, kafka};
+use crate::adapters::{file, kafka, knowledge};
 use crate::domain::document::Source as File;
 use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
@@ -137,12 +137,35 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
 }
 
-/// Why a file cannot be read at all.
+/// Why a configuration or policy file cannot be read at all.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {path}: {source}")]
-pub struct Unreadable {
-    path: PathBuf,
-    source: io::Error,
+pub enum Unreadable {
+    /// The file.
+    #[error("{}", chain(.0))]
+    File(#[from] knowledge::files::Error),
+    /// Its bytes are no text.
+    #[error("`{}` is not UTF-8 text", .0.display())]
+    NotText(PathBuf),
+    /// A directory.
+    #[error("cannot read the directory `{}`: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// More files than anybody has policies.
+    #[error("`{}` is one policy file too many; the limit is {}", .0.display(), files::FILES_MAX)]
+    TooMany(PathBuf),
+    /// A directory that leads to itself, perhaps.
+    #[error("`{}` lies more than {} directories deep", .0.display(), files::DEPTH_MAX)]
+    TooDeep(PathBuf),
+}
+
+/// An error with what caused it.
+fn chain(error: &knowledge::files::Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// Reads `gateway.toml` and the policies it names.

@@ -1,7 +1,7 @@
 //! The policies that were in force, as files of their own, `policies/DIGEST.json`: records in open windows may have been
 //! decided under them, and a person may want them back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapters::journal::{Error, FileSystem, create_directories, read_file, write_file_durably};
 use crate::domain::document::{Problems, Source};
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::{self, Digest, Here, PolicySet};
+use crate::domain::policy::{self, Digest, Here, Known};
 
 /// The largest file that is read.
 const BYTES_MAX: u64 = 1 << 30;
@@ -65,10 +65,10 @@ impl Archive {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn all(&self, country: Jurisdiction) -> Result<BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>, Error> {
+    pub fn all(&self, country: Jurisdiction) -> Result<Known, Error> {
         let unlisted = |source| Error::Io { doing: "list", path: self.directory.clone(), source };
         let names = self.fs.list(&self.directory).map_err(unlisted)?;
-        let mut all = BTreeMap::new();
+        let mut all = Known::new();
         for (name, _) in names {
             if !name.ends_with(".json") {
                 continue;

@@ -16,9 +16,12 @@ schema = "bailiwick.policy/1"
 [streams.{STREAM}]
 event_time   = "at"
 contributor  = "contributor"
-jurisdiction = {{ field = "country" }}
+untested     = ["collection.place", "subject.citizenship", "controller.establishment", "source.system"]
 late_max     = "PT8760H"
 idle_after   = "PT1H"
+
+[streams.{STREAM}.facts]
+"subject.residence" = [{{ field = "country", strength = 90 }}]
 
 [streams.{STREAM}.fields]
 at          = {{ type = "timestamp", class = "personal" }}

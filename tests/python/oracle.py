@@ -51,11 +51,13 @@ def main():
     regions = tomllib.loads((example / "../../policies/regions.toml").read_text())
     codes = set(regions["regions"][region]["codes"])
     (stream_name, stream), = policy["streams"].items()
+    (evidence,), = stream["facts"].values()
+    place_field = evidence["field"]
     (dataset_name, dataset), = policy["datasets"].items()
-    data = pandas.read_csv(example / "data.csv.gz", dtype={stream["jurisdiction"]["field"]: str, stream["contributor"]: str}, keep_default_na=False)
+    data = pandas.read_csv(example / "data.csv.gz", dtype={place_field: str, stream["contributor"]: str}, keep_default_na=False)
     for name, values in score(data, policy, example / "model.onnx").items():
         data[name] = values
-    place = data[stream["jurisdiction"]["field"]]
+    place = data[place_field]
     data = data[place.isin(codes) | place.str[:2].isin(codes)]
     times = pandas.to_datetime(data[stream["event_time"]], utc=True)
     window = seconds(dataset["window"]["size"])

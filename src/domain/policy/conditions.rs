@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
-use super::regime::{Lasting, Term};
+use super::regime::{Form, Lasting};
 
 /// What has been shown, by the names of the conditions.
 pub type Conditions = BTreeMap<String, Evidence>;
@@ -60,9 +60,14 @@ impl Shown<'_> {
         (Lasting(Some(self.day)) <= lasting).then_some(lasting)
     }
 
-    /// How long a term holds, if it holds today.
+    /// Whether a row of a form is off because its facts should have been looked at again by now.
     #[must_use]
-    pub fn term(&self, term: &Term) -> Option<Lasting> {
-        self.lasting(term.until, &term.needs)
+    pub fn is_off(&self, form: Form, review_by: Date) -> bool {
+        let expired = self.day > review_by;
+        match self.on_expired {
+            OnExpired::DenyAll => expired,
+            OnExpired::DenyIdentifiable => expired && form > Form::Statistical,
+            OnExpired::Warn => false,
+        }
     }
 }

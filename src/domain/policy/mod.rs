@@ -122,6 +122,9 @@ pub struct Dated {
     pub day: Spot<Date>,
 }
 
+/// Policies that were in force, with where the gateway stood then.
+pub type Known = BTreeMap<Digest, (Arc<PolicySet>, Arc<Here>)>;
+
 /// How evidence is weighed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FactRules {
@@ -152,7 +155,7 @@ pub struct RegistryShape {
     /// The column of the key.
     pub key: String,
     /// The facts, each with its column.
-    pub facts: Vec<(Fact, String)>,
+    pub facts: BTreeMap<Fact, String>,
     /// Where it is declared.
     pub place: Place,
 }

@@ -8,7 +8,7 @@ use jiff::civil::Date;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
-use super::conditions::{OnExpired, Shown};
+use super::conditions::Shown;
 
 /// The ids of the regimes that apply to the same records.
 pub type RegimeSet = Arc<BTreeSet<String>>;
@@ -27,6 +27,8 @@ pub struct Term {
     pub until: Option<Date>,
     /// Conditions, all of which must be shown.
     pub needs: Vec<String>,
+    /// When the region's facts must be looked at again.
+    pub review_by: Option<Date>,
 }
 
 impl Region {
@@ -46,9 +48,10 @@ impl Region {
     }
 
     /// The terms under which the whole of a place lies in the region today, if it does: those that hold longest.
-    fn terms(&self, place: Jurisdiction, shown: &Shown<'_>) -> Option<Lasting> {
+    fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<Lasting> {
         let listed = [place, place.country()];
         let terms = listed.iter().filter_map(|code| self.codes.get(code)).flatten();
+        let terms = terms.filter(|term| !term.review_by.is_some_and(|review_by| shown.is_off(form, review_by)));
         terms.filter_map(|term| shown.lasting(term.until, &term.needs)).max()
     }
 
@@ -108,7 +111,7 @@ impl Classes {
     #[must_use]
     pub fn any_special(&self, classes: &BTreeSet<String>) -> bool {
         let special = |class: &&str| self.0.get(*class).is_some_and(|class| class.special);
-        classes.iter().any(|class| self.with_ancestors(class).iter().any(|class| special(&class)))
+        classes.iter().any(|class| self.with_ancestors(class).iter().any(special))
     }
 
     fn with_ancestors<'c>(&'c self, class: &'c str) -> BTreeSet<&'c str> {
@@ -269,26 +272,24 @@ impl Regime {
         format!("{}/transfers/{}", self.id, row.id)
     }
 
-    /// The row that lets a form go to a place today, if there is one: that which holds longest, of equals the first by
-    /// id.
+    /// The row that lets a form go to a place today, if there is one: that which holds longest, of equals that of the
+    /// weakest form, of equals the first by id.
     #[must_use]
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
-        let expired = shown.day > self.review_by;
-        let off = |row: &Transfer| match shown.on_expired {
-            OnExpired::DenyAll => expired,
-            OnExpired::DenyIdentifiable => expired && row.form > Form::Statistical,
-            OnExpired::Warn => false,
-        };
+        let off = |row: &Transfer| shown.is_off(row.form, self.review_by);
         let rows = self.transfers.iter().filter(|row| row.form >= form && !off(row) && !row.except.may_hold(place));
         let permits = rows.filter_map(|row| {
             let there = match &row.to {
                 None => Lasting(None),
-                Some(region) => region.terms(place, shown)?,
+                Some(region) => region.terms(place, row.form, shown)?,
             };
             let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?);
             Some(Permit { row, lasting })
         });
-        permits.max_by(|left, right| left.lasting.cmp(&right.lasting).then_with(|| right.row.id.cmp(&left.row.id)))
+        permits.max_by(|left, right| {
+            let weaker = right.row.form.cmp(&left.row.form);
+            left.lasting.cmp(&right.lasting).then(weaker).then_with(|| right.row.id.cmp(&left.row.id))
+        })
     }
 }
 

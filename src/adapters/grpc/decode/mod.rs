@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::domain::batch::Candidate;
 use crate::domain::refusal::Reason;
 #[cfg(test)]
-use crate::domain::stream::{Evidence, Field, FieldType, Stream, Undeclared};
+use crate::domain::stream::{Field, FieldType, Stream, Undeclared};
 
 pub mod arrow;
 pub mod cloud_events;
@@ -66,7 +66,6 @@ fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -> Arc<Strea
         name: "s".into(),
         event_time: 0,
         contributor: 1,
-        evidence: Evidence { field: None, default: None },
         undeclared,
         model: None,
         future_max: Duration::ZERO,

@@ -185,7 +185,7 @@ pub(super) fn candidates(fact: Fact, codes: &Spot<Vec<Spot<String>>>, problems: 
 fn read_registry(name: &Spot<String>, table: &Table<'_>) -> Option<RegistryShape> {
     let key = table.need::<String>("key");
     let columns = table.need::<Table<'_>>("facts");
-    let mut facts = Vec::new();
+    let mut facts = BTreeMap::new();
     if let Some(columns) = &columns {
         for name in columns.value.names() {
             let Some(column) = columns.value.get::<String>(&name) else { continue };

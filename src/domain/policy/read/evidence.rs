@@ -216,7 +216,7 @@ impl DeclaredSource {
                     problems.error_help(&name.place, message, hint(&name.value, &known));
                     return None;
                 };
-                if !shape.facts.iter().any(|(known, _)| *known == fact) {
+                if !shape.facts.contains_key(&fact) {
                     let message = format!("registry `{}` says nothing of `{}`", name.value, fact.name());
                     problems.error(&name.place, message);
                 }

@@ -62,12 +62,13 @@ pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
 
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
-        read_review(&table, format!("region `{}`", name.value), declared);
+        let review_by =
+            read_review(&table, format!("region `{}`", name.value), declared).map(|(_, review_by)| review_by);
         if let Some(codes) = table.need::<Vec<Spot<NameOrTable<'_>>>>("codes") {
             let mut region = Region::default();
             for listed in codes.value {
                 if let Some((code, term)) = read_code(listed, (&name.value, &table), declared) {
-                    region.codes.entry(code).or_default().push(term);
+                    region.codes.entry(code).or_default().push(Term { review_by, ..term });
                 }
             }
             insert(&mut declared.regions, name, region, table.problems());
@@ -120,7 +121,7 @@ fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) -> Term {
         needs.push(need.value.clone());
         declared.needed.insert(need.value);
     }
-    Term { until, needs }
+    Term { until, needs, review_by: None }
 }
 
 /// What every dated file must say of itself: when its facts were checked, and by when they must be again.

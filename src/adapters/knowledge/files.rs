@@ -1,0 +1,178 @@
+//! Files that are read whole, and what tells one version of them from the next.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// What changes when a file is replaced or written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    device: u64,
+    inode: u64,
+    length: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there, or may not be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A directory, a pipe, a device.
+    #[error("`{}` is not a file", .0.display())]
+    NotAFile(PathBuf),
+    /// Larger than it may be.
+    #[error("`{}` is larger than {limit} bytes, which is the most that is read; make it smaller", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// It changed meanwhile.
+    #[error("`{}` is being written; write it under another name and rename it", .0.display())]
+    BeingWritten(PathBuf),
+}
+
+impl Fingerprint {
+    /// The fingerprint of the file that a path leads to now.
+    ///
+    /// # Errors
+    /// When the file is not there.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        let metadata = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Ok(Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for Fingerprint {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            seconds: metadata.mtime(),
+            nanoseconds: metadata.mtime_nsec(),
+        }
+    }
+}
+
+/// Reads a whole file of at most `limit` bytes through one handle: whatever happens to its name meanwhile, the bytes
+/// are of one file.
+///
+/// # Errors
+/// When it cannot be read, is too large, or is being written.
+pub fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, Fingerprint), Error> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    // Opening a pipe must not wait for its other end.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    read_open(file, path, limit, || ())
+}
+
+fn read_open(mut file: File, path: &Path, limit: u64, halfway: impl FnOnce()) -> Result<(Vec<u8>, Fingerprint), Error> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile(path.to_owned()));
+    }
+    let too_large = || Error::TooLarge { path: path.to_owned(), limit };
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
+    let before = Fingerprint::from(&metadata);
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).map_err(|_| too_large())?);
+    let half = metadata.len() / 2;
+    (&mut file).take(half).read_to_end(&mut bytes).map_err(failed)?;
+    halfway();
+    (&mut file).take((limit + 1).saturating_sub(half)).read_to_end(&mut bytes).map_err(failed)?;
+    let after = Fingerprint::from(&file.metadata().map_err(failed)?);
+    if before != after || bytes.len() as u64 != after.length {
+        return Err(Error::BeingWritten(path.to_owned()));
+    }
+    Ok((bytes, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_with_its_fingerprint() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.csv");
+        fs::write(&path, "key\n").unwrap();
+        let (bytes, fingerprint) = read(&path, 4).unwrap();
+        assert_eq!(bytes, b"key\n");
+        assert_eq!(fingerprint, Fingerprint::of(&path).unwrap());
+        let other = directory.path().join("b.csv");
+        fs::write(&other, "key\n").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_ne!(fingerprint, Fingerprint::of(&path).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_with_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.csv");
+        assert!(matches!(read(&path, 4), Err(Error::Io { .. })));
+        fs::write(&path, "key\nx").unwrap();
+        let error = read(&path, 4).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { limit: 4, .. }));
+        assert!(error.to_string().contains("a.csv"), "{error}");
+        assert!(matches!(read(directory.path(), 4), Err(Error::NotAFile(_))));
+        assert!(matches!(read(Path::new("/dev/zero"), 4), Err(Error::NotAFile(_))));
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(read(&pipe, 4), Err(Error::NotAFile(_))));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_meanwhile_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two, link] = ["one", "two", "link"].map(|name| directory.path().join(name));
+        fs::write(&one, "1111").unwrap();
+        fs::write(&two, "2222").unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        let swap = || {
+            fs::remove_file(&link).unwrap();
+            std::os::unix::fs::symlink(&two, &link).unwrap();
+        };
+        let (bytes, fingerprint) = read_open(File::open(&link).unwrap(), &link, 100, swap).unwrap();
+        assert_eq!(bytes, b"1111");
+        assert_ne!(fingerprint, Fingerprint::of(&link).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_is_written_meanwhile_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.csv");
+        for written in ["11112222", "11", "", "1112"] {
+            fs::write(&path, "1111").unwrap();
+            let modified = fs::metadata(&path).unwrap().modified().unwrap();
+            let write = || {
+                fs::write(&path, written).unwrap();
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_modified(modified + std::time::Duration::from_nanos(1))
+                    .unwrap();
+            };
+            let error = read_open(File::open(&path).unwrap(), &path, 100, write).unwrap_err();
+            assert!(matches!(error, Error::BeingWritten(_)), "{written}: {error}");
+        }
+    }
+}
