@@ -17,7 +17,7 @@ use crate::adapters::{file, kafka};
 use crate::config::{Config, Destination, OnStop, today};
 use crate::delivery::{self, Deliveries, Sink};
 use crate::domain::evidence::Knowledge;
-use crate::domain::policy::{Digest, PolicySet, Version};
+use crate::domain::policy::{Digest, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::intake::{Clock, Intake, Served};
@@ -67,14 +67,8 @@ pub async fn bind(config: &Config) -> anyhow::Result<Listener> {
 /// When a registry or a database cannot be used.
 pub fn version(config: &Config) -> anyhow::Result<Version> {
     let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
-    Ok(Version::compile(policy, here, knowledge::load(config)?, today()))
-}
-
-/// Other policies at the same gateway on the same day.
-#[must_use]
-pub fn version_like(version: &Version, policy: PolicySet) -> Version {
-    let known = knowledge::of(&policy, &version.knowledge);
-    Version::compile(Arc::new(policy), Arc::clone(&version.here), known, version.day)
+    let (_, knowledge) = knowledge::Files::load(config, None)?;
+    Ok(Version::compile(policy, here, knowledge, today()))
 }
 
 /// Checks that every model loads and is what the policy declares.

@@ -60,11 +60,14 @@ const TOGETHER: usize = 4_096;
 /// When the configuration or the policies cannot be used, or the records cannot be read; [`Failure::Found`] when a
 /// difference is to be a failure.
 pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
-    let config = load(path)?;
+    let mut config = load(path)?;
     let before = app::version(&config)?;
-    let after = app::version_like(&before, candidates(&options.against)?);
-    let mut replay =
-        Replay { difference: Difference::between(&before, &after), before, after, records: 0, notes: BTreeMap::new() };
+    config.policy = Arc::new(candidates(&options.against)?);
+    // What is known beside the records is read anew: the others may look at other columns of the same registries.
+    let after = app::version(&config)?;
+    let difference = Difference::between(&before, &after);
+    let mut replay = Replay { before, after, difference, records: 0, missing: Vec::new(), notes: BTreeMap::new() };
+    replay.note_missing(&config);
     for records in &options.records {
         match records {
             From::Files { files, stream, producer, text } => {
@@ -107,6 +110,7 @@ struct Replay {
     after: Version,
     difference: Difference,
     records: u64,
+    missing: Vec<String>,
     /// What is to be known of the records, with how many it is about.
     notes: BTreeMap<String, u64>,
 }
@@ -148,6 +152,16 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// What the other policies would need to be put in force.
+    fn note_missing(&mut self, config: &Config) {
+        let policy = &self.after.policy;
+        let unserved = self.after.here.serves.iter().filter(|regime| !policy.regimes.contains_key(*regime));
+        let unserved = unserved.map(|regime| format!("regime `{regime}` is served here, and they do not have it"));
+        let files = policy.registries.keys().filter(|name| !config.registries.contains_key(*name));
+        let files = files.map(|name| format!("registry `{name}` has no file in the configuration: it says nothing"));
+        self.missing = unserved.chain(files).collect();
     }
 
     fn note_treated(&mut self, stream: &str, rows: u32) {
@@ -214,8 +228,8 @@ impl Replay {
             "\nA record is allowed if it may stay. Decided otherwise: it stays under other regimes, or is kept away for\n\
              another reason or with another route. Bytes are those of the records' columns in memory."
         );
-        for regime in self.after.here.serves.iter().filter(|regime| !self.after.policy.regimes.contains_key(*regime)) {
-            let _ = writeln!(report, "regime `{regime}` is served here, and the other policies do not have it");
+        for missing in &self.missing {
+            let _ = writeln!(report, "the other policies: {missing}");
         }
         for (note, records) in &self.notes {
             let _ = writeln!(report, "{} records: {note}", HumanCount(*records));
