@@ -150,10 +150,10 @@ struct ExplainArgs {
     #[arg(long, value_name = "N")]
     lsn: Option<u64>,
     /// The directory of the journal [default: that of the configuration]
-    #[arg(long, value_name = "DIR", requires = "lsn")]
+    #[arg(long, value_name = "DIR", requires = "lsn", conflicts_with = "stream")]
     journal: Option<PathBuf>,
     /// Only the record at this position of the entry; the first is 0.
-    #[arg(long, value_name = "I", requires = "lsn")]
+    #[arg(long, value_name = "I", requires = "lsn", conflicts_with = "stream")]
     row: Option<u32>,
     /// JSON objects, one per line; `-` or nothing: stdin.
     #[arg(conflicts_with = "lsn")]
