@@ -336,10 +336,8 @@ mod tests {
         let judged = [&before, &after].map(|version| version.judge(&candidate, Sender::default()).unwrap());
         let mut difference = Difference::between(&before, &after);
         difference.add((&judged[0], &judged[1]), &[], &BTreeSet::new());
-        assert_eq!(
-            rules(&difference),
-            [("br-law/misroute", 0, 0, 1), ("no_regime", 0, 0, 1), ("unknown_stream", 0, 2, 3)]
-        );
+        let denied: Vec<_> = rules(&difference).into_iter().filter(|(_, _, denied, _)| *denied > 0).collect();
+        assert_eq!(denied, [("unknown_stream", 0, 2, 4)]);
         assert_eq!(difference.flows.iter().map(|flow| flow.why.concat()).collect::<Vec<_>>(), ["it is not declared"]);
     }
 

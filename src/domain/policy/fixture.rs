@@ -204,13 +204,15 @@ fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> 
     let keys = ["form", "to", "allowed"];
     let given = table.names();
     let is_given = |key: &&str| given.iter().any(|given| given == key);
-    if !keys.iter().any(|key| is_given(&key)) {
+    if !keys.iter().any(is_given) {
         for key in ["conditions", "rule"].iter().filter(|key| is_given(key)) {
             problems.error(&table.place, format!("`{key}` goes with `form`, `to` and `allowed`"));
         }
         // Asked for, so that they are not reported again, and known where another key is not.
-        (table.get::<Names>("conditions"), table.get::<String>("rule"), table.get::<String>("form"));
-        (table.get::<String>("to"), table.get::<bool>("allowed"));
+        table.get::<Names>("conditions");
+        for key in ["rule", "form", "to", "allowed"] {
+            table.get::<String>(key);
+        }
         return None;
     }
     let form = table.need::<String>("form");
@@ -246,7 +248,9 @@ fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
     let problems = table.problems();
     let given = table.names();
     if !["gateway", "verdict", "route"].iter().any(|key| given.iter().any(|given| given == key)) {
-        (table.get::<Table<'_>>("gateway"), table.get::<String>("verdict"), table.get::<String>("route"));
+        for key in ["gateway", "verdict", "route"] {
+            table.get::<String>(key);
+        }
         return None;
     }
     let regimes = keys(&policy.regimes);
