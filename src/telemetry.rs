@@ -81,7 +81,13 @@ impl Shadow {
             tracing::info!(rule, newly_allowed, newly_denied, "records under the policies in the shadow");
         }
         for ((dataset, destination), (newly_allowed, newly_denied)) in self.by_outlet() {
-            tracing::info!(dataset, destination, newly_allowed, newly_denied, "windows under the policies in the shadow");
+            tracing::info!(
+                dataset,
+                destination,
+                newly_allowed,
+                newly_denied,
+                "windows under the policies in the shadow"
+            );
         }
     }
 

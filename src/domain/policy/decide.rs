@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_schema::ArrowError;
+use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
@@ -82,7 +83,7 @@ pub(super) struct Rules {
     quarantining: Mask,
     peers: Vec<PeerRules>,
     treatments: Treatments,
-    rulings: RwLock<HashMap<Mask, Ruling>>,
+    rulings: RwLock<HashMap<Mask, Ruling, RandomState>>,
 }
 
 struct PeerRules {
@@ -333,7 +334,7 @@ pub struct Decided {
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {
     if regimes.is_empty() {
         *regimes = Arc::clone(more);
-    } else if !more.is_subset(regimes) {
+    } else if !Arc::ptr_eq(regimes, more) && !more.is_subset(regimes) {
         Arc::make_mut(regimes).extend(more.iter().cloned());
     }
 }
