@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -110,8 +111,13 @@ fn what_cannot_be_explained_is_said() {
 }
 
 #[test]
-fn a_journal_is_explained_and_replayed() {
+fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
     let (directory, port) = copy_of("card-fraud");
+    let (config, key) = (directory.path().join(CONFIG), directory.path().join("examples/card-fraud/eu.key"));
+    let unsealed = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{unsealed}\n[journal.keys]\neu-gdpr = \"eu.key\"\n")).unwrap();
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let gateway = Running::start(directory.path(), &["run", "-c", CONFIG]);
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "--to", &endpoint, "-s", "payments", "-p", "till-7", "--no-follow"];
@@ -141,7 +147,14 @@ fn a_journal_is_explained_and_replayed() {
     let replayed = run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat());
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     assert!(text(&replayed.stdout).contains("of them kept             2 "), "{}", text(&replayed.stdout));
-    assert_eq!(gateway.terminate(), 0);
+    gateway.kill();
+
+    fs::write(&config, unsealed).unwrap();
+    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
+    let erased = "erased: there is no key of eu-gdpr";
+    assert!(text(&explained.stderr).contains(&format!("the records of entry {lsn} are {erased}")));
+    let replayed = text(&run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat()).stdout);
+    assert!(replayed.starts_with("0 records") && replayed.contains(&format!("2 records: not compared, {erased}")));
 }
 
 /// A folder of the example's policies and the shipped ones, with a change.

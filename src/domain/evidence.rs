@@ -3,6 +3,7 @@
 //! What the columns say is worked out once per distinct value, and the combinations of what several columns say once
 //! per distinct combination; a record is then only the number of its combination.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -199,7 +200,8 @@ impl Knowledge {
             Source::Iban(field) => by_text(columns.column(*field), |text| self.with_claimants(iban(text))),
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
                 Some(registry) => {
-                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| registry.get(key, fact))
+                    let of_fact = registry.of(fact);
+                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key))
                 }
                 None => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
             },
@@ -326,17 +328,31 @@ fn by_text(column: &ArrayRef, read: impl Fn(&str) -> Reading) -> Said {
 
 /// Values that are mostly distinct, and answers of which there are few: each value is asked for, and equal answers are
 /// one.
-fn by_answer<V>(rows: usize, value: impl Fn(usize) -> Option<V>, ask: impl Fn(V) -> Reading) -> Said {
+fn by_answer<V, R: Borrow<Reading>>(rows: usize, value: impl Fn(usize) -> Option<V>, ask: impl Fn(V) -> R) -> Said {
     let mut numbers: HashMap<usize, u32, RandomState> = HashMap::default();
     let mut readings = vec![Reading::Absent, Reading::Unreadable];
-    let of_record = (0..rows).map(|row| match value(row).map_or(Reading::Absent, &ask) {
-        Reading::Absent => 0,
-        Reading::Unreadable => 1,
-        Reading::Codes(candidates) => *numbers.entry(Arc::as_ptr(&candidates).addr()).or_insert_with(|| {
-            // Kept, so that no other answer can come to have the same address.
-            readings.push(Reading::Codes(candidates));
-            number_of(readings.len())
-        }),
+    let mut last = None;
+    let of_record = (0..rows).map(|row| {
+        let Some(value) = value(row) else { return 0 };
+        let answer = ask(value);
+        let candidates = match answer.borrow() {
+            Reading::Absent => return 0,
+            Reading::Unreadable => return 1,
+            Reading::Codes(candidates) => candidates,
+        };
+        let address = Arc::as_ptr(candidates).addr();
+        match last {
+            Some((known, number)) if known == address => number,
+            _ => {
+                let number = *numbers.entry(address).or_insert_with(|| {
+                    // Kept, so that no other answer can come to have the same address.
+                    readings.push(Reading::Codes(Arc::clone(candidates)));
+                    number_of(readings.len())
+                });
+                last = Some((address, number));
+                number
+            }
+        }
     });
     Said { of_record: of_record.collect(), readings }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_schema::ArrowError;
+use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
@@ -76,15 +77,15 @@ pub(super) struct Rules {
     scopes: Arc<Scopes>,
     standing: Standing,
     treatments: Treatments,
-    rulings: RwLock<HashMap<Mask, Ruling>>,
+    rulings: RwLock<HashMap<Mask, Ruling, RandomState>>,
 }
 
-/// What a gateway stands to records of some classes: needs no stream.
+/// How a gateway stands to records of some classes, of whichever stream.
 pub(super) struct Standing {
     /// The regimes that cover the records' classes.
     covering: Mask,
     /// Those that apply because the gateway is where it is.
-    pub(super) here: Mask,
+    here: Mask,
     serves: Mask,
     refusing: Mask,
     quarantining: Mask,
@@ -357,7 +358,7 @@ pub struct Decided {
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {
     if regimes.is_empty() {
         *regimes = Arc::clone(more);
-    } else if !more.is_subset(regimes) {
+    } else if !Arc::ptr_eq(regimes, more) && !more.is_subset(regimes) {
         Arc::make_mut(regimes).extend(more.iter().cloned());
     }
 }
