@@ -141,3 +141,69 @@ pub(super) fn treated(plan: &StreamPlan) -> Vec<(&str, &'static str)> {
     }
     treated
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+    use crate::domain::document::{Problems, Source};
+    use crate::domain::policy;
+
+    const FILES: [&str; 2] = [
+        "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"people\"\n",
+        r#"
+schema = "bailiwick.policy/1"
+[streams.calls]
+event_time  = "at"
+contributor = "who"
+undeclared  = "refuse"
+[streams.calls.facts]
+"subject.residence" = [
+  { field = "home", strength = 90 },
+  { field = "email", strength = 50 },
+  { field = "area", strength = 50 },
+]
+[streams.calls.fields]
+at    = { type = "timestamp", class = "personal" }
+who   = { type = "string", class = "personal" }
+home  = { type = "string", class = "personal" }
+email = { type = "string", class = "personal", treatment = "drop" }
+area  = { type = "string", class = "personal", treatment = "generalise", words = ["DE"] }
+other = { type = "string", class = "personal", treatment = "drop" }
+"#,
+    ];
+
+    fn declared() -> PolicySet {
+        let files = FILES.map(|text| Arc::new(Source { path: "a.toml".to_owned(), text: text.to_owned() }));
+        let problems = Problems::default();
+        let policy = policy::read(&files, &problems);
+        assert!(!problems.any_error(), "{:?}", problems.into_vec());
+        policy
+    }
+
+    #[test]
+    fn evidence_that_the_journal_does_not_hold_as_it_was_is_named() {
+        let policy = declared();
+        assert_eq!(treated(plan(&policy, "calls").unwrap()), [("email", "dropped"), ("area", "generalised")]);
+    }
+
+    #[test]
+    fn columns_of_the_journal_become_those_that_are_declared_now() {
+        let policy = declared();
+        let stream = &plan(&policy, "calls").unwrap().stream;
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["DE", "FR"]));
+        let columns = RecordBatch::try_from_iter([("gone", Arc::clone(&text)), ("home", text)]).unwrap();
+        assert_eq!(as_declared(stream, &columns).unwrap().rows(), 2);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let columns = RecordBatch::try_from_iter([("home", numbers)]).unwrap();
+        let error = as_declared(stream, &columns).err().unwrap();
+        assert_eq!(error.to_string(), "field `home` of stream `calls` was of another type in the journal");
+    }
+
+    #[test]
+    fn a_stream_that_is_not_declared_is_named_with_those_that_are() {
+        let error = plan(&declared(), "cals").err().unwrap();
+        assert_eq!(error.to_string(), "there is no stream `cals`; declared: calls");
+    }
+}
