@@ -137,7 +137,7 @@ struct ExplainArgs {
     #[arg(short, long, required_unless_present = "lsn", conflicts_with = "lsn")]
     stream: Option<String>,
     /// Who would send them: what is declared of a producer is evidence, and its roles make evidence trusted.
-    #[arg(short, long, default_value = "", conflicts_with = "lsn")]
+    #[arg(short, long, default_value = "", hide_default_value = true, conflicts_with = "lsn")]
     producer: String,
     /// The network address they would come from.
     #[arg(long, value_name = "IP")]
@@ -165,14 +165,15 @@ struct ReplayArgs {
     /// The configuration, with the policies in force.
     #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them.
+    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them; from where you are, not from the
+    /// configuration.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     against: Vec<PathBuf>,
     /// The stream the files' records are of.
     #[arg(short, long, requires = "files")]
     stream: Option<String>,
     /// Who sent them.
-    #[arg(short, long, default_value = "")]
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     producer: String,
     /// Take records from this journal as well: all that it holds, as they were kept, so what was dropped is null. It
     /// holds only what was accepted.
