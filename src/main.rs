@@ -165,8 +165,8 @@ struct ReplayArgs {
     /// The configuration, with the policies in force.
     #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them; from where you are, not from the
-    /// configuration.
+    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them, but relative to
+    /// where you are.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     against: Vec<PathBuf>,
     /// The stream the files' records are of.
