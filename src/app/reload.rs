@@ -16,7 +16,7 @@ use super::knowledge;
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// The configuration cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Unreadable(#[from] config::Unreadable),
     /// There are errors in it, or in the policies.
     #[error("there are errors in the files: {}", first(.0))]

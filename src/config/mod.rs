@@ -141,7 +141,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The file.
-    #[error("{}", chain(.0))]
+    #[error(transparent)]
     File(#[from] knowledge::files::Error),
     /// Its bytes are no text.
     #[error("`{}` is not UTF-8 text", .0.display())]
@@ -160,12 +160,6 @@ pub enum Unreadable {
     /// A directory that leads to itself, perhaps.
     #[error("`{}` lies more than {} directories deep", .0.display(), files::DEPTH_MAX)]
     TooDeep(PathBuf),
-}
-
-/// An error with what caused it.
-fn chain(error: &knowledge::files::Error) -> String {
-    use std::error::Error as _;
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// Reads `gateway.toml` and the policies it names.

@@ -173,10 +173,11 @@ impl Knowledge {
     /// What is the same for every record of a batch.
     fn of_batch(&self, evidence: &Evidence, from: Sender<'_>) -> Option<Reading> {
         match &evidence.source {
-            Source::Always(candidates) => Some(Reading::Codes(Arc::clone(candidates))),
+            Source::Always(candidates) => Some(self.with_claimants(Reading::Codes(Arc::clone(candidates)))),
             Source::Producer => {
                 let known = self.producers.get(from.producer).and_then(|known| known.facts.get(&evidence.fact));
-                Some(known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates))))
+                let known = known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates)));
+                Some(self.with_claimants(known))
             }
             Source::GeoIp => Some(match (&self.addresses, from.address) {
                 (Some(addresses), Some(address)) => self.with_claimants(addresses.locate(address)),
@@ -184,7 +185,8 @@ impl Knowledge {
             }),
             Source::Registry { name, by: None } => {
                 let registry = self.registries.get(name);
-                Some(registry.map_or(Reading::Absent, |registry| registry.get(from.producer, evidence.fact)))
+                let known = registry.map_or(Reading::Absent, |registry| registry.get(from.producer, evidence.fact));
+                Some(self.with_claimants(known))
             }
             _ => None,
         }
@@ -201,7 +203,8 @@ impl Knowledge {
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
                 Some(registry) => {
                     let of_fact = registry.of(fact);
-                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key))
+                    let said = by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key));
+                    self.all_with_claimants(said)
                 }
                 None => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
             },
@@ -212,17 +215,21 @@ impl Knowledge {
                     (None, None) => None,
                     (latitude, longitude) => Some((latitude.unwrap_or(f64::NAN), longitude.unwrap_or(f64::NAN))),
                 };
-                let mut said = by_answer(columns.num_rows(), both, |(latitude, longitude)| {
+                let said = by_answer(columns.num_rows(), both, |(latitude, longitude)| {
                     self.places.as_ref().map_or(Reading::Absent, |places| places.around(latitude, longitude, *radius_m))
                 });
-                for reading in &mut said.readings {
-                    *reading = self.with_claimants(reading.clone());
-                }
-                said
+                self.all_with_claimants(said)
             }
             // The same for every record: not asked here.
             _ => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
         }
+    }
+
+    fn all_with_claimants(&self, mut said: Said) -> Said {
+        for reading in &mut said.readings {
+            *reading = self.with_claimants(reading.clone());
+        }
+        said
     }
 
     /// A reading with the claimants of its disputed codes.
