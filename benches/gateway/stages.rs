@@ -61,7 +61,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     figure("bare onnxruntime loop", bare, "ns/record", None);
 
     let outputs = model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
-    let mut writer = BatchWriter::new(stream, outputs).unwrap();
+    let mut writer = BatchWriter::new(stream, outputs);
     let scores = scorer.score(&[&resident]).unwrap();
     let number = Some(Number { epoch: 1, sequence: 1 });
     let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();

@@ -11,16 +11,17 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
-use arrow_ipc::MetadataVersion;
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::policy::Resident;
 use crate::domain::producer::Number;
 use crate::domain::stream::Stream;
+
+use super::columns::Columns;
 
 const BATCH: u8 = 1;
 const HEARD: u8 = 2;
@@ -139,22 +140,6 @@ impl Accepted<'_> {
         number(writer, self.number);
         writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy).raw(self.columns);
     }
-
-    /// The columns: the stream's fields and the model's outputs, as they were declared then.
-    ///
-    /// # Errors
-    /// When the catalog has no such stream, or the bytes are no record batch of its schema.
-    pub fn columns(&self, catalog: &Catalog) -> Result<RecordBatch, ArrowError> {
-        let schema = catalog.schemas.get(self.stream);
-        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{}`", self.stream)))?;
-        let mut decoder = StreamDecoder::new();
-        let nothing = decoder.decode(&mut Buffer::from(schema.clone()))?;
-        let batch = decoder.decode(&mut Buffer::from(self.columns))?;
-        match (nothing, batch) {
-            (None, Some(batch)) if batch.num_rows() == self.rows as usize => Ok(batch),
-            _ => Err(ArrowError::IpcError("the records are not whole".to_owned())),
-        }
-    }
 }
 
 fn number(writer: &mut Writer, number: Option<Number>) {
@@ -184,7 +169,8 @@ impl Catalog {
         let mut schemas = BTreeMap::new();
         for (stream, outputs) in streams {
             let schema = recorded(stream, outputs);
-            schemas.insert(stream.name.clone(), writer(&schema)?.get_ref().clone());
+            let writer = StreamWriter::try_new(Vec::new(), &schema)?;
+            schemas.insert(stream.name.clone(), writer.get_ref().clone());
         }
         Ok(Self { schemas })
     }
@@ -219,33 +205,55 @@ impl Catalog {
     }
 }
 
+/// Reads the records of one stream's batches.
+pub struct BatchReader {
+    decoder: StreamDecoder,
+}
+
+impl BatchReader {
+    /// A reader of a stream's batches, as it was declared when they were written.
+    ///
+    /// # Errors
+    /// When the catalog has no such stream.
+    pub fn new(catalog: &Catalog, stream: &str) -> Result<Self, ArrowError> {
+        let schema = catalog.schemas.get(stream);
+        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{stream}`")))?;
+        let mut decoder = StreamDecoder::new();
+        match decoder.decode(&mut Buffer::from(schema.clone()))? {
+            None => Ok(Self { decoder }),
+            Some(_) => Err(ArrowError::SchemaError("records in place of a schema".to_owned())),
+        }
+    }
+
+    /// The columns: the stream's fields and the model's outputs.
+    ///
+    /// # Errors
+    /// When the bytes are no record batch of the schema.
+    pub fn columns(&mut self, accepted: &Accepted<'_>) -> Result<RecordBatch, ArrowError> {
+        match self.decoder.decode(&mut Buffer::from(accepted.columns))? {
+            Some(batch) if batch.num_rows() == accepted.rows as usize => Ok(batch),
+            _ => Err(ArrowError::IpcError("the records are not whole".to_owned())),
+        }
+    }
+}
+
 /// The schema of a stream's records in the journal: its fields, then the model's outputs.
 fn recorded(stream: &Stream, outputs: Vec<Field>) -> SchemaRef {
     let fields = stream.schema.fields().iter().map(|field| Field::clone(field));
     Arc::new(Schema::new(fields.chain(outputs).collect::<Vec<_>>()))
 }
 
-fn writer(schema: &Schema) -> Result<StreamWriter<Vec<u8>>, ArrowError> {
-    // Alignment in the file would be lost behind the entry's head anyway.
-    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?;
-    StreamWriter::try_new_with_options(Vec::new(), schema, options)
-}
-
 /// Writes the batches of one stream.
 pub struct BatchWriter {
     schema: SchemaRef,
-    columns: StreamWriter<Vec<u8>>,
+    columns: Columns,
 }
 
 impl BatchWriter {
     /// A writer of a stream's batches.
-    ///
-    /// # Errors
-    /// When Arrow cannot write the schema, which no valid stream causes.
-    pub fn new(stream: &Stream, outputs: Vec<Field>) -> Result<Self, ArrowError> {
-        let schema = recorded(stream, outputs);
-        let columns = writer(&schema)?;
-        Ok(Self { schema, columns })
+    #[must_use]
+    pub fn new(stream: &Stream, outputs: Vec<Field>) -> Self {
+        Self { schema: recorded(stream, outputs), columns: Columns::default() }
     }
 
     /// An entry with records and their scores.
@@ -260,9 +268,8 @@ impl BatchWriter {
         at: i64,
     ) -> Result<Vec<u8>, ArrowError> {
         let batch = resident.batch();
-        let columns = batch.columns().iter().chain(outputs).cloned().collect();
-        let columns = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-        let mut head = Writer::with_capacity(usize::try_from(size_bound(resident, producer)).unwrap_or(0));
+        let columns: Vec<ArrayRef> = batch.columns().iter().chain(outputs).cloned().collect();
+        let mut entry = Writer::with_capacity(usize::try_from(size_bound(resident, producer)).unwrap_or(0));
         let accepted = Accepted {
             producer,
             number,
@@ -273,10 +280,10 @@ impl BatchWriter {
             policy: *resident.policy().bytes(),
             columns: &[],
         };
-        accepted.encode(&mut head);
-        *self.columns.get_mut() = head.finish();
-        self.columns.write(&columns)?;
-        Ok(std::mem::take(self.columns.get_mut()))
+        accepted.encode(&mut entry);
+        let mut entry = entry.finish();
+        self.columns.write(&self.schema, &columns, batch.rows(), &mut entry)?;
+        Ok(entry)
     }
 }
 

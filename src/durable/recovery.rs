@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
 use crate::adapters::journal::{self, Log};
@@ -21,7 +21,7 @@ use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 
 use super::checkpoint::Checkpoint;
-use super::entry::{Catalog, Entry};
+use super::entry::{Accepted, BatchReader, Catalog, Entry};
 
 /// Why what was left cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -206,8 +206,7 @@ impl Replay {
             match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
                 Entry::Batch(accepted) => {
                     let mapped = self.mapping.of(&context, accepted.stream)?;
-                    let columns = accepted.columns(&mapped.catalog).map_err(|source| Error::Records { lsn, source })?;
-                    return mapped.fold(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
+                    return mapped.fold(&accepted).map(Some).map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, open, .. } => {
                     return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
@@ -226,25 +225,24 @@ impl Replay {
 struct Mapping {
     present: Vec<Present>,
     context: Option<Arc<[u8]>>,
-    catalog: Arc<Catalog>,
+    catalog: Catalog,
     streams: BTreeMap<String, Mapped>,
 }
 
 struct Mapped {
-    catalog: Arc<Catalog>,
+    reader: BatchReader,
     present: Present,
 }
 
 impl Mapping {
     fn new(present: &[Present]) -> Self {
-        Self { present: present.to_vec(), context: None, catalog: Arc::default(), streams: BTreeMap::new() }
+        Self { present: present.to_vec(), context: None, catalog: Catalog::default(), streams: BTreeMap::new() }
     }
 
-    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&Mapped, Error> {
+    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {
         let cannot = |message: &str| Error::Stream { stream: stream.to_owned(), message: message.to_owned() };
         if !self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context)) {
-            let catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
-            self.catalog = Arc::new(catalog);
+            self.catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
             self.context = Some(Arc::clone(context));
             self.streams.clear();
         }
@@ -259,15 +257,16 @@ impl Mapping {
                     return Err(cannot(&format!("field `{}` was of another type", field.name())));
                 }
             }
-            let mapped = Mapped { catalog: Arc::clone(&self.catalog), present };
-            self.streams.insert(stream.to_owned(), mapped);
+            let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;
+            self.streams.insert(stream.to_owned(), Mapped { reader, present });
         }
-        self.streams.get(stream).ok_or_else(|| cannot("it is not declared"))
+        self.streams.get_mut(stream).ok_or_else(|| cannot("it is not declared"))
     }
 }
 
 impl Mapped {
-    fn fold(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
+    fn fold(&mut self, accepted: &Accepted<'_>) -> Result<Step, ArrowError> {
+        let columns = self.reader.columns(accepted)?;
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))

@@ -44,7 +44,6 @@ pub(super) struct Worker {
     setup: Setup,
     shared: Shared,
     datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
-    outputs: BTreeMap<String, Present>,
     writers: BTreeMap<String, BatchWriter>,
     /// The open windows of each dataset, and the oldest that may take records.
     windows: BTreeMap<String, OpenWindows>,
@@ -61,14 +60,15 @@ impl Worker {
             let open = open.get(&dataset.name).copied().unwrap_or(i64::MIN);
             (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
         });
-        let by_stream = |present: &Present| (present.stream.name.clone(), present.clone());
+        let writer = |present: &Present| {
+            (present.stream.name.clone(), BatchWriter::new(&present.stream, present.outputs.clone()))
+        };
         Self {
             setup,
             shared,
             windows: datasets.collect(),
             datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
-            outputs: present.iter().map(by_stream).collect(),
-            writers: BTreeMap::new(),
+            writers: present.iter().map(writer).collect(),
         }
     }
 
@@ -184,18 +184,18 @@ impl Worker {
                 self.shared.journal.when_durable(through, Box::new(move || drop((answer.send(Ok(scores)), budget))));
             }
             Place::New { lsn, producer, number, at, room } => {
-                let entry = self.writer(&resident).and_then(|writer| {
-                    writer.encode(&resident, &scores, (&producer, number), at).map_err(|error| error.to_string())
-                });
+                let writer = self.writers.get_mut(&resident.batch().stream().name);
+                let entry = writer.map(|writer| writer.encode(&resident, &scores, (&producer, number), at));
                 match entry {
-                    Ok(entry) => {
+                    Some(Ok(entry)) => {
                         self.fold(resident.batch(), &scores);
                         // The producer may have gone; its records count all the same.
                         let then = Box::new(move || drop((answer.send(Ok(scores)), budget)));
                         self.shared.journal.submit(lsn, entry, room, Some(then));
                     }
-                    Err(error) => {
-                        tracing::error!(error, "a batch could not be written");
+                    failed => {
+                        let error = failed.and_then(Result::err);
+                        tracing::error!(?error, "a batch could not be written");
                         let place = Place::New { lsn, producer, number, at, room };
                         self.spend(Waiting { resident, place, answer, budget }, Reason::ModelFailed);
                     }
@@ -214,16 +214,6 @@ impl Worker {
                 self.shared.journal.submit(lsn, entry, room, Some(Box::new(move || drop(answer.send(Err(reason))))));
             }
         }
-    }
-
-    fn writer(&mut self, resident: &Resident) -> Result<&mut BatchWriter, String> {
-        let stream = resident.batch().stream();
-        if !self.writers.contains_key(&stream.name) {
-            let outputs = self.outputs.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
-            let writer = BatchWriter::new(stream, outputs).map_err(|error| error.to_string())?;
-            self.writers.insert(stream.name.clone(), writer);
-        }
-        self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
     }
 
     fn fold(&mut self, batch: &Batch, scores: &[ArrayRef]) {
