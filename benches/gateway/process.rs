@@ -41,9 +41,9 @@ impl Deployment {
             .replace("\"../../policies\", \"policies\"", &policies)
             .replace("\"model.onnx\"", &format!("\"{}\"", absolute("model.onnx")))
             .replace("127.0.0.1:7400", "127.0.0.1:0")
-            .replace("[listen]", "on_stop = \"release\"\n\n[listen]");
-        let config = format!("{config}\n[scoring]\nworkers = 1\n\n[journal]\ndirectory = \"journal\"\n{journal}\n");
-        fs::write(self.path("gateway.toml"), config).unwrap();
+            .replace("[listen]", "on_stop = \"release\"\n\n[listen]")
+            .replace("[journal]\n", &format!("[journal]\n{journal}\n"));
+        fs::write(self.path("gateway.toml"), format!("{config}\n[scoring]\nworkers = 1\n")).unwrap();
     }
 
     /// Starts it.
