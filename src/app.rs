@@ -195,7 +195,8 @@ fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
             Destination::Kafka(settings) => {
-                Sink::Kafka(kafka::Sink::new(settings).with_context(|| format!("destination `{name}`"))?)
+                let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
+                Sink::Kafka(kafka::Sink::new(settings, &sender).with_context(|| format!("destination `{name}`"))?)
             }
         };
         Ok((name.clone(), sink))

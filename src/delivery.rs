@@ -269,54 +269,85 @@ impl Delivery {
     }
 
     fn send_to_kafka(mut self, mut sink: kafka::Sink) {
-        while let Err(error) = sink.resume().map(|sent| self.cursor.through = self.cursor.through.max(sent)) {
-            tracing::warn!(destination = self.name, %error, "the broker does not say yet how far the destination is");
-            if self.is_draining() || !self.pause() {
-                return;
+        while self.resume(&mut sink) && self.send_all(&mut sink) {}
+    }
+
+    /// Makes the sink ready, for as long as it takes: it, or the broker, may be further than the cursor. Whether to
+    /// go on.
+    fn resume(&mut self, sink: &mut kafka::Sink) -> bool {
+        loop {
+            let cursor = self.cursor.through;
+            match sink.resume(cursor, &|from| self.waiting(from), &|| self.is_cut()) {
+                Ok(through) if through > cursor => {
+                    self.cursor.through = through;
+                    return self.save();
+                }
+                Ok(_) => return true,
+                Err(error) => self.not_yet(&error, "not ready to deliver; what waits stays in the outbox"),
+            }
+            if !self.pause() {
+                return false;
             }
         }
+    }
+
+    /// Sends what the outbox holds. Ends with `true` when the sink is to be made ready again, with `false` when all
+    /// is sent at a stop, or the time for it is up.
+    fn send_all(&mut self, sink: &mut kafka::Sink) -> bool {
         let mut reader = self.context.outbox.reader(self.cursor.through + 1);
         loop {
             let entry = match reader.next() {
                 Ok(Some(entry)) => entry,
-                Ok(None) if self.is_draining() => return,
+                Ok(None) if self.is_draining() => return false,
                 Ok(None) => {
                     let _ = self.context.outbox.wait_beyond(self.cursor.through, TICK);
                     if self.is_cut() {
-                        return;
+                        return false;
                     }
                     continue;
                 }
                 Err(error) => {
                     tracing::error!(destination = self.name, %error, "the outbox cannot be read");
                     if !self.pause() {
-                        return;
+                        return false;
                     }
                     continue;
                 }
             };
             let releases = self.releases(entry.lsn, &entry.payload);
-            if !releases.is_empty() {
-                loop {
-                    match sink.send(entry.lsn, &releases) {
-                        Ok(bytes) => {
-                            Telemetry::add(&self.context.telemetry.bytes_out, bytes);
-                            break;
-                        }
-                        Err(error) => {
-                            tracing::warn!(destination = self.name, %error, "a release was not delivered and is sent again");
-                            if !self.pause() {
-                                return;
-                            }
-                        }
+            while !releases.is_empty() {
+                if !sink.is_ready() {
+                    return true;
+                }
+                match sink.send(entry.lsn, &releases, &|| self.is_cut()) {
+                    Ok(bytes) => {
+                        Telemetry::add(&self.context.telemetry.bytes_out, bytes);
+                        break;
                     }
+                    Err(error) => self.not_yet(&error, "a release is not confirmed and waits"),
+                }
+                if !self.pause() {
+                    return false;
                 }
             }
             self.cursor.through = entry.lsn;
             if !releases.is_empty() && !self.save() {
-                return;
+                return false;
             }
         }
+    }
+
+    fn not_yet(&self, error: &kafka::Error, what: &str) {
+        if !self.is_cut() {
+            tracing::warn!(destination = self.name, %error, "{what}");
+        }
+    }
+
+    /// The first entry of the outbox from a position on.
+    fn waiting(&self, from: Lsn) -> Result<Option<kafka::Waiting>, Box<dyn std::error::Error + Send + Sync>> {
+        let Some(entry) = self.context.outbox.reader(from).next()? else { return Ok(None) };
+        let release = self.releases(entry.lsn, &entry.payload).last().map(|released| released.id().to_owned());
+        Ok(Some(kafka::Waiting { lsn: entry.lsn, release }))
     }
 
     fn write_files(mut self, mut sink: file::Sink) {
@@ -379,7 +410,7 @@ impl Delivery {
     fn write(&mut self, sink: &mut file::Sink, dataset: &str, read: Lsn) -> bool {
         let Some(last) = sink.last(dataset) else { return true };
         let files = self.cursor.files.entry(dataset.to_owned()).or_default();
-        if files.pending < last && !planted("no-file-intent") {
+        if files.pending < last {
             files.pending = last;
             if !self.save() {
                 return false;
@@ -390,6 +421,8 @@ impl Delivery {
             if !self.save() {
                 return false;
             }
+            // A slow disk, so that a crash in between is not too rare.
+            thread::sleep(TICK);
         }
         loop {
             match sink.write(dataset) {

@@ -30,6 +30,7 @@ use crate::domain::producer::{Lsn, Mark, Number, OutOfOrder, Position};
 use crate::domain::refusal::Reason;
 use crate::durable::entry::{self, Entry};
 use crate::durable::recovery::{Closed, Present, Replay};
+use crate::durable::seal::Keys;
 use crate::planted::planted;
 use crate::telemetry::Telemetry;
 
@@ -50,6 +51,8 @@ pub struct Setup {
     pub present: Vec<Present>,
     /// The secret for contributors.
     pub key: ContributorKey,
+    /// The keys of the regimes, to seal the journal with.
+    pub keys: Arc<Keys>,
     /// The most records scored in one run of the model.
     pub rows_max: usize,
     /// What was there before the start.
@@ -179,7 +182,7 @@ impl Pipeline {
         journal: Arc<Log>,
         telemetry: &Arc<Telemetry>,
     ) -> std::io::Result<Self> {
-        let Setup { scorers, present, key, rows_max, before, checkpoints } = setup;
+        let Setup { scorers, present, key, keys, rows_max, before, checkpoints } = setup;
         let (reports, from_workers) = unbounded();
         let workers = scorers.len() + 1;
         let new = |scorers, waiting: &Arc<AtomicUsize>| {
@@ -189,7 +192,8 @@ impl Pipeline {
                 waiting: Arc::clone(waiting),
                 telemetry: Arc::clone(telemetry),
             };
-            worker::Worker::new(worker::Setup { scorers, key, rows_max }, &present, &before.open, shared)
+            let setup = worker::Setup { scorers, key, rows_max, keys: Arc::clone(&keys) };
+            worker::Worker::new(setup, &present, &before.open, shared)
         };
         let mut queues = Vec::new();
         let mut threads = Vec::new();

@@ -17,6 +17,8 @@ pub struct Telemetry {
     pub duplicates: AtomicU64,
     /// Records scored by a model.
     pub scored: AtomicU64,
+    /// Records that the journal held at the start under a key that was not there any more.
+    pub erased: AtomicU64,
     /// Values of undeclared fields that were dropped.
     pub dropped_values: AtomicU64,
     /// Cells that left.

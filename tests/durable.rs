@@ -8,4 +8,5 @@ mod durable {
     mod crash;
     mod numbers;
     mod operations;
+    mod seal;
 }

@@ -5,10 +5,14 @@
 mod common;
 
 mod gateway {
+    mod broker;
+    mod exactly_once;
     mod files;
     mod fuzz;
     mod kafka;
     mod oracle;
+    mod process;
+    mod proxy;
     mod refusals;
     mod routes;
 }

@@ -115,6 +115,36 @@ fn all_problems_are_reported_at_once_each_with_its_line() {
 }
 
 #[test]
+fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
+    let checked = |more: &str, options: &str| {
+        let kafka = format!("\"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"releases\"\n{more}\n#");
+        let config =
+            gateway.replace("\"file\"", &kafka).replace("directory    =", "# ").replace("rotate_after =", "# ");
+        let options = format!("\n[destinations.fraud_desk.options]\n{options}\n");
+        fs::write(example.join("gateway.toml"), config + &options).unwrap();
+        let checked = run(&example, &["check"]);
+        (checked.status.code(), text(&checked.stderr))
+    };
+    let settings = "\"transactional.id\" = \"mine\"\n\"acks\" = \"0\"\n\"retry.backoff.ms\" = \"10\"";
+    let (code, problems) = checked("exactly_once = true", settings);
+    assert_eq!(code, Some(64));
+    for name in ["transactional.id", "acks", "retry.backoff.ms"] {
+        assert!(problems.contains(&format!("`{name}` is set by bailiwick and cannot be changed")), "{problems}");
+    }
+    let (code, problems) = checked("progress_topic = \"p\"", "");
+    assert_eq!((code, problems.contains("`progress_topic` needs `exactly_once = true`")), (Some(64), true));
+    let (code, problems) = checked("exactly_once = true\nprogress_topic = \"releases\"", "");
+    assert_eq!((code, problems.contains("must be another topic")), (Some(64), true));
+    let (code, problems) = checked("exactly_once = true", "\"security.protocol\" = \"plaintext\"");
+    assert_eq!((code, problems.as_str()), (Some(0), ""));
+    let (code, problems) = checked("", "\"retry.backoff.ms\" = \"10\"");
+    assert_eq!((code, problems.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn an_egress_that_a_regime_does_not_allow_is_an_error() {
     let (directory, _) = copy_of("card-fraud");
     let example = directory.path().join("examples/card-fraud");

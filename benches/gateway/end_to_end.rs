@@ -91,6 +91,8 @@ fn payload_bytes(payload: &Payload) -> usize {
     }
 }
 
+type Percentile = fn(&Load) -> f64;
+
 /// Runs the gateway and the echo under each payload kind.
 pub(super) fn run(records: &Prepared, bare_score: f64) {
     let on_disk = std::env::temp_dir();
@@ -122,7 +124,7 @@ pub(super) fn run(records: &Prepared, bare_score: f64) {
             figure(&name("throughput, journal in memory"), rate, "records/s", None);
             figure(&name("throughput on disk per that in memory"), median(rates), "1", None);
         }
-        let percentiles: [(&str, fn(&Load) -> f64); 3] = [
+        let percentiles: [(&str, Percentile); 3] = [
             ("p50", |load| load.latency(0.5)),
             ("p99", |load| load.latency(0.99)),
             ("p99.9", |load| load.latency(0.999)),

@@ -12,8 +12,10 @@ use bailiwick::domain::batch::TimeBounds;
 use bailiwick::domain::policy::{ClosedWindow, Resident, VerdictTable, decide, release};
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::BatchWriter;
+use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
 use ort::session::Session;
 use ort::value::TensorRef;
+use zeroize::Zeroizing;
 
 use super::records::{Prepared, example};
 use super::{BATCH, figure, per_record};
@@ -60,8 +62,9 @@ pub(super) fn run(records: &Prepared) -> Staged {
     figure("score", score, "ns/record", Some(score / bare));
     figure("bare onnxruntime loop", bare, "ns/record", None);
 
-    let outputs = model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
-    let mut writer = BatchWriter::new(stream, outputs);
+    let outputs: Vec<Field> =
+        model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
+    let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
     let scores = scorer.score(&[&resident]).unwrap();
     let number = Some(Number { epoch: 1, sequence: 1 });
     let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();
@@ -70,6 +73,10 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let copy = per_record(BATCH, || drop(black_box(entry.clone())));
     figure("encode the entry of the journal", encoding, "ns/record", Some(encoding / copy));
     figure("bare copy of the entry", copy, "ns/record", None);
+    let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys()));
+    let sealing =
+        per_record(BATCH, || drop(black_box(writer.encode(&resident, &scores, ("bench", number), 0).unwrap())));
+    figure("encode the entry of the journal, sealed", sealing, "ns/record", Some(sealing / copy));
 
     let dataset = &plan.datasets[0];
     let mut columns = resident.batch().columns().to_vec();
@@ -90,6 +97,11 @@ pub(super) fn run(records: &Prepared) -> Staged {
         per_record(count, || drop(black_box(release(&closed, &destinations, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }
+}
+
+fn bench_keys() -> Keys {
+    let key = Key::new(Box::new(Zeroizing::new([7; KEY_BYTES])));
+    Keys::new([("eu-gdpr".to_owned(), key)].into())
 }
 
 /// The model alone: the same input again and again, one thread.

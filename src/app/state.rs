@@ -84,7 +84,7 @@ impl State {
         let open = gateway.datasets().map(|dataset| (dataset.to_owned(), gateway.open(dataset))).collect();
         let from = counted + 1;
         let closed = recovery::scan(&journal, from, &mut gateway, &present, now).with_context(in_directory)?;
-        let replay = Replay::new(&journal, from, found.last, &present);
+        let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
         report(&found, from, &windows, &closed);
         let shapes = present
             .iter()
@@ -108,6 +108,7 @@ impl Found {
             scorers,
             present: self.present,
             key: self.key,
+            keys: Arc::clone(&config.journal.keys),
             rows_max: config.scored_together_max,
             before: self.before,
             checkpoints: config.journal.checkpoints,

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::adapters::journal::{self, FileSystem, RealFileSystem, Report, Wrong};
 use crate::delivery::Cursor;
+use crate::domain::policy::RegimeSet;
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::Checkpoint;
 use crate::durable::entry::Entry;
@@ -148,6 +149,7 @@ struct Held {
 /// What the journal holds: records by stream and producer, how old, and how many no checkpoint has.
 fn accepted(entries: &mut journal::Reader, counted: Lsn) -> anyhow::Result<String> {
     let mut held: BTreeMap<(String, String), Held> = BTreeMap::new();
+    let mut sealed: BTreeMap<RegimeSet, u64> = BTreeMap::new();
     let (mut closed, mut unknown) = (0_u64, 0_u64);
     while let Some(entry) = entries.next()? {
         match Entry::decode(&entry.payload) {
@@ -156,6 +158,9 @@ fn accepted(entries: &mut journal::Reader, counted: Lsn) -> anyhow::Result<Strin
                 held.records += u64::from(batch.rows);
                 held.to_count += if entry.lsn > counted { u64::from(batch.rows) } else { 0 };
                 held.since = Some(held.since.map_or(batch.at, |since| since.min(batch.at)));
+                if !batch.regimes.is_empty() {
+                    *sealed.entry(batch.regimes).or_default() += u64::from(batch.rows);
+                }
             }
             Some(Entry::Closed { .. } | Entry::Flushed { .. }) => closed += 1,
             Some(Entry::Heard { .. } | Entry::Spent { .. }) => {}
@@ -171,6 +176,11 @@ fn accepted(entries: &mut journal::Reader, counted: Lsn) -> anyhow::Result<Strin
             HumanCount(held.records),
             HumanCount(held.to_count)
         );
+    }
+    for (regimes, records) in sealed {
+        let keys = if regimes.len() == 1 { "the key of" } else { "all the keys of" };
+        let regimes = regimes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "  sealed under {keys} {regimes}: {} records", HumanCount(records));
     }
     let _ = writeln!(text, "  closings: {}", HumanCount(closed));
     if unknown > 0 {

@@ -18,9 +18,11 @@ use crate::domain::document::{self, Place, Problem, Problems, Source};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::{self, Permission, PolicySet};
 use crate::domain::refusal::Peer;
+use crate::durable::seal::Keys;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
+mod keys;
 mod read;
 
 /// A checked configuration.
@@ -74,7 +76,7 @@ impl OnStop {
 }
 
 /// Where and how the journal is kept.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Journal {
     /// The directory of journal, checkpoints, outbox and cursors.
     pub directory: PathBuf,
@@ -84,6 +86,8 @@ pub struct Journal {
     pub quota_bytes: u64,
     /// When a checkpoint is due.
     pub checkpoints: CheckpointsDue,
+    /// The keys of regimes; none: what the journal holds is not sealed.
+    pub keys: Arc<Keys>,
 }
 
 /// Where a destination is.
@@ -171,6 +175,9 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             let message = format!("there is no regime `{}`", regime.value);
             problems.error_help(&regime.place, message, document::hint(&regime.value, &known));
         }
+    }
+    if let Some(keys) = &declared.keys {
+        keys.check(&declared.serves, &known, problems);
     }
     let serves: Vec<String> = declared.serves.iter().map(|regime| regime.value.clone()).collect();
     for row in policy.egress(&serves) {

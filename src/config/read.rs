@@ -18,6 +18,7 @@ use crate::encode::Format;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
+use super::keys::DeclaredKeys;
 use super::{Config, Destination, Journal, OnStop};
 
 /// What `gateway.toml` declares.
@@ -39,6 +40,7 @@ pub(super) struct Declared {
     stop_within: Duration,
     on_stop: OnStop,
     journal: Journal,
+    pub(super) keys: Option<DeclaredKeys>,
 }
 
 pub(super) struct DeclaredPeer {
@@ -72,7 +74,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
     let (listen, connections_max) = read_listen(table);
     let limits = read_limits(table);
-    let journal = read_journal(table, base, &limits);
+    let (journal, keys) = read_journal(table, base, &limits);
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
     let scoring = scoring.as_ref();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -117,6 +119,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         stop_within: stop_within.unsigned_abs(),
         on_stop,
         journal,
+        keys,
     }
 }
 
@@ -130,15 +133,16 @@ fn read_on_stop(gateway: &Table<'_>) -> Option<OnStop> {
     known.map(|(_, choice)| *choice)
 }
 
-fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> Journal {
+fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Option<DeclaredKeys>) {
     let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
     let default = Journal {
         directory: base.join("journal"),
         segment_bytes: journal::SEGMENT_BYTES,
         quota_bytes: 8 << 30,
         checkpoints,
+        keys: Arc::default(),
     };
-    let Some(journal) = table.get::<Table<'_>>("journal") else { return default };
+    let Some(journal) = table.get::<Table<'_>>("journal") else { return (default, None) };
     let journal = journal.value;
     let every = SignedDuration::from_secs(5);
     let read = Journal {
@@ -149,7 +153,9 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> Journal {
             bytes: journal.or("checkpoint_bytes", checkpoints.bytes),
             every: journal.or("checkpoint_every", every).unsigned_abs(),
         },
+        keys: default.keys,
     };
+    let keys = journal.get::<Table<'_>>("keys").map(|keys| DeclaredKeys::read(&keys.value, base));
     // Columns take more room than a payload, a JSON object of short numbers above all.
     if read.segment_bytes / 4 < limits.batch_bytes_max as u64 {
         let message = "`segment_bytes` is less than four batches of `batch_bytes_max`";
@@ -163,7 +169,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> Journal {
         journal.problems().error(&journal.place, message);
     }
     journal.done();
-    read
+    (read, keys)
 }
 
 fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
@@ -239,35 +245,45 @@ fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
             let directory = base.join(directory?.value);
             Some(Destination::File(file::Settings { directory, format: format?, rotate_bytes, rotate_after }))
         }
-        "kafka" => {
-            let brokers = table.need::<String>("brokers");
-            let topic = table.need::<String>("topic");
-            let mut options = BTreeMap::new();
-            if let Some(table) = table.get::<Table<'_>>("options") {
-                for name in table.value.names() {
-                    let Some(value) = table.value.get::<String>(&name) else { continue };
-                    if kafka::RESERVED.contains(&name.as_str()) {
-                        table
-                            .value
-                            .problems()
-                            .error(&value.place, format!("`{name}` is set by bailiwick and cannot be changed"));
-                    }
-                    options.insert(name, value.value);
-                }
-            }
-            Some(Destination::Kafka(kafka::Settings {
-                brokers: brokers?.value,
-                topic: topic?.value,
-                format: format?,
-                options,
-            }))
-        }
+        "kafka" => read_kafka(table, format).map(Destination::Kafka),
         other => {
             let message = format!("there is no destination kind `{other}`");
             table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
             None
         }
     }
+}
+
+fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settings> {
+    let brokers = table.need::<String>("brokers");
+    let topic = table.need::<String>("topic");
+    let exactly_once = table.or("exactly_once", false);
+    let named = table.get::<String>("progress_topic");
+    let progress_topic = exactly_once.then(|| match (&named, &topic) {
+        (Some(named), _) => named.value.clone(),
+        (None, topic) => format!("{}-progress", topic.as_ref().map_or("", |topic| &topic.value)),
+    });
+    if let (Some(named), None) = (&named, &progress_topic) {
+        table.problems().error(&named.place, "`progress_topic` needs `exactly_once = true`");
+    }
+    if let (Some(named), Some(topic)) = (&named, &topic)
+        && named.value == topic.value
+    {
+        table.problems().error(&named.place, "`progress_topic` must be another topic than `topic`");
+    }
+    let mut options = BTreeMap::new();
+    if let Some(table) = table.get::<Table<'_>>("options") {
+        for name in table.value.names() {
+            let Some(value) = table.value.get::<String>(&name) else { continue };
+            let only_exactly_once = exactly_once && kafka::RESERVED_EXACTLY_ONCE.contains(&name.as_str());
+            if only_exactly_once || kafka::RESERVED.contains(&name.as_str()) {
+                let message = format!("`{name}` is set by bailiwick and cannot be changed");
+                table.value.problems().error(&value.place, message);
+            }
+            options.insert(name, value.value);
+        }
+    }
+    Some(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, progress_topic, options })
 }
 
 impl Declared {
@@ -292,7 +308,10 @@ impl Declared {
             peers: peers.collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
-            journal: self.journal,
+            journal: Journal {
+                keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()),
+                ..self.journal
+            },
             policy,
         })
     }

@@ -4,8 +4,11 @@
 //! [`domain::binary`](crate::domain::binary). A batch ends with one Arrow IPC record-batch message: the stream's columns, then the
 //! model's outputs. Its schema is not repeated: it stands in the [`Catalog`], which is the context of the
 //! segment that holds the entry.
+//!
+//! With keys, that message is sealed ([`seal`](super::seal)): the regimes' ids stand at the end of the head, then
+//! the nonce, what was the message, and the tag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -17,17 +20,20 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::policy::Resident;
+use crate::domain::policy::{RegimeSet, Resident};
 use crate::domain::producer::Number;
 use crate::domain::stream::Stream;
 
 use super::columns::Columns;
+use super::seal::{ADDED_BYTES, Keys, Sealed, Sealer};
 
 const BATCH: u8 = 1;
 const HEARD: u8 = 2;
 const SPENT: u8 = 3;
 const CLOSED: u8 = 4;
 const FLUSHED: u8 = 5;
+/// A batch whose columns are sealed.
+const SEALED: u8 = 6;
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +89,24 @@ pub struct Accepted<'e> {
     pub newest: Option<i64>,
     /// The digest of the policy they were decided under.
     pub policy: [u8; 32],
+    /// The regimes under whose keys the columns are sealed; none: they are not.
+    pub regimes: RegimeSet,
     columns: &'e [u8],
+}
+
+/// Why the columns of a batch cannot be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// They are erased.
+    Sealed(Sealed),
+    /// They are not what the catalog says.
+    Arrow(ArrowError),
+}
+
+impl From<ArrowError> for Unread {
+    fn from(error: ArrowError) -> Self {
+        Self::Arrow(error)
+    }
 }
 
 impl Entry<'_> {
@@ -115,7 +138,7 @@ impl Entry<'_> {
     pub fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
         let mut reader = Reader::new(bytes);
         Some(match reader.u8()? {
-            BATCH => Entry::Batch(Accepted {
+            kind @ (BATCH | SEALED) => Entry::Batch(Accepted {
                 producer: reader.text()?,
                 number: read_number(&mut reader)?,
                 at: reader.i64()?,
@@ -123,6 +146,7 @@ impl Entry<'_> {
                 rows: reader.u32()?,
                 newest: reader.option()?,
                 policy: reader.array()?,
+                regimes: if kind == SEALED { read_regimes(&mut reader)? } else { RegimeSet::default() },
                 columns: reader.rest(),
             }),
             HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
@@ -136,15 +160,43 @@ impl Entry<'_> {
 
 impl Accepted<'_> {
     fn encode(&self, writer: &mut Writer) {
-        writer.u8(BATCH).text(self.producer);
+        self.encode_head(writer);
+        writer.raw(self.columns);
+    }
+
+    fn encode_head(&self, writer: &mut Writer) {
+        writer.u8(if self.regimes.is_empty() { BATCH } else { SEALED }).text(self.producer);
         number(writer, self.number);
-        writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy).raw(self.columns);
+        writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy);
+        if !self.regimes.is_empty() {
+            writer.count(self.regimes.len());
+            for regime in self.regimes.iter() {
+                writer.text(regime);
+            }
+        }
+    }
+
+    fn message(&self, sealer: &mut Sealer) -> Result<Buffer, Sealed> {
+        if self.regimes.is_empty() {
+            return Ok(Buffer::from(self.columns));
+        }
+        let mut head = Writer::default();
+        self.encode_head(&mut head);
+        sealer.open(&self.regimes, &head.finish(), self.columns).map(Buffer::from)
     }
 }
 
 fn number(writer: &mut Writer, number: Option<Number>) {
     let Number { epoch, sequence } = number.unwrap_or(Number { epoch: 0, sequence: 0 });
     writer.u8(number.is_some().into()).u64(epoch).u64(sequence);
+}
+
+fn read_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
+    let mut regimes = BTreeSet::new();
+    for _ in 0..reader.count(8)? {
+        regimes.insert(reader.text()?.to_owned());
+    }
+    (!regimes.is_empty()).then(|| Arc::new(regimes))
 }
 
 #[expect(clippy::option_option, reason = "the outer one: the bytes are none; the inner one: the request has none")]
@@ -228,11 +280,12 @@ impl BatchReader {
     /// The columns: the stream's fields and the model's outputs.
     ///
     /// # Errors
-    /// When the bytes are no record batch of the schema.
-    pub fn columns(&mut self, accepted: &Accepted<'_>) -> Result<RecordBatch, ArrowError> {
-        match self.decoder.decode(&mut Buffer::from(accepted.columns))? {
+    /// When they are sealed and do not open, or the bytes are no record batch of the schema.
+    pub fn columns(&mut self, accepted: &Accepted<'_>, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
+        let mut message = accepted.message(sealer).map_err(Unread::Sealed)?;
+        match self.decoder.decode(&mut message)? {
             Some(batch) if batch.num_rows() == accepted.rows as usize => Ok(batch),
-            _ => Err(ArrowError::IpcError("the records are not whole".to_owned())),
+            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
         }
     }
 }
@@ -247,19 +300,20 @@ fn recorded(stream: &Stream, outputs: Vec<Field>) -> SchemaRef {
 pub struct BatchWriter {
     schema: SchemaRef,
     columns: Columns,
+    sealer: Sealer,
 }
 
 impl BatchWriter {
-    /// A writer of a stream's batches.
+    /// A writer of a stream's batches, which seals them if there are keys.
     #[must_use]
-    pub fn new(stream: &Stream, outputs: Vec<Field>) -> Self {
-        Self { schema: recorded(stream, outputs), columns: Columns::default() }
+    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Self {
+        Self { schema: recorded(stream, outputs), columns: Columns::default(), sealer: Sealer::new(keys) }
     }
 
     /// An entry with records and their scores.
     ///
     /// # Errors
-    /// When the scores are not the declared ones.
+    /// When the scores are not the declared ones, or the records cannot be sealed.
     pub fn encode(
         &mut self,
         resident: &Resident,
@@ -278,11 +332,20 @@ impl BatchWriter {
             rows: u32::try_from(batch.rows()).unwrap_or(u32::MAX),
             newest: batch.event_times().iter().copied().max(),
             policy: *resident.policy().bytes(),
+            regimes: if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() },
             columns: &[],
         };
-        accepted.encode(&mut entry);
+        accepted.encode_head(&mut entry);
+        let head_bytes = entry.len();
+        if self.sealer.seals() {
+            entry.raw(&Sealer::make_room());
+        }
         let mut entry = entry.finish();
         self.columns.write(&self.schema, &columns, batch.rows(), &mut entry)?;
+        if self.sealer.seals() {
+            let sealed = self.sealer.seal(resident.regimes(), head_bytes, &mut entry);
+            sealed.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;
+        }
         Ok(entry)
     }
 }
@@ -303,7 +366,8 @@ pub fn size_bound(resident: &Resident, producer: &str) -> u64 {
         _ => rows * 8 + column_extra,
     });
     let outputs = 8 * (rows * 8 + column_extra);
-    (columns.sum::<usize>() + outputs + producer.len() + batch.stream().name.len() + 512) as u64
+    let regimes = resident.regimes().iter().map(|regime| regime.len() + 8).sum::<usize>() + ADDED_BYTES;
+    (columns.sum::<usize>() + outputs + regimes + producer.len() + batch.stream().name.len() + 512) as u64
 }
 
 #[cfg(test)]
@@ -322,9 +386,12 @@ mod tests {
             rows: 3,
             newest: Some(-4),
             policy: [5; 32],
+            regimes: RegimeSet::default(),
             columns: &[1, 2, 3],
         };
+        let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
         let entries = [
+            Entry::Batch(Accepted { regimes, ..accepted }),
             Entry::Batch(accepted),
             Entry::Heard { stream: "payments", producer: "till-7", event_time: None },
             Entry::Spent { producer: "till-7", number: None },

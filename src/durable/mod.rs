@@ -18,3 +18,4 @@ mod columns;
 pub mod entry;
 pub mod outbox;
 pub mod recovery;
+pub mod seal;

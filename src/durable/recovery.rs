@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, new_null_array};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
 use crate::adapters::journal::{self, Log};
@@ -21,7 +21,8 @@ use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 
 use super::checkpoint::Checkpoint;
-use super::entry::{Accepted, BatchReader, Catalog, Entry};
+use super::entry::{BatchReader, Catalog, Entry, Unread};
+use super::seal::{Keys, Sealed, Sealer};
 
 /// Why what was left cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -185,13 +186,73 @@ pub struct Replay {
     reader: journal::Reader,
     through: Lsn,
     mapping: Mapping,
+    sealer: Sealer,
+    erased: Erased,
+}
+
+/// Records that the journal held under keys that are not there any more.
+#[derive(Debug, Default)]
+pub struct Erased {
+    /// How many.
+    pub records: u64,
+    /// How many of each stream, by one missing key or by the keys that do not open them. Records that miss two
+    /// keys stand under both.
+    why: BTreeMap<Sealed, BTreeMap<String, u64>>,
+}
+
+impl Erased {
+    fn add(&mut self, sealed: Sealed, stream: &str, records: u32) {
+        self.records += u64::from(records);
+        let each = match sealed {
+            Sealed::KeyMissing(regimes) => {
+                regimes.into_iter().map(|regime| Sealed::KeyMissing([regime].into())).collect()
+            }
+            does_not_open @ Sealed::DoesNotOpen(_) => vec![does_not_open],
+        };
+        for why in each {
+            *self.why.entry(why).or_default().entry(stream.to_owned()).or_default() += u64::from(records);
+        }
+    }
+
+    /// Says it in the log, once per key.
+    pub fn say(&self) {
+        for (why, streams) in &self.why {
+            let records = streams.iter().map(|(stream, records)| format!("{stream}: {records}"));
+            let records = records.collect::<Vec<_>>().join(", ");
+            match why {
+                Sealed::KeyMissing(regimes) => {
+                    let regime = regimes.first().map_or("", String::as_str);
+                    tracing::warn!(
+                        regime,
+                        records,
+                        "the key of a regime is missing; what the journal holds under it is erased and not counted"
+                    );
+                }
+                Sealed::DoesNotOpen(regimes) => {
+                    let regimes = regimes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                    tracing::error!(
+                        regimes,
+                        records,
+                        "sealed entries do not open: a key is not the one that they were sealed with; not counted"
+                    );
+                }
+            }
+        }
+    }
 }
 
 impl Replay {
     /// The journal between two positions, both included.
     #[must_use]
-    pub fn new(log: &Log, from: Lsn, through: Lsn, present: &[Present]) -> Self {
-        Self { reader: log.reader(from), through, mapping: Mapping::new(present) }
+    pub fn new(log: &Log, from: Lsn, through: Lsn, present: &[Present], keys: Arc<Keys>) -> Self {
+        let (mapping, sealer) = (Mapping::new(present), Sealer::new(keys));
+        Self { reader: log.reader(from), through, mapping, sealer, erased: Erased::default() }
+    }
+
+    /// What could not be read so far for want of a key.
+    #[must_use]
+    pub fn erased(&self) -> &Erased {
+        &self.erased
     }
 
     /// The next thing to do; `None` at the end.
@@ -206,7 +267,15 @@ impl Replay {
             match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
                 Entry::Batch(accepted) => {
                     let mapped = self.mapping.of(&context, accepted.stream)?;
-                    return mapped.fold(&accepted).map(Some).map_err(|source| Error::Records { lsn, source });
+                    let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
+                        Ok(columns) => columns,
+                        Err(Unread::Sealed(sealed)) => {
+                            self.erased.add(sealed, accepted.stream, accepted.rows);
+                            continue;
+                        }
+                        Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
+                    };
+                    return mapped.fold(&columns).map(Some).map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, open, .. } => {
                     return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
@@ -265,8 +334,7 @@ impl Mapping {
 }
 
 impl Mapped {
-    fn fold(&mut self, accepted: &Accepted<'_>) -> Result<Step, ArrowError> {
-        let columns = self.reader.columns(accepted)?;
+    fn fold(&self, columns: &RecordBatch) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))

@@ -21,6 +21,7 @@ use crate::domain::window::{micros, window_of};
 use crate::durable::checkpoint::WindowPart;
 use crate::durable::entry::{BatchWriter, Entry};
 use crate::durable::recovery::{Closed, Error, Present, Replay, Step};
+use crate::durable::seal::Keys;
 use crate::telemetry::Telemetry;
 
 use super::order::{Order, Place, Report, Waiting};
@@ -30,6 +31,7 @@ pub(super) struct Setup {
     pub(super) scorers: BTreeMap<String, Scorer>,
     pub(super) key: ContributorKey,
     pub(super) rows_max: usize,
+    pub(super) keys: Arc<Keys>,
 }
 
 /// What it shares with the others.
@@ -61,14 +63,16 @@ impl Worker {
             (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
         });
         let writer = |present: &Present| {
-            (present.stream.name.clone(), BatchWriter::new(&present.stream, present.outputs.clone()))
+            let writer = BatchWriter::new(&present.stream, present.outputs.clone(), Arc::clone(&setup.keys));
+            (present.stream.name.clone(), writer)
         };
+        let writers = present.iter().map(writer).collect();
         Self {
             setup,
             shared,
             windows: datasets.collect(),
             datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
-            writers: present.iter().map(writer).collect(),
+            writers,
         }
     }
 
@@ -83,6 +87,14 @@ impl Worker {
 
     /// Counts and closes what the journal held at the start.
     pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
+        let done = self.count(steps);
+        let erased = steps.erased();
+        erased.say();
+        self.shared.telemetry.erased.fetch_add(erased.records, Ordering::Relaxed);
+        done
+    }
+
+    fn count(&mut self, steps: &mut Replay) -> Result<(), Error> {
         while let Some(step) = steps.step()? {
             match step {
                 Step::Fold { batch, outputs } => self.fold(&batch, &outputs),

@@ -36,7 +36,7 @@ rotate_after = "PT0.2S"
 
 
 class Kafka:
-    """Destination kind `kafka`, read as a consumer with `read_committed` sees it: one message is one release."""
+    """Destination kind `kafka`, exactly once, read as a consumer with `read_committed` sees it: one message is one release."""
 
     def __init__(self, brokers, topic):
         from confluent_kafka import Consumer, TopicPartition
@@ -44,7 +44,9 @@ class Kafka:
 
         self.brokers, self.topic = brokers, topic
         admin = AdminClient({"bootstrap.servers": brokers})
-        admin.create_topics([NewTopic(topic, 1)])[topic].result(30)
+        topics = [NewTopic(topic, 1), NewTopic(f"{topic}-progress", 1, config={"cleanup.policy": "compact"})]
+        for created in admin.create_topics(topics).values():
+            created.result(30)
         self.consumer = Consumer({"bootstrap.servers": brokers, "group.id": topic, "isolation.level": "read_committed",
                                   "enable.auto.commit": False, "auto.offset.reset": "earliest"})
         self.consumer.assign([TopicPartition(topic, 0, 0)])
@@ -54,10 +56,11 @@ class Kafka:
         """The gateway's configuration of it."""
         return f"""
 [destinations.{name}]
-kind    = "kafka"
-brokers = "{self.brokers}"
-topic   = "{self.topic}"
-format  = "jsonl"
+kind         = "kafka"
+brokers      = "{self.brokers}"
+topic        = "{self.topic}"
+format       = "jsonl"
+exactly_once = true
 """
 
     def pieces(self):

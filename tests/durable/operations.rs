@@ -15,7 +15,6 @@ use bailiwick::app::{self, App};
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
 use bailiwick::intake::Clock;
-use futures::StreamExt;
 
 use crate::common::process::{run, text};
 use crate::common::{self, TestGateway};

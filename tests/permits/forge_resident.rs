@@ -1,8 +1,8 @@
 use bailiwick::domain::batch::Batch;
-use bailiwick::domain::policy::{Digest, Resident};
+use bailiwick::domain::policy::{Digest, RegimeSet, Resident};
 
-fn forge(batch: Batch, policy: Digest) -> Resident {
-    Resident { batch, policy }
+fn forge(batch: Batch, policy: Digest, regimes: RegimeSet) -> Resident {
+    Resident { batch, policy, regimes }
 }
 
 fn main() {}

@@ -1,8 +1,8 @@
 use bailiwick::adapters::kafka::Sink;
 use bailiwick::domain::policy::Foreign;
 
-async fn leak(sink: &mut Sink, records: &Foreign) {
-    let _ = sink.send(records).await;
+fn leak(sink: &mut Sink, records: &Foreign) {
+    let _ = sink.send(1, records, &|| false);
 }
 
 fn main() {}

@@ -196,6 +196,10 @@ impl Writer {
             self.acknowledge(plan.entries);
             return Ok(());
         }
+        if planted("release-ahead-of-journal") {
+            // A slow disk, so that a power loss in between is not too rare.
+            std::thread::sleep(Duration::from_millis(50));
+        }
         written = written.and_then(|()| current.file.sync_data());
         if planted("reuse-poisoned-file") && written.is_err() {
             written = current.file.sync_data();

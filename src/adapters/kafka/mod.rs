@@ -1,18 +1,26 @@
-//! The `kafka` destination: one message per release, idempotent, `acks=all`. A release counts as sent when
-//! its delivery report says so; while the broker is down it waits and is sent again.
+//! The `kafka` destination: one message per release, in CloudEvents' binary mode. Idempotent and `acks=all` at
+//! least; with `exactly_once`, in transactions. A release that was not delivered is sent again.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::thread;
+use std::time::Duration;
 
 use arrow_schema::ArrowError;
-use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::encode::{self, Format};
+
+use idempotent::Idempotent;
+use transactional::Transactional;
+
+mod idempotent;
+mod progress;
+mod transactional;
 
 /// Where messages go.
 #[derive(Debug, Clone)]
@@ -23,99 +31,185 @@ pub struct Settings {
     pub topic: String,
     /// The messages' format.
     pub format: Format,
+    /// Whether every release is committed exactly once, for consumers that read with `read_committed`, and in which
+    /// compacted topic the broker then keeps how far the destination is.
+    pub progress_topic: Option<String>,
     /// More librdkafka settings, such as `security.protocol`. They cannot weaken delivery.
     pub options: BTreeMap<String, String>,
 }
 
-/// Settings that make a delivery sure and are not the operator's to change.
-pub const RESERVED: [&str; 5] =
-    ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "delivery.timeout.ms"];
+/// Settings that make a delivery sure and are not the operator's to change, with the other names that they go by.
+pub const RESERVED: [&str; 11] = [
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "transactional.id",
+    "transaction.timeout.ms",
+    "isolation.level",
+    "enable.gapless.guarantee",
+];
 
-/// Why the destination cannot be used.
+/// As [`RESERVED`], with `exactly_once`.
+pub const RESERVED_EXACTLY_ONCE: [&str; 7] = [
+    "retry.backoff.ms",
+    "retry.backoff.max.ms",
+    "group.id",
+    "enable.auto.commit",
+    "enable.partition.eof",
+    "auto.offset.reset",
+    "allow.auto.create.topics",
+];
+
+/// The end of the wait for one answer, after which it is looked whether to go on waiting.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// Why the destination cannot be used, or did not take a release.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// librdkafka does not take the settings.
+    /// librdkafka does not take the settings, or reports a failure.
     #[error("kafka: {0}")]
     Client(#[from] KafkaError),
+    /// What happened at which step of a transaction.
+    #[error("kafka: {0}: {1}")]
+    Step(&'static str, KafkaError),
     /// The columns could not be encoded.
     #[error("cannot encode a release")]
     Encode(#[from] ArrowError),
+    /// A topic is missing.
+    #[error("kafka: there is no topic `{0}`. Create it, {1}")]
+    NoTopic(String, &'static str),
+    /// It took too long.
+    #[error("kafka: no answer within {1:?}: {0}")]
+    TimedOut(&'static str, Duration),
+    /// Another producer uses the transactional id, or the broker gave a transaction up.
+    #[error(
+        "kafka: fenced: another process delivers as `{0}`, or a transaction took longer than its timeout. \
+         There must be one gateway of an id"
+    )]
+    Fenced(String),
+    /// The producer was given up. `resume` makes a new one.
+    #[error("kafka: the producer was given up")]
+    NoProducer,
+    /// The gateway stops.
+    #[error("the gateway stops")]
+    Stopped,
+    /// What waits could not be read.
+    #[error("the outbox cannot be read: {0}")]
+    Outbox(Box<dyn StdError + Send + Sync>),
 }
 
+/// Whose releases a sink sends.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The gateway's id.
+    pub gateway: String,
+    /// The destination's name.
+    pub destination: String,
+}
+
+/// An entry of the outbox that has releases for the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its position.
+    pub lsn: Lsn,
+    /// The id of its last release for the destination; `None` when it has none.
+    pub release: Option<String>,
+}
+
+/// The first entry of the outbox at a position or after it.
+pub type Lookup<'a> = &'a dyn Fn(Lsn) -> Result<Option<Waiting>, Box<dyn StdError + Send + Sync>>;
+
+/// Whether the gateway stops, so that nothing is waited for any longer.
+pub type Stops<'a> = &'a dyn Fn() -> bool;
+
 /// The destination.
-pub struct Sink {
-    settings: Settings,
-    producer: FutureProducer,
+pub struct Sink(Kind);
+
+enum Kind {
+    Idempotent(Idempotent),
+    Transactional(Transactional),
 }
 
 impl Sink {
-    /// Makes the producer. It connects when it sends.
+    /// Checks the settings. It connects when it is used.
     ///
     /// # Errors
     /// When librdkafka does not take the settings.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
-        let producer = producer(&settings)?;
-        Ok(Self { settings, producer })
+    pub fn new(settings: Settings, sender: &Sender) -> Result<Self, Error> {
+        Ok(Self(match settings.progress_topic.clone() {
+            None => Kind::Idempotent(Idempotent::new(settings)?),
+            Some(topic) => Kind::Transactional(Transactional::new(settings, topic, sender)?),
+        }))
     }
 
-    /// How far the broker says that the destination is in the outbox.
+    /// Whether `send` can be called. If not, `resume` is due: something came out that only the broker knows.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match &self.0 {
+            Kind::Idempotent(_) => true,
+            Kind::Transactional(sink) => sink.is_ready(),
+        }
+    }
+
+    /// Makes ready to send, and tells after which position of the outbox: `cursor`, or further if the broker has
+    /// more. `outbox` tells what the outbox holds, as a position by itself says nothing if the outbox is another one.
     ///
     /// # Errors
-    /// When it does not say.
-    pub fn resume(&mut self) -> Result<Lsn, Error> {
-        Ok(0)
+    /// When the broker does not say.
+    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, stops: Stops<'_>) -> Result<Lsn, Error> {
+        match &mut self.0 {
+            Kind::Idempotent(_) => Ok(cursor),
+            Kind::Transactional(sink) => sink.resume(cursor, outbox, stops),
+        }
     }
 
-    /// Sends the releases that stand in the outbox at `lsn`, and waits for their delivery reports. The bytes sent.
+    /// Sends the releases that stand in the outbox at `lsn`, and waits until the broker has them for good. The bytes
+    /// sent.
     ///
     /// # Errors
-    /// When one was not delivered, or cannot be encoded.
-    pub fn send(&mut self, _lsn: Lsn, releases: &[Released]) -> Result<usize, Error> {
-        let mut bytes = 0;
-        for released in releases {
-            let value = encode::message(released, self.settings.format)?;
-            let record = FutureRecord::to(&self.settings.topic)
-                .key(released.dataset())
-                .payload(&value)
-                .headers(headers(released, self.settings.format));
-            let sent = self.producer.send_result(record).map_err(|(error, _)| error);
-            let delivered = sent.map(block_on);
-            match delivered {
-                Ok(Ok(Ok(_))) => bytes += value.len(),
-                Ok(Ok(Err((error, _)))) | Err(error) => return Err(self.failed(error)),
-                Ok(Err(_)) => return Err(self.failed(KafkaError::Canceled)),
-            }
+    /// When one was not delivered, or it is not known whether it was, or cannot be encoded.
+    pub fn send(&mut self, lsn: Lsn, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+        match &mut self.0 {
+            Kind::Idempotent(sink) => sink.send(releases, stops),
+            Kind::Transactional(sink) => sink.send(lsn, releases, stops),
         }
-        Ok(bytes)
-    }
-
-    fn failed(&mut self, error: KafkaError) -> Error {
-        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
-            || self.producer.client().fatal_error().is_some();
-        if fatal {
-            // The idempotent producer cannot go on after a fatal error; the message keeps its id.
-            match producer(&self.settings) {
-                Ok(producer) => self.producer = producer,
-                Err(error) => tracing::error!(%error, "no new kafka producer"),
-            }
-        }
-        error.into()
     }
 }
 
-fn producer(settings: &Settings) -> Result<FutureProducer, KafkaError> {
-    let mut config = ClientConfig::new();
-    config.set("client.id", "bailiwick").set("compression.type", "gzip").set("linger.ms", "5");
-    for (key, value) in &settings.options {
-        config.set(key, value);
+impl Settings {
+    /// The settings of every client.
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "bailiwick");
+        for (key, value) in &self.options {
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
     }
-    config
-        .set("bootstrap.servers", &settings.brokers)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        // Zero: librdkafka tries for ever.
-        .set("message.timeout.ms", "0")
-        .create()
+
+    /// Those of a producer that neither loses nor doubles a message while it lives.
+    fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        for (key, value) in [("compression.type", "gzip"), ("linger.ms", "5")] {
+            if !self.options.contains_key(key) {
+                config.set(key, value);
+            }
+        }
+        config.set("enable.idempotence", "true").set("acks", "all");
+        config
+    }
+}
+
+/// Closes a client on a thread of its own: that can hang while a broker does not answer.
+fn close<T: Send + 'static>(client: T) {
+    if let Err(error) = thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client)) {
+        tracing::warn!(%error, "no thread to close a kafka client on");
+    }
 }
 
 /// CloudEvents 1.0, Kafka binary mode.

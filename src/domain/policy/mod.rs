@@ -23,7 +23,7 @@ pub use decide::{Decided, Verdict, VerdictTable, decide, decide_one};
 pub use egress::{EgressRow, Permission};
 pub use permit::{Foreign, Released, ReleasedParts, Resident};
 pub use read::read;
-pub use regime::{Classes, Form, Misroute, Regime, Region, Transfer};
+pub use regime::{Classes, Form, Misroute, Regime, RegimeSet, Region, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
 
 /// The SHA-256 over the SHA-256 of each policy file, ascending: the order and the names of the files are of no account. Stamped on every release.

@@ -11,13 +11,14 @@ use arrow_array::RecordBatch;
 use crate::domain::batch::Batch;
 use crate::domain::refusal::Peer;
 
-use super::Digest;
+use super::{Digest, RegimeSet};
 
 /// Records that may be processed and kept here: this gateway serves every regime that applies to them.
 #[derive(Clone)]
 pub struct Resident {
     pub(super) batch: Batch,
     pub(super) policy: Digest,
+    pub(super) regimes: RegimeSet,
 }
 
 impl Resident {
@@ -31,6 +32,12 @@ impl Resident {
     #[must_use]
     pub fn policy(&self) -> Digest {
         self.policy
+    }
+
+    /// Every regime that applies to one of them or more. At least one.
+    #[must_use]
+    pub fn regimes(&self) -> &RegimeSet {
+        &self.regimes
     }
 }
 

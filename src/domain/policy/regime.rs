@@ -1,10 +1,14 @@
 //! Regimes: one law's rules, as dated data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 
 use crate::domain::jurisdiction::Jurisdiction;
+
+/// The ids of the regimes that apply to the same records.
+pub type RegimeSet = Arc<BTreeSet<String>>;
 
 /// A named, dated set of jurisdictions.
 #[derive(Debug, Clone)]

@@ -1,0 +1,82 @@
+//! At least once: an idempotent producer, and the same `ce_id` whenever a release is sent.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+
+use crate::domain::policy::Released;
+use crate::encode;
+
+use super::{Error, Settings, Stops, headers};
+
+/// The longest time between two looks at whether the delivery report is there.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) struct Idempotent {
+    settings: Settings,
+    producer: FutureProducer,
+}
+
+impl Idempotent {
+    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
+        let producer = producer(&settings)?;
+        Ok(Self { settings, producer })
+    }
+
+    pub(super) fn send(&mut self, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+        let mut bytes = 0;
+        for released in releases {
+            bytes += self.send_one(released, stops)?;
+        }
+        Ok(bytes)
+    }
+
+    fn send_one(&mut self, released: &Released, stops: Stops<'_>) -> Result<usize, Error> {
+        let value = encode::message(released, self.settings.format)?;
+        let record = FutureRecord::to(&self.settings.topic)
+            .key(released.dataset())
+            .payload(&value)
+            .headers(headers(released, self.settings.format));
+        let mut report = match self.producer.send_result(record) {
+            Ok(report) => report,
+            Err((error, _)) => return Err(self.failed(error)),
+        };
+        let mut wait = Duration::from_millis(1);
+        // librdkafka tries for as long as the broker is away.
+        let delivered = loop {
+            if let Some(delivered) = (&mut report).now_or_never() {
+                break delivered;
+            }
+            if stops() {
+                return Err(Error::Stopped);
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(LOOK);
+        };
+        match delivered {
+            Ok(Ok(_)) => Ok(value.len()),
+            Ok(Err((error, _))) => Err(self.failed(error)),
+            Err(_) => Err(self.failed(KafkaError::Canceled)),
+        }
+    }
+
+    fn failed(&mut self, error: KafkaError) -> Error {
+        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
+            || self.producer.client().fatal_error().is_some();
+        if fatal {
+            // The idempotent producer cannot go on after a fatal error; the message keeps its id.
+            match producer(&self.settings) {
+                Ok(producer) => super::close(std::mem::replace(&mut self.producer, producer)),
+                Err(error) => tracing::error!(%error, "no new kafka producer"),
+            }
+        }
+        error.into()
+    }
+}
+
+fn producer(settings: &Settings) -> Result<FutureProducer, KafkaError> {
+    // Zero: librdkafka tries for ever.
+    settings.producer().set("message.timeout.ms", "0").create()
+}

@@ -1,0 +1,337 @@
+//! Exactly once: the releases of an outbox's entry and the progress record are one transaction. What was committed,
+//! the broker says: whenever an outcome is not clear, the producer is given up, a new one fences it, and the progress
+//! is read before anything is sent again.
+
+#![expect(clippy::disallowed_methods, reason = "the waits for a broker are bounded here, by the monotonic clock")]
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+
+use crate::domain::policy::Released;
+use crate::domain::producer::Lsn;
+use crate::encode;
+
+use super::progress::{self, Progress};
+use super::{Error, Lookup, SLICE, Sender, Settings, Stops, close, headers};
+
+/// How long the broker keeps a transaction open that it hears nothing of.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long messages may wait for the broker. Less than the transaction's timeout.
+const DELIVERY_WITHIN: Duration = Duration::from_secs(20);
+/// The time between two looks at whether the messages of a transaction are all delivered.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long the broker may take to give a producer its epoch: it ends first what an earlier one left open.
+const EPOCH_WITHIN: Duration = Duration::from_secs(20);
+/// How long it may take for a commit. After that nobody but the broker knows.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take for an abort.
+const ABORT_WITHIN: Duration = Duration::from_secs(5);
+/// How long librdkafka waits before it sends a request again, at least.
+const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+/// A commit that took longer may have been sent twice. The broker (before KIP-890) cannot tell a copy that was held up
+/// somewhere from the end of the next transaction, so that must be of a new epoch. The backoff is shortened by
+/// chance, by up to a fifth.
+const SENT_ONCE_WITHIN: Duration = Duration::from_millis(600);
+/// How long a producer that was fenced waits before it fences back, at first and at most.
+const FENCED_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// After this time without being fenced, that was an exception.
+const FENCED_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+const COMPACTED: &str = "with `cleanup.policy=compact` and one partition";
+const ANY: &str = "or name another one";
+
+type Transactions = ThreadedProducer<DefaultProducerContext>;
+
+pub(super) struct Transactional {
+    settings: Settings,
+    progress_topic: String,
+    /// `bailiwick-GATEWAY-DESTINATION`.
+    id: String,
+    /// `GATEWAY/DESTINATION`.
+    key: String,
+    /// `None`: `resume` is due.
+    producer: Option<Transactions>,
+    progress: Progress,
+    fenced: Fenced,
+}
+
+/// When and how often this producer was fenced.
+#[derive(Default)]
+struct Fenced {
+    times: u32,
+    last: Option<Instant>,
+}
+
+/// What a failure of librdkafka means.
+enum Meaning {
+    /// The transaction is to be aborted; then all goes on.
+    Abort,
+    /// Whatever it is, only a new producer helps.
+    GiveUp,
+}
+
+impl Transactional {
+    pub(super) fn new(settings: Settings, progress_topic: String, sender: &Sender) -> Result<Self, Error> {
+        let Sender { gateway, destination } = sender;
+        let (id, key) = (format!("bailiwick-{gateway}-{destination}"), format!("{gateway}/{destination}"));
+        let progress = Progress::default();
+        let sink = Self { settings, progress_topic, id, key, producer: None, progress, fenced: Fenced::default() };
+        // Settings that librdkafka does not take are found at the start.
+        close(sink.producer()?);
+        Ok(sink)
+    }
+
+    fn producer(&self) -> Result<Transactions, KafkaError> {
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        let mut config = self.settings.producer();
+        if !self.settings.options.contains_key("linger.ms") {
+            // A transaction is small and whole: there is nothing to wait for.
+            config.set("linger.ms", "0");
+        }
+        config
+            .set("transactional.id", &self.id)
+            .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT))
+            .set("message.timeout.ms", millis(DELIVERY_WITHIN))
+            .set("retry.backoff.ms", millis(RETRY_BACKOFF))
+            .set("retry.backoff.max.ms", millis(RETRY_BACKOFF))
+            .create()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    pub(super) fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, stops: Stops<'_>) -> Result<Lsn, Error> {
+        self.give_up();
+        self.fenced.wait(stops)?;
+        let reader = progress::Reader::new(&self.settings, &self.id)?;
+        let agreed = self.begin(&reader, cursor, outbox, stops);
+        reader.close();
+        agreed
+    }
+
+    fn begin(
+        &mut self,
+        reader: &progress::Reader,
+        cursor: Lsn,
+        outbox: Lookup<'_>,
+        stops: Stops<'_>,
+    ) -> Result<Lsn, Error> {
+        reader.check(&self.settings.topic, ANY)?;
+        reader.check(&self.progress_topic, COMPACTED)?;
+        let producer = self.producer.insert(self.producer()?);
+        // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
+        // committed all that will be.
+        let initialised = sliced("getting an epoch", EPOCH_WITHIN, stops, |slice| producer.init_transactions(slice));
+        let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, stops));
+        let agreed = read.and_then(|progress| Ok((progress.agreed(cursor, outbox)?, progress)));
+        match agreed {
+            Ok((through, progress)) => {
+                tracing::info!(id = self.id, position = progress.position(), cursor, through, "going on in kafka");
+                self.progress = progress.through(through);
+                Ok(through)
+            }
+            Err(error) => {
+                self.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, lsn: Lsn, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+        let Some(last) = releases.last() else { return Ok(0) };
+        let producer = self.producer.as_ref().ok_or(Error::NoProducer)?;
+        let values = releases.iter().map(|released| encode::message(released, self.settings.format));
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        let progress = self.progress.and(lsn, last.id());
+        match self.transaction(producer, lsn, releases, &values, &progress, stops) {
+            Ok(took) => {
+                self.progress = progress;
+                if took > SENT_ONCE_WITHIN {
+                    tracing::info!(id = self.id, ?took, "a commit took long: the next transaction gets a new epoch");
+                    self.give_up();
+                }
+                Ok(values.iter().map(Vec::len).sum())
+            }
+            Err(error) => Err(self.failed(error, stops)),
+        }
+    }
+
+    /// One transaction, committed. How long the commit took.
+    fn transaction(
+        &self,
+        producer: &Transactions,
+        lsn: Lsn,
+        releases: &[Released],
+        values: &[Vec<u8>],
+        progress: &Progress,
+        stops: Stops<'_>,
+    ) -> Result<Duration, Error> {
+        producer.begin_transaction().map_err(|error| Error::Step("beginning a transaction", error))?;
+        let sent = |error: KafkaError| Error::Step("sending", error);
+        for (released, value) in releases.iter().zip(values) {
+            let record = BaseRecord::to(&self.settings.topic)
+                .key(released.dataset())
+                .payload(value)
+                .headers(headers(released, self.settings.format));
+            producer.send(record).map_err(|(error, _)| sent(error))?;
+        }
+        let (value, position) = (progress.to_json(), lsn.to_string());
+        let header = Header { key: "bailiwick_position", value: Some(&position) };
+        let record = BaseRecord::to(&self.progress_topic)
+            .partition(progress::PARTITION)
+            .key(&self.key)
+            .payload(&value)
+            .headers(OwnedHeaders::new().insert(header));
+        producer.send(record).map_err(|(error, _)| sent(error))?;
+        all_reported(producer, stops)?;
+        let began = Instant::now();
+        sliced("committing", COMMIT_WITHIN, stops, |slice| producer.commit_transaction(slice))?;
+        Ok(began.elapsed())
+    }
+
+    /// After a failure: aborts the transaction if that is all that it takes, and otherwise gives the producer up.
+    fn failed(&mut self, error: Error, stops: Stops<'_>) -> Error {
+        let Some(producer) = &self.producer else { return error };
+        if let Error::Client(cause) | Error::Step(_, cause) = &error {
+            if is_fenced(producer, cause) {
+                self.fenced.again();
+                self.give_up();
+                return Error::Fenced(self.id.clone());
+            }
+            if let Meaning::Abort = meaning(producer, cause) {
+                let began = Instant::now();
+                let aborted = sliced("aborting", ABORT_WITHIN, stops, |slice| producer.abort_transaction(slice));
+                if aborted.is_ok() && began.elapsed() < SENT_ONCE_WITHIN {
+                    return error;
+                }
+            }
+        }
+        self.give_up();
+        error
+    }
+
+    fn give_up(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            close(producer);
+        }
+    }
+}
+
+fn meaning(producer: &Transactions, error: &KafkaError) -> Meaning {
+    if producer.client().fatal_error().is_some() {
+        return Meaning::GiveUp;
+    }
+    match error {
+        KafkaError::Transaction(error) if error.txn_requires_abort() => Meaning::Abort,
+        // The message did not get into librdkafka's queue.
+        KafkaError::MessageProduction(_) => Meaning::Abort,
+        _ => Meaning::GiveUp,
+    }
+}
+
+fn is_fenced(producer: &Transactions, error: &KafkaError) -> bool {
+    let fatal = producer.client().fatal_error().map(|(code, _)| code);
+    let codes = [error.rdkafka_error_code(), fatal];
+    codes.into_iter().flatten().any(|code| {
+        matches!(
+            code,
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+        )
+    })
+}
+
+/// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
+/// every 100 ms.
+fn all_reported(producer: &Transactions, stops: Stops<'_>) -> Result<(), Error> {
+    let began = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if stops() {
+            return Err(Error::Stopped);
+        }
+        if began.elapsed() > DELIVERY_WITHIN + SLICE {
+            return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Makes a call that may block in slices, so that a stop need not wait for it. A call that timed out is gone on with
+/// by making it again.
+fn sliced(
+    what: &'static str,
+    within: Duration,
+    stops: Stops<'_>,
+    mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
+) -> Result<(), Error> {
+    let deadline = Instant::now() + within;
+    loop {
+        let began = Instant::now();
+        match call(SLICE) {
+            Ok(()) => return Ok(()),
+            Err(error) if !is_retriable(&error) => return Err(Error::Step(what, error)),
+            Err(_) if stops() => return Err(Error::Stopped),
+            Err(error) if Instant::now() >= deadline => {
+                tracing::debug!(%error, what, "given up");
+                return Err(Error::TimedOut(what, within));
+            }
+            // One that does not block at all is not made again at once.
+            Err(_) => std::thread::sleep((SLICE / 5).saturating_sub(began.elapsed())),
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        // What `commit_transaction` does first.
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
+    }
+}
+
+impl Fenced {
+    fn again(&mut self) {
+        let forgotten = self.last.is_none_or(|last| last.elapsed() > FENCED_FORGOTTEN_AFTER);
+        self.times = if forgotten { 1 } else { self.times.saturating_add(1) };
+        self.last = Some(Instant::now());
+    }
+
+    /// How long to wait after the last time. Two gateways of the same id must not fight for ever.
+    fn pause(&self) -> Duration {
+        let doubled = 1 << self.times.saturating_sub(1).min(16);
+        (FENCED_WAIT.0 * doubled).min(FENCED_WAIT.1)
+    }
+
+    fn wait(&self, stops: Stops<'_>) -> Result<(), Error> {
+        let Some(last) = self.last else { return Ok(()) };
+        while last.elapsed() < self.pause() {
+            if stops() {
+                return Err(Error::Stopped);
+            }
+            std::thread::sleep(SLICE / 5);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_fenced_again_waits_longer() {
+        let mut fenced = Fenced::default();
+        let pauses: Vec<u64> = (0..9)
+            .map(|_| {
+                fenced.again();
+                fenced.pause().as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}

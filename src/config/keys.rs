@@ -1,0 +1,110 @@
+//! `[journal.keys]`: the file of each regime's key.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::domain::document::{Place, Problems, Spot, Table, hint};
+use crate::durable::seal::{KEY_BYTES, Key, Keys};
+
+/// The keys that were declared.
+pub(super) struct DeclaredKeys {
+    place: Place,
+    /// By the regime. `None`: declared, and unusable.
+    keys: BTreeMap<String, Spot<Option<Key>>>,
+}
+
+/// Why a file is no key.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("cannot read the key file {path}: {source}")]
+    Io { path: String, source: io::Error },
+    #[error("the key file {path} is not a file")]
+    NoFile { path: String },
+    #[error("the key file {path} has mode {mode:04o}: it can be read by group or others")]
+    Open { path: String, mode: u32 },
+    #[error("the key file {path} holds {bytes} bytes and not {KEY_BYTES}")]
+    Length { path: String, bytes: u64 },
+}
+
+impl Unusable {
+    fn help(&self) -> String {
+        match self {
+            Self::Io { .. } => "a key that was deleted to erase what it sealed: remove its line, or, if the regime \
+                                is served still, make a new one"
+                .to_owned(),
+            Self::NoFile { .. } => "name a file".to_owned(),
+            Self::Open { path, .. } => format!("chmod 600 {path}"),
+            Self::Length { path, .. } => {
+                format!(
+                    "a key is {KEY_BYTES} random bytes as they are: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path})"
+                )
+            }
+        }
+    }
+}
+
+impl DeclaredKeys {
+    pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
+        let mut keys: BTreeMap<String, Spot<Option<Key>>> = BTreeMap::new();
+        for regime in table.names() {
+            let Some(file) = table.get::<String>(&regime) else { continue };
+            let place = file.place;
+            let value = read_key(&base.join(file.value)).map_err(|unusable| {
+                table.problems().error_help(&place, unusable.to_string(), unusable.help());
+            });
+            let value = value.ok();
+            let same = keys.iter().find(|(_, other)| {
+                other.value.as_ref().zip(value.as_ref()).is_some_and(|(other, this)| other.is(this))
+            });
+            if let Some((other, _)) = same {
+                let message = format!("regimes `{other}` and `{regime}` have the same key");
+                table.problems().error_help(&place, message, "deleting one would erase nothing: give each its own");
+            }
+            keys.insert(regime, Spot { value, place });
+        }
+        Self { place: table.place.clone(), keys }
+    }
+
+    /// Every served regime needs a key. Others may have one, so that what was sealed with it can be read.
+    pub(super) fn check(&self, serves: &[Spot<String>], known: &[&str], problems: &Problems) {
+        for regime in serves.iter().filter(|regime| !self.keys.contains_key(&regime.value)) {
+            let message = format!("regime `{}` is served and has no key", regime.value);
+            let help = format!("add `{} = \"FILE\"`, or remove [journal.keys] to seal nothing", regime.value);
+            problems.error_help(&self.place, message, help);
+        }
+        for (regime, key) in self.keys.iter().filter(|(regime, _)| !known.contains(&regime.as_str())) {
+            problems.warn(&key.place, format!("there is no regime `{regime}`"), hint(regime, known));
+        }
+    }
+
+    pub(super) fn finish(self) -> Keys {
+        let keys = self.keys.into_iter().filter_map(|(regime, key)| Some((regime, key.value?)));
+        Keys::new(keys.collect())
+    }
+}
+
+fn read_key(path: &Path) -> Result<Key, Unusable> {
+    let shown = || path.display().to_string();
+    let io = |source| Unusable::Io { path: shown(), source };
+    // Opening a pipe would wait for its writer.
+    if !path.metadata().map_err(io)?.is_file() {
+        return Err(Unusable::NoFile { path: shown() });
+    }
+    let mut file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Unusable::Open { path: shown(), mode });
+    }
+    if metadata.len() != KEY_BYTES as u64 {
+        return Err(Unusable::Length { path: shown(), bytes: metadata.len() });
+    }
+    let mut bytes = Box::new(Zeroizing::new([0; KEY_BYTES]));
+    file.read_exact(bytes.as_mut_slice()).map_err(io)?;
+    Ok(Key::new(bytes))
+}

@@ -1,0 +1,101 @@
+//! A Kafka broker for tests, and what a consumer reads of it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common;
+
+/// A broker of our own in a temporary directory, or the one that `BAILIWICK_TEST_KAFKA` names.
+pub(crate) struct Broker {
+    pub(crate) address: String,
+    own: Option<Own>,
+}
+
+struct Own {
+    launcher: PathBuf,
+    directory: TempDir,
+    properties: Vec<String>,
+}
+
+impl Broker {
+    /// `None`, loudly, when there is no Kafka.
+    pub(crate) fn start() -> Option<Self> {
+        if let Ok(address) = std::env::var("BAILIWICK_TEST_KAFKA") {
+            return Some(Self { address, own: None });
+        }
+        Self::own(Vec::new())
+    }
+
+    /// One of our own, with these properties. `None`, loudly, when there is no Kafka.
+    pub(crate) fn own(properties: Vec<String>) -> Option<Self> {
+        let Some(home) = std::env::var_os("KAFKA_HOME") else {
+            eprintln!("SKIPPED: KAFKA_HOME is not set (nor BAILIWICK_TEST_KAFKA), so nothing was tested with Kafka");
+            return None;
+        };
+        let launcher = PathBuf::from(home).join("bin/kafka");
+        let own = Own { launcher, directory: TempDir::new().unwrap(), properties };
+        let mut broker = Self { address: String::new(), own: Some(own) };
+        broker.address = broker.control("start");
+        Some(broker)
+    }
+
+    /// `start`, `stop` or `kill`, unless it is not ours.
+    pub(crate) fn control(&self, command: &str) -> String {
+        let Some(own) = &self.own else { return self.address.clone() };
+        let mut launch = Command::new(&own.launcher);
+        launch.arg(command).arg(own.directory.path());
+        if command == "start" {
+            launch.args(&own.properties);
+        }
+        let output = launch.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A topic, and the compacted one for the progress.
+    pub(crate) fn create_topics(&self, topic: &str) {
+        let progress = format!("{topic}-progress");
+        let topics = [
+            NewTopic::new(topic, 2, TopicReplication::Fixed(1)),
+            NewTopic::new(&progress, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact"),
+        ];
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        for created in block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap() {
+            created.unwrap();
+        }
+    }
+
+    /// The committed messages of a topic: so many, or `all`.
+    pub(crate) fn read(&self, topic: &str, count: &str) -> Vec<Value> {
+        let output = Command::new(common::python())
+            .arg(common::root().join("tests/python/consume.py"))
+            .args([&self.address, topic, count])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The ids of a topic's committed releases, in order.
+    pub(crate) fn ids(&self, topic: &str) -> Vec<String> {
+        let id = |message: &Value| message["headers"]["ce_id"].as_str().unwrap().to_owned();
+        self.read(topic, "all").iter().map(id).collect()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            let _ = Command::new(&own.launcher).arg("stop").arg(own.directory.path()).output();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `exactly_once`, and what it is without it, with a real Kafka: gateways that crash, are replaced and come back,
+//! brokers that crash, and transactions of which nobody knows how they ended.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use super::broker::Broker;
+use super::process::{Deployment, Gateway, number};
+use super::proxy::{Fault, Proxy};
+
+/// What the gateway says when it knows how far the destination is.
+const GOING_ON: &str = "going on in kafka";
+const EXACTLY_ONCE: &str = "exactly_once = true";
+
+fn wait(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// Every release is in the topic, once.
+fn each_exactly_once(broker: &Broker, topic: &str, expected: &BTreeSet<String>) {
+    let ids = broker.ids(topic);
+    let distinct: BTreeSet<String> = ids.iter().cloned().collect();
+    assert!(expected.len() > 100, "{} releases", expected.len());
+    assert_eq!(expected.difference(&distinct).count(), 0, "releases are lost");
+    assert_eq!(distinct.difference(expected).count(), 0, "releases that the files do not have");
+    assert_eq!(ids.len(), distinct.len(), "releases came twice");
+}
+
+/// The position that the broker had when the gateway went on, and that of the cursor.
+fn position_and_cursor(gateway: &Gateway) -> (u64, u64) {
+    let line = gateway.wait_for(GOING_ON, 1);
+    (number(&line, "position"), number(&line, "cursor"))
+}
+
+#[test]
+fn a_gateway_that_crashes_delivers_each_release_once() {
+    let Some(broker) = Broker::start() else { return };
+    let topic = format!("crashes-{}", std::process::id());
+    broker.create_topics(&topic);
+    let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
+    let mut gateway = deployment.start();
+    let mut sending = deployment.send();
+    let mut old = None;
+    for milliseconds in [0, 15, 40, 80, 120, 30, 200, 60] {
+        gateway.wait_for(GOING_ON, 1);
+        wait(milliseconds);
+        gateway.kill();
+        if old.is_none() {
+            old = fs::read(deployment.cursor()).ok();
+        }
+        gateway = deployment.start();
+    }
+    // Nothing is sent while the cursor is looked at, so the broker is not further by chance.
+    assert!(sending.wait().unwrap().success());
+    wait(300);
+    gateway.kill();
+    fs::write(deployment.cursor(), old.unwrap()).unwrap();
+    gateway = deployment.start();
+    let (position, cursor) = position_and_cursor(&gateway);
+    assert!(cursor < position, "the old cursor {cursor} is not behind the broker's {position}");
+    wait(100);
+    gateway.kill();
+    fs::remove_file(deployment.cursor()).unwrap();
+    gateway = deployment.start();
+    let (position, cursor) = position_and_cursor(&gateway);
+    assert_eq!((cursor, position > 0), (0, true), "the cursor is lost, and the broker knows better");
+    let log = gateway.stop();
+    assert!(!log.iter().any(|line| line.contains("not that of this outbox")), "{}", log.join("\n"));
+    each_exactly_once(&broker, &topic, &deployment.released());
+    // A gateway that lost its journal counts from one again: that must not pass for what the broker has already.
+    let before = broker.ids(&topic).len();
+    deployment.forget();
+    gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    assert!(deployment.send().wait().unwrap().success());
+    gateway.stop();
+    let ids = broker.ids(&topic);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), before, "the same records make the same releases");
+    assert_eq!(ids.len(), 2 * before, "a new journal's releases are sent");
+}
+
+#[test]
+fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
+    let Some(broker) = Broker::start() else { return };
+    let topic = format!("zombie-{}", std::process::id());
+    broker.create_topics(&topic);
+    let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
+    let zombie = deployment.start();
+    zombie.wait_for(GOING_ON, 1);
+    assert!(deployment.send().wait().unwrap().success());
+    zombie.signal("STOP");
+    let copy = deployment.copy();
+    let successor = copy.start();
+    successor.wait_for(GOING_ON, 1);
+    wait(200);
+    // Both deliver now, and fence each other.
+    zombie.signal("CONT");
+    zombie.wait_for("fenced", 1);
+    zombie.wait_for(GOING_ON, 2);
+    successor.stop();
+    zombie.stop();
+    each_exactly_once(&broker, &topic, &deployment.released());
+}
+
+#[test]
+fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
+    let proxy = Proxy::open();
+    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address);
+    let Some(broker) = Broker::own(vec![advertised]) else { return };
+    proxy.pass_to(&broker.address);
+    let topic = "faults";
+    broker.create_topics(topic);
+    let deployment = Deployment::new(&proxy.address, topic, EXACTLY_ONCE);
+    let gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    let (answer, request) = (Fault::AnswerLost, Fault::RequestLost);
+    let faults = [answer, request, answer, answer, Fault::Silence, request, answer];
+    proxy.inject(9, &faults);
+    let mut sending = deployment.send();
+    // While one transaction waits for its answer: the broker comes back with everything that it had.
+    while proxy.left() > 3 {
+        wait(5);
+    }
+    broker.control("kill");
+    broker.control("start");
+    assert!(sending.wait().unwrap().success());
+    let log = gateway.stop();
+    assert_eq!(proxy.left(), 0, "faults that did not happen");
+    assert!(log.iter().any(|line| line.contains("a commit took long")), "{}", log.join("\n"));
+    assert!(log.iter().any(|line| line.contains("is not confirmed and waits")), "{}", log.join("\n"));
+    each_exactly_once(&broker, topic, &deployment.released());
+}
+
+#[test]
+fn without_exactly_once_a_release_may_come_again_under_its_id() {
+    let Some(broker) = Broker::start() else { return };
+    let topic = format!("at-least-once-{}", std::process::id());
+    broker.create_topics(&topic);
+    let deployment = Deployment::new(&broker.address, &topic, "");
+    let gateway = deployment.start();
+    assert!(deployment.send().wait().unwrap().success());
+    gateway.stop();
+    let once = deployment.released();
+    each_exactly_once(&broker, &topic, &once);
+    fs::remove_file(deployment.cursor()).unwrap();
+    deployment.start().stop();
+    let ids = broker.ids(&topic);
+    assert!(ids.len() > once.len(), "nothing was sent again");
+    assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), once);
+}
+
+#[test]
+fn a_missing_progress_topic_is_named_until_it_is_there() {
+    let Some(broker) = Broker::start() else { return };
+    let (topic, other) = (format!("missing-{}", std::process::id()), format!("late-{}", std::process::id()));
+    broker.create_topics(&topic);
+    let settings = format!("exactly_once = true\nprogress_topic = \"{other}-progress\"");
+    let deployment = Deployment::new(&broker.address, &topic, &settings);
+    let gateway = deployment.start();
+    let line = gateway.wait_for("there is no topic", 1);
+    assert!(line.contains(&format!("`{other}-progress`")) && line.contains("cleanup.policy=compact"), "{line}");
+    assert!(deployment.send().wait().unwrap().success());
+    broker.create_topics(&other);
+    gateway.stop();
+    each_exactly_once(&broker, &topic, &deployment.released());
+}
