@@ -64,7 +64,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
 
     let outputs: Vec<Field> =
         model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
-    let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default()).unwrap();
+    let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
     let scores = scorer.score(&[&resident]).unwrap();
     let number = Some(Number { epoch: 1, sequence: 1 });
     let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();
@@ -73,7 +73,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let copy = per_record(BATCH, || drop(black_box(entry.clone())));
     figure("encode the entry of the journal", encoding, "ns/record", Some(encoding / copy));
     figure("bare copy of the entry", copy, "ns/record", None);
-    let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys())).unwrap();
+    let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys()));
     let sealing =
         per_record(BATCH, || drop(black_box(writer.encode(&resident, &scores, ("bench", number), 0).unwrap())));
     figure("encode the entry of the journal, sealed", sealing, "ns/record", Some(sealing / copy));
