@@ -123,8 +123,14 @@ pub struct Waiting {
 /// The first entry of the outbox at a position or after it.
 pub type Lookup<'a> = &'a dyn Fn(Lsn) -> Result<Option<Waiting>, Box<dyn StdError + Send + Sync>>;
 
-/// Whether the gateway stops, so that nothing is waited for any longer.
-pub type Stops<'a> = &'a dyn Fn() -> bool;
+/// What a call that may block looks at meanwhile.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Whether the gateway stops, so that nothing is waited for any longer.
+    pub stops: &'a dyn Fn() -> bool,
+    /// A monotonic clock.
+    pub now: &'a dyn Fn() -> Duration,
+}
 
 /// The destination.
 pub struct Sink(Kind);
@@ -160,10 +166,10 @@ impl Sink {
     ///
     /// # Errors
     /// When the broker does not say.
-    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, stops: Stops<'_>) -> Result<Lsn, Error> {
+    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
         match &mut self.0 {
             Kind::Idempotent(_) => Ok(cursor),
-            Kind::Transactional(sink) => sink.resume(cursor, outbox, stops),
+            Kind::Transactional(sink) => sink.resume(cursor, outbox, watch),
         }
     }
 
@@ -172,10 +178,10 @@ impl Sink {
     ///
     /// # Errors
     /// When one was not delivered, or it is not known whether it was, or cannot be encoded.
-    pub fn send(&mut self, lsn: Lsn, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+    pub fn send(&mut self, lsn: Lsn, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
         match &mut self.0 {
-            Kind::Idempotent(sink) => sink.send(releases, stops),
-            Kind::Transactional(sink) => sink.send(lsn, releases, stops),
+            Kind::Idempotent(sink) => sink.send(releases, watch),
+            Kind::Transactional(sink) => sink.send(lsn, releases, watch),
         }
     }
 }
