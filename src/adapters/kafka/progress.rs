@@ -1,8 +1,6 @@
 //! How far a destination is, as the broker has it: one record per destination in a compacted topic, written in the
 //! transaction that holds the releases, so that it says exactly what was committed.
 
-#![expect(clippy::disallowed_methods, reason = "the waits for a broker are bounded here, by the monotonic clock")]
-
 use std::collections::VecDeque;
 use std::time::Duration;
 
