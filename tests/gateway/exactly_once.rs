@@ -36,7 +36,7 @@ fn position_and_cursor(gateway: &Gateway) -> (u64, u64) {
 
 #[test]
 fn a_gateway_that_crashes_delivers_each_release_once() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("crashes-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
@@ -83,7 +83,7 @@ fn a_gateway_that_crashes_delivers_each_release_once() {
 
 #[test]
 fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("zombie-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
@@ -135,7 +135,7 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
 
 #[test]
 fn without_exactly_once_a_release_may_come_again_under_its_id() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("at-least-once-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, "");
@@ -153,7 +153,7 @@ fn without_exactly_once_a_release_may_come_again_under_its_id() {
 
 #[test]
 fn a_missing_progress_topic_is_named_until_it_is_there() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let (topic, other) = (format!("missing-{}", std::process::id()), format!("late-{}", std::process::id()));
     broker.create_topics(&topic);
     let settings = format!("exactly_once = true\nprogress_topic = \"{other}-progress\"");
