@@ -18,6 +18,7 @@ use crate::encode::{self, Format};
 use idempotent::Idempotent;
 use transactional::Transactional;
 
+mod fenced;
 mod idempotent;
 mod progress;
 mod transactional;

@@ -12,6 +12,7 @@ use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::encode;
 
+use super::fenced::Fenced;
 use super::progress::{self, Progress};
 use super::{Error, Lookup, SLICE, Sender, Settings, Watch, close, headers};
 
@@ -33,10 +34,6 @@ const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 /// somewhere from the end of the next transaction, so that must be of a new epoch. The backoff is shortened by
 /// chance, by up to a fifth.
 const SENT_ONCE_WITHIN: Duration = Duration::from_millis(600);
-/// How long a producer that was fenced waits before it fences back, at first and at most.
-const FENCED_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// After this time without being fenced, that was an exception.
-const FENCED_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 const COMPACTED: &str = "with `cleanup.policy=compact` and one partition";
 const ANY: &str = "or name another one";
@@ -54,13 +51,6 @@ pub(super) struct Transactional {
     producer: Option<Transactions>,
     progress: Progress,
     fenced: Fenced,
-}
-
-/// When and how often this producer was fenced.
-#[derive(Default)]
-struct Fenced {
-    times: u32,
-    last: Option<Duration>,
 }
 
 /// What a failure of librdkafka means.
@@ -289,49 +279,5 @@ fn is_retriable(error: &KafkaError) -> bool {
         // What `commit_transaction` does first.
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
-    }
-}
-
-impl Fenced {
-    fn again(&mut self, now: Duration) {
-        let forgotten = self.last.is_none_or(|last| now.saturating_sub(last) > FENCED_FORGOTTEN_AFTER);
-        self.times = if forgotten { 1 } else { self.times.saturating_add(1) };
-        self.last = Some(now);
-    }
-
-    /// How long to wait after the last time. Two gateways of the same id must not fight for ever.
-    fn pause(&self) -> Duration {
-        let doubled = 1 << self.times.saturating_sub(1).min(16);
-        (FENCED_WAIT.0 * doubled).min(FENCED_WAIT.1)
-    }
-
-    fn wait(&self, watch: Watch<'_>) -> Result<(), Error> {
-        let Some(last) = self.last else { return Ok(()) };
-        while (watch.now)() < last + self.pause() {
-            if (watch.stops)() {
-                return Err(Error::Stopped);
-            }
-            std::thread::sleep(SLICE / 5);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_fenced_again_waits_longer() {
-        let mut fenced = Fenced::default();
-        let pauses: Vec<u64> = (0..9)
-            .map(|at| {
-                fenced.again(Duration::from_secs(at));
-                fenced.pause().as_secs()
-            })
-            .collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        fenced.again(Duration::from_secs(8) + FENCED_FORGOTTEN_AFTER * 2);
-        assert_eq!(fenced.pause(), FENCED_WAIT.0, "long ago");
     }
 }
