@@ -112,6 +112,14 @@ pub struct Sender {
     pub destination: String,
 }
 
+impl Sender {
+    /// `GATEWAY/DESTINATION`, with what stands in it written so that no other two are written alike.
+    fn name(&self) -> String {
+        let plain = |name: &str| name.replace('%', "%25").replace('/', "%2F");
+        format!("{}/{}", plain(&self.gateway), plain(&self.destination))
+    }
+}
+
 /// An entry of the outbox that has releases for the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -236,4 +244,21 @@ fn headers(released: &Released, format: Format) -> OwnedHeaders {
     ];
     let owned = OwnedHeaders::new_with_capacity(headers.len());
     headers.into_iter().fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_destinations_of_any_gateways_have_one_name() {
+        let pairs =
+            [("a-b", "c"), ("a", "b-c"), ("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b%2Fc"), ("a%", "2Fb")];
+        let names = pairs.map(|(gateway, destination)| {
+            Sender { gateway: gateway.to_owned(), destination: destination.to_owned() }.name()
+        });
+        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), pairs.len(), "{names:?}");
+        assert_eq!(names[0], "a-b/c");
+    }
 }

@@ -43,7 +43,7 @@ type Transactions = ThreadedProducer<DefaultProducerContext>;
 pub(super) struct Transactional {
     settings: Settings,
     progress_topic: String,
-    /// `bailiwick-GATEWAY-DESTINATION`.
+    /// `bailiwick/GATEWAY/DESTINATION`.
     id: String,
     /// `GATEWAY/DESTINATION`.
     key: String,
@@ -63,8 +63,8 @@ enum Meaning {
 
 impl Transactional {
     pub(super) fn new(settings: Settings, progress_topic: String, sender: &Sender) -> Result<Self, Error> {
-        let Sender { gateway, destination } = sender;
-        let (id, key) = (format!("bailiwick-{gateway}-{destination}"), format!("{gateway}/{destination}"));
+        let key = sender.name();
+        let id = format!("bailiwick/{key}");
         let progress = Progress::default();
         let sink = Self { settings, progress_topic, id, key, producer: None, progress, fenced: Fenced::default() };
         // Settings that librdkafka does not take are found at the start.
