@@ -33,6 +33,8 @@ struct Judge {
     child: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// What it judges now.
+    case: String,
     _scratch: tempfile::TempDir,
 }
 
@@ -51,30 +53,33 @@ impl Judge {
             .spawn()
             .unwrap();
         let (asks, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { example, child, asks, answers, _scratch: scratch }
+        Self { example, child, asks, answers, case: String::new(), _scratch: scratch }
     }
 
     fn ask(&mut self, what: &Value) -> Value {
         writeln!(self.asks, "{what}").unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{}: {what} has no answer", self.example))
+        serde_json::from_str(&answer)
+            .unwrap_or_else(|_| panic!("{}, {}: {what} has no answer", self.example, self.case))
     }
 
     /// One gateway for each number of workers gets the same records and releases what the oracle expects.
     async fn agrees(&mut self, case: &Case, workers: &[usize]) {
         let Case { kind, batch, shuffle_seconds, records } = case;
+        self.case = format!("{case:?}");
         self.ask(&json!({"prepare": kind, "batch": batch, "shuffle": shuffle_seconds, "records": records}));
         for &workers in workers {
+            self.case = format!("{case:?}, {workers} workers");
             let config = format!("{}/gateway.toml", self.example);
             let gateway = TestGateway::start_with(&config, |config| config.workers = workers).await;
             let sent = self.ask(&json!({"send": gateway.app.address().to_string()}));
             let count = |name: &str| sent[name].as_u64().unwrap();
-            assert_eq!(count("accepted") + count("refused"), count("sent"), "{case:?}, {workers} workers");
+            assert_eq!(count("accepted") + count("refused"), count("sent"), "{}", self.case);
             let TestGateway { app, released, journal: _journal } = gateway;
             app.stop().await;
             let told = self.ask(&json!({"compare": released.path(), "records": records}));
-            assert_eq!(told["records"], sent["accepted"], "{case:?}, {workers} workers");
+            assert_eq!(told["records"], sent["accepted"], "{}", self.case);
             assert!(told["cells"].as_u64().unwrap() > 20, "the example's data show nothing: {told}");
         }
     }
