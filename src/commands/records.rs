@@ -14,7 +14,7 @@ use crate::domain::batch::Candidate;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
 use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
-use crate::durable::entry::{Accepted, Catalog, Entry, Unread};
+use crate::durable::entry::{Accepted, BatchReader, Catalog, Entry, Unread};
 use crate::durable::seal::{Sealed, Sealer};
 
 use super::send::Records;
@@ -83,7 +83,9 @@ impl Journal {
             Some((_, catalog)) => catalog,
             None => Catalog::decode(context).with_context(|| format!("entry {lsn}: the schemas cannot be read"))?,
         };
-        let columns = match accepted.columns(&catalog, &mut self.sealer) {
+        let reader = BatchReader::new(&catalog, accepted.stream);
+        let mut reader = reader.with_context(|| format!("entry {lsn} cannot be read"))?;
+        let columns = match reader.columns(accepted, &mut self.sealer) {
             Ok(columns) => Ok(columns),
             Err(Unread::Sealed(Sealed::KeyMissing(regimes))) => {
                 let regimes: Vec<&str> = regimes.iter().map(String::as_str).collect();
