@@ -147,10 +147,15 @@ impl Knowledge {
         for evidence in evidence {
             let said = match self.of_batch(evidence, from) {
                 Some(reading) => {
+                    let reading = self.with_claimants(reading);
                     combinations.iter_mut().for_each(|readings| readings.push(reading.clone()));
                     continue;
                 }
-                None => self.of_columns(evidence, columns),
+                None => {
+                    let mut said = self.of_columns(evidence, columns);
+                    said.readings = said.readings.into_iter().map(|reading| self.with_claimants(reading)).collect();
+                    said
+                }
             };
             if of_record.is_empty() {
                 let before = combinations.pop().unwrap_or_default();
@@ -175,7 +180,7 @@ impl Knowledge {
                 Some(known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates))))
             }
             Source::GeoIp => Some(match (&self.addresses, from.address) {
-                (Some(addresses), Some(address)) => self.with_claimants(addresses.locate(address)),
+                (Some(addresses), Some(address)) => addresses.locate(address),
                 _ => Reading::Absent,
             }),
             Source::Registry { name, by: None } => {
@@ -188,12 +193,12 @@ impl Knowledge {
 
     fn of_columns(&self, evidence: &Evidence, columns: &RecordBatch) -> Said {
         let fact = evidence.fact;
-        let code = |text: &str| self.with_claimants(read_code(fact, text));
+        let code = |text: &str| read_code(fact, text);
         match &evidence.source {
             Source::Field(field) if fact == Fact::SourceSystem => by_text(columns.column(*field), code),
             Source::Field(field) => by_code(columns.column(*field), code),
-            Source::Phone(field) => by_text(columns.column(*field), |text| self.with_claimants(phone(text))),
-            Source::Iban(field) => by_text(columns.column(*field), |text| self.with_claimants(iban(text))),
+            Source::Phone(field) => by_text(columns.column(*field), phone),
+            Source::Iban(field) => by_text(columns.column(*field), iban),
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
                 Some(registry) => {
                     by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| registry.get(key, fact))
@@ -207,13 +212,9 @@ impl Knowledge {
                     (None, None) => None,
                     (latitude, longitude) => Some((latitude.unwrap_or(f64::NAN), longitude.unwrap_or(f64::NAN))),
                 };
-                let mut said = by_answer(columns.num_rows(), both, |(latitude, longitude)| {
+                by_answer(columns.num_rows(), both, |(latitude, longitude)| {
                     self.places.as_ref().map_or(Reading::Absent, |places| places.around(latitude, longitude, *radius_m))
-                });
-                for reading in &mut said.readings {
-                    *reading = self.with_claimants(reading.clone());
-                }
-                said
+                })
             }
             // The same for every record: not asked here.
             _ => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },

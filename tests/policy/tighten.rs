@@ -374,6 +374,43 @@ fn a_part_of_a_country_is_told_from_the_whole() {
     assert!(!may_go(&policy, "CA-QC") && !may_go(&policy, "CA") && may_go(&policy, "CA-ON"));
 }
 
+#[test]
+fn evidence_of_a_disputed_code_brings_in_every_claimant_wherever_it_comes_from() {
+    let place = "collection.place";
+    let always = Source::Always(vec!["UA-43".to_owned()]);
+    for source in [
+        field("x"),
+        always,
+        Source::Producer,
+        Source::Registry { name: "devices".to_owned(), by: "device".to_owned() },
+        Source::Registry { name: "devices".to_owned(), by: "producer".to_owned() },
+        Source::Position,
+        Source::GeoIp,
+    ] {
+        let mut policy = plain();
+        policy.min_strength = 20;
+        policy.disputed = vec![("UA-43".to_owned(), vec!["UA".to_owned(), "RU".to_owned()])];
+        policy.stream.evidence = vec![evidence(place, source.clone(), 30, None)];
+        policy.producers[2].facts = vec![(place.to_owned(), vec!["UA-43".to_owned()])];
+        let of_key = |key: &str| {
+            (
+                key.to_owned(),
+                FACTS.iter().map(|fact| if *fact == place { vec!["UA-43".to_owned()] } else { Vec::new() }).collect(),
+            )
+        };
+        policy.registries[0].rows = vec![of_key("d0"), of_key("p2")];
+        policy.regimes = vec![regime("ru", &["RU"], &["any"], &[]), regime("ua", &["UA"], &["any"], &[])];
+        let record = Record { latitude: Some(6.0), longitude: Some(0.0), ..Record::default() };
+        let record = record.with("x", Some("UA-43")).with("device", Some("d0"));
+        let sender = Sender { address: Some(3), ..anybody() };
+        let said = |serves: &[&str]| {
+            verdict(&version(&policy, &read(&policy), &gateway(serves), "2026-11-24"), &record, &sender)
+        };
+        assert!(said(&["ru", "ua"]).is_keep(), "{source:?}: {:?}", said(&["ru", "ua"]));
+        assert!(!said(&["ua"]).is_keep() && !said(&["ru"]).is_keep(), "{source:?}");
+    }
+}
+
 /// The errors of a set of files that are added to the plainest policy.
 fn errors_with(texts: &[&str]) -> Vec<String> {
     let mut policy = plain();
