@@ -411,6 +411,26 @@ fn evidence_of_a_disputed_code_brings_in_every_claimant_wherever_it_comes_from()
     }
 }
 
+#[test]
+fn a_claim_does_not_make_a_regime_apply_to_a_record_that_no_regime_covers() {
+    let mut policy = plain();
+    policy.regimes = vec![regime("law", &["DE"], &["any"], &[])];
+    policy.stream.evidence.push(evidence("collection.place", field("y"), 100, Some("crm")));
+    let nobody = Sender { producer: "nobody".to_owned(), address: None };
+    let record = Record::default().with("x", Some("BR")).with("y", Some("DE"));
+    let peer = |serves: &[&str]| Peer {
+        id: "peer".to_owned(),
+        country: "DE".to_owned(),
+        serves: serves.iter().map(|id| (*id).to_owned()).collect(),
+        conditions: Vec::new(),
+    };
+    let elsewhere = Gateway { country: "FR".to_owned(), peers: vec![peer(&["law"])], ..gateway(&[]) };
+    for gateway in [gateway(&["law"]), elsewhere] {
+        let version = version(&policy, &read(&policy), &gateway, "2026-11-24");
+        assert_eq!(verdict(&version, &record, &nobody), Verdict::Refuse("no_regime"));
+    }
+}
+
 /// The errors of a set of files that are added to the plainest policy.
 fn errors_with(texts: &[&str]) -> Vec<String> {
     let mut policy = plain();
