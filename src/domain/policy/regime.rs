@@ -273,20 +273,20 @@ impl Regime {
     /// id.
     #[must_use]
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
-        let expired = shown.day > self.review_by;
-        let off = |row: &Transfer| match shown.on_expired {
-            OnExpired::DenyAll => expired,
-            OnExpired::DenyIdentifiable => expired && row.form > Form::Statistical,
+        let until_review = |row: &Transfer| match shown.on_expired {
+            OnExpired::DenyAll => true,
+            OnExpired::DenyIdentifiable => row.form > Form::Statistical,
             OnExpired::Warn => false,
         };
-        let rows = self.transfers.iter().filter(|row| row.form >= form && !off(row) && !row.except.may_hold(place));
+        let rows = self.transfers.iter().filter(|row| row.form >= form && !row.except.may_hold(place));
         let permits = rows.filter_map(|row| {
             let there = match &row.to {
                 None => Lasting(None),
                 Some(region) => region.terms(place, shown)?,
             };
-            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?);
-            Some(Permit { row, lasting })
+            let review = Lasting(until_review(row).then_some(self.review_by));
+            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?).and(review);
+            (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting })
         });
         permits.max_by(|left, right| left.lasting.cmp(&right.lasting).then_with(|| right.row.id.cmp(&left.row.id)))
     }
