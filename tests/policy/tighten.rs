@@ -431,6 +431,18 @@ fn a_claim_does_not_make_a_regime_apply_to_a_record_that_no_regime_covers() {
     }
 }
 
+#[test]
+fn the_name_of_a_system_is_the_same_in_capitals() {
+    let mut policy = plain();
+    let mut law = regime("law", &["DE"], &["any"], &[]);
+    law.applies = vec![Applies { fact: "source.system".to_owned(), within: vec!["au-my-health-record".to_owned()] }];
+    policy.regimes = vec![law];
+    policy.stream.evidence = vec![evidence("source.system", field("x"), 90, None)];
+    policy.stream.untested = FACTS[..4].iter().map(|fact| (*fact).to_owned()).collect();
+    assert!(applies(&policy, "au-my-health-record") && applies(&policy, "AU-My-Health-Record"));
+    assert!(!applies(&policy, "other"));
+}
+
 /// The errors of a set of files that are added to the plainest policy.
 fn errors_with(texts: &[&str]) -> Vec<String> {
     let mut policy = plain();
