@@ -454,3 +454,35 @@ fn errors_with(texts: &[&str]) -> Vec<String> {
     bailiwick::domain::policy::read(&engine::sources(files), &problems);
     errors(&problems.into_vec())
 }
+
+#[test]
+fn no_further_file_changes_what_a_name_means() {
+    let region = |name: &str| {
+        format!(
+            "schema = \"bailiwick.regions/1\"\n[regions.{name}]\nas_of = 2026-01-01\nreview_by = 2027-01-01\n\
+             sources = [\"a source\"]\ncodes = [\"CN\"]\n"
+        )
+    };
+    assert_eq!(errors_with(&[&region("mine")]), Vec::<String>::new());
+    for name in ["US", "US-CA", "any", "ZZ", "us"] {
+        let errors = errors_with(&[&region(name)]);
+        assert!(name == "us" || errors.iter().any(|error| error.starts_with("added-0.toml:2: ")), "{name}: {errors:?}");
+    }
+    let disputed = "schema = \"bailiwick.regions/1\"\n[disputed]\n\"UA-43\" = [\"UA\", \"RU\"]\n";
+    let again = "schema = \"bailiwick.regions/1\"\n\n[disputed]\n\"UA-43\" = [\"UA\"]\n";
+    assert_eq!(errors_with(&[disputed]), Vec::<String>::new());
+    let errors = errors_with(&[disputed, again]);
+    assert!(errors.iter().any(|error| error.starts_with("added-1.toml:4: ")), "{errors:?}");
+    // The same place in another spelling.
+    let puerto_rico = "schema = \"bailiwick.regions/1\"\n[disputed]\nPR = [\"US\"]\nUS-PR = [\"DE\"]\n";
+    let errors = errors_with(&[puerto_rico]);
+    assert!(errors.iter().any(|error| error.starts_with("added-0.toml:4: ")), "{errors:?}");
+}
+
+#[test]
+fn a_name_beside_any_is_looked_at_too() {
+    let mut policy = plain();
+    policy.regimes = vec![regime("law", &["US"], &["any", "nonsense"], &[])];
+    let (_, problems) = engine::read_files(&render::files(&policy));
+    assert!(!errors(&problems).is_empty());
+}

@@ -1,5 +1,6 @@
 //! Classes, regions and regimes: the legal data.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
@@ -50,6 +51,9 @@ type Names = Vec<Spot<String>>;
 /// The least number of contributors under a regime that keeps data in place, where its file does not say.
 const MIN_CONTRIBUTORS_STRICT: usize = 20;
 
+/// In `to`: every place.
+const ANY: &str = "any";
+
 pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("classes") {
         table.need::<String>("about");
@@ -62,6 +66,10 @@ pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
 
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
+        if name.value == ANY || Jurisdiction::parse(&name.value).is_some() {
+            let message = format!("`{}` means something else already, and a region cannot take its place", name.value);
+            table.problems().error(&name.place, message);
+        }
         read_review(&table, format!("region `{}`", name.value), declared);
         if let Some(codes) = table.need::<Vec<Spot<NameOrTable<'_>>>>("codes") {
             let mut region = Region::default();
@@ -78,9 +86,17 @@ pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
         for name in disputed.value.names() {
             let Some(claimants) = disputed.value.get::<Names>(&name) else { continue };
             let place = claimants.place.clone();
-            let Some(place) = code(&Spot { value: name, place }, table.problems()) else { continue };
+            let name = Spot { value: name, place: place.clone() };
+            let Some(disputed) = code(&name, table.problems()) else { continue };
             let claimants = claimants.value.iter().filter_map(|claimant| code(claimant, table.problems())).collect();
-            declared.disputed.insert(place, claimants);
+            match declared.disputed.entry(disputed) {
+                Entry::Vacant(entry) => {
+                    entry.insert(claimants);
+                }
+                Entry::Occupied(_) => {
+                    table.problems().error(&place, format!("the claimants of `{disputed}` are declared twice"));
+                }
+            }
         }
         disputed.value.done();
     }
@@ -265,11 +281,12 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
                 let message = format!("regime `{}` has a transfer `{}` already", regime.id.value, row.id.value);
                 problems.error(&row.id.place, message);
             }
-            let anywhere = row.to.iter().any(|name| name.value == "any");
+            let (anywhere, named): (Names, Names) = row.to.iter().cloned().partition(|name| name.value == ANY);
+            let to = region(&named, declared, problems);
             Transfer {
                 id: row.id.value.clone(),
                 form: row.form,
-                to: (!anywhere).then(|| region(&row.to, declared, problems)),
+                to: anywhere.is_empty().then_some(to),
                 except: region(&row.except, declared, problems),
                 basis: row.basis.clone(),
                 term: row.term.clone(),
