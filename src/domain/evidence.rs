@@ -151,10 +151,15 @@ impl Knowledge {
         for evidence in evidence {
             let said = match self.of_batch(evidence, from) {
                 Some(reading) => {
+                    let reading = self.with_claimants(reading);
                     combinations.iter_mut().for_each(|readings| readings.push(reading.clone()));
                     continue;
                 }
-                None => self.of_columns(evidence, columns),
+                None => {
+                    let mut said = self.of_columns(evidence, columns);
+                    said.readings = said.readings.into_iter().map(|reading| self.with_claimants(reading)).collect();
+                    said
+                }
             };
             if of_record.is_empty() {
                 let before = combinations.pop().unwrap_or_default();
@@ -173,20 +178,18 @@ impl Knowledge {
     /// What is the same for every record of a batch.
     fn of_batch(&self, evidence: &Evidence, from: Sender<'_>) -> Option<Reading> {
         match &evidence.source {
-            Source::Always(candidates) => Some(self.with_claimants(Reading::Codes(Arc::clone(candidates)))),
+            Source::Always(candidates) => Some(Reading::Codes(Arc::clone(candidates))),
             Source::Producer => {
                 let known = self.producers.get(from.producer).and_then(|known| known.facts.get(&evidence.fact));
-                let known = known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates)));
-                Some(self.with_claimants(known))
+                Some(known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates))))
             }
             Source::GeoIp => Some(match (&self.addresses, from.address) {
-                (Some(addresses), Some(address)) => self.with_claimants(addresses.locate(address)),
+                (Some(addresses), Some(address)) => addresses.locate(address),
                 _ => Reading::Absent,
             }),
             Source::Registry { name, by: None } => {
                 let registry = self.registries.get(name);
-                let known = registry.map_or(Reading::Absent, |registry| registry.get(from.producer, evidence.fact));
-                Some(self.with_claimants(known))
+                Some(registry.map_or(Reading::Absent, |registry| registry.get(from.producer, evidence.fact)))
             }
             _ => None,
         }
@@ -194,17 +197,16 @@ impl Knowledge {
 
     fn of_columns(&self, evidence: &Evidence, columns: &RecordBatch) -> Said {
         let fact = evidence.fact;
-        let code = |text: &str| self.with_claimants(read_code(fact, text));
+        let code = |text: &str| read_code(fact, text);
         match &evidence.source {
             Source::Field(field) if fact == Fact::SourceSystem => by_text(columns.column(*field), code),
             Source::Field(field) => by_code(columns.column(*field), code),
-            Source::Phone(field) => by_text(columns.column(*field), |text| self.with_claimants(phone(text))),
-            Source::Iban(field) => by_text(columns.column(*field), |text| self.with_claimants(iban(text))),
+            Source::Phone(field) => by_text(columns.column(*field), phone),
+            Source::Iban(field) => by_text(columns.column(*field), iban),
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
                 Some(registry) => {
                     let of_fact = registry.of(fact);
-                    let said = by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key));
-                    self.all_with_claimants(said)
+                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key))
                 }
                 None => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
             },
@@ -215,21 +217,13 @@ impl Knowledge {
                     (None, None) => None,
                     (latitude, longitude) => Some((latitude.unwrap_or(f64::NAN), longitude.unwrap_or(f64::NAN))),
                 };
-                let said = by_answer(columns.num_rows(), both, |(latitude, longitude)| {
+                by_answer(columns.num_rows(), both, |(latitude, longitude)| {
                     self.places.as_ref().map_or(Reading::Absent, |places| places.around(latitude, longitude, *radius_m))
-                });
-                self.all_with_claimants(said)
+                })
             }
             // The same for every record: not asked here.
             _ => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
         }
-    }
-
-    fn all_with_claimants(&self, mut said: Said) -> Said {
-        for reading in &mut said.readings {
-            *reading = self.with_claimants(reading.clone());
-        }
-        said
     }
 
     /// A reading with the claimants of its disputed codes.

@@ -198,8 +198,8 @@ impl Version {
     }
 
     /// The regimes that the facts bring in, or the fact that cannot be told.
-    pub(super) fn findings(&self, rules: &Rules, readings: &[Reading], trusted: &[bool]) -> Result<Mask, Untold> {
-        let mut mask = 0;
+    pub(super) fn findings(&self, rules: &Rules, readings: &[Reading], trusted: &[bool]) -> Result<ByFacts, Untold> {
+        let mut by_facts = ByFacts::default();
         let mut items = Vec::new();
         for fact in Fact::OF_RECORDS {
             let of_fact =
@@ -220,8 +220,10 @@ impl Version {
                     }),
                 }
             }
-            let settled = settle(&items, self.policy.facts.min_strength, |candidate| {
-                mask |= rules.scopes.mask(fact, candidate);
+            let settled = settle(&items, self.policy.facts.min_strength, |candidate, is_trusted| {
+                let mask = rules.scopes.mask(fact, candidate);
+                by_facts.all |= mask;
+                by_facts.trusted |= if is_trusted { mask } else { 0 };
             });
             match settled {
                 Settled::Known => {}
@@ -229,8 +231,16 @@ impl Version {
                 Settled::Contradiction => return Err(Untold { fact, contradiction: true }),
             }
         }
-        Ok(mask)
+        Ok(by_facts)
     }
+}
+
+/// The regimes that facts bring in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ByFacts {
+    pub(super) all: Mask,
+    /// Those that trusted evidence alone brings in.
+    trusted: Mask,
 }
 
 /// A fact that cannot be told.
@@ -251,9 +261,13 @@ impl Rules {
         }
     }
 
-    pub(super) fn ruling(&self, policy: &PolicySet, facts: Result<Mask, Untold>) -> Ruling {
+    pub(super) fn ruling(&self, policy: &PolicySet, facts: Result<ByFacts, Untold>) -> Ruling {
         let by_facts = match facts {
-            Ok(mask) => mask & self.standing.covering,
+            // A claim that is not trusted adds regimes to others. It is not what lets a record in.
+            Ok(ByFacts { trusted, .. }) if trusted & self.standing.covering == 0 => {
+                return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
+            }
+            Ok(ByFacts { all, .. }) => all & self.standing.covering,
             Err(Untold { fact, contradiction }) => return untold(policy, fact, contradiction),
         };
         let known = self.rulings.read().unwrap_or_else(PoisonError::into_inner).get(&by_facts).cloned();
@@ -306,9 +320,6 @@ impl Standing {
         let applicable = by_facts | self.here;
         let not_served = applicable & !self.serves;
         let misrouted = |mask: Mask| ids(mask).map(|id| format!("{id}/misroute")).collect();
-        if by_facts == 0 {
-            return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
-        }
         if not_served == 0 {
             return Ruling {
                 verdict: Verdict::Keep(Arc::new(ids(applicable).collect())),

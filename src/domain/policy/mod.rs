@@ -209,6 +209,8 @@ pub struct Override {
     pub dataset: String,
     /// The destination.
     pub destination: String,
+    /// Where the dataset and the destination are named.
+    pub scope: (Place, Place),
     /// Who approved it. At least two.
     pub approved: BTreeSet<String>,
     /// The last day.
