@@ -279,10 +279,12 @@ fn classes(tape: &mut Tape) -> Vec<Class> {
 }
 
 fn region(tape: &mut Tape, number: usize) -> Region {
+    let review_by = tape.name(&["2028-12-31", "2026-11-23", "2027-01-01", "2028-06-30"]);
     let entries = (0..1 + tape.below(5)).map(|_| Entry {
         code: tape.name(&NAMED),
         until: tape.day(),
         needs: if tape.is(20) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
+        review_by: review_by.clone(),
     });
     Region { name: format!("region{number}"), entries: entries.collect() }
 }

@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) code: String,
     pub(super) until: Option<String>,
     pub(super) needs: Vec<String>,
+    /// That of its region.
+    pub(super) review_by: String,
 }
 
 #[derive(Clone, Debug)]
@@ -460,7 +462,10 @@ impl Reference<'_> {
         for name in names {
             match self.policy.regions.iter().find(|region| region.name == *name) {
                 Some(region) => entries.extend(region.entries.clone()),
-                None => entries.push(Entry { code: name.clone(), until: None, needs: Vec::new() }),
+                None => {
+                    let review_by = "9999-12-31".to_owned();
+                    entries.push(Entry { code: name.clone(), until: None, needs: Vec::new(), review_by });
+                }
             }
         }
         for entry in &mut entries {
@@ -506,24 +511,26 @@ impl Reference<'_> {
     pub(super) fn permits(&self, regime: &Regime, form: &str, place: &str, recipient: &[Shown]) -> bool {
         let place = canonical(place).unwrap();
         let rank = |form: &str| FORMS.iter().position(|known| *known == form).unwrap();
-        let is_past = self.day > regime.review_by.as_str();
         regime.transfers.iter().any(|row| {
-            let is_off = is_past
-                && match self.policy.on_expired.as_str() {
-                    "deny-all" => true,
-                    "deny-identifiable" => rank(&row.form) >= rank("pseudonymised"),
-                    _ => false,
-                };
+            let is_off = |review_by: &str| {
+                self.day > review_by
+                    && match self.policy.on_expired.as_str() {
+                        "deny-all" => true,
+                        "deny-identifiable" => rank(&row.form) >= rank("pseudonymised"),
+                        _ => false,
+                    }
+            };
             let goes_there = || {
                 row.to.iter().any(|name| name == "any")
                     || self.entries(&row.to).iter().any(|entry| {
                         (entry.code == place || entry.code == country(&place))
                             && self.holds(entry.until.as_deref())
+                            && !is_off(&entry.review_by)
                             && entry.needs.iter().all(|need| self.is_shown(need, recipient))
                     })
             };
             rank(&row.form) >= rank(form)
-                && !is_off
+                && !is_off(&regime.review_by)
                 && !self.matches(&place, &row.except)
                 && goes_there()
                 && self.holds(row.until.as_deref())

@@ -133,8 +133,9 @@ fn legal(policy: &Policy) -> Vec<File> {
     let mut regions = File::new("regions.toml", "regions");
     for region in &policy.regions {
         let mut table = format!(
-            "[regions.{}]\nas_of = 2026-01-01\nreview_by = 2027-01-01\nsources = [\"a source\"]\ncodes = [",
-            region.name
+            "[regions.{}]\nas_of = 2026-01-01\nreview_by = {}\nsources = [\"a source\"]\ncodes = [",
+            region.name,
+            region.entries.first().map_or("2027-01-01", |entry| &entry.review_by)
         );
         for entry in &region.entries {
             if entry.until.is_none() && entry.needs.is_empty() {
