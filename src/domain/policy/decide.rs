@@ -265,7 +265,7 @@ impl Rules {
         let by_facts = match facts {
             // A claim that is not trusted adds regimes to others. It is not what lets a record in.
             Ok(ByFacts { trusted, .. }) if trusted & self.standing.covering == 0 => {
-                return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
+                return no_regime();
             }
             Ok(ByFacts { all, .. }) => all & self.standing.covering,
             Err(Untold { fact, contradiction }) => return untold(policy, fact, contradiction),
@@ -320,6 +320,9 @@ impl Standing {
         let applicable = by_facts | self.here;
         let not_served = applicable & !self.serves;
         let misrouted = |mask: Mask| ids(mask).map(|id| format!("{id}/misroute")).collect();
+        if by_facts == 0 {
+            return no_regime();
+        }
         if not_served == 0 {
             return Ruling {
                 verdict: Verdict::Keep(Arc::new(ids(applicable).collect())),
@@ -337,6 +340,11 @@ impl Standing {
         let route = self.peers.iter().find(fits).map(|peer| Verdict::Redirect(Arc::clone(&peer.peer)));
         Ruling { verdict: route.unwrap_or(Verdict::Refuse(Reason::MayNotBeHere)), rules: misrouted(not_served) }
     }
+}
+
+/// The ruling on records that no regime claims by their own facts.
+fn no_regime() -> Ruling {
+    Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) }
 }
 
 /// The ruling on records of which a fact cannot be told.
