@@ -77,7 +77,8 @@ impl Reloader {
         let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
         self.same_shape(&config)?;
         let before = self.versions.current();
-        let (read, known) = knowledge::Files::load(&config, Some(&before.knowledge)).map_err(Refused::Other)?;
+        let load = || knowledge::Files::load(&config, Some(&before.knowledge));
+        let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
         let digest = config.policy.digest;
         self.archive
             .keep(digest, &config.policy_files, &config.here)
@@ -97,7 +98,7 @@ impl Reloader {
     pub(super) async fn refresh(&self) {
         let mut files = self.files.lock().await;
         let current = self.versions.current();
-        match files.refresh(&current.policy, &current.knowledge) {
+        match tokio::task::block_in_place(|| files.refresh(&current.policy, &current.knowledge)) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 self.versions.replace(Arc::clone(&current.policy), Arc::clone(&current.here), known, current.day);
