@@ -173,6 +173,28 @@ fn numbers_and_days_out_of_range_are_refused() {
     }
 }
 
+#[test]
+fn classes_that_are_their_own_ancestors_are_refused() {
+    let class = |name: &str, parent: &str| format!("[classes.{name}]\nabout = \"x\"\nparents = [\"{parent}\"]\n");
+    is_error_at("of itself", &format!("{CLASSES}{}", class("a", "a")), 2);
+    is_error_at("in a circle", &format!("{CLASSES}{}{}{}", class("a", "b"), class("b", "c"), class("c", "a")), 2);
+    let circle: String =
+        (0..300).map(|number| class(&format!("c{number}"), &format!("c{}", (number + 1) % 300))).collect();
+    assert_eq!(errors("a large circle", &format!("{CLASSES}{circle}")).len(), 300);
+    // As long a line of ancestors as a file can hold.
+    let line: String = (1..18_000).map(|number| class(&format!("c{number}"), &format!("c{}", number - 1))).collect();
+    let line = format!("{CLASSES}[classes.c0]\nabout = \"x\"\n{line}");
+    assert!(line.len() < 1 << 20, "{}", line.len());
+    assert!(read("a long line", &line).is_empty());
+    // Every class has every one before it as a parent: as many ways to the first as there are subsets.
+    let mut dense = format!("{CLASSES}[classes.c0]\nabout = \"x\"\n");
+    for number in 1..300 {
+        let parents: Vec<String> = (0..number).map(|parent| format!("\"c{parent}\"")).collect();
+        dense += &format!("[classes.c{number}]\nabout = \"x\"\nparents = [{}]\n", parents.join(", "));
+    }
+    assert!(read("a dense family", &dense).is_empty());
+}
+
 fn regime(id: &str) -> String {
     format!(
         "schema = \"bailiwick.regime/1\"\nid = \"{id}\"\nname = \"a\"\nnotice = \"a\"\nas_of = 2026-01-01\n\

@@ -254,13 +254,38 @@ pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Class
         let parents = class.value.parents.iter().map(|parent| parent.value.clone()).collect();
         resolved.insert(name.clone(), Class { parents, special: class.value.special });
     }
-    let classes = Classes(resolved);
-    for (name, class) in &declared.classes {
-        if class.value.parents.iter().any(|parent| classes.covers(name, &parent.value)) {
-            problems.error(&class.place, format!("class `{name}` is its own ancestor"));
+    for name in endless(&resolved) {
+        if let Some(class) = declared.classes.get(name) {
+            problems
+                .error(&class.place, format!("class `{name}` is its own ancestor, or an ancestor of it is its own"));
         }
     }
-    classes
+    Classes(resolved)
+}
+
+/// The classes whose ancestors have no end, by name: what is left when those without parents are taken away, over and
+/// over.
+fn endless(classes: &BTreeMap<String, Class>) -> Vec<&str> {
+    let known = |class: &Class| class.parents.iter().filter(|parent| classes.contains_key(*parent)).count();
+    let mut parents: BTreeMap<&str, usize> =
+        classes.iter().map(|(name, class)| (name.as_str(), known(class))).collect();
+    let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, class) in classes {
+        class.parents.iter().for_each(|parent| children.entry(parent).or_default().push(name));
+    }
+    let mut ending: Vec<&str> = parents.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+    while let Some(name) = ending.pop() {
+        parents.remove(name);
+        for child in children.get(name).into_iter().flatten() {
+            if let Some(count) = parents.get_mut(child) {
+                *count -= 1;
+                if *count == 0 {
+                    ending.push(child);
+                }
+            }
+        }
+    }
+    parents.into_keys().collect()
 }
 
 /// Reports a class that is not declared.
