@@ -96,6 +96,47 @@ fn what_is_declared_twice_is_refused() {
 }
 
 #[test]
+fn a_key_that_only_looks_like_one_is_pointed_at() {
+    for (what, key) in [
+        ("Cyrillic", "min_strеngth"),
+        ("Greek", "min_strεngth"),
+        ("a zero-width space", "min_\u{200b}strength"),
+        ("a zero-width joiner", "min_strength\u{200d}"),
+        ("full width", "ｍin_strength"),
+        ("right to left", "\u{202e}htgnerts_nim"),
+        ("combining", "min_strength\u{301}"),
+        ("a soft hyphen", "min\u{ad}_strength"),
+        ("a tag", "min_strength\u{e0041}"),
+        ("a case", "Min_Strength"),
+        ("a blank", "min_strength "),
+        ("an escape", "min_strength\u{1b}[2J"),
+    ] {
+        let quoted: String = key
+            .chars()
+            .map(|char| match char {
+                '\u{1b}' => "\\u001b".to_owned(),
+                other => other.to_string(),
+            })
+            .collect();
+        let text = format!("{SCHEMA}\n[facts]\n\"{quoted}\" = 99\n");
+        let errors = errors(what, &text);
+        let error =
+            errors.iter().find(|problem| problem.place.line() == 4).unwrap_or_else(|| panic!("{what}: {errors:?}"));
+        assert!(text[error.place.span.clone()].contains("99") || error.place.key.contains(key), "{what}: {error:?}");
+        assert!(!error.message.chars().any(char::is_control), "{what}: the message moves the cursor");
+        if !key.is_ascii() && what != "right to left" {
+            let invisible = ['\u{200b}', '\u{200d}', '\u{ad}', '\u{e0041}', '\u{202e}'];
+            assert!(!error.message.contains(invisible), "{what}: the message hides what is wrong: {:?}", error.message);
+        }
+    }
+    // Names that are not keys: a class by another script is another class.
+    let text = format!(
+        "{CLASSES}[classes.personal]\nabout = \"x\"\n[classes.child]\nabout = \"x\"\nparents = [\"pеrsonal\"]\n"
+    );
+    is_error_at("a Cyrillic class", &text, 6);
+}
+
+#[test]
 fn what_is_no_text_is_refused() {
     is_error_at("a NUL", &format!("{SCHEMA}\n[facts]\0\n"), 3);
     is_error_at("a NUL in a text", &format!("{SCHEMA}x = \"a\0b\"\n"), 2);
@@ -219,6 +260,31 @@ fn more_regimes_than_a_set_can_hold_are_refused_at_the_first_one_too_many() {
     assert!(engine::errors(&problems)[0].starts_with("law-128.toml:2: "), "{problems:?}");
     let (_, problems) = read(1_000);
     assert_eq!(engine::errors(&problems).len(), 1_000 - 128);
+}
+
+#[test]
+fn names_as_long_as_a_file_are_refused_in_good_time() {
+    let long = "a".repeat(500_000);
+    let other = format!("{}b", "a".repeat(499_999));
+    is_error_at("a key", &format!("{SCHEMA}{long} = 1\n"), 2);
+    is_error_at("a stream", &format!("{SCHEMA}[streams.{long}]\n"), 2);
+    is_error_at("an unknown word", &format!("{SCHEMA}[facts]\nunknown = \"{long}\"\n"), 3);
+    // Two of them, to be compared.
+    let classes =
+        format!("{CLASSES}[classes.{long}]\nabout = \"x\"\n[classes.child]\nabout = \"x\"\nparents = [\"{other}\"]\n");
+    is_error_at("a parent", &classes, 6);
+    is_error_at("a schema", &format!("schema = \"{long}\"\n"), 1);
+    let many: String = (0..4_000).map(|number| format!("name_that_is_not_known_{number:05} = {{ a = 1 }}\n")).collect();
+    assert_eq!(errors("many unknown keys", &format!("{SCHEMA}[facts]\n{many}")).len(), 4_000);
+    let parents: Vec<String> = (0..4_000).map(|number| format!("\"no_such_class_{number:05}\"")).collect();
+    let classes: String = (0..4_000).map(|number| format!("[classes.class_{number:05}]\nabout = \"x\"\n")).collect();
+    let text = format!("{CLASSES}{classes}[classes.child]\nabout = \"x\"\nparents = [{}]\n", parents.join(", "));
+    assert_eq!(errors("many unknown parents", &text).len(), 4_000);
+    // What is said of a long name is not as long.
+    for error in errors("a long name", &format!("{SCHEMA}[facts]\nunknown = \"{long}\"\n")) {
+        assert!(error.message.len() < 1_000, "a message of {} bytes", error.message.len());
+        assert!(error.help.is_none_or(|help| help.len() < 10_000));
+    }
 }
 
 /// What `load` says of a gateway with these policies.
