@@ -145,6 +145,13 @@ impl fmt::Debug for Case {
 
 pub(super) const RECORDS: usize = 24;
 
+/// Policies per property. Without optimisation there is time for fewer.
+pub(super) const CASES: u32 = if cfg!(debug_assertions) { 20 } else { 150 };
+
+pub(super) fn many() -> ProptestConfig {
+    ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 pub(super) fn cases() -> impl Strategy<Value = Case> {
     prop::collection::vec(any::<u16>(), 1_600).prop_map(|numbers| {
         let mut tape = Tape { numbers, at: 0 };

@@ -16,7 +16,7 @@ use bailiwick::domain::policy;
 use super::engine;
 
 /// Far more than any of these takes, also on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs something that must come to an end.
 fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
@@ -274,12 +274,12 @@ fn names_as_long_as_a_file_are_refused_in_good_time() {
         format!("{CLASSES}[classes.{long}]\nabout = \"x\"\n[classes.child]\nabout = \"x\"\nparents = [\"{other}\"]\n");
     is_error_at("a parent", &classes, 6);
     is_error_at("a schema", &format!("schema = \"{long}\"\n"), 1);
-    let many: String = (0..4_000).map(|number| format!("name_that_is_not_known_{number:05} = {{ a = 1 }}\n")).collect();
-    assert_eq!(errors("many unknown keys", &format!("{SCHEMA}[facts]\n{many}")).len(), 4_000);
-    let parents: Vec<String> = (0..4_000).map(|number| format!("\"no_such_class_{number:05}\"")).collect();
-    let classes: String = (0..4_000).map(|number| format!("[classes.class_{number:05}]\nabout = \"x\"\n")).collect();
+    let many: String = (0..1_500).map(|number| format!("name_that_is_not_known_{number:05} = {{ a = 1 }}\n")).collect();
+    assert_eq!(errors("many unknown keys", &format!("{SCHEMA}[facts]\n{many}")).len(), 1_500);
+    let parents: Vec<String> = (0..1_500).map(|number| format!("\"no_such_class_{number:05}\"")).collect();
+    let classes: String = (0..1_500).map(|number| format!("[classes.class_{number:05}]\nabout = \"x\"\n")).collect();
     let text = format!("{CLASSES}{classes}[classes.child]\nabout = \"x\"\nparents = [{}]\n", parents.join(", "));
-    assert_eq!(errors("many unknown parents", &text).len(), 4_000);
+    assert_eq!(errors("many unknown parents", &text).len(), 1_500);
     // What is said of a long name is not as long.
     for error in errors("a long name", &format!("{SCHEMA}[facts]\nunknown = \"{long}\"\n")) {
         assert!(error.message.len() < 1_000, "a message of {} bytes", error.message.len());

@@ -14,16 +14,9 @@ use bailiwick::versions::Versions;
 use proptest::prelude::*;
 
 use super::engine::{self, day, decide, read, verdict, verdicts, version, version_of};
-use super::generate::{self, Case, cases};
+use super::generate::{self, CASES, Case, cases, many};
 use super::reference::{Finding, Gateway, Policy, Record, Reference, Sender, Source, Verdict};
 use super::render::{self, DATASET, STREAM};
-
-/// Policies per property, each with [`generate::RECORDS`] records or more.
-const CASES: u32 = 150;
-
-fn many() -> ProptestConfig {
-    ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn reference(case: &Case) -> Reference<'_> {
     Reference { policy: &case.policy, gateway: &case.gateway, day: &case.day }

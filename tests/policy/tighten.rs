@@ -4,16 +4,12 @@
 use proptest::prelude::*;
 
 use super::engine::{self, errors, read, verdict, version};
-use super::generate::{self, Case, cases};
+use super::generate::{self, Case, cases, many};
 use super::reference::{
     Applies, Evidence, FACTS, Finding, Gateway, Peer, Policy, Record, Reference, Regime, Sender, Source, Transfer,
     Verdict,
 };
 use super::render::{self, DATASET};
-
-fn many() -> ProptestConfig {
-    ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn evidence(fact: &str, source: Source, strength: u8, roles: Option<&str>) -> Evidence {
     let trusted_from = roles.map(|role| vec![role.to_owned()]);
