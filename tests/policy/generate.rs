@@ -324,7 +324,12 @@ pub(super) fn regime(tape: &mut Tape, id: &str, regions: &[Region], classes: &[S
         needs: if tape.is(25) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
         until: tape.day(),
     });
-    let transfers = transfers.collect();
+    let mut transfers: Vec<Transfer> = transfers.collect();
+    // Without one in a while, no record would be let go to another gateway.
+    if let Some(row) = transfers.first_mut().filter(|_| tape.is(50)) {
+        (row.form, row.to) = ("identifiable".to_owned(), vec!["any".to_owned()]);
+        row.needs.clear();
+    }
     Regime {
         id: id.to_owned(),
         review_by: tape.name(&["2028-06-30", "2026-11-23", "2027-01-01", "2028-12-31"]),

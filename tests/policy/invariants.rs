@@ -431,6 +431,29 @@ proptest! {
     }
 }
 
+/// What is generated is not all of one kind.
+#[test]
+fn records_of_every_verdict_are_generated() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut counts = [0; 6];
+    for _ in 0..400 {
+        let case = cases().new_tree(&mut runner).unwrap().current();
+        for record in &case.records {
+            let kind = match reference(&case).verdict(record, &case.senders[0]) {
+                Verdict::Keep(_) => 0,
+                Verdict::Redirect(_) => 1,
+                Verdict::Quarantine => 2,
+                Verdict::Refuse("unknown_jurisdiction") => 3,
+                Verdict::Refuse("no_regime") => 4,
+                Verdict::Refuse(_) => 5,
+            };
+            counts[kind] += 1;
+        }
+    }
+    assert!(counts.iter().all(|count| *count >= 24), "{counts:?}");
+}
+
 /// The same policy with everything that is a set in another order.
 fn shuffled_policy(policy: &Policy, tape: &mut generate::Tape) -> Policy {
     let mut policy = policy.clone();

@@ -428,6 +428,50 @@ fn a_claim_does_not_make_a_regime_apply_to_a_record_that_no_regime_covers() {
 }
 
 #[test]
+fn a_route_serves_all_that_applies_and_would_apply_there_and_is_let_by_all_that_applies() {
+    let record = Record::default().with("x", Some("RU"));
+    let peer = |country: &str, serves: &[&str]| Peer {
+        id: format!("in-{country}"),
+        country: country.to_owned(),
+        serves: serves.iter().map(|id| (*id).to_owned()).collect(),
+        conditions: Vec::new(),
+    };
+    let mut policy = plain();
+    let mut local = regime("local", &["FR"], &["FR"], &[]);
+    local.applies[0].fact = "gateway.country".to_owned();
+    policy.regimes = vec![regime("law", &["RU"], &["FR", "GB"], &[]), local];
+    let said = |policy: &Policy, peers: Vec<Peer>| {
+        let gateway = Gateway { peers, ..gateway(&[]) };
+        verdict(&version(policy, &read(policy), &gateway, "2026-11-24"), &record, &anybody())
+    };
+    let no = Verdict::Refuse("may_not_be_here");
+    assert_eq!(said(&policy, vec![]), no);
+    assert_eq!(said(&policy, vec![peer("GB", &[])]), no, "it does not serve the law");
+    assert_eq!(said(&policy, vec![peer("GB", &["law"])]), Verdict::Redirect("in-GB".to_owned()));
+    assert_eq!(said(&policy, vec![peer("US", &["law"])]), no, "the law does not let it go there");
+    assert_eq!(said(&policy, vec![peer("FR", &["law"])]), no, "it does not serve what applies there");
+    // What applies only there need not let records go there: they are not there yet.
+    assert_eq!(said(&policy, vec![peer("FR", &["law", "local"])]), Verdict::Redirect("in-FR".to_owned()));
+    let both = vec![peer("FR", &["law"]), peer("GB", &["law"])];
+    assert_eq!(said(&policy, both), Verdict::Redirect("in-GB".to_owned()));
+    // Of all that is not served, the strictest holds: refuse, then quarantine, then redirect.
+    for (first, second, wanted) in [
+        ("redirect", "quarantine", Verdict::Quarantine),
+        ("quarantine", "refuse", no.clone()),
+        ("redirect", "refuse", no.clone()),
+        ("redirect", "redirect", Verdict::Redirect("in-GB".to_owned())),
+    ] {
+        let mut other = policy.regimes[0].clone();
+        other.id = "other".to_owned();
+        other.misroute = second.to_owned();
+        let mut law = policy.regimes[0].clone();
+        law.misroute = first.to_owned();
+        let both = Policy { regimes: vec![law, other], ..policy.clone() };
+        assert_eq!(said(&both, vec![peer("GB", &["law", "other"])]), wanted, "{first} and {second}");
+    }
+}
+
+#[test]
 fn the_name_of_a_system_is_the_same_in_capitals() {
     let mut policy = plain();
     let mut law = regime("law", &["DE"], &["any"], &[]);
