@@ -247,9 +247,8 @@ impl Intake {
         };
         candidate.check(times);
         let mut decided = self.decide(candidate, Sender { producer: from.producer, address: from.address })?;
-        self.hold(&mut decided, &served.stream.name, from, now);
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
-        let ticket = match decided.resident {
+        let ticket = match decided.resident.take() {
             None => self.pipeline.spend(from.producer, from.number)?,
             Some(resident) => {
                 let room = self.pipeline.room(&resident, from.producer).await?;
@@ -257,7 +256,9 @@ impl Intake {
                 self.pipeline.accept(request, self.clock.now(), wall)?
             }
         };
+        // What was sent before was held before.
         if !ticket.duplicate {
+            self.hold(&mut decided, &served.stream.name, from, now);
             self.telemetry.refused(&decided.refusals);
         }
         Ok(Taken { refusals: decided.refusals, accepted, ticket })

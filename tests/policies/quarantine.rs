@@ -73,6 +73,34 @@ async fn a_contradiction_is_held_in_memory_and_counted_once_when_it_is_resolved(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_sent_again_is_held_once() {
+    let deployment = deployment();
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    for _ in 0..3 {
+        let response = producer.publish_as(1, &records()).await;
+        assert_eq!(refusals(&response).len(), 1);
+    }
+    // All of it.
+    for _ in 0..3 {
+        let response = producer.publish_as(2, &[visit(1, &format!("{CANARY}-2"), "DE")]).await;
+        assert_eq!(refusals(&response), [(0, "REASON_QUARANTINED", vec![RULE.to_owned()])]);
+    }
+    // One that is not the producer's next is not held at all.
+    let mut other = gateway.producer("other").await;
+    other.publish_as(1, &visits(1, 1, "DE")).await;
+    assert!(other.try_publish_as(9, &[visit(1, CANARY, "DE")]).await.is_err());
+    know(&deployment, "DE");
+    gateway.app.refresh().await;
+    producer.close_before(9).await;
+    other.close_before(9).await;
+    let telemetry = gateway.app.telemetry().clone();
+    gateway.stop().await;
+    assert_eq!((telemetry.quarantined.load(Relaxed), telemetry.quarantine_released.load(Relaxed)), (2, 2));
+    assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 13)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_known_may_also_forbid_it() {
     let deployment = deployment();
     let gateway = deployment.start().await;
