@@ -237,3 +237,48 @@ async fn a_thousand_spoiled_files_leave_what_was_in_force_and_disturb_nobody() {
     assert_eq!(released(&deployment, "desk")["DE"], sent.taken["DE"]);
     assert_eq!(released(&deployment, "desk")["FR"], sent.taken["FR"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_a_link_leads_to_is_read_as_a_whole_while_the_link_is_turned() {
+    let deployment = Deployment::new();
+    // Both versions have many files, and each file differs.
+    let mut digests = BTreeSet::new();
+    for (version, k) in [("one", 11), ("two", 12)] {
+        for law in 0..40 {
+            let text = regime(&format!("law-{law:02}"), "\"IN\"", "IN", "refuse");
+            let text = text.replace("min_contributors = 10", &format!("min_contributors = {k}"));
+            deployment.write(&format!("policies/laws/{law:02}.toml"), text);
+        }
+        digests.insert(deployment.digest());
+        let copied = std::process::Command::new("cp")
+            .args(["-r", "policies", version])
+            .current_dir(deployment.path(""))
+            .status()
+            .unwrap();
+        assert!(copied.success());
+    }
+    fs::remove_dir_all(deployment.path("policies")).unwrap();
+    symlink("one", deployment.path("policies")).unwrap();
+    let gateway = deployment.start().await;
+    let is_done = Arc::new(AtomicBool::new(false));
+    let turning = thread::spawn({
+        let (new, link, is_done) = (deployment.path("turned"), deployment.path("policies"), Arc::clone(&is_done));
+        move || {
+            for version in ["two", "one"].iter().cycle() {
+                symlink(version, &new).unwrap();
+                fs::rename(&new, &link).unwrap();
+                if is_done.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        }
+    });
+    let mut seen = BTreeSet::new();
+    for _ in 0..300 {
+        seen.extend(gateway.reload().await);
+    }
+    is_done.store(true, Ordering::SeqCst);
+    turning.join().unwrap();
+    assert_eq!(seen, digests, "each whole, and never a mixture");
+    gateway.stop().await;
+}
