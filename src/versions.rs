@@ -20,7 +20,7 @@ pub struct Versions {
 struct Inner {
     current: Arc<Version>,
     shadow: Option<Arc<Version>>,
-    /// Every version that was in force, the present one included.
+    /// Every version that was in force, the present one included, each with all regimes that were served under it.
     known: Known,
 }
 
@@ -29,7 +29,7 @@ impl Versions {
     #[must_use]
     pub fn new(current: Version, before: Known) -> Self {
         let mut known = before;
-        known.insert(current.digest(), (Arc::clone(&current.policy), Arc::clone(&current.here)));
+        known.entry(current.digest()).or_insert_with(|| (Arc::clone(&current.policy), Arc::clone(&current.here)));
         Self { inner: RwLock::new(Inner { current: Arc::new(current), shadow: None, known }) }
     }
 
@@ -52,7 +52,7 @@ impl Versions {
         let day = day.max(self.current().day);
         let version = Arc::new(Version::compile(Arc::clone(&policy), Arc::clone(&here), knowledge, day));
         let mut inner = self.write();
-        inner.known.insert(version.digest(), (policy, here));
+        inner.known.entry(version.digest()).or_insert((policy, here));
         inner.current = version;
     }
 
@@ -80,9 +80,9 @@ impl Versions {
     /// The digest of that one.
     pub fn outlets(&self, dataset: &str, decided_under: &BTreeSet<Digest>) -> Result<Vec<Outlet>, Digest> {
         let inner = self.read();
-        let (day, digest) = (inner.current.day, inner.current.digest());
-        let mut of_all = Vec::new();
-        for digest in decided_under.iter().chain([&digest]) {
+        let day = inner.current.day;
+        let mut of_all = vec![inner.current.policy.outlets(dataset, &inner.current.here.serves, day)];
+        for digest in decided_under {
             let (policy, here) = inner.known.get(digest).ok_or(*digest)?;
             of_all.push(policy.outlets(dataset, &here.serves, day));
         }

@@ -100,6 +100,29 @@ async fn that_holds_across_a_restart_from_a_checkpoint_and_from_the_journal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_regime_that_is_not_served_any_more_still_governs_what_was_decided_under_it() {
+    for is_reloaded in [false, true] {
+        let deployment = Deployment::new();
+        let law = regime("cc", "\"DE\"", "DE", "redirect").replace("min_contributors = 10", "min_contributors = 20");
+        deployment.write("policies/cc.toml", law);
+        deployment.edit("gateway.toml", "serves   = [\"aa\"]", "serves   = [\"aa\", \"cc\"]");
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        fill(&mut producer, 1).await;
+        gateway.stop().await;
+        // The policies are the same ones, and so is their digest.
+        deployment.edit("gateway.toml", "serves   = [\"aa\", \"cc\"]", "serves   = [\"aa\"]");
+        let gateway = deployment.start().await;
+        if is_reloaded {
+            reload(&gateway, &deployment).await;
+        }
+        gateway.producer("p").await.close_before(9).await;
+        gateway.stop().await;
+        assert_eq!(minutes(&deployment, "desk"), Vec::<u32>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_records_that_were_decided_under_policies_that_are_lost_nothing_leaves() {
     let deployment = Deployment::new();
     let gateway = deployment.start_with(|config| config.journal.checkpoints.every = Duration::from_secs(3_600)).await;
