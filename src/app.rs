@@ -233,9 +233,7 @@ fn versions(config: &Config, knowledge: Knowledge, archive: &Archive) -> anyhow:
         .shadow
         .as_ref()
         .map(|shadow| Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day));
-    let versions = Versions::new(Version::compile(policy, here, knowledge, day), before);
-    versions.shadow(shadow);
-    Ok(versions)
+    Ok(Versions::new(Version::compile(policy, here, knowledge, day), shadow, before))
 }
 
 fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {

@@ -13,4 +13,5 @@ mod policies {
     mod reload;
     mod strictest;
     mod treatments;
+    mod versions;
 }

@@ -78,16 +78,16 @@ impl Reloader {
         self.same_shape(&config)?;
         let before = self.versions.current();
         let (read, known) = knowledge::Files::load(&config, Some(&before.knowledge)).map_err(Refused::Other)?;
-        let digest = config.policy.digest;
+        let (digest, day) = (config.policy.digest, today());
         self.archive
             .keep(digest, &config.policy_files, &config.here)
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let shadow = config.shadow.as_ref().map(|shadow| {
             let known = knowledge::of(shadow, &known);
-            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, today())
+            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, day)
         });
-        self.versions.replace(Arc::clone(&config.policy), Arc::clone(&config.here), known, today());
-        self.versions.shadow(shadow);
+        self.versions
+            .replace(Version::compile(Arc::clone(&config.policy), Arc::clone(&config.here), known, day), shadow);
         *files = read;
         self.intake.reconsider().await;
         Ok(digest)
@@ -96,11 +96,15 @@ impl Reloader {
     /// Reads registries and databases again where a file was replaced.
     pub(super) async fn refresh(&self) {
         let mut files = self.files.lock().await;
-        let current = self.versions.current();
+        let (current, shadow) = self.versions.both();
         match files.refresh(&current.policy, &current.knowledge) {
             Ok(None) => {}
             Ok(Some(known)) => {
-                self.versions.replace(Arc::clone(&current.policy), Arc::clone(&current.here), known, current.day);
+                let again = |version: &Version, known| {
+                    Version::compile(Arc::clone(&version.policy), Arc::clone(&version.here), known, version.day)
+                };
+                let shadow = shadow.map(|shadow| again(&shadow, knowledge::of(&shadow.policy, &known)));
+                self.versions.replace(again(&current, known), shadow);
                 tracing::info!("registries and databases are read again");
                 self.intake.reconsider().await;
             }

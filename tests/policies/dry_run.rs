@@ -115,3 +115,23 @@ async fn differences_are_counted_by_the_rules_that_made_them() {
     assert_eq!(shadow.by_rule(), [("bb/misroute".to_owned(), (2, 5))].into());
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shadow_knows_what_is_known() {
+    let deployment = Deployment::new();
+    deployment.edit(
+        POLICY,
+        "[{ field = \"country\", strength = 90 }]",
+        "[{ registry = \"people\", by = \"person\", strength = 90 }]",
+    );
+    deployment.add(POLICY, "\n[registries.people]\nkey = \"person\"\nfacts = { \"subject.residence\" = \"home\" }\n");
+    deployment.add("gateway.toml", "\n[registries]\npeople = \"people.csv\"\n[shadow]\npolicies = [\"policies\"]\n");
+    deployment.write("people.csv", "person,home\n");
+    let gateway = deployment.start().await;
+    deployment.write("people.csv", "person,home\nDE-0,DE\n");
+    gateway.app.refresh().await;
+    gateway.producer("p").await.send(&visits(1, 1, "DE")).await;
+    let shadow = &gateway.app.telemetry().clone().shadow;
+    assert_eq!((shadow.newly_allowed.load(Relaxed), shadow.newly_denied.load(Relaxed)), (0, 0));
+    gateway.stop().await;
+}
