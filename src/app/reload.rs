@@ -1,9 +1,10 @@
 //! Reload: another version of the policies, whole or not at all, while the gateway runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, today};
+use crate::config::{self, Config, Mode, today};
 use crate::domain::document::Problem;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
@@ -43,6 +44,7 @@ pub(super) struct Reloader {
     versions: Arc<Versions>,
     intake: Arc<Intake>,
     at_start: Arc<PolicySet>,
+    mode: Mode,
     destinations: Vec<String>,
     serves: Vec<String>,
     /// One reload at a time.
@@ -62,6 +64,7 @@ impl Reloader {
             versions,
             intake,
             at_start: Arc::clone(&config.policy),
+            mode: config.mode,
             destinations: config.destinations.keys().cloned().collect(),
             serves: config.here.serves.clone(),
             files: tokio::sync::Mutex::new(files),
@@ -121,18 +124,27 @@ impl Reloader {
         if config.here.serves != self.serves {
             return changed("`serves`");
         }
-        if !config.destinations.keys().eq(&self.destinations) {
-            return changed("the list of destinations");
+        if config.mode != self.mode {
+            return changed("`mode`");
+        }
+        if let Some(name) = in_one(config.destinations.keys(), self.destinations.iter()) {
+            return changed(&format!("destination `{name}`"));
         }
         let (new, old) = (&config.policy.streams, &self.at_start.streams);
-        if !new.keys().eq(old.keys()) {
-            return changed("the list of streams");
+        if let Some(name) = in_one(new.keys(), old.keys()) {
+            return changed(&format!("stream `{name}`"));
         }
         match new.values().zip(old.values()).find(|(new, old)| !same_stream(new, old)) {
             Some((plan, _)) => changed(&format!("stream `{}`", plan.stream.name)),
             None => Ok(()),
         }
     }
+}
+
+/// A name that only one of two lists has.
+fn in_one<'n>(new: impl Iterator<Item = &'n String>, old: impl Iterator<Item = &'n String>) -> Option<&'n String> {
+    let (new, old): (BTreeSet<_>, BTreeSet<_>) = (new.collect(), old.collect());
+    new.symmetric_difference(&old).next().copied()
 }
 
 /// Whether records of two declarations are decoded, scored and counted alike.

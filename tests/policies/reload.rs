@@ -282,3 +282,65 @@ async fn a_directory_that_a_link_leads_to_is_read_as_a_whole_while_the_link_is_t
     assert_eq!(seen, digests, "each whole, and never a mixture");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_refused_by_name_and_what_was_in_force_stays() {
+    let deployment = Deployment::new();
+    let gateway = deployment.start().await;
+    let (config, policy) = (deployment.read("gateway.toml"), deployment.read(POLICY));
+    let more_policy = "\n[destinations.archive]\ncountry = \"IE\"\naccepts = [\"by_country\"]\n";
+    let more_config = "\n[destinations.archive]\nkind = \"file\"\ndirectory = \"released/archive\"\n";
+    let field = "[streams.visits.fields]\n";
+    let metric = r#"{ name = "visits", fn = "count" }"#;
+    let grouped = r#"domain = ["DE", "FR", "IN"]"#;
+    let changes = [
+        (
+            policy.replace(field, &format!("{field}more = {{ type = \"int64\", class = \"personal\" }}\n")),
+            None,
+            "visits",
+        ),
+        (policy.replace("type = \"float64\"", "type = \"float32\""), None, "visits"),
+        (policy.replace(metric, &format!("{metric}, {{ name = \"again\", fn = \"count\" }}")), None, "visits"),
+        (policy.replace(grouped, r#"domain = ["DE", "FR"]"#), None, "visits"),
+        (policy.replace("size = \"PT1M\"", "size = \"PT2M\""), None, "visits"),
+        (
+            policy
+                .replace("visits.", "calls.")
+                .replace("streams.visits]", "streams.calls]")
+                .replace("stream           = \"visits\"", "stream = \"calls\""),
+            None,
+            "calls",
+        ),
+        (format!("{policy}{more_policy}"), Some(format!("{config}{more_config}")), "archive"),
+        (policy.clone(), Some(config.replace("serves   = [\"aa\"]", "serves   = [\"aa\", \"cc\"]")), "serves"),
+        (policy.clone(), Some(config.replace("id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"")), "mode"),
+    ];
+    deployment.write(
+        "policies/cc.toml",
+        regime("cc", "\"DE\"", "DE", "redirect").replace(
+            "applies]]\nfact = \"subject.residence\"\nin   = [\"DE\"]",
+            "applies]]\nfact = \"gateway.country\"\nin = [\"FR\"]",
+        ),
+    );
+    let good = gateway.reload().await.unwrap();
+    for (policy, config, named) in changes {
+        let before = deployment.read("gateway.toml");
+        deployment.write(POLICY, &policy);
+        if let Some(config) = &config {
+            deployment.write("gateway.toml", config);
+        }
+        assert_eq!(deployment.errors(), Vec::<String>::new());
+        let refused = gateway.reload().await.unwrap_err();
+        assert!(refused.contains("restart") && refused.contains(named), "{named}: {refused}");
+        deployment.write("gateway.toml", before);
+    }
+    let mut producer = gateway.producer("p").await;
+    let records: Vec<Value> = (0..12).map(|person| visit(1, &format!("p-{person}"), "DE")).collect();
+    producer.send(&records).await;
+    producer.close_before(5).await;
+    gateway.stop().await;
+    let lines = deployment.released("desk");
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["policy"], good.as_str());
+    assert!(!deployment.path("released/archive").exists());
+}
