@@ -215,7 +215,11 @@ async fn tick(
         interval.tick().await;
         versions.advance(today());
         pipeline.tick(clock.now());
-        intake.tick();
+        if intake.tick() {
+            // Not here: it may wait for the disk.
+            let intake = Arc::clone(&intake);
+            tokio::spawn(async move { intake.reconsider().await });
+        }
         let is_serving = !journal.is_failing();
         if is_serving != was_serving {
             health.set(is_serving).await;

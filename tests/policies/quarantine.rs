@@ -169,3 +169,34 @@ async fn what_there_is_no_room_for_is_refused_as_overloaded_and_may_come_again()
     gateway.stop().await;
     assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 10 + 50 + held as i64)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_known_while_a_record_is_decided_is_not_missed() {
+    let deployment = deployment();
+    let gateway = deployment.start().await;
+    for _ in 0..100 {
+        know(&deployment, "FR");
+        gateway.app.refresh().await;
+        let mut producers = Vec::new();
+        for name in ["a", "b", "c"] {
+            let mut producer = gateway.producer(name).await;
+            producers.push(tokio::spawn(async move {
+                for _ in 0..5 {
+                    producer.publish_as(0, &vec![visit(1, CANARY, "DE"); 200]).await;
+                }
+            }));
+        }
+        know(&deployment, "DE");
+        gateway.app.refresh().await;
+        for producer in producers {
+            producer.await.unwrap();
+        }
+        gateway
+            .until("nothing is in doubt any more", |app| {
+                let telemetry = app.telemetry();
+                telemetry.quarantine_released.load(Relaxed) == telemetry.quarantined.load(Relaxed)
+            })
+            .await;
+    }
+    gateway.stop().await;
+}
