@@ -152,8 +152,8 @@ impl Deployment {
         deployment.write("gateway.toml", GATEWAY);
         deployment.write("policies/classes.toml", CLASSES);
         deployment.write(POLICY, DEPLOYMENT);
-        deployment.write(REGIME, &regime("aa", r#""DE", "FR""#, "DE", "redirect"));
-        deployment.write("policies/bb.toml", &regime("bb", r#""IN""#, "IN", "refuse"));
+        deployment.write(REGIME, regime("aa", r#""DE", "FR""#, "DE", "redirect"));
+        deployment.write("policies/bb.toml", regime("bb", r#""IN""#, "IN", "refuse"));
         deployment
     }
 
