@@ -61,6 +61,16 @@ pub async fn bind(config: &Config) -> anyhow::Result<Listener> {
     Listener::bind(config.listen, limits).await.with_context(|| format!("cannot listen on {}", config.listen))
 }
 
+/// The policies of a configuration as they hold today, with what is known beside the records.
+///
+/// # Errors
+/// When a registry or a database cannot be used.
+pub fn version(config: &Config) -> anyhow::Result<Version> {
+    let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
+    let (_, knowledge) = knowledge::Files::load(config, None)?;
+    Ok(Version::compile(policy, here, knowledge, today()))
+}
+
 /// Checks that every model loads and is what the policy declares.
 ///
 /// # Errors
@@ -169,6 +179,7 @@ impl App {
     /// that fails or a destination that is down: what is not done then is done after the next start.
     pub async fn stop(self) {
         let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
+        self.telemetry.shadow.say();
         let deadline = clock.now() + self.stop_within;
         intake.stop();
         server.health().set(false).await;

@@ -277,7 +277,7 @@ impl Delivery {
     fn resume(&mut self, sink: &mut kafka::Sink) -> bool {
         loop {
             let cursor = self.cursor.through;
-            match sink.resume(cursor, &|from| self.waiting(from), &|| self.is_cut()) {
+            match self.watched(|watch| sink.resume(cursor, &|from| self.waiting(from), watch)) {
                 Ok(through) if through > cursor => {
                     self.cursor.through = through;
                     return self.save();
@@ -319,7 +319,7 @@ impl Delivery {
                 if !sink.is_ready() {
                     return true;
                 }
-                match sink.send(entry.lsn, &releases, &|| self.is_cut()) {
+                match self.watched(|watch| sink.send(entry.lsn, &releases, watch)) {
                     Ok(bytes) => {
                         Telemetry::add(&self.context.telemetry.bytes_out, bytes);
                         break;
@@ -335,6 +335,11 @@ impl Delivery {
                 return false;
             }
         }
+    }
+
+    /// Calls a sink that looks at the clock, and at whether the threads are to end.
+    fn watched<T>(&self, call: impl FnOnce(kafka::Watch<'_>) -> T) -> T {
+        call(kafka::Watch { stops: &|| self.is_cut(), now: &*self.context.now })
     }
 
     fn not_yet(&self, error: &kafka::Error, what: &str) {

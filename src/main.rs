@@ -1,12 +1,13 @@
 //! Arguments → command → exit code.
 
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, journal, proto, run, send};
+use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -18,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration cannot be used."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration or the policies cannot be used."
 )]
 struct Cli {
     /// Say more: -v for details, -vv for everything.
@@ -53,6 +54,28 @@ enum Command {
     },
     /// Send records from CSV or JSON-lines files (.gz too), or JSON lines from stdin, to a gateway.
     Send(SendArgs),
+    /// Say what the policies make of a record, and why: the evidence of each fact, the regimes that apply, the verdict and
+    /// its rules, and where cells that it is counted in may go.
+    ///
+    /// Records are JSON objects, one per line, of a file or of stdin; they are decoded, checked and decided as a running
+    /// gateway would, but for late ones: what is too late hangs on the records before. With --lsn the records are those
+    /// of an entry of the journal, as they were kept: fields that were dropped are null. The output holds codes, declared
+    /// names and the ids of rules, and nothing else of a record; but a field that is not declared is named.
+    Explain(ExplainArgs),
+    /// Decide the same records under the policies in force and under others, and print the difference: what would newly be
+    /// allowed or denied, by which rules, and what may leave.
+    ///
+    /// Nothing is scored, kept, counted or sent. Both sides are asked as of today, at the gateway of the configuration,
+    /// with its registries; evidence by network address is absent.
+    #[command(after_help = "Examples:
+  bailiwick replay --against new-policies -s payments -p till-7 data.csv.gz
+  bailiwick replay --against policies new/extra.toml --journal journal --fail-on-difference")]
+    Replay(ReplayArgs),
+    /// Work with policies alone, without a gateway.
+    Policy {
+        #[command(subcommand)]
+        task: PolicyTask,
+    },
     /// Look at what a gateway has on disk: what is there, how old, for whom, what is damaged, what would be lost.
     Journal {
         #[command(subcommand)]
@@ -85,6 +108,86 @@ struct JournalArgs {
     /// The directory that `[journal] directory` names.
     #[arg(value_name = "DIR", default_value = "journal")]
     directory: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum PolicyTask {
+    /// Run the tests that stand beside the policies, `*.test.toml`.
+    ///
+    /// Each case says which legal statement it works out, and what must come of its facts: which regimes apply, whether
+    /// data may go somewhere, what a gateway does with a record. The policy files of all given directories are one set;
+    /// every test in and below them is run against it. A case runs on its own day (`at`), or on the newest `as_of` of
+    /// the set, so tests do not come to fail as time passes. Exit code 1: a case failed; 64: files are wrong.
+    Test {
+        /// Test the policies that this configuration names.
+        #[arg(short, long, value_name = "FILE", conflicts_with = "paths")]
+        config: Option<PathBuf>,
+        /// Directories, or policy files and test files [default: policies]
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct ExplainArgs {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+    /// The stream the records are of.
+    #[arg(short, long, required_unless_present = "lsn", conflicts_with = "lsn")]
+    stream: Option<String>,
+    /// Who would send them: what is declared of a producer is evidence, and its roles make evidence trusted.
+    #[arg(short, long, default_value = "", hide_default_value = true, conflicts_with = "lsn")]
+    producer: String,
+    /// The network address they would come from.
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    /// A JSON object per record, for machines.
+    #[arg(long)]
+    json: bool,
+    /// Take the records from this entry of the journal. The gateway may be running; the keys of the configuration open
+    /// what is sealed.
+    #[arg(long, value_name = "N")]
+    lsn: Option<u64>,
+    /// The directory of the journal [default: that of the configuration]
+    #[arg(long, value_name = "DIR", requires = "lsn", conflicts_with = "stream")]
+    journal: Option<PathBuf>,
+    /// Only the record at this position of the entry; the first is 0.
+    #[arg(long, value_name = "I", requires = "lsn", conflicts_with = "stream")]
+    row: Option<u32>,
+    /// JSON objects, one per line; `-` or nothing: stdin.
+    #[arg(conflicts_with = "lsn")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ReplayArgs {
+    /// The configuration, with the policies in force.
+    #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them, but relative to
+    /// where you are.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    against: Vec<PathBuf>,
+    /// The stream the files' records are of.
+    #[arg(short, long, requires = "files")]
+    stream: Option<String>,
+    /// Who sent them.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    producer: String,
+    /// Take records from this journal as well: all that it holds, as they were kept, so what was dropped is null. It
+    /// holds only what was accepted.
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
+    /// Exit with 1 if anything differs.
+    #[arg(long)]
+    fail_on_difference: bool,
+    /// A CSV column that is text even where it looks like numbers; may be given again.
+    #[arg(long, value_name = "COLUMN")]
+    text: Vec<String>,
+    /// Records: .csv or .jsonl files (.gz too). None, and no --journal: only what may leave is compared.
+    #[arg(requires = "stream")]
+    files: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -139,10 +242,10 @@ fn main() -> ExitCode {
         result
     });
     match result {
-        Ok(output) => {
-            let mut stdout = std::io::stdout().lock();
-            let written = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
-            ExitCode::from(u8::from(written.is_err()))
+        Ok(output) => ExitCode::from(u8::from(!print(&output))),
+        Err(Failure::Found(output)) => {
+            print(&output);
+            ExitCode::FAILURE
         }
         Err(Failure::Config) => ExitCode::from(EXIT_CONFIG),
         Err(Failure::Other(error)) => {
@@ -151,6 +254,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the output could be written.
+fn print(output: &str) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
 async fn execute(command: Command) -> Result<String, Failure> {
@@ -171,6 +280,31 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 patience: Duration::from_secs(args.patience),
             };
             send::send(args.files, options).await
+        }
+        Command::Explain(args) => {
+            let file = args.file.filter(|file| file.as_os_str() != "-");
+            let records = match args.lsn {
+                Some(lsn) => explain::From::Journal { directory: args.journal, lsn, row: args.row },
+                None => {
+                    let stream = args.stream.unwrap_or_default();
+                    explain::From::Lines { file, stream, producer: args.producer }
+                }
+            };
+            explain::explain(&args.config, &explain::Options { records, address: args.address, json: args.json })
+        }
+        Command::Replay(args) => {
+            let files = args.stream.map(|stream| replay::From::Files {
+                files: args.files,
+                stream,
+                producer: args.producer,
+                text: args.text,
+            });
+            let records = files.into_iter().chain(args.journal.map(replay::From::Journal)).collect();
+            let (against, fail_on_difference) = (args.against, args.fail_on_difference);
+            replay::replay(&args.config, &replay::Options { against, records, fail_on_difference })
+        }
+        Command::Policy { task: PolicyTask::Test { config, paths } } => {
+            policy::test(&policy::Options { config, paths })
         }
         Command::Journal { task } => {
             let (task, arguments) = match task {

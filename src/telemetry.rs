@@ -70,6 +70,27 @@ impl Shadow {
         self.by_outlet.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says in the log what would be otherwise, if anything would.
+    pub fn say(&self) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (newly_allowed, newly_denied) = (count(&self.newly_allowed), count(&self.newly_denied));
+        if newly_allowed + newly_denied > 0 {
+            tracing::info!(newly_allowed, newly_denied, "records under the policies in the shadow");
+        }
+        for (rule, (newly_allowed, newly_denied)) in self.by_rule() {
+            tracing::info!(rule, newly_allowed, newly_denied, "records under the policies in the shadow");
+        }
+        for ((dataset, destination), (newly_allowed, newly_denied)) in self.by_outlet() {
+            tracing::info!(
+                dataset,
+                destination,
+                newly_allowed,
+                newly_denied,
+                "windows under the policies in the shadow"
+            );
+        }
+    }
+
     /// Counts a window of a dataset: where it goes, and where it would.
     pub fn window(&self, dataset: &str, goes: &BTreeSet<&str>, would_go: &BTreeSet<&str>) {
         let mut by_outlet = self.by_outlet.lock().unwrap_or_else(PoisonError::into_inner);

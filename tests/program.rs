@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -29,13 +30,13 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send, inspect] = commands.as_slice() else {
+    let [check, serve, send, inspect, test, explain, replay] = commands.as_slice() else {
         panic!("the README's commands changed: {commands:?}");
     };
     let (directory, port) = copy_of("card-fraud");
     let checked = run(directory.path(), check);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
-    assert!(text(&checked.stdout).contains("payments_by_country  fraud_desk   IE       eu-gdpr  yes"));
+    assert!(text(&checked.stdout).contains("payments_by_country  fraud_desk   IE         eu-gdpr  yes"));
     let gateway = Running::start(directory.path(), serve);
     let endpoint = format!("http://127.0.0.1:{port}");
     let sent = run(directory.path(), &[send.as_slice(), &["--to", &endpoint]].concat());
@@ -48,6 +49,16 @@ fn the_readmes_commands_do_what_they_say() {
         text(&inspected.stdout)
     );
     assert_eq!(gateway.terminate(), 0);
+    let tested = run(directory.path(), test);
+    let passed = text(&tested.stdout);
+    assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
+    let cases: usize = passed.lines().last().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
+    assert!(cases > 600, "{passed}");
+    fs::write(directory.path().join("record.json"), RECORD).unwrap();
+    let explained = run(directory.path(), explain);
+    assert!(text(&explained.stdout).contains("us-dsp/applies/subject.residence"), "{}", text(&explained.stdout));
+    let replayed = run(directory.path(), replay);
+    assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());
 }
@@ -201,3 +212,81 @@ fn the_demo_adds_up() {
         assert!(!common::lines(&out.path().join(gateway)).is_empty(), "{gateway}");
     }
 }
+
+/// The blocks of docs/policy.md are one deployment, with what they refer to and do not show.
+#[test]
+fn the_policy_language_as_it_is_documented_is_valid() {
+    let page = fs::read_to_string(common::root().join("docs/policy.md")).unwrap();
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    fs::remove_file(example.join("policies")).unwrap();
+    fs::create_dir(example.join("policies")).unwrap();
+    fs::create_dir_all(example.join("../policies-next")).unwrap();
+    let mut files: BTreeMap<&str, String> = [
+        ("gateway.toml", GATEWAY.to_owned()),
+        ("policies/more.toml", MORE.to_owned()),
+        ("policies/more-regions.toml", MORE_REGIONS.to_owned()),
+    ]
+    .into();
+    for block in blocks(&page, "toml") {
+        let name = match block.lines().next().unwrap() {
+            first if first.contains("bailiwick.regions/1") => "policies/regions.toml",
+            first if first.contains("bailiwick.classes/1") => "policies/classes.toml",
+            first if first.contains("bailiwick.regime/1") => "policies/example-law.toml",
+            first if first.contains("bailiwick.test/1") => continue,
+            "# gateway.toml" => "gateway.toml",
+            _ => "policies/policy.toml",
+        };
+        files.entry(name).or_default().push_str(&block);
+    }
+    for (name, text) in &files {
+        fs::write(example.join(name), text).unwrap();
+    }
+    for name in ["classes.toml", "example-law.toml", "regions.toml", "policy.toml", "more.toml", "more-regions.toml"] {
+        fs::copy(example.join("policies").join(name), example.join("../policies-next").join(name)).unwrap();
+    }
+    let checked = run(&example, &["check"]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("example-law/transfers/statistics"), "{}", text(&checked.stdout));
+    assert!(text(&checked.stdout).contains("OVR-7: k = 8"), "{}", text(&checked.stdout));
+}
+
+const GATEWAY: &str = r#"
+[gateway]
+id       = "docs"
+country  = "CH"
+serves   = ["example-law"]
+policies = ["policies"]
+
+[gateway.conditions]
+"dest.scc" = { ref = "own" }
+"dest.tia" = { ref = "own" }
+
+[destinations.hub]
+kind      = "file"
+directory = "released"
+"#;
+
+const MORE: &str = r#"
+schema = "bailiwick.policy/1"
+
+[datasets.payments_by_country]
+stream   = "payments"
+window   = { size = "PT10M" }
+group_by = [{ field = "channel", domain = ["atm", "pos", "web"] }]
+metrics  = [{ name = "payments", fn = "count" }]
+"#;
+
+/// The region and the condition that the page mentions.
+const MORE_REGIONS: &str = r#"
+schema = "bailiwick.regions/1"
+
+[regions.eea]
+as_of     = 2026-11-23
+review_by = 2027-02-23
+sources   = ["for this test"]
+codes     = ["DE", { code = "CN", needs = ["controller.cn_not_ciio"] }]
+"#;
+
+/// A payment of somebody in the United States.
+const RECORD: &str = r#"{"event_time": "2013-09-02T17:00:00Z", "card": "card-1", "country": "US", "channel": "web", "elapsed": 1.0, "amount": 9.5, "v1": 0.5, "v2": 0.5, "v3": 0.5, "v4": 0.5, "v5": 0.5, "v6": 0.5, "v7": 0.5, "v8": 0.5, "v9": 0.5, "v10": 0.5, "v11": 0.5, "v12": 0.5, "v13": 0.5, "v14": 0.5, "v15": 0.5, "v16": 0.5, "v17": 0.5, "v18": 0.5, "v19": 0.5, "v20": 0.5, "v21": 0.5, "v22": 0.5, "v23": 0.5, "v24": 0.5, "v25": 0.5, "v26": 0.5, "v27": 0.5, "v28": 0.5}"#;

@@ -1,6 +1,7 @@
 //! Each stage alone, on one thread.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field};
@@ -14,12 +15,16 @@ use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::BatchWriter;
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
-use ort::session::Session;
-use ort::value::TensorRef;
+use ort::memory::Allocator;
+use ort::session::{OutputSelector, RunOptions, Session};
+use ort::value::{Tensor, TensorRef};
 use zeroize::Zeroizing;
 
 use super::records::{Prepared, example};
-use super::{BATCH, figure, per_record};
+use super::{BATCH, figure, median, per_record};
+
+/// What the model takes.
+const FEATURES: usize = 30;
 
 const ANY_TIME: TimeBounds = TimeBounds { earliest: i64::MIN, latest: i64::MAX };
 
@@ -59,14 +64,11 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let model = plan.model.as_ref().unwrap();
     let path = example().join("model.onnx");
     let mut scorer = Runtime::load(None).unwrap().scorer(model, &path).unwrap();
-    let score = per_record(BATCH, || drop(black_box(scorer.score(&[&resident]).unwrap())));
-    let bare = bare_model(&path);
-    figure("score", score, "ns/record", Some(score / bare));
-    figure("bare onnxruntime loop", bare, "ns/record", None);
+    let bare = score_beside_bare(&path, || drop(black_box(scorer.score(&[&resident]).unwrap())));
 
     let outputs: Vec<Field> =
         model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
-    let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default()).unwrap();
+    let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
     let scores = scorer.score(&[&resident]).unwrap();
     let number = Some(Number { epoch: 1, sequence: 1 });
     let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();
@@ -75,7 +77,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let copy = per_record(BATCH, || drop(black_box(entry.clone())));
     figure("encode the entry of the journal", encoding, "ns/record", Some(encoding / copy));
     figure("bare copy of the entry", copy, "ns/record", None);
-    let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys())).unwrap();
+    let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys()));
     let sealing =
         per_record(BATCH, || drop(black_box(writer.encode(&resident, &scores, ("bench", number), 0).unwrap())));
     figure("encode the entry of the journal, sealed", sealing, "ns/record", Some(sealing / copy));
@@ -105,14 +107,48 @@ fn bench_keys() -> Keys {
     Keys::new([("eu-gdpr".to_owned(), key)].into())
 }
 
-/// The model alone: the same input again and again, one thread.
-fn bare_model(path: &std::path::Path) -> f64 {
-    let runtime = Runtime::load(None).unwrap();
-    let mut session =
-        Session::builder(runtime.environment()).unwrap().with_intra_threads(1).unwrap().commit_from_file(path).unwrap();
-    let input = vec![0.5_f32; BATCH * 30];
-    per_record(BATCH, || {
-        let tensor = TensorRef::from_array_view(([BATCH, 30], input.as_slice())).unwrap();
-        drop(black_box(session.run(ort::inputs!["features" => tensor]).unwrap()));
-    })
+/// How often scoring and the bare loops take turns.
+const TURNS: usize = 5;
+
+/// Scoring beside three loops around the model alone, all on one thread, in turns: the same input again and again,
+/// which no caller has; another input each time; and the input's and the output's tensors kept, as the scorer keeps
+/// them. The first one's nanoseconds per record.
+fn score_beside_bare(path: &Path, mut score: impl FnMut()) -> f64 {
+    let session = || {
+        let builder = Session::builder(Runtime::load(None).unwrap().environment()).unwrap();
+        builder.with_intra_threads(1).unwrap().commit_from_file(path).unwrap()
+    };
+    let mut bare = session();
+    let mut run = |input: &[f32]| {
+        let tensor = TensorRef::from_array_view(([BATCH, FEATURES], input)).unwrap();
+        drop(black_box(bare.run(ort::inputs!["features" => tensor]).unwrap()));
+    };
+    let inputs: Vec<Vec<f32>> = (1..=16_u8).map(|input| vec![1.0 / f32::from(input); BATCH * FEATURES]).collect();
+    let mut others = inputs.iter().cycle();
+    let mut keeping = session();
+    let kept = Tensor::from_array(([BATCH, FEATURES], vec![0.5_f32; BATCH * FEATURES])).unwrap();
+    let output = Tensor::<f32>::new(&Allocator::default(), [BATCH, 1]).unwrap();
+    let outputs = OutputSelector::no_default().with("score").preallocate("score", output);
+    let options = RunOptions::new().unwrap().with_outputs(outputs);
+    let turns: Vec<[f64; 4]> = (0..TURNS)
+        .map(|_| {
+            [
+                per_record(BATCH, &mut score),
+                per_record(BATCH, || run(&inputs[0])),
+                per_record(BATCH, || run(others.next().unwrap())),
+                per_record(BATCH, || {
+                    drop(black_box(keeping.run_with_options(ort::inputs!["features" => &kept], &options).unwrap()));
+                }),
+            ]
+        })
+        .collect();
+    let of = |which: usize| median(turns.iter().map(|turn| turn[which]));
+    let ratio = |which: usize| Some(median(turns.iter().map(|turn| turn[0] / turn[which])));
+    figure("score", of(0), "ns/record", ratio(1));
+    figure("bare onnxruntime loop", of(1), "ns/record", None);
+    figure("score, per the loop with another input each time", of(0), "ns/record", ratio(2));
+    figure("bare loop, another input each time", of(2), "ns/record", None);
+    figure("score, per the loop with kept tensors", of(0), "ns/record", ratio(3));
+    figure("bare loop, kept tensors", of(3), "ns/record", None);
+    of(1)
 }

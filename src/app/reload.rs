@@ -17,7 +17,7 @@ use super::knowledge;
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// The configuration cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Unreadable(#[from] config::Unreadable),
     /// There are errors in it, or in the policies.
     #[error("there are errors in the files: {}", first(.0))]
@@ -80,7 +80,8 @@ impl Reloader {
         let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
         self.same_shape(&config)?;
         let before = self.versions.current();
-        let (read, known) = knowledge::Files::load(&config, Some(&before.knowledge)).map_err(Refused::Other)?;
+        let load = || knowledge::Files::load(&config, Some(&before.knowledge));
+        let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
         let (digest, day) = (config.policy.digest, today());
         self.archive
             .keep(digest, &config.policy_files, &config.here)
@@ -100,7 +101,7 @@ impl Reloader {
     pub(super) async fn refresh(&self) {
         let mut files = self.files.lock().await;
         let (current, shadow) = self.versions.both();
-        match files.refresh(&current.policy, &current.knowledge) {
+        match tokio::task::block_in_place(|| files.refresh(&current.policy, &current.knowledge)) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 let again = |version: &Version, known| {

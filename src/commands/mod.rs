@@ -3,8 +3,12 @@
 pub mod check;
 pub mod demo;
 mod diagnostics;
+pub mod explain;
 pub mod journal;
+pub mod policy;
 pub mod proto;
+mod records;
+pub mod replay;
 pub mod run;
 pub mod send;
 mod table;
@@ -21,6 +25,8 @@ pub const EXIT_CONFIG: u8 = 64;
 pub enum Failure {
     /// The configuration cannot be used; what is wrong was printed.
     Config,
+    /// The command did what it was told, and what it found is a failure: the report for stdout.
+    Found(String),
     /// Something else went wrong.
     Other(anyhow::Error),
 }

@@ -30,7 +30,7 @@ pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> 
                 problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
             }
             Ok(()) => {}
-            Err(error) => problems.error(&policy.place, error.to_string()),
+            Err(error) => problems.error(&policy.place, format!("{:#}", anyhow::Error::from(error))),
         }
     }
     files

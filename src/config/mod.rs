@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 
 use crate::adapters::{file, kafka, knowledge};
 use crate::domain::document::Source as File;
-use crate::domain::document::{self, Place, Problem, Problems};
+use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
@@ -141,7 +141,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The file.
-    #[error("{}", chain(.0))]
+    #[error(transparent)]
     File(#[from] knowledge::files::Error),
     /// Its bytes are no text.
     #[error("`{}` is not UTF-8 text", .0.display())]
@@ -160,12 +160,6 @@ pub enum Unreadable {
     /// A directory that leads to itself, perhaps.
     #[error("`{}` lies more than {} directories deep", .0.display(), files::DEPTH_MAX)]
     TooDeep(PathBuf),
-}
-
-/// An error with what caused it.
-fn chain(error: &knowledge::files::Error) -> String {
-    use std::error::Error as _;
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// Reads `gateway.toml` and the policies it names.
@@ -190,6 +184,19 @@ pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
     });
     let config = declared.finish((files, policy), shadow).filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
+}
+
+/// The policy files of paths, found as those of `[gateway] policies` are.
+pub fn policies(named: &[Spot<String>], problems: &Problems) -> Vec<Arc<File>> {
+    files::read(named, Path::new(""), problems)
+}
+
+/// One file's text, within the limits of policy files.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn source(path: &Path) -> Result<Arc<File>, Unreadable> {
+    files::source(path)
 }
 
 /// The day, UTC.

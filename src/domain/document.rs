@@ -103,6 +103,7 @@ impl Problems {
 
     fn push(&self, severity: Severity, place: &Place, message: String, help: Option<String>) {
         let place = place.clone();
+        let (message, help) = (printable(&message), help.as_deref().map(printable));
         self.0.borrow_mut().push(Problem { severity, place, message, help });
     }
 
@@ -228,14 +229,45 @@ impl<'d> Table<'d> {
     }
 }
 
+/// The longest message.
+const SHOWN_MAX: usize = 800;
+
+/// A text that may quote what a file says: what cannot be seen, or would move the cursor, is escaped, and of what is
+/// long there is the beginning.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for char in text.chars() {
+        if shown.len() > SHOWN_MAX {
+            shown.push('…');
+            break;
+        }
+        let is_plain = char.is_ascii_graphic() || char == ' ' || char == '\n';
+        if is_plain || !char.is_ascii() && char.escape_debug().count() == 1 {
+            shown.push(char);
+        } else {
+            shown.extend(char.escape_debug());
+        }
+    }
+    shown
+}
+
+/// Names that are longer are not compared, and no more of them than this: it takes long.
+const COMPARED_BYTES_MAX: usize = 64;
+const COMPARED_MAX: usize = 500;
+
 /// "did you mean", or what there is to choose from.
 #[must_use]
 pub fn hint(name: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    let short = |name: &str| name.len() <= COMPARED_BYTES_MAX;
+    let compared = known.iter().filter(|known| short(name) && short(known)).take(COMPARED_MAX);
+    let near = compared.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 2 && distance < name.len() => format!("did you mean `{known}`?"),
         _ if known.is_empty() => "there is nothing to choose from".to_owned(),
-        _ => format!("known here: {}", known.join(", ")),
+        _ => {
+            let few: Vec<&str> = known.iter().take(COMPARED_MAX).copied().collect();
+            format!("known here: {}", few.join(", "))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! What the columns say is worked out once per distinct value, and the combinations of what several columns say once
 //! per distinct combination; a record is then only the number of its combination.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -150,10 +151,15 @@ impl Knowledge {
         for evidence in evidence {
             let said = match self.of_batch(evidence, from) {
                 Some(reading) => {
+                    let reading = self.with_claimants(reading);
                     combinations.iter_mut().for_each(|readings| readings.push(reading.clone()));
                     continue;
                 }
-                None => self.of_columns(evidence, columns),
+                None => {
+                    let mut said = self.of_columns(evidence, columns);
+                    said.readings = said.readings.into_iter().map(|reading| self.with_claimants(reading)).collect();
+                    said
+                }
             };
             if of_record.is_empty() {
                 let before = combinations.pop().unwrap_or_default();
@@ -178,7 +184,7 @@ impl Knowledge {
                 Some(known.map_or(Reading::Absent, |candidates| Reading::Codes(Arc::clone(candidates))))
             }
             Source::GeoIp => Some(match (&self.addresses, from.address) {
-                (Some(addresses), Some(address)) => self.with_claimants(addresses.locate(address)),
+                (Some(addresses), Some(address)) => addresses.locate(address),
                 _ => Reading::Absent,
             }),
             Source::Registry { name, by: None } => {
@@ -191,15 +197,16 @@ impl Knowledge {
 
     fn of_columns(&self, evidence: &Evidence, columns: &RecordBatch) -> Said {
         let fact = evidence.fact;
-        let code = |text: &str| self.with_claimants(read_code(fact, text));
+        let code = |text: &str| read_code(fact, text);
         match &evidence.source {
             Source::Field(field) if fact == Fact::SourceSystem => by_text(columns.column(*field), code),
             Source::Field(field) => by_code(columns.column(*field), code),
-            Source::Phone(field) => by_text(columns.column(*field), |text| self.with_claimants(phone(text))),
-            Source::Iban(field) => by_text(columns.column(*field), |text| self.with_claimants(iban(text))),
+            Source::Phone(field) => by_text(columns.column(*field), phone),
+            Source::Iban(field) => by_text(columns.column(*field), iban),
             Source::Registry { name, by: Some(field) } => match self.registries.get(name) {
                 Some(registry) => {
-                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| registry.get(key, fact))
+                    let of_fact = registry.of(fact);
+                    by_answer(columns.num_rows(), text_of(columns.column(*field)), |key| of_fact.get(key))
                 }
                 None => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
             },
@@ -210,13 +217,9 @@ impl Knowledge {
                     (None, None) => None,
                     (latitude, longitude) => Some((latitude.unwrap_or(f64::NAN), longitude.unwrap_or(f64::NAN))),
                 };
-                let mut said = by_answer(columns.num_rows(), both, |(latitude, longitude)| {
+                by_answer(columns.num_rows(), both, |(latitude, longitude)| {
                     self.places.as_ref().map_or(Reading::Absent, |places| places.around(latitude, longitude, *radius_m))
-                });
-                for reading in &mut said.readings {
-                    *reading = self.with_claimants(reading.clone());
-                }
-                said
+                })
             }
             // The same for every record: not asked here.
             _ => Said { of_record: vec![0; columns.num_rows()], readings: vec![Reading::Absent] },
@@ -326,17 +329,31 @@ fn by_text(column: &ArrayRef, read: impl Fn(&str) -> Reading) -> Said {
 
 /// Values that are mostly distinct, and answers of which there are few: each value is asked for, and equal answers are
 /// one.
-fn by_answer<V>(rows: usize, value: impl Fn(usize) -> Option<V>, ask: impl Fn(V) -> Reading) -> Said {
+fn by_answer<V, R: Borrow<Reading>>(rows: usize, value: impl Fn(usize) -> Option<V>, ask: impl Fn(V) -> R) -> Said {
     let mut numbers: HashMap<usize, u32, RandomState> = HashMap::default();
     let mut readings = vec![Reading::Absent, Reading::Unreadable];
-    let of_record = (0..rows).map(|row| match value(row).map_or(Reading::Absent, &ask) {
-        Reading::Absent => 0,
-        Reading::Unreadable => 1,
-        Reading::Codes(candidates) => *numbers.entry(Arc::as_ptr(&candidates).addr()).or_insert_with(|| {
-            // Kept, so that no other answer can come to have the same address.
-            readings.push(Reading::Codes(candidates));
-            number_of(readings.len())
-        }),
+    let mut last = None;
+    let of_record = (0..rows).map(|row| {
+        let Some(value) = value(row) else { return 0 };
+        let answer = ask(value);
+        let candidates = match answer.borrow() {
+            Reading::Absent => return 0,
+            Reading::Unreadable => return 1,
+            Reading::Codes(candidates) => candidates,
+        };
+        let address = Arc::as_ptr(candidates).addr();
+        match last {
+            Some((known, number)) if known == address => number,
+            _ => {
+                let number = *numbers.entry(address).or_insert_with(|| {
+                    // Kept, so that no other answer can come to have the same address.
+                    readings.push(Reading::Codes(Arc::clone(candidates)));
+                    number_of(readings.len())
+                });
+                last = Some((address, number));
+                number
+            }
+        }
     });
     Said { of_record: of_record.collect(), readings }
 }

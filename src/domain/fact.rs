@@ -134,12 +134,13 @@ pub enum Settled {
     Contradiction,
 }
 
-/// The finding on one fact; gives out the candidates, some perhaps more than once.
+/// The finding on one fact; gives out the candidates, some perhaps more than once, and whether they are those of trusted
+/// evidence.
 ///
 /// Trusted items of at least `min_strength` survive; weaker ones where two of different kinds agree, after the
 /// pattern of Implementing Regulation (EU) No 282/2011, Art. 24b(d): two items of non-contradictory evidence. Every
 /// candidate of a survivor counts, and so does every one of an untrusted item: one more regime only tightens.
-pub fn settle(items: &[Item], min_strength: u8, mut candidate: impl FnMut(Jurisdiction)) -> Settled {
+pub fn settle(items: &[Item], min_strength: u8, mut candidate: impl FnMut(Jurisdiction, bool)) -> Settled {
     let trusted = || items.iter().filter(|item| item.trusted);
     let strong = |item: &Item| item.strength >= min_strength;
     let corroborated =
@@ -154,13 +155,13 @@ pub fn settle(items: &[Item], min_strength: u8, mut candidate: impl FnMut(Jurisd
             continue;
         }
         is_known = true;
-        item.candidates.iter().copied().for_each(&mut candidate);
+        item.candidates.iter().for_each(|&code| candidate(code, true));
     }
     if !is_known {
         return Settled::Unknown;
     }
     let untrusted = items.iter().filter(|item| !item.trusted);
-    untrusted.flat_map(|item| item.candidates.iter().copied()).for_each(candidate);
+    untrusted.flat_map(|item| item.candidates.iter()).for_each(|&code| candidate(code, false));
     Settled::Known
 }
 
@@ -168,7 +169,7 @@ pub fn settle(items: &[Item], min_strength: u8, mut candidate: impl FnMut(Jurisd
 #[must_use]
 pub fn find(items: &[Item], min_strength: u8) -> Finding {
     let mut known = BTreeSet::new();
-    match settle(items, min_strength, |candidate| {
+    match settle(items, min_strength, |candidate, _| {
         known.insert(candidate);
     }) {
         Settled::Known => Finding::Known(known),

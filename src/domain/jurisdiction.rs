@@ -84,10 +84,10 @@ impl Jurisdiction {
         TABLE.get(packed)
     }
 
-    /// The name of a source system, as a number that no code has.
+    /// The name of a source system, as a number that no code has. Names are the same in capitals.
     #[must_use]
     pub fn system(name: &str) -> Self {
-        let hash: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        let hash: [u8; 32] = Sha256::digest(name.to_lowercase()).into();
         let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
         Self(first | SYSTEM)
     }

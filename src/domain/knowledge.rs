@@ -103,9 +103,13 @@ impl Registry {
     /// What is known of a key. A key that is not there: absent.
     #[must_use]
     pub fn get(&self, key: &str, fact: Fact) -> Reading {
-        let known = self.keys.get(key).and_then(|&number| self.known.get(number as usize));
-        let column = self.facts.iter().position(|known| *known == fact);
-        known.zip(column).and_then(|(known, column)| known.get(column)).cloned().unwrap_or(Reading::Absent)
+        self.of(fact).get(key).clone()
+    }
+
+    /// What is known of one fact.
+    #[must_use]
+    pub fn of(&self, fact: Fact) -> OfFact<'_> {
+        OfFact { registry: self, column: self.facts.iter().position(|known| *known == fact) }
     }
 
     /// How many keys it knows.
@@ -118,6 +122,21 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+}
+
+/// What a registry knows of one fact.
+pub struct OfFact<'r> {
+    registry: &'r Registry,
+    column: Option<usize>,
+}
+
+impl<'r> OfFact<'r> {
+    /// What is known of a key. A key that is not there: absent.
+    #[must_use]
+    pub fn get(&self, key: &str) -> &'r Reading {
+        let known = self.registry.keys.get(key).and_then(|&number| self.registry.known.get(number as usize));
+        known.zip(self.column).and_then(|(known, column)| known.get(column)).unwrap_or(&Reading::Absent)
     }
 }
 

@@ -14,10 +14,9 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
-use arrow_ipc::MetadataVersion;
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::domain::binary::{Reader, Writer};
@@ -25,6 +24,7 @@ use crate::domain::policy::{RegimeSet, Resident};
 use crate::domain::producer::Number;
 use crate::domain::stream::Stream;
 
+use super::columns::Columns;
 use super::seal::{ADDED_BYTES, Keys, Sealed, Sealer};
 
 const BATCH: u8 = 1;
@@ -184,24 +184,6 @@ impl Accepted<'_> {
         self.encode_head(&mut head);
         sealer.open(&self.regimes, &head.finish(), self.columns).map(Buffer::from)
     }
-
-    /// The columns: the stream's fields and the model's outputs, as they were declared then.
-    ///
-    /// # Errors
-    /// When they are sealed and do not open, the catalog has no such stream, or the bytes are no record batch of
-    /// its schema.
-    pub fn columns(&self, catalog: &Catalog, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
-        let mut message = self.message(sealer).map_err(Unread::Sealed)?;
-        let schema = catalog.schemas.get(self.stream);
-        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{}`", self.stream)))?;
-        let mut decoder = StreamDecoder::new();
-        let nothing = decoder.decode(&mut Buffer::from(schema.clone()))?;
-        let batch = decoder.decode(&mut message)?;
-        match (nothing, batch) {
-            (None, Some(batch)) if batch.num_rows() == self.rows as usize => Ok(batch),
-            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
-        }
-    }
 }
 
 fn number(writer: &mut Writer, number: Option<Number>) {
@@ -239,7 +221,8 @@ impl Catalog {
         let mut schemas = BTreeMap::new();
         for (stream, outputs) in streams {
             let schema = recorded(stream, outputs);
-            schemas.insert(stream.name.clone(), writer(&schema)?.get_ref().clone());
+            let writer = StreamWriter::try_new(Vec::new(), &schema)?;
+            schemas.insert(stream.name.clone(), writer.get_ref().clone());
         }
         Ok(Self { schemas })
     }
@@ -274,34 +257,57 @@ impl Catalog {
     }
 }
 
+/// Reads the records of one stream's batches.
+pub struct BatchReader {
+    decoder: StreamDecoder,
+}
+
+impl BatchReader {
+    /// A reader of a stream's batches, as it was declared when they were written.
+    ///
+    /// # Errors
+    /// When the catalog has no such stream.
+    pub fn new(catalog: &Catalog, stream: &str) -> Result<Self, ArrowError> {
+        let schema = catalog.schemas.get(stream);
+        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{stream}`")))?;
+        let mut decoder = StreamDecoder::new();
+        match decoder.decode(&mut Buffer::from(schema.clone()))? {
+            None => Ok(Self { decoder }),
+            Some(_) => Err(ArrowError::SchemaError("records in place of a schema".to_owned())),
+        }
+    }
+
+    /// The columns: the stream's fields and the model's outputs.
+    ///
+    /// # Errors
+    /// When they are sealed and do not open, or the bytes are no record batch of the schema.
+    pub fn columns(&mut self, accepted: &Accepted<'_>, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
+        let mut message = accepted.message(sealer).map_err(Unread::Sealed)?;
+        match self.decoder.decode(&mut message)? {
+            Some(batch) if batch.num_rows() == accepted.rows as usize => Ok(batch),
+            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
+        }
+    }
+}
+
 /// The schema of a stream's records in the journal: its fields, then the model's outputs.
 fn recorded(stream: &Stream, outputs: Vec<Field>) -> SchemaRef {
     let fields = stream.schema.fields().iter().map(|field| Field::clone(field));
     Arc::new(Schema::new(fields.chain(outputs).collect::<Vec<_>>()))
 }
 
-fn writer(schema: &Schema) -> Result<StreamWriter<Vec<u8>>, ArrowError> {
-    // Alignment in the file would be lost behind the entry's head anyway.
-    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?;
-    StreamWriter::try_new_with_options(Vec::new(), schema, options)
-}
-
 /// Writes the batches of one stream.
 pub struct BatchWriter {
     schema: SchemaRef,
-    columns: StreamWriter<Vec<u8>>,
+    columns: Columns,
     sealer: Sealer,
 }
 
 impl BatchWriter {
     /// A writer of a stream's batches, which seals them if there are keys.
-    ///
-    /// # Errors
-    /// When Arrow cannot write the schema, which no valid stream causes.
-    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Result<Self, ArrowError> {
-        let schema = recorded(stream, outputs);
-        let columns = writer(&schema)?;
-        Ok(Self { schema, columns, sealer: Sealer::new(keys) })
+    #[must_use]
+    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Self {
+        Self { schema: recorded(stream, outputs), columns: Columns::default(), sealer: Sealer::new(keys) }
     }
 
     /// An entry with records and their scores.
@@ -316,9 +322,8 @@ impl BatchWriter {
         at: i64,
     ) -> Result<Vec<u8>, ArrowError> {
         let batch = resident.batch();
-        let columns = batch.columns().iter().chain(outputs).cloned().collect();
-        let columns = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-        let mut head = Writer::with_capacity(usize::try_from(size_bound(resident, producer)).unwrap_or(0));
+        let columns: Vec<ArrayRef> = batch.columns().iter().chain(outputs).cloned().collect();
+        let mut entry = Writer::with_capacity(usize::try_from(size_bound(resident, producer)).unwrap_or(0));
         let accepted = Accepted {
             producer,
             number,
@@ -330,14 +335,13 @@ impl BatchWriter {
             regimes: if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() },
             columns: &[],
         };
-        accepted.encode_head(&mut head);
-        let head_bytes = head.len();
+        accepted.encode_head(&mut entry);
+        let head_bytes = entry.len();
         if self.sealer.seals() {
-            head.raw(&Sealer::make_room());
+            entry.raw(&Sealer::make_room());
         }
-        *self.columns.get_mut() = head.finish();
-        self.columns.write(&columns)?;
-        let mut entry = std::mem::take(self.columns.get_mut());
+        let mut entry = entry.finish();
+        self.columns.write(&self.schema, &columns, batch.rows(), &mut entry)?;
         if self.sealer.seals() {
             let sealed = self.sealer.seal(resident.regimes(), head_bytes, &mut entry);
             sealed.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;

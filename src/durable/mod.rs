@@ -14,6 +14,7 @@
 //! | `cursors/` | how far each destination is in the outbox |
 
 pub mod checkpoint;
+mod columns;
 pub mod entry;
 pub mod outbox;
 pub mod policies;

@@ -22,7 +22,7 @@ use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 
 use super::checkpoint::Checkpoint;
-use super::entry::{Catalog, Entry, Unread};
+use super::entry::{BatchReader, Catalog, Entry, Unread};
 use super::seal::{Keys, Sealed, Sealer};
 
 /// Why what was left cannot be gone on with.
@@ -271,7 +271,7 @@ impl Replay {
                 Entry::Batch(accepted) => {
                     let policy = Digest::from_bytes(accepted.policy);
                     let mapped = self.mapping.of(&context, accepted.stream)?;
-                    let columns = match accepted.columns(&mapped.catalog, &mut self.sealer) {
+                    let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
                         Ok(columns) => columns,
                         Err(Unread::Sealed(sealed)) => {
                             self.erased.add(sealed, accepted.stream, accepted.rows);
@@ -298,25 +298,24 @@ impl Replay {
 struct Mapping {
     present: Vec<Present>,
     context: Option<Arc<[u8]>>,
-    catalog: Arc<Catalog>,
+    catalog: Catalog,
     streams: BTreeMap<String, Mapped>,
 }
 
 struct Mapped {
-    catalog: Arc<Catalog>,
+    reader: BatchReader,
     present: Present,
 }
 
 impl Mapping {
     fn new(present: &[Present]) -> Self {
-        Self { present: present.to_vec(), context: None, catalog: Arc::default(), streams: BTreeMap::new() }
+        Self { present: present.to_vec(), context: None, catalog: Catalog::default(), streams: BTreeMap::new() }
     }
 
-    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&Mapped, Error> {
+    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {
         let cannot = |message: &str| Error::Stream { stream: stream.to_owned(), message: message.to_owned() };
         if !self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context)) {
-            let catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
-            self.catalog = Arc::new(catalog);
+            self.catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
             self.context = Some(Arc::clone(context));
             self.streams.clear();
         }
@@ -331,10 +330,10 @@ impl Mapping {
                     return Err(cannot(&format!("field `{}` was of another type", field.name())));
                 }
             }
-            let mapped = Mapped { catalog: Arc::clone(&self.catalog), present };
-            self.streams.insert(stream.to_owned(), mapped);
+            let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;
+            self.streams.insert(stream.to_owned(), Mapped { reader, present });
         }
-        self.streams.get(stream).ok_or_else(|| cannot("it is not declared"))
+        self.streams.get_mut(stream).ok_or_else(|| cannot("it is not declared"))
     }
 }
 

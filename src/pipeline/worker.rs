@@ -45,7 +45,7 @@ pub(super) struct Shared {
 pub(super) struct Worker {
     setup: Setup,
     shared: Shared,
-    streams: BTreeMap<String, Present>,
+    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
     writers: BTreeMap<String, BatchWriter>,
     /// The open windows of each dataset, and the oldest that may take records.
     windows: BTreeMap<String, OpenWindows>,
@@ -62,13 +62,17 @@ impl Worker {
             let open = open.get(&dataset.name).copied().unwrap_or(i64::MIN);
             (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
         });
-        let by_stream = |present: &Present| (present.stream.name.clone(), present.clone());
+        let writer = |present: &Present| {
+            let writer = BatchWriter::new(&present.stream, present.outputs.clone(), Arc::clone(&setup.keys));
+            (present.stream.name.clone(), writer)
+        };
+        let writers = present.iter().map(writer).collect();
         Self {
             setup,
             shared,
             windows: datasets.collect(),
-            streams: present.iter().map(by_stream).collect(),
-            writers: BTreeMap::new(),
+            datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
+            writers,
         }
     }
 
@@ -192,18 +196,18 @@ impl Worker {
                 self.shared.journal.when_durable(through, Box::new(move || drop((answer.send(Ok(scores)), budget))));
             }
             Place::New { lsn, producer, number, at, room } => {
-                let entry = self.writer(&resident).and_then(|writer| {
-                    writer.encode(&resident, &scores, (&producer, number), at).map_err(|error| error.to_string())
-                });
+                let writer = self.writers.get_mut(&resident.batch().stream().name);
+                let entry = writer.map(|writer| writer.encode(&resident, &scores, (&producer, number), at));
                 match entry {
-                    Ok(entry) => {
+                    Some(Ok(entry)) => {
                         self.fold(resident.batch(), &scores, resident.policy());
                         // The producer may have gone; its records count all the same.
                         let then = Box::new(move || drop((answer.send(Ok(scores)), budget)));
                         self.shared.journal.submit(lsn, entry, room, Some(then));
                     }
-                    Err(error) => {
-                        tracing::error!(error, "a batch could not be written");
+                    failed => {
+                        let error = failed.and_then(Result::err);
+                        tracing::error!(?error, "a batch could not be written");
                         let place = Place::New { lsn, producer, number, at, room };
                         self.spend(Waiting { resident, place, answer, budget }, Reason::ModelFailed);
                     }
@@ -224,25 +228,15 @@ impl Worker {
         }
     }
 
-    fn writer(&mut self, resident: &Resident) -> Result<&mut BatchWriter, String> {
-        let stream = resident.batch().stream();
-        if !self.writers.contains_key(&stream.name) {
-            let outputs = self.streams.get(&stream.name).map(|present| present.outputs.clone()).unwrap_or_default();
-            let writer =
-                BatchWriter::new(stream, outputs, Arc::clone(&self.setup.keys)).map_err(|error| error.to_string())?;
-            self.writers.insert(stream.name.clone(), writer);
-        }
-        self.writers.get_mut(&stream.name).ok_or_else(|| "no writer".to_owned())
-    }
-
     fn fold(&mut self, batch: &Batch, scores: &[ArrayRef], policy: Digest) {
-        let present = self.streams.get(&batch.stream().name);
-        let Some(present) = present.filter(|present| !present.datasets.is_empty()) else { return };
+        let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
+            return;
+        };
         let mut columns = batch.columns().to_vec();
         columns.extend_from_slice(scores);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return };
         let contributors = self.setup.key.hash(contributor);
-        for dataset in &present.datasets {
+        for dataset in datasets {
             let Some(windows) = self.windows.get_mut(&dataset.name) else { continue };
             let cells = cell_numbers(dataset, &columns, batch.rows());
             let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex, Weak};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
@@ -25,12 +26,19 @@ struct Own {
 }
 
 impl Broker {
-    /// `None`, loudly, when there is no Kafka.
-    pub(crate) fn start() -> Option<Self> {
+    /// One that tests which run at the same time share. `None`, loudly, when there is no Kafka.
+    pub(crate) fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
         if let Ok(address) = std::env::var("BAILIWICK_TEST_KAFKA") {
-            return Some(Self { address, own: None });
+            return Some(Arc::new(Self { address, own: None }));
         }
-        Self::own(Vec::new())
+        let mut shared = SHARED.lock().unwrap();
+        if let Some(running) = shared.upgrade() {
+            return Some(running);
+        }
+        let broker = Arc::new(Self::own(Vec::new())?);
+        *shared = Arc::downgrade(&broker);
+        Some(broker)
     }
 
     /// One of our own, with these properties. `None`, loudly, when there is no Kafka.

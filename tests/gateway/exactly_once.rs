@@ -14,10 +14,6 @@ use super::proxy::{Fault, Proxy};
 const GOING_ON: &str = "going on in kafka";
 const EXACTLY_ONCE: &str = "exactly_once = true";
 
-fn wait(milliseconds: u64) {
-    thread::sleep(Duration::from_millis(milliseconds));
-}
-
 /// Every release is in the topic, once.
 fn each_exactly_once(broker: &Broker, topic: &str, expected: &BTreeSet<String>) {
     let ids = broker.ids(topic);
@@ -36,31 +32,31 @@ fn position_and_cursor(gateway: &Gateway) -> (u64, u64) {
 
 #[test]
 fn a_gateway_that_crashes_delivers_each_release_once() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("crashes-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
     let mut gateway = deployment.start();
     let mut sending = deployment.send();
     let mut old = None;
-    for milliseconds in [0, 15, 40, 80, 120, 30, 200, 60] {
+    for deliveries in [1, 0, 2, 5, 9, 1, 14, 3] {
         gateway.wait_for(GOING_ON, 1);
-        wait(milliseconds);
-        gateway.kill();
-        if old.is_none() {
-            old = fs::read(deployment.cursor()).ok();
+        let mut cursor = deployment.cursor_now();
+        for _ in 0..deliveries {
+            cursor = deployment.cursor_after(cursor);
         }
+        gateway.kill();
+        old = old.or(cursor);
         gateway = deployment.start();
     }
-    // Nothing is sent while the cursor is looked at, so the broker is not further by chance.
     assert!(sending.wait().unwrap().success());
-    wait(300);
+    deployment.cursor_after(old.clone());
     gateway.kill();
-    fs::write(deployment.cursor(), old.unwrap()).unwrap();
+    fs::write(deployment.cursor(), old.as_ref().unwrap()).unwrap();
     gateway = deployment.start();
     let (position, cursor) = position_and_cursor(&gateway);
     assert!(cursor < position, "the old cursor {cursor} is not behind the broker's {position}");
-    wait(100);
+    deployment.cursor_after(old);
     gateway.kill();
     fs::remove_file(deployment.cursor()).unwrap();
     gateway = deployment.start();
@@ -83,7 +79,7 @@ fn a_gateway_that_crashes_delivers_each_release_once() {
 
 #[test]
 fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("zombie-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
@@ -92,9 +88,9 @@ fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
     assert!(deployment.send().wait().unwrap().success());
     zombie.signal("STOP");
     let copy = deployment.copy();
+    let before = copy.cursor_now();
     let successor = copy.start();
-    successor.wait_for(GOING_ON, 1);
-    wait(200);
+    copy.cursor_after(before);
     // Both deliver now, and fence each other.
     zombie.signal("CONT");
     zombie.wait_for("fenced", 1);
@@ -121,7 +117,7 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
     let mut sending = deployment.send();
     // While one transaction waits for its answer: the broker comes back with everything that it had.
     while proxy.left() > 3 {
-        wait(5);
+        thread::sleep(Duration::from_millis(5));
     }
     broker.control("kill");
     broker.control("start");
@@ -135,7 +131,7 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
 
 #[test]
 fn without_exactly_once_a_release_may_come_again_under_its_id() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let topic = format!("at-least-once-{}", std::process::id());
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, "");
@@ -153,7 +149,7 @@ fn without_exactly_once_a_release_may_come_again_under_its_id() {
 
 #[test]
 fn a_missing_progress_topic_is_named_until_it_is_there() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::shared() else { return };
     let (topic, other) = (format!("missing-{}", std::process::id()), format!("late-{}", std::process::id()));
     broker.create_topics(&topic);
     let settings = format!("exactly_once = true\nprogress_topic = \"{other}-progress\"");

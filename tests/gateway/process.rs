@@ -89,6 +89,24 @@ topic   = "{topic}"
         self.root.path().join("journal/cursors/fraud_desk")
     }
 
+    /// What stands in that file.
+    pub(crate) fn cursor_now(&self) -> Option<Vec<u8>> {
+        fs::read(self.cursor()).ok()
+    }
+
+    /// Waits until the cursor is another one, and gives it.
+    pub(crate) fn cursor_after(&self, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let began = Clock::start();
+        loop {
+            let now = self.cursor_now();
+            if now.is_some() && now != cursor {
+                return now;
+            }
+            assert!(began.now() < PATIENCE, "nothing is delivered");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Removes everything that the gateway remembers.
     pub(crate) fn forget(&self) {
         fs::remove_dir_all(self.root.path().join("journal")).unwrap();
@@ -146,7 +164,7 @@ impl Gateway {
         gateway
     }
 
-    /// Waits until so many lines of the log hold some words, and gives the last of them.
+    /// Waits until so many lines of the log hold some words, and gives that one.
     pub(crate) fn wait_for(&self, words: &str, times: usize) -> String {
         let began = Clock::start();
         loop {

@@ -1,10 +1,4 @@
-"""A producer made of stock parts: grpcio stubs from our proto, pyarrow, pyarrow.flight.
-
-usage: client.py HOST:PORT EXAMPLE_DIR PROTO_DIR ROWS_PROTO KIND BATCH SHUFFLE_SECONDS
-
-Sends an example's data, and checks every score of every accepted record against onnxruntime.
-KIND: rows | arrow | cloud-events | flight. Records are shuffled within SHUFFLE_SECONDS of event time.
-"""
+"""A producer made of stock parts: grpcio stubs from our proto, pyarrow, pyarrow.flight."""
 
 import importlib
 import json
@@ -18,12 +12,14 @@ import numpy as np
 import pandas
 import pyarrow
 import pyarrow.flight
-import tomllib
-from google.protobuf import timestamp_pb2
+from google.protobuf import any_pb2, timestamp_pb2
 from grpc_tools import protoc
 
-from scores import score
+PRODUCER = "stock-client"
+PYTHON = {"float64": float, "float32": float, "int64": int, "string": str, "bool": bool}
 
+# What a producer of many machines sends: records alone, and batches of any size.
+MIXED = [1, 1, 2, 3, 5, 31, 64, 200, 500]
 
 
 def stubs(proto_dir, rows_proto):
@@ -41,19 +37,19 @@ def stubs(proto_dir, rows_proto):
             importlib.import_module("rows_pb2"))
 
 
-def rows_payload(rows_pb2, part, fields):
-    rows = rows_pb2.Rows()
-    columns = {name: part[name].tolist() for name in fields}
-    for index in range(len(part)):
-        row = rows.rows.add()
-        for name, spec in fields.items():
-            value = columns[name][index]
-            if spec["type"] == "timestamp":
-                stamp = pandas.Timestamp(value)
-                getattr(row, name).CopyFrom(timestamp_pb2.Timestamp(seconds=stamp.value // 10**9, nanos=stamp.value % 10**9))
-            else:
-                setattr(row, name, {"float64": float, "float32": float, "int64": int, "string": str, "bool": bool}[spec["type"]](value))
-    return rows.SerializeToString()
+def shuffled(times, seconds):
+    """The order in which records come, each up to so many seconds late."""
+    rng = random.Random(7)
+    come = [time + rng.uniform(0, seconds) for time in times.astype("datetime64[us, UTC]").astype("int64") / 1e6]
+    return np.array(sorted(range(len(come)), key=come.__getitem__) if seconds else range(len(come)))
+
+
+def sizes(batch, count):
+    rng = random.Random(11)
+    while count > 0:
+        size = min(batch or rng.choice(MIXED), count)
+        yield size
+        count -= size
 
 
 def arrow_payload(table):
@@ -63,85 +59,112 @@ def arrow_payload(table):
     return sink.getvalue().to_pybytes()
 
 
-def table_of(part, stream):
-    part = part.assign(**{stream["event_time"]: pandas.to_datetime(part[stream["event_time"]], utc=True)})
-    return pyarrow.Table.from_pandas(part, preserve_index=False)
+class Client:
+    """Sends an example's records, and checks every score of every accepted record against onnxruntime."""
 
+    def __init__(self, example, proto_dir, rows_proto):
+        self.example = example
+        self.pb, self.pb_grpc, self.rows_pb2 = stubs(proto_dir, rows_proto)
 
-def check(scores, part, refused, expected, offset_index):
-    kept = [index for index in range(len(part)) if index not in refused]
-    for name, values in scores.items():
-        want = expected[name][offset_index[kept]]
-        assert len(values) == len(kept), (name, len(values), len(kept))
-        if want.dtype.kind == "f":
-            worst = np.max(np.abs(np.asarray(values) - want), initial=0.0)
-            assert np.allclose(values, want, rtol=1e-5, atol=1e-5), (name, worst)
+    def prepare(self, kind, batch, shuffle, count):
+        """The positions and the payload of each batch. `batch` 0 is batches of any size."""
+        order = shuffled(self.example.times.iloc[:count], shuffle)
+        data, start = self.example.data.iloc[order], 0
+        self.kind, self.parts = kind, []
+        for sequence, size in enumerate(sizes(batch, len(data))):
+            part = data.iloc[start:start + size]
+            self.parts.append((order[start:start + size], self.payload(kind, part, sequence)))
+            start += size
+
+    def payload(self, kind, part, sequence):
+        if kind == "flight":
+            return self.table(part)
+        request = self.pb.PublishRequest(stream=self.example.stream_name, producer=PRODUCER, sequence=sequence, want_scores=True)
+        if kind == "rows":
+            request.rows = self.rows(part).SerializeToString()
+        elif kind == "arrow":
+            request.arrow_ipc = arrow_payload(self.table(part))
         else:
-            assert (np.asarray(values) == want).all(), name
-
-
-def main():
-    address, example, proto_dir, rows_proto, kind, batch, shuffle = sys.argv[1:]
-    example, batch, shuffle = Path(example), int(batch), float(shuffle)
-    pb, pb_grpc, rows_pb2 = stubs(proto_dir, rows_proto)
-    policy = tomllib.loads((example / "policies" / "policy.toml").read_text())
-    (stream_name, stream), = policy["streams"].items()
-    fields = stream["fields"]
-    data = pandas.read_csv(example / "data.csv.gz", dtype={name: str for name, spec in fields.items() if spec["type"] == "string"}, keep_default_na=False)
-    for name, spec in fields.items():
-        if spec["type"] == "float64":
-            data[name] = data[name].astype(np.float64)
-    if shuffle:
-        rng = random.Random(7)
-        times = pandas.to_datetime(data[stream["event_time"]], utc=True).astype("datetime64[us, UTC]").astype("int64") / 1e6
-        order = sorted(range(len(data)), key=lambda row: times.iloc[row] + rng.uniform(0, shuffle))
-        data = data.iloc[order].reset_index(drop=True)
-    expected = score(data, policy, example / "model.onnx")
-    parts = [data.iloc[start:start + batch] for start in range(0, len(data), batch)]
-    accepted, refused = 0, 0
-    if kind == "flight":
-        client = pyarrow.flight.connect(f"grpc://{address}")
-        descriptor = pyarrow.flight.FlightDescriptor.for_path(stream_name, "stock-client")
-        writer, reader = client.do_put(descriptor, table_of(parts[0], stream).schema)
-        for part in parts:
-            writer.write_table(table_of(part, stream), max_chunksize=batch)
-            answer = json.loads(reader.read().to_pybytes())
-            accepted += answer["accepted"]
-            refused += len(answer["refusals"])
-            assert answer["accepted"] + len(answer["refusals"]) == len(part)
-        writer.done_writing()
-        writer.close()
-        channel = grpc.insecure_channel(address)
-    else:
-        channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20)])
-
-        def requests():
-            for sequence, part in enumerate(parts):
-                request = pb.PublishRequest(stream=stream_name, producer="stock-client", sequence=sequence, want_scores=True)
-                if kind == "rows":
-                    request.rows = rows_payload(rows_pb2, part, fields)
-                elif kind == "arrow":
-                    request.arrow_ipc = arrow_payload(table_of(part, stream))
+            is_json = kind.startswith("json")
+            records = map(json.dumps, part.to_dict("records")) if is_json else self.rows(part).rows
+            for position, record in enumerate(records):
+                event = request.cloud_events.events.add(id=f"{sequence}-{position}", source="/test", spec_version="1.0", type="t")
+                if kind == "json-text":
+                    event.text_data = record
+                elif kind == "json-binary":
+                    event.binary_data = record.encode()
+                elif kind == "protobuf-binary":
+                    event.attributes["datacontenttype"].ce_string = "application/protobuf"
+                    event.binary_data = record.SerializeToString()
                 else:
-                    for position, record in enumerate(part.to_dict("records")):
-                        event = request.cloud_events.events.add(id=f"{sequence}-{position}", source="/test", spec_version="1.0", type="t")
-                        event.text_data = json.dumps(record)
-                yield request
+                    assert kind == "protobuf-any", kind
+                    event.proto_data.CopyFrom(any_pb2.Any(type_url="type.googleapis.com/Row", value=record.SerializeToString()))
+        return request
 
-        for sequence, response in enumerate(pb_grpc.IngestStub(channel).Publish(requests())):
-            part = parts[sequence]
+    def rows(self, part):
+        fields = self.example.stream["fields"]
+        rows = self.rows_pb2.Rows()
+        columns = {name: part[name].tolist() for name in fields}
+        for index in range(len(part)):
+            row = rows.rows.add()
+            for name, spec in fields.items():
+                value = columns[name][index]
+                if spec["type"] == "timestamp":
+                    stamp = pandas.Timestamp(value)
+                    getattr(row, name).CopyFrom(timestamp_pb2.Timestamp(seconds=stamp.value // 10**9, nanos=stamp.value % 10**9))
+                else:
+                    setattr(row, name, PYTHON[spec["type"]](value))
+        return rows
+
+    def table(self, part):
+        times = self.example.times.loc[part.index]
+        return pyarrow.Table.from_pandas(part.assign(**{self.example.stream["event_time"]: times}), preserve_index=False)
+
+    def send(self, address):
+        """Sends what is prepared: how many were sent, accepted and refused."""
+        with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20)]) as channel:
+            ingest = self.pb_grpc.IngestStub(channel)
+            accepted, refused = self.flight(address) if self.kind == "flight" else self.publish(ingest)
+            now = int(pandas.Timestamp.now("UTC").timestamp() * 1e6)
+            ingest.PublishOnce(self.pb.PublishRequest(stream=self.example.stream_name, producer=PRODUCER, complete_through=now))
+        return {"sent": sum(len(positions) for positions, _ in self.parts), "accepted": accepted, "refused": refused}
+
+    def flight(self, address):
+        accepted, refused = 0, 0
+        descriptor = pyarrow.flight.FlightDescriptor.for_path(self.example.stream_name, PRODUCER)
+        with pyarrow.flight.connect(f"grpc://{address}") as client:
+            writer, reader = client.do_put(descriptor, self.parts[0][1].schema)
+            for positions, table in self.parts:
+                writer.write_table(table, max_chunksize=len(positions))
+                answer = json.loads(reader.read().to_pybytes())
+                accepted += answer["accepted"]
+                refused += len(answer["refusals"])
+                assert answer["accepted"] + len(answer["refusals"]) == len(positions)
+            writer.done_writing()
+            writer.close()
+        return accepted, refused
+
+    def publish(self, ingest):
+        accepted, refused = 0, 0
+        for sequence, response in enumerate(ingest.Publish(request for _, request in self.parts)):
+            positions, _ = self.parts[sequence]
             assert not response.error.code, response.error.message
             assert response.sequence == sequence
-            assert response.accepted + len(response.refusals) == len(part)
+            assert response.accepted + len(response.refusals) == len(positions)
             accepted += response.accepted
             refused += len(response.refusals)
             scores = {output.field: (output.scores if output.HasField("scores") else output.labels).values for output in response.outputs}
-            assert response.accepted == 0 or scores.keys() == expected.keys()
-            check(scores, part, {refusal.index for refusal in response.refusals}, expected, part.index.to_numpy())
-    now = int(pandas.Timestamp.now("UTC").timestamp() * 1e6)
-    done = pb.PublishRequest(stream=stream_name, producer="stock-client", complete_through=now)
-    pb_grpc.IngestStub(channel).PublishOnce(done)
-    print(json.dumps({"sent": len(data), "accepted": accepted, "refused": refused}))
+            assert response.accepted == 0 or scores.keys() == self.example.scores.keys()
+            kept = np.delete(positions, [refusal.index for refusal in response.refusals])
+            for name, values in scores.items():
+                self.check(name, np.asarray(values), self.example.scores[name][kept])
+        return accepted, refused
 
-
-main()
+    @staticmethod
+    def check(name, values, expected):
+        assert len(values) == len(expected), (name, len(values), len(expected))
+        if expected.dtype.kind == "f":
+            worst = np.max(np.abs(values - expected), initial=0.0)
+            assert np.allclose(values, expected, rtol=1e-5, atol=1e-5), (name, worst)
+        else:
+            assert (values == expected).all(), name

@@ -2,11 +2,14 @@
 //! and, if the table is to be safe to send again, an epoch: then the call's batches are numbered 1, 2, 3, ... in
 //! it. Each record batch is answered by one `PutResult` whose metadata is JSON.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch};
+use arrow_buffer::NullBuffer;
+use arrow_data::ArrayData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
@@ -143,6 +146,19 @@ fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Reje
     }
 }
 
+/// The memory that a batch keeps. Columns that came in one message are parts of one allocation, which counts once.
+fn held(batch: &RecordBatch) -> usize {
+    let mut allocations = BTreeMap::new();
+    let mut left: Vec<ArrayData> = batch.columns().iter().map(|column| column.to_data()).collect();
+    while let Some(data) = left.pop() {
+        let nulls = data.nulls().map(NullBuffer::buffer);
+        let buffers = data.buffers().iter().chain(nulls);
+        allocations.extend(buffers.map(|buffer| (buffer.data_ptr(), buffer.capacity())));
+        left.extend(data.child_data().iter().cloned());
+    }
+    allocations.values().sum()
+}
+
 async fn put(
     intake: &Intake,
     served: &Served,
@@ -150,7 +166,7 @@ async fn put(
     batch: &RecordBatch,
 ) -> Result<PutResult, Rejection> {
     let limits = intake.limits();
-    let bytes = batch.get_array_memory_size();
+    let bytes = held(batch);
     if batch.num_rows() > limits.batch_rows_max {
         return Err(Undecodable::too_many_rows(limits.batch_rows_max).into());
     }

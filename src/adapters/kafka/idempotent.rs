@@ -9,7 +9,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use crate::domain::policy::Released;
 use crate::encode;
 
-use super::{Error, Settings, Stops, headers};
+use super::{Error, Settings, Watch, headers};
 
 /// The longest time between two looks at whether the delivery report is there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -25,15 +25,15 @@ impl Idempotent {
         Ok(Self { settings, producer })
     }
 
-    pub(super) fn send(&mut self, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+    pub(super) fn send(&mut self, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
         let mut bytes = 0;
         for released in releases {
-            bytes += self.send_one(released, stops)?;
+            bytes += self.send_one(released, watch)?;
         }
         Ok(bytes)
     }
 
-    fn send_one(&mut self, released: &Released, stops: Stops<'_>) -> Result<usize, Error> {
+    fn send_one(&mut self, released: &Released, watch: Watch<'_>) -> Result<usize, Error> {
         let value = encode::message(released, self.settings.format)?;
         let record = FutureRecord::to(&self.settings.topic)
             .key(released.dataset())
@@ -49,7 +49,7 @@ impl Idempotent {
             if let Some(delivered) = (&mut report).now_or_never() {
                 break delivered;
             }
-            if stops() {
+            if (watch.stops)() {
                 return Err(Error::Stopped);
             }
             std::thread::sleep(wait);

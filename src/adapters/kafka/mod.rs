@@ -18,6 +18,7 @@ use crate::encode::{self, Format};
 use idempotent::Idempotent;
 use transactional::Transactional;
 
+mod fenced;
 mod idempotent;
 mod progress;
 mod transactional;
@@ -111,6 +112,14 @@ pub struct Sender {
     pub destination: String,
 }
 
+impl Sender {
+    /// `GATEWAY/DESTINATION`, with what stands in it written so that no other two are written alike.
+    fn name(&self) -> String {
+        let plain = |name: &str| name.replace('%', "%25").replace('/', "%2F");
+        format!("{}/{}", plain(&self.gateway), plain(&self.destination))
+    }
+}
+
 /// An entry of the outbox that has releases for the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -123,8 +132,14 @@ pub struct Waiting {
 /// The first entry of the outbox at a position or after it.
 pub type Lookup<'a> = &'a dyn Fn(Lsn) -> Result<Option<Waiting>, Box<dyn StdError + Send + Sync>>;
 
-/// Whether the gateway stops, so that nothing is waited for any longer.
-pub type Stops<'a> = &'a dyn Fn() -> bool;
+/// What a call that may block looks at meanwhile.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Whether the gateway stops, so that nothing is waited for any longer.
+    pub stops: &'a dyn Fn() -> bool,
+    /// A monotonic clock.
+    pub now: &'a dyn Fn() -> Duration,
+}
 
 /// The destination.
 pub struct Sink(Kind);
@@ -160,10 +175,10 @@ impl Sink {
     ///
     /// # Errors
     /// When the broker does not say.
-    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, stops: Stops<'_>) -> Result<Lsn, Error> {
+    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
         match &mut self.0 {
             Kind::Idempotent(_) => Ok(cursor),
-            Kind::Transactional(sink) => sink.resume(cursor, outbox, stops),
+            Kind::Transactional(sink) => sink.resume(cursor, outbox, watch),
         }
     }
 
@@ -172,10 +187,10 @@ impl Sink {
     ///
     /// # Errors
     /// When one was not delivered, or it is not known whether it was, or cannot be encoded.
-    pub fn send(&mut self, lsn: Lsn, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+    pub fn send(&mut self, lsn: Lsn, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
         match &mut self.0 {
-            Kind::Idempotent(sink) => sink.send(releases, stops),
-            Kind::Transactional(sink) => sink.send(lsn, releases, stops),
+            Kind::Idempotent(sink) => sink.send(releases, watch),
+            Kind::Transactional(sink) => sink.send(lsn, releases, watch),
         }
     }
 }
@@ -229,4 +244,21 @@ fn headers(released: &Released, format: Format) -> OwnedHeaders {
     ];
     let owned = OwnedHeaders::new_with_capacity(headers.len());
     headers.into_iter().fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_destinations_of_any_gateways_have_one_name() {
+        let pairs =
+            [("a-b", "c"), ("a", "b-c"), ("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b%2Fc"), ("a%", "2Fb")];
+        let names = pairs.map(|(gateway, destination)| {
+            Sender { gateway: gateway.to_owned(), destination: destination.to_owned() }.name()
+        });
+        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), pairs.len(), "{names:?}");
+        assert_eq!(names[0], "a-b/c");
+    }
 }

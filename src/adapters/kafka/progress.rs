@@ -1,10 +1,8 @@
 //! How far a destination is, as the broker has it: one record per destination in a compacted topic, written in the
 //! transaction that holds the releases, so that it says exactly what was committed.
 
-#![expect(clippy::disallowed_methods, reason = "the waits for a broker are bounded here, by the monotonic clock")]
-
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::producer::Lsn;
 
-use super::{Error, Lookup, SLICE, Settings, Stops, close};
+use super::{Error, Lookup, SLICE, Settings, Watch, close};
 
 /// The partition of the progress topic that all records are in, however many there are: the place of the newest
 /// record does not change with the number of partitions.
@@ -136,13 +134,13 @@ impl Reader {
     }
 
     /// The last committed record of a key. To be called when no transaction of the key's producer is open.
-    pub(super) fn read(&self, topic: &str, key: &str, stops: Stops<'_>) -> Result<Progress, Error> {
-        let deadline = Instant::now() + READ_WITHIN;
+    pub(super) fn read(&self, topic: &str, key: &str, watch: Watch<'_>) -> Result<Progress, Error> {
+        let deadline = (watch.now)() + READ_WITHIN;
         let go_on = || {
-            if stops() {
+            if (watch.stops)() {
                 return Err(Error::Stopped);
             }
-            let left = Instant::now() < deadline;
+            let left = (watch.now)() < deadline;
             left.then_some(()).ok_or(Error::TimedOut("reading the progress topic to its end", READ_WITHIN))
         };
         let (low, end) = self.all.fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)?;

@@ -2,9 +2,7 @@
 //! the broker says: whenever an outcome is not clear, the producer is given up, a new one fences it, and the progress
 //! is read before anything is sent again.
 
-#![expect(clippy::disallowed_methods, reason = "the waits for a broker are bounded here, by the monotonic clock")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -14,8 +12,9 @@ use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::encode;
 
+use super::fenced::Fenced;
 use super::progress::{self, Progress};
-use super::{Error, Lookup, SLICE, Sender, Settings, Stops, close, headers};
+use super::{Error, Lookup, SLICE, Sender, Settings, Watch, close, headers};
 
 /// How long the broker keeps a transaction open that it hears nothing of.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,10 +34,6 @@ const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 /// somewhere from the end of the next transaction, so that must be of a new epoch. The backoff is shortened by
 /// chance, by up to a fifth.
 const SENT_ONCE_WITHIN: Duration = Duration::from_millis(600);
-/// How long a producer that was fenced waits before it fences back, at first and at most.
-const FENCED_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// After this time without being fenced, that was an exception.
-const FENCED_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 const COMPACTED: &str = "with `cleanup.policy=compact` and one partition";
 const ANY: &str = "or name another one";
@@ -48,7 +43,7 @@ type Transactions = ThreadedProducer<DefaultProducerContext>;
 pub(super) struct Transactional {
     settings: Settings,
     progress_topic: String,
-    /// `bailiwick-GATEWAY-DESTINATION`.
+    /// `bailiwick/GATEWAY/DESTINATION`.
     id: String,
     /// `GATEWAY/DESTINATION`.
     key: String,
@@ -56,13 +51,6 @@ pub(super) struct Transactional {
     producer: Option<Transactions>,
     progress: Progress,
     fenced: Fenced,
-}
-
-/// When and how often this producer was fenced.
-#[derive(Default)]
-struct Fenced {
-    times: u32,
-    last: Option<Instant>,
 }
 
 /// What a failure of librdkafka means.
@@ -75,8 +63,8 @@ enum Meaning {
 
 impl Transactional {
     pub(super) fn new(settings: Settings, progress_topic: String, sender: &Sender) -> Result<Self, Error> {
-        let Sender { gateway, destination } = sender;
-        let (id, key) = (format!("bailiwick-{gateway}-{destination}"), format!("{gateway}/{destination}"));
+        let key = sender.name();
+        let id = format!("bailiwick/{key}");
         let progress = Progress::default();
         let sink = Self { settings, progress_topic, id, key, producer: None, progress, fenced: Fenced::default() };
         // Settings that librdkafka does not take are found at the start.
@@ -104,11 +92,11 @@ impl Transactional {
         self.producer.is_some()
     }
 
-    pub(super) fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, stops: Stops<'_>) -> Result<Lsn, Error> {
+    pub(super) fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
         self.give_up();
-        self.fenced.wait(stops)?;
+        self.fenced.wait(watch)?;
         let reader = progress::Reader::new(&self.settings, &self.id)?;
-        let agreed = self.begin(&reader, cursor, outbox, stops);
+        let agreed = self.begin(&reader, cursor, outbox, watch);
         reader.close();
         agreed
     }
@@ -118,15 +106,15 @@ impl Transactional {
         reader: &progress::Reader,
         cursor: Lsn,
         outbox: Lookup<'_>,
-        stops: Stops<'_>,
+        watch: Watch<'_>,
     ) -> Result<Lsn, Error> {
         reader.check(&self.settings.topic, ANY)?;
         reader.check(&self.progress_topic, COMPACTED)?;
         let producer = self.producer.insert(self.producer()?);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
-        let initialised = sliced("getting an epoch", EPOCH_WITHIN, stops, |slice| producer.init_transactions(slice));
-        let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, stops));
+        let initialised = sliced("getting an epoch", EPOCH_WITHIN, watch, |slice| producer.init_transactions(slice));
+        let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, watch));
         let agreed = read.and_then(|progress| Ok((progress.agreed(cursor, outbox)?, progress)));
         match agreed {
             Ok((through, progress)) => {
@@ -141,13 +129,13 @@ impl Transactional {
         }
     }
 
-    pub(super) fn send(&mut self, lsn: Lsn, releases: &[Released], stops: Stops<'_>) -> Result<usize, Error> {
+    pub(super) fn send(&mut self, lsn: Lsn, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
         let Some(last) = releases.last() else { return Ok(0) };
         let producer = self.producer.as_ref().ok_or(Error::NoProducer)?;
         let values = releases.iter().map(|released| encode::message(released, self.settings.format));
         let values = values.collect::<Result<Vec<_>, _>>()?;
         let progress = self.progress.and(lsn, last.id());
-        match self.transaction(producer, lsn, releases, &values, &progress, stops) {
+        match self.transaction(producer, lsn, releases, &values, &progress, watch) {
             Ok(took) => {
                 self.progress = progress;
                 if took > SENT_ONCE_WITHIN {
@@ -156,7 +144,7 @@ impl Transactional {
                 }
                 Ok(values.iter().map(Vec::len).sum())
             }
-            Err(error) => Err(self.failed(error, stops)),
+            Err(error) => Err(self.failed(error, watch)),
         }
     }
 
@@ -168,7 +156,7 @@ impl Transactional {
         releases: &[Released],
         values: &[Vec<u8>],
         progress: &Progress,
-        stops: Stops<'_>,
+        watch: Watch<'_>,
     ) -> Result<Duration, Error> {
         producer.begin_transaction().map_err(|error| Error::Step("beginning a transaction", error))?;
         let sent = |error: KafkaError| Error::Step("sending", error);
@@ -187,25 +175,25 @@ impl Transactional {
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        all_reported(producer, stops)?;
-        let began = Instant::now();
-        sliced("committing", COMMIT_WITHIN, stops, |slice| producer.commit_transaction(slice))?;
-        Ok(began.elapsed())
+        all_reported(producer, watch)?;
+        let began = (watch.now)();
+        sliced("committing", COMMIT_WITHIN, watch, |slice| producer.commit_transaction(slice))?;
+        Ok((watch.now)().saturating_sub(began))
     }
 
     /// After a failure: aborts the transaction if that is all that it takes, and otherwise gives the producer up.
-    fn failed(&mut self, error: Error, stops: Stops<'_>) -> Error {
+    fn failed(&mut self, error: Error, watch: Watch<'_>) -> Error {
         let Some(producer) = &self.producer else { return error };
         if let Error::Client(cause) | Error::Step(_, cause) = &error {
             if is_fenced(producer, cause) {
-                self.fenced.again();
+                self.fenced.again((watch.now)());
                 self.give_up();
                 return Error::Fenced(self.id.clone());
             }
             if let Meaning::Abort = meaning(producer, cause) {
-                let began = Instant::now();
-                let aborted = sliced("aborting", ABORT_WITHIN, stops, |slice| producer.abort_transaction(slice));
-                if aborted.is_ok() && began.elapsed() < SENT_ONCE_WITHIN {
+                let began = (watch.now)();
+                let aborted = sliced("aborting", ABORT_WITHIN, watch, |slice| producer.abort_transaction(slice));
+                if aborted.is_ok() && (watch.now)().saturating_sub(began) < SENT_ONCE_WITHIN {
                     return error;
                 }
             }
@@ -246,13 +234,13 @@ fn is_fenced(producer: &Transactions, error: &KafkaError) -> bool {
 
 /// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
 /// every 100 ms.
-fn all_reported(producer: &Transactions, stops: Stops<'_>) -> Result<(), Error> {
-    let began = Instant::now();
+fn all_reported(producer: &Transactions, watch: Watch<'_>) -> Result<(), Error> {
+    let began = (watch.now)();
     while producer.in_flight_count() > 0 {
-        if stops() {
+        if (watch.stops)() {
             return Err(Error::Stopped);
         }
-        if began.elapsed() > DELIVERY_WITHIN + SLICE {
+        if (watch.now)().saturating_sub(began) > DELIVERY_WITHIN + SLICE {
             return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
         }
         std::thread::sleep(LOOK);
@@ -265,22 +253,22 @@ fn all_reported(producer: &Transactions, stops: Stops<'_>) -> Result<(), Error> 
 fn sliced(
     what: &'static str,
     within: Duration,
-    stops: Stops<'_>,
+    watch: Watch<'_>,
     mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
 ) -> Result<(), Error> {
-    let deadline = Instant::now() + within;
+    let deadline = (watch.now)() + within;
     loop {
-        let began = Instant::now();
+        let began = (watch.now)();
         match call(SLICE) {
             Ok(()) => return Ok(()),
             Err(error) if !is_retriable(&error) => return Err(Error::Step(what, error)),
-            Err(_) if stops() => return Err(Error::Stopped),
-            Err(error) if Instant::now() >= deadline => {
+            Err(_) if (watch.stops)() => return Err(Error::Stopped),
+            Err(error) if (watch.now)() >= deadline => {
                 tracing::debug!(%error, what, "given up");
                 return Err(Error::TimedOut(what, within));
             }
             // One that does not block at all is not made again at once.
-            Err(_) => std::thread::sleep((SLICE / 5).saturating_sub(began.elapsed())),
+            Err(_) => std::thread::sleep((SLICE / 5).saturating_sub((watch.now)().saturating_sub(began))),
         }
     }
 }
@@ -291,47 +279,5 @@ fn is_retriable(error: &KafkaError) -> bool {
         // What `commit_transaction` does first.
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
-    }
-}
-
-impl Fenced {
-    fn again(&mut self) {
-        let forgotten = self.last.is_none_or(|last| last.elapsed() > FENCED_FORGOTTEN_AFTER);
-        self.times = if forgotten { 1 } else { self.times.saturating_add(1) };
-        self.last = Some(Instant::now());
-    }
-
-    /// How long to wait after the last time. Two gateways of the same id must not fight for ever.
-    fn pause(&self) -> Duration {
-        let doubled = 1 << self.times.saturating_sub(1).min(16);
-        (FENCED_WAIT.0 * doubled).min(FENCED_WAIT.1)
-    }
-
-    fn wait(&self, stops: Stops<'_>) -> Result<(), Error> {
-        let Some(last) = self.last else { return Ok(()) };
-        while last.elapsed() < self.pause() {
-            if stops() {
-                return Err(Error::Stopped);
-            }
-            std::thread::sleep(SLICE / 5);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_fenced_again_waits_longer() {
-        let mut fenced = Fenced::default();
-        let pauses: Vec<u64> = (0..9)
-            .map(|_| {
-                fenced.again();
-                fenced.pause().as_secs()
-            })
-            .collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 }

@@ -8,22 +8,8 @@ use arrow_schema::DataType;
 use crate::domain::model::{Encoding, Feature, ModelInput};
 use crate::domain::policy::Resident;
 
-use super::check::Element;
-
-/// One input's matrix, kept between batches.
-pub(super) struct InputBuffer {
-    input: ModelInput,
-    matrix: Matrix,
-}
-
-enum Matrix {
-    Float32(Vec<f32>),
-    Float64(Vec<f64>),
-    Int64(Vec<i64>),
-}
-
 /// A number of a matrix.
-trait Cell: Copy {
+pub(super) trait Cell: Copy {
     fn of_f32(value: f32) -> Self;
     fn of_f64(value: f64) -> Self;
     fn of_i64(value: i64) -> Self;
@@ -65,59 +51,10 @@ impl Cell for i64 {
     }
 }
 
-impl InputBuffer {
-    pub(super) fn new(input: ModelInput, element: Element) -> Self {
-        let matrix = match element {
-            Element::Float32 => Matrix::Float32(Vec::new()),
-            Element::Float64 => Matrix::Float64(Vec::new()),
-            Element::Int64 => Matrix::Int64(Vec::new()),
-        };
-        Self { input, matrix }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.input.name
-    }
-
-    pub(super) fn width(&self) -> usize {
-        self.input.width()
-    }
-
-    pub(super) fn element(&self) -> Element {
-        match self.matrix {
-            Matrix::Float32(_) => Element::Float32,
-            Matrix::Float64(_) => Element::Float64,
-            Matrix::Int64(_) => Element::Int64,
-        }
-    }
-
-    pub(super) fn float32(&self) -> &[f32] {
-        if let Matrix::Float32(values) = &self.matrix { values } else { &[] }
-    }
-
-    pub(super) fn float64(&self) -> &[f64] {
-        if let Matrix::Float64(values) = &self.matrix { values } else { &[] }
-    }
-
-    pub(super) fn int64(&self) -> &[i64] {
-        if let Matrix::Int64(values) = &self.matrix { values } else { &[] }
-    }
-
-    /// Fills the matrix with the batches' records, one after the other.
-    pub(super) fn fill(&mut self, batches: &[&Resident], rows: usize) {
-        match &mut self.matrix {
-            Matrix::Float32(values) => fill(values, &self.input, batches, rows),
-            Matrix::Float64(values) => fill(values, &self.input, batches, rows),
-            Matrix::Int64(values) => fill(values, &self.input, batches, rows),
-        }
-    }
-}
-
-fn fill<T: Cell>(matrix: &mut Vec<T>, input: &ModelInput, batches: &[&Resident], rows: usize) {
+/// Fills a matrix with the batches' records, one after the other: every cell of it.
+pub(super) fn fill<T: Cell>(matrix: &mut [T], input: &ModelInput, batches: &[&Resident]) {
     let width = input.width();
-    // What is left of the run before is overwritten, every cell of it.
-    matrix.resize(rows * width, T::of_i64(0));
-    let mut rest = matrix.as_mut_slice();
+    let mut rest = matrix;
     for resident in batches {
         let batch = resident.batch();
         let (part, after) = rest.split_at_mut(batch.rows() * width);

@@ -9,8 +9,7 @@ use std::{env, fs, io};
 
 use arrow_array::{ArrayRef, Float32Array, Int64Array};
 use ort::environment::Environment;
-use ort::session::{Session, SessionInputValue};
-use ort::value::TensorRef;
+use ort::session::Session;
 use sha2::{Digest, Sha256};
 
 use crate::domain::model::{Model, OutputKind};
@@ -18,9 +17,9 @@ use crate::domain::policy::Resident;
 
 mod check;
 mod features;
+mod tensors;
 
-use check::Element;
-use features::InputBuffer;
+use tensors::Shelf;
 
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -131,9 +130,8 @@ impl Runtime {
         let session = self.session(&bytes).map_err(|source| Error::Runtime { model: model.name.clone(), source })?;
         let elements =
             check::check(model, &session).map_err(|message| Error::Mismatch { model: model.name.clone(), message })?;
-        let inputs = model.inputs.iter().zip(elements);
-        let inputs = inputs.map(|(input, element)| InputBuffer::new(input.clone(), element)).collect();
-        Ok(Scorer { session, inputs, model: model.clone() })
+        let shelf = Shelf::new(model, elements, &session);
+        Ok(Scorer { session, shelf, model: model.clone() })
     }
 
     fn session(&self, bytes: &[u8]) -> ort::Result<Session> {
@@ -160,7 +158,7 @@ fn library_path(configured: Option<&Path>) -> PathBuf {
 /// A model on one worker thread.
 pub struct Scorer {
     session: Session,
-    inputs: Vec<InputBuffer>,
+    shelf: Shelf,
     model: Model,
 }
 
@@ -174,13 +172,10 @@ impl Scorer {
         let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
         let name = &self.model.name;
         let failed = |source| Error::Runtime { model: name.clone(), source };
-        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
-        for buffer in &mut self.inputs {
-            buffer.fill(batches, rows);
-            let value = buffer.tensor(rows).map_err(failed)?;
-            values.push((buffer.name(), value));
-        }
-        let outputs = self.session.run(values).map_err(failed)?;
+        let mut tensors = self.shelf.take(&self.model, rows).map_err(failed)?;
+        tensors.fill(&self.model.inputs, batches).map_err(failed)?;
+        let inputs = tensors.inputs(&self.model.inputs);
+        let mut outputs = self.session.run_with_options(inputs, &tensors.options).map_err(failed)?;
         let mismatch = |message: String| Error::Mismatch { model: name.clone(), message };
         let columns = self.model.outputs.iter().map(|declared| {
             let output =
@@ -199,7 +194,11 @@ impl Scorer {
             };
             Ok(column)
         });
-        columns.collect()
+        let columns = columns.collect::<Result<_, Error>>()?;
+        let reusable = self.shelf.reusable(&tensors, &mut outputs);
+        drop(outputs);
+        self.shelf.keep(tensors, reusable).map_err(failed)?;
+        Ok(columns)
     }
 }
 
@@ -213,16 +212,8 @@ fn pick<T: Copy>(values: &[T], rows: usize, column: usize) -> Option<Vec<T>> {
     if width * rows != values.len() || column >= width {
         return None;
     }
-    Some(values.iter().skip(column).step_by(width).copied().collect())
-}
-
-impl InputBuffer {
-    fn tensor(&self, rows: usize) -> ort::Result<SessionInputValue<'_>> {
-        let shape = [rows, self.width()];
-        Ok(match self.element() {
-            Element::Float32 => TensorRef::from_array_view((shape, self.float32()))?.into(),
-            Element::Float64 => TensorRef::from_array_view((shape, self.float64()))?.into(),
-            Element::Int64 => TensorRef::from_array_view((shape, self.int64()))?.into(),
-        })
+    if width == 1 {
+        return Some(values.to_vec());
     }
+    Some(values.iter().skip(column).step_by(width).copied().collect())
 }

@@ -68,7 +68,7 @@ impl Records {
     }
 
     /// As a request's payload.
-    pub(super) fn payload(&self) -> anyhow::Result<Payload> {
+    pub(in crate::commands) fn payload(&self) -> anyhow::Result<Payload> {
         Ok(match self {
             Self::Columns(columns) => {
                 let mut writer = StreamWriter::try_new(Vec::new(), &columns.schema())?;
@@ -89,7 +89,7 @@ type Batches = Box<dyn Iterator<Item = anyhow::Result<Records>> + Send>;
 
 impl Input {
     /// The records, in batches.
-    pub(super) fn open(&self, batch: usize, text: &[String]) -> anyhow::Result<Batches> {
+    pub(in crate::commands) fn open(&self, batch: usize, text: &[String]) -> anyhow::Result<Batches> {
         let Self::File(path) = self else {
             return Ok(lines(Box::new(BufReader::new(io::stdin())), batch));
         };

@@ -60,14 +60,14 @@ impl Shown<'_> {
         (Lasting(Some(self.day)) <= lasting).then_some(lasting)
     }
 
-    /// Whether a row of a form is off because its facts should have been looked at again by now.
+    /// How long a row of a form holds whose facts must be looked at again by a day.
     #[must_use]
-    pub fn is_off(&self, form: Form, review_by: Date) -> bool {
-        let expired = self.day > review_by;
-        match self.on_expired {
-            OnExpired::DenyAll => expired,
-            OnExpired::DenyIdentifiable => expired && form > Form::Statistical,
+    pub fn until_review(&self, form: Form, review_by: Date) -> Lasting {
+        let ends = match self.on_expired {
+            OnExpired::DenyAll => true,
+            OnExpired::DenyIdentifiable => form > Form::Statistical,
             OnExpired::Warn => false,
-        }
+        };
+        Lasting(ends.then_some(review_by))
     }
 }

@@ -3,10 +3,11 @@
 //! A batch's distinct combinations of evidence are decided, and a record is as its combination. What a set of regimes
 //! leads to is worked out once and kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_schema::ArrowError;
+use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
@@ -16,6 +17,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::refusal::{Peer, Reason, Refusal};
 
+use super::conditions::{Conditions, Shown};
 use super::permit::{Foreign, Quarantined, Resident};
 use super::regime::{Form, Misroute, RegimeSet};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
@@ -73,6 +75,13 @@ pub struct Version {
 pub(super) struct Rules {
     pub(super) evidence: Vec<Evidence>,
     scopes: Arc<Scopes>,
+    standing: Standing,
+    treatments: Treatments,
+    rulings: RwLock<HashMap<Mask, Ruling, RandomState>>,
+}
+
+/// How a gateway stands to records of some classes, of whichever stream.
+pub(super) struct Standing {
     /// The regimes that cover the records' classes.
     covering: Mask,
     /// Those that apply because the gateway is where it is.
@@ -81,8 +90,6 @@ pub(super) struct Rules {
     refusing: Mask,
     quarantining: Mask,
     peers: Vec<PeerRules>,
-    treatments: Treatments,
-    rulings: RwLock<HashMap<Mask, Ruling>>,
 }
 
 struct PeerRules {
@@ -137,18 +144,12 @@ impl Version {
             let (_, refusals) = candidate.split()?;
             return Ok(Decided { resident: None, foreign: Vec::new(), quarantined: None, refusals });
         };
-        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
-        let trusted = self.trusted(rules, from);
-        let rulings: Vec<Ruling> = gathered
-            .combinations
-            .iter()
-            .map(|readings| rules.ruling(&self.policy, self.findings(rules, readings, &trusted)))
-            .collect();
+        let (of_record, rulings) = self.rulings(rules, &candidate, from);
         let mut regimes = RegimeSet::default();
         let mut settled = vec![false; rulings.len()];
         let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
         let mut held = Vec::new();
-        for (row, &combination) in gathered.of_record.iter().enumerate() {
+        for (row, &combination) in of_record.iter().enumerate() {
             let combination = combination as usize;
             if settled.get(combination).is_none_or(|&is_settled| is_settled) || candidate.is_refused(row) {
                 continue;
@@ -183,6 +184,15 @@ impl Version {
         Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals })
     }
 
+    /// The combination of evidence of each record of a batch, and the ruling on each combination.
+    pub(super) fn rulings(&self, rules: &Rules, candidate: &Candidate, from: Sender<'_>) -> (Vec<u32>, Vec<Ruling>) {
+        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
+        let trusted = self.trusted(rules, from);
+        let ruling = |readings: &Vec<Reading>| rules.ruling(&self.policy, self.findings(rules, readings, &trusted));
+        let rulings = gathered.combinations.iter().map(ruling).collect();
+        (gathered.of_record, rulings)
+    }
+
     /// Which of a stream's pieces of evidence a producer is trusted with.
     pub(super) fn trusted(&self, rules: &Rules, from: Sender<'_>) -> Vec<bool> {
         let roles = self.knowledge.producers.get(from.producer).map(|producer| &producer.roles);
@@ -194,8 +204,8 @@ impl Version {
     }
 
     /// The regimes that the facts bring in, or the fact that cannot be told.
-    fn findings(&self, rules: &Rules, readings: &[Reading], trusted: &[bool]) -> Result<Mask, Untold> {
-        let mut mask = 0;
+    pub(super) fn findings(&self, rules: &Rules, readings: &[Reading], trusted: &[bool]) -> Result<ByFacts, Untold> {
+        let mut by_facts = ByFacts::default();
         let mut items = Vec::new();
         for fact in Fact::OF_RECORDS {
             let of_fact =
@@ -216,8 +226,10 @@ impl Version {
                     }),
                 }
             }
-            let settled = settle(&items, self.policy.facts.min_strength, |candidate| {
-                mask |= rules.scopes.mask(fact, candidate);
+            let settled = settle(&items, self.policy.facts.min_strength, |candidate, is_trusted| {
+                let mask = rules.scopes.mask(fact, candidate);
+                by_facts.all |= mask;
+                by_facts.trusted |= if is_trusted { mask } else { 0 };
             });
             match settled {
                 Settled::Known => {}
@@ -225,52 +237,48 @@ impl Version {
                 Settled::Contradiction => return Err(Untold { fact, contradiction: true }),
             }
         }
-        Ok(mask)
+        Ok(by_facts)
     }
+}
+
+/// The regimes that facts bring in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ByFacts {
+    pub(super) all: Mask,
+    /// Those that trusted evidence alone brings in.
+    trusted: Mask,
 }
 
 /// A fact that cannot be told.
 #[derive(Debug, Clone, Copy)]
-struct Untold {
+pub(super) struct Untold {
     fact: Fact,
     contradiction: bool,
 }
 
 impl Rules {
     fn new(policy: &PolicySet, plan: &StreamPlan, here: &Here, scopes: &Arc<Scopes>, day: Date) -> Self {
-        let regimes = &policy.regimes;
-        let covering = mask_of(regimes, |regime| regime.covers_class(&policy.classes, &plan.classes));
-        let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
-        let peers = here.peers.iter().map(|peer| PeerRules {
-            peer: Arc::clone(peer),
-            serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
-            there: in_country(peer.country),
-            permitting: mask_of(regimes, |regime| {
-                regime.permits(Form::Identifiable, peer.country, &policy.shown(&peer.conditions, day)).is_some()
-            }),
-        });
         Self {
             evidence: plan.evidence.clone(),
             scopes: Arc::clone(scopes),
-            covering,
-            here: in_country(here.country),
-            serves: mask_of(regimes, |regime| here.serves.contains(&regime.id)),
-            refusing: mask_of(regimes, |regime| regime.misroute == Misroute::Refuse),
-            quarantining: mask_of(regimes, |regime| regime.misroute == Misroute::Quarantine),
-            peers: peers.collect(),
+            standing: Standing::new(policy, &plan.classes, here, scopes, (day, &policy.conditions)),
             treatments: plan.treatments.clone(),
             rulings: RwLock::default(),
         }
     }
 
-    fn ruling(&self, policy: &PolicySet, facts: Result<Mask, Untold>) -> Ruling {
+    pub(super) fn ruling(&self, policy: &PolicySet, facts: Result<ByFacts, Untold>) -> Ruling {
         let by_facts = match facts {
-            Ok(mask) => mask & self.covering,
+            // A claim that is not trusted adds regimes to others. It is not what lets a record in.
+            Ok(ByFacts { trusted, .. }) if trusted & self.standing.covering == 0 => {
+                return no_regime();
+            }
+            Ok(ByFacts { all, .. }) => all & self.standing.covering,
             Err(Untold { fact, contradiction }) => return untold(policy, fact, contradiction),
         };
         let known = self.rulings.read().unwrap_or_else(PoisonError::into_inner).get(&by_facts).cloned();
         known.unwrap_or_else(|| {
-            let ruling = self.rule(policy, by_facts);
+            let ruling = self.standing.rule(policy, by_facts);
             let mut rulings = self.rulings.write().unwrap_or_else(PoisonError::into_inner);
             if rulings.len() < RULINGS_MAX {
                 rulings.insert(by_facts, ruling.clone());
@@ -278,17 +286,48 @@ impl Rules {
             ruling
         })
     }
+}
+
+impl Standing {
+    pub(super) fn new(
+        policy: &PolicySet,
+        classes: &BTreeSet<String>,
+        here: &Here,
+        scopes: &Scopes,
+        (day, deployment): (Date, &Conditions),
+    ) -> Self {
+        let regimes = &policy.regimes;
+        let covering = mask_of(regimes, |regime| regime.covers_class(&policy.classes, classes));
+        let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
+        let peers = here.peers.iter().map(|peer| PeerRules {
+            peer: Arc::clone(peer),
+            serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
+            there: in_country(peer.country),
+            permitting: mask_of(regimes, |regime| {
+                let shown = Shown { deployment, ..policy.shown(&peer.conditions, day) };
+                regime.permits(Form::Identifiable, peer.country, &shown).is_some()
+            }),
+        });
+        Self {
+            covering,
+            here: in_country(here.country),
+            serves: mask_of(regimes, |regime| here.serves.contains(&regime.id)),
+            refusing: mask_of(regimes, |regime| regime.misroute == Misroute::Refuse),
+            quarantining: mask_of(regimes, |regime| regime.misroute == Misroute::Quarantine),
+            peers: peers.collect(),
+        }
+    }
 
     /// What becomes of records that the facts bring under these regimes. Of the regimes that are not served here the
     /// strictest `misroute` holds; a route must serve every regime that applies to the records or would there, and every
     /// one that applies to them must let them go there.
-    fn rule(&self, policy: &PolicySet, by_facts: Mask) -> Ruling {
+    pub(super) fn rule(&self, policy: &PolicySet, by_facts: Mask) -> Ruling {
         let ids = |mask: Mask| regimes_of(&policy.regimes, mask).map(|regime| regime.id.clone());
         let applicable = by_facts | self.here;
         let not_served = applicable & !self.serves;
         let misrouted = |mask: Mask| ids(mask).map(|id| format!("{id}/misroute")).collect();
         if by_facts == 0 {
-            return Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) };
+            return no_regime();
         }
         if not_served == 0 {
             return Ruling {
@@ -307,6 +346,11 @@ impl Rules {
         let route = self.peers.iter().find(fits).map(|peer| Verdict::Redirect(Arc::clone(&peer.peer)));
         Ruling { verdict: route.unwrap_or(Verdict::Refuse(Reason::MayNotBeHere)), rules: misrouted(not_served) }
     }
+}
+
+/// The ruling on records that no regime claims by their own facts.
+fn no_regime() -> Ruling {
+    Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) }
 }
 
 /// The ruling on records of which a fact cannot be told.
@@ -339,7 +383,7 @@ pub struct Decided {
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {
     if regimes.is_empty() {
         *regimes = Arc::clone(more);
-    } else if !more.is_subset(regimes) {
+    } else if !Arc::ptr_eq(regimes, more) && !more.is_subset(regimes) {
         Arc::make_mut(regimes).extend(more.iter().cloned());
     }
 }

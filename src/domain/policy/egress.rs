@@ -2,7 +2,6 @@
 
 use jiff::civil::Date;
 
-use super::conditions::OnExpired;
 use super::regime::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::document::Place;
@@ -89,7 +88,7 @@ impl PolicySet {
         }
         let shown = self.shown(&destination.conditions, day);
         let (mut rules, mut basis) = (Vec::new(), Vec::new());
-        let mut lasting = Lasting((self.on_expired == OnExpired::DenyAll).then_some(regime.review_by));
+        let mut lasting = Lasting(None);
         for &country in &destination.countries {
             let Some(permit) = regime.permits(Form::Statistical, country, &shown) else {
                 return Permission::NotAllowed(country);

@@ -19,7 +19,10 @@ use super::stream::Stream;
 
 mod conditions;
 mod decide;
+mod diff;
 mod egress;
+mod explain;
+mod fixture;
 mod lint;
 mod permit;
 mod read;
@@ -30,7 +33,10 @@ mod treat;
 
 pub use conditions::{Conditions, Evidence, OnExpired, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
+pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
+pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
+pub use fixture::{Case, Failed, newest_as_of, read_cases};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use read::{conditions_of_recipient, read};
@@ -203,6 +209,8 @@ pub struct Override {
     pub dataset: String,
     /// The destination.
     pub destination: String,
+    /// Where the dataset and the destination are named.
+    pub scope: (Place, Place),
     /// Who approved it. At least two.
     pub approved: BTreeSet<String>,
     /// The last day.

@@ -51,8 +51,11 @@ impl Region {
     fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<Lasting> {
         let listed = [place, place.country()];
         let terms = listed.iter().filter_map(|code| self.codes.get(code)).flatten();
-        let terms = terms.filter(|term| !term.review_by.is_some_and(|review_by| shown.is_off(form, review_by)));
-        terms.filter_map(|term| shown.lasting(term.until, &term.needs)).max()
+        let lasting = terms.filter_map(|term| {
+            let review = term.review_by.map_or(Lasting(None), |review_by| shown.until_review(form, review_by));
+            Some(shown.lasting(term.until, &term.needs)?.and(review))
+        });
+        lasting.filter(|lasting| Lasting(Some(shown.day)) <= *lasting).max()
     }
 
     /// Adds another region's codes.
@@ -276,15 +279,15 @@ impl Regime {
     /// weakest form, of equals the first by id.
     #[must_use]
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
-        let off = |row: &Transfer| shown.is_off(row.form, self.review_by);
-        let rows = self.transfers.iter().filter(|row| row.form >= form && !off(row) && !row.except.may_hold(place));
+        let rows = self.transfers.iter().filter(|row| row.form >= form && !row.except.may_hold(place));
         let permits = rows.filter_map(|row| {
             let there = match &row.to {
                 None => Lasting(None),
                 Some(region) => region.terms(place, row.form, shown)?,
             };
-            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?);
-            Some(Permit { row, lasting })
+            let review = shown.until_review(row.form, self.review_by);
+            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?).and(review);
+            (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting })
         });
         permits.max_by(|left, right| {
             let weaker = right.row.form.cmp(&left.row.form);

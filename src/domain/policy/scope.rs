@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
+
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
@@ -23,9 +25,9 @@ pub(super) struct Scopes {
 #[derive(Debug, Default)]
 struct ByCode {
     /// Regimes that list the code.
-    listed: HashMap<Jurisdiction, Mask>,
+    listed: HashMap<Jurisdiction, Mask, RandomState>,
     /// Regimes that list a part of the country.
-    parts: HashMap<Jurisdiction, Mask>,
+    parts: HashMap<Jurisdiction, Mask, RandomState>,
 }
 
 impl Scopes {

@@ -255,11 +255,13 @@ fn read_override(table: &Table<'_>) -> Option<Override> {
     if people.len() < 2 {
         problems.error(&approved.place, "an override is approved by two different people at least");
     }
+    let (dataset, destination) = (dataset?, destination?);
     Some(Override {
         id: id?,
         min_contributors: value?.value,
-        dataset: dataset?.value,
-        destination: destination?.value,
+        dataset: dataset.value,
+        destination: destination.value,
+        scope: (dataset.place, destination.place),
         approved: people,
         until: until?.value,
     })

@@ -1,5 +1,6 @@
 //! Classes, regions and regimes: the legal data.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
@@ -50,6 +51,9 @@ type Names = Vec<Spot<String>>;
 /// The least number of contributors under a regime that keeps data in place, where its file does not say.
 const MIN_CONTRIBUTORS_STRICT: usize = 20;
 
+/// In `to`: every place.
+const ANY: &str = "any";
+
 pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("classes") {
         table.need::<String>("about");
@@ -62,6 +66,10 @@ pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
 
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
+        if name.value == ANY || Jurisdiction::parse(&name.value).is_some() {
+            let message = format!("`{}` means something else already, and a region cannot take its place", name.value);
+            table.problems().error(&name.place, message);
+        }
         let review_by =
             read_review(&table, format!("region `{}`", name.value), declared).map(|(_, review_by)| review_by);
         if let Some(codes) = table.need::<Vec<Spot<NameOrTable<'_>>>>("codes") {
@@ -79,9 +87,17 @@ pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
         for name in disputed.value.names() {
             let Some(claimants) = disputed.value.get::<Names>(&name) else { continue };
             let place = claimants.place.clone();
-            let Some(place) = code(&Spot { value: name, place }, table.problems()) else { continue };
+            let name = Spot { value: name, place: place.clone() };
+            let Some(disputed) = code(&name, table.problems()) else { continue };
             let claimants = claimants.value.iter().filter_map(|claimant| code(claimant, table.problems())).collect();
-            declared.disputed.insert(place, claimants);
+            match declared.disputed.entry(disputed) {
+                Entry::Vacant(entry) => {
+                    entry.insert(claimants);
+                }
+                Entry::Occupied(_) => {
+                    table.problems().error(&place, format!("the claimants of `{disputed}` are declared twice"));
+                }
+            }
         }
         disputed.value.done();
     }
@@ -244,13 +260,38 @@ pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Class
         let parents = class.value.parents.iter().map(|parent| parent.value.clone()).collect();
         resolved.insert(name.clone(), Class { parents, special: class.value.special });
     }
-    let classes = Classes(resolved);
-    for (name, class) in &declared.classes {
-        if class.value.parents.iter().any(|parent| classes.covers(name, &parent.value)) {
-            problems.error(&class.place, format!("class `{name}` is its own ancestor"));
+    for name in endless(&resolved) {
+        if let Some(class) = declared.classes.get(name) {
+            problems
+                .error(&class.place, format!("class `{name}` is its own ancestor, or an ancestor of it is its own"));
         }
     }
-    classes
+    Classes(resolved)
+}
+
+/// The classes whose ancestors have no end, by name: what is left when those without parents are taken away, over and
+/// over.
+fn endless(classes: &BTreeMap<String, Class>) -> Vec<&str> {
+    let known = |class: &Class| class.parents.iter().filter(|parent| classes.contains_key(*parent)).count();
+    let mut parents: BTreeMap<&str, usize> =
+        classes.iter().map(|(name, class)| (name.as_str(), known(class))).collect();
+    let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, class) in classes {
+        class.parents.iter().for_each(|parent| children.entry(parent).or_default().push(name));
+    }
+    let mut ending: Vec<&str> = parents.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+    while let Some(name) = ending.pop() {
+        parents.remove(name);
+        for child in children.get(name).into_iter().flatten() {
+            if let Some(count) = parents.get_mut(child) {
+                *count -= 1;
+                if *count == 0 {
+                    ending.push(child);
+                }
+            }
+        }
+    }
+    parents.into_keys().collect()
 }
 
 /// Reports a class that is not declared.
@@ -271,11 +312,12 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
                 let message = format!("regime `{}` has a transfer `{}` already", regime.id.value, row.id.value);
                 problems.error(&row.id.place, message);
             }
-            let anywhere = row.to.iter().any(|name| name.value == "any");
+            let (anywhere, named): (Names, Names) = row.to.iter().cloned().partition(|name| name.value == ANY);
+            let to = region(&named, declared, problems);
             Transfer {
                 id: row.id.value.clone(),
                 form: row.form,
-                to: (!anywhere).then(|| region(&row.to, declared, problems)),
+                to: anywhere.is_empty().then_some(to),
                 except: region(&row.except, declared, problems),
                 basis: row.basis.clone(),
                 term: row.term.clone(),

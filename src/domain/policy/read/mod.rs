@@ -181,8 +181,8 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
     let mut ids = BTreeSet::new();
     for relaxed in &declared.overrides {
         let place = &relaxed.id.place;
-        known(&relaxed.dataset, &datasets, "dataset", place);
-        known(&relaxed.destination, &destinations, "destination", place);
+        known(&relaxed.dataset, &datasets, "dataset", &relaxed.scope.0);
+        known(&relaxed.destination, &destinations, "destination", &relaxed.scope.1);
         if !ids.insert(&relaxed.id.value) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }

@@ -1,0 +1,118 @@
+//! Explanations for machines: a JSON object per line and record.
+
+use serde_json::{Value, json};
+
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::knowledge::Reading;
+use crate::domain::policy::{
+    Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Told as OfFactTold, Verdict,
+};
+
+use super::Told;
+
+pub(super) fn render(told: &Told<'_>) -> String {
+    let lines = told.explanations.iter().map(|explanation| format!("{}\n", record(explanation, told)));
+    lines.collect()
+}
+
+fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
+    let mut value = json!({ "record": explanation.index });
+    if let Some(lsn) = told.entry {
+        value["lsn"] = json!(lsn);
+        value["notes"] = json!(told.notes);
+    }
+    value["policy"] = json!(told.version.digest().to_string());
+    let ruling = match &explanation.outcome {
+        Explained::NotAsked(refusal) => {
+            value["verdict"] = json!("refuse");
+            value["reason"] = json!(refusal.reason.name());
+            value["field"] = json!(refusal.field.as_deref());
+            value["policies_asked"] = json!(false);
+            return value;
+        }
+        Explained::Ruled(ruling) => ruling,
+    };
+    let (verdict, reason, route) = match &ruling.verdict {
+        Verdict::Keep(_) => ("keep", None, None),
+        Verdict::Redirect(peer) => ("redirect", None, Some(peer)),
+        Verdict::Quarantine => ("quarantine", None, None),
+        Verdict::Refuse(reason) => ("refuse", Some(reason.name()), None),
+    };
+    let route = route.map(|peer| json!({ "id": peer.id, "country": code(&peer.country), "endpoint": peer.endpoint }));
+    value["verdict"] = json!(verdict);
+    value["reason"] = json!(reason);
+    value["route"] = json!(route);
+    value["rules"] = json!(ruling.rules.as_ref());
+    value["policies_asked"] = json!(true);
+    value["facts"] = explanation.facts.iter().map(of_fact).collect();
+    value["regimes"] = explanation.regimes.iter().map(regime).collect();
+    if verdict == "keep" {
+        value["cells"] = told.flows.iter().map(cells).collect();
+    }
+    value
+}
+
+fn code(code: &Jurisdiction) -> String {
+    code.to_string()
+}
+
+fn codes<'c>(codes: impl Iterator<Item = &'c Jurisdiction>) -> Vec<String> {
+    codes.map(code).collect()
+}
+
+fn of_fact(of_fact: &OfFact) -> Value {
+    let (finding, known) = match &of_fact.told {
+        OfFactTold::Known(known) => ("known", codes(known.iter())),
+        OfFactTold::Unreadable => ("unreadable", Vec::new()),
+        OfFactTold::Unknown => ("unknown", Vec::new()),
+        OfFactTold::Contradiction => ("contradiction", Vec::new()),
+        OfFactTold::Untested => ("untested", Vec::new()),
+    };
+    let evidence: Vec<Value> = of_fact.pieces.iter().map(piece).collect();
+    json!({ "fact": of_fact.fact.name(), "finding": finding, "codes": known, "evidence": evidence })
+}
+
+fn piece(piece: &Piece) -> Value {
+    let (says, said) = match &piece.reading {
+        Reading::Absent => ("nothing", Vec::new()),
+        Reading::Unreadable => ("unreadable", Vec::new()),
+        Reading::Codes(said) => ("codes", codes(said.iter())),
+    };
+    json!({
+        "kind": piece.kind.name(),
+        "source": piece.source,
+        "strength": piece.strength,
+        "trusted": piece.trusted,
+        "says": says,
+        "codes": said,
+    })
+}
+
+fn regime(applies: &Applies) -> Value {
+    json!({
+        "id": applies.regime,
+        "rules": applies.rules,
+        "by_facts": applies.by_facts,
+        "served": applies.is_served,
+    })
+}
+
+fn cells(flow: &Flow) -> Value {
+    let answers = flow.answers.iter().map(|(regime, permission)| match permission {
+        Permission::Allowed { rules, until, .. } => {
+            let until = until.map(|until| until.to_string());
+            json!({ "regime": regime, "allowed": true, "rules": rules, "until": until })
+        }
+        Permission::NotAllowed(country) => json!({ "regime": regime, "allowed": false, "country": code(country) }),
+        Permission::TooStrong => json!({ "regime": regime, "allowed": false, "max_form": true }),
+    });
+    json!({
+        "dataset": flow.dataset,
+        "destination": flow.destination,
+        "countries": codes(flow.countries.iter()),
+        "allowed": flow.outlet.is_some(),
+        "min_contributors": flow.outlet.as_ref().map(|outlet| outlet.min_contributors),
+        "override": flow.outlet.as_ref().and_then(|outlet| outlet.by_override.as_ref()),
+        "answers": answers.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,185 @@
+//! `bailiwick explain`: what the policies in force make of records, and why.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use arrow_array::RecordBatch;
+use jiff::Timestamp;
+
+use crate::app;
+use crate::config::Config;
+use crate::domain::batch::TimeBounds;
+use crate::domain::evidence::Sender;
+use crate::domain::fact::Kind;
+use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
+use crate::domain::producer::Lsn;
+
+use super::records::{Journal, as_declared, decode, plan, treated};
+use super::send::Records;
+use super::{Failure, load};
+
+mod json;
+mod text;
+
+/// Which records, and how they are told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the records are.
+    pub records: From,
+    /// The producer's network address.
+    pub address: Option<IpAddr>,
+    /// Whether machines read it: a JSON object per record.
+    pub json: bool,
+}
+
+/// Where the records are.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// JSON objects, one per line.
+    Lines {
+        /// The file; `None`: stdin.
+        file: Option<PathBuf>,
+        /// The stream they are of.
+        stream: String,
+        /// Who sends them.
+        producer: String,
+    },
+    /// An entry of the journal.
+    Journal {
+        /// The directory; `None`: the configured one.
+        directory: Option<PathBuf>,
+        /// The entry.
+        lsn: Lsn,
+        /// The one record, by its position.
+        row: Option<u32>,
+    },
+}
+
+/// Explained records of one stream, and where their cells may go.
+struct Told<'t> {
+    explanations: Vec<Explanation>,
+    flows: Vec<Flow>,
+    version: &'t Version,
+    /// Of the journal: the entry, and what is to be known of it.
+    entry: Option<Lsn>,
+    notes: Vec<String>,
+}
+
+/// How many lines are decoded together.
+const TOGETHER: usize = 512;
+
+/// Explains records. The report for stdout.
+///
+/// # Errors
+/// When the configuration cannot be used, or there are no such records.
+pub fn explain(path: &Path, options: &Options) -> Result<String, Failure> {
+    let config = load(path)?;
+    let version = app::version(&config)?;
+    let told = match &options.records {
+        From::Lines { file, stream, producer } => {
+            let from = Sender { producer, address: options.address };
+            lines(&version, plan(&version.policy, stream)?, file.as_deref(), from)?
+        }
+        From::Journal { directory, lsn, row } => {
+            let directory = directory.as_ref().unwrap_or(&config.journal.directory);
+            journaled(&config, &version, directory, (*lsn, *row), options.address)?
+        }
+    };
+    Ok(if options.json { json::render(&told) } else { text::render(&told) })
+}
+
+/// Where the cells of a stream's datasets may go.
+fn flows(version: &Version, plan: &StreamPlan) -> Vec<Flow> {
+    let mut flows = version.policy.flows(&version.here.serves, version.day);
+    flows.retain(|flow| plan.datasets.iter().any(|dataset| dataset.name == flow.dataset));
+    flows
+}
+
+fn lines<'v>(
+    version: &'v Version,
+    plan: &StreamPlan,
+    file: Option<&Path>,
+    from: Sender<'_>,
+) -> anyhow::Result<Told<'v>> {
+    let (name, reader): (_, Box<dyn BufRead>) = match file {
+        None => ("stdin".to_owned(), Box::new(BufReader::new(io::stdin()))),
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+            (name, Box::new(BufReader::new(file)))
+        }
+    };
+    let mut lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
+    let future = i64::try_from(plan.stream.future_max.as_micros()).unwrap_or(i64::MAX);
+    // Whether a record is too late hangs on the others, which are not here.
+    let times = TimeBounds { earliest: i64::MIN, latest: Timestamp::now().as_microsecond().saturating_add(future) };
+    let mut explanations: Vec<Explanation> = Vec::new();
+    loop {
+        let read: io::Result<Vec<String>> = lines.by_ref().take(TOGETHER).collect();
+        let read = read.with_context(|| format!("cannot read a line of {name}"))?;
+        if read.is_empty() {
+            break;
+        }
+        let decoded = decode(&plan.stream, &Records::Lines(read))?;
+        let mut candidate = decoded.map_err(|error| anyhow!(error.message))?;
+        candidate.check(times);
+        let before = u32::try_from(explanations.len()).unwrap_or(u32::MAX);
+        let explained = version.explain(&candidate, from)?;
+        explanations
+            .extend(explained.into_iter().map(|told| Explanation { index: told.index.saturating_add(before), ..told }));
+    }
+    if explanations.is_empty() {
+        bail!("there is no record in {name}; write JSON objects, one per line");
+    }
+    Ok(Told { explanations, flows: flows(version, plan), version, entry: None, notes: Vec::new() })
+}
+
+fn journaled<'v>(
+    config: &Config,
+    version: &'v Version,
+    directory: &Path,
+    (lsn, row): (Lsn, Option<u32>),
+    address: Option<IpAddr>,
+) -> anyhow::Result<Told<'v>> {
+    let found = Journal::open(directory, config)?.next(lsn)?;
+    let entry = found.filter(|entry| entry.lsn == lsn).with_context(|| {
+        format!(
+            "entry {lsn} of the journal holds no records: it is not there, was counted and deleted, or says something else"
+        )
+    })?;
+    let columns = entry.columns.map_err(|why| anyhow!("the records of entry {lsn} are {why}"))?;
+    let plan = plan(&version.policy, &entry.stream)?;
+    let candidate = as_declared(&plan.stream, &only(columns, row)?)?;
+    let explained = version.explain(&candidate, Sender { producer: &entry.producer, address })?;
+    let first = row.unwrap_or(0);
+    let explained = explained.into_iter().map(|told| Explanation { index: told.index.saturating_add(first), ..told });
+    let mut notes = vec![format!("{} records of `{}` by `{}`", entry.rows, entry.stream, entry.producer)];
+    if entry.policy != version.digest() {
+        let (then, now) = (entry.policy, version.digest());
+        notes.push(format!("they were accepted under policy {then}; this is what policy {now} makes of them"));
+    }
+    for (field, became) in treated(plan) {
+        notes.push(match became {
+            "dropped" => format!("`{field}` was dropped before the journal: it is null here and no evidence any more"),
+            _ => format!("`{field}` is {became} in the journal: as evidence it says something else than it did"),
+        });
+    }
+    if address.is_none() && plan.evidence.iter().any(|evidence| evidence.source.kind() == Kind::GeoIp) {
+        notes.push("the network address is not in the journal: give it with --address".to_owned());
+    }
+    let explanations = explained.collect();
+    Ok(Told { explanations, flows: flows(version, plan), version, entry: Some(lsn), notes })
+}
+
+/// All records, or the one at a position.
+fn only(columns: RecordBatch, row: Option<u32>) -> anyhow::Result<RecordBatch> {
+    let Some(row) = row else { return Ok(columns) };
+    let (rows, position) = (columns.num_rows(), usize::try_from(row).unwrap_or(usize::MAX));
+    if position >= rows {
+        bail!("the entry has {rows} records; the first is --row 0");
+    }
+    Ok(columns.slice(position, 1))
+}

@@ -1,0 +1,287 @@
+//! `bailiwick replay`: the same records under the policies in force and under others, and what differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::bail;
+use indicatif::{HumanBytes, HumanCount};
+
+use crate::app;
+use crate::config::{self, Config};
+use crate::domain::batch::{Candidate, TimeBounds};
+use crate::domain::document::{Place, Problems, Source, Spot};
+use crate::domain::evidence::Sender;
+use crate::domain::policy::{self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of};
+use crate::domain::refusal::Reason;
+use crate::domain::stream::Stream;
+
+use super::records::{Journal, as_declared, decode, treated};
+use super::send::{Input, Records};
+use super::table::table;
+use super::{Failure, diagnostics, load};
+
+/// What is compared, over which records.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The other policies: files and directories.
+    pub against: Vec<PathBuf>,
+    /// The records.
+    pub records: Vec<From>,
+    /// Whether a difference is a failure.
+    pub fail_on_difference: bool,
+}
+
+/// Where records are.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// Files.
+    Files {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// The stream they are of.
+        stream: String,
+        /// Who sends them.
+        producer: String,
+        /// CSV columns that are text even where they look like numbers.
+        text: Vec<String>,
+    },
+    /// The directory of a journal.
+    Journal(PathBuf),
+}
+
+/// How many records are decoded together.
+const TOGETHER: usize = 4_096;
+
+/// Compares two sets of policies. The report for stdout.
+///
+/// # Errors
+/// When the configuration or the policies cannot be used, or the records cannot be read; [`Failure::Found`] when a
+/// difference is to be a failure.
+pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
+    let mut config = load(path)?;
+    let before = app::version(&config)?;
+    config.policy = Arc::new(candidates(&options.against)?);
+    // What is known beside the records is read anew: the others may look at other columns of the same registries.
+    let after = app::version(&config)?;
+    let difference = Difference::between(&before, &after);
+    let mut replay = Replay { before, after, difference, records: 0, missing: Vec::new(), notes: BTreeMap::new() };
+    replay.note_missing(&config);
+    for records in &options.records {
+        match records {
+            From::Files { files, stream, producer, text } => {
+                for file in files {
+                    replay.file(file, stream, producer, text)?;
+                }
+            }
+            From::Journal(directory) => replay.journal(directory, &config)?,
+        }
+    }
+    let report = replay.report();
+    match options.fail_on_difference && !replay.difference.is_empty() {
+        true => Err(Failure::Found(report)),
+        false => Ok(report),
+    }
+}
+
+/// The policies of paths that were given as arguments. Problems are shown where they stand.
+fn candidates(paths: &[PathBuf]) -> Result<PolicySet, Failure> {
+    let problems = Problems::default();
+    let policy = policy::read(&config::policies(&named(paths, "--against"), &problems), &problems);
+    let is_wrong = problems.any_error();
+    diagnostics::print(&problems.into_vec());
+    if is_wrong { Err(Failure::Config) } else { Ok(policy) }
+}
+
+/// Arguments as values that stand somewhere.
+pub(super) fn named(paths: &[PathBuf], argument: &str) -> Vec<Spot<String>> {
+    let path = |path: &PathBuf| {
+        let value = path.display().to_string();
+        let file = Arc::new(Source { path: "(arguments)".to_owned(), text: value.clone() });
+        let place = Place { file, span: 0..value.len(), key: argument.to_owned() };
+        Spot { value, place }
+    };
+    paths.iter().map(path).collect()
+}
+
+struct Replay {
+    before: Version,
+    after: Version,
+    difference: Difference,
+    records: u64,
+    missing: Vec<String>,
+    /// What is to be known of the records, with how many it is about.
+    notes: BTreeMap<String, u64>,
+}
+
+impl Replay {
+    fn file(&mut self, path: &Path, stream: &str, producer: &str, text: &[String]) -> anyhow::Result<()> {
+        let known: BTreeSet<&String> =
+            self.before.policy.streams.keys().chain(self.after.policy.streams.keys()).collect();
+        if !known.contains(&stream.to_owned()) {
+            let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+            bail!("there is no stream `{stream}`; declared: {}", known.join(", "));
+        }
+        for records in Input::File(path.to_owned()).open(TOGETHER, text)? {
+            let records: Records = records?;
+            self.add(stream, producer, records.len(), |stream| {
+                let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
+                if let Ok(candidate) = &mut decoded {
+                    // They were in time once.
+                    candidate.check(TimeBounds { earliest: i64::MIN, latest: i64::MAX });
+                }
+                Ok(decoded)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, directory: &Path, config: &Config) -> anyhow::Result<()> {
+        let mut journal = Journal::open(directory, config)?;
+        let mut from = 0;
+        while let Some(entry) = journal.next(from)? {
+            from = entry.lsn + 1;
+            match &entry.columns {
+                Ok(columns) => {
+                    self.note_treated(&entry.stream, entry.rows);
+                    let read = |stream: &Arc<Stream>| as_declared(stream, columns).map(Ok);
+                    self.add(&entry.stream, &entry.producer, columns.num_rows(), read)?;
+                }
+                Err(why) => *self.notes.entry(format!("not compared, {why}")).or_default() += u64::from(entry.rows),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the other policies would need to be put in force.
+    fn note_missing(&mut self, config: &Config) {
+        let policy = &self.after.policy;
+        let unserved = self.after.here.serves.iter().filter(|regime| !policy.regimes.contains_key(*regime));
+        let unserved = unserved.map(|regime| format!("regime `{regime}` is served here, and they do not have it"));
+        let files = policy.registries.keys().filter(|name| !config.registries.contains_key(*name));
+        let files = files.map(|name| format!("registry `{name}` has no file in the configuration: it says nothing"));
+        self.missing = unserved.chain(files).collect();
+    }
+
+    fn note_treated(&mut self, stream: &str, rows: u32) {
+        let plans = [&self.before, &self.after].map(|version| version.policy.streams.get(stream));
+        let treated: BTreeSet<(&str, &str)> = plans.into_iter().flatten().flat_map(treated).collect();
+        for (field, became) in treated {
+            let note = format!("evidence in `{field}` is {became} in the journal");
+            *self.notes.entry(note).or_default() += u64::from(rows);
+        }
+    }
+
+    /// Adds records, read as each version declares the stream.
+    fn add(
+        &mut self,
+        stream: &str,
+        producer: &str,
+        rows: usize,
+        read: impl Fn(&Arc<Stream>) -> anyhow::Result<Result<Candidate, Reason>>,
+    ) -> anyhow::Result<()> {
+        let from = Sender { producer, address: None };
+        let mut bytes = Vec::new();
+        let mut classes = BTreeSet::new();
+        let mut judge = |version: &Version| -> anyhow::Result<Judged> {
+            let Some(plan) = version.policy.streams.get(stream) else {
+                return Ok(Judged::refused(rows, Reason::UnknownStream));
+            };
+            classes.extend(plan.classes.iter().cloned());
+            match read(&plan.stream)? {
+                Ok(candidate) => {
+                    if bytes.is_empty() {
+                        bytes = bytes_of(&candidate);
+                    }
+                    Ok(version.judge(&candidate, from)?)
+                }
+                Err(reason) => Ok(Judged::refused(rows, reason)),
+            }
+        };
+        let (before, after) = (judge(&self.before)?, judge(&self.after)?);
+        self.records += rows as u64;
+        self.difference.add((&before, &after), &bytes, &classes);
+        Ok(())
+    }
+
+    fn report(&self) -> String {
+        let Difference { unchanged, kept, not_asked, changed, by_rule, by_class, flows } = &self.difference;
+        let (before, after) = (self.before.digest(), self.after.digest());
+        let mut report = format!(
+            "{} records under policy {before}, in force, and under {after}, as of {}\n\n",
+            HumanCount(self.records),
+            self.before.day
+        );
+        let line = |what: &str, count: &Count| [what.to_owned(), records(count), HumanBytes(count.bytes).to_string()];
+        let mut rows = vec![["", "records", "bytes in memory"].map(str::to_owned)];
+        rows.push(line("newly allowed", &changed.allowed));
+        rows.push(line("newly denied", &changed.denied));
+        rows.push(line("decided otherwise", &changed.otherwise));
+        rows.push(line("unchanged", unchanged));
+        rows.push(line("  of them kept", kept));
+        rows.push(line("  of them not as declared", not_asked));
+        report.push_str(&table(&rows));
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            report,
+            "\nA record is allowed if it may stay. Decided otherwise: it stays under other regimes, or is kept away for\n\
+             another reason or with another route. Bytes are those of the records' columns in memory."
+        );
+        for missing in &self.missing {
+            let _ = writeln!(report, "the other policies: {missing}");
+        }
+        for (note, records) in &self.notes {
+            let _ = writeln!(report, "{} records: {note}", HumanCount(*records));
+        }
+        tallies(&mut report, "rule", by_rule);
+        tallies(&mut report, "class", by_class);
+        report.push_str("\nwhat may leave:\n\n");
+        if flows.is_empty() {
+            report.push_str("  the same\n");
+        } else {
+            let header = ["dataset", "destination", "change", "k before", "k after", "by"];
+            let mut rows = vec![header.map(str::to_owned)];
+            rows.extend(flows.iter().map(flow));
+            report.push_str(&table(&rows));
+        }
+        report
+    }
+}
+
+fn records(count: &Count) -> String {
+    HumanCount(count.records).to_string()
+}
+
+fn tallies(report: &mut String, what: &str, tallies: &BTreeMap<String, Tally>) {
+    if tallies.is_empty() {
+        return;
+    }
+    let _ = writeln!(report, "\nby {what}:\n");
+    let cell = |count: &Count| match count.records {
+        0 => "-".to_owned(),
+        _ => format!("{} ({})", records(count), HumanBytes(count.bytes)),
+    };
+    let mut rows = vec![[what, "newly allowed", "newly denied", "otherwise"].map(str::to_owned)];
+    for (name, tally) in tallies {
+        rows.push([name.clone(), cell(&tally.allowed), cell(&tally.denied), cell(&tally.otherwise)]);
+    }
+    report.push_str(&table(&rows));
+}
+
+fn flow(change: &FlowChange) -> [String; 6] {
+    let what = match (&change.before, &change.after) {
+        (None, _) => "newly allowed",
+        (_, None) => "newly denied",
+        (Some(before), Some(after)) if before.min_contributors == after.min_contributors => "override changed",
+        _ => "k changed",
+    };
+    let k = |outlet: &Option<Outlet>| match outlet {
+        None => "-".to_owned(),
+        Some(Outlet { min_contributors, by_override: Some(id), .. }) => format!("{min_contributors} ({id})"),
+        Some(outlet) => outlet.min_contributors.to_string(),
+    };
+    let (before, after) = (k(&change.before), k(&change.after));
+    let (dataset, destination) = (change.dataset.clone(), change.destination.clone());
+    [dataset, destination, what.to_owned(), before, after, change.why.join(", ")]
+}

@@ -1,0 +1,358 @@
+//! The difference between two versions of the policies: over the same records, and in what may leave.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{ArrowError, DataType};
+
+use crate::domain::batch::Candidate;
+use crate::domain::evidence::Sender;
+use crate::domain::refusal::Reason;
+
+use super::explain::Flow;
+use super::{Outlet, Permission, Ruling, Verdict, Version};
+
+/// What one version makes of the records of a batch.
+pub struct Judged {
+    /// The ruling on each record, by its position in `rulings`.
+    of_record: Vec<u32>,
+    rulings: Vec<Ruling>,
+    /// Rulings from here on are refusals of before the policies were asked.
+    asked: u32,
+}
+
+impl Judged {
+    /// Every record is refused before the policies are asked.
+    #[must_use]
+    pub fn refused(rows: usize, reason: Reason) -> Self {
+        Self { of_record: vec![0; rows], rulings: vec![refused(reason)], asked: 0 }
+    }
+}
+
+fn refused(reason: Reason) -> Ruling {
+    Ruling { verdict: Verdict::Refuse(reason), rules: Arc::new([]) }
+}
+
+impl Version {
+    /// Judges every record of a checked batch; nothing is made of them.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub fn judge(&self, candidate: &Candidate, from: Sender<'_>) -> Result<Judged, ArrowError> {
+        let Some(rules) = self.rules(&candidate.stream().name) else {
+            return Ok(Judged::refused(candidate.rows(), Reason::UnknownStream));
+        };
+        let (mut of_record, mut rulings) = self.rulings(rules, candidate, from);
+        let asked = u32::try_from(rulings.len()).unwrap_or(u32::MAX);
+        let mut numbers: BTreeMap<Reason, u32> = BTreeMap::new();
+        for refusal in candidate.clone().split()?.1 {
+            let number = *numbers.entry(refusal.reason).or_insert_with(|| {
+                rulings.push(refused(refusal.reason));
+                u32::try_from(rulings.len() - 1).unwrap_or(u32::MAX)
+            });
+            if let Some(of_record) = of_record.get_mut(refusal.index as usize) {
+                *of_record = number;
+            }
+        }
+        Ok(Judged { of_record, rulings, asked })
+    }
+}
+
+/// Records and the bytes of their columns in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How many records.
+    pub records: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Count {
+    fn add(&mut self, more: Self) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+    }
+}
+
+/// Records that are decided otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// They may stay now.
+    pub allowed: Count,
+    /// They may not any more.
+    pub denied: Count,
+    /// They stay under other regimes, or are kept away otherwise: refused instead of redirected, for another reason.
+    pub otherwise: Count,
+}
+
+/// The difference between two versions.
+#[derive(Debug, Clone, Default)]
+pub struct Difference {
+    /// Records that both decide alike, though perhaps by other rules.
+    pub unchanged: Count,
+    /// Those of them that both keep.
+    pub kept: Count,
+    /// Those of them that both refuse before the policies are asked: they cannot be read, or are not what the stream
+    /// declares.
+    pub not_asked: Count,
+    /// The others.
+    pub changed: Tally,
+    /// By the rule that denies or denied them, or the regime that applies under one version only. A record may count
+    /// under several.
+    pub by_rule: BTreeMap<String, Tally>,
+    /// By data class. A record may count under several.
+    pub by_class: BTreeMap<String, Tally>,
+    /// Datasets and destinations between which not the same may leave.
+    pub flows: Vec<FlowChange>,
+}
+
+/// A dataset and a destination, where something changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowChange {
+    /// The dataset.
+    pub dataset: String,
+    /// The destination.
+    pub destination: String,
+    /// How cells go there before.
+    pub before: Option<Outlet>,
+    /// How they go there after.
+    pub after: Option<Outlet>,
+    /// The rules that permit it where it is permitted, or what does not, under the version after.
+    pub why: Vec<String>,
+}
+
+enum Change {
+    None,
+    Allowed,
+    Denied,
+    Otherwise,
+}
+
+impl Difference {
+    /// The difference in what may leave; records are added.
+    #[must_use]
+    pub fn between(before: &Version, after: &Version) -> Self {
+        Self { flows: changes(&flows(before), &flows(after)), ..Self::default() }
+    }
+
+    /// Adds records of these classes, judged under both versions, each with its bytes.
+    pub fn add(&mut self, (before, after): (&Judged, &Judged), bytes: &[u64], classes: &BTreeSet<String>) {
+        let mut pairs: HashMap<(u32, u32), Count> = HashMap::new();
+        for (row, pair) in before.of_record.iter().copied().zip(after.of_record.iter().copied()).enumerate() {
+            let bytes = bytes.get(row).copied().unwrap_or(0);
+            pairs.entry(pair).or_default().add(Count { records: 1, bytes });
+        }
+        for ((of_before, of_after), count) in pairs {
+            let not_asked = of_before >= before.asked && of_after >= after.asked;
+            let rulings = before.rulings.get(of_before as usize).zip(after.rulings.get(of_after as usize));
+            let Some((of_before, of_after)) = rulings else { continue };
+            let change = change(&of_before.verdict, &of_after.verdict);
+            let put = |tally: &mut Tally| match change {
+                Change::None => {}
+                Change::Allowed => tally.allowed.add(count),
+                Change::Denied => tally.denied.add(count),
+                Change::Otherwise => tally.otherwise.add(count),
+            };
+            if let Change::None = change {
+                self.unchanged.add(count);
+                if not_asked {
+                    self.not_asked.add(count);
+                } else if let Verdict::Keep(_) = of_after.verdict {
+                    self.kept.add(count);
+                }
+                continue;
+            }
+            put(&mut self.changed);
+            for rule in deciding(of_before, of_after, &change) {
+                put(self.by_rule.entry(rule).or_default());
+            }
+            for class in classes {
+                put(self.by_class.entry(class.clone()).or_default());
+            }
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changed == Tally::default() && self.flows.is_empty()
+    }
+}
+
+fn change(before: &Verdict, after: &Verdict) -> Change {
+    let is_kept = |verdict: &Verdict| matches!(verdict, Verdict::Keep(_));
+    match (is_kept(before), is_kept(after)) {
+        (false, true) => Change::Allowed,
+        (true, false) => Change::Denied,
+        _ if before == after => Change::None,
+        _ => Change::Otherwise,
+    }
+}
+
+/// The rules that make the difference.
+fn deciding(before: &Ruling, after: &Ruling, change: &Change) -> BTreeSet<String> {
+    let of = |ruling: &Ruling| -> BTreeSet<String> {
+        match &ruling.verdict {
+            Verdict::Refuse(reason) if ruling.rules.is_empty() => [reason.name().to_owned()].into(),
+            _ => ruling.rules.iter().cloned().collect(),
+        }
+    };
+    match change {
+        Change::Allowed => of(before),
+        Change::Denied => of(after),
+        Change::None | Change::Otherwise => {
+            let (before, after) = (of(before), of(after));
+            let either: BTreeSet<String> = before.symmetric_difference(&after).cloned().collect();
+            // The same rules, and another route.
+            if either.is_empty() { after } else { either }
+        }
+    }
+}
+
+/// The bytes of each record in columns in memory: values as wide as their type, texts with their offset.
+#[must_use]
+pub fn bytes_of(candidate: &Candidate) -> Vec<u64> {
+    bytes_of_rows(candidate.columns())
+}
+
+fn bytes_of_rows(columns: &RecordBatch) -> Vec<u64> {
+    let mut bytes = vec![0; columns.num_rows()];
+    for column in columns.columns() {
+        match column.data_type() {
+            DataType::Utf8 => {
+                let lengths = column.as_string::<i32>().offsets().lengths();
+                bytes.iter_mut().zip(lengths).for_each(|(bytes, length)| *bytes += length as u64 + 4);
+            }
+            other => {
+                let width = other.primitive_width().unwrap_or(1) as u64;
+                bytes.iter_mut().for_each(|bytes| *bytes += width);
+            }
+        }
+    }
+    bytes
+}
+
+fn flows(version: &Version) -> BTreeMap<(String, String), Flow> {
+    let flows = version.policy.flows(&version.here.serves, version.day);
+    flows.into_iter().map(|flow| ((flow.dataset.clone(), flow.destination.clone()), flow)).collect()
+}
+
+fn changes(before: &BTreeMap<(String, String), Flow>, after: &BTreeMap<(String, String), Flow>) -> Vec<FlowChange> {
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let changes = keys.into_iter().filter_map(|key| {
+        let outlet = |flows: &BTreeMap<_, Flow>| flows.get(key).and_then(|flow| flow.outlet.clone());
+        let (was, is) = (outlet(before), outlet(after));
+        let (dataset, destination) = key.clone();
+        (was != is).then(|| FlowChange { dataset, destination, before: was, after: is, why: why(after.get(key)) })
+    });
+    changes.collect()
+}
+
+fn why(flow: Option<&Flow>) -> Vec<String> {
+    let Some(flow) = flow else { return vec!["it is not declared".to_owned()] };
+    if flow.answers.is_empty() {
+        return vec!["no served regime covers it".to_owned()];
+    }
+    let mut why: Vec<String> = Vec::new();
+    for (regime, permission) in &flow.answers {
+        match permission {
+            Permission::Allowed { rules, .. } if flow.outlet.is_some() => why.extend(rules.iter().cloned()),
+            Permission::Allowed { .. } => {}
+            Permission::NotAllowed(country) => why.push(format!("no row of {regime} permits {country}")),
+            Permission::TooStrong => why.push("`max_form` of the destination".to_owned()),
+        }
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::explain::tests::{STREAM, version, visits};
+    use super::super::fixture::tests::SET;
+    use super::*;
+
+    const RECORDS: [(&str, &str); 6] = [("DE", ""), ("DE", ""), ("BR", ""), ("JP", ""), ("Q", ""), ("FR", "")];
+
+    /// The difference over the records, when the policies are changed by replacing a text.
+    fn changed(what: &str, with: &str) -> Difference {
+        let before = [&SET[..], &[STREAM]].concat();
+        let after: Vec<String> = before.iter().map(|text| text.replace(what, with)).collect();
+        assert!(before.iter().any(|text| text.contains(what)), "{what}");
+        let (before, after) = (version(&before), version(&after.iter().map(String::as_str).collect::<Vec<_>>()));
+        let mut difference = Difference::between(&before, &after);
+        let judge = |version: &Version| version.judge(&visits(version, &RECORDS), Sender::default()).unwrap();
+        let bytes = bytes_of(&visits(&before, &RECORDS));
+        let classes = ["personal", "health"].map(str::to_owned).into();
+        difference.add((&judge(&before), &judge(&after)), &bytes, &classes);
+        difference
+    }
+
+    fn count(records: u64, bytes: u64) -> Count {
+        Count { records, bytes }
+    }
+
+    fn rules(difference: &Difference) -> Vec<(&str, u64, u64, u64)> {
+        let of = |tally: &Tally| (tally.allowed.records, tally.denied.records, tally.otherwise.records);
+        let rules = difference.by_rule.iter().map(|(rule, tally)| {
+            let (allowed, denied, otherwise) = of(tally);
+            (rule.as_str(), allowed, denied, otherwise)
+        });
+        rules.collect()
+    }
+
+    #[test]
+    fn the_same_policies_do_not_differ() {
+        let difference = changed("nobody is in it", "it names nobody");
+        assert!(difference.is_empty());
+        // 8 bytes of time; "p", a code and nothing, each with its offset. One code has one letter.
+        assert_eq!(difference.unchanged, count(6, 6 * (8 + 5 + 6 + 4) - 1));
+        assert_eq!((difference.kept.records, difference.not_asked.records), (2, 1));
+        assert_eq!(difference.changed, Tally::default());
+    }
+
+    #[test]
+    fn records_that_are_decided_otherwise_are_counted_by_rule_and_class() {
+        let difference = changed("strength = 90 }", "strength = 50 }");
+        assert_eq!((difference.changed.denied.records, difference.changed.otherwise.records), (2, 2));
+        let unknown = "facts/subject.residence/unknown";
+        assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1), (unknown, 0, 2, 2), ("no_regime", 0, 0, 1)]);
+        assert_eq!(difference.by_class["health"], difference.changed);
+        assert_eq!(difference.by_class["personal"], difference.changed);
+
+        let difference = changed("in = [\"union\"]", "in = [\"union\", \"JP\"]");
+        assert_eq!(rules(&difference), [("no_regime", 1, 0, 0)]);
+        // A law of its own that would redirect: refused before, with a route now.
+        let difference = changed("misroute = \"refuse\"", "misroute = \"redirect\"");
+        assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1)]);
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_is_denied_whole() {
+        let before = version(&[&SET[..], &[STREAM]].concat());
+        let after = version(&SET);
+        let candidate = visits(&before, &RECORDS);
+        let judged = [&before, &after].map(|version| version.judge(&candidate, Sender::default()).unwrap());
+        let mut difference = Difference::between(&before, &after);
+        difference.add((&judged[0], &judged[1]), &[], &BTreeSet::new());
+        let denied: Vec<_> = rules(&difference).into_iter().filter(|(_, _, denied, _)| *denied > 0).collect();
+        assert_eq!(denied, [("unknown_stream", 0, 2, 4)]);
+        assert_eq!(difference.flows.iter().map(|flow| flow.why.concat()).collect::<Vec<_>>(), ["it is not declared"]);
+    }
+
+    #[test]
+    fn what_may_leave_differs_by_dataset_and_destination() {
+        let flows = |what: &str, with: &str| -> Vec<(String, Option<usize>, Option<usize>)> {
+            let k = |outlet: &Option<Outlet>| outlet.as_ref().map(|outlet| outlet.min_contributors);
+            let flows = changed(what, with).flows;
+            flows.iter().map(|flow| (flow.destination.clone(), k(&flow.before), k(&flow.after))).collect()
+        };
+        assert_eq!(flows("except = [\"KP\"]", "except = []"), [("far".to_owned(), None, Some(10))]);
+        assert_eq!(flows("except = [\"KP\"]", "except = [\"FR\", \"KP\"]"), []);
+        assert_eq!(flows("min_contributors = 10", "min_contributors = 30"), [("desk".to_owned(), Some(10), Some(30))]);
+        assert_eq!(flows("country = \"FR\"", "country = \"KP\""), [("desk".to_owned(), Some(10), None)]);
+        let denied = changed("country = \"FR\"", "country = \"KP\"").flows;
+        assert_eq!(denied[0].why, ["no row of union-law permits KP"]);
+    }
+}

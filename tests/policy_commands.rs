@@ -1,0 +1,300 @@
+//! `explain`, `replay` and `policy test` as a user meets them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use common::process::{BINARY, Running, copy_of, run, text};
+
+const CONFIG: &str = "examples/card-fraud/gateway.toml";
+
+/// Runs the binary with an input.
+fn run_with(directory: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that fails before it reads closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// A payment of a card that shows up nowhere else.
+fn payment(country: &str) -> String {
+    let numbers: Vec<String> = (1..=28).map(|v| format!("\"v{v}\": 0.5")).collect();
+    let numbers = numbers.join(", ");
+    format!(
+        "{{\"event_time\": \"2026-11-24T10:00:00Z\", \"card\": \"card-77-secret\", \"country\": \"{country}\", \
+         \"channel\": \"web\", \"elapsed\": 1, {numbers}, \"amount\": 12.5}}"
+    )
+}
+
+fn explain(directory: &Path, more: &[&str], input: &str) -> Output {
+    run_with(directory, &[&["explain", "-c", CONFIG, "-s", "payments", "-p", "till-7"], more].concat(), input)
+}
+
+#[test]
+fn a_record_is_explained() {
+    let (directory, _) = copy_of("card-fraud");
+    let input = ["DE", "US-CA", "AQ", "QQ"].map(payment).join("\n");
+    let explained = explain(directory.path(), &[], &input);
+    assert!(explained.status.success(), "{}", text(&explained.stderr));
+    let told = text(&explained.stdout);
+    for line in [
+        "subject.residence: DE",
+        "field `country`, strength 90: DE",
+        "eu-gdpr, served here, by eu-gdpr/applies/gateway.country, eu-gdpr/applies/subject.residence",
+        "kept, under eu-gdpr",
+        "payments_by_country to fraud_desk (IE): those of at least 10 contributors",
+        "us-dsp, not served here, by us-dsp/applies/subject.residence",
+        "belongs elsewhere: to us-iad-1 in US, http://127.0.0.1:7401, by us-dsp/misroute",
+        "refused: no_regime",
+        "subject.residence: unknown: evidence cannot be read",
+        "refused: unknown_jurisdiction, by facts/subject.residence/unknown",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    assert!(!told.contains("secret") && !told.contains("12.5") && !told.contains("QQ"), "{told}");
+
+    let explained = explain(directory.path(), &["--json", "-"], &input);
+    let told: Vec<Value> = text(&explained.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let verdicts: Vec<&str> = told.iter().map(|record| record["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["keep", "redirect", "refuse", "refuse"]);
+    assert_eq!(told[0]["cells"][0]["answers"][0]["rules"][0], "eu-gdpr/transfers/statistics");
+    assert_eq!(told[1]["route"]["id"], "us-iad-1");
+    assert_eq!((&told[2]["record"], &told[2]["reason"]), (&2.into(), &"no_regime".into()));
+    let evidence = &told[0]["facts"].as_array().unwrap().iter().find(|fact| fact["finding"] == "known").unwrap();
+    assert_eq!(evidence["evidence"][0]["source"], "country");
+}
+
+#[test]
+fn what_cannot_be_explained_is_said() {
+    let (directory, _) = copy_of("card-fraud");
+    let input = format!("[1, \"secret\"]\n{{\"card\": \n{}", payment("DE").replace("\"elapsed\"", "\"elapst\""));
+    let explained = explain(directory.path(), &[], &input);
+    assert!(explained.status.success());
+    let told = text(&explained.stdout);
+    assert_eq!(told.matches("refused: malformed_record; the policies were not asked").count(), 2, "{told}");
+    assert!(told.contains("refused: undeclared_field, field `elapst`; the policies were not asked"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    let explained = explain(directory.path(), &["--json"], &payment("DE").replace("2026-", "2199-"));
+    let told: Value = serde_json::from_str(&text(&explained.stdout)).unwrap();
+    assert_eq!((&told["reason"], &told["policies_asked"]), (&"event_time_in_future".into(), &false.into()));
+
+    let failing = [
+        (vec!["-s", "payment"], "there is no stream `payment`; declared: payments"),
+        (vec!["-s", "payments"], "there is no record in stdin"),
+        (vec!["-s", "payments", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (vec!["--lsn", "1"], "cannot read examples/card-fraud/journal/log"),
+    ];
+    for (arguments, message) in failing {
+        let explained = run_with(directory.path(), &[&["explain", "-c", CONFIG], &arguments[..]].concat(), "");
+        assert_eq!(explained.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&explained.stderr).contains(message), "{}", text(&explained.stderr));
+    }
+    for arguments in [&["explain"][..], &["explain", "-s", "payments", "--row", "1"], &["replay", "-c", CONFIG]] {
+        assert_eq!(run(directory.path(), arguments).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
+    let (directory, port) = copy_of("card-fraud");
+    let (config, key) = (directory.path().join(CONFIG), directory.path().join("examples/card-fraud/eu.key"));
+    let unsealed = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{unsealed}\n[journal.keys]\neu-gdpr = \"eu.key\"\n")).unwrap();
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let gateway = Running::start(directory.path(), &["run", "-c", CONFIG]);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let send = ["send", "--to", &endpoint, "-s", "payments", "-p", "till-7", "--no-follow"];
+    let sent = run_with(directory.path(), &send, &["DE", "FR", "US"].map(payment).join("\n"));
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+
+    // Beside the gateway that runs.
+    let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
+    assert!(inspected.contains("producer till-7: 2 records"), "{inspected}");
+    let found = (1..10).find_map(|lsn| {
+        let lsn = lsn.to_string();
+        let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
+        explained.status.success().then(|| (lsn, text(&explained.stdout)))
+    });
+    let (lsn, told) = found.expect("no entry holds the records");
+    assert!(told.contains(&format!("entry {lsn} of the journal: 2 records of `payments` by `till-7`")), "{told}");
+    assert!(told.contains("subject.residence: DE") && told.contains("subject.residence: FR"), "{told}");
+    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "1", "--json"]);
+    let told: Value = serde_json::from_str(&text(&explained.stdout)).unwrap();
+    assert_eq!((&told["record"], &told["verdict"]), (&1.into(), &"keep".into()));
+    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "2"]);
+    assert!(text(&explained.stderr).contains("the entry has 2 records; the first is --row 0"));
+    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", "1000000"]);
+    assert!(text(&explained.stderr).contains("entry 1000000 of the journal holds no records"));
+
+    let against = ["replay", "-c", CONFIG, "--journal", "examples/card-fraud/journal", "--against", "policies"];
+    let replayed = run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat());
+    assert!(replayed.status.success(), "{}", text(&replayed.stderr));
+    assert!(text(&replayed.stdout).contains("of them kept             2 "), "{}", text(&replayed.stdout));
+    gateway.kill();
+
+    fs::write(&config, unsealed).unwrap();
+    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
+    let erased = "erased: there is no key of eu-gdpr";
+    assert!(text(&explained.stderr).contains(&format!("the records of entry {lsn} are {erased}")));
+    let replayed = text(&run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat()).stdout);
+    assert!(replayed.starts_with("0 records") && replayed.contains(&format!("2 records: not compared, {erased}")));
+}
+
+/// A folder of the example's policies and the shipped ones, with a change.
+fn policies(directory: &Path, name: &str, change: impl Fn(&str, String) -> String) {
+    let to = directory.join(name);
+    fs::create_dir_all(to.join("regimes")).unwrap();
+    let root = common::root();
+    for from in ["policies", "policies/regimes", "examples/card-fraud/policies"] {
+        for entry in fs::read_dir(root.join(from)).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_str().unwrap();
+            if !path.is_dir() && !file.ends_with(".test.toml") {
+                let below = if from.ends_with("regimes") { "regimes" } else { "" };
+                let changed = change(file, fs::read_to_string(&path).unwrap());
+                fs::write(to.join(below).join(file), changed).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn other_policies_are_compared_over_the_same_records() {
+    let (directory, _) = copy_of("card-fraud");
+    let root = directory.path();
+    policies(root, "same", |_, text| text + "\n# Nothing else.\n");
+    policies(root, "other", |file, text| match file {
+        "uk-gdpr.toml" => text.replace("in   = [\"uk\"]", "in   = [\"uk\", \"IE\"]"),
+        "policy.toml" => text.replace("country = \"IE\"", "country = \"IE\"\nmax_form = \"dp\""),
+        "eu-gdpr.toml" => text.replace("[\"eea\", \"eea_territories\"]", "[\"eea\", \"eea_territories\", \"RU\"]"),
+        _ => text,
+    });
+    let replay = |more: &[&str]| {
+        let replayed = run(root, &[&["replay", "-c", CONFIG, "--against"], more].concat());
+        (replayed.status.code(), text(&replayed.stdout), text(&replayed.stderr))
+    };
+    let files = ["-s", "payments", "-p", "till-7", "examples/card-fraud/data.csv.gz"];
+    let (code, report, errors) = replay(&[&["same", "--fail-on-difference"], &files[..]].concat());
+    assert_eq!(code, Some(0), "{report}{errors}");
+    for line in [
+        "16,716 records under policy",
+        "unchanged                16,716",
+        "of them kept            8,417",
+        "  the same\n",
+    ] {
+        assert!(squeezed(&report).contains(&squeezed(line)), "{line}\n{report}");
+    }
+    let (code, report, _) = replay(&[&["other"], &files[..]].concat());
+    assert_eq!(code, Some(0), "{report}");
+    // Russians come under the one law now, the Irish under another as well.
+    for line in [
+        "newly allowed 241 ",
+        "newly denied 823 ",
+        "no_regime 241 (",
+        "uk-gdpr/misroute - 823 (",
+        "payments_by_country fraud_desk newly denied 10 - `max_form` of the destination",
+    ] {
+        assert!(squeezed(&report).contains(line), "{line}\n{report}");
+    }
+    assert_eq!(replay(&[&["other", "--fail-on-difference"], &files[..]].concat()).0, Some(1));
+
+    fs::write(root.join("few.jsonl"), [payment("DE"), "none".to_owned(), payment("JP")].join("\n")).unwrap();
+    let (_, report, _) = replay(&["same", "-s", "payments", "few.jsonl"]);
+    assert!(
+        squeezed(&report).contains("of them kept 1 ") && squeezed(&report).contains("of them not as declared 1 "),
+        "{report}"
+    );
+    let (code, _, errors) = replay(&["same", "-s", "calls", "few.jsonl"]);
+    assert_eq!((code, errors.contains("there is no stream `calls`; declared: payments")), (Some(1), true), "{errors}");
+    let (code, _, errors) = replay(&["nowhere"]);
+    assert_eq!((code, errors.contains("cannot read") && errors.contains("nowhere")), (Some(64), true), "{errors}");
+    fs::write(root.join("same/policy.toml"), "schema = \"bailiwick.policy/1\"\nstream = 1\n").unwrap();
+    let (code, _, errors) = replay(&["same"]);
+    assert_eq!((code, errors.contains("did you mean `streams`?")), (Some(64), true), "{errors}");
+}
+
+/// With single spaces: columns are as wide as their cells.
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const CASES: &str = r#"schema = "bailiwick.test/1"
+
+[[cases]]
+name    = "residents of the Union"
+source  = "GDPR Art. 3"
+facts   = { "subject.residence" = ["FR"] }
+regimes = ["eu-gdpr"]
+
+[[cases]]
+name    = "cells may go anywhere"
+source  = "GDPR Recital 26"
+regime  = "eu-gdpr"
+form    = "identifiable"
+to      = "CH"
+allowed = true
+rule    = "eu-gdpr/transfers/adequacy"
+
+[[cases]]
+name    = "a Russian citizen's record in Germany"
+source  = "152-FZ Art. 18(5)"
+facts   = { "subject.residence" = ["DE"] }
+gateway = { country = "DE", serves = ["eu-gdpr"] }
+verdict = "keep"
+"#;
+
+#[test]
+fn tests_beside_the_policies_are_run() {
+    let root = TempDir::new().unwrap();
+    policies(root.path(), "policies", |_, text| text);
+    let test = |arguments: &[&str]| {
+        let tested = run(root.path(), &[&["policy", "test"], arguments].concat());
+        (tested.status.code(), text(&tested.stdout), text(&tested.stderr))
+    };
+    let (code, _, errors) = test(&[]);
+    assert_eq!((code, errors.contains("there is no test in policies")), (Some(1), true), "{errors}");
+    let file = root.path().join("policies/regimes/eu-gdpr.test.toml");
+    fs::write(&file, CASES).unwrap();
+    let (code, report, errors) = test(&[]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
+    assert!(report.contains("policies/regimes/eu-gdpr.test.toml: 3 passed, 0 failed\n\n1 files: 3 passed"), "{report}");
+    fs::write(root.path().join("gateway.toml"), "[gateway]\npolicies = [\"policies\"]\n").unwrap();
+    assert_eq!(test(&["-c", "gateway.toml"]).1, report);
+
+    fs::write(&file, CASES.replace("\"CH\"", "\"KP\"").replace("\"keep\"", "\"quarantine\"")).unwrap();
+    let (code, report, errors) = test(&["policies"]);
+    assert_eq!(code, Some(1));
+    assert!(report.contains("eu-gdpr.test.toml: 1 passed, 2 failed"), "{report}");
+    for line in [
+        "error: cells may go anywhere: expected true, found false: no row permits it of eu-gdpr",
+        "--> policies/regimes/eu-gdpr.test.toml:15:11",
+        "expected quarantine, found keep, by eu-gdpr",
+    ] {
+        assert!(errors.contains(line), "{line}\n{errors}");
+    }
+
+    fs::write(&file, CASES.replace("regimes =", "regmes =")).unwrap();
+    let (code, report, errors) = test(&[]);
+    assert_eq!((code, report.as_str()), (Some(64), ""));
+    assert!(errors.contains("unknown key `regmes`") && errors.contains("did you mean `regimes`?"), "{errors}");
+    fs::write(root.path().join("policies/policy.toml"), "schema = 1").unwrap();
+    assert_eq!(test(&[]).0, Some(64));
+    assert_eq!(test(&["nowhere"]).0, Some(64));
+}
