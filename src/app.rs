@@ -226,7 +226,11 @@ async fn tick(
         interval.tick().await;
         versions.advance(today());
         pipeline.tick(clock.now());
-        intake.tick();
+        if intake.tick() {
+            // Not here: it may wait for the disk.
+            let intake = Arc::clone(&intake);
+            tokio::spawn(async move { intake.reconsider().await });
+        }
         let is_serving = !journal.is_failing();
         if is_serving != was_serving {
             health.set(is_serving).await;
@@ -244,9 +248,7 @@ fn versions(config: &Config, knowledge: Knowledge, archive: &Archive) -> anyhow:
         .shadow
         .as_ref()
         .map(|shadow| Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day));
-    let versions = Versions::new(Version::compile(policy, here, knowledge, day), before);
-    versions.shadow(shadow);
-    Ok(versions)
+    Ok(Versions::new(Version::compile(policy, here, knowledge, day), shadow, before))
 }
 
 fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::batch::{Candidate, TimeBounds};
 use crate::domain::evidence::Sender;
-use crate::domain::policy::{Decided, Resident};
+use crate::domain::policy::{Decided, Resident, Version};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
@@ -246,10 +246,10 @@ impl Intake {
             self.pipeline.time_bounds(&served.stream.name, now, wall)
         };
         candidate.check(times);
-        let mut decided = self.decide(candidate, Sender { producer: from.producer, address: from.address })?;
-        self.hold(&mut decided, &served.stream.name, from, now);
+        let sender = Sender { producer: from.producer, address: from.address };
+        let (mut decided, under) = self.decide(candidate, sender)?;
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
-        let ticket = match decided.resident {
+        let ticket = match decided.resident.take() {
             None => self.pipeline.spend(from.producer, from.number)?,
             Some(resident) => {
                 let room = self.pipeline.room(&resident, from.producer).await?;
@@ -257,36 +257,41 @@ impl Intake {
                 self.pipeline.accept(request, self.clock.now(), wall)?
             }
         };
+        // What was sent before was held before.
         if !ticket.duplicate {
+            self.hold((&mut decided, under), &served.stream.name, from, now);
             self.telemetry.refused(&decided.refusals);
         }
         Ok(Taken { refusals: decided.refusals, accepted, ticket })
     }
 
     /// Decides a batch under the version in force; the one in the shadow is only counted.
-    fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<Decided, Unaccepted> {
+    fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<(Decided, Arc<Version>), Unaccepted> {
         let failed = |error| {
             tracing::error!(%error, "a batch could not be decided");
             Unaccepted::NoRoom(Reason::Malformed)
         };
         let (current, shadow) = self.versions.both();
-        let Some(shadow) = shadow else { return current.decide(candidate, from).map_err(failed) };
+        let Some(shadow) = shadow else {
+            let decided = current.decide(candidate, from).map_err(failed)?;
+            return Ok((decided, current));
+        };
         let copy = candidate.clone();
         let decided = current.decide(candidate, from).map_err(failed)?;
         match shadow.decide(copy, from) {
             Ok(other) => self.telemetry.compared(&decided.refusals, &other.refusals),
             Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
         }
-        Ok(decided)
+        Ok((decided, current))
     }
 
     /// Puts what was quarantined aside. What there is no room for is refused.
-    fn hold(&self, decided: &mut Decided, stream: &str, from: Origin<'_>, now: Duration) {
+    fn hold(&self, (decided, under): (&mut Decided, Arc<Version>), stream: &str, from: Origin<'_>, now: Duration) {
         let Some(records) = decided.quarantined.take() else { return };
         let rows = records.rows();
-        let until = now + self.versions.current().policy.hold;
+        let until = now + under.policy.hold;
         let (producer, address) = (from.producer.to_owned(), from.address);
-        if self.quarantine.hold(Held { records, stream: stream.to_owned(), producer, address, until }) {
+        if self.quarantine.hold(Held { records, stream: stream.to_owned(), producer, address, until, under }) {
             Telemetry::add(&self.telemetry.quarantined, rows);
         } else {
             for refusal in decided.refusals.iter_mut().filter(|refusal| refusal.reason == Reason::Quarantined) {
@@ -305,8 +310,9 @@ impl Intake {
         }
     }
 
-    /// Time has passed: discards what has been in quarantine long enough.
-    pub fn tick(&self) {
+    /// Time has passed: discards what has been in quarantine long enough. Whether [`Intake::reconsider`] is due: a record
+    /// may have been put aside just after another version came into force.
+    pub fn tick(&self) -> bool {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         self.forget(now, wall);
         let expired = self.quarantine.expire(now);
@@ -314,6 +320,7 @@ impl Intake {
             Telemetry::add(&self.telemetry.quarantine_expired, expired);
             tracing::warn!(records = expired, "records were in quarantine long enough and are discarded");
         }
+        !self.is_stopping() && self.quarantine.is_stale(&self.versions.current())
     }
 
     /// More may be known now: decides what is in quarantine again. What may stay is taken in, what is still in doubt
@@ -321,14 +328,14 @@ impl Intake {
     pub async fn reconsider(&self) {
         for held in self.quarantine.take() {
             let (rows, now) = (held.records.rows(), self.clock.now());
-            let Held { records, stream, producer, address, until } = held;
-            let Ok(mut decided) = self.decide(records.again(), Sender { producer: &producer, address }) else {
+            let Held { records, stream, producer, address, until, .. } = held;
+            let Ok((mut decided, under)) = self.decide(records.again(), Sender { producer: &producer, address }) else {
                 continue;
             };
             let again = decided.quarantined.take();
             let waiting = again.as_ref().map_or(0, crate::domain::policy::Quarantined::rows);
             if let Some(records) = again
-                && !self.quarantine.hold(Held { records, stream, producer: producer.clone(), address, until })
+                && !self.quarantine.hold(Held { records, stream, producer: producer.clone(), address, until, under })
             {
                 Telemetry::add(&self.telemetry.quarantine_expired, waiting);
             }

@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::domain::policy::Quarantined;
+use crate::domain::policy::{Quarantined, Version};
 
 /// The records that are held.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub struct Held {
     pub address: Option<IpAddr>,
     /// When they are discarded, by the monotonic clock.
     pub until: Duration,
+    /// The version that left them in doubt.
+    pub under: Arc<Version>,
 }
 
 impl Quarantine {
@@ -57,6 +59,12 @@ impl Quarantine {
             keep
         });
         expired
+    }
+
+    /// Whether anything was left in doubt by a version that is not in force any more.
+    #[must_use]
+    pub fn is_stale(&self, current: &Arc<Version>) -> bool {
+        self.lock().iter().any(|held| !Arc::ptr_eq(&held.under, current))
     }
 
     /// Takes everything out, to be decided again.

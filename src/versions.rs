@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::civil::Date;
 
-use crate::domain::evidence::Knowledge;
 use crate::domain::policy::{Digest, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
@@ -20,17 +19,28 @@ pub struct Versions {
 struct Inner {
     current: Arc<Version>,
     shadow: Option<Arc<Version>>,
-    /// Every version that was in force, the present one included.
+    /// Every version that was in force, the present one included, each with all regimes that were served under it.
     known: Known,
 }
 
+fn kept(version: &Version) -> (Arc<PolicySet>, Arc<Here>) {
+    (Arc::clone(&version.policy), Arc::clone(&version.here))
+}
+
+impl Inner {
+    fn put(&mut self, version: Version) {
+        self.known.entry(version.digest()).or_insert_with(|| kept(&version));
+        self.current = Arc::new(version);
+    }
+}
+
 impl Versions {
-    /// Begins with a version, and with what was in force before.
+    /// Begins with a version and the one in its shadow, and with what was in force before.
     #[must_use]
-    pub fn new(current: Version, before: Known) -> Self {
+    pub fn new(current: Version, shadow: Option<Version>, before: Known) -> Self {
         let mut known = before;
-        known.insert(current.digest(), (Arc::clone(&current.policy), Arc::clone(&current.here)));
-        Self { inner: RwLock::new(Inner { current: Arc::new(current), shadow: None, known }) }
+        known.entry(current.digest()).or_insert_with(|| kept(&current));
+        Self { inner: RwLock::new(Inner { current: Arc::new(current), shadow: shadow.map(Arc::new), known }) }
     }
 
     /// The version in force.
@@ -46,30 +56,27 @@ impl Versions {
         (Arc::clone(&inner.current), inner.shadow.clone())
     }
 
-    /// Puts another version in force. Its day is not before that of the one it replaces: turning the clock back
-    /// allows nothing again that has ended.
-    pub fn replace(&self, policy: Arc<PolicySet>, here: Arc<Here>, knowledge: Knowledge, day: Date) {
-        let day = day.max(self.current().day);
-        let version = Arc::new(Version::compile(Arc::clone(&policy), Arc::clone(&here), knowledge, day));
+    /// Puts another version in force, and one in its shadow or none. Their day is not before that of what they replace:
+    /// turning the clock back allows nothing again that has ended.
+    pub fn replace(&self, current: Version, shadow: Option<Version>) {
         let mut inner = self.write();
-        inner.known.insert(version.digest(), (policy, here));
-        inner.current = version;
-    }
-
-    /// Tries a version in the shadow of the one in force; `None` ends it.
-    pub fn shadow(&self, shadow: Option<Version>) {
-        self.write().shadow = shadow.map(Arc::new);
+        let day = inner.current.day;
+        let not_before = |version: Version| if version.day < day { version.on(day) } else { version };
+        inner.put(not_before(current));
+        inner.shadow = shadow.map(|shadow| Arc::new(not_before(shadow)));
     }
 
     /// Makes the versions those of a day, if it is later than theirs.
     pub fn advance(&self, day: Date) {
-        let (current, shadow) = self.both();
-        if day > current.day {
-            self.replace(Arc::clone(&current.policy), Arc::clone(&current.here), current.knowledge.clone(), day);
+        if self.current().day >= day {
+            return;
         }
-        if let Some(shadow) = shadow.filter(|shadow| day > shadow.day) {
-            let (policy, here) = (Arc::clone(&shadow.policy), Arc::clone(&shadow.here));
-            self.shadow(Some(Version::compile(policy, here, shadow.knowledge.clone(), day)));
+        // Under one lock: what a reload puts in force in between must stay.
+        let mut inner = self.write();
+        if inner.current.day < day {
+            let next = inner.current.on(day);
+            inner.put(next);
+            inner.shadow = inner.shadow.as_ref().map(|shadow| Arc::new(shadow.on(day)));
         }
     }
 
@@ -80,9 +87,9 @@ impl Versions {
     /// The digest of that one.
     pub fn outlets(&self, dataset: &str, decided_under: &BTreeSet<Digest>) -> Result<Vec<Outlet>, Digest> {
         let inner = self.read();
-        let (day, digest) = (inner.current.day, inner.current.digest());
-        let mut of_all = Vec::new();
-        for digest in decided_under.iter().chain([&digest]) {
+        let day = inner.current.day;
+        let mut of_all = vec![inner.current.policy.outlets(dataset, &inner.current.here.serves, day)];
+        for digest in decided_under {
             let (policy, here) = inner.known.get(digest).ok_or(*digest)?;
             of_all.push(policy.outlets(dataset, &here.serves, day));
         }

@@ -1,9 +1,10 @@
 //! Reload: another version of the policies, whole or not at all, while the gateway runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, today};
+use crate::config::{self, Config, Mode, today};
 use crate::domain::document::Problem;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
@@ -43,6 +44,7 @@ pub(super) struct Reloader {
     versions: Arc<Versions>,
     intake: Arc<Intake>,
     at_start: Arc<PolicySet>,
+    mode: Mode,
     destinations: Vec<String>,
     serves: Vec<String>,
     /// One reload at a time.
@@ -62,6 +64,7 @@ impl Reloader {
             versions,
             intake,
             at_start: Arc::clone(&config.policy),
+            mode: config.mode,
             destinations: config.destinations.keys().cloned().collect(),
             serves: config.here.serves.clone(),
             files: tokio::sync::Mutex::new(files),
@@ -79,16 +82,16 @@ impl Reloader {
         let before = self.versions.current();
         let load = || knowledge::Files::load(&config, Some(&before.knowledge));
         let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
-        let digest = config.policy.digest;
+        let (digest, day) = (config.policy.digest, today());
         self.archive
             .keep(digest, &config.policy_files, &config.here)
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let shadow = config.shadow.as_ref().map(|shadow| {
             let known = knowledge::of(shadow, &known);
-            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, today())
+            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, day)
         });
-        self.versions.replace(Arc::clone(&config.policy), Arc::clone(&config.here), known, today());
-        self.versions.shadow(shadow);
+        self.versions
+            .replace(Version::compile(Arc::clone(&config.policy), Arc::clone(&config.here), known, day), shadow);
         *files = read;
         self.intake.reconsider().await;
         Ok(digest)
@@ -97,11 +100,15 @@ impl Reloader {
     /// Reads registries and databases again where a file was replaced.
     pub(super) async fn refresh(&self) {
         let mut files = self.files.lock().await;
-        let current = self.versions.current();
+        let (current, shadow) = self.versions.both();
         match tokio::task::block_in_place(|| files.refresh(&current.policy, &current.knowledge)) {
             Ok(None) => {}
             Ok(Some(known)) => {
-                self.versions.replace(Arc::clone(&current.policy), Arc::clone(&current.here), known, current.day);
+                let again = |version: &Version, known| {
+                    Version::compile(Arc::clone(&version.policy), Arc::clone(&version.here), known, version.day)
+                };
+                let shadow = shadow.map(|shadow| again(&shadow, knowledge::of(&shadow.policy, &known)));
+                self.versions.replace(again(&current, known), shadow);
                 tracing::info!("registries and databases are read again");
                 self.intake.reconsider().await;
             }
@@ -118,18 +125,27 @@ impl Reloader {
         if config.here.serves != self.serves {
             return changed("`serves`");
         }
-        if !config.destinations.keys().eq(&self.destinations) {
-            return changed("the list of destinations");
+        if config.mode != self.mode {
+            return changed("`mode`");
+        }
+        if let Some(name) = in_one(config.destinations.keys(), self.destinations.iter()) {
+            return changed(&format!("destination `{name}`"));
         }
         let (new, old) = (&config.policy.streams, &self.at_start.streams);
-        if !new.keys().eq(old.keys()) {
-            return changed("the list of streams");
+        if let Some(name) = in_one(new.keys(), old.keys()) {
+            return changed(&format!("stream `{name}`"));
         }
         match new.values().zip(old.values()).find(|(new, old)| !same_stream(new, old)) {
             Some((plan, _)) => changed(&format!("stream `{}`", plan.stream.name)),
             None => Ok(()),
         }
     }
+}
+
+/// A name that only one of two lists has.
+fn in_one<'n>(new: impl Iterator<Item = &'n String>, old: impl Iterator<Item = &'n String>) -> Option<&'n String> {
+    let (new, old): (BTreeSet<_>, BTreeSet<_>) = (new.collect(), old.collect());
+    new.symmetric_difference(&old).next().copied()
 }
 
 /// Whether records of two declarations are decoded, scored and counted alike.

@@ -362,7 +362,7 @@ proptest! {
     fn a_clock_that_is_turned_back_allows_nothing_again(case in cases(), days in prop::collection::vec(0_i64..900, 1..6)) {
         let start = day("2026-10-01");
         let policy = read(&case.policy);
-        let versions = Versions::new(version(&case.policy, &policy, &case.gateway, "2026-10-01"), Default::default());
+        let versions = Versions::new(version(&case.policy, &policy, &case.gateway, "2026-10-01"), None, Default::default());
         let mut latest = start;
         for (step, days) in days.into_iter().enumerate() {
             let on = start.checked_add(jiff::Span::new().days(days)).unwrap();
@@ -371,7 +371,7 @@ proptest! {
                 versions.advance(on);
             } else {
                 let current = versions.current();
-                versions.replace(Arc::clone(&current.policy), Arc::clone(&current.here), current.knowledge.clone(), on);
+                versions.replace(current.on(on), None);
             }
             prop_assert_eq!(versions.current().day, latest);
             prop_assert_eq!(

@@ -114,6 +114,12 @@ impl Version {
         Self { streams: streams.collect(), policy, here, knowledge, day }
     }
 
+    /// The same on another day.
+    #[must_use]
+    pub fn on(&self, day: Date) -> Self {
+        Self::compile(Arc::clone(&self.policy), Arc::clone(&self.here), self.knowledge.clone(), day)
+    }
+
     /// The digest of the policies.
     #[must_use]
     pub fn digest(&self) -> Digest {

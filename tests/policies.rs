@@ -1,0 +1,17 @@
+//! A running gateway whose policies, registries and databases change, through its socket.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
+
+mod common;
+
+mod policies {
+    mod deployment;
+    mod dry_run;
+    mod knowledge;
+    mod load;
+    mod quarantine;
+    mod reload;
+    mod strictest;
+    mod treatments;
+    mod versions;
+}

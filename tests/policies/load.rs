@@ -1,0 +1,33 @@
+//! A gateway that may not be where it is.
+
+use super::deployment::{Deployment, REGIME, regime};
+
+#[test]
+fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
+    let deployment = Deployment::new();
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+    // Its records stay in FR, and the gateway is in DE.
+    deployment.write(REGIME, regime("aa", "\"DE\", \"FR\"", "FR", "redirect"));
+    let errors = deployment.errors();
+    assert!(errors.iter().any(|error| error.contains("gateway.toml") && error.contains("aa")), "{errors:?}");
+    // Only where a condition is shown.
+    let law = regime("aa", "\"DE\", \"FR\"", "DE", "redirect");
+    let law = law.replace("basis = \"at home\"", "basis = \"at home\"\nneeds = [\"dest.certified\"]");
+    deployment.write(REGIME, law);
+    assert_eq!(deployment.errors().len(), 1);
+    let shown = "\n[gateway.conditions]\n\"dest.certified\" = { ref = \"C-1\", until = 2099-01-01 }\n";
+    deployment.add("gateway.toml", shown);
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+    deployment.edit("gateway.toml", "2099-01-01", "2020-01-01");
+    assert_eq!(deployment.errors().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_a_running_one_take_such_policies() {
+    let deployment = Deployment::new();
+    let gateway = deployment.start().await;
+    deployment.write(REGIME, regime("aa", "\"DE\", \"FR\"", "FR", "redirect"));
+    let refused = gateway.reload().await.unwrap_err();
+    assert!(refused.contains("gateway.toml") && refused.contains("aa"), "{refused}");
+    gateway.stop().await;
+}
