@@ -14,7 +14,7 @@ use crate::adapters::grpc::{self, Health, Listener, ListenerLimits, Server};
 use crate::adapters::journal::{Log, RealFileSystem};
 use crate::adapters::onnx::{Runtime, Scorer};
 use crate::adapters::{file, kafka};
-use crate::config::{Config, Destination, OnStop, today};
+use crate::config::{Config, Destination, Mode, OnStop, today};
 use crate::delivery::{self, Deliveries, Sink};
 use crate::domain::evidence::Knowledge;
 use crate::domain::policy::{Digest, Version};
@@ -108,7 +108,9 @@ impl App {
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let context = delivery::Context { outbox: Arc::clone(&outbox), now, telemetry: Arc::clone(&telemetry) };
-        let deliveries = Deliveries::start(sinks(&config)?, state.cursors, &context)?;
+        // A dry run sends nothing, what an earlier run left in the outbox included.
+        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config)? };
+        let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
@@ -179,7 +181,6 @@ impl App {
     /// that fails or a destination that is down: what is not done then is done after the next start.
     pub async fn stop(self) {
         let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
-        self.telemetry.shadow.say();
         let deadline = clock.now() + self.stop_within;
         intake.stop();
         server.health().set(false).await;
@@ -193,6 +194,12 @@ impl App {
         if tokio::time::timeout(left(), finish).await.is_err() {
             tracing::warn!("not all was counted at the deadline; the journal holds it");
             return;
+        }
+        self.telemetry.shadow.say();
+        let records = intake.in_quarantine();
+        if records > 0 {
+            Telemetry::add(&self.telemetry.quarantine_expired, records);
+            tracing::warn!(records, "records were in quarantine and are discarded");
         }
         let cut = deliveries.cut();
         let deliver = tokio::task::spawn_blocking(move || deliveries.finish());

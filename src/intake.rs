@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::batch::{Candidate, TimeBounds};
 use crate::domain::evidence::Sender;
-use crate::domain::policy::{Decided, Resident, Version};
+use crate::domain::policy::{Decided, Quarantined, Resident, Version};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
@@ -102,12 +102,14 @@ pub struct Taken {
     pub refusals: Vec<Refusal>,
     /// How many were taken in.
     pub accepted: usize,
+    /// What was put into quarantine of it: the number it is held under, and how many records.
+    held: Option<(u64, usize)>,
     ticket: Ticket,
 }
 
 impl Taken {
     fn empty(ticket: Ticket) -> Self {
-        Self { refusals: Vec::new(), accepted: 0, ticket }
+        Self { refusals: Vec::new(), accepted: 0, held: None, ticket }
     }
 
     /// How far the producer is when the request is finished.
@@ -247,6 +249,7 @@ impl Intake {
         };
         candidate.check(times);
         let sender = Sender { producer: from.producer, address: from.address };
+        let copy = candidate.clone();
         let (mut decided, under) = self.decide(candidate, sender)?;
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
         let ticket = match decided.resident.take() {
@@ -257,47 +260,54 @@ impl Intake {
                 self.pipeline.accept(request, self.clock.now(), wall)?
             }
         };
-        // What was sent before was held before.
+        let mut held = None;
+        // What was sent before was held and counted before.
         if !ticket.duplicate {
-            self.hold((&mut decided, under), &served.stream.name, from, now);
+            held = self.hold((&mut decided, under), from, now);
             self.telemetry.refused(&decided.refusals);
+            self.compare(copy, sender, &decided.refusals);
         }
-        Ok(Taken { refusals: decided.refusals, accepted, ticket })
+        Ok(Taken { refusals: decided.refusals, accepted, held, ticket })
     }
 
-    /// Decides a batch under the version in force; the one in the shadow is only counted.
+    /// Decides a batch under the version in force.
     fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<(Decided, Arc<Version>), Unaccepted> {
-        let failed = |error| {
+        let current = self.versions.current();
+        let decided = current.decide(candidate, from).map_err(|error| {
             tracing::error!(%error, "a batch could not be decided");
             Unaccepted::NoRoom(Reason::Malformed)
-        };
-        let (current, shadow) = self.versions.both();
-        let Some(shadow) = shadow else {
-            let decided = current.decide(candidate, from).map_err(failed)?;
-            return Ok((decided, current));
-        };
-        let copy = candidate.clone();
-        let decided = current.decide(candidate, from).map_err(failed)?;
-        match shadow.decide(copy, from) {
-            Ok(other) => self.telemetry.compared(&decided.refusals, &other.refusals),
-            Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
-        }
+        })?;
         Ok((decided, current))
     }
 
-    /// Puts what was quarantined aside. What there is no room for is refused.
-    fn hold(&self, (decided, under): (&mut Decided, Arc<Version>), stream: &str, from: Origin<'_>, now: Duration) {
-        let Some(records) = decided.quarantined.take() else { return };
-        let rows = records.rows();
-        let until = now + under.policy.hold;
-        let (producer, address) = (from.producer.to_owned(), from.address);
-        if self.quarantine.hold(Held { records, stream: stream.to_owned(), producer, address, until, under }) {
+    /// Counts what the version in the shadow would decide otherwise.
+    fn compare(&self, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
+        let Some(shadow) = self.versions.shadow() else { return };
+        match shadow.decide(candidate, from) {
+            Ok(other) => self.telemetry.compared(refusals, &other.refusals),
+            Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
+        }
+    }
+
+    /// Puts what was quarantined aside, and says under which number. What there is no room for is refused.
+    fn hold(
+        &self,
+        (decided, under): (&mut Decided, Arc<Version>),
+        from: Origin<'_>,
+        now: Duration,
+    ) -> Option<(u64, usize)> {
+        let records = decided.quarantined.take()?;
+        let (rows, until) = (records.rows(), now + under.policy.hold);
+        let held = Held { records, producer: from.producer.to_owned(), address: from.address, until, under };
+        let number = self.quarantine.hold(held);
+        if number.is_some() {
             Telemetry::add(&self.telemetry.quarantined, rows);
         } else {
             for refusal in decided.refusals.iter_mut().filter(|refusal| refusal.reason == Reason::Quarantined) {
                 refusal.reason = Reason::Overloaded;
             }
         }
+        number.map(|number| (number, rows))
     }
 
     /// Once an hour the keys of pseudonyms that are not used any more are forgotten.
@@ -323,42 +333,42 @@ impl Intake {
         !self.is_stopping() && self.quarantine.is_stale(&self.versions.current())
     }
 
-    /// More may be known now: decides what is in quarantine again. What may stay is taken in, what is still in doubt
-    /// goes on waiting, everything else is discarded.
+    /// More may be known now: decides again what other versions left in quarantine. What may stay is taken in, what is
+    /// still in doubt goes on waiting, everything else is discarded. What cannot be taken in now waits for the next time.
     pub async fn reconsider(&self) {
-        for held in self.quarantine.take() {
-            let (rows, now) = (held.records.rows(), self.clock.now());
-            let Held { records, stream, producer, address, until, .. } = held;
-            let Ok((mut decided, under)) = self.decide(records.again(), Sender { producer: &producer, address }) else {
+        while let Some(held) = self.quarantine.take(&self.versions.current()) {
+            let (rows, bytes, now) = (held.records.rows(), held.records.bytes(), self.clock.now());
+            let from = Sender { producer: &held.producer, address: held.address };
+            let Ok((decided, under)) = self.decide(held.records.clone().again(), from) else {
+                self.quarantine.settle(bytes, None);
+                Telemetry::add(&self.telemetry.quarantine_expired, rows);
                 continue;
             };
-            let again = decided.quarantined.take();
-            let waiting = again.as_ref().map_or(0, crate::domain::policy::Quarantined::rows);
-            if let Some(records) = again
-                && !self.quarantine.hold(Held { records, stream, producer: producer.clone(), address, until, under })
-            {
-                Telemetry::add(&self.telemetry.quarantine_expired, waiting);
-            }
-            let mut taken = 0;
-            if let Some(resident) = decided.resident {
-                taken = self.release(resident, &producer, now).await;
-            }
+            let taken = match decided.resident {
+                None => 0,
+                Some(resident) => match self.release(resident, &held.producer, now).await {
+                    Some(taken) => taken,
+                    None => return self.quarantine.settle(bytes, Some(held)),
+                },
+            };
+            let waiting = decided.quarantined.as_ref().map_or(0, Quarantined::rows);
+            let again = decided.quarantined.map(|records| Held { records, under, ..held });
+            self.quarantine.settle(bytes, again);
             Telemetry::add(&self.telemetry.quarantine_released, taken);
             Telemetry::add(&self.telemetry.quarantine_expired, rows - waiting - taken);
         }
     }
 
-    /// Takes records out of quarantine in. How many.
-    async fn release(&self, resident: Resident, producer: &str, now: Duration) -> usize {
+    /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
+    async fn release(&self, resident: Resident, producer: &str, now: Duration) -> Option<usize> {
         let rows = resident.batch().rows();
-        let Ok(room) = self.pipeline.room(&resident, producer).await else { return 0 };
+        let Ok(room) = self.pipeline.room(&resident, producer).await else { return None };
         let request = Request { producer, number: None, resident, room, budget: None };
-        let Ok(ticket) = self.pipeline.accept(request, now, self.clock.wall()) else { return 0 };
-        if !matches!(ticket.answer.await, Ok(Ok(_))) {
-            return 0;
-        }
-        Telemetry::add(&self.telemetry.accepted, rows);
-        rows
+        let ticket = self.pipeline.accept(request, now, self.clock.wall()).ok()?;
+        matches!(ticket.answer.await, Ok(Ok(_))).then(|| {
+            Telemetry::add(&self.telemetry.accepted, rows);
+            rows
+        })
     }
 
     /// How many records are in quarantine.
@@ -376,7 +386,14 @@ impl Intake {
         match &answer {
             _ if taken.is_duplicate() => Telemetry::add(&self.telemetry.duplicates, 1),
             Ok(_) => Telemetry::add(&self.telemetry.accepted, taken.accepted),
-            Err(reason) => self.telemetry.refused_as(*reason, taken.accepted),
+            Err(reason) => {
+                self.telemetry.refused_as(*reason, taken.accepted);
+                // The request is refused as a whole, and may come again.
+                if let Some((number, rows)) = taken.held.take() {
+                    self.quarantine.forget(number);
+                    self.telemetry.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
+                }
+            }
         }
         answer
     }

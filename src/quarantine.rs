@@ -11,16 +11,22 @@ use crate::domain::policy::{Quarantined, Version};
 /// The records that are held.
 #[derive(Default)]
 pub struct Quarantine {
-    held: Mutex<VecDeque<Held>>,
+    inner: Mutex<Inner>,
     bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    held: VecDeque<(u64, Held)>,
+    /// What is held, and what was taken out and is not settled yet.
+    bytes: usize,
+    last: u64,
 }
 
 /// Records of one batch.
 pub struct Held {
     /// The records.
     pub records: Quarantined,
-    /// The stream's name.
-    pub stream: String,
     /// Who sent them.
     pub producer: String,
     /// From where.
@@ -35,51 +41,84 @@ impl Quarantine {
     /// Holds at most so many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { held: Mutex::default(), bytes_max }
+        Self { inner: Mutex::default(), bytes_max }
     }
 
-    /// Holds records. `false` when there is no room.
+    /// Holds records, under a number of their own. `None` when there is no room.
     #[must_use]
-    pub fn hold(&self, held: Held) -> bool {
-        let mut all = self.lock();
-        let bytes: usize = all.iter().map(|held| held.records.bytes()).sum();
-        if bytes.saturating_add(held.records.bytes()) > self.bytes_max {
-            return false;
+    pub fn hold(&self, held: Held) -> Option<u64> {
+        let mut inner = self.lock();
+        let bytes = inner.bytes.saturating_add(held.records.bytes());
+        if bytes > self.bytes_max {
+            return None;
         }
-        all.push_back(held);
-        true
+        inner.bytes = bytes;
+        inner.last += 1;
+        let number = inner.last;
+        inner.held.push_back((number, held));
+        Some(number)
+    }
+
+    /// Lets go of what is held under a number, if it still is: its request was refused as a whole.
+    pub fn forget(&self, number: u64) {
+        self.lock().discard(|known, _| known == number);
     }
 
     /// Discards what has been held long enough. How many records that were.
     pub fn expire(&self, now: Duration) -> usize {
-        let mut expired = 0;
-        self.lock().retain(|held| {
-            let keep = held.until > now;
-            expired += if keep { 0 } else { held.records.rows() };
-            keep
-        });
-        expired
+        self.lock().discard(|_, held| held.until <= now)
     }
 
     /// Whether anything was left in doubt by a version that is not in force any more.
     #[must_use]
     pub fn is_stale(&self, current: &Arc<Version>) -> bool {
-        self.lock().iter().any(|held| !Arc::ptr_eq(&held.under, current))
+        self.lock().held.iter().any(|(_, held)| !Arc::ptr_eq(&held.under, current))
     }
 
-    /// Takes everything out, to be decided again.
+    /// Takes records out that another version than this left in doubt. Their room stays theirs until they are settled.
     #[must_use]
-    pub fn take(&self) -> Vec<Held> {
-        self.lock().drain(..).collect()
+    pub fn take(&self, current: &Arc<Version>) -> Option<Held> {
+        let mut inner = self.lock();
+        let position = inner.held.iter().position(|(_, held)| !Arc::ptr_eq(&held.under, current))?;
+        inner.held.remove(position).map(|(_, held)| held)
+    }
+
+    /// What became of records that were taken out: what is still held of them, if anything is.
+    pub fn settle(&self, bytes_before: usize, held: Option<Held>) {
+        let mut inner = self.lock();
+        inner.bytes = inner.bytes.saturating_sub(bytes_before);
+        if let Some(held) = held {
+            inner.bytes += held.records.bytes();
+            inner.last += 1;
+            let number = inner.last;
+            inner.held.push_back((number, held));
+        }
     }
 
     /// How many records are held.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.lock().iter().map(|held| held.records.rows()).sum()
+        self.lock().held.iter().map(|(_, held)| held.records.rows()).sum()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Lets go of some. How many records that were.
+    fn discard(&mut self, mut is_over: impl FnMut(u64, &Held) -> bool) -> usize {
+        let (mut rows, mut bytes) = (0, 0);
+        self.held.retain(|(number, held)| {
+            let over = is_over(*number, held);
+            if over {
+                rows += held.records.rows();
+                bytes += held.records.bytes();
+            }
+            !over
+        });
+        self.bytes = self.bytes.saturating_sub(bytes);
+        rows
     }
 }

@@ -49,6 +49,12 @@ impl Versions {
         Arc::clone(&self.read().current)
     }
 
+    /// The version in the shadow.
+    #[must_use]
+    pub fn shadow(&self) -> Option<Arc<Version>> {
+        self.read().shadow.clone()
+    }
+
     /// The version in force, and the one in the shadow.
     #[must_use]
     pub fn both(&self) -> (Arc<Version>, Option<Arc<Version>>) {
@@ -81,19 +87,16 @@ impl Versions {
     }
 
     /// Where a window of a dataset may go whose records were decided under these policies: what all of them and the one
-    /// in force allow. `Err` is one that is not known any more: then nothing may leave.
-    ///
-    /// # Errors
-    /// The digest of that one.
-    pub fn outlets(&self, dataset: &str, decided_under: &BTreeSet<Digest>) -> Result<Vec<Outlet>, Digest> {
+    /// in force, which is named, allow. `Err` is one that is not known any more: then nothing may leave.
+    pub fn outlets(&self, dataset: &str, decided_under: &BTreeSet<Digest>) -> (Digest, Result<Vec<Outlet>, Digest>) {
         let inner = self.read();
-        let day = inner.current.day;
+        let (day, in_force) = (inner.current.day, inner.current.digest());
         let mut of_all = vec![inner.current.policy.outlets(dataset, &inner.current.here.serves, day)];
         for digest in decided_under {
-            let (policy, here) = inner.known.get(digest).ok_or(*digest)?;
+            let Some((policy, here)) = inner.known.get(digest) else { return (in_force, Err(*digest)) };
             of_all.push(policy.outlets(dataset, &here.serves, day));
         }
-        Ok(strictest(of_all))
+        (in_force, Ok(strictest(of_all)))
     }
 
     /// Where the version in the shadow would let a dataset go.

@@ -93,7 +93,6 @@ impl Reloader {
         self.versions
             .replace(Version::compile(Arc::clone(&config.policy), Arc::clone(&config.here), known, day), shadow);
         *files = read;
-        self.intake.reconsider().await;
         Ok(digest)
     }
 
@@ -110,7 +109,6 @@ impl Reloader {
                 let shadow = shadow.map(|shadow| again(&shadow, knowledge::of(&shadow.policy, &known)));
                 self.versions.replace(again(&current, known), shadow);
                 tracing::info!("registries and databases are read again");
-                self.intake.reconsider().await;
             }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),

@@ -24,6 +24,9 @@ impl Span {
     pub const NAMES: [(&'static str, Self); 2] = [("day", Self::Day), ("run", Self::Run)];
 }
 
+/// The most days whose keys are kept; a further one takes the place of the earliest, whose pseudonyms end with it.
+const DAYS_MAX: usize = 1_000;
+
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// The keys of the scopes that are not over.
@@ -80,6 +83,9 @@ impl Pseudonyms {
 impl Days {
     fn of(&mut self, day: i64) -> &[u8; 16] {
         if !self.keys.contains_key(&day) {
+            if self.keys.len() >= DAYS_MAX {
+                self.keys.pop_first();
+            }
             let key = self.key();
             self.keys.insert(day, DayKey { key, used: true });
         }

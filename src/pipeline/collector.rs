@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use crate::adapters::journal::{Error, Log};
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::Dataset;
-use crate::domain::policy::{ClosedWindow, Outlet, Released, release};
+use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::Closing;
@@ -140,7 +140,8 @@ impl Collector {
         for (window, cells) in windows {
             releases.extend(self.cells(&dataset, window, part, cells));
         }
-        if releases.is_empty() {
+        // The outbox remembers also what a dry run closed: it is not released by a run that is none.
+        if releases.is_empty() && !self.collecting.rules.is_dry_run {
             return;
         }
         // What was counted must be on disk before anyone is told of it.
@@ -158,9 +159,9 @@ impl Collector {
     fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
         let rules = &self.collecting.rules;
         let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
-        let outlets = self.outlets(dataset, window, &cells);
+        let (policy, outlets) = self.outlets(dataset, window, &cells);
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
-        match release(&closed, &outlets, rules.versions.current().digest()) {
+        match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {
                 Telemetry::add(&self.telemetry.dry_releases, outcome.released.len());
                 Vec::new()
@@ -181,9 +182,10 @@ impl Collector {
 
     /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
     /// force.
-    fn outlets(&self, dataset: &str, window: i64, cells: &Cells) -> Vec<Outlet> {
+    fn outlets(&self, dataset: &str, window: i64, cells: &Cells) -> (Digest, Vec<Outlet>) {
         let versions = &self.collecting.rules.versions;
-        let outlets = versions.outlets(dataset, cells.policies()).unwrap_or_else(|policy| {
+        let (in_force, outlets) = versions.outlets(dataset, cells.policies());
+        let outlets = outlets.unwrap_or_else(|policy| {
             tracing::error!(dataset, window, %policy, "records were decided under policies that are lost; nothing of the window leaves");
             Vec::new()
         });
@@ -196,7 +198,7 @@ impl Collector {
         if let Some(shadow) = versions.outlets_in_shadow(dataset) {
             self.telemetry.shadow.window(dataset, &destinations(&outlets), &destinations(&shadow));
         }
-        outlets
+        (in_force, outlets)
     }
 
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the

@@ -62,6 +62,7 @@ impl Foreign {
 }
 
 /// Records that are held in memory until more is known. They are never scored, counted or stored.
+#[derive(Clone)]
 pub struct Quarantined {
     candidate: Candidate,
 }

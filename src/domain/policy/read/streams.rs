@@ -233,7 +233,7 @@ pub(super) fn resolve(
         field.required = true;
     }
     for (position, treatment) in &declared.treatments {
-        if *position == contributor || *position == event_time && treatment.value == Treatment::Drop {
+        if *position == contributor || *position == event_time {
             problems.error(&treatment.place, "the contributor and the event time are needed as they are");
         }
     }
