@@ -16,7 +16,6 @@ use crate::adapters::onnx::{Runtime, Scorer};
 use crate::adapters::{file, kafka};
 use crate::config::{Config, Destination, Mode, OnStop, today};
 use crate::delivery::{self, Deliveries, Sink};
-use crate::domain::evidence::Knowledge;
 use crate::domain::policy::{Digest, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
@@ -66,9 +65,8 @@ pub async fn bind(config: &Config) -> anyhow::Result<Listener> {
 /// # Errors
 /// When a registry or a database cannot be used.
 pub fn version(config: &Config) -> anyhow::Result<Version> {
-    let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
-    let (_, knowledge) = knowledge::Files::load(config, None)?;
-    Ok(Version::compile(policy, here, knowledge, today()))
+    let (_, known) = knowledge::Files::load(config, None)?;
+    Ok(known.compile(config).0)
 }
 
 /// Checks that every model loads and is what the policy declares.
@@ -131,7 +129,7 @@ impl App {
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
-        let reloader = Reloader::new(&config, state.archive, versions, Arc::clone(&intake), files);
+        let reloader = Reloader::new(&config, state.archive, versions, files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
             address,
@@ -247,15 +245,11 @@ async fn tick(
 }
 
 /// The policies of the configuration in force, with those that were before.
-fn versions(config: &Config, knowledge: Knowledge, archive: &Archive) -> anyhow::Result<Versions> {
-    let (policy, here, day) = (Arc::clone(&config.policy), Arc::clone(&config.here), today());
-    archive.keep(policy.digest, &config.policy_files, &here).context("the policies cannot be kept")?;
-    let before = archive.all(here.country).context("the policies that were in force cannot be read")?;
-    let shadow = config
-        .shadow
-        .as_ref()
-        .map(|shadow| Version::compile(Arc::clone(shadow), Arc::clone(&here), knowledge::of(shadow, &knowledge), day));
-    Ok(Versions::new(Version::compile(policy, here, knowledge, day), shadow, before))
+fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyhow::Result<Versions> {
+    archive.keep(config.policy.digest, &config.policy_files, &config.here).context("the policies cannot be kept")?;
+    let before = archive.all(config.here.country).context("the policies that were in force cannot be read")?;
+    let (current, shadow) = known.compile(config);
+    Ok(Versions::new(current, shadow, before))
 }
 
 fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {

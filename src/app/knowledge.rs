@@ -11,10 +11,26 @@ use crate::adapters::knowledge::files::Fingerprint;
 use crate::adapters::knowledge::geoip::Databases;
 use crate::adapters::knowledge::places::Boundaries;
 use crate::adapters::knowledge::registry::{self, Columns};
-use crate::config::{Config, GeoIp};
+use crate::config::{Config, GeoIp, today};
 use crate::domain::evidence::{Knowledge, Source};
-use crate::domain::policy::PolicySet;
+use crate::domain::policy::{PolicySet, Version};
 use crate::domain::pseudonym::Pseudonyms;
+
+/// What is known, as the policies in force and those in the shadow see it.
+pub(super) struct Known {
+    pub(super) in_force: Knowledge,
+    pub(super) in_shadow: Option<Knowledge>,
+}
+
+impl Known {
+    /// The versions that the policies of a configuration come to today: in force, and in the shadow.
+    pub(super) fn compile(self, config: &Config) -> (Version, Option<Version>) {
+        let (here, day) = (|| Arc::clone(&config.here), today());
+        let shadow = config.shadow.as_ref().zip(self.in_shadow);
+        let shadow = shadow.map(|(policy, known)| Version::compile(Arc::clone(policy), here(), known, day));
+        (Version::compile(Arc::clone(&config.policy), here(), self.in_force, day), shadow)
+    }
+}
 
 /// The files that knowledge was read from, as they were then.
 pub(super) struct Files {
@@ -27,7 +43,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Reads what the configuration names. What was known of pseudonyms goes on.
-    pub(super) fn load(config: &Config, before: Option<&Knowledge>) -> anyhow::Result<(Self, Knowledge)> {
+    pub(super) fn load(config: &Config, before: Option<&Knowledge>) -> anyhow::Result<(Self, Known)> {
         let (registries, geoip) = (config.registries.clone(), config.geoip.clone());
         let mut files = Self { registries, geoip, read: BTreeMap::new(), failed: BTreeMap::new() };
         let pseudonyms = match before.and_then(|before| before.pseudonyms.clone()) {
@@ -39,12 +55,16 @@ impl Files {
             }
         };
         let known = Knowledge { pseudonyms: Some(pseudonyms), ..Knowledge::default() };
-        let knowledge = files.read(&config.policy, &known)?;
+        let knowledge = files.read((&config.policy, config.shadow.as_deref()), &known)?;
         Ok((files, knowledge))
     }
 
     /// Reads everything again if a file is not what it was. `None` when all are.
-    pub(super) fn refresh(&mut self, policy: &PolicySet, known: &Knowledge) -> anyhow::Result<Option<Knowledge>> {
+    pub(super) fn refresh(
+        &mut self,
+        policies: (&PolicySet, Option<&PolicySet>),
+        known: &Knowledge,
+    ) -> anyhow::Result<Option<Known>> {
         let paths = self.registries.values().chain(self.geoip.iter().flat_map(|geoip| &geoip.databases));
         let now: BTreeMap<PathBuf, Option<Fingerprint>> =
             paths.map(|path| (path.clone(), Fingerprint::of(path).ok())).collect();
@@ -52,13 +72,33 @@ impl Files {
         if is_read || now == self.failed {
             return Ok(None);
         }
-        let knowledge = self.read(policy, known);
+        let knowledge = self.read(policies, known);
         self.failed = if knowledge.is_err() { now } else { BTreeMap::new() };
         knowledge.map(Some)
     }
 
-    fn read(&mut self, policy: &PolicySet, known: &Knowledge) -> anyhow::Result<Knowledge> {
+    fn read(&mut self, (policy, shadow): (&PolicySet, Option<&PolicySet>), known: &Knowledge) -> anyhow::Result<Known> {
         let mut read = BTreeMap::new();
+        let mut addresses = None;
+        if let Some(GeoIp { databases, agree }) = &self.geoip {
+            let (loaded, prints) = Databases::load(databases, *agree).context("databases of network addresses")?;
+            read.extend(databases.iter().cloned().zip(prints));
+            addresses = Some(Arc::new(loaded) as _);
+        }
+        let known = Knowledge { addresses, ..known.clone() };
+        let in_force = self.of(policy, &known, &mut read)?;
+        let in_shadow = shadow.map(|shadow| self.of(shadow, &known, &mut read)).transpose()?;
+        self.read = read;
+        Ok(Known { in_force, in_shadow })
+    }
+
+    /// What a set of policies knows: each reads the registries by its own declaration.
+    fn of(
+        &self,
+        policy: &PolicySet,
+        known: &Knowledge,
+        read: &mut BTreeMap<PathBuf, Fingerprint>,
+    ) -> anyhow::Result<Knowledge> {
         let mut registries = BTreeMap::new();
         for (name, path) in &self.registries {
             let Some(shape) = policy.registries.get(name) else { continue };
@@ -68,25 +108,13 @@ impl Files {
             registries.insert(name.clone(), Arc::new(registry));
             read.insert(path.clone(), print);
         }
-        let mut addresses = None;
-        if let Some(GeoIp { databases, agree }) = &self.geoip {
-            let (loaded, prints) = Databases::load(databases, *agree).context("databases of network addresses")?;
-            read.extend(databases.iter().cloned().zip(prints));
-            addresses = Some(Arc::new(loaded) as _);
-        }
         let uses_places = policy.streams.values().flat_map(|plan| &plan.evidence);
         let uses_places = uses_places.into_iter().any(|evidence| matches!(evidence.source, Source::Position { .. }));
         let places = match uses_places {
             true => Some(Boundaries::shared().context("the borders of countries")? as _),
             false => None,
         };
-        self.read = read;
-        Ok(of(policy, &Knowledge { registries, addresses, places, ..known.clone() }))
+        let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
+        Ok(Knowledge { producers, registries, places, disputed, ..known.clone() })
     }
-}
-
-/// The same knowledge as another set of policies sees it.
-pub(super) fn of(policy: &PolicySet, knowledge: &Knowledge) -> Knowledge {
-    let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
-    Knowledge { producers, disputed, ..knowledge.clone() }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, Mode, today};
+use crate::config::{self, Config, Mode};
 use crate::domain::document::Problem;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
-use crate::intake::Intake;
 use crate::versions::Versions;
 
 use super::knowledge;
@@ -42,7 +41,6 @@ fn first(problems: &[Problem]) -> String {
 pub(super) struct Reloader {
     archive: Archive,
     versions: Arc<Versions>,
-    intake: Arc<Intake>,
     at_start: Arc<PolicySet>,
     mode: Mode,
     destinations: Vec<String>,
@@ -52,17 +50,10 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(
-        config: &Config,
-        archive: Archive,
-        versions: Arc<Versions>,
-        intake: Arc<Intake>,
-        files: knowledge::Files,
-    ) -> Self {
+    pub(super) fn new(config: &Config, archive: Archive, versions: Arc<Versions>, files: knowledge::Files) -> Self {
         Self {
             archive,
             versions,
-            intake,
             at_start: Arc::clone(&config.policy),
             mode: config.mode,
             destinations: config.destinations.keys().cloned().collect(),
@@ -82,16 +73,11 @@ impl Reloader {
         let before = self.versions.current();
         let load = || knowledge::Files::load(&config, Some(&before.knowledge));
         let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
-        let (digest, day) = (config.policy.digest, today());
-        self.archive
-            .keep(digest, &config.policy_files, &config.here)
+        let digest = config.policy.digest;
+        tokio::task::block_in_place(|| self.archive.keep(digest, &config.policy_files, &config.here))
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
-        let shadow = config.shadow.as_ref().map(|shadow| {
-            let known = knowledge::of(shadow, &known);
-            Version::compile(Arc::clone(shadow), Arc::clone(&config.here), known, day)
-        });
-        self.versions
-            .replace(Version::compile(Arc::clone(&config.policy), Arc::clone(&config.here), known, day), shadow);
+        let (current, shadow) = known.compile(&config);
+        self.versions.replace(current, shadow);
         *files = read;
         Ok(digest)
     }
@@ -100,14 +86,15 @@ impl Reloader {
     pub(super) async fn refresh(&self) {
         let mut files = self.files.lock().await;
         let (current, shadow) = self.versions.both();
-        match tokio::task::block_in_place(|| files.refresh(&current.policy, &current.knowledge)) {
+        let policies = (&*current.policy, shadow.as_ref().map(|shadow| &*shadow.policy));
+        match tokio::task::block_in_place(|| files.refresh(policies, &current.knowledge)) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 let again = |version: &Version, known| {
                     Version::compile(Arc::clone(&version.policy), Arc::clone(&version.here), known, version.day)
                 };
-                let shadow = shadow.map(|shadow| again(&shadow, knowledge::of(&shadow.policy, &known)));
-                self.versions.replace(again(&current, known), shadow);
+                let shadow = shadow.zip(known.in_shadow).map(|(shadow, known)| again(&shadow, known));
+                self.versions.replace(again(&current, known.in_force), shadow);
                 tracing::info!("registries and databases are read again");
             }
             Err(error) => tracing::error!(

@@ -182,6 +182,11 @@ pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
         let files = files::read(&declared.shadow, &base, &problems);
         policy::read(&files, &problems)
     });
+    check_knowledge(&declared, (&policy, shadow.as_ref()), &problems);
+    if let Some(shadow) = &shadow {
+        check_shadow(&policy, shadow, &problems);
+        check_served(&declared, shadow, &problems);
+    }
     let config = declared.finish((files, policy), shadow).filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
 }
@@ -208,18 +213,12 @@ pub fn today() -> Date {
 /// The checks that need both sides: where things are, and what is allowed.
 fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &Problems) {
     let known: Vec<&str> = policy.regimes.keys().map(String::as_str).collect();
-    for regime in declared.serves.iter().chain(declared.peers.iter().flat_map(|peer| &peer.serves)) {
-        if !policy.regimes.contains_key(&regime.value) {
-            let message = format!("there is no regime `{}`", regime.value);
-            problems.error_help(&regime.place, message, document::hint(&regime.value, &known));
-        }
-    }
+    check_served(declared, policy, problems);
     if let Some(keys) = &declared.keys {
         keys.check(&declared.serves, &known, problems);
     }
     let serves: Vec<String> = declared.serves.iter().map(|regime| regime.value.clone()).collect();
     check_here(declared, policy, today, problems);
-    check_knowledge(declared, policy, problems);
     policy::lint(policy, &serves, today, problems);
     for row in policy.egress(&serves, today) {
         let why = match row.permission {
@@ -227,17 +226,11 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             Permission::NotAllowed(country) => format!("go to {country}"),
             Permission::TooStrong => "go there: `max_form` is weaker".to_owned(),
         };
-        {
-            let message = format!(
-                "regime `{}` lets no released cell of `{}` {why} (destination `{}`)",
-                row.regime, row.dataset, row.destination
-            );
-            problems.error_help(
-                &row.place,
-                message,
-                "remove the dataset from `accepts`, or send it to a destination elsewhere",
-            );
-        }
+        let (regime, dataset, destination) = (&row.regime, &row.dataset, &row.destination);
+        let message =
+            format!("regime `{regime}` lets no released cell of `{dataset}` {why} (destination `{destination}`)");
+        let help = "remove the dataset from `accepts`, or send it to a destination elsewhere";
+        problems.error_help(&row.place, message, help);
     }
     for plan in policy.streams.values() {
         if let Some(model) = &plan.model
@@ -286,22 +279,44 @@ fn check_here(declared: &read::Declared, policy: &PolicySet, today: Date, proble
     }
 }
 
+/// Every regime that is served, here or by a peer, is there.
+fn check_served(declared: &read::Declared, policy: &PolicySet, problems: &Problems) {
+    let known: Vec<&str> = policy.regimes.keys().map(String::as_str).collect();
+    for regime in declared.serves.iter().chain(declared.peers.iter().flat_map(|peer| &peer.serves)) {
+        if !policy.regimes.contains_key(&regime.value) {
+            let message = format!("there is no regime `{}`", regime.value);
+            problems.error_help(&regime.place, message, document::hint(&regime.value, &known));
+        }
+    }
+}
+
+/// The policies in the shadow are asked about the very same records.
+fn check_shadow(policy: &PolicySet, shadow: &PolicySet, problems: &Problems) {
+    for (name, plan) in &shadow.streams {
+        if policy.streams.get(name).is_some_and(|live| live.stream != plan.stream) {
+            let message = format!("in the shadow stream `{name}` has other fields, or other limits");
+            problems.error_help(&plan.place, message, "only what is decided about the records may differ there");
+        }
+    }
+}
+
 /// What the policies use of what is known beside the records has a file, and every file is used.
-fn check_knowledge(declared: &read::Declared, policy: &PolicySet, problems: &Problems) {
-    for (name, shape) in &policy.registries {
+fn check_knowledge(declared: &read::Declared, (policy, shadow): (&PolicySet, Option<&PolicySet>), problems: &Problems) {
+    let both = || [Some(policy), shadow].into_iter().flatten();
+    for (name, shape) in both().flat_map(|policy| &policy.registries) {
         if !declared.registries.contains_key(name) {
             let message = format!("registry `{name}` has no file in {}", declared.place.file.path);
             problems.error_help(&shape.place, message, format!("add [registries] {name} = \"FILE\" there"));
         }
     }
-    let known: Vec<&str> = policy.registries.keys().map(String::as_str).collect();
+    let known: Vec<&str> = both().flat_map(|policy| policy.registries.keys()).map(String::as_str).collect();
     for (name, file) in &declared.registries {
-        if !policy.registries.contains_key(name) {
+        if !known.contains(&name.as_str()) {
             let message = format!("no policy declares registry `{name}`");
             problems.error_help(&file.place, message, document::hint(name, &known));
         }
     }
-    for plan in policy.streams.values() {
+    for plan in both().flat_map(|policy| policy.streams.values()) {
         let uses = plan.evidence.iter().any(|evidence| matches!(evidence.source, Source::GeoIp));
         if uses && declared.geoip.is_none() {
             let message = format!("stream `{}` uses `geoip`, and no database is named", plan.stream.name);

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use crate::adapters::{file, journal, kafka};
 use crate::domain::document::{Place, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::{self, Conditions, Evidence, Here, PolicySet};
+use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::refusal::Peer;
 use crate::encode::Format;
 use crate::intake::Limits;
@@ -26,7 +26,7 @@ pub(super) struct Declared {
     pub(super) place: Place,
     id: Option<String>,
     pub(super) country: Option<Spot<Jurisdiction>>,
-    pub(super) conditions: Vec<(Spot<String>, Evidence)>,
+    pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
     mode: Mode,
     pub(super) shadow: Vec<Spot<String>>,
@@ -52,7 +52,7 @@ pub(super) struct DeclaredPeer {
     id: String,
     endpoint: String,
     country: Jurisdiction,
-    pub(super) conditions: Vec<(Spot<String>, Evidence)>,
+    pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
 }
 
@@ -152,11 +152,11 @@ fn read_country(table: &Table<'_>) -> Option<Spot<Jurisdiction>> {
 }
 
 /// What has been shown of a gateway as a recipient of records.
-fn read_conditions(table: &Table<'_>) -> Vec<(Spot<String>, Evidence)> {
+fn read_conditions(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     policy::conditions_of_recipient(table)
 }
 
-fn shown(conditions: Vec<(Spot<String>, Evidence)>) -> Conditions {
+fn shown(conditions: Vec<(Spot<String>, Proof)>) -> Conditions {
     conditions.into_iter().map(|(name, evidence)| (name.value, evidence)).collect()
 }
 

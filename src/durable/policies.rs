@@ -74,9 +74,14 @@ impl Archive {
                 continue;
             }
             let path = self.directory.join(&name);
-            let Some(kept) = self.read(&path)? else {
-                tracing::error!(file = %path.display(), "policies that were in force cannot be read");
-                continue;
+            let kept = match self.read(&path) {
+                Ok(Some(kept)) => kept,
+                Ok(None) => continue,
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::error!(error = format!("{error:#}"), "policies that were in force cannot be read");
+                    continue;
+                }
             };
             let files: Vec<Arc<Source>> =
                 kept.files.into_iter().map(|file| Arc::new(Source { path: file.path, text: file.text })).collect();
@@ -93,8 +98,9 @@ impl Archive {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Kept>, Error> {
-        let bytes = read_file(&*self.fs, path, BYTES_MAX)?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        let Some(bytes) = read_file(&*self.fs, path, BYTES_MAX)? else { return Ok(None) };
+        let kept = serde_json::from_slice(&bytes);
+        kept.map(Some).map_err(|error| Error::Io { doing: "read", path: path.to_owned(), source: error.into() })
     }
 }
 

@@ -11,7 +11,7 @@ use bailiwick::domain::evidence::{self, Knowledge, read_code};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
 use bailiwick::domain::knowledge::{self, Addresses, Places, Reading};
-use bailiwick::domain::policy::{self, Conditions, Decided, Evidence, Here, PolicySet, Version};
+use bailiwick::domain::policy::{self, Conditions, Decided, Here, PolicySet, Proof, Version};
 use bailiwick::domain::refusal::{Peer, Reason};
 use jiff::civil::Date;
 
@@ -88,7 +88,7 @@ pub(super) fn day(day: &str) -> Date {
 }
 
 fn conditions(shown: &[Shown]) -> Conditions {
-    let evidence = |shown: &Shown| Evidence { reference: "REF".to_owned(), until: shown.until.as_deref().map(day) };
+    let evidence = |shown: &Shown| Proof { reference: "REF".to_owned(), until: shown.until.as_deref().map(day) };
     shown.iter().map(|shown| (shown.name.clone(), evidence(shown))).collect()
 }
 

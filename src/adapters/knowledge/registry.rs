@@ -78,8 +78,6 @@ pub enum Problem {
         "column `{0}` has what is no ISO 3166-1 alpha-2 or ISO 3166-2 code; correct it, or leave it empty if it is not known"
     )]
     NoCode(String),
-    #[error("column `{0}` has a system's name that is not in lower case; names are compared as they are written")]
-    NotLowerCase(String),
     #[error("column `{0}` has what is neither a text nor null; write it as a text")]
     NotAText(String),
     #[error("this is not a JSON array of objects; the file may be cut off")]
@@ -154,7 +152,6 @@ fn codes(fact: Fact, column: &str, text: &str) -> Result<Vec<Jurisdiction>, Prob
         return Err(Problem::Control(column.to_owned()));
     }
     let code = |word: &str| match fact {
-        Fact::SourceSystem if word.contains(char::is_uppercase) => Err(Problem::NotLowerCase(column.to_owned())),
         Fact::SourceSystem => Ok(Jurisdiction::system(word)),
         _ => Jurisdiction::parse(word).ok_or_else(|| Problem::NoCode(column.to_owned())),
     };

@@ -7,11 +7,11 @@ use jiff::civil::Date;
 use super::regime::{Form, Lasting};
 
 /// What has been shown, by the names of the conditions.
-pub type Conditions = BTreeMap<String, Evidence>;
+pub type Conditions = BTreeMap<String, Proof>;
 
 /// What shows that a condition is met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
+pub struct Proof {
     /// Where it can be looked up: a contract's number, a file's name.
     pub reference: String,
     /// The last day it is good for.

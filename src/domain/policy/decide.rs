@@ -149,13 +149,17 @@ impl Version {
         let mut settled = vec![false; rulings.len()];
         let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
         let mut held = Vec::new();
-        for (row, &combination) in of_record.iter().enumerate() {
-            let combination = combination as usize;
-            if settled.get(combination).is_none_or(|&is_settled| is_settled) || candidate.is_refused(row) {
+        for row in 0..candidate.rows() {
+            let combination = of_record.get(row).map_or(usize::MAX, |&combination| combination as usize);
+            if settled.get(combination).is_some_and(|&is_settled| is_settled) || candidate.is_refused(row) {
                 continue;
             }
-            let Some(ruling) = rulings.get(combination) else { continue };
             let index = u32::try_from(row).unwrap_or(u32::MAX);
+            let Some(ruling) = rulings.get(combination) else {
+                // Every record has one; whatever is wrong, it is not kept for it.
+                candidate.refuse(Refusal::new(index, Reason::UnknownJurisdiction));
+                continue;
+            };
             let refusal = match &ruling.verdict {
                 Verdict::Keep(of_combination) => {
                     unite(&mut regimes, of_combination);

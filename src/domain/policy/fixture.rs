@@ -13,7 +13,7 @@ use crate::domain::refusal::Peer;
 
 use super::decide::Standing;
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
-use super::{Conditions, Evidence, Form, Here, PolicySet, Regime, Shown, Verdict};
+use super::{Conditions, Form, Here, PolicySet, Proof, Regime, Shown, Verdict};
 
 const SCHEMA: &str = "bailiwick.test/1";
 const VERDICTS: [&str; 4] = ["keep", "redirect", "quarantine", "refuse"];
@@ -196,7 +196,7 @@ fn read_shown(table: &Table<'_>, policy: &PolicySet) -> Conditions {
     let names = table.or::<Names>("conditions", Vec::new());
     let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
     let names = known(names, &needed, "regime or region that needs", table.problems());
-    names.into_iter().map(|name| (name, Evidence { reference: "a test".to_owned(), until: None })).collect()
+    names.into_iter().map(|name| (name, Proof { reference: "a test".to_owned(), until: None })).collect()
 }
 
 fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> Option<Asked> {

@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 
 use crate::domain::document::Problems;
-use crate::domain::evidence::Source;
+use crate::domain::evidence::{Evidence, Source};
 use crate::domain::fact::Fact;
 
 use super::regime::Regime;
@@ -39,7 +39,7 @@ fn lint_evidence(policy: &PolicySet, plan: &StreamPlan, problems: &Problems) {
             problems.warn(&plan.place, message, "declare it in [producers.*], or remove the evidence");
         }
         let min_strength = policy.facts.min_strength;
-        let kinds = |evidence: &&super::super::evidence::Evidence| evidence.fact == fact;
+        let kinds = |evidence: &&Evidence| evidence.fact == fact;
         let alone = plan
             .evidence
             .iter()

@@ -11,7 +11,7 @@ use jiff::civil::Date;
 
 use super::dataset::Dataset;
 use super::document::{Place, Spot};
-use super::evidence::{self, Producer};
+use super::evidence::{Evidence, Producer};
 use super::fact::Fact;
 use super::jurisdiction::Jurisdiction;
 use super::model::Model;
@@ -31,7 +31,7 @@ mod release;
 mod scope;
 mod treat;
 
-pub use conditions::{Conditions, Evidence, OnExpired, Shown};
+pub use conditions::{Conditions, OnExpired, Proof, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
 pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
@@ -166,7 +166,7 @@ pub struct StreamPlan {
     /// The declaration.
     pub stream: Arc<Stream>,
     /// Where the facts are looked for.
-    pub evidence: Vec<evidence::Evidence>,
+    pub evidence: Vec<Evidence>,
     /// The facts that are declared not to be tested.
     pub untested: BTreeSet<Fact>,
     /// In which form fields are kept.

@@ -12,7 +12,7 @@ use crate::domain::evidence::{Producer, read_code};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Candidates, Reading};
-use crate::domain::policy::conditions::{Conditions, Evidence, OnExpired};
+use crate::domain::policy::conditions::{Conditions, OnExpired, Proof};
 use crate::domain::policy::regime::Form;
 use crate::domain::policy::{Destination, FactRules, Override, RegistryShape, Unknown};
 
@@ -125,7 +125,7 @@ pub(super) fn condition(name: &Spot<String>, problems: &Problems) {
 }
 
 /// What has been shown: of a recipient (`dest.*`), or of the deployment (the others).
-pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Vec<(Spot<String>, Evidence)> {
+pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Vec<(Spot<String>, Proof)> {
     let mut shown = Vec::new();
     for (name, table) in table.named(key) {
         condition(&name, table.problems());
@@ -140,7 +140,7 @@ pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Ve
             if reference.value.trim().is_empty() {
                 table.problems().error(&reference.place, "`ref` is empty: say what shows it");
             }
-            shown.push((name, Evidence { reference: reference.value, until }));
+            shown.push((name, Proof { reference: reference.value, until }));
         }
     }
     shown

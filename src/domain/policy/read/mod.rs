@@ -12,7 +12,7 @@ use crate::domain::evidence::{Producer, Source as EvidenceSource};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
-use super::conditions::{Conditions, Evidence};
+use super::conditions::{Conditions, Proof};
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
 
 mod datasets;
@@ -48,7 +48,7 @@ struct Declared {
 const SCHEMAS: [&str; 4] = ["bailiwick.classes/1", "bailiwick.policy/1", "bailiwick.regime/1", "bailiwick.regions/1"];
 
 /// What `conditions` shows of a recipient, each with its place.
-pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Evidence)> {
+pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     deployment::conditions(table, "conditions", true)
 }
 
