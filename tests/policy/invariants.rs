@@ -375,7 +375,7 @@ proptest! {
             }
             prop_assert_eq!(versions.current().day, latest);
             prop_assert_eq!(
-                versions.outlets(DATASET, &BTreeSet::new()).unwrap(),
+                versions.outlets(DATASET, &BTreeSet::new()).1.unwrap(),
                 policy.outlets(DATASET, &case.gateway.serves, latest));
         }
     }
