@@ -1,6 +1,6 @@
 //! A gateway that may not be where it is.
 
-use super::deployment::{Deployment, REGIME, regime};
+use super::deployment::{Deployment, POLICY, REGIME, regime};
 
 #[test]
 fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
@@ -30,4 +30,20 @@ async fn nor_does_a_running_one_take_such_policies() {
     let refused = gateway.reload().await.unwrap_err();
     assert!(refused.contains("gateway.toml") && refused.contains("aa"), "{refused}");
     gateway.stop().await;
+}
+
+#[test]
+fn policies_in_the_shadow_are_asked_about_the_records_that_there_are() {
+    let deployment = Deployment::new();
+    for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
+        deployment.write(&file.replace("policies/", "shadow/"), deployment.read(file));
+    }
+    deployment.add("gateway.toml", "\n[shadow]\npolicies = [\"shadow\"]\n");
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+    deployment.edit("shadow/policy.toml", "bytes_max = ", "bytes_max = 1");
+    let errors = deployment.errors();
+    assert!(
+        errors.iter().any(|error| error.contains("in the shadow") && error.contains("has other fields")),
+        "{errors:?}"
+    );
 }
