@@ -149,7 +149,7 @@ mod tests {
     fn whoever_makes_up_days_fills_no_memory() {
         let pseudonyms = Pseudonyms::new([7; 32]);
         for day in 0..3 * DAYS_MAX as i64 {
-            pseudonyms.of("device-1", Span::Day, day * DAY_MICROS);
+            drop(pseudonyms.of("device-1", Span::Day, day * DAY_MICROS));
         }
         assert_eq!(pseudonyms.days.lock().unwrap().keys.len(), DAYS_MAX);
     }

@@ -40,7 +40,8 @@ fn policies_in_the_shadow_are_asked_about_the_records_that_there_are() {
     }
     deployment.add("gateway.toml", "\n[shadow]\npolicies = [\"shadow\"]\n");
     assert_eq!(deployment.errors(), Vec::<String>::new());
-    deployment.edit("shadow/policy.toml", "bytes_max = ", "bytes_max = 1");
+    let wider = "range = [0, 1000], required";
+    deployment.edit("shadow/policy.toml", wider, "range = [0, 999], required");
     let errors = deployment.errors();
     assert!(
         errors.iter().any(|error| error.contains("in the shadow") && error.contains("has other fields")),
