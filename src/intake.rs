@@ -249,7 +249,7 @@ impl Intake {
         };
         candidate.check(times);
         let sender = Sender { producer: from.producer, address: from.address };
-        let copy = candidate.clone();
+        let shadow = self.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let (mut decided, under) = self.decide(candidate, sender)?;
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
         let ticket = match decided.resident.take() {
@@ -265,7 +265,9 @@ impl Intake {
         if !ticket.duplicate {
             held = self.hold((&mut decided, under), from, now);
             self.telemetry.refused(&decided.refusals);
-            self.compare(copy, sender, &decided.refusals);
+            if let Some((shadow, candidate)) = shadow {
+                self.compare(&shadow, candidate, sender, &decided.refusals);
+            }
         }
         Ok(Taken { refusals: decided.refusals, accepted, held, ticket })
     }
@@ -281,8 +283,7 @@ impl Intake {
     }
 
     /// Counts what the version in the shadow would decide otherwise.
-    fn compare(&self, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
-        let Some(shadow) = self.versions.shadow() else { return };
+    fn compare(&self, shadow: &Version, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
         match shadow.decide(candidate, from) {
             Ok(other) => self.telemetry.compared(refusals, &other.refusals),
             Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),

@@ -183,7 +183,11 @@ impl Version {
         let quarantined = (!held.is_empty()).then(|| candidate.some(&held)).transpose()?.map(Quarantined::new);
         let (batch, refusals) = candidate.split()?;
         let pseudonyms = self.knowledge.pseudonyms.as_deref();
-        let batch = batch.with_columns(|columns| rules.treatments.apply(columns, stream.event_time, pseudonyms))?;
+        let batch = if rules.treatments.is_empty() {
+            batch
+        } else {
+            batch.with_columns(|columns| rules.treatments.apply(columns, stream.event_time, pseudonyms))?
+        };
         let resident = (batch.rows() > 0).then_some(Resident { batch, policy: self.digest(), regimes });
         Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals })
     }

@@ -39,6 +39,12 @@ impl Treatments {
         self.0.iter().find(|(position, _)| *position == field).map(|(_, treatment)| treatment)
     }
 
+    /// Whether every field is kept as it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether nothing of a field's own values is kept.
     #[must_use]
     pub fn hides(&self, field: usize) -> bool {
