@@ -68,3 +68,107 @@ fn lint_scopes(policy: &PolicySet, plan: &StreamPlan, serves: &[String], problem
         problems.warn(&plan.place, message, "give one of these facts evidence");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::document::Source as File;
+
+    const POLICY: &str = r#"
+schema = "bailiwick.policy/1"
+[conditions]
+"approval.counsel" = { ref = "C-1", until = 2026-06-30 }
+[streams.events]
+event_time  = "at"
+contributor = "person"
+untested    = ["subject.citizenship"]
+[streams.events.facts]
+"subject.residence" = [{ phone = "phone", strength = 40 }]
+"collection.place"  = [{ producer = true, strength = 90 }]
+[streams.events.fields]
+at     = { type = "timestamp", class = "personal" }
+person = { type = "string", class = "personal" }
+phone  = { type = "string", class = "personal" }
+"#;
+
+    const REGIME: &str = r#"
+schema       = "bailiwick.regime/1"
+id           = "law"
+name         = "law"
+notice       = "n"
+as_of        = 2026-01-01
+review_by    = 2026-12-31
+confidence   = "high"
+sources      = ["s"]
+classes      = ["personal"]
+localisation = "none"
+misroute     = "redirect"
+[[applies]]
+fact = "subject.citizenship"
+in   = ["DE"]
+[[transfers]]
+id    = "counsel"
+form  = "statistical"
+to    = ["any"]
+basis = "b"
+needs = ["approval.counsel"]
+until = 2026-09-30
+"#;
+
+    fn lints(policy: &str, day: Date) -> Vec<String> {
+        let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"a\"\n";
+        let files = [("classes.toml", classes), ("law.toml", REGIME), ("policy.toml", policy)];
+        let files = files.map(|(path, text)| Arc::new(File { path: path.into(), text: text.into() }));
+        let problems = Problems::default();
+        let policy = crate::domain::policy::read(&files, &problems);
+        lint(&policy, &["law".to_owned()], day, &problems);
+        let problems = problems.into_vec();
+        problems
+            .iter()
+            .map(|problem| format!("{}:{}: {}", problem.place.file.path, problem.place.line(), problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn what_no_record_can_have_and_what_can_never_apply_is_said() {
+        let found = lints(POLICY, Date::constant(2026, 6, 30));
+        assert_eq!(
+            found,
+            [
+                "policy.toml:5: the evidence of `subject.residence` is weaker than 60 and of one kind only",
+                "policy.toml:5: no producer has `collection.place` in its `facts`",
+                "policy.toml:5: regime `law` can never apply to `events`: it tests subject.citizenship",
+            ]
+        );
+        let better = POLICY
+            .replace("strength = 40", "strength = 60")
+            .replace("producer = true", "always = [\"DE\"]")
+            .replace("untested    = [\"subject.citizenship\"]\n", "")
+            .replace(
+                "[streams.events.fields]",
+                "\"subject.citizenship\" = [{ phone = \"phone\", strength = 60 }]\n[streams.events.fields]",
+            );
+        assert_eq!(lints(&better, Date::constant(2026, 6, 30)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_has_ended_or_is_to_be_reviewed_is_said_from_the_day_after() {
+        let about_time =
+            |day| lints(POLICY, day).into_iter().filter(|lint| lint.contains(" 2026-")).collect::<Vec<_>>();
+        assert_eq!(about_time(Date::constant(2026, 6, 30)), Vec::<String>::new());
+        assert_eq!(
+            about_time(Date::constant(2026, 7, 1)),
+            ["policy.toml:4: what shows `approval.counsel` ended on 2026-06-30"]
+        );
+        assert_eq!(
+            about_time(Date::constant(2027, 1, 1)),
+            [
+                "law.toml:7: the facts of regime `law` were to be reviewed by 2026-12-31",
+                "law.toml:22: transfer `counsel` of regime `law` ended on 2026-09-30",
+                "policy.toml:4: what shows `approval.counsel` ended on 2026-06-30",
+            ]
+        );
+    }
+}

@@ -14,7 +14,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Candidates, Reading};
 use crate::domain::policy::conditions::{Conditions, OnExpired, Proof};
 use crate::domain::policy::regime::Form;
-use crate::domain::policy::{Destination, FactRules, Override, RegistryShape, Unknown};
+use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
 
 use super::legal::{choice_or, chosen};
 use super::{Declared, code};
@@ -62,6 +62,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         once(&mut declared.once.on_expired, Spot { value, place: review.place }, table.problems());
     }
     for (name, spot) in conditions(table, "conditions", false) {
+        ends(&name, &spot, declared);
         if declared.conditions.insert(name.value.clone(), spot).is_some() {
             table.problems().error(&name.place, format!("condition `{}` is shown twice", name.value));
         }
@@ -91,7 +92,11 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         table.done();
     }
     for table in table.array("overrides") {
-        declared.overrides.extend(read_override(&table));
+        if let Some(relaxed) = read_override(&table) {
+            let (what, place) = (format!("override `{}`", relaxed.id.value), relaxed.id.place.clone());
+            declared.ends.push(Dated { what, day: Spot { value: relaxed.until, place } });
+            declared.overrides.push(relaxed);
+        }
         table.done();
     }
 }
@@ -144,6 +149,13 @@ pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Ve
         }
     }
     shown
+}
+
+/// Remembers when what shows a condition ends.
+fn ends(name: &Spot<String>, proof: &Proof, declared: &mut Declared) {
+    let what = format!("what shows `{}`", name.value);
+    let day = proof.until.map(|value| Spot { value, place: name.place.clone() });
+    declared.ends.extend(day.map(|day| Dated { what, day }));
 }
 
 fn read_producer(table: &Table<'_>) -> Producer {
@@ -206,6 +218,7 @@ fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Decla
     let max_form = choice_or(table, "max_form", &Form::NAMES, Form::Statistical);
     let mut shown = Conditions::new();
     for (name, evidence) in conditions(table, "conditions", true) {
+        ends(&name, &evidence, declared);
         shown.insert(name.value.clone(), evidence);
         declared.shown.push(name);
     }
