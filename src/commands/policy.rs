@@ -1,7 +1,6 @@
 //! `bailiwick policy test`: runs the tests that stand beside the policies.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +21,6 @@ pub struct Options {
     /// Files and directories; they are one set.
     pub paths: Vec<PathBuf>,
 }
-
-/// The end of the name of a file of tests.
-const TESTS: &str = ".test.toml";
-/// The deepest directory.
-const DEPTH_MAX: usize = 8;
 
 /// Runs the tests. The report for stdout.
 ///
@@ -56,7 +50,7 @@ pub fn test(options: &Options) -> Result<String, Failure> {
     }
     if tests.is_empty() {
         let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(anyhow!("there is no test in {}: no *{TESTS} file", shown.join(", ")).into());
+        return Err(anyhow!("there is no test in {}: no *.test.toml file", shown.join(", ")).into());
     }
     run(&files, &policy, &tests)
 }
@@ -107,37 +101,14 @@ type Sources = Vec<Arc<Source>>;
 
 /// The policy files of paths, and the tests beside them.
 fn find(paths: &[PathBuf], problems: &Problems) -> anyhow::Result<(Sources, Sources)> {
-    let (tests, policies): (Vec<PathBuf>, Vec<PathBuf>) =
-        paths.iter().cloned().partition(|path| is_test(path) && !path.is_dir());
-    let mut found = Vec::new();
-    for path in tests {
-        found.push(config::source(&path)?);
-    }
-    for path in policies.iter().filter(|path| path.is_dir()) {
-        below(path, 0, &mut found)?;
-    }
-    Ok((config::policies(&named(&policies, "PATH"), problems), found))
-}
-
-fn is_test(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(TESTS)
-}
-
-fn below(directory: &Path, depth: usize, found: &mut Sources) -> anyhow::Result<()> {
-    let cannot = || format!("cannot read {}", directory.display());
-    if depth == DEPTH_MAX {
-        bail!("{} lies more than {DEPTH_MAX} directories deep", directory.display());
-    }
-    let entries = fs::read_dir(directory).with_context(cannot)?;
-    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.with_context(cannot)?;
-    paths.sort();
+    let mut tests = Vec::new();
+    let mut policies = Vec::new();
     for path in paths {
-        if path.is_dir() {
-            below(&path, depth + 1, found)?;
-        } else if is_test(&path) {
-            found.push(config::source(&path)?);
+        let found = config::tests(path)?;
+        if path.is_dir() || found.is_empty() {
+            policies.push(path.clone());
         }
+        tests.extend(found);
     }
-    Ok(())
+    Ok((config::policies(&named(&policies, "PATH"), problems), tests))
 }

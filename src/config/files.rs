@@ -16,8 +16,24 @@ const BYTES_MAX: u64 = 1 << 20;
 pub(super) const FILES_MAX: usize = 1_000;
 pub(super) const DEPTH_MAX: usize = 8;
 
-/// Tests that stand beside the policies are none.
-pub(super) const TESTS: &str = ".test.toml";
+/// Which files of a directory are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Policies.
+    Policies,
+    /// The tests that stand beside them.
+    Tests,
+}
+
+impl Which {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            name if name.ends_with(".test.toml") => Some(Self::Tests),
+            name if name.ends_with(".toml") => Some(Self::Policies),
+            _ => None,
+        }
+    }
+}
 
 /// The policy files that are named; a directory stands for every `.toml` file in and below it that is no test.
 pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> Vec<Arc<Source>> {
@@ -25,7 +41,7 @@ pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> 
     for policy in named {
         let before = files.len();
         let path = base.join(&policy.value);
-        match find(&path, &path, 0, &mut files) {
+        match find(Which::Policies, (&path, &path), 0, &mut files) {
             Ok(()) if files.len() == before => {
                 problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
             }
@@ -34,6 +50,16 @@ pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> 
         }
     }
     files
+}
+
+/// The tests that stand beside policies: a file that is one, or every one in and below a directory.
+pub(super) fn tests(path: &Path) -> Result<Vec<Arc<Source>>, Unreadable> {
+    let mut files = Vec::new();
+    let is_test = || Which::of(&path.to_string_lossy()) == Some(Which::Tests);
+    if path.is_dir() || is_test() {
+        find(Which::Tests, (path, path), 0, &mut files)?;
+    }
+    Ok(files)
 }
 
 /// A file's text.
@@ -49,7 +75,12 @@ fn source_of(path: &Path, shown: &Path) -> Result<Arc<Source>, Unreadable> {
 }
 
 /// Reads what is at `path`, which is called `shown`.
-fn find(path: &Path, shown: &Path, depth: usize, files: &mut Vec<Arc<Source>>) -> Result<(), Unreadable> {
+fn find(
+    which: Which,
+    (path, shown): (&Path, &Path),
+    depth: usize,
+    files: &mut Vec<Arc<Source>>,
+) -> Result<(), Unreadable> {
     if !path.is_dir() {
         if files.len() == FILES_MAX {
             return Err(Unreadable::TooMany(shown.to_owned()));
@@ -68,8 +99,10 @@ fn find(path: &Path, shown: &Path, depth: usize, files: &mut Vec<Arc<Source>>) -
     paths.sort();
     for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() || name.ends_with(".toml") && !name.ends_with(TESTS) {
-            find(&path, &shown.join(name), depth + 1, files)?;
+        // Mounted directories hold what they show also under hidden names.
+        let is_hidden = name.starts_with('.');
+        if !is_hidden && (path.is_dir() || Which::of(&name) == Some(which)) {
+            find(which, (&path, &shown.join(name)), depth + 1, files)?;
         }
     }
     Ok(())

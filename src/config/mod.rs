@@ -196,6 +196,14 @@ pub fn policies(named: &[Spot<String>], problems: &Problems) -> Vec<Arc<File>> {
     files::read(named, Path::new(""), problems)
 }
 
+/// The tests that stand beside policies: a file that is one, or every one in and below a directory.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn tests(path: &Path) -> Result<Vec<Arc<File>>, Unreadable> {
+    files::tests(path)
+}
+
 /// One file's text, within the limits of policy files.
 ///
 /// # Errors

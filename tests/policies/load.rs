@@ -48,3 +48,17 @@ fn policies_in_the_shadow_are_asked_about_the_records_that_there_are() {
         "{errors:?}"
     );
 }
+
+/// As container orchestrators mount them: links into a hidden directory, which a hidden link names.
+#[test]
+fn policies_that_are_mounted_are_read_once() {
+    let deployment = Deployment::new();
+    let policies = deployment.path("policies");
+    std::fs::create_dir(policies.join("..version-1")).unwrap();
+    std::os::unix::fs::symlink("..version-1", policies.join("..data")).unwrap();
+    for file in ["classes.toml", "policy.toml", "aa.toml", "bb.toml"] {
+        std::fs::rename(policies.join(file), policies.join("..version-1").join(file)).unwrap();
+        std::os::unix::fs::symlink(format!("..data/{file}"), policies.join(file)).unwrap();
+    }
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+}
