@@ -170,13 +170,6 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         table.problems().error(&table.place, "a regime needs `[[applies]]`: without one it never applies");
     }
     let classes = table.need::<Names>("classes");
-    if let Some(classes) = classes.as_ref().filter(|classes| classes.value.is_empty()) {
-        table.problems().warn(
-            &classes.place,
-            "this regime never applies: it covers no class",
-            "name the classes it covers",
-        );
-    }
     let misroute = choice(table, "misroute", &Misroute::NAMES);
     let strict = localisation.is_some_and(|localisation| localisation >= Localisation::FirstStore);
     let least = if strict { MIN_CONTRIBUTORS_STRICT } else { super::datasets::MIN_CONTRIBUTORS };
@@ -214,15 +207,7 @@ fn read_scope(table: &Table<'_>) -> Option<(Spot<String>, Names)> {
     let fact = table.need::<String>("fact");
     let within = table.need::<Names>("in");
     table.done();
-    let within = within?;
-    if within.value.is_empty() {
-        table.problems().warn(
-            &within.place,
-            "this test is never met: it names no place",
-            "name one, or remove the test",
-        );
-    }
-    Some((fact?, within.value))
+    Some((fact?, within?.value))
 }
 
 fn read_transfer(table: &Table<'_>, regime: &str, declared: &mut Declared) -> Option<DeclaredTransfer> {
