@@ -7,6 +7,7 @@ mod policy {
     mod generate;
     mod hostile;
     mod invariants;
+    mod model;
     mod reference;
     mod render;
     mod tighten;

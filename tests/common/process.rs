@@ -6,10 +6,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
+use bailiwick::intake::Clock;
 use tempfile::TempDir;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bailiwick");
+/// How long a test waits for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A copy of an example, with the shipped policies where it expects them and a port of its own.
 pub fn copy_of(example: &str) -> (TempDir, u16) {
@@ -48,7 +54,7 @@ impl Running {
         let is_serving = log.by_ref().any(|line| line.unwrap().contains("serving"));
         assert!(is_serving, "the gateway ended before it served");
         // Whoever does not read a pipe blocks its writer.
-        std::thread::spawn(move || log.for_each(drop));
+        thread::spawn(move || log.for_each(drop));
         Self(child)
     }
 
@@ -69,5 +75,85 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A running gateway whose log is read; killed when it is dropped.
+pub struct Logged {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Logged {
+    /// Starts the gateway of a folder and waits until it serves.
+    pub fn start(directory: &Path) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["run", "-c", "gateway.toml"])
+            .env("NO_COLOR", "1")
+            .current_dir(directory)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let gateway = Self { child, log };
+        gateway.wait_for("serving", 1);
+        gateway
+    }
+
+    /// Waits until so many lines of the log hold some words, and gives the last of them.
+    pub fn wait_for(&self, words: &str, times: usize) -> String {
+        let began = Clock::start();
+        loop {
+            let found = self.lines(words);
+            if found.len() >= times {
+                return found[times - 1].clone();
+            }
+            assert!(began.now() < PATIENCE, "no `{words}` in\n{}", self.log().join("\n"));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The lines of the log that hold some words.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
+    }
+
+    /// The whole log.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a signal: `STOP`, say.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stops it: everything that waits is delivered. The log.
+    pub fn stop(mut self) -> Vec<String> {
+        self.signal("TERM");
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.log().join("\n"));
+        self.log()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

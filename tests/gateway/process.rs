@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,9 +13,7 @@ use bailiwick::intake::Clock;
 use tempfile::TempDir;
 
 use crate::common;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_bailiwick");
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::process::{BINARY, Logged, PATIENCE};
 
 /// A folder with a gateway's configuration and journal.
 pub(crate) struct Deployment {
@@ -120,7 +117,7 @@ topic   = "{topic}"
 
     /// Starts the gateway and waits until it serves.
     pub(crate) fn start(&self) -> Gateway {
-        Gateway::start(self.root.path())
+        Gateway(Logged::start(self.root.path()))
     }
 
     /// Starts to send the example's data, the same records under the same numbers every time.
@@ -137,78 +134,28 @@ topic   = "{topic}"
 }
 
 /// A running gateway; killed when it is dropped.
-pub(crate) struct Gateway {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Gateway(Logged);
+
+impl Deref for Gateway {
+    type Target = Logged;
+
+    fn deref(&self) -> &Logged {
+        &self.0
+    }
 }
 
 impl Gateway {
-    fn start(directory: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["run", "-c", "gateway.toml"])
-            .env("NO_COLOR", "1")
-            .current_dir(directory)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let gateway = Self { child, log };
-        gateway.wait_for("serving", 1);
-        gateway
-    }
-
-    /// Waits until so many lines of the log hold some words, and gives that one.
-    pub(crate) fn wait_for(&self, words: &str, times: usize) -> String {
-        let began = Clock::start();
-        loop {
-            let found = self.lines(words);
-            if found.len() >= times {
-                return found[times - 1].clone();
-            }
-            assert!(began.now() < PATIENCE, "no `{words}` in\n{}", self.log.lock().unwrap().join("\n"));
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// The lines of the log that hold some words.
-    pub(crate) fn lines(&self, words: &str) -> Vec<String> {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
-    }
-
-    /// Sends a signal: `STOP`, say.
-    pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
-    }
-
     /// Ends it as a crash would.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        self.0.kill();
     }
 
     /// Stops it: everything that waits is delivered.
-    pub(crate) fn stop(mut self) -> Vec<String> {
-        self.signal("TERM");
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
-        let left = self.lines("did not take all releases");
-        assert_eq!(left, Vec::<String>::new(), "{}", self.log.lock().unwrap().join("\n"));
-        self.log.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn stop(self) -> Vec<String> {
+        let log = self.0.stop();
+        let left: Vec<_> = log.iter().filter(|line| line.contains("did not take all releases")).collect();
+        assert!(left.is_empty(), "{}", log.join("\n"));
+        log
     }
 }
 

@@ -2,10 +2,9 @@
 //! producer.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -25,10 +24,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::common;
-use crate::common::process::BINARY;
-
-/// How long a condition is waited for before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::process::{Logged, PATIENCE};
 
 const GATEWAY: &str = r#"
 [gateway]
@@ -401,32 +397,25 @@ pub(crate) fn refusals(response: &PublishResponse) -> Vec<(u32, &'static str, Ve
 
 /// A gateway as a process; killed when it is dropped.
 pub(crate) struct Process {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    gateway: Logged,
     endpoint: String,
+}
+
+impl Deref for Process {
+    type Target = Logged;
+
+    fn deref(&self) -> &Logged {
+        &self.gateway
+    }
 }
 
 impl Process {
     fn start(directory: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["run", "-c", "gateway.toml"])
-            .current_dir(directory)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let mut process = Self { child, log, endpoint: String::new() };
-        let serving = process.wait_for("serving", 1);
+        let gateway = Logged::start(directory);
+        let serving = gateway.wait_for("serving", 1);
         let (_, address) = serving.split_once("address=").unwrap();
-        process.endpoint = format!("http://{}", address.split(' ').next().unwrap());
-        process
+        let endpoint = format!("http://{}", address.split(' ').next().unwrap());
+        Self { gateway, endpoint }
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -435,32 +424,6 @@ impl Process {
 
     pub(crate) async fn producer(&self, name: &str) -> Producer {
         Producer::connect(&self.endpoint, name).await
-    }
-
-    /// Waits until so many lines of the log hold some words, and gives the last of them.
-    pub(crate) fn wait_for(&self, words: &str, times: usize) -> String {
-        let began = Clock::start();
-        loop {
-            let found = self.lines(words);
-            if found.len() >= times {
-                return found[times - 1].clone();
-            }
-            assert!(began.now() < PATIENCE, "no `{words}` in\n{}", self.log().join("\n"));
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    pub(crate) fn lines(&self, words: &str) -> Vec<String> {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
-    }
-
-    pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
     }
 
     /// SIGHUP, and what came of it: the line that says so.
@@ -483,22 +446,11 @@ impl Process {
         }
     }
 
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        self.gateway.kill();
     }
 
-    pub(crate) fn stop(mut self) -> Vec<String> {
-        self.signal("TERM");
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.log().join("\n"));
-        self.log()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn stop(self) -> Vec<String> {
+        self.gateway.stop()
     }
 }

@@ -145,11 +145,14 @@ impl fmt::Debug for Case {
 
 pub(super) const RECORDS: usize = 24;
 
-/// Policies per property. Without optimisation there is time for fewer.
-pub(super) const CASES: u32 = if cfg!(debug_assertions) { 20 } else { 150 };
+/// Policies per property: as many as `BAILIWICK_TEST_POLICIES` says. Without optimisation there is time for fewer.
+pub(super) fn policies() -> u32 {
+    let asked = std::env::var("BAILIWICK_TEST_POLICIES").ok().and_then(|asked| asked.parse().ok());
+    asked.unwrap_or(if cfg!(debug_assertions) { 20 } else { 150 })
+}
 
 pub(super) fn many() -> ProptestConfig {
-    ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: policies(), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 pub(super) fn cases() -> impl Strategy<Value = Case> {

@@ -14,7 +14,7 @@ use bailiwick::versions::Versions;
 use proptest::prelude::*;
 
 use super::engine::{self, day, decide, read, verdict, verdicts, version, version_of};
-use super::generate::{self, CASES, Case, cases, many};
+use super::generate::{self, Case, cases, many, policies};
 use super::reference::{Finding, Gateway, Policy, Record, Reference, Sender, Source, Verdict};
 use super::render::{self, DATASET, STREAM};
 
@@ -44,7 +44,7 @@ fn with_each_peer(gateway: &Gateway) -> Vec<Gateway> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3 * CASES, ..many() })]
+    #![proptest_config(ProptestConfig { cases: 3 * policies(), ..many() })]
 
     #[test]
     fn every_record_is_decided_as_the_reference_does_alone_and_in_a_batch(case in cases()) {
