@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::engine::{self, errors, read, verdict, version};
 use super::generate::{self, Case, cases, many};
 use super::reference::{
-    Applies, Evidence, FACTS, Finding, Gateway, Peer, Policy, Record, Reference, Regime, Sender, Source, Transfer,
-    Verdict,
+    Applies, Evidence, FACTS, Finding, Gateway, Override, Peer, Policy, Record, Reference, Regime, Sender, Source,
+    Transfer, Verdict,
 };
 use super::render::{self, DATASET};
 
@@ -525,4 +525,26 @@ fn a_name_beside_any_is_looked_at_too() {
     policy.regimes = vec![regime("law", &["US"], &["any", "nonsense"], &[])];
     let (_, problems) = engine::read_files(&render::files(&policy));
     assert!(!errors(&problems).is_empty());
+}
+
+#[test]
+fn of_overrides_that_relax_alike_the_same_one_is_named_in_whatever_order_they_stand() {
+    let mut policy = plain();
+    policy.regimes = vec![regime("law", &["DE"], &["any"], &[])];
+    policy.k = 20;
+    let destination = policy.destinations[0].name.clone();
+    policy.overrides = ["OVR-2", "OVR-1"]
+        .map(|id| Override {
+            id: id.to_owned(),
+            value: 8,
+            dataset: DATASET.to_owned(),
+            destination: destination.clone(),
+            until: "2027-01-01".to_owned(),
+        })
+        .into();
+    for _ in 0..2 {
+        let outlets = read(&policy).outlets(DATASET, &["law".to_owned()], engine::day("2026-11-24"));
+        assert_eq!((outlets[0].min_contributors, outlets[0].by_override.as_deref()), (8, Some("OVR-1")));
+        policy.overrides.reverse();
+    }
 }

@@ -133,7 +133,7 @@ impl PolicySet {
                 .overrides
                 .iter()
                 .filter(|relaxed| relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until);
-            let relaxed = relaxed.min_by_key(|relaxed| relaxed.min_contributors);
+            let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
             let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
             Outlet {
                 destination: name.clone(),
