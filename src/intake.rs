@@ -47,8 +47,15 @@ impl Clock {
     /// The wall clock, in microseconds since the Unix epoch.
     #[must_use]
     pub fn wall(&self) -> i64 {
-        Timestamp::now().as_microsecond()
+        wall_clock().as_microsecond()
     }
+}
+
+/// The wall clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the shell's one reading of the wall clock")]
+pub fn wall_clock() -> Timestamp {
+    Timestamp::now()
 }
 
 /// A stream that is served.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
-use jiff::Timestamp;
 
 use crate::adapters::journal::{self, FileSystem, RealFileSystem, Report, Wrong};
 use crate::delivery::Cursor;
@@ -18,6 +17,7 @@ use crate::durable::checkpoint::Checkpoint;
 use crate::durable::entry::Entry;
 use crate::durable::outbox::Closing;
 use crate::encode::rfc3339;
+use crate::intake::wall_clock;
 
 use super::Failure;
 
@@ -227,7 +227,7 @@ fn releases(entries: &mut journal::Reader, fs: &dyn FileSystem, cursors: &Path) 
 }
 
 fn age(at: i64) -> String {
-    let micros = Timestamp::now().as_microsecond().saturating_sub(at);
+    let micros = wall_clock().as_microsecond().saturating_sub(at);
     let age = std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(0));
     format!("{} ago ({})", HumanDuration(age), rfc3339(at))
 }

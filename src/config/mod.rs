@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
@@ -19,7 +18,7 @@ use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
-use crate::intake::Limits;
+use crate::intake::{Limits, wall_clock};
 use crate::pipeline::CheckpointsDue;
 
 mod files;
@@ -215,7 +214,7 @@ pub fn source(path: &Path) -> Result<Arc<File>, Unreadable> {
 /// The day, UTC.
 #[must_use]
 pub fn today() -> Date {
-    TimeZone::UTC.to_datetime(Timestamp::now()).date()
+    TimeZone::UTC.to_datetime(wall_clock()).date()
 }
 
 /// The checks that need both sides: where things are, and what is allowed.

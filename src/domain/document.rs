@@ -15,6 +15,8 @@ use jiff::civil::Date;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::time::parse_duration;
+
 /// A file's path, as it is to be shown, and its text.
 #[derive(Debug)]
 pub struct Source {
@@ -340,8 +342,8 @@ impl<'d> FromValue<'d> for Date {
 impl<'d> FromValue<'d> for SignedDuration {
     fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
         let text = value.get_ref().as_str();
-        let duration = text.and_then(|text| text.parse::<Self>().ok()).filter(|duration| !duration.is_negative());
-        duration.or_else(|| wrong(value, "a duration like \"PT30S\"", place, problems))
+        let duration = text.and_then(parse_duration);
+        duration.or_else(|| wrong(value, "a duration like \"PT30S\", \"PT10M\" or \"P1D\"", place, problems))
     }
 }
 

@@ -16,4 +16,5 @@ pub mod producer;
 pub mod pseudonym;
 pub mod refusal;
 pub mod stream;
+pub mod time;
 pub mod window;

@@ -31,6 +31,8 @@ pub enum Reason {
     EpochFenced,
     /// The journal cannot be written.
     JournalFailing,
+    /// As many producers are known as may be, and this one is not among them.
+    TooManyProducers,
     /// The record carries a field that is not declared.
     UndeclaredField,
     /// A required field is missing.
@@ -45,6 +47,8 @@ pub enum Reason {
     EventTimeInFuture,
     /// The event time is too far behind the watermark.
     EventTimeTooOld,
+    /// The record would open a window, and as many are open as may be.
+    TooManyWindows,
     /// One record of a batch cannot be read.
     MalformedRecord,
     /// A fact that laws test cannot be told: evidence is missing, unreadable or too weak.
@@ -62,7 +66,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 24] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
@@ -74,6 +78,7 @@ impl Reason {
         (Self::SequenceGap, "sequence_gap"),
         (Self::EpochFenced, "epoch_fenced"),
         (Self::JournalFailing, "journal_failing"),
+        (Self::TooManyProducers, "too_many_producers"),
         (Self::UndeclaredField, "undeclared_field"),
         (Self::MissingField, "missing_field"),
         (Self::WrongType, "wrong_type"),
@@ -81,6 +86,7 @@ impl Reason {
         (Self::TooLong, "too_long"),
         (Self::EventTimeInFuture, "event_time_in_future"),
         (Self::EventTimeTooOld, "event_time_too_old"),
+        (Self::TooManyWindows, "too_many_windows"),
         (Self::MalformedRecord, "malformed_record"),
         (Self::UnknownJurisdiction, "unknown_jurisdiction"),
         (Self::BelongsElsewhere, "belongs_elsewhere"),
@@ -100,7 +106,13 @@ impl Reason {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Self::Overloaded | Self::Stopping | Self::ModelFailed | Self::JournalFailing | Self::EventTimeInFuture
+            Self::Overloaded
+                | Self::Stopping
+                | Self::ModelFailed
+                | Self::JournalFailing
+                | Self::TooManyProducers
+                | Self::EventTimeInFuture
+                | Self::TooManyWindows
         )
     }
 
@@ -116,7 +128,49 @@ impl Reason {
                 | Self::SequenceGap
                 | Self::EpochFenced
                 | Self::ProducerMissing
+                | Self::TooManyProducers
+                | Self::TooManyWindows
         )
+    }
+}
+
+/// What a producer has most likely to change, where that can be told without showing anything of a record. Closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hint {
+    /// The time would be plausible if it counted seconds.
+    LooksLikeSeconds,
+    /// The time would be plausible if it counted milliseconds.
+    LooksLikeMilliseconds,
+    /// The time would be plausible if it counted nanoseconds.
+    LooksLikeNanoseconds,
+    /// The time names no zone.
+    TimeZoneMissing,
+}
+
+impl Hint {
+    /// Every hint, with its name.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::LooksLikeSeconds, "looks_like_seconds"),
+        (Self::LooksLikeMilliseconds, "looks_like_milliseconds"),
+        (Self::LooksLikeNanoseconds, "looks_like_nanoseconds"),
+        (Self::TimeZoneMissing, "time_zone_missing"),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(hint, _)| *hint == self).map_or("?", |(_, name)| name)
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::LooksLikeSeconds => "the time looks like seconds; send microseconds since 1970",
+            Self::LooksLikeMilliseconds => "the time looks like milliseconds; send microseconds since 1970",
+            Self::LooksLikeNanoseconds => "the time looks like nanoseconds; send microseconds since 1970",
+            Self::TimeZoneMissing => "the time names no zone; add `Z` or an offset such as `+01:00`",
+        }
     }
 }
 
@@ -149,12 +203,20 @@ pub struct Refusal {
     pub route: Option<Arc<Peer>>,
     /// The ids of the rules that determined it, where rules did.
     pub rules: Option<Arc<[String]>>,
+    /// What the producer has most likely to change.
+    pub hint: Option<Hint>,
 }
 
 impl Refusal {
+    /// Whether this gateway may take the very same record at another time. A record with a hint has to be changed.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        self.reason.retryable() && self.hint.is_none()
+    }
+
     /// A refusal without a field or a route.
     #[must_use]
     pub fn new(index: u32, reason: Reason) -> Self {
-        Self { index, reason, field: None, route: None, rules: None }
+        Self { index, reason, field: None, route: None, rules: None, hint: None }
     }
 }

@@ -15,7 +15,7 @@ use super::binary::{Reader, Writer};
 /// The number of the window that holds an event time.
 #[must_use]
 pub fn window_of(event_time: i64, size: Duration) -> i64 {
-    event_time.div_euclid(micros(size))
+    event_time.div_euclid(micros(size).max(1))
 }
 
 /// The first event time of a window.
@@ -24,10 +24,10 @@ pub fn window_start(window: i64, size: Duration) -> i64 {
     window.saturating_mul(micros(size))
 }
 
-/// A duration in microseconds, at least one.
+/// A duration in microseconds.
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX).max(1)
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// How far each producer of a stream has come.
@@ -223,6 +223,13 @@ mod tests {
         assert_eq!(closing.advance(event(69)), None);
         assert_eq!(closing.advance(event(70)), Some(1));
         assert_eq!(closing.open(), 1);
+    }
+
+    #[test]
+    fn without_a_grace_a_window_closes_at_its_end() {
+        let mut closing = Closing::new(seconds(60), Duration::ZERO);
+        assert_eq!(closing.advance(event(60) - 1), Some(0));
+        assert_eq!(closing.advance(event(60)), Some(1));
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Worker {
 impl OpenWindows {
     fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64], policy: Digest) {
         let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return };
-        let size = micros(dataset.window);
+        let size = micros(dataset.window).max(1);
         let window = |time: i64| time.div_euclid(size).max(self.open);
         let (first, last) = (window_of(oldest, dataset.window).max(self.open), window(newest));
         if first == last {

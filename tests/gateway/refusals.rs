@@ -3,7 +3,7 @@
 use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Reason};
+use bailiwick::adapters::grpc::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 
@@ -69,6 +69,19 @@ async fn one_bad_record_is_refused_and_the_others_are_taken() {
         assert_eq!((refusal.index, refusal.reason(), refusal.field.as_str()), (1, reason, field));
         assert_eq!(refusal.route.is_some(), reason == Reason::BelongsElsewhere);
     }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_without_a_zone_is_refused_with_what_to_add() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    let naive = with(json!({ "event_time": "2013-11-01T12:00:00" }));
+    let nonsense = with(json!({ "event_time": "yesterday" }));
+    let response = publish(&gateway, "deliveries", &[naive, nonsense, delivery()]).await;
+    assert_eq!(response.accepted, 1);
+    let said: Vec<_> = response.refusals.iter().map(|refusal| (refusal.reason(), refusal.hint())).collect();
+    assert_eq!(said, [(Reason::WrongType, Hint::TimeZoneMissing), (Reason::WrongType, Hint::Unspecified)]);
+    assert_eq!(response.refusals[0].field, "event_time");
     gateway.stop().await;
 }
 

@@ -22,7 +22,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::domain::producer::Number;
-use crate::domain::refusal::Reason;
+use crate::domain::refusal::{Hint, Reason};
 use crate::intake::{Intake, Origin, Served};
 use crate::telemetry::Telemetry;
 
@@ -184,8 +184,9 @@ async fn put(
         json!({
             "index": refusal.index,
             "reason": refusal.reason.name(),
-            "retryable": refusal.reason.retryable(),
+            "retryable": refusal.retryable(),
             "field": refusal.field.as_deref(),
+            "hint": refusal.hint.map(Hint::name),
             "rules": refusal.rules.as_deref().unwrap_or_default(),
             "route": refusal.route.as_ref().map(|peer| json!({ "gateway": peer.id, "endpoint": peer.endpoint })),
         })

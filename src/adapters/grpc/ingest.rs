@@ -253,10 +253,11 @@ fn refusal(refusal: &Refusal) -> wire::Refusal {
     wire::Refusal {
         index: refusal.index,
         reason: status::wire(refusal.reason).into(),
-        retryable: refusal.reason.retryable(),
+        retryable: refusal.retryable(),
         field: refusal.field.as_deref().unwrap_or_default().to_owned(),
         route: route.map(|peer| wire::Route { gateway: peer.id.clone(), endpoint: peer.endpoint.clone() }),
         rules: refusal.rules.as_deref().unwrap_or_default().to_vec(),
+        hint: status::wire_hint(refusal.hint).into(),
     }
 }
 

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::producer::OutOfOrder;
-use crate::domain::refusal::Reason;
+use crate::domain::refusal::{Hint, Reason};
 use crate::intake::Unaccepted;
 
 use super::decode::Undecodable;
@@ -32,7 +32,11 @@ impl Rejection {
     fn code(&self) -> Code {
         match self.reason {
             Reason::UnknownStream => Code::NotFound,
-            Reason::TooManyRows | Reason::TooLarge | Reason::Overloaded => Code::ResourceExhausted,
+            Reason::TooManyRows
+            | Reason::TooLarge
+            | Reason::Overloaded
+            | Reason::TooManyProducers
+            | Reason::TooManyWindows => Code::ResourceExhausted,
             Reason::Stopping | Reason::JournalFailing => Code::Unavailable,
             Reason::SequenceGap | Reason::EpochFenced => Code::FailedPrecondition,
             Reason::ModelFailed => Code::Internal,
@@ -101,6 +105,7 @@ impl From<Reason> for Rejection {
             Reason::Stopping => "the gateway is being stopped; send to another one, or again later",
             Reason::Overloaded => "there is no room in the journal now; send it again later",
             Reason::JournalFailing => "the journal cannot be written, so nothing can be made durable now",
+            Reason::TooManyWindows => "other records opened windows far away meanwhile; send it again",
             Reason::ModelFailed => "the model failed on this batch; nothing of it was taken in",
             _ => reason.name(),
         };
@@ -122,6 +127,7 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::SequenceGap => ingest::Reason::SequenceGap,
         Reason::EpochFenced => ingest::Reason::EpochFenced,
         Reason::JournalFailing => ingest::Reason::JournalFailing,
+        Reason::TooManyProducers => ingest::Reason::TooManyProducers,
         Reason::UndeclaredField => ingest::Reason::UndeclaredField,
         Reason::MissingField => ingest::Reason::MissingField,
         Reason::WrongType => ingest::Reason::WrongType,
@@ -129,11 +135,23 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::TooLong => ingest::Reason::TooLong,
         Reason::EventTimeInFuture => ingest::Reason::EventTimeInFuture,
         Reason::EventTimeTooOld => ingest::Reason::EventTimeTooOld,
+        Reason::TooManyWindows => ingest::Reason::TooManyWindows,
         Reason::MalformedRecord => ingest::Reason::MalformedRecord,
         Reason::UnknownJurisdiction => ingest::Reason::UnknownJurisdiction,
         Reason::BelongsElsewhere => ingest::Reason::BelongsElsewhere,
         Reason::MayNotBeHere => ingest::Reason::MayNotBeHere,
         Reason::NoRegime => ingest::Reason::NoRegime,
         Reason::Quarantined => ingest::Reason::Quarantined,
+    }
+}
+
+/// The hint on the wire.
+pub(super) fn wire_hint(hint: Option<Hint>) -> ingest::Hint {
+    match hint {
+        None => ingest::Hint::Unspecified,
+        Some(Hint::LooksLikeSeconds) => ingest::Hint::LooksLikeSeconds,
+        Some(Hint::LooksLikeMilliseconds) => ingest::Hint::LooksLikeMilliseconds,
+        Some(Hint::LooksLikeNanoseconds) => ingest::Hint::LooksLikeNanoseconds,
+        Some(Hint::TimeZoneMissing) => ingest::Hint::TimeZoneMissing,
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use arrow_array::RecordBatch;
-use jiff::Timestamp;
 
 use crate::app;
 use crate::config::Config;
@@ -16,6 +15,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
 use crate::domain::producer::Lsn;
+use crate::intake::wall_clock;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
 use super::send::Records;
@@ -115,7 +115,7 @@ fn lines<'v>(
     let mut lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     let future = i64::try_from(plan.stream.future_max.as_micros()).unwrap_or(i64::MAX);
     // Whether a record is too late hangs on the others, which are not here.
-    let times = TimeBounds { earliest: i64::MIN, latest: Timestamp::now().as_microsecond().saturating_add(future) };
+    let times = TimeBounds { earliest: i64::MIN, latest: wall_clock().as_microsecond().saturating_add(future) };
     let mut explanations: Vec<Explanation> = Vec::new();
     loop {
         let read: io::Result<Vec<String>> = lines.by_ref().take(TOGETHER).collect();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+
+use crate::intake::wall_clock;
 
 use super::Failure;
 
@@ -82,7 +83,7 @@ pub async fn send(files: Vec<PathBuf>, options: Options) -> Result<String, Failu
 /// A number for a sending that is greater than those before: the time, in microseconds.
 #[must_use]
 pub fn epoch_now() -> u64 {
-    u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(1)
+    u64::try_from(wall_clock().as_microsecond()).unwrap_or(1)
 }
 
 /// The totals so far.

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use jiff::Timestamp;
-
 use crate::adapters::grpc::proto::ingest::{Reason, Refusal};
+use crate::intake::wall_clock;
 
 use super::line::{AHEAD, Answer, Line};
 use super::{Input, Options, Records, SharedTotals, Totals};
@@ -70,7 +69,7 @@ impl Sending<'_> {
             self.take_route_answers(endpoint, 0).await?;
         }
         if self.options.complete {
-            let now = Timestamp::now().as_microsecond();
+            let now = wall_clock().as_microsecond();
             for line in [&mut self.home].into_iter().chain(self.routes.values_mut()) {
                 line.promise(now).await?;
                 line.settle().await?;

@@ -10,8 +10,9 @@ use arrow_array::{
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use crate::domain::batch::Candidate;
-use crate::domain::refusal::{Reason, Refusal};
+use crate::domain::refusal::{Hint, Reason, Refusal};
 use crate::domain::stream::{FieldType, Stream, Undeclared};
+use crate::domain::time::{self, NoTime};
 
 use super::{Decoded, Undecodable};
 
@@ -128,6 +129,19 @@ impl<'s> Columns<'s> {
         self.refuse(Reason::WrongType, name);
     }
 
+    /// A time as text, with its zone.
+    pub(super) fn put_time(&mut self, field: usize, text: &str) {
+        match time::parse(text) {
+            Ok(time) => self.put_int(field, time),
+            Err(NoTime::Unreadable) => self.wrong_type(field),
+            Err(NoTime::ZoneMissing) => {
+                let field = self.stream.fields.get(field).map(|field| field.name.as_str().into());
+                let hint = Some(Hint::TimeZoneMissing);
+                self.refuse_as(Refusal { field, hint, ..Refusal::new(0, Reason::WrongType) });
+            }
+        }
+    }
+
     /// A field that is not declared. `name` is what the producer calls it.
     pub(super) fn undeclared(&mut self, name: impl FnOnce() -> String) {
         match self.stream.undeclared {
@@ -141,10 +155,14 @@ impl<'s> Columns<'s> {
 
     /// Refuses the row; its first refusal stands.
     pub(super) fn refuse(&mut self, reason: Reason, field: Option<Arc<str>>) {
+        self.refuse_as(Refusal { field, ..Refusal::new(0, reason) });
+    }
+
+    fn refuse_as(&mut self, refusal: Refusal) {
         if !self.row_refused {
             self.row_refused = true;
             let index = u32::try_from(self.row).unwrap_or(u32::MAX);
-            self.refusals.push(Refusal { field, ..Refusal::new(index, reason) });
+            self.refusals.push(Refusal { index, ..refusal });
         }
     }
 

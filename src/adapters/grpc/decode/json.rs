@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::domain::refusal::Reason;
@@ -122,10 +121,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
         match self.field_type() {
-            Some(FieldType::Timestamp) => match value.parse::<Timestamp>() {
-                Ok(time) => self.columns.put_int(self.field, time.as_microsecond()),
-                Err(_) => self.columns.wrong_type(self.field),
-            },
+            Some(FieldType::Timestamp) => self.columns.put_time(self.field, value),
             _ => self.columns.put_str(self.field, value),
         }
         Ok(())

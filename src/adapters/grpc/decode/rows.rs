@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::domain::refusal::Reason;
 use crate::domain::stream::{FieldType, Stream};
+use crate::domain::time;
 
 use super::columns::Columns;
 use super::{Decoded, Undecodable};
@@ -202,7 +203,7 @@ fn timestamp(message: &[u8]) -> Option<i64> {
             (_, wire) => rest = skip(wire, rest)?,
         }
     }
-    seconds.cast_signed().checked_mul(1_000_000)?.checked_add(nanos.cast_signed() / 1_000)
+    time::from_seconds(seconds.cast_signed(), nanos.cast_signed())
 }
 
 // What follows takes from the front of some bytes and gives back the rest.
