@@ -15,6 +15,7 @@ use crate::adapters::onnx::Scorer;
 use crate::config::{Config, Mode};
 use crate::delivery::{Confirmed, Cursors};
 use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
@@ -52,7 +53,7 @@ pub(super) struct FoundReleases {
     outbox_last: Lsn,
     checkpoints: Checkpoints,
     key: ContributorKey,
-    shapes: Vec<(String, String)>,
+    shapes: Vec<(String, KeptShape)>,
 }
 
 impl State {
@@ -95,7 +96,8 @@ impl State {
         report(&found, from, &windows, &closed);
         let shapes = present
             .iter()
-            .flat_map(|present| present.datasets.iter().map(|dataset| (dataset.name.clone(), present.shape(dataset))));
+            .flat_map(|present| &present.datasets)
+            .map(|dataset| (dataset.name.clone(), KeptShape::Shape(dataset.shape())));
         let shapes = shapes.collect();
         let before = Before { open, windows, replay, closed, last: found.last };
         Ok(Self {

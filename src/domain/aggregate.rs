@@ -24,6 +24,8 @@ use super::policy::Digest;
 
 mod checkpoint;
 
+pub use checkpoint::as_version_1;
+
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);
@@ -202,17 +204,17 @@ impl Cells {
                     Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure),
                     State::Moments(moments),
                 ) => {
-                    if let Some(column) = column(measure.column) {
-                        fold_moments(*measure, column, rows, &slots, moments);
+                    if let Some(column) = column(measure.source.column) {
+                        fold_moments(measure, column, rows, &slots, moments);
                     }
                 }
-                (Function::Histogram { column: position, edges }, State::Histogram { buckets, counts }) => {
-                    if let Some(column) = column(*position) {
+                (Function::Histogram { source, edges }, State::Histogram { buckets, counts }) => {
+                    if let Some(column) = column(source.column) {
                         fold_histogram(edges, *buckets, column, rows, &slots, counts);
                     }
                 }
-                (Function::Fraction { column: position, equals }, State::Matches(matches)) => {
-                    if let Some(column) = column(*position) {
+                (Function::Fraction { source, equals }, State::Matches(matches)) => {
+                    if let Some(column) = column(source.column) {
                         let mut positions = vec![0; total];
                         equals.add_positions(column, 1, &mut positions);
                         let mut at = slots.iter();
@@ -312,9 +314,9 @@ impl Cells {
             state => state,
         };
         match (&dataset.metrics[metric].function, state) {
-            (Function::Sum(measure), State::Moments(moments)) => Value::Number(moments[slot].sum(*measure)),
-            (Function::Mean(measure), State::Moments(moments)) => Value::Number(moments[slot].mean(*measure)),
-            (Function::Variance(measure), State::Moments(moments)) => Value::Number(moments[slot].variance(*measure)),
+            (Function::Sum(measure), State::Moments(moments)) => Value::Number(moments[slot].sum(measure)),
+            (Function::Mean(measure), State::Moments(moments)) => Value::Number(moments[slot].mean(measure)),
+            (Function::Variance(measure), State::Moments(moments)) => Value::Number(moments[slot].variance(measure)),
             (Function::Histogram { .. }, State::Histogram { buckets, counts }) => {
                 Value::Counts(counts[slot * buckets..(slot + 1) * buckets].to_vec())
             }
@@ -363,16 +365,16 @@ const SUM_BITS: i32 = 61;
 
 impl Measure {
     /// The power of two at or above the largest magnitude of the range.
-    fn exponent(self) -> i32 {
+    fn exponent(&self) -> i32 {
         let largest = self.range.low.abs().max(self.range.high.abs());
         if largest > 0.0 { largest.log2().ceil() as i32 } else { 0 }
     }
 
-    fn scale(self) -> f64 {
+    fn scale(&self) -> f64 {
         2_f64.powi(SUM_BITS - self.exponent())
     }
 
-    fn square_scale(self) -> f64 {
+    fn square_scale(&self) -> f64 {
         2_f64.powi(SUM_BITS - 2 * self.exponent())
     }
 }
@@ -387,15 +389,15 @@ fn rounded(value: f64) -> i64 {
 }
 
 impl Moments {
-    fn sum(&self, measure: Measure) -> Option<f64> {
+    fn sum(&self, measure: &Measure) -> Option<f64> {
         (self.values > 0).then(|| self.sum as f64 / measure.scale())
     }
 
-    fn mean(&self, measure: Measure) -> Option<f64> {
+    fn mean(&self, measure: &Measure) -> Option<f64> {
         self.sum(measure).map(|sum| sum / self.values as f64)
     }
 
-    fn variance(&self, measure: Measure) -> Option<f64> {
+    fn variance(&self, measure: &Measure) -> Option<f64> {
         let mean = self.mean(measure)?;
         let mean_square = self.squares as f64 / measure.square_scale() / self.values as f64;
         Some((mean_square - mean * mean).max(0.0))
@@ -431,7 +433,7 @@ fn each_value(column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], mut visit: impl
     }
 }
 
-fn fold_moments(measure: Measure, column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], moments: &mut [Moments]) {
+fn fold_moments(measure: &Measure, column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], moments: &mut [Moments]) {
     let (scale, square_scale, range) = (measure.scale(), measure.square_scale(), measure.range);
     each_value(column, rows, slots, |slot, value| {
         let value = value.clamp(range.low, range.high);

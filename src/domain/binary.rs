@@ -47,6 +47,11 @@ impl Writer {
         self.raw(&value.to_le_bytes())
     }
 
+    /// Adds a number, as its bits.
+    pub fn f64(&mut self, value: f64) -> &mut Self {
+        self.u64(value.to_bits())
+    }
+
     /// Adds a number that may be missing.
     pub fn option(&mut self, value: Option<i64>) -> &mut Self {
         self.u8(value.is_some().into()).i64(value.unwrap_or(0))
@@ -132,6 +137,11 @@ impl<'r> Reader<'r> {
     /// A number.
     pub fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_le_bytes)
+    }
+
+    /// A number.
+    pub fn f64(&mut self) -> Option<f64> {
+        self.u64().map(f64::from_bits)
     }
 
     /// A number that may be missing.

@@ -2,7 +2,6 @@
 //! domains, so its cells can be numbered before the first record comes.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
@@ -13,6 +12,14 @@ use arrow_schema::DataType;
 
 use super::stream::ValueRange;
 
+mod kept;
+#[cfg(test)]
+pub(super) mod samples;
+mod shape;
+
+pub use kept::KeptShape;
+pub use shape::Shape;
+
 /// A declared aggregation of one stream.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -20,6 +27,8 @@ pub struct Dataset {
     pub name: String,
     /// The stream it aggregates.
     pub stream: String,
+    /// The field that names the contributor, the person or thing that k counts.
+    pub contributor: String,
     /// The length of a window.
     pub window: Duration,
     /// How long a window is kept open for records that come out of order.
@@ -30,26 +39,6 @@ pub struct Dataset {
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
     pub metrics: Vec<Metric>,
-}
-
-impl Dataset {
-    /// Everything that gives a counted record its place, as text: windows of two declarations with the same
-    /// shape can be counted on and merged.
-    #[must_use]
-    pub fn shape(&self) -> String {
-        let mut shape = format!("stream {}, window {:?}", self.stream, self.window);
-        for key in &self.keys {
-            let _ = write!(shape, "; key {} of column {}: {}", key.name, key.column, key.domain.shape());
-        }
-        for metric in &self.metrics {
-            let _ = write!(shape, "; metric {}: ", metric.name);
-            let _ = match &metric.function {
-                Function::Fraction { column, equals } => write!(shape, "fraction of {column}, {}", equals.shape()),
-                other => write!(shape, "{other:?}"),
-            };
-        }
-        shape
-    }
 }
 
 /// The most cells a window of a dataset may have: the product of its keys' domains.
@@ -67,7 +56,7 @@ pub struct GroupKey {
 }
 
 /// The values a group key can take; every other value, and null, is `other`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum KeyDomain {
     /// Declared words.
     Text {
@@ -138,14 +127,6 @@ impl KeyDomain {
             },
         };
         label.unwrap_or_else(|| OTHER.to_owned())
-    }
-
-    fn shape(&self) -> String {
-        match self {
-            // The positions follow from the words; their order in a map means nothing.
-            Self::Text { words, .. } => format!("{words:?}"),
-            other => format!("{other:?}"),
-        }
     }
 
     /// Adds `position * stride` to the cell number of every record.
@@ -245,14 +226,14 @@ pub enum Function {
     /// How many values lie in each range; a value outside counts in the nearest one.
     Histogram {
         /// The column.
-        column: usize,
+        source: Source,
         /// The edges of the ranges, ascending.
         edges: Vec<f64>,
     },
     /// The share of records whose key-like value equals a declared one.
     Fraction {
         /// The column.
-        column: usize,
+        source: Source,
         /// A domain of the one value looked for.
         equals: KeyDomain,
     },
@@ -269,11 +250,22 @@ impl Function {
     }
 }
 
+/// A column that a metric is computed from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Its position.
+    pub column: usize,
+    /// The name of its field.
+    pub field: String,
+    /// Whether a record may be taken in without a value here: null, or a number that is not finite.
+    pub may_be_missing: bool,
+}
+
 /// A numeric column and where its values lie.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
     /// The column.
-    pub column: usize,
+    pub source: Source,
     /// Its range: values outside are moved to the nearer end.
     pub range: ValueRange,
 }

@@ -21,6 +21,8 @@ pub enum Reason {
     ProducerMissing,
     /// There is no room now.
     Overloaded,
+    /// The open windows hold as many bytes as they may.
+    WindowsFull,
     /// The gateway is being stopped.
     Stopping,
     /// The model failed on the batch.
@@ -66,13 +68,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 26] = [
+    pub const ALL: [(Self, &'static str); 27] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
         (Self::TooLarge, "too_large"),
         (Self::ProducerMissing, "producer_missing"),
         (Self::Overloaded, "overloaded"),
+        (Self::WindowsFull, "windows_full"),
         (Self::Stopping, "stopping"),
         (Self::ModelFailed, "model_failed"),
         (Self::SequenceGap, "sequence_gap"),
@@ -107,6 +110,7 @@ impl Reason {
         matches!(
             self,
             Self::Overloaded
+                | Self::WindowsFull
                 | Self::Stopping
                 | Self::ModelFailed
                 | Self::JournalFailing
@@ -123,6 +127,7 @@ impl Reason {
         matches!(
             self,
             Self::Overloaded
+                | Self::WindowsFull
                 | Self::Stopping
                 | Self::JournalFailing
                 | Self::SequenceGap

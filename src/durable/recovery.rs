@@ -50,12 +50,14 @@ pub enum Error {
     },
     /// A dataset is not declared any more, or counts otherwise.
     #[error(
-        "windows of dataset `{dataset}` are open that the policy declares otherwise now. \
+        "windows of dataset `{dataset}` are open that were counted under another declaration: {changes}. \
          Start with the policy that was in force, stop with `on_stop = \"release\"`, then change it"
     )]
     Dataset {
         /// The dataset.
         dataset: String,
+        /// What changed.
+        changes: String,
     },
     /// The records of an entry cannot be read.
     #[error("the records of entry {lsn} of the journal cannot be read")]
@@ -76,15 +78,6 @@ pub struct Present {
     pub outputs: Vec<Field>,
     /// The datasets.
     pub datasets: Vec<Arc<Dataset>>,
-}
-
-impl Present {
-    /// What must not change while windows of a dataset are open.
-    #[must_use]
-    pub fn shape(&self, dataset: &Dataset) -> String {
-        let contributor = self.stream.fields.get(self.stream.contributor).map_or("", |field| &field.name);
-        format!("{}; contributor {contributor}", dataset.shape())
-    }
 }
 
 /// Windows that were closed or flushed, in the journal after the checkpoint.
@@ -112,14 +105,15 @@ pub fn restore(
     gateway.decode(&mut Reader::new(&checkpoint.gateway), now).ok_or_else(unreadable)?;
     let mut windows: BTreeMap<String, BTreeMap<i64, Cells>> = BTreeMap::new();
     for part in &checkpoint.windows {
-        let changed = || Error::Dataset { dataset: part.dataset.clone() };
-        let declared = present.iter().find_map(|present| {
-            let dataset = present.datasets.iter().find(|dataset| dataset.name == part.dataset)?;
-            Some((dataset, present.shape(dataset)))
-        });
-        let (declared, shape) = declared.ok_or_else(changed)?;
-        if !checkpoint.shapes.contains(&(part.dataset.clone(), shape)) {
-            return Err(changed());
+        let changed = |changes: &str| Error::Dataset { dataset: part.dataset.clone(), changes: changes.to_owned() };
+        let mut datasets = present.iter().flat_map(|present| &present.datasets);
+        let declared = datasets.find(|dataset| dataset.name == part.dataset);
+        let declared = declared.ok_or_else(|| changed("it is not declared any more"))?;
+        let kept = checkpoint.shapes.iter().find(|(dataset, _)| *dataset == part.dataset);
+        let (_, kept) = kept.ok_or_else(unreadable)?;
+        let changes = kept.differences(declared);
+        if !changes.is_empty() {
+            return Err(changed(&changes.join("; ")));
         }
         let cells = Cells::decode(declared, &mut Reader::new(&part.cells)).ok_or_else(unreadable)?;
         let windows = windows.entry(part.dataset.clone()).or_default();

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 
 use crate::adapters::journal::{Error, Log};
 use crate::domain::aggregate::{Cells, ContributorKey};
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
@@ -51,7 +51,7 @@ pub struct Collecting {
     /// The secret that the workers hash contributors under.
     pub key: ContributorKey,
     /// The shapes of the datasets.
-    pub shapes: Vec<(String, String)>,
+    pub shapes: Vec<(String, KeptShape)>,
 }
 
 pub(super) struct Collector {

@@ -17,7 +17,7 @@ BACKOFF_SECONDS = (0.02, 0.3)
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20),
            ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.enable_retries", 0)]
 # Refusals of whole requests after which the same request is sent again: the gateway promises that a retry can help.
-RETRYABLE = {"OVERLOADED", "STOPPING", "MODEL_FAILED", "JOURNAL_FAILING"}
+RETRYABLE = {"OVERLOADED", "WINDOWS_FULL", "STOPPING", "MODEL_FAILED", "JOURNAL_FAILING"}
 
 
 class Refused(Exception):

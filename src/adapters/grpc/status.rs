@@ -35,6 +35,7 @@ impl Rejection {
             Reason::TooManyRows
             | Reason::TooLarge
             | Reason::Overloaded
+            | Reason::WindowsFull
             | Reason::TooManyProducers
             | Reason::TooManyWindows => Code::ResourceExhausted,
             Reason::Stopping | Reason::JournalFailing => Code::Unavailable,
@@ -104,6 +105,10 @@ impl From<Reason> for Rejection {
         let message = match reason {
             Reason::Stopping => "the gateway is being stopped; send to another one, or again later",
             Reason::Overloaded => "there is no room in the journal now; send it again later",
+            Reason::WindowsFull => {
+                "the open windows hold as many bytes as they may (`[windows] open_bytes_max`); send it again when windows \
+                 have closed"
+            }
             Reason::JournalFailing => "the journal cannot be written, so nothing can be made durable now",
             Reason::TooManyWindows => "other records opened windows far away meanwhile; send it again",
             Reason::ModelFailed => "the model failed on this batch; nothing of it was taken in",
@@ -122,6 +127,7 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::TooLarge => ingest::Reason::TooLarge,
         Reason::ProducerMissing => ingest::Reason::ProducerMissing,
         Reason::Overloaded => ingest::Reason::Overloaded,
+        Reason::WindowsFull => ingest::Reason::WindowsFull,
         Reason::Stopping => ingest::Reason::Stopping,
         Reason::ModelFailed => ingest::Reason::ModelFailed,
         Reason::SequenceGap => ingest::Reason::SequenceGap,

@@ -163,7 +163,11 @@ impl Line {
         let reason = info.and_then(|info| Reason::from_str_name(&info.reason)).unwrap_or_default();
         // A gap comes after a request that was not taken: all of them are sent again.
         Err(match reason {
-            Reason::Overloaded | Reason::Stopping | Reason::JournalFailing | Reason::SequenceGap => Broken::Lost(error),
+            Reason::Overloaded
+            | Reason::WindowsFull
+            | Reason::Stopping
+            | Reason::JournalFailing
+            | Reason::SequenceGap => Broken::Lost(error),
             _ => Broken::Refused(error),
         })
     }

@@ -1,19 +1,27 @@
-//! Cells as bytes, for checkpoints: what was counted outlives the process.
+//! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
 
 use super::{Cells, Moments, NO_SLOT, State};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Dataset;
 use crate::domain::policy::Digest;
 
+const VERSION: u8 = 1;
+
 const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
 const HISTOGRAM: u8 = 2;
 const MATCHES: u8 = 3;
 
+/// Cells of a checkpoint from before cells had a version, with the version that they are of.
+#[must_use]
+pub fn as_version_1(cells: &[u8]) -> Vec<u8> {
+    [&[1], cells].concat()
+}
+
 impl Cells {
     /// Adds the cells to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.count(self.policies.len());
+        writer.u8(VERSION).count(self.policies.len());
         for policy in &self.policies {
             writer.raw(policy.bytes());
         }
@@ -53,6 +61,9 @@ impl Cells {
 
     /// Reads cells of a dataset of the very same keys and metrics.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
+        if reader.u8()? != VERSION {
+            return None;
+        }
         let mut cells = Self::new(dataset);
         for _ in 0..reader.count(32)? {
             cells.policies.insert(Digest::from_bytes(reader.array()?));

@@ -9,8 +9,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::dataset::{GroupKey, KeyDomain, Metric};
+use crate::domain::dataset::{GroupKey, KeyDomain, Metric, Source};
 use crate::domain::stream::ValueRange;
+
+mod golden;
 
 const WORDS: [&str; 3] = ["a", "b", "rare"];
 
@@ -34,22 +36,24 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn dataset() -> Dataset {
-    let measure = Measure { column: 2, range: ValueRange { low: -1_000.0, high: 1_000.0 } };
+    let source = |field: &str, column| Source { column, field: field.into(), may_be_missing: false };
+    let measure = Measure { source: source("value", 2), range: ValueRange { low: -1_000.0, high: 1_000.0 } };
     let metric = |name: &str, function| Metric { name: name.into(), function };
     Dataset {
         name: "d".into(),
         stream: "s".into(),
+        contributor: "person".into(),
         window: Duration::from_secs(60),
         grace: Duration::ZERO,
         min_contributors: 5,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),
-            metric("sum", Function::Sum(measure)),
-            metric("mean", Function::Mean(measure)),
+            metric("sum", Function::Sum(measure.clone())),
+            metric("mean", Function::Mean(measure.clone())),
             metric("variance", Function::Variance(measure)),
-            metric("histogram", Function::Histogram { column: 2, edges: vec![-100.0, 0.0, 100.0] }),
-            metric("share", Function::Fraction { column: 3, equals: KeyDomain::Integers(vec![1]) }),
+            metric("histogram", Function::Histogram { source: source("value", 2), edges: vec![-100.0, 0.0, 100.0] }),
+            metric("share", Function::Fraction { source: source("label", 3), equals: KeyDomain::Integers(vec![1]) }),
         ],
     }
 }

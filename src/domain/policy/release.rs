@@ -9,6 +9,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value};
+use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
 use crate::domain::window::{micros, window_start};
 
@@ -73,7 +74,7 @@ fn released<'o>(
     let dataset = closed.dataset;
     let start = window_start(closed.window, dataset.window);
     let end = start.saturating_add(micros(dataset.window));
-    let id = release_id(closed, slots, policy);
+    let id = release_id(closed, slots, (start, end), policy);
     let columns = columns(closed, slots, &id, (start, end), policy)?;
     let released = outlets.map(|outlet| Released {
         id: id.clone(),
@@ -88,25 +89,50 @@ fn released<'o>(
     Ok(released.collect())
 }
 
+/// Version 1 hashed texts of Rust's.
+const RELEASE_ID_VERSION: u8 = 2;
+
 /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
 /// give the same id, and whatever differs has another one.
-fn release_id(closed: &ClosedWindow<'_>, slots: &[usize], policy: Digest) -> String {
-    let mut hash = Sha256::new();
-    for text in [closed.gateway, &closed.dataset.name] {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text.as_bytes());
+fn release_id(closed: &ClosedWindow<'_>, slots: &[usize], (start, end): (i64, i64), policy: Digest) -> String {
+    let (dataset, cells) = (closed.dataset, &closed.cells);
+    let mut writer = Writer::default();
+    writer.u8(RELEASE_ID_VERSION).text(closed.gateway).text(&dataset.name);
+    writer.i64(start).i64(end).u64(closed.part).raw(policy.bytes());
+    for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
+        writer.text(name);
     }
-    hash.update(closed.window.to_be_bytes());
-    hash.update(closed.part.to_be_bytes());
-    hash.update(policy.bytes());
+    writer.count(slots.len());
     for &slot in slots {
-        hash.update(format!("{:?}", closed.cells.key_positions(closed.dataset, slot)));
-        for metric in 0..closed.dataset.metrics.len() {
-            // A float's debug form is exact.
-            hash.update(format!("{:?}", closed.cells.value(closed.dataset, metric, slot)));
+        for (key, position) in dataset.keys.iter().zip(cells.key_positions(dataset, slot)) {
+            writer.text(&key.domain.label(position));
+        }
+        for metric in 0..dataset.metrics.len() {
+            hashed(&cells.value(dataset, metric, slot), &mut writer);
         }
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds a value to what a release's id is made of.
+fn hashed(value: &Value, writer: &mut Writer) {
+    match value {
+        Value::Number(None) => {
+            writer.u8(0);
+        }
+        Value::Count(count) => {
+            writer.u8(1).u64(*count);
+        }
+        Value::Number(Some(number)) => {
+            writer.u8(2).f64(*number);
+        }
+        Value::Counts(counts) => {
+            writer.u8(3).count(counts.len());
+            counts.iter().for_each(|count| {
+                writer.u64(*count);
+            });
+        }
+    }
 }
 
 fn columns(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER};
+use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER, Source};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
@@ -134,6 +134,7 @@ struct Column {
     position: usize,
     field_type: FieldType,
     range: Option<ValueRange>,
+    may_be_missing: bool,
 }
 
 fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option<Column> {
@@ -144,7 +145,8 @@ fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option
             return None;
         }
         let field = plan.stream.fields.get(position)?;
-        return Some(Column { position, field_type: field.field_type, range: field.range });
+        let may_be_missing = !field.required || field.allow_non_finite;
+        return Some(Column { position, field_type: field.field_type, range: field.range, may_be_missing });
     }
     let outputs = plan.model.iter().flat_map(|model| &model.outputs);
     for (output, position) in outputs.clone().zip(plan.stream.fields.len()..) {
@@ -153,7 +155,7 @@ fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option
                 OutputKind::Score => FieldType::Float32,
                 OutputKind::Label => FieldType::Int64,
             };
-            return Some(Column { position, field_type, range: output.range });
+            return Some(Column { position, field_type, range: output.range, may_be_missing: false });
         }
     }
     let fields = plan.stream.fields.iter().map(|field| field.name.as_str());
@@ -190,9 +192,11 @@ pub(super) fn resolve(
         let function = function(metric, plan, problems)?;
         metrics.push(Metric { name: metric.name.value.clone(), function });
     }
+    let contributor = plan.stream.fields.get(plan.stream.contributor);
     Some(Dataset {
         name: name.to_owned(),
         stream: declared.stream.value.clone(),
+        contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
         window: declared.window,
         grace: declared.grace,
         min_contributors: declared.min_contributors,
@@ -271,6 +275,7 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
     if column.position == plan.stream.contributor {
         return wrong("the contributor cannot be a metric".to_owned(), "count people with `min_contributors`");
     }
+    let source = Source { column: column.position, field: field.value.clone(), may_be_missing: column.may_be_missing };
     match (name, column.range, &metric.edges, &metric.equals) {
         ("fraction", _, _, Some(equals)) => {
             let word = [Spot { value: equals.value.clone(), place: equals.place.clone() }];
@@ -281,21 +286,21 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
                     "use a string or an int64",
                 );
             }
-            Some(Function::Fraction { column: column.position, equals: equals? })
+            Some(Function::Fraction { source, equals: equals? })
         }
         ("fraction", ..) => wrong("`fraction` needs `equals`".to_owned(), "add equals = \"...\" or a whole number"),
         _ if !column.field_type.is_numeric() => wrong(
             format!("`{}` is a {}, and `{name}` needs a number", field.value, column.field_type),
             "choose a numeric field",
         ),
-        ("histogram", _, Some(edges), _) => Some(Function::Histogram { column: column.position, edges: edges.clone() }),
+        ("histogram", _, Some(edges), _) => Some(Function::Histogram { source, edges: edges.clone() }),
         ("histogram", ..) => wrong("`histogram` needs `edges`".to_owned(), "add edges = [0, 10, 20]"),
         (_, None, ..) => wrong(
             format!("`{}` has no `range`, and without one a single value could rule a {name}", field.value),
             "give the field a `range = [low, high]`; values outside are moved to the nearer end",
         ),
         (_, Some(range), ..) => {
-            let measure = Measure { column: column.position, range };
+            let measure = Measure { source, range };
             Some(match name {
                 "sum" => Function::Sum(measure),
                 "mean" => Function::Mean(measure),

@@ -1,0 +1,359 @@
+//! How a dataset counts, as bytes that are stored beside what was counted.
+//!
+//! Windows of two declarations with the same shape can be counted on and merged; between different ones
+//! [`Shape::differences`] says what changed. Fields are known by name, so a field that the dataset does not use
+//! changes nothing. Grace, k and destinations are not part of a shape: they do not decide what a record adds.
+//!
+//! Version 1: the version (one byte); stream; contributor; window in microseconds; the keys, each with its field and
+//! its domain; the metrics, each with its name, its function and what that needs. A domain and a function begin with
+//! a byte that says which one they are: [`WORDS`] and the like.
+
+use jiff::SignedDuration;
+
+use super::{Dataset, Function, KeyDomain, Measure, Source};
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::stream::ValueRange;
+use crate::domain::window::micros;
+
+const VERSION: u8 = 1;
+
+const WORDS: u8 = 0;
+const INTEGERS: u8 = 1;
+const BOOL: u8 = 2;
+const EDGES: u8 = 3;
+
+const COUNT: u8 = 0;
+const SUM: u8 = 1;
+const MEAN: u8 = 2;
+const VARIANCE: u8 = 3;
+const HISTOGRAM: u8 = 4;
+const FRACTION: u8 = 5;
+
+/// How a dataset counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    stream: String,
+    contributor: String,
+    /// Microseconds.
+    window: i64,
+    keys: Vec<Key>,
+    metrics: Vec<Metric>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Key {
+    field: String,
+    domain: KeyDomain,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Metric {
+    name: String,
+    computes: Computes,
+}
+
+/// What a metric computes, and of which field.
+#[derive(Debug, Clone, PartialEq)]
+enum Computes {
+    Count,
+    /// The sum, mean or variance, by the byte that stands for it.
+    Moment(u8, Of, ValueRange),
+    Histogram(Of, Vec<f64>),
+    Fraction(Of, KeyDomain),
+}
+
+/// A field that a metric is computed from.
+#[derive(Debug, Clone, PartialEq)]
+struct Of {
+    field: String,
+    may_be_missing: bool,
+}
+
+impl Of {
+    fn new(source: &Source) -> Self {
+        Self { field: source.field.clone(), may_be_missing: source.may_be_missing }
+    }
+}
+
+impl Dataset {
+    /// Everything that decides what a record adds, and to which cell.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let moment = |function, measure: &Measure| Computes::Moment(function, Of::new(&measure.source), measure.range);
+        let metrics = self.metrics.iter().map(|metric| Metric {
+            name: metric.name.clone(),
+            computes: match &metric.function {
+                Function::Count => Computes::Count,
+                Function::Sum(measure) => moment(SUM, measure),
+                Function::Mean(measure) => moment(MEAN, measure),
+                Function::Variance(measure) => moment(VARIANCE, measure),
+                Function::Histogram { source, edges } => Computes::Histogram(Of::new(source), edges.clone()),
+                Function::Fraction { source, equals } => Computes::Fraction(Of::new(source), equals.clone()),
+            },
+        });
+        Shape {
+            stream: self.stream.clone(),
+            contributor: self.contributor.clone(),
+            window: micros(self.window),
+            keys: self.keys.iter().map(|key| Key { field: key.name.clone(), domain: key.domain.clone() }).collect(),
+            metrics: metrics.collect(),
+        }
+    }
+}
+
+impl Shape {
+    /// Adds the shape to bytes under construction.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u8(VERSION).text(&self.stream).text(&self.contributor).i64(self.window);
+        writer.count(self.keys.len());
+        for key in &self.keys {
+            writer.text(&key.field);
+            encode_domain(&key.domain, writer);
+        }
+        writer.count(self.metrics.len());
+        for metric in &self.metrics {
+            writer.text(&metric.name);
+            metric.computes.encode(writer);
+        }
+    }
+
+    /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        if reader.u8()? != VERSION {
+            return None;
+        }
+        let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
+        let keys =
+            list(reader, 9, |reader| Some(Key { field: reader.text()?.to_owned(), domain: decode_domain(reader)? }))?;
+        let metrics = list(reader, 9, |reader| {
+            Some(Metric { name: reader.text()?.to_owned(), computes: Computes::decode(reader)? })
+        })?;
+        Some(Self { stream, contributor, window, keys, metrics })
+    }
+
+    /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut changed = |what: &str, was: &str, is: &str| {
+            if was != is {
+                changes.push(format!("{what} was {was}, is {is}"));
+            }
+        };
+        changed("stream", &quoted(&self.stream), &quoted(&now.stream));
+        changed("contributor", &quoted(&self.contributor), &quoted(&now.contributor));
+        changed("window", &duration(self.window), &duration(now.window));
+        let keys = |shape: &Self| shape.keys.iter().map(|key| (key.field.clone(), key.domain.clone())).collect();
+        let (old, new): (Named<KeyDomain>, Named<KeyDomain>) = (keys(self), keys(now));
+        compare("key", &old, &new, domain_differences, &mut changes);
+        let metrics = |shape: &Self| shape.metrics.iter().map(|one| (one.name.clone(), one.computes.clone())).collect();
+        let (old, new): (Named<Computes>, Named<Computes>) = (metrics(self), metrics(now));
+        compare("metric", &old, &new, Computes::differences, &mut changes);
+        changes
+    }
+}
+
+/// Things with their names, in the order of their declaration.
+type Named<T> = Vec<(String, T)>;
+
+/// Adds what changed between two lists of things.
+fn compare<T: PartialEq>(
+    what: &str,
+    old: &Named<T>,
+    new: &Named<T>,
+    differences: impl Fn(&T, &T) -> Vec<String>,
+    changes: &mut Vec<String>,
+) {
+    let before = changes.len();
+    let has = |list: &Named<T>, name: &str| list.iter().any(|(other, _)| other == name);
+    for (name, _) in old.iter().filter(|(name, _)| !has(new, name)) {
+        changes.push(format!("{what} `{name}` was removed"));
+    }
+    for (name, is) in new {
+        match old.iter().find(|(other, _)| other == name) {
+            None => changes.push(format!("{what} `{name}` was added")),
+            Some((_, was)) => {
+                changes.extend(differences(was, is).into_iter().map(|change| format!("{what} `{name}`: {change}")));
+            }
+        }
+    }
+    if changes.len() == before && old != new {
+        changes.push(format!("the {what}s are in another order"));
+    }
+}
+
+impl Computes {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Self::Count => {
+                writer.u8(COUNT);
+            }
+            Self::Moment(function, of, range) => {
+                writer.u8(*function).text(&of.field).u8(of.may_be_missing.into()).f64(range.low).f64(range.high);
+            }
+            Self::Histogram(of, edges) => {
+                writer.u8(HISTOGRAM).text(&of.field).u8(of.may_be_missing.into()).count(edges.len());
+                edges.iter().for_each(|edge| {
+                    writer.f64(*edge);
+                });
+            }
+            Self::Fraction(of, equals) => {
+                writer.u8(FRACTION).text(&of.field).u8(of.may_be_missing.into());
+                encode_domain(equals, writer);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let function = reader.u8()?;
+        if function == COUNT {
+            return Some(Self::Count);
+        }
+        let of = Of { field: reader.text()?.to_owned(), may_be_missing: reader.u8()? != 0 };
+        Some(match function {
+            SUM | MEAN | VARIANCE => Self::Moment(function, of, ValueRange { low: reader.f64()?, high: reader.f64()? }),
+            HISTOGRAM => Self::Histogram(of, list(reader, 8, Reader::f64)?),
+            FRACTION => Self::Fraction(of, decode_domain(reader)?),
+            _ => return None,
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Moment(SUM, ..) => "sum",
+            Self::Moment(MEAN, ..) => "mean",
+            Self::Moment(..) => "variance",
+            Self::Histogram(..) => "histogram",
+            Self::Fraction(..) => "fraction",
+        }
+    }
+
+    fn of(&self) -> Option<&Of> {
+        match self {
+            Self::Count => None,
+            Self::Moment(_, of, _) | Self::Histogram(of, _) | Self::Fraction(of, _) => Some(of),
+        }
+    }
+
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.name() != now.name() {
+            changes.push(format!("was a {}, is a {}", self.name(), now.name()));
+        }
+        if let (Some(was), Some(is)) = (self.of(), now.of()) {
+            if was.field != is.field {
+                changes.push(format!("was of field `{}`, is of `{}`", was.field, is.field));
+            }
+            if was.may_be_missing != is.may_be_missing {
+                let not = if is.may_be_missing { "" } else { "no longer " };
+                changes.push(format!("a record may {not}be without a value of field `{}`", is.field));
+            }
+        }
+        match (self, now) {
+            (Self::Moment(_, _, was), Self::Moment(_, _, is)) if was != is => {
+                let range = |range: &ValueRange| format!("[{}, {}]", range.low, range.high);
+                changes.push(format!("the field's range was {}, is {}", range(was), range(is)));
+            }
+            (Self::Histogram(_, was), Self::Histogram(_, is)) if was != is => changes.push("edges changed".to_owned()),
+            (Self::Fraction(_, was), Self::Fraction(_, is)) if was != is => {
+                changes.push(format!("equals was `{}`, is `{}`", was.label(0), is.label(0)));
+            }
+            _ => {}
+        }
+        changes
+    }
+}
+
+fn encode_domain(domain: &KeyDomain, writer: &mut Writer) {
+    match domain {
+        KeyDomain::Text { words, .. } => {
+            writer.u8(WORDS).count(words.len());
+            words.iter().for_each(|word| {
+                writer.text(word);
+            });
+        }
+        KeyDomain::Integers(numbers) => {
+            writer.u8(INTEGERS).count(numbers.len());
+            numbers.iter().for_each(|number| {
+                writer.i64(*number);
+            });
+        }
+        KeyDomain::Bool => {
+            writer.u8(BOOL);
+        }
+        KeyDomain::Edges(edges) => {
+            writer.u8(EDGES).count(edges.len());
+            edges.iter().for_each(|edge| {
+                writer.f64(*edge);
+            });
+        }
+    }
+}
+
+fn decode_domain(reader: &mut Reader<'_>) -> Option<KeyDomain> {
+    Some(match reader.u8()? {
+        WORDS => KeyDomain::text(list(reader, 8, |reader| reader.text().map(str::to_owned))?),
+        INTEGERS => KeyDomain::Integers(list(reader, 8, Reader::i64)?),
+        BOOL => KeyDomain::Bool,
+        EDGES => KeyDomain::Edges(list(reader, 8, Reader::f64)?),
+        _ => return None,
+    })
+}
+
+/// A list of things of at least `each` bytes.
+fn list<'r, T>(
+    reader: &mut Reader<'r>,
+    each: usize,
+    mut read: impl FnMut(&mut Reader<'r>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let count = reader.count(each)?;
+    (0..count).map(|_| read(reader)).collect()
+}
+
+fn domain_differences(was: &KeyDomain, is: &KeyDomain) -> Vec<String> {
+    let members = match (was, is) {
+        _ if was == is => return Vec::new(),
+        (KeyDomain::Text { words: was, .. }, KeyDomain::Text { words: is, .. }) => (was.clone(), is.clone()),
+        (KeyDomain::Integers(was), KeyDomain::Integers(is)) => {
+            let texts = |numbers: &[i64]| numbers.iter().map(ToString::to_string).collect();
+            (texts(was), texts(is))
+        }
+        (KeyDomain::Edges(_), KeyDomain::Edges(_)) => return vec!["edges changed".to_owned()],
+        _ => return vec!["its domain is of another kind".to_owned()],
+    };
+    let (was, is): (Vec<String>, Vec<String>) = members;
+    let mut changes = Vec::new();
+    for (these, others, what) in [(&was, &is, "removed from"), (&is, &was, "added to")] {
+        let only: Vec<&String> = these.iter().filter(|word| !others.contains(word)).collect();
+        if !only.is_empty() {
+            changes.push(format!("{} {what} its domain", few(&only)));
+        }
+    }
+    if changes.is_empty() {
+        changes.push("its domain is in another order".to_owned());
+    }
+    changes
+}
+
+/// The first few words, and how many more there are.
+fn few(words: &[&String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = words.iter().take(SHOWN).map(|word| quoted(word)).collect();
+    let verb = if words.len() == 1 { "was" } else { "were" };
+    match words.len().saturating_sub(SHOWN) {
+        0 => format!("{} {verb}", shown.join(", ")),
+        more => format!("{} and {more} more {verb}", shown.join(", ")),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn duration(micros: i64) -> String {
+    SignedDuration::from_micros(micros).to_string()
+}
+
+#[cfg(test)]
+mod tests;

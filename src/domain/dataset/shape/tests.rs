@@ -1,0 +1,152 @@
+//! Shapes as bytes, and what is said of a change.
+
+use std::time::Duration;
+
+use super::*;
+use crate::domain::dataset::{GroupKey, Metric as DatasetMetric, samples};
+
+fn bytes(shape: &Shape) -> Vec<u8> {
+    let mut writer = Writer::default();
+    shape.encode(&mut writer);
+    writer.finish()
+}
+
+#[test]
+fn a_shape_is_read_as_it_was_written_and_a_cut_is_noticed() {
+    let shape = samples::every_kind().shape();
+    let bytes = bytes(&shape);
+    let mut reader = Reader::new(&bytes);
+    assert_eq!(Shape::decode(&mut reader), Some(shape));
+    assert!(reader.is_empty());
+    for end in 0..bytes.len() {
+        assert_eq!(Shape::decode(&mut Reader::new(&bytes[..end])), None, "{end} bytes");
+    }
+}
+
+#[test]
+fn the_bytes_of_version_1_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-1.bin");
+    assert_eq!(bytes(&samples::every_kind().shape()), golden);
+}
+
+#[test]
+fn a_newer_version_is_not_read() {
+    let mut bytes = bytes(&samples::every_kind().shape());
+    bytes[0] = VERSION + 1;
+    assert_eq!(Shape::decode(&mut Reader::new(&bytes)), None);
+}
+
+#[test]
+fn where_a_column_stands_changes_nothing() {
+    let mut moved = samples::every_kind();
+    for key in &mut moved.keys {
+        key.column += 3;
+    }
+    for metric in &mut moved.metrics {
+        match &mut metric.function {
+            Function::Count => {}
+            Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
+                measure.source.column += 3
+            }
+            Function::Histogram { source, .. } | Function::Fraction { source, .. } => source.column += 3,
+        }
+    }
+    assert_eq!(moved.shape(), samples::every_kind().shape());
+    assert_eq!(bytes(&moved.shape()), bytes(&samples::every_kind().shape()));
+}
+
+#[test]
+fn grace_and_k_are_no_part_of_a_shape() {
+    let mut dataset = samples::every_kind();
+    dataset.grace += Duration::from_secs(1);
+    dataset.min_contributors += 1;
+    assert_eq!(dataset.shape(), samples::every_kind().shape());
+}
+
+/// What is said when the sample becomes something else.
+fn said(change: impl FnOnce(&mut Dataset)) -> Vec<String> {
+    let (then, mut now) = (samples::every_kind(), samples::every_kind());
+    change(&mut now);
+    let said = then.shape().differences(&now.shape());
+    assert_eq!(said.is_empty(), then.shape() == now.shape());
+    said
+}
+
+#[test]
+fn every_change_is_said_in_plain_words() {
+    assert_eq!(said(|_| {}), Vec::<String>::new());
+    assert_eq!(said(|now| now.stream = "orders".into()), ["stream was `payments`, is `orders`"]);
+    assert_eq!(said(|now| now.contributor = "card".into()), ["contributor was `person`, is `card`"]);
+    assert_eq!(said(|now| now.window = Duration::from_secs(300)), ["window was PT1M30.5S, is PT5M"]);
+    assert_eq!(said(|now| drop(now.keys.remove(2))), ["key `flag` was removed"]);
+    let key = GroupKey { name: "channel".into(), column: 9, domain: KeyDomain::Bool };
+    assert_eq!(said(|now| now.keys.push(key)), ["key `channel` was added"]);
+    assert_eq!(said(|now| now.keys.swap(0, 1)), ["the keys are in another order"]);
+    let words = |words: &[&str]| KeyDomain::text(words.iter().map(|word| (*word).to_owned()).collect());
+    assert_eq!(
+        said(|now| now.keys[0].domain = words(&["DE", "IE"])),
+        ["key `country`: `F\"R\u{e9}` was removed from its domain", "key `country`: `IE` was added to its domain"]
+    );
+    assert_eq!(
+        said(|now| now.keys[0].domain = words(&["F\"R\u{e9}", "DE"])),
+        ["key `country`: its domain is in another order"]
+    );
+    let many = words(&["DE", "F\"R\u{e9}", "a", "b", "c", "d", "e", "f", "g"]);
+    assert_eq!(
+        said(|now| now.keys[0].domain = many),
+        ["key `country`: `a`, `b`, `c`, `d`, `e` and 2 more were added to its domain"]
+    );
+    let integers = KeyDomain::Integers(vec![-1, 2, 3]);
+    assert_eq!(said(|now| now.keys[1].domain = integers), ["key `level`: `3` was added to its domain"]);
+    assert_eq!(said(|now| now.keys[3].domain = KeyDomain::Edges(vec![0.0, 1.0])), ["key `amount`: edges changed"]);
+    assert_eq!(said(|now| now.keys[3].domain = KeyDomain::Bool), ["key `amount`: its domain is of another kind"]);
+}
+
+#[test]
+fn every_change_of_a_metric_is_said_in_plain_words() {
+    let source = |now: &mut Dataset, metric: usize, change: &dyn Fn(&mut Source)| match &mut now.metrics[metric]
+        .function
+    {
+        Function::Count => {}
+        Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => change(&mut measure.source),
+        Function::Histogram { source, .. } | Function::Fraction { source, .. } => change(source),
+    };
+    assert_eq!(said(|now| drop(now.metrics.remove(0))), ["metric `n` was removed"]);
+    let metric = DatasetMetric { name: "m".into(), function: Function::Count };
+    assert_eq!(said(|now| now.metrics.push(metric)), ["metric `m` was added"]);
+    assert_eq!(said(|now| now.metrics.swap(1, 2)), ["the metrics are in another order"]);
+    assert_eq!(
+        said(|now| now.metrics[1].function = now.metrics[2].function.clone()),
+        ["metric `amount_sum`: was a sum, is a mean"]
+    );
+    assert_eq!(
+        said(|now| source(now, 1, &|source| source.field = "cost".into())),
+        ["metric `amount_sum`: was of field `amount`, is of `cost`"]
+    );
+    assert_eq!(
+        said(|now| source(now, 1, &|source| source.may_be_missing = true)),
+        ["metric `amount_sum`: a record may be without a value of field `amount`"]
+    );
+    assert_eq!(
+        said(|now| source(now, 3, &|source| source.may_be_missing = false)),
+        ["metric `x_variance`: a record may no longer be without a value of field `x`"]
+    );
+    let range = |now: &mut Dataset| {
+        if let Function::Sum(measure) = &mut now.metrics[1].function {
+            measure.range.high = 60.0;
+        }
+    };
+    assert_eq!(said(range), ["metric `amount_sum`: the field's range was [-10, 30], is [-10, 60]"]);
+    let edges = |now: &mut Dataset| {
+        if let Function::Histogram { edges, .. } = &mut now.metrics[5].function {
+            edges.pop();
+        }
+    };
+    assert_eq!(said(edges), ["metric `histogram`: edges changed"]);
+    let equals = |now: &mut Dataset| {
+        if let Function::Fraction { equals, .. } = &mut now.metrics[6].function {
+            *equals = KeyDomain::Integers(vec![0]);
+        }
+    };
+    assert_eq!(said(equals), ["metric `share`: equals was `1`, is `0`"]);
+}
