@@ -29,6 +29,7 @@ pub mod domain;
 pub mod durable;
 pub mod encode;
 pub mod intake;
+pub mod logging;
 pub mod pipeline;
 pub(crate) mod planted;
 pub mod quarantine;

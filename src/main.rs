@@ -1,13 +1,16 @@
 //! Arguments → command → exit code.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send};
+use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal};
+use bailiwick::domain::printable;
+use bailiwick::intake::Clock;
+use bailiwick::logging::{self, Log};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -233,7 +236,7 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.verbose, matches!(cli.command, Command::Run { .. }));
+    let log = log(cli.verbose, matches!(cli.command, Command::Run { .. }));
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
     let result = result.and_then(|runtime| {
@@ -241,25 +244,37 @@ fn main() -> ExitCode {
         runtime.shutdown_timeout(LAST_WAIT);
         result
     });
-    match result {
-        Ok(output) => ExitCode::from(u8::from(!print(&output))),
-        Err(Failure::Found(output)) => {
-            print(&output);
-            ExitCode::FAILURE
-        }
-        Err(Failure::Config) => ExitCode::from(EXIT_CONFIG),
+    log.flush(LAST_WAIT);
+    let (output, code) = match result {
+        Ok(output) => (output, ExitCode::SUCCESS),
+        Err(Failure::Found(output)) => (output, ExitCode::FAILURE),
+        Err(Failure::Config) => (String::new(), ExitCode::from(EXIT_CONFIG)),
         Err(Failure::Other(error)) => {
-            // Nothing can be done about a stderr that is closed.
-            let _ = writeln!(std::io::stderr(), "bailiwick: {error:#}");
+            complain(&format!("{error:#}"));
+            (String::new(), ExitCode::FAILURE)
+        }
+    };
+    match print(&output) {
+        Ok(()) => code,
+        Err(error) => {
+            complain(&format!("stdout could not be written: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether the output could be written.
-fn print(output: &str) -> bool {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+/// Writes what a command has to say. A reader that has seen enough, such as `head`, is no error.
+fn print(output: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(printable::lines(output).as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Says on stderr what is wrong. Nothing can be done about a stderr that is closed.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "bailiwick: {}", printable::lines(message));
 }
 
 async fn execute(command: Command) -> Result<String, Failure> {
@@ -318,7 +333,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
     }
 }
 
-fn log(verbose: u8, is_server: bool) {
+fn log(verbose: u8, is_server: bool) -> Log {
     let level = match (verbose, is_server) {
         (0, false) => "warn",
         (0, true) => "info",
@@ -326,10 +341,6 @@ fn log(verbose: u8, is_server: bool) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let clock = Clock::start();
+    logging::start(filter, terminal::is_colored(&io::stderr()), move || clock.now())
 }

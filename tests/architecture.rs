@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("telemetry", &["domain"]),
+    ("logging", &["domain"]),
     ("encode", &["domain"]),
     ("adapters/journal", &["planted", "adapters::journal"]),
     ("adapters/file", &["domain", "encode", "adapters::journal"]),

@@ -4,6 +4,10 @@
 
 mod common;
 
+mod program {
+    mod log;
+}
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;

@@ -1,15 +1,17 @@
 //! Problems of configuration files, printed with the line they stand on.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::domain::document::{Problem, Severity};
 
+use super::terminal::is_colored;
+
 /// Prints problems to stderr, in the order they were found.
 pub(super) fn print(problems: &[Problem]) {
     let mut stderr = io::stderr().lock();
-    let renderer = if stderr.is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if is_colored(&stderr) { Renderer::styled() } else { Renderer::plain() };
     for problem in problems {
         // Nothing can be done about a stderr that is closed.
         let _ = writeln!(stderr, "{}\n", renderer.render(&[group(problem)]));

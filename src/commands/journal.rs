@@ -12,6 +12,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use crate::adapters::journal::{self, FileSystem, RealFileSystem, Report, Wrong};
 use crate::delivery::Cursor;
 use crate::domain::policy::RegimeSet;
+use crate::domain::printable;
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::Checkpoint;
 use crate::durable::entry::Entry;
@@ -169,6 +170,7 @@ fn accepted(entries: &mut journal::Reader, counted: Lsn) -> anyhow::Result<Strin
     }
     let mut text = String::new();
     for ((stream, producer), held) in held {
+        let (stream, producer) = (printable::line(&stream), printable::line(&producer));
         let since = held.since.map(age).unwrap_or_default();
         let _ = writeln!(
             text,

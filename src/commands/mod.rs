@@ -12,6 +12,7 @@ pub mod replay;
 pub mod run;
 pub mod send;
 mod table;
+pub mod terminal;
 
 use std::path::Path;
 

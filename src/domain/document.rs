@@ -15,6 +15,7 @@ use jiff::civil::Date;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::printable;
 use super::time::parse_duration;
 
 /// A file's path, as it is to be shown, and its text.
@@ -105,7 +106,7 @@ impl Problems {
 
     fn push(&self, severity: Severity, place: &Place, message: String, help: Option<String>) {
         let place = place.clone();
-        let (message, help) = (printable(&message), help.as_deref().map(printable));
+        let (message, help) = (shown(&message), help.as_deref().map(shown));
         self.0.borrow_mut().push(Problem { severity, place, message, help });
     }
 
@@ -236,21 +237,11 @@ const SHOWN_MAX: usize = 800;
 
 /// A text that may quote what a file says: what cannot be seen, or would move the cursor, is escaped, and of what is
 /// long there is the beginning.
-fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for char in text.chars() {
-        if shown.len() > SHOWN_MAX {
-            shown.push('…');
-            break;
-        }
-        let is_plain = char.is_ascii_graphic() || char == ' ' || char == '\n';
-        if is_plain || !char.is_ascii() && char.escape_debug().count() == 1 {
-            shown.push(char);
-        } else {
-            shown.extend(char.escape_debug());
-        }
+fn shown(text: &str) -> String {
+    match text.char_indices().find(|(position, _)| *position > SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", printable::lines(text.get(..end).unwrap_or_default())),
+        None => printable::lines(text).into_owned(),
     }
-    shown
 }
 
 /// Names that are longer are not compared, and no more of them than this: it takes long.

@@ -12,6 +12,7 @@ pub mod jurisdiction;
 pub mod knowledge;
 pub mod model;
 pub mod policy;
+pub mod printable;
 pub mod producer;
 pub mod pseudonym;
 pub mod refusal;

@@ -1,0 +1,120 @@
+//! The log and other output, when nobody reads them.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, pipe};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use bailiwick::intake::Clock;
+
+use crate::common::process::{BINARY, PATIENCE, Running, copy_of, run, text};
+
+/// Waits until a port takes connections.
+fn wait_for_port(port: u16) {
+    let clock = Clock::start();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(clock.now() < PATIENCE, "the gateway does not listen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(gateway: &Child, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(gateway.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// Sends the example's data to a gateway whose log is lost, and stops it: nothing of that hangs on the log.
+fn serves_and_stops(mut gateway: Child, directory: &std::path::Path, port: u16) {
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let send = ["send", "-s", "payments", "-p", "till-7", "--no-follow", "--to", &endpoint];
+    let sent = run(directory, &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    assert!(text(&sent.stdout).contains("8417 accepted"), "{}{}", text(&sent.stdout), text(&sent.stderr));
+    signal(&gateway, "TERM");
+    assert_eq!(gateway.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_gateway_whose_log_is_closed_goes_on() {
+    let (directory, port) = copy_of("card-fraud");
+    let mut gateway = Command::new(BINARY)
+        .args(["run", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("serving") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the gateway ended before it served");
+    }
+    // As `| head -1` does.
+    drop(log);
+    for _ in 0..3 {
+        signal(&gateway, "HUP");
+    }
+    serves_and_stops(gateway, directory.path(), port);
+}
+
+#[test]
+fn a_gateway_whose_log_nobody_reads_goes_on() {
+    let (directory, port) = copy_of("card-fraud");
+    let (mut log, stderr) = pipe().unwrap();
+    // Everything is logged, which is much more than fits into the pipe.
+    let gateway = Command::new(BINARY)
+        .args(["-vv", "run", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.path())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    wait_for_port(port);
+    serves_and_stops(gateway, directory.path(), port);
+    let mut read = Vec::new();
+    log.read_to_end(&mut read).unwrap();
+    assert!(read.len() > 32 << 10, "{} bytes were logged: this test shows nothing", read.len());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let (directory, _) = copy_of("card-fraud");
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let checked = Command::new(BINARY)
+        .args(["check", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.path())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((checked.status.code(), text(&checked.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let (directory, _) = copy_of("card-fraud");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let checked = Command::new(BINARY)
+        .args(["check", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.path())
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked.stderr).contains("stdout could not be written"), "{}", text(&checked.stderr));
+}
+
+#[test]
+fn names_from_outside_move_no_cursor_and_forge_no_line() {
+    let (directory, port) = copy_of("card-fraud");
+    let gateway = Running::start(directory.path(), &["run", "-c", "examples/card-fraud/gateway.toml"]);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let name = "till\u{1b}[2J\nstream payments, producer forged: 1 records";
+    let send = ["send", "-s", "payments", "-p", name, "--no-follow", "--to", &endpoint];
+    let sent = run(directory.path(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    assert!(text(&sent.stdout).contains("8417 accepted"), "{}{}", text(&sent.stdout), text(&sent.stderr));
+    assert_eq!(gateway.terminate(), 0);
+    let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
+    assert!(inspected.contains("producer till\\u{1b}[2J\\nstream payments, producer forged"), "{inspected}");
+    assert!(!inspected.chars().any(|char| char.is_control() && char != '\n'), "{inspected:?}");
+}
