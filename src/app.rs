@@ -21,7 +21,7 @@ use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::intake::{Clock, Intake, Served};
 use crate::pipeline::Pipeline;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Summaries, Telemetry};
 use crate::versions::Versions;
 
 mod knowledge;
@@ -39,6 +39,7 @@ pub struct App {
     server: Server,
     stop_serving: oneshot::Sender<()>,
     ticker: JoinHandle<()>,
+    summarizer: JoinHandle<()>,
     deliveries: Deliveries,
     journal: Arc<Log>,
     outbox: Arc<Log>,
@@ -97,7 +98,7 @@ impl App {
     /// the system gives no thread.
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
-        let telemetry = Arc::new(Telemetry::default());
+        let telemetry = Arc::new(Telemetry::new(config.policy.streams.keys()));
         let clock = Clock::start();
         let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
         let (files, knowledge) = knowledge::Files::load(&config, None)?;
@@ -114,7 +115,7 @@ impl App {
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
         let pipeline = Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
         let plans = config.policy.streams.values();
-        let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream)));
+        let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
         let intake = Arc::new(Intake::new(
             served.collect(),
@@ -129,6 +130,7 @@ impl App {
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
+        let summarizer = tokio::spawn(summarize(Arc::clone(&telemetry), config.log_every));
         let reloader = Reloader::new(&config, state.archive, versions, files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
@@ -139,6 +141,7 @@ impl App {
             server,
             stop_serving,
             ticker,
+            summarizer,
             deliveries,
             journal,
             outbox,
@@ -185,6 +188,7 @@ impl App {
         let _ = self.stop_serving.send(());
         server.drain(self.stop_within / 2).await;
         self.ticker.abort();
+        self.summarizer.abort();
         let flush = self.on_stop == OnStop::Release;
         // They join threads, so not on a thread of the async runtime.
         let finish = tokio::task::spawn_blocking(move || pipeline.finish(flush));
@@ -193,10 +197,11 @@ impl App {
             tracing::warn!("not all was counted at the deadline; the journal holds it");
             return;
         }
+        Summaries::end(&self.telemetry);
         self.telemetry.shadow.say();
         let records = intake.in_quarantine();
         if records > 0 {
-            Telemetry::add(&self.telemetry.quarantine_expired, records);
+            Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);
             tracing::warn!(records, "records were in quarantine and are discarded");
         }
         let cut = deliveries.cut();
@@ -217,6 +222,19 @@ impl App {
 
 /// How long closing the logs may take, whatever the deadline.
 const CLOSE_WITHIN: Duration = Duration::from_millis(200);
+
+/// Logs what has happened, again and again.
+async fn summarize(telemetry: Arc<Telemetry>, every: Duration) {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut summaries = Summaries::default();
+    // The first tick is at once.
+    interval.tick().await;
+    loop {
+        interval.tick().await;
+        summaries.interval(&telemetry);
+    }
+}
 
 /// Lets the pipeline know that time passes, and health that the journal works.
 async fn tick(
@@ -266,11 +284,12 @@ fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
     sinks.collect()
 }
 
-fn served(config: &Config, stream: &Arc<Stream>) -> Served {
+fn served(config: &Config, stream: &Arc<Stream>, telemetry: &Telemetry) -> Served {
     let plan = config.policy.streams.get(&stream.name);
     let outputs = plan.and_then(|plan| plan.model.as_ref()).map(|model| &model.outputs);
     Served {
         stream: Arc::clone(stream),
         outputs: outputs.into_iter().flatten().map(|output| output.field.clone()).collect(),
+        counts: Arc::clone(telemetry.of(&stream.name)),
     }
 }

@@ -321,7 +321,7 @@ impl Delivery {
                 }
                 match self.watched(|watch| sink.send(entry.lsn, &releases, watch)) {
                     Ok(bytes) => {
-                        Telemetry::add(&self.context.telemetry.bytes_out, bytes);
+                        Telemetry::add(&self.context.telemetry.gateway.bytes_out, bytes);
                         break;
                     }
                     Err(error) => self.not_yet(&error, "a release is not confirmed and waits"),
@@ -432,7 +432,7 @@ impl Delivery {
         loop {
             match sink.write(dataset) {
                 Ok(bytes) => {
-                    Telemetry::add(&self.context.telemetry.bytes_out, bytes);
+                    Telemetry::add(&self.context.telemetry.gateway.bytes_out, bytes);
                     break;
                 }
                 Err(error) => {

@@ -19,7 +19,7 @@ use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
 use crate::pipeline::{Pipeline, Request, Ticket};
 use crate::quarantine::{Held, Quarantine};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{StreamCounts, Telemetry};
 use crate::versions::Versions;
 
 pub use crate::pipeline::Unaccepted;
@@ -64,6 +64,8 @@ pub struct Served {
     pub stream: Arc<Stream>,
     /// The names of the fields that the model's outputs become.
     pub outputs: Vec<String>,
+    /// What is counted of it.
+    pub counts: Arc<StreamCounts>,
 }
 
 /// Limits of one request and of all.
@@ -111,12 +113,14 @@ pub struct Taken {
     pub accepted: usize,
     /// What was put into quarantine of it: the number it is held under, and how many records.
     held: Option<(u64, usize)>,
+    counts: Arc<StreamCounts>,
     ticket: Ticket,
 }
 
 impl Taken {
-    fn empty(ticket: Ticket) -> Self {
-        Self { refusals: Vec::new(), accepted: 0, held: None, ticket }
+    fn empty(ticket: Ticket, counts: &Arc<StreamCounts>) -> Self {
+        let counts = Arc::clone(counts);
+        Self { refusals: Vec::new(), accepted: 0, held: None, counts, ticket }
     }
 
     /// How far the producer is when the request is finished.
@@ -221,7 +225,9 @@ impl Intake {
         if let Some(number) = from.number {
             drop(self.pipeline.skip(from.producer, number)?);
         }
-        self.pipeline.heard(&stream.name, from.producer, event_time, now).map(Taken::empty)
+        self.pipeline
+            .heard(&stream.name, from.producer, event_time, now)
+            .map(|ticket| Taken::empty(ticket, self.telemetry.of(&stream.name)))
     }
 
     /// A request was refused as a whole, and its number is spent by it.
@@ -229,7 +235,7 @@ impl Intake {
     /// # Errors
     /// When it is not the producer's next one.
     pub fn spend(&self, from: Origin<'_>) -> Result<Taken, Unaccepted> {
-        self.pipeline.spend(from.producer, from.number).map(Taken::empty)
+        self.pipeline.spend(from.producer, from.number).map(|ticket| Taken::empty(ticket, self.telemetry.of("")))
     }
 
     /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what it holds of the bytes in
@@ -248,7 +254,7 @@ impl Intake {
             return Err(Unaccepted::NoRoom(Reason::Stopping));
         }
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        Telemetry::add(&self.telemetry.records_in, candidate.rows());
+        Telemetry::add(&served.counts.records_in, candidate.rows());
         let times = if self.pipeline.was_taken(from.producer, from.number) {
             TimeBounds { earliest: i64::MIN, latest: i64::MAX }
         } else {
@@ -271,12 +277,13 @@ impl Intake {
         // What was sent before was held and counted before.
         if !ticket.duplicate {
             held = self.hold((&mut decided, under), from, now);
-            self.telemetry.refused(&decided.refusals);
+            served.counts.refused(&decided.refusals);
             if let Some((shadow, candidate)) = shadow {
                 self.compare(&shadow, candidate, sender, &decided.refusals);
             }
         }
-        Ok(Taken { refusals: decided.refusals, accepted, held, ticket })
+        let counts = Arc::clone(&served.counts);
+        Ok(Taken { refusals: decided.refusals, accepted, held, counts, ticket })
     }
 
     /// Decides a batch under the version in force.
@@ -292,7 +299,7 @@ impl Intake {
     /// Counts what the version in the shadow would decide otherwise.
     fn compare(&self, shadow: &Version, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
         match shadow.decide(candidate, from) {
-            Ok(other) => self.telemetry.compared(refusals, &other.refusals),
+            Ok(other) => self.telemetry.shadow.compared(refusals, &other.refusals),
             Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
         }
     }
@@ -309,7 +316,7 @@ impl Intake {
         let held = Held { records, producer: from.producer.to_owned(), address: from.address, until, under };
         let number = self.quarantine.hold(held);
         if number.is_some() {
-            Telemetry::add(&self.telemetry.quarantined, rows);
+            Telemetry::add(&self.telemetry.gateway.quarantined, rows);
         } else {
             for refusal in decided.refusals.iter_mut().filter(|refusal| refusal.reason == Reason::Quarantined) {
                 refusal.reason = Reason::Overloaded;
@@ -335,7 +342,7 @@ impl Intake {
         self.forget(now, wall);
         let expired = self.quarantine.expire(now);
         if expired > 0 {
-            Telemetry::add(&self.telemetry.quarantine_expired, expired);
+            Telemetry::add(&self.telemetry.gateway.quarantine_expired, expired);
             tracing::warn!(records = expired, "records were in quarantine long enough and are discarded");
         }
         !self.is_stopping() && self.quarantine.is_stale(&self.versions.current())
@@ -349,7 +356,7 @@ impl Intake {
             let from = Sender { producer: &held.producer, address: held.address };
             let Ok((decided, under)) = self.decide(held.records.clone().again(), from) else {
                 self.quarantine.settle(bytes, None);
-                Telemetry::add(&self.telemetry.quarantine_expired, rows);
+                Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows);
                 continue;
             };
             let taken = match decided.resident {
@@ -362,19 +369,19 @@ impl Intake {
             let waiting = decided.quarantined.as_ref().map_or(0, Quarantined::rows);
             let again = decided.quarantined.map(|records| Held { records, under, ..held });
             self.quarantine.settle(bytes, again);
-            Telemetry::add(&self.telemetry.quarantine_released, taken);
-            Telemetry::add(&self.telemetry.quarantine_expired, rows - waiting - taken);
+            Telemetry::add(&self.telemetry.gateway.quarantine_released, taken);
+            Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows - waiting - taken);
         }
     }
 
     /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
     async fn release(&self, resident: Resident, producer: &str, now: Duration) -> Option<usize> {
-        let rows = resident.batch().rows();
+        let (rows, stream) = (resident.batch().rows(), resident.batch().stream().name.clone());
         let Ok(room) = self.pipeline.room(&resident, producer).await else { return None };
         let request = Request { producer, number: None, resident, room, budget: None };
         let ticket = self.pipeline.accept(request, now, self.clock.wall()).ok()?;
         matches!(ticket.answer.await, Ok(Ok(_))).then(|| {
-            Telemetry::add(&self.telemetry.accepted, rows);
+            Telemetry::add(&self.telemetry.of(&stream).accepted, rows);
             rows
         })
     }
@@ -392,14 +399,14 @@ impl Intake {
     pub async fn finish(&self, taken: &mut Taken) -> Result<Vec<ArrayRef>, Reason> {
         let answer = (&mut taken.ticket.answer).await.unwrap_or(Err(Reason::Stopping));
         match &answer {
-            _ if taken.is_duplicate() => Telemetry::add(&self.telemetry.duplicates, 1),
-            Ok(_) => Telemetry::add(&self.telemetry.accepted, taken.accepted),
+            _ if taken.is_duplicate() => Telemetry::add(&taken.counts.duplicates, 1),
+            Ok(_) => Telemetry::add(&taken.counts.accepted, taken.accepted),
             Err(reason) => {
-                self.telemetry.refused_as(*reason, taken.accepted);
+                taken.counts.refused.add(*reason, taken.accepted);
                 // The request is refused as a whole, and may come again.
                 if let Some((number, rows)) = taken.held.take() {
                     self.quarantine.forget(number);
-                    self.telemetry.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
+                    self.telemetry.gateway.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
                 }
             }
         }

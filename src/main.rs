@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::commands::{EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal};
+use bailiwick::commands::{
+    EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal,
+};
 use bailiwick::domain::printable;
 use bailiwick::intake::Clock;
 use bailiwick::logging::{self, Log};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,7 +14,7 @@ use crate::app::{self, App};
 use crate::config::{Config, Destination};
 use crate::domain::refusal::Peer;
 use crate::intake::Clock;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
 use super::{Failure, load};
@@ -161,24 +161,25 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
     line("\ngateways".to_owned());
     let (mut bytes_in, mut bytes_out, mut scored) = (0, 0, 0);
     for (name, counted) in counts {
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let (took, gave) = (count(&counted.bytes_in), count(&counted.bytes_out));
+        let count = |of: fn(&StreamCounts) -> &AtomicU64| counted.total(of);
+        let took = count(|counts| &counts.bytes_in);
+        let gave = counted.gateway.bytes_out.load(Ordering::Relaxed);
         bytes_in += took;
         bytes_out += gave;
-        scored += count(&counted.scored);
+        scored += count(|counts| &counts.scored);
         line(format!(
             "  {name}: {} records in, {} accepted, {} scored",
-            HumanCount(count(&counted.records_in)),
-            HumanCount(count(&counted.accepted)),
-            HumanCount(count(&counted.scored))
+            HumanCount(count(|counts| &counts.records_in)),
+            HumanCount(count(|counts| &counts.accepted)),
+            HumanCount(count(|counts| &counts.scored))
         ));
         for (reason, refused) in counted.refusals() {
             line(format!("    refused, {reason}: {}", HumanCount(refused)));
         }
         line(format!(
             "    cells released {}, withheld for too few contributors {}; {} in, {} out",
-            HumanCount(count(&counted.cells_released)),
-            HumanCount(count(&counted.cells_withheld)),
+            HumanCount(count(|counts| &counts.cells_released)),
+            HumanCount(count(|counts| &counts.cells_withheld)),
             HumanBytes(took),
             HumanBytes(gave)
         ));

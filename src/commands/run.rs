@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
+use crate::logging::OPERATOR;
 
 use super::{Failure, load};
 
@@ -46,7 +47,7 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals) {
             _ = hang_up.recv() => match app.reload(path).await {
                 Ok(policy) => tracing::info!(%policy, "other policies are in force"),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the policies were not replaced; the last good ones stay");
+                    tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay");
                 }
             },
             _ = looks.tick() => app.refresh().await,

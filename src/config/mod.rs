@@ -59,6 +59,8 @@ pub struct Config {
     pub registries: BTreeMap<String, PathBuf>,
     /// Databases of network addresses.
     pub geoip: Option<GeoIp>,
+    /// How often the log sums up what has happened.
+    pub log_every: Duration,
     /// The policy files.
     pub policy_files: Vec<Arc<File>>,
     /// What is allowed.

@@ -44,6 +44,7 @@ pub(super) struct Declared {
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
     on_stop: OnStop,
+    log_every: Duration,
     journal: Journal,
     pub(super) keys: Option<DeclaredKeys>,
 }
@@ -125,6 +126,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         peers,
         stop_within: stop_within.unsigned_abs(),
         on_stop,
+        log_every: read_log(table),
         journal,
         keys,
     }
@@ -254,6 +256,20 @@ fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
     (parsed.ok(), connections_max)
 }
 
+/// How often the log sums up, unless it is said.
+const LOG_EVERY: SignedDuration = SignedDuration::from_secs(60);
+
+fn read_log(table: &Table<'_>) -> Duration {
+    let Some(log) = table.get::<Table<'_>>("log") else { return LOG_EVERY.unsigned_abs() };
+    let every = log.value.get::<SignedDuration>("every");
+    log.value.done();
+    let Some(every) = every else { return LOG_EVERY.unsigned_abs() };
+    if every.value < SignedDuration::from_secs(1) {
+        table.problems().error_help(&every.place, "`every` is less than a second", "write \"PT1S\" or more");
+    }
+    every.value.unsigned_abs()
+}
+
 fn read_limits(table: &Table<'_>) -> Limits {
     let default = Limits { batch_rows_max: 65_536, batch_bytes_max: 8 << 20, in_flight_bytes_max: 64 << 20 };
     let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
@@ -375,6 +391,7 @@ impl Declared {
             destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
+            log_every: self.log_every,
             journal: Journal {
                 keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()),
                 ..self.journal

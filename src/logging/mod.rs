@@ -25,6 +25,9 @@ use crate::domain::printable;
 use limit::Limiter;
 use sink::Sink;
 
+/// The target of lines that answer something an operator did, such as a reload. They are never left out.
+pub const OPERATOR: &str = "bailiwick::operator";
+
 /// What is longer of one value is cut.
 const VALUE_CHARS_MAX: usize = 2_000;
 
@@ -88,7 +91,7 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, F>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let kind = event.metadata();
-        let is_limited = *kind.level() <= Level::WARN;
+        let is_limited = *kind.level() <= Level::WARN && kind.target() != OPERATOR;
         if is_limited && !self.limiter.allow(kind.callsite(), (self.now)(), || message(event)) {
             return Ok(());
         }

@@ -60,7 +60,12 @@ mod tests {
     #[test]
     fn what_is_expected_is_told_by_its_end() {
         assert_eq!(expected(|| 1), Ok(1));
-        assert_eq!(expected(|| if IS_EXPECTED.get() { panic!("as in a reader") }), Err(Panicked));
+        assert_eq!(
+            expected(|| if IS_EXPECTED.get() {
+                panic!("as in a reader")
+            }),
+            Err(Panicked)
+        );
         assert!(!IS_EXPECTED.get());
     }
 }

@@ -17,7 +17,7 @@ use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::Closing;
 use crate::planted::planted;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{StreamCounts, Telemetry};
 use crate::versions::Versions;
 
 use super::order::Report;
@@ -148,12 +148,12 @@ impl Collector {
         if !planted("release-ahead-of-journal") && !self.journal.wait_durable(lsn) {
             return;
         }
-        let count = releases.len();
+        let (count, counts) = (releases.len(), self.counts(&dataset));
         match (Closing { closed_at: lsn, dataset, releases }).encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => return tracing::error!(%error, "a release could not be encoded"),
         }
-        Telemetry::add(&self.telemetry.releases, count);
+        Telemetry::add(&counts.releases, count);
     }
 
     fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
@@ -163,12 +163,13 @@ impl Collector {
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
         match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {
-                Telemetry::add(&self.telemetry.dry_releases, outcome.released.len());
+                Telemetry::add(&self.counts(dataset).dry_releases, outcome.released.len());
                 Vec::new()
             }
             Ok(outcome) => {
-                Telemetry::add(&self.telemetry.cells_released, outcome.cells_released);
-                Telemetry::add(&self.telemetry.cells_withheld, outcome.cells_withheld);
+                let counts = self.counts(dataset);
+                Telemetry::add(&counts.cells_released, outcome.cells_released);
+                Telemetry::add(&counts.cells_withheld, outcome.cells_withheld);
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(dataset, window, released, withheld, "window closed");
                 outcome.released
@@ -178,6 +179,12 @@ impl Collector {
                 Vec::new()
             }
         }
+    }
+
+    /// The counts of a dataset's stream.
+    fn counts(&self, dataset: &str) -> Arc<StreamCounts> {
+        let stream = self.collecting.rules.datasets.get(dataset).map_or("", |dataset| &dataset.stream);
+        Arc::clone(self.telemetry.of(stream))
     }
 
     /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in

@@ -90,7 +90,7 @@ impl Worker {
         let done = self.count(steps);
         let erased = steps.erased();
         erased.say();
-        self.shared.telemetry.erased.fetch_add(erased.records, Ordering::Relaxed);
+        self.shared.telemetry.gateway.erased.fetch_add(erased.records, Ordering::Relaxed);
         done
     }
 
@@ -173,7 +173,7 @@ impl Worker {
             Ok(Ok(outputs)) => {
                 if !outputs.is_empty() {
                     let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
-                    Telemetry::add(&self.shared.telemetry.scored, rows);
+                    Telemetry::add(&self.shared.telemetry.of(stream).scored, rows);
                 }
                 Ok(outputs)
             }

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
@@ -189,7 +188,7 @@ async fn a_client_that_never_reads_its_answers_does_not_keep_the_others_waiting(
     let request = |producer: &str| PublishRequest { producer: producer.into(), ..deliveries(400) };
     let requests = futures::stream::repeat_with(move || request("never reads"));
     let unread = gateway.client().await.publish(requests).await.unwrap().into_inner();
-    let accepted = || gateway.telemetry().accepted.load(Ordering::Relaxed);
+    let accepted = || gateway.telemetry().total(|counts| &counts.accepted);
     let mut before = 0;
     while accepted() == 0 || accepted() > before {
         before = accepted();

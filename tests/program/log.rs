@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bailiwick::intake::Clock;
 
-use crate::common::process::{BINARY, PATIENCE, Running, copy_of, run, text};
+use crate::common::process::{BINARY, Logged, PATIENCE, Running, copy_of, run, text};
 
 /// Waits until a port takes connections.
 fn wait_for_port(port: u16) {
@@ -117,4 +117,40 @@ fn names_from_outside_move_no_cursor_and_forge_no_line() {
     let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
     assert!(inspected.contains("producer till\\u{1b}[2J\\nstream payments, producer forged"), "{inspected}");
     assert!(!inspected.chars().any(|char| char.is_control() && char != '\n'), "{inspected:?}");
+}
+
+/// The value of `name=value` in a line of the log.
+fn field(line: &str, name: &str) -> u64 {
+    let rest = line.split(&format!(" {name}=")).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_log_sums_up_what_happened() {
+    let (directory, port) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let config = fs::read_to_string(example.join("gateway.toml")).unwrap();
+    fs::write(example.join("gateway.toml"), config + "\n[log]\nevery = \"PT1S\"\n").unwrap();
+    let gateway = Logged::start(&example);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let send = ["send", "-s", "payments", "-p", "till-7", "--no-follow", "--complete", "--to", &endpoint];
+    run(directory.path(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    let undeclared = ["send", "-s", "nothing", "-p", "till-7", "--to", &endpoint];
+    run(directory.path(), &[&undeclared[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    gateway.wait_for("stream=(not declared)", 1);
+    let log = gateway.stop();
+    let of = |message: &str| -> Vec<&String> {
+        log.iter().filter(|line| line.contains(message) && line.contains(" stream=payments ")).collect()
+    };
+    let (intervals, ends) = (of("counted since the last summary"), of("counted since the start"));
+    let [end] = ends.as_slice() else { panic!("{}", log.join("\n")) };
+    assert_eq!((field(end, "records_in"), field(end, "accepted")), (16_716, 8_417));
+    assert!(end.contains("belongs_elsewhere 6305") && end.contains("no_regime 241"), "{end}");
+    assert!(field(end, "cells_released") > 50 && field(end, "cells_withheld") > 40, "{end}");
+    // What came in is in the intervals, once.
+    assert_eq!(intervals.iter().map(|line| field(line, "records_in")).sum::<u64>(), 16_716, "{}", log.join("\n"));
+    // Seconds in which nothing happened have no line.
+    assert!(intervals.iter().all(|line| !line.contains(
+        " records_in=0 accepted=0 refused=[] late=0 releases=0 cells_released=0 cells_withheld=0 others=[]"
+    )));
 }

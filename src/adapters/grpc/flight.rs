@@ -175,9 +175,9 @@ async fn put(
         return Err(Rejection::new(Reason::TooLarge, message));
     }
     let budget = intake.room(bytes).await;
-    Telemetry::add(&intake.telemetry().bytes_in, bytes);
+    Telemetry::add(&served.counts.bytes_in, bytes);
     let decoded = arrow::from_batch(&served.stream, batch)?;
-    Telemetry::add(&intake.telemetry().dropped_values, decoded.dropped as usize);
+    Telemetry::add(&served.counts.dropped_values, decoded.dropped as usize);
     let mut taken = intake.take(served, origin, decoded.candidate, budget).await?;
     intake.finish(&mut taken).await?;
     let refusals = taken.refusals.iter().map(|refusal| {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::domain::producer::Number;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::intake::{Intake, Origin, Taken};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::decode::{self, Decoded};
 use super::proto::ingest::ingest_server::Ingest;
@@ -96,6 +96,7 @@ struct Call {
 
 /// A request that was taken in and is not answered yet.
 struct Pending {
+    counts: Arc<StreamCounts>,
     sequence: u64,
     want_scores: bool,
     dropped: u32,
@@ -109,8 +110,8 @@ impl Call {
         let (sequence, want_scores) = (request.sequence, request.want_scores);
         let bytes = payload_bytes(request.payload.as_ref());
         let budget = intake.room(bytes).await;
-        Telemetry::add(&intake.telemetry().bytes_in, bytes);
         self.introduce(&request);
+        Telemetry::add(&intake.telemetry().of(&self.stream).bytes_in, bytes);
         let number = (sequence != 0).then(|| intake.number(&self.producer, self.epoch, sequence));
         let mut spent = None;
         let (outcome, dropped) = match self.decide(intake, request, number, (bytes, budget)).await {
@@ -124,8 +125,9 @@ impl Call {
                 Err(unaccepted) => (Err(unaccepted.into()), 0),
             },
         };
-        Telemetry::add(&intake.telemetry().dropped_values, dropped as usize);
-        Pending { sequence, want_scores, dropped, outcome, spent }
+        Telemetry::add(&intake.telemetry().of(&self.stream).dropped_values, dropped as usize);
+        let counts = Arc::clone(intake.telemetry().of(&self.stream));
+        Pending { counts, sequence, want_scores, dropped, outcome, spent }
     }
 
     fn origin(&self, number: Option<Number>) -> Origin<'_> {
@@ -225,7 +227,7 @@ impl Pending {
         let (mut taken, names) = match self.outcome {
             Ok(outcome) => outcome,
             Err(rejection) => {
-                intake.telemetry().refused_as(rejection.reason, 1);
+                self.counts.refused.add(rejection.reason, 1);
                 return (response, Some(rejection));
             }
         };
