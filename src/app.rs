@@ -129,7 +129,7 @@ impl App {
         let stopped = async { stopped.await.unwrap_or(()) };
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
-        let ticker = tokio::spawn(tick(ticking, clock, Arc::clone(&journal), server.health()));
+        let ticker = tokio::spawn(tick(ticking, clock, [Arc::clone(&journal), Arc::clone(&outbox)], server.health()));
         let summarizer = tokio::spawn(summarize(Arc::clone(&telemetry), config.log_every));
         let reloader = Reloader::new(&config, state.archive, versions, files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
@@ -236,11 +236,11 @@ async fn summarize(telemetry: Arc<Telemetry>, every: Duration) {
     }
 }
 
-/// Lets the pipeline know that time passes, and health that the journal works.
+/// Lets the pipeline know that time passes, and health that journal and outbox work.
 async fn tick(
     (pipeline, intake, versions): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>),
     clock: Clock,
-    journal: Arc<Log>,
+    logs: [Arc<Log>; 2],
     health: Health,
 ) {
     let mut interval = tokio::time::interval(TICK);
@@ -254,7 +254,7 @@ async fn tick(
             let intake = Arc::clone(&intake);
             tokio::spawn(async move { intake.reconsider().await });
         }
-        let is_serving = !journal.is_failing();
+        let is_serving = !logs.iter().any(|log| log.is_failing());
         if is_serving != was_serving {
             health.set(is_serving).await;
             was_serving = is_serving;

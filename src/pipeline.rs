@@ -34,6 +34,7 @@ use crate::durable::seal::Keys;
 use crate::planted::planted;
 use crate::telemetry::Telemetry;
 
+mod closings;
 mod collector;
 mod order;
 mod worker;
@@ -41,6 +42,7 @@ mod worker;
 pub use collector::{Collecting, ReleaseRules};
 pub use order::Answer;
 
+use closings::ClosingRooms;
 use order::{Order, Place, Report, Waiting};
 
 /// What all workers start with.
@@ -95,6 +97,7 @@ struct Sequencer {
     /// The last position that was given out.
     last: Lsn,
     checkpoint: LastCheckpoint,
+    closing_rooms: ClosingRooms,
 }
 
 struct LastCheckpoint {
@@ -234,8 +237,9 @@ impl Pipeline {
         );
         threads.push(thread::Builder::new().name("collector".into()).spawn(move || collector.run(&from_workers))?);
         let checkpoint = LastCheckpoint { lsn: before.last, at: Duration::ZERO, bytes: 0 };
+        let closing_rooms = ClosingRooms::new(gateway.datasets());
         Ok(Self {
-            sequencer: Mutex::new(Sequencer { gateway, last: before.last, checkpoint }),
+            sequencer: Mutex::new(Sequencer { gateway, last: before.last, checkpoint, closing_rooms }),
             journal,
             queues,
             replay,
@@ -307,7 +311,7 @@ impl Pipeline {
     /// A numbered request brought no records to be counted: its number is spent.
     ///
     /// # Errors
-    /// When it is not the producer's next one.
+    /// When it is not the producer's next one, or there is no room to write that down.
     pub fn spend(&self, producer: &str, number: Option<Number>) -> Result<Ticket, Unaccepted> {
         self.spend_if(producer, number, |sequencer, number| sequencer.gateway.producers.locate(producer, number))
     }
@@ -315,7 +319,7 @@ impl Pipeline {
     /// A numbered request says that nothing comes under the numbers up to its own.
     ///
     /// # Errors
-    /// When a greater epoch was begun.
+    /// When a greater epoch was begun, or there is no room to write that down.
     pub fn skip(&self, producer: &str, number: Number) -> Result<Ticket, Unaccepted> {
         let locate = |sequencer: &Sequencer, number| sequencer.gateway.producers.locate_skip(producer, number);
         self.spend_if(producer, Some(number), locate)
@@ -342,9 +346,10 @@ impl Pipeline {
             self.journal.when_durable(through, done);
         } else {
             let bytes = Entry::Spent { producer, number: Some(number) }.encode();
+            let room = self.small_room(&bytes)?;
             let lsn = sequencer.next(bytes.len() as u64);
             sequencer.gateway.producers.take(producer, number, lsn);
-            self.submit(lsn, bytes, Some(done));
+            self.journal.submit(lsn, bytes, room, Some(done));
         }
         let mark = sequencer.gateway.producers.mark(producer);
         Ok(Ticket { answer: received, mark, duplicate })
@@ -354,7 +359,7 @@ impl Pipeline {
     /// when that, and all that the producer sent before, is on disk.
     ///
     /// # Errors
-    /// When the journal cannot be written.
+    /// When there is no room for it in the journal, or the journal cannot be written.
     pub fn heard(
         &self,
         stream: &str,
@@ -364,10 +369,11 @@ impl Pipeline {
     ) -> Result<Ticket, Unaccepted> {
         self.journal_works()?;
         let (answer, received) = oneshot::channel();
-        let mut sequencer = self.lock();
         let bytes = Entry::Heard { stream, producer, event_time }.encode();
+        let room = self.small_room(&bytes)?;
+        let mut sequencer = self.lock();
         let lsn = sequencer.next(bytes.len() as u64);
-        self.submit(lsn, bytes, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
+        self.journal.submit(lsn, bytes, room, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
         self.handle(&mut sequencer, Input::Heard { stream, producer, event_time }, now);
         let mark = sequencer.gateway.producers.mark(producer);
         Ok(Ticket { answer: received, mark, duplicate: false })
@@ -407,9 +413,16 @@ impl Pipeline {
             if flush {
                 let datasets: Vec<String> = sequencer.gateway.datasets().map(str::to_owned).collect();
                 for dataset in datasets {
+                    let Some(room) = sequencer.closing_rooms.take(&self.journal, &dataset) else {
+                        tracing::warn!(
+                            dataset,
+                            "there is no room in the journal to release the open windows; they stay open until the next start"
+                        );
+                        continue;
+                    };
                     let bytes = Entry::Flushed { dataset: &dataset }.encode();
                     let lsn = sequencer.next(bytes.len() as u64);
-                    self.submit(lsn, bytes, None);
+                    self.journal.submit(lsn, bytes, room, None);
                     self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: None });
                 }
             }
@@ -432,10 +445,9 @@ impl Pipeline {
         if self.journal.is_failing() { Err(Unaccepted::NoRoom(Reason::JournalFailing)) } else { Ok(()) }
     }
 
-    /// Submits an entry that is not a batch.
-    fn submit(&self, lsn: Lsn, entry: Vec<u8>, then: Option<Then>) {
-        let room = self.journal.room_for_control(entry.len() as u64);
-        self.journal.submit(lsn, entry, room, then);
+    /// Room for a producer's entry that is not a batch. It does not wait: the sender may try again.
+    fn small_room(&self, entry: &[u8]) -> Result<Room, Unaccepted> {
+        self.journal.reserve(entry.len() as u64).map_err(|no_room| Unaccepted::of(&no_room))
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
@@ -444,13 +456,23 @@ impl Pipeline {
         }
     }
 
+    /// Takes an input. Windows close only while each dataset has room in the journal to say so; without it they close
+    /// with a later input.
     fn handle(&self, sequencer: &mut Sequencer, input: Input<'_>, now: Duration) {
+        if !sequencer.closing_rooms.fill(&self.journal) {
+            if let Input::Heard { stream, producer, event_time } = input {
+                sequencer.gateway.restore_heard(stream, producer, event_time, now);
+            }
+            return;
+        }
         let mut effects = Vec::new();
         sequencer.gateway.handle(input, now, &mut effects);
         for Effect::Close { dataset, open, watermark } in effects {
+            // One input closes a dataset's windows at most once, and each has room.
+            let Some(room) = sequencer.closing_rooms.take(&self.journal, &dataset) else { continue };
             let bytes = Entry::Closed { dataset: &dataset, open, watermark }.encode();
             let lsn = sequencer.next(bytes.len() as u64);
-            self.submit(lsn, bytes, None);
+            self.journal.submit(lsn, bytes, room, None);
             self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: Some(open) });
         }
     }

@@ -6,6 +6,7 @@ mod common;
 
 mod durable {
     mod crash;
+    mod moved;
     mod numbers;
     mod operations;
     mod seal;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bailiwick::adapters::journal::{
-    Access, File, FileSystem, Kind, Lock, Log, RealFileSystem, SEGMENT_BYTES, Settings,
+    Access, Directory, File, FileSystem, Kind, Lock, Log, RealFileSystem, SEGMENT_BYTES, Settings,
 };
 use tempfile::TempDir;
 
@@ -86,6 +86,10 @@ impl FileSystem for Counting {
         RealFileSystem.kind(path)
     }
 
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Directory>> {
+        RealFileSystem.open_dir(path)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         RealFileSystem.lock(path)
     }
@@ -124,6 +128,10 @@ impl File for Counted {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.file.allocate(bytes)
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
     }
 
     fn trim(&self) -> io::Result<()> {

@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use crate::common::TestGateway;
 
 /// A request with so many deliveries of distinct recipients.
-fn request(epoch: u64, sequence: u64, records: usize) -> PublishRequest {
+pub(super) fn request(epoch: u64, sequence: u64, records: usize) -> PublishRequest {
     let events = (0..records).map(|person| {
         let record = json!({
             "event_time": "2013-11-01T12:00:00Z", "recipient": format!("r-{person}"), "country": "DE", "carrier": "UA",
@@ -23,7 +23,7 @@ fn request(epoch: u64, sequence: u64, records: usize) -> PublishRequest {
     PublishRequest { payload: (records > 0).then_some(payload), ..introduction(epoch, sequence) }
 }
 
-fn introduction(epoch: u64, sequence: u64) -> PublishRequest {
+pub(super) fn introduction(epoch: u64, sequence: u64) -> PublishRequest {
     PublishRequest {
         stream: "deliveries".into(),
         producer: "van-1".into(),
@@ -34,18 +34,18 @@ fn introduction(epoch: u64, sequence: u64) -> PublishRequest {
     }
 }
 
-async fn publish(gateway: &TestGateway, request: PublishRequest) -> Result<PublishResponse, Status> {
+pub(super) async fn publish(gateway: &TestGateway, request: PublishRequest) -> Result<PublishResponse, Status> {
     gateway.client().await.publish_once(request).await.map(tonic::Response::into_inner)
 }
 
 /// The reason and the metadata of a refusal.
-fn refusal(status: &Status) -> (String, Vec<(String, String)>) {
+pub(super) fn refusal(status: &Status) -> (String, Vec<(String, String)>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap();
     (info.reason.clone(), info.metadata.clone().into_iter().collect())
 }
 
-fn counted(lines: &[serde_json::Value]) -> i64 {
+pub(super) fn counted(lines: &[serde_json::Value]) -> i64 {
     lines.iter().map(|line| line["deliveries"].as_i64().unwrap()).sum()
 }
 

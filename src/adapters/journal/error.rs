@@ -32,6 +32,17 @@ pub enum Error {
         /// What belongs there.
         expected: &'static str,
     },
+    /// What is being written does not stand under its name any more.
+    #[error(
+        "{} is not there any more, or is another one: it was removed, moved, replaced or mounted over while it was in \
+         use. Put it back, and the log goes on. Or stop the gateway, see with `bailiwick journal verify` what is there, \
+         and start it again",
+        path.display()
+    )]
+    Gone {
+        /// The directory or the segment.
+        path: PathBuf,
+    },
     /// A segment was written by another version of this program.
     #[error("{} has format version {version}, and only version {VERSION} can be read", path.display())]
     UnknownVersion {
@@ -89,7 +100,8 @@ pub enum NoRoom {
         /// What the system said.
         message: String,
     },
-    /// More is promised and not yet written than two segments hold; it passes with the next commits.
+    /// More is promised and not yet written than two segments hold, or too many entries wait; it passes with the next
+    /// commits.
     #[error("the log has not kept up with what is promised")]
     Behind,
     /// No segment is large enough.

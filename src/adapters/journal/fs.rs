@@ -62,6 +62,12 @@ pub trait FileSystem: Send + Sync {
     /// When the system refuses.
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
 
+    /// Opens a directory, to know it again. While it is open, no other directory has its identity.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Directory>>;
+
     /// Takes the exclusive lock on a file, which is created if need be. `None`: another process holds it. It is
     /// held until the guard is dropped or the process ends.
     ///
@@ -111,11 +117,26 @@ pub trait File: Send + Sync {
     /// When there is no space.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
+    /// Whether a path leads to this very file. Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// When the system refuses to say. That nothing is there is not an error.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
+
     /// Gives back the space claimed beyond the file's length. The bytes stay as they are.
     ///
     /// # Errors
     /// When the system refuses.
     fn trim(&self) -> io::Result<()>;
+}
+
+/// An open directory.
+pub trait Directory: Send + Sync {
+    /// Whether a path leads to this very directory. Symbolic links are followed.
+    ///
+    /// # Errors
+    /// When the system refuses to say. That nothing is there is not an error.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
 /// A lock that is held.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::error;
 
 use super::frame::entry_cost;
-use super::fs::FileSystem;
+use super::fs::{Directory, FileSystem};
 use super::recover::{Recovered, recover};
 use super::room::{Promises, Room};
 use super::segment::{CONTEXT_BYTES_MAX, header_bytes};
@@ -38,8 +38,17 @@ pub enum State {
         /// What the system said last.
         message: String,
     },
-    /// It was closed, or its thread has ended.
+    /// It was closed.
     Closed,
+    /// Its thread has panicked. Nothing is taken or written any more: the process must be started again.
+    Broken,
+}
+
+impl State {
+    /// Whether nothing will be written any more.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Closed | Self::Broken)
+    }
 }
 
 /// What a log takes up.
@@ -75,9 +84,9 @@ impl Log {
         limits: Limits,
     ) -> Result<(Self, Writer, Recovery), Error> {
         settings.check()?;
-        let Recovered { lock, recovery, segments, id, durable, unproven } = recover(&*fs, &settings)?;
+        let Recovered { home, lock, recovery, segments, id, durable, unproven } = recover(&*fs, &settings)?;
         let table = Table::new(settings.directory.clone(), segments, recovery.damage.clone(), durable);
-        let shared = Arc::new(Shared::new(fs, settings, table, recovery.last.saturating_add(1)));
+        let shared = Arc::new(Shared::new(fs, settings, home, table, recovery.last.saturating_add(1)));
         let mut writer = Writer::new(Arc::clone(&shared), lock, limits, durable, id);
         writer.start(unproven)?;
         Ok((Self { shared, thread: Mutex::new(None) }, writer, recovery))
@@ -86,9 +95,28 @@ impl Log {
     /// Room for one entry of at most this many bytes. To be had before the entry gets its LSN: the other way round, the
     /// entries after it may hold all the room while they wait for it, for ever.
     ///
+    /// Whatever a producer can cause is written in such room, also an entry of a few bytes: else producers decide how
+    /// much waits in memory while the disk is full.
+    ///
     /// # Errors
     /// When there is none, before anything is written.
     pub fn reserve(&self, bytes: u64) -> Result<Room, NoRoom> {
+        self.reserve_and_leave(bytes, self.shared.settings.control_bytes())
+    }
+
+    /// Room for an entry that the caller writes for itself, such as one that says that windows were closed. It may be
+    /// in the space that [`Self::reserve`] leaves, so it can be had when the log is full for everybody else.
+    ///
+    /// That space is used up in the end. A caller that must not be refused has the room for its next entry before it
+    /// needs it, and does without the entry while it has none.
+    ///
+    /// # Errors
+    /// When there is none, before anything is written.
+    pub fn reserve_control(&self, bytes: u64) -> Result<Room, NoRoom> {
+        self.reserve_and_leave(bytes, 0)
+    }
+
+    fn reserve_and_leave(&self, bytes: u64, left_bytes: u64) -> Result<Room, NoRoom> {
         let cost = entry_cost(bytes);
         let bytes_max = self.shared.settings.entry_bytes_max();
         if bytes > bytes_max {
@@ -98,11 +126,15 @@ impl Log {
         match &inner.state {
             State::Closed => return Err(NoRoom::Closed),
             State::Failing { message } => return Err(NoRoom::Failing { message: message.clone() }),
+            State::Broken => return Err(NoRoom::Failing { message: BROKEN.into() }),
             State::Healthy | State::Full => {}
         }
-        if !inner.promises.fits(cost.saturating_add(self.shared.settings.control_bytes())) {
-            let is_full = inner.state == State::Full;
+        let is_full = inner.state == State::Full;
+        if !inner.promises.fits(cost.saturating_add(left_bytes)) {
             return Err(if is_full { NoRoom::Full } else { NoRoom::Behind });
+        }
+        if inner.promises.count() >= PROMISES_MAX {
+            return Err(NoRoom::Behind);
         }
         // The last number is never given out, so the one after an LSN is always a number.
         if inner.promises.count() >= Lsn::MAX - 1 - self.durable() {
@@ -113,21 +145,20 @@ impl Log {
         Ok(Room::new(Arc::clone(&self.shared), bytes))
     }
 
-    /// Room for one of the few small entries that must not be refused, such as those that let the caller release
-    /// what fills the log. [`Self::reserve`] leaves space for them.
-    pub fn room_for_control(&self, bytes: u64) -> Room {
-        self.shared.inner().promises.promise(entry_cost(bytes));
-        Room::new(Arc::clone(&self.shared), bytes)
-    }
-
     /// Takes an entry. Entries may come in any order and are written in that of their LSNs: each LSN after
-    /// [`Recovery::last`] must come, once. `then` runs when it is durable, and not at all if the log ends before.
+    /// [`Recovery::last`] must come, once. `then` runs when it is durable; if the log ends before, it is dropped.
     ///
     /// # Panics
     /// When the entry is larger than its room or the LSN was submitted before.
     pub fn submit(&self, lsn: Lsn, payload: Vec<u8>, room: Room, then: Option<Then>) {
         assert!(payload.len() as u64 <= room.bytes(), "an entry is no larger than its room");
         let mut inner = self.shared.inner();
+        if inner.state.is_over() {
+            // Not under the lock: it may hold the last reference to the log.
+            drop(inner);
+            drop(then);
+            return;
+        }
         assert!(lsn >= inner.next && !inner.queue.contains_key(&lsn), "each LSN is submitted once");
         let pending = Pending { lsn, payload, cost: room.spend(), then };
         inner.queue.insert(lsn, pending);
@@ -139,14 +170,24 @@ impl Log {
     /// Whether entries cannot be written now.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        matches!(self.shared.inner().state, State::Failing { .. } | State::Closed)
+        matches!(self.shared.inner().state, State::Failing { .. } | State::Closed | State::Broken)
     }
 
-    /// Runs something when everything through an LSN is durable: at once, on this thread, if it is already.
+    /// Whether its thread has panicked. It does not recover.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.inner().state == State::Broken
+    }
+
+    /// Runs something when everything through an LSN is durable: at once, on this thread, if it is already. If the log
+    /// ends before, it is dropped.
     pub fn when_durable(&self, lsn: Lsn, then: Then) {
         let mut inner = self.shared.inner();
         if self.durable() < lsn {
-            if inner.state != State::Closed {
+            if inner.state.is_over() {
+                drop(inner);
+                drop(then);
+            } else {
                 inner.waiters.entry(lsn).or_default().push(then);
             }
             return;
@@ -161,11 +202,11 @@ impl Log {
         self.shared.table.durable()
     }
 
-    /// Waits until everything through an LSN is durable; `false` if the log was closed before.
+    /// Waits until everything through an LSN is durable; `false` if the log ended before.
     #[must_use]
     pub fn wait_durable(&self, lsn: Lsn) -> bool {
         let mut inner = self.shared.inner();
-        while self.durable() < lsn && inner.state != State::Closed {
+        while self.durable() < lsn && !inner.state.is_over() {
             inner = self.shared.moved.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         self.durable() >= lsn
@@ -174,7 +215,7 @@ impl Log {
     /// Waits until more than an LSN is durable, or the log is closed, but no longer than this. What is durable then.
     #[must_use]
     pub fn wait_beyond(&self, lsn: Lsn, timeout: Duration) -> Lsn {
-        let is_waiting = |inner: &mut Inner| self.durable() <= lsn && inner.state != State::Closed;
+        let is_waiting = |inner: &mut Inner| self.durable() <= lsn && !inner.state.is_over();
         let waited = self.shared.moved.wait_timeout_while(self.shared.inner(), timeout, is_waiting);
         drop(waited);
         self.durable()
@@ -264,10 +305,18 @@ impl Settings {
 /// Space in a segment for control entries, in large segments.
 const CONTROL_BYTES: u64 = 256 << 10;
 
+/// The most entries that may have room and not be durable yet. Small ones take more memory while they wait than space
+/// on the disk; this many take some 32 MiB.
+const PROMISES_MAX: u64 = 64 << 10;
+
+const BROKEN: &str = "its thread has ended by a fault; start the gateway again";
+
 /// What the log, its writer, its readers and rooms share.
 pub(super) struct Shared {
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) settings: Settings,
+    /// The directory that was opened.
+    home: Box<dyn Directory>,
     pub(super) table: Arc<Table>,
     inner: Mutex<Inner>,
     releasing: Mutex<()>,
@@ -300,7 +349,13 @@ pub(super) struct Pending {
 }
 
 impl Shared {
-    pub(super) fn new(fs: Arc<dyn FileSystem>, settings: Settings, table: Table, next: Lsn) -> Self {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        settings: Settings,
+        home: Box<dyn Directory>,
+        table: Table,
+        next: Lsn,
+    ) -> Self {
         let inner = Inner {
             queue: BTreeMap::new(),
             next,
@@ -313,6 +368,7 @@ impl Shared {
         Self {
             fs,
             settings,
+            home,
             table: Arc::new(table),
             inner: Mutex::new(inner),
             releasing: Mutex::new(()),
@@ -334,10 +390,19 @@ impl Shared {
         &self.settings.directory
     }
 
-    /// Sets the state, and says whether it is another one now. Once closed it stays so.
+    /// Makes sure that the directory's name leads to the directory that was opened, and not to nothing or another.
+    pub(super) fn check_home(&self) -> Result<(), Error> {
+        match self.home.is_at(self.directory()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Gone { path: self.directory().to_owned() }),
+            Err(source) => Err(Error::Io { doing: "look up", path: self.directory().to_owned(), source }),
+        }
+    }
+
+    /// Sets the state, and says whether it is another one now. Once it is over it stays so.
     pub(super) fn set_state(&self, state: State) -> bool {
         let mut inner = self.inner();
-        let changes = inner.state != state && inner.state != State::Closed;
+        let changes = inner.state != state && !inner.state.is_over();
         if changes {
             inner.state = state;
         }

@@ -47,6 +47,12 @@
 //! one's space is claimed ahead (the spare): a full disk is met there, and `reserve` promises only what current
 //! segment and spare hold together.
 //!
+//! A file can be written and synced although its name is gone. So after each sync, and before the callbacks, the writer
+//! makes sure that the segment's name leads to the file that it wrote; before it makes a file, that the directory's name
+//! leads to the directory that it opened; and with each new segment, and every second that is idle, that all segments
+//! are there. If not, it takes nothing and reports nothing. When everything is back under its name it goes on where it
+//! was: what it had synced is reported then.
+//!
 //! When a write or a sync fails, the segment is given up. The entries that were not reported are still in memory and
 //! go into a new segment whose first LSN is theirs.
 //!
@@ -99,7 +105,7 @@ use std::path::PathBuf;
 
 pub use durable::{create_directories, read_file, write_file_durably};
 pub use error::{Error, NoRoom, ReadError};
-pub use fs::{Access, File, FileSystem, Kind, Lock, RealFileSystem};
+pub use fs::{Access, Directory, File, FileSystem, Kind, Lock, RealFileSystem};
 pub use inspect::{Report, SegmentReport, entries, inspect};
 pub use log::{Log, State, Then, Usage};
 pub use reader::{Entry, Reader};

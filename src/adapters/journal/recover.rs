@@ -9,7 +9,7 @@ use tracing::warn;
 use super::durable::{create_directories, sync_dir};
 use super::error::in_one_line;
 use super::frame::payloads;
-use super::fs::{Access, FileSystem, Lock, read_full, write_full};
+use super::fs::{Access, Directory, FileSystem, Lock, read_full, write_full};
 use super::scan::{self, Scanned};
 use super::segment::{Header, Id, Name};
 use super::table::{Readable, Segment, on_disk, report};
@@ -19,6 +19,8 @@ use crate::planted::planted;
 
 /// What was found.
 pub(super) struct Recovered {
+    /// The directory, open.
+    pub(super) home: Box<dyn Directory>,
     pub(super) lock: Box<dyn Lock>,
     pub(super) recovery: Recovery,
     pub(super) segments: Vec<Segment>,
@@ -34,6 +36,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recovered, Error> {
     let directory = &settings.directory;
     create_directories(fs, directory)?;
+    let home = fs.open_dir(directory).map_err(Error::io("open", directory))?;
     let lock = lock(fs, directory)?;
     let (names, spares) = scan::list(fs, directory)?;
     for spare in spares {
@@ -63,7 +66,7 @@ pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recove
     }
     let segments = scanned.iter().map(|scanned| segment(fs, directory, scanned)).collect();
     let id = names.iter().map(|name| name.id).max().unwrap_or_default();
-    Ok(Recovered { lock, recovery, segments, id, durable, unproven })
+    Ok(Recovered { home, lock, recovery, segments, id, durable, unproven })
 }
 
 /// Takes the lock of a directory.

@@ -18,11 +18,12 @@ impl Log {
     /// moved to `damaged/` instead.
     ///
     /// # Errors
-    /// When a segment cannot be deleted. It can be tried again.
+    /// When a segment cannot be deleted, or somebody else has taken it away. It can be tried again.
     pub fn release(&self, through: Lsn) -> Result<(), Error> {
         let _one_at_a_time = self.shared.releasing();
+        self.shared.check_home()?;
         let through = through.min(self.durable());
-        while let Some((name, is_damaged)) = self.shared.first_released(through) {
+        while let Some((name, is_damaged)) = self.shared.first_released(through)? {
             // Should it fail, the segment stays marked as leaving: it may be gone already.
             self.shared.let_go(name, is_damaged)?;
             self.shared.table.segments().retain(|segment| segment.name != name);
@@ -35,16 +36,21 @@ impl Log {
 
 impl Shared {
     /// The oldest segment, if it may go. From now on no reader opens it.
-    fn first_released(&self, through: Lsn) -> Option<(Name, bool)> {
+    fn first_released(&self, through: Lsn) -> Result<Option<(Name, bool)>, Error> {
         let mut segments = self.table.segments();
-        let next = segments.get(1)?.name.first;
-        let oldest = segments.first_mut()?;
+        let Some(next) = segments.get(1).map(|segment| segment.name.first) else { return Ok(None) };
+        let Some(oldest) = segments.first_mut() else { return Ok(None) };
         let is_needed = if planted("release-too-much") { oldest.name.first > through } else { next > through + 1 };
         if is_needed {
-            return None;
+            return Ok(None);
+        }
+        let path = self.table.path(oldest.name);
+        // What somebody has taken away may be put back, and would then stand alone before a gap.
+        if !oldest.is_leaving && self.fs.kind(&path).map_err(Error::io("look up", &path))?.is_none() {
+            return Err(Error::Gone { path });
         }
         oldest.is_leaving = true;
-        Some((oldest.name, oldest.is_damaged))
+        Ok(Some((oldest.name, oldest.is_damaged)))
     }
 
     fn let_go(&self, name: Name, is_damaged: bool) -> Result<(), Error> {

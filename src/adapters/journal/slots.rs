@@ -97,10 +97,15 @@ impl Slots {
         let generation = self.generation.checked_add(1).ok_or(Error::NumbersExhausted)?;
         let encoded = encode(generation, bytes);
         let slot = if planted("overwrite-newest-slot") { self.newest } else { 1 - self.newest };
-        // A file whose sync failed is not trusted again: it is replaced as a whole.
-        if let Some(file) = self.file.take() {
+        // A file whose sync failed is not trusted again, nor is one that has lost its name: it is replaced as a whole.
+        if let Some(file) = self.file.take()
+            && file.is_at(&self.path).map_err(Error::io("look up", &self.path))?
+        {
             let written = write_full(&*file, &mut [IoSlice::new(&encoded)], offset(slot));
             written.and_then(|_| file.sync_data()).map_err(Error::io("write", &self.path))?;
+            if !file.is_at(&self.path).map_err(Error::io("look up", &self.path))? {
+                return Err(Error::Gone { path: self.path.clone() });
+            }
             (self.file, self.newest) = (Some(file), slot);
         } else {
             self.keep_damaged()?;

@@ -5,6 +5,7 @@ mod exhaustive;
 mod full;
 mod model;
 mod planted;
+mod presence;
 mod real;
 mod reference;
 mod repair;

@@ -22,11 +22,17 @@ use super::table::{Readable, Segment};
 use super::{Error, Lsn};
 use crate::planted::planted;
 
+mod presence;
+
 pub(super) struct Writer {
     shared: Arc<Shared>,
     limits: Limits,
-    /// Taken from the queue and not durable yet, in order.
+    /// Taken from the queue and not reported durable yet, in order.
     unsynced: VecDeque<Pending>,
+    /// How many of them are synced, in a file that had lost its name when it was looked at.
+    nameless: usize,
+    /// Something does not stand under its name. Nothing is written until it does.
+    is_astray: bool,
     durable: Lsn,
     /// `None`: it failed, or could not be begun yet.
     current: Option<Current>,
@@ -70,6 +76,7 @@ pub(super) enum Step {
 struct Current {
     file: Arc<dyn File>,
     name: Name,
+    path: PathBuf,
     /// Where the next frame goes.
     offset: u64,
     /// What was allocated.
@@ -89,8 +96,19 @@ struct Spare {
 impl Writer {
     /// A writer for a log that is durable through an LSN and whose newest id is this.
     pub(super) fn new(shared: Arc<Shared>, lock: Box<dyn Lock>, limits: Limits, durable: Lsn, id: Id) -> Self {
-        let unsynced = VecDeque::new();
-        Self { shared, limits, unsynced, durable, current: None, spare: None, id, failures: 0, _lock: lock }
+        Self {
+            shared,
+            limits,
+            unsynced: VecDeque::new(),
+            nameless: 0,
+            is_astray: false,
+            durable,
+            current: None,
+            spare: None,
+            id,
+            failures: 0,
+            _lock: lock,
+        }
     }
 
     /// Begins the first segment, with the entries that an earlier process may not have made durable.
@@ -103,6 +121,7 @@ impl Writer {
             if let Some(newest) = newest {
                 rewrite_in_place(&*self.shared.fs, self.shared.directory(), newest)?;
             }
+            self.nameless = 0;
             self.acknowledge(self.unsynced.len());
             self.failed(&error);
             return Ok(());
@@ -123,28 +142,33 @@ impl Writer {
             if inner.is_closing && is_done {
                 break;
             }
-            let has_no_work =
-                |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due && !inner.queue.contains_key(&inner.next);
-            let is_paused = |inner: &mut Inner| !inner.is_closing && !inner.is_retry_due;
-            let work = &self.shared.work;
-            let waited = match step {
-                Step::Again | Step::Wait => work.wait_while(inner, has_no_work).map_err(PoisonError::into_inner),
-                Step::WaitAtMost(time) => work
-                    .wait_timeout_while(inner, time, has_no_work)
-                    .map(|(inner, _)| inner)
-                    .map_err(|error| error.into_inner().0),
-                Step::Pause(time) => work
-                    .wait_timeout_while(inner, time, is_paused)
-                    .map(|(inner, _)| inner)
-                    .map_err(|error| error.into_inner().0),
+            let (time, is_paused) = match step {
+                Step::Again | Step::Wait => (LOOK_EVERY, false),
+                Step::WaitAtMost(time) => (time.min(LOOK_EVERY), false),
+                Step::Pause(time) => (time, true),
             };
-            waited.unwrap_or_else(|inner| inner).is_retry_due = false;
+            let waits = |inner: &mut Inner| {
+                let has_work = !is_paused && inner.queue.contains_key(&inner.next);
+                !inner.is_closing && !inner.is_retry_due && !has_work
+            };
+            let waited = self.shared.work.wait_timeout_while(inner, time, waits);
+            let (mut inner, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            inner.is_retry_due = false;
+            drop(inner);
+            if waited.timed_out() {
+                self.watch();
+            }
         }
         self.finish();
     }
 
     /// Commits what is waiting, or gets ready for what will come.
     pub(super) fn step(&mut self) -> Step {
+        if self.is_astray
+            && let Err(error) = self.find_again()
+        {
+            return self.failed(&error);
+        }
         self.take();
         let had_work = !self.unsynced.is_empty();
         while !self.unsynced.is_empty() || self.current.is_none() {
@@ -214,8 +238,7 @@ impl Writer {
             return Err(Error::Io { doing: "write to", path, source });
         }
         current.offset += bytes;
-        self.acknowledge(plan.entries);
-        Ok(())
+        self.prove(plan.entries)
     }
 
     /// Begins a segment with the entries that come next. When this has succeeded they are durable.
@@ -223,6 +246,10 @@ impl Writer {
     /// `is_whole`: all of them must be in it, since an older segment that has them will not be read any more.
     pub(super) fn begin(&mut self, is_whole: bool) -> Result<(), Error> {
         let first = self.durable.checked_add(1).ok_or(Error::NumbersExhausted)?;
+        if let Err(error) = self.look() {
+            self.is_astray = true;
+            return Err(error);
+        }
         let context = self.shared.settings.context.as_slice().into();
         let header = |id| Header { name: Name { first, id }, context, gaps: Vec::new() };
         let least = if is_whole {
@@ -275,13 +302,12 @@ impl Writer {
         // Should this fail, the segment stays behind unused: the next attempt makes one of the same first LSN.
         sync_dir(&*self.shared.fs, self.shared.directory())?;
         let bytes = spare.bytes;
-        let current = Current { file: spare.file, name: header.name, offset, bytes, said: self.durable };
+        let current = Current { file: spare.file, name: header.name, path, offset, bytes, said: self.durable };
         if let Some(full) = self.current.replace(current) {
             self.seal(&full);
         }
         info!(segment = %header.name, "began a segment of the log");
-        self.acknowledge(plan.entries);
-        Ok(())
+        self.prove(plan.entries)
     }
 
     /// Claims the next segment's space, if that is not done yet; whether there is one.
@@ -289,6 +315,11 @@ impl Writer {
         if self.spare.is_none() {
             match self.claim(self.shared.settings.segment_bytes) {
                 Ok(spare) => self.spare = Some(spare),
+                Err(error @ Error::Gone { .. }) => {
+                    self.is_astray = true;
+                    self.failed(&error);
+                    return false;
+                }
                 Err(error) => {
                     // What is left of the current segment can be written all the same.
                     if self.shared.set_state(State::Full) {
@@ -315,6 +346,7 @@ impl Writer {
             let source = io::Error::new(io::ErrorKind::QuotaExceeded, "the journal's quota is used up");
             return Err(Error::Io { doing: "claim space for", path, source });
         }
+        self.shared.check_home()?;
         self.id = id;
         let file = self.shared.fs.create(&path).map_err(Error::io("create", &path))?;
         if let Err(error) = file.allocate(bytes) {
@@ -387,7 +419,8 @@ impl Writer {
             false => State::Failing { message: in_one_line(error) },
         };
         if self.shared.set_state(state) {
-            error!(error = in_one_line(error), "the log cannot be written; it is tried again");
+            let directory = self.shared.directory().display();
+            error!(%directory, error = in_one_line(error), "the log cannot be written; it is tried again");
         }
         Step::Pause(self.backoff())
     }
@@ -401,6 +434,7 @@ impl Writer {
 
     /// Leaves the files so that the next open finds everything proven.
     pub(super) fn finish(mut self) {
+        self.watch();
         let said = self.say_durable().and_then(|()| match &self.current {
             Some(current) => current
                 .file
@@ -421,9 +455,16 @@ impl Writer {
 impl Drop for Writer {
     /// Whether it was closed or has panicked: nobody shall wait for what does not come.
     fn drop(&mut self) {
-        self.shared.set_state(State::Closed);
-        let waiters = std::mem::take(&mut self.shared.inner().waiters);
-        drop(waiters);
+        let has_panicked = std::thread::panicking();
+        self.shared.set_state(if has_panicked { State::Broken } else { State::Closed });
+        if has_panicked {
+            error!("the log's thread has ended by a fault; nothing is taken any more");
+        }
+        let mut inner = self.shared.inner();
+        let (waiters, queue) = (std::mem::take(&mut inner.waiters), std::mem::take(&mut inner.queue));
+        // Not under the lock: what is dropped here may ask the log something.
+        drop(inner);
+        drop((waiters, queue));
         self.shared.moved.notify_all();
     }
 }
@@ -458,6 +499,9 @@ pub(super) fn spare_name(id: Id) -> String {
 pub(super) fn is_spare(file: &str) -> bool {
     file.starts_with(SPARE_PREFIX) && file.ends_with(SPARE_SUFFIX)
 }
+
+/// How often an idle log looks whether it is still where it was.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const SPARE_PREFIX: &str = "spare-";
 const SPARE_SUFFIX: &str = ".part";

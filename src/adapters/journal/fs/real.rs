@@ -3,13 +3,13 @@
 use std::fs::{self, File as OsFile, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 
-use super::{Access, File, FileSystem, Kind, Lock};
+use super::{Access, Directory, File, FileSystem, Kind, Lock};
 
 /// The operating system's file system.
 #[derive(Debug, Default, Clone, Copy)]
@@ -71,6 +71,11 @@ impl FileSystem for RealFileSystem {
         }
     }
 
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Directory>> {
+        let directory = OpenOptions::new().read(true).custom_flags(flags(OFlags::DIRECTORY)).open(path)?;
+        Ok(Box::new(directory))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new()
             .read(true)
@@ -125,13 +130,32 @@ impl File for OsFile {
         }
     }
 
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        is_same(&self.metadata()?, fs::symlink_metadata(path))
+    }
+
     fn trim(&self) -> io::Result<()> {
         // Setting the length that a file has frees what was allocated beyond it.
         self.set_len(self.metadata()?.len())
     }
 }
 
+impl Directory for OsFile {
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        is_same(&self.metadata()?, fs::metadata(path))
+    }
+}
+
 impl Lock for OsFile {}
+
+/// Whether a name leads to what is open. What is open keeps its inode, so another file cannot have that number.
+fn is_same(open: &fs::Metadata, named: io::Result<fs::Metadata>) -> io::Result<bool> {
+    match named {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 fn kind_of(kind: fs::FileType) -> Kind {
     if kind.is_file() {

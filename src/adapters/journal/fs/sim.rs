@@ -9,7 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::durable::parent;
-use super::{Access, File, FileSystem, Kind, Lock};
+use super::{Access, Directory, File, FileSystem, Kind, Lock};
+
+mod names;
+
+pub(crate) use names::Hidden;
+
+use names::OpenDirectory;
 
 #[derive(Clone, Default)]
 pub(crate) struct Sim {
@@ -33,13 +39,18 @@ struct Disk {
     /// A part of a file that cannot be read.
     unreadable: Option<(usize, Range<usize>)>,
     randoms: u32,
+    /// How many directories were made.
+    directories: u64,
+    /// The next operation panics.
+    panics: bool,
     lock: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Node {
     File(usize),
-    Directory,
+    /// By its identity: one that is made anew under the same name is another one.
+    Directory(u64),
 }
 
 #[derive(Default)]
@@ -183,7 +194,7 @@ impl Sim {
         let disk = self.disk();
         match disk.names.get(path)? {
             Node::File(number) => Some(disk.files[*number].cached.clone()),
-            Node::Directory => None,
+            Node::Directory(_) => None,
         }
     }
 
@@ -193,8 +204,7 @@ impl Sim {
         let number = disk.files.len();
         disk.files.push(Inode { cached: bytes.to_vec(), durable: bytes.to_vec(), ..Inode::default() });
         for path in path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
-            disk.names.insert(path.to_owned(), Node::Directory);
-            disk.durable_names.insert(path.to_owned(), Node::Directory);
+            disk.make_directory(path);
         }
         disk.names.insert(path.to_owned(), Node::File(number));
         disk.durable_names.insert(path.to_owned(), Node::File(number));
@@ -230,6 +240,7 @@ impl Sim {
             changes: disk.changes.clone(),
             capacity: disk.capacity,
             randoms: disk.randoms,
+            directories: disk.directories,
             ..Disk::default()
         };
         Self { disk: Arc::new(Mutex::new(copy)) }
@@ -271,6 +282,7 @@ impl Disk {
     /// Counts an operation; fails when everything has stopped.
     fn operate(&mut self) -> io::Result<()> {
         self.operations += 1;
+        assert!(!std::mem::take(&mut self.panics), "a bug of the writer's");
         match &mut self.stop_after {
             Some(0) => Err(io::Error::other("stopped")),
             Some(rest) => {
@@ -309,7 +321,7 @@ impl Disk {
     fn file(&self, path: &Path) -> io::Result<usize> {
         match self.names.get(path) {
             Some(Node::File(number)) => Ok(*number),
-            Some(Node::Directory) => Err(io::ErrorKind::InvalidInput.into()),
+            Some(Node::Directory(_)) => Err(io::ErrorKind::InvalidInput.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -363,7 +375,7 @@ impl FileSystem for Sim {
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if disk.names.get(parent(path)) != Some(&Node::Directory) {
+        if !matches!(disk.names.get(parent(path)), Some(Node::Directory(_))) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let number = disk.files.len();
@@ -401,7 +413,8 @@ impl FileSystem for Sim {
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        disk.change(What::Set(path.to_owned(), Node::Directory));
+        let directory = disk.new_directory();
+        disk.change(What::Set(path.to_owned(), directory));
         Ok(())
     }
 
@@ -410,6 +423,9 @@ impl FileSystem for Sim {
         disk.operate()?;
         if disk.failing_syncs.fails() {
             return Err(io::Error::from_raw_os_error(5));
+        }
+        if path != Path::new("/") && !disk.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
         }
         let mut changes = std::mem::take(&mut disk.changes);
         for change in &mut changes {
@@ -437,10 +453,19 @@ impl FileSystem for Sim {
         let mut disk = self.disk();
         disk.operate()?;
         if path == Path::new("/") {
-            disk.names.insert(path.to_owned(), Node::Directory);
-            disk.durable_names.insert(path.to_owned(), Node::Directory);
+            disk.make_directory(path);
         }
         Ok(disk.names.get(path).map(|node| if let Node::File(_) = node { Kind::File } else { Kind::Directory }))
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Directory>> {
+        let mut disk = self.disk();
+        disk.operate()?;
+        match disk.names.get(path) {
+            Some(Node::Directory(id)) => Ok(Box::new(OpenDirectory::new(&self.disk, *id))),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn lock(&self, _: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -535,6 +560,12 @@ impl File for Handle {
         disk.has_space(self.number, bytes)?;
         disk.files[self.number].allocated = bytes;
         Ok(())
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.operate()?;
+        Ok(disk.names.get(path) == Some(&Node::File(self.number)))
     }
 
     fn trim(&self) -> io::Result<()> {

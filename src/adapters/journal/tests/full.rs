@@ -40,6 +40,38 @@ fn at_the_quota_everything_promised_is_written_and_a_release_makes_room() {
 }
 
 #[test]
+fn what_the_caller_writes_for_itself_has_a_bound_too_and_is_written() {
+    let mut world = World::with(Sim::default(), 4096, 4 * 4096);
+    assert_eq!(fill(&mut world), NoRoom::Full);
+    while world.refusal(1).is_none() {}
+    let mut taken = 0;
+    while world.refusal_of_control(20).is_none() {
+        taken += 1;
+        assert_eq!(world.refusal(20), Some(NoRoom::Full), "a producer got what is kept for the caller");
+    }
+    // A sixteenth of a segment, and what the last producer's entry was too large for.
+    assert!((2..6).contains(&taken), "{taken}");
+    assert_eq!(world.refusal_of_control(20), Some(NoRoom::Full));
+    world.settle();
+}
+
+#[test]
+fn so_many_small_entries_may_wait_and_no_more() {
+    let settings = Settings { segment_bytes: 64 << 20, quota_bytes: 1 << 30, ..settings(0) };
+    let (log, _writer, _) = Log::open_stepped(Arc::new(Sim::default()), settings, Limits::default()).unwrap();
+    let mut rooms = Vec::new();
+    let refusal = loop {
+        match log.reserve(1) {
+            Ok(room) => rooms.push(room),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((refusal, rooms.len()), (NoRoom::Behind, 64 << 10));
+    rooms.pop();
+    assert!(log.reserve(1).is_ok());
+}
+
+#[test]
 fn on_a_full_disk_everything_promised_is_written_and_space_makes_room() {
     for more in 0..12 {
         let mut world = World::with(Sim::default(), 2048, 1 << 20);

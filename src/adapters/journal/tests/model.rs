@@ -4,13 +4,23 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
 use super::super::fs::sim::Failing;
-use super::world::{Action, World};
+use super::world::{Action, What, World};
 
 pub(super) fn action() -> impl Strategy<Value = Action> {
     let seed = prop_oneof![Just(0), Just(1), any::<u64>()];
     let failing = prop_oneof![Just(Failing::Never), Just(Failing::Once), Just(Failing::Always)];
     let limit = prop_oneof![Just(None), (0..6000_u64).prop_map(Some)];
+    let what = prop_oneof![
+        Just(What::Directory),
+        Just(What::DirectoryForAnother),
+        Just(What::Newest),
+        any::<usize>().prop_map(What::Older)
+    ];
     prop_oneof![
+        1 => what.prop_map(Action::TakeAway),
+        1 => Just(Action::PutBack),
+        1 => Just(Action::Watch),
+        1 => (1..60_usize).prop_map(Action::ReserveControl),
         12 => prop_oneof![1..60_usize, 1..900_usize].prop_map(Action::Reserve),
         12 => any::<usize>().prop_map(Action::Submit),
         12 => Just(Action::Step),

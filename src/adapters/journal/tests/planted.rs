@@ -45,6 +45,7 @@ noticed_by_the_model! {
     stopping_at_the_first_bad_frame_is_noticed: "truncate-recovery",
     giving_a_number_out_twice_is_noticed: "wrong-next-lsn",
     trusting_the_page_cache_is_noticed: "trust-page-cache",
+    reporting_what_nobody_finds_again_is_noticed: "trust-open-file",
     naming_a_segment_before_its_entries_are_there_is_noticed: "rename-before-entries",
 }
 

@@ -138,6 +138,22 @@ fn after_a_failed_sync_the_file_is_replaced() {
 }
 
 #[test]
+fn a_value_whose_file_was_removed_is_written_into_a_new_one() {
+    let sim = sim();
+    let (mut slots, _) = open(&sim);
+    slots.write(&value(1)).unwrap();
+    drop(sim.hide(Path::new(PATH)));
+    slots.write(&value(2)).unwrap();
+    assert_eq!(open(&sim).1, Stored::Value(value(2)));
+    let away = sim.hide(Path::new("/var"));
+    assert!(slots.write(&value(3)).is_err());
+    sim.put_back(away);
+    slots.write(&value(4)).unwrap();
+    sim.power_loss(|| false);
+    assert_eq!(open(&sim).1, Stored::Value(value(4)));
+}
+
+#[test]
 fn a_file_is_the_old_one_or_the_new_one() {
     let path = Path::new("/var/checkpoint");
     for stop in 0..20 {

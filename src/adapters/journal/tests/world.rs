@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::super::fs::sim::{Failing, Sim};
+use super::super::fs::sim::{Failing, Hidden, Sim};
 use super::super::writer::{Limits, Step, Writer};
 use super::super::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
 
@@ -13,6 +13,8 @@ use super::super::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
 pub(super) enum Action {
     /// Room is reserved for an entry of this size, and the next LSN given to it.
     Reserve(usize),
+    /// The same, for an entry that the caller writes for itself.
+    ReserveControl(usize),
     /// One of the entries with room is submitted.
     Submit(usize),
     /// The writer does one step.
@@ -37,8 +39,27 @@ pub(super) enum Action {
     Flip(usize, usize, u8),
     FailSyncs(Failing),
     FailWrites(Failing),
+    /// A person takes something away under the running log.
+    TakeAway(What),
+    /// And puts it back.
+    PutBack,
+    /// The idle log looks whether it is still where it was.
+    Watch,
     /// The disk has room for this many more bytes, or for any number.
     Limit(Option<u64>),
+}
+
+/// What is taken away.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum What {
+    /// The directory.
+    Directory,
+    /// The directory; an empty one stands there then.
+    DirectoryForAnother,
+    /// The segment being written.
+    Newest,
+    /// Some segment before it.
+    Older(usize),
 }
 
 pub(super) struct World {
@@ -57,6 +78,7 @@ pub(super) struct World {
     released: Lsn,
     flips: usize,
     has_failed: bool,
+    away: Option<(What, Hidden)>,
     /// Files that were reported damaged.
     damaged: BTreeSet<String>,
     /// LSNs that were reported lost.
@@ -90,6 +112,7 @@ impl World {
             released: 0,
             flips: 0,
             has_failed: false,
+            away: None,
             damaged: BTreeSet::new(),
             lost: Vec::new(),
         };
@@ -111,7 +134,10 @@ impl World {
         }
         match action {
             Action::Reserve(bytes) => {
-                self.reserve(*bytes);
+                self.reserve(*bytes, Log::reserve);
+            }
+            Action::ReserveControl(bytes) => {
+                self.reserve(*bytes, Log::reserve_control);
             }
             Action::Submit(which) => self.submit(*which),
             Action::Step => {
@@ -138,6 +164,9 @@ impl World {
                 self.has_failed |= *failing != Failing::Never;
                 self.sim.fail_writes(*failing);
             }
+            Action::TakeAway(what) => self.take_away(*what),
+            Action::PutBack => self.put_back(),
+            Action::Watch => self.open.as_mut().unwrap().1.watch(),
             Action::Limit(more) => self.sim.limit(more.map(|more| self.sim.used() + more)),
         }
         self.learn();
@@ -148,6 +177,7 @@ impl World {
         if self.open.is_none() {
             return;
         }
+        self.put_back();
         while !self.held.is_empty() {
             self.submit(0);
         }
@@ -159,8 +189,8 @@ impl World {
         self.read(0);
     }
 
-    fn reserve(&mut self, bytes: usize) -> Option<NoRoom> {
-        match self.log().reserve(bytes as u64) {
+    fn reserve(&mut self, bytes: usize, reserve: impl Fn(&Log, u64) -> Result<Room, NoRoom>) -> Option<NoRoom> {
+        match reserve(self.log(), bytes as u64) {
             Ok(room) => {
                 self.attempt += 1;
                 let payload = payload(self.next, self.attempt, bytes);
@@ -192,7 +222,10 @@ impl World {
         if self.open.is_none() {
             return;
         }
-        for lsn in std::mem::take(&mut *self.acknowledged.lock().unwrap()) {
+        let acknowledged = std::mem::take(&mut *self.acknowledged.lock().unwrap());
+        let is_out_of_reach = self.away.as_ref().is_some_and(|(what, _)| !matches!(what, What::Older(_)));
+        assert!(!is_out_of_reach || acknowledged.is_empty(), "reported durable and not to be found");
+        for lsn in acknowledged {
             assert_eq!(lsn, self.last_acknowledged().max(self.lost_through()).max(self.base()) + 1, "out of order");
             self.truth.insert(lsn, self.submitted[&lsn].clone());
         }
@@ -210,6 +243,7 @@ impl World {
 
     fn crash(&mut self, how: impl FnOnce(&Sim)) {
         self.learn();
+        self.put_back();
         self.held.clear();
         self.open = None;
         how(&self.sim);
@@ -218,6 +252,7 @@ impl World {
 
     fn nested(&mut self, crashes: &[(u64, u64)]) {
         self.learn();
+        self.put_back();
         self.held.clear();
         self.open = None;
         self.sim.power_loss(survival(crashes.first().map_or(0, |crash| crash.1)));
@@ -230,6 +265,7 @@ impl World {
     }
 
     fn reopen(&mut self) {
+        self.put_back();
         while !self.held.is_empty() {
             self.submit(0);
         }
@@ -300,7 +336,7 @@ impl World {
 
     /// Everything reported durable and not released is there unaltered, or known to be damaged.
     fn read(&mut self, from: Lsn) {
-        if self.sim.has_stopped() {
+        if self.sim.has_stopped() || self.away.is_some() {
             return;
         }
         let found = self.entries(from);
@@ -322,8 +358,11 @@ impl World {
     fn release(&mut self, part: u64) {
         let through = self.log().durable() * (part % 5) / 4;
         let released = self.log().release(through);
-        assert!(released.is_ok() || self.has_failed || self.sim.has_stopped());
+        assert!(released.is_ok() || self.has_failed || self.sim.has_stopped() || self.away.is_some());
         self.released = self.released.max(through);
+        if self.away.is_some() {
+            return;
+        }
         let inside = self.sim.files(Path::new(DIRECTORY));
         let aside = self.sim.files(&Path::new(DIRECTORY).join("damaged"));
         let kept: BTreeSet<_> =
@@ -331,6 +370,31 @@ impl World {
         for damage in self.log().damage().iter().filter(|damage| !damage.bytes.is_empty()) {
             assert!(kept.contains(&*damage.file), "{} was damaged and is gone", damage.file);
         }
+    }
+
+    fn take_away(&mut self, what: What) {
+        let directory = Path::new(DIRECTORY);
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
+        let mut segments: Vec<_> = self.sim.files(directory).into_iter().filter(is_segment).collect();
+        let newest = segments.pop();
+        let path = match what {
+            What::Directory | What::DirectoryForAnother => Some(directory.to_owned()),
+            What::Newest => newest,
+            What::Older(which) => segments.get(which % segments.len().max(1)).cloned(),
+        };
+        let Some(path) = path.filter(|_| self.away.is_none()) else { return };
+        self.away = Some((what, self.sim.hide(&path)));
+        if what == What::DirectoryForAnother {
+            self.sim.make_directory(directory);
+        }
+    }
+
+    fn put_back(&mut self) {
+        let Some((what, hidden)) = self.away.take() else { return };
+        if what == What::DirectoryForAnother {
+            assert_eq!(self.sim.files(Path::new(DIRECTORY)), Vec::<PathBuf>::new(), "written into another directory");
+        }
+        self.sim.put_back(hidden);
     }
 
     fn flip(&mut self, file: usize, byte: usize, bit: u8) {
@@ -349,7 +413,12 @@ impl World {
 
     /// Reserves and says why not.
     pub(super) fn refusal(&mut self, bytes: usize) -> Option<NoRoom> {
-        self.reserve(bytes)
+        self.reserve(bytes, Log::reserve)
+    }
+
+    /// The same for an entry that the caller writes for itself.
+    pub(super) fn refusal_of_control(&mut self, bytes: usize) -> Option<NoRoom> {
+        self.reserve(bytes, Log::reserve_control)
     }
 }
 

@@ -1,0 +1,71 @@
+//! The journal's directory is taken away under a running gateway.
+
+use std::fs;
+use std::future::Future;
+use std::time::Duration;
+
+use bailiwick::intake::Clock;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::numbers::{counted, publish, refusal, request};
+use crate::common::TestGateway;
+use crate::common::process::PATIENCE;
+
+/// Asks again until the answer is the wanted one.
+async fn until<T: PartialEq, F: Future<Output = T>>(wanted: T, ask: impl Fn() -> F) {
+    let clock = Clock::start();
+    while ask().await != wanted {
+        assert!(clock.now() < PATIENCE, "it does not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn health(gateway: &TestGateway) -> ServingStatus {
+    let channel = Endpoint::new(gateway.endpoint()).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
+    client.check(HealthCheckRequest::default()).await.unwrap().into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_found_again_is_not_acked_and_is_when_it_can() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    let (log, elsewhere) = (gateway.journal.path().join("log"), gateway.journal.path().join("elsewhere"));
+    fs::rename(&log, &elsewhere).unwrap();
+    // Taken while the directory is away: it must not be answered before the directory is back.
+    let pending = tokio::spawn({
+        let mut client = gateway.client().await;
+        async move { client.publish_once(request(3, 2, 10)).await }
+    });
+    until(ServingStatus::NotServing, || health(&gateway)).await;
+    let refused = publish(&gateway, request(0, 0, 10)).await.unwrap_err();
+    assert_eq!(refusal(&refused).0, "REASON_JOURNAL_FAILING");
+    assert!(!pending.is_finished(), "acked, and nobody would find it again");
+    fs::rename(&elsewhere, &log).unwrap();
+    until(ServingStatus::Serving, || health(&gateway)).await;
+    match pending.await.unwrap() {
+        Ok(answer) => assert_eq!(answer.into_inner().durable_through, 2),
+        // An idle journal looks by itself: the request may have come after that.
+        Err(refused) => {
+            assert_eq!(refusal(&refused).0, "REASON_JOURNAL_FAILING");
+            publish(&gateway, request(3, 2, 10)).await.unwrap();
+        }
+    }
+    publish(&gateway, request(3, 3, 10)).await.unwrap();
+    assert_eq!(counted(&gateway.stop().await), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outbox_is_watched_as_the_journal_is() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    let (outbox, elsewhere) = (gateway.journal.path().join("outbox"), gateway.journal.path().join("elsewhere"));
+    fs::rename(&outbox, &elsewhere).unwrap();
+    until(ServingStatus::NotServing, || health(&gateway)).await;
+    fs::rename(&elsewhere, &outbox).unwrap();
+    until(ServingStatus::Serving, || health(&gateway)).await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    assert_eq!(counted(&gateway.stop().await), 10);
+}
