@@ -2,7 +2,7 @@
 //!
 //! Columns are found by name. A column of the declared type is taken as it is, without a copy; another one
 //! is cast where no value changes its meaning (narrower numbers, dictionaries, other string layouts, other
-//! units of time).
+//! units of time), or read value by value (`spelled`).
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::domain::stream::{FieldType, Stream, Undeclared};
 use super::{Decoded, Undecodable};
 
 mod direct;
+mod spelled;
 
 pub use direct::Layout;
 
@@ -112,6 +113,9 @@ fn columns_of(stream: &Stream, batch: &RecordBatch) -> Result<(RecordBatch, Vec<
         };
         columns.push(column);
     }
+    // A record has one refusal: the first field's at fault. They stand in the order of the records.
+    refusals.sort_by_key(|refusal| refusal.index);
+    refusals.dedup_by_key(|refusal| refusal.index);
     let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns)
         .map_err(|_| Undecodable::malformed("the columns do not fit the stream"))?;
     Ok((columns, refusals, u32::try_from(dropped).unwrap_or(u32::MAX)))
@@ -139,6 +143,12 @@ fn convert(
         field: Some(Arc::clone(name)),
         message: format!("column `{name}` is {}, and a {to} is declared", column.data_type()),
     };
+    if let Some(spelled::Read { column, wrong }) = spelled::read(column, to).map_err(|_| wrong())? {
+        let refuse =
+            |(index, hint)| Refusal { field: Some(Arc::clone(name)), hint, ..Refusal::new(index, Reason::WrongType) };
+        refusals.extend(wrong.into_iter().map(refuse));
+        return Ok(column);
+    }
     if !keeps_meaning(column.data_type(), to) {
         return Err(wrong());
     }
@@ -171,5 +181,7 @@ fn keeps_meaning(from: &DataType, to: FieldType) -> bool {
     }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Columns under construction, filled one value at a time by the row-shaped decoders.
 //!
-//! A value may be put more than once into a row; the last one holds. What a row lacks is null.
+//! A value may be put more than once into a row; the last one holds, as protobuf has it. What a row lacks is null.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer
 use crate::domain::batch::Candidate;
 use crate::domain::refusal::{Hint, Reason, Refusal};
 use crate::domain::stream::{FieldType, Stream, Undeclared};
-use crate::domain::time::{self, NoTime};
 
+use super::spelling::{self, Unspelled};
 use super::{Decoded, Undecodable};
 
 /// The columns of a stream, row by row.
@@ -27,6 +27,8 @@ pub(super) struct Columns<'s> {
     texts: Vec<Texts>,
     /// For each field the number of rows up to its newest value.
     seen: Vec<usize>,
+    /// For each field the number of rows up to the newest that names it, with a value or null.
+    named: Vec<usize>,
     /// For each field the rows without a value.
     missing: Vec<Vec<usize>>,
     row: usize,
@@ -62,6 +64,7 @@ impl<'s> Columns<'s> {
             stride,
             texts: texts.collect(),
             seen: vec![0; fields],
+            named: Vec::new(),
             missing: vec![Vec::new(); fields],
             row: 0,
             row_refused: false,
@@ -79,30 +82,35 @@ impl<'s> Columns<'s> {
         }
     }
 
-    fn put_as(&mut self, field: usize, bits: u64, is_type: impl FnOnce(FieldType) -> bool) {
-        if self.stream.fields.get(field).is_some_and(|field| is_type(field.field_type)) {
-            self.put(field, bits);
+    pub(super) fn put_bool(&mut self, field: usize, value: bool) {
+        if self.stream.fields.get(field).is_some_and(|field| field.field_type == FieldType::Bool) {
+            self.put(field, value.into());
         } else {
             self.wrong_type(field);
         }
     }
 
-    pub(super) fn put_bool(&mut self, field: usize, value: bool) {
-        self.put_as(field, value.into(), |field_type| field_type == FieldType::Bool);
+    /// A number as it is spelled. A string is not spelled by one.
+    pub(super) fn put_number(&mut self, field: usize, spelled: &str) {
+        let field_type = self.stream.fields.get(field).map(|field| field.field_type);
+        // Numbers are no truth values, only texts are read as such.
+        let field_type = field_type.filter(|field_type| *field_type != FieldType::Bool);
+        match field_type.map(|field_type| spelling::bits(spelled, field_type)) {
+            Some(Ok(bits)) => self.put(field, bits),
+            Some(Err(Unspelled(hint))) => self.unspelled(field, hint),
+            None => self.wrong_type(field),
+        }
     }
 
-    /// An integer or a time.
-    pub(super) fn put_int(&mut self, field: usize, value: i64) {
-        let is_type = |field_type| matches!(field_type, FieldType::Int64 | FieldType::Timestamp);
-        self.put_as(field, value.cast_unsigned(), is_type);
-    }
-
-    pub(super) fn put_f32(&mut self, field: usize, value: f32) {
-        self.put_as(field, value.to_bits().into(), |field_type| field_type == FieldType::Float32);
-    }
-
-    pub(super) fn put_f64(&mut self, field: usize, value: f64) {
-        self.put_as(field, value.to_bits(), |field_type| field_type == FieldType::Float64);
+    /// A text: the value of a string, and of another type the value that it spells.
+    pub(super) fn put_text(&mut self, field: usize, text: &str) {
+        match self.stream.fields.get(field).map(|field| field.field_type) {
+            Some(FieldType::String) | None => self.put_str(field, text),
+            Some(field_type) => match spelling::bits(text, field_type) {
+                Ok(bits) => self.put(field, bits),
+                Err(Unspelled(hint)) => self.unspelled(field, hint),
+            },
+        }
     }
 
     pub(super) fn put_str(&mut self, field: usize, value: &str) {
@@ -125,21 +133,12 @@ impl<'s> Columns<'s> {
     }
 
     pub(super) fn wrong_type(&mut self, field: usize) {
-        let name = self.stream.fields.get(field).map(|field| field.name.as_str().into());
-        self.refuse(Reason::WrongType, name);
+        self.unspelled(field, None);
     }
 
-    /// A time as text, with its zone.
-    pub(super) fn put_time(&mut self, field: usize, text: &str) {
-        match time::parse(text) {
-            Ok(time) => self.put_int(field, time),
-            Err(NoTime::Unreadable) => self.wrong_type(field),
-            Err(NoTime::ZoneMissing) => {
-                let field = self.stream.fields.get(field).map(|field| field.name.as_str().into());
-                let hint = Some(Hint::TimeZoneMissing);
-                self.refuse_as(Refusal { field, hint, ..Refusal::new(0, Reason::WrongType) });
-            }
-        }
+    fn unspelled(&mut self, field: usize, hint: Option<Hint>) {
+        let field = self.stream.fields.get(field).map(|field| field.name.as_str().into());
+        self.refuse_as(Refusal { field, hint, ..Refusal::new(0, Reason::WrongType) });
     }
 
     /// A field that is not declared. `name` is what the producer calls it.
@@ -151,6 +150,15 @@ impl<'s> Columns<'s> {
                 self.refuse(Reason::UndeclaredField, Some(name.into()));
             }
         }
+    }
+
+    /// Notes that the row names a field. `false`: it has named it before.
+    pub(super) fn name(&mut self, field: usize) -> bool {
+        if self.named.is_empty() {
+            self.named = vec![0; self.stream.fields.len()];
+        }
+        let row = self.row + 1;
+        self.named.get_mut(field).is_some_and(|named| std::mem::replace(named, row) != row)
     }
 
     /// Refuses the row; its first refusal stands.
@@ -201,6 +209,15 @@ impl<'s> Columns<'s> {
             .map_err(|_| Undecodable::malformed("the records do not fit the stream's columns"))?;
         Ok((columns, self.refusals, self.dropped))
     }
+}
+
+/// A column of values by their bits, as [`Columns::put`] takes them. `None`: strings have none.
+pub(super) fn of_bits(field_type: FieldType, cells: Vec<u64>, missing: &[usize]) -> Option<ArrayRef> {
+    let rows = cells.len();
+    let cells = ScalarBuffer::new(Buffer::from_vec(cells), 0, rows);
+    let no_texts = Texts { ends: Vec::new(), bytes: Vec::new() };
+    let is_of_bits = field_type != FieldType::String;
+    is_of_bits.then(|| column(field_type, cells, no_texts, missing).ok()).flatten()
 }
 
 fn column(

@@ -1,23 +1,35 @@
 //! One JSON object → one row. Values are read straight into columns, without a tree in between.
+//!
+//! A number is read by its digits as they stand, not by way of a double, and a text by its declared type
+//! ([`super::spelling`]). A key that stands twice in an object refuses the record: which of the two would hold is not
+//! said anywhere.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::domain::refusal::Reason;
-use crate::domain::stream::FieldType;
 
 use super::columns::Columns;
 
+/// The byte order mark, which some writers put before a text.
+const MARK: &str = "\u{feff}";
+
 /// Reads one object. An error refuses the record and leaves the others alone.
 pub(super) fn row(columns: &mut Columns<'_>, text: &[u8]) {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let read = Object(columns).deserialize(&mut json).and_then(|()| json.end());
-    if read.is_err() {
+    if read(columns, text).is_none() {
         columns.refuse(Reason::MalformedRecord, None);
     }
     columns.end_row();
+}
+
+fn read(columns: &mut Columns<'_>, text: &[u8]) -> Option<()> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut json = serde_json::Deserializer::from_str(text.strip_prefix(MARK).unwrap_or(text));
+    Object(columns).deserialize(&mut json).and_then(|()| json.end()).ok()
 }
 
 struct Object<'c, 's>(&'c mut Columns<'s>);
@@ -38,109 +50,109 @@ impl<'de> Visitor<'de> for Object<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(columns) = self;
+        let mut undeclared = HashSet::new();
         // Writers keep the order of the members: the next one is most often the field declared next.
         let mut next = 0;
         while let Some(Key(key)) = map.next_key()? {
-            let is_next = self.0.stream.fields.get(next).is_some_and(|field| field.name == key);
-            if let Some(field) = is_next.then_some(next).or_else(|| self.0.stream.position(&key)) {
+            let is_next = columns.stream.fields.get(next).is_some_and(|field| field.name == key);
+            if let Some(field) = is_next.then_some(next).or_else(|| columns.stream.position(&key)) {
                 next = field + 1;
-                map.next_value_seed(Value { columns: self.0, field })?;
+                if !columns.name(field) {
+                    columns.refuse(Reason::MalformedRecord, Some(key.as_ref().into()));
+                }
+                value(columns, field, map.next_value::<&RawValue>()?.get())?;
             } else {
-                self.0.undeclared(|| key.into_owned());
-                map.next_value::<IgnoredAny>()?;
+                columns.undeclared(|| key.clone().into_owned());
+                map.next_value::<Unambiguous>()?;
+                if !undeclared.insert(key) {
+                    return Err(de::Error::custom("a key stands twice"));
+                }
             }
         }
         Ok(())
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, PartialEq, Eq, Hash)]
 struct Key<'k>(#[serde(borrow)] Cow<'k, str>);
 
-struct Value<'c, 's> {
-    columns: &'c mut Columns<'s>,
-    field: usize,
-}
-
-impl Value<'_, '_> {
-    fn field_type(&self) -> Option<FieldType> {
-        self.columns.stream.fields.get(self.field).map(|field| field.field_type)
-    }
-
-    fn put_number(self, number: f64) {
-        match self.field_type() {
-            Some(FieldType::Float64) => self.columns.put_f64(self.field, number),
-            Some(FieldType::Float32) => self.columns.put_f32(self.field, number as f32),
-            _ => self.columns.wrong_type(self.field),
+/// Puts a value as it stands into a field. JSON's grammar was checked, but for what a string's escapes come to.
+fn value<E: de::Error>(columns: &mut Columns<'_>, field: usize, text: &str) -> Result<(), E> {
+    match text.as_bytes() {
+        // Null is the same as a field left out.
+        [b'n', ..] => {}
+        [b't', ..] => columns.put_bool(field, true),
+        [b'f', ..] => columns.put_bool(field, false),
+        [b'{' | b'[', ..] => columns.wrong_type(field),
+        [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => {
+            columns.put_text(field, text.get(1..text.len() - 1).unwrap_or_default());
         }
+        [b'"', ..] => {
+            let text: String = serde_json::from_str(text).map_err(E::custom)?;
+            columns.put_text(field, &text);
+        }
+        _ => columns.put_number(field, text),
+    }
+    Ok(())
+}
+
+/// Any value in which no object has a key twice. Nothing of it is kept.
+struct Unambiguous;
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Value<'_, '_> {
-    type Value = ();
+impl<'de> Visitor<'de> for Unambiguous {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.columns.put_bool(self.field, value);
-        Ok(())
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Self)
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        match self.field_type() {
-            Some(FieldType::Int64 | FieldType::Timestamp) => self.columns.put_int(self.field, value),
-            _ => self.put_number(value as f64),
-        }
-        Ok(())
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Self)
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        match i64::try_from(value) {
-            Ok(value) => self.visit_i64(value),
-            Err(_) => {
-                self.put_number(value as f64);
-                Ok(())
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = map.next_key::<Key<'de>>()? {
+            if !keys.insert(key) {
+                return Err(de::Error::custom("a key stands twice"));
             }
+            map.next_value::<Self>()?;
         }
+        Ok(self)
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.put_number(value);
-        Ok(())
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
-        match self.field_type() {
-            Some(FieldType::Timestamp) => self.columns.put_time(self.field, value),
-            _ => self.columns.put_str(self.field, value),
-        }
-        Ok(())
-    }
-
-    /// Null is the same as a field left out.
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        self.columns.wrong_type(self.field);
-        Ok(())
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        while sequence.next_element::<IgnoredAny>()?.is_some() {}
-        self.columns.wrong_type(self.field);
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self, A::Error> {
+        while sequence.next_element::<Self>()?.is_some() {}
+        Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

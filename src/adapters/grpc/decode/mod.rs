@@ -14,6 +14,7 @@ pub mod cloud_events;
 mod columns;
 mod json;
 pub mod rows;
+mod spelling;
 
 /// A decoded payload.
 pub struct Decoded {
