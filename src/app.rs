@@ -15,7 +15,7 @@ use crate::adapters::journal::{Log, RealFileSystem};
 use crate::adapters::onnx::{Runtime, Scorer};
 use crate::adapters::{file, kafka};
 use crate::config::{Config, Destination, Mode, OnStop, today};
-use crate::delivery::{self, Deliveries, Sink};
+use crate::delivery::{self, Backlog, Deliveries, Sink};
 use crate::domain::policy::{Digest, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
@@ -180,7 +180,7 @@ impl App {
     /// Stops: refuses new requests, answers those that were taken in, makes a checkpoint, and gives the
     /// destinations what the outbox holds. Ends within the configured time, even with stuck producers, a disk
     /// that fails or a destination that is down: what is not done then is done after the next start.
-    pub async fn stop(self) {
+    pub async fn stop(self) -> Stopped {
         let Self { intake, pipeline, server, mut deliveries, clock, .. } = self;
         let deadline = clock.now() + self.stop_within;
         intake.stop();
@@ -193,9 +193,10 @@ impl App {
         // They join threads, so not on a thread of the async runtime.
         let finish = tokio::task::spawn_blocking(move || pipeline.finish(flush));
         let left = || deadline.saturating_sub(clock.now());
+        let board = deliveries.board();
         if tokio::time::timeout(left(), finish).await.is_err() {
             tracing::warn!("not all was counted at the deadline; the journal holds it");
-            return;
+            return Stopped { left: board.left(clock.now()) };
         }
         Summaries::end(&self.telemetry);
         self.telemetry.shadow.say();
@@ -207,9 +208,9 @@ impl App {
         let cut = deliveries.cut();
         let deliver = tokio::task::spawn_blocking(move || deliveries.finish());
         if tokio::time::timeout(left(), deliver).await.is_err() {
-            tracing::warn!("a destination did not take all releases before the deadline; the outbox holds them");
             drop(cut);
         }
+        let stopped = Stopped { left: board.left(clock.now()) };
         let (journal, outbox) = (self.journal, self.outbox);
         let close = tokio::task::spawn_blocking(move || {
             journal.close();
@@ -217,7 +218,15 @@ impl App {
         });
         // An open log is as safe as one that was closed.
         let _ = tokio::time::timeout(left().max(CLOSE_WITHIN), close).await;
+        stopped
     }
+}
+
+/// What a stop left for the next start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The destinations that releases wait for in the outbox.
+    pub left: Vec<Backlog>,
 }
 
 /// How long closing the logs may take, whatever the deadline.

@@ -5,6 +5,7 @@
 mod common;
 
 mod gateway {
+    mod away;
     mod broker;
     mod exactly_once;
     mod files;

@@ -73,7 +73,10 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
     let mut counts = Vec::new();
     for (name, app) in apps {
         let telemetry = Arc::clone(app.telemetry());
-        app.stop().await;
+        let stopped = app.stop().await;
+        for backlog in &stopped.left {
+            tracing::warn!(name, destination = backlog.destination, releases = backlog.releases, "not delivered");
+        }
         counts.push((name, telemetry));
     }
     if let Err(error) = std::fs::remove_dir_all(&journals) {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
+use crate::delivery::Backlog;
 use crate::logging::OPERATOR;
 
 use super::{Failure, load};
@@ -24,12 +25,25 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
     let app = App::start(config, listener).await?;
     serve(path, &app, &mut signals).await;
     tracing::info!("stopping");
-    tokio::select! {
-        () = app.stop() => {}
-        () = signals.end() => tracing::warn!("a second signal: stopping at once"),
-    }
+    let left = tokio::select! {
+        stopped = app.stop() => stopped.left,
+        () = signals.end() => {
+            tracing::warn!("a second signal: stopping at once");
+            Vec::new()
+        }
+    };
     tracing::info!("stopped");
-    Ok(())
+    if left.is_empty() { Ok(()) } else { Err(Failure::Other(anyhow::Error::msg(waiting(&left)))) }
+}
+
+/// Names each destination that releases wait for, how many, and why.
+fn waiting(left: &[Backlog]) -> String {
+    let each = left.iter().map(|backlog| {
+        let error = backlog.trouble.as_ref().map(|trouble| format!(": {}", trouble.error)).unwrap_or_default();
+        format!("{} for `{}`{error}", backlog.releases, backlog.destination)
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    format!("releases wait in the outbox, and are sent after the next start: {each}")
 }
 
 /// How often registries and databases are looked at.

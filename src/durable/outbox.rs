@@ -78,6 +78,21 @@ impl Closing {
     }
 }
 
+/// The dataset of an entry, and the destination of each of its releases. The cells are not read.
+#[must_use]
+pub fn destinations(bytes: &[u8]) -> Option<(&str, Vec<&str>)> {
+    let mut reader = Reader::new(bytes);
+    let (_, dataset) = (reader.u64()?, reader.text()?);
+    let mut destinations = Vec::new();
+    for _ in 0..reader.count(1)? {
+        let (_, destination, _, _) = (reader.text()?, reader.text()?, reader.text()?, reader.text()?);
+        let (_, _, _) = (reader.i64()?, reader.i64()?, Digest::from_bytes(reader.array()?));
+        let _ = reader.bytes()?;
+        destinations.push(destination);
+    }
+    Some((dataset, destinations))
+}
+
 /// What the outbox held when it was opened.
 #[derive(Debug, Default)]
 pub struct Held {

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bailiwick::intake::Clock;
@@ -82,6 +82,7 @@ impl Drop for Running {
 pub struct Logged {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Logged {
@@ -97,12 +98,12 @@ impl Logged {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
-        thread::spawn(move || {
+        let reading = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
-        let gateway = Self { child, log };
+        let gateway = Self { child, log, reading: Some(reading) };
         gateway.wait_for("serving", 1);
         gateway
     }
@@ -143,11 +144,20 @@ impl Logged {
     }
 
     /// Stops it: everything that waits is delivered. The log.
-    pub fn stop(mut self) -> Vec<String> {
+    pub fn stop(self) -> Vec<String> {
+        let (code, log) = self.terminate();
+        assert_eq!(code, Some(0), "{}", log.join("\n"));
+        log
+    }
+
+    /// Stops it. The exit code and the log.
+    pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
         self.signal("TERM");
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.log().join("\n"));
-        self.log()
+        if let Some(reading) = self.reading.take() {
+            reading.join().unwrap();
+        }
+        (status.code(), self.log())
     }
 }
 

@@ -32,7 +32,7 @@ async fn released_as(format: Format) -> TempDir {
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     publish(vec![Input::File(data)], &options, &SharedTotals::default()).await.unwrap();
     let TestGateway { app, released, journal: _journal } = gateway;
-    app.stop().await;
+    assert_eq!(app.stop().await.left, []);
     released
 }
 

@@ -77,7 +77,7 @@ impl Judge {
             let count = |name: &str| sent[name].as_u64().unwrap();
             assert_eq!(count("accepted") + count("refused"), count("sent"), "{}", self.case);
             let TestGateway { app, released, journal: _journal } = gateway;
-            app.stop().await;
+            assert_eq!(app.stop().await.left, []);
             let told = self.ask(&json!({"compare": released.path(), "records": records}));
             assert_eq!(told["records"], sent["accepted"], "{}", self.case);
             assert!(told["cells"].as_u64().unwrap() > 20, "the example's data show nothing: {told}");

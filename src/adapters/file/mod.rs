@@ -41,6 +41,15 @@ pub enum Error {
     Encode(#[from] ArrowError),
 }
 
+/// What a file holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its length in bytes.
+    pub bytes: usize,
+    /// Releases.
+    pub releases: usize,
+}
+
 /// The destination.
 pub struct Sink {
     settings: Settings,
@@ -110,19 +119,20 @@ impl Sink {
         self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
     }
 
-    /// Writes a dataset's file. The bytes written. What cannot be written waits on.
+    /// Writes a dataset's file. What cannot be written waits on.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&mut self, dataset: &str) -> Result<usize, Error> {
-        let Some(waiting) = self.waiting.get(dataset) else { return Ok(0) };
-        let Some(first) = waiting.releases.first() else { return Ok(0) };
+    pub fn write(&mut self, dataset: &str) -> Result<Written, Error> {
+        let Some(waiting) = self.waiting.get(dataset) else { return Ok(Written::default()) };
+        let Some(first) = waiting.releases.first() else { return Ok(Written::default()) };
         let directory = self.settings.directory.join(dataset);
         let bytes = encode::file(&waiting.releases, self.settings.format)?;
         create_directories(&*self.fs, &directory)?;
         write_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes)?;
+        let written = Written { bytes: bytes.len(), releases: waiting.releases.len() };
         self.waiting.remove(dataset);
-        Ok(bytes.len())
+        Ok(written)
     }
 }
 

@@ -19,8 +19,10 @@ use idempotent::Idempotent;
 use transactional::Transactional;
 
 mod fenced;
+mod heard;
 mod idempotent;
 mod progress;
+mod topic;
 mod transactional;
 
 /// Where messages go.
@@ -68,6 +70,9 @@ pub const RESERVED_EXACTLY_ONCE: [&str; 7] = [
 /// The end of the wait for one answer, after which it is looked whether to go on waiting.
 const SLICE: Duration = Duration::from_millis(500);
 
+/// After how long a wait it is said why.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 /// Why the destination cannot be used, or did not take a release.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -83,8 +88,45 @@ pub enum Error {
     /// A topic is missing.
     #[error("kafka: there is no topic `{0}`. Create it, {1}")]
     NoTopic(String, &'static str),
+    /// No broker can be connected to, or the connection ends.
+    #[error("kafka: no connection to `{brokers}`: {said}")]
+    NoConnection {
+        /// The brokers.
+        brokers: String,
+        /// What librdkafka says.
+        said: String,
+    },
+    /// Something accepts the connection and does not answer as a broker does.
+    #[error("kafka: no answer from `{brokers}`: {doing}. Is it a broker, and does it work?")]
+    NoAnswer {
+        /// The brokers.
+        brokers: String,
+        /// What was asked.
+        doing: &'static str,
+    },
+    /// The broker does not accept the credentials.
+    #[error(
+        "kafka: `{brokers}` refuses the credentials: {said}. \
+         Mend `sasl.*` or `ssl.*` in the destination's `options`"
+    )]
+    Authentication {
+        /// The brokers.
+        brokers: String,
+        /// What librdkafka says.
+        said: String,
+    },
+    /// An ACL is missing.
+    #[error("kafka: not allowed to use {what} `{name}`: it needs an ACL for {operations}")]
+    NotAllowed {
+        /// What kind of resource.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The operations.
+        operations: &'static str,
+    },
     /// It took too long.
-    #[error("kafka: no answer within {1:?}: {0}")]
+    #[error("kafka: not done within {1:?}: {0}")]
     TimedOut(&'static str, Duration),
     /// Another producer uses the transactional id, or the broker gave a transaction up.
     #[error(
@@ -139,6 +181,8 @@ pub struct Watch<'a> {
     pub stops: &'a dyn Fn() -> bool,
     /// A monotonic clock.
     pub now: &'a dyn Fn() -> Duration,
+    /// Hears why the call has not come back yet.
+    pub stalled: &'a dyn Fn(Error),
 }
 
 /// The destination.
@@ -165,7 +209,7 @@ impl Sink {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.0 {
-            Kind::Idempotent(_) => true,
+            Kind::Idempotent(sink) => sink.is_ready(),
             Kind::Transactional(sink) => sink.is_ready(),
         }
     }
@@ -177,7 +221,7 @@ impl Sink {
     /// When the broker does not say.
     pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
         match &mut self.0 {
-            Kind::Idempotent(_) => Ok(cursor),
+            Kind::Idempotent(sink) => sink.resume(watch).map(|()| cursor),
             Kind::Transactional(sink) => sink.resume(cursor, outbox, watch),
         }
     }

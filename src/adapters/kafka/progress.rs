@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::producer::Lsn;
 
+use super::heard::Heard;
+use super::topic::{self, Need, PROGRESS};
 use super::{Error, Lookup, SLICE, Settings, Watch, close};
 
 /// The partition of the progress topic that all records are in, however many there are: the place of the newest
@@ -106,31 +108,32 @@ fn short(release: &str) -> String {
 
 /// Reads clients for the topic: what is there, and what is committed.
 pub(super) struct Reader {
-    all: BaseConsumer,
-    committed: BaseConsumer,
+    all: BaseConsumer<Heard>,
+    committed: BaseConsumer<Heard>,
+    heard: Heard,
+    brokers: String,
 }
 
 impl Reader {
     /// Makes the clients. No group is joined and nothing is committed under its name.
-    pub(super) fn new(settings: &Settings, group: &str) -> Result<Self, KafkaError> {
+    pub(super) fn new(settings: &Settings, group: &str, heard: &Heard) -> Result<Self, KafkaError> {
         let client = |isolation: &str| {
             let mut config = settings.client();
             config.set("group.id", group).set("isolation.level", isolation).set("enable.auto.commit", "false");
             config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
-            config.set("allow.auto.create.topics", "false").create::<BaseConsumer>()
+            config.set("allow.auto.create.topics", "false");
+            config.create_with_context::<_, BaseConsumer<Heard>>(heard.clone())
         };
-        Ok(Self { all: client("read_uncommitted")?, committed: client("read_committed")? })
+        let (all, committed) = (client("read_uncommitted")?, client("read_committed")?);
+        Ok(Self { all, committed, heard: heard.clone(), brokers: settings.brokers.clone() })
     }
 
-    /// That a topic is there.
-    pub(super) fn check(&self, topic: &str, hint: &'static str) -> Result<(), Error> {
-        let metadata = self.all.fetch_metadata(Some(topic), ANSWER_WITHIN)?;
-        let missing =
-            |topic: &rdkafka::metadata::MetadataTopic| topic.error().is_some() || topic.partitions().is_empty();
-        if metadata.topics().iter().find(|found| found.name() == topic).is_none_or(missing) {
-            return Err(Error::NoTopic(topic.to_owned(), hint));
-        }
-        Ok(())
+    /// That a topic can be used.
+    pub(super) fn check(&self, topic: &str, need: Need, watch: Watch<'_>) -> Result<(), Error> {
+        let serve = || {
+            let _ = self.all.poll(Duration::ZERO);
+        };
+        topic::check(self.all.client(), &serve, (&self.heard, &self.brokers), (topic, need), watch)
     }
 
     /// The last committed record of a key. To be called when no transaction of the key's producer is open.
@@ -143,7 +146,11 @@ impl Reader {
             let left = (watch.now)() < deadline;
             left.then_some(()).ok_or(Error::TimedOut("reading the progress topic to its end", READ_WITHIN))
         };
-        let (low, end) = self.all.fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)?;
+        let asking = "asking for the end of the progress topic";
+        let (low, end) = self
+            .all
+            .fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)
+            .map_err(|error| self.heard.explain(error, &self.brokers, asking))?;
         // For `read_committed` the topic ends where the first open transaction begins, be it another gateway's: our
         // record may lie beyond.
         while self.committed.fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)?.1 < end {
@@ -184,8 +191,11 @@ impl Reader {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
+                Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                    return Err(topic::not_allowed(topic, PROGRESS));
+                }
                 Some(Err(error)) => {
-                    go_on().map_err(|_| Error::Client(error.clone()))?;
+                    go_on().map_err(|_| self.heard.explain(error.clone(), &self.brokers, "reading the progress"))?;
                     tracing::debug!(%error, topic, "reading goes on");
                 }
                 Some(Ok(_)) | None => go_on()?,

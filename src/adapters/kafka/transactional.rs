@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::encode;
 
 use super::fenced::Fenced;
+use super::heard::Heard;
 use super::progress::{self, Progress};
-use super::{Error, Lookup, SLICE, Sender, Settings, Watch, close, headers};
+use super::topic::{PROGRESS, RELEASES};
+use super::{Error, Lookup, SLICE, STALLED_AFTER, Sender, Settings, Watch, close, headers};
 
 /// How long the broker keeps a transaction open that it hears nothing of.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,13 +37,11 @@ const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 /// chance, by up to a fifth.
 const SENT_ONCE_WITHIN: Duration = Duration::from_millis(600);
 
-const COMPACTED: &str = "with `cleanup.policy=compact` and one partition";
-const ANY: &str = "or name another one";
-
-type Transactions = ThreadedProducer<DefaultProducerContext>;
+type Transactions = ThreadedProducer<Heard>;
 
 pub(super) struct Transactional {
     settings: Settings,
+    heard: Heard,
     progress_topic: String,
     /// `bailiwick/GATEWAY/DESTINATION`.
     id: String,
@@ -66,7 +66,8 @@ impl Transactional {
         let key = sender.name();
         let id = format!("bailiwick/{key}");
         let progress = Progress::default();
-        let sink = Self { settings, progress_topic, id, key, producer: None, progress, fenced: Fenced::default() };
+        let (heard, fenced) = (Heard::default(), Fenced::default());
+        let sink = Self { settings, heard, progress_topic, id, key, producer: None, progress, fenced };
         // Settings that librdkafka does not take are found at the start.
         close(sink.producer()?);
         Ok(sink)
@@ -85,7 +86,7 @@ impl Transactional {
             .set("message.timeout.ms", millis(DELIVERY_WITHIN))
             .set("retry.backoff.ms", millis(RETRY_BACKOFF))
             .set("retry.backoff.max.ms", millis(RETRY_BACKOFF))
-            .create()
+            .create_with_context(self.heard.clone())
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -95,7 +96,7 @@ impl Transactional {
     pub(super) fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
         self.give_up();
         self.fenced.wait(watch)?;
-        let reader = progress::Reader::new(&self.settings, &self.id)?;
+        let reader = progress::Reader::new(&self.settings, &self.id, &self.heard)?;
         let agreed = self.begin(&reader, cursor, outbox, watch);
         reader.close();
         agreed
@@ -108,12 +109,13 @@ impl Transactional {
         outbox: Lookup<'_>,
         watch: Watch<'_>,
     ) -> Result<Lsn, Error> {
-        reader.check(&self.settings.topic, ANY)?;
-        reader.check(&self.progress_topic, COMPACTED)?;
+        reader.check(&self.settings.topic, RELEASES, watch)?;
+        reader.check(&self.progress_topic, PROGRESS, watch)?;
         let producer = self.producer.insert(self.producer()?);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
-        let initialised = sliced("getting an epoch", EPOCH_WITHIN, watch, |slice| producer.init_transactions(slice));
+        let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
+        let initialised = patience.sliced("getting an epoch", EPOCH_WITHIN, |slice| producer.init_transactions(slice));
         let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, watch));
         let agreed = read.and_then(|progress| Ok((progress.agreed(cursor, outbox)?, progress)));
         match agreed {
@@ -124,8 +126,29 @@ impl Transactional {
             }
             Err(error) => {
                 self.give_up();
-                Err(error)
+                Err(self.named(error))
             }
+        }
+    }
+
+    /// What a failure means, as far as it has a name.
+    fn named(&self, error: Error) -> Error {
+        let Error::Step(doing, cause) = error else { return error };
+        match cause.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => Error::NotAllowed {
+                what: "the transactional id",
+                name: self.id.clone(),
+                operations: "Write and Describe",
+            },
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Error::NotAllowed {
+                what: "the topic or the progress topic of",
+                name: self.settings.topic.clone(),
+                operations: "Write and Describe, and of the progress topic for Read",
+            },
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Error::NotAllowed { what: "the consumer group", name: self.id.clone(), operations: "Read" }
+            }
+            _ => self.heard.explain(cause, &self.settings.brokers, doing),
         }
     }
 
@@ -144,7 +167,10 @@ impl Transactional {
                 }
                 Ok(values.iter().map(Vec::len).sum())
             }
-            Err(error) => Err(self.failed(error, watch)),
+            Err(error) => {
+                let error = self.failed(error, watch);
+                Err(self.named(error))
+            }
         }
     }
 
@@ -175,9 +201,10 @@ impl Transactional {
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        all_reported(producer, watch)?;
+        let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
+        patience.all_reported(producer)?;
         let began = (watch.now)();
-        sliced("committing", COMMIT_WITHIN, watch, |slice| producer.commit_transaction(slice))?;
+        patience.sliced("committing", COMMIT_WITHIN, |slice| producer.commit_transaction(slice))?;
         Ok((watch.now)().saturating_sub(began))
     }
 
@@ -192,7 +219,8 @@ impl Transactional {
             }
             if let Meaning::Abort = meaning(producer, cause) {
                 let began = (watch.now)();
-                let aborted = sliced("aborting", ABORT_WITHIN, watch, |slice| producer.abort_transaction(slice));
+                let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
+                let aborted = patience.sliced("aborting", ABORT_WITHIN, |slice| producer.abort_transaction(slice));
                 if aborted.is_ok() && (watch.now)().saturating_sub(began) < SENT_ONCE_WITHIN {
                     return error;
                 }
@@ -232,43 +260,65 @@ fn is_fenced(producer: &Transactions, error: &KafkaError) -> bool {
     })
 }
 
-/// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
-/// every 100 ms.
-fn all_reported(producer: &Transactions, watch: Watch<'_>) -> Result<(), Error> {
-    let began = (watch.now)();
-    while producer.in_flight_count() > 0 {
-        if (watch.stops)() {
-            return Err(Error::Stopped);
-        }
-        if (watch.now)().saturating_sub(began) > DELIVERY_WITHIN + SLICE {
-            return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
-        }
-        std::thread::sleep(LOOK);
-    }
-    Ok(())
+/// Waits, and says why when it takes long.
+struct Patience<'p> {
+    heard: &'p Heard,
+    brokers: &'p str,
+    watch: Watch<'p>,
 }
 
-/// Makes a call that may block in slices, so that a stop need not wait for it. A call that timed out is gone on with
-/// by making it again.
-fn sliced(
-    what: &'static str,
-    within: Duration,
-    watch: Watch<'_>,
-    mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
-) -> Result<(), Error> {
-    let deadline = (watch.now)() + within;
-    loop {
-        let began = (watch.now)();
-        match call(SLICE) {
-            Ok(()) => return Ok(()),
-            Err(error) if !is_retriable(&error) => return Err(Error::Step(what, error)),
-            Err(_) if (watch.stops)() => return Err(Error::Stopped),
-            Err(error) if (watch.now)() >= deadline => {
-                tracing::debug!(%error, what, "given up");
-                return Err(Error::TimedOut(what, within));
+impl Patience<'_> {
+    /// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
+    /// every 100 ms.
+    fn all_reported(&self, producer: &Transactions) -> Result<(), Error> {
+        let began = (self.watch.now)();
+        let mut said = began;
+        while producer.in_flight_count() > 0 {
+            if (self.watch.stops)() {
+                return Err(Error::Stopped);
             }
-            // One that does not block at all is not made again at once.
-            Err(_) => std::thread::sleep((SLICE / 5).saturating_sub((watch.now)().saturating_sub(began))),
+            if (self.watch.now)().saturating_sub(began) > DELIVERY_WITHIN + SLICE {
+                return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
+            }
+            self.say("sending", &mut said);
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Makes a call that may block in slices, so that a stop need not wait for it. A call that timed out is gone on
+    /// with by making it again.
+    fn sliced(
+        &self,
+        what: &'static str,
+        within: Duration,
+        mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
+    ) -> Result<(), Error> {
+        let watch = self.watch;
+        let deadline = (watch.now)() + within;
+        let mut said = (watch.now)();
+        loop {
+            let began = (watch.now)();
+            match call(SLICE) {
+                Ok(()) => return Ok(()),
+                Err(error) if !is_retriable(&error) => return Err(Error::Step(what, error)),
+                Err(_) if (watch.stops)() => return Err(Error::Stopped),
+                Err(error) if (watch.now)() >= deadline => {
+                    tracing::debug!(%error, what, "given up");
+                    return Err(Error::TimedOut(what, within));
+                }
+                // One that does not block at all is not made again at once.
+                Err(_) => std::thread::sleep((SLICE / 5).saturating_sub((watch.now)().saturating_sub(began))),
+            }
+            self.say(what, &mut said);
+        }
+    }
+
+    fn say(&self, doing: &'static str, said: &mut Duration) {
+        let now = (self.watch.now)();
+        if now.saturating_sub(*said) >= STALLED_AFTER {
+            (self.watch.stalled)(self.heard.silence(self.brokers, doing));
+            *said = now;
         }
     }
 }

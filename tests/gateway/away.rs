@@ -1,0 +1,117 @@
+//! Destinations that do not take releases: the log says which, how many releases wait and why, within seconds; a stop
+//! names what it leaves.
+
+use std::fs;
+use std::net::TcpListener;
+use std::thread;
+
+use super::broker::Broker;
+use super::process::{Deployment, Gateway, number};
+
+/// What the gateway says of a destination that does not take releases.
+const AWAY: &str = "the destination does not take releases";
+const EXACTLY_ONCE: &str = "exactly_once = true";
+const MODES: [&str; 2] = ["", EXACTLY_ONCE];
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Waits until the log says why the Kafka destination does not take releases.
+fn wait_for_reason(gateway: &Gateway, reason: &str) {
+    let began = gateway.wait_for(AWAY, 1);
+    assert!(began.contains("fraud_desk"), "{began}");
+    gateway.wait_for(reason, 1);
+}
+
+#[test]
+fn a_broker_that_is_away_is_named_with_what_waits() {
+    for mode in MODES {
+        let [port] = free_ports();
+        let deployment = Deployment::new(&format!("127.0.0.1:{port}"), "nobody", mode);
+        deployment.change("stop_within = \"PT60S\"", "stop_within = \"PT3S\"");
+        let gateway = deployment.start();
+        wait_for_reason(&gateway, "Connection refused");
+        assert!(deployment.send().wait().unwrap().success());
+        let last = gateway.stop_with_releases_left();
+        let releases = deployment.released().len();
+        assert!(releases > 100);
+        assert!(last.contains(&format!("{releases} for `fraud_desk`: ")), "{releases} releases: {last}");
+        assert!(last.contains("Connection refused"), "{last}");
+    }
+}
+
+#[test]
+fn a_broker_that_accepts_and_never_answers_is_named() {
+    for mode in MODES {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let _held: Vec<_> = listener.incoming().collect();
+        });
+        let deployment = Deployment::new(&address, "silence", mode);
+        deployment.change("stop_within = \"PT60S\"", "stop_within = \"PT3S\"");
+        let gateway = deployment.start();
+        wait_for_reason(&gateway, &format!("no answer from `{address}`"));
+        assert!(deployment.send().wait().unwrap().success());
+        assert!(gateway.stop_with_releases_left().contains("for `fraud_desk`"));
+    }
+}
+
+#[test]
+fn what_the_broker_refuses_is_named_as_what_it_is() {
+    let [plain, sasl, controller] = free_ports();
+    let listeners = format!("PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}");
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    let properties = [
+        plain.to_string(),
+        format!("advertised.listeners={listeners}"),
+        format!("listeners={listeners},CONTROLLER://127.0.0.1:{controller}"),
+        format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
+        "sasl.enabled.mechanisms=PLAIN".to_owned(),
+        format!("listener.name.sasl_plaintext.plain.sasl.jaas.config={login} required user_alice=\"right\";"),
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+        "super.users=User:ANONYMOUS".to_owned(),
+    ];
+    let Some(broker) = Broker::own(properties.into()) else { return };
+    broker.create_topics("releases");
+    let options = |user: &str, password: &str| {
+        format!(
+            "[destinations.fraud_desk.options]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
+             \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"{user}\"\n\"sasl.password\" = \"{password}\"\n"
+        )
+    };
+    for mode in MODES {
+        let secured = |password: &str| {
+            let settings = format!("{mode}\n{}", options("alice", password));
+            Deployment::new(&format!("127.0.0.1:{sasl}"), "releases", &settings).start()
+        };
+        wait_for_reason(&secured("wrong"), "refuses the credentials");
+        wait_for_reason(&secured("right"), "not allowed to use topic `releases`: it needs an ACL for Write and Describe");
+        let gateway = Deployment::new(&broker.address, "nowhere", mode).start();
+        wait_for_reason(&gateway, "there is no topic `nowhere`");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_what_waits_and_when_it_is_over() {
+    let [port] = free_ports();
+    let deployment = Deployment::new(&format!("127.0.0.1:{port}"), "nobody", "");
+    // Without Kafka.
+    let path = deployment.root().join("gateway.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let (rest, _) = config.split_once("[destinations.fraud_desk]").unwrap();
+    fs::write(&path, format!("{rest}[destinations.fraud_desk]\nkind = \"file\"\ndirectory = \"desk\"\n")).unwrap();
+    let directory = deployment.root().join("released");
+    fs::write(&directory, "").unwrap();
+    let gateway = deployment.start();
+    assert!(deployment.send().wait().unwrap().success());
+    let line = gateway.wait_for(AWAY, 1);
+    assert!(line.contains("destination=\"archive\"") && line.contains("released"), "{line}");
+    assert!(number(&line, "releases") > 0, "{line}");
+    fs::remove_file(&directory).unwrap();
+    gateway.wait_for("the destination takes releases again", 1);
+    gateway.stop();
+    assert!(deployment.released().len() > 100);
+}
