@@ -218,7 +218,9 @@ mod tests {
     #[test]
     fn every_version_is_read() {
         assert_eq!(cursor().encode(), include_bytes!("../../tests/golden/cursor-1"));
-        for stored in [&include_bytes!("../../tests/golden/cursor-0")[..], include_bytes!("../../tests/golden/cursor-1")] {
+        for stored in
+            [&include_bytes!("../../tests/golden/cursor-0")[..], include_bytes!("../../tests/golden/cursor-1")]
+        {
             assert_eq!(Cursor::decode(stored), Decoded::Cursor(cursor()));
         }
         let mut newer = cursor().encode();

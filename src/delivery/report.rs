@@ -97,10 +97,9 @@ mod tests {
         for half in 0..400_u64 {
             let now = Duration::from_millis(500 * half);
             // From 10 s to 150 s.
-            let trouble = (20..300).contains(&half).then(|| Trouble {
-                since: Duration::from_secs(10),
-                error: "refused".to_owned(),
-            });
+            let trouble = (20..300)
+                .contains(&half)
+                .then(|| Trouble { since: Duration::from_secs(10), error: "refused".to_owned() });
             said.extend(speaker.hear(trouble.as_ref(), now).map(|what| (now.as_secs(), what)));
         }
         let trouble = |at: u64| {

@@ -94,10 +94,7 @@ fn failed(delivery: &Delivery, error: kafka::Error) {
 }
 
 /// The first entry of the outbox from a position on.
-fn waiting(
-    delivery: &Delivery,
-    from: Lsn,
-) -> Result<Option<kafka::Waiting>, Box<dyn std::error::Error + Send + Sync>> {
+fn waiting(delivery: &Delivery, from: Lsn) -> Result<Option<kafka::Waiting>, Box<dyn std::error::Error + Send + Sync>> {
     let Some(entry) = delivery.context.outbox.reader(from).next()? else { return Ok(None) };
     let release = delivery.releases(entry.lsn, &entry.payload).last().map(|released| released.id().to_owned());
     Ok(Some(kafka::Waiting { lsn: entry.lsn, release }))

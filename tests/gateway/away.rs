@@ -88,7 +88,10 @@ fn what_the_broker_refuses_is_named_as_what_it_is() {
             Deployment::new(&format!("127.0.0.1:{sasl}"), "releases", &settings).start()
         };
         wait_for_reason(&secured("wrong"), "refuses the credentials");
-        wait_for_reason(&secured("right"), "not allowed to use topic `releases`: it needs an ACL for Write and Describe");
+        wait_for_reason(
+            &secured("right"),
+            "not allowed to use topic `releases`: it needs an ACL for Write and Describe",
+        );
         let gateway = Deployment::new(&broker.address, "nowhere", mode).start();
         wait_for_reason(&gateway, "there is no topic `nowhere`");
     }

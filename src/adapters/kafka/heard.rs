@@ -104,12 +104,14 @@ mod tests {
     fn a_call_that_waited_in_vain_is_explained_by_the_last_error() {
         let in_vain = KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure);
         let explained = |heard: Heard| heard.explain(in_vain.clone(), "b:1", "asking").to_string();
-        let refused = "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
+        let refused =
+            "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
         assert_eq!(
             explained(heard(RDKafkaErrorCode::BrokerTransportFailure, refused)),
             "kafka: no connection to `b:1`: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)"
         );
-        let wrong = explained(heard(RDKafkaErrorCode::Authentication, "sasl_plaintext://b:1/1: SASL authentication error: no"));
+        let wrong =
+            explained(heard(RDKafkaErrorCode::Authentication, "sasl_plaintext://b:1/1: SASL authentication error: no"));
         assert!(wrong.contains("refuses the credentials: SASL authentication error: no"), "{wrong}");
         assert!(explained(Heard::default()).contains("no answer from `b:1`"));
         let silent = "b:1/bootstrap: ApiVersionRequest failed: Local: Timed out: probably due to broker version < 0.10";

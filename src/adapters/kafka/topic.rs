@@ -23,10 +23,8 @@ pub(super) struct Need {
 /// What is sent.
 pub(super) const RELEASES: Need = Need { operations: "Write and Describe", creation: "or name another one" };
 /// How far the destination is.
-pub(super) const PROGRESS: Need = Need {
-    operations: "Read, Write and Describe",
-    creation: "with `cleanup.policy=compact` and one partition",
-};
+pub(super) const PROGRESS: Need =
+    Need { operations: "Read, Write and Describe", creation: "with `cleanup.policy=compact` and one partition" };
 
 /// Asks the broker for a topic. `serve` lets the client hear what happens.
 pub(super) fn check<C: ClientContext>(
