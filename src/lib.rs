@@ -28,6 +28,7 @@ pub mod delivery;
 pub mod domain;
 pub mod durable;
 pub mod encode;
+pub mod files;
 pub mod intake;
 pub mod logging;
 pub mod pipeline;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::adapters::knowledge::files::Fingerprint;
 use crate::adapters::knowledge::geoip::Databases;
 use crate::adapters::knowledge::places::Boundaries;
 use crate::adapters::knowledge::registry::{self, Columns};
@@ -15,6 +14,7 @@ use crate::config::{Config, GeoIp, today};
 use crate::domain::evidence::{Knowledge, Source};
 use crate::domain::policy::{PolicySet, Version};
 use crate::domain::pseudonym::Pseudonyms;
+use crate::files::Fingerprint;
 
 /// What is known, as the policies in force and those in the shadow see it.
 pub(super) struct Known {

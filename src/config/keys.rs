@@ -1,7 +1,6 @@
 //! `[journal.keys]`: the file of each regime's key.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::document::{Place, Problems, Spot, Table, hint};
 use crate::durable::seal::{KEY_BYTES, Key, Keys};
+use crate::files;
 
 /// The keys that were declared.
 pub(super) struct DeclaredKeys {
@@ -23,8 +23,8 @@ pub(super) struct DeclaredKeys {
 enum Unusable {
     #[error("cannot read the key file {path}: {source}")]
     Io { path: String, source: io::Error },
-    #[error("the key file {path} is not a file")]
-    NoFile { path: String },
+    #[error("key file: {0}")]
+    NoFile(files::Error),
     #[error("the key file {path} has mode {mode:04o}: it can be read by group or others")]
     Open { path: String, mode: u32 },
     #[error("the key file {path} holds {bytes} bytes and not {KEY_BYTES}")]
@@ -37,7 +37,7 @@ impl Unusable {
             Self::Io { .. } => "a key that was deleted to erase what it sealed: remove its line, or, if the regime \
                                 is served still, make a new one"
                 .to_owned(),
-            Self::NoFile { .. } => "name a file".to_owned(),
+            Self::NoFile(_) => format!("a key is a file of {KEY_BYTES} bytes"),
             Self::Open { path, .. } => format!("chmod 600 {path}"),
             Self::Length { path, .. } => {
                 format!(
@@ -91,12 +91,10 @@ impl DeclaredKeys {
 fn read_key(path: &Path) -> Result<Key, Unusable> {
     let shown = || path.display().to_string();
     let io = |source| Unusable::Io { path: shown(), source };
-    // Opening a pipe would wait for its writer.
-    if !path.metadata().map_err(io)?.is_file() {
-        return Err(Unusable::NoFile { path: shown() });
-    }
-    let mut file = File::open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
+    let (mut file, metadata) = files::open(path).map_err(|error| match error {
+        files::Error::Io { source, .. } => io(source),
+        other => Unusable::NoFile(other),
+    })?;
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Unusable::Open { path: shown(), mode });

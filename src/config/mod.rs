@@ -2,7 +2,7 @@
 //!
 //! Reading collects every problem of every file; [`load`] gives a [`Config`] only when none is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::adapters::{file, kafka, knowledge};
+use crate::adapters::{file, kafka};
 use crate::domain::document::Source as File;
+use crate::domain::document::keys::Shape;
 use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
@@ -24,6 +25,10 @@ use crate::pipeline::CheckpointsDue;
 mod files;
 mod keys;
 mod read;
+mod shapes;
+
+#[cfg(test)]
+mod tests;
 
 /// A checked configuration.
 pub struct Config {
@@ -143,7 +148,7 @@ pub struct Loaded {
 pub enum Unreadable {
     /// The file.
     #[error(transparent)]
-    File(#[from] knowledge::files::Error),
+    File(#[from] crate::files::Error),
     /// Its bytes are no text.
     #[error("`{}` is not UTF-8 text", .0.display())]
     NotText(PathBuf),
@@ -158,6 +163,12 @@ pub enum Unreadable {
     /// More files than anybody has policies.
     #[error("`{}` is one policy file too many; the limit is {}", .0.display(), files::FILES_MAX)]
     TooMany(PathBuf),
+    /// More text than policies are.
+    #[error("with `{}` the policy files have more than {} bytes together", .0.display(), files::ALL_BYTES_MAX)]
+    TooLarge(PathBuf),
+    /// More entries than policies have, perhaps by links.
+    #[error("`{}`: more than {} entries of directories; name the policy files, or a directory of their own", .0.display(), files::ENTRIES_MAX)]
+    TooManyEntries(PathBuf),
     /// A directory that leads to itself, perhaps.
     #[error("`{}` lies more than {} directories deep", .0.display(), files::DEPTH_MAX)]
     TooDeep(PathBuf),
@@ -213,6 +224,9 @@ pub fn source(path: &Path) -> Result<Arc<File>, Unreadable> {
     files::source(path)
 }
 
+/// What `gateway.toml` holds. [`policy::SHAPES`] says it of the policy files.
+pub const SHAPE: &Shape = &shapes::GATEWAY_TOML;
+
 /// The day, UTC.
 #[must_use]
 pub fn today() -> Date {
@@ -241,6 +255,12 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         let help = "remove the dataset from `accepts`, or send it to a destination elsewhere";
         problems.error_help(&row.place, message, help);
     }
+    let accepted: BTreeSet<&str> = policy
+        .destinations
+        .values()
+        .flat_map(|destination| &destination.accepts)
+        .map(|(name, _)| name.as_str())
+        .collect();
     for plan in policy.streams.values() {
         if let Some(model) = &plan.model
             && !declared.models.contains_key(&model.name)
@@ -249,11 +269,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             problems.error(&declared.place, message);
         }
         for dataset in &plan.datasets {
-            let accepted = policy
-                .destinations
-                .values()
-                .any(|destination| destination.accepts.iter().any(|(name, _)| *name == dataset.name));
-            if !accepted {
+            if !accepted.contains(dataset.name.as_str()) {
                 let message = format!("no destination accepts dataset `{}`", dataset.name);
                 problems.warn(&declared.place, message, "name it in a destination's `accepts`, or remove it");
             }

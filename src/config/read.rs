@@ -19,6 +19,7 @@ use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
 use super::keys::DeclaredKeys;
+use super::shapes::GATEWAY_TOML;
 use super::{Config, Destination, GeoIp, Journal, Mode, OnStop};
 
 /// What `gateway.toml` declares.
@@ -60,6 +61,7 @@ pub(super) struct DeclaredPeer {
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 
 pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
+    table.is_a(&GATEWAY_TOML);
     let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
     let gateway = gateway.as_ref();
     let id = gateway.and_then(|gateway| gateway.need::<String>("id"));

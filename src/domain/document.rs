@@ -4,7 +4,7 @@
 //! not asked for is an error, a value of the wrong type is an error, and reading goes on after an error,
 //! so that all problems of all files are reported at once. This module does no IO and prints nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
@@ -17,6 +17,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::printable;
 use super::time::parse_duration;
+
+pub mod keys;
+
+use keys::{Kind, Shape};
 
 /// A file's path, as it is to be shown, and its text.
 #[derive(Debug)]
@@ -86,7 +90,12 @@ pub enum Severity {
 
 /// All problems found so far, in the order they were found.
 #[derive(Debug, Default)]
-pub struct Problems(RefCell<Vec<Problem>>);
+pub struct Problems {
+    found: RefCell<Vec<Problem>>,
+    /// The keys that were asked for: the table's shape, the key, whether it must be there.
+    #[cfg(test)]
+    pub(crate) asked: RefCell<BTreeSet<(&'static str, String, bool)>>,
+}
 
 impl Problems {
     /// Adds an error.
@@ -107,19 +116,19 @@ impl Problems {
     fn push(&self, severity: Severity, place: &Place, message: String, help: Option<String>) {
         let place = place.clone();
         let (message, help) = (shown(&message), help.as_deref().map(shown));
-        self.0.borrow_mut().push(Problem { severity, place, message, help });
+        self.found.borrow_mut().push(Problem { severity, place, message, help });
     }
 
     /// Whether there is at least one error.
     #[must_use]
     pub fn any_error(&self) -> bool {
-        self.0.borrow().iter().any(|problem| problem.severity == Severity::Error)
+        self.found.borrow().iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// The problems.
     #[must_use]
     pub fn into_vec(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
@@ -135,7 +144,8 @@ pub fn read<T>(file: &Arc<Source>, problems: &Problems, read: impl FnOnce(&Table
         return None;
     }
     let place = Place { file: Arc::clone(file), span: 0..0, key: String::new() };
-    let table = Table { entries: document.get_ref(), place, used: RefCell::default(), problems };
+    let (entries, kind) = (document.get_ref(), Cell::new(&Kind::Any));
+    let table = Table { entries, place, kind, shape: Cell::new(None), used: RefCell::default(), problems };
     let value = read(&table);
     table.done();
     Some(value)
@@ -146,28 +156,60 @@ pub struct Table<'d> {
     entries: &'d DeTable<'d>,
     /// Where the table stands.
     pub place: Place,
+    kind: Cell<&'static Kind>,
+    shape: Cell<Option<&'static Shape>>,
     used: RefCell<BTreeSet<String>>,
     problems: &'d Problems,
 }
 
 impl<'d> Table<'d> {
+    /// Says what the top table of a file is. The tables in it have their shapes from this one.
+    pub fn is_a(&self, shape: &'static Shape) {
+        self.shape.set(Some(shape));
+    }
+
     /// The value of a key, if it is there and of the right type.
     pub fn get<T: FromValue<'d>>(&self, key: &str) -> Option<Spot<T>> {
+        self.note(key, false);
+        self.value(key)
+    }
+
+    fn value<T: FromValue<'d>>(&self, key: &str) -> Option<Spot<T>> {
         self.used.borrow_mut().insert(key.to_owned());
         let (name, value) = self.entries.get_key_value(key)?;
         let place = self.at(name.get_ref(), value.span());
-        let value = T::from_value(value, &place, self.problems)?;
+        let value = T::from_value(value, self.kind_of(key), &place, self.problems)?;
         Some(Spot { value, place })
     }
 
+    fn kind_of(&self, key: &str) -> &'static Kind {
+        match self.shape.get() {
+            Some(shape) => shape.kind_of(key),
+            None => self.kind.get().of_key(key),
+        }
+    }
+
+    /// What is asked of a table that has a shape, for the test that compares it with what is declared.
+    #[cfg(test)]
+    fn note(&self, key: &str, is_needed: bool) {
+        if let Some(shape) = self.shape.get() {
+            self.problems.asked.borrow_mut().insert((shape.name, key.to_owned(), is_needed));
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "only the test takes note")]
+    fn note(&self, _key: &str, _is_needed: bool) {}
+
     /// The value of a key that must be there.
     pub fn need<T: FromValue<'d>>(&self, key: &str) -> Option<Spot<T>> {
+        self.note(key, true);
         if !self.entries.contains_key(key) {
             self.used.borrow_mut().insert(key.to_owned());
             self.problems.error(&self.place, format!("`{key}` is missing"));
             return None;
         }
-        self.get(key)
+        self.value(key)
     }
 
     /// A key's value, or a default when the key is not there.
@@ -181,7 +223,8 @@ impl<'d> Table<'d> {
         for (name, value) in self.entries {
             self.used.borrow_mut().insert(name.get_ref().to_string());
             let place = self.at(name.get_ref(), name.span());
-            if let Some(table) = Table::from_value(value, &place, self.problems) {
+            let kind = self.kind_of(name.get_ref());
+            if let Some(table) = Table::from_value(value, kind, &place, self.problems) {
                 tables.push((Spot { value: name.get_ref().to_string(), place }, table));
             }
         }
@@ -209,14 +252,16 @@ impl<'d> Table<'d> {
     /// Reports every key that nobody asked for.
     pub fn done(&self) {
         let used = self.used.borrow();
+        let declared = self.shape.get().into_iter().flat_map(|shape| shape.keys).map(|key| key.name);
+        let known: BTreeSet<&str> = used.iter().map(String::as_str).chain(declared).collect();
+        let listed: Vec<&str> = known.iter().copied().collect();
         for (name, value) in self.entries {
             let name = name.get_ref();
-            if used.contains(name.as_ref()) {
+            if known.contains(name.as_ref()) {
                 continue;
             }
             let place = self.at(name, value.span());
-            let known: Vec<&str> = used.iter().map(String::as_str).collect();
-            self.problems.error_help(&place, format!("unknown key `{name}`"), hint(name, &known));
+            self.problems.error_help(&place, format!("unknown key `{name}`"), hint(name, &listed));
         }
     }
 
@@ -247,19 +292,36 @@ fn shown(text: &str) -> String {
 /// Names that are longer are not compared, and no more of them than this: it takes long.
 const COMPARED_BYTES_MAX: usize = 64;
 const COMPARED_MAX: usize = 500;
+/// The most names that are listed.
+const LISTED_MAX: usize = 40;
+/// Names of a greater distance are not alike.
+const DISTANCE_MAX: usize = 2;
 
 /// "did you mean", or what there is to choose from.
 #[must_use]
 pub fn hint(name: &str, known: &[&str]) -> String {
-    let short = |name: &str| name.len() <= COMPARED_BYTES_MAX;
-    let compared = known.iter().filter(|known| short(name) && short(known)).take(COMPARED_MAX);
-    let near = compared.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    hint_of(name, known.iter().copied())
+}
+
+/// The same for names that are not in a list: no more of them are looked at than are compared.
+#[must_use]
+pub fn hint_of<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let mut names = known.into_iter();
+    let known: Vec<&str> = names.by_ref().take(COMPARED_MAX).collect();
+    let length = name.chars().count();
+    let is_near = |known: &&&str| {
+        name.len().max(known.len()) <= COMPARED_BYTES_MAX && known.chars().count().abs_diff(length) <= DISTANCE_MAX
+    };
+    let near = known.iter().filter(is_near).map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
     match near {
-        Some((distance, known)) if distance <= 2 && distance < name.len() => format!("did you mean `{known}`?"),
+        Some((distance, known)) if distance <= DISTANCE_MAX && distance < name.len() => {
+            format!("did you mean `{known}`?")
+        }
         _ if known.is_empty() => "there is nothing to choose from".to_owned(),
         _ => {
-            let few: Vec<&str> = known.iter().take(COMPARED_MAX).copied().collect();
-            format!("known here: {}", few.join(", "))
+            let listed = known.get(..LISTED_MAX).unwrap_or(&known).join(", ");
+            let more = if known.len() > LISTED_MAX || names.next().is_some() { ", ..." } else { "" };
+            format!("known here: {listed}{more}")
         }
     }
 }
@@ -267,7 +329,12 @@ pub fn hint(name: &str, known: &[&str]) -> String {
 /// A type that a TOML value can be read as.
 pub trait FromValue<'d>: Sized {
     /// Reads the value, or reports why it cannot be read.
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self>;
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self>;
 }
 
 fn wrong<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problems: &Problems) -> Option<T> {
@@ -276,19 +343,34 @@ fn wrong<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problem
 }
 
 impl<'d> FromValue<'d> for String {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         value.get_ref().as_str().map(Self::from).or_else(|| wrong(value, "a string", place, problems))
     }
 }
 
 impl<'d> FromValue<'d> for bool {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         value.get_ref().as_bool().or_else(|| wrong(value, "true or false", place, problems))
     }
 }
 
 impl<'d> FromValue<'d> for i64 {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let integer = value.get_ref().as_integer();
         let number = integer.and_then(|integer| Self::from_str_radix(integer.as_str(), integer.radix()).ok());
         number.or_else(|| wrong(value, "a whole number of at most 64 bits", place, problems))
@@ -296,20 +378,35 @@ impl<'d> FromValue<'d> for i64 {
 }
 
 impl<'d> FromValue<'d> for usize {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
-        let number = i64::from_value(value, place, problems)?;
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
+        let number = i64::from_value(value, &Kind::Whole, place, problems)?;
         Self::try_from(number).ok().or_else(|| wrong(value, "a number of zero or more", place, problems))
     }
 }
 
 impl<'d> FromValue<'d> for u64 {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
-        usize::from_value(value, place, problems).map(|number| number as Self)
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
+        usize::from_value(value, &Kind::Count, place, problems).map(|number| number as Self)
     }
 }
 
 impl<'d> FromValue<'d> for f64 {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let text = match value.get_ref() {
             DeValue::Float(float) => Some(float.as_str()),
             DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str()),
@@ -321,7 +418,12 @@ impl<'d> FromValue<'d> for f64 {
 }
 
 impl<'d> FromValue<'d> for Date {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let date = value.get_ref().as_datetime().filter(|datetime| datetime.time.is_none());
         let date = date.and_then(|datetime| datetime.date);
         let date =
@@ -331,7 +433,12 @@ impl<'d> FromValue<'d> for Date {
 }
 
 impl<'d> FromValue<'d> for SignedDuration {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let text = value.get_ref().as_str();
         let duration = text.and_then(parse_duration);
         duration.or_else(|| wrong(value, "a duration like \"PT30S\", \"PT10M\" or \"P1D\"", place, problems))
@@ -339,19 +446,30 @@ impl<'d> FromValue<'d> for SignedDuration {
 }
 
 impl<'d> FromValue<'d> for Table<'d> {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let Some(entries) = value.get_ref().as_table() else { return wrong(value, "a table", place, problems) };
-        Some(Self { entries, place: place.clone(), used: RefCell::default(), problems })
+        let (kind, shape) = (Cell::new(kind), Cell::new(kind.shape()));
+        Some(Self { entries, place: place.clone(), kind, shape, used: RefCell::default(), problems })
     }
 }
 
 impl<'d, T: FromValue<'d>> FromValue<'d> for Vec<Spot<T>> {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         let Some(array) = value.get_ref().as_array() else { return wrong(value, "an array", place, problems) };
         let mut items = Self::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
             let place = Place { span: item.span(), key: format!("{}[{index}]", place.key), ..place.clone() };
-            if let Some(value) = T::from_value(item, &place, problems) {
+            if let Some(value) = T::from_value(item, kind.of_item(), &place, problems) {
                 items.push(Spot { value, place });
             }
         }
@@ -368,10 +486,15 @@ pub enum NameOrTable<'d> {
 }
 
 impl<'d> FromValue<'d> for NameOrTable<'d> {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(name) => Some(Self::Name(name.to_string())),
-            DeValue::Table(_) => Table::from_value(value, place, problems).map(Self::Table),
+            DeValue::Table(_) => Table::from_value(value, kind, place, problems).map(Self::Table),
             _ => wrong(value, "a name or a table", place, problems),
         }
     }
@@ -387,10 +510,15 @@ pub enum Word {
 }
 
 impl<'d> FromValue<'d> for Word {
-    fn from_value(value: &'d Spanned<DeValue<'d>>, place: &Place, problems: &'d Problems) -> Option<Self> {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) => Some(Self::Text(text.to_string())),
-            DeValue::Integer(_) => i64::from_value(value, place, problems).map(Self::Integer),
+            DeValue::Integer(_) => i64::from_value(value, &Kind::Whole, place, problems).map(Self::Integer),
             _ => wrong(value, "text or a whole number", place, problems),
         }
     }

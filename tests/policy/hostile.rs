@@ -330,6 +330,20 @@ fn what_is_no_ordinary_file_of_policies_is_refused() {
     symlink(".", at("round/again")).unwrap();
     symlink("..", at("round/up")).unwrap();
     refused(directory.path(), "round", "round");
+    // Six directories, and 12^6 ways through them.
+    for level in 0..6 {
+        fs::create_dir(at(&format!("many{level}"))).unwrap();
+        for number in 0..12 {
+            symlink(format!("../many{}", level + 1), at(&format!("many{level}/{number}"))).unwrap();
+        }
+    }
+    fs::create_dir(at("many6")).unwrap();
+    refused(directory.path(), "many0", "entries of directories");
+    fs::create_dir(at("large")).unwrap();
+    for number in 0..33 {
+        fs::write(at(&format!("large/{number}.toml")), format!("# {}", "x".repeat((1 << 20) - 2))).unwrap();
+    }
+    refused(directory.path(), "large", "together");
     // What stands in a directory among others.
     fs::create_dir(at("mixed")).unwrap();
     fs::write(at("mixed/good.toml"), SCHEMA).unwrap();

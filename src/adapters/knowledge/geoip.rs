@@ -11,9 +11,9 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use maxminddb::{MaxMindDbError, Metadata, PathElement, Reader, WithinOptions};
 
-use super::files::{self, Fingerprint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Addresses, Candidates, Reading};
+use crate::files::{self, Fingerprint};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 //!
 //! Everything is read whole, checked, and kept in memory; a lookup does no IO.
 
-pub mod files;
 pub mod geoip;
 pub mod places;
 pub mod registry;

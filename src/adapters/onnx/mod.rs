@@ -3,9 +3,9 @@
 //! A [`Scorer`] belongs to one worker thread and runs on it: one intra-op thread, no pools. It takes only
 //! [`Resident`] records.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{env, fs, io};
 
 use arrow_array::{ArrayRef, Float32Array, Int64Array};
 use ort::environment::Environment;
@@ -14,12 +14,16 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::model::{Model, OutputKind};
 use crate::domain::policy::Resident;
+use crate::files;
 
 mod check;
 mod features;
 mod tensors;
 
 use tensors::Shelf;
+
+/// The largest model, in bytes. One with all its weights inside cannot be larger than 2 GiB.
+pub const BYTES_MAX: u64 = 1 << 30;
 
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +40,12 @@ pub enum Error {
         message: String,
     },
     /// The file cannot be read.
-    #[error("model `{model}`: cannot read {path}")]
+    #[error("model `{model}`")]
     File {
         /// The model's name.
         model: String,
-        /// Its file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What is wrong with its file.
+        source: files::Error,
     },
     /// The file is not the one that was declared.
     #[error("model `{model}`: {path} has sha256 {found}, and {declared} is declared")]
@@ -96,6 +98,13 @@ impl Runtime {
             return Ok(runtime.clone());
         }
         let path = library_path(configured);
+        // A bare name is looked for on the system's library path.
+        if path.components().nth(1).is_some() || configured.is_some() {
+            files::regular(&path).map_err(|error| Error::Library {
+                tried: path.display().to_string(),
+                message: format!("{:#}", anyhow::Error::from(error)),
+            })?;
+        }
         let fail = |message: String| Error::Library { tried: path.display().to_string(), message };
         let builder = ort::init_from(&path).map_err(|error| fail(error.to_string()))?;
         let environment = builder.with_telemetry(false).build().map_err(|error| fail(error.to_string()))?;
@@ -117,11 +126,8 @@ impl Runtime {
     /// When the file is missing, is another one than declared, is no model, or has other inputs or outputs
     /// than declared.
     pub fn scorer(&self, model: &Model, path: &Path) -> Result<Scorer, Error> {
-        let bytes = fs::read(path).map_err(|source| Error::File {
-            model: model.name.clone(),
-            path: path.to_owned(),
-            source,
-        })?;
+        let (bytes, _) =
+            files::read(path, BYTES_MAX).map_err(|source| Error::File { model: model.name.clone(), source })?;
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         if found != model.sha256 {
             let declared = model.sha256.clone();

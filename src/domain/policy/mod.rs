@@ -39,7 +39,7 @@ pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
-pub use read::{conditions_of_recipient, read};
+pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
 pub use regime::{
     Class, Classes, Form, Lasting, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };

@@ -5,10 +5,60 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 
 use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER, Source};
+use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
 use crate::domain::stream::{FieldType, ValueRange};
+
+pub(super) const DATASET: Shape = Shape {
+    name: "datasets.NAME",
+    about: "A dataset: what is counted of a stream. One per stream.",
+    keys: &[
+        Key::required("stream", Kind::Text, "The stream."),
+        Key::required("window", Kind::Table(&WINDOW), "The windows of event time."),
+        Key::new(
+            "min_contributors",
+            Kind::Count,
+            "The fewest contributors of a cell, at least 5; regimes can raise it. Default: 10.",
+        ),
+        Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
+        Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
+    ],
+};
+
+const WINDOW: Shape = Shape {
+    name: "datasets.NAME.window",
+    about: "Windows of event time.",
+    keys: &[
+        Key::required("size", Kind::Duration, "How long a window is: at least PT1S."),
+        Key::new("grace", Kind::Duration, "How long after its end a window takes records. Default: PT30S."),
+    ],
+};
+
+const WORD: Kind = Kind::OneOf(&[Kind::Text, Kind::Whole]);
+
+const GROUP_BY: Shape = Shape {
+    name: "datasets.NAME.group_by",
+    about: "A key over a closed domain.",
+    keys: &[
+        Key::required("field", Kind::Text, "The field."),
+        Key::new("domain", Kind::List(&WORD), "For texts and int64: the values; others are counted as `other`."),
+        Key::new("edges", Kind::List(&Kind::Number), "For numbers: the edges of the ranges, ascending."),
+    ],
+};
+
+const METRIC: Shape = Shape {
+    name: "datasets.NAME.metrics",
+    about: "A number that is computed for each cell.",
+    keys: &[
+        Key::required("name", Kind::Text, "Its name in the release."),
+        Key::required("fn", Kind::Word(&FUNCTIONS), "What is computed."),
+        Key::new("field", Kind::Text, "Of which field. `count` needs none."),
+        Key::new("edges", Kind::List(&Kind::Number), "For `histogram`: the edges of the ranges, ascending."),
+        Key::new("equals", WORD, "For `fraction`: the value whose share is computed."),
+    ],
+};
 
 /// A dataset whose fields are names.
 pub(super) struct DeclaredDataset {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::civil::Date;
 
+use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
 use crate::domain::evidence::{Producer, read_code};
 use crate::domain::fact::Fact;
@@ -16,11 +17,125 @@ use crate::domain::policy::conditions::{Conditions, OnExpired, Proof};
 use crate::domain::policy::regime::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
 
-use super::legal::{choice_or, chosen};
+use super::legal::{NAMES, choice_or, chosen};
 use super::{Declared, code};
 
 /// How long records are held in quarantine, where the policy does not say.
 const HOLD: SignedDuration = SignedDuration::from_mins(10);
+
+const UNKNOWN: [(&str, Unknown); 2] = [("refuse", Unknown::Refuse), ("quarantine", Unknown::Quarantine)];
+
+pub(super) const FACTS: Shape = Shape {
+    name: "facts",
+    about: "How evidence is weighed.",
+    keys: &[
+        Key::new(
+            "min_strength",
+            Kind::Count,
+            "The strength from which one piece of evidence is enough alone, 0 to 100. Default: 60.",
+        ),
+        Key::new(
+            "unknown",
+            Kind::Word(&names(&UNKNOWN)),
+            "What becomes of a record with an unknown fact. Default: refuse.",
+        ),
+    ],
+};
+
+pub(super) const QUARANTINE: Shape = Shape {
+    name: "quarantine",
+    about: "Records that are held in memory.",
+    keys: &[Key::new("hold", Kind::Duration, "How long a record is held. Default: PT10M.")],
+};
+
+pub(super) const REVIEW: Shape = Shape {
+    name: "review",
+    about: "What becomes of facts that are past their review.",
+    keys: &[Key::new(
+        "on_expired",
+        Kind::Word(&names(&OnExpired::NAMES)),
+        "Which rows are off. Default: deny-identifiable.",
+    )],
+};
+
+/// What shows a condition, of the deployment or of a recipient.
+pub const PROOF: Shape = Shape {
+    name: "conditions.NAME",
+    about: "What shows that a condition is met.",
+    keys: &[
+        Key::required("ref", Kind::Text, "Where it can be looked up."),
+        Key::new("until", Kind::Date, "The last day it is good for."),
+    ],
+};
+
+/// The facts that need evidence, by name. The gateway's country, which needs none, is the last of all.
+const FACT_NAMES: [&str; Fact::OF_RECORDS.len()] = {
+    let [names @ .., _] = names(&Fact::NAMES);
+    names
+};
+
+/// A table whose keys are facts that need evidence.
+pub(super) const fn by_fact(kind: &'static Kind) -> Kind {
+    Kind::Words(&FACT_NAMES, kind)
+}
+
+pub(super) const PRODUCER: Shape = Shape {
+    name: "producers.NAME",
+    about: "What is vouched for of a producer.",
+    keys: &[
+        Key::new("roles", NAMES, "Its roles: evidence can be trusted from these only."),
+        Key::new("facts", by_fact(&NAMES), "What is known of every record that it sends."),
+    ],
+};
+
+pub(super) const REGISTRY: Shape = Shape {
+    name: "registries.NAME",
+    about: "The columns of a registry.",
+    keys: &[
+        Key::required("key", Kind::Text, "The column of the key."),
+        Key::required("facts", by_fact(&Kind::Text), "The column of each fact."),
+    ],
+};
+
+pub(super) const DESTINATION: Shape = Shape {
+    name: "destinations.NAME (policy)",
+    about: "What may go to a destination.",
+    keys: &[
+        Key::required("country", Kind::Text, "The ISO 3166 code of the place where it is."),
+        Key::new("operator_country", Kind::Text, "The country that can compel its operator to disclose."),
+        Key::new("onward", NAMES, "Where it has promised to send on to only."),
+        Key::required("accepts", NAMES, "The datasets that it is given."),
+        Key::new(
+            "max_form",
+            Kind::Word(&names(&Form::NAMES)),
+            "The strongest form that it is given. Default: statistical.",
+        ),
+        Key::new("conditions", Kind::Named(&Kind::Table(&PROOF)), "What has been shown of it, by condition."),
+    ],
+};
+
+pub(super) const OVERRIDE: Shape = Shape {
+    name: "overrides",
+    about: "Fewer contributors for one dataset at one destination, until a day.",
+    keys: &[
+        Key::required("id", Kind::Text, "Its id."),
+        Key::required("relaxes", Kind::Word(&["min_contributors"]), "What it relaxes."),
+        Key::required("value", Kind::Count, "The fewest contributors of a cell, at least 5."),
+        Key::required("scope", Kind::Table(&SCOPE), "For which dataset, and where."),
+        Key::required("reason", Kind::Text, "Why."),
+        Key::required("approved", NAMES, "Who has approved it: at least two people."),
+        Key::required("until", Kind::Date, "The last day on which it holds."),
+    ],
+};
+
+const SCOPE: Shape = Shape {
+    name: "overrides.scope",
+    about: "Where an override holds.",
+    keys: &[
+        Key::required("dataset", Kind::Text, "The dataset."),
+        Key::required("destination", Kind::Text, "The destination."),
+    ],
+};
 
 /// What may be declared once in a set.
 #[derive(Default)]
@@ -43,10 +158,9 @@ impl Once {
 pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
     if let Some(facts) = table.get::<Table<'_>>("facts") {
         let default = FactRules::default();
-        let unknowns = [("refuse", Unknown::Refuse), ("quarantine", Unknown::Quarantine)];
         let rules = FactRules {
             min_strength: strength(&facts.value, "min_strength").unwrap_or(default.min_strength),
-            unknown: choice_or(&facts.value, "unknown", &unknowns, default.unknown),
+            unknown: choice_or(&facts.value, "unknown", &UNKNOWN, default.unknown),
         };
         facts.value.done();
         once(&mut declared.once.facts, Spot { value: rules, place: facts.place }, table.problems());

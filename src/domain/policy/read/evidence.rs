@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::document::keys::{Key, Kind, Shape};
+use crate::domain::document::{Problems, Spot, Table, hint, hint_of};
 use crate::domain::evidence::{Evidence, Source};
 use crate::domain::fact::Fact;
 use crate::domain::policy::RegistryShape;
 use crate::domain::stream::{FieldType, Stream};
 
 use super::deployment::{candidates, fact, strength};
+use super::legal::NAMES;
 use super::streams::find;
 
 /// Evidence whose fields and registries are names.
@@ -25,18 +27,38 @@ struct DeclaredItem {
 }
 
 enum DeclaredSource {
-    Named(Kind, Spot<String>),
+    Named(Sort, Spot<String>),
     Position(Spot<String>, Spot<String>, f64),
     Registry { name: Spot<String>, by: Spot<String> },
     Ready(Source),
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum Sort {
     Field,
     Phone,
     Iban,
 }
+
+/// One piece of evidence: exactly one source, and what goes with it.
+pub(super) const EVIDENCE: Shape = Shape {
+    name: "streams.NAME.facts",
+    about: "A piece of evidence: exactly one of field, phone, iban, position, registry, producer, geoip and always.",
+    keys: &[
+        Key::new("field", Kind::Text, "The field that holds an ISO 3166 code, or the name of a system."),
+        Key::new("phone", Kind::Text, "The field that holds a telephone number."),
+        Key::new("iban", Kind::Text, "The field that holds an IBAN."),
+        Key::new("position", NAMES, "The fields that hold latitude and longitude, in degrees."),
+        Key::new("radius_m", Kind::Number, "With `position`: how exact it is, in metres."),
+        Key::new("registry", Kind::Text, "The registry that the key is looked up in."),
+        Key::new("by", Kind::Text, "With `registry`: the field that holds the key, or `producer`."),
+        Key::new("producer", Kind::Bool, "True: what `[producers.NAME] facts` says of the producer."),
+        Key::new("geoip", Kind::Bool, "True: where the peer's address is, by the databases of [geoip]."),
+        Key::new("always", NAMES, "Codes that hold for every record, or names of systems."),
+        Key::required("strength", Kind::Count, "How strong it is, 0 to 100."),
+        Key::new("trusted_from", NAMES, "The roles of producers that it is trusted from. Default: all producers."),
+    ],
+};
 
 const RADIUS_MAX_M: f64 = 100_000.0;
 const SOURCES: [&str; 8] = ["field", "phone", "iban", "position", "registry", "producer", "geoip", "always"];
@@ -90,9 +112,9 @@ fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
     };
     let named = |key: &str, kind| Some(DeclaredSource::Named(kind, table.need::<String>(key)?));
     let source = match *source {
-        "field" => named("field", Kind::Field),
-        "phone" => named("phone", Kind::Phone),
-        "iban" => named("iban", Kind::Iban),
+        "field" => named("field", Sort::Field),
+        "phone" => named("phone", Sort::Phone),
+        "iban" => named("iban", Sort::Iban),
         "position" => read_position(table),
         "registry" => {
             let (name, by) = (table.need::<String>("registry"), table.need::<String>("by"));
@@ -112,7 +134,7 @@ fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
         }
     };
     if fact.value == Fact::SourceSystem
-        && matches!(source, Some(DeclaredSource::Named(Kind::Phone | Kind::Iban, _) | DeclaredSource::Position(..)))
+        && matches!(source, Some(DeclaredSource::Named(Sort::Phone | Sort::Iban, _) | DeclaredSource::Position(..)))
     {
         problems.error(
             &table.place,
@@ -202,18 +224,18 @@ impl DeclaredSource {
             |name| find(name, &stream.fields, &[FieldType::Float32, FieldType::Float64], "a position", problems);
         match self {
             Self::Ready(source) => Some(source.clone()),
-            Self::Named(Kind::Field, name) => text(name).map(Source::Field),
-            Self::Named(Kind::Phone, name) => text(name).map(Source::Phone),
-            Self::Named(Kind::Iban, name) => text(name).map(Source::Iban),
+            Self::Named(Sort::Field, name) => text(name).map(Source::Field),
+            Self::Named(Sort::Phone, name) => text(name).map(Source::Phone),
+            Self::Named(Sort::Iban, name) => text(name).map(Source::Iban),
             Self::Position(latitude, longitude, radius_m) => {
                 let (latitude, longitude) = (number(latitude), number(longitude));
                 Some(Source::Position { latitude: latitude?, longitude: longitude?, radius_m: *radius_m })
             }
             Self::Registry { name, by } => {
                 let Some(shape) = registries.get(&name.value) else {
-                    let known: Vec<&str> = registries.keys().map(String::as_str).collect();
+                    let known = || registries.keys().map(String::as_str);
                     let message = format!("there is no registry `{}`", name.value);
-                    problems.error_help(&name.place, message, hint(&name.value, &known));
+                    problems.error_help(&name.place, message, hint_of(&name.value, known()));
                     return None;
                 };
                 if !shape.facts.contains_key(&fact) {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
+use crate::domain::document::keys::{Key, Kind, Shape, names};
+use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint, hint_of};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::Dated;
@@ -53,6 +54,137 @@ const MIN_CONTRIBUTORS_STRICT: usize = 20;
 
 /// In `to`: every place.
 const ANY: &str = "any";
+
+/// A list of names.
+pub(super) const NAMES: Kind = Kind::List(&Kind::Text);
+
+pub(in crate::domain::policy) const CLASSES: Shape = Shape {
+    name: "bailiwick.classes/1",
+    about: "Data classes: what kinds of data there are.",
+    keys: &[
+        Key::required("schema", Kind::Word(&["bailiwick.classes/1"]), "What this file is."),
+        Key::new("classes", Kind::Named(&Kind::Table(&CLASS)), "The classes, by name."),
+    ],
+};
+
+const CLASS: Shape = Shape {
+    name: "classes.NAME",
+    about: "A data class.",
+    keys: &[
+        Key::required("about", Kind::Text, "What data of this class is."),
+        Key::new("parents", NAMES, "The classes that this one is a part of: a regime that names one covers it."),
+        Key::new(
+            "special",
+            Kind::Bool,
+            "Whether it is a special category: cells of at least 20 contributors. Default: false.",
+        ),
+    ],
+};
+
+pub(in crate::domain::policy) const REGIONS: Shape = Shape {
+    name: "bailiwick.regions/1",
+    about: "Regions: named lists of countries and subdivisions.",
+    keys: &[
+        Key::required("schema", Kind::Word(&["bailiwick.regions/1"]), "What this file is."),
+        Key::new("regions", Kind::Named(&Kind::Table(&REGION)), "The regions, by name."),
+        Key::new(
+            "disputed",
+            Kind::Named(&NAMES),
+            "The claimants of disputed codes: evidence of the code counts for each of them as well.",
+        ),
+    ],
+};
+
+const REGION: Shape = Shape {
+    name: "regions.NAME",
+    about: "A region.",
+    keys: &[
+        AS_OF,
+        REVIEW_BY,
+        SOURCES,
+        Key::required(
+            "codes",
+            Kind::List(&Kind::OneOf(&[Kind::Text, Kind::Table(&REGION_CODE)])),
+            "ISO 3166-1 alpha-2 and ISO 3166-2 codes.",
+        ),
+    ],
+};
+
+const REGION_CODE: Shape = Shape {
+    name: "regions.NAME.codes",
+    about: "A code of a region, with its terms.",
+    keys: &[
+        Key::required("code", Kind::Text, "The ISO 3166 code."),
+        UNTIL,
+        NEEDS,
+        Key::new("source", Kind::Text, "Where it says so."),
+    ],
+};
+
+const AS_OF: Key = Key::required("as_of", Kind::Date, "The day on which the facts were checked.");
+const REVIEW_BY: Key = Key::required("review_by", Kind::Date, "The day by which they must be checked again.");
+const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
+const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds.");
+const NEEDS: Key = Key::new("needs", NAMES, "The conditions that must be shown, all of them.");
+
+pub(in crate::domain::policy) const REGIME: Shape = Shape {
+    name: "bailiwick.regime/1",
+    about: "A regime: one law.",
+    keys: &[
+        Key::required("schema", Kind::Word(&["bailiwick.regime/1"]), "What this file is."),
+        Key::required("id", Kind::Text, "The regime's id. Gateways name it in `serves`."),
+        Key::required("name", Kind::Text, "The law's name."),
+        Key::required("notice", Kind::Text, "What a reader of the file must know of it."),
+        AS_OF,
+        REVIEW_BY,
+        Key::required("confidence", Kind::Word(&names(&CONFIDENCE)), "How sure the reading is."),
+        SOURCES,
+        Key::required("classes", NAMES, "The data classes that it covers, with their descendants."),
+        Key::required("localisation", Kind::Word(&names(&Localisation::NAMES)), "How strictly it keeps data in place."),
+        Key::required(
+            "misroute",
+            Kind::Word(&names(&Misroute::NAMES)),
+            "What becomes of a record at a gateway that does not serve the regime.",
+        ),
+        Key::new(
+            "min_contributors",
+            Kind::Count,
+            "The fewest contributors of a cell, at least 5. Default: 20 where `localisation` is first-store or strict, else 10.",
+        ),
+        Key::new("records", NAMES, "The names of record-keeping duties."),
+        Key::new("applies", Kind::List(&Kind::Table(&APPLIES)), "When it applies: any one is enough."),
+        Key::new(
+            "transfers",
+            Kind::List(&Kind::Table(&TRANSFER)),
+            "What it lets go where. What no row permits is forbidden.",
+        ),
+    ],
+};
+
+const CONFIDENCE: [(&str, ()); 3] = [("high", ()), ("medium", ()), ("low", ())];
+
+const APPLIES: Shape = Shape {
+    name: "applies",
+    about: "A fact, and where it brings a record under the regime.",
+    keys: &[
+        Key::required("fact", Kind::Word(&names(&Fact::NAMES)), "The fact that is tested."),
+        Key::required("in", NAMES, "Regions and codes; of `source.system`: names of systems."),
+    ],
+};
+
+const TRANSFER: Shape = Shape {
+    name: "transfers",
+    about: "A row that lets a form of data go to places.",
+    keys: &[
+        Key::required("id", Kind::Text, "The row's id within the regime."),
+        Key::required("form", Kind::Word(&names(&Form::NAMES)), "The strongest form that may go."),
+        Key::required("to", NAMES, "Regions and codes, or `any`."),
+        Key::new("except", NAMES, "Regions and codes that it does not hold for, whatever `to` says."),
+        Key::required("basis", Kind::Text, "The legal basis."),
+        NEEDS,
+        UNTIL,
+    ],
+};
 
 pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("classes") {
@@ -160,7 +292,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let id = table.need::<String>("id");
     let name = table.need::<String>("name");
     table.need::<String>("notice");
-    choice(table, "confidence", &[("high", ()), ("medium", ()), ("low", ())]);
+    choice(table, "confidence", &CONFIDENCE);
     table.or::<Names>("records", Vec::new());
     let localisation = choice(table, "localisation", &Localisation::NAMES);
     let what = format!("regime `{}`", id.as_ref().map_or("", |id| &id.value));
@@ -248,13 +380,13 @@ pub(super) fn chosen<T: Copy>(word: &Spot<String>, choices: &[(&str, T)], proble
 }
 
 pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Classes {
-    let known: Vec<&str> = declared.classes.keys().map(String::as_str).collect();
+    let known = || declared.classes.keys().map(String::as_str);
     let mut resolved = BTreeMap::new();
     for (name, class) in &declared.classes {
         for parent in &class.value.parents {
             if !declared.classes.contains_key(&parent.value) {
                 let message = format!("there is no class `{}`", parent.value);
-                problems.error_help(&parent.place, message, hint(&parent.value, &known));
+                problems.error_help(&parent.place, message, hint_of(&parent.value, known()));
             }
         }
         let parents = class.value.parents.iter().map(|parent| parent.value.clone()).collect();
@@ -297,8 +429,12 @@ fn endless(classes: &BTreeMap<String, Class>) -> Vec<&str> {
 /// Reports a class that is not declared.
 pub(super) fn known_class(class: &Spot<String>, classes: &Classes, problems: &Problems) {
     if !classes.0.contains_key(&class.value) {
-        let known: Vec<&str> = classes.0.keys().map(String::as_str).collect();
-        problems.error_help(&class.place, format!("there is no class `{}`", class.value), hint(&class.value, &known));
+        let known = || classes.0.keys().map(String::as_str);
+        problems.error_help(
+            &class.place,
+            format!("there is no class `{}`", class.value),
+            hint_of(&class.value, known()),
+        );
     }
 }
 
@@ -359,9 +495,9 @@ fn region(names: &Names, declared: &Declared, problems: &Problems) -> Region {
         } else if let Some(code) = Jurisdiction::parse(&name.value).filter(|code| *code != Jurisdiction::UNKNOWN) {
             union.extend(&Region::of([code]));
         } else {
-            let known: Vec<&str> = declared.regions.keys().map(String::as_str).collect();
+            let known = || declared.regions.keys().map(String::as_str);
             let message = format!("`{}` is neither a region nor an ISO 3166 code", name.value);
-            problems.error_help(&name.place, message, hint(&name.value, &known));
+            problems.error_help(&name.place, message, hint_of(&name.value, known()));
         }
     }
     union

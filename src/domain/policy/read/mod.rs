@@ -7,7 +7,8 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::dataset::Dataset;
-use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint};
+use crate::domain::document::keys::{Key, Kind, Shape};
+use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, hint_of};
 use crate::domain::evidence::{Producer, Source as EvidenceSource};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
@@ -21,6 +22,8 @@ mod evidence;
 mod legal;
 mod models;
 mod streams;
+
+pub use deployment::PROOF;
 
 /// What the files declare, before references between them are followed.
 #[derive(Default)]
@@ -45,7 +48,47 @@ struct Declared {
     destinations: BTreeMap<String, Destination>,
 }
 
-const SCHEMAS: [&str; 4] = ["bailiwick.classes/1", "bailiwick.policy/1", "bailiwick.regime/1", "bailiwick.regions/1"];
+/// What each kind of policy file holds; the name of a shape is the file's `schema`.
+pub const SHAPES: [&'static Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
+
+const POLICY: Shape = Shape {
+    name: "bailiwick.policy/1",
+    about: "What a deployment declares: its streams, models, datasets, and where cells may go.",
+    keys: &[
+        Key::required("schema", Kind::Word(&["bailiwick.policy/1"]), "What this file is."),
+        Key::new("streams", Kind::Named(&Kind::Table(&streams::STREAM)), "The streams, by name."),
+        Key::new("models", Kind::Named(&Kind::Table(&models::MODEL)), "The models, by name."),
+        Key::new("datasets", Kind::Named(&Kind::Table(&datasets::DATASET)), "The datasets, by name."),
+        Key::new("facts", Kind::Table(&deployment::FACTS), "How evidence is weighed. Once in a set."),
+        Key::new("quarantine", Kind::Table(&deployment::QUARANTINE), "How long records are held. Once in a set."),
+        Key::new(
+            "review",
+            Kind::Table(&deployment::REVIEW),
+            "What becomes of facts that are past their review. Once in a set.",
+        ),
+        Key::new(
+            "conditions",
+            Kind::Named(&Kind::Table(&PROOF)),
+            "What has been shown of the deployment, by condition.",
+        ),
+        Key::new(
+            "producers",
+            Kind::Named(&Kind::Table(&deployment::PRODUCER)),
+            "What is vouched for of producers, by name.",
+        ),
+        Key::new("registries", Kind::Named(&Kind::Table(&deployment::REGISTRY)), "The columns of registries, by name."),
+        Key::new(
+            "destinations",
+            Kind::Named(&Kind::Table(&deployment::DESTINATION)),
+            "What may go to destinations, by name.",
+        ),
+        Key::new(
+            "overrides",
+            Kind::List(&Kind::Table(&deployment::OVERRIDE)),
+            "Relaxations that two people have approved.",
+        ),
+    ],
+};
 
 /// What `conditions` shows of a recipient, each with its place.
 pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
@@ -58,13 +101,19 @@ pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
     for file in files {
         document::read(file, problems, |table| {
             let Some(schema) = table.need::<String>("schema") else { return };
+            let shape = SHAPES.into_iter().find(|shape| shape.name == schema.value);
+            shape.into_iter().for_each(|shape| table.is_a(shape));
             match schema.value.as_str() {
                 "bailiwick.classes/1" => legal::read_classes(table, &mut declared),
                 "bailiwick.regions/1" => legal::read_regions(table, &mut declared),
                 "bailiwick.regime/1" => legal::read_regime(table, &mut declared),
                 "bailiwick.policy/1" => read_policy(table, &mut declared),
                 other => {
-                    problems.error_help(&schema.place, format!("unknown schema `{other}`"), hint(other, &SCHEMAS));
+                    problems.error_help(
+                        &schema.place,
+                        format!("unknown schema `{other}`"),
+                        hint(other, &SHAPES.map(|shape| shape.name)),
+                    );
                 }
             }
         });
@@ -134,8 +183,9 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     for (name, dataset) in &declared.datasets {
         attach(name, dataset, &mut streams, problems);
     }
+    let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
-        if !declared.streams.values().any(|stream| stream.value.uses_model(name)) {
+        if !used.contains(name.as_str()) {
             problems.warn(
                 &model.place,
                 format!("no stream uses model `{name}`"),
@@ -168,11 +218,11 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
 
 /// The references that are names in the set itself.
 fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
-    let datasets: Vec<&str> = declared.datasets.keys().map(String::as_str).collect();
-    let destinations: Vec<&str> = declared.destinations.keys().map(String::as_str).collect();
-    let known = |name: &str, known: &[&str], what: &str, place: &Place| {
-        if !known.contains(&name) {
-            problems.error_help(place, format!("there is no {what} `{name}`"), hint(name, known));
+    let datasets: BTreeSet<&str> = declared.datasets.keys().map(String::as_str).collect();
+    let destinations: BTreeSet<&str> = declared.destinations.keys().map(String::as_str).collect();
+    let known = |name: &str, known: &BTreeSet<&str>, what: &str, place: &Place| {
+        if !known.contains(name) {
+            problems.error_help(place, format!("there is no {what} `{name}`"), hint_of(name, known.iter().copied()));
         }
     };
     for destination in declared.destinations.values() {
@@ -187,11 +237,11 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
     }
-    let needed: Vec<&str> = declared.needed.iter().map(String::as_str).collect();
+    let needed = || declared.needed.iter().map(String::as_str);
     for shown in &declared.shown {
         if !declared.needed.contains(&shown.value) {
             let message = format!("no regime and no region needs `{}`", shown.value);
-            problems.error_help(&shown.place, message, hint(&shown.value, &needed));
+            problems.error_help(&shown.place, message, hint_of(&shown.value, needed()));
         }
     }
     for (name, stream) in &declared.streams {
@@ -233,16 +283,11 @@ fn attach(
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
-    let known: Vec<String> = streams.keys().cloned().collect();
-    let Some(plan) = streams.get_mut(&stream.value) else {
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        problems.error_help(
-            &stream.place,
-            format!("there is no stream `{}`", stream.value),
-            hint(&stream.value, &known),
-        );
-        return;
-    };
+    if !streams.contains_key(&stream.value) {
+        let help = hint_of(&stream.value, streams.keys().map(String::as_str));
+        problems.error_help(&stream.place, format!("there is no stream `{}`", stream.value), help);
+    }
+    let Some(plan) = streams.get_mut(&stream.value) else { return };
     if let Some(first) = plan.datasets.first() {
         let message = format!("stream `{}` already has dataset `{}`", stream.value, first.name);
         problems.error_help(

@@ -2,14 +2,69 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint};
+use crate::domain::document::keys::{Key, Kind, Shape, names};
+use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint, hint_of};
 use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind};
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::Treatments;
 use crate::domain::stream::{FieldType, Stream};
 
-use super::legal::{choice, known_class};
-use super::streams::{DeclaredStream, read_range};
+use super::legal::{NAMES, choice, known_class};
+use super::streams::{DeclaredStream, RANGE, read_range};
+
+pub(super) const MODEL: Shape = Shape {
+    name: "models.NAME",
+    about: "A model: what feeds it, and what comes out.",
+    keys: &[
+        Key::required("sha256", Kind::Text, "The SHA-256 of its file, 64 hex digits."),
+        Key::new("inputs", Kind::List(&Kind::Table(&INPUT)), "Its input tensors."),
+        Key::new("outputs", Kind::List(&Kind::Table(&OUTPUT)), "The outputs that become fields."),
+    ],
+};
+
+const INPUT: Shape = Shape {
+    name: "models.NAME.inputs",
+    about: "An input tensor of shape [records, width].",
+    keys: &[
+        Key::required("name", Kind::Text, "The tensor's name."),
+        Key::required(
+            "fields",
+            Kind::List(&Kind::OneOf(&[Kind::Text, Kind::Table(&FEATURE)])),
+            "What fills it, column after column.",
+        ),
+    ],
+};
+
+const ENCODE: [(&str, bool); 2] = [("one-hot", true), ("index", false)];
+
+const FEATURE: Shape = Shape {
+    name: "models.NAME.inputs.fields",
+    about: "A field of texts that feeds a model.",
+    keys: &[
+        Key::required("field", Kind::Text, "The field."),
+        Key::required("vocabulary", NAMES, "The words, in the model's order."),
+        Key::required(
+            "encode",
+            Kind::Word(&names(&ENCODE)),
+            "One column per word, or one column with the word's position.",
+        ),
+    ],
+};
+
+const KINDS: [(&str, OutputKind); 2] = [("score", OutputKind::Score), ("label", OutputKind::Label)];
+
+const OUTPUT: Shape = Shape {
+    name: "models.NAME.outputs",
+    about: "An output of a model that becomes a field.",
+    keys: &[
+        Key::required("name", Kind::Text, "The tensor's name."),
+        Key::required("field", Kind::Text, "The field's name."),
+        Key::required("kind", Kind::Word(&names(&KINDS)), "A score is a float32, a label an int64."),
+        Key::new("column", Kind::Count, "The tensor's column, counted from 0."),
+        Key::new("class", Kind::Text, "Its data class, beside those of the model's inputs."),
+        Key::new("range", RANGE, "Where its values lie."),
+    ],
+};
 
 /// A model whose fields are names.
 pub(super) struct DeclaredModel {
@@ -62,7 +117,7 @@ fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
 fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
     let field = table.need::<String>("field");
     let words = table.need::<Vec<Spot<String>>>("vocabulary");
-    let is_one_hot = choice(table, "encode", &[("one-hot", true), ("index", false)]);
+    let is_one_hot = choice(table, "encode", &ENCODE);
     table.done();
     let words = words?.value.into_iter().map(|word| word.value).collect();
     Some((field?, if is_one_hot? { Encoding::OneHot(words) } else { Encoding::Index(words) }))
@@ -71,7 +126,7 @@ fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
 fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
     let tensor = table.need::<String>("name");
     let field = table.need::<String>("field");
-    let kind = choice(table, "kind", &[("score", OutputKind::Score), ("label", OutputKind::Label)]);
+    let kind = choice(table, "kind", &KINDS);
     let column = table.or("column", 0);
     let class = table.get::<String>("class");
     let range = read_range(table);
@@ -98,11 +153,11 @@ pub(super) fn resolve(
 ) -> Option<Model> {
     let wanted = declared.model.as_ref()?;
     let Some(model) = models.get(&wanted.value) else {
-        let known: Vec<&str> = models.keys().map(String::as_str).collect();
+        let known = || models.keys().map(String::as_str);
         problems.error_help(
             &wanted.place,
             format!("there is no model `{}`", wanted.value),
-            hint(&wanted.value, &known),
+            hint_of(&wanted.value, known()),
         );
         return None;
     };

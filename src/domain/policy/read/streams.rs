@@ -5,14 +5,71 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::pseudonym::Span;
 use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
-use super::evidence::{self, DeclaredEvidence};
-use super::legal::{choice, choice_if, chosen, known_class};
+use super::deployment::by_fact;
+use super::evidence::{self, DeclaredEvidence, EVIDENCE};
+use super::legal::{NAMES, choice, choice_if, choice_or, chosen, known_class};
+
+const UNDECLARED: [(&str, Undeclared); 2] = [("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)];
+
+pub(super) const STREAM: Shape = Shape {
+    name: "streams.NAME",
+    about: "A stream: one kind of record.",
+    keys: &[
+        Key::required("event_time", Kind::Text, "The field that holds the event time."),
+        Key::required(
+            "contributor",
+            Kind::Text,
+            "The field that names the contributor: the person or thing that k counts.",
+        ),
+        Key::new("untested", NAMES, "The facts that have no evidence here. No regime applies by them."),
+        Key::new("model", Kind::Text, "The model that scores its records."),
+        Key::new(
+            "undeclared",
+            Kind::Word(&names(&UNDECLARED)),
+            "What becomes of a value that is not declared. Default: refuse.",
+        ),
+        Key::new("future_max", Kind::Duration, "How far ahead of the clock an event time may be. Default: PT1M."),
+        Key::new("late_max", Kind::Duration, "How far behind the watermark an event time may be. Default: PT1H."),
+        Key::new(
+            "idle_after",
+            Kind::Duration,
+            "After how long without a record a producer no longer holds the windows open. Default: PT30S.",
+        ),
+        Key::required("facts", by_fact(&Kind::List(&Kind::Table(&EVIDENCE))), "Where each fact is looked for."),
+        Key::new("fields", Kind::Named(&Kind::Table(&FIELD)), "The fields, in the order of their protobuf numbers."),
+    ],
+};
+
+const TREATMENTS: [(&str, u8); 4] = [("keep", 0), ("drop", 1), ("generalise", 2), ("pseudonymise", 3)];
+
+const FIELD: Shape = Shape {
+    name: "streams.NAME.fields.NAME",
+    about: "A field of a stream.",
+    keys: &[
+        Key::required("type", Kind::Word(&names(&FieldType::NAMES)), "Its type."),
+        Key::required("class", Kind::Text, "Its data class."),
+        Key::new("required", Kind::Bool, "Whether a record without it is refused. Default: true."),
+        Key::new("allow_non_finite", Kind::Bool, "Whether NaN and the infinities are taken. Default: false."),
+        Key::new("bytes_max", Kind::Count, "The longest text taken, in bytes. Default: 256."),
+        Key::new("range", RANGE, "Where its values lie. What is summed needs a range."),
+        Key::new("number", Kind::Count, "Its protobuf field number. Default: its position, counted from 1."),
+        Key::new("treatment", Kind::Word(&names(&TREATMENTS)), "In which form its values are kept. Default: keep."),
+        Key::new("edges", Kind::List(&Kind::Number), "For `generalise` of numbers: the edges of the bins."),
+        Key::new("truncate", Kind::Duration, "For `generalise` of times: what they are cut to."),
+        Key::new("words", NAMES, "For `generalise` of texts: the words that stay; others become `other`."),
+        Key::new("scope", Kind::Word(&names(&Span::NAMES)), "For `pseudonymise`: how long a pseudonym stays the same."),
+    ],
+};
+
+/// `[low, high]`.
+pub(super) const RANGE: Kind = Kind::List(&Kind::Number);
 
 /// A stream whose references are names.
 pub(super) struct DeclaredStream {
@@ -29,8 +86,8 @@ pub(super) struct DeclaredStream {
 }
 
 impl DeclaredStream {
-    pub(super) fn uses_model(&self, name: &str) -> bool {
-        self.model.as_ref().is_some_and(|model| model.value == name)
+    pub(super) fn model_name(&self) -> Option<&str> {
+        self.model.as_ref().map(|model| model.value.as_str())
     }
 }
 
@@ -53,10 +110,7 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
     let event_time = table.need::<String>("event_time");
     let contributor = table.need::<String>("contributor");
     let model = table.get::<String>("model");
-    let undeclared = match table.get::<String>("undeclared") {
-        None => Some(Undeclared::Refuse),
-        Some(_) => choice(table, "undeclared", &[("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)]),
-    };
+    let undeclared = choice_or(table, "undeclared", &UNDECLARED, Undeclared::Refuse);
     let evidence = evidence::read(table);
     let mut fields: Vec<(Field, Spot<String>)> = Vec::new();
     let mut treatments = Vec::new();
@@ -85,7 +139,7 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
         event_time: event_time?,
         contributor: contributor?,
         evidence,
-        undeclared: undeclared?,
+        undeclared,
         model,
         future_max,
         late_max,
@@ -143,8 +197,7 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
     let words = table.get::<Vec<Spot<String>>>("words");
     let span = choice_if(table, "scope", &Span::NAMES);
     let named = table.get::<String>("treatment")?;
-    let treatments = [("keep", 0), ("drop", 1), ("generalise", 2), ("pseudonymise", 3)];
-    let value = match (chosen(&named, &treatments, problems)?, edges, truncate, words) {
+    let value = match (chosen(&named, &TREATMENTS, problems)?, edges, truncate, words) {
         (0, None, None, None) if span.is_none() => return None,
         (1, None, None, None) if span.is_none() => Treatment::Drop,
         (3, None, None, None) if span.is_some() => Treatment::Pseudonymise(span?),

@@ -1,8 +1,11 @@
 //! Files that are read whole, and what tells one version of them from the next.
+//!
+//! Everything that a configuration names is opened here: a pipe without a writer, an endless device, a circle of links
+//! or a file of any size is refused in bounded time and memory, with a word about what it is.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -29,13 +32,20 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory, a pipe, a device.
-    #[error("`{}` is not a file", .0.display())]
-    NotAFile(PathBuf),
+    #[error("`{}` is {found}; name a regular file", path.display())]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+        /// What is there, with its article.
+        found: &'static str,
+    },
     /// Larger than it may be.
-    #[error("`{}` is larger than {limit} bytes, which is the most that is read; make it smaller", path.display())]
+    #[error("`{}` has {found} bytes; at most {limit} are read", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// Its bytes.
+        found: u64,
         /// The limit.
         limit: u64,
     },
@@ -73,20 +83,51 @@ impl From<&Metadata> for Fingerprint {
 /// # Errors
 /// When it cannot be read, is too large, or is being written.
 pub fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, Fingerprint), Error> {
+    read_open(open(path)?.0, path, limit, || ())
+}
+
+/// Opens a regular file to be read.
+///
+/// # Errors
+/// When there is none, or something else is there.
+pub fn open(path: &Path) -> Result<(File, Metadata), Error> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
+    // Merely opening some devices does something. What is there is looked at first, and again when it is open.
+    regular(path)?;
     // Opening a pipe must not wait for its other end.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    read_open(file, path, limit, || ())
+    let metadata = file.metadata().map_err(failed)?;
+    check_regular(path, metadata.file_type())?;
+    Ok((file, metadata))
+}
+
+/// Whether a path leads to a regular file.
+///
+/// # Errors
+/// When nothing is there, or something else.
+pub fn regular(path: &Path) -> Result<(), Error> {
+    let metadata = path.metadata().map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    check_regular(path, metadata.file_type())
+}
+
+fn check_regular(path: &Path, found: FileType) -> Result<(), Error> {
+    let found = match found {
+        found if found.is_file() => return Ok(()),
+        found if found.is_dir() => "a directory",
+        found if found.is_fifo() => "a named pipe",
+        found if found.is_char_device() => "a character device",
+        found if found.is_block_device() => "a block device",
+        found if found.is_socket() => "a socket",
+        _ => "no regular file",
+    };
+    Err(Error::NotAFile { path: path.to_owned(), found })
 }
 
 fn read_open(mut file: File, path: &Path, limit: u64, halfway: impl FnOnce()) -> Result<(Vec<u8>, Fingerprint), Error> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Error::NotAFile(path.to_owned()));
-    }
-    let too_large = || Error::TooLarge { path: path.to_owned(), limit };
+    let too_large = || Error::TooLarge { path: path.to_owned(), found: metadata.len(), limit };
     if metadata.len() > limit {
         return Err(too_large());
     }
@@ -130,13 +171,21 @@ mod tests {
         assert!(matches!(read(&path, 4), Err(Error::Io { .. })));
         fs::write(&path, "key\nx").unwrap();
         let error = read(&path, 4).unwrap_err();
-        assert!(matches!(error, Error::TooLarge { limit: 4, .. }));
+        assert!(matches!(error, Error::TooLarge { found: 5, limit: 4, .. }));
         assert!(error.to_string().contains("a.csv"), "{error}");
-        assert!(matches!(read(directory.path(), 4), Err(Error::NotAFile(_))));
-        assert!(matches!(read(Path::new("/dev/zero"), 4), Err(Error::NotAFile(_))));
+        assert!(matches!(read(directory.path(), 4), Err(Error::NotAFile { found: "a directory", .. })));
+        assert!(matches!(read(Path::new("/dev/zero"), 4), Err(Error::NotAFile { found: "a character device", .. })));
+        let [round, and] = ["round", "and"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink(&round, &and).unwrap();
+        std::os::unix::fs::symlink(&and, &round).unwrap();
+        assert!(matches!(read(&round, 4), Err(Error::Io { .. })));
+        let socket = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(matches!(read(&socket, 4), Err(Error::NotAFile { found: "a socket", .. })));
         let pipe = directory.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(matches!(read(&pipe, 4), Err(Error::NotAFile(_))));
+        assert!(matches!(read(&pipe, 4), Err(Error::NotAFile { found: "a named pipe", .. })));
+        assert!(matches!(regular(&pipe), Err(Error::NotAFile { found: "a named pipe", .. })));
     }
 
     #[test]

@@ -1,0 +1,154 @@
+//! What `gateway.toml` holds, table by table. [`super::read`] reads it.
+
+use crate::domain::document::keys::{Key, Kind, Shape, names};
+use crate::domain::policy;
+use crate::encode::Format;
+
+use super::{Mode, OnStop};
+
+/// What `gateway.toml` holds.
+pub(super) const GATEWAY_TOML: Shape = Shape {
+    name: "gateway.toml",
+    about: "Where things are. What is allowed stands in the policies.",
+    keys: &[
+        Key::required("gateway", Kind::Table(&GATEWAY), "The gateway itself."),
+        Key::new("listen", Kind::Table(&LISTEN), "Where it listens."),
+        Key::new("limits", Kind::Table(&LIMITS), "Limits of requests."),
+        Key::new("journal", Kind::Table(&JOURNAL), "Where and how the journal is kept."),
+        Key::new("scoring", Kind::Table(&SCORING), "How records are scored."),
+        Key::new("models", Kind::Named(&Kind::Text), "The file of each model."),
+        Key::new("registries", Kind::Named(&Kind::Text), "The file of each registry."),
+        Key::new("geoip", Kind::Table(&GEOIP), "Databases of network addresses."),
+        Key::new("destinations", Kind::Named(&Kind::Table(&DESTINATION)), "Where the destinations are, by name."),
+        Key::new("log", Kind::Table(&LOG), "What the log says."),
+        Key::new(
+            "peers",
+            Kind::List(&Kind::Table(&PEER)),
+            "The other gateways. They are named to producers and never contacted.",
+        ),
+        Key::new("shadow", Kind::Table(&SHADOW), "Policies that are tried beside the ones in force."),
+    ],
+};
+
+const NAMES: Kind = Kind::List(&Kind::Text);
+
+const CONDITIONS: Key = Key::new(
+    "conditions",
+    Kind::Named(&Kind::Table(&policy::PROOF)),
+    "What has been shown of it as a recipient, by condition.",
+);
+
+const GATEWAY: Shape = Shape {
+    name: "gateway",
+    about: "The gateway itself.",
+    keys: &[
+        Key::required("id", Kind::Text, "Its id, unique among its peers."),
+        Key::required("country", Kind::Text, "The ISO 3166 code of the place where records are processed."),
+        Key::required("serves", NAMES, "The regimes whose records it keeps."),
+        Key::required("policies", NAMES, "The policies: files, or directories of them."),
+        Key::new(
+            "mode",
+            Kind::Word(&names(&Mode::NAMES)),
+            "`dry-run`: everything is decided and counted, nothing leaves. Default: enforce.",
+        ),
+        Key::new("stop_within", Kind::Duration, "How long a stop may take. Default: PT10S."),
+        Key::new("on_stop", Kind::Word(&names(&OnStop::NAMES)), "What a stop does with open windows. Default: keep."),
+        CONDITIONS,
+    ],
+};
+
+const LISTEN: Shape = Shape {
+    name: "listen",
+    about: "Where the gateway listens.",
+    keys: &[
+        Key::new("grpc", Kind::Text, "The address of the gRPC service. Default: 127.0.0.1:7400."),
+        Key::new("connections_max", Kind::Count, "The most connections at a time. Default: 1024."),
+    ],
+};
+
+const LIMITS: Shape = Shape {
+    name: "limits",
+    about: "Limits of requests.",
+    keys: &[
+        Key::new("batch_rows_max", Kind::Count, "The most records of a request. Default: 65536."),
+        Key::new("batch_bytes_max", Kind::Count, "The most bytes of a request. Default: 8388608."),
+        Key::new("in_flight_bytes_max", Kind::Count, "The most bytes of all requests in work. Default: 67108864."),
+    ],
+};
+
+const JOURNAL: Shape = Shape {
+    name: "journal",
+    about: "Where and how the journal is kept.",
+    keys: &[
+        Key::new("directory", Kind::Text, "Its directory. Default: journal."),
+        Key::new("segment_bytes", Kind::Count, "The size of a segment."),
+        Key::new("quota_bytes", Kind::Count, "The most bytes of the journal, and of the outbox. Default: 8 GiB."),
+        Key::new("checkpoint_bytes", Kind::Count, "After how many bytes a checkpoint is made. Default: 64 MiB."),
+        Key::new("checkpoint_every", Kind::Duration, "After how long a checkpoint is made. Default: PT5S."),
+        Key::new("keys", Kind::Named(&Kind::Text), "The key file of each regime. Without it nothing is sealed."),
+    ],
+};
+
+const SCORING: Shape = Shape {
+    name: "scoring",
+    about: "How records are scored.",
+    keys: &[
+        Key::new("workers", Kind::Count, "How many threads score and count. Default: one per core."),
+        Key::new("rows_together_max", Kind::Count, "The most records scored in one run of a model. Default: 1024."),
+        Key::new("onnxruntime", Kind::Text, "ONNX Runtime's library."),
+    ],
+};
+
+const LOG: Shape = Shape {
+    name: "log",
+    about: "What the log says.",
+    keys: &[Key::new("every", Kind::Duration, "How often it sums up what happened. Default: PT60S.")],
+};
+
+const SHADOW: Shape = Shape {
+    name: "shadow",
+    about: "Policies that are tried beside the ones in force.",
+    keys: &[Key::required("policies", NAMES, "The policies: files, or directories of them.")],
+};
+
+const GEOIP: Shape = Shape {
+    name: "geoip",
+    about: "Databases of network addresses.",
+    keys: &[
+        Key::required("databases", NAMES, "Their files, at least two."),
+        Key::new("agree", Kind::Count, "How many must say the same, at least two. Default: 2."),
+    ],
+};
+
+const PEER: Shape = Shape {
+    name: "peers",
+    about: "Another gateway.",
+    keys: &[
+        Key::required("id", Kind::Text, "Its id."),
+        Key::required("country", Kind::Text, "The ISO 3166 code of the place where it processes records."),
+        Key::required("endpoint", Kind::Text, "Its address, as in http://127.0.0.1:7401."),
+        Key::required("serves", NAMES, "The regimes whose records it keeps."),
+        CONDITIONS,
+    ],
+};
+
+const DESTINATION: Shape = Shape {
+    name: "destinations.NAME",
+    about: "Where a destination is.",
+    keys: &[
+        Key::required("kind", Kind::Word(&["file", "kafka"]), "What it is."),
+        Key::new("format", Kind::Word(&names(&Format::NAMES)), "The format of releases. Default: jsonl."),
+        Key::new("directory", Kind::Text, "For `file`, required: the directory."),
+        Key::new("rotate_bytes", Kind::Count, "For `file`: the size at which a file is closed. Default: 8388608."),
+        Key::new("rotate_after", Kind::Duration, "For `file`: the age at which a file is closed. Default: PT60S."),
+        Key::new("brokers", Kind::Text, "For `kafka`, required: the brokers."),
+        Key::new("topic", Kind::Text, "For `kafka`, required: the topic."),
+        Key::new("exactly_once", Kind::Bool, "For `kafka`: whether releases go out in transactions. Default: false."),
+        Key::new(
+            "progress_topic",
+            Kind::Text,
+            "For `kafka` with `exactly_once`: where the progress is kept. Default: TOPIC-progress.",
+        ),
+        Key::new("options", Kind::Named(&Kind::Text), "For `kafka`: further settings of librdkafka."),
+    ],
+};

@@ -1,0 +1,129 @@
+//! The keys that the reader asks for are those that the shapes declare.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::*;
+use crate::domain::document::keys::Kind;
+
+/// What no shipped file and no page shows.
+const GATEWAY: &str = r#"
+[gateway]
+id = "a"
+country = "DE"
+serves = []
+policies = []
+mode = "enforce"
+stop_within = "PT1S"
+on_stop = "keep"
+conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
+
+[listen]
+[log]
+[limits]
+[journal]
+[scoring]
+[shadow]
+[geoip]
+
+[[peers]]
+id = "b"
+
+[destinations.file]
+kind = "file"
+
+[destinations.kafka]
+kind = "kafka"
+options = { a = "b" }
+"#;
+
+const POLICY: &str = r#"
+schema = "bailiwick.policy/1"
+
+[streams.a.facts]
+"source.system" = [
+  { position = ["a", "b"], radius_m = 1, strength = 1 }, { registry = "a", by = "a", strength = 1 },
+  { field = "a", strength = 1 }, { phone = "a", strength = 1 }, { iban = "a", strength = 1 },
+  { producer = true, strength = 1 }, { geoip = true, strength = 1 }, { always = ["a"], strength = 1 },
+]
+
+[[models.a.inputs]]
+fields = [{ field = "a" }]
+"#;
+
+type Asked = BTreeMap<(&'static str, String), BTreeSet<bool>>;
+
+fn collect(asked: &mut Asked, problems: &Problems) {
+    for (shape, key, is_needed) in problems.asked.borrow().iter() {
+        asked.entry((shape, key.clone())).or_default().insert(*is_needed);
+    }
+}
+
+/// Every key that is asked for, and whether as one that must be there.
+fn asked() -> Asked {
+    let mut asked = Asked::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = vec![POLICY.to_owned()];
+    for directory in ["policies", "examples"] {
+        let named = Spot { value: root.join(directory).display().to_string(), place: nowhere() };
+        let problems = Problems::default();
+        texts.extend(files::read(&[named], root, &problems).iter().map(|file| file.text.clone()));
+        assert!(!problems.any_error());
+    }
+    let page = std::fs::read_to_string(root.join("docs/policy.md")).unwrap();
+    let schema = "schema = \"bailiwick.policy/1\"\n";
+    for block in page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let begins = block.starts_with("schema") || block.starts_with("# gateway.toml");
+        texts.push(if begins { block.to_owned() } else { format!("{schema}{block}") });
+    }
+    for text in texts {
+        let problems = Problems::default();
+        policy::read(&[Arc::new(File { path: "a.toml".to_owned(), text })], &problems);
+        collect(&mut asked, &problems);
+    }
+    let problems = Problems::default();
+    let file = Arc::new(File { path: "gateway.toml".to_owned(), text: GATEWAY.to_owned() });
+    document::read(&file, &problems, |table| read::read(table, root));
+    collect(&mut asked, &problems);
+    asked
+}
+
+fn nowhere() -> Place {
+    let file = Arc::new(File { path: String::new(), text: String::new() });
+    Place { file, span: 0..0, key: String::new() }
+}
+
+/// Every shape that a shape leads to, by name.
+fn shapes(shape: &'static Shape, all: &mut BTreeMap<&'static str, &'static Shape>) {
+    fn of(kind: &'static Kind, all: &mut BTreeMap<&'static str, &'static Shape>) {
+        match kind {
+            Kind::Table(shape) => shapes(shape, all),
+            Kind::List(kind) | Kind::Named(kind) | Kind::Words(_, kind) => of(kind, all),
+            Kind::OneOf(kinds) => kinds.iter().for_each(|kind| of(kind, all)),
+            _ => {}
+        }
+    }
+    let known = all.insert(shape.name, shape);
+    assert!(known.is_none_or(|known| std::ptr::eq(known.keys, shape.keys)), "two shapes are called `{}`", shape.name);
+    shape.keys.iter().for_each(|key| of(&key.kind, all));
+}
+
+#[test]
+fn the_keys_that_are_read_are_those_that_are_declared() {
+    let asked = asked();
+    let mut all = BTreeMap::new();
+    shapes(SHAPE, &mut all);
+    policy::SHAPES.into_iter().for_each(|shape| shapes(shape, &mut all));
+    for (shape, key) in asked.keys() {
+        let declared = all[shape].keys.iter().any(|declared| declared.name == key);
+        assert!(declared, "`{key}` of `{shape}` is read and not declared: add it to the shape's keys");
+    }
+    for shape in all.values() {
+        for key in shape.keys.iter().filter(|key| key.name != "schema") {
+            let how = asked.get(&(shape.name, key.name.to_owned()));
+            let how = how.unwrap_or_else(|| panic!("`{}` of `{}` is declared and never read", key.name, shape.name));
+            assert!(!key.is_required || how.contains(&true), "`{}` of `{}` may be left out", key.name, shape.name);
+            assert!(!key.about.is_empty() && !shape.about.is_empty());
+        }
+    }
+}
