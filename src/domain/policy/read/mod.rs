@@ -49,7 +49,7 @@ struct Declared {
 }
 
 /// What each kind of policy file holds; the name of a shape is the file's `schema`.
-pub const SHAPES: [&'static Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
+pub const SHAPES: [&Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
 
 const POLICY: Shape = Shape {
     name: "bailiwick.policy/1",
