@@ -1,0 +1,18 @@
+//! Memory has a bound, whatever arrives. The gateway runs as a process that may have 512 MiB of data (`RLIMIT_DATA`; its
+//! address space is larger than what it uses, so `RLIMIT_AS` would say nothing); one attack at a time comes in, and beside
+//! it a good producer sends. The gateway must live, say why it refuses, and take everything that the good producer sends.
+//!
+//! How much longer the good producer waits is printed, and bounded only roughly: a machine that runs tests is a noisy one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
+
+mod common;
+
+mod limits {
+    mod decoding;
+    mod gateway;
+    mod holding;
+    mod payloads;
+    mod raw;
+    mod state;
+}

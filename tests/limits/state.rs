@@ -1,0 +1,99 @@
+//! What stays: windows, producers' names, entries of the journal.
+
+use std::collections::BTreeMap;
+
+use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+
+use super::gateway::{Limited, beside_a_good_producer, publish, reason_of};
+use super::payloads::{empty_request, json_events, now, record, record_at, request};
+
+const MINUTE: i64 = 60_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_in_windows_far_apart() {
+    let gateway = Limited::start("");
+    // Before anybody else: the stream has no watermark that would refuse what is too old.
+    let attack = async {
+        let mut refused = 0;
+        for block in 0..40_i64 {
+            let at = |record: i64| now() - (block * 250 + record) * MINUTE;
+            let records: Vec<_> = (0..250).map(|record| record_at(&format!("p-{record}"), at(record))).collect();
+            match publish(&gateway, request(&format!("far-{block}"), json_events(&records))).await {
+                Ok(response) => refused += response.refusals.len(),
+                Err(_) => refused += 250,
+            }
+        }
+        refused
+    };
+    let refused = attack.await;
+    assert!(refused > 0, "10,000 windows are open");
+    beside_a_good_producer("records in 10,000 windows", &gateway, async {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_producers_that_are_invented() {
+    let gateway = Limited::start("");
+    let mut client = gateway.client().await;
+    let attack = async {
+        let requests = (0..100_000).map(|number| empty_request(&format!("{number:0>200}")));
+        outcomes(&mut client, requests).await
+    };
+    let outcomes = beside_a_good_producer("100,000 invented names", &gateway, attack).await;
+    eprintln!("{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_without_records_while_the_journal_is_full() {
+    // No checkpoint comes, so nothing of the journal is let go.
+    let gateway = Limited::start(
+        "
+[limits]
+batch_bytes_max = 65536
+
+[journal]
+segment_bytes = 262144
+quota_bytes = 1048576
+checkpoint_bytes = 1000000000
+checkpoint_every = \"PT1H\"
+",
+    );
+    let full =
+        request("filler", json_events(&(0..100).map(|person| record(&format!("p-{person}"))).collect::<Vec<_>>()));
+    let refused = loop {
+        if let Err(reason) = publish(&gateway, full.clone()).await {
+            break reason;
+        }
+    };
+    assert_eq!(refused, "REASON_OVERLOADED");
+    let before = gateway.peak();
+    let mut client = gateway.client().await;
+    for attempt in 0..3 {
+        let requests = (0..50_000).map(move |number| PublishRequest {
+            // Numbered and not; with a promise and without one.
+            sequence: number % 2 * (attempt * 50_000 + number + 1),
+            ..empty_request(if number % 2 == 0 { "one" } else { "two" })
+        });
+        let outcomes = outcomes(&mut client, requests).await;
+        assert!(outcomes["REASON_OVERLOADED"] > 40_000, "{outcomes:?}");
+    }
+    gateway.is_within_its_limit();
+    let grown = gateway.peak().saturating_sub(before);
+    eprintln!("150,000 requests without records on a full journal: {} KiB more", grown >> 10);
+    assert!(grown < 64 << 20, "{} MiB", grown >> 20);
+}
+
+type Client = bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient<tonic::transport::Channel>;
+
+/// Sends requests on one call. How many were taken, and how many refused for what.
+async fn outcomes(
+    client: &mut Client,
+    requests: impl Iterator<Item = PublishRequest> + Send + 'static,
+) -> BTreeMap<String, usize> {
+    let mut responses = client.publish(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let mut outcomes = BTreeMap::new();
+    while let Some(response) = responses.message().await.unwrap() {
+        let outcome = response.error.as_ref().map_or_else(|| "taken".to_owned(), reason_of);
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    outcomes
+}
