@@ -21,6 +21,7 @@ use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::intake::{Clock, Intake, Served};
 use crate::pipeline::Pipeline;
+use crate::supervision::Supervisor;
 use crate::telemetry::{Summaries, Telemetry};
 use crate::versions::Versions;
 
@@ -44,6 +45,7 @@ pub struct App {
     journal: Arc<Log>,
     outbox: Arc<Log>,
     telemetry: Arc<Telemetry>,
+    supervisor: Supervisor,
     clock: Clock,
     stop_within: Duration,
     on_stop: OnStop,
@@ -113,7 +115,10 @@ impl App {
         let setup = state.before.setup(scorers, &config);
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
-        let pipeline = Arc::new(Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry)?);
+        let supervisor = Supervisor::default();
+        let pipeline =
+            Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry, &supervisor)?;
+        let pipeline = Arc::new(pipeline);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -129,8 +134,12 @@ impl App {
         let stopped = async { stopped.await.unwrap_or(()) };
         let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
-        let ticker = tokio::spawn(tick(ticking, clock, [Arc::clone(&journal), Arc::clone(&outbox)], server.health()));
-        let summarizer = tokio::spawn(summarize(Arc::clone(&telemetry), config.log_every));
+        let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
+        let works = {
+            let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
+            move || !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none()
+        };
+        let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
         let reloader = Reloader::new(&config, state.archive, versions, files);
         tracing::info!(gateway = config.id, %address, %policy, "serving");
         Ok(Self {
@@ -146,6 +155,7 @@ impl App {
             journal,
             outbox,
             telemetry,
+            supervisor,
             clock,
             stop_within: config.stop_within,
             on_stop: config.on_stop,
@@ -169,6 +179,11 @@ impl App {
     /// Reads registries and databases again where a file was replaced. The policies stay.
     pub async fn refresh(&self) {
         self.reloader.refresh().await;
+    }
+
+    /// Waits until a part of the gateway cannot go on. What it was: the gateway refuses everything and is to be stopped.
+    pub async fn failed(&self) -> &str {
+        self.supervisor.failed().await
     }
 
     /// Its counts.
@@ -245,11 +260,11 @@ async fn summarize(telemetry: Arc<Telemetry>, every: Duration) {
     }
 }
 
-/// Lets the pipeline know that time passes, and health that journal and outbox work.
+/// Lets the pipeline know that time passes, and health whether the gateway works.
 async fn tick(
     (pipeline, intake, versions): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>),
     clock: Clock,
-    logs: [Arc<Log>; 2],
+    works: impl Fn() -> bool,
     health: Health,
 ) {
     let mut interval = tokio::time::interval(TICK);
@@ -263,7 +278,7 @@ async fn tick(
             let intake = Arc::clone(&intake);
             tokio::spawn(async move { intake.reconsider().await });
         }
-        let is_serving = !logs.iter().any(|log| log.is_failing());
+        let is_serving = works();
         if is_serving != was_serving {
             health.set(is_serving).await;
             was_serving = is_serving;

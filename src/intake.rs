@@ -13,11 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::batch::{Candidate, TimeBounds};
 use crate::domain::evidence::Sender;
+use crate::domain::outcome::{Outcome, Refusals, Refused, Taken};
 use crate::domain::policy::{Decided, Quarantined, Resident, Version};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
-use crate::pipeline::{Pipeline, Request, Ticket};
+use crate::pipeline::{Answer, Pipeline, Request, Ticket};
 use crate::quarantine::{Held, Quarantine};
 use crate::telemetry::{StreamCounts, Telemetry};
 use crate::versions::Versions;
@@ -105,34 +106,49 @@ pub struct Origin<'f> {
     pub number: Option<Number>,
 }
 
-/// A request that was taken in as far as it may be.
-pub struct Taken {
-    /// The records that were refused.
-    pub refusals: Vec<Refusal>,
-    /// How many were taken in.
-    pub accepted: usize,
-    /// What was put into quarantine of it: the number it is held under, and how many records.
-    held: Option<(u64, usize)>,
-    counts: Arc<StreamCounts>,
-    ticket: Ticket,
+/// The records of a request, and what else it says.
+pub struct Records {
+    /// The records as they were decoded.
+    pub candidate: Candidate,
+    /// Values of undeclared fields that were dropped.
+    pub dropped_values: u32,
+    /// The event time that the producer promises to have come to, in microseconds since the Unix epoch.
+    pub promised: Option<i64>,
+    /// Whether the answer is to hold the model's outputs.
+    pub wants_outputs: bool,
 }
 
-impl Taken {
-    fn empty(ticket: Ticket, counts: &Arc<StreamCounts>) -> Self {
-        let counts = Arc::clone(counts);
-        Self { refusals: Vec::new(), accepted: 0, held: None, counts, ticket }
+/// A request that has its place. [`Intake::finish`] waits until it is on disk.
+pub struct Placed {
+    state: State,
+    mark: Mark,
+    counts: Arc<StreamCounts>,
+    /// What was put into quarantine of it: the number it is held under, and how many records.
+    held: Option<(u64, usize)>,
+}
+
+enum State {
+    /// It waits for the disk.
+    Waiting(Ticket),
+    /// It was taken before, and is answered as it was then.
+    Repeated(Answer),
+}
+
+impl Placed {
+    fn waiting(ticket: Ticket, counts: &Arc<StreamCounts>) -> Self {
+        Self { mark: ticket.mark, state: State::Waiting(ticket), counts: Arc::clone(counts), held: None }
     }
 
     /// How far the producer is when the request is finished.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        self.ticket.mark
+        self.mark
     }
 
-    /// Whether the request was taken before.
+    /// Whether a request with this number was taken before.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        self.ticket.duplicate
+        matches!(self.state, State::Repeated(_))
     }
 }
 
@@ -217,25 +233,45 @@ impl Intake {
     /// or gone on with, and nothing comes under the numbers up to it.
     ///
     /// # Errors
-    /// When the journal cannot be written, or the number is of an epoch that is over.
-    pub fn heard(&self, stream: &Stream, from: Origin<'_>, complete_through: Option<i64>) -> Result<Taken, Unaccepted> {
+    /// When the journal has no room, or the number is of an epoch that is over.
+    pub async fn heard(
+        &self,
+        stream: &Stream,
+        from: Origin<'_>,
+        complete_through: Option<i64>,
+    ) -> Result<Placed, Unaccepted> {
         let now = self.clock.now();
-        let latest = self.pipeline.time_bounds(&stream.name, now, self.clock.wall()).latest;
-        let event_time = complete_through.map(|promised| promised.min(latest));
+        let event_time = self.promise(stream, complete_through, now);
         if let Some(number) = from.number {
-            drop(self.pipeline.skip(from.producer, number)?);
+            self.pipeline.skip(from.producer, number).await?;
         }
-        self.pipeline
-            .heard(&stream.name, from.producer, event_time, now)
-            .map(|ticket| Taken::empty(ticket, self.telemetry.of(&stream.name)))
+        let ticket = self.pipeline.heard(&stream.name, from.producer, event_time, now).await?;
+        Ok(Placed::waiting(ticket, self.telemetry.of(&stream.name)))
     }
 
-    /// A request was refused as a whole, and its number is spent by it.
+    /// An event time that a producer promises to have come to, as far as it can be believed.
+    fn promise(&self, stream: &Stream, complete_through: Option<i64>, now: Duration) -> Option<i64> {
+        let latest = self.pipeline.time_bounds(&stream.name, now, self.clock.wall()).latest;
+        complete_through.map(|promised| promised.min(latest))
+    }
+
+    /// A request was refused as a whole. Its number is spent by it, and a repeat is told the same.
     ///
     /// # Errors
-    /// When it is not the producer's next one.
-    pub fn spend(&self, from: Origin<'_>) -> Result<Taken, Unaccepted> {
-        self.pipeline.spend(from.producer, from.number).map(|ticket| Taken::empty(ticket, self.telemetry.of("")))
+    /// When it is not the producer's next one, or the journal has no room.
+    pub async fn spend(
+        &self,
+        stream: Option<&Stream>,
+        from: Origin<'_>,
+        refused: Refused,
+    ) -> Result<Placed, Unaccepted> {
+        let counts = self.telemetry.of(stream.map_or("", |stream| &stream.name));
+        match self.pipeline.spend(from.producer, from.number, Outcome::Refused(refused), stream).await {
+            Err(Unaccepted::Repeated) => {
+                Ok(self.repeated(counts, from, None, |_| Outcome::refused(Reason::NumberReused)).await)
+            }
+            spent => spent.map(|ticket| Placed::waiting(ticket, counts)),
+        }
     }
 
     /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what it holds of the bytes in
@@ -247,43 +283,107 @@ impl Intake {
         &self,
         served: &Served,
         from: Origin<'_>,
-        mut candidate: Candidate,
+        records: Records,
         budget: Option<OwnedSemaphorePermit>,
-    ) -> Result<Taken, Unaccepted> {
+    ) -> Result<Placed, Unaccepted> {
         if self.is_stopping() {
-            return Err(Unaccepted::NoRoom(Reason::Stopping));
+            return Err(Unaccepted::Refused(Reason::Stopping));
+        }
+        Telemetry::add(&served.counts.records_in, records.candidate.rows());
+        if self.pipeline.was_taken(from.producer, from.number) {
+            return self.repeat(served, from, records).await;
         }
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        Telemetry::add(&served.counts.records_in, candidate.rows());
-        let times = if self.pipeline.was_taken(from.producer, from.number) {
-            TimeBounds { earliest: i64::MIN, latest: i64::MAX }
-        } else {
-            self.pipeline.time_bounds(&served.stream.name, now, wall)
-        };
-        candidate.check(times);
+        let Records { mut candidate, dropped_values, promised, .. } = records;
+        let promised = self.promise(&served.stream, promised, now);
+        candidate.check(self.pipeline.time_bounds(&served.stream.name, now, wall));
         let sender = Sender { producer: from.producer, address: from.address };
         let shadow = self.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let (mut decided, under) = self.decide(candidate, sender)?;
+        let held = self.hold(&mut decided, under, from, now);
         let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
-        let ticket = match decided.resident.take() {
-            None => self.pipeline.spend(from.producer, from.number)?,
-            Some(resident) => {
-                let room = self.pipeline.room(&resident, from.producer).await?;
-                let request = Request { producer: from.producer, number: from.number, resident, room, budget };
-                self.pipeline.accept(request, self.clock.now(), wall)?
+        let accepted = u32::try_from(accepted).unwrap_or(u32::MAX);
+        let taken = Taken { accepted, dropped_values, refusals: Refusals::of(&decided.refusals) };
+        let resident = decided.resident.take();
+        match self.place(served, from, (resident, taken, promised), (budget, now, wall)).await {
+            Ok(ticket) => {
+                served.counts.refused(&decided.refusals);
+                if let Some((shadow, candidate)) = shadow {
+                    self.compare(&shadow, candidate, sender, &decided.refusals);
+                }
+                Ok(Placed { held, ..Placed::waiting(ticket, &served.counts) })
             }
-        };
-        let mut held = None;
-        // What was sent before was held and counted before.
-        if !ticket.duplicate {
-            held = self.hold((&mut decided, under), from, now);
-            served.counts.refused(&decided.refusals);
-            if let Some((shadow, candidate)) = shadow {
-                self.compare(&shadow, candidate, sender, &decided.refusals);
+            Err(unaccepted) => {
+                self.let_go(held);
+                Err(unaccepted)
             }
         }
-        let counts = Arc::clone(&served.counts);
-        Ok(Taken { refusals: decided.refusals, accepted, held, counts, ticket })
+    }
+
+    async fn place(
+        &self,
+        served: &Served,
+        from: Origin<'_>,
+        (resident, taken, promised): (Option<Resident>, Taken, Option<i64>),
+        (budget, now, wall): (Option<OwnedSemaphorePermit>, Duration, i64),
+    ) -> Result<Ticket, Unaccepted> {
+        let Some(resident) = resident else {
+            if promised.is_some() {
+                self.pipeline.heard(&served.stream.name, from.producer, promised, now).await?;
+            }
+            return self.pipeline.spend(from.producer, from.number, Outcome::Taken(taken), Some(&served.stream)).await;
+        };
+        let room = self.pipeline.room(&resident, from.producer, &taken).await?;
+        let Origin { producer, number, .. } = from;
+        self.pipeline.accept(Request { producer, number, resident, taken, promised, room, budget }, now, wall)
+    }
+
+    /// Answers a request whose number was taken before, as it was answered then.
+    async fn repeat(&self, served: &Served, from: Origin<'_>, records: Records) -> Result<Placed, Unaccepted> {
+        let rows = u32::try_from(records.candidate.rows()).unwrap_or(u32::MAX);
+        let is_the_same = |taken: &Taken| taken.accepted.saturating_add(taken.refusals.records()) == rows;
+        let told = |taken: Taken| {
+            if is_the_same(&taken) { Outcome::Taken(taken) } else { Outcome::refused(Reason::NumberReused) }
+        };
+        let again = records.wants_outputs.then_some((served, records.candidate));
+        Ok(self.repeated(&served.counts, from, again, told).await)
+    }
+
+    /// The answer to a repeat. `told` says what is told of records that were taken.
+    async fn repeated(
+        &self,
+        counts: &Arc<StreamCounts>,
+        from: Origin<'_>,
+        again: Option<(&Served, Candidate)>,
+        told: impl FnOnce(Taken) -> Outcome,
+    ) -> Placed {
+        let number = from.number.unwrap_or(Number { epoch: 0, sequence: 0 });
+        let (outcome, mark) = self.pipeline.outcome(from.producer, number).await;
+        let outcome = match outcome {
+            None => Outcome::refused(Reason::OutcomeUnknown),
+            Some(Outcome::Taken(taken)) => told(taken),
+            Some(refused) => refused,
+        };
+        let mut outputs = Vec::new();
+        if let (Outcome::Taken(taken), Some((served, candidate))) = (&outcome, again)
+            && !served.outputs.is_empty()
+        {
+            outputs = self.outputs_again(taken, from, candidate).await;
+        }
+        Placed { state: State::Repeated(Answer { outcome, outputs }), mark, counts: Arc::clone(counts), held: None }
+    }
+
+    /// The model's outputs of records that were counted before. None, when not the very same ones would be taken in now.
+    async fn outputs_again(&self, taken: &Taken, from: Origin<'_>, mut candidate: Candidate) -> Vec<ArrayRef> {
+        candidate.check(TimeBounds { earliest: i64::MIN, latest: i64::MAX });
+        let sender = Sender { producer: from.producer, address: from.address };
+        let Ok((decided, _)) = self.decide(candidate, sender) else { return Vec::new() };
+        match decided.resident {
+            Some(resident) if Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals) => {
+                self.pipeline.score(resident).await.unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Decides a batch under the version in force.
@@ -291,7 +391,7 @@ impl Intake {
         let current = self.versions.current();
         let decided = current.decide(candidate, from).map_err(|error| {
             tracing::error!(%error, "a batch could not be decided");
-            Unaccepted::NoRoom(Reason::Malformed)
+            Unaccepted::Refused(Reason::Internal)
         })?;
         Ok((decided, current))
     }
@@ -307,7 +407,8 @@ impl Intake {
     /// Puts what was quarantined aside, and says under which number. What there is no room for is refused.
     fn hold(
         &self,
-        (decided, under): (&mut Decided, Arc<Version>),
+        decided: &mut Decided,
+        under: Arc<Version>,
         from: Origin<'_>,
         now: Duration,
     ) -> Option<(u64, usize)> {
@@ -323,6 +424,14 @@ impl Intake {
             }
         }
         number.map(|number| (number, rows))
+    }
+
+    /// The request is refused as a whole, and may come again: what was put aside of it is let go of.
+    fn let_go(&self, held: Option<(u64, usize)>) {
+        if let Some((number, rows)) = held {
+            self.quarantine.forget(number);
+            self.telemetry.gateway.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
+        }
     }
 
     /// Once an hour the keys of pseudonyms that are not used any more are forgotten.
@@ -376,14 +485,15 @@ impl Intake {
 
     /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
     async fn release(&self, resident: Resident, producer: &str, now: Duration) -> Option<usize> {
-        let (rows, stream) = (resident.batch().rows(), resident.batch().stream().name.clone());
-        let Ok(room) = self.pipeline.room(&resident, producer).await else { return None };
-        let request = Request { producer, number: None, resident, room, budget: None };
+        let stream = resident.batch().stream().name.clone();
+        let accepted = u32::try_from(resident.batch().rows()).unwrap_or(u32::MAX);
+        let taken = Taken { accepted, ..Taken::default() };
+        let room = self.pipeline.room(&resident, producer, &taken).await.ok()?;
+        let request = Request { producer, number: None, resident, taken, promised: None, room, budget: None };
         let ticket = self.pipeline.accept(request, now, self.clock.wall()).ok()?;
-        matches!(ticket.answer.await, Ok(Ok(_))).then(|| {
-            Telemetry::add(&self.telemetry.of(&stream).accepted, rows);
-            rows
-        })
+        let Outcome::Taken(taken) = ticket.answer.await.ok()?.outcome else { return None };
+        Telemetry::add(&self.telemetry.of(&stream).accepted, taken.accepted as usize);
+        Some(taken.accepted as usize)
     }
 
     /// How many records are in quarantine.
@@ -392,23 +502,21 @@ impl Intake {
         self.quarantine.rows()
     }
 
-    /// Waits until the request is on disk, its records scored and counted. The model's outputs.
-    ///
-    /// # Errors
-    /// When the batch could not be scored; then nothing of it was taken in.
-    pub async fn finish(&self, taken: &mut Taken) -> Result<Vec<ArrayRef>, Reason> {
-        let answer = (&mut taken.ticket.answer).await.unwrap_or(Err(Reason::Stopping));
-        match &answer {
-            _ if taken.is_duplicate() => Telemetry::add(&taken.counts.duplicates, 1),
-            Ok(_) => Telemetry::add(&taken.counts.accepted, taken.accepted),
-            Err(reason) => {
-                taken.counts.refused.add(*reason, taken.accepted);
-                // The request is refused as a whole, and may come again.
-                if let Some((number, rows)) = taken.held.take() {
-                    self.quarantine.forget(number);
-                    self.telemetry.gateway.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
-                }
+    /// Waits until the request is on disk, its records scored and counted. What it came to, with the model's outputs.
+    pub async fn finish(&self, placed: Placed) -> Answer {
+        let ticket = match placed.state {
+            State::Repeated(answer) => {
+                Telemetry::add(&placed.counts.duplicates, 1);
+                return answer;
             }
+            State::Waiting(ticket) => ticket,
+        };
+        // The journal was closed before the entry was on disk.
+        let closed = || Answer::without_outputs(Outcome::refused(Reason::Stopping));
+        let answer = ticket.answer.await.unwrap_or_else(|_| closed());
+        match &answer.outcome {
+            Outcome::Taken(taken) => Telemetry::add(&placed.counts.accepted, taken.accepted as usize),
+            Outcome::Refused(_) => self.let_go(placed.held),
         }
         answer
     }

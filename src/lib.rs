@@ -34,5 +34,6 @@ pub mod logging;
 pub mod pipeline;
 pub(crate) mod planted;
 pub mod quarantine;
+pub mod supervision;
 pub mod telemetry;
 pub mod versions;

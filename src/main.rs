@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bailiwick::commands::{
-    EXIT_CONFIG, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal,
+    EXIT_CONFIG, EXIT_INTERNAL, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal,
 };
 use bailiwick::domain::printable;
 use bailiwick::intake::Clock;
@@ -24,7 +24,8 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration or the policies cannot be used."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration or the policies cannot be used, \
+                  70 a part of the gateway could not go on: start it again."
 )]
 struct Cli {
     /// Say more: -v for details, -vv for everything.
@@ -251,6 +252,10 @@ fn main() -> ExitCode {
         Ok(output) => (output, ExitCode::SUCCESS),
         Err(Failure::Found(output)) => (output, ExitCode::FAILURE),
         Err(Failure::Config) => (String::new(), ExitCode::from(EXIT_CONFIG)),
+        Err(Failure::Internal(failure)) => {
+            complain(&format!("stopped, because {failure}; start it again"));
+            (String::new(), ExitCode::from(EXIT_INTERNAL))
+        }
         Err(Failure::Other(error)) => {
             complain(&format!("{error:#}"));
             (String::new(), ExitCode::FAILURE)

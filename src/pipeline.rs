@@ -13,9 +13,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -25,25 +26,31 @@ use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::batch::TimeBounds;
 use crate::domain::binary::Writer;
 use crate::domain::gateway::{Effect, Gateway, Input};
+use crate::domain::outcome::{Outcome, Taken};
 use crate::domain::policy::Resident;
 use crate::domain::producer::{Lsn, Mark, Number, OutOfOrder, Position};
 use crate::domain::refusal::Reason;
-use crate::durable::entry::{self, Entry};
+use crate::domain::stream::Stream;
+use crate::durable::entry::{self, Before as ClosedBefore, Entry, Sent};
 use crate::durable::recovery::{Closed, Present, Replay};
 use crate::durable::seal::Keys;
 use crate::planted::planted;
+use crate::supervision::Supervisor;
 use crate::telemetry::Telemetry;
 
 mod closings;
 mod collector;
 mod order;
+mod place;
+mod sequencer;
 mod worker;
 
 pub use collector::{Collecting, ReleaseRules};
 pub use order::Answer;
 
-use closings::ClosingRooms;
-use order::{Order, Place, Report, Waiting};
+use order::{Order, Report, Waiting};
+use place::{Open, Place};
+use sequencer::{Ordered, Sequencer};
 
 /// What all workers start with.
 pub struct Setup {
@@ -65,8 +72,8 @@ pub struct Setup {
 
 /// What was there before the start.
 pub struct Before {
-    /// The oldest open window of each dataset, at the checkpoint.
-    pub open: BTreeMap<String, i64>,
+    /// Windows of each dataset that began before this time had closed at the checkpoint.
+    pub closed_before: BTreeMap<String, i64>,
     /// The open windows, at the checkpoint.
     pub windows: BTreeMap<String, BTreeMap<i64, Cells>>,
     /// The journal after the checkpoint.
@@ -91,33 +98,19 @@ struct Queue {
     waiting: Arc<AtomicUsize>,
 }
 
-/// What stands under the lock.
-struct Sequencer {
-    gateway: Gateway,
-    /// The last position that was given out.
-    last: Lsn,
-    checkpoint: LastCheckpoint,
-    closing_rooms: ClosingRooms,
-}
-
-struct LastCheckpoint {
-    lsn: Lsn,
-    at: Duration,
-    /// Bytes given to the journal since.
-    bytes: u64,
-}
-
 /// The running workers.
 pub struct Pipeline {
-    sequencer: Mutex<Sequencer>,
-    journal: Arc<Log>,
+    ordered: Arc<Ordered>,
     queues: Vec<Queue>,
     /// The queue of the worker that counts what was there before.
     replay: Sender<Order>,
     reports: Sender<Report>,
     checkpoints: CheckpointsDue,
     is_checkpointing: Arc<AtomicBool>,
+    /// How many outputs the model of each stream has.
+    outputs: BTreeMap<String, usize>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    supervisor: Supervisor,
 }
 
 /// A request, as far as its records may stay.
@@ -128,7 +121,11 @@ pub struct Request<'r> {
     pub number: Option<Number>,
     /// The records.
     pub resident: Resident,
-    /// Room for them in the journal.
+    /// What it comes to, if the model does not fail.
+    pub taken: Taken,
+    /// The event time that the producer promises to have come to.
+    pub promised: Option<i64>,
+    /// Room for them in the journal, by [`Pipeline::room`].
     pub room: Room,
     /// What they take of the bytes in work; given back when they are on disk.
     pub budget: Option<OwnedSemaphorePermit>,
@@ -140,8 +137,6 @@ pub struct Ticket {
     pub answer: oneshot::Receiver<Answer>,
     /// How far the producer is then.
     pub mark: Mark,
-    /// Whether the request was taken before.
-    pub duplicate: bool,
 }
 
 /// How long a request waits for the disk before it looks again.
@@ -152,8 +147,10 @@ const BEHIND_MAX: Duration = Duration::from_millis(100);
 pub enum Unaccepted {
     /// It is not its producer's next one.
     OutOfOrder(OutOfOrder),
-    /// There is no room for it.
-    NoRoom(Reason),
+    /// A request with its number was taken before.
+    Repeated,
+    /// It cannot be taken now, or at all.
+    Refused(Reason),
 }
 
 impl From<OutOfOrder> for Unaccepted {
@@ -164,7 +161,7 @@ impl From<OutOfOrder> for Unaccepted {
 
 impl Unaccepted {
     fn of(no_room: &NoRoom) -> Self {
-        Self::NoRoom(match no_room {
+        Self::Refused(match no_room {
             NoRoom::Full | NoRoom::Behind => Reason::Overloaded,
             NoRoom::Failing { .. } | NoRoom::NumbersExhausted => Reason::JournalFailing,
             NoRoom::TooLarge { .. } => Reason::TooLarge,
@@ -184,85 +181,92 @@ impl Pipeline {
         collecting: Collecting,
         journal: Arc<Log>,
         telemetry: &Arc<Telemetry>,
+        supervisor: &Supervisor,
     ) -> std::io::Result<Self> {
         let Setup { scorers, present, key, keys, rows_max, before, checkpoints } = setup;
         let (reports, from_workers) = unbounded();
         let workers = scorers.len() + 1;
+        let ordered = Arc::new(Ordered::new(journal, gateway, before.last));
         let new = |scorers, waiting: &Arc<AtomicUsize>| {
             let shared = worker::Shared {
-                journal: Arc::clone(&journal),
                 reports: reports.clone(),
                 waiting: Arc::clone(waiting),
                 telemetry: Arc::clone(telemetry),
             };
             let setup = worker::Setup { scorers, key, rows_max, keys: Arc::clone(&keys) };
-            worker::Worker::new(setup, &present, &before.open, shared)
+            worker::Worker::new(setup, &present, &before.closed_before, shared)
         };
         let mut queues = Vec::new();
         let mut threads = Vec::new();
         for (index, scorers) in scorers.into_iter().enumerate() {
             let (orders, received): (_, Receiver<Order>) = unbounded();
-            for Closed { lsn, dataset, open } in before.closed.clone() {
-                let _ = orders.send(Order::Close { lsn, dataset, open });
+            for Closed { lsn, dataset, before } in before.closed.clone() {
+                let _ = orders.send(Order::Close { lsn, dataset, before });
             }
             let waiting = Arc::new(AtomicUsize::new(0));
             let worker = new(scorers, &waiting);
-            let thread = thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || worker.run(&received))?);
+            threads.push(supervisor.spawn(&format!("worker-{index}"), move || worker.run(&received))?);
             queues.push(Queue { orders, waiting });
         }
         let (replay, received) = unbounded();
         let mut worker = new(BTreeMap::new(), &Arc::default());
-        let (windows, mut steps) = (before.windows, before.replay);
-        threads.push(thread::Builder::new().name("replay".into()).spawn(move || {
+        let (windows, mut steps, failing) = (before.windows, before.replay, supervisor.clone());
+        threads.push(supervisor.spawn("replay", move || {
             worker.restore(windows);
-            if let Err(error) = worker.replay(&mut steps) {
-                // The first pass read all of it; what is wrong now is the disk. Nothing is released without it.
-                let error = anyhow::Error::from(error);
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "the journal could not be replayed; no window is released"
-                );
-                return;
+            match worker.replay(&mut steps) {
+                Ok(()) => worker.run(&received),
+                // The first pass read all of it; what is wrong now is the disk. Without it nothing could be released.
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    failing.fail(&format!("the journal could not be replayed: {error:#}"));
+                }
             }
-            worker.run(&received);
         })?);
         let is_checkpointing = Arc::new(AtomicBool::new(false));
         let collector = collector::Collector::new(
             collecting,
             workers,
-            Arc::clone(&journal),
+            Arc::clone(&ordered),
             Arc::clone(&is_checkpointing),
             Arc::clone(telemetry),
         );
-        threads.push(thread::Builder::new().name("collector".into()).spawn(move || collector.run(&from_workers))?);
-        let checkpoint = LastCheckpoint { lsn: before.last, at: Duration::ZERO, bytes: 0 };
-        let closing_rooms = ClosingRooms::new(gateway.datasets());
+        threads.push(supervisor.spawn("collector", move || collector.run(&from_workers))?);
+        let outputs = present.iter().map(|present| (present.stream.name.clone(), present.outputs.len()));
         Ok(Self {
-            sequencer: Mutex::new(Sequencer { gateway, last: before.last, checkpoint, closing_rooms }),
-            journal,
+            ordered,
             queues,
             replay,
             reports,
             checkpoints,
             is_checkpointing,
+            outputs: outputs.collect(),
             threads: Mutex::new(threads),
+            supervisor: supervisor.clone(),
         })
     }
 
-    /// Room in the journal for a batch. Waits while the disk is behind; not when it is full.
+    /// Room in the journal for a request's records. Waits while the disk is behind; not when it is full.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn room(&self, resident: &Resident, producer: &str) -> Result<Room, Unaccepted> {
-        let bytes = entry::size_bound(resident, producer);
+    pub async fn room(&self, resident: &Resident, producer: &str, taken: &Taken) -> Result<Room, Unaccepted> {
+        let outputs = self.outputs.get(&resident.batch().stream().name).copied().unwrap_or(0);
+        let outcome = Some(Outcome::Taken(taken.clone()));
+        let sent = Sent { producer, number: None, rows: 0, newest: None, outcome };
+        self.room_for(entry::size_bound(resident, outputs).saturating_add(sent.bytes() as u64)).await
+    }
+
+    async fn room_for(&self, bytes: u64) -> Result<Room, Unaccepted> {
+        if self.supervisor.failure().is_some() {
+            return Err(Unaccepted::Refused(Reason::Internal));
+        }
+        let journal = &self.ordered.journal;
         loop {
-            match self.journal.reserve(bytes) {
+            match journal.reserve(bytes) {
                 Ok(room) => return Ok(room),
                 Err(NoRoom::Behind) => {
                     let (moved, has_moved) = oneshot::channel();
-                    self.journal
-                        .when_durable(self.journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
+                    journal.when_durable(journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
                     // Room may also be given back without a commit.
                     let _ = tokio::time::timeout(BEHIND_MAX, has_moved).await;
                 }
@@ -275,125 +279,172 @@ impl Pipeline {
     /// disk.
     ///
     /// # Errors
-    /// When it is not the producer's next one, or there is no room.
+    /// When it is not the producer's next one.
     pub fn accept(&self, request: Request<'_>, now: Duration, wall: i64) -> Result<Ticket, Unaccepted> {
-        let Request { producer, number, resident, room, budget } = request;
-        let bytes = room.bytes();
+        let Request { producer, number, resident, taken, promised, room, budget } = request;
         let stream = resident.batch().stream().clone();
-        let newest = resident.batch().event_times().iter().copied().max();
+        let newest = resident.batch().event_times().iter().copied().max().max(promised);
+        let outcome = Outcome::Taken(taken.clone()).declared(&stream);
         let (answer, received) = oneshot::channel();
-        let mut sequencer = self.lock();
-        let producers = &sequencer.gateway.producers;
-        let position = number.map_or(Ok(Position::Next), |number| producers.locate(producer, number))?;
-        let duplicate = position == Position::Taken && !planted("no-dedup");
-        let place = if duplicate {
-            Place::Taken { through: sequencer.gateway.producers.mark(producer).lsn }
-        } else {
-            let lsn = sequencer.next(bytes);
-            if let Some(number) = number {
-                sequencer.gateway.producers.take(producer, number, lsn);
-            }
-            Place::New { lsn, producer: producer.into(), number, at: wall, room }
+        let bytes = room.bytes();
+        let mut sequencer = self.ordered.lock();
+        let lsn = Self::place(&mut sequencer, producer, number, bytes, &outcome)?;
+        let place = Place {
+            lsn,
+            producer: producer.into(),
+            number,
+            at: wall,
+            ordered: Arc::clone(&self.ordered),
+            open: Some(Open { room, answer, budget }),
         };
-        if let Some(queue) = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed)) {
-            queue.waiting.fetch_add(1, Ordering::Relaxed);
-            // A worker only goes away at the end; then the answer's sender is dropped, and the caller sees that.
-            let _ = queue.orders.send(Order::Batch(Waiting { resident, place, answer, budget }));
-        }
+        let queue = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed));
+        let waiting = Order::Batch(Waiting { resident, taken, newest, place });
+        let unsent = match queue {
+            Some(queue) => {
+                queue.waiting.fetch_add(1, Ordering::Relaxed);
+                queue.orders.send(waiting).err().map(|unsent| unsent.0)
+            }
+            None => Some(waiting),
+        };
         let mark = sequencer.gateway.producers.mark(producer);
-        if !duplicate {
-            self.handle(&mut sequencer, Input::Heard { stream: &stream.name, producer, event_time: newest }, now);
-            self.checkpoint_if_due(&mut sequencer, now);
-        }
-        Ok(Ticket { answer: received, mark, duplicate })
+        self.handle(&mut sequencer, Input::Heard { stream: &stream.name, producer, event_time: newest }, now);
+        self.checkpoint_if_due(&mut sequencer, now);
+        drop(sequencer);
+        // The worker is gone: the place fills itself, which takes the lock.
+        drop(unsent);
+        Ok(Ticket { answer: received, mark })
     }
 
-    /// A numbered request brought no records to be counted: its number is spent.
+    /// Finds a request's place behind its producer's last one.
+    fn place(
+        sequencer: &mut Sequencer,
+        producer: &str,
+        number: Option<Number>,
+        bytes: u64,
+        outcome: &Outcome,
+    ) -> Result<Lsn, Unaccepted> {
+        let Some(number) = number else { return Ok(sequencer.next(bytes)) };
+        let position = sequencer.gateway.producers.locate(producer, number)?;
+        if position == Position::Taken && !planted("no-dedup") {
+            return Err(Unaccepted::Repeated);
+        }
+        let lsn = sequencer.next(bytes);
+        sequencer.gateway.producers.take(producer, number, lsn, Some(outcome));
+        Ok(lsn)
+    }
+
+    /// A request brought no records to be counted. Its number is spent, and what it came to is remembered.
     ///
     /// # Errors
-    /// When it is not the producer's next one, or there is no room to write that down.
-    pub fn spend(&self, producer: &str, number: Option<Number>) -> Result<Ticket, Unaccepted> {
-        self.spend_if(producer, number, |sequencer, number| sequencer.gateway.producers.locate(producer, number))
+    /// When it is not the producer's next one, or the journal has no room.
+    pub async fn spend(
+        &self,
+        producer: &str,
+        number: Option<Number>,
+        outcome: Outcome,
+        stream: Option<&Stream>,
+    ) -> Result<Ticket, Unaccepted> {
+        let (answer, received) = oneshot::channel();
+        let Some(number) = number else {
+            let mark = self.mark(producer);
+            let _ = answer.send(Answer::without_outputs(outcome));
+            return Ok(Ticket { answer: received, mark });
+        };
+        let kept = stream.map_or_else(|| outcome.with_fields(&|_| false), |stream| outcome.declared(stream));
+        let entry = Entry::Spent { producer, number: Some(number), outcome: Some(kept.clone()) }.encode();
+        let room = self.room_for(entry.len() as u64).await?;
+        let mut sequencer = self.ordered.lock();
+        let lsn = Self::place(&mut sequencer, producer, Some(number), room.bytes(), &kept)?;
+        let then: Then = Box::new(move || drop(answer.send(Answer::without_outputs(outcome))));
+        self.ordered.journal.submit(lsn, entry, room, Some(then));
+        Ok(Ticket { answer: received, mark: sequencer.gateway.producers.mark(producer) })
     }
 
     /// A numbered request says that nothing comes under the numbers up to its own.
     ///
     /// # Errors
-    /// When a greater epoch was begun, or there is no room to write that down.
-    pub fn skip(&self, producer: &str, number: Number) -> Result<Ticket, Unaccepted> {
-        let locate = |sequencer: &Sequencer, number| sequencer.gateway.producers.locate_skip(producer, number);
-        self.spend_if(producer, Some(number), locate)
-    }
-
-    fn spend_if(
-        &self,
-        producer: &str,
-        number: Option<Number>,
-        locate: impl Fn(&Sequencer, Number) -> Result<Position, OutOfOrder>,
-    ) -> Result<Ticket, Unaccepted> {
-        self.journal_works()?;
-        let (answer, received) = oneshot::channel();
-        let done: Then = Box::new(move || drop(answer.send(Ok(Vec::new()))));
-        let mut sequencer = self.lock();
-        let Some(number) = number else {
-            let mark = sequencer.gateway.producers.mark(producer);
-            done();
-            return Ok(Ticket { answer: received, mark, duplicate: false });
+    /// When a greater epoch was begun, or the journal has no room.
+    pub async fn skip(&self, producer: &str, number: Number) -> Result<(), Unaccepted> {
+        let is_known = |sequencer: &Sequencer| {
+            let position = sequencer.gateway.producers.locate_skip(producer, number)?;
+            Ok::<_, Unaccepted>(position == Position::Taken)
         };
-        let duplicate = locate(&sequencer, number)? == Position::Taken;
-        if duplicate {
-            let through = sequencer.gateway.producers.mark(producer).lsn;
-            self.journal.when_durable(through, done);
-        } else {
-            let bytes = Entry::Spent { producer, number: Some(number) }.encode();
-            let room = self.small_room(&bytes)?;
-            let lsn = sequencer.next(bytes.len() as u64);
-            sequencer.gateway.producers.take(producer, number, lsn);
-            self.journal.submit(lsn, bytes, room, Some(done));
+        if is_known(&self.ordered.lock())? {
+            return Ok(());
         }
-        let mark = sequencer.gateway.producers.mark(producer);
-        Ok(Ticket { answer: received, mark, duplicate })
+        let outcome = Outcome::nothing();
+        let entry = Entry::Spent { producer, number: Some(number), outcome: Some(outcome.clone()) }.encode();
+        let room = self.room_for(entry.len() as u64).await?;
+        let mut sequencer = self.ordered.lock();
+        if !is_known(&sequencer)? {
+            let lsn = sequencer.next(room.bytes());
+            sequencer.gateway.producers.take(producer, number, lsn, Some(&outcome));
+            self.ordered.journal.submit(lsn, entry, room, None);
+        }
+        Ok(())
     }
 
     /// A producer was heard on a stream, and perhaps promises to have come to an event time. The answer comes
     /// when that, and all that the producer sent before, is on disk.
     ///
     /// # Errors
-    /// When there is no room for it in the journal, or the journal cannot be written.
-    pub fn heard(
+    /// When the journal has no room.
+    pub async fn heard(
         &self,
         stream: &str,
         producer: &str,
         event_time: Option<i64>,
         now: Duration,
     ) -> Result<Ticket, Unaccepted> {
-        self.journal_works()?;
+        let entry = Entry::Heard { stream, producer, event_time }.encode();
+        let room = self.room_for(entry.len() as u64).await?;
         let (answer, received) = oneshot::channel();
-        let bytes = Entry::Heard { stream, producer, event_time }.encode();
-        let room = self.small_room(&bytes)?;
-        let mut sequencer = self.lock();
-        let lsn = sequencer.next(bytes.len() as u64);
-        self.journal.submit(lsn, bytes, room, Some(Box::new(move || drop(answer.send(Ok(Vec::new()))))));
+        let mut sequencer = self.ordered.lock();
+        let lsn = sequencer.next(room.bytes());
+        let then: Then = Box::new(move || drop(answer.send(Answer::without_outputs(Outcome::nothing()))));
+        self.ordered.journal.submit(lsn, entry, room, Some(then));
         self.handle(&mut sequencer, Input::Heard { stream, producer, event_time }, now);
-        let mark = sequencer.gateway.producers.mark(producer);
-        Ok(Ticket { answer: received, mark, duplicate: false })
+        Ok(Ticket { answer: received, mark: sequencer.gateway.producers.mark(producer) })
+    }
+
+    /// What a numbered request that was taken before came to, when that is on disk. `None`: it is not remembered.
+    pub async fn outcome(&self, producer: &str, number: Number) -> (Option<Outcome>, Mark) {
+        let mark = self.mark(producer);
+        let (durable, is_durable) = oneshot::channel();
+        self.ordered.journal.when_durable(mark.lsn, Box::new(move || durable.send(()).unwrap_or(())));
+        let _ = is_durable.await;
+        (self.ordered.lock().gateway.producers.outcome(producer, number), mark)
+    }
+
+    /// Scores records that were counted before. The model's outputs.
+    ///
+    /// # Errors
+    /// When the model fails, or its worker is gone.
+    pub async fn score(&self, resident: Resident) -> Result<Vec<ArrayRef>, Reason> {
+        let (answer, received) = oneshot::channel();
+        if let Some(queue) = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed)) {
+            queue.waiting.fetch_add(1, Ordering::Relaxed);
+            let _ = queue.orders.send(Order::Score(resident, answer));
+        }
+        received.await.unwrap_or(Err(Reason::Internal))
     }
 
     /// How far a producer is.
     #[must_use]
     pub fn mark(&self, producer: &str) -> Mark {
-        self.lock().gateway.producers.mark(producer)
+        self.ordered.lock().gateway.producers.mark(producer)
     }
 
     /// Whether a numbered request was taken before.
     #[must_use]
     pub fn was_taken(&self, producer: &str, number: Option<Number>) -> bool {
-        number.is_some_and(|number| self.lock().gateway.producers.locate(producer, number) == Ok(Position::Taken))
+        number
+            .is_some_and(|number| self.ordered.lock().gateway.producers.locate(producer, number) == Ok(Position::Taken))
     }
 
     /// Time has passed.
     pub fn tick(&self, now: Duration) {
-        let mut sequencer = self.lock();
+        let mut sequencer = self.ordered.lock();
         self.handle(&mut sequencer, Input::Tick, now);
         self.checkpoint_if_due(&mut sequencer, now);
     }
@@ -401,19 +452,24 @@ impl Pipeline {
     /// The event times that a stream takes.
     #[must_use]
     pub fn time_bounds(&self, stream: &str, now: Duration, wall: i64) -> TimeBounds {
-        self.lock().gateway.time_bounds(stream, now, wall)
+        self.ordered.lock().gateway.time_bounds(stream, now, wall)
     }
 
     /// Returns when everything that was accepted is counted and in a checkpoint, and what was closed is in the
     /// outbox. With `flush`, the windows that are still open are released as they are. Nothing may be accepted
     /// after it.
     pub fn finish(&self, flush: bool) {
+        if self.supervisor.failure().is_some() {
+            // Whoever is gone would be waited for. The journal has all that was acknowledged.
+            return;
+        }
         {
-            let mut sequencer = self.lock();
+            let journal = &self.ordered.journal;
+            let mut sequencer = self.ordered.lock();
             if flush {
                 let datasets: Vec<String> = sequencer.gateway.datasets().map(str::to_owned).collect();
                 for dataset in datasets {
-                    let Some(room) = sequencer.closing_rooms.take(&self.journal, &dataset) else {
+                    let Some(room) = sequencer.closing_rooms.take(journal, &dataset) else {
                         tracing::warn!(
                             dataset,
                             "there is no room in the journal to release the open windows; they stay open until the next start"
@@ -422,8 +478,8 @@ impl Pipeline {
                     };
                     let bytes = Entry::Flushed { dataset: &dataset }.encode();
                     let lsn = sequencer.next(bytes.len() as u64);
-                    self.journal.submit(lsn, bytes, room, None);
-                    self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: None });
+                    journal.submit(lsn, bytes, room, None);
+                    self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), before: None });
                 }
             }
             self.checkpoint(&mut sequencer);
@@ -431,23 +487,9 @@ impl Pipeline {
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
-            }
+            // A thread that panicked has told the supervisor.
+            let _ = thread.join();
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sequencer> {
-        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn journal_works(&self) -> Result<(), Unaccepted> {
-        if self.journal.is_failing() { Err(Unaccepted::NoRoom(Reason::JournalFailing)) } else { Ok(()) }
-    }
-
-    /// Room for a producer's entry that is not a batch. It does not wait: the sender may try again.
-    fn small_room(&self, entry: &[u8]) -> Result<Room, Unaccepted> {
-        self.journal.reserve(entry.len() as u64).map_err(|no_room| Unaccepted::of(&no_room))
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
@@ -459,7 +501,8 @@ impl Pipeline {
     /// Takes an input. Windows close only while each dataset has room in the journal to say so; without it they close
     /// with a later input.
     fn handle(&self, sequencer: &mut Sequencer, input: Input<'_>, now: Duration) {
-        if !sequencer.closing_rooms.fill(&self.journal) {
+        let journal = &self.ordered.journal;
+        if !sequencer.closing_rooms.fill(journal) {
             if let Input::Heard { stream, producer, event_time } = input {
                 sequencer.gateway.restore_heard(stream, producer, event_time, now);
             }
@@ -467,13 +510,14 @@ impl Pipeline {
         }
         let mut effects = Vec::new();
         sequencer.gateway.handle(input, now, &mut effects);
-        for Effect::Close { dataset, open, watermark } in effects {
+        for Effect::Close { dataset, before, watermark } in effects {
             // One input closes a dataset's windows at most once, and each has room.
-            let Some(room) = sequencer.closing_rooms.take(&self.journal, &dataset) else { continue };
-            let bytes = Entry::Closed { dataset: &dataset, open, watermark }.encode();
+            let Some(room) = sequencer.closing_rooms.take(journal, &dataset) else { continue };
+            let closed = Entry::Closed { dataset: &dataset, before: ClosedBefore::Time(before), watermark };
+            let bytes = closed.encode();
             let lsn = sequencer.next(bytes.len() as u64);
-            self.journal.submit(lsn, bytes, room, None);
-            self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), open: Some(open) });
+            journal.submit(lsn, bytes, room, None);
+            self.order_all(|| Order::Close { lsn, dataset: dataset.clone(), before: Some(before) });
         }
     }
 
@@ -488,20 +532,11 @@ impl Pipeline {
     }
 
     fn checkpoint(&self, sequencer: &mut Sequencer) {
-        let lsn = sequencer.last;
-        sequencer.checkpoint = LastCheckpoint { lsn, bytes: 0, at: sequencer.checkpoint.at };
+        let lsn = sequencer.begin_checkpoint();
         self.is_checkpointing.store(true, Ordering::Release);
         let mut writer = Writer::default();
         sequencer.gateway.encode(&mut writer);
         let _ = self.reports.send(Report::State { lsn, gateway: writer.finish() });
         self.order_all(|| Order::Checkpoint { lsn });
-    }
-}
-
-impl Sequencer {
-    fn next(&mut self, bytes: u64) -> Lsn {
-        self.last += 1;
-        self.checkpoint.bytes += bytes;
-        self.last
     }
 }

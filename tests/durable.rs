@@ -9,5 +9,6 @@ mod durable {
     mod moved;
     mod numbers;
     mod operations;
+    mod repeats;
     mod seal;
 }

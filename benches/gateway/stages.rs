@@ -11,9 +11,10 @@ use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::batch::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
+use bailiwick::domain::outcome::{Outcome, Taken};
 use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release};
 use bailiwick::domain::producer::Number;
-use bailiwick::durable::entry::BatchWriter;
+use bailiwick::durable::entry::{BatchWriter, Sent};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
 use ort::memory::Allocator;
 use ort::session::{OutputSelector, RunOptions, Session};
@@ -71,15 +72,16 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
     let scores = scorer.score(&[&resident]).unwrap();
     let number = Some(Number { epoch: 1, sequence: 1 });
-    let mut encode = || writer.encode(&resident, &scores, ("bench", number), 0).unwrap();
+    let outcome = Some(Outcome::Taken(Taken { accepted: BATCH as u32, ..Taken::default() }));
+    let sent = [Sent { producer: "bench", number, rows: BATCH as u32, newest: Some(0), outcome }];
+    let mut encode = || writer.encode(&resident, &scores, &sent, 0).unwrap();
     let entry = encode();
     let encoding = per_record(BATCH, || drop(black_box(encode())));
     let copy = per_record(BATCH, || drop(black_box(entry.clone())));
     figure("encode the entry of the journal", encoding, "ns/record", Some(encoding / copy));
     figure("bare copy of the entry", copy, "ns/record", None);
     let mut writer = BatchWriter::new(stream, outputs, Arc::new(bench_keys()));
-    let sealing =
-        per_record(BATCH, || drop(black_box(writer.encode(&resident, &scores, ("bench", number), 0).unwrap())));
+    let sealing = per_record(BATCH, || drop(black_box(writer.encode(&resident, &scores, &sent, 0).unwrap())));
     figure("encode the entry of the journal, sealed", sealing, "ns/record", Some(sealing / copy));
 
     let dataset = &plan.datasets[0];

@@ -89,7 +89,8 @@ impl State {
         let mut gateway =
             Gateway::new(config.policy.streams.values().map(|plan| (&*plan.stream, plan.datasets.as_slice())));
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
-        let open = gateway.datasets().map(|dataset| (dataset.to_owned(), gateway.open(dataset))).collect();
+        let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));
+        let closed_before = closed_before.collect();
         let from = counted + 1;
         let closed = recovery::scan(&journal, from, &mut gateway, &present, now).with_context(in_directory)?;
         let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
@@ -99,7 +100,7 @@ impl State {
             .flat_map(|present| &present.datasets)
             .map(|dataset| (dataset.name.clone(), KeptShape::Shape(dataset.shape())));
         let shapes = shapes.collect();
-        let before = Before { open, windows, replay, closed, last: found.last };
+        let before = Before { closed_before, windows, replay, closed, last: found.last };
         Ok(Self {
             journal: Arc::new(journal),
             outbox: Arc::new(outbox),

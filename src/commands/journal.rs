@@ -155,12 +155,15 @@ fn accepted(entries: &mut journal::Reader, counted: Lsn) -> anyhow::Result<Strin
     while let Some(entry) = entries.next()? {
         match Entry::decode(&entry.payload) {
             Some(Entry::Batch(batch)) => {
-                let held = held.entry((batch.stream.to_owned(), batch.producer.to_owned())).or_default();
-                held.records += u64::from(batch.rows);
-                held.to_count += if entry.lsn > counted { u64::from(batch.rows) } else { 0 };
-                held.since = Some(held.since.map_or(batch.at, |since| since.min(batch.at)));
-                if !batch.regimes.is_empty() {
-                    *sealed.entry(batch.regimes).or_default() += u64::from(batch.rows);
+                for request in &batch.requests {
+                    let held = held.entry((batch.head.stream.to_owned(), request.producer.to_owned())).or_default();
+                    held.records += u64::from(request.rows);
+                    held.to_count += if entry.lsn > counted { u64::from(request.rows) } else { 0 };
+                    held.since = Some(held.since.map_or(batch.head.at, |since| since.min(batch.head.at)));
+                }
+                if !batch.head.regimes.is_empty() {
+                    let rows = u64::from(batch.rows());
+                    *sealed.entry(batch.head.regimes).or_default() += rows;
                 }
             }
             Some(Entry::Closed { .. } | Entry::Flushed { .. }) => closed += 1,

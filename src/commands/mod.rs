@@ -21,6 +21,9 @@ use crate::config::{self, Config};
 /// The configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 
+/// A part of the gateway could not go on, and it stopped: start it again (`EX_SOFTWARE`).
+pub const EXIT_INTERNAL: u8 = 70;
+
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum Failure {
@@ -28,6 +31,8 @@ pub enum Failure {
     Config,
     /// The command did what it was told, and what it found is a failure: the report for stdout.
     Found(String),
+    /// A part of the gateway could not go on: which one, and why.
+    Internal(String),
     /// Something else went wrong.
     Other(anyhow::Error),
 }

@@ -83,7 +83,7 @@ impl Journal {
             Some((_, catalog)) => catalog,
             None => Catalog::decode(context).with_context(|| format!("entry {lsn}: the schemas cannot be read"))?,
         };
-        let reader = BatchReader::new(&catalog, accepted.stream);
+        let reader = BatchReader::new(&catalog, accepted.head.stream);
         let mut reader = reader.with_context(|| format!("entry {lsn} cannot be read"))?;
         let columns = match reader.columns(accepted, &mut self.sealer) {
             Ok(columns) => Ok(columns),
@@ -99,10 +99,11 @@ impl Journal {
         self.catalog = Some((Arc::clone(context), catalog));
         Ok(Journaled {
             lsn,
-            producer: accepted.producer.to_owned(),
-            stream: accepted.stream.to_owned(),
-            policy: Digest::from_bytes(accepted.policy),
-            rows: accepted.rows,
+            // Entries hold one request each so far.
+            producer: accepted.requests.first().map(|request| request.producer.to_owned()).unwrap_or_default(),
+            stream: accepted.head.stream.to_owned(),
+            policy: Digest::from_bytes(accepted.head.policy),
+            rows: accepted.rows(),
             columns,
         })
     }

@@ -12,18 +12,21 @@ use crate::logging::OPERATOR;
 
 use super::{Failure, load};
 
-/// Runs a gateway until SIGTERM or SIGINT, then stops it. A second signal ends the process at once. SIGHUP reads the
+/// Runs a gateway until SIGTERM or SIGINT, or until a part of it cannot go on, then stops it. A second signal ends the process at once. SIGHUP reads the
 /// policies again.
 ///
 /// # Errors
-/// When the configuration cannot be used, or the gateway cannot start.
+/// When the configuration cannot be used, the gateway cannot start, or a part of it could not go on.
 pub async fn run(path: &Path) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the gateway starts must not kill it.
     let mut signals = Signals::listen()?;
     let config = load(path)?;
     let listener = app::bind(&config).await?;
     let app = App::start(config, listener).await?;
-    serve(path, &app, &mut signals).await;
+    let failure = tokio::select! {
+        () = serve(path, &app, &mut signals) => None,
+        failure = app.failed() => Some(failure.to_owned()),
+    };
     tracing::info!("stopping");
     let left = tokio::select! {
         stopped = app.stop() => stopped.left,
@@ -33,6 +36,9 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
         }
     };
     tracing::info!("stopped");
+    if let Some(failure) = failure {
+        return Err(Failure::Internal(failure));
+    }
     if left.is_empty() { Ok(()) } else { Err(Failure::Other(anyhow::Error::msg(waiting(&left)))) }
 }
 

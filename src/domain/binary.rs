@@ -78,6 +78,25 @@ impl Writer {
         self.bytes(text.as_bytes())
     }
 
+    /// Adds a number in as few bytes as it takes: seven bits each, the least significant ones first (LEB128).
+    pub fn varint(&mut self, mut value: u64) -> &mut Self {
+        while value >= 0x80 {
+            self.bytes.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.u8((value & 0x7f) as u8)
+    }
+
+    /// Adds bytes and their length, which is written as a [`Self::varint`].
+    pub fn short_bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.varint(bytes.len() as u64).raw(bytes)
+    }
+
+    /// Adds a text and its length, which is written as a [`Self::varint`].
+    pub fn short_text(&mut self, text: &str) -> &mut Self {
+        self.short_bytes(text.as_bytes())
+    }
+
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -175,6 +194,45 @@ impl<'r> Reader<'r> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
+    /// A number that [`Writer::varint`] wrote.
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// The same, where it fits into 32 bits.
+    pub fn varint32(&mut self) -> Option<u32> {
+        u32::try_from(self.varint()?).ok()
+    }
+
+    /// As [`Self::count`], of a number that [`Writer::varint`] wrote.
+    pub fn short_count(&mut self, each: usize) -> Option<usize> {
+        let count = usize::try_from(self.varint()?).ok()?;
+        (count <= self.rest.len() / each.max(1)).then_some(count)
+    }
+
+    /// Bytes that [`Writer::short_bytes`] wrote.
+    pub fn short_bytes(&mut self) -> Option<&'r [u8]> {
+        let length = self.short_count(1)?;
+        self.raw(length)
+    }
+
+    /// A text that [`Writer::short_text`] wrote.
+    pub fn short_text(&mut self) -> Option<&'r str> {
+        std::str::from_utf8(self.short_bytes()?).ok()
+    }
+
     /// An array of bytes.
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (bytes, rest) = self.rest.split_first_chunk()?;
@@ -214,6 +272,26 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(read(&bytes[..end]), None, "{end} bytes");
         }
+    }
+
+    #[test]
+    fn small_numbers_take_few_bytes_and_every_number_comes_back() {
+        for shift in 0..64 {
+            for value in [(1_u64 << shift) - 1, 1 << shift, u64::MAX >> shift] {
+                let mut writer = Writer::default();
+                writer.varint(value);
+                let bytes = writer.finish();
+                assert_eq!(bytes.len(), (64 - value.leading_zeros()).div_ceil(7).max(1) as usize);
+                assert_eq!(Reader::new(&bytes).varint(), Some(value));
+                assert_eq!(Reader::new(&bytes[..bytes.len() - 1]).varint(), None);
+            }
+        }
+        assert_eq!(Reader::new(&[0xff; 10]).varint(), None, "more than 64 bits");
+        let mut writer = Writer::default();
+        writer.short_text("text").short_bytes(&[1; 200]);
+        let bytes = writer.finish();
+        let mut reader = Reader::new(&bytes);
+        assert_eq!((reader.short_text(), reader.short_bytes()), (Some("text"), Some(&[1; 200][..])));
     }
 
     #[test]

@@ -36,12 +36,13 @@ pub enum Input<'i> {
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Close the windows of a dataset before `open`; records that come later for them go into `open`.
+    /// Close the windows of a dataset that began before a time. Records that come later for them go into the first window
+    /// after it.
     Close {
         /// The dataset's name.
         dataset: String,
-        /// The oldest window that stays open.
-        open: i64,
+        /// Microseconds since the Unix epoch.
+        before: i64,
         /// The watermark that closes them.
         watermark: i64,
     },
@@ -109,11 +110,11 @@ impl Gateway {
         self.streams.values().flat_map(|state| &state.datasets).map(|(dataset, _)| dataset.as_str())
     }
 
-    /// The oldest window of a dataset that may still take records; [`i64::MIN`] when none has closed.
+    /// Windows of a dataset that began before this time have closed. `None` until one has.
     #[must_use]
-    pub fn open(&self, dataset: &str) -> i64 {
+    pub fn closed_before(&self, dataset: &str) -> Option<i64> {
         let datasets = self.streams.values().flat_map(|state| &state.datasets);
-        datasets.filter(|(name, _)| name == dataset).map(|(_, closing)| closing.open()).next().unwrap_or(i64::MIN)
+        datasets.filter(|(name, _)| name == dataset).find_map(|(_, closing)| closing.before())
     }
 
     /// What the journal holds of a producer that was heard: as [`Gateway::handle`], but closes nothing; the
@@ -125,13 +126,11 @@ impl Gateway {
     }
 
     /// What the journal holds of windows that were closed.
-    pub fn restore_closed(&mut self, dataset: &str, open: i64, watermark: i64) {
+    pub fn restore_closed(&mut self, dataset: &str, before: i64, watermark: i64) {
         for state in self.streams.values_mut() {
-            for (name, closing) in &mut state.datasets {
-                if name == dataset {
-                    closing.restore(Some(open));
-                    state.watermark.restore(watermark);
-                }
+            for (_, closing) in state.datasets.iter_mut().filter(|(name, _)| name == dataset) {
+                closing.restore(Some(before));
+                state.watermark.restore(watermark);
             }
         }
     }
@@ -145,7 +144,7 @@ impl Gateway {
             state.watermark.encode(writer);
             writer.count(state.datasets.len());
             for (dataset, closing) in &state.datasets {
-                writer.text(dataset).option(closing.closed_before());
+                writer.text(dataset).option(closing.before());
             }
         }
     }
@@ -153,6 +152,21 @@ impl Gateway {
     /// Reads the state from a checkpoint into a new gateway. What is no longer declared is passed over.
     pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
         self.producers = Producers::decode(reader)?;
+        self.decode_streams(reader, now, Closing::restore)
+    }
+
+    /// Reads the state from a checkpoint of version 2, which holds no outcomes and numbers of windows instead of times.
+    pub fn decode_v2(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
+        self.producers = Producers::decode_v2(reader)?;
+        self.decode_streams(reader, now, Closing::restore_window)
+    }
+
+    fn decode_streams(
+        &mut self,
+        reader: &mut Reader<'_>,
+        now: Duration,
+        restore: impl Fn(&mut Closing, Option<i64>),
+    ) -> Option<()> {
         for _ in 0..reader.count(25)? {
             let mut undeclared = StreamState {
                 watermark: Watermark::new(Duration::ZERO),
@@ -164,9 +178,9 @@ impl Gateway {
             state.watermark.decode(reader, now)?;
             for _ in 0..reader.count(17)? {
                 let dataset = reader.text()?;
-                let open = reader.option()?;
+                let before = reader.option()?;
                 for (_, closing) in state.datasets.iter_mut().filter(|(name, _)| name == dataset) {
-                    closing.restore(open);
+                    restore(closing, before);
                 }
             }
         }
@@ -178,8 +192,8 @@ impl StreamState {
     fn advance(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let Some(watermark) = self.watermark.at(now) else { return };
         for (dataset, closing) in &mut self.datasets {
-            if let Some(open) = closing.advance(watermark) {
-                effects.push(Effect::Close { dataset: dataset.clone(), open, watermark });
+            if let Some(before) = closing.advance(watermark) {
+                effects.push(Effect::Close { dataset: dataset.clone(), before, watermark });
             }
         }
     }

@@ -11,6 +11,8 @@ pub mod gateway;
 pub mod jurisdiction;
 pub mod knowledge;
 pub mod model;
+pub mod outcome;
+pub mod outcomes;
 pub mod policy;
 pub mod printable;
 pub mod producer;

@@ -1,12 +1,15 @@
 //! Producers' series of requests: what was taken already, what comes next, who was superseded.
 //!
-//! A producer numbers its requests 1, 2, 3, ... in an epoch. One high-water mark per producer is all that is
-//! kept: a request at or below it was taken, the next one is expected, one above that leaves a gap. A
-//! greater epoch begins anew and fences the lesser ones.
+//! A producer numbers its requests 1, 2, 3, ... in an epoch. One high-water mark per producer says what was taken: a
+//! request at or below it was, the next one is expected, one above that leaves a gap. A greater epoch begins anew and
+//! fences the lesser ones. Beside the mark stands what the last requests came to, for repeats of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::binary::{Reader, Writer};
+use super::outcome::Outcome;
+use super::outcomes::Outcomes;
 
 /// A position in the journal.
 pub type Lsn = u64;
@@ -60,17 +63,29 @@ pub struct Mark {
 /// The most producers that are remembered.
 pub const PRODUCERS_MAX: usize = 1_000_000;
 
-/// The marks of all producers.
+/// The most bytes that refusals take in the outcomes of all producers. When they would take more, those of the producers
+/// with most are forgotten.
+pub const OUTCOMES_BYTES_MAX: usize = 32 << 20;
+
+/// The marks of all producers, and what their last requests came to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Producers {
-    marks: BTreeMap<String, Mark>,
+    known: BTreeMap<Arc<str>, Known>,
+    /// What all outcomes take beyond the least.
+    outcomes_bytes: usize,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Known {
+    mark: Mark,
+    outcomes: Outcomes,
 }
 
 impl Producers {
     /// How far a producer is; the start, when it is not known.
     #[must_use]
     pub fn mark(&self, producer: &str) -> Mark {
-        self.marks.get(producer).copied().unwrap_or_default()
+        self.known.get(producer).map(|known| known.mark).unwrap_or_default()
     }
 
     /// What a number says of a request with records.
@@ -99,42 +114,107 @@ impl Producers {
     }
 
     fn in_epoch(&self, producer: &str, epoch: u64) -> Result<Mark, OutOfOrder> {
-        match self.marks.get(producer) {
-            None if self.marks.len() >= PRODUCERS_MAX => Err(OutOfOrder::TooMany),
+        match self.known.get(producer).map(|known| known.mark) {
+            None if self.known.len() >= PRODUCERS_MAX => Err(OutOfOrder::TooMany),
             None => Ok(Mark::default()),
             Some(mark) if epoch < mark.epoch => Err(OutOfOrder::Fenced { epoch: mark.epoch }),
             Some(mark) if epoch > mark.epoch => Ok(Mark { epoch, ..Mark::default() }),
-            Some(mark) => Ok(*mark),
+            Some(mark) => Ok(mark),
         }
     }
 
-    /// A request was taken, and the journal holds it at this position.
-    pub fn take(&mut self, producer: &str, number: Number, lsn: Lsn) {
-        let mark = Mark { epoch: number.epoch, sequence: number.sequence, lsn };
-        match self.marks.get_mut(producer) {
-            Some(known) => *known = mark,
-            None => {
-                self.marks.insert(producer.to_owned(), mark);
+    /// A request was taken, and the journal holds it at this position. Numbers that it leaves out came to nothing.
+    /// Without an outcome it is not known what it came to.
+    pub fn take(&mut self, producer: &str, number: Number, lsn: Lsn, outcome: Option<&Outcome>) {
+        let Number { epoch, sequence } = number;
+        let mark = Mark { epoch, sequence, lsn };
+        if !self.known.contains_key(producer) {
+            self.known.insert(producer.into(), Known::default());
+        }
+        let Some(known) = self.known.get_mut(producer) else { return };
+        let before = known.outcomes.extra_bytes();
+        if known.mark.epoch != epoch {
+            known.outcomes.forget();
+            known.mark = Mark { epoch, sequence: 0, lsn };
+        }
+        let next = known.mark.sequence.saturating_add(1);
+        if let Some(outcome) = outcome.filter(|_| next <= sequence) {
+            if next < sequence {
+                known.outcomes.push(next, sequence - 1, &Outcome::nothing());
+            }
+            known.outcomes.push(sequence, sequence, outcome);
+        }
+        known.mark = mark;
+        self.outcomes_bytes = self.outcomes_bytes.saturating_sub(before) + known.outcomes.extra_bytes();
+        if self.outcomes_bytes > OUTCOMES_BYTES_MAX {
+            self.forget_outcomes(producer);
+        }
+    }
+
+    /// What a request that was taken came to. `None`: that is not remembered.
+    #[must_use]
+    pub fn outcome(&self, producer: &str, number: Number) -> Option<Outcome> {
+        let known = self.known.get(producer).filter(|known| known.mark.epoch == number.epoch)?;
+        known.outcomes.of(number.sequence)
+    }
+
+    /// A request came to something else than was said when it was taken.
+    pub fn correct(&mut self, producer: &str, number: Number, outcome: &Outcome) {
+        let known = self.known.get_mut(producer).filter(|known| known.mark.epoch == number.epoch);
+        let Some(known) = known else { return };
+        let before = known.outcomes.extra_bytes();
+        known.outcomes.correct(number.sequence, outcome);
+        self.outcomes_bytes = self.outcomes_bytes.saturating_sub(before) + known.outcomes.extra_bytes();
+    }
+
+    /// Forgets the outcomes of the producers that take most, until half of the room is free, but not those of `but`.
+    fn forget_outcomes(&mut self, but: &str) {
+        let mut sizes: Vec<usize> = self.known.values().map(|known| known.outcomes.extra_bytes()).collect();
+        sizes.sort_unstable_by(|one, other| other.cmp(one));
+        let mut left = self.outcomes_bytes;
+        let least = sizes.into_iter().take_while(|size| {
+            let is_over = left > OUTCOMES_BYTES_MAX / 2;
+            left = left.saturating_sub(*size);
+            is_over
+        });
+        let least = least.last().unwrap_or(0).max(1);
+        for (producer, known) in &mut self.known {
+            if known.outcomes.extra_bytes() >= least && **producer != *but {
+                known.outcomes.forget();
             }
         }
+        self.outcomes_bytes = self.known.values().map(|known| known.outcomes.extra_bytes()).sum();
     }
 
-    /// Adds the marks to a checkpoint.
+    /// Adds the marks and the outcomes to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.count(self.marks.len());
-        for (producer, mark) in &self.marks {
+        writer.count(self.known.len());
+        for (producer, Known { mark, outcomes }) in &self.known {
             writer.text(producer).u64(mark.epoch).u64(mark.sequence).u64(mark.lsn);
+            outcomes.encode(writer);
         }
     }
 
-    /// Reads the marks of a checkpoint.
+    /// Reads what [`Self::encode`] wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let mut marks = BTreeMap::new();
+        Self::read(reader, Outcomes::decode)
+    }
+
+    /// Reads the marks of a checkpoint of version 2, which holds no outcomes.
+    pub fn decode_v2(reader: &mut Reader<'_>) -> Option<Self> {
+        Self::read(reader, |_| Some(Outcomes::default()))
+    }
+
+    fn read(reader: &mut Reader<'_>, mut outcomes: impl FnMut(&mut Reader<'_>) -> Option<Outcomes>) -> Option<Self> {
+        let mut producers = Self::default();
         for _ in 0..reader.count(32)? {
-            let producer = reader.text()?.to_owned();
-            marks.insert(producer, Mark { epoch: reader.u64()?, sequence: reader.u64()?, lsn: reader.u64()? });
+            let producer = reader.text()?.into();
+            let mark = Mark { epoch: reader.u64()?, sequence: reader.u64()?, lsn: reader.u64()? };
+            let known = Known { mark, outcomes: outcomes(reader)? };
+            producers.outcomes_bytes += known.outcomes.extra_bytes();
+            producers.known.insert(producer, known);
         }
-        Some(Self { marks })
+        Some(producers)
     }
 }
 
@@ -145,6 +225,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::outcome::Refused;
+    use crate::domain::refusal::Reason;
 
     const fn number(epoch: u64, sequence: u64) -> Number {
         Number { epoch, sequence }
@@ -155,7 +237,7 @@ mod tests {
         let mut producers = Producers::default();
         assert_eq!(producers.locate("a", number(1, 2)), Err(OutOfOrder::Gap { expected: 1 }));
         assert_eq!(producers.locate("a", number(1, 1)), Ok(Position::Next));
-        producers.take("a", number(1, 1), 10);
+        producers.take("a", number(1, 1), 10, None);
         assert_eq!(producers.locate("a", number(1, 1)), Ok(Position::Taken));
         assert_eq!(producers.locate("a", number(1, 3)), Err(OutOfOrder::Gap { expected: 2 }));
         assert_eq!(producers.locate("b", number(1, 2)), Err(OutOfOrder::Gap { expected: 1 }), "another producer");
@@ -164,10 +246,10 @@ mod tests {
     #[test]
     fn a_greater_epoch_begins_anew_and_fences_the_lesser_one() {
         let mut producers = Producers::default();
-        producers.take("a", number(5, 7), 10);
+        producers.take("a", number(5, 7), 10, None);
         assert_eq!(producers.locate("a", number(6, 1)), Ok(Position::Next));
         assert_eq!(producers.locate("a", number(6, 8)), Err(OutOfOrder::Gap { expected: 1 }));
-        producers.take("a", number(6, 1), 11);
+        producers.take("a", number(6, 1), 11, None);
         assert_eq!(producers.locate("a", number(5, 8)), Err(OutOfOrder::Fenced { epoch: 6 }));
         assert_eq!(producers.locate_skip("a", number(5, 9)), Err(OutOfOrder::Fenced { epoch: 6 }));
     }
@@ -176,7 +258,7 @@ mod tests {
     fn a_skip_may_leave_numbers_out() {
         let mut producers = Producers::default();
         assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Next));
-        producers.take("a", number(1, 40), 1);
+        producers.take("a", number(1, 40), 1, None);
         assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Taken));
         assert_eq!(producers.locate_skip("a", number(2, 0)), Ok(Position::Next), "begins the epoch");
         assert_eq!(producers.locate("a", number(1, 41)), Ok(Position::Next));
@@ -185,10 +267,41 @@ mod tests {
     #[test]
     fn sequences_near_the_end_do_not_wrap() {
         let mut producers = Producers::default();
-        producers.take("a", number(u64::MAX, u64::MAX - 1), 1);
+        producers.take("a", number(u64::MAX, u64::MAX - 1), 1, None);
         assert_eq!(producers.locate("a", number(u64::MAX, u64::MAX)), Ok(Position::Next));
-        producers.take("a", number(u64::MAX, u64::MAX), 2);
+        producers.take("a", number(u64::MAX, u64::MAX), 2, None);
         assert_eq!(producers.locate("a", number(u64::MAX, u64::MAX)), Ok(Position::Taken));
+    }
+
+    #[test]
+    fn a_repeat_is_told_what_the_request_came_to_the_first_time() {
+        let mut producers = Producers::default();
+        let (refused, taken) = (Outcome::refused(Reason::TooLarge), Outcome::nothing());
+        producers.take("a", number(1, 1), 1, Some(&refused));
+        producers.take("a", number(1, 2), 2, Some(&taken));
+        producers.correct("a", number(1, 2), &Outcome::refused(Reason::ModelFailed));
+        producers.take("a", number(1, 5), 3, Some(&taken));
+        let outcome = |sequence| producers.outcome("a", number(1, sequence));
+        assert_eq!(outcome(1), Some(refused));
+        assert_eq!(outcome(2), Some(Outcome::refused(Reason::ModelFailed)));
+        assert_eq!((outcome(3), outcome(5)), (Some(Outcome::nothing()), Some(taken)), "3 was left out by a skip");
+        assert_eq!(producers.outcome("a", number(2, 1)), None, "another epoch");
+        producers.take("a", number(2, 0), 4, Some(&Outcome::nothing()));
+        assert_eq!(producers.outcome("a", number(1, 1)), None, "an epoch that is over");
+    }
+
+    #[test]
+    fn outcomes_of_all_producers_together_are_bounded() {
+        let mut producers = Producers::default();
+        let field: Arc<str> = "x".repeat(200_000).into();
+        let outcome = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some(field) });
+        for lsn in 0..400 {
+            producers.take(&format!("p{lsn}"), number(1, 1), lsn, Some(&outcome));
+            assert!(producers.outcomes_bytes <= OUTCOMES_BYTES_MAX);
+        }
+        assert_eq!(producers.outcome("p399", number(1, 1)), Some(outcome));
+        let kept = (0..400).filter(|lsn| producers.outcome(&format!("p{lsn}"), number(1, 1)).is_some()).count();
+        assert!(kept > 50, "{kept}");
     }
 
     proptest! {
@@ -214,7 +327,7 @@ mod tests {
                 };
                 prop_assert_eq!(position, expected);
                 if position == Ok(Position::Next) {
-                    producers.take(&name, number(epoch, sequence), lsn as u64);
+                    producers.take(&name, number(epoch, sequence), lsn as u64, None);
                     taken.insert((producer, epoch, sequence));
                 }
             }

@@ -35,6 +35,12 @@ pub enum Reason {
     JournalFailing,
     /// As many producers are known as may be, and this one is not among them.
     TooManyProducers,
+    /// The request was taken before, and what it came to is not remembered any more.
+    OutcomeUnknown,
+    /// The request's number was taken by a request with other records.
+    NumberReused,
+    /// A fault of the gateway itself. It says so in its log and stops.
+    Internal,
     /// The record carries a field that is not declared.
     UndeclaredField,
     /// A required field is missing.
@@ -68,7 +74,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 27] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
@@ -82,6 +88,9 @@ impl Reason {
         (Self::EpochFenced, "epoch_fenced"),
         (Self::JournalFailing, "journal_failing"),
         (Self::TooManyProducers, "too_many_producers"),
+        (Self::OutcomeUnknown, "outcome_unknown"),
+        (Self::NumberReused, "number_reused"),
+        (Self::Internal, "internal"),
         (Self::UndeclaredField, "undeclared_field"),
         (Self::MissingField, "missing_field"),
         (Self::WrongType, "wrong_type"),
@@ -104,6 +113,12 @@ impl Reason {
         Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("?", |(_, name)| name)
     }
 
+    /// The reason of a name; `None` when there is none of it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
+    }
+
     /// Whether this gateway may take the very same record at another time.
     #[must_use]
     pub fn retryable(self) -> bool {
@@ -117,6 +132,7 @@ impl Reason {
                 | Self::TooManyProducers
                 | Self::EventTimeInFuture
                 | Self::TooManyWindows
+                | Self::Internal
         )
     }
 
@@ -132,6 +148,8 @@ impl Reason {
                 | Self::JournalFailing
                 | Self::SequenceGap
                 | Self::EpochFenced
+                | Self::OutcomeUnknown
+                | Self::NumberReused
                 | Self::ProducerMissing
                 | Self::TooManyProducers
                 | Self::TooManyWindows
@@ -165,6 +183,12 @@ impl Hint {
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(hint, _)| *hint == self).map_or("?", |(_, name)| name)
+    }
+
+    /// The hint of a name; `None` when there is none of it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(hint, _)| *hint)
     }
 
     /// What to do.
@@ -213,12 +237,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether this gateway may take the very same record at another time. A record with a hint has to be changed.
-    #[must_use]
-    pub fn retryable(&self) -> bool {
-        self.reason.retryable() && self.hint.is_none()
-    }
-
     /// A refusal without a field or a route.
     #[must_use]
     pub fn new(index: u32, reason: Reason) -> Self {

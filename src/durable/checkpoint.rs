@@ -9,32 +9,50 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::adapters::journal::{Error, FileSystem, create_directories, read_file, write_file_durably};
 use crate::domain::aggregate::{self, ContributorKey};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::KeptShape;
-use crate::domain::producer::Lsn;
+use crate::domain::gateway::Gateway;
+use crate::domain::outcome::Outcome;
+use crate::domain::producer::{Lsn, Number};
 
 const MAGIC: &[u8; 4] = b"BWCP";
-const VERSION: u32 = 3;
-const VERSIONS_READ: std::ops::RangeInclusive<u32> = 2..=VERSION;
+/// The version that is written. Version 2 is read, too: it has no corrections, and another form of the gateway's state.
+pub const VERSION: u32 = 3;
+const OLDEST_VERSION: u32 = 2;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
 const BYTES_MAX: u64 = 16 << 30;
 
 /// A checkpoint.
 pub struct Checkpoint {
+    /// The version of its format: [`VERSION`] when it is made.
+    pub version: u32,
     /// Everything in the journal through this position is in it.
     pub lsn: Lsn,
     /// The secret under which the contributors are hashed.
     pub key: ContributorKey,
     /// Watermarks, closed windows, producers' marks: by [`Gateway::encode`](crate::domain::gateway::Gateway::encode).
     pub gateway: Vec<u8>,
+    /// What requests before the position came to, as far as `gateway` has something else.
+    pub corrections: Vec<Correction>,
     /// The shape of each dataset, with its name.
     pub shapes: Vec<(String, KeptShape)>,
     /// The cells of open windows; a window has a part per worker.
     pub windows: Vec<WindowPart>,
+}
+
+/// What a request came to in the end.
+pub struct Correction {
+    /// Who sent it.
+    pub producer: Arc<str>,
+    /// Its number.
+    pub number: Number,
+    /// What it came to.
+    pub outcome: Outcome,
 }
 
 /// A worker's part of an open window.
@@ -66,9 +84,26 @@ impl Checkpoint {
         Ok(None)
     }
 
+    /// Restores the gateway's state into a new gateway. `None`: the bytes are no such state.
+    pub fn restore_gateway(&self, gateway: &mut Gateway, now: Duration) -> Option<()> {
+        let mut reader = Reader::new(&self.gateway);
+        if self.version == OLDEST_VERSION {
+            return gateway.decode_v2(&mut reader, now);
+        }
+        gateway.decode(&mut reader, now)?;
+        for Correction { producer, number, outcome } in &self.corrections {
+            gateway.producers.correct(producer, *number, outcome);
+        }
+        Some(())
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.raw(MAGIC).u32(VERSION).u64(self.lsn).raw(&self.key.0).bytes(&self.gateway);
+        writer.raw(MAGIC).u32(self.version).u64(self.lsn).raw(&self.key.0).bytes(&self.gateway);
+        writer.count(self.corrections.len());
+        for Correction { producer, number, outcome } in &self.corrections {
+            writer.text(producer).u64(number.epoch).u64(number.sequence).bytes(&outcome.encode());
+        }
         writer.count(self.shapes.len());
         for (dataset, shape) in &self.shapes {
             writer.text(dataset);
@@ -94,10 +129,18 @@ impl Checkpoint {
             return None;
         }
         let version = reader.u32()?;
-        if !VERSIONS_READ.contains(&version) {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return None;
         }
         let (lsn, key, gateway) = (reader.u64()?, ContributorKey(reader.array()?), reader.bytes()?.to_vec());
+        let mut corrections = Vec::new();
+        if version >= 3 {
+            for _ in 0..reader.count(32)? {
+                let producer = reader.text()?.into();
+                let number = Number { epoch: reader.u64()?, sequence: reader.u64()? };
+                corrections.push(Correction { producer, number, outcome: Outcome::decode(reader.bytes()?)? });
+            }
+        }
         let mut shapes = Vec::new();
         for _ in 0..reader.count(16)? {
             let dataset = reader.text()?.to_owned();
@@ -114,7 +157,7 @@ impl Checkpoint {
             let cells = if version == 2 { aggregate::as_version_1(cells) } else { cells.to_vec() };
             windows.push(WindowPart { dataset, window, cells });
         }
-        reader.is_empty().then_some(Self { lsn, key, gateway, shapes, windows })
+        reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows })
     }
 }
 

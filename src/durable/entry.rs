@@ -1,39 +1,52 @@
 //! The entries of the journal, as bytes.
 //!
-//! An entry is its kind (one byte) and its parts in the order of the variants below, written with
-//! [`domain::binary`](crate::domain::binary). A batch ends with one Arrow IPC record-batch message: the stream's columns, then the
-//! model's outputs. Its schema is not repeated: it stands in the [`Catalog`], which is the context of the
-//! segment that holds the entry.
+//! An entry is its kind (one byte) and its parts, written with [`domain::binary`](crate::domain::binary). A batch is a table
+//! of requests (who, number, how many records, the newest event time, what the request came to), what they share, and one
+//! Arrow IPC record-batch message: the stream's columns, then the model's outputs. Its schema is not repeated: it stands in
+//! the [`Catalog`], which is the context of the segment that holds the entry.
 //!
 //! With keys, that message is sealed ([`seal`](super::seal)): the regimes' ids stand at the end of the head, then
 //! the nonce, what was the message, and the tag.
+//!
+//! A kind is never given another meaning. A new layout gets a new kind; every kind that was written once is read.
+//!
+//! | kind | what | written |
+//! | --- | --- | --- |
+//! | 1, 6 | a batch of one request, plain or sealed, without what the request came to | until 0.1 |
+//! | 2 | a producer was heard | |
+//! | 3 | a number was spent, without what its request came to | until 0.1 |
+//! | 4 | windows were closed, by number | until 0.1 |
+//! | 5 | open windows were released as they were | |
+//! | 7, 8 | a batch, plain or sealed | |
+//! | 9 | a request without records to be counted, and what it came to | |
+//! | 10 | windows were closed, by time | |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
-use arrow_ipc::convert::try_schema_from_ipc_buffer;
-use arrow_ipc::reader::StreamDecoder;
-use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::policy::{RegimeSet, Resident};
+use crate::domain::outcome::Outcome;
+use crate::domain::policy::RegimeSet;
 use crate::domain::producer::Number;
-use crate::domain::stream::Stream;
 
-use super::columns::Columns;
-use super::seal::{ADDED_BYTES, Keys, Sealed, Sealer};
+use super::seal::{Sealed, Sealer};
 
-const BATCH: u8 = 1;
+pub use super::batch::{BatchReader, BatchWriter, size_bound};
+pub use super::catalog::Catalog;
+
+const OLD_BATCH: u8 = 1;
 const HEARD: u8 = 2;
-const SPENT: u8 = 3;
-const CLOSED: u8 = 4;
+const OLD_SPENT: u8 = 3;
+const OLD_CLOSED: u8 = 4;
 const FLUSHED: u8 = 5;
-/// A batch whose columns are sealed.
-const SEALED: u8 = 6;
+const OLD_SEALED: u8 = 6;
+const BATCH: u8 = 7;
+const SEALED: u8 = 8;
+const SPENT: u8 = 9;
+const CLOSED: u8 = 10;
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,13 +68,15 @@ pub enum Entry<'e> {
         producer: &'e str,
         /// The request's number.
         number: Option<Number>,
+        /// What the request came to. `None` in entries of kind 3.
+        outcome: Option<Outcome>,
     },
-    /// The windows of a dataset before `open` were closed.
+    /// Windows of a dataset were closed.
     Closed {
         /// The dataset's name.
         dataset: &'e str,
-        /// The oldest window that stayed open.
-        open: i64,
+        /// Which ones.
+        before: Before,
         /// The watermark that closed them.
         watermark: i64,
     },
@@ -72,25 +87,84 @@ pub enum Entry<'e> {
     },
 }
 
-/// What stands before the records of a batch.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Accepted<'e> {
-    /// Who sent them.
+/// The windows that a closing closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Those that began before this time, in microseconds since the Unix epoch.
+    Time(i64),
+    /// Those with a lesser number than this, under the dataset's size at that time. In entries of kind 4.
+    Window(i64),
+}
+
+/// A request in the table of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent<'e> {
+    /// Who sent it.
     pub producer: &'e str,
-    /// Their request's number.
+    /// Its number.
     pub number: Option<Number>,
+    /// How many of the batch's records are its own. They follow those of the request before.
+    pub rows: u32,
+    /// The newest event time that it brought or promised.
+    pub newest: Option<i64>,
+    /// What it came to. `None` in entries of kinds 1 and 6.
+    pub outcome: Option<Outcome>,
+}
+
+impl Sent<'_> {
+    /// At least the bytes that it takes in the table.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let outcome = self.outcome.as_ref().map_or(0, |outcome| outcome.encode().len());
+        64 + self.producer.len() + outcome
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        writer.short_text(self.producer);
+        number(writer, self.number);
+        writer.varint(self.rows.into()).option(self.newest);
+        writer.short_bytes(&self.outcome.as_ref().map_or(Vec::new(), Outcome::encode));
+    }
+
+    fn decode<'e>(reader: &mut Reader<'e>) -> Option<Sent<'e>> {
+        let (producer, number) = (reader.short_text()?, read_number(reader)?);
+        let (rows, newest, outcome) = (reader.varint32()?, reader.option()?, reader.short_bytes()?);
+        let outcome = if outcome.is_empty() { None } else { Some(Outcome::decode(outcome)?) };
+        Some(Sent { producer, number, rows, newest, outcome })
+    }
+}
+
+/// What the requests of a batch share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head<'e> {
     /// The wall clock when they were accepted, in microseconds since the Unix epoch.
     pub at: i64,
     /// Their stream's name.
     pub stream: &'e str,
-    /// How many there are.
-    pub rows: u32,
-    /// The newest event time.
-    pub newest: Option<i64>,
-    /// The digest of the policy they were decided under.
+    /// The digest of the policy their records were decided under.
     pub policy: [u8; 32],
     /// The regimes under whose keys the columns are sealed; none: they are not.
     pub regimes: RegimeSet,
+}
+
+impl Head<'_> {
+    pub(super) fn encode(&self, requests: &[Sent<'_>], writer: &mut Writer) {
+        writer.u8(if self.regimes.is_empty() { BATCH } else { SEALED }).varint(requests.len() as u64);
+        requests.iter().for_each(|request| request.encode(writer));
+        writer.i64(self.at).short_text(self.stream).raw(&self.policy);
+        regimes(writer, &self.regimes);
+    }
+}
+
+/// A batch: its head, and the records not yet read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted<'e> {
+    /// The requests that brought the records, in the order of the records.
+    pub requests: Vec<Sent<'e>>,
+    /// What they share.
+    pub head: Head<'e>,
+    /// All of the entry before the columns: what a seal is over, too.
+    before: &'e [u8],
     columns: &'e [u8],
 }
 
@@ -110,21 +184,29 @@ impl From<ArrowError> for Unread {
 }
 
 impl Entry<'_> {
-    /// The entry as bytes; a batch is written by a [`BatchWriter`].
+    /// The entry as bytes, in the layout of today. A batch is written by a [`BatchWriter`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         match self {
-            Self::Batch(accepted) => accepted.encode(&mut writer),
+            Self::Batch(accepted) => {
+                accepted.head.encode(&accepted.requests, &mut writer);
+                writer.raw(accepted.columns);
+            }
             Self::Heard { stream, producer, event_time } => {
                 writer.u8(HEARD).text(stream).text(producer).option(*event_time);
             }
-            Self::Spent { producer, number: spent } => {
-                writer.u8(SPENT).text(producer);
+            Self::Spent { producer, number: spent, outcome } => {
+                writer.u8(SPENT).short_text(producer);
                 number(&mut writer, *spent);
+                writer.short_bytes(&outcome.as_ref().map_or(Vec::new(), Outcome::encode));
             }
-            Self::Closed { dataset, open, watermark } => {
-                writer.u8(CLOSED).text(dataset).i64(*open).i64(*watermark);
+            Self::Closed { dataset, before, watermark } => {
+                let (kind, before) = match before {
+                    Before::Time(time) => (CLOSED, time),
+                    Before::Window(window) => (OLD_CLOSED, window),
+                };
+                writer.u8(kind).text(dataset).i64(*before).i64(*watermark);
             }
             Self::Flushed { dataset } => {
                 writer.u8(FLUSHED).text(dataset);
@@ -133,281 +215,172 @@ impl Entry<'_> {
         writer.finish()
     }
 
-    /// Reads an entry. `None`: it is none that this version writes.
+    /// Reads an entry. `None`: it is none that this version knows.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
         let mut reader = Reader::new(bytes);
         Some(match reader.u8()? {
-            kind @ (BATCH | SEALED) => Entry::Batch(Accepted {
-                producer: reader.text()?,
-                number: read_number(&mut reader)?,
-                at: reader.i64()?,
-                stream: reader.text()?,
-                rows: reader.u32()?,
-                newest: reader.option()?,
-                policy: reader.array()?,
-                regimes: if kind == SEALED { read_regimes(&mut reader)? } else { RegimeSet::default() },
-                columns: reader.rest(),
-            }),
+            kind @ (OLD_BATCH | OLD_SEALED) => {
+                let (producer, number) = (reader.text()?, read_old_number(&mut reader)?);
+                let (at, stream, rows) = (reader.i64()?, reader.text()?, reader.u32()?);
+                let (newest, policy) = (reader.option()?, reader.array()?);
+                let regimes = if kind == OLD_SEALED { read_old_regimes(&mut reader)? } else { RegimeSet::default() };
+                let request = Sent { producer, number, rows, newest, outcome: None };
+                Entry::Batch(Accepted::new(bytes, reader, vec![request], Head { at, stream, policy, regimes })?)
+            }
+            kind @ (BATCH | SEALED) => {
+                let requests = (0..reader.short_count(14)?).map(|_| Sent::decode(&mut reader));
+                let requests = requests.collect::<Option<Vec<_>>>()?;
+                let (at, stream, policy) = (reader.i64()?, reader.short_text()?, reader.array()?);
+                let regimes = read_regimes(&mut reader)?;
+                if regimes.is_empty() != (kind == BATCH) {
+                    return None;
+                }
+                Entry::Batch(Accepted::new(bytes, reader, requests, Head { at, stream, policy, regimes })?)
+            }
             HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
-            SPENT => Entry::Spent { producer: reader.text()?, number: read_number(&mut reader)? },
-            CLOSED => Entry::Closed { dataset: reader.text()?, open: reader.i64()?, watermark: reader.i64()? },
+            OLD_SPENT => {
+                Entry::Spent { producer: reader.text()?, number: read_old_number(&mut reader)?, outcome: None }
+            }
+            SPENT => {
+                let (producer, number) = (reader.short_text()?, read_number(&mut reader)?);
+                let outcome = reader.short_bytes()?;
+                let outcome = if outcome.is_empty() { None } else { Some(Outcome::decode(outcome)?) };
+                Entry::Spent { producer, number, outcome }
+            }
+            kind @ (OLD_CLOSED | CLOSED) => {
+                let (dataset, before, watermark) = (reader.text()?, reader.i64()?, reader.i64()?);
+                let before = if kind == CLOSED { Before::Time(before) } else { Before::Window(before) };
+                Entry::Closed { dataset, before, watermark }
+            }
             FLUSHED => Entry::Flushed { dataset: reader.text()? },
             _ => return None,
         })
     }
 }
 
-impl Accepted<'_> {
-    fn encode(&self, writer: &mut Writer) {
-        self.encode_head(writer);
-        writer.raw(self.columns);
+impl<'e> Accepted<'e> {
+    fn new(entry: &'e [u8], mut reader: Reader<'e>, requests: Vec<Sent<'e>>, head: Head<'e>) -> Option<Self> {
+        let columns = reader.rest();
+        let before = entry.get(..entry.len() - columns.len())?;
+        Some(Self { requests, head, before, columns })
     }
 
-    fn encode_head(&self, writer: &mut Writer) {
-        writer.u8(if self.regimes.is_empty() { BATCH } else { SEALED }).text(self.producer);
-        number(writer, self.number);
-        writer.i64(self.at).text(self.stream).u32(self.rows).option(self.newest).raw(&self.policy);
-        if !self.regimes.is_empty() {
-            writer.count(self.regimes.len());
-            for regime in self.regimes.iter() {
-                writer.text(regime);
-            }
-        }
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        self.requests.iter().fold(0, |rows, request| rows.saturating_add(request.rows))
     }
 
-    fn message(&self, sealer: &mut Sealer) -> Result<Buffer, Sealed> {
-        if self.regimes.is_empty() {
+    pub(super) fn message(&self, sealer: &mut Sealer) -> Result<Buffer, Sealed> {
+        if self.head.regimes.is_empty() {
             return Ok(Buffer::from(self.columns));
         }
-        let mut head = Writer::default();
-        self.encode_head(&mut head);
-        sealer.open(&self.regimes, &head.finish(), self.columns).map(Buffer::from)
+        sealer.open(&self.head.regimes, self.before, self.columns).map(Buffer::from)
     }
 }
 
 fn number(writer: &mut Writer, number: Option<Number>) {
-    let Number { epoch, sequence } = number.unwrap_or(Number { epoch: 0, sequence: 0 });
-    writer.u8(number.is_some().into()).u64(epoch).u64(sequence);
-}
-
-fn read_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
-    let mut regimes = BTreeSet::new();
-    for _ in 0..reader.count(8)? {
-        regimes.insert(reader.text()?.to_owned());
+    writer.u8(number.is_some().into());
+    if let Some(Number { epoch, sequence }) = number {
+        writer.varint(epoch).varint(sequence);
     }
-    (!regimes.is_empty()).then(|| Arc::new(regimes))
 }
 
 #[expect(clippy::option_option, reason = "the outer one: the bytes are none; the inner one: the request has none")]
 fn read_number(reader: &mut Reader<'_>) -> Option<Option<Number>> {
+    match reader.u8()? {
+        0 => Some(None),
+        1 => Some(Some(Number { epoch: reader.varint()?, sequence: reader.varint()? })),
+        _ => None,
+    }
+}
+
+#[expect(clippy::option_option, reason = "the outer one: the bytes are none; the inner one: the request has none")]
+fn read_old_number(reader: &mut Reader<'_>) -> Option<Option<Number>> {
     let present = reader.u8()?;
     let number = Number { epoch: reader.u64()?, sequence: reader.u64()? };
     Some((present != 0).then_some(number))
 }
 
-/// The schemas of all streams, each as an Arrow IPC schema message.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Catalog {
-    schemas: BTreeMap<String, Vec<u8>>,
-}
-
-impl Catalog {
-    /// The schemas of streams and their models' outputs.
-    ///
-    /// # Errors
-    /// When Arrow cannot write one, which no valid stream causes.
-    pub fn new<'s>(streams: impl Iterator<Item = (&'s Stream, Vec<Field>)>) -> Result<Self, ArrowError> {
-        let mut schemas = BTreeMap::new();
-        for (stream, outputs) in streams {
-            let schema = recorded(stream, outputs);
-            let writer = StreamWriter::try_new(Vec::new(), &schema)?;
-            schemas.insert(stream.name.clone(), writer.get_ref().clone());
-        }
-        Ok(Self { schemas })
-    }
-
-    /// The schema of a stream's records.
-    #[must_use]
-    pub fn schema(&self, stream: &str) -> Option<SchemaRef> {
-        try_schema_from_ipc_buffer(self.schemas.get(stream)?).ok().map(Arc::new)
-    }
-
-    /// The catalog as bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.count(self.schemas.len());
-        for (stream, schema) in &self.schemas {
-            writer.text(stream).bytes(schema);
-        }
-        writer.finish()
-    }
-
-    /// Reads a catalog.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let mut schemas = BTreeMap::new();
-        for _ in 0..reader.count(16)? {
-            let stream = reader.text()?.to_owned();
-            schemas.insert(stream, reader.bytes()?.to_vec());
-        }
-        Some(Self { schemas })
+fn regimes(writer: &mut Writer, regimes: &RegimeSet) {
+    writer.varint(regimes.len() as u64);
+    for regime in regimes.iter() {
+        writer.short_text(regime);
     }
 }
 
-/// Reads the records of one stream's batches.
-pub struct BatchReader {
-    decoder: StreamDecoder,
+fn read_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
+    let regimes = (0..reader.short_count(1)?).map(|_| reader.short_text().map(str::to_owned));
+    regimes.collect::<Option<BTreeSet<_>>>().map(Arc::new)
 }
 
-impl BatchReader {
-    /// A reader of a stream's batches, as it was declared when they were written.
-    ///
-    /// # Errors
-    /// When the catalog has no such stream.
-    pub fn new(catalog: &Catalog, stream: &str) -> Result<Self, ArrowError> {
-        let schema = catalog.schemas.get(stream);
-        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{stream}`")))?;
-        let mut decoder = StreamDecoder::new();
-        match decoder.decode(&mut Buffer::from(schema.clone()))? {
-            None => Ok(Self { decoder }),
-            Some(_) => Err(ArrowError::SchemaError("records in place of a schema".to_owned())),
-        }
-    }
-
-    /// The columns: the stream's fields and the model's outputs.
-    ///
-    /// # Errors
-    /// When they are sealed and do not open, or the bytes are no record batch of the schema.
-    pub fn columns(&mut self, accepted: &Accepted<'_>, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
-        let mut message = accepted.message(sealer).map_err(Unread::Sealed)?;
-        match self.decoder.decode(&mut message)? {
-            Some(batch) if batch.num_rows() == accepted.rows as usize => Ok(batch),
-            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
-        }
-    }
-}
-
-/// The schema of a stream's records in the journal: its fields, then the model's outputs.
-fn recorded(stream: &Stream, outputs: Vec<Field>) -> SchemaRef {
-    let fields = stream.schema.fields().iter().map(|field| Field::clone(field));
-    Arc::new(Schema::new(fields.chain(outputs).collect::<Vec<_>>()))
-}
-
-/// Writes the batches of one stream.
-pub struct BatchWriter {
-    schema: SchemaRef,
-    columns: Columns,
-    sealer: Sealer,
-}
-
-impl BatchWriter {
-    /// A writer of a stream's batches, which seals them if there are keys.
-    #[must_use]
-    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Self {
-        Self { schema: recorded(stream, outputs), columns: Columns::default(), sealer: Sealer::new(keys) }
-    }
-
-    /// An entry with records and their scores.
-    ///
-    /// # Errors
-    /// When the scores are not the declared ones, or the records cannot be sealed.
-    pub fn encode(
-        &mut self,
-        resident: &Resident,
-        outputs: &[ArrayRef],
-        (producer, number): (&str, Option<Number>),
-        at: i64,
-    ) -> Result<Vec<u8>, ArrowError> {
-        let batch = resident.batch();
-        let columns: Vec<ArrayRef> = batch.columns().iter().chain(outputs).cloned().collect();
-        let mut entry = Writer::with_capacity(usize::try_from(size_bound(resident, producer)).unwrap_or(0));
-        let accepted = Accepted {
-            producer,
-            number,
-            at,
-            stream: &batch.stream().name,
-            rows: u32::try_from(batch.rows()).unwrap_or(u32::MAX),
-            newest: batch.event_times().iter().copied().max(),
-            policy: *resident.policy().bytes(),
-            regimes: if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() },
-            columns: &[],
-        };
-        accepted.encode_head(&mut entry);
-        let head_bytes = entry.len();
-        if self.sealer.seals() {
-            entry.raw(&Sealer::make_room());
-        }
-        let mut entry = entry.finish();
-        self.columns.write(&self.schema, &columns, batch.rows(), &mut entry)?;
-        if self.sealer.seals() {
-            let sealed = self.sealer.seal(resident.regimes(), head_bytes, &mut entry);
-            sealed.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;
-        }
-        Ok(entry)
-    }
-}
-
-/// At least the bytes that an entry with these records takes, with up to eight outputs of a model.
-#[must_use]
-pub fn size_bound(resident: &Resident, producer: &str) -> u64 {
-    let batch = resident.batch();
-    let rows = batch.rows();
-    // Alignment, the column's two nodes in the message's head, and its mark of nulls.
-    let column_extra = 192 + rows / 8;
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8 => {
-            let offsets = column.as_string::<i32>().value_offsets();
-            let text = offsets.last().unwrap_or(&0) - offsets.first().unwrap_or(&0);
-            usize::try_from(text).unwrap_or(0) + (rows + 1) * 4 + column_extra
-        }
-        _ => rows * 8 + column_extra,
-    });
-    let outputs = 8 * (rows * 8 + column_extra);
-    let regimes = resident.regimes().iter().map(|regime| regime.len() + 8).sum::<usize>() + ADDED_BYTES;
-    (columns.sum::<usize>() + outputs + regimes + producer.len() + batch.stream().name.len() + 512) as u64
+fn read_old_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
+    let regimes = (0..reader.count(8)?).map(|_| reader.text().map(str::to_owned));
+    let regimes = regimes.collect::<Option<BTreeSet<_>>>()?;
+    (!regimes.is_empty()).then(|| Arc::new(regimes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::outcome::Refused;
+    use crate::domain::refusal::Reason;
 
-    const NUMBER: Option<Number> = Some(Number { epoch: 7, sequence: 8 });
+    const NUMBER: Option<Number> = Some(Number { epoch: 7, sequence: 800 });
 
     #[test]
     fn entries_are_read_as_they_were_written() {
-        let accepted = Accepted {
-            producer: "till-7",
-            number: NUMBER,
-            at: 9,
-            stream: "payments",
-            rows: 3,
-            newest: Some(-4),
-            policy: [5; 32],
-            regimes: RegimeSet::default(),
-            columns: &[1, 2, 3],
-        };
+        let refused = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some("amount".into()) });
+        let requests = vec![
+            Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(Outcome::nothing()) },
+            Sent { producer: "", number: None, rows: 0, newest: None, outcome: None },
+        ];
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
+        let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
+        let plain = Accepted { requests, head, before: &[], columns: &[1, 2, 3] };
+        let sealed =
+            Accepted { requests: plain.requests.clone(), head: Head { regimes, ..plain.head.clone() }, ..plain };
+        for accepted in [plain, sealed] {
+            let (rows, requests, head) = (accepted.rows(), accepted.requests.clone(), accepted.head.clone());
+            let bytes = Entry::Batch(accepted).encode();
+            let Some(Entry::Batch(read)) = Entry::decode(&bytes) else { panic!("no batch") };
+            assert_eq!(
+                (read.rows(), &read.requests, &read.head, read.columns),
+                (rows, &requests, &head, &[1, 2, 3][..])
+            );
+            assert_eq!(read.before.len() + 3, bytes.len());
+            assert!((0..bytes.len() - 3).all(|end| Entry::decode(&bytes[..end]).is_none()));
+        }
         let entries = [
-            Entry::Batch(Accepted { regimes, ..accepted }),
-            Entry::Batch(accepted),
             Entry::Heard { stream: "payments", producer: "till-7", event_time: None },
-            Entry::Spent { producer: "till-7", number: None },
-            Entry::Spent { producer: "", number: NUMBER },
-            Entry::Closed { dataset: "by_country", open: -1, watermark: i64::MIN },
+            Entry::Spent { producer: "till-7", number: None, outcome: None },
+            Entry::Spent { producer: "", number: NUMBER, outcome: Some(refused) },
+            Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: i64::MIN },
+            Entry::Closed { dataset: "by_country", before: Before::Window(3), watermark: 0 },
             Entry::Flushed { dataset: "by_country" },
         ];
         for entry in entries {
             let bytes = entry.encode();
             assert_eq!(Entry::decode(&bytes).as_ref(), Some(&entry));
-            for end in 0..bytes.len() {
-                // A batch's columns reach to the end, so a cut among them is theirs to notice.
-                assert!(Entry::decode(&bytes[..end]).is_none_or(|cut| matches!(cut, Entry::Batch(_)) && cut != entry));
-            }
+            assert!((0..bytes.len()).all(|end| Entry::decode(&bytes[..end]).is_none()));
         }
         assert_eq!(Entry::decode(&[200]), None);
         assert_eq!(Entry::decode(&[]), None);
+    }
+
+    #[test]
+    fn a_request_of_one_record_takes_few_bytes_beside_its_record() {
+        let outcome = crate::domain::outcome::Taken { accepted: 1, ..Default::default() };
+        let request = Sent {
+            producer: "",
+            number: Some(Number { epoch: 1_800_000_000, sequence: 100_000 }),
+            rows: 1,
+            newest: Some(1),
+            outcome: Some(Outcome::Taken(outcome)),
+        };
+        let mut writer = Writer::default();
+        request.encode(&mut writer);
+        assert!(writer.len() <= 28, "{}", writer.len());
     }
 }

@@ -13,6 +13,8 @@
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
 //! | `cursors/` | how far each destination is in the outbox |
 
+mod batch;
+mod catalog;
 pub mod checkpoint;
 mod columns;
 pub mod entry;

@@ -20,9 +20,10 @@ use crate::domain::gateway::Gateway;
 use crate::domain::policy::Digest;
 use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
+use crate::domain::window::window_start;
 
 use super::checkpoint::Checkpoint;
-use super::entry::{BatchReader, Catalog, Entry, Unread};
+use super::entry::{BatchReader, Before, Catalog, Entry, Unread};
 use super::seal::{Keys, Sealed, Sealer};
 
 /// Why what was left cannot be gone on with.
@@ -87,8 +88,9 @@ pub struct Closed {
     pub lsn: Lsn,
     /// The dataset's name.
     pub dataset: String,
-    /// The oldest window that stayed open. `None`: all were released as they were, and none was closed.
-    pub open: Option<i64>,
+    /// Those that began before this time, in microseconds since the Unix epoch. `None`: all were released as they were,
+    /// and none was closed.
+    pub before: Option<i64>,
 }
 
 /// Restores the state of a checkpoint. The windows that were open, by dataset.
@@ -102,7 +104,7 @@ pub fn restore(
     now: Duration,
 ) -> Result<BTreeMap<String, BTreeMap<i64, Cells>>, Error> {
     let unreadable = || Error::Checkpoint(checkpoint.lsn);
-    gateway.decode(&mut Reader::new(&checkpoint.gateway), now).ok_or_else(unreadable)?;
+    checkpoint.restore_gateway(gateway, now).ok_or_else(unreadable)?;
     let mut windows: BTreeMap<String, BTreeMap<i64, Cells>> = BTreeMap::new();
     for part in &checkpoint.windows {
         let changed = |changes: &str| Error::Dataset { dataset: part.dataset.clone(), changes: changes.to_owned() };
@@ -139,25 +141,30 @@ pub fn scan(
     while let Some(journal::Entry { lsn, context, payload }) = reader.next()? {
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
-                mapping.of(&context, batch.stream)?;
-                gateway.restore_heard(batch.stream, batch.producer, batch.newest, now);
-                if let Some(number) = batch.number {
-                    gateway.producers.take(batch.producer, number, lsn);
+                mapping.of(&context, batch.head.stream)?;
+                for request in &batch.requests {
+                    gateway.restore_heard(batch.head.stream, request.producer, request.newest, now);
+                    if let Some(number) = request.number {
+                        gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref());
+                    }
                 }
             }
             Entry::Heard { stream, producer, event_time } => {
                 gateway.restore_heard(stream, producer, event_time, now);
             }
-            Entry::Spent { producer, number } => {
+            Entry::Spent { producer, number, outcome } => {
                 if let Some(number) = number {
-                    gateway.producers.take(producer, number, lsn);
+                    gateway.producers.take(producer, number, lsn, outcome.as_ref());
                 }
             }
-            Entry::Closed { dataset, open, watermark } => {
-                gateway.restore_closed(dataset, open, watermark);
-                closed.push(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) });
+            Entry::Closed { dataset, before, watermark } => {
+                // A dataset that is not declared any more has nothing to be closed.
+                if let Some(before) = mapping.time(dataset, before) {
+                    gateway.restore_closed(dataset, before, watermark);
+                    closed.push(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) });
+                }
             }
-            Entry::Flushed { dataset } => closed.push(Closed { lsn, dataset: dataset.to_owned(), open: None }),
+            Entry::Flushed { dataset } => closed.push(Closed { lsn, dataset: dataset.to_owned(), before: None }),
         }
     }
     Ok(closed)
@@ -263,23 +270,24 @@ impl Replay {
             }
             match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
                 Entry::Batch(accepted) => {
-                    let policy = Digest::from_bytes(accepted.policy);
-                    let mapped = self.mapping.of(&context, accepted.stream)?;
+                    let policy = Digest::from_bytes(accepted.head.policy);
+                    let mapped = self.mapping.of(&context, accepted.head.stream)?;
                     let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
                         Ok(columns) => columns,
                         Err(Unread::Sealed(sealed)) => {
-                            self.erased.add(sealed, accepted.stream, accepted.rows);
+                            self.erased.add(sealed, accepted.head.stream, accepted.rows());
                             continue;
                         }
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
                     return mapped.fold(&columns, policy).map(Some).map_err(|source| Error::Records { lsn, source });
                 }
-                Entry::Closed { dataset, open, .. } => {
-                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: Some(open) })));
+                Entry::Closed { dataset, before, .. } => {
+                    let Some(before) = self.mapping.time(dataset, before) else { continue };
+                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) })));
                 }
                 Entry::Flushed { dataset } => {
-                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), open: None })));
+                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), before: None })));
                 }
                 Entry::Heard { .. } | Entry::Spent { .. } => {}
             }
@@ -304,6 +312,15 @@ struct Mapped {
 impl Mapping {
     fn new(present: &[Present]) -> Self {
         Self { present: present.to_vec(), context: None, catalog: Catalog::default(), streams: BTreeMap::new() }
+    }
+
+    /// The time before which windows were closed. Where the entry gives a number, its size is taken to be the declared one.
+    fn time(&self, dataset: &str, before: Before) -> Option<i64> {
+        let declared = self.present.iter().flat_map(|present| &present.datasets).find(|known| known.name == dataset)?;
+        Some(match before {
+            Before::Time(time) => time,
+            Before::Window(window) => window_start(window, declared.window),
+        })
     }
 
     fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {

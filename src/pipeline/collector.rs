@@ -14,13 +14,14 @@ use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
-use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
+use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::Closing;
 use crate::planted::planted;
 use crate::telemetry::{StreamCounts, Telemetry};
 use crate::versions::Versions;
 
 use super::order::Report;
+use super::sequencer::Ordered;
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -57,7 +58,7 @@ pub struct Collecting {
 pub(super) struct Collector {
     collecting: Collecting,
     workers: usize,
-    journal: Arc<Log>,
+    ordered: Arc<Ordered>,
     is_checkpointing: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
     /// What the workers have reported of each closing.
@@ -81,12 +82,12 @@ impl Collector {
     pub(super) fn new(
         collecting: Collecting,
         workers: usize,
-        journal: Arc<Log>,
+        ordered: Arc<Ordered>,
         is_checkpointing: Arc<AtomicBool>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
         let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
-        Self { collecting, workers, journal, is_checkpointing, telemetry, closings, checkpoint, outbox_needed }
+        Self { collecting, workers, ordered, is_checkpointing, telemetry, closings, checkpoint, outbox_needed }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
@@ -96,7 +97,18 @@ impl Collector {
                 Ok(Report::Closed { lsn, dataset, part, windows }) => self.closed(lsn, dataset, part, windows),
                 Ok(Report::State { lsn, gateway }) => {
                     let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
-                    self.checkpoint = Some((Checkpoint { lsn, key, gateway, shapes, windows: Vec::new() }, 0));
+                    self.checkpoint = Some((
+                        Checkpoint {
+                            version: VERSION,
+                            lsn,
+                            key,
+                            gateway,
+                            corrections: Vec::new(),
+                            shapes,
+                            windows: Vec::new(),
+                        },
+                        0,
+                    ));
                 }
                 Ok(Report::Checkpoint { lsn, windows }) => self.checkpoint(lsn, windows),
                 Ok(Report::Finished) => running -= 1,
@@ -145,7 +157,7 @@ impl Collector {
             return;
         }
         // What was counted must be on disk before anyone is told of it.
-        if !planted("release-ahead-of-journal") && !self.journal.wait_durable(lsn) {
+        if !planted("release-ahead-of-journal") && !self.ordered.journal.wait_durable(lsn) {
             return;
         }
         let (count, counts) = (releases.len(), self.counts(&dataset));
@@ -242,6 +254,8 @@ impl Collector {
         if *reported < self.workers {
             return;
         }
+        // Every worker has come past the position: what requests before it came to is settled.
+        checkpoint.corrections = self.ordered.corrections();
         if let Some((checkpoint, _)) = self.checkpoint.take()
             && let Err(error) = self.write(&checkpoint)
         {
@@ -253,11 +267,11 @@ impl Collector {
     /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
     /// outbox. What is needed to start from the one before stays.
     fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        if !self.journal.wait_durable(checkpoint.lsn) {
+        if !self.ordered.journal.wait_durable(checkpoint.lsn) {
             return Ok(());
         }
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
-        self.journal.release(needed_after)?;
+        self.ordered.journal.release(needed_after)?;
         let confirmed = (self.collecting.confirmed)();
         self.collecting.outbox.release(confirmed.min(self.outbox_needed))?;
         self.outbox_needed = self.collecting.outbox_last;

@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::adapters::journal::Log;
 use crate::adapters::onnx::Scorer;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
+use crate::domain::outcome::Outcome;
 use crate::domain::policy::{Digest, Resident};
 use crate::domain::producer::Lsn;
 use crate::domain::refusal::Reason;
-use crate::domain::window::{micros, window_of};
+use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::checkpoint::WindowPart;
-use crate::durable::entry::{BatchWriter, Entry};
+use crate::durable::entry::{BatchWriter, Sent};
 use crate::durable::recovery::{Closed, Error, Present, Replay, Step};
 use crate::durable::seal::Keys;
 use crate::telemetry::Telemetry;
 
-use super::order::{Order, Place, Report, Waiting};
+use super::order::{Order, Report, Waiting};
 
 /// What a worker has for itself.
 pub(super) struct Setup {
@@ -36,7 +36,6 @@ pub(super) struct Setup {
 
 /// What it shares with the others.
 pub(super) struct Shared {
-    pub(super) journal: Arc<Log>,
     pub(super) reports: Sender<Report>,
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -57,9 +56,14 @@ struct OpenWindows {
 }
 
 impl Worker {
-    pub(super) fn new(setup: Setup, present: &[Present], open: &BTreeMap<String, i64>, shared: Shared) -> Self {
+    pub(super) fn new(
+        setup: Setup,
+        present: &[Present],
+        closed_before: &BTreeMap<String, i64>,
+        shared: Shared,
+    ) -> Self {
         let datasets = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
-            let open = open.get(&dataset.name).copied().unwrap_or(i64::MIN);
+            let open = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
             (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
         });
         let writer = |present: &Present| {
@@ -98,7 +102,7 @@ impl Worker {
         while let Some(step) = steps.step()? {
             match step {
                 Step::Fold { batch, outputs, policy } => self.fold(&batch, &outputs, policy),
-                Step::Close(Closed { lsn, dataset, open }) => self.close(lsn, dataset, open),
+                Step::Close(Closed { lsn, dataset, before }) => self.close(lsn, dataset, before),
             }
         }
         Ok(())
@@ -114,7 +118,12 @@ impl Worker {
                     self.process(together);
                     next = after;
                 }
-                Order::Close { lsn, dataset, open } => self.close(lsn, dataset, open),
+                Order::Score(resident, answer) => {
+                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    let stream = Arc::clone(resident.batch().stream());
+                    let _ = answer.send(self.score(&stream.name, &[&resident]));
+                }
+                Order::Close { lsn, dataset, before } => self.close(lsn, dataset, before),
                 Order::Checkpoint { lsn } => self.checkpoint(lsn),
                 Order::Finish => {
                     let _ = self.shared.reports.send(Report::Finished);
@@ -149,7 +158,8 @@ impl Worker {
 
     fn process(&mut self, together: Vec<Waiting>) {
         let Some(stream) = together.first().map(|first| Arc::clone(first.resident.batch().stream())) else { return };
-        let outputs = self.score(&stream.name, &together);
+        let batches: Vec<&Resident> = together.iter().map(|waiting| &waiting.resident).collect();
+        let outputs = self.score(&stream.name, &batches);
         let mut offset = 0;
         for waiting in together {
             let rows = waiting.resident.batch().rows();
@@ -159,16 +169,15 @@ impl Worker {
             offset += rows;
             match scores {
                 Ok(scores) => self.take(waiting, scores),
-                Err(reason) => self.spend(waiting, *reason),
+                Err(reason) => waiting.place.refuse(*reason),
             }
         }
     }
 
-    fn score(&mut self, stream: &str, together: &[Waiting]) -> Result<Vec<ArrayRef>, Reason> {
+    fn score(&mut self, stream: &str, batches: &[&Resident]) -> Result<Vec<ArrayRef>, Reason> {
         let Some(scorer) = self.setup.scorers.get_mut(stream) else { return Ok(Vec::new()) };
-        let batches: Vec<&Resident> = together.iter().map(|waiting| &waiting.resident).collect();
-        // A position in the journal has been given out for each: whatever happens, it must be filled.
-        let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(&batches)));
+        // What panics in the library or on the way to it concerns these records, and no others.
+        let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(batches)));
         match scored {
             Ok(Ok(outputs)) => {
                 if !outputs.is_empty() {
@@ -190,40 +199,23 @@ impl Worker {
 
     /// Writes and counts a scored batch; the producer is answered when it is on disk.
     fn take(&mut self, waiting: Waiting, scores: Vec<ArrayRef>) {
-        let Waiting { resident, place, answer, budget } = waiting;
-        match place {
-            Place::Taken { through } => {
-                self.shared.journal.when_durable(through, Box::new(move || drop((answer.send(Ok(scores)), budget))));
+        let Waiting { resident, taken, newest, place } = waiting;
+        let stream = Arc::clone(resident.batch().stream());
+        let rows = u32::try_from(resident.batch().rows()).unwrap_or(u32::MAX);
+        let outcome = Outcome::Taken(taken);
+        let kept = Some(outcome.declared(&stream));
+        let sent = Sent { producer: &place.producer, number: place.number, rows, newest, outcome: kept };
+        let writer = self.writers.get_mut(&stream.name);
+        match writer.map(|writer| writer.encode(&resident, &scores, &[sent], place.at)) {
+            Some(Ok(entry)) => {
+                // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
+                self.fold(resident.batch(), &scores, resident.policy());
+                place.fill(entry, outcome, scores);
             }
-            Place::New { lsn, producer, number, at, room } => {
-                let writer = self.writers.get_mut(&resident.batch().stream().name);
-                let entry = writer.map(|writer| writer.encode(&resident, &scores, (&producer, number), at));
-                match entry {
-                    Some(Ok(entry)) => {
-                        self.fold(resident.batch(), &scores, resident.policy());
-                        // The producer may have gone; its records count all the same.
-                        let then = Box::new(move || drop((answer.send(Ok(scores)), budget)));
-                        self.shared.journal.submit(lsn, entry, room, Some(then));
-                    }
-                    failed => {
-                        let error = failed.and_then(Result::err);
-                        tracing::error!(?error, "a batch could not be written");
-                        let place = Place::New { lsn, producer, number, at, room };
-                        self.spend(Waiting { resident, place, answer, budget }, Reason::ModelFailed);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives the place of a batch that failed to nothing.
-    fn spend(&self, waiting: Waiting, reason: Reason) {
-        let Waiting { place, answer, .. } = waiting;
-        match place {
-            Place::Taken { .. } => drop(answer.send(Err(reason))),
-            Place::New { lsn, producer, number, room, .. } => {
-                let entry = Entry::Spent { producer: &producer, number }.encode();
-                self.shared.journal.submit(lsn, entry, room, Some(Box::new(move || drop(answer.send(Err(reason))))));
+            failed => {
+                let error = failed.and_then(Result::err);
+                tracing::error!(?error, "a batch could not be written");
+                place.refuse(Reason::ModelFailed);
             }
         }
     }
@@ -244,17 +236,20 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, lsn: Lsn, dataset: String, open: Option<i64>) {
-        let Some(windows) = self.windows.get_mut(&dataset) else { return };
-        let still_open = match open {
-            Some(open) => {
-                windows.open = open;
-                windows.cells.split_off(&open)
+    fn close(&mut self, lsn: Lsn, dataset: String, before: Option<i64>) {
+        let size = self.datasets.values().flatten().find(|declared| declared.name == dataset);
+        let (Some(windows), Some(size)) = (self.windows.get_mut(&dataset), size.map(|dataset| dataset.window)) else {
+            return;
+        };
+        let still_open = match before {
+            Some(before) => {
+                windows.open = first_window(Some(before), size);
+                windows.cells.split_off(&windows.open)
             }
             None => BTreeMap::new(),
         };
         let closed = std::mem::replace(&mut windows.cells, still_open);
-        let part = if open.is_some() { 0 } else { lsn };
+        let part = if before.is_some() { 0 } else { lsn };
         let _ = self.shared.reports.send(Report::Closed { lsn, dataset, part, windows: closed });
     }
 

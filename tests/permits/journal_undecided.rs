@@ -4,7 +4,7 @@ use bailiwick::domain::batch::Batch;
 use bailiwick::durable::entry::BatchWriter;
 
 fn journal(writer: &mut BatchWriter, undecided: &Batch) {
-    let _ = writer.encode(undecided, &[], ("till-7", None), 0);
+    let _ = writer.encode(undecided, &[], &[], 0);
 }
 
 fn main() {}

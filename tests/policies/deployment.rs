@@ -389,10 +389,11 @@ impl Producer {
     }
 }
 
-/// The reasons and rules of the refusals.
+/// The reasons and rules of the refusals, record by record.
 pub(crate) fn refusals(response: &PublishResponse) -> Vec<(u32, &'static str, Vec<String>)> {
-    let refusals = response.refusals.iter();
-    refusals.map(|refusal| (refusal.index, refusal.reason().as_str_name(), refusal.rules.clone())).collect()
+    let each = response.refusals.iter().flat_map(|refusal| (0..refusal.count).map(move |offset| (offset, refusal)));
+    each.map(|(offset, refusal)| (refusal.index + offset, refusal.reason().as_str_name(), refusal.rules.clone()))
+        .collect()
 }
 
 /// A gateway as a process; killed when it is dropped.

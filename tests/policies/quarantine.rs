@@ -164,7 +164,7 @@ async fn what_there_is_no_room_for_is_refused_as_overloaded_and_may_come_again()
         assert!(held < 10_000, "the room has an end");
     };
     assert!(held > 0);
-    assert_eq!(overloaded.refusals.len(), 50);
+    assert_eq!(refusals(&overloaded).len(), 50);
     assert!(overloaded.refusals.iter().all(|refusal| refusal.retryable));
     assert_eq!(gateway.app.telemetry().gateway.quarantined.load(Relaxed), held);
     // Others are not disturbed.

@@ -103,12 +103,12 @@ fn journaled(directory: &Path) -> Vec<(String, BTreeSet<u32>)> {
     let mut batches: Vec<(String, BTreeSet<u32>)> = Vec::new();
     while let Some(entry) = reader.next().unwrap() {
         if let Some(Entry::Batch(batch)) = Entry::decode(&entry.payload) {
-            let policy = Digest::from_bytes(batch.policy).to_string();
+            let policy = Digest::from_bytes(batch.head.policy).to_string();
             match batches.last_mut().filter(|(last, _)| *last == policy) {
                 Some((_, rows)) => {
-                    rows.insert(batch.rows);
+                    rows.insert(batch.rows());
                 }
-                None => batches.push((policy, [batch.rows].into())),
+                None => batches.push((policy, [batch.rows()].into())),
             }
         }
     }

@@ -138,8 +138,9 @@ class Client:
                 writer.write_table(table, max_chunksize=len(positions))
                 answer = json.loads(reader.read().to_pybytes())
                 accepted += answer["accepted"]
-                refused += len(answer["refusals"])
-                assert answer["accepted"] + len(answer["refusals"]) == len(positions)
+                refusals = sum(refusal["count"] for refusal in answer["refusals"])
+                refused += refusals
+                assert answer["accepted"] + refusals == len(positions)
             writer.done_writing()
             writer.close()
         return accepted, refused
@@ -150,12 +151,13 @@ class Client:
             positions, _ = self.parts[sequence]
             assert not response.error.code, response.error.message
             assert response.sequence == sequence
-            assert response.accepted + len(response.refusals) == len(positions)
+            gone = [refusal.index + offset for refusal in response.refusals for offset in range(refusal.count)]
+            assert response.accepted + len(gone) == len(positions)
             accepted += response.accepted
-            refused += len(response.refusals)
+            refused += len(gone)
             scores = {output.field: (output.scores if output.HasField("scores") else output.labels).values for output in response.outputs}
             assert response.accepted == 0 or scores.keys() == self.example.scores.keys()
-            kept = np.delete(positions, [refusal.index for refusal in response.refusals])
+            kept = np.delete(positions, gone)
             for name, values in scores.items():
                 self.check(name, np.asarray(values), self.example.scores[name][kept])
         return accepted, refused

@@ -21,12 +21,13 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::outcome::{Outcome, Run};
 use crate::domain::producer::Number;
 use crate::domain::refusal::{Hint, Reason};
-use crate::intake::{Intake, Origin, Served};
+use crate::intake::{Intake, Origin, Records, Served};
 use crate::telemetry::Telemetry;
 
-use super::decode::{Undecodable, arrow};
+use super::decode::{Decoded, Undecodable, arrow};
 use super::status::Rejection;
 
 /// The service.
@@ -68,7 +69,7 @@ impl FlightService for Service {
             .stream(&stream)
             .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
         let origin = Origin { producer: &producer, address, number: None };
-        let heard = intake.heard(&served.stream, origin, None);
+        let heard = intake.heard(&served.stream, origin, None).await;
         drop(heard.map_err(|unaccepted| Rejection::from(unaccepted).status())?);
         let batches =
             FlightRecordBatchStream::new_from_flight_data(data.map_err(|error| FlightError::Tonic(Box::new(error))));
@@ -178,25 +179,32 @@ async fn put(
     Telemetry::add(&served.counts.bytes_in, bytes);
     let decoded = arrow::from_batch(&served.stream, batch)?;
     Telemetry::add(&served.counts.dropped_values, decoded.dropped as usize);
-    let mut taken = intake.take(served, origin, decoded.candidate, budget).await?;
-    intake.finish(&mut taken).await?;
-    let refusals = taken.refusals.iter().map(|refusal| {
+    let Decoded { candidate, dropped: dropped_values } = decoded;
+    let records = Records { candidate, dropped_values, promised: None, wants_outputs: false };
+    let placed = intake.take(served, origin, records, budget).await?;
+    let is_duplicate = placed.is_duplicate();
+    let taken = match intake.finish(placed).await.outcome {
+        Outcome::Taken(taken) => taken,
+        Outcome::Refused(refused) => return Err(Rejection::repeated(refused, is_duplicate)),
+    };
+    let refusals = taken.refusals.runs().iter().map(|Run { first, count, why }| {
         json!({
-            "index": refusal.index,
-            "reason": refusal.reason.name(),
-            "retryable": refusal.retryable(),
-            "field": refusal.field.as_deref(),
-            "hint": refusal.hint.map(Hint::name),
-            "rules": refusal.rules.as_deref().unwrap_or_default(),
-            "route": refusal.route.as_ref().map(|peer| json!({ "gateway": peer.id, "endpoint": peer.endpoint })),
+            "index": first,
+            "count": count,
+            "reason": why.reason.name(),
+            "retryable": why.retryable(),
+            "field": why.field.as_deref(),
+            "hint": why.hint.map(Hint::name),
+            "rules": why.rules.as_deref().unwrap_or_default(),
+            "route": why.route.as_ref().map(|to| json!({ "gateway": to.gateway, "endpoint": to.endpoint })),
         })
     });
     let refusals: Vec<_> = refusals.collect();
     let answer = json!({
         "accepted": taken.accepted,
         "refusals": refusals,
-        "dropped_values": decoded.dropped,
-        "duplicate": taken.is_duplicate(),
+        "dropped_values": taken.dropped_values,
+        "duplicate": is_duplicate,
     });
     Ok(PutResult { app_metadata: answer.to_string().into() })
 }

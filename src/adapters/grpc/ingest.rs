@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::domain::producer::Number;
-use crate::domain::refusal::{Reason, Refusal};
-use crate::intake::{Intake, Origin, Taken};
+use crate::domain::outcome::{Outcome, Run, Taken};
+use crate::domain::producer::{Mark, Number};
+use crate::domain::refusal::Reason;
+use crate::intake::{Intake, Origin, Placed, Records};
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::decode::{self, Decoded};
@@ -99,10 +100,10 @@ struct Pending {
     counts: Arc<StreamCounts>,
     sequence: u64,
     want_scores: bool,
-    dropped: u32,
-    outcome: Result<(Taken, Vec<String>), Rejection>,
-    /// Set when the request was refused as a whole: the answer waits until its number is spent on disk.
-    spent: Option<Taken>,
+    /// The request's place, and the names of its model's outputs.
+    placed: Result<(Placed, Vec<String>), Rejection>,
+    /// Why it was refused as a whole, where that spent its number: it is answered when the number is spent on disk.
+    rejection: Option<Rejection>,
 }
 
 impl Call {
@@ -113,21 +114,17 @@ impl Call {
         self.introduce(&request);
         Telemetry::add(&intake.telemetry().of(&self.stream).bytes_in, bytes);
         let number = (sequence != 0).then(|| intake.number(&self.producer, self.epoch, sequence));
-        let mut spent = None;
-        let (outcome, dropped) = match self.decide(intake, request, number, (bytes, budget)).await {
-            Ok((taken, dropped, outputs)) => (Ok((taken, outputs)), dropped),
-            Err(rejection) if number.is_none() || rejection.reason.keeps_number() => (Err(rejection), 0),
-            Err(rejection) => match intake.spend(self.origin(number)) {
-                Ok(taken) => {
-                    spent = Some(taken);
-                    (Err(rejection), 0)
-                }
-                Err(unaccepted) => (Err(unaccepted.into()), 0),
-            },
+        let placed = self.decide(intake, request, number, (bytes, budget)).await;
+        let (placed, rejection) = match placed {
+            Err(rejection) if number.is_some() && !rejection.reason.keeps_number() => {
+                let stream = intake.stream(&self.stream).ok().map(|served| &*served.stream);
+                let spent = intake.spend(stream, self.origin(number), rejection.refused()).await;
+                (spent.map(|spent| (spent, Vec::new())).map_err(Rejection::from), Some(rejection))
+            }
+            placed => (placed, None),
         };
-        Telemetry::add(&intake.telemetry().of(&self.stream).dropped_values, dropped as usize);
         let counts = Arc::clone(intake.telemetry().of(&self.stream));
-        Pending { counts, sequence, want_scores, dropped, outcome, spent }
+        Pending { counts, sequence, want_scores, placed, rejection }
     }
 
     fn origin(&self, number: Option<Number>) -> Origin<'_> {
@@ -155,7 +152,7 @@ impl Call {
         request: PublishRequest,
         number: Option<Number>,
         (bytes, budget): (usize, Option<OwnedSemaphorePermit>),
-    ) -> Result<(Taken, u32, Vec<String>), Rejection> {
+    ) -> Result<(Placed, Vec<String>), Rejection> {
         if self.producer.is_empty() || self.producer.len() > 256 {
             return Err(Rejection::new(
                 Reason::ProducerMissing,
@@ -175,12 +172,12 @@ impl Call {
         let Some(payload) = request.payload else {
             let begun = (self.epoch != 0).then_some(Number { epoch: self.epoch, sequence: 0 });
             let from = Origin { number: number.or(begun), ..from };
-            let taken = intake.heard(&served.stream, from, promise(request.complete_through))?;
+            let heard = intake.heard(&served.stream, from, promise(request.complete_through)).await?;
             self.introduced = true;
-            return Ok((taken, 0, Vec::new()));
+            return Ok((heard, Vec::new()));
         };
         if !self.introduced {
-            drop(intake.heard(&served.stream, Origin { number: None, ..from }, None)?);
+            intake.heard(&served.stream, Origin { number: None, ..from }, None).await?;
             self.introduced = true;
         }
         let rows_max = limits.batch_rows_max;
@@ -189,11 +186,11 @@ impl Call {
             Payload::ArrowIpc(bytes) => decode::arrow::decode(&mut self.arrow, &served.stream, bytes, rows_max)?,
             Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
         };
-        let taken = intake.take(served, from, candidate, budget).await?;
-        if request.complete_through != 0 {
-            drop(intake.heard(&served.stream, Origin { number: None, ..from }, promise(request.complete_through))?);
-        }
-        Ok((taken, dropped, served.outputs.clone()))
+        Telemetry::add(&served.counts.dropped_values, dropped as usize);
+        let promised = promise(request.complete_through);
+        let wants_outputs = request.want_scores;
+        let records = Records { candidate, dropped_values: dropped, promised, wants_outputs };
+        Ok((intake.take(served, from, records, budget).await?, served.outputs.clone()))
     }
 }
 
@@ -217,49 +214,58 @@ impl Pending {
     }
 
     async fn answer(self, intake: &Intake) -> (PublishResponse, Option<Rejection>) {
-        let mut response =
-            PublishResponse { sequence: self.sequence, dropped_values: self.dropped, ..Default::default() };
-        if let Some(mut spent) = self.spent
-            && let Err(reason) = intake.finish(&mut spent).await
-        {
-            return (response, Some(reason.into()));
-        }
-        let (mut taken, names) = match self.outcome {
-            Ok(outcome) => outcome,
+        let mut response = PublishResponse { sequence: self.sequence, ..Default::default() };
+        let (placed, names) = match self.placed {
+            Ok(placed) => placed,
             Err(rejection) => {
                 self.counts.refused.add(rejection.reason, 1);
                 return (response, Some(rejection));
             }
         };
-        match intake.finish(&mut taken).await {
-            Ok(columns) => {
-                let mark = taken.mark();
-                response.epoch = mark.epoch;
-                response.durable_through = mark.sequence;
-                response.duplicate = taken.is_duplicate();
-                response.accepted = u32::try_from(taken.accepted).unwrap_or(u32::MAX);
-                response.refusals = taken.refusals.iter().map(refusal).collect();
+        let (mark, is_duplicate) = (placed.mark(), placed.is_duplicate());
+        let answer = intake.finish(placed).await;
+        response.duplicate = is_duplicate;
+        match answer.outcome {
+            Outcome::Taken(taken) => {
+                taken_into(&mut response, &taken, mark);
                 if self.want_scores {
-                    response.outputs =
-                        names.into_iter().zip(&columns).map(|(field, column)| output(field, column)).collect();
+                    let outputs = names.into_iter().zip(&answer.outputs);
+                    response.outputs = outputs.map(|(field, column)| output(field, column)).collect();
                 }
                 (response, None)
             }
-            Err(reason) => (response, Some(reason.into())),
+            Outcome::Refused(refused) => {
+                if !is_duplicate {
+                    self.counts.refused.add(refused.reason, 1);
+                }
+                // The first time the message says more than is remembered.
+                let first = self.rejection.filter(|rejection| !is_duplicate && rejection.reason == refused.reason);
+                (response, Some(first.unwrap_or_else(|| Rejection::repeated(refused, is_duplicate))))
+            }
         }
     }
 }
 
-fn refusal(refusal: &Refusal) -> wire::Refusal {
-    let route = refusal.route.as_ref();
+fn taken_into(response: &mut PublishResponse, taken: &Taken, mark: Mark) {
+    response.epoch = mark.epoch;
+    response.durable_through = mark.sequence;
+    response.accepted = taken.accepted;
+    response.dropped_values = taken.dropped_values;
+    response.refusals = taken.refusals.runs().iter().map(refusal).collect();
+}
+
+fn refusal(run: &Run) -> wire::Refusal {
+    let why = &run.why;
+    let route = why.route.as_ref();
     wire::Refusal {
-        index: refusal.index,
-        reason: status::wire(refusal.reason).into(),
-        retryable: refusal.retryable(),
-        field: refusal.field.as_deref().unwrap_or_default().to_owned(),
-        route: route.map(|peer| wire::Route { gateway: peer.id.clone(), endpoint: peer.endpoint.clone() }),
-        rules: refusal.rules.as_deref().unwrap_or_default().to_vec(),
-        hint: status::wire_hint(refusal.hint).into(),
+        index: run.first,
+        count: run.count,
+        reason: status::wire(why.reason).into(),
+        retryable: why.retryable(),
+        field: why.field.as_deref().unwrap_or_default().to_owned(),
+        route: route.map(|route| wire::Route { gateway: route.gateway.clone(), endpoint: route.endpoint.clone() }),
+        rules: why.rules.as_deref().unwrap_or_default().to_vec(),
+        hint: status::wire_hint(why.hint).into(),
     }
 }
 

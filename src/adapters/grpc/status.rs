@@ -1,11 +1,13 @@
 //! Refusals of a whole request as `google.rpc.Status`, with details.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
+use crate::domain::outcome::Refused;
 use crate::domain::producer::OutOfOrder;
 use crate::domain::refusal::{Hint, Reason};
 use crate::intake::Unaccepted;
@@ -29,6 +31,26 @@ impl Rejection {
         Self { reason, message: message.into(), field: None, metadata: None }
     }
 
+    /// What is remembered of it.
+    pub(super) fn refused(&self) -> Refused {
+        Refused { reason: self.reason, field: self.field.as_deref().map(Arc::from) }
+    }
+
+    /// A request that was refused as a whole, or was when it came the first time.
+    pub(super) fn repeated(refused: Refused, is_duplicate: bool) -> Self {
+        let Refused { reason, field } = refused;
+        let mut rejection = Self { field: field.map(|field| field.to_string()), ..reason.into() };
+        let is_of_the_repeat = matches!(reason, Reason::OutcomeUnknown | Reason::NumberReused);
+        if is_duplicate && !is_of_the_repeat {
+            rejection.message = format!(
+                "a request with this number came before and was refused as {}; its number is spent, \
+                 so send what was corrected under the next one",
+                reason.name()
+            );
+        }
+        rejection
+    }
+
     fn code(&self) -> Code {
         match self.reason {
             Reason::UnknownStream => Code::NotFound,
@@ -40,7 +62,8 @@ impl Rejection {
             | Reason::TooManyWindows => Code::ResourceExhausted,
             Reason::Stopping | Reason::JournalFailing => Code::Unavailable,
             Reason::SequenceGap | Reason::EpochFenced => Code::FailedPrecondition,
-            Reason::ModelFailed => Code::Internal,
+            Reason::OutcomeUnknown | Reason::NumberReused => Code::AlreadyExists,
+            Reason::ModelFailed | Reason::Internal => Code::Internal,
             _ => Code::InvalidArgument,
         }
     }
@@ -86,7 +109,11 @@ impl From<Undecodable> for Rejection {
 impl From<Unaccepted> for Rejection {
     fn from(unaccepted: Unaccepted) -> Self {
         match unaccepted {
-            Unaccepted::NoRoom(reason) => reason.into(),
+            Unaccepted::Refused(reason) => reason.into(),
+            Unaccepted::Repeated => {
+                let message = "another request with this number came at the same moment; send this one again";
+                Self::new(Reason::Overloaded, message)
+            }
             Unaccepted::OutOfOrder(OutOfOrder::TooMany) => Reason::Overloaded.into(),
             Unaccepted::OutOfOrder(OutOfOrder::Gap { expected }) => {
                 let message = format!("the sequence leaves some out; {expected} is expected");
@@ -111,6 +138,13 @@ impl From<Reason> for Rejection {
             }
             Reason::JournalFailing => "the journal cannot be written, so nothing can be made durable now",
             Reason::TooManyWindows => "other records opened windows far away meanwhile; send it again",
+            Reason::OutcomeUnknown => {
+                "this number was taken before; the gateway does not remember any more what its request came to"
+            }
+            Reason::NumberReused => {
+                "this number was taken before by a request with other records; nothing of this one was taken in"
+            }
+            Reason::Internal => "a fault in the gateway; nothing of this request was taken in",
             Reason::ModelFailed => "the model failed on this batch; nothing of it was taken in",
             _ => reason.name(),
         };
@@ -134,6 +168,9 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::EpochFenced => ingest::Reason::EpochFenced,
         Reason::JournalFailing => ingest::Reason::JournalFailing,
         Reason::TooManyProducers => ingest::Reason::TooManyProducers,
+        Reason::OutcomeUnknown => ingest::Reason::OutcomeUnknown,
+        Reason::NumberReused => ingest::Reason::NumberReused,
+        Reason::Internal => ingest::Reason::Internal,
         Reason::UndeclaredField => ingest::Reason::UndeclaredField,
         Reason::MissingField => ingest::Reason::MissingField,
         Reason::WrongType => ingest::Reason::WrongType,

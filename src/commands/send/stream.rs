@@ -88,9 +88,9 @@ impl Sending<'_> {
             match &refusal.route {
                 Some(route) if self.options.follow => {
                     let key = (route.endpoint.clone(), route.gateway.clone());
-                    elsewhere.entry(key).or_default().push(refusal.index);
+                    elsewhere.entry(key).or_default().extend(refusal.index..refusal.index + refusal.count.max(1));
                 }
-                _ => self.refused(reason(&refusal), 1),
+                _ => self.refused(reason(&refusal), refusal.count.max(1).into()),
             }
         }
         for ((endpoint, gateway), positions) in elsewhere {
@@ -134,7 +134,9 @@ impl Sending<'_> {
         while let Some(line) = self.routes.get_mut(endpoint).filter(|line| line.waiting() > missing) {
             let Answer { response, .. } = line.answer().await?;
             self.count(response.accepted, response.duplicate);
-            response.refusals.iter().for_each(|refusal| self.refused(reason(refusal), 1));
+            for refusal in &response.refusals {
+                self.refused(reason(refusal), refusal.count.max(1).into());
+            }
         }
         Ok(())
     }

@@ -1,0 +1,185 @@
+//! What the last requests of a producer came to. Requests in a row that came to the same take the space of one.
+
+use super::binary::{Reader, Writer};
+use super::outcome::Outcome;
+
+/// How many of a producer's last requests are remembered at least. As many as one call may have in work.
+pub const REMEMBERED: u64 = 64;
+
+/// The most bytes that the outcomes of one producer take. What no longer fits is forgotten, the oldest first.
+pub const BYTES_MAX: usize = 256 << 10;
+
+/// Two runs without refusals.
+const PLAIN_BYTES: usize = 2 * (size_of::<Run>() + 8);
+
+/// The outcomes of one producer's last requests, in one epoch.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Ascending, without overlaps.
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    first: u64,
+    last: u64,
+    /// By [`Outcome::encode`].
+    outcome: Box<[u8]>,
+}
+
+impl Run {
+    /// What it takes in memory, roughly.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.outcome.len()
+    }
+}
+
+impl Outcomes {
+    /// What a request came to. `None`: that is not remembered.
+    #[must_use]
+    pub fn of(&self, sequence: u64) -> Option<Outcome> {
+        let at = self.runs.partition_point(|run| run.last < sequence);
+        let run = self.runs.get(at).filter(|run| run.first <= sequence)?;
+        Outcome::decode(&run.outcome)
+    }
+
+    /// Requests from `first` through `last`, which come after all that are known, came to this.
+    pub fn push(&mut self, first: u64, last: u64, outcome: &Outcome) {
+        let outcome = outcome.encode();
+        match self.runs.last_mut() {
+            Some(run) if run.last.checked_add(1) == Some(first) && *run.outcome == *outcome => run.last = last,
+            _ => self.runs.push(Run { first, last, outcome: outcome.into() }),
+        }
+        let oldest = last.saturating_sub(REMEMBERED - 1);
+        let mut bytes = self.bytes();
+        let is_over = |run: &Run, bytes: usize| run.last < oldest || bytes > BYTES_MAX;
+        let over = self.runs.iter().take_while(|run| is_over(run, bytes).then(|| bytes -= run.bytes()).is_some());
+        let over = over.count();
+        self.runs.drain(..over);
+        self.runs.shrink_to(2 * self.runs.len());
+    }
+
+    /// A request came to something else than was said when it was taken: its model failed, say.
+    pub fn correct(&mut self, sequence: u64, outcome: &Outcome) {
+        let at = self.runs.partition_point(|run| run.last < sequence);
+        let Some(run) = self.runs.get(at).filter(|run| run.first <= sequence).cloned() else { return };
+        let outcome = outcome.encode().into();
+        let parts = [
+            (sequence > run.first).then(|| Run { last: sequence - 1, ..run.clone() }),
+            Some(Run { first: sequence, last: sequence, outcome }),
+            (sequence < run.last).then(|| Run { first: sequence + 1, ..run }),
+        ];
+        self.runs.splice(at..=at, parts.into_iter().flatten());
+    }
+
+    /// Forgets what every request came to.
+    pub fn forget(&mut self) {
+        self.runs = Vec::new();
+    }
+
+    /// What they take in memory, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.runs.iter().map(Run::bytes).sum()
+    }
+
+    /// What they take beyond what every producer's may take: many producers whose requests are all taken in are no
+    /// burden.
+    #[must_use]
+    pub fn extra_bytes(&self) -> usize {
+        self.bytes().saturating_sub(PLAIN_BYTES)
+    }
+
+    /// Adds them to a checkpoint.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.varint(self.runs.len() as u64);
+        let mut end = 0;
+        for run in &self.runs {
+            writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first).short_bytes(&run.outcome);
+            end = run.last;
+        }
+    }
+
+    /// Reads them from a checkpoint.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let (mut runs, mut end) = (Vec::new(), 0_u64);
+        for _ in 0..reader.short_count(3)? {
+            let first = end.checked_add(reader.varint()?)?;
+            end = first.checked_add(reader.varint()?)?;
+            let outcome = reader.short_bytes()?;
+            Outcome::decode(outcome)?;
+            runs.push(Run { first, last: end, outcome: outcome.into() });
+        }
+        Some(Self { runs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::outcome::Taken;
+    use crate::domain::refusal::Reason;
+
+    fn accepted(accepted: u32) -> Outcome {
+        Outcome::Taken(Taken { accepted, ..Taken::default() })
+    }
+
+    proptest! {
+        /// Against the obvious model: a map of everything, of which the last ones must be known, and nothing wrong may.
+        #[test]
+        fn the_last_ones_are_known_and_none_is_wrong(
+            steps in prop::collection::vec((1_u64..4, 0_u32..3, prop::option::of(0_u64..80)), 1..200),
+        ) {
+            let (mut outcomes, mut all, mut last) = (Outcomes::default(), BTreeMap::new(), 0);
+            for (count, kind, corrected) in steps {
+                outcomes.push(last + 1, last + count, &accepted(kind));
+                all.extend((last + 1..=last + count).map(|sequence| (sequence, accepted(kind))));
+                last += count;
+                if let Some(sequence) = corrected.and_then(|back| last.checked_sub(back)).filter(|sequence| *sequence > 0) {
+                    let failed = Outcome::refused(Reason::ModelFailed);
+                    if outcomes.of(sequence).is_some() {
+                        all.insert(sequence, failed.clone());
+                    }
+                    outcomes.correct(sequence, &failed);
+                }
+            }
+            for sequence in 1..=last + 2 {
+                let known = outcomes.of(sequence);
+                let is_recent = sequence <= last && sequence + REMEMBERED > last;
+                prop_assert!(known.is_some() || !is_recent, "{sequence} of {last}");
+                prop_assert!(known.is_none() || known.as_ref() == all.get(&sequence));
+            }
+            let mut writer = Writer::default();
+            outcomes.encode(&mut writer);
+            let bytes = writer.finish();
+            prop_assert_eq!(Outcomes::decode(&mut Reader::new(&bytes)), Some(outcomes));
+        }
+    }
+
+    #[test]
+    fn alike_ones_take_the_space_of_one() {
+        let mut outcomes = Outcomes::default();
+        (1..=10_000).for_each(|sequence| outcomes.push(sequence, sequence, &accepted(1)));
+        assert!(outcomes.bytes() < 64, "{}", outcomes.bytes());
+        assert_eq!(outcomes.of(10_000), Some(accepted(1)));
+        assert_eq!(outcomes.of(10_001), None);
+    }
+
+    #[test]
+    fn their_size_is_bounded() {
+        let mut outcomes = Outcomes::default();
+        let field = "x".repeat(100_000);
+        for sequence in 1..=64 {
+            let reason = if sequence % 2 == 0 { Reason::TooLarge } else { Reason::Malformed };
+            let refused = crate::domain::outcome::Refused { reason, field: Some(field.as_str().into()) };
+            outcomes.push(sequence, sequence, &Outcome::Refused(refused));
+            assert!(outcomes.bytes() <= BYTES_MAX);
+        }
+        assert!(outcomes.of(64).is_some());
+        assert_eq!(outcomes.of(1), None);
+    }
+}

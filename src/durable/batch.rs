@@ -1,0 +1,119 @@
+//! The records of a batch in an entry of the journal: written with their scores, read again by a replay.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::StreamDecoder;
+use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
+
+use crate::domain::binary::Writer;
+use crate::domain::policy::{RegimeSet, Resident};
+use crate::domain::stream::Stream;
+
+use super::catalog::{Catalog, recorded};
+use super::columns::Columns;
+use super::entry::{Accepted, Head, Sent, Unread};
+use super::seal::{ADDED_BYTES, Keys, Sealer};
+
+/// Reads the records of one stream's batches.
+pub struct BatchReader {
+    decoder: StreamDecoder,
+}
+
+impl BatchReader {
+    /// A reader of a stream's batches, as it was declared when they were written.
+    ///
+    /// # Errors
+    /// When the catalog has no such stream.
+    pub fn new(catalog: &Catalog, stream: &str) -> Result<Self, ArrowError> {
+        let schema = catalog.message(stream);
+        let schema = schema.ok_or_else(|| ArrowError::SchemaError(format!("no schema of stream `{stream}`")))?;
+        let mut decoder = StreamDecoder::new();
+        match decoder.decode(&mut Buffer::from(schema))? {
+            None => Ok(Self { decoder }),
+            Some(_) => Err(ArrowError::SchemaError("records in place of a schema".to_owned())),
+        }
+    }
+
+    /// The columns: the stream's fields and the model's outputs.
+    ///
+    /// # Errors
+    /// When they are sealed and do not open, or the bytes are no record batch of the schema.
+    pub fn columns(&mut self, accepted: &Accepted<'_>, sealer: &mut Sealer) -> Result<RecordBatch, Unread> {
+        let mut message = accepted.message(sealer).map_err(Unread::Sealed)?;
+        match self.decoder.decode(&mut message)? {
+            Some(batch) if batch.num_rows() == accepted.rows() as usize => Ok(batch),
+            _ => Err(ArrowError::IpcError("the records are not whole".to_owned()).into()),
+        }
+    }
+}
+
+/// Writes the batches of one stream.
+pub struct BatchWriter {
+    schema: SchemaRef,
+    columns: Columns,
+    sealer: Sealer,
+}
+
+impl BatchWriter {
+    /// A writer of a stream's batches, which seals them if there are keys.
+    #[must_use]
+    pub fn new(stream: &Stream, outputs: Vec<Field>, keys: Arc<Keys>) -> Self {
+        Self { schema: recorded(stream, outputs), columns: Columns::default(), sealer: Sealer::new(keys) }
+    }
+
+    /// An entry with the records of requests, in the order of the requests, and their scores.
+    ///
+    /// # Errors
+    /// When the scores are not the declared ones, or the records cannot be sealed.
+    pub fn encode(
+        &mut self,
+        resident: &Resident,
+        outputs: &[ArrayRef],
+        requests: &[Sent<'_>],
+        at: i64,
+    ) -> Result<Vec<u8>, ArrowError> {
+        let batch = resident.batch();
+        let columns: Vec<ArrayRef> = batch.columns().iter().chain(outputs).cloned().collect();
+        let head = requests.iter().map(Sent::bytes).sum::<usize>();
+        let bound = size_bound(resident, outputs.len()).saturating_add(head as u64);
+        let mut entry = Writer::with_capacity(usize::try_from(bound).unwrap_or(0));
+        let regimes = if self.sealer.seals() { Arc::clone(resident.regimes()) } else { RegimeSet::default() };
+        let head = Head { at, stream: &batch.stream().name, policy: *resident.policy().bytes(), regimes };
+        head.encode(requests, &mut entry);
+        let head_bytes = entry.len();
+        if self.sealer.seals() {
+            entry.raw(&Sealer::make_room());
+        }
+        let mut entry = entry.finish();
+        self.columns.write(&self.schema, &columns, batch.rows(), &mut entry)?;
+        if self.sealer.seals() {
+            let sealed = self.sealer.seal(resident.regimes(), head_bytes, &mut entry);
+            sealed.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;
+        }
+        Ok(entry)
+    }
+}
+
+/// At least the bytes that an entry with these records and so many outputs of a model takes, without its requests
+/// ([`Sent::bytes`]).
+#[must_use]
+pub fn size_bound(resident: &Resident, outputs: usize) -> u64 {
+    let batch = resident.batch();
+    let rows = batch.rows();
+    // Alignment, the column's two nodes in the message's head, and its mark of nulls.
+    let column_extra = 192 + rows / 8;
+    let columns = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8 => {
+            let offsets = column.as_string::<i32>().value_offsets();
+            let text = offsets.last().unwrap_or(&0) - offsets.first().unwrap_or(&0);
+            usize::try_from(text).unwrap_or(0) + (rows + 1) * 4 + column_extra
+        }
+        _ => rows * 8 + column_extra,
+    });
+    let outputs = outputs * (rows * 8 + column_extra);
+    let regimes = resident.regimes().iter().map(|regime| regime.len() + 8).sum::<usize>() + ADDED_BYTES;
+    (columns.sum::<usize>() + outputs + regimes + batch.stream().name.len() + 512) as u64
+}
