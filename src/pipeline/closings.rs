@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn a_closing_fits_its_room() {
-        use crate::durable::entry::Entry;
+        use crate::durable::entry::{Before, Entry};
         let dataset = "d".repeat(200);
         for (open, watermark) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN)] {
-            let entry = Entry::Closed { dataset: &dataset, open, watermark }.encode();
+            let entry = Entry::Closed { dataset: &dataset, before: Before::Time(open), watermark }.encode();
             assert!(entry.len() as u64 <= closing_bytes(&dataset));
         }
         assert!(Entry::Flushed { dataset: &dataset }.encode().len() as u64 <= closing_bytes(&dataset));
