@@ -80,6 +80,14 @@ pub fn check_models(config: &Config) -> anyhow::Result<()> {
     scorers(config).map(|_| ())
 }
 
+/// Checks that what is declared can go on with what the journal holds. Changes nothing.
+///
+/// # Errors
+/// What has changed, and what to do.
+pub fn check_journal(config: &Config) -> anyhow::Result<()> {
+    state::examine(config)
+}
+
 fn scorers(config: &Config) -> anyhow::Result<BTreeMap<String, Scorer>> {
     let mut scorers = BTreeMap::new();
     for plan in config.policy.streams.values() {

@@ -66,7 +66,9 @@ impl State {
             Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
         let archive = Archive::open(Arc::clone(&fs), directory.join("policies")).with_context(in_directory)?;
-        let catalog = Catalog::new(present.iter().map(|present| (&*present.stream, present.outputs.clone())))?;
+        let catalog = Catalog::new(
+            present.iter().map(|present| (&*present.stream, present.outputs.clone(), &*present.datasets)),
+        )?;
         let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
             .with_context(in_directory)?;
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
@@ -76,6 +78,8 @@ impl State {
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
+        // Before the log is opened, which writes: a start that is refused leaves everything as it was.
+        examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
         alarm("journal", &found);
         if found.first > counted + 1 {
@@ -92,7 +96,8 @@ impl State {
         let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));
         let closed_before = closed_before.collect();
         let from = counted + 1;
-        let closed = recovery::scan(&journal, from, &mut gateway, &present, now).with_context(in_directory)?;
+        let closed =
+            recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
         let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
         report(&found, from, &windows, &closed);
         let shapes = present
@@ -153,6 +158,17 @@ impl FoundReleases {
             shapes: self.shapes,
         }
     }
+}
+
+/// Whether what is declared can go on with what is on disk. Changes nothing.
+pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
+    let directory = &config.journal.directory;
+    if !directory.join("log").exists() {
+        return Ok(());
+    }
+    let present: Vec<Present> = config.policy.streams.values().map(present).collect();
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    recovery::examine(&fs, directory, &present).with_context(|| format!("journal in {}", directory.display()))
 }
 
 /// Makes the directory for its owner only: records are in it.

@@ -17,6 +17,7 @@ use super::{Failure, load};
 pub fn check(path: &Path) -> Result<String, Failure> {
     let config = load(path)?;
     app::check_models(&config)?;
+    app::check_journal(&config)?;
     Ok(report(&config))
 }
 

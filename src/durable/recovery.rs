@@ -5,13 +5,14 @@
 //! second ([`Replay`]) counts the records, on a thread of its own, while new ones come in.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
-use crate::adapters::journal::{self, Log};
+use crate::adapters::journal::{self, FileSystem, Log};
 use crate::domain::aggregate::Cells;
 use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
@@ -32,6 +33,9 @@ pub enum Error {
     /// The journal cannot be read.
     #[error("cannot read the journal")]
     Log(#[from] journal::ReadError),
+    /// Its directory cannot be read.
+    #[error("cannot read the journal's directory")]
+    Directory(#[from] journal::Error),
     /// An entry is not one that this version writes.
     #[error("entry {0} of the journal is of no known kind; was it written by a newer version?")]
     Unreadable(Lsn),
@@ -129,16 +133,18 @@ pub fn restore(
 /// # Errors
 /// When the journal cannot be read, or holds what the policy cannot count.
 pub fn scan(
-    log: &Log,
+    mut entries: journal::Reader,
     from: Lsn,
     gateway: &mut Gateway,
     present: &[Present],
     now: Duration,
 ) -> Result<Vec<Closed>, Error> {
     let mut closed = Vec::new();
-    let mut reader = log.reader(from);
     let mut mapping = Mapping::new(present);
-    while let Some(journal::Entry { lsn, context, payload }) = reader.next()? {
+    while let Some(journal::Entry { lsn, context, payload }) = entries.next()? {
+        if lsn < from {
+            continue;
+        }
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
                 mapping.of(&context, batch.head.stream)?;
@@ -168,6 +174,23 @@ pub fn scan(
         }
     }
     Ok(closed)
+}
+
+/// Looks at what is on disk and changes nothing: whether what is declared now can go on with it. The gateway may be
+/// running.
+///
+/// # Errors
+/// Why it cannot: what changed, and what to do.
+pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) -> Result<(), Error> {
+    let checkpoint = Checkpoint::newest(&**fs, &directory.join("checkpoints"))?;
+    let streams = present.iter().map(|present| (&*present.stream, present.datasets.as_slice()));
+    let mut gateway = Gateway::new(streams);
+    if let Some(checkpoint) = &checkpoint {
+        restore(checkpoint, &mut gateway, present, Duration::ZERO)?;
+    }
+    let counted = checkpoint.map_or(0, |checkpoint| checkpoint.lsn);
+    let entries = journal::entries(Arc::clone(fs), &directory.join("log"))?;
+    scan(entries, counted + 1, &mut gateway, present, Duration::ZERO).map(drop)
 }
 
 /// Something that the journal has to be counted or closed.
@@ -339,6 +362,15 @@ impl Mapping {
                 // A field that was not declared then is null in the records of that time.
                 if recorded.field_with_name(field.name()).is_ok_and(|old| old.data_type() != field.data_type()) {
                     return Err(cannot(&format!("field `{}` was of another type", field.name())));
+                }
+            }
+            for (dataset, then) in self.catalog.datasets(stream) {
+                let changed = |changes: String| Error::Dataset { dataset: dataset.clone(), changes };
+                let declared = present.datasets.iter().find(|declared| declared.name == *dataset);
+                let declared = declared.ok_or_else(|| changed("it is not declared any more".to_owned()))?;
+                let changes = then.differences(&declared.shape());
+                if !changes.is_empty() {
+                    return Err(changed(changes.join("; ")));
                 }
             }
             let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;

@@ -89,7 +89,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     };
     let version = Version::compile(Arc::new(policy), Arc::new(here.clone()), Knowledge::default(), today());
     let policy = &version.policy;
-    let catalog = Catalog::new([(&*stream, Vec::new())].into_iter()).unwrap();
+    let catalog = Catalog::new([(&*stream, Vec::new(), &[][..])].into_iter()).unwrap();
     let writer = RefCell::new(BatchWriter::new(&stream, Vec::new(), keys(serves.iter())));
     let record = (0..CODES.len(), prop::bool::weighted(0.8));
     let deleted = prop::collection::btree_set(prop::sample::select(serves.clone()), 0..4);

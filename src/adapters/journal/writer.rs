@@ -25,6 +25,8 @@ use crate::planted::planted;
 mod presence;
 
 pub(super) struct Writer {
+    /// Stored in every segment that is begun.
+    context: Arc<[u8]>,
     shared: Arc<Shared>,
     limits: Limits,
     /// Taken from the queue and not reported durable yet, in order.
@@ -97,6 +99,7 @@ impl Writer {
     /// A writer for a log that is durable through an LSN and whose newest id is this.
     pub(super) fn new(shared: Arc<Shared>, lock: Box<dyn Lock>, limits: Limits, durable: Lsn, id: Id) -> Self {
         Self {
+            context: shared.settings.context.as_slice().into(),
             shared,
             limits,
             unsynced: VecDeque::new(),
@@ -113,16 +116,32 @@ impl Writer {
 
     /// Begins the first segment, with the entries that an earlier process may not have made durable.
     pub(super) fn start(&mut self, unproven: Vec<(Lsn, Vec<u8>)>) -> Result<(), Error> {
-        let newest = self.shared.table.segments().last().map(|segment| segment.name);
+        let newest = self.shared.table.segments().last().cloned();
         let pending = |(lsn, payload)| Pending { lsn, payload, cost: 0, then: None };
         self.unsynced = unproven.into_iter().map(pending).collect();
-        if let Err(error) = self.begin(true) {
+        // They are of the context that they were written under.
+        let today = Arc::clone(&self.context);
+        if let Some(header) =
+            newest.as_ref().and_then(|newest| newest.header.as_ref()).filter(|_| !self.unsynced.is_empty())
+        {
+            self.context = Arc::clone(&header.context);
+        }
+        let begun = self.begin(true);
+        let is_of_today = *self.context == *today;
+        self.context = today;
+        if let Err(error) = begun {
             // The disk is full, as a rule. What is there can be read and released all the same.
             if let Some(newest) = newest {
-                rewrite_in_place(&*self.shared.fs, self.shared.directory(), newest)?;
+                rewrite_in_place(&*self.shared.fs, self.shared.directory(), newest.name)?;
             }
             self.nameless = 0;
             self.acknowledge(self.unsynced.len());
+            self.failed(&error);
+            return Ok(());
+        }
+        if !is_of_today && let Err(error) = self.begin(false) {
+            // What comes now must not stand under the old context.
+            self.current = None;
             self.failed(&error);
             return Ok(());
         }
@@ -250,11 +269,11 @@ impl Writer {
             self.is_astray = true;
             return Err(error);
         }
-        let context = self.shared.settings.context.as_slice().into();
+        let context = Arc::clone(&self.context);
         let header = |id| Header { name: Name { first, id }, context, gaps: Vec::new() };
         let least = if is_whole {
             let all = Plan::fitting(sizes(&self.unsynced), u64::MAX, self.limits.frame_bytes);
-            all.bytes + super::segment::header_bytes(self.shared.settings.context.len() as u64, 0)
+            all.bytes + super::segment::header_bytes(self.context.len() as u64, 0)
         } else {
             0
         };
