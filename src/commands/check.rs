@@ -56,6 +56,18 @@ fn report(config: &Config) -> String {
         rows.push([row.dataset, row.destination, countries.join(" "), row.regime, allowed.to_owned(), k, until, rule]);
     }
     report.push_str(&table(&rows));
+    for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
+        let optional: Vec<String> =
+            dataset.optional_metrics().map(|(metric, field)| format!("`{metric}` (of `{field}`)")).collect();
+        if !optional.is_empty() {
+            let (name, optional) = (&dataset.name, optional.join(", "));
+            let _ = writeln!(
+                report,
+                "\nk holds for each of these metrics of {name} too: {optional}. A record may be without the field, so in a \
+                 cell they are null unless at least k contributors have a value, and none or at least k are without one."
+            );
+        }
+    }
     if !policy.overrides.is_empty() {
         let _ = writeln!(report, "\noverrides:\n");
         for relaxed in &policy.overrides {

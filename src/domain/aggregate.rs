@@ -1,127 +1,57 @@
 //! Mergeable cells: exact counts, exact sums and exact sets of contributors.
 //!
-//! Sums are kept as integers: a value is moved into its declared range `[low, high]`, scaled by a power of
-//! two such that the range fills 61 bits, rounded once and added up in 128 bits. Addition of integers is
-//! associative, so a cell is the same to the last bit whatever the order of the records, the size of the
-//! batches or the number of workers; the rounding of one value is at most 2^-61 of its range, below that
-//! of a 64-bit float sum. Squares are kept the same way.
+//! Sums and sums of squares are integers ([`moments`]). Addition of integers is associative, so a cell is the same to
+//! the last bit whatever the order of the records, the size of the batches or the number of workers.
 //!
 //! Contributors are kept as 128-bit SipHash-1-3 values under a secret key: the count of distinct
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
-//! identifier is held.
+//! identifier is held. For a field that a record may be without, the contributors with and without a value are kept
+//! apart ([`contributors`]): k must hold for both.
 
-use std::collections::{BTreeSet, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use arrow_array::ArrayRef;
 
-use super::dataset::{Dataset, Function, Measure, bucket};
+use super::dataset::{Dataset, Function};
 use super::policy::Digest;
 
 mod checkpoint;
+mod columns;
+mod contributors;
+mod moments;
+mod slots;
+mod state;
+mod wide;
 
 pub use checkpoint::as_version_1;
+pub use contributors::{Contributor, ContributorKey};
 
-/// The secret under which contributors are hashed.
-#[derive(Clone, Copy)]
-pub struct ContributorKey(pub [u8; 16]);
-
-/// A contributor, hashed.
-pub type Contributor = u128;
-
-impl ContributorKey {
-    /// Hashes the contributor of every record. All records without one are one contributor.
-    #[must_use]
-    pub fn hash(&self, column: &ArrayRef) -> Vec<Contributor> {
-        let hasher = SipHasher13::new_with_key(&self.0);
-        let hash = |bytes: &[u8]| {
-            let mut hasher = hasher;
-            hasher.write(bytes);
-            hasher.finish128().as_u128()
-        };
-        let nobody = hash(&[]);
-        let rows = 0..column.len();
-        let or_nobody = |row: usize, contributor: &dyn Fn() -> Contributor| {
-            if column.is_valid(row) { contributor() } else { nobody }
-        };
-        match column.data_type() {
-            DataType::Utf8 => {
-                let values = column.as_string::<i32>();
-                rows.map(|row| or_nobody(row, &|| hash(values.value(row).as_bytes()))).collect()
-            }
-            DataType::Int64 => {
-                let values = column.as_primitive::<Int64Type>();
-                rows.map(|row| or_nobody(row, &|| hash(&values.value(row).to_le_bytes()))).collect()
-            }
-            // The loader takes no contributor of another type.
-            _ => rows.map(|_| nobody).collect(),
-        }
-    }
-}
-
-/// Passes a hash through: contributors are hashed already.
-#[derive(Default)]
-pub struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, contributor: u128) {
-        self.0 = contributor as u64;
-    }
-}
-
-type Contributors = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
+use columns::{fold_histogram, fold_moments, fold_shares, has_value};
+use contributors::{Contributors, Presence, insert, set_bytes};
+use slots::Slots;
+use state::{Share, State};
 
 /// The open cells of one window of one dataset.
-#[derive(Default)]
 pub struct Cells {
     /// The slot of each cell number; slots are given out as cells appear.
-    slots: Vec<u32>,
+    slots: Slots,
     /// The cell number of each slot.
     numbers: Vec<u32>,
     records: Vec<u64>,
     contributors: Vec<Contributors>,
     metrics: Vec<State>,
+    /// The fields of metrics that a record may be without.
+    optional: Vec<Optional>,
     /// The policies that the records were decided under.
     policies: BTreeSet<Digest>,
+    /// Bytes of memory of all sets of contributors.
+    set_bytes: usize,
 }
 
-const NO_SLOT: u32 = u32::MAX;
-
-/// What one metric keeps, per slot.
-enum State {
-    /// The count of records is kept for all cells.
-    Count,
-    Moments(Vec<Moments>),
-    Histogram {
-        buckets: usize,
-        counts: Vec<u64>,
-    },
-    Matches(Vec<u64>),
-    /// What the metric at this position keeps, which is of the same values.
-    Same(usize),
-}
-
-#[derive(Clone, Copy, Default)]
-struct Moments {
-    values: u64,
-    sum: i128,
-    squares: i128,
+/// Who has a value in a field that a record may be without, per slot. Metrics of the same field share it.
+struct Optional {
+    column: usize,
+    presences: Vec<Presence>,
 }
 
 /// The records of a batch that go into one window.
@@ -170,33 +100,27 @@ impl Cells {
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
-        let metrics = dataset.metrics.iter().enumerate().map(|(position, metric)| match &metric.function {
-            Function::Count => State::Count,
-            Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
-                let first = dataset.metrics.iter().position(|other| other.function.measure() == Some(measure));
-                first.filter(|first| *first < position).map_or(State::Moments(Vec::new()), State::Same)
-            }
-            Function::Histogram { edges, .. } => {
-                State::Histogram { buckets: edges.len().saturating_sub(1), counts: Vec::new() }
-            }
-            Function::Fraction { .. } => State::Matches(Vec::new()),
-        });
-        Self { slots: vec![NO_SLOT; total], metrics: metrics.collect(), ..Self::default() }
+        Self {
+            slots: Slots::new(total),
+            numbers: Vec::new(),
+            records: Vec::new(),
+            contributors: Vec::new(),
+            metrics: State::of(dataset),
+            optional: Optional::of(dataset),
+            policies: BTreeSet::new(),
+            set_bytes: 0,
+        }
     }
 
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
-        let total = records.cells.len();
-        let mut slots = Vec::with_capacity(total);
-        rows.each(total, |row| {
-            let (Some(&number), Some(&contributor)) = (records.cells.get(row), records.contributors.get(row)) else {
-                return;
-            };
-            let slot = self.slot(number);
-            slots.push(slot as u32);
-            self.records[slot] += 1;
-            self.contributors[slot].insert(contributor);
-        });
+        let slots = if self.optional.is_empty() {
+            self.place(records, rows, |cells, slot, contributor| {
+                cells.set_bytes += insert(&mut cells.contributors[slot], contributor);
+            })
+        } else {
+            self.place_with_optional(records, rows)
+        };
         for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
             let column = |position: usize| records.columns.get(position);
             match (&metric.function, state) {
@@ -213,21 +137,71 @@ impl Cells {
                         fold_histogram(edges, *buckets, column, rows, &slots, counts);
                     }
                 }
-                (Function::Fraction { source, equals }, State::Matches(matches)) => {
+                (Function::Fraction { source, equals }, State::Shares(shares)) => {
                     if let Some(column) = column(source.column) {
-                        let mut positions = vec![0; total];
-                        equals.add_positions(column, 1, &mut positions);
-                        let mut at = slots.iter();
-                        rows.each(total, |row| {
-                            if let Some(&slot) = at.next() {
-                                matches[slot as usize] += u64::from(positions[row] == 0);
-                            }
-                        });
+                        fold_shares(equals, column, rows, &slots, shares);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Counts the records, and calls `visit` with the slot and the contributor of each. Their slots.
+    #[inline]
+    fn place(
+        &mut self,
+        records: &Foldable<'_>,
+        rows: &Rows<'_>,
+        mut visit: impl FnMut(&mut Self, usize, Contributor),
+    ) -> Vec<u32> {
+        let total = records.cells.len();
+        let mut slots = Vec::with_capacity(total);
+        rows.each(total, |row| {
+            let (Some(&number), Some(&contributor)) = (records.cells.get(row), records.contributors.get(row)) else {
+                return;
+            };
+            let slot = self.slot(number);
+            slots.push(slot as u32);
+            self.records[slot] += 1;
+            visit(self, slot, contributor);
+        });
+        slots
+    }
+
+    /// Counts the records and their contributors, and who has no value in a field that a record may be without.
+    fn place_with_optional(&mut self, records: &Foldable<'_>, rows: &Rows<'_>) -> Vec<u32> {
+        let mut placed = Vec::new();
+        let slots = self.place(records, rows, |_, _, contributor| placed.push(contributor));
+        let each = || slots.iter().map(|slot| *slot as usize).zip(placed.iter().copied());
+        // Before this batch's contributors are added: until now all of a cell have a value, unless it is split.
+        for optional in &mut self.optional {
+            let Some(column) = records.columns.get(optional.column) else { continue };
+            let has_value = has_value(column);
+            let mut given = Vec::with_capacity(slots.len());
+            rows.each(records.cells.len(), |row| {
+                given.push(has_value.as_ref().is_none_or(|has_value| row < has_value.len() && has_value.value(row)));
+            });
+            if given.contains(&false) {
+                for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| !**given) {
+                    let presence = &mut optional.presences[slot];
+                    let before = presence.bytes();
+                    if let Some(split) = presence.split(&self.contributors[slot]) {
+                        split.without.insert(contributor);
+                    }
+                    self.set_bytes += presence.bytes() - before;
+                }
+            }
+            for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| **given) {
+                if let Presence::Split(split) = &mut optional.presences[slot] {
+                    self.set_bytes += insert(&mut split.with, contributor);
+                }
+            }
+        }
+        for (slot, contributor) in each() {
+            self.set_bytes += insert(&mut self.contributors[slot], contributor);
+        }
+        slots
     }
 
     /// Some of the records were decided under this policy.
@@ -244,34 +218,30 @@ impl Cells {
     /// Adds the cells of another part of the same window.
     pub fn merge(&mut self, other: Self) {
         self.policies.extend(other.policies.iter().copied());
-        for (from, number) in other.numbers.iter().enumerate() {
-            let slot = self.slot(*number);
-            self.records[slot] += other.records[from];
-            for (mine, theirs) in self.metrics.iter_mut().zip(&other.metrics) {
-                match (mine, theirs) {
-                    (State::Moments(mine), State::Moments(theirs)) => {
-                        mine[slot].values += theirs[from].values;
-                        mine[slot].sum += theirs[from].sum;
-                        mine[slot].squares += theirs[from].squares;
-                    }
-                    (State::Histogram { buckets, counts: mine }, State::Histogram { counts: theirs, .. }) => {
-                        for bucket in 0..*buckets {
-                            mine[slot * *buckets + bucket] += theirs[from * *buckets + bucket];
-                        }
-                    }
-                    (State::Matches(mine), State::Matches(theirs)) => mine[slot] += theirs[from],
-                    _ => {}
-                }
+        let places: Vec<usize> = other.numbers.iter().map(|number| self.slot(*number)).collect();
+        for (&slot, records) in places.iter().zip(&other.records) {
+            self.records[slot] += records;
+        }
+        for (mine, theirs) in self.metrics.iter_mut().zip(&other.metrics) {
+            mine.merge(theirs, &places);
+        }
+        for (mine, theirs) in self.optional.iter_mut().zip(&other.optional) {
+            for ((&slot, presence), others) in places.iter().zip(&theirs.presences).zip(&other.contributors) {
+                let mine = &mut mine.presences[slot];
+                let before = mine.bytes();
+                mine.merge(&self.contributors[slot], presence, others);
+                self.set_bytes = self.set_bytes + mine.bytes() - before;
             }
         }
-        for (from, contributors) in other.contributors.into_iter().enumerate() {
-            let slot = self.slot(other.numbers[from]);
+        for (slot, contributors) in places.into_iter().zip(other.contributors) {
             let mine = &mut self.contributors[slot];
+            let before = set_bytes(mine);
             if mine.is_empty() {
                 *mine = contributors;
             } else {
                 mine.extend(contributors);
             }
+            self.set_bytes = self.set_bytes + set_bytes(mine) - before;
         }
     }
 
@@ -306,158 +276,106 @@ impl Cells {
         positions.collect()
     }
 
-    /// The value of a metric of a slot.
-    pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize) -> Value {
-        let records = self.records[slot];
+    /// The value of a metric of a slot that may leave when the cell has at least `least` contributors. Null when it may
+    /// not, and when there is none: which of both cannot be told.
+    pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize, least: usize) -> Value {
         let state = match &self.metrics[metric] {
             State::Same(first) => &self.metrics[*first],
             state => state,
         };
-        match (&dataset.metrics[metric].function, state) {
-            (Function::Sum(measure), State::Moments(moments)) => Value::Number(moments[slot].sum(measure)),
-            (Function::Mean(measure), State::Moments(moments)) => Value::Number(moments[slot].mean(measure)),
-            (Function::Variance(measure), State::Moments(moments)) => Value::Number(moments[slot].variance(measure)),
+        let function = &dataset.metrics[metric].function;
+        if !self.holds(function, state, slot, least) {
+            return Value::Null;
+        }
+        let number =
+            |number: Option<f64>| number.filter(|number| number.is_finite()).map_or(Value::Null, Value::Number);
+        match (function, state) {
+            (Function::Sum(measure), State::Moments(moments)) => number(moments[slot].sum(measure)),
+            (Function::Mean(measure), State::Moments(moments)) => number(moments[slot].mean(measure)),
+            (Function::Variance(measure), State::Moments(moments)) => number(moments[slot].variance(measure)),
             (Function::Histogram { .. }, State::Histogram { buckets, counts }) => {
                 Value::Counts(counts[slot * buckets..(slot + 1) * buckets].to_vec())
             }
-            (Function::Fraction { .. }, State::Matches(matches)) => {
-                Value::Number(Some(matches[slot] as f64 / records as f64))
+            (Function::Fraction { .. }, State::Shares(shares)) => {
+                let Share { values, matches } = shares[slot];
+                number((values > 0).then(|| matches as f64 / values as f64))
             }
-            _ => Value::Count(records),
+            _ => Value::Count(self.records[slot]),
         }
     }
 
-    fn slot(&mut self, number: u32) -> usize {
-        let slot = self.slots[number as usize];
-        if slot != NO_SLOT {
-            return slot as usize;
+    /// Whether k holds for a metric of a slot: [`Presence::holds`]. Of a field that every record has, every record must
+    /// have counted; the sets of contributors are not kept for it.
+    fn holds(&self, function: &Function, state: &State, slot: usize, least: usize) -> bool {
+        let Some(source) = function.source() else { return true };
+        match self.optional.iter().find(|optional| optional.column == source.column) {
+            Some(optional) => optional.presences[slot].holds(least),
+            None => state.values(slot) == self.records[slot],
         }
+    }
+
+    #[inline]
+    fn slot(&mut self, number: u32) -> usize {
+        match self.slots.get(number) {
+            Some(slot) => slot,
+            None => self.appear(number),
+        }
+    }
+
+    /// A cell appears.
+    fn appear(&mut self, number: u32) -> usize {
         let slot = self.numbers.len();
-        self.slots[number as usize] = slot as u32;
+        self.slots.insert(number, slot);
         self.numbers.push(number);
         self.records.push(0);
         self.contributors.push(Contributors::default());
         for state in &mut self.metrics {
-            match state {
-                State::Count | State::Same(_) => {}
-                State::Moments(moments) => moments.push(Moments::default()),
-                State::Histogram { buckets, counts } => counts.resize(counts.len() + *buckets, 0),
-                State::Matches(matches) => matches.push(0),
-            }
+            state.appear();
+        }
+        for optional in &mut self.optional {
+            optional.presences.push(Presence::default());
         }
         slot
+    }
+
+    /// About how many bytes of memory this holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lists = self.slots.bytes()
+            + self.numbers.capacity() * size_of::<u32>()
+            + self.records.capacity() * size_of::<u64>()
+            + self.contributors.capacity() * size_of::<Contributors>();
+        let metrics: usize = self.metrics.iter().map(State::bytes).sum();
+        let optional = self.optional.iter().map(|optional| optional.presences.capacity() * size_of::<Presence>());
+        size_of::<Self>() + lists + metrics + optional.sum::<usize>() + self.set_bytes
+    }
+}
+
+impl Optional {
+    /// The fields of a dataset's metrics that a record may be without, each once, in the order of the metrics.
+    fn of(dataset: &Dataset) -> Vec<Self> {
+        let mut optional: Vec<Self> = Vec::new();
+        let sources = dataset.metrics.iter().filter_map(|metric| metric.function.source());
+        for source in sources.filter(|source| source.may_be_missing) {
+            if optional.iter().all(|known| known.column != source.column) {
+                optional.push(Self { column: source.column, presences: Vec::new() });
+            }
+        }
+        optional
     }
 }
 
 /// The value of one metric of one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
+    /// None, or none that may leave.
+    Null,
     /// A count of records.
     Count(u64),
-    /// A number; `None` when no record of the cell had a value.
-    Number(Option<f64>),
+    /// A finite number.
+    Number(f64),
     /// The counts of a histogram.
     Counts(Vec<u64>),
-}
-
-/// Bits that a value's range is scaled to. Sums of 2^66 values fit into 128 bits.
-const SUM_BITS: i32 = 61;
-
-impl Measure {
-    /// The power of two at or above the largest magnitude of the range.
-    fn exponent(&self) -> i32 {
-        let largest = self.range.low.abs().max(self.range.high.abs());
-        if largest > 0.0 { largest.log2().ceil() as i32 } else { 0 }
-    }
-
-    fn scale(&self) -> f64 {
-        2_f64.powi(SUM_BITS - self.exponent())
-    }
-
-    fn square_scale(&self) -> f64 {
-        2_f64.powi(SUM_BITS - 2 * self.exponent())
-    }
-}
-
-/// The nearest integer, the even one of two: what `round_ties_even` gives, which without SSE 4.1 is a call.
-fn rounded(value: f64) -> i64 {
-    // From here on floats are whole numbers, so what is added and taken away again rounds.
-    const WHOLE: f64 = (1_u64 << 52) as f64;
-    let whole = WHOLE.copysign(value);
-    let near = (value + whole) - whole;
-    (if value.abs() < WHOLE { near } else { value }) as i64
-}
-
-impl Moments {
-    fn sum(&self, measure: &Measure) -> Option<f64> {
-        (self.values > 0).then(|| self.sum as f64 / measure.scale())
-    }
-
-    fn mean(&self, measure: &Measure) -> Option<f64> {
-        self.sum(measure).map(|sum| sum / self.values as f64)
-    }
-
-    fn variance(&self, measure: &Measure) -> Option<f64> {
-        let mean = self.mean(measure)?;
-        let mean_square = self.squares as f64 / measure.square_scale() / self.values as f64;
-        Some((mean_square - mean * mean).max(0.0))
-    }
-}
-
-/// Calls `visit` with the slot and the value of every record that has one.
-fn each_value(column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], mut visit: impl FnMut(usize, f64)) {
-    macro_rules! visit_column {
-        ($type:ty, $convert:expr) => {{
-            let values = column.as_primitive::<$type>();
-            let numbers = values.values();
-            let mut at = slots.iter();
-            let valid = values.null_count() == 0;
-            rows.each(numbers.len(), |row| {
-                if let Some(&slot) = at.next()
-                    && (valid || values.is_valid(row))
-                {
-                    let value: f64 = $convert(numbers[row]);
-                    if !value.is_nan() {
-                        visit(slot as usize, value);
-                    }
-                }
-            });
-        }};
-    }
-    match column.data_type() {
-        DataType::Float32 => visit_column!(Float32Type, f64::from),
-        DataType::Float64 => visit_column!(Float64Type, |value| value),
-        DataType::Int64 => visit_column!(Int64Type, |value| value as f64),
-        DataType::Timestamp(..) => visit_column!(TimestampMicrosecondType, |value| value as f64),
-        _ => {}
-    }
-}
-
-fn fold_moments(measure: &Measure, column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], moments: &mut [Moments]) {
-    let (scale, square_scale, range) = (measure.scale(), measure.square_scale(), measure.range);
-    each_value(column, rows, slots, |slot, value| {
-        let value = value.clamp(range.low, range.high);
-        let moments = &mut moments[slot];
-        moments.values += 1;
-        moments.sum += i128::from(rounded(value * scale));
-        moments.squares += i128::from(rounded(value * value * square_scale));
-    });
-}
-
-fn fold_histogram(
-    edges: &[f64],
-    buckets: usize,
-    column: &ArrayRef,
-    rows: &Rows<'_>,
-    slots: &[u32],
-    counts: &mut [u64],
-) {
-    let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
-    each_value(column, rows, slots, |slot, value| {
-        if let Some(bucket) = bucket(edges, value.clamp(first, last)) {
-            counts[slot * buckets + bucket] += 1;
-        }
-    });
 }
 
 #[cfg(test)]

@@ -41,6 +41,17 @@ pub struct Dataset {
     pub metrics: Vec<Metric>,
 }
 
+impl Dataset {
+    /// The metrics that are null in a cell unless k holds for them too, each with its field: a record may be without a
+    /// value there.
+    pub fn optional_metrics(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metrics.iter().filter_map(|metric| {
+            let source = metric.function.source().filter(|source| source.may_be_missing)?;
+            Some((metric.name.as_str(), source.field.as_str()))
+        })
+    }
+}
+
 /// The most cells a window of a dataset may have: the product of its keys' domains.
 pub const CELLS_MAX: usize = 65_536;
 
@@ -230,7 +241,7 @@ pub enum Function {
         /// The edges of the ranges, ascending.
         edges: Vec<f64>,
     },
-    /// The share of records whose key-like value equals a declared one.
+    /// Of the records that have a value, the share of those whose value equals a declared one.
     Fraction {
         /// The column.
         source: Source,
@@ -246,6 +257,16 @@ impl Function {
         match self {
             Self::Sum(measure) | Self::Mean(measure) | Self::Variance(measure) => Some(measure),
             Self::Count | Self::Histogram { .. } | Self::Fraction { .. } => None,
+        }
+    }
+
+    /// The column that it is computed from; a count is computed from none.
+    #[must_use]
+    pub fn source(&self) -> Option<&Source> {
+        match self {
+            Self::Count => None,
+            Self::Sum(measure) | Self::Mean(measure) | Self::Variance(measure) => Some(&measure.source),
+            Self::Histogram { source, .. } | Self::Fraction { source, .. } => Some(source),
         }
     }
 }

@@ -27,11 +27,18 @@ def key_of(values, key):
     return values.where(values.isin(words), "other").astype(str)
 
 
-def metric(cell, spec, ranges):
+def metric(cell, spec, ranges, contributor, least):
     fn = spec["fn"]
     if fn == "count":
         return len(cell)
     values = cell[spec["field"]]
+    has_value = values.notna()
+    if values.dtype.kind == "f":
+        has_value &= np.isfinite(values)
+    people = lambda rows: cell[contributor][rows].nunique(dropna=False)
+    if people(has_value) < least or 0 < people(~has_value) < least:
+        return None
+    values = values[has_value]
     if fn == "fraction":
         return float((values == spec["equals"]).mean())
     values = values.astype(np.float64)
@@ -80,10 +87,12 @@ class Example:
                 ranges[output["field"]] = output["range"]
         expected, withheld = {}, 0
         for cell_key, cell in data.groupby(keys):
-            if cell[self.stream["contributor"]].nunique() < self.dataset["min_contributors"]:
+            contributor, least = self.stream["contributor"], self.dataset["min_contributors"]
+            if cell[contributor].nunique(dropna=False) < least:
                 withheld += 1
                 continue
-            expected[cell_key] = {spec["name"]: metric(cell, spec, ranges) for spec in self.dataset["metrics"]}
+            metrics = self.dataset["metrics"]
+            expected[cell_key] = {spec["name"]: metric(cell, spec, ranges, contributor, least) for spec in metrics}
         return expected, withheld, len(data)
 
     def compare(self, released, expected):

@@ -1,16 +1,30 @@
 //! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
+//!
+//! Version 2: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; of
+//! each field that a record may be without, who has a value and who has none, cell by cell.
+//!
+//! Version 1, which is still read, kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
+//! value. So a metric of a field that a record may be without is null in a window that version 1 began.
 
-use super::{Cells, Moments, NO_SLOT, State};
+use super::contributors::{Contributors, Presence, Split, insert};
+use super::moments::Moments;
+use super::state::{Share, State};
+use super::wide::Squares;
+use super::{Cells, Contributor};
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Dataset, Metric};
 use crate::domain::policy::Digest;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
 const HISTOGRAM: u8 = 2;
-const MATCHES: u8 = 3;
+const SHARES: u8 = 3;
+
+const WHOLE: u8 = 0;
+const SPLIT: u8 = 1;
+const UNKNOWN: u8 = 2;
 
 /// Cells of a checkpoint from before cells had a version, with the version that they are of.
 #[must_use]
@@ -27,77 +41,166 @@ impl Cells {
         }
         writer.count(self.numbers.len());
         for ((number, records), contributors) in self.numbers.iter().zip(&self.records).zip(&self.contributors) {
-            writer.u32(*number).u64(*records).count(contributors.len());
-            for contributor in contributors {
-                writer.u128(*contributor);
-            }
+            writer.u32(*number).u64(*records);
+            encode_set(contributors, writer);
         }
-        for state in &self.metrics {
-            match state {
-                State::Count | State::Same(_) => {
-                    writer.u8(NOTHING);
+        self.metrics.iter().for_each(|state| state.encode(writer));
+        for presence in self.optional.iter().flat_map(|optional| &optional.presences) {
+            match presence {
+                Presence::Whole => {
+                    writer.u8(WHOLE);
                 }
-                State::Moments(moments) => {
-                    writer.u8(MOMENTS);
-                    for moments in moments {
-                        writer.u64(moments.values).i128(moments.sum).i128(moments.squares);
-                    }
+                Presence::Split(split) => {
+                    writer.u8(SPLIT);
+                    encode_set(&split.with, writer);
+                    encode_set(&split.without, writer);
                 }
-                State::Histogram { counts, .. } => {
-                    writer.u8(HISTOGRAM);
-                    for count in counts {
-                        writer.u64(*count);
-                    }
-                }
-                State::Matches(matches) => {
-                    writer.u8(MATCHES);
-                    for count in matches {
-                        writer.u64(*count);
-                    }
+                Presence::Unknown => {
+                    writer.u8(UNKNOWN);
                 }
             }
         }
     }
 
-    /// Reads cells of a dataset of the very same keys and metrics.
+    /// Reads cells of a dataset of the very same shape.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
-        if reader.u8()? != VERSION {
-            return None;
-        }
+        let version = reader.u8()?;
         let mut cells = Self::new(dataset);
         for _ in 0..reader.count(32)? {
             cells.policies.insert(Digest::from_bytes(reader.array()?));
         }
-        let count = reader.count(20)?;
-        for _ in 0..count {
+        for _ in 0..reader.count(20)? {
             let number = reader.u32()?;
-            if *cells.slots.get(number as usize)? != NO_SLOT {
+            if !cells.slots.can_be(number) || cells.slots.get(number).is_some() {
                 return None;
             }
             let slot = cells.slot(number);
             cells.records[slot] = reader.u64()?;
-            let contributors = reader.count(16)?;
-            cells.contributors[slot].reserve(contributors);
-            for _ in 0..contributors {
-                cells.contributors[slot].insert(reader.u128()?);
-            }
+            cells.set_bytes += decode_set(&mut cells.contributors[slot], reader)?;
         }
-        for state in &mut cells.metrics {
-            match (reader.u8()?, state) {
-                (NOTHING, State::Count | State::Same(_)) => {}
-                (MOMENTS, State::Moments(moments)) => {
-                    for moments in moments {
-                        *moments = Moments { values: reader.u64()?, sum: reader.i128()?, squares: reader.i128()? };
-                    }
-                }
-                (HISTOGRAM, State::Histogram { counts, .. }) | (MATCHES, State::Matches(counts)) => {
-                    for count in counts {
-                        *count = reader.u64()?;
-                    }
-                }
+        for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
+            match version {
+                1 => state.decode_version_1(metric, &cells.records, reader)?,
+                VERSION => state.decode(reader)?,
                 _ => return None,
             }
         }
+        for presence in cells.optional.iter_mut().flat_map(|optional| &mut optional.presences) {
+            *presence = match version {
+                1 => Presence::Unknown,
+                _ => decode_presence(reader)?,
+            };
+            cells.set_bytes += presence.bytes();
+        }
         Some(cells)
+    }
+}
+
+fn encode_set(contributors: &Contributors, writer: &mut Writer) {
+    writer.count(contributors.len());
+    for contributor in contributors {
+        writer.u128(*contributor);
+    }
+}
+
+/// Reads a set into an empty one. How many bytes of memory it holds.
+fn decode_set(contributors: &mut Contributors, reader: &mut Reader<'_>) -> Option<usize> {
+    let mut bytes = 0;
+    for _ in 0..reader.count(size_of::<Contributor>())? {
+        bytes += insert(contributors, reader.u128()?);
+    }
+    Some(bytes)
+}
+
+fn decode_presence(reader: &mut Reader<'_>) -> Option<Presence> {
+    Some(match reader.u8()? {
+        WHOLE => Presence::Whole,
+        SPLIT => {
+            let mut split = Split::default();
+            decode_set(&mut split.with, reader)?;
+            decode_set(&mut split.without, reader)?;
+            Presence::Split(Box::new(split))
+        }
+        UNKNOWN => Presence::Unknown,
+        _ => return None,
+    })
+}
+
+impl State {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Self::Count | Self::Same(_) => {
+                writer.u8(NOTHING);
+            }
+            Self::Moments(moments) => {
+                writer.u8(MOMENTS);
+                for moments in moments {
+                    let (low, high) = moments.squares.parts();
+                    writer.u64(moments.values).i128(moments.sum).u128(low).u64(high);
+                }
+            }
+            Self::Histogram { counts, .. } => {
+                writer.u8(HISTOGRAM);
+                for count in counts {
+                    writer.u64(*count);
+                }
+            }
+            Self::Shares(shares) => {
+                writer.u8(SHARES);
+                for share in shares {
+                    writer.u64(share.values).u64(share.matches);
+                }
+            }
+        }
+    }
+
+    /// Reads what was kept of the cells that there are.
+    fn decode(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        match (reader.u8()?, self) {
+            (NOTHING, Self::Count | Self::Same(_)) => {}
+            (MOMENTS, Self::Moments(moments)) => {
+                for moments in moments {
+                    let (values, sum) = (reader.u64()?, reader.i128()?);
+                    *moments = Moments { values, sum, squares: Squares::new(reader.u128()?, reader.u64()?) };
+                }
+            }
+            (HISTOGRAM, Self::Histogram { counts, .. }) => {
+                for count in counts {
+                    *count = reader.u64()?;
+                }
+            }
+            (SHARES, Self::Shares(shares)) => {
+                for share in shares {
+                    *share = Share { values: reader.u64()?, matches: reader.u64()? };
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn decode_version_1(&mut self, metric: &Metric, records: &[u64], reader: &mut Reader<'_>) -> Option<()> {
+        match (reader.u8()?, self, metric.function.measure()) {
+            (NOTHING, Self::Count | Self::Same(_), _) => {}
+            (MOMENTS, Self::Moments(moments), Some(measure)) => {
+                for moments in moments {
+                    let (values, sum, squares) = (reader.u64()?, reader.i128()?, reader.i128()?);
+                    *moments = Moments::of_version_1(measure, values, sum, squares)?;
+                }
+            }
+            (HISTOGRAM, Self::Histogram { counts, .. }, _) => {
+                for count in counts {
+                    *count = reader.u64()?;
+                }
+            }
+            (SHARES, Self::Shares(shares), _) => {
+                // A null counted as a value that does not match.
+                for (share, records) in shares.iter_mut().zip(records) {
+                    *share = Share { values: *records, matches: reader.u64()? };
+                }
+            }
+            _ => return None,
+        }
+        Some(())
     }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{Float64Array, Int64Array, StringArray};
+use arrow_array::{Float32Array, Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;
 
 use super::*;
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::dataset::{GroupKey, KeyDomain, Metric, Source};
+use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
 
 mod golden;
@@ -20,25 +20,50 @@ const WORDS: [&str; 3] = ["a", "b", "rare"];
 struct Record {
     person: Option<String>,
     group: usize,
+    /// Optional, and not always finite.
     value: Option<f64>,
-    label: i64,
+    /// Optional.
+    label: Option<i64>,
+    /// Required, but a model may fail to give it.
+    score: f32,
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let value = prop::option::weighted(0.9, -2_000.0..2_000.0_f64);
-    let person = prop::option::weighted(0.9, "[a-f]");
-    (person, 0..3_usize, value, 0..3_i64).prop_map(|(person, group, value, label)| Record {
-        person,
-        group,
-        value,
-        label,
+    let finite = -2_000.0..2_000.0_f64;
+    let value = prop_oneof![6 => finite, 1 => Just(f64::NAN), 1 => Just(f64::INFINITY), 1 => Just(f64::NEG_INFINITY)];
+    let score = prop::option::weighted(0.99, 0.0..1.0_f32).prop_map(|score| score.unwrap_or(f32::NAN));
+    let label = prop::option::weighted(0.7, 0..3_i64);
+    let person = prop::option::weighted(0.95, "[a-h]");
+    (person, 0..3_usize, prop::option::weighted(0.7, value), label, score)
+        .prop_map(|(person, group, value, label, score)| Record { person, group, value, label, score })
+}
+
+/// Some people have a value in all of their records and some in none, so that k may hold for both.
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let tidy = any::<bool>();
+    (prop::collection::vec(record(), 0..80), tidy).prop_map(|(mut records, tidy)| {
+        if tidy {
+            for record in &mut records {
+                let without = record.person.as_deref().is_some_and(|person| person < "d");
+                record.value =
+                    if without { None } else { Some(record.value.filter(|value| value.is_finite()).unwrap_or(1.0)) };
+                record.label = if without { None } else { Some(record.label.unwrap_or(1)) };
+            }
+        }
+        records
     })
 }
 
+fn source(field: &str, column: usize, may_be_missing: bool) -> Source {
+    Source { column, field: field.into(), may_be_missing }
+}
+
 fn dataset() -> Dataset {
-    let source = |field: &str, column| Source { column, field: field.into(), may_be_missing: false };
-    let measure = Measure { source: source("value", 2), range: ValueRange { low: -1_000.0, high: 1_000.0 } };
+    let of_value = || source("value", 2, true);
+    let measure = Measure { source: of_value(), range: ValueRange { low: -1_000.0, high: 1_000.0 } };
+    let score = Measure { source: source("score", 4, false), range: ValueRange { low: 0.0, high: 1.0 } };
     let metric = |name: &str, function| Metric { name: name.into(), function };
+    let equals = KeyDomain::Integers(vec![1]);
     Dataset {
         name: "d".into(),
         stream: "s".into(),
@@ -52,8 +77,9 @@ fn dataset() -> Dataset {
             metric("sum", Function::Sum(measure.clone())),
             metric("mean", Function::Mean(measure.clone())),
             metric("variance", Function::Variance(measure)),
-            metric("histogram", Function::Histogram { source: source("value", 2), edges: vec![-100.0, 0.0, 100.0] }),
-            metric("share", Function::Fraction { source: source("label", 3), equals: KeyDomain::Integers(vec![1]) }),
+            metric("histogram", Function::Histogram { source: of_value(), edges: vec![-100.0, 0.0, 100.0] }),
+            metric("share", Function::Fraction { source: source("label", 3, true), equals }),
+            metric("score", Function::Sum(score)),
         ],
     }
 }
@@ -63,63 +89,83 @@ fn columns(records: &[Record]) -> Vec<ArrayRef> {
         Arc::new(StringArray::from_iter(records.iter().map(|record| record.person.clone()))),
         Arc::new(StringArray::from_iter_values(records.iter().map(|record| WORDS[record.group]))),
         Arc::new(Float64Array::from_iter(records.iter().map(|record| record.value))),
-        Arc::new(Int64Array::from_iter_values(records.iter().map(|record| record.label))),
+        Arc::new(Int64Array::from_iter(records.iter().map(|record| record.label))),
+        Arc::new(Float32Array::from_iter_values(records.iter().map(|record| record.score))),
     ]
 }
 
-fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record]) {
+fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record], rows: &Rows<'_>) {
     let columns = columns(records);
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
     let numbers = cell_numbers(dataset, &columns, records.len());
     let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
-    cells.fold(dataset, &foldable, &Rows::All);
+    cells.fold(dataset, &foldable, rows);
 }
 
+/// The cells of at least `least` contributors: others do not leave.
 type Results = BTreeMap<String, (usize, Vec<Value>)>;
 
-fn results(cells: &Cells, dataset: &Dataset) -> Results {
-    let slots = cells.in_order().into_iter().map(|(slot, contributors)| {
+fn results(cells: &Cells, dataset: &Dataset, least: usize) -> Results {
+    let enough = cells.in_order().into_iter().filter(|(_, contributors)| *contributors >= least);
+    let slots = enough.map(|(slot, contributors)| {
         let label = dataset.keys[0].domain.label(cells.key_positions(dataset, slot)[0]);
-        let values = (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot)).collect();
+        let values = (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, least)).collect();
         (label, (contributors, values))
     });
     slots.collect()
 }
 
+/// Whether what is computed from the records for which `has` holds may leave: whoever subtracts it from what is known of
+/// all records learns of nobody, or of at least `least`.
+fn may_leave(records: &[&Record], least: usize, has: impl Fn(&Record) -> bool) -> bool {
+    let people = |wanted: bool| -> usize {
+        let records = records.iter().filter(|record| has(record) == wanted);
+        records.map(|record| record.person.as_ref()).collect::<BTreeSet<_>>().len()
+    };
+    people(true) >= least && (people(false) == 0 || people(false) >= least)
+}
+
 /// What the cells should be, the slow and obvious way.
-fn reference(records: &[Record]) -> BTreeMap<String, (usize, Vec<Value>)> {
+fn reference(records: &[Record], least: usize) -> Results {
     let mut groups: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
     for record in records {
         let label = if record.group < 2 { WORDS[record.group] } else { "other" };
         groups.entry(label.to_owned()).or_default().push(record);
     }
-    let results = groups.into_iter().map(|(label, records)| {
-        let people: BTreeSet<Option<&String>> = records.iter().map(|record| record.person.as_ref()).collect();
-        let values: Vec<f64> =
-            records.iter().filter_map(|record| record.value).map(|value| value.clamp(-1_000.0, 1_000.0)).collect();
-        let n = values.len() as f64;
-        let some = |value: f64| (!values.is_empty()).then_some(value);
-        let sum: f64 = values.iter().sum();
-        let mean = sum / n;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n;
-        let below = values.iter().filter(|value| **value < 0.0).count() as u64;
-        let share = records.iter().filter(|record| record.label == 1).count() as f64 / records.len() as f64;
-        let metrics = vec![
-            Value::Count(records.len() as u64),
-            Value::Number(some(sum)),
-            Value::Number(some(mean)),
-            Value::Number(some(variance)),
-            Value::Counts(vec![below, values.len() as u64 - below]),
-            Value::Number(Some(share)),
-        ];
-        (label, (people.len(), metrics))
-    });
-    results.collect()
+    let cells = groups.into_iter().map(|(label, records)| (label, cell(&records, least)));
+    cells.filter(|(_, (contributors, _))| *contributors >= least).collect()
+}
+
+fn cell(records: &[&Record], least: usize) -> (usize, Vec<Value>) {
+    let people: BTreeSet<Option<&String>> = records.iter().map(|record| record.person.as_ref()).collect();
+    let values: Vec<f64> = records.iter().filter_map(|record| record.value).filter(|value| value.is_finite()).collect();
+    let values: Vec<f64> = values.into_iter().map(|value| value.clamp(-1_000.0, 1_000.0)).collect();
+    let value_leaves = may_leave(records, least, |record| record.value.is_some_and(f64::is_finite));
+    let of_values = |value: Value| if value_leaves { value } else { Value::Null };
+    let n = values.len() as f64;
+    let sum: f64 = values.iter().sum();
+    let variance = values.iter().map(|value| (value - sum / n).powi(2)).sum::<f64>() / n;
+    let below = values.iter().filter(|value| **value < 0.0).count() as u64;
+    let labels: Vec<i64> = records.iter().filter_map(|record| record.label).collect();
+    let share = labels.iter().filter(|label| **label == 1).count() as f64 / labels.len() as f64;
+    let label_leaves = may_leave(records, least, |record| record.label.is_some());
+    let scores: Vec<f64> = records.iter().map(|record| f64::from(record.score)).collect();
+    let has_every_score = scores.iter().all(|score| score.is_finite());
+    let metrics = vec![
+        Value::Count(records.len() as u64),
+        of_values(Value::Number(sum)),
+        of_values(Value::Number(sum / n)),
+        of_values(Value::Number(variance)),
+        of_values(Value::Counts(vec![below, values.len() as u64 - below])),
+        if label_leaves { Value::Number(share) } else { Value::Null },
+        if has_every_score { Value::Number(scores.iter().sum()) } else { Value::Null },
+    ];
+    (people.len(), metrics)
 }
 
 fn close(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(Some(left)), Value::Number(Some(right))) => (left - right).abs() <= 1e-9 * (1.0 + right.abs()),
+        (Value::Number(left), Value::Number(right)) => (left - right).abs() <= 1e-9 * (1.0 + right.abs()),
         _ => left == right,
     }
 }
@@ -135,13 +181,25 @@ fn through_a_checkpoint(cells: &Cells, dataset: &Dataset) -> Cells {
     Cells::decode(dataset, &mut Reader::new(&bytes)).unwrap()
 }
 
+/// What the cells say that their sets take, counted anew.
+fn counted_anew(cells: &Cells) -> usize {
+    let optional = cells.optional.iter().flat_map(|optional| &optional.presences);
+    cells.contributors.iter().map(set_bytes).sum::<usize>() + optional.map(Presence::bytes).sum::<usize>()
+}
+
 proptest! {
     #[test]
-    fn cells_are_what_the_reference_says(records in prop::collection::vec(record(), 0..60)) {
+    fn cells_are_what_the_reference_says(
+        records in records(),
+        least in 1..7_usize,
+        batches in 1..5_usize,
+    ) {
         let dataset = dataset();
         let mut cells = Cells::new(&dataset);
-        fold(&mut cells, &dataset, &records);
-        let (found, expected) = (results(&cells, &dataset), reference(&records));
+        for batch in records.chunks(records.len().div_ceil(batches).max(1)) {
+            fold(&mut cells, &dataset, batch, &Rows::All);
+        }
+        let (found, expected) = (results(&cells, &dataset, least), reference(&records, least));
         prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
         for (label, (contributors, values)) in &expected {
             prop_assert_eq!(found[label].0, *contributors);
@@ -149,31 +207,99 @@ proptest! {
                 prop_assert!(close(found, expected), "{} {:?} {:?}", label, found, expected);
             }
         }
+        prop_assert_eq!(cells.set_bytes, counted_anew(&cells));
     }
 
     #[test]
     fn cells_are_the_same_to_the_last_bit_whatever_the_split_and_the_order(
-        records in prop::collection::vec(record(), 1..60),
+        records in records(),
         split in any::<prop::sample::Index>(),
+        least in 1..7_usize,
     ) {
+        prop_assume!(!records.is_empty());
         let dataset = dataset();
         let mut whole = Cells::new(&dataset);
-        fold(&mut whole, &dataset, &records);
+        fold(&mut whole, &dataset, &records, &Rows::All);
         let mut reversed = records.clone();
         reversed.reverse();
         let (left, right) = reversed.split_at(split.index(reversed.len()));
         let (mut one, mut two) = (Cells::new(&dataset), Cells::new(&dataset));
-        fold(&mut one, &dataset, left);
-        fold(&mut two, &dataset, right);
+        fold(&mut one, &dataset, left, &Rows::All);
+        fold(&mut two, &dataset, right, &Rows::All);
         let mut one = through_a_checkpoint(&one, &dataset);
         one.merge(through_a_checkpoint(&two, &dataset));
-        prop_assert_eq!(results(&whole, &dataset), results(&one, &dataset));
+        prop_assert_eq!(results(&whole, &dataset, least), results(&one, &dataset, least));
+        prop_assert_eq!(one.set_bytes, counted_anew(&one));
+    }
+
+    #[test]
+    fn rows_that_are_picked_count_like_a_batch_of_their_own(
+        records in records(),
+        picked in prop::collection::vec(any::<bool>(), 80),
+        least in 1..7_usize,
+    ) {
+        let dataset = dataset();
+        let rows: Vec<u32> = (0..records.len() as u32).filter(|row| picked[*row as usize]).collect();
+        let own: Vec<Record> = rows.iter().map(|row| records[*row as usize].clone()).collect();
+        let (mut some, mut all) = (Cells::new(&dataset), Cells::new(&dataset));
+        fold(&mut some, &dataset, &records, &Rows::Some(&rows));
+        fold(&mut all, &dataset, &own, &Rows::All);
+        prop_assert_eq!(results(&some, &dataset, least), results(&all, &dataset, least));
     }
 
     #[test]
     fn rounding_is_that_of_the_standard_library(value in any::<f64>(), near in -9e15..9e15_f64, half in -1_000..1_000_i32) {
         for value in [value, near, near / 1e9, f64::from(half) / 2.0] {
-            prop_assert_eq!(rounded(value), value.round_ties_even() as i64, "{}", value);
+            prop_assert_eq!(moments::rounded(value), value.round_ties_even() as i64, "{}", value);
         }
     }
+}
+
+/// A record of a person in cell `a`.
+fn of(person: usize, value: Option<f64>) -> Record {
+    Record { person: Some(format!("p{person}")), group: 0, value, label: Some(1), score: 0.5 }
+}
+
+/// What leaves of cell `a` for k = 10.
+fn leaves(records: &[Record]) -> Vec<Value> {
+    let dataset = dataset();
+    let mut cells = Cells::new(&dataset);
+    fold(&mut cells, &dataset, records, &Rows::All);
+    results(&cells, &dataset, 10)["a"].1.clone()
+}
+
+#[test]
+fn one_person_with_a_value_among_ten_is_not_told() {
+    let only_one: Vec<Record> = (0..10).map(|person| of(person, (person == 3).then_some(42.0))).collect();
+    let nobody: Vec<Record> = (0..10).map(|person| of(person, None)).collect();
+    assert_eq!(leaves(&only_one), leaves(&nobody));
+    assert_eq!(leaves(&only_one)[..5], [Value::Count(10), Value::Null, Value::Null, Value::Null, Value::Null]);
+    // Where NaN and infinities are taken they are no values either.
+    let not_finite: Vec<Record> =
+        (0..10).map(|person| of(person, Some(if person == 3 { 42.0 } else { f64::INFINITY }))).collect();
+    assert_eq!(leaves(&not_finite), leaves(&nobody));
+}
+
+#[test]
+fn one_person_without_a_value_cannot_be_told_by_subtraction() {
+    let all: Vec<Record> = (0..11).map(|person| of(person, Some(1.0))).collect();
+    assert_eq!(leaves(&all)[1], Value::Number(11.0));
+    let but_one: Vec<Record> = (0..11).map(|person| of(person, (person != 3).then_some(1.0))).collect();
+    assert_eq!(leaves(&but_one)[1], Value::Null);
+    // Also when that person has other records with a value.
+    let both_kinds: Vec<Record> = all.iter().cloned().chain([of(3, None)]).collect();
+    assert_eq!(leaves(&both_kinds)[1], Value::Null);
+    let ten_and_ten: Vec<Record> = (0..20).map(|person| of(person, (person < 10).then_some(1.0))).collect();
+    assert_eq!(leaves(&ten_and_ten)[1], Value::Number(10.0));
+}
+
+#[test]
+fn memory_follows_the_cells_that_appear() {
+    let mut dataset = dataset();
+    let words: Vec<String> = (0..62_999).map(|word| word.to_string()).collect();
+    dataset.keys[0].domain = KeyDomain::text(words);
+    assert!(Cells::new(&dataset).bytes() < 1_000);
+    let mut cells = Cells::new(&dataset);
+    fold(&mut cells, &dataset, &[of(1, Some(1.0))], &Rows::All);
+    assert!(cells.bytes() < 3_000, "{}", cells.bytes());
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Dataset, Function};
 use crate::domain::window::{micros, window_start};
 
 use super::Digest;
@@ -43,7 +43,8 @@ pub struct Outcome {
 }
 
 /// Releases the cells of a window that hold enough contributors for each outlet: a cell below the number of one may go
-/// to another. A cell counts as released when it goes anywhere.
+/// to another. A cell counts as released when it goes anywhere. A metric of a field that a record may be without is null
+/// unless the number holds for it too: those with a value are as many, and those without one are none or as many.
 ///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
@@ -59,71 +60,118 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
         }
         let outlets = outlets.iter().filter(|outlet| outlet.min_contributors == least);
         outcome.cells_released = outcome.cells_released.max(slots.len());
-        outcome.released.extend(released(closed, &slots, outlets, policy)?);
+        outcome.released.extend(Leaving::new(closed, &slots, least, policy).released(outlets)?);
     }
     outcome.cells_withheld -= outcome.cells_released;
     Ok(outcome)
 }
 
-fn released<'o>(
-    closed: &ClosedWindow<'_>,
-    slots: &[usize],
-    outlets: impl Iterator<Item = &'o Outlet>,
+/// The cells of a window that may leave to outlets of one number of contributors.
+struct Leaving<'l> {
+    closed: &'l ClosedWindow<'l>,
+    slots: &'l [usize],
+    /// The number of contributors.
+    least: usize,
+    start: i64,
+    end: i64,
     policy: Digest,
-) -> Result<Vec<Released>, ArrowError> {
-    let dataset = closed.dataset;
-    let start = window_start(closed.window, dataset.window);
-    let end = start.saturating_add(micros(dataset.window));
-    let id = release_id(closed, slots, (start, end), policy);
-    let columns = columns(closed, slots, &id, (start, end), policy)?;
-    let released = outlets.map(|outlet| Released {
-        id: id.clone(),
-        destination: outlet.destination.clone(),
-        dataset: dataset.name.clone(),
-        gateway: closed.gateway.to_owned(),
-        window_start: start,
-        window_end: end,
-        policy,
-        cells: columns.clone(),
-    });
-    Ok(released.collect())
 }
 
 /// Version 1 hashed texts of Rust's.
 const RELEASE_ID_VERSION: u8 = 2;
 
-/// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
-/// give the same id, and whatever differs has another one.
-fn release_id(closed: &ClosedWindow<'_>, slots: &[usize], (start, end): (i64, i64), policy: Digest) -> String {
-    let (dataset, cells) = (closed.dataset, &closed.cells);
-    let mut writer = Writer::default();
-    writer.u8(RELEASE_ID_VERSION).text(closed.gateway).text(&dataset.name);
-    writer.i64(start).i64(end).u64(closed.part).raw(policy.bytes());
-    for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
-        writer.text(name);
+impl<'l> Leaving<'l> {
+    fn new(closed: &'l ClosedWindow<'l>, slots: &'l [usize], least: usize, policy: Digest) -> Self {
+        let start = window_start(closed.window, closed.dataset.window);
+        let end = start.saturating_add(micros(closed.dataset.window));
+        Self { closed, slots, least, start, end, policy }
     }
-    writer.count(slots.len());
-    for &slot in slots {
-        for (key, position) in dataset.keys.iter().zip(cells.key_positions(dataset, slot)) {
-            writer.text(&key.domain.label(position));
-        }
-        for metric in 0..dataset.metrics.len() {
-            hashed(&cells.value(dataset, metric, slot), &mut writer);
-        }
+
+    fn released<'o>(&self, outlets: impl Iterator<Item = &'o Outlet>) -> Result<Vec<Released>, ArrowError> {
+        let id = self.id();
+        let columns = self.columns(&id)?;
+        let released = outlets.map(|outlet| Released {
+            id: id.clone(),
+            destination: outlet.destination.clone(),
+            dataset: self.closed.dataset.name.clone(),
+            gateway: self.closed.gateway.to_owned(),
+            window_start: self.start,
+            window_end: self.end,
+            policy: self.policy,
+            cells: columns.clone(),
+        });
+        Ok(released.collect())
     }
-    Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+
+    /// The value of a metric of a slot, null when k does not hold for it.
+    fn value(&self, metric: usize, slot: usize) -> Value {
+        self.closed.cells.value(self.closed.dataset, metric, slot, self.least)
+    }
+
+    /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
+    /// give the same id, and whatever differs has another one.
+    fn id(&self) -> String {
+        let (dataset, cells) = (self.closed.dataset, &self.closed.cells);
+        let mut writer = Writer::default();
+        writer.u8(RELEASE_ID_VERSION).text(self.closed.gateway).text(&dataset.name);
+        writer.i64(self.start).i64(self.end).u64(self.closed.part).raw(self.policy.bytes());
+        for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
+            writer.text(name);
+        }
+        writer.count(self.slots.len());
+        for &slot in self.slots {
+            for (key, position) in dataset.keys.iter().zip(cells.key_positions(dataset, slot)) {
+                writer.text(&key.domain.label(position));
+            }
+            for metric in 0..dataset.metrics.len() {
+                hashed(&self.value(metric, slot), &mut writer);
+            }
+        }
+        Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
+        let (dataset, cells, rows) = (self.closed.dataset, &self.closed.cells, self.slots.len());
+        let mut fields = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        let mut add = |name: &str, is_nullable: bool, column: ArrayRef| {
+            fields.push(Field::new(name, column.data_type().clone(), is_nullable));
+            columns.push(column);
+        };
+        let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
+        let time = |time: i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC"))
+        };
+        add("release", false, text(id));
+        add("gateway", false, text(self.closed.gateway));
+        add("dataset", false, text(&dataset.name));
+        add("policy", false, text(&self.policy.to_string()));
+        add("window_start", false, time(self.start));
+        add("window_end", false, time(self.end));
+        let positions: Vec<Vec<usize>> = self.slots.iter().map(|&slot| cells.key_positions(dataset, slot)).collect();
+        for (index, key) in dataset.keys.iter().enumerate() {
+            let labels = positions.iter().map(|positions| key.domain.label(positions[index]));
+            add(&key.name, false, Arc::new(StringArray::from_iter_values(labels)));
+        }
+        for (index, metric) in dataset.metrics.iter().enumerate() {
+            let values: Vec<Value> = self.slots.iter().map(|&slot| self.value(index, slot)).collect();
+            let is_nullable = !matches!(metric.function, Function::Count);
+            add(&metric.name, is_nullable, metric_column(&metric.function, &values));
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
 }
 
 /// Adds a value to what a release's id is made of.
 fn hashed(value: &Value, writer: &mut Writer) {
     match value {
-        Value::Number(None) => {
+        Value::Null => {
             writer.u8(0);
         }
         Value::Count(count) => {
             writer.u8(1).u64(*count);
         }
-        Value::Number(Some(number)) => {
+        Value::Number(number) => {
             writer.u8(2).f64(*number);
         }
         Value::Counts(counts) => {
@@ -135,71 +183,111 @@ fn hashed(value: &Value, writer: &mut Writer) {
     }
 }
 
-fn columns(
-    closed: &ClosedWindow<'_>,
-    slots: &[usize],
-    id: &str,
-    (start, end): (i64, i64),
-    policy: Digest,
-) -> Result<RecordBatch, ArrowError> {
-    let (dataset, cells) = (closed.dataset, &closed.cells);
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    let mut add = |name: &str, column: ArrayRef| {
-        fields.push(Field::new(
-            name,
-            column.data_type().clone(),
-            column.null_count() > 0 || nullable(column.data_type()),
-        ));
-        columns.push(column);
-    };
-    let rows = slots.len();
-    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
-    let time =
-        |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
-    add("release", text(id));
-    add("gateway", text(closed.gateway));
-    add("dataset", text(&dataset.name));
-    add("policy", text(&policy.to_string()));
-    add("window_start", time(start));
-    add("window_end", time(end));
-    let positions: Vec<Vec<usize>> = slots.iter().map(|&slot| cells.key_positions(dataset, slot)).collect();
-    for (index, key) in dataset.keys.iter().enumerate() {
-        let labels = positions.iter().map(|positions| key.domain.label(positions[index]));
-        add(&key.name, Arc::new(StringArray::from_iter_values(labels)));
-    }
-    for (index, metric) in dataset.metrics.iter().enumerate() {
-        let values: Vec<Value> = slots.iter().map(|&slot| cells.value(dataset, index, slot)).collect();
-        add(&metric.name, metric_column(&values));
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-}
-
-fn nullable(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Float64)
-}
-
-fn metric_column(values: &[Value]) -> ArrayRef {
+fn metric_column(function: &Function, values: &[Value]) -> ArrayRef {
     let count = |count: &u64| i64::try_from(*count).unwrap_or(i64::MAX);
-    match values.first() {
-        Some(Value::Counts(_)) => {
+    match function {
+        Function::Count => Arc::new(Int64Array::from_iter_values(values.iter().map(|value| match value {
+            Value::Count(records) => count(records),
+            Value::Null | Value::Number(_) | Value::Counts(_) => 0,
+        }))),
+        Function::Histogram { .. } => {
             let mut lists =
                 ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, false));
             for value in values {
                 if let Value::Counts(counts) = value {
                     lists.values().append_slice(&counts.iter().map(count).collect::<Vec<_>>());
                 }
-                lists.append(true);
+                lists.append(matches!(value, Value::Counts(_)));
             }
             Arc::new(lists.finish())
         }
-        Some(Value::Number(_)) => {
-            let number = |value: &Value| if let Value::Number(number) = value { *number } else { None };
+        Function::Sum(_) | Function::Mean(_) | Function::Variance(_) | Function::Fraction { .. } => {
+            let number = |value: &Value| if let Value::Number(number) = value { Some(*number) } else { None };
             Arc::new(values.iter().map(number).collect::<Float64Array>())
         }
-        _ => {
-            let number = |value: &Value| if let Value::Count(records) = value { count(records) } else { 0 };
-            Arc::new(Int64Array::from_iter_values(values.iter().map(number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::Array;
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+
+    use super::*;
+    use crate::domain::aggregate::{ContributorKey, Foldable, Rows, cell_numbers};
+    use crate::domain::dataset::{Metric, samples};
+
+    /// The sample without keys, so in one cell, with a histogram of `x` too. Of `x` every third record has no value.
+    fn dataset() -> Dataset {
+        let mut dataset = samples::every_kind();
+        dataset.keys.clear();
+        if let Some(source) = dataset.metrics[4].function.source().cloned() {
+            let function = Function::Histogram { source, edges: vec![0.0, 10.0, 100.0] };
+            dataset.metrics.push(Metric { name: "x_histogram".into(), function });
         }
+        dataset
+    }
+
+    /// What leaves of some of the records.
+    fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
+        let columns = samples::columns();
+        let contributors = ContributorKey([7; 16]).hash(&columns[0]);
+        let numbers = cell_numbers(dataset, &columns, samples::RECORDS);
+        let mut cells = Cells::new(dataset);
+        let records = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+        cells.fold(dataset, &records, rows);
+        let closed = ClosedWindow { gateway: "eu", dataset, window: 2, part: 0, cells };
+        release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
+    }
+
+    fn to(destination: &str, min_contributors: usize) -> Outlet {
+        Outlet { destination: destination.into(), min_contributors, by_override: None }
+    }
+
+    #[test]
+    fn a_cell_leaves_to_outlets_that_want_no_more_contributors_than_it_has() {
+        let outcome = leaves(&dataset(), &Rows::All, &[to("a", 13), to("b", 14)]);
+        assert_eq!((outcome.cells_released, outcome.cells_withheld), (1, 0));
+        assert_eq!(outcome.released.iter().map(Released::destination).collect::<Vec<_>>(), ["a"]);
+        let outcome = leaves(&dataset(), &Rows::All, &[to("b", 14)]);
+        assert_eq!((outcome.cells_released, outcome.cells_withheld, outcome.released.len()), (0, 1, 0));
+    }
+
+    #[test]
+    fn a_metric_is_null_where_k_does_not_hold_for_it_and_its_column_has_the_same_type() {
+        let dataset = dataset();
+        // All have a value of `x` in some record, and all have none in another. Then in one record only.
+        let one_without: Vec<u32> = (0..60).filter(|row| *row == 0 || row % 3 != 0).collect();
+        let all = leaves(&dataset, &Rows::All, &[to("a", 13)]);
+        let few = leaves(&dataset, &Rows::Some(&one_without), &[to("a", 13)]);
+        let (all, few) = (all.released[0].cells(), few.released[0].cells());
+        assert_eq!(all.schema(), few.schema());
+        for metric in &dataset.metrics {
+            let column = |cells: &RecordBatch| cells.column_by_name(&metric.name).unwrap().clone();
+            assert!(column(all).is_valid(0), "{}", metric.name);
+            assert_eq!(column(few).is_null(0), metric.name.starts_with("x_"), "{}", metric.name);
+            let schema = all.schema();
+            let is_nullable = schema.field_with_name(&metric.name).unwrap().is_nullable();
+            assert_eq!(is_nullable, metric.name != "n", "{}", metric.name);
+        }
+        assert_eq!(few.column_by_name("n").unwrap().as_primitive::<Int64Type>().value(0), 41);
+    }
+
+    #[test]
+    fn outlets_of_other_numbers_have_nulls_and_ids_of_their_own() {
+        let five_without: Vec<u32> = (0..60).filter(|row| *row < 15 || row % 3 != 0).collect();
+        let outcome = leaves(&dataset(), &Rows::Some(&five_without), &[to("a", 5), to("b", 6), to("c", 5)]);
+        let [a, c, b] = outcome.released.as_slice() else { panic!("one for each outlet") };
+        assert!(a.cells().column_by_name("x_sum").unwrap().is_valid(0));
+        assert!(b.cells().column_by_name("x_sum").unwrap().is_null(0));
+        assert_eq!((a.id(), a.destination(), c.destination()), (c.id(), "a", "c"));
+        assert_ne!(a.id(), b.id());
+    }
+
+    #[test]
+    fn the_id_of_version_2_stays_what_it_is() {
+        let outcome = leaves(&samples::every_kind(), &Rows::All, &[to("a", 3)]);
+        assert_eq!(outcome.released[0].id(), include_str!("../../../tests/golden/release-id-2.txt").trim());
     }
 }

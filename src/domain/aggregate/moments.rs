@@ -1,0 +1,111 @@
+//! Sums and sums of squares as integers, and what is made of them.
+//!
+//! A value is moved into its declared range and scaled by the power of two that makes the range fill 61 bits. That is
+//! exact; then it is rounded once, to the nearest integer `q`. Everything after that is exact up to the last step:
+//! integers are added, and the variance is made of `n * sum(q^2) - sum(q)^2`, which no rounding has touched.
+//!
+//! With `u` for 2^-62 of the power of two at or above the largest magnitude of the range, and `n` values:
+//!
+//! - a value is off by at most `u`; values of at least 1/256 of the largest magnitude by nothing, since a float has
+//!   only 53 bits;
+//! - the sum is off by at most `n * u` and one rounding (2^-53 of itself), the mean by `u` and two roundings;
+//! - the standard deviation is off by at most `u`, and then the variance by four roundings (2^-51 of itself).
+
+use super::wide::{Squares, U256};
+use crate::domain::dataset::Measure;
+
+/// Bits that a value's range is scaled to. Sums of 2^66 values fit into 128 bits, sums of 2^64 squares into 192.
+const SUM_BITS: i32 = 61;
+
+/// The values of one column in one cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moments {
+    pub(super) values: u64,
+    pub(super) sum: i128,
+    pub(super) squares: Squares,
+}
+
+/// What turns values into integers.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    low: f64,
+    high: f64,
+    factor: f64,
+}
+
+impl Measure {
+    /// The least power of two at or above the largest magnitude of the range.
+    fn exponent(&self) -> i32 {
+        let largest = self.range.low.abs().max(self.range.high.abs());
+        let (exponent, rest) = (largest.to_bits() >> 52, largest.to_bits() << 12);
+        // 1,023 stands for the power 0.
+        i32::try_from(exponent).unwrap_or(0) - 1_023 + i32::from(rest != 0)
+    }
+
+    /// How its values become integers.
+    pub(super) fn scale(&self) -> Scale {
+        Scale { low: self.range.low, high: self.range.high, factor: 2_f64.powi(SUM_BITS - self.exponent()) }
+    }
+}
+
+impl Scale {
+    /// The integer that a finite value becomes.
+    pub(super) fn integer(self, value: f64) -> i64 {
+        rounded(value.clamp(self.low, self.high) * self.factor)
+    }
+}
+
+/// The nearest integer, the even one of two: what `round_ties_even` gives, which without SSE 4.1 is a call.
+pub(super) fn rounded(value: f64) -> i64 {
+    // From here on floats are whole numbers, so what is added and taken away again rounds.
+    const WHOLE: f64 = (1_u64 << 52) as f64;
+    let whole = WHOLE.copysign(value);
+    let near = (value + whole) - whole;
+    (if value.abs() < WHOLE { near } else { value }) as i64
+}
+
+impl Moments {
+    /// Adds a value, as an integer.
+    pub(super) fn add(&mut self, integer: i64) {
+        self.values += 1;
+        self.sum += i128::from(integer);
+        self.squares.add_square_of(integer);
+    }
+
+    /// Adds those of another part.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.values += other.values;
+        self.sum += other.sum;
+        self.squares.add(other.squares);
+    }
+
+    pub(super) fn sum(&self, measure: &Measure) -> Option<f64> {
+        (self.values > 0).then(|| self.sum as f64 / measure.scale().factor)
+    }
+
+    pub(super) fn mean(&self, measure: &Measure) -> Option<f64> {
+        self.sum(measure).map(|sum| sum / self.values as f64)
+    }
+
+    pub(super) fn variance(&self, measure: &Measure) -> Option<f64> {
+        let (values, factor) = ((self.values > 0).then_some(self.values as f64)?, measure.scale().factor);
+        // Below zero only with squares that version 1 has rounded.
+        let exact = self.squares.times(self.values).minus(U256::square_of(self.sum.unsigned_abs()));
+        Some(exact.map_or(0.0, U256::to_f64) / values / values / factor / factor)
+    }
+
+    /// Of what version 1 kept, with the error that it had: squares were scaled to 61 bits like values and rounded one by
+    /// one, and the exponent was worked out with a logarithm, which a range just above a power of two rounds down.
+    pub(super) fn of_version_1(measure: &Measure, values: u64, sum: i128, squares: i128) -> Option<Self> {
+        let largest = measure.range.low.abs().max(measure.range.high.abs());
+        let exponent_then = if largest > 0.0 { largest.log2().ceil() as i32 } else { 0 };
+        let shift = u32::try_from(measure.exponent() - exponent_then).ok().filter(|shift| *shift <= 1)?;
+        let squares = u128::try_from(squares).ok()?;
+        let to_left = SUM_BITS.unsigned_abs() - 2 * shift;
+        let high = u64::try_from(squares >> (128 - to_left)).ok()?;
+        Some(Self { values, sum: sum >> shift, squares: Squares::new(squares << to_left, high) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
