@@ -6,9 +6,12 @@ mod common;
 
 mod durable {
     mod crash;
+    mod declarations;
+    mod deployment;
     mod moved;
     mod numbers;
     mod operations;
     mod repeats;
     mod seal;
+    mod upgrade;
 }

@@ -1,0 +1,87 @@
+//! What has closed stays closed, and what was counted is counted on only as it was declared: whatever is declared after a
+//! stop or a crash.
+
+use jiff::SignedDuration;
+
+use super::deployment::{Deployment, complete, publish, visits};
+
+const NOW: SignedDuration = SignedDuration::ZERO;
+const WINDOW: &str = r#"size = "PT1M""#;
+const DOMAIN: &str = r#"domain = ["DE", "FR", "IN"]"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_size_of_windows_after_a_stop_neither_loses_nor_repeats() {
+    for size in ["PT5M", "PT20S", "PT7S"] {
+        let deployment = Deployment::new();
+        let app = deployment.start().await.unwrap();
+        assert_eq!(publish(&app, visits((1, 1), 20, SignedDuration::from_mins(5))).await.accepted, 20);
+        complete(&app, &deployment, 1).await;
+        app.stop().await;
+        deployment.replace(WINDOW, &format!("size = \"{size}\""));
+        let app = deployment.start().await.unwrap();
+        assert_eq!(publish(&app, visits((1, 2), 20, NOW)).await.accepted, 20);
+        app.stop().await;
+        assert_eq!(deployment.counted(), 40, "windows of {size}");
+        let released = deployment.released();
+        let starts: Vec<&str> = released.iter().map(|line| line["window_start"].as_str().unwrap()).collect();
+        let year = |start: &str| start[..4].parse::<i16>().unwrap();
+        let now = jiff::Timestamp::now().to_string();
+        assert!(starts.iter().all(|start| (year(start) - year(&now)).abs() <= 1), "{starts:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_no_other_declaration_is_counted_on() {
+    let deployment = Deployment::new();
+    let app = deployment.start().await.unwrap();
+    publish(&app, visits((1, 1), 20, SignedDuration::from_mins(3))).await;
+    complete(&app, &deployment, 1).await;
+    // The window was released, and no checkpoint has it yet.
+    let changes = [
+        (WINDOW, r#"size = "PT30S""#, "window"),
+        (DOMAIN, r#"domain = ["DE", "FR"]"#, "country"),
+        (r#"fn = "count""#, r#"fn = "mean", field = "amount""#, "visits"),
+        ("[datasets.by_country]", "[datasets.by_land]", "not declared any more"),
+    ];
+    for (from, to, what) in changes {
+        let crashed = deployment.crashed();
+        crashed.replace(from, to);
+        if to.contains("by_land") {
+            crashed.replace(r#"accepts = ["by_country"]"#, r#"accepts = ["by_land"]"#);
+        }
+        // Twice: a start that is refused must not make the next one believe otherwise.
+        for _ in 0..2 {
+            let error = match crashed.start().await {
+                Ok(_) => panic!("{to}: started"),
+                Err(error) => format!("{error:#}"),
+            };
+            let checked = bailiwick::app::check_journal(&crashed.config()).unwrap_err();
+            assert_eq!(format!("{checked:#}"), error, "`check` says the same");
+            assert!(error.contains("by_country") && error.contains(what) && error.contains("on_stop"), "{error}");
+        }
+    }
+    let crashed = deployment.crashed();
+    crashed.start().await.unwrap().stop().await;
+    assert_eq!(crashed.counted(), 20, "released once");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_nothing_uses_may_be_added_also_after_a_crash() {
+    let deployment = Deployment::new();
+    let app = deployment.start().await.unwrap();
+    publish(&app, visits((1, 1), 20, NOW)).await;
+    let crashed = deployment.crashed();
+    // Before the others, so that every column has another position.
+    let at = r#"at      = { type = "timestamp", class = "personal" }"#;
+    crashed.replace(at, &format!("added = {{ type = \"int64\", class = \"operational\", required = false }}\n{at}"));
+    let again = crashed.start().await.unwrap();
+    assert_eq!(publish(&again, visits((1, 2), 20, NOW)).await.accepted, 20);
+    again.stop().await;
+    assert_eq!(crashed.counted(), 40);
+    // And once more: what was written under both declarations is read.
+    let restarted = crashed.start().await.unwrap();
+    restarted.stop().await;
+    assert_eq!(crashed.counted(), 40);
+    app.stop().await;
+}
