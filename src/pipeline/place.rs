@@ -81,3 +81,100 @@ impl Drop for Place {
         self.refuse_open(Reason::Internal);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::adapters::journal::{Log, RealFileSystem, Settings};
+    use crate::domain::binary::Writer;
+    use crate::domain::gateway::Gateway;
+
+    const NUMBER: Option<Number> = Some(Number { epoch: 1, sequence: 1 });
+
+    fn journal(directory: &TempDir) -> Arc<Log> {
+        let settings = Settings {
+            directory: directory.path().to_owned(),
+            segment_bytes: 64 << 10,
+            quota_bytes: 1 << 20,
+            context: Vec::new(),
+            at_least: 0,
+        };
+        Arc::new(Log::open(Arc::new(RealFileSystem), settings).unwrap().0)
+    }
+
+    fn ordered(directory: &TempDir) -> Arc<Ordered> {
+        Arc::new(Ordered::new(journal(directory), Gateway::new(std::iter::empty()), 0))
+    }
+
+    /// The next place, and where its answer comes.
+    fn place(ordered: &Arc<Ordered>, room: u64) -> (Place, oneshot::Receiver<Answer>) {
+        let room = ordered.journal.reserve(room).unwrap();
+        let (answer, received) = oneshot::channel();
+        let mut sequencer = ordered.lock();
+        let lsn = sequencer.next(room.bytes());
+        let taken = Outcome::nothing();
+        sequencer.gateway.producers.take("till-1", NUMBER.unwrap(), lsn, Some(&taken));
+        let open = Some(Open { room, answer, budget: None });
+        (Place { lsn, producer: "till-1".into(), number: NUMBER, at: 0, ordered: Arc::clone(ordered), open }, received)
+    }
+
+    #[test]
+    fn a_place_that_is_dropped_fills_itself_and_its_producer_is_told() {
+        let directory = TempDir::new().unwrap();
+        let ordered = ordered(&directory);
+        let (lost, answer) = place(&ordered, 500);
+        let (kept, after) = place(&ordered, 500);
+        kept.fill(vec![5], Outcome::nothing(), Vec::new());
+        let worker = std::thread::spawn(move || {
+            let _lost = lost;
+            panic!("of a test");
+        });
+        worker.join().unwrap_err();
+        assert!(ordered.journal.wait_durable(2), "what comes after it is not held up");
+        assert_eq!(answer.blocking_recv().unwrap().outcome, Outcome::refused(Reason::Internal));
+        assert_eq!(after.blocking_recv().unwrap().outcome, Outcome::nothing());
+        let remembered = ordered.lock().gateway.producers.outcome("till-1", NUMBER.unwrap());
+        assert_eq!(remembered, Some(Outcome::refused(Reason::Internal)), "a repeat is told the same");
+        let mut reader = ordered.journal.reader(1);
+        let entry = reader.next().unwrap().unwrap().payload;
+        let Some(Entry::Spent { producer, number, outcome }) = Entry::decode(&entry) else { panic!("another entry") };
+        assert_eq!((producer, number, outcome), ("till-1", NUMBER, Some(Outcome::refused(Reason::Internal))));
+    }
+
+    #[test]
+    fn an_entry_that_outgrows_its_room_is_refused_and_nothing_waits_for_it() {
+        let directory = TempDir::new().unwrap();
+        let ordered = ordered(&directory);
+        let (place, answer) = place(&ordered, 100);
+        place.fill(vec![0; 101], Outcome::nothing(), Vec::new());
+        assert!(ordered.journal.wait_durable(1));
+        assert_eq!(answer.blocking_recv().unwrap().outcome, Outcome::refused(Reason::Internal));
+    }
+
+    #[test]
+    fn a_checkpoint_knows_what_its_requests_came_to_in_the_end() {
+        let directory = TempDir::new().unwrap();
+        let ordered = ordered(&directory);
+        let (failing, _answer) = place(&ordered, 500);
+        let lsn = {
+            let mut sequencer = ordered.lock();
+            let mut state = Writer::default();
+            sequencer.gateway.encode(&mut state);
+            sequencer.begin_checkpoint()
+        };
+        // The model fails after the state was written down, and before the workers come to the checkpoint.
+        failing.refuse(Reason::ModelFailed);
+        let (later, _answer) = place(&ordered, 500);
+        later.refuse(Reason::ModelFailed);
+        let corrections = ordered.corrections();
+        let corrected: Vec<_> =
+            corrections.iter().map(|correction| (&*correction.producer, &correction.outcome)).collect();
+        assert_eq!((lsn, corrected), (1, vec![("till-1", &Outcome::refused(Reason::ModelFailed))]));
+        assert!(ordered.corrections().is_empty());
+        assert!(ordered.journal.wait_beyond(1, Duration::from_secs(60)) >= 2);
+    }
+}

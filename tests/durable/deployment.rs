@@ -89,7 +89,11 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
-        if path.is_dir() { copy(&path, &to.join(name)) } else { drop(fs::copy(&path, to.join(name)).unwrap()) }
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
     }
 }
 
@@ -120,12 +124,8 @@ pub(crate) async fn publish(app: &App, request: PublishRequest) -> PublishRespon
 /// Promises that nothing earlier than now comes, and waits until so many windows are released.
 pub(crate) async fn complete(app: &App, deployment: &Deployment, lines: usize) {
     let complete_through = Timestamp::now().as_microsecond();
-    let promise = PublishRequest {
-        stream: "visits".into(),
-        producer: "till-1".into(),
-        complete_through,
-        ..Default::default()
-    };
+    let promise =
+        PublishRequest { stream: "visits".into(), producer: "till-1".into(), complete_through, ..Default::default() };
     assert_eq!(publish(app, promise).await.error, None);
     let released = async {
         while deployment.released().len() < lines {

@@ -14,7 +14,8 @@ async fn a_journal_of_version_0_1_is_gone_on_with() {
         // That version did not write down what requests came to.
         let repeat = publish(&app, visits((3, 1), 20, SignedDuration::ZERO)).await;
         let error = repeat.error.unwrap_or_else(|| panic!("{kind}: a repeat is known"));
-        let status = tonic::Status::with_details(tonic::Code::Unknown, "", prost::Message::encode_to_vec(&error).into());
+        let status =
+            tonic::Status::with_details(tonic::Code::Unknown, "", prost::Message::encode_to_vec(&error).into());
         let reason = status.get_error_details().error_info().unwrap().reason.clone();
         assert_eq!((reason.as_str(), repeat.duplicate), (Reason::OutcomeUnknown.as_str_name(), true));
         // Numbering goes on.
