@@ -19,7 +19,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/onnx", &["domain", "files"]),
     ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
-    ("pipeline", &["domain", "telemetry", "durable", "planted", "versions", "adapters::onnx", "adapters::journal"]),
+    ("supervision", &[]),
+    (
+        "pipeline",
+        &[
+            "domain",
+            "telemetry",
+            "durable",
+            "planted",
+            "supervision",
+            "versions",
+            "adapters::onnx",
+            "adapters::journal",
+        ],
+    ),
     (
         "delivery",
         &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
@@ -104,8 +117,11 @@ fn the_domain_does_no_io() {
         for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap().replace("std::net::IpAddr", "");
             for name in OUTSIDE {
+                let is_whole =
+                    |at: usize| !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_');
+                let is_path = code.match_indices(&format!("{name}::")).any(|(at, _)| is_whole(at));
                 assert!(
-                    !code.contains(&format!("{name}::")) && !code.contains(&format!("use {name}")),
+                    !is_path && !code.contains(&format!("use {name}")),
                     "{}:{}: {name}",
                     file.display(),
                     number + 1
