@@ -11,6 +11,7 @@ use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
 use bailiwick::app::{self, App};
 use bailiwick::config::{self, Config, OnStop};
+use bailiwick::intake::Clock;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -97,9 +98,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_microsecond(Clock::start().wall()).unwrap()
+}
+
 /// A request with visits of so many people, some time ago.
 pub(crate) fn visits((epoch, sequence): (u64, u64), people: usize, ago: SignedDuration) -> PublishRequest {
-    let at = Timestamp::now() - ago;
+    let at = now() - ago;
     let event = |person: usize| {
         let record = json!({ "at": at.to_string(), "person": format!("p-{person}"), "country": "DE", "amount": 1.0 });
         CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
@@ -123,7 +129,7 @@ pub(crate) async fn publish(app: &App, request: PublishRequest) -> PublishRespon
 
 /// Promises that nothing earlier than now comes, and waits until so many windows are released.
 pub(crate) async fn complete(app: &App, deployment: &Deployment, lines: usize) {
-    let complete_through = Timestamp::now().as_microsecond();
+    let complete_through = now().as_microsecond();
     let promise =
         PublishRequest { stream: "visits".into(), producer: "till-1".into(), complete_through, ..Default::default() };
     assert_eq!(publish(app, promise).await.error, None);
