@@ -2,18 +2,20 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use bailiwick::commands::{
-    EXIT_CONFIG, EXIT_INTERNAL, Failure, check, demo, explain, journal, policy, proto, replay, run, send, terminal,
+    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, Failure, check, demo, explain, init, journal, policy, proto, replay, run,
+    schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::intake::Clock;
 use bailiwick::logging::{self, Log};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 /// A streaming edge gateway: scores events where they happen, and lets only aggregates leave.
@@ -24,8 +26,13 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 64 the configuration or the policies cannot be used, \
-                  70 a part of the gateway could not go on: start it again."
+    after_help = "Exit codes:
+  0   done
+  1   failed, or found what was asked for: a failed case, damage, a difference
+  2   wrong arguments
+  64  the configuration or the policies cannot be used
+  70  run: a part of the gateway failed and cannot go on; start it again
+  75  run: stopped, but releases wait for a destination; the next start sends them"
 )]
 struct Cli {
     /// Say more: -v for details, -vv for everything.
@@ -48,6 +55,15 @@ enum Command {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
         config: PathBuf,
+        /// The report is one JSON object, problems included.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a minimal deployment into a new directory: a gateway, a stream of events, and the shipped policies.
+    Init {
+        /// The directory, which is made and must be empty.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Print the .proto of a stream's rows, for producers that send protobuf.
     Proto {
@@ -75,7 +91,7 @@ enum Command {
     /// with its registries; evidence by network address is absent.
     #[command(after_help = "Examples:
   bailiwick replay --against new-policies -s payments -p till-7 data.csv.gz
-  bailiwick replay --against policies new/extra.toml --journal journal --fail-on-difference")]
+  bailiwick replay --against policies --against new/extra.toml --journal journal --fail-on-difference")]
     Replay(ReplayArgs),
     /// Work with policies alone, without a gateway.
     Policy {
@@ -96,6 +112,44 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "released")]
         out: PathBuf,
     },
+    /// Print a JSON Schema for editors: of gateway.toml, or of policy files.
+    ///
+    /// It knows keys and types. What else a file must be, such as that a name is declared elsewhere, `check` says.
+    Schema {
+        /// The files.
+        of: SchemaOf,
+    },
+    /// Print completions for a shell.
+    #[command(
+        after_help = "For bash: bailiwick completions bash > ~/.local/share/bash-completion/completions/bailiwick"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write one for each command into a directory.
+    Man {
+        /// The directory, which is made.
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    /// gateway.toml.
+    Gateway,
+    /// Policy files: classes, regions, regimes, and what a deployment declares.
+    Policy,
+}
+
+impl From<SchemaOf> for schema::Of {
+    fn from(of: SchemaOf) -> Self {
+        match of {
+            SchemaOf::Gateway => Self::Gateway,
+            SchemaOf::Policy => Self::Policy,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -131,6 +185,13 @@ enum PolicyTask {
         /// Directories, or policy files and test files [default: policies]
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
+        /// Policies that the tested ones need, such as classes and regions; their own tests are not run. May be given
+        /// again.
+        #[arg(long, value_name = "PATH")]
+        policies: Vec<PathBuf>,
+        /// The report is one JSON object, problems included.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -171,9 +232,9 @@ struct ReplayArgs {
     /// The configuration, with the policies in force.
     #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// The other policies: files and directories, all of them, as `[gateway] policies` would name them, but relative to
-    /// where you are.
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    /// The other policies: a file or a directory, relative to where you are. Give it again for each path that `[gateway]
+    /// policies` would name.
+    #[arg(long, value_name = "PATH", required = true)]
     against: Vec<PathBuf>,
     /// The stream the files' records are of.
     #[arg(short, long, requires = "files")]
@@ -238,7 +299,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     let log = log(cli.verbose, matches!(cli.command, Command::Run { .. }));
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
@@ -252,6 +313,15 @@ fn main() -> ExitCode {
         Ok(output) => (output, ExitCode::SUCCESS),
         Err(Failure::Found(output)) => (output, ExitCode::FAILURE),
         Err(Failure::Config) => (String::new(), ExitCode::from(EXIT_CONFIG)),
+        Err(Failure::Unusable(output)) => (output, ExitCode::from(EXIT_CONFIG)),
+        Err(Failure::Said(message)) => {
+            complain(&message);
+            (String::new(), ExitCode::from(EXIT_CONFIG))
+        }
+        Err(Failure::Left(message)) => {
+            complain(&message);
+            (String::new(), ExitCode::from(EXIT_LEFT))
+        }
         Err(Failure::Internal(failure)) => {
             complain(&format!("stopped, because {failure}; start it again"));
             (String::new(), ExitCode::from(EXIT_INTERNAL))
@@ -268,6 +338,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments. `--version` says more than clap can know.
+fn parse() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    if error.kind() == ErrorKind::DisplayVersion {
+        let is_long = std::env::args_os().any(|argument| argument == "--version");
+        let text = if is_long { version::long() } else { version::short() + "\n" };
+        std::process::exit(i32::from(print(&text).is_err()));
+    }
+    error.exit()
 }
 
 /// Writes what a command has to say. A reader that has seen enough, such as `head`, is no error.
@@ -287,7 +371,7 @@ fn complain(message: &str) {
 async fn execute(command: Command) -> Result<String, Failure> {
     match command {
         Command::Run { config } => run::run(&config).await.map(|()| String::new()),
-        Command::Check { config } => check::check(&config),
+        Command::Check { config, json } => check::check(&config, json),
         Command::Proto { config, stream } => proto::proto(&config, &stream),
         Command::Send(args) => {
             let options = send::Options {
@@ -325,9 +409,13 @@ async fn execute(command: Command) -> Result<String, Failure> {
             let (against, fail_on_difference) = (args.against, args.fail_on_difference);
             replay::replay(&args.config, &replay::Options { against, records, fail_on_difference })
         }
-        Command::Policy { task: PolicyTask::Test { config, paths } } => {
-            policy::test(&policy::Options { config, paths })
+        Command::Policy { task: PolicyTask::Test { config, paths, policies: beside, json } } => {
+            policy::test(&policy::Options { config, paths, beside, json })
         }
+        Command::Init { directory } => init::init(&directory),
+        Command::Schema { of } => Ok(schema::schema(of.into())),
+        Command::Completions { shell } => Ok(completions(shell)),
+        Command::Man { directory } => man(directory.as_deref()).map_err(Failure::from),
         Command::Journal { task } => {
             let (task, arguments) = match task {
                 JournalTask::Inspect(arguments) => (journal::Task::Inspect, arguments),
@@ -338,6 +426,25 @@ async fn execute(command: Command) -> Result<String, Failure> {
         }
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "bailiwick", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The man page for stdout; or the pages of all commands, written into a directory, and where they are.
+fn man(directory: Option<&Path>) -> anyhow::Result<String> {
+    let Some(directory) = directory else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        return Ok(String::from_utf8_lossy(&page).into_owned());
+    };
+    let failed = || format!("cannot write man pages into {}", directory.display());
+    std::fs::create_dir_all(directory).with_context(failed)?;
+    clap_mangen::generate_to(Cli::command(), directory).with_context(failed)?;
+    Ok(format!("the pages are in {}\n", directory.display()))
 }
 
 fn log(verbose: u8, is_server: bool) -> Log {

@@ -144,7 +144,7 @@ fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
     assert!(text(&explained.stderr).contains("entry 1000000 of the journal holds no records"));
 
     let against = ["replay", "-c", CONFIG, "--journal", "examples/card-fraud/journal", "--against", "policies"];
-    let replayed = run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat());
+    let replayed = run(directory.path(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat());
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     assert!(text(&replayed.stdout).contains("of them kept             2 "), "{}", text(&replayed.stdout));
     gateway.kill();
@@ -153,7 +153,8 @@ fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
     let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
     let erased = "erased: there is no key of eu-gdpr";
     assert!(text(&explained.stderr).contains(&format!("the records of entry {lsn} are {erased}")));
-    let replayed = text(&run(directory.path(), &[&against[..], &["examples/card-fraud/policies"]].concat()).stdout);
+    let replayed =
+        text(&run(directory.path(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat()).stdout);
     assert!(replayed.starts_with("0 records") && replayed.contains(&format!("2 records: not compared, {erased}")));
 }
 
@@ -297,4 +298,82 @@ fn tests_beside_the_policies_are_run() {
     fs::write(root.path().join("policies/policy.toml"), "schema = 1").unwrap();
     assert_eq!(test(&[]).0, Some(64));
     assert_eq!(test(&["nowhere"]).0, Some(64));
+}
+
+/// One case that passes.
+const CASE: &str = r#"schema = "bailiwick.test/1"
+
+[[cases]]
+name    = "people met in the Union"
+source  = "GDPR Art. 3"
+facts   = { "collection.place" = ["DE"] }
+regimes = ["eu-gdpr"]
+"#;
+
+#[test]
+fn policies_that_others_need_are_named_and_missed() {
+    let (directory, _) = copy_of("card-fraud");
+    let root = directory.path();
+    fs::create_dir(root.join("mine")).unwrap();
+    fs::copy(common::root().join("policies/regimes/eu-gdpr.toml"), root.join("mine/eu-gdpr.toml")).unwrap();
+    fs::write(root.join("mine/eu-gdpr.test.toml"), CASE).unwrap();
+    let alone = run(root, &["policy", "test", "mine"]);
+    assert_eq!(alone.status.code(), Some(64));
+    let errors = text(&alone.stderr);
+    assert!(errors.contains("there is no class `personal`"), "{errors}");
+    let advice = "there are no classes and no regions among these files; say where they are with --policies PATH";
+    assert!(errors.contains(advice), "{errors}");
+    let alone = run(root, &["policy", "test", "--json", "mine"]);
+    let report: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!((alone.status.code(), text(&alone.stderr).as_str()), (Some(64), ""));
+    assert_eq!(report["missing_schemas"], serde_json::json!(["bailiwick.classes/1", "bailiwick.regions/1"]));
+    assert!(report["problems"].as_array().unwrap().iter().any(|problem| {
+        problem["file"] == "mine/eu-gdpr.toml" && problem["line"].as_u64() > Some(1) && problem["severity"] == "error"
+    }));
+    // Not the whole shipped set: it holds the same regime, which would be declared twice.
+    let beside = ["--policies", "policies/classes.toml", "--policies", "policies/regions.toml"];
+    let beside = run(root, &[&["policy", "test", "mine"], &beside[..]].concat());
+    assert!(beside.status.success(), "{}", text(&beside.stderr));
+    assert!(text(&beside.stdout).contains("1 files: "), "{}", text(&beside.stdout));
+    // A file that stands in both is read once, and only the tests of what is tested are run.
+    let one = ["policy", "test", "policies/regimes/eu-gdpr.test.toml", "--policies", "policies"];
+    let one = text(&run(root, &one).stdout);
+    assert!(one.starts_with("policies/regimes/eu-gdpr.test.toml: ") && one.contains("1 files: "), "{one}");
+}
+
+#[test]
+fn failed_cases_are_told_to_machines() {
+    let (directory, _) = copy_of("card-fraud");
+    let root = directory.path();
+    fs::remove_file(root.join("policies")).unwrap();
+    policies(root, "policies", |_, text| text);
+    let passes = CASE.replace("people met", "more people met");
+    let cases = format!("{}\n{}", CASE.replace("[\"eu-gdpr\"]", "[\"us-dsp\"]"), passes.replace("schema = ", "# "));
+    fs::write(root.join("policies/eu-gdpr.test.toml"), cases).unwrap();
+    let tested = run(root, &["policy", "test", "--json"]);
+    assert_eq!((tested.status.code(), text(&tested.stderr).as_str()), (Some(1), ""));
+    let report: Value = serde_json::from_slice(&tested.stdout).unwrap();
+    assert_eq!((&report["failed"], &report["passed"]), (&1.into(), &1.into()), "{report}");
+    let failure = &report["files"][0]["failures"][0];
+    assert!(failure["line"].as_u64() > Some(1) && failure["expected"].as_str().unwrap().contains("us-dsp"), "{report}");
+    assert!(failure["case"].is_string() && failure["found"].is_string(), "{report}");
+}
+
+#[test]
+fn a_record_that_no_peer_serves_whole_is_told_so() {
+    let (directory, _) = copy_of("card-fraud");
+    let input = payment("BR");
+    let told = text(&explain(directory.path(), &[], &input).stdout);
+    assert!(
+        told.contains("  refused: may_not_be_here") && told.contains("    no peer serves all of its regimes: br-lgpd"),
+        "{told}"
+    );
+    let told: Value = serde_json::from_slice(&explain(directory.path(), &["--json"], &input).stdout).unwrap();
+    let regimes: Vec<&str> =
+        told["regimes"].as_array().unwrap().iter().map(|regime| regime["id"].as_str().unwrap()).collect();
+    let unserved = told["served_by_no_peer"].as_array().unwrap();
+    assert!(
+        !unserved.is_empty() && unserved.iter().all(|regime| regimes.contains(&regime.as_str().unwrap())),
+        "{told}"
+    );
 }

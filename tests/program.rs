@@ -5,7 +5,11 @@
 mod common;
 
 mod program {
+    mod init;
     mod log;
+    mod machine;
+    mod readme;
+    mod schema;
 }
 
 use std::collections::BTreeMap;
@@ -34,7 +38,8 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send, inspect, test, explain, replay] = commands.as_slice() else {
+    let [check, serve, send, inspect, test, explain, replay, init, schema, completions, version] = commands.as_slice()
+    else {
         panic!("the README's commands changed: {commands:?}");
     };
     let (directory, port) = copy_of("card-fraud");
@@ -58,11 +63,14 @@ fn the_readmes_commands_do_what_they_say() {
     assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
     let cases: usize = passed.lines().last().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
     assert!(cases > 600, "{passed}");
-    fs::write(directory.path().join("record.json"), RECORD).unwrap();
     let explained = run(directory.path(), explain);
     assert!(text(&explained.stdout).contains("us-dsp/applies/subject.residence"), "{}", text(&explained.stdout));
     let replayed = run(directory.path(), replay);
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
+    for command in [init, schema, completions, version] {
+        let done = run(directory.path(), command);
+        assert!(done.status.success() && !done.stdout.is_empty(), "{command:?} {}", text(&done.stderr));
+    }
     let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());
 }
@@ -291,6 +299,3 @@ review_by = 2027-02-23
 sources   = ["for this test"]
 codes     = ["DE", { code = "CN", needs = ["controller.cn_not_ciio"] }]
 "#;
-
-/// A payment of somebody in the United States.
-const RECORD: &str = r#"{"event_time": "2013-09-02T17:00:00Z", "card": "card-1", "country": "US", "channel": "web", "elapsed": 1.0, "amount": 9.5, "v1": 0.5, "v2": 0.5, "v3": 0.5, "v4": 0.5, "v5": 0.5, "v6": 0.5, "v7": 0.5, "v8": 0.5, "v9": 0.5, "v10": 0.5, "v11": 0.5, "v12": 0.5, "v13": 0.5, "v14": 0.5, "v15": 0.5, "v16": 0.5, "v17": 0.5, "v18": 0.5, "v19": 0.5, "v20": 0.5, "v21": 0.5, "v22": 0.5, "v23": 0.5, "v24": 0.5, "v25": 0.5, "v26": 0.5, "v27": 0.5, "v28": 0.5}"#;

@@ -3,26 +3,60 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use jiff::civil::Date;
+use serde_json::{Value, json};
+
 use crate::app;
-use crate::config::{Config, Mode, today};
-use crate::domain::policy::Permission;
+use crate::config::{self, Config, Mode, today};
+use crate::domain::document::Problem;
+use crate::domain::policy::{EgressRow, Outlet, Override, Permission};
 
 use super::table::table;
-use super::{Failure, load};
+use super::{Failure, diagnostics, json as machine};
 
-/// Checks the configuration, the policies and the models. The report for stdout.
+/// Checks the configuration, the policies and the models. The report for stdout, as one JSON object if it is for a
+/// machine.
 ///
 /// # Errors
-/// [`Failure::Config`] when the files are wrong, another one when a model cannot be used.
-pub fn check(path: &Path) -> Result<String, Failure> {
-    let config = load(path)?;
+/// [`Failure::Config`] or [`Failure::Unusable`] when the files are wrong, another one when a model cannot be used.
+pub fn check(path: &Path, is_json: bool) -> Result<String, Failure> {
+    let loaded = config::load(path).map_err(|error| Failure::Other(error.into()))?;
+    if !is_json {
+        diagnostics::print(&loaded.problems);
+    }
+    let Some(config) = loaded.config else {
+        return Err(match is_json {
+            true => Failure::Unusable(machine::print(&json!({ "problems": machine::problems(&loaded.problems) }))),
+            false => Failure::Config,
+        });
+    };
     app::check_models(&config)?;
     app::check_journal(&config)?;
-    Ok(report(&config))
+    let today = today();
+    Ok(match is_json {
+        true => machine::print(&for_machines(&config, today, &loaded.problems)),
+        false => for_people(&config, today),
+    })
 }
 
-fn report(config: &Config) -> String {
-    let (policy, here, today) = (&config.policy, &config.here, today());
+/// What may leave, and how.
+struct Egress {
+    row: EgressRow,
+    outlet: Option<Outlet>,
+}
+
+fn egress(config: &Config, today: Date) -> Vec<Egress> {
+    let (policy, serves) = (&config.policy, &config.here.serves);
+    let rows = policy.egress(serves, today).into_iter().map(|row| {
+        let outlets = policy.outlets(&row.dataset, serves, today);
+        let outlet = outlets.into_iter().find(|outlet| outlet.destination == row.destination);
+        Egress { row, outlet }
+    });
+    rows.collect()
+}
+
+fn for_people(config: &Config, today: Date) -> String {
+    let (policy, here) = (&config.policy, &config.here);
     let mut report = String::new();
     let serves = here.serves.join(", ");
     // Writing to a string does not fail.
@@ -39,22 +73,7 @@ fn report(config: &Config) -> String {
     let _ = writeln!(report, "\nwhat may leave today, {today}, as cells of at least k contributors:\n");
     let header = ["dataset", "destination", "countries", "regime", "allowed", "k", "until", "by which rule"];
     let mut rows = vec![header.map(str::to_owned)];
-    for row in policy.egress(&here.serves, today) {
-        let outlets = policy.outlets(&row.dataset, &here.serves, today);
-        let outlet = outlets.iter().find(|outlet| outlet.destination == row.destination);
-        let k = outlet.map_or("-".to_owned(), |outlet| match &outlet.by_override {
-            Some(relaxed) => format!("{} ({relaxed})", outlet.min_contributors),
-            None => outlet.min_contributors.to_string(),
-        });
-        let (allowed, until, rule) = match row.permission {
-            Permission::Allowed { rules, until, .. } => ("yes", until, rules.join(", ")),
-            Permission::NotAllowed(country) => ("no", None, format!("no row of {} permits {country}", row.regime)),
-            Permission::TooStrong => ("no", None, "`max_form` of the destination".to_owned()),
-        };
-        let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
-        let until = until.map_or("-".to_owned(), |until| until.to_string());
-        rows.push([row.dataset, row.destination, countries.join(" "), row.regime, allowed.to_owned(), k, until, rule]);
-    }
+    rows.extend(egress(config, today).into_iter().map(line));
     report.push_str(&table(&rows));
     for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
         let optional: Vec<String> =
@@ -71,12 +90,16 @@ fn report(config: &Config) -> String {
     if !policy.overrides.is_empty() {
         let _ = writeln!(report, "\noverrides:\n");
         for relaxed in &policy.overrides {
-            let (id, approved) = (&relaxed.id.value, relaxed.approved.iter().cloned().collect::<Vec<_>>().join(", "));
             let ended = if relaxed.until < today { ", ended" } else { "" };
             let _ = writeln!(
                 report,
-                "  {id}: k = {} for {} at {}, approved by {approved}, until {}{ended}",
-                relaxed.min_contributors, relaxed.dataset, relaxed.destination, relaxed.until
+                "  {}: k = {} for {} at {}, approved by {}, until {}{ended}",
+                relaxed.id.value,
+                relaxed.min_contributors,
+                relaxed.dataset,
+                relaxed.destination,
+                approved(relaxed).join(", "),
+                relaxed.until
             );
         }
     }
@@ -85,4 +108,78 @@ fn report(config: &Config) -> String {
         let _ = writeln!(report, "\nmode dry-run: not even this leaves.");
     }
     report
+}
+
+fn line(Egress { row, outlet }: Egress) -> [String; 8] {
+    let k = outlet.map_or("-".to_owned(), |outlet| match &outlet.by_override {
+        Some(relaxed) => format!("{} ({relaxed})", outlet.min_contributors),
+        None => outlet.min_contributors.to_string(),
+    });
+    let (allowed, until, rule) = match row.permission {
+        Permission::Allowed { rules, until, .. } => ("yes", until, rules.join(", ")),
+        Permission::NotAllowed(country) => ("no", None, format!("no row of {} permits {country}", row.regime)),
+        Permission::TooStrong => ("no", None, "`max_form` of the destination".to_owned()),
+    };
+    let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
+    let until = until.map_or("-".to_owned(), |until| until.to_string());
+    [row.dataset, row.destination, countries.join(" "), row.regime, allowed.to_owned(), k, until, rule]
+}
+
+fn approved(relaxed: &Override) -> Vec<String> {
+    relaxed.approved.iter().cloned().collect()
+}
+
+fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
+    let (policy, here) = (&config.policy, &config.here);
+    let streams = policy.streams.values().map(|plan| {
+        json!({
+            "stream": plan.stream.name,
+            "fields": plan.stream.fields.len(),
+            "evidence": plan.evidence.len(),
+            "model": plan.model.as_ref().map(|model| &model.name),
+        })
+    });
+    let overrides = policy.overrides.iter().map(|relaxed| {
+        json!({
+            "id": relaxed.id.value,
+            "dataset": relaxed.dataset,
+            "destination": relaxed.destination,
+            "min_contributors": relaxed.min_contributors,
+            "approved": approved(relaxed),
+            "until": relaxed.until.to_string(),
+            "has_ended": relaxed.until < today,
+        })
+    });
+    json!({
+        "problems": machine::problems(problems),
+        "gateway": config.id,
+        "country": here.country.to_string(),
+        "serves": here.serves,
+        "mode": Mode::NAMES.iter().find(|(_, mode)| *mode == config.mode).map(|(name, _)| name),
+        "policy": policy.digest.to_string(),
+        "day": today.to_string(),
+        "streams": streams.collect::<Value>(),
+        "egress": egress(config, today).iter().map(row).collect::<Value>(),
+        "overrides": overrides.collect::<Value>(),
+    })
+}
+
+fn row(Egress { row, outlet }: &Egress) -> Value {
+    let (rules, until, denied_by) = match &row.permission {
+        Permission::Allowed { rules, until, .. } => (rules.iter().map(ToString::to_string).collect(), *until, None),
+        Permission::NotAllowed(country) => (Vec::new(), None, Some(format!("no rule permits {country}"))),
+        Permission::TooStrong => (Vec::new(), None, Some("max_form".to_owned())),
+    };
+    json!({
+        "dataset": row.dataset,
+        "destination": row.destination,
+        "countries": row.countries.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "regime": row.regime,
+        "is_allowed": denied_by.is_none(),
+        "rules": rules,
+        "until": until.map(|until| until.to_string()),
+        "denied_by": denied_by,
+        "min_contributors": outlet.as_ref().map(|outlet| outlet.min_contributors),
+        "override": outlet.as_ref().and_then(|outlet| outlet.by_override.as_ref().map(ToString::to_string)),
+    })
 }

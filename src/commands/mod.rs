@@ -4,15 +4,19 @@ pub mod check;
 pub mod demo;
 mod diagnostics;
 pub mod explain;
+pub mod init;
 pub mod journal;
+mod json;
 pub mod policy;
 pub mod proto;
 mod records;
 pub mod replay;
 pub mod run;
+pub mod schema;
 pub mod send;
 mod table;
 pub mod terminal;
+pub mod version;
 
 use std::path::Path;
 
@@ -20,6 +24,10 @@ use crate::config::{self, Config};
 
 /// The configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
+/// A part of the gateway could not go on, and it stopped: start it again (`EX_SOFTWARE`).
+pub const EXIT_INTERNAL: u8 = 70;
+/// Releases wait for a destination (`EX_TEMPFAIL`): the next start sends them.
+pub const EXIT_LEFT: u8 = 75;
 
 /// A part of the gateway could not go on, and it stopped: start it again (`EX_SOFTWARE`).
 pub const EXIT_INTERNAL: u8 = 70;
@@ -27,10 +35,16 @@ pub const EXIT_INTERNAL: u8 = 70;
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum Failure {
-    /// The configuration cannot be used; what is wrong was printed.
+    /// The configuration or the policies cannot be used; what is wrong was printed.
     Config,
+    /// The same, with a report for stdout that says what is wrong.
+    Unusable(String),
+    /// The same, with a message for stderr that says more than what was printed.
+    Said(String),
     /// The command did what it was told, and what it found is a failure: the report for stdout.
     Found(String),
+    /// The gateway stopped as it was told, and left something to its next start: what, for stderr.
+    Left(String),
     /// A part of the gateway could not go on: which one, and why.
     Internal(String),
     /// Something else went wrong.

@@ -12,11 +12,12 @@ use crate::logging::OPERATOR;
 
 use super::{Failure, load};
 
-/// Runs a gateway until SIGTERM or SIGINT, or until a part of it cannot go on, then stops it. A second signal ends the process at once. SIGHUP reads the
-/// policies again.
+/// Runs a gateway until SIGTERM or SIGINT, or until a part of it cannot go on, then stops it. A second signal ends the
+/// process at once. SIGHUP reads the policies again.
 ///
 /// # Errors
-/// When the configuration cannot be used, the gateway cannot start, or a part of it could not go on.
+/// When the configuration cannot be used, the gateway cannot start, a part of it could not go on, or releases wait for a
+/// destination.
 pub async fn run(path: &Path) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the gateway starts must not kill it.
     let mut signals = Signals::listen()?;
@@ -39,7 +40,7 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
     if let Some(failure) = failure {
         return Err(Failure::Internal(failure));
     }
-    if left.is_empty() { Ok(()) } else { Err(Failure::Other(anyhow::Error::msg(waiting(&left)))) }
+    if left.is_empty() { Ok(()) } else { Err(Failure::Left(waiting(&left))) }
 }
 
 /// Names each destination that releases wait for, how many, and why.

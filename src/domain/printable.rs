@@ -9,10 +9,10 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_visible)
 }
 
-/// The text with its line breaks: whatever else cannot be seen is escaped.
+/// The text with its line breaks and tabs: whatever else cannot be seen is escaped.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
-    escape(text, |char| char == '\n' || is_visible(char))
+    escape(text, |char| char == '\n' || char == '\t' || is_visible(char))
 }
 
 fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn lines_stay_lines() {
-        assert_eq!(lines("a\n\u{1b}[2Jb\n"), "a\n\\u{1b}[2Jb\n");
+        assert_eq!(lines("a\n\u{1b}[2J\tb\n"), "a\n\\u{1b}[2J\tb\n");
         assert!(matches!(lines("a\nb\n"), Cow::Borrowed(_)));
     }
 
@@ -69,7 +69,7 @@ mod tests {
         #[test]
         fn nothing_that_is_printed_is_a_control_character(text: String) {
             proptest::prop_assert!(!line(&text).chars().any(char::is_control));
-            proptest::prop_assert!(!lines(&text).chars().any(|char| char.is_control() && char != '\n'));
+            proptest::prop_assert!(!lines(&text).chars().any(|char| char.is_control() && char != '\n' && char != '\t'));
         }
     }
 }

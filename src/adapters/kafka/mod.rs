@@ -290,6 +290,12 @@ fn headers(released: &Released, format: Format) -> OwnedHeaders {
     headers.into_iter().fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
 }
 
+/// The version of librdkafka.
+#[must_use]
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -77,6 +77,15 @@ pub enum Error {
     },
 }
 
+/// The library that is found without a configuration: where it is, and what it says of itself.
+///
+/// # Errors
+/// When there is none.
+pub fn found() -> Result<String, Error> {
+    Runtime::load(None)?;
+    Ok(format!("{}, {}", library_path(None).display(), ort::info()))
+}
+
 /// The loaded library.
 #[derive(Clone)]
 pub struct Runtime {

@@ -7,6 +7,7 @@ use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
     Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Told as OfFactTold, Verdict,
 };
+use crate::domain::refusal::Reason;
 
 use super::Told;
 
@@ -43,6 +44,9 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
     value["reason"] = json!(reason);
     value["route"] = json!(route);
     value["rules"] = json!(ruling.rules.as_ref());
+    if matches!(ruling.verdict, Verdict::Refuse(Reason::MayNotBeHere)) {
+        value["served_by_no_peer"] = json!(told.served_by_no_peer(explanation));
+    }
     value["policies_asked"] = json!(true);
     value["facts"] = explanation.facts.iter().map(of_fact).collect();
     value["regimes"] = explanation.regimes.iter().map(regime).collect();

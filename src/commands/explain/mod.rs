@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use arrow_array::RecordBatch;
@@ -15,6 +16,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
 use crate::domain::producer::Lsn;
+use crate::domain::refusal::Peer;
 use crate::intake::wall_clock;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
@@ -89,6 +91,23 @@ pub fn explain(path: &Path, options: &Options) -> Result<String, Failure> {
         }
     };
     Ok(if options.json { json::render(&told) } else { text::render(&told) })
+}
+
+impl Told<'_> {
+    /// The regimes that a record's own facts bring in, when a record that is refused or redirected could only have gone
+    /// to a peer that serves them all, and none does. `None` when there is such a peer.
+    fn served_by_no_peer<'e>(&self, explanation: &'e Explanation) -> Option<Vec<&'e str>> {
+        let regimes: Vec<&str> = explanation
+            .regimes
+            .iter()
+            .filter(|applies| applies.by_facts)
+            .map(|applies| applies.regime.as_str())
+            .collect();
+        let serves_all =
+            |peer: &Arc<Peer>| regimes.iter().all(|regime| peer.serves.iter().any(|served| served == regime));
+        let is_alone = !self.version.here.peers.iter().any(serves_all);
+        is_alone.then_some(regimes)
+    }
 }
 
 /// Where the cells of a stream's datasets may go.

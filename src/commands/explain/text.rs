@@ -54,6 +54,11 @@ fn record(text: &mut String, explanation: &Explanation, told: &Told<'_>) {
         regime(text, applies);
     }
     verdict(text, ruling);
+    if ruling.verdict == Verdict::Refuse(Reason::MayNotBeHere)
+        && let Some(regimes) = told.served_by_no_peer(explanation)
+    {
+        let _ = writeln!(text, "    no peer serves all of its regimes: {}", regimes.join(", "));
+    }
     if matches!(ruling.verdict, Verdict::Keep(_)) {
         text.push_str("  cells it is counted in\n");
         if told.flows.is_empty() {

@@ -1,0 +1,24 @@
+//! `bailiwick --version`: what this program is, and what it finds to run with.
+
+use crate::adapters::{journal, kafka, onnx};
+use crate::durable::checkpoint;
+
+/// The version and the commit that this was built from, on one line.
+#[must_use]
+pub fn short() -> String {
+    format!("bailiwick {} (commit {})", env!("CARGO_PKG_VERSION"), env!("BAILIWICK_COMMIT"))
+}
+
+/// The version, the formats on disk, and the libraries. Looks for ONNX Runtime as a start without `[scoring]
+/// onnxruntime` does.
+#[must_use]
+pub fn long() -> String {
+    let runtime = onnx::found().unwrap_or_else(|error| error.to_string());
+    format!(
+        "{}\nformats: journal {}, checkpoint {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
+        short(),
+        journal::VERSION,
+        checkpoint::VERSION,
+        kafka::library_version(),
+    )
+}
