@@ -217,16 +217,20 @@ impl App {
         let finish = tokio::task::spawn_blocking(move || pipeline.finish(flush));
         let left = || deadline.saturating_sub(clock.now());
         let board = deliveries.board();
-        if tokio::time::timeout(left(), finish).await.is_err() {
-            tracing::warn!("not all was counted at the deadline; the journal holds it");
+        let is_finished = tokio::time::timeout(left(), finish).await.is_ok();
+        Summaries::end(&self.telemetry);
+        if !is_finished {
+            tracing::warn!(
+                "not all was counted at the deadline; the journal holds it. The next start counts it; raise \
+                 `stop_within` to give a stop more time"
+            );
             return Stopped { left: board.left(clock.now()) };
         }
-        Summaries::end(&self.telemetry);
         self.telemetry.shadow.say();
         let records = intake.in_quarantine();
         if records > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);
-            tracing::warn!(records, "records were in quarantine and are discarded");
+            tracing::warn!(records, "records were in quarantine and are discarded: quarantine does not outlive a stop");
         }
         let cut = deliveries.cut();
         let deliver = tokio::task::spawn_blocking(move || deliveries.finish());

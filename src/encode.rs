@@ -8,7 +8,6 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{ArrowError, DataType};
-use jiff::Timestamp;
 use serde_json::{Map, Number, Value};
 
 use crate::domain::policy::Released;
@@ -108,8 +107,4 @@ fn json(column: &ArrayRef, row: usize) -> Value {
     }
 }
 
-/// A time in microseconds since the Unix epoch as RFC 3339, UTC.
-#[must_use]
-pub fn rfc3339(micros: i64) -> String {
-    Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
-}
+pub use crate::domain::time::rfc3339;

@@ -390,7 +390,8 @@ impl Intake {
     fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<(Decided, Arc<Version>), Unaccepted> {
         let current = self.versions.current();
         let decided = current.decide(candidate, from).map_err(|error| {
-            tracing::error!(%error, "a batch could not be decided");
+            tracing::error!(%error, "a batch could not be decided; it is refused. A fault in bailiwick: please \
+             report this line");
             Unaccepted::Refused(Reason::Internal)
         })?;
         Ok((decided, current))
@@ -400,7 +401,10 @@ impl Intake {
     fn compare(&self, shadow: &Version, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
         match shadow.decide(candidate, from) {
             Ok(other) => self.telemetry.shadow.compared(refusals, &other.refusals),
-            Err(error) => tracing::error!(%error, "a batch could not be decided in the shadow"),
+            Err(error) => {
+                tracing::error!(%error, "a batch could not be decided in the shadow; it is not compared. A fault in \
+                 bailiwick: please report this line")
+            }
         }
     }
 
@@ -452,7 +456,11 @@ impl Intake {
         let expired = self.quarantine.expire(now);
         if expired > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, expired);
-            tracing::warn!(records = expired, "records were in quarantine long enough and are discarded");
+            tracing::warn!(
+                records = expired,
+                "records were in quarantine long enough and are discarded: complete the evidence of their stream, \
+                 or lengthen `quarantine.hold`"
+            );
         }
         !self.is_stopping() && self.quarantine.is_stale(&self.versions.current())
     }

@@ -472,7 +472,8 @@ impl Pipeline {
                     let Some(room) = sequencer.closing_rooms.take(journal, &dataset) else {
                         tracing::warn!(
                             dataset,
-                            "there is no room in the journal to release the open windows; they stay open until the next start"
+                            "there is no room in the journal to release the open windows; they stay open until the \
+                             next start. Raise `quota_bytes`"
                         );
                         continue;
                     };

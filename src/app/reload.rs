@@ -99,7 +99,8 @@ impl Reloader {
             }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
-                "a registry or database that was replaced cannot be used; the last good one stays"
+                "a registry or database that was replaced cannot be used; the last good one stays. Correct the \
+                 file; it is read again when it changes"
             ),
         }
     }

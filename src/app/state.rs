@@ -87,7 +87,8 @@ impl State {
             tracing::error!(
                 first,
                 checkpoint,
-                "what the journal held between the checkpoint and its first entry is lost"
+                "what the journal held between the checkpoint and its first entry is lost: run `bailiwick journal \
+                 verify`, and put back what was removed before the next start"
             );
         }
         let mut gateway =
@@ -177,7 +178,8 @@ fn private(directory: &Path) -> std::io::Result<()> {
     let mode = fs::metadata(directory)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let mode = format!("{mode:o}");
-        tracing::warn!(directory = %directory.display(), mode, "others may read the journal's directory; 700 is better");
+        let directory = directory.display();
+        tracing::warn!(%directory, mode, "others may read the journal's directory; 700 is better: chmod 700 it");
     }
     Ok(())
 }
@@ -208,7 +210,14 @@ fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) 
 fn alarm(log: &str, found: &Recovery) {
     for damage in &found.damage {
         let (first, last) = damage.lsns;
-        tracing::error!(log, file = damage.file, first, last, what = ?damage.what, "entries are damaged and cannot be counted");
+        tracing::error!(
+            log,
+            file = damage.file,
+            first,
+            last,
+            what = ?damage.what,
+            "entries are damaged and cannot be counted: stop the gateway, run `bailiwick journal verify`, then `repair`"
+        );
     }
 }
 

@@ -80,7 +80,8 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         counts.push((name, telemetry));
     }
     if let Err(error) = std::fs::remove_dir_all(&journals) {
-        tracing::warn!(%error, directory = %journals.display(), "the demonstration's journals could not be removed");
+        tracing::warn!(%error, directory = %journals.display(), "the demonstration's journals could not be removed: \
+         remove the directory");
     }
     Ok(summary(&sent, &counts, streamed, out))
 }

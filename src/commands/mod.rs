@@ -29,9 +29,6 @@ pub const EXIT_INTERNAL: u8 = 70;
 /// Releases wait for a destination (`EX_TEMPFAIL`): the next start sends them.
 pub const EXIT_LEFT: u8 = 75;
 
-/// A part of the gateway could not go on, and it stopped: start it again (`EX_SOFTWARE`).
-pub const EXIT_INTERNAL: u8 = 70;
-
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum Failure {

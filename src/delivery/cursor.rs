@@ -173,7 +173,10 @@ impl Cursors {
                 Decoded::Cursor(cursor) => cursor,
                 Decoded::Newer(version) => return Err(Error::Newer { destination: name.to_owned(), version }),
                 Decoded::Unreadable => {
-                    tracing::error!(destination = name, "the cursor is damaged: what the outbox holds is sent again");
+                    tracing::error!(
+                        destination = name,
+                        "the cursor is damaged: what the outbox holds is sent again. Check the disk"
+                    );
                     Cursor::default()
                 }
             };

@@ -102,7 +102,12 @@ impl Delivery {
     /// The releases of one entry that are for this destination.
     pub(super) fn releases(&self, lsn: Lsn, payload: &[u8]) -> Vec<Released> {
         let Some(closing) = Closing::decode(payload) else {
-            tracing::error!(destination = self.name, lsn, "an entry of the outbox cannot be read and is not sent");
+            tracing::error!(
+                destination = self.name,
+                lsn,
+                "an entry of the outbox cannot be read and is not sent: stop the gateway and run `bailiwick journal \
+                 verify`"
+            );
             return Vec::new();
         };
         closing.releases.into_iter().filter(|released| released.destination() == self.name).collect()

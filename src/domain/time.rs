@@ -40,6 +40,12 @@ pub fn from_seconds(seconds: i64, nanos: i64) -> Option<i64> {
     seconds.checked_mul(1_000_000)?.checked_add(from_nanos(nanos))
 }
 
+/// A time in microseconds since the Unix epoch as RFC 3339, UTC.
+#[must_use]
+pub fn rfc3339(micros: i64) -> String {
+    Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
+}
+
 /// Reads a duration in the format of ISO 8601, such as `PT30S`, `P1D` or `P1W`. A day has 24 hours. Months and years
 /// have no fixed length and are not taken; neither is a negative duration.
 #[must_use]

@@ -79,7 +79,8 @@ impl Checkpoint {
             if checkpoint.is_some() {
                 return Ok(checkpoint);
             }
-            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used");
+            tracing::error!(checkpoint = %path.display(), "a checkpoint is damaged; the one before it is used. \
+             Check the disk");
         }
         Ok(None)
     }

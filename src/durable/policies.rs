@@ -79,7 +79,11 @@ impl Archive {
                 Ok(None) => continue,
                 Err(error) => {
                     let error = anyhow::Error::from(error);
-                    tracing::error!(error = format!("{error:#}"), "policies that were in force cannot be read");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "policies that were in force cannot be read: windows that they decided are not released. \
+                         Check the file's rights and the disk"
+                    );
                     continue;
                 }
             };
@@ -88,7 +92,9 @@ impl Archive {
             let problems = Problems::default();
             let policy = policy::read(&files, &problems);
             if problems.any_error() {
-                tracing::error!(file = %path.display(), "policies that were in force are not policies of this version");
+                tracing::error!(file = %path.display(), "policies that were in force are not policies of this \
+                 version: windows that they decided are not released. Go on with the version that wrote them until \
+                 its windows are closed");
                 continue;
             }
             let here = Here { country, serves: kept.serves.into_iter().collect(), peers: Vec::new() };

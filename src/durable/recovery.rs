@@ -252,7 +252,8 @@ impl Erased {
                     tracing::warn!(
                         regime,
                         records,
-                        "the key of a regime is missing; what the journal holds under it is erased and not counted"
+                        "the key of a regime is missing; what the journal holds under it is erased and not counted. \
+                         If it was not meant to be erased, put the key back and start again"
                     );
                 }
                 Sealed::DoesNotOpen(regimes) => {
@@ -260,7 +261,8 @@ impl Erased {
                     tracing::error!(
                         regimes,
                         records,
-                        "sealed entries do not open: a key is not the one that they were sealed with; not counted"
+                        "sealed entries do not open: a key is not the one that they were sealed with; not counted. \
+                         Put the right key back and start again"
                     );
                 }
             }

@@ -14,6 +14,8 @@ use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
+use crate::domain::time::rfc3339;
+use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::Closing;
 use crate::planted::planted;
@@ -163,7 +165,10 @@ impl Collector {
         let (count, counts) = (releases.len(), self.counts(&dataset));
         match (Closing { closed_at: lsn, dataset, releases }).encode() {
             Ok(entry) => self.put_out(entry),
-            Err(error) => return tracing::error!(%error, "a release could not be encoded"),
+            Err(error) => {
+                return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
+                 please report this line");
+            }
         }
         Telemetry::add(&counts.releases, count);
     }
@@ -172,6 +177,7 @@ impl Collector {
         let rules = &self.collecting.rules;
         let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
         let (policy, outlets) = self.outlets(dataset, window, &cells);
+        let window_start = self.start_of(dataset, window);
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
         match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {
@@ -183,14 +189,25 @@ impl Collector {
                 Telemetry::add(&counts.cells_released, outcome.cells_released);
                 Telemetry::add(&counts.cells_withheld, outcome.cells_withheld);
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
-                tracing::debug!(dataset, window, released, withheld, "window closed");
+                tracing::debug!(dataset, window_start, released, withheld, "window closed");
                 outcome.released
             }
             Err(error) => {
-                tracing::error!(%error, dataset, window, "a window could not be released");
+                tracing::error!(
+                    %error,
+                    dataset,
+                    window_start,
+                    "a window could not be released: a fault in bailiwick; please report this line"
+                );
                 Vec::new()
             }
         }
+    }
+
+    /// When a window began, for the log.
+    fn start_of(&self, dataset: &str, window: i64) -> String {
+        let size = self.collecting.rules.datasets.get(dataset).map_or(0, |dataset| micros(dataset.window));
+        rfc3339(window.saturating_mul(size))
     }
 
     /// The counts of a dataset's stream.
@@ -205,13 +222,28 @@ impl Collector {
         let versions = &self.collecting.rules.versions;
         let (in_force, outlets) = versions.outlets(dataset, cells.policies());
         let outlets = outlets.unwrap_or_else(|policy| {
-            tracing::error!(dataset, window, %policy, "records were decided under policies that are lost; nothing of the window leaves");
+            let window_start = self.start_of(dataset, window);
+            tracing::error!(
+                dataset,
+                window_start,
+                %policy,
+                "records were decided under policies that are lost; nothing of the window leaves. Keep the files in \
+                 `policies` of the journal's directory"
+            );
             Vec::new()
         });
         for outlet in &outlets {
             if let Some(relaxed) = &outlet.by_override {
                 let (destination, min_contributors) = (&outlet.destination, outlet.min_contributors);
-                tracing::warn!(dataset, window, destination, min_contributors, relaxed, "an override is used");
+                let window_start = self.start_of(dataset, window);
+                tracing::warn!(
+                    dataset,
+                    window_start,
+                    destination,
+                    min_contributors,
+                    relaxed,
+                    "an override is used; it ends by itself, or when it is taken out of the policies"
+                );
             }
         }
         if let Some(shadow) = versions.outlets_in_shadow(dataset) {
@@ -230,11 +262,12 @@ impl Collector {
                 Ok(room) => break room,
                 Err(error) => {
                     if !warned {
-                        tracing::warn!(%error, "a release waits for room in the outbox");
+                        tracing::warn!(%error, "a release waits for room in the outbox: see which destination does \
+                         not take releases, or raise `quota_bytes`");
                         warned = true;
                     }
                     if let Err(error) = outbox.release((self.collecting.confirmed)().min(self.outbox_needed)) {
-                        tracing::error!(%error, "the outbox could not be shortened");
+                        tracing::error!(%error, "the outbox could not be shortened: check the disk");
                     }
                     thread::sleep(PAUSE);
                 }
@@ -259,7 +292,8 @@ impl Collector {
         if let Some((checkpoint, _)) = self.checkpoint.take()
             && let Err(error) = self.write(&checkpoint)
         {
-            tracing::error!(%error, "a checkpoint could not be written; the journal is kept");
+            tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
+             tried again");
         }
         self.is_checkpointing.store(false, Ordering::Release);
     }

@@ -101,7 +101,10 @@ impl Worker {
     fn count(&mut self, steps: &mut Replay) -> Result<(), Error> {
         while let Some(step) = steps.step()? {
             match step {
-                Step::Fold { batch, outputs, policy } => self.fold(&batch, &outputs, policy),
+                // What was late was counted before the start.
+                Step::Fold { batch, outputs, policy } => {
+                    self.fold(&batch, &outputs, policy);
+                }
                 Step::Close(Closed { lsn, dataset, before }) => self.close(lsn, dataset, before),
             }
         }
@@ -187,11 +190,13 @@ impl Worker {
                 Ok(outputs)
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, %stream, "a batch could not be scored");
+                tracing::error!(%error, %stream, "a batch could not be scored; it is refused. Check the model with \
+                 `bailiwick check`");
                 Err(Reason::ModelFailed)
             }
             Err(_) => {
-                tracing::error!(%stream, "scoring a batch panicked");
+                tracing::error!(%stream, "scoring a batch panicked; it is refused. A fault in bailiwick or in the \
+                 model: please report this line");
                 Err(Reason::ModelFailed)
             }
         }
@@ -209,31 +214,40 @@ impl Worker {
         match writer.map(|writer| writer.encode(&resident, &scores, &[sent], place.at)) {
             Some(Ok(entry)) => {
                 // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
-                self.fold(resident.batch(), &scores, resident.policy());
+                let late = self.fold(resident.batch(), &scores, resident.policy());
+                Telemetry::add(&self.shared.telemetry.of(&stream.name).late, late);
                 place.fill(entry, outcome, scores);
             }
             failed => {
                 let error = failed.and_then(Result::err);
-                tracing::error!(?error, "a batch could not be written");
+                tracing::error!(
+                    ?error,
+                    "a batch could not be written; it is refused. A fault in bailiwick: please report this line"
+                );
                 place.refuse(Reason::ModelFailed);
             }
         }
     }
 
-    fn fold(&mut self, batch: &Batch, scores: &[ArrayRef], policy: Digest) {
+    /// Counts a batch in the windows of its stream's datasets. How many of its records came after their window had
+    /// closed.
+    fn fold(&mut self, batch: &Batch, scores: &[ArrayRef], policy: Digest) -> usize {
+        let mut late = 0;
         let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
-            return;
+            return late;
         };
         let mut columns = batch.columns().to_vec();
         columns.extend_from_slice(scores);
-        let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return };
+        let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
         let contributors = self.setup.key.hash(contributor);
         for dataset in datasets {
             let Some(windows) = self.windows.get_mut(&dataset.name) else { continue };
             let cells = cell_numbers(dataset, &columns, batch.rows());
             let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
+            late = late.max(windows.late(dataset, batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }
+        late
     }
 
     fn close(&mut self, lsn: Lsn, dataset: String, before: Option<i64>) {
@@ -266,6 +280,12 @@ impl Worker {
 }
 
 impl OpenWindows {
+    /// How many of these event times lie in windows that have closed.
+    fn late(&self, dataset: &Dataset, times: &[i64]) -> usize {
+        let open_from = self.open.saturating_mul(micros(dataset.window).max(1));
+        times.iter().filter(|time| **time < open_from).count()
+    }
+
     fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64], policy: Digest) {
         let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return };
         let size = micros(dataset.window).max(1);

@@ -185,6 +185,7 @@ async fn a_record_far_behind_the_watermark_is_refused_and_a_late_one_is_counted_
     publish(&gateway, "deliveries", &[at("2013-11-02T00:15:01Z", 10)]).await;
     let late = publish(&gateway, "deliveries", &[at("2013-11-01T23:59:00Z", 11), at("2013-11-01T20:00:00Z", 12)]).await;
     assert_eq!(late.accepted, 1);
+    assert_eq!(gateway.telemetry().total(|counts| &counts.late), 1);
     assert_eq!(late.refusals[0].reason(), Reason::EventTimeTooOld);
     let lines = gateway.stop().await;
     let counts: Vec<_> = lines

@@ -63,7 +63,8 @@ impl Listener {
                     return Some(Connection { stream, _slot: slot });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "a connection could not be accepted: if files ran out, raise the limit \
+                     of open files (ulimit -n)");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }

@@ -80,7 +80,9 @@ impl Server {
     /// Waits until all calls have ended, for at most `deadline`; then cuts them.
     pub async fn drain(mut self, deadline: Duration) {
         if tokio::time::timeout(deadline, &mut self.task).await.is_err() {
-            tracing::warn!("calls were still open at the deadline and are cut");
+            tracing::warn!(
+                "calls were still open at the deadline and are cut; their producers send again what was not answered"
+            );
             self.task.abort();
         }
     }

@@ -91,7 +91,7 @@ impl Idempotent {
             // The idempotent producer cannot go on after a fatal error; the message keeps its id.
             match producer(&self.settings, &self.heard) {
                 Ok(producer) => super::close(std::mem::replace(&mut self.producer, producer)),
-                Err(error) => tracing::error!(%error, "no new kafka producer"),
+                Err(error) => tracing::error!(%error, "no new kafka producer; it is tried again"),
             }
         }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {

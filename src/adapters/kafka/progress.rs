@@ -187,7 +187,12 @@ impl Reader {
                     // One that cannot be read is another version's: better to send again than to lose.
                     found = message.payload().and_then(Progress::from_json);
                     if found.is_none() {
-                        tracing::error!(topic, offset = message.offset(), "a progress record cannot be read");
+                        tracing::error!(
+                            topic,
+                            offset = message.offset(),
+                            "a progress record cannot be read; what waits is sent again. Check who writes to the \
+                             progress topic"
+                        );
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
