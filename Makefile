@@ -36,6 +36,7 @@ planted: ## Show that the crash harness notices bugs that are put back in (root)
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet --features planted-bugs
 	@cp $(TARGET)/release/bailiwick $(TARGET)/release/bailiwick-planted
+	@scripts/env $(PYTHON) tests/crash/supervised.py --bin $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/planted.py --cycles $(or $(N),300) --bin $(TARGET)/release/bailiwick-planted
 
 examples: ## Re-make the examples' data and models

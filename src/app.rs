@@ -145,7 +145,14 @@ impl App {
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
             let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
-            move || !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none()
+            move || {
+                for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
+                    if log.is_broken() {
+                        supervisor.fail(&format!("the thread of the {name} panicked"));
+                    }
+                }
+                !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none()
+            }
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
         let reloader = Reloader::new(&config, state.archive, versions, files);

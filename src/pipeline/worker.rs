@@ -22,6 +22,7 @@ use crate::durable::checkpoint::WindowPart;
 use crate::durable::entry::{BatchWriter, Sent};
 use crate::durable::recovery::{Closed, Error, Present, Replay, Step};
 use crate::durable::seal::Keys;
+use crate::planted::planted;
 use crate::telemetry::Telemetry;
 
 use super::order::{Order, Report, Waiting};
@@ -236,6 +237,10 @@ impl Worker {
         let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
             return late;
         };
+        #[expect(clippy::panic, reason = "shows that no thread dies in silence")]
+        if planted("panic-in-fold") {
+            panic!("planted");
+        }
         let mut columns = batch.columns().to_vec();
         columns.extend_from_slice(scores);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
