@@ -6,18 +6,22 @@ use std::process::Command;
 use std::{env, fs};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::Type;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-env=BAILIWICK_COMMIT={}", commit());
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/bailiwick/v1/ingest.proto"], ["proto"])?;
+    let mut files = protox::compile(["proto/bailiwick/v1/ingest.proto"], ["proto"])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("shipped.rs"), shipped_policies()?)?;
     // Served by reflection; `google.rpc.Status` is included so that generic clients can resolve it.
     let descriptor = PathBuf::from(env::var("OUT_DIR")?).join("bailiwick.bin");
     fs::write(descriptor, files.encode_to_vec())?;
+    keep_encoded(&mut files, "PublishRequest", "cloud_events");
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".")
+        .codec_path("crate::adapters::grpc::codec::Codec")
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .compile_fds(files)?;
     Ok(())
@@ -68,4 +72,14 @@ fn shipped_policies() -> Result<String, Box<dyn Error>> {
         }
     }
     Ok(list + "]")
+}
+
+/// Has the Rust code take a field that is a message as the bytes that it is on the wire: it is walked, and not built.
+fn keep_encoded(files: &mut FileDescriptorSet, message: &str, field: &str) {
+    let messages = files.file.iter_mut().flat_map(|file| &mut file.message_type);
+    let fields = messages.filter(|found| found.name() == message).flat_map(|message| &mut message.field);
+    for field in fields.filter(|found| found.name() == field) {
+        field.set_type(Type::Bytes);
+        field.type_name = None;
+    }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use arrow_array::ArrayRef;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::budget::{Budget, Charge, Needs, REQUEST_BYTES};
 use crate::domain::batch::{Candidate, TimeBounds};
 use crate::domain::evidence::Sender;
 use crate::domain::outcome::{Outcome, Refusals, Refused, Taken};
@@ -76,9 +76,27 @@ pub struct Limits {
     pub batch_rows_max: usize,
     /// The most bytes of a request.
     pub batch_bytes_max: usize,
-    /// The most bytes of requests that are being worked on.
+    /// The most bytes of memory that all requests hold, from their first byte until their answer is sent.
     pub in_flight_bytes_max: usize,
 }
+
+impl Limits {
+    /// The most bytes of memory that the records of one request may take once they are decoded.
+    #[must_use]
+    pub fn decoded_bytes_max(&self) -> usize {
+        let part = self.in_flight_bytes_max / 16 * 5;
+        part.saturating_sub(REQUEST_BYTES).max(self.batch_bytes_max.saturating_mul(4))
+    }
+
+    /// The longest message that is read. A request over its limit is refused alone; only one far over it ends its call.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.batch_bytes_max.saturating_mul(2).saturating_add(FRAME_BYTES)
+    }
+}
+
+/// Room for a request's frame around its payload: names, numbers, the tags.
+const FRAME_BYTES: usize = 64 << 10;
 
 /// The way in.
 pub struct Intake {
@@ -87,7 +105,7 @@ pub struct Intake {
     quarantine: Quarantine,
     pipeline: Arc<Pipeline>,
     limits: Limits,
-    budget: Arc<Semaphore>,
+    budget: Arc<Budget>,
     clock: Clock,
     stopping: AtomicBool,
     /// The hour in which keys of pseudonyms were last forgotten.
@@ -163,9 +181,13 @@ impl Intake {
         clock: Clock,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        let permits = limits.in_flight_bytes_max.min(Semaphore::MAX_PERMITS);
-        let (budget, stopping) = (Arc::new(Semaphore::new(permits)), AtomicBool::new(false));
-        let quarantine = Quarantine::new(limits.in_flight_bytes_max);
+        let needs = Needs {
+            bytes: limits.in_flight_bytes_max,
+            message_max: limits.message_bytes_max(),
+            decoded_max: limits.decoded_bytes_max(),
+        };
+        let (budget, stopping) = (Arc::new(Budget::new(needs)), AtomicBool::new(false));
+        let quarantine = Quarantine::new(limits.in_flight_bytes_max / 2);
         Self {
             streams,
             versions,
@@ -205,10 +227,10 @@ impl Intake {
         &self.telemetry
     }
 
-    /// Waits for room for a request of so many bytes.
-    pub async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = bytes.clamp(1, self.limits.in_flight_bytes_max.max(1));
-        Arc::clone(&self.budget).acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok()
+    /// The bound on the memory that requests hold.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// From now on everything is refused with [`Reason::Stopping`].
@@ -274,8 +296,8 @@ impl Intake {
         }
     }
 
-    /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what it holds of the bytes in
-    /// work, by [`Intake::room`].
+    /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what its records are
+    /// charged.
     ///
     /// # Errors
     /// When the request is refused as a whole.
@@ -284,7 +306,7 @@ impl Intake {
         served: &Served,
         from: Origin<'_>,
         records: Records,
-        budget: Option<OwnedSemaphorePermit>,
+        budget: Option<Charge>,
     ) -> Result<Placed, Unaccepted> {
         if self.is_stopping() {
             return Err(Unaccepted::Refused(Reason::Stopping));
@@ -325,7 +347,7 @@ impl Intake {
         served: &Served,
         from: Origin<'_>,
         (resident, taken, promised): (Option<Resident>, Taken, Option<i64>),
-        (budget, now, wall): (Option<OwnedSemaphorePermit>, Duration, i64),
+        (budget, now, wall): (Option<Charge>, Duration, i64),
     ) -> Result<Ticket, Unaccepted> {
         let Some(resident) = resident else {
             if promised.is_some() {

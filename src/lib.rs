@@ -22,6 +22,7 @@
 
 pub mod adapters;
 pub mod app;
+pub mod budget;
 pub mod commands;
 pub mod config;
 pub mod delivery;

@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::adapters::journal::{Log, NoRoom, Room, Then};
 use crate::adapters::onnx::Scorer;
+use crate::budget::Charge;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::batch::TimeBounds;
 use crate::domain::binary::Writer;
@@ -128,7 +129,7 @@ pub struct Request<'r> {
     /// Room for them in the journal, by [`Pipeline::room`].
     pub room: Room,
     /// What they take of the bytes in work; given back when they are on disk.
-    pub budget: Option<OwnedSemaphorePermit>,
+    pub budget: Option<Charge>,
 }
 
 /// A place in the order of everything.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("telemetry", &["domain"]),
+    ("budget", &[]),
     ("logging", &["domain"]),
     ("encode", &["domain"]),
     ("files", &[]),
@@ -17,13 +18,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("adapters/kafka", &["domain", "encode"]),
     ("adapters/knowledge", &["domain", "files"]),
     ("adapters/onnx", &["domain", "files"]),
-    ("adapters/grpc", &["domain", "intake", "telemetry", "adapters::grpc"]),
+    ("adapters/grpc", &["domain", "budget", "intake", "telemetry", "logging", "adapters::grpc"]),
     ("durable", &["domain", "adapters::journal", "planted"]),
     ("supervision", &[]),
     (
         "pipeline",
         &[
             "domain",
+            "budget",
             "telemetry",
             "durable",
             "planted",
@@ -39,7 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("versions", &["domain"]),
     ("quarantine", &["domain"]),
-    ("intake", &["domain", "telemetry", "pipeline", "quarantine", "versions"]),
+    ("intake", &["domain", "budget", "telemetry", "pipeline", "quarantine", "versions"]),
     (
         "config",
         &[

@@ -6,9 +6,11 @@ mod common;
 
 mod gateway {
     mod away;
+    mod bounds;
     mod broker;
     mod exactly_once;
     mod files;
+    mod flight;
     mod fuzz;
     mod kafka;
     mod oracle;

@@ -86,8 +86,7 @@ async fn gateway(parent: &Path, payloads: &[Payload]) -> Run {
 
 fn payload_bytes(payload: &Payload) -> usize {
     match payload {
-        Payload::Rows(bytes) | Payload::ArrowIpc(bytes) => bytes.len(),
-        Payload::CloudEvents(_) => 0,
+        Payload::Rows(bytes) | Payload::ArrowIpc(bytes) | Payload::CloudEvents(bytes) => bytes.len(),
     }
 }
 

@@ -10,6 +10,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use prost::Message;
 
 use super::BATCH;
 
@@ -20,7 +21,7 @@ const WINDOW: i64 = 1_378_141_200_000_000;
 pub(super) struct Prepared {
     pub(super) arrow: Vec<Bytes>,
     pub(super) rows: Vec<Bytes>,
-    pub(super) events: Vec<CloudEventBatch>,
+    pub(super) events: Vec<Bytes>,
 }
 
 pub(super) fn example() -> PathBuf {
@@ -98,7 +99,7 @@ fn rows(batch: &[csv::StringRecord]) -> Bytes {
     payload.into()
 }
 
-fn events(header: &[String], batch: &[csv::StringRecord]) -> CloudEventBatch {
+fn events(header: &[String], batch: &[csv::StringRecord]) -> Bytes {
     let events = batch.iter().zip(0..).map(|(record, row)| {
         let members = header.iter().zip(record).enumerate().map(|(position, (name, cell))| match position {
             0 => format!("\"{name}\":{}", WINDOW + row),
@@ -108,5 +109,5 @@ fn events(header: &[String], batch: &[csv::StringRecord]) -> CloudEventBatch {
         let text = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
         CloudEvent { data: Some(Data::TextData(text)), ..CloudEvent::default() }
     });
-    CloudEventBatch { events: events.collect() }
+    CloudEventBatch { events: events.collect() }.encode_to_vec().into()
 }

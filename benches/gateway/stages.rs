@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field};
 use bailiwick::adapters::grpc::decode::{self, Decoded};
+use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::adapters::onnx::Runtime;
 use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
@@ -43,12 +44,17 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let plan = &config.policy.streams["payments"];
     let stream = &plan.stream;
     let mut layout = decode::arrow::Layout::default();
-    let mut decode_arrow = || decode::arrow::decode(&mut layout, stream, records.arrow[0].clone(), BATCH).ok().unwrap();
-    figure("decode arrow", per_record(BATCH, || drop(black_box(decode_arrow()))), "ns/record", None);
-    let rows = || decode::rows::decode(stream, &records.rows[0], BATCH).ok().unwrap();
-    figure("decode protobuf rows", per_record(BATCH, || drop(black_box(rows()))), "ns/record", None);
-    let events = || decode::cloud_events::decode(stream, &records.events[0], BATCH).ok().unwrap();
-    figure("decode cloudevents json", per_record(BATCH, || drop(black_box(events()))), "ns/record", None);
+    let arrow = || Payload::ArrowIpc(records.arrow[0].clone());
+    let limits = decode::Limits { rows_max: BATCH, bytes_max: 64 << 20 };
+    let mut decode = |payload: Payload| {
+        decode::Opened::new(&mut layout, stream, payload, limits).and_then(decode::Opened::decode).ok().unwrap()
+    };
+    figure("decode arrow", per_record(BATCH, || drop(black_box(decode(arrow())))), "ns/record", None);
+    let rows = || Payload::Rows(records.rows[0].clone());
+    figure("decode protobuf rows", per_record(BATCH, || drop(black_box(decode(rows())))), "ns/record", None);
+    let events = || Payload::CloudEvents(records.events[0].clone());
+    figure("decode cloudevents json", per_record(BATCH, || drop(black_box(decode(events())))), "ns/record", None);
+    let mut decode_arrow = || decode(arrow());
 
     let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
     let version = Version::compile(policy, here, Knowledge::default(), today());

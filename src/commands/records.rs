@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use arrow_array::{RecordBatch, new_null_array};
 
-use crate::adapters::grpc::decode::{Undecodable, arrow, cloud_events};
-use crate::adapters::grpc::proto::ingest::publish_request::Payload;
+use crate::adapters::grpc::decode::{self, Opened, Undecodable, arrow};
 use crate::adapters::journal::{self, FileSystem, RealFileSystem};
 use crate::config::Config;
 use crate::domain::batch::Candidate;
@@ -21,12 +20,8 @@ use super::send::Records;
 
 /// Decodes records as the gateway does. The inner error refuses all of them.
 pub(super) fn decode(stream: &Arc<Stream>, records: &Records) -> anyhow::Result<Result<Candidate, Undecodable>> {
-    let decoded = match records.payload()? {
-        Payload::ArrowIpc(bytes) => arrow::decode(&mut arrow::Layout::default(), stream, bytes, usize::MAX),
-        Payload::CloudEvents(batch) => cloud_events::decode(stream, &batch, usize::MAX),
-        _ => bail!("these records are of no kind that can be looked at"),
-    };
-    Ok(decoded.map(|decoded| decoded.candidate))
+    let opened = Opened::new(&mut arrow::Layout::default(), stream, records.payload()?, decode::Limits::NONE);
+    Ok(opened.and_then(Opened::decode).map(|decoded| decoded.candidate))
 }
 
 /// A stream that the policies declare.

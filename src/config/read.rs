@@ -272,8 +272,12 @@ fn read_log(table: &Table<'_>) -> Duration {
     every.value.unsigned_abs()
 }
 
+/// So many of the largest batches fit into the budget: a quarter of it is for large messages while they arrive, each of
+/// which may have twice the bytes of a batch, and is charged twice.
+const BATCHES_IN_FLIGHT: usize = 16;
+
 fn read_limits(table: &Table<'_>) -> Limits {
-    let default = Limits { batch_rows_max: 65_536, batch_bytes_max: 8 << 20, in_flight_bytes_max: 64 << 20 };
+    let default = Limits { batch_rows_max: 65_536, batch_bytes_max: 8 << 20, in_flight_bytes_max: 128 << 20 };
     let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
     let limits = limits.value;
     let read = Limits {
@@ -281,8 +285,16 @@ fn read_limits(table: &Table<'_>) -> Limits {
         batch_bytes_max: limits.or("batch_bytes_max", default.batch_bytes_max),
         in_flight_bytes_max: limits.or("in_flight_bytes_max", default.in_flight_bytes_max),
     };
-    if read.in_flight_bytes_max < read.batch_bytes_max {
-        table.problems().error(&limits.place, "`in_flight_bytes_max` is less than one batch of `batch_bytes_max`");
+    let least = read.batch_bytes_max.saturating_mul(BATCHES_IN_FLIGHT);
+    if read.in_flight_bytes_max < least {
+        table.problems().error_help(
+            &limits.place,
+            format!("`in_flight_bytes_max` is less than {BATCHES_IN_FLIGHT} batches of `batch_bytes_max`"),
+            format!(
+                "set it to at least {least}, or `batch_bytes_max` to at most {}",
+                read.in_flight_bytes_max / BATCHES_IN_FLIGHT
+            ),
+        );
     }
     limits.done();
     read

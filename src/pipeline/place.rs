@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::adapters::journal::Room;
+use crate::budget::Charge;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::{Lsn, Number};
 use crate::domain::refusal::Reason;
@@ -33,7 +34,7 @@ pub(super) struct Open {
     pub(super) room: Room,
     pub(super) answer: oneshot::Sender<Answer>,
     /// What the request takes of the bytes in work.
-    pub(super) budget: Option<OwnedSemaphorePermit>,
+    pub(super) budget: Option<Charge>,
 }
 
 impl Place {

@@ -89,8 +89,13 @@ pub struct Logged {
 impl Logged {
     /// Starts the gateway of a folder and waits until it serves.
     pub fn start(directory: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["run", "-c", "gateway.toml"])
+        Self::start_under(directory, ":")
+    }
+
+    /// Starts it after a command of the shell: `ulimit -n 200`, say.
+    pub fn start_under(directory: &Path, limit: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{limit}; exec \"$0\" run -c gateway.toml"), BINARY])
             .env("NO_COLOR", "1")
             .current_dir(directory)
             .stderr(Stdio::piped())

@@ -13,6 +13,7 @@ use bailiwick::app::{self, App};
 use bailiwick::config::{self, Config, OnStop};
 use bailiwick::intake::Clock;
 use jiff::{SignedDuration, Timestamp};
+use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -110,7 +111,8 @@ pub(crate) fn visits((epoch, sequence): (u64, u64), people: usize, ago: SignedDu
         let record = json!({ "at": at.to_string(), "person": format!("p-{person}"), "country": "DE", "amount": 1.0 });
         CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
     };
-    let payload = Payload::CloudEvents(CloudEventBatch { events: (0..people).map(event).collect() });
+    let payload =
+        Payload::CloudEvents(CloudEventBatch { events: (0..people).map(event).collect() }.encode_to_vec().into());
     PublishRequest {
         stream: "visits".into(),
         producer: "till-1".into(),

@@ -4,6 +4,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
+use prost::Message;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -19,7 +20,7 @@ pub(super) fn request(epoch: u64, sequence: u64, records: usize) -> PublishReque
         });
         CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
     });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
     PublishRequest { payload: (records > 0).then_some(payload), ..introduction(epoch, sequence) }
 }
 

@@ -16,6 +16,7 @@ use bailiwick::app::{self, App};
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
 use bailiwick::intake::Clock;
+use prost::Message;
 
 use tempfile::TempDir;
 
@@ -212,6 +213,6 @@ fn deliveries(records: usize) -> PublishRequest {
         );
         CloudEvent { data: Some(Data::TextData(record)), ..Default::default() }
     });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
     PublishRequest { stream: "deliveries".into(), payload: Some(payload), want_scores: true, ..Default::default() }
 }

@@ -10,6 +10,7 @@ use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, 
 use bailiwick::app::{self, App};
 use bailiwick::config::{Config, OnStop};
 use bailiwick::domain::outcomes::REMEMBERED;
+use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic_types::StatusExt;
@@ -65,7 +66,7 @@ trait Details {
 
 impl Details for tonic_types::pb::Status {
     fn get_error_info_of_details(&self) -> (String, String) {
-        let bytes = prost::Message::encode_to_vec(self);
+        let bytes = Message::encode_to_vec(self);
         let status = tonic::Status::with_details(tonic::Code::Unknown, "", bytes.into());
         let details = status.get_error_details();
         let field = details.bad_request().and_then(|bad| bad.field_violations.first().map(|first| first.field.clone()));
@@ -88,7 +89,9 @@ fn with(person: usize, key: &str, value: Value) -> Value {
 
 fn request(sequence: u64, records: impl IntoIterator<Item = Value>) -> PublishRequest {
     let event = |record: Value| CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() };
-    let payload = Payload::CloudEvents(CloudEventBatch { events: records.into_iter().map(event).collect() });
+    let payload = Payload::CloudEvents(
+        CloudEventBatch { events: records.into_iter().map(event).collect() }.encode_to_vec().into(),
+    );
     PublishRequest { payload: Some(payload), ..numbered(sequence) }
 }
 

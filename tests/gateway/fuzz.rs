@@ -6,6 +6,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch}
 use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
+use prost::Message;
 
 use crate::common::{self, TestGateway};
 
@@ -79,13 +80,13 @@ fn request(rubbish: &mut Rubbish, arrow: &[u8]) -> PublishRequest {
         5 => {
             let text = String::from_utf8_lossy(&rubbish.spoil(JSON.as_bytes())).into_owned();
             let event = CloudEvent { data: Some(Data::TextData(text)), ..Default::default() };
-            Payload::CloudEvents(CloudEventBatch { events: vec![event] })
+            Payload::CloudEvents(CloudEventBatch { events: vec![event] }.encode_to_vec().into())
         }
         _ => {
             let depth = rubbish.below(50_000);
             let nested = format!("{{\"distance\":{}", "[".repeat(depth));
             let event = CloudEvent { data: Some(Data::BinaryData(nested.into())), ..Default::default() };
-            Payload::CloudEvents(CloudEventBatch { events: vec![event] })
+            Payload::CloudEvents(CloudEventBatch { events: vec![event] }.encode_to_vec().into())
         }
     };
     let stream = if rubbish.below(50) == 0 { "\u{0}nonsense" } else { "deliveries" };

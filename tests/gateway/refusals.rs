@@ -4,6 +4,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::adapters::grpc::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
+use prost::Message;
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 
@@ -27,7 +28,7 @@ fn with(changes: Value) -> Value {
 fn request(stream: &str, records: &[String]) -> PublishRequest {
     let events =
         records.iter().map(|record| CloudEvent { data: Some(Data::TextData(record.clone())), ..Default::default() });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
     PublishRequest {
         stream: stream.into(),
         producer: "test".into(),

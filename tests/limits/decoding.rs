@@ -4,6 +4,7 @@ use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use prost::Message;
 
 use super::gateway::{Limited, beside_a_good_producer, publish};
 use super::payloads::{
@@ -85,7 +86,7 @@ async fn empty_cloud_events_of_32_mib() {
 async fn cloud_events_with_many_attributes() {
     let attributes = (0..100_000).map(|number| (format!("a{number}"), Default::default())).collect();
     let event = CloudEvent { data: Some(Data::TextData("{}".into())), attributes, ..CloudEvent::default() };
-    let payload = Payload::CloudEvents(CloudEventBatch { events: vec![event; 3] });
+    let payload = Payload::CloudEvents(CloudEventBatch { events: vec![event; 3] }.encode_to_vec().into());
     is_refused("CloudEvents of 100,000 attributes", payload).await;
 }
 

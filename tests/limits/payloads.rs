@@ -55,7 +55,7 @@ pub(super) fn json_events(records: &[Value]) -> Payload {
 
 pub(super) fn json_texts(records: impl IntoIterator<Item = String>) -> Payload {
     let event = |record| CloudEvent { data: Some(Data::TextData(record)), ..CloudEvent::default() };
-    Payload::CloudEvents(CloudEventBatch { events: records.into_iter().map(event).collect() })
+    Payload::CloudEvents(CloudEventBatch { events: records.into_iter().map(event).collect() }.encode_to_vec().into())
 }
 
 /// An encoded request with so many events without anything in them: two bytes each. A client that has them as messages

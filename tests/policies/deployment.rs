@@ -18,6 +18,7 @@ use bailiwick::app::{self, App};
 use bailiwick::config::{self, Config};
 use bailiwick::domain::document::Severity;
 use bailiwick::intake::Clock;
+use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -366,7 +367,7 @@ impl Producer {
         let events = records
             .iter()
             .map(|record| CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() });
-        let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() });
+        let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
         let request = PublishRequest { payload: Some(payload), sequence, ..self.request() };
         self.client.publish_once(request).await.map(Response::into_inner)
     }

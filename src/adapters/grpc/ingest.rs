@@ -9,19 +9,19 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
 use arrow_schema::DataType;
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::budget::{self, Charge, REQUEST_BYTES};
 use crate::domain::outcome::{Outcome, Run, Taken};
 use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::Reason;
 use crate::intake::{Intake, Origin, Placed, Records};
 use crate::telemetry::{StreamCounts, Telemetry};
 
-use super::decode::{self, Decoded};
+use super::decode::{self, Decoded, Opened, payload_bytes};
 use super::proto::ingest::ingest_server::Ingest;
-use super::proto::ingest::publish_request::Payload;
 use super::proto::ingest::{self as wire, PublishRequest, PublishResponse};
 use super::status::{self, Rejection};
 
@@ -42,22 +42,29 @@ impl Ingest for Service {
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Responses>, Status> {
         let (pending, waiting) = mpsc::channel(PIPELINED_MAX);
         // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
-        let address = request.remote_addr().map(|address| address.ip());
-        tokio::spawn(read(Arc::clone(&self.intake), request.into_inner(), address, pending));
+        let call = Call::of(&self.intake, &request);
+        let held = Arc::clone(&call.held);
+        tokio::spawn(read(Arc::clone(&self.intake), request.into_inner(), call, pending));
         let intake = Arc::clone(&self.intake);
-        let responses = ReceiverStream::new(waiting).then(move |pending: Result<Pending, Status>| {
-            let intake = Arc::clone(&intake);
-            async move { Ok(pending?.response(&intake).await) }
+        let responses = ReceiverStream::new(waiting).then(move |pending: Result<Box<Pending>, Status>| {
+            let (intake, held) = (Arc::clone(&intake), Arc::clone(&held));
+            async move {
+                let mut pending = pending?;
+                let charge = std::mem::take(&mut pending.charge);
+                let response = pending.response(&intake).await;
+                held.put_answered(charge_of(charge, &response));
+                Ok(response)
+            }
         });
         Ok(Response::new(Box::pin(responses)))
     }
 
     async fn publish_once(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let address = request.remote_addr().map(|address| address.ip());
-        let request = request.into_inner();
-        let mut call = Call { address, ..Call::default() };
-        let pending = call.take(&self.intake, request).await;
+        let mut call = Call::of(&self.intake, &request);
+        let mut pending = call.take(&self.intake, request.into_inner()).await;
+        let charge = std::mem::take(&mut pending.charge);
         let (response, rejection) = pending.answer(&self.intake).await;
+        call.held.put_answered(charge_of(charge, &response));
         rejection.map_or(Ok(Response::new(response)), |rejection| Err(rejection.status()))
     }
 }
@@ -65,19 +72,14 @@ impl Ingest for Service {
 async fn read(
     intake: Arc<Intake>,
     mut requests: Streaming<PublishRequest>,
-    address: Option<IpAddr>,
-    pending: mpsc::Sender<Result<Pending, Status>>,
+    mut call: Call,
+    pending: mpsc::Sender<Result<Box<Pending>, Status>>,
 ) {
-    let mut call = Call { address, ..Call::default() };
     loop {
-        // Room for the response first, then the request: nothing is read that cannot be answered, and nothing while
-        // the bytes in work are at their limit.
+        // Room for the response first, then the request: nothing is read that cannot be answered.
         let Ok(slot) = pending.reserve().await else { return };
-        let budget = intake.room(1).await;
-        let request = requests.next().await;
-        drop(budget);
-        match request {
-            Some(Ok(request)) => slot.send(Ok(call.take(&intake, request).await)),
+        match requests.next().await {
+            Some(Ok(request)) => slot.send(Ok(Box::new(call.take(&intake, request).await))),
             Some(Err(error)) => return slot.send(Err(error)),
             None => return,
         }
@@ -85,8 +87,9 @@ async fn read(
 }
 
 /// What the requests of one call have said so far.
-#[derive(Default)]
 struct Call {
+    /// What it holds of the budget.
+    held: Arc<budget::Call>,
     stream: String,
     producer: String,
     address: Option<IpAddr>,
@@ -104,17 +107,46 @@ struct Pending {
     placed: Result<(Placed, Vec<String>), Rejection>,
     /// Why it was refused as a whole, where that spent its number: it is answered when the number is spent on disk.
     rejection: Option<Rejection>,
+    /// What it is charged until its answer is sent.
+    charge: Charge,
 }
 
+/// What a refusal takes until it is sent.
+const REFUSAL_BYTES: usize = 64;
+/// What a score takes, worked out and written into the answer.
+const SCORE_BYTES: usize = 8;
+/// The longest name of a stream or a producer that is kept.
+const NAME_BYTES_MAX: usize = 256;
+
 impl Call {
+    fn of<R>(intake: &Intake, request: &Request<R>) -> Self {
+        Self {
+            held: status::held(intake, request.extensions()),
+            stream: String::new(),
+            producer: String::new(),
+            address: request.remote_addr().map(|address| address.ip()),
+            epoch: 0,
+            introduced: false,
+            arrow: decode::arrow::Layout::default(),
+        }
+    }
+
     async fn take(&mut self, intake: &Intake, request: PublishRequest) -> Pending {
         let (sequence, want_scores) = (request.sequence, request.want_scores);
         let bytes = payload_bytes(request.payload.as_ref());
-        let budget = intake.room(bytes).await;
+        // Held until the payload is decoded, or refused.
+        let arrived = self.held.take_arrived();
+        let mut charge = Charge::default();
         self.introduce(&request);
         Telemetry::add(&intake.telemetry().of(&self.stream).bytes_in, bytes);
         let number = (sequence != 0).then(|| intake.number(&self.producer, self.epoch, sequence));
-        let placed = self.decide(intake, request, number, (bytes, budget)).await;
+        let placed = self.decide(intake, request, number, (bytes, &mut charge)).await;
+        drop(arrived);
+        if placed.is_err() {
+            // Nothing is kept but what says so.
+            drop(std::mem::take(&mut charge));
+            charge = self.held.work(REQUEST_BYTES).await;
+        }
         let (placed, rejection) = match placed {
             Err(rejection) if number.is_some() && !rejection.reason.keeps_number() => {
                 let stream = intake.stream(&self.stream).ok().map(|served| &*served.stream);
@@ -124,7 +156,7 @@ impl Call {
             placed => (placed, None),
         };
         let counts = Arc::clone(intake.telemetry().of(&self.stream));
-        Pending { counts, sequence, want_scores, placed, rejection }
+        Pending { counts, sequence, want_scores, placed, rejection, charge }
     }
 
     fn origin(&self, number: Option<Number>) -> Origin<'_> {
@@ -133,11 +165,11 @@ impl Call {
 
     fn introduce(&mut self, request: &PublishRequest) {
         if !request.stream.is_empty() && request.stream != self.stream {
-            self.stream.clone_from(&request.stream);
+            self.stream = kept(&request.stream);
             self.introduced = false;
         }
         if !request.producer.is_empty() && request.producer != self.producer {
-            self.producer.clone_from(&request.producer);
+            self.producer = kept(&request.producer);
             self.epoch = 0;
             self.introduced = false;
         }
@@ -151,9 +183,9 @@ impl Call {
         intake: &Intake,
         request: PublishRequest,
         number: Option<Number>,
-        (bytes, budget): (usize, Option<OwnedSemaphorePermit>),
+        (bytes, charge): (usize, &mut Charge),
     ) -> Result<(Placed, Vec<String>), Rejection> {
-        if self.producer.is_empty() || self.producer.len() > 256 {
+        if self.producer.is_empty() {
             return Err(Rejection::new(
                 Reason::ProducerMissing,
                 "name the producer in the first request, in at most 256 bytes",
@@ -172,6 +204,7 @@ impl Call {
         let Some(payload) = request.payload else {
             let begun = (self.epoch != 0).then_some(Number { epoch: self.epoch, sequence: 0 });
             let from = Origin { number: number.or(begun), ..from };
+            *charge = self.held.work(REQUEST_BYTES).await;
             let heard = intake.heard(&served.stream, from, promise(request.complete_through)).await?;
             self.introduced = true;
             return Ok((heard, Vec::new()));
@@ -180,30 +213,34 @@ impl Call {
             intake.heard(&served.stream, Origin { number: None, ..from }, None).await?;
             self.introduced = true;
         }
-        let rows_max = limits.batch_rows_max;
-        let Decoded { candidate, dropped } = match payload {
-            Payload::Rows(bytes) => decode::rows::decode(&served.stream, &bytes, rows_max)?,
-            Payload::ArrowIpc(bytes) => decode::arrow::decode(&mut self.arrow, &served.stream, bytes, rows_max)?,
-            Payload::CloudEvents(batch) => decode::cloud_events::decode(&served.stream, &batch, rows_max)?,
-        };
+        let opened = Opened::new(&mut self.arrow, &served.stream, payload, limits.into())?;
+        // The records' part is given back when they are on disk, the answer's when it is sent.
+        let answer_bytes = opened.rows() * served.outputs.len() * SCORE_BYTES + REQUEST_BYTES;
+        *charge = self.held.work(opened.bytes() + answer_bytes).await;
+        let of_records = charge.split_off(opened.bytes().saturating_sub(opened.rows() * REFUSAL_BYTES));
+        let Decoded { candidate, dropped } = opened.decode()?;
         Telemetry::add(&served.counts.dropped_values, dropped as usize);
         let promised = promise(request.complete_through);
         let wants_outputs = request.want_scores;
         let records = Records { candidate, dropped_values: dropped, promised, wants_outputs };
-        Ok((intake.take(served, from, records, budget).await?, served.outputs.clone()))
+        Ok((intake.take(served, from, records, Some(of_records)).await?, served.outputs.clone()))
     }
+}
+
+/// A name, unless it is longer than any that is taken.
+fn kept(name: &str) -> String {
+    if name.len() > NAME_BYTES_MAX { String::new() } else { name.to_owned() }
+}
+
+/// What a response takes of what its request was charged.
+fn charge_of(mut charge: Charge, response: &PublishResponse) -> Charge {
+    let scores = response.accepted as usize * response.outputs.len() * SCORE_BYTES;
+    charge.shrink_to(response.refusals.len() * REFUSAL_BYTES + scores + REQUEST_BYTES);
+    charge
 }
 
 fn promise(complete_through: i64) -> Option<i64> {
     (complete_through != 0).then_some(complete_through)
-}
-
-fn payload_bytes(payload: Option<&Payload>) -> usize {
-    match payload {
-        None => 0,
-        Some(Payload::Rows(bytes) | Payload::ArrowIpc(bytes)) => bytes.len(),
-        Some(Payload::CloudEvents(batch)) => prost::Message::encoded_len(batch),
-    }
 }
 
 impl Pending {

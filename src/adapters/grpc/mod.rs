@@ -1,7 +1,10 @@
 //! gRPC: the ingest service, Arrow Flight, health and reflection on one listener. Wire ↔ domain lives here
 //! and nowhere else.
 
+mod answers;
+mod arrivals;
 pub mod client;
+mod codec;
 pub mod decode;
 mod flight;
 mod ingest;

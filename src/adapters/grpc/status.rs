@@ -7,10 +7,11 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
+use crate::budget;
 use crate::domain::outcome::Refused;
 use crate::domain::producer::OutOfOrder;
 use crate::domain::refusal::{Hint, Reason};
-use crate::intake::Unaccepted;
+use crate::intake::{Intake, Unaccepted};
 
 use super::decode::Undecodable;
 use super::proto::ingest;
@@ -18,7 +19,13 @@ use super::proto::ingest;
 const DOMAIN: &str = "bailiwick";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What a call holds of the budget, which the server put beside its request.
+pub(super) fn held(intake: &Intake, extensions: &tonic::Extensions) -> Arc<budget::Call> {
+    extensions.get::<Arc<budget::Call>>().cloned().unwrap_or_else(|| intake.budget().line().call())
+}
+
 /// A request refused as a whole.
+#[derive(Clone)]
 pub(super) struct Rejection {
     pub(super) reason: Reason,
     message: String,
@@ -29,6 +36,16 @@ pub(super) struct Rejection {
 impl Rejection {
     pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), field: None, metadata: None }
+    }
+
+    /// What is wrong, without contents.
+    pub(super) fn text(&self) -> &str {
+        &self.message
+    }
+
+    /// The field at fault, where there is one.
+    pub(super) fn field(&self) -> Option<&str> {
+        self.field.as_deref()
     }
 
     /// What is remembered of it.

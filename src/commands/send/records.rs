@@ -16,6 +16,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Field, Schema};
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
+use prost::Message;
 
 use crate::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use crate::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
@@ -79,7 +80,7 @@ impl Records {
                 let events = lines
                     .iter()
                     .map(|line| CloudEvent { data: Some(Data::TextData(line.clone())), ..CloudEvent::default() });
-                Payload::CloudEvents(CloudEventBatch { events: events.collect() })
+                Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into())
             }
         })
     }

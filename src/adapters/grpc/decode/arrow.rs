@@ -1,184 +1,202 @@
-//! Arrow: IPC stream bytes, or record batches as Flight delivers them.
+//! Arrow: IPC stream bytes, or the messages that Flight delivers.
 //!
 //! Columns are found by name. A column of the declared type is taken as it is, without a copy; another one
 //! is cast where no value changes its meaning (narrower numbers, dictionaries, other string layouts, other
-//! units of time), or read value by value (`spelled`).
+//! units of time), or read value by value (`spelled`). What a cast takes is worked out before it is done: a dictionary's one long word may stand in every
+//! record, and of a short request become gigabytes.
 
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
-use arrow_cast::{CastOptions, cast_with_options};
-use arrow_ipc::reader::StreamDecoder;
-use arrow_schema::DataType;
-use arrow_select::concat::concat_batches;
+use arrow_ipc::MessageHeader;
 use bytes::Bytes;
 
 use crate::domain::batch::Candidate;
-use crate::domain::refusal::{Reason, Refusal};
-use crate::domain::stream::{FieldType, Stream, Undeclared};
+use crate::domain::refusal::Refusal;
+use crate::domain::stream::Stream;
+use crate::logging::panics::expected;
 
-use super::{Decoded, Undecodable};
+use super::columns::ROW_BYTES;
+use super::{Decoded, Limits, Undecodable};
 
+mod convert;
 mod direct;
+mod reader;
 mod spelled;
 
 pub use direct::Layout;
+pub(in crate::adapters::grpc) use reader::{Meter, Reader, message};
 
-/// Decodes IPC stream bytes. `layout` is what is kept between requests of the same call.
+use convert::Converter;
+
+/// Record batches that were read and not cast.
+pub struct Opened {
+    stream: Arc<Stream>,
+    batches: Batches,
+    rows: usize,
+    bytes: usize,
+}
+
+enum Batches {
+    /// The stream's columns, as they are.
+    Direct(RecordBatch),
+    Any {
+        /// For each field its column.
+        columns: Vec<Option<usize>>,
+        /// How many columns are not declared.
+        undeclared: usize,
+        batches: Vec<RecordBatch>,
+    },
+}
+
+/// Reads IPC stream bytes. `layout` is what is kept between requests of the same call. Nothing is cast, and what is held
+/// beside the payload is at most as much again.
 ///
 /// # Errors
-/// When they are no Arrow stream, hold too many records, or a column as a whole cannot be taken.
-pub fn decode(
-    layout: &mut Layout,
+/// When they are no Arrow stream, a column as a whole cannot be taken, or they are above the limits.
+pub fn open(layout: &mut Layout, stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
+    // Arrow's reader panics on some malformed offsets and lengths. It holds no state of ours, and a layout is replaced as
+    // a whole.
+    let read = AssertUnwindSafe(|| read(layout, stream, payload, limits));
+    expected(read).unwrap_or_else(|_| Err(malformed()))
+}
+
+fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
+    let bytes = payload.len();
+    let opened = match direct::read(layout, stream, &payload, limits.rows_max) {
+        Some(columns) => {
+            let (rows, stream) = (columns.num_rows(), Arc::clone(stream));
+            Opened { stream, rows, bytes: bytes + rows * ROW_BYTES, batches: Batches::Direct(columns) }
+        }
+        None => read_any(stream, payload, limits)?,
+    };
+    limits.check(opened.bytes)?;
+    Ok(opened)
+}
+
+fn read_any(stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
+    // The bytes of a request are not aligned: one copy of them all is, and takes their place.
+    let mut rest = Buffer::from_slice_ref(&payload);
+    drop(payload);
+    let mut meter = Meter::new(rest.len() + OVERHEAD_BYTES);
+    let (mut reader, mut batches, mut rows) = (None, Vec::new(), 0);
+    let payload = rest.len();
+    while let Some(metadata) = direct::next_metadata(&mut rest).ok_or_else(malformed)? {
+        let message = message(&metadata)?;
+        let body = usize::try_from(message.bodyLength()).ok().and_then(|length| direct::take(&mut rest, length));
+        let body = body.ok_or_else(malformed)?;
+        match message.header_type() {
+            MessageHeader::Schema if reader.is_none() && body.is_empty() => {
+                reader = Some(Reader::new(stream, &metadata)?);
+            }
+            MessageHeader::NONE => {}
+            _ => {
+                let reader =
+                    reader.as_mut().ok_or_else(|| Undecodable::malformed("the payload holds no Arrow schema"))?;
+                if let Some(batch) = reader.read(&message, &body, limits.rows_max - rows, limits, &mut meter)? {
+                    rows += batch.num_rows();
+                    if batch.num_rows() > 0 {
+                        batches.push(batch);
+                    }
+                }
+            }
+        }
+    }
+    let reader = reader.ok_or_else(|| Undecodable::malformed("the payload holds no Arrow schema"))?;
+    let bytes = payload + bytes_of(stream, &reader, &batches);
+    let (columns, undeclared) = (reader.columns().to_vec(), reader.undeclared());
+    Ok(Opened { stream: Arc::clone(stream), batches: Batches::Any { columns, undeclared, batches }, rows, bytes })
+}
+
+/// What the headers of a few batches may take beside as many bytes as the payload has.
+const OVERHEAD_BYTES: usize = 16 * 1024;
+
+/// The memory that batches take when they are cast, and once more if they have to be put together.
+fn bytes_of(stream: &Stream, reader: &Reader, batches: &[RecordBatch]) -> usize {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut bytes = rows * ROW_BYTES;
+    for batch in batches {
+        let converter = Converter::new(stream, reader.columns(), batch);
+        bytes += converter.bytes(batches.len() == 1);
+    }
+    if batches.len() == 1 { bytes } else { bytes * 2 }
+}
+
+impl Opened {
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The most memory that the records take once they are decoded.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes the stream's columns.
+    ///
+    /// # Errors
+    /// When a column as a whole cannot be taken.
+    pub fn decode(self) -> Result<Decoded, Undecodable> {
+        let Self { stream, batches, rows, .. } = self;
+        match batches {
+            Batches::Direct(columns) => {
+                Ok(Decoded { candidate: Candidate::new(stream, columns, Vec::new()), dropped: 0 })
+            }
+            Batches::Any { columns, undeclared, batches } => {
+                let dropped = u32::try_from(undeclared.saturating_mul(rows)).unwrap_or(u32::MAX);
+                let cast = || cast(&stream, &columns, batches);
+                let (columns, refusals) = expected(AssertUnwindSafe(cast)).unwrap_or_else(|_| Err(malformed()))?;
+                Ok(Decoded { candidate: Candidate::new(stream, columns, refusals), dropped })
+            }
+        }
+    }
+}
+
+type Cast = (RecordBatch, Vec<Refusal>);
+
+fn cast(stream: &Arc<Stream>, columns: &[Option<usize>], batches: Vec<RecordBatch>) -> Result<Cast, Undecodable> {
+    let mut refusals = Vec::new();
+    let (mut done, mut rows) = (Vec::with_capacity(batches.len()), 0);
+    for batch in batches {
+        done.push(Converter::new(stream, columns, &batch).convert(rows, &mut refusals)?);
+        rows += batch.num_rows();
+    }
+    let columns = match done.len() {
+        1 => done.swap_remove(0),
+        _ => arrow_select::concat::concat_batches(&stream.schema, &done).map_err(|_| malformed())?,
+    };
+    // A record has one refusal: the first field's at fault. They stand in the order of the records.
+    refusals.sort_by_key(|refusal| refusal.index);
+    refusals.dedup_by_key(|refusal| refusal.index);
+    Ok((columns, refusals))
+}
+
+/// A batch of Flight, read by its call's reader: the memory it takes when it is decoded, and how to do it.
+///
+/// # Errors
+/// When that is above the limit.
+pub(in crate::adapters::grpc) fn opened(
     stream: &Arc<Stream>,
-    payload: Bytes,
-    rows_max: usize,
-) -> Result<Decoded, Undecodable> {
-    // Arrow's reader panics on some malformed offsets and lengths. It holds no state of ours, and a layout
-    // is replaced as a whole.
-    let read = AssertUnwindSafe(|| match direct::read(layout, stream, &payload, rows_max) {
-        Some(columns) => Ok((columns, Vec::new(), 0)),
-        None => columns_of(stream, &read(payload, rows_max)?),
-    });
-    let (columns, refusals, dropped) = panic::catch_unwind(read).unwrap_or_else(|_| Err(malformed()))?;
-    Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
+    reader: &Reader,
+    batch: RecordBatch,
+    bytes: usize,
+    limits: Limits,
+) -> Result<Opened, Undecodable> {
+    let rows = batch.num_rows();
+    let bytes = bytes + bytes_of(stream, reader, std::slice::from_ref(&batch));
+    limits.check(bytes)?;
+    let (columns, undeclared) = (reader.columns().to_vec(), reader.undeclared());
+    let batches = Batches::Any { columns, undeclared, batches: vec![batch] };
+    Ok(Opened { stream: Arc::clone(stream), batches, rows, bytes })
 }
 
 pub(in crate::adapters::grpc) fn malformed() -> Undecodable {
     Undecodable::malformed("the payload is not an Arrow IPC stream")
-}
-
-fn read(payload: Bytes, rows_max: usize) -> Result<RecordBatch, Undecodable> {
-    let malformed = |_| malformed();
-    let mut decoder = StreamDecoder::new();
-    let mut rest = Buffer::from(payload);
-    let mut batches = Vec::new();
-    let mut rows = 0;
-    while !rest.is_empty() {
-        let Some(batch) = decoder.decode(&mut rest).map_err(malformed)? else { continue };
-        rows += batch.num_rows();
-        if rows > rows_max {
-            return Err(Undecodable::too_many_rows(rows_max));
-        }
-        batches.push(batch);
-    }
-    decoder.finish().map_err(malformed)?;
-    let Some(schema) = decoder.schema() else {
-        return Err(Undecodable::malformed("the payload holds no Arrow schema"));
-    };
-    match batches.len() {
-        1 => Ok(batches.swap_remove(0)),
-        _ => concat_batches(&schema, &batches).map_err(malformed),
-    }
-}
-
-/// Takes a record batch of any schema.
-///
-/// # Errors
-/// When a column as a whole cannot be taken: it is not declared, or its type cannot become the declared one.
-pub fn from_batch(stream: &Arc<Stream>, batch: &RecordBatch) -> Result<Decoded, Undecodable> {
-    let (columns, refusals, dropped) = columns_of(stream, batch)?;
-    Ok(Decoded { candidate: Candidate::new(Arc::clone(stream), columns, refusals), dropped })
-}
-
-/// The stream's columns, the refused records and how many values were dropped.
-fn columns_of(stream: &Stream, batch: &RecordBatch) -> Result<(RecordBatch, Vec<Refusal>, u32), Undecodable> {
-    let rows = batch.num_rows();
-    let mut dropped = 0;
-    for field in batch.schema_ref().fields() {
-        if stream.position(field.name()).is_some() {
-            continue;
-        }
-        match stream.undeclared {
-            Undeclared::Drop => dropped += rows,
-            Undeclared::Refuse => {
-                let name: String = field.name().chars().take(64).collect();
-                let message = format!("column `{name}` is not declared");
-                return Err(Undecodable { reason: Reason::UndeclaredField, field: Some(name.into()), message });
-            }
-        }
-    }
-    let mut refusals = Vec::new();
-    let mut columns = Vec::with_capacity(stream.fields.len());
-    for field in &stream.fields {
-        let column = match batch.column_by_name(&field.name) {
-            None => new_null_array(&field.field_type.arrow(), rows),
-            Some(column) => {
-                let name: Arc<str> = field.name.as_str().into();
-                convert(column, field.field_type, &name, &mut refusals)?
-            }
-        };
-        columns.push(column);
-    }
-    // A record has one refusal: the first field's at fault. They stand in the order of the records.
-    refusals.sort_by_key(|refusal| refusal.index);
-    refusals.dedup_by_key(|refusal| refusal.index);
-    let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns)
-        .map_err(|_| Undecodable::malformed("the columns do not fit the stream"))?;
-    Ok((columns, refusals, u32::try_from(dropped).unwrap_or(u32::MAX)))
-}
-
-fn convert(
-    column: &ArrayRef,
-    to: FieldType,
-    name: &Arc<str>,
-    refusals: &mut Vec<Refusal>,
-) -> Result<ArrayRef, Undecodable> {
-    let target = to.arrow();
-    if *column.data_type() == target {
-        return Ok(Arc::clone(column));
-    }
-    // The time zone is only how a timestamp is shown.
-    if let DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, Some(_)) = column.data_type()
-        && to == FieldType::Timestamp
-    {
-        let values = column.as_primitive::<arrow_array::types::TimestampMicrosecondType>();
-        return Ok(Arc::new(values.clone().with_timezone_opt::<Arc<str>>(None)));
-    }
-    let wrong = || Undecodable {
-        reason: Reason::WrongType,
-        field: Some(Arc::clone(name)),
-        message: format!("column `{name}` is {}, and a {to} is declared", column.data_type()),
-    };
-    if let Some(spelled::Read { column, wrong }) = spelled::read(column, to).map_err(|_| wrong())? {
-        let refuse =
-            |(index, hint)| Refusal { field: Some(Arc::clone(name)), hint, ..Refusal::new(index, Reason::WrongType) };
-        refusals.extend(wrong.into_iter().map(refuse));
-        return Ok(column);
-    }
-    if !keeps_meaning(column.data_type(), to) {
-        return Err(wrong());
-    }
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    let cast = cast_with_options(column, &target, &options).map_err(|_| wrong())?;
-    if cast.logical_null_count() > column.logical_null_count() {
-        for row in 0..cast.len() {
-            if cast.is_null(row) && column.is_valid(row) {
-                let index = u32::try_from(row).unwrap_or(u32::MAX);
-                refusals.push(Refusal { field: Some(Arc::clone(name)), ..Refusal::new(index, Reason::WrongType) });
-            }
-        }
-    }
-    Ok(cast)
-}
-
-fn keeps_meaning(from: &DataType, to: FieldType) -> bool {
-    if let DataType::Dictionary(_, values) = from {
-        return keeps_meaning(values, to);
-    }
-    match to {
-        FieldType::Bool => matches!(from, DataType::Boolean),
-        FieldType::Int64 => from.is_integer(),
-        FieldType::Float32 => {
-            matches!(from, DataType::Float16 | DataType::Float32 | DataType::Float64) || from.is_integer()
-        }
-        FieldType::Float64 => from.is_floating() || from.is_integer(),
-        FieldType::String => matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
-        FieldType::Timestamp => matches!(from, DataType::Timestamp(..) | DataType::Date64 | DataType::Date32),
-    }
 }
 
 #[cfg(test)]

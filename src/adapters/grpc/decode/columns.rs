@@ -29,8 +29,9 @@ pub(super) struct Columns<'s> {
     seen: Vec<usize>,
     /// For each field the number of rows up to the newest that names it, with a value or null.
     named: Vec<usize>,
-    /// For each field the rows without a value.
-    missing: Vec<Vec<usize>>,
+    /// For each field the rows without a value, a bit each; empty while there is none.
+    missing: Vec<Vec<u64>>,
+    rows_max: usize,
     row: usize,
     row_refused: bool,
     refusals: Vec<Refusal>,
@@ -44,16 +45,38 @@ struct Texts {
 
 /// Cells of a cache line.
 const LINE: usize = 8;
+/// What is reserved for a text before any is there.
+const TEXT_BYTES: usize = 8;
+/// What a record takes beside its columns: its mark, and its refusal.
+pub(super) const ROW_BYTES: usize = 64;
+
+/// A row is written across all columns. An odd number of lines between them keeps the lines of a row from falling into
+/// the same few sets of the cache.
+fn stride(rows: usize) -> usize {
+    (rows.div_ceil(LINE) | 1) * LINE
+}
+
+/// The most memory that so many rows out of a payload of so many bytes take in columns.
+pub(super) fn bytes(stream: &Stream, rows: usize, payload: usize) -> usize {
+    let fields = stream.fields.iter().map(|field| match field.field_type {
+        FieldType::String => size_of::<i32>() + TEXT_BYTES,
+        FieldType::Float32 => size_of::<f32>(),
+        FieldType::Bool | FieldType::Int64 | FieldType::Float64 | FieldType::Timestamp => 0,
+    });
+    let row = fields.sum::<usize>() + ROW_BYTES;
+    let cells = stream.fields.len() * stride(rows);
+    // Two bits a cell say what is missing and what is true.
+    rows * row + cells * size_of::<u64>() + cells / 4 + payload
+}
 
 impl<'s> Columns<'s> {
     /// Columns for at most so many rows.
     pub(super) fn new(stream: &'s Arc<Stream>, rows: usize) -> Self {
         let fields = stream.fields.len();
-        // A row is written across all columns. An odd number of lines between them keeps the lines of a row
-        // from falling into the same few sets of the cache.
-        let stride = (rows.div_ceil(LINE) | 1) * LINE;
+        let stride = stride(rows);
         let texts = stream.fields.iter().map(|field| {
-            let (ends, bytes) = if field.field_type == FieldType::String { (rows + 1, rows * 8) } else { (0, 0) };
+            let (ends, bytes) =
+                if field.field_type == FieldType::String { (rows + 1, rows * TEXT_BYTES) } else { (0, 0) };
             let mut texts = Texts { ends: Vec::with_capacity(ends), bytes: Vec::with_capacity(bytes) };
             texts.ends.push(0);
             texts
@@ -66,6 +89,7 @@ impl<'s> Columns<'s> {
             seen: vec![0; fields],
             named: Vec::new(),
             missing: vec![Vec::new(); fields],
+            rows_max: rows,
             row: 0,
             row_refused: false,
             refusals: Vec::new(),
@@ -183,7 +207,10 @@ impl<'s> Columns<'s> {
         }
         for ((seen, missing), texts) in self.seen.iter().zip(&mut self.missing).zip(&mut self.texts) {
             if *seen <= row {
-                missing.push(row);
+                if missing.is_empty() {
+                    *missing = vec![0; self.rows_max.div_ceil(64)];
+                }
+                mark(missing, row);
                 texts.ends.push(texts.ends.last().copied().unwrap_or(0));
             }
         }
@@ -211,30 +238,33 @@ impl<'s> Columns<'s> {
     }
 }
 
+fn mark(bits: &mut [u64], row: usize) {
+    if let Some(bits) = bits.get_mut(row / 64) {
+        *bits |= 1 << (row % 64);
+    }
+}
+
 /// A column of values by their bits, as [`Columns::put`] takes them. `None`: strings have none.
 pub(super) fn of_bits(field_type: FieldType, cells: Vec<u64>, missing: &[usize]) -> Option<ArrayRef> {
     let rows = cells.len();
     let cells = ScalarBuffer::new(Buffer::from_vec(cells), 0, rows);
     let no_texts = Texts { ends: Vec::new(), bytes: Vec::new() };
     let is_of_bits = field_type != FieldType::String;
-    is_of_bits.then(|| column(field_type, cells, no_texts, missing).ok()).flatten()
+    let mut bits = if missing.is_empty() { Vec::new() } else { vec![0; rows.div_ceil(64)] };
+    missing.iter().for_each(|&row| mark(&mut bits, row));
+    is_of_bits.then(|| column(field_type, cells, no_texts, &bits).ok()).flatten()
 }
 
 fn column(
     field_type: FieldType,
     cells: ScalarBuffer<u64>,
     texts: Texts,
-    missing: &[usize],
+    missing: &[u64],
 ) -> Result<ArrayRef, Undecodable> {
     let rows = cells.len();
     let nulls = (!missing.is_empty()).then(|| {
-        let mut valid = vec![true; rows];
-        for &row in missing {
-            if let Some(mark) = valid.get_mut(row) {
-                *mark = false;
-            }
-        }
-        NullBuffer::from(valid)
+        let is_missing = |row: usize| missing.get(row / 64).is_some_and(|bits| bits >> (row % 64) & 1 != 0);
+        NullBuffer::new(BooleanBuffer::collect_bool(rows, |row| !is_missing(row)))
     });
     Ok(match field_type {
         // The bits are the values.

@@ -7,44 +7,73 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::domain::refusal::Reason;
 use crate::domain::stream::{FieldType, Stream};
 use crate::domain::time;
 
-use super::columns::Columns;
-use super::{Decoded, Undecodable};
+use super::columns::{self, Columns};
+use super::wire::{BYTES, FIXED32, FIXED64, VARINT, array, bytes, skip, tag, varint};
+use super::{Decoded, Limits, Undecodable};
 
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const BYTES: u8 = 2;
-const FIXED32: u8 = 5;
-
-/// Decodes a payload.
-///
-/// # Errors
-/// When the outer message is malformed or holds too many records. A malformed record is refused alone.
-pub fn decode(stream: &Arc<Stream>, payload: &[u8], rows_max: usize) -> Result<Decoded, Undecodable> {
-    read(stream, payload, rows_max)?.finish()
+/// A payload whose records were counted.
+pub struct Opened {
+    stream: Arc<Stream>,
+    payload: Bytes,
+    rows: usize,
 }
 
-fn read<'s>(stream: &'s Arc<Stream>, payload: &[u8], rows_max: usize) -> Result<Columns<'s>, Undecodable> {
+/// Counts the records of a payload.
+///
+/// # Errors
+/// When the outer message is malformed or holds too many records.
+pub fn open(stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
     let malformed = || Undecodable::malformed("the payload is not a protobuf message of rows");
     let mut rows = 0;
-    let mut rest = payload;
+    let mut rest = payload.as_ref();
     while !rest.is_empty() {
         (_, rest) = record(rest).ok_or_else(malformed)?;
         rows += 1;
+        if rows > limits.rows_max {
+            return Err(Undecodable::too_many_rows(limits.rows_max));
+        }
     }
-    if rows > rows_max {
-        return Err(Undecodable::too_many_rows(rows_max));
+    let opened = Opened { stream: Arc::clone(stream), payload, rows };
+    limits.check(opened.bytes())?;
+    Ok(opened)
+}
+
+impl Opened {
+    /// How many records there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
     }
+
+    /// The most memory that the records take once they are decoded.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        columns::bytes(&self.stream, self.rows, self.payload.len())
+    }
+
+    /// Decodes the records. A malformed one is refused alone.
+    ///
+    /// # Errors
+    /// When the columns cannot be made.
+    pub fn decode(self) -> Result<Decoded, Undecodable> {
+        read(&self.stream, &self.payload, self.rows).finish()
+    }
+}
+
+fn read<'s>(stream: &'s Arc<Stream>, payload: &[u8], rows: usize) -> Columns<'s> {
     let (mut columns, plan) = (Columns::new(stream, rows), Plan::new(stream));
-    rest = payload;
+    let mut rest = payload;
     while let Some((record, after)) = record(rest) {
         row(&mut columns, &plan, record);
         rest = after;
     }
-    Ok(columns)
+    columns
 }
 
 /// What is to be expected where in a record.
@@ -138,7 +167,7 @@ fn field_anywhere<'r>(
     let ((number, wire), rest) = tag(rest)?;
     let Some(position) = plan.fields.iter().position(|field| field.number == number) else {
         columns.undeclared(|| number.to_string());
-        return Some((next, skip(wire, rest)?));
+        return Some((next, skip((number, wire), rest)?));
     };
     let field_type = plan.fields.get(position)?.field_type;
     let rest = if wire == wire_of(field_type) {
@@ -149,7 +178,7 @@ fn field_anywhere<'r>(
         rest
     } else {
         columns.wrong_type(position);
-        skip(wire, rest)?
+        skip((number, wire), rest)?
     };
     Some((position + 1, rest))
 }
@@ -200,64 +229,16 @@ fn timestamp(message: &[u8]) -> Option<i64> {
         match tag {
             (1, VARINT) => (seconds, rest) = varint(rest)?,
             (2, VARINT) => (nanos, rest) = varint(rest)?,
-            (_, wire) => rest = skip(wire, rest)?,
+            other => rest = skip(other, rest)?,
         }
     }
     time::from_seconds(seconds.cast_signed(), nanos.cast_signed())
 }
 
-// What follows takes from the front of some bytes and gives back the rest.
-
-/// One record of the outer message.
+/// One record of the outer message, and what comes after it.
 fn record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     match tag(rest)? {
         ((1, BYTES), rest) => bytes(rest),
-        _ => None,
-    }
-}
-
-/// A field number and a wire type.
-fn tag(rest: &[u8]) -> Option<((u32, u8), &[u8])> {
-    let (tag, rest) = varint(rest)?;
-    let number = u32::try_from(tag >> 3).ok().filter(|number| *number > 0)?;
-    Some(((number, (tag & 7) as u8), rest))
-}
-
-fn varint(rest: &[u8]) -> Option<(u64, &[u8])> {
-    match rest {
-        [first, rest @ ..] if *first < 0x80 => Some((u64::from(*first), rest)),
-        _ => long_varint(rest),
-    }
-}
-
-fn long_varint(rest: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (index, &byte) in rest.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            // The tenth byte holds one bit.
-            return (index < 9 || byte < 2).then_some((value, rest.get(index + 1..)?));
-        }
-    }
-    None
-}
-
-fn bytes(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = varint(rest)?;
-    rest.split_at_checked(usize::try_from(length).ok()?)
-}
-
-fn array<const N: usize>(rest: &[u8]) -> Option<([u8; N], &[u8])> {
-    rest.split_first_chunk().map(|(array, rest)| (*array, rest))
-}
-
-fn skip(wire: u8, rest: &[u8]) -> Option<&[u8]> {
-    match wire {
-        VARINT => varint(rest).map(|(_, rest)| rest),
-        FIXED64 => array::<8>(rest).map(|(_, rest)| rest),
-        BYTES => bytes(rest).map(|(_, rest)| rest),
-        FIXED32 => array::<4>(rest).map(|(_, rest)| rest),
-        // Groups are not part of proto3.
         _ => None,
     }
 }

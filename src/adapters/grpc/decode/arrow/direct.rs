@@ -10,9 +10,11 @@ use arrow_array::{
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
-use arrow_ipc::{Endianness, FieldNode, root_as_message};
+use arrow_ipc::{Endianness, FieldNode};
 
 use crate::domain::stream::{FieldType, Stream};
+
+use super::reader::message as message_of;
 
 /// What the schema message of the last request was, and what it says. Kept from one request of a call to the
 /// next.
@@ -44,7 +46,7 @@ pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], ro
     let (schema, rest) = metadata(payload)?;
     let columns = layout.columns(stream, schema)?;
     let (message, rest) = metadata(rest)?;
-    let message = root_as_message(message).ok()?;
+    let message = message_of(message).ok()?;
     let (body, rest) = rest.split_at_checked(usize::try_from(message.bodyLength()).ok()?)?;
     let batch = message.header_as_record_batch()?;
     let rows = usize::try_from(batch.length()).ok()?;
@@ -55,7 +57,8 @@ pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], ro
         return None;
     }
     // The bytes of a request are not aligned: one copy of them all is.
-    let mut reader = Reader { body: Buffer::from_slice_ref(body), buffers: buffers.iter(), rows };
+    let body = Buffer::from_slice_ref(body);
+    let mut reader = Reader { left: body.len(), body, buffers: buffers.iter(), rows };
     let mut by_field: Vec<Option<ArrayRef>> = vec![None; columns.len()];
     for (column, node) in columns.iter().zip(nodes) {
         *by_field.get_mut(column.field)? = Some(reader.column(*column, node)?);
@@ -64,6 +67,32 @@ pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], ro
         return None;
     }
     RecordBatch::try_new(Arc::clone(&stream.schema), by_field.into_iter().collect::<Option<_>>()?).ok()
+}
+
+/// Takes the metadata of the next message of a stream off its bytes. The inner `None`: the stream is at its end.
+pub(super) fn next_metadata(rest: &mut Buffer) -> Option<Option<Buffer>> {
+    if rest.is_empty() {
+        return Some(None);
+    }
+    // Before version 0.15 there was no mark before the length.
+    let prefix = if rest.starts_with(&CONTINUATION) { CONTINUATION.len() } else { 0 };
+    let length: [u8; 4] = rest.get(prefix..prefix + 4)?.try_into().ok()?;
+    let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
+    rest.advance(prefix + 4);
+    if length == 0 {
+        return rest.is_empty().then_some(None);
+    }
+    take(rest, length).map(Some)
+}
+
+/// Takes so many bytes off others.
+pub(super) fn take(rest: &mut Buffer, length: usize) -> Option<Buffer> {
+    if length > rest.len() {
+        return None;
+    }
+    let taken = rest.slice_with_length(0, length);
+    rest.advance(length);
+    Some(taken)
 }
 
 /// The metadata of a message, and what comes after it.
@@ -88,7 +117,7 @@ impl Layout {
 
 /// The columns of a schema that has the stream's fields, all of them, of their types, in any order.
 fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
-    let message = root_as_message(message).ok()?;
+    let message = message_of(message).ok()?;
     let schema = message.header_as_schema()?;
     if message.bodyLength() != 0 || schema.endianness() != Endianness::Little {
         return None;
@@ -109,6 +138,8 @@ fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
 /// Takes the buffers of a batch, column after column.
 struct Reader<I> {
     body: Buffer,
+    /// How many bytes of it have not been taken: no two buffers are the same bytes.
+    left: usize,
     buffers: I,
     rows: usize,
 }
@@ -167,6 +198,7 @@ impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<I> {
     fn range(&mut self) -> Option<(usize, usize)> {
         let buffer = self.buffers.next()?;
         let (offset, length) = (usize::try_from(buffer.offset()).ok()?, usize::try_from(buffer.length()).ok()?);
+        self.left = self.left.checked_sub(length)?;
         (offset.checked_add(length)? <= self.body.len()).then_some((offset, length))
     }
 }

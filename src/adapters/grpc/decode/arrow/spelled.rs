@@ -20,26 +20,45 @@ pub(super) struct Read {
     pub(super) wrong: Vec<(u32, Option<Hint>)>,
 }
 
+/// What a value takes beside itself while it is read: its bits, and its place among those that are missing and wrong.
+pub(super) const ROW_BYTES: usize = 40;
+/// A longer text spells no number and no time, and is not looked at: views let one long text stand in every record.
+const SPELLED_BYTES_MAX: usize = 1_024;
+
+/// Whether columns of a type are read so.
+pub(super) fn is_read(from: &DataType, to: FieldType) -> bool {
+    match (from, to) {
+        (DataType::Dictionary(_, words), _) => is_read(words, to),
+        (_, FieldType::String) => false,
+        (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => true,
+        (from, FieldType::Timestamp) if from.is_integer() => true,
+        (DataType::Float16 | DataType::Float32 | DataType::Float64, FieldType::Int64 | FieldType::Timestamp) => true,
+        (DataType::Float64, FieldType::Float32) => true,
+        _ => false,
+    }
+}
+
 /// Reads a column value by value. `None`: its type is not read so.
 ///
 /// # Errors
 /// When Arrow cannot take the values of a dictionary apart.
 pub(super) fn read(column: &ArrayRef, to: FieldType) -> Result<Option<Read>, ArrowError> {
     let none = Unspelled(None);
+    let spelled = move |text: &str| if text.len() <= SPELLED_BYTES_MAX { spelling::bits(text, to) } else { Err(none) };
     let bits: Box<dyn Fn(usize) -> Result<u64, Unspelled>> = match (column.data_type(), to) {
         (DataType::Dictionary(..), _) => return dictionary(column, to),
         (_, FieldType::String) => return Ok(None),
         (DataType::Utf8, _) => {
             let texts = column.as_string::<i32>();
-            Box::new(move |row| spelling::bits(texts.value(row), to))
+            Box::new(move |row| spelled(texts.value(row)))
         }
         (DataType::LargeUtf8, _) => {
             let texts = column.as_string::<i64>();
-            Box::new(move |row| spelling::bits(texts.value(row), to))
+            Box::new(move |row| spelled(texts.value(row)))
         }
         (DataType::Utf8View, _) => {
             let texts = column.as_string_view();
-            Box::new(move |row| spelling::bits(texts.value(row), to))
+            Box::new(move |row| spelled(texts.value(row)))
         }
         (from, FieldType::Timestamp) if from.is_integer() => {
             let safe = CastOptions { safe: true, ..CastOptions::default() };

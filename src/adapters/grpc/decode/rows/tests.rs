@@ -10,7 +10,8 @@ use crate::domain::refusal::Reason;
 use crate::domain::stream::{FieldType, Undeclared};
 
 use super::super::test_stream;
-use super::{BYTES, FIXED32, FIXED64, VARINT, read, timestamp, wire_of};
+use super::{BYTES, FIXED32, FIXED64, VARINT, open, read, timestamp, wire_of};
+use crate::adapters::grpc::decode::Limits;
 
 /// Numbers whose tags have one, two and three bytes; the order of declaration is not the order of numbers.
 const FIELDS: [(u32, FieldType); 9] = [
@@ -212,7 +213,7 @@ proptest! {
         for record in &records {
             encode(1, BYTES, 0, record, &mut payload);
         }
-        let (batch, refusals, dropped) = read(&stream, &payload, records.len()).unwrap().into_parts().unwrap();
+        let (batch, refusals, dropped) = read(&stream, &payload, records.len()).into_parts().unwrap();
         prop_assert_eq!(batch.num_rows(), records.len());
         let expected: Vec<Expected> = records.iter().map(|record| Expected::of(record, undeclared)).collect();
         prop_assert_eq!(dropped, expected.iter().map(|expected| expected.dropped).sum::<u32>());
@@ -245,7 +246,8 @@ proptest! {
         }
         payload.truncate(cut.index(payload.len()));
         let rows = ends.iter().position(|end| *end == payload.len());
-        let found = read(&stream, &payload, records.len()).ok().map(|columns| columns.into_parts().unwrap().0.num_rows());
+        let limits = Limits { rows_max: records.len(), bytes_max: usize::MAX };
+        let found = open(&stream, payload.into(), limits).ok().map(|opened| opened.decode().unwrap().candidate.rows());
         prop_assert_eq!(found, rows);
     }
 }

@@ -1,0 +1,435 @@
+//! The one bound on the memory that requests make the process hold.
+//!
+//! What is held is charged before it is held, and until the answer has been sent. There are four lanes, each with a part
+//! of the budget, and a rule that keeps them from waiting for each other: **whoever waits for a lane holds nothing of that
+//! lane or of a later one**, and whoever holds something lets go of it without waiting for an earlier lane.
+//!
+//! | lane | what is charged | part | until |
+//! | --- | --- | --- | --- |
+//! | small messages | twice the length that a message says it has, while it arrives | 1/16 | it is decoded |
+//! | large messages | the same, above 1/256 of the budget | 1/4 | it is decoded |
+//! | kept | the dictionaries of a Flight call; never waited for | 1/16 | the call ends |
+//! | work | decoded records, and then their answer | 5/8 | the records are on disk, the answer is sent |
+//!
+//! A connection gets at most a part of each lane, and a call at most a part of that: who does not send the rest of a
+//! message, or does not read its answers, stops itself. A message that stops arriving is given up by its call, and a
+//! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// What every request takes beside its records: names, numbers, its place in the queues, its answer.
+pub const REQUEST_BYTES: usize = 1 << 10;
+
+/// The most calls at a time, of all connections: each takes some kilobytes before it says anything.
+const CALLS_MAX: usize = 16_384;
+
+/// What has to fit at least.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// The bytes of all lanes.
+    pub bytes: usize,
+    /// The longest message.
+    pub message_max: usize,
+    /// The most that the records of one request take.
+    pub decoded_max: usize,
+}
+
+/// The budget of a gateway.
+#[derive(Debug)]
+pub struct Budget {
+    small: Lane,
+    large: Lane,
+    kept: Lane,
+    work: Lane,
+    /// The longest message that goes into the small lane.
+    small_max: usize,
+    /// The most of the small lane and of the work lane that a connection holds.
+    small_share: usize,
+    work_share: usize,
+    calls: Lane,
+    /// How many wait.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    free: Arc<Semaphore>,
+    all: u32,
+}
+
+impl Lane {
+    fn new(bytes: usize) -> Self {
+        let all = size(bytes);
+        Self { free: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// Takes room, if there is some. What is larger than the lane has all of it to itself.
+    fn try_take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_many_owned(bytes.min(self.all)).ok()
+    }
+
+    async fn take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.free).acquire_many_owned(bytes.min(self.all)).await.ok()
+    }
+}
+
+/// A number of bytes as permits.
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Budget {
+    /// A budget in which the longest message and the largest request fit, even if it is made larger by that.
+    #[must_use]
+    pub fn new(needs: Needs) -> Self {
+        let Needs { bytes, message_max, decoded_max } = needs;
+        let (small, small_max) = (bytes / 16, bytes / 256);
+        let small_share = (small / 4).max(while_arriving(small_max));
+        let work_share = (bytes / 16 * 5).max(decoded_max + REQUEST_BYTES);
+        Self {
+            small: Lane::new(small.max(small_share)),
+            large: Lane::new((bytes / 4).max(while_arriving(message_max))),
+            kept: Lane::new((bytes / 16).max(message_max)),
+            work: Lane::new((bytes / 8 * 5).max(work_share)),
+            small_max,
+            small_share,
+            work_share,
+            calls: Lane::new(CALLS_MAX),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// A connection.
+    #[must_use]
+    pub fn line(self: &Arc<Self>) -> Arc<Line> {
+        Arc::new(Line {
+            budget: Arc::clone(self),
+            small: Lane::new(self.small_share),
+            large: Lane::new(1),
+            work: Lane::new(self.work_share),
+            unsent: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
+            cut: Notify::new(),
+        })
+    }
+
+    /// Whether anybody waits for it.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// What a message is charged while it arrives: itself, and a copy of it that is made when it is put together or aligned.
+const fn while_arriving(bytes: usize) -> usize {
+    bytes.saturating_mul(2).saturating_add(REQUEST_BYTES)
+}
+
+/// The part of the budget that a connection has.
+#[derive(Debug)]
+pub struct Line {
+    budget: Arc<Budget>,
+    small: Lane,
+    /// One large message at a time.
+    large: Lane,
+    work: Lane,
+    /// Parts of answers that were given to HTTP/2 and are not sent.
+    unsent: AtomicUsize,
+    /// How many were sent.
+    sent: AtomicUsize,
+    cut: Notify,
+}
+
+impl Line {
+    /// A call of this connection.
+    #[must_use]
+    pub fn call(self: &Arc<Self>) -> Arc<Call> {
+        let (share, place) = (Lane::new(self.budget.work_share / 4), self.budget.calls.try_take(1));
+        Arc::new(Call { line: Arc::clone(self), share, place, arrived: Mutex::default(), answered: Mutex::default() })
+    }
+
+    /// Whether it has taken no part of an answer since `sent_before`, although some are there for it. How many it has
+    /// taken by now.
+    #[must_use]
+    pub fn is_stuck(&self, sent_before: usize) -> (bool, usize) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        (self.unsent.load(Ordering::Relaxed) > 0 && sent == sent_before, sent)
+    }
+
+    /// Ends the connection.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Comes when the connection is to end.
+    pub async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+}
+
+/// A call: what has arrived for it, and what is to be sent.
+#[derive(Debug)]
+pub struct Call {
+    line: Arc<Line>,
+    share: Lane,
+    /// `None`: there are too many calls.
+    place: Option<OwnedSemaphorePermit>,
+    /// The charges of messages that are whole, and that the service has not taken yet.
+    arrived: Mutex<std::collections::VecDeque<Charge>>,
+    /// The charges of answers that the service has given, and that are not in a frame yet.
+    answered: Mutex<Vec<Charge>>,
+}
+
+/// Bytes that are held; given back when it is dropped.
+#[derive(Debug, Default)]
+pub struct Charge(Vec<OwnedSemaphorePermit>);
+
+impl Charge {
+    /// Takes a part of it off.
+    #[must_use]
+    pub fn split_off(&mut self, bytes: usize) -> Self {
+        let permits = self.0.iter_mut().filter_map(|permit| permit.split(bytes.min(permit.num_permits())));
+        Self(permits.collect())
+    }
+
+    /// Gives back what is above so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        for permit in &mut self.0 {
+            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        }
+    }
+}
+
+impl Call {
+    /// Whether it is one too many.
+    #[must_use]
+    pub fn is_too_many(&self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Charges a message that begins to arrive, if it can be charged at once.
+    #[must_use]
+    pub fn try_arrive(&self, bytes: usize) -> Option<Charge> {
+        let [(own, of_own), (all, of_all)] = self.arriving(bytes);
+        Some(Charge(vec![own.try_take(of_own)?, all.try_take(of_all)?]))
+    }
+
+    /// Charges a message that begins to arrive. Waits for room; the call holds nothing else of a message.
+    pub async fn arrive(self: Arc<Self>, bytes: usize) -> Charge {
+        let lanes = self.arriving(bytes);
+        self.wait(&lanes).await
+    }
+
+    fn arriving(&self, bytes: usize) -> [(&Lane, u32); 2] {
+        let (line, budget, charged) = (&self.line, &self.line.budget, size(while_arriving(bytes)));
+        if bytes <= budget.small_max {
+            [(&line.small, charged), (&budget.small, charged)]
+        } else {
+            [(&line.large, 1), (&budget.large, charged)]
+        }
+    }
+
+    /// A message is whole: its charge waits for the service that takes it.
+    pub fn put_arrived(&self, charge: Charge) {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back(charge);
+    }
+
+    /// The charge of the message that was taken. Messages are taken in the order in which they came.
+    #[must_use]
+    pub fn take_arrived(&self) -> Charge {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default()
+    }
+
+    /// Charges a request's records and its answer. Waits for room; one that is larger than a share is worked on alone.
+    pub async fn work(&self, bytes: usize) -> Charge {
+        let (line, budget, charged) = (&self.line, &self.line.budget, size(bytes));
+        self.wait(&[(&self.share, charged), (&line.work, charged), (&budget.work, charged)]).await
+    }
+
+    /// Charges what a call keeps until its end, in the place of what it kept before. `None`: there is no room.
+    #[must_use]
+    pub fn keep(&self, bytes: usize) -> Option<Charge> {
+        let kept = &self.line.budget.kept;
+        let permit = kept.try_take(size(bytes)).filter(|_| size(bytes) <= kept.all)?;
+        Some(Charge(vec![permit]))
+    }
+
+    async fn wait(&self, lanes: &[(&Lane, u32)]) -> Charge {
+        let mut permits = Vec::with_capacity(lanes.len());
+        for (lane, bytes) in lanes {
+            let permit = match lane.try_take(*bytes) {
+                Some(permit) => Some(permit),
+                None => {
+                    let _waiting = Waiting::new(&self.line.budget.waiting);
+                    lane.take(*bytes).await
+                }
+            };
+            permits.extend(permit);
+        }
+        Charge(permits)
+    }
+
+    /// An answer is given to the transport; the next frame of the call holds it.
+    pub fn put_answered(&self, charge: Charge) {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(charge);
+    }
+
+    /// What the frame that is made now holds; given back when it has been sent.
+    #[must_use]
+    pub fn unsent(&self) -> Unsent {
+        let charges = std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner));
+        self.line.unsent.fetch_add(1, Ordering::Relaxed);
+        Unsent { line: Arc::clone(&self.line), _charges: charges }
+    }
+}
+
+/// A frame that is not sent yet.
+#[derive(Debug)]
+pub struct Unsent {
+    line: Arc<Line>,
+    _charges: Vec<Charge>,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.line.unsent.fetch_sub(1, Ordering::Relaxed);
+        self.line.sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Waiting<'w>(&'w AtomicUsize);
+
+impl<'w> Waiting<'w> {
+    fn new(waiting: &'w AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn budget(bytes: usize) -> Arc<Budget> {
+        Arc::new(Budget::new(Needs { bytes, message_max: 16 * MIB, decoded_max: 32 * MIB }))
+    }
+
+    fn free(budget: &Budget) -> [usize; 4] {
+        [&budget.small, &budget.large, &budget.kept, &budget.work].map(|lane| lane.free.available_permits())
+    }
+
+    #[test]
+    fn whatever_the_limits_the_largest_request_fits() {
+        for bytes in [0, 1, 4_096, MIB, 16 * MIB, 128 * MIB] {
+            let budget = budget(bytes);
+            let call = budget.line().call();
+            let small = Arc::clone(&call).arrive(bytes / 256).now_or_never();
+            let large = Arc::clone(&call).arrive(16 * MIB).now_or_never();
+            let work = call.work(32 * MIB + REQUEST_BYTES).now_or_never();
+            assert!(small.is_some() && large.is_some() && work.is_some(), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_sends_no_rests_and_reads_no_answers_leaves_room_for_others() {
+        let budget = budget(128 * MIB);
+        let line = budget.line();
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            let call = line.call();
+            while let Some(charge) = Arc::clone(&call).arrive(300_000).now_or_never() {
+                held.push(charge);
+            }
+            while let Some(charge) = call.work(100_000).now_or_never() {
+                held.push(charge);
+            }
+        }
+        let other = budget.line().call();
+        assert!(Arc::clone(&other).arrive(300_000).now_or_never().is_some());
+        assert!(other.work(32 * MIB).now_or_never().is_some());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_room_is_given_back() {
+        let budget = budget(128 * MIB);
+        let call = budget.line().call();
+        let mut first = call.work(32 * MIB).await;
+        let second = call.work(32 * MIB);
+        let mut second = std::pin::pin!(second);
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(budget.is_waited_for());
+        let answer = first.split_off(MIB);
+        drop(first);
+        assert!(second.as_mut().now_or_never().is_none(), "the answer is not sent");
+        drop(answer);
+        drop(second.await);
+        assert!(!budget.is_waited_for());
+    }
+
+    #[test]
+    fn a_line_is_stuck_when_nothing_of_what_is_there_is_taken() {
+        let line = budget(MIB).line();
+        let (is_stuck, sent) = line.is_stuck(0);
+        assert!(!is_stuck, "there is nothing for it");
+        let frame = line.call().unsent();
+        let (is_stuck, sent) = line.is_stuck(sent);
+        assert!(is_stuck);
+        let other = line.call().unsent();
+        drop(frame);
+        let (is_stuck, _) = line.is_stuck(sent);
+        assert!(!is_stuck, "one was taken");
+        drop(other);
+    }
+
+    proptest! {
+        /// However charges are taken, split, shrunk and dropped, all is given back in the end, and never more.
+        #[test]
+        fn all_is_given_back(steps in prop::collection::vec((0..6_u8, any::<prop::sample::Index>(), 0..2_000_000_usize), 1..60)) {
+            let budget = budget(64 * MIB);
+            let before = free(&budget);
+            let lines = [budget.line(), budget.line()];
+            let calls = [lines[0].call(), lines[0].call(), lines[1].call()];
+            let mut held: Vec<Charge> = Vec::new();
+            for (step, at, bytes) in steps {
+                let call = &calls[at.index(calls.len())];
+                match step {
+                    0 => held.extend(call.try_arrive(bytes)),
+                    1 | 2 => held.extend(call.work(bytes).now_or_never()),
+                    3 => held.extend(call.keep(bytes)),
+                    _ if held.is_empty() => {}
+                    4 => {
+                        let at = at.index(held.len());
+                        let part = held[at].split_off(bytes);
+                        held.push(part);
+                    }
+                    _ => {
+                        let at = at.index(held.len());
+                        held[at].shrink_to(bytes / 2);
+                        if bytes % 2 == 0 {
+                            held.swap_remove(at);
+                        }
+                    }
+                }
+                prop_assert!(free(&budget).iter().zip(before).all(|(now, before)| *now <= before));
+            }
+            drop(held);
+            prop_assert_eq!(free(&budget), before);
+        }
+    }
+}
