@@ -22,7 +22,7 @@ mod status;
 mod to_files;
 mod to_kafka;
 
-pub use cursor::{Confirmed, Cursor, Cursors, Error};
+pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
 pub use status::{Backlog, Board, Trouble};
 
 use runner::{Delivery, Ends};

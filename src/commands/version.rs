@@ -1,7 +1,8 @@
 //! `bailiwick --version`: what this program is, and what it finds to run with.
 
 use crate::adapters::{journal, kafka, onnx};
-use crate::durable::checkpoint;
+use crate::delivery::CURSOR_VERSION;
+use crate::durable::{catalog, checkpoint};
 
 /// The version and the commit that this was built from, on one line.
 #[must_use]
@@ -15,10 +16,12 @@ pub fn short() -> String {
 pub fn long() -> String {
     let runtime = onnx::found().unwrap_or_else(|error| error.to_string());
     format!(
-        "{}\nformats: journal {}, checkpoint {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
+        "{}\nformats: journal and outbox {}, declarations {}, checkpoint {}, cursor {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
         short(),
         journal::VERSION,
+        catalog::VERSION,
         checkpoint::VERSION,
+        CURSOR_VERSION,
         kafka::library_version(),
     )
 }

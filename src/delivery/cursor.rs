@@ -20,7 +20,7 @@ use crate::domain::producer::Lsn;
 
 const MAGIC: [u8; 8] = *b"bwcursor";
 /// The version that this program writes.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Why the cursors cannot be used.
 #[derive(Debug, thiserror::Error)]

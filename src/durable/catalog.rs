@@ -17,7 +17,8 @@ use crate::domain::stream::Stream;
 
 /// What stands where version 1 has the number of streams.
 const VERSIONED: u64 = u64::MAX;
-const VERSION: u32 = 2;
+/// The version of the format.
+pub const VERSION: u32 = 2;
 
 /// What all streams and datasets were declared as.
 #[derive(Debug, Default, PartialEq)]

@@ -14,7 +14,7 @@
 //! | `cursors/` | how far each destination is in the outbox |
 
 mod batch;
-mod catalog;
+pub mod catalog;
 pub mod checkpoint;
 mod columns;
 pub mod entry;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bailiwick::intake::Clock;
+use bailiwick::telemetry::StreamCounts;
 
 use crate::common::process::{BINARY, Logged, PATIENCE, Running, copy_of, run, text};
 
@@ -117,6 +118,15 @@ fn names_from_outside_move_no_cursor_and_forge_no_line() {
     let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
     assert!(inspected.contains("producer till\\u{1b}[2J\\nstream payments, producer forged"), "{inspected}");
     assert!(!inspected.chars().any(|char| char.is_control() && char != '\n'), "{inspected:?}");
+}
+
+#[test]
+fn every_count_is_explained() {
+    let page = fs::read_to_string(crate::common::root().join("docs/operations.md")).unwrap();
+    let counts = StreamCounts::default();
+    for (count, _) in counts.each() {
+        assert!(page.contains(&format!("`{}`", count.name)), "{} is not in docs/operations.md", count.name);
+    }
 }
 
 /// The value of `name=value` in a line of the log.

@@ -48,7 +48,12 @@ fn the_version_names_commit_formats_and_libraries() {
     let lines: Vec<&str> = long.lines().collect();
     let [first, formats, runtime, kafka] = lines.as_slice() else { panic!("{long}") };
     assert!(first.starts_with(concat!("bailiwick ", env!("CARGO_PKG_VERSION"), " (commit ")), "{long}");
-    assert!(formats.starts_with("formats: journal ") && formats.contains(", checkpoint "), "{long}");
+    assert!(
+        formats.starts_with("formats: journal and outbox ")
+            && formats.contains(", checkpoint ")
+            && formats.contains(", cursor "),
+        "{long}"
+    );
     assert!(runtime.contains("libonnxruntime"), "{long}");
     let library = kafka.strip_prefix("librdkafka: ").unwrap();
     assert!(library.split('.').count() >= 3, "{long}");
@@ -65,6 +70,9 @@ fn every_command_has_completions_and_a_page() {
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
         .filter(|name| !name.is_empty() && *name != "help")
         .collect();
+    for code in ["  0   done", "  64  the configuration", "  70  run", "  75  run"] {
+        assert!(help.contains(code), "{help}");
+    }
     assert!(commands.contains("run") && commands.contains("journal"), "{commands:?}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let completions = run(&root, &["completions", shell]);
