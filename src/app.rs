@@ -26,6 +26,7 @@ use crate::telemetry::{Summaries, Telemetry};
 use crate::versions::Versions;
 
 mod knowledge;
+pub mod losses;
 mod reload;
 mod state;
 

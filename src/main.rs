@@ -156,7 +156,7 @@ impl From<SchemaOf> for schema::Of {
 enum JournalTask {
     /// Say what is there. Only reads; the gateway may be running.
     Inspect(JournalArgs),
-    /// Say what is there, and exit with 1 if anything is damaged.
+    /// Say what is there, and exit with 1 if anything is damaged or missing.
     Verify(JournalArgs),
     /// Set damaged segments aside, into `damaged/`, and put what can be read of them in their place. Deletes nothing.
     /// The gateway must be stopped.
@@ -168,6 +168,9 @@ struct JournalArgs {
     /// The directory that `[journal] directory` names.
     #[arg(value_name = "DIR", default_value = "journal")]
     directory: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -422,7 +425,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 JournalTask::Verify(arguments) => (journal::Task::Verify, arguments),
                 JournalTask::Repair(arguments) => (journal::Task::Repair, arguments),
             };
-            journal::journal(task, &arguments.directory)
+            journal::journal(task, &arguments.directory, arguments.json)
         }
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }

@@ -8,6 +8,7 @@ mod durable {
     mod crash;
     mod declarations;
     mod deployment;
+    mod losses;
     mod moved;
     mod numbers;
     mod operations;

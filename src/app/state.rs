@@ -29,6 +29,8 @@ use crate::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::planted::planted;
 use crate::versions::Versions;
 
+use super::losses::Loss;
+
 /// Everything that outlives the process.
 pub(super) struct State {
     pub(super) journal: Arc<Log>,
@@ -72,8 +74,10 @@ impl State {
         let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
             .with_context(in_directory)?;
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
-        alarm("outbox", &found_outbox);
         let held = outbox::held(&outbox, 0).with_context(in_directory)?;
+        let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
+        let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
+        alarm("outbox", &losses.with_context(in_directory)?);
         check_destinations(config, &held)?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
@@ -81,16 +85,7 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
-        alarm("journal", &found);
-        if found.first > counted + 1 {
-            let (first, checkpoint) = (found.first, counted);
-            tracing::error!(
-                first,
-                checkpoint,
-                "what the journal held between the checkpoint and its first entry is lost: run `bailiwick journal \
-                 verify`, and put back what was removed before the next start"
-            );
-        }
+        alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
         let mut gateway =
             Gateway::new(config.policy.streams.values().map(|plan| (&*plan.stream, plan.datasets.as_slice())));
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
@@ -207,16 +202,11 @@ fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) 
 }
 
 /// Says what was lost: a person has to know.
-fn alarm(log: &str, found: &Recovery) {
-    for damage in &found.damage {
-        let (first, last) = damage.lsns;
+fn alarm(log: &str, losses: &[Loss]) {
+    for loss in losses {
         tracing::error!(
             log,
-            file = damage.file,
-            first,
-            last,
-            what = ?damage.what,
-            "entries are damaged and cannot be counted: stop the gateway, run `bailiwick journal verify`, then `repair`"
+            "{loss}. Put back what was removed, or stop the gateway and run `bailiwick journal verify`, then `repair`"
         );
     }
 }

@@ -89,7 +89,8 @@ impl Cursor {
     }
 
     /// The last position that it has come to, confirmed or not.
-    fn reached(&self) -> Lsn {
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
         let files = self.files.values().map(|files| files.pending.max(files.written));
         files.max().unwrap_or(0).max(self.through)
     }

@@ -164,8 +164,8 @@ async fn damage_is_found_said_and_set_aside_and_the_rest_is_counted() {
     drop(file);
     let verified = task("verify");
     assert_eq!(verified.status.code(), Some(1));
-    assert!(text(&verified.stderr).contains("DAMAGE in"), "{}", text(&verified.stderr));
-    assert!(text(&verified.stderr).contains("lost: up to"), "{}", text(&verified.stderr));
+    assert!(text(&verified.stdout).contains("DAMAGE in"), "{}", text(&verified.stdout));
+    assert!(text(&verified.stdout).contains("lost: up to"), "{}", text(&verified.stdout));
     let repaired = task("repair");
     assert!(repaired.status.success(), "{}", text(&repaired.stderr));
     assert_eq!(fs::read_dir(journal.path().join("log/damaged")).unwrap().count(), 1);

@@ -8,6 +8,7 @@ use super::fs::{FileSystem, Kind};
 use super::recover::{summary, table_segment};
 use super::release::DAMAGED_DIRECTORY;
 use super::scan::{self, Scanned};
+use super::segment::Name;
 use super::table::Table;
 use super::{Damage, Error, Lsn, Reader};
 
@@ -65,14 +66,14 @@ impl Report {
     }
 }
 
-/// Looks at a log.
+/// Looks at a log, of which everything through an LSN was durable once, as the caller knows. No directory is an empty log.
 ///
 /// # Errors
 /// When the directory or a file cannot be read, or has another format version. Damage is not an error.
-pub fn inspect(fs: &dyn FileSystem, directory: &Path) -> Result<Report, Error> {
-    let (names, _) = scan::list(fs, directory)?;
-    let scanned = scan::scan_all(fs, directory, &names, 0)?;
-    let found = summary(&scanned, 0);
+pub fn inspect(fs: &dyn FileSystem, directory: &Path, at_least: Lsn) -> Result<Report, Error> {
+    let names = names(fs, directory)?;
+    let scanned = scan::scan_all(fs, directory, &names, at_least)?;
+    let found = summary(&scanned, at_least);
     let aside = fs.list(&directory.join(DAMAGED_DIRECTORY)).unwrap_or_default();
     Ok(Report {
         first: found.first,
@@ -91,12 +92,19 @@ pub fn inspect(fs: &dyn FileSystem, directory: &Path) -> Result<Report, Error> {
 /// # Errors
 /// As [`inspect`].
 pub fn entries(fs: Arc<dyn FileSystem>, directory: &Path) -> Result<Reader, Error> {
-    let (names, _) = scan::list(&*fs, directory)?;
+    let names = names(&*fs, directory)?;
     let scanned = scan::scan_all(&*fs, directory, &names, 0)?;
     let found = summary(&scanned, 0);
     let segments = scanned.iter().map(table_segment).collect();
     let table = Table::new(directory.to_owned(), segments, found.damage, found.last);
     Ok(Reader::new(fs, Arc::new(table), 0))
+}
+
+fn names(fs: &dyn FileSystem, directory: &Path) -> Result<Vec<Name>, Error> {
+    match fs.kind(directory).map_err(Error::io("look up", directory))? {
+        None => Ok(Vec::new()),
+        Some(_) => scan::list(fs, directory).map(|(names, _)| names),
+    }
 }
 
 fn report(scanned: Scanned) -> SegmentReport {

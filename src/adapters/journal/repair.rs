@@ -40,7 +40,7 @@ pub fn repair(fs: &dyn FileSystem, directory: &Path) -> Result<Report, Error> {
             sync_dir(fs, directory)?;
         }
     }
-    inspect(fs, directory)
+    inspect(fs, directory, 0)
 }
 
 /// Writes a clean segment in a segment's place, or one for what is missing after it.

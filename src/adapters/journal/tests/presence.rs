@@ -76,7 +76,7 @@ fn goes_on(log: &Log, directory: &Path) {
     assert!(log.wait_durable(3));
     log.close();
     assert_eq!(found(directory), [1, 2, 3]);
-    assert!(inspect(&RealFileSystem, directory).unwrap().is_sound());
+    assert!(inspect(&RealFileSystem, directory, 0).unwrap().is_sound());
 }
 
 #[test]

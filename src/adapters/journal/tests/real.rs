@@ -142,7 +142,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
     assert!(matches!(error, Error::Locked { .. }));
     assert!(error.to_string().ends_with("not/yet/there is in use by another process"));
     assert!(matches!(repair(&RealFileSystem, &settings.directory), Err(Error::Locked { .. })));
-    assert!(inspect(&RealFileSystem, &settings.directory).unwrap().is_sound());
+    assert!(inspect(&RealFileSystem, &settings.directory, 0).unwrap().is_sound());
     log.close();
     open(&settings).unwrap();
 }

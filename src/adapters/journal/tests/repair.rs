@@ -20,7 +20,7 @@ fn readable(sim: &Sim) -> BTreeMap<Lsn, Vec<u8>> {
 }
 
 fn look(sim: &Sim) -> super::super::Report {
-    inspect(sim, Path::new(DIRECTORY)).unwrap()
+    inspect(sim, Path::new(DIRECTORY), 0).unwrap()
 }
 
 /// One log for each way to be damaged.

@@ -1,0 +1,199 @@
+//! What is damaged or missing on disk, in the words that a start logs and `bailiwick journal verify` prints.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::adapters::journal::{Damage, Error, FileSystem, Slots, Stored, Wrong};
+use crate::delivery::Cursor;
+use crate::domain::printable;
+use crate::domain::producer::Lsn;
+
+/// Something that is damaged or missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// Entries of the journal cannot be read.
+    Journal {
+        /// Which.
+        damage: Damage,
+        /// Everything through this position is in the checkpoint.
+        counted: Lsn,
+    },
+    /// The journal begins later than the checkpoint ends.
+    Between {
+        /// Everything through this position is in the checkpoint; 0 when there is none.
+        counted: Lsn,
+        /// The first position that the journal holds.
+        first: Lsn,
+    },
+    /// Entries of the outbox cannot be read.
+    Outbox {
+        /// Which.
+        damage: Damage,
+    },
+    /// The outbox begins later than a destination has confirmed.
+    Unsent {
+        /// The destination's name.
+        destination: String,
+        /// The first position that the outbox holds.
+        first: Lsn,
+    },
+    /// A checkpoint cannot be read.
+    Checkpoint {
+        /// The file's name.
+        file: String,
+    },
+    /// A destination's cursor cannot be read.
+    Cursor {
+        /// The destination's name.
+        destination: String,
+    },
+}
+
+impl Loss {
+    /// What is wrong with the journal, of which a checkpoint has counted everything through a position.
+    #[must_use]
+    pub fn of_journal(damage: &[Damage], first: Lsn, counted: Lsn) -> Vec<Self> {
+        let mut losses: Vec<_> =
+            damage.iter().map(|damage| Self::Journal { damage: damage.clone(), counted }).collect();
+        // A gap that is damage already is not said twice.
+        let is_said =
+            damage.iter().any(|damage| damage.lsns.1.saturating_add(1) >= first && damage.lsns.0 <= counted + 1);
+        if first > counted.saturating_add(1) && !is_said {
+            losses.push(Self::Between { counted, first });
+        }
+        losses
+    }
+
+    /// What is wrong with the outbox: its entries, and the cursors of destinations that it holds releases for.
+    ///
+    /// # Errors
+    /// When a cursor's file cannot be read.
+    pub fn of_outbox<'d>(
+        fs: &dyn FileSystem,
+        cursors: &Path,
+        damage: &[Damage],
+        first: Lsn,
+        destinations: impl Iterator<Item = &'d str>,
+    ) -> Result<Vec<Self>, Error> {
+        let mut losses: Vec<_> = damage.iter().map(|damage| Self::Outbox { damage: damage.clone() }).collect();
+        for destination in destinations {
+            let destination = destination.to_owned();
+            match Slots::peek(fs, &cursors.join(&destination))? {
+                // A new destination: it gets what the outbox still holds.
+                Stored::Missing => {}
+                Stored::Damaged => losses.push(Self::Cursor { destination }),
+                Stored::Value(_) if Cursor::peek(fs, cursors, &destination)?.has("", first.saturating_sub(1)) => {}
+                Stored::Value(_) => losses.push(Self::Unsent { destination, first }),
+            }
+        }
+        Ok(losses)
+    }
+
+    /// Which files of checkpoints are newer than the one that is used, and so are damaged. The files are listed before
+    /// one is chosen: a gateway that runs makes new ones.
+    #[must_use]
+    pub fn of_checkpoints(files: Vec<String>, used: Option<Lsn>) -> Vec<Self> {
+        let lsn = |file: &str| file.strip_prefix("checkpoint-").and_then(|lsn| lsn.parse::<Lsn>().ok());
+        let damaged = files.into_iter().filter(|file| lsn(file) > used.or(Some(0)));
+        damaged.map(|file| Self::Checkpoint { file }).collect()
+    }
+
+    /// The entries that are lost for certain or perhaps: first and last.
+    #[must_use]
+    pub fn lsns(&self) -> Option<(Lsn, Lsn)> {
+        match self {
+            Self::Journal { damage, .. } | Self::Outbox { damage } => Some(damage.lsns),
+            Self::Between { counted, first } => Some((counted.saturating_add(1), first.saturating_sub(1))),
+            Self::Unsent { .. } | Self::Checkpoint { .. } | Self::Cursor { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal { damage, counted } => {
+                let (first, last) = damage.lsns;
+                place(formatter, damage)?;
+                if last <= *counted {
+                    return formatter.write_str("nothing is lost: the checkpoint has counted them");
+                }
+                write!(formatter, "lost: up to {} entries", last - first.max(counted + 1) + 1)
+            }
+            Self::Between { counted, first } => {
+                let (from, to) = (counted + 1, first - 1);
+                let before = if *counted == 0 { "there is no checkpoint" } else { "the checkpoint ends before them" };
+                write!(
+                    formatter,
+                    "entries {from} to {to} are missing: {before}, and the journal begins after them; lost: up to {} \
+                     entries",
+                    to - from + 1
+                )
+            }
+            Self::Outbox { damage } => {
+                let (first, last) = damage.lsns;
+                place(formatter, damage)?;
+                write!(formatter, "lost, unless they were sent: up to {} entries", last - first + 1)
+            }
+            Self::Unsent { destination, first } => write!(
+                formatter,
+                "releases for destination {} are missing: the outbox begins at {first}, after what it has confirmed",
+                printable::line(destination)
+            ),
+            Self::Checkpoint { file } => {
+                write!(formatter, "{} is damaged; the one before it is used", printable::line(file))
+            }
+            Self::Cursor { destination } => write!(
+                formatter,
+                "the cursor of destination {} is damaged: what the outbox holds is sent again",
+                printable::line(destination)
+            ),
+        }
+    }
+}
+
+fn place(formatter: &mut fmt::Formatter<'_>, damage: &Damage) -> fmt::Result {
+    let what = match damage.what {
+        Wrong::Header => "the header cannot be read",
+        Wrong::Frames => "frames cannot be read",
+        Wrong::Missing => "entries are missing",
+    };
+    let (first, last) = damage.lsns;
+    if !damage.file.is_empty() {
+        let bytes = &damage.bytes;
+        write!(formatter, "in {}, bytes {} to {}: ", printable::line(&damage.file), bytes.start, bytes.end)?;
+    }
+    write!(formatter, "{what}, {first} to {last}; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage(first: Lsn, last: Lsn) -> Damage {
+        Damage { file: String::new(), bytes: 0..0, lsns: (first, last), what: Wrong::Missing }
+    }
+
+    #[test]
+    fn what_lies_between_the_checkpoint_and_the_first_entry_is_said_once() {
+        assert_eq!(Loss::of_journal(&[], 11, 10), []);
+        assert_eq!(Loss::of_journal(&[], 1, 0), []);
+        let between = Loss::of_journal(&[], 21, 10);
+        assert_eq!(between, [Loss::Between { counted: 10, first: 21 }]);
+        assert_eq!(
+            between[0].to_string(),
+            "entries 11 to 20 are missing: the checkpoint ends before them, and the journal begins after them; lost: up \
+             to 10 entries"
+        );
+        let known = Loss::of_journal(&[damage(11, 20)], 21, 10);
+        assert_eq!(known, [Loss::Journal { damage: damage(11, 20), counted: 10 }]);
+    }
+
+    #[test]
+    fn what_the_checkpoint_has_counted_is_not_lost() {
+        let text = |counted| Loss::Journal { damage: damage(5, 9), counted }.to_string();
+        assert_eq!(text(9), "entries are missing, 5 to 9; nothing is lost: the checkpoint has counted them");
+        assert_eq!(text(6), "entries are missing, 5 to 9; lost: up to 3 entries");
+        assert_eq!(text(0), "entries are missing, 5 to 9; lost: up to 5 entries");
+    }
+}

@@ -1,0 +1,101 @@
+//! What is damaged or missing on disk: `bailiwick journal verify` and a start say the same of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::process::{Logged, copy_of, run, text};
+
+/// The files of a directory, in order.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A bit flips in the middle.
+fn spoil(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+/// A gateway that has taken records in, was stopped, and of which something is spoilt then: `verify` says so and exits
+/// with 1, and the next start logs the same words.
+fn both_say(words: &[&str], spoil: impl FnOnce(&Path)) {
+    let (root, port) = copy_of("card-fraud");
+    let folder = root.path().join("examples/card-fraud");
+    let journal = folder.join("journal");
+    let gateway = Logged::start(&folder);
+    let to = format!("http://127.0.0.1:{port}");
+    let sent =
+        run(&folder, &["send", "--to", &to, "--stream", "payments", "--producer", "till-7\u{1b}[31m", "data.csv.gz"]);
+    assert!(!text(&sent.stdout).is_empty() || !text(&sent.stderr).is_empty());
+    gateway.stop();
+    let verify = |arguments: &[&str]| run(&folder, &[&["journal", "verify", "journal"], arguments].concat());
+    let sound = verify(&[]);
+    assert!(sound.status.success(), "{}{}", text(&sound.stdout), text(&sound.stderr));
+    assert!(text(&sound.stdout).contains("till-7\\u{1b}[31m"), "{}", text(&sound.stdout));
+    assert!(text(&sound.stdout).contains("; epoch "), "{}", text(&sound.stdout));
+    spoil(&journal);
+    let damaged = verify(&[]);
+    let (said, error) = (text(&damaged.stdout), text(&damaged.stderr));
+    assert_eq!(damaged.status.code(), Some(1), "{said}{error}");
+    let json = verify(&["--json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(report["sound"], false);
+    let log = Logged::start(&folder).log().join("\n");
+    for words in words {
+        assert!(said.contains(words), "verify does not say `{words}`:\n{said}");
+        assert!(report.to_string().contains(words), "the JSON does not say `{words}`:\n{report}");
+        assert!(log.contains(words), "the start does not say `{words}`:\n{log}");
+    }
+}
+
+#[test]
+fn a_journal_that_was_removed() {
+    let words = ["entries are missing, 1 to ", "nothing is lost: the checkpoint has counted them"];
+    both_say(&words, |journal| fs::remove_dir_all(journal.join("log")).unwrap());
+}
+
+#[test]
+fn checkpoints_that_were_removed_with_the_first_segment() {
+    // What is missing lies before the first segment that is left, so only a checkpoint could have it.
+    let words = ["entries 1 to ", "are missing: there is no checkpoint, and the journal begins after them"];
+    both_say(&words, |journal| {
+        fs::remove_dir_all(journal.join("checkpoints")).unwrap();
+        let log = journal.join("log");
+        let last = files(&log).into_iter().filter(|file| file.extension().is_some_and(|end| end == "segment")).max();
+        // A start begins another segment, at the first entry that is not there yet.
+        let last = last.unwrap();
+        let restarted = journal.parent().unwrap();
+        drop(Logged::start(restarted).stop());
+        fs::remove_dir_all(journal.join("checkpoints")).unwrap();
+        fs::remove_file(last).unwrap();
+    });
+}
+
+#[test]
+fn an_outbox_that_was_removed() {
+    let words = ["entries are missing, 1 to ", "lost, unless they were sent"];
+    both_say(&words, |journal| fs::remove_dir_all(journal.join("outbox")).unwrap());
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged() {
+    both_say(&["damaged; the one before it is used"], |journal| {
+        spoil(files(&journal.join("checkpoints")).last().unwrap());
+    });
+}
+
+#[test]
+fn a_cursor_that_is_damaged() {
+    both_say(&["is damaged: what the outbox holds is sent again"], |journal| {
+        for cursor in files(&journal.join("cursors")) {
+            fs::write(cursor, "nothing that is known").unwrap();
+        }
+    });
+}
