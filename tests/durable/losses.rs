@@ -46,7 +46,7 @@ fn both_say(words: &[&str], spoil: impl FnOnce(&Path)) {
     let json = verify(&["--json"]);
     assert_eq!(json.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(report["sound"], false);
+    assert_eq!(report["is_sound"], false);
     let log = Logged::start(&folder).log().join("\n");
     for words in words {
         assert!(said.contains(words), "verify does not say `{words}`:\n{said}");
