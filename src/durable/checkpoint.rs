@@ -69,13 +69,17 @@ impl Checkpoint {
     /// The newest checkpoint of a directory that is whole.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// When the directory cannot be read, or a newer version of this program wrote it.
     pub fn newest(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Self>, Error> {
         let mut found = found(fs, directory)?;
         found.sort_unstable();
         for lsn in found.into_iter().rev() {
             let path = directory.join(name(lsn));
-            let checkpoint = read_file(fs, &path, BYTES_MAX)?.as_deref().and_then(Self::decode);
+            let bytes = read_file(fs, &path, BYTES_MAX)?;
+            if let Some(version) = bytes.as_deref().and_then(version).filter(|version| *version > VERSION) {
+                return Err(Error::Newer { path, version });
+            }
+            let checkpoint = bytes.as_deref().and_then(Self::decode);
             if checkpoint.is_some() {
                 return Ok(checkpoint);
             }
@@ -121,18 +125,9 @@ impl Checkpoint {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (bytes, checksum) = bytes.split_last_chunk()?;
-        if crc32c::crc32c(bytes) != u32::from_le_bytes(*checksum) {
-            return None;
-        }
-        let mut reader = Reader::new(bytes);
-        if reader.raw(4)? != MAGIC {
-            return None;
-        }
-        let version = reader.u32()?;
-        if !(OLDEST_VERSION..=VERSION).contains(&version) {
-            return None;
-        }
+        let version = version(bytes).filter(|version| (OLDEST_VERSION..=VERSION).contains(version))?;
+        let (bytes, _) = bytes.split_last_chunk::<4>()?;
+        let mut reader = Reader::new(bytes.get(8..)?);
         let (lsn, key, gateway) = (reader.u64()?, ContributorKey(reader.array()?), reader.bytes()?.to_vec());
         let mut corrections = Vec::new();
         if version >= 3 {
@@ -160,6 +155,14 @@ impl Checkpoint {
         }
         reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows })
     }
+}
+
+/// The version of a checkpoint that is whole. `None`: it is none, or damaged.
+fn version(bytes: &[u8]) -> Option<u32> {
+    let (bytes, checksum) = bytes.split_last_chunk()?;
+    let mut reader = Reader::new(bytes);
+    let is_whole = crc32c::crc32c(bytes) == u32::from_le_bytes(*checksum) && reader.raw(4)? == MAGIC;
+    if is_whole { reader.u32() } else { None }
 }
 
 /// The directory of the checkpoints.
@@ -226,18 +229,37 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_version_2_is_read_and_can_be_written_again() {
+    fn a_checkpoint_of_version_2_is_read() {
+        let checkpoint = Checkpoint::decode(&version_2()).unwrap();
+        assert_eq!((checkpoint.lsn, checkpoint.key.0, checkpoint.gateway), (7, [9; 16], b"gateway".to_vec()));
+        let text = include_str!("../../tests/golden/checkpoint-2-shape.txt").to_owned();
+        assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Text(text))]);
+        let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
+        assert_eq!((part.dataset.as_str(), part.window), ("golden", -3));
+        assert_eq!(part.cells[0], 1);
+        assert_eq!(part.cells[1..], *include_bytes!("../../tests/golden/checkpoint-2-cells.bin"));
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_3_is_read_as_it_is_written() {
         let old = Checkpoint::decode(&version_2()).unwrap();
-        let again = Checkpoint::decode(&old.encode()).unwrap();
-        for checkpoint in [old, again] {
-            assert_eq!((checkpoint.lsn, checkpoint.key.0, checkpoint.gateway), (7, [9; 16], b"gateway".to_vec()));
-            let text = include_str!("../../tests/golden/checkpoint-2-shape.txt").to_owned();
-            assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Text(text))]);
-            let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
-            assert_eq!((part.dataset.as_str(), part.window), ("golden", -3));
-            assert_eq!(part.cells[0], 1);
-            assert_eq!(part.cells[1..], *include_bytes!("../../tests/golden/checkpoint-2-cells.bin"));
-        }
+        let number = Number { epoch: 4, sequence: 700 };
+        let outcome = Outcome::refused(crate::domain::refusal::Reason::ModelFailed);
+        let corrections = vec![Correction { producer: "till-7".into(), number, outcome }];
+        let windows = vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }];
+        let checkpoint = Checkpoint { version: VERSION, corrections, windows, ..old };
+        let golden = include_str!("../../tests/golden/checkpoint-3.hex").trim();
+        assert_eq!(hex(&checkpoint.encode()), golden);
+        let bytes: Vec<u8> =
+            (0..golden.len()).step_by(2).map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap()).collect();
+        let read = Checkpoint::decode(&bytes).unwrap();
+        let [correction] = read.corrections.as_slice() else { panic!("one correction") };
+        assert_eq!((&*correction.producer, correction.number), ("till-7", number));
+        assert_eq!((read.shapes, read.windows.len(), read.gateway), (checkpoint.shapes, 1, checkpoint.gateway));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

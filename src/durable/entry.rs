@@ -369,6 +369,31 @@ mod tests {
         assert_eq!(Entry::decode(&[]), None);
     }
 
+    /// What this version writes, byte for byte: another layout needs another kind.
+    #[test]
+    fn entries_are_written_as_they_always_were() {
+        let refused = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some("amount".into()) });
+        let sent =
+            Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(refused.clone()) };
+        let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
+        let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
+        let plain = Accepted { requests: vec![sent.clone()], head: head.clone(), before: &[], columns: &[1, 2, 3] };
+        let sealed =
+            Accepted { requests: vec![sent], head: Head { regimes, ..head }, before: &[], columns: &[1, 2, 3] };
+        let entries = [
+            Entry::Batch(plain),
+            Entry::Batch(sealed),
+            Entry::Heard { stream: "payments", producer: "till-7", event_time: Some(5) },
+            Entry::Spent { producer: "till-7", number: NUMBER, outcome: Some(refused) },
+            Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: 6 },
+            Entry::Flushed { dataset: "by_country" },
+        ];
+        let hex = |entry: &Entry<'_>| entry.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let written: Vec<String> = entries.iter().map(hex).collect();
+        let golden: Vec<&str> = include_str!("../../tests/golden/entries.hex").lines().collect();
+        assert_eq!(written, golden);
+    }
+
     #[test]
     fn a_request_of_one_record_takes_few_bytes_beside_its_record() {
         let outcome = crate::domain::outcome::Taken { accepted: 1, ..Default::default() };

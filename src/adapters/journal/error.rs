@@ -51,6 +51,14 @@ pub enum Error {
         /// Its version.
         version: u32,
     },
+    /// A file beside the log was written by a newer version of this program.
+    #[error("{} was written by a newer version of bailiwick (format version {version}): run that version", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
     /// The settings contradict each other.
     #[error("invalid journal settings: {0}")]
     InvalidSettings(String),
