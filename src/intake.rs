@@ -78,6 +78,8 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// The most bytes of memory that all requests hold, from their first byte until their answer is sent.
     pub in_flight_bytes_max: usize,
+    /// The most bytes that all open windows may hold.
+    pub open_windows_bytes_max: usize,
 }
 
 impl Limits {

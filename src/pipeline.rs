@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::adapters::journal::{Log, NoRoom, Room, Then};
 use crate::adapters::onnx::Scorer;
 use crate::budget::Charge;
-use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes, Reserved};
 use crate::domain::batch::TimeBounds;
 use crate::domain::binary::Writer;
 use crate::domain::gateway::{Effect, Gateway, Input};
@@ -41,6 +41,7 @@ use crate::telemetry::Telemetry;
 
 mod closings;
 mod collector;
+mod open_windows;
 mod order;
 mod place;
 mod sequencer;
@@ -49,6 +50,7 @@ mod worker;
 pub use collector::{Collecting, ReleaseRules};
 pub use order::Answer;
 
+use open_windows::OpenWindowsRoom;
 use order::{Order, Report, Waiting};
 use place::{Open, Place};
 use sequencer::{Ordered, Sequencer};
@@ -65,6 +67,8 @@ pub struct Setup {
     pub keys: Arc<Keys>,
     /// The most records scored in one run of the model.
     pub rows_max: usize,
+    /// What all open windows hold, and the most that they may.
+    pub open: Arc<OpenBytes>,
     /// What was there before the start.
     pub before: Before,
     /// When a checkpoint is due.
@@ -110,6 +114,7 @@ pub struct Pipeline {
     is_checkpointing: Arc<AtomicBool>,
     /// How many outputs the model of each stream has.
     outputs: BTreeMap<String, usize>,
+    open_windows: OpenWindowsRoom,
     threads: Mutex<Vec<JoinHandle<()>>>,
     supervisor: Supervisor,
 }
@@ -126,10 +131,17 @@ pub struct Request<'r> {
     pub taken: Taken,
     /// The event time that the producer promises to have come to.
     pub promised: Option<i64>,
-    /// Room for them in the journal, by [`Pipeline::room`].
-    pub room: Room,
+    /// Room for them, by [`Pipeline::room`].
+    pub room: Admitted,
     /// What they take of the bytes in work; given back when they are on disk.
     pub budget: Option<Charge>,
+}
+
+/// Room for a request's records.
+pub struct Admitted {
+    journal: Room,
+    /// In the open windows, until the records are counted.
+    windows: Reserved,
 }
 
 /// A place in the order of everything.
@@ -184,7 +196,7 @@ impl Pipeline {
         telemetry: &Arc<Telemetry>,
         supervisor: &Supervisor,
     ) -> std::io::Result<Self> {
-        let Setup { scorers, present, key, keys, rows_max, before, checkpoints } = setup;
+        let Setup { scorers, present, key, keys, rows_max, open, before, checkpoints } = setup;
         let (reports, from_workers) = unbounded();
         let workers = scorers.len() + 1;
         let ordered = Arc::new(Ordered::new(journal, gateway, before.last));
@@ -194,7 +206,7 @@ impl Pipeline {
                 waiting: Arc::clone(waiting),
                 telemetry: Arc::clone(telemetry),
             };
-            let setup = worker::Setup { scorers, key, rows_max, keys: Arc::clone(&keys) };
+            let setup = worker::Setup { scorers, key, rows_max, keys: Arc::clone(&keys), open: Arc::clone(&open) };
             worker::Worker::new(setup, &present, &before.closed_before, shared)
         };
         let mut queues = Vec::new();
@@ -241,20 +253,24 @@ impl Pipeline {
             checkpoints,
             is_checkpointing,
             outputs: outputs.collect(),
+            open_windows: OpenWindowsRoom::new(open, &present),
             threads: Mutex::new(threads),
             supervisor: supervisor.clone(),
         })
     }
 
-    /// Room in the journal for a request's records. Waits while the disk is behind; not when it is full.
+    /// Room for a request's records in the journal and in the open windows. Waits while the disk is behind and while
+    /// others are being counted; not when one of both is full.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn room(&self, resident: &Resident, producer: &str, taken: &Taken) -> Result<Room, Unaccepted> {
+    pub async fn room(&self, resident: &Resident, producer: &str, taken: &Taken) -> Result<Admitted, Unaccepted> {
         let outputs = self.outputs.get(&resident.batch().stream().name).copied().unwrap_or(0);
         let outcome = Some(Outcome::Taken(taken.clone()));
         let sent = Sent { producer, number: None, rows: 0, newest: None, outcome };
-        self.room_for(entry::size_bound(resident, outputs).saturating_add(sent.bytes() as u64)).await
+        let bytes = entry::size_bound(resident, outputs).saturating_add(sent.bytes() as u64);
+        let windows = self.open_windows.reserve(resident.batch()).await.map_err(Unaccepted::Refused)?;
+        Ok(Admitted { journal: self.room_for(bytes).await?, windows })
     }
 
     async fn room_for(&self, bytes: u64) -> Result<Room, Unaccepted> {
@@ -287,6 +303,7 @@ impl Pipeline {
         let newest = resident.batch().event_times().iter().copied().max().max(promised);
         let outcome = Outcome::Taken(taken.clone()).declared(&stream);
         let (answer, received) = oneshot::channel();
+        let Admitted { journal: room, windows } = room;
         let bytes = room.bytes();
         let mut sequencer = self.ordered.lock();
         let lsn = Self::place(&mut sequencer, producer, number, bytes, &outcome)?;
@@ -299,7 +316,7 @@ impl Pipeline {
             open: Some(Open { room, answer, budget }),
         };
         let queue = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed));
-        let waiting = Order::Batch(Waiting { resident, taken, newest, place });
+        let waiting = Order::Batch(Waiting { resident, taken, newest, place, windows });
         let unsent = match queue {
             Some(queue) => {
                 queue.waiting.fetch_add(1, Ordering::Relaxed);

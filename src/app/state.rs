@@ -14,7 +14,7 @@ use crate::adapters::journal::{self, FileSystem, Log, RealFileSystem, Recovery};
 use crate::adapters::onnx::Scorer;
 use crate::config::{Config, Mode};
 use crate::delivery::{Confirmed, Cursors};
-use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
@@ -122,6 +122,7 @@ impl Found {
             key: self.key,
             keys: Arc::clone(&config.journal.keys),
             rows_max: config.scored_together_max,
+            open: Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max)),
             before: self.before,
             checkpoints: config.journal.checkpoints,
         }

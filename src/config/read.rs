@@ -276,15 +276,28 @@ fn read_log(table: &Table<'_>) -> Duration {
 /// which may have twice the bytes of a batch, and is charged twice.
 const BATCHES_IN_FLIGHT: usize = 16;
 
+/// Less than this holds no window of a usual dataset.
+const OPEN_WINDOWS_BYTES_LEAST: usize = 1 << 20;
+
 fn read_limits(table: &Table<'_>) -> Limits {
-    let default = Limits { batch_rows_max: 65_536, batch_bytes_max: 8 << 20, in_flight_bytes_max: 128 << 20 };
+    let default = Limits {
+        batch_rows_max: 65_536,
+        batch_bytes_max: 8 << 20,
+        in_flight_bytes_max: 128 << 20,
+        open_windows_bytes_max: 128 << 20,
+    };
     let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
     let limits = limits.value;
     let read = Limits {
         batch_rows_max: limits.or("batch_rows_max", default.batch_rows_max),
         batch_bytes_max: limits.or("batch_bytes_max", default.batch_bytes_max),
         in_flight_bytes_max: limits.or("in_flight_bytes_max", default.in_flight_bytes_max),
+        open_windows_bytes_max: limits.or("open_windows_bytes_max", default.open_windows_bytes_max),
     };
+    if read.open_windows_bytes_max < OPEN_WINDOWS_BYTES_LEAST {
+        let message = format!("`open_windows_bytes_max` is less than {OPEN_WINDOWS_BYTES_LEAST}, and no window fits");
+        table.problems().error(&limits.place, message);
+    }
     let least = read.batch_bytes_max.saturating_mul(BATCHES_IN_FLIGHT);
     if read.in_flight_bytes_max < least {
         table.problems().error_help(

@@ -73,6 +73,7 @@ const LIMITS: Shape = Shape {
         Key::new("batch_rows_max", Kind::Count, "The most records of a request. Default: 65536."),
         Key::new("batch_bytes_max", Kind::Count, "The most bytes of a request. Default: 8388608."),
         Key::new("in_flight_bytes_max", Kind::Count, "The most bytes of all requests in work. Default: 67108864."),
+        Key::new("open_windows_bytes_max", Kind::Count, "The most bytes of all open windows. Default: 134217728."),
     ],
 };
 

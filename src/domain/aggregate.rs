@@ -9,6 +9,7 @@
 //! apart ([`contributors`]): k must hold for both.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
@@ -19,15 +20,18 @@ mod checkpoint;
 mod columns;
 mod contributors;
 mod moments;
+mod open_bytes;
 mod slots;
 mod state;
 mod wide;
 
 pub use checkpoint::as_version_1;
 pub use contributors::{Contributor, ContributorKey};
+pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 
 use columns::{fold_histogram, fold_moments, fold_shares, has_value};
-use contributors::{Contributors, Presence, insert, set_bytes};
+use contributors::{Contributors, Presence};
+use open_bytes::{Charge, cell_bytes, cells_bytes, set_bytes};
 use slots::Slots;
 use state::{Share, State};
 
@@ -44,8 +48,11 @@ pub struct Cells {
     optional: Vec<Optional>,
     /// The policies that the records were decided under.
     policies: BTreeSet<Digest>,
-    /// Bytes of memory of all sets of contributors.
+    /// Bytes of a cell without its sets.
+    cell_bytes: usize,
+    /// Bytes of all sets of contributors.
     set_bytes: usize,
+    charge: Charge,
 }
 
 /// Who has a value in a field that a record may be without, per slot. Metrics of the same field share it.
@@ -100,23 +107,33 @@ impl Cells {
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
+        let (metrics, optional) = (State::of(dataset), Optional::of(dataset));
         Self {
             slots: Slots::new(total),
             numbers: Vec::new(),
             records: Vec::new(),
             contributors: Vec::new(),
-            metrics: State::of(dataset),
-            optional: Optional::of(dataset),
+            cell_bytes: cell_bytes(&metrics, optional.len()),
+            metrics,
+            optional,
             policies: BTreeSet::new(),
             set_bytes: 0,
+            charge: Charge::default(),
         }
+    }
+
+    /// From now on what this holds counts among what all open windows hold.
+    #[must_use]
+    pub fn counted_in(mut self, open: &Arc<OpenBytes>) -> Self {
+        self.charge.to(open, self.bytes());
+        self
     }
 
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
         let slots = if self.optional.is_empty() {
             self.place(records, rows, |cells, slot, contributor| {
-                cells.set_bytes += insert(&mut cells.contributors[slot], contributor);
+                cells.add_contributor(slot, contributor);
             })
         } else {
             self.place_with_optional(records, rows)
@@ -145,6 +162,7 @@ impl Cells {
                 _ => {}
             }
         }
+        self.charge.set(self.bytes());
     }
 
     /// Counts the records, and calls `visit` with the slot and the contributor of each. Their slots.
@@ -194,14 +212,23 @@ impl Cells {
             }
             for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| **given) {
                 if let Presence::Split(split) = &mut optional.presences[slot] {
-                    self.set_bytes += insert(&mut split.with, contributor);
+                    split.with.insert(contributor);
                 }
             }
         }
         for (slot, contributor) in each() {
-            self.set_bytes += insert(&mut self.contributors[slot], contributor);
+            self.add_contributor(slot, contributor);
         }
         slots
+    }
+
+    #[inline]
+    fn add_contributor(&mut self, slot: usize, contributor: Contributor) {
+        let contributors = &mut self.contributors[slot];
+        if contributors.insert(contributor) {
+            let number = contributors.len();
+            self.set_bytes += (set_bytes(number) - set_bytes(number - 1)) * (1 + self.optional.len());
+        }
     }
 
     /// Some of the records were decided under this policy.
@@ -235,14 +262,15 @@ impl Cells {
         }
         for (slot, contributors) in places.into_iter().zip(other.contributors) {
             let mine = &mut self.contributors[slot];
-            let before = set_bytes(mine);
+            let before = mine.len();
             if mine.is_empty() {
                 *mine = contributors;
             } else {
                 mine.extend(contributors);
             }
-            self.set_bytes = self.set_bytes + set_bytes(mine) - before;
+            self.set_bytes += (set_bytes(mine.len()) - set_bytes(before)) * (1 + self.optional.len());
         }
+        self.charge.set(self.bytes());
     }
 
     /// How many cells hold a record.
@@ -338,16 +366,10 @@ impl Cells {
         slot
     }
 
-    /// About how many bytes of memory this holds.
+    /// About how many bytes of memory this holds, and never less: see [`OpenBytes`].
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let lists = self.slots.bytes()
-            + self.numbers.capacity() * size_of::<u32>()
-            + self.records.capacity() * size_of::<u64>()
-            + self.contributors.capacity() * size_of::<Contributors>();
-        let metrics: usize = self.metrics.iter().map(State::bytes).sum();
-        let optional = self.optional.iter().map(|optional| optional.presences.capacity() * size_of::<Presence>());
-        size_of::<Self>() + lists + metrics + optional.sum::<usize>() + self.set_bytes
+        cells_bytes(self.numbers.len(), self.cell_bytes) + self.set_bytes
     }
 }
 

@@ -1,7 +1,7 @@
 //! Datasets: declared aggregations, the only thing that can leave. A dataset's group keys have closed
 //! domains, so its cells can be numbered before the first record comes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
@@ -49,6 +49,12 @@ impl Dataset {
             let source = metric.function.source().filter(|source| source.may_be_missing)?;
             Some((metric.name.as_str(), source.field.as_str()))
         })
+    }
+
+    /// The fields of those metrics.
+    #[must_use]
+    pub fn optional_fields(&self) -> BTreeSet<&str> {
+        self.optional_metrics().map(|(_, field)| field).collect()
     }
 }
 

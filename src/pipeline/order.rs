@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow_array::ArrayRef;
 use tokio::sync::oneshot;
 
-use crate::domain::aggregate::Cells;
+use crate::domain::aggregate::{Cells, Reserved};
 use crate::domain::outcome::{Outcome, Taken};
 use crate::domain::policy::Resident;
 use crate::domain::producer::Lsn;
@@ -57,6 +57,8 @@ pub(super) struct Waiting {
     /// The newest event time that it brought or promised.
     pub(super) newest: Option<i64>,
     pub(super) place: Place,
+    /// Room in the open windows, until it is counted.
+    pub(super) windows: Reserved,
 }
 
 /// What a worker tells the collector.

@@ -9,7 +9,7 @@ use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::adapters::onnx::Scorer;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
@@ -33,6 +33,7 @@ pub(super) struct Setup {
     pub(super) key: ContributorKey,
     pub(super) rows_max: usize,
     pub(super) keys: Arc<Keys>,
+    pub(super) open: Arc<OpenBytes>,
 }
 
 /// What it shares with the others.
@@ -54,6 +55,8 @@ pub(super) struct Worker {
 struct OpenWindows {
     open: i64,
     cells: BTreeMap<i64, Cells>,
+    /// What all open windows of the gateway hold.
+    bytes: Arc<OpenBytes>,
 }
 
 impl Worker {
@@ -65,8 +68,9 @@ impl Worker {
     ) -> Self {
         let datasets = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
             let open = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
-            (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new() })
+            (dataset.name.clone(), OpenWindows { open, cells: BTreeMap::new(), bytes: Arc::clone(&setup.open) })
         });
+        let windows = datasets.collect();
         let writer = |present: &Present| {
             let writer = BatchWriter::new(&present.stream, present.outputs.clone(), Arc::clone(&setup.keys));
             (present.stream.name.clone(), writer)
@@ -75,7 +79,7 @@ impl Worker {
         Self {
             setup,
             shared,
-            windows: datasets.collect(),
+            windows,
             datasets: present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone())).collect(),
             writers,
         }
@@ -85,7 +89,8 @@ impl Worker {
     pub(super) fn restore(&mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>) {
         for (dataset, cells) in windows {
             if let Some(windows) = self.windows.get_mut(&dataset) {
-                windows.cells = cells;
+                let counted = cells.into_iter().map(|(window, cells)| (window, cells.counted_in(&windows.bytes)));
+                windows.cells = counted.collect();
             }
         }
     }
@@ -205,7 +210,7 @@ impl Worker {
 
     /// Writes and counts a scored batch; the producer is answered when it is on disk.
     fn take(&mut self, waiting: Waiting, scores: Vec<ArrayRef>) {
-        let Waiting { resident, taken, newest, place } = waiting;
+        let Waiting { resident, taken, newest, place, windows } = waiting;
         let stream = Arc::clone(resident.batch().stream());
         let rows = u32::try_from(resident.batch().rows()).unwrap_or(u32::MAX);
         let outcome = Outcome::Taken(taken);
@@ -216,6 +221,7 @@ impl Worker {
             Some(Ok(entry)) => {
                 // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
                 let late = self.fold(resident.batch(), &scores, resident.policy());
+                drop(windows);
                 Telemetry::add(&self.shared.telemetry.of(&stream.name).late, late);
                 place.fill(entry, outcome, scores);
             }
@@ -310,7 +316,8 @@ impl OpenWindows {
     }
 
     fn cells(&mut self, dataset: &Dataset, window: i64, policy: Digest) -> &mut Cells {
-        let cells = self.cells.entry(window).or_insert_with(|| Cells::new(dataset));
+        let bytes = &self.bytes;
+        let cells = self.cells.entry(window).or_insert_with(|| Cells::new(dataset).counted_in(bytes));
         cells.decided_under(policy);
         cells
     }

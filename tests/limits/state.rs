@@ -31,6 +31,41 @@ async fn records_in_windows_far_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn contributors_in_one_window_without_end() {
+    let gateway = Limited::start("\n[limits]\nopen_windows_bytes_max = 4194304\n");
+    let block = |block: u64| {
+        let people: Vec<_> = (0..1_000).map(|person| record(&format!("p-{block}-{person}"))).collect();
+        PublishRequest { epoch: 1, sequence: block + 1, ..request("crowd", json_events(&people)) }
+    };
+    let mut taken = 0;
+    let refused = loop {
+        match publish(&gateway, block(taken)).await {
+            Ok(response) => assert_eq!(response.accepted, 1_000),
+            Err(reason) => break reason,
+        }
+        taken += 1;
+        assert!(taken < 100, "100,000 contributors fit into 4 MiB");
+    };
+    assert_eq!(refused, "REASON_WINDOWS_FULL");
+    assert!(taken > 20, "only {taken} thousand contributors fit into 4 MiB");
+    // The number was not spent: the same request is taken in when the windows have closed, as the producer promises.
+    let promise = PublishRequest { complete_through: now() + 30 * MINUTE, ..empty_request("crowd") };
+    let fits = async {
+        loop {
+            publish(&gateway, promise.clone()).await.unwrap();
+            match publish(&gateway, block(taken)).await {
+                Ok(response) => break response,
+                Err(reason) => assert_eq!(reason, "REASON_WINDOWS_FULL"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let response = tokio::time::timeout(std::time::Duration::from_secs(120), fits).await.expect("windows close");
+    assert_eq!((response.accepted, response.duplicate), (1_000, false));
+    gateway.is_within_its_limit();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_producers_that_are_invented() {
     let gateway = Limited::start("");
     let mut client = gateway.client().await;

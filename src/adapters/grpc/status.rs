@@ -150,8 +150,8 @@ impl From<Reason> for Rejection {
             Reason::Stopping => "the gateway is being stopped; send to another one, or again later",
             Reason::Overloaded => "there is no room in the journal now; send it again later",
             Reason::WindowsFull => {
-                "the open windows hold as many bytes as they may (`[windows] open_bytes_max`); send it again when windows \
-                 have closed"
+                "the open windows hold as many bytes as they may (`limits.open_windows_bytes_max`), or these records could \
+                 add too many; send them again when windows have closed, or fewer at a time"
             }
             Reason::JournalFailing => "the journal cannot be written, so nothing can be made durable now",
             Reason::TooManyWindows => "other records opened windows far away meanwhile; send it again",

@@ -6,7 +6,7 @@
 //! Version 1, which is still read, kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
 //! value. So a metric of a field that a record may be without is null in a window that version 1 began.
 
-use super::contributors::{Contributors, Presence, Split, insert};
+use super::contributors::{Contributors, Presence, Split};
 use super::moments::Moments;
 use super::state::{Share, State};
 use super::wide::Squares;
@@ -76,7 +76,9 @@ impl Cells {
             }
             let slot = cells.slot(number);
             cells.records[slot] = reader.u64()?;
-            cells.set_bytes += decode_set(&mut cells.contributors[slot], reader)?;
+            for _ in 0..reader.count(size_of::<Contributor>())? {
+                cells.add_contributor(slot, reader.u128()?);
+            }
         }
         for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
             match version {
@@ -103,24 +105,15 @@ fn encode_set(contributors: &Contributors, writer: &mut Writer) {
     }
 }
 
-/// Reads a set into an empty one. How many bytes of memory it holds.
-fn decode_set(contributors: &mut Contributors, reader: &mut Reader<'_>) -> Option<usize> {
-    let mut bytes = 0;
-    for _ in 0..reader.count(size_of::<Contributor>())? {
-        bytes += insert(contributors, reader.u128()?);
-    }
-    Some(bytes)
+fn decode_set(reader: &mut Reader<'_>) -> Option<Contributors> {
+    let count = reader.count(size_of::<Contributor>())?;
+    (0..count).map(|_| reader.u128()).collect()
 }
 
 fn decode_presence(reader: &mut Reader<'_>) -> Option<Presence> {
     Some(match reader.u8()? {
         WHOLE => Presence::Whole,
-        SPLIT => {
-            let mut split = Split::default();
-            decode_set(&mut split.with, reader)?;
-            decode_set(&mut split.without, reader)?;
-            Presence::Split(Box::new(split))
-        }
+        SPLIT => Presence::Split(Box::new(Split { with: decode_set(reader)?, without: decode_set(reader)? })),
         UNKNOWN => Presence::Unknown,
         _ => return None,
     })

@@ -9,6 +9,8 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::open_bytes::split_bytes;
+
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);
@@ -69,32 +71,6 @@ impl Hasher for PassThrough {
 }
 
 pub(super) type Contributors = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
-
-/// Bytes of memory of a hash table of entries of `each` bytes: what the standard library allocates, a power of two of
-/// places of which seven in eight may be filled, and a byte more for each.
-pub(super) fn table_bytes(capacity: usize, each: usize) -> usize {
-    match capacity {
-        0 => 0,
-        _ => (capacity * 8).div_ceil(7).next_power_of_two().max(4) * (each + 1) + 16,
-    }
-}
-
-/// Bytes of memory that a set holds.
-pub(super) fn set_bytes(contributors: &Contributors) -> usize {
-    table_bytes(contributors.capacity(), size_of::<Contributor>())
-}
-
-/// Adds a contributor. By how many bytes the set has grown.
-#[inline]
-pub(super) fn insert(contributors: &mut Contributors, contributor: Contributor) -> usize {
-    let before = contributors.capacity();
-    // A set may grow also for one whom it holds already.
-    contributors.insert(contributor);
-    if contributors.capacity() == before {
-        return 0;
-    }
-    set_bytes(contributors) - table_bytes(before, size_of::<Contributor>())
-}
 
 /// Which of a cell's contributors have a value in one field.
 ///
@@ -162,11 +138,12 @@ impl Presence {
         }
     }
 
-    /// Bytes of memory that this holds beside itself.
+    /// Bytes of memory of those without a value. Those with one are counted with the cell's contributors, whom they may
+    /// all be.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Whole | Self::Unknown => 0,
-            Self::Split(split) => size_of::<Split>() + set_bytes(&split.with) + set_bytes(&split.without),
+            Self::Split(split) => split_bytes(split.without.len()),
         }
     }
 }

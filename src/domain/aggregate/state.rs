@@ -82,12 +82,13 @@ impl State {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes that it keeps of one cell.
+    pub(super) fn bytes_of_a_cell(&self) -> usize {
         match self {
             Self::Count | Self::Same(_) => 0,
-            Self::Moments(moments) => moments.capacity() * size_of::<Moments>(),
-            Self::Histogram { counts, .. } => counts.capacity() * size_of::<u64>(),
-            Self::Shares(shares) => shares.capacity() * size_of::<Share>(),
+            Self::Moments(_) => size_of::<Moments>(),
+            Self::Histogram { buckets, .. } => buckets * size_of::<u64>(),
+            Self::Shares(_) => size_of::<Share>(),
         }
     }
 }

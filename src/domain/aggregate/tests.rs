@@ -184,7 +184,8 @@ fn through_a_checkpoint(cells: &Cells, dataset: &Dataset) -> Cells {
 /// What the cells say that their sets take, counted anew.
 fn counted_anew(cells: &Cells) -> usize {
     let optional = cells.optional.iter().flat_map(|optional| &optional.presences);
-    cells.contributors.iter().map(set_bytes).sum::<usize>() + optional.map(Presence::bytes).sum::<usize>()
+    let sets: usize = cells.contributors.iter().map(|contributors| set_bytes(contributors.len())).sum();
+    sets * (1 + cells.optional.len()) + optional.map(Presence::bytes).sum::<usize>()
 }
 
 proptest! {
@@ -195,9 +196,13 @@ proptest! {
         batches in 1..5_usize,
     ) {
         let dataset = dataset();
-        let mut cells = Cells::new(&dataset);
+        let open = Arc::new(OpenBytes::new(usize::MAX));
+        let mut cells = Cells::new(&dataset).counted_in(&open);
         for batch in records.chunks(records.len().div_ceil(batches).max(1)) {
+            let before = cells.bytes();
             fold(&mut cells, &dataset, batch, &Rows::All);
+            prop_assert!(cells.bytes() <= before + most_added(&dataset, batch.len(), 1));
+            prop_assert_eq!(open.held(), cells.bytes());
         }
         let (found, expected) = (results(&cells, &dataset, least), reference(&records, least));
         prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
@@ -230,6 +235,7 @@ proptest! {
         one.merge(through_a_checkpoint(&two, &dataset));
         prop_assert_eq!(results(&whole, &dataset, least), results(&one, &dataset, least));
         prop_assert_eq!(one.set_bytes, counted_anew(&one));
+        prop_assert_eq!(one.bytes(), whole.bytes());
     }
 
     #[test]
@@ -298,7 +304,7 @@ fn memory_follows_the_cells_that_appear() {
     let mut dataset = dataset();
     let words: Vec<String> = (0..62_999).map(|word| word.to_string()).collect();
     dataset.keys[0].domain = KeyDomain::text(words);
-    assert!(Cells::new(&dataset).bytes() < 1_000);
+    assert!(Cells::new(&dataset).bytes() < 1_100);
     let mut cells = Cells::new(&dataset);
     fold(&mut cells, &dataset, &[of(1, Some(1.0))], &Rows::All);
     assert!(cells.bytes() < 3_000, "{}", cells.bytes());

@@ -1,0 +1,199 @@
+//! What all open windows of a gateway hold, and the most that they may.
+//!
+//! Bytes are estimated from what is held, never below what is allocated for it: hash tables and lists are counted as if
+//! they had just doubled. So a batch adds at most what [`most_added`] says of it, and that is reserved before the batch
+//! is taken in: what is held stays within the limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::state::State;
+use crate::domain::dataset::Dataset;
+
+/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
+const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
+/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
+const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
+/// A window without cells: its lists' heads, the table of a small domain, the digests of policies.
+const WINDOW: usize = 1_024;
+/// A cell without its metrics: its number, its slot in a map or table, its count of records, the head of its set.
+const CELL: usize = 32 + 2 * (size_of::<u32>() + size_of::<u64>() + 4 * size_of::<usize>());
+/// The heads of the two sets of a cell in which not every record has a value.
+const SPLIT: usize = 96;
+
+/// Bytes of a set of so many contributors.
+pub(super) fn set_bytes(contributors: usize) -> usize {
+    match contributors {
+        0 => 0,
+        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
+    }
+}
+
+/// Bytes of those of a cell without a value.
+pub(super) fn split_bytes(without: usize) -> usize {
+    SPLIT + set_bytes(without)
+}
+
+/// Bytes of the cells of a window, without their sets.
+pub(super) fn cells_bytes(cells: usize, each: usize) -> usize {
+    WINDOW + cells * each
+}
+
+/// Bytes of a cell of a dataset, without its sets.
+pub(super) fn cell_bytes(metrics: &[State], optional: usize) -> usize {
+    CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + optional * 2 * size_of::<usize>())
+}
+
+/// The most bytes that records can add to the open windows of a dataset: all of them in cells of their own, as far as
+/// there can be so many in as many windows, and by contributors of their own.
+#[must_use]
+pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
+    let windows = windows.min(records);
+    let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
+    let optional = dataset.optional_fields().len();
+    let cell = cell_bytes(&State::of(dataset), optional);
+    let of_record = FIRST_CONTRIBUTOR * (1 + optional) + optional * split_bytes(1);
+    windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
+}
+
+/// What all open windows of a gateway hold. Shared by everyone who holds some.
+#[derive(Debug)]
+pub struct OpenBytes {
+    max: usize,
+    held: AtomicUsize,
+    reserved: AtomicUsize,
+}
+
+/// Why there is no room for records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The windows hold too much: there is room when some have closed.
+    Held,
+    /// What is being counted may need what is left. There is room soon.
+    Reserved,
+}
+
+impl OpenBytes {
+    /// Nothing yet, and at most so many bytes.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, held: AtomicUsize::new(0), reserved: AtomicUsize::new(0) }
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Room for what records can add at most, until they are counted.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn reserve(self: &Arc<Self>, most: usize) -> Result<Reserved, Full> {
+        // Reserved first: two that reserve at once see each other.
+        let reserved = self.reserved.fetch_add(most, Ordering::SeqCst).saturating_add(most);
+        let reservation = Reserved { open: Arc::clone(self), bytes: most };
+        let held = self.held.load(Ordering::SeqCst);
+        if held.saturating_add(most) > self.max {
+            return Err(Full::Held);
+        }
+        if held.saturating_add(reserved) > self.max {
+            return Err(Full::Reserved);
+        }
+        Ok(reservation)
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        if after >= before {
+            self.held.fetch_add(after - before, Ordering::SeqCst);
+        } else {
+            self.held.fetch_sub(before - after, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Room in the open windows, given back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    open: Arc<OpenBytes>,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.open.reserved.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+/// What one window holds of [`OpenBytes`], until it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Charge {
+    open: Option<Arc<OpenBytes>>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// From now on it counts.
+    pub(super) fn to(&mut self, open: &Arc<OpenBytes>, bytes: usize) {
+        *self = Self { open: Some(Arc::clone(open)), bytes: 0 };
+        self.set(bytes);
+    }
+
+    /// It holds so many bytes now.
+    pub(super) fn set(&mut self, bytes: usize) {
+        if let Some(open) = &self.open {
+            open.change(self.bytes, bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_for_what_is_held_and_what_is_reserved() {
+        let open = Arc::new(OpenBytes::new(100));
+        let mut charge = Charge::default();
+        charge.set(1_000);
+        assert_eq!(open.held(), 0);
+        charge.to(&open, 60);
+        assert_eq!(open.reserve(41).err(), Some(Full::Held));
+        let first = open.reserve(30).unwrap();
+        assert_eq!(open.reserve(20).err(), Some(Full::Reserved));
+        drop(first);
+        let all = open.reserve(40).unwrap();
+        charge.set(70);
+        drop(all);
+        assert_eq!(open.reserve(31).err(), Some(Full::Held));
+        drop(charge);
+        assert_eq!(open.held(), 0);
+        assert!(open.reserve(100).is_ok());
+        assert_eq!(open.reserve(101).err(), Some(Full::Held));
+    }
+
+    #[test]
+    fn the_bytes_of_a_set_are_never_below_those_of_its_table() {
+        let mut set = std::collections::HashSet::new();
+        for contributor in 0..100_000_u128 {
+            set.insert(contributor);
+            let places = (set.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
+            assert!(set_bytes(set.len()) >= places * 17 + 16, "{} contributors", set.len());
+        }
+        assert_eq!(set_bytes(0), 0);
+    }
+}

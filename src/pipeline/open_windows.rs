@@ -1,0 +1,84 @@
+//! Room in the open windows: records are taken in only when what they can add fits into what the windows may hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::domain::aggregate::{Full, OpenBytes, Reserved, most_added};
+use crate::domain::batch::Batch;
+use crate::domain::dataset::Dataset;
+use crate::domain::refusal::Reason;
+use crate::domain::window::window_of;
+use crate::durable::recovery::Present;
+
+/// How long records wait before they look again, and how often, while others are being counted.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSES: usize = 1_000;
+
+/// What all open windows hold, and the datasets that they are of.
+pub(super) struct OpenWindowsRoom {
+    open: Arc<OpenBytes>,
+    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
+    /// It was said that they are full.
+    is_full: AtomicBool,
+}
+
+impl OpenWindowsRoom {
+    pub(super) fn new(open: Arc<OpenBytes>, present: &[Present]) -> Self {
+        let datasets = present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone()));
+        Self { open, datasets: datasets.collect(), is_full: AtomicBool::new(false) }
+    }
+
+    /// Room for a batch, until it is counted. Waits while others are being counted that may need it.
+    pub(super) async fn reserve(&self, batch: &Batch) -> Result<Reserved, Reason> {
+        let stream = batch.stream().name.as_str();
+        let datasets = self.datasets.get(stream).map_or(&[][..], Vec::as_slice);
+        let most = datasets.iter().map(|dataset| most_added(dataset, batch.rows(), windows(dataset, batch)));
+        let most = most.fold(0, usize::saturating_add);
+        for _ in 0..PAUSES {
+            match self.open.reserve(most) {
+                Ok(reserved) => {
+                    self.say_room();
+                    return Ok(reserved);
+                }
+                Err(Full::Reserved) => tokio::time::sleep(PAUSE).await,
+                Err(Full::Held) => break,
+            }
+        }
+        self.say_full(stream, batch.rows(), most);
+        Err(Reason::WindowsFull)
+    }
+
+    /// Once, until half of it is free again.
+    fn say_full(&self, stream: &str, records: usize, most: usize) {
+        if !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                stream,
+                held = self.open.held(),
+                open_windows_bytes_max = self.open.max(),
+                records,
+                could_add = most,
+                "the open windows are full: records are refused as windows_full until windows close; if that is usual, \
+                 raise limits.open_windows_bytes_max or make windows shorter"
+            );
+        }
+    }
+
+    fn say_room(&self) {
+        if self.is_full.load(Ordering::Relaxed)
+            && self.open.held() < self.open.max() / 2
+            && self.is_full.swap(false, Ordering::Relaxed)
+        {
+            tracing::info!(held = self.open.held(), "the open windows have room again");
+        }
+    }
+}
+
+/// In how many windows of a dataset the records of a batch can be.
+fn windows(dataset: &Dataset, batch: &Batch) -> usize {
+    let times = batch.event_times();
+    let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return 0 };
+    let between = window_of(newest, dataset.window).saturating_sub(window_of(oldest, dataset.window));
+    usize::try_from(between).unwrap_or(usize::MAX).saturating_add(1)
+}
