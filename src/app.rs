@@ -12,11 +12,11 @@ use tokio::task::JoinHandle;
 
 use crate::adapters::grpc::{self, Health, Listener, ListenerLimits, Server};
 use crate::adapters::journal::{Log, RealFileSystem};
-use crate::adapters::onnx::{Runtime, Scorer};
+use crate::adapters::onnx::Watch;
 use crate::adapters::{file, kafka};
-use crate::config::{Config, Destination, Mode, OnStop, today};
+use crate::config::{self, Config, Destination, Mode, OnStop, today};
 use crate::delivery::{self, Backlog, Deliveries, Sink};
-use crate::domain::policy::{Digest, Version};
+use crate::domain::policy::Version;
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::intake::{Clock, Intake, Served};
@@ -27,8 +27,11 @@ use crate::versions::Versions;
 
 mod knowledge;
 pub mod losses;
+mod models;
 mod reload;
 mod state;
+
+pub use reload::{Refused, Reloaded};
 
 use reload::Reloader;
 
@@ -73,12 +76,15 @@ pub fn version(config: &Config) -> anyhow::Result<Version> {
     Ok(known.compile(config).0)
 }
 
-/// Checks that every model loads and is what the policy declares.
+/// Loads a configuration and looks at all that it names, as a start does: models, registries, databases.
 ///
 /// # Errors
-/// The first model that is not, or the missing library.
-pub fn check_models(config: &Config) -> anyhow::Result<()> {
-    scorers(config).map(|_| ())
+/// When `gateway.toml` itself cannot be read.
+pub fn load(path: &Path) -> Result<config::Loaded, config::Unreadable> {
+    config::load_and(path, |config, problems| {
+        models::check(config, problems);
+        knowledge::check(config, problems);
+    })
 }
 
 /// Checks that what is declared can go on with what the journal holds. Changes nothing.
@@ -87,18 +93,6 @@ pub fn check_models(config: &Config) -> anyhow::Result<()> {
 /// What has changed, and what to do.
 pub fn check_journal(config: &Config) -> anyhow::Result<()> {
     state::examine(config)
-}
-
-fn scorers(config: &Config) -> anyhow::Result<BTreeMap<String, Scorer>> {
-    let mut scorers = BTreeMap::new();
-    for plan in config.policy.streams.values() {
-        if let Some(model) = &plan.model {
-            let runtime = Runtime::load(config.onnxruntime.as_deref())?;
-            let path = config.models.get(&model.name).with_context(|| format!("model `{}` has no file", model.name))?;
-            scorers.insert(plan.stream.name.clone(), runtime.scorer(model, path)?);
-        }
-    }
-    Ok(scorers)
 }
 
 impl App {
@@ -111,7 +105,9 @@ impl App {
         let address = listener.address()?;
         let telemetry = Arc::new(Telemetry::new(config.policy.streams.keys()));
         let clock = Clock::start();
-        let scorers = (0..config.workers).map(|_| scorers(&config)).collect::<anyhow::Result<Vec<_>>>()?;
+        let watch = Watch::start(config.scoring_deadline).context("no thread for the deadline of models")?;
+        let scorers = (0..config.workers).map(|_| models::scorers(&config, &watch));
+        let scorers = scorers.collect::<anyhow::Result<Vec<_>>>()?;
         let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
@@ -188,7 +184,7 @@ impl App {
     ///
     /// # Errors
     /// Why they cannot be; then what was in force stays.
-    pub async fn reload(&self, path: &Path) -> Result<Digest, reload::Refused> {
+    pub async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
         self.reloader.reload(path).await
     }
 

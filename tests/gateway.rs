@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod common;
+#[allow(dead_code, reason = "the unit tests use the rest")]
+#[path = "../src/adapters/onnx/made.rs"]
+mod made;
 
 mod gateway {
     mod away;
@@ -13,6 +16,7 @@ mod gateway {
     mod flight;
     mod fuzz;
     mod kafka;
+    mod models;
     mod oracle;
     mod process;
     mod proxy;

@@ -190,11 +190,37 @@ fn a_model_that_is_not_the_declared_one_is_named() {
     fs::remove_file(example.join("model.onnx")).unwrap();
     fs::copy(&other, example.join("model.onnx")).unwrap();
     let checked = run(&example, &["check"]);
-    assert_eq!(checked.status.code(), Some(1));
+    assert_eq!(checked.status.code(), Some(64));
     assert!(
         text(&checked.stderr).contains("model `fraud`: ./model.onnx has sha256")
             || text(&checked.stderr).contains("model.onnx has sha256")
     );
+}
+
+/// What is wrong with files beside the configuration is said with everything else, each at the line that names it.
+#[test]
+fn models_and_registries_are_wrong_at_a_line_like_everything_else() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
+    let broken = gateway.replace("fraud = \"model.onnx\"", "fraud = \"/dev/zero\"");
+    assert_ne!(broken, gateway);
+    let broken = broken.replace("country  = \"DE\"", "county   = \"DE\"\ncountry  = \"DE\"");
+    fs::write(example.join("gateway.toml"), broken + "\n[registries]\ndevices = \"missing.csv\"\n").unwrap();
+    for command in ["check", "run"] {
+        let checked = run(&example, &[command]);
+        let problems = text(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(64), "{problems}");
+        for wanted in
+            ["unknown key `county`", "`/dev/zero` is a character device", "missing.csv", "no policy declares registry"]
+        {
+            assert!(problems.contains(wanted), "{wanted}\n{problems}");
+        }
+        assert!(problems.contains("models.fraud") && problems.contains("registries.devices"), "{problems}");
+    }
+    let missing = run(&example, &["check", "-c", "nowhere.toml"]);
+    assert_eq!(missing.status.code(), Some(64));
+    assert!(text(&missing.stderr).contains("nowhere.toml"), "{}", text(&missing.stderr));
 }
 
 #[test]
@@ -206,7 +232,7 @@ fn a_missing_onnx_runtime_is_one_clear_message() {
         .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so")
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(64));
     let message = text(&output.stderr);
     assert!(message.contains("ONNX Runtime was not found at /nonexistent/libonnxruntime.so"), "{message}");
     assert!(message.contains("ORT_DYLIB_PATH"), "{message}");
@@ -251,6 +277,12 @@ fn the_policy_language_as_it_is_documented_is_valid() {
         };
         files.entry(name).or_default().push_str(&block);
     }
+    // No database of network addresses comes with bailiwick.
+    let gateway = files.get_mut("gateway.toml").unwrap();
+    let geoip = "databases = [\"one.mmdb\", \"two.mmdb\"]\nagree     = 2";
+    assert!(gateway.contains(&format!("[geoip]\n{geoip}")));
+    *gateway = gateway.replace("[geoip]\n", "").replace(geoip, "");
+    fs::write(example.join("devices.csv"), "device_id,site_country\nd-1,CH\n").unwrap();
     for (name, text) in &files {
         fs::write(example.join(name), text).unwrap();
     }

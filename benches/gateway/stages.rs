@@ -3,11 +3,12 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_schema::{DataType, Field};
 use bailiwick::adapters::grpc::decode::{self, Decoded};
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::onnx::Runtime;
+use bailiwick::adapters::onnx::{Runtime, Watch};
 use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::batch::TimeBounds;
@@ -70,13 +71,14 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let resident = decided(decode_arrow());
     let model = plan.model.as_ref().unwrap();
     let path = example().join("model.onnx");
-    let mut scorer = Runtime::load(None).unwrap().scorer(model, &path).unwrap();
+    let watch = Watch::start(Duration::from_secs(5)).unwrap();
+    let mut scorer = Runtime::load(None).unwrap().scorer(model, &path, &watch, 1_024).unwrap();
     let bare = score_beside_bare(&path, || drop(black_box(scorer.score(&[&resident]).unwrap())));
 
     let outputs: Vec<Field> =
         model.outputs.iter().map(|output| Field::new(&output.field, DataType::Float32, true)).collect();
     let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
-    let scores = scorer.score(&[&resident]).unwrap();
+    let scores = scorer.score(&[&resident]).unwrap().outputs;
     let number = Some(Number { epoch: 1, sequence: 1 });
     let outcome = Some(Outcome::Taken(Taken { accepted: BATCH as u32, ..Taken::default() }));
     let sent = [Sent { producer: "bench", number, rows: BATCH as u32, newest: Some(0), outcome }];
@@ -92,7 +94,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
 
     let dataset = &plan.datasets[0];
     let mut columns = resident.batch().columns().to_vec();
-    columns.extend(scorer.score(&[&resident]).unwrap());
+    columns.extend(scorer.score(&[&resident]).unwrap().outputs);
     let mut cells = Cells::new(dataset);
     let fold = per_record(BATCH, || {
         let contributors = ContributorKey([1; 16]).hash(&columns[stream.contributor]);

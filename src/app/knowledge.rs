@@ -1,7 +1,7 @@
 //! What is known beside the records: read from the files that the configuration names, and again when one of them is
 //! replaced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use crate::adapters::knowledge::geoip::Databases;
 use crate::adapters::knowledge::places::Boundaries;
 use crate::adapters::knowledge::registry::{self, Columns};
 use crate::config::{Config, GeoIp, today};
+use crate::domain::document::{Place, Problems};
 use crate::domain::evidence::{Knowledge, Source};
-use crate::domain::policy::{PolicySet, Version};
+use crate::domain::policy::{PolicySet, RegistryShape, Version};
 use crate::domain::pseudonym::Pseudonyms;
 use crate::files::Fingerprint;
 
@@ -30,6 +31,36 @@ impl Known {
         let shadow = shadow.map(|(policy, known)| Version::compile(Arc::clone(policy), here(), known, day));
         (Version::compile(Arc::clone(&config.policy), here(), self.in_force, day), shadow)
     }
+}
+
+/// What is wrong with the registries and the databases that a configuration names. Each is read whole, as at a start.
+pub(super) fn check(config: &Config, problems: &Problems) {
+    let say = |place: Option<&Place>, error: anyhow::Error| {
+        problems.error(place.unwrap_or(&config.places.gateway), format!("{error:#}"));
+    };
+    if let Some(GeoIp { databases, agree }) = &config.geoip
+        && let Err(error) = Databases::load(databases, *agree)
+    {
+        say(config.places.geoip.as_ref(), anyhow::Error::from(error));
+    }
+    for (name, path) in &config.registries {
+        let shapes = [Some(&config.policy), config.shadow.as_ref()].into_iter().flatten();
+        // A registry is read once where both sets of policies declare it alike.
+        let columns: BTreeSet<Columns> = shapes.filter_map(|policy| policy.registries.get(name)).map(columns).collect();
+        for columns in columns {
+            if let Err(error) = registry::load(path, &columns) {
+                say(
+                    config.places.registries.get(name),
+                    anyhow::Error::from(error).context(format!("registry `{name}`")),
+                );
+                break;
+            }
+        }
+    }
+}
+
+fn columns(shape: &RegistryShape) -> Columns {
+    Columns { key: shape.key.clone(), facts: shape.facts.clone() }
 }
 
 /// The files that knowledge was read from, as they were then.
@@ -102,8 +133,8 @@ impl Files {
         let mut registries = BTreeMap::new();
         for (name, path) in &self.registries {
             let Some(shape) = policy.registries.get(name) else { continue };
-            let columns = Columns { key: shape.key.clone(), facts: shape.facts.clone() };
-            let (registry, print) = registry::load(path, &columns).with_context(|| format!("registry `{name}`"))?;
+            let (registry, print) =
+                registry::load(path, &columns(shape)).with_context(|| format!("registry `{name}`"))?;
             tracing::info!(registry = name, keys = registry.len(), "read");
             registries.insert(name.clone(), Arc::new(registry));
             read.insert(path.clone(), print);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, Mode};
-use crate::domain::document::Problem;
+use crate::config::{self, Config, Fixed};
+use crate::domain::document::{Problem, Severity};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::versions::Versions;
@@ -22,19 +22,27 @@ pub enum Refused {
     #[error("there are errors in the files: {}", first(.0))]
     Problems(Vec<Problem>),
     /// What has changed needs a restart.
-    #[error("{0} is declared otherwise than at the start; restart the gateway for that")]
-    NeedsRestart(String),
+    #[error("declared otherwise than at the start: {}; restart the gateway for that", .0.join(", "))]
+    NeedsRestart(Vec<String>),
     /// A file beside the policies cannot be used, or the policies cannot be kept.
     #[error("{0:#}")]
     Other(anyhow::Error),
 }
 
 fn first(problems: &[Problem]) -> String {
-    use crate::domain::document::Severity;
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
     let count = errors.clone().count();
     let first = errors.map(|problem| format!("{}: {}", problem.place, problem.message)).next().unwrap_or_default();
     if count > 1 { format!("{first} (and {} more; `bailiwick check` shows all)", count - 1) } else { first }
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The policies in force.
+    pub policy: Digest,
+    /// Whether anything is not as it was. What registries and databases hold is of no account.
+    pub is_new: bool,
 }
 
 /// What a reload works with.
@@ -42,11 +50,21 @@ pub(super) struct Reloader {
     archive: Archive,
     versions: Arc<Versions>,
     at_start: Arc<PolicySet>,
-    mode: Mode,
-    destinations: Vec<String>,
-    serves: Vec<String>,
+    fixed: Fixed,
     /// One reload at a time.
-    files: tokio::sync::Mutex<knowledge::Files>,
+    in_force: tokio::sync::Mutex<InForce>,
+}
+
+struct InForce {
+    files: knowledge::Files,
+    says: String,
+}
+
+/// What a configuration says that a reload puts in force. It is only ever compared.
+fn says(config: &Config) -> String {
+    let shadow = config.shadow.as_ref().map(|shadow| shadow.digest);
+    let Config { policy, here, registries, geoip, .. } = config;
+    format!("{} {shadow:?} {here:?} {registries:?} {geoip:?}", policy.digest)
 }
 
 impl Reloader {
@@ -55,21 +73,23 @@ impl Reloader {
             archive,
             versions,
             at_start: Arc::clone(&config.policy),
-            mode: config.mode,
-            destinations: config.destinations.keys().cloned().collect(),
-            serves: config.here.serves.clone(),
-            files: tokio::sync::Mutex::new(files),
+            fixed: Fixed::of(config),
+            in_force: tokio::sync::Mutex::new(InForce { files, says: says(config) }),
         }
     }
 
     /// Reads the configuration and the policies, and puts the policies in force.
-    pub(super) async fn reload(&self, path: &Path) -> Result<Digest, Refused> {
-        let mut files = self.files.lock().await;
+    pub(super) async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
+        let mut in_force = self.in_force.lock().await;
         let path: PathBuf = path.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let loaded = tokio::task::spawn_blocking(move || super::load(&path)).await;
         let loaded = loaded.map_err(|error| Refused::Other(error.into()))??;
         let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
         self.same_shape(&config)?;
+        for warning in &loaded.problems {
+            let Problem { place, message, help, .. } = warning;
+            tracing::warn!(%place, help = help.as_deref().unwrap_or_default(), "{message}");
+        }
         let before = self.versions.current();
         let load = || knowledge::Files::load(&config, Some(&before.knowledge));
         let (read, known) = tokio::task::block_in_place(load).map_err(Refused::Other)?;
@@ -78,13 +98,14 @@ impl Reloader {
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let (current, shadow) = known.compile(&config);
         self.versions.replace(current, shadow);
-        *files = read;
-        Ok(digest)
+        let is_new = in_force.says != says(&config);
+        *in_force = InForce { files: read, says: says(&config) };
+        Ok(Reloaded { policy: digest, is_new })
     }
 
     /// Reads registries and databases again where a file was replaced.
     pub(super) async fn refresh(&self) {
-        let mut files = self.files.lock().await;
+        let files = &mut self.in_force.lock().await.files;
         let (current, shadow) = self.versions.both();
         let policies = (&*current.policy, shadow.as_ref().map(|shadow| &*shadow.policy));
         match tokio::task::block_in_place(|| files.refresh(policies, &current.knowledge)) {
@@ -105,33 +126,19 @@ impl Reloader {
         }
     }
 
-    /// What the pipeline was built for has not changed.
+    /// What the gateway was built for has not changed.
     fn same_shape(&self, config: &Config) -> Result<(), Refused> {
-        let changed = |what: &str| Err(Refused::NeedsRestart(what.to_owned()));
-        if config.here.serves != self.serves {
-            return changed("`serves`");
-        }
-        if config.mode != self.mode {
-            return changed("`mode`");
-        }
-        if let Some(name) = in_one(config.destinations.keys(), self.destinations.iter()) {
-            return changed(&format!("destination `{name}`"));
-        }
+        let mut changed = self.fixed.changed(&Fixed::of(config));
         let (new, old) = (&config.policy.streams, &self.at_start.streams);
-        if let Some(name) = in_one(new.keys(), old.keys()) {
-            return changed(&format!("stream `{name}`"));
+        let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+        for name in names {
+            let is_same = new.get(name).zip(old.get(name)).is_some_and(|(new, old)| same_stream(new, old));
+            if !is_same {
+                changed.push(format!("stream `{name}`, its model or its dataset"));
+            }
         }
-        match new.values().zip(old.values()).find(|(new, old)| !same_stream(new, old)) {
-            Some((plan, _)) => changed(&format!("stream `{}`", plan.stream.name)),
-            None => Ok(()),
-        }
+        if changed.is_empty() { Ok(()) } else { Err(Refused::NeedsRestart(changed)) }
     }
-}
-
-/// A name that only one of two lists has.
-fn in_one<'n>(new: impl Iterator<Item = &'n String>, old: impl Iterator<Item = &'n String>) -> Option<&'n String> {
-    let (new, old): (BTreeSet<_>, BTreeSet<_>) = (new.collect(), old.collect());
-    new.symmetric_difference(&old).next().copied()
 }
 
 /// Whether records of two declarations are decoded, scored and counted alike.

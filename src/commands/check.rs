@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use crate::app;
-use crate::config::{self, Config, Mode, today};
+use crate::config::{Config, Mode, today};
 use crate::domain::document::Problem;
 use crate::domain::policy::{EgressRow, Outlet, Override, Permission};
 
@@ -20,7 +20,7 @@ use super::{Failure, diagnostics, json as machine};
 /// # Errors
 /// [`Failure::Config`] or [`Failure::Unusable`] when the files are wrong, another one when a model cannot be used.
 pub fn check(path: &Path, is_json: bool) -> Result<String, Failure> {
-    let loaded = config::load(path).map_err(|error| Failure::Other(error.into()))?;
+    let loaded = super::loaded(path, app::load(path));
     if !is_json {
         diagnostics::print(&loaded.problems);
     }
@@ -30,7 +30,6 @@ pub fn check(path: &Path, is_json: bool) -> Result<String, Failure> {
             false => Failure::Config,
         });
     };
-    app::check_models(&config)?;
     app::check_journal(&config)?;
     let today = today();
     Ok(match is_json {

@@ -20,7 +20,9 @@ pub mod version;
 
 use std::path::Path;
 
-use crate::config::{self, Config};
+use crate::app;
+use crate::config::{self, Config, Loaded, Unreadable};
+use crate::domain::document::Problem;
 
 /// The configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
@@ -56,7 +58,24 @@ impl From<anyhow::Error> for Failure {
 
 /// Loads a configuration and prints every problem to stderr.
 fn load(path: &Path) -> Result<Config, Failure> {
-    let loaded = config::load(path).map_err(|error| Failure::Other(error.into()))?;
+    usable(path, config::load(path))
+}
+
+/// The same, and looks at all that the configuration names: models, registries, databases.
+fn load_whole(path: &Path) -> Result<Config, Failure> {
+    usable(path, app::load(path))
+}
+
+fn usable(path: &Path, read: Result<Loaded, Unreadable>) -> Result<Config, Failure> {
+    let loaded = loaded(path, read);
     diagnostics::print(&loaded.problems);
     loaded.config.ok_or(Failure::Config)
+}
+
+/// What was read. That `gateway.toml` cannot be read is a problem like others.
+fn loaded(path: &Path, read: Result<Loaded, Unreadable>) -> Loaded {
+    read.unwrap_or_else(|error| {
+        let problem = Problem::of_file(&path.display().to_string(), format!("{:#}", anyhow::Error::from(error)));
+        Loaded { config: None, problems: vec![problem] }
+    })
 }

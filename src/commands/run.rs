@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App};
+use crate::app::{self, App, Reloaded};
 use crate::delivery::Backlog;
 use crate::logging::OPERATOR;
 
-use super::{Failure, load};
+use super::{Failure, load_whole};
 
 /// Runs a gateway until SIGTERM or SIGINT, or until a part of it cannot go on, then stops it. A second signal ends the
 /// process at once. SIGHUP reads the policies again.
@@ -21,7 +21,7 @@ use super::{Failure, load};
 pub async fn run(path: &Path) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the gateway starts must not kill it.
     let mut signals = Signals::listen()?;
-    let config = load(path)?;
+    let config = load_whole(path)?;
     let listener = app::bind(&config).await?;
     let app = App::start(config, listener).await?;
     let failure = tokio::select! {
@@ -66,7 +66,10 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals) {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
             _ = hang_up.recv() => match app.reload(path).await {
-                Ok(policy) => tracing::info!(%policy, "other policies are in force"),
+                Ok(Reloaded { policy, is_new: true }) => tracing::info!(%policy, "other policies are in force"),
+                Ok(Reloaded { policy, .. }) => {
+                    tracing::info!(%policy, "nothing has changed; the same policies are in force");
+                }
                 Err(error) => {
                     tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay");
                 }

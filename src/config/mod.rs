@@ -23,12 +23,15 @@ use crate::intake::{Limits, wall_clock};
 use crate::pipeline::CheckpointsDue;
 
 mod files;
+mod fixed;
 mod keys;
 mod read;
 mod shapes;
 
 #[cfg(test)]
 mod tests;
+
+pub use fixed::Fixed;
 
 /// A checked configuration.
 pub struct Config {
@@ -48,6 +51,8 @@ pub struct Config {
     pub workers: usize,
     /// The most records scored in one run of a model.
     pub scored_together_max: usize,
+    /// How long a run of a model may take.
+    pub scoring_deadline: Duration,
     /// ONNX Runtime's library, when the configuration names it.
     pub onnxruntime: Option<PathBuf>,
     /// The file of each model.
@@ -72,6 +77,23 @@ pub struct Config {
     pub policy: Arc<PolicySet>,
     /// What is tried in its shadow.
     pub shadow: Option<Arc<PolicySet>>,
+    /// Where it says so, for problems with what it names.
+    pub places: Places,
+}
+
+/// Where `gateway.toml` names the files that are read beside it.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `[gateway]`.
+    pub gateway: Place,
+    /// ONNX Runtime's library, when it is named.
+    pub onnxruntime: Option<Place>,
+    /// The file of each model.
+    pub models: BTreeMap<String, Place>,
+    /// The file of each registry.
+    pub registries: BTreeMap<String, Place>,
+    /// Databases of network addresses.
+    pub geoip: Option<Place>,
 }
 
 /// Databases of network addresses.
@@ -179,6 +201,15 @@ pub enum Unreadable {
 /// # Errors
 /// When `gateway.toml` itself cannot be read.
 pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
+    load_and(path, |_, _| ())
+}
+
+/// The same, and looks at what the configuration names: `also` is asked whenever everything that is needed was declared,
+/// also with errors in it, so that all problems are reported at once.
+///
+/// # Errors
+/// When `gateway.toml` itself cannot be read.
+pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Loaded, Unreadable> {
     let problems = Problems::default();
     let main = files::source(path)?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -199,7 +230,11 @@ pub fn load(path: &Path) -> Result<Loaded, Unreadable> {
         check_shadow(&policy, shadow, &problems);
         check_served(&declared, shadow, &problems);
     }
-    let config = declared.finish((files, policy), shadow).filter(|_| !problems.any_error());
+    let config = declared.finish((files, policy), shadow);
+    if let Some(config) = &config {
+        also(config, &problems);
+    }
+    let config = config.filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
 }
 

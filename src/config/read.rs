@@ -20,7 +20,7 @@ use crate::pipeline::CheckpointsDue;
 
 use super::keys::DeclaredKeys;
 use super::shapes::GATEWAY_TOML;
-use super::{Config, Destination, GeoIp, Journal, Mode, OnStop};
+use super::{Config, Destination, GeoIp, Journal, Mode, OnStop, Places};
 
 /// What `gateway.toml` declares.
 pub(super) struct Declared {
@@ -39,8 +39,9 @@ pub(super) struct Declared {
     limits: Limits,
     workers: usize,
     scored_together_max: usize,
-    onnxruntime: Option<PathBuf>,
-    pub(super) models: BTreeMap<String, PathBuf>,
+    scoring_deadline: Duration,
+    onnxruntime: Option<Spot<PathBuf>>,
+    pub(super) models: BTreeMap<String, Spot<PathBuf>>,
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
@@ -85,6 +86,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let workers = scoring.map_or(cores, |scoring| scoring.or("workers", cores)).max(1);
     let scored_together_max = scoring.map_or(1_024, |scoring| scoring.or("rows_together_max", 1_024)).max(1);
+    let scoring_deadline = scoring.map_or(SCORING_DEADLINE.unsigned_abs(), read_scoring_deadline);
     let onnxruntime = scoring.and_then(|scoring| scoring.get::<String>("onnxruntime"));
     if let Some(scoring) = scoring {
         scoring.done();
@@ -93,7 +95,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     if let Some(files) = table.get::<Table<'_>>("models") {
         for name in files.value.names() {
             if let Some(file) = files.value.get::<String>(&name) {
-                models.insert(name, base.join(file.value));
+                models.insert(name, Spot { value: base.join(file.value), place: file.place });
             }
         }
     }
@@ -122,7 +124,8 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         limits,
         workers,
         scored_together_max,
-        onnxruntime: onnxruntime.map(|path| base.join(path.value)),
+        scoring_deadline,
+        onnxruntime: onnxruntime.map(|path| Spot { value: base.join(path.value), place: path.place }),
         models,
         destinations,
         peers,
@@ -132,6 +135,18 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         journal,
         keys,
     }
+}
+
+/// How long a run of a model may take, unless it is said.
+const SCORING_DEADLINE: SignedDuration = SignedDuration::from_secs(5);
+
+fn read_scoring_deadline(scoring: &Table<'_>) -> Duration {
+    let Some(deadline) = scoring.get::<SignedDuration>("deadline") else { return SCORING_DEADLINE.unsigned_abs() };
+    let allowed = SignedDuration::from_millis(100)..=SignedDuration::from_mins(10);
+    if !allowed.contains(&deadline.value) {
+        scoring.problems().error(&deadline.place, "a run of a model may take PT0.1S to PT10M");
+    }
+    deadline.value.unsigned_abs()
 }
 
 /// The value of a key that must be one of a few words.
@@ -392,6 +407,10 @@ fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settin
     Some(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, progress_topic, options })
 }
 
+fn places<T>(spots: &BTreeMap<String, Spot<T>>) -> BTreeMap<String, Place> {
+    spots.iter().map(|(name, spot)| (name.clone(), spot.place.clone())).collect()
+}
+
 impl Declared {
     /// The configuration, when all that it needs was declared.
     pub(super) fn finish(self, policies: (Vec<Arc<Source>>, PolicySet), shadow: Option<PolicySet>) -> Option<Config> {
@@ -401,6 +420,13 @@ impl Declared {
             Arc::new(Peer { id: peer.id, endpoint: peer.endpoint, country: peer.country, serves, conditions })
         });
         let serves = self.serves.into_iter().map(|regime| regime.value).collect();
+        let places = Places {
+            gateway: self.place,
+            onnxruntime: self.onnxruntime.as_ref().map(|spot| spot.place.clone()),
+            models: places(&self.models),
+            registries: places(&self.registries),
+            geoip: self.geoip.as_ref().map(|spot| spot.place.clone()),
+        };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
             id: self.id?,
@@ -413,8 +439,9 @@ impl Declared {
             limits: self.limits,
             workers: self.workers,
             scored_together_max: self.scored_together_max,
-            onnxruntime: self.onnxruntime,
-            models: self.models,
+            scoring_deadline: self.scoring_deadline,
+            onnxruntime: self.onnxruntime.map(|spot| spot.value),
+            models: self.models.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
@@ -426,6 +453,7 @@ impl Declared {
             policy_files: policies.0,
             policy: Arc::new(policies.1),
             shadow: shadow.map(Arc::new),
+            places,
         })
     }
 }

@@ -79,6 +79,16 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+impl Problem {
+    /// An error of a file that cannot be read at all.
+    #[must_use]
+    pub fn of_file(path: &str, message: String) -> Self {
+        let file = Arc::new(Source { path: path.to_owned(), text: String::new() });
+        let place = Place { file, span: 0..0, key: String::new() };
+        Self { severity: Severity::Error, place, message, help: None }
+    }
+}
+
 /// Whether a problem stops the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {

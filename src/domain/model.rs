@@ -84,10 +84,26 @@ pub struct ModelOutput {
     pub field: String,
     /// What it is.
     pub kind: OutputKind,
-    /// The tensor's column, where it has several.
-    pub column: usize,
+    /// The tensor's column, counted from 0. `None` where it has only one.
+    pub column: Option<usize>,
     /// The field's data class: the join of its inputs' and of the one declared for it.
     pub classes: BTreeSet<String>,
     /// Where its values lie.
     pub range: Option<ValueRange>,
+    /// What becomes of a value outside the range.
+    pub outside_range: OutsideRange,
+}
+
+/// What becomes of a value of a model outside its declared range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutsideRange {
+    /// The record is refused.
+    Refuse,
+    /// The value is moved to the nearer end.
+    Clamp,
+}
+
+impl OutsideRange {
+    /// Every choice with its name in the policy language.
+    pub const NAMES: [(&'static str, Self); 2] = [("refuse", Self::Refuse), ("clamp", Self::Clamp)];
 }

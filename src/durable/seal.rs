@@ -52,6 +52,13 @@ impl Keys {
         Self(keys)
     }
 
+    /// Whether these are the same keys of the same regimes.
+    #[must_use]
+    pub fn are(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().all(|(regime, key)| other.0.get(regime).is_some_and(|other| other.is(key)))
+    }
+
     fn cipher<'r>(&self, regimes: impl Iterator<Item = &'r str>) -> Option<Aes256GcmSiv> {
         let mut extract = HkdfExtract::<Sha256>::new(None);
         let mut info = INFO.to_vec();

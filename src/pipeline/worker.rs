@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow_array::ArrayRef;
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::adapters::onnx::Scorer;
+use crate::adapters::onnx::{Scored, Scorer};
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
@@ -168,32 +168,37 @@ impl Worker {
     fn process(&mut self, together: Vec<Waiting>) {
         let Some(stream) = together.first().map(|first| Arc::clone(first.resident.batch().stream())) else { return };
         let batches: Vec<&Resident> = together.iter().map(|waiting| &waiting.resident).collect();
-        let outputs = self.score(&stream.name, &batches);
+        let scored = self.score(&stream.name, &batches);
         let mut offset = 0;
         for waiting in together {
             let rows = waiting.resident.batch().rows();
-            let scores = outputs
-                .as_ref()
-                .map(|columns| columns.iter().map(|column| column.slice(offset, rows)).collect::<Vec<ArrayRef>>());
-            offset += rows;
-            match scores {
-                Ok(scores) => self.take(waiting, scores),
+            match &scored {
+                Ok(scored) if scored.is_usable(offset..offset + rows) => {
+                    let scores = scored.outputs.iter().map(|column| column.slice(offset, rows)).collect();
+                    self.take(waiting, scores);
+                }
+                Ok(_) => waiting.place.refuse(Reason::ModelFailed),
                 Err(reason) => waiting.place.refuse(*reason),
             }
+            offset += rows;
         }
     }
 
-    fn score(&mut self, stream: &str, batches: &[&Resident]) -> Result<Vec<ArrayRef>, Reason> {
-        let Some(scorer) = self.setup.scorers.get_mut(stream) else { return Ok(Vec::new()) };
+    fn score(&mut self, stream: &str, batches: &[&Resident]) -> Result<Scored, Reason> {
+        let Some(scorer) = self.setup.scorers.get_mut(stream) else { return Ok(Scored::default()) };
         // What panics in the library or on the way to it concerns these records, and no others.
         let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(batches)));
         match scored {
-            Ok(Ok(outputs)) => {
-                if !outputs.is_empty() {
+            Ok(Ok(scored)) => {
+                if !scored.unusable.is_empty() {
+                    let (records, output) = (scored.records_unusable(), scorer.output(scored.unusable.first()));
+                    tracing::warn!(%stream, records, output, "the model's values for records are not finite, or outside the range");
+                }
+                if !scored.outputs.is_empty() {
                     let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
                     Telemetry::add(&self.shared.telemetry.of(stream).scored, rows);
                 }
-                Ok(outputs)
+                Ok(scored)
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, %stream, "a batch could not be scored; it is refused. Check the model with \

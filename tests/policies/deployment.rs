@@ -306,7 +306,7 @@ impl Gateway {
     /// Reloads; the digest that is in force then, or why not.
     pub(crate) async fn reload(&self) -> Result<String, String> {
         let reloaded = self.app.reload(&self.file).await;
-        reloaded.map(|digest| digest.to_string()).map_err(|refused| refused.to_string())
+        reloaded.map(|reloaded| reloaded.policy.to_string()).map_err(|refused| refused.to_string())
     }
 
     pub(crate) async fn producer(&self, name: &str) -> Producer {
@@ -432,9 +432,8 @@ impl Process {
     pub(crate) fn reload(&self) -> String {
         let outcomes = || -> Vec<String> {
             let log = self.log();
-            let is_outcome = |line: &&String| {
-                line.contains("other policies are in force") || line.contains("policies were not replaced")
-            };
+            let is_outcome =
+                |line: &&String| line.contains("policies are in force") || line.contains("policies were not replaced");
             log.iter().filter(is_outcome).cloned().collect()
         };
         let (before, began) = (outcomes().len(), Clock::start());

@@ -24,7 +24,7 @@ pub const ENTRIES_MAX: usize = 5_000_000;
 pub const KEY_MAX: usize = 1_024;
 
 /// Which columns a registry is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Columns {
     /// The column of the keys.
     pub key: String,

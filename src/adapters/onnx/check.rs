@@ -3,7 +3,7 @@
 use ort::session::Session;
 use ort::value::{TensorElementType, ValueType};
 
-use crate::domain::model::{Model, OutputKind};
+use crate::domain::model::{Model, ModelOutput, OutputKind};
 
 /// The element type of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +67,73 @@ fn check_outputs(model: &Model, session: &Session) -> Result<(), String> {
         if *ty != wanted {
             return Err(format!("output `{}` is of {ty}, and a {kind} is of {wanted}", declared.tensor));
         }
-        let width = if shape.len() > 1 { shape[1] } else { 1 };
-        if shape.len() > 2 || (width >= 0 && i64::try_from(declared.column).unwrap_or(i64::MAX) >= width) {
-            return Err(format!(
-                "output `{}` has shape {:?} and no column {}",
-                declared.tensor,
-                &shape[..],
-                declared.column
-            ));
-        }
+        let width = match shape[..] {
+            [] => return Err(format!("output `{}` is one value for all records", declared.tensor)),
+            [_] => Some(1),
+            [_, width] => usize::try_from(width).ok(),
+            _ => {
+                return Err(format!("output `{}` has shape {:?}, not [records, columns]", declared.tensor, &shape[..]));
+            }
+        };
+        check_column(declared, width)?;
     }
     Ok(())
+}
+
+/// Whether it is clear which column of an output is meant. `None`: the file does not say how many there are.
+fn check_column(declared: &ModelOutput, width: Option<usize>) -> Result<(), String> {
+    let (tensor, field) = (&declared.tensor, &declared.field);
+    match (declared.column, width) {
+        (None, Some(1)) | (Some(_), None) => Ok(()),
+        (Some(column), Some(width)) if column < width => Ok(()),
+        (Some(column), Some(width)) => Err(format!("output `{tensor}` has {width} columns and no column {column}")),
+        (None, None) => Err(format!(
+            "the file does not say how many columns output `{tensor}` has, and `column` does not say which becomes \
+             `{field}`: write `column = 0` for the first"
+        )),
+        (None, Some(0)) => Err(format!("output `{tensor}` has no columns")),
+        (None, Some(width)) => Err(format!(
+            "output `{tensor}` has {width} columns, and `column` does not say which becomes `{field}`: write one of \
+             `column = 0` to `column = {}`; of a classifier, column n is the probability of its n-th class, counted \
+             from 0",
+            width - 1
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::model::OutsideRange;
+
+    #[test]
+    fn it_must_be_clear_which_column_is_meant() {
+        let output = |column| ModelOutput {
+            tensor: "probabilities".to_owned(),
+            field: "risk".to_owned(),
+            kind: OutputKind::Score,
+            column,
+            classes: BTreeSet::new(),
+            range: None,
+            outside_range: OutsideRange::Refuse,
+        };
+        for (column, width) in [(None, Some(1)), (Some(0), Some(1)), (Some(1), Some(2)), (Some(7), None)] {
+            assert_eq!(check_column(&output(column), width), Ok(()), "{column:?} of {width:?}");
+        }
+        for (column, width, says) in [
+            (
+                None,
+                Some(2),
+                "has 2 columns, and `column` does not say which becomes `risk`: write one of `column = 0` to `column = 1`",
+            ),
+            (None, None, "does not say how many columns"),
+            (Some(2), Some(2), "has 2 columns and no column 2"),
+            (None, Some(0), "has no columns"),
+        ] {
+            let error = check_column(&output(column), width).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

@@ -1,38 +1,55 @@
 //! ONNX Runtime: finding the library, checking a model against its declaration, scoring.
 //!
 //! A [`Scorer`] belongs to one worker thread and runs on it: one intra-op thread, no pools. It takes only
-//! [`Resident`] records.
+//! [`crate::domain::policy::Resident`] records.
+//!
+//! What a model can do is bounded. Its file is read once, and what was hashed is what ONNX Runtime is given; a model
+//! that refers to other files is refused ([`file`]). A run has a deadline ([`watch`]). What a model makes of constants
+//! has a limit before it is loaded, and a run on zeros shows how much memory it takes.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use std::{env, fs};
 
-use arrow_array::{ArrayRef, Float32Array, Int64Array};
 use ort::environment::Environment;
 use ort::session::Session;
 use sha2::{Digest, Sha256};
 
-use crate::domain::model::{Model, OutputKind};
-use crate::domain::policy::Resident;
+use crate::domain::model::Model;
 use crate::files;
 
 mod check;
 mod features;
+mod file;
+#[cfg(test)]
+mod made;
+mod scorer;
 mod tensors;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use file::Unfit;
+pub use scorer::{Scored, Scorer, Unusable};
+pub use watch::Watch;
 
 use tensors::Shelf;
 
 /// The largest model, in bytes. One with all its weights inside cannot be larger than 2 GiB.
 pub const BYTES_MAX: u64 = 1 << 30;
 
+/// The most memory that a run of a model may take, in bytes.
+pub const RUN_BYTES_MAX: u64 = 1 << 30;
+
+/// The largest tensor that is worked out when a model is loaded, in bytes: what is larger is worked out by every run.
+const FOLDED_BYTES_MAX: u64 = 64 << 20;
+
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The library was not found or is not ONNX Runtime.
-    #[error(
-        "ONNX Runtime was not found at {tried}: {message}\n  \
-         set `onnxruntime` under [scoring] or ORT_DYLIB_PATH to libonnxruntime.so (1.24 or later); `make demo` and `make test` fetch one"
-    )]
+    #[error("ONNX Runtime was not found at {tried}: {message}")]
     Library {
         /// Where it was looked for.
         tried: String,
@@ -46,6 +63,14 @@ pub enum Error {
         model: String,
         /// What is wrong with its file.
         source: files::Error,
+    },
+    /// The file is not given to ONNX Runtime.
+    #[error("model `{model}`: {source}")]
+    Unfit {
+        /// The model's name.
+        model: String,
+        /// Why not.
+        source: Unfit,
     },
     /// The file is not the one that was declared.
     #[error("model `{model}`: {path} has sha256 {found}, and {declared} is declared")]
@@ -67,6 +92,32 @@ pub enum Error {
         /// What differs.
         message: String,
     },
+    /// A run took longer than it may.
+    #[error(
+        "model `{model}`: a run took longer than {deadline:?}, which is the limit; give a faster model, or a greater \
+         `deadline` under [scoring]"
+    )]
+    Late {
+        /// The model's name.
+        model: String,
+        /// The limit.
+        deadline: Duration,
+    },
+    /// A run takes more memory than it may.
+    #[error("model `{model}`: a run on {rows} records takes {bytes} bytes; {bytes_max} are the limit")]
+    TooMuch {
+        /// The model's name.
+        model: String,
+        /// How many records it ran on.
+        rows: usize,
+        /// By how much the process grew.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The system gives no thread.
+    #[error("no thread for the deadline of models")]
+    Thread(#[from] std::io::Error),
     /// ONNX Runtime failed.
     #[error("model `{model}`: {source}")]
     Runtime {
@@ -129,33 +180,76 @@ impl Runtime {
         &self.environment
     }
 
-    /// Loads a model and checks it against its declaration.
+    /// Loads a model, checks it against its declaration and tries it on one record and on `rows_max`.
     ///
     /// # Errors
-    /// When the file is missing, is another one than declared, is no model, or has other inputs or outputs
-    /// than declared.
-    pub fn scorer(&self, model: &Model, path: &Path) -> Result<Scorer, Error> {
-        let (bytes, _) =
-            files::read(path, BYTES_MAX).map_err(|source| Error::File { model: model.name.clone(), source })?;
-        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if found != model.sha256 {
-            let declared = model.sha256.clone();
-            return Err(Error::Hash { model: model.name.clone(), path: path.to_owned(), found, declared });
-        }
-        let session = self.session(&bytes).map_err(|source| Error::Runtime { model: model.name.clone(), source })?;
+    /// When the file cannot be used, has other inputs or outputs than declared, or a run takes too long or too much.
+    pub fn scorer(&self, model: &Model, path: &Path, watch: &Watch, rows_max: usize) -> Result<Scorer, Error> {
+        self.scorer_within(model, path, watch, rows_max, RUN_BYTES_MAX)
+    }
+
+    fn scorer_within(
+        &self,
+        model: &Model,
+        path: &Path,
+        watch: &Watch,
+        rows_max: usize,
+        bytes_max: u64,
+    ) -> Result<Scorer, Error> {
+        let bytes = read(model, path)?;
+        let failed = |source| Error::Runtime { model: model.name.clone(), source };
+        let before = resident_bytes();
+        let session = self.session(&bytes).map_err(failed)?;
+        drop(bytes);
         let elements =
             check::check(model, &session).map_err(|message| Error::Mismatch { model: model.name.clone(), message })?;
         let shelf = Shelf::new(model, elements, &session);
-        Ok(Scorer { session, shelf, model: model.clone() })
+        let watched = watch.over().map_err(failed)?;
+        let mut scorer = Scorer { session, shelf, model: model.clone(), watched, deadline: watch.deadline() };
+        for rows in [1, rows_max] {
+            scorer.try_on_zeros(rows)?;
+            let bytes = resident_bytes().saturating_sub(before);
+            if before > 0 && bytes > bytes_max {
+                return Err(Error::TooMuch { model: model.name.clone(), rows, bytes, bytes_max });
+            }
+        }
+        Ok(scorer)
     }
 
     fn session(&self, bytes: &[u8]) -> ort::Result<Session> {
         let builder = Session::builder(&self.environment)?;
         let builder = builder.with_intra_threads(1)?;
         let builder = builder.with_inter_threads(1)?;
-        let mut builder = builder.with_intra_op_spinning(false)?;
+        let builder = builder.with_intra_op_spinning(false)?;
+        // A runtime before 1.25 does not know it and works out everything that it can.
+        let folded = "optimization.constant_folding_max_output_size_in_bytes";
+        let mut builder = builder.with_config_entry(folded, FOLDED_BYTES_MAX.to_string())?;
         builder.commit_from_memory(bytes)
     }
+}
+
+/// A model's file, if it is the declared one and can be given to ONNX Runtime.
+///
+/// # Errors
+/// When it is not, or cannot.
+pub fn read(model: &Model, path: &Path) -> Result<Vec<u8>, Error> {
+    let name = || model.name.clone();
+    let (bytes, _) = files::read(path, BYTES_MAX).map_err(|source| Error::File { model: name(), source })?;
+    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found != model.sha256 {
+        let declared = model.sha256.clone();
+        return Err(Error::Hash { model: name(), path: path.to_owned(), found, declared });
+    }
+    file::inspect(&bytes).map_err(|source| Error::Unfit { model: name(), source })?;
+    Ok(bytes)
+}
+
+/// The memory that the process holds, in bytes. Zero where the system does not say it.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|resident| resident.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) << 10
 }
 
 fn library_path(configured: Option<&Path>) -> PathBuf {
@@ -168,67 +262,4 @@ fn library_path(configured: Option<&Path>) -> PathBuf {
     }
     let beside = env::current_exe().ok().and_then(|binary| Some(binary.parent()?.join(NAME)));
     beside.filter(|path| path.exists()).unwrap_or_else(|| NAME.into())
-}
-
-/// A model on one worker thread.
-pub struct Scorer {
-    session: Session,
-    shelf: Shelf,
-    model: Model,
-}
-
-impl Scorer {
-    /// Scores batches of the model's stream together. One column per declared output, with the records of
-    /// all batches one after the other.
-    ///
-    /// # Errors
-    /// When ONNX Runtime fails, or an output has not one row per record.
-    pub fn score(&mut self, batches: &[&Resident]) -> Result<Vec<ArrayRef>, Error> {
-        let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
-        let name = &self.model.name;
-        let failed = |source| Error::Runtime { model: name.clone(), source };
-        let mut tensors = self.shelf.take(&self.model, rows).map_err(failed)?;
-        tensors.fill(&self.model.inputs, batches).map_err(failed)?;
-        let inputs = tensors.inputs(&self.model.inputs);
-        let mut outputs = self.session.run_with_options(inputs, &tensors.options).map_err(failed)?;
-        let mismatch = |message: String| Error::Mismatch { model: name.clone(), message };
-        let columns = self.model.outputs.iter().map(|declared| {
-            let output =
-                outputs.get(&declared.tensor).ok_or_else(|| mismatch(format!("no output `{}`", declared.tensor)))?;
-            let column: ArrayRef = match declared.kind {
-                OutputKind::Score => {
-                    let (_, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
-                    let values = pick(values, rows, declared.column);
-                    Arc::new(Float32Array::from(values.ok_or_else(|| mismatch(shape(&declared.tensor)))?))
-                }
-                OutputKind::Label => {
-                    let (_, values) = output.try_extract_tensor::<i64>().map_err(failed)?;
-                    let values = pick(values, rows, declared.column);
-                    Arc::new(Int64Array::from(values.ok_or_else(|| mismatch(shape(&declared.tensor)))?))
-                }
-            };
-            Ok(column)
-        });
-        let columns = columns.collect::<Result<_, Error>>()?;
-        let reusable = self.shelf.reusable(&tensors, &mut outputs);
-        drop(outputs);
-        self.shelf.keep(tensors, reusable).map_err(failed)?;
-        Ok(columns)
-    }
-}
-
-fn shape(tensor: &str) -> String {
-    format!("output `{tensor}` has not one row per record")
-}
-
-/// One column of a `[rows, width]` tensor.
-fn pick<T: Copy>(values: &[T], rows: usize, column: usize) -> Option<Vec<T>> {
-    let width = values.len().checked_div(rows)?;
-    if width * rows != values.len() || column >= width {
-        return None;
-    }
-    if width == 1 {
-        return Some(values.to_vec());
-    }
-    Some(values.iter().skip(column).step_by(width).copied().collect())
 }

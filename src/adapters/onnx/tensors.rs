@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, Session, SessionOutputs};
 use ort::value::{DynValue, Tensor, ValueType};
 
 use crate::domain::model::{Model, ModelInput};
@@ -32,8 +33,8 @@ pub(super) struct Shelf {
 pub(super) struct Tensors {
     rows: usize,
     inputs: Vec<Matrix>,
-    /// Which outputs are wanted and, after the first run, where they go.
-    pub(super) options: RunOptions<HasSelectedOutputs>,
+    /// What feeds the run, which outputs are wanted and, after the first run, where they go.
+    pub(super) binding: IoBinding,
     has_outputs: bool,
 }
 
@@ -56,7 +57,7 @@ impl Shelf {
     }
 
     /// Takes tensors for so many records.
-    pub(super) fn take(&mut self, model: &Model, rows: usize) -> ort::Result<Tensors> {
+    pub(super) fn take(&mut self, model: &Model, session: &Session, rows: usize) -> ort::Result<Tensors> {
         let kept = self.kept.iter().position(|tensors| tensors.rows == rows);
         if let Some(tensors) = kept.and_then(|position| self.kept.remove(position)) {
             return Ok(tensors);
@@ -64,8 +65,12 @@ impl Shelf {
         let inputs = model.inputs.iter().zip(&self.elements);
         let inputs =
             inputs.map(|(input, &element)| Matrix::new(element, rows, input.width())).collect::<Result<_, _>>()?;
-        let options = RunOptions::new()?.with_outputs(wanted(&self.outputs));
-        Ok(Tensors { rows, inputs, options, has_outputs: false })
+        let mut binding = session.create_binding()?;
+        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+        for output in &self.outputs {
+            binding.bind_output_to_device(output, &memory)?;
+        }
+        Ok(Tensors { rows, inputs, binding, has_outputs: false })
     }
 
     /// The outputs of a run that the next one may write to.
@@ -81,10 +86,8 @@ impl Shelf {
         if tensors.rows > KEPT_ROWS_MAX {
             return Ok(());
         }
-        if !outputs.is_empty() {
-            let selector = wanted(&self.outputs);
-            let selector = outputs.into_iter().fold(selector, |all, (name, value)| all.preallocate(name, value));
-            tensors.options = RunOptions::new()?.with_outputs(selector);
+        for (name, value) in outputs {
+            tensors.binding.bind_output(name, value)?;
             tensors.has_outputs = true;
         }
         if self.kept.len() == KEPT {
@@ -93,10 +96,6 @@ impl Shelf {
         self.kept.push_back(tensors);
         Ok(())
     }
-}
-
-fn wanted(outputs: &[String]) -> OutputSelector {
-    outputs.iter().fold(OutputSelector::no_default(), OutputSelector::with)
 }
 
 impl Tensors {
@@ -108,12 +107,17 @@ impl Tensors {
                 Matrix::Float64(tensor) => fill(tensor.try_extract_tensor_mut::<f64>()?.1, input, batches),
                 Matrix::Int64(tensor) => fill(tensor.try_extract_tensor_mut::<i64>()?.1, input, batches),
             }
+            matrix.bind(&input.name, &mut self.binding)?;
         }
         Ok(())
     }
 
-    pub(super) fn inputs<'t>(&'t self, inputs: &'t [ModelInput]) -> Vec<(&'t str, SessionInputValue<'t>)> {
-        inputs.iter().zip(&self.inputs).map(|(input, matrix)| (input.name.as_str(), matrix.value())).collect()
+    /// Feeds the inputs as they were made: nothing but zeros.
+    pub(super) fn feed_zeros(&mut self, inputs: &[ModelInput]) -> ort::Result<()> {
+        for (matrix, input) in self.inputs.iter().zip(inputs) {
+            matrix.bind(&input.name, &mut self.binding)?;
+        }
+        Ok(())
     }
 }
 
@@ -127,11 +131,12 @@ impl Matrix {
         })
     }
 
-    fn value(&self) -> SessionInputValue<'_> {
+    /// An input is bound anew when its values have changed: nothing says that a binding sees a change.
+    fn bind(&self, name: &str, binding: &mut IoBinding) -> ort::Result<()> {
         match self {
-            Self::Float32(tensor) => tensor.into(),
-            Self::Float64(tensor) => tensor.into(),
-            Self::Int64(tensor) => tensor.into(),
+            Self::Float32(tensor) => binding.bind_input(name, tensor),
+            Self::Float64(tensor) => binding.bind_input(name, tensor),
+            Self::Int64(tensor) => binding.bind_input(name, tensor),
         }
     }
 }

@@ -173,6 +173,8 @@ pub struct StreamPlan {
     pub treatments: Treatments,
     /// The model that scores the records.
     pub model: Option<Model>,
+    /// Where the hash of the model's file stands.
+    pub model_place: Option<Place>,
     /// The datasets over the stream. At most one, until datasets that share a partition are implemented:
     /// two partitions of the same records could be subtracted from each other.
     pub datasets: Vec<Arc<Dataset>>,

@@ -176,8 +176,10 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let mut of_record: BTreeSet<String> = stream.fields.iter().map(|field| field.class.clone()).collect();
         of_record.extend(model.iter().flat_map(|model| model.outputs.iter().flat_map(|output| output.classes.clone())));
         let untested = declared_stream.evidence.untested();
+        let model_place = model.as_ref().and_then(|model| declared.models.get(&model.name));
+        let model_place = model_place.map(|model| model.value.sha256.place.clone());
         let (datasets, classes, place) = (Vec::new(), of_record, place.clone());
-        let plan = StreamPlan { stream, evidence, untested, treatments, model, datasets, classes, place };
+        let plan = StreamPlan { stream, evidence, untested, treatments, model, model_place, datasets, classes, place };
         streams.insert(name.clone(), plan);
     }
     for (name, dataset) in &declared.datasets {

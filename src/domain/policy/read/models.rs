@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint, hint_of};
-use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind};
+use crate::domain::model::{Encoding, Feature, Model, ModelInput, ModelOutput, OutputKind, OutsideRange};
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::Treatments;
 use crate::domain::stream::{FieldType, Stream};
 
-use super::legal::{NAMES, choice, known_class};
+use super::legal::{NAMES, choice, chosen, known_class};
 use super::streams::{DeclaredStream, RANGE, read_range};
 
 pub(super) const MODEL: Shape = Shape {
@@ -60,15 +60,20 @@ const OUTPUT: Shape = Shape {
         Key::required("name", Kind::Text, "The tensor's name."),
         Key::required("field", Kind::Text, "The field's name."),
         Key::required("kind", Kind::Word(&names(&KINDS)), "A score is a float32, a label an int64."),
-        Key::new("column", Kind::Count, "The tensor's column, counted from 0."),
+        Key::new("column", Kind::Count, "The tensor's column, counted from 0. Required where it has several."),
         Key::new("class", Kind::Text, "Its data class, beside those of the model's inputs."),
         Key::new("range", RANGE, "Where its values lie."),
+        Key::new(
+            "outside_range",
+            Kind::Word(&names(&OutsideRange::NAMES)),
+            "What becomes of a value outside the range. Default: refuse, the record.",
+        ),
     ],
 };
 
 /// A model whose fields are names.
 pub(super) struct DeclaredModel {
-    sha256: String,
+    pub(super) sha256: Spot<String>,
     inputs: Vec<DeclaredInput>,
     outputs: Vec<DeclaredOutput>,
 }
@@ -99,7 +104,9 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredModel> {
             problems.error(&table.place, format!("a model needs `{what}`"));
         }
     }
-    Some(DeclaredModel { sha256: sha256?.value.to_ascii_lowercase(), inputs, outputs })
+    let sha256 = sha256?;
+    let sha256 = Spot { value: sha256.value.to_ascii_lowercase(), place: sha256.place };
+    Some(DeclaredModel { sha256, inputs, outputs })
 }
 
 fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
@@ -127,9 +134,14 @@ fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
     let tensor = table.need::<String>("name");
     let field = table.need::<String>("field");
     let kind = choice(table, "kind", &KINDS);
-    let column = table.or("column", 0);
+    let column = table.get::<usize>("column").map(|column| column.value);
     let class = table.get::<String>("class");
     let range = read_range(table);
+    let outside = table.get::<String>("outside_range");
+    let outside_range = outside.as_ref().map(|word| chosen(word, &OutsideRange::NAMES, table.problems()));
+    if let (Some(outside), None) = (&outside, &range) {
+        table.problems().error(&outside.place, "`outside_range` needs a `range`");
+    }
     table.done();
     let field = field?;
     let output = ModelOutput {
@@ -139,6 +151,7 @@ fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
         column,
         classes: class.iter().map(|class| class.value.clone()).collect(),
         range,
+        outside_range: outside_range.flatten().unwrap_or(OutsideRange::Refuse),
     };
     Some(DeclaredOutput { output, field, class })
 }
@@ -187,7 +200,7 @@ pub(super) fn resolve(
         output.classes.extend(of_inputs.iter().map(|class| (*class).clone()));
         outputs.push(output);
     }
-    Some(Model { name: wanted.value.clone(), sha256: model.value.sha256.clone(), inputs, outputs })
+    Some(Model { name: wanted.value.clone(), sha256: model.value.sha256.value.clone(), inputs, outputs })
 }
 
 fn feature(

@@ -1,0 +1,189 @@
+//! Models that give values that cannot be used: the records are refused, and nothing of them is answered or counted.
+
+use std::fs;
+
+use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
+use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::app::{self, App};
+use bailiwick::config;
+use prost::Message as _;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tonic_types::StatusExt as _;
+
+use crate::made::{node, of_one};
+
+/// A gateway in a directory of its own, whose model says the logarithm of `x`: NaN below zero, -inf of zero.
+struct Deployment {
+    directory: TempDir,
+}
+
+const GATEWAY: &str = r#"
+[gateway]
+id       = "g-1"
+country  = "DE"
+serves   = ["law"]
+policies = ["policy.toml", "regime.toml", "classes.toml"]
+
+[listen]
+grpc = "127.0.0.1:0"
+
+[models]
+log = "model.onnx"
+
+[destinations.desk]
+kind      = "file"
+directory = "released"
+"#;
+
+const REGIME: &str = r#"
+schema       = "bailiwick.regime/1"
+id           = "law"
+name         = "A law"
+notice       = "For this test."
+as_of        = 2026-01-01
+review_by    = 2999-01-01
+confidence   = "high"
+sources      = ["this test"]
+classes      = ["personal"]
+localisation = "none"
+misroute     = "refuse"
+
+[[applies]]
+fact = "gateway.country"
+in   = ["DE"]
+
+[[applies]]
+fact = "subject.residence"
+in   = ["DE"]
+
+[[transfers]]
+id    = "anything"
+form  = "identifiable"
+to    = ["any"]
+basis = "for this test"
+"#;
+
+const POLICY: &str = r#"
+schema = "bailiwick.policy/1"
+
+[streams.s]
+event_time  = "at"
+contributor = "who"
+model       = "log"
+
+[streams.s.facts]
+"subject.residence" = [{ always = ["DE"], strength = 90 }]
+
+[streams.s.fields]
+at  = { type = "timestamp", class = "personal" }
+who = { type = "string", class = "personal" }
+x   = { type = "float64", class = "personal" }
+
+[models.log]
+sha256 = "SHA256"
+
+[[models.log.inputs]]
+name   = "x"
+fields = ["x"]
+
+[[models.log.outputs]]
+name  = "y"
+field = "y"
+kind  = "score"
+RANGE
+
+[datasets.d]
+stream  = "s"
+window  = { size = "PT1M" }
+metrics = [{ name = "records", fn = "count" }]
+
+[destinations.desk]
+country = "DE"
+accepts = ["d"]
+"#;
+
+impl Deployment {
+    fn new(range: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let model = of_one(&[node("Log", &["x"], &["y"], &[])], &[]);
+        let sha256: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
+        let policy = POLICY.replace("SHA256", &sha256).replace("RANGE", range);
+        let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"people\"\n";
+        fs::write(directory.path().join("model.onnx"), model).unwrap();
+        for (name, text) in
+            [("gateway.toml", GATEWAY), ("regime.toml", REGIME), ("policy.toml", &policy), ("classes.toml", classes)]
+        {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self { directory }
+    }
+
+    async fn start(&self) -> App {
+        let loaded = config::load(&self.directory.path().join("gateway.toml")).unwrap();
+        let problems: Vec<String> = loaded.problems.iter().map(|problem| problem.message.clone()).collect();
+        let config = loaded.config.unwrap_or_else(|| panic!("{problems:?}"));
+        let listener = app::bind(&config).await.unwrap();
+        App::start(config, listener).await.unwrap()
+    }
+}
+
+/// Sends records of these values: what was taken in and answered, and which were refused, alone or with the request.
+async fn send(app: &App, values: &[f64]) -> (u32, usize, bool) {
+    let events = values.iter().map(|x| {
+        let record = json!({ "at": "2026-01-01T00:00:00Z", "who": "w", "x": x });
+        CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
+    });
+    let request = PublishRequest {
+        stream: "s".to_owned(),
+        producer: "p".to_owned(),
+        payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() })),
+        want_scores: true,
+        ..Default::default()
+    };
+    let endpoint = format!("http://{}", app.address());
+    let mut client = bailiwick::adapters::grpc::client::connect(&endpoint).await.unwrap();
+    match client.publish_once(request).await {
+        Ok(response) => {
+            let response = response.into_inner();
+            let answered = response.outputs.iter().map(|output| output.encoded_len()).sum();
+            (response.accepted, answered, !response.refusals.is_empty())
+        }
+        Err(status) => {
+            let reason = status.get_details_error_info().unwrap().reason;
+            assert_eq!(reason, "REASON_MODEL_FAILED");
+            (0, 0, true)
+        }
+    }
+}
+
+const REFUSED: (u32, usize, bool) = (0, 0, true);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_score_that_cannot_be_used_is_neither_answered_nor_counted() {
+    let deployment = Deployment::new("range = [-1, 1]");
+    let app = deployment.start().await;
+    let (accepted, answered, refused) = send(&app, &[1.0, 2.0]).await;
+    assert!(accepted == 2 && answered > 0 && !refused);
+    // NaN, minus infinity, beyond the range.
+    for x in [-1.0, 0.0, 1e9] {
+        assert_eq!(send(&app, &[x]).await, REFUSED, "{x}");
+    }
+    let (accepted, _, refused) = send(&app, &[1.0]).await;
+    assert_eq!((accepted, refused), (1, false));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_are_moved_into_the_range_where_the_policy_says_so() {
+    let deployment = Deployment::new("range = [-1, 1]\noutside_range = \"clamp\"");
+    let app = deployment.start().await;
+    let (accepted, answered, refused) = send(&app, &[0.0, 1e9]).await;
+    assert!(accepted == 2 && answered > 0 && !refused);
+    // What is no number is moved nowhere.
+    assert_eq!(send(&app, &[-1.0]).await, REFUSED);
+    app.stop().await;
+}
