@@ -22,6 +22,7 @@ use crate::durable::seal::Keys;
 use crate::intake::{Limits, wall_clock};
 use crate::pipeline::CheckpointsDue;
 
+mod collide;
 mod files;
 mod fixed;
 mod keys;
@@ -217,6 +218,8 @@ pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Lo
     let Some(declared) = declared else {
         return Ok(Loaded { config: None, problems: problems.into_vec() });
     };
+    collide::paths(&declared, &problems);
+    collide::peers(&declared, &problems);
     let files = files::read(&declared.policies, &base, &problems);
     let policy = policy::read(&files, &problems);
     let today = today();

@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::adapters::{file, journal, kafka};
-use crate::domain::document::{Place, Source, Spot, Table, hint};
+use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name;
 use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::refusal::Peer;
 use crate::encode::Format;
@@ -25,7 +26,7 @@ use super::{Config, Destination, GeoIp, Journal, Mode, OnStop, Places};
 /// What `gateway.toml` declares.
 pub(super) struct Declared {
     pub(super) place: Place,
-    id: Option<String>,
+    pub(super) id: Option<Spot<String>>,
     pub(super) country: Option<Spot<Jurisdiction>>,
     pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
@@ -34,7 +35,7 @@ pub(super) struct Declared {
     pub(super) registries: BTreeMap<String, Spot<PathBuf>>,
     pub(super) geoip: Option<Spot<GeoIp>>,
     pub(super) policies: Vec<Spot<String>>,
-    listen: Option<SocketAddr>,
+    pub(super) listen: Option<SocketAddr>,
     connections_max: usize,
     limits: Limits,
     workers: usize,
@@ -47,13 +48,14 @@ pub(super) struct Declared {
     stop_within: Duration,
     on_stop: OnStop,
     log_every: Duration,
-    journal: Journal,
+    pub(super) journal: Journal,
+    pub(super) journal_place: Place,
     pub(super) keys: Option<DeclaredKeys>,
 }
 
 pub(super) struct DeclaredPeer {
-    id: String,
-    endpoint: String,
+    pub(super) id: Spot<String>,
+    pub(super) endpoint: Spot<String>,
     country: Jurisdiction,
     pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
@@ -66,6 +68,9 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
     let gateway = gateway.as_ref();
     let id = gateway.and_then(|gateway| gateway.need::<String>("id"));
+    if let Some(id) = &id {
+        name::check("gateway", id, table.problems());
+    }
     let country = gateway.and_then(read_country);
     let conditions = gateway.map(|gateway| read_conditions(gateway)).unwrap_or_default();
     let mode = gateway.and_then(|gateway| word(gateway, "mode", &Mode::NAMES)).unwrap_or(Mode::Enforce);
@@ -80,7 +85,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
     let (listen, connections_max) = read_listen(table);
     let limits = read_limits(table);
-    let (journal, keys) = read_journal(table, base, &limits);
+    let (journal, journal_place, keys) = read_journal(table, base, &limits);
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
     let scoring = scoring.as_ref();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -101,6 +106,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
     let mut destinations = BTreeMap::new();
     for (name, destination) in table.named("destinations") {
+        name::check("destination", &name, table.problems());
         if let Some(value) = read_destination(&destination, base) {
             destinations.insert(name.value, Spot { value, place: name.place });
         }
@@ -110,7 +116,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let peers = peers.iter().filter_map(read_peer).collect();
     Declared {
         place,
-        id: id.map(|id| id.value),
+        id,
         country,
         conditions,
         mode,
@@ -133,6 +139,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         on_stop,
         log_every: read_log(table),
         journal,
+        journal_place,
         keys,
     }
 }
@@ -212,7 +219,7 @@ fn read_geoip(table: &Table<'_>, base: &Path) -> Option<Spot<GeoIp>> {
 /// One database of network addresses is never believed alone: open ones differ on a tenth of the addresses.
 const AGREE_MIN: usize = 2;
 
-fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Option<DeclaredKeys>) {
+fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Place, Option<DeclaredKeys>) {
     let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
     let default = Journal {
         directory: base.join("journal"),
@@ -221,7 +228,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Op
         checkpoints,
         keys: Arc::default(),
     };
-    let Some(journal) = table.get::<Table<'_>>("journal") else { return (default, None) };
+    let Some(journal) = table.get::<Table<'_>>("journal") else { return (default, table.place.clone(), None) };
     let journal = journal.value;
     let every = SignedDuration::from_secs(5);
     let read = Journal {
@@ -248,7 +255,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Op
         journal.problems().error(&journal.place, message);
     }
     journal.done();
-    (read, keys)
+    (read, journal.place, keys)
 }
 
 fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
@@ -335,13 +342,32 @@ fn read_peer(table: &Table<'_>) -> Option<DeclaredPeer> {
     let country = read_country(table);
     let conditions = read_conditions(table);
     table.done();
-    if let Some(endpoint) = &endpoint
-        && endpoint.value.parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none()
-    {
-        table.problems().error(&endpoint.place, format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value));
+    if let Some(endpoint) = &endpoint {
+        check_endpoint(endpoint, table.problems());
+    }
+    if let Some(id) = &id {
+        name::check("gateway", id, table.problems());
     }
     let country = country?.value;
-    Some(DeclaredPeer { id: id?.value, endpoint: endpoint?.value, country, conditions, serves: serves?.value })
+    Some(DeclaredPeer { id: id?, endpoint: endpoint?, country, conditions, serves: serves?.value })
+}
+
+/// A peer is named to producers as an address that they can use: with a scheme, and in plain text as long as there is no
+/// TLS.
+fn check_endpoint(endpoint: &Spot<String>, problems: &Problems) {
+    let uri = endpoint.value.parse::<http::Uri>().ok().filter(|uri| uri.authority().is_some());
+    match uri.as_ref().and_then(http::Uri::scheme_str) {
+        Some("http") => {}
+        Some("https") => problems.error_help(
+            &endpoint.place,
+            "`https://` is not there yet: a producer would send in plain text",
+            "write http://, and reach the peer through a tunnel or a proxy that encrypts",
+        ),
+        _ => {
+            let message = format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value);
+            problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
+        }
+    }
 }
 
 fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
@@ -417,7 +443,13 @@ impl Declared {
         let peers = self.peers.into_iter().map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
             let conditions = shown(peer.conditions);
-            Arc::new(Peer { id: peer.id, endpoint: peer.endpoint, country: peer.country, serves, conditions })
+            Arc::new(Peer {
+                id: peer.id.value,
+                endpoint: peer.endpoint.value,
+                country: peer.country,
+                serves,
+                conditions,
+            })
         });
         let serves = self.serves.into_iter().map(|regime| regime.value).collect();
         let places = Places {
@@ -429,7 +461,7 @@ impl Declared {
         };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
-            id: self.id?,
+            id: self.id?.value,
             here: Arc::new(here),
             mode: self.mode,
             registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),

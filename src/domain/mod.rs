@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod jurisdiction;
 pub mod knowledge;
 pub mod model;
+pub mod name;
 pub mod outcome;
 pub mod outcomes;
 pub mod policy;

@@ -130,7 +130,8 @@ impl Worker {
                 Order::Score(resident, answer) => {
                     self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
                     let stream = Arc::clone(resident.batch().stream());
-                    let _ = answer.send(self.score(&stream.name, &[&resident]));
+                    let scored = self.score(&stream.name, &[&resident]);
+                    let _ = answer.send(scored.and_then(|scored| scored.usable().ok_or(Reason::ModelFailed)));
                 }
                 Order::Close { lsn, dataset, before } => self.close(lsn, dataset, before),
                 Order::Checkpoint { lsn } => self.checkpoint(lsn),

@@ -398,3 +398,136 @@ fn more_files_than_are_read_are_refused() {
     (0..1_001).for_each(|number| fs::write(many.join(format!("{number}.toml")), SCHEMA).unwrap());
     refused(directory.path(), "many", "many");
 }
+
+/// What is said of a gateway with these keys beside the required ones, and of a deployment in this directory.
+fn gateway(directory: &Path, more: &str) -> Vec<String> {
+    let main = directory.join("gateway.toml");
+    let text = format!(
+        "[gateway]\nid = \"g-1\"\ncountry = \"DE\"\nserves = []\npolicies = [\"policy.toml\"]\n[listen]\ngrpc = \
+         \"127.0.0.1:7400\"\n{more}\n"
+    );
+    fs::write(directory.join("policy.toml"), SCHEMA).unwrap();
+    fs::write(&main, text).unwrap();
+    let problems = in_time(more, move || config::load(&main).map(|loaded| loaded.problems).unwrap());
+    engine::errors(&problems)
+}
+
+fn says(errors: &[String], wanted: &str) -> bool {
+    errors.iter().any(|error| error.contains(wanted))
+}
+
+#[test]
+fn what_is_written_has_a_directory_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir_all(at("real/inner")).unwrap();
+    symlink("real", at("link")).unwrap();
+    let file = |name: &str, path: &str| format!("[destinations.{name}]\nkind = \"file\"\ndirectory = \"{path}\"\n");
+    let journal = |path: &str| format!("[journal]\ndirectory = \"{path}\"\n");
+    let both = |one: &str, two: &str| gateway(directory.path(), &(journal(one) + &file("desk", two)));
+    for (one, two) in [
+        ("released/journal", "released"),
+        ("journal", "journal/released"),
+        ("a", "a"),
+        ("a", "./b/../a"),
+        ("real/journal", "link"),
+        ("link/inner/journal", "real/inner"),
+        ("link/none/../journal", "real"),
+    ] {
+        let errors = both(one, two);
+        assert!(says(&errors, "lies in that of") || says(&errors, "is also that of"), "{one}, {two}: {errors:?}");
+    }
+    for (one, two) in [("journal", "released"), ("a", "ab"), ("a/b", "a/c"), ("real/journal", "link/released")] {
+        let errors = both(one, two);
+        assert!(!says(&errors, "that of"), "{one}, {two}: {errors:?}");
+    }
+    let errors = gateway(directory.path(), &(file("desk", "released") + &file("archive", "released/")));
+    assert!(says(&errors, "is also that of destination `desk`"), "{errors:?}");
+    let files = "[models]\na = \"a.onnx\"\nb = \"./a.onnx\"\nc = \"journal/c.onnx\"\n[registries]\nr = \"a.onnx\"\n";
+    let errors = gateway(directory.path(), files);
+    for wanted in
+        ["model `b` is also that of model `a`", "model `c` lies in that of the journal", "registry `r` is also"]
+    {
+        assert!(says(&errors, wanted), "{wanted}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_peer_is_another_gateway_at_an_address_that_can_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let peer = |id: &str, endpoint: &str| {
+        format!("[[peers]]\nid = \"{id}\"\ncountry = \"FR\"\nserves = []\nendpoint = \"{endpoint}\"\n")
+    };
+    for (peers, wanted) in [
+        (peer("g-1", "http://10.0.0.1:7400"), "a gateway is called `g-1` already"),
+        (peer("b", "http://10.0.0.1:1") + &peer("b", "http://10.0.0.2:1"), "a gateway is called `b` already"),
+        (peer("b", "http://10.0.0.1:1") + &peer("c", "http://10.0.0.1:1/"), "another peer is at"),
+        (peer("b", "http://127.0.0.1:7400"), "is where this gateway itself listens"),
+        (peer("b", "10.0.0.1:7400"), "is no URI like http://"),
+        (peer("b", "b.example"), "is no URI like http://"),
+        (peer("b", "https://b.example:7400"), "`https://` is not there yet"),
+        (peer("../b", "http://10.0.0.1:7400"), "is no gateway name"),
+    ] {
+        let errors = gateway(directory.path(), &peers);
+        assert!(says(&errors, wanted), "{wanted}: {errors:?}");
+    }
+    assert!(
+        gateway(directory.path(), &(peer("b", "http://b.example:7400") + &peer("c", "http://10.0.0.1:7400")))
+            .is_empty()
+    );
+}
+
+#[test]
+fn names_that_become_files_columns_or_messages_are_of_a_closed_alphabet() {
+    for name in ["../../x", "", ".", "..", "a/b", "/etc", "a b", "ä", "a\\u0000", "_a"] {
+        for what in ["streams", "datasets", "models", "registries", "destinations"] {
+            let thing = format!("{SCHEMA}[{what}.\"{name}\"]\n");
+            let errors = errors(what, &thing);
+            assert!(errors.iter().any(|error| error.message.contains("is no ")), "{what} {name}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_one_in_json_or_a_release_is_declared_once() {
+    let stream = "[streams.s]\nevent_time = \"at\"\ncontributor = \"who\"\nuntested = []\n[streams.s.facts]\n\
+                  [streams.s.fields]\nat = { type = \"timestamp\", class = \"c\" }\nwho = { type = \"string\", class = \"c\" }\n\
+                  n = { type = \"int64\", class = \"c\" }\nword = { type = \"string\", class = \"c\" }\n";
+    let dataset = |keys: &str, metrics: &str| {
+        format!(
+            "{SCHEMA}{stream}[datasets.d]\nstream = \"s\"\nwindow = {{ size = \"PT1M\" }}\ngroup_by = [{keys}]\nmetrics = \
+             [{metrics}]\n"
+        )
+    };
+    let count = "{ name = \"records\", fn = \"count\" }";
+    for (text, wanted) in [
+        (format!("{SCHEMA}{stream}Word = {{ type = \"string\", class = \"c\" }}\n"), "by capitals or underscores only"),
+        (
+            format!("{SCHEMA}{stream}wo_rd = {{ type = \"string\", class = \"c\" }}\n"),
+            "by capitals or underscores only",
+        ),
+        (dataset("{ field = \"word\", domain = [\"a\", \"b\", \"a\"] }", count), "in the domain twice"),
+        (dataset("{ field = \"n\", domain = [1, 2, 1] }", count), "in the domain twice"),
+        (dataset("{ field = \"word\", domain = [\"a\", \"other\"] }", count), "stands for what is not in the domain"),
+        (
+            dataset("{ field = \"word\", domain = [\"a\"] }", "{ name = \"Word\", fn = \"count\" }"),
+            "has a column `Word` already",
+        ),
+        (dataset("", "{ name = \"Policy\", fn = \"count\" }"), "has a column `Policy` already"),
+        (dataset("", "{ name = \"window_start\", fn = \"count\" }"), "has a column `window_start` already"),
+        (dataset("", "{ name = \"a/b\", fn = \"count\" }"), "is no metric name"),
+        (
+            dataset(
+                "",
+                &format!(
+                    "{{ name = \"h\", fn = \"histogram\", field = \"n\", edges = {:?} }}",
+                    (0..1_002).collect::<Vec<_>>()
+                ),
+            ),
+            "there are 1002 `edges`",
+        ),
+    ] {
+        let errors = errors(wanted, &text);
+        assert!(errors.iter().any(|error| error.message.contains(wanted)), "{wanted}: {errors:?}");
+    }
+}

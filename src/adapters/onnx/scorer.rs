@@ -44,6 +44,12 @@ pub struct Unusable {
 }
 
 impl Scored {
+    /// The columns, if all values of all records can be used.
+    #[must_use]
+    pub fn usable(self) -> Option<Vec<ArrayRef>> {
+        self.unusable.is_empty().then_some(self.outputs)
+    }
+
     /// How many records have a value that cannot be used.
     #[must_use]
     pub fn records_unusable(&self) -> usize {

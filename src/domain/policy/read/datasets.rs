@@ -8,6 +8,7 @@ use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, 
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
+use crate::domain::name;
 use crate::domain::policy::StreamPlan;
 use crate::domain::stream::{FieldType, ValueRange};
 
@@ -169,11 +170,19 @@ fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
     Some(DeclaredMetric { name: name?, function: function?, field, edges, equals })
 }
 
+/// The most edges of a histogram, of a key, or of a treatment.
+const EDGES_MAX: usize = 1_001;
+
 pub(super) fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
     let edges = table.get::<Vec<Spot<f64>>>("edges")?;
     let numbers: Vec<f64> = edges.value.iter().map(|edge| edge.value).collect();
     if numbers.len() < 2 || numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
         table.problems().error(&edges.place, "`edges` are at least two numbers, ascending");
+        return None;
+    }
+    if numbers.len() > EDGES_MAX {
+        let message = format!("there are {} `edges`; at most {EDGES_MAX} are taken", numbers.len());
+        table.problems().error_help(&edges.place, message, "use wider ranges: narrow ones give single values away");
         return None;
     }
     Some(numbers)
@@ -221,10 +230,11 @@ pub(super) fn resolve(
     plan: &StreamPlan,
     problems: &Problems,
 ) -> Option<Dataset> {
-    let mut names: BTreeSet<&str> = RELEASE_COLUMNS.into();
+    // Many programs that read releases heed no capitals in the names of columns.
+    let mut names: BTreeSet<String> = RELEASE_COLUMNS.map(str::to_owned).into();
     let mut keys = Vec::new();
     for key in &declared.keys {
-        if !names.insert(&key.field.value) {
+        if !names.insert(key.field.value.to_lowercase()) {
             problems.error(&key.field.place, format!("a release has a column `{}` already", key.field.value));
         }
         keys.push(group_key(key, plan, problems)?);
@@ -236,7 +246,8 @@ pub(super) fn resolve(
     }
     let mut metrics = Vec::new();
     for metric in &declared.metrics {
-        if !names.insert(&metric.name.value) {
+        name::check("metric", &metric.name, problems);
+        if !names.insert(metric.name.value.to_lowercase()) {
             problems.error(&metric.name.place, format!("a release has a column `{}` already", metric.name.value));
         }
         let function = function(metric, plan, problems)?;
@@ -264,7 +275,7 @@ fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Optio
     let domain = match (&key.domain, &key.edges, column.field_type) {
         (None, None, FieldType::Bool) => Some(KeyDomain::Bool),
         (None, Some(edges), field_type) if field_type.is_numeric() => Some(KeyDomain::Edges(edges.clone())),
-        (Some(domain), None, field_type) => key_domain(&domain.value, field_type),
+        (Some(domain), None, field_type) => key_domain(&domain.value, field_type, problems),
         _ => None,
     };
     if let Some(KeyDomain::Text { words, .. }) = &domain
@@ -283,14 +294,23 @@ fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Optio
     Some(GroupKey { name: key.field.value.clone(), column: column.position, domain: domain? })
 }
 
-fn key_domain(words: &[Spot<Word>], field_type: FieldType) -> Option<KeyDomain> {
-    let mut texts = Vec::new();
-    let mut integers = Vec::new();
+fn key_domain(words: &[Spot<Word>], field_type: FieldType, problems: &Problems) -> Option<KeyDomain> {
+    let (mut texts, mut integers) = (Vec::new(), Vec::new());
+    let (mut seen_texts, mut seen_integers) = (BTreeSet::new(), BTreeSet::new());
     for word in words {
-        match (&word.value, field_type) {
-            (Word::Text(text), FieldType::String) => texts.push(text.clone()),
-            (Word::Integer(integer), FieldType::Int64) => integers.push(*integer),
+        let is_new = match (&word.value, field_type) {
+            (Word::Text(text), FieldType::String) => {
+                texts.push(text.clone());
+                seen_texts.insert(text)
+            }
+            (Word::Integer(integer), FieldType::Int64) => {
+                integers.push(*integer);
+                seen_integers.insert(*integer)
+            }
             _ => return None,
+        };
+        if !is_new {
+            problems.error(&word.place, "this is in the domain twice");
         }
     }
     match field_type {
@@ -329,7 +349,7 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
     match (name, column.range, &metric.edges, &metric.equals) {
         ("fraction", _, _, Some(equals)) => {
             let word = [Spot { value: equals.value.clone(), place: equals.place.clone() }];
-            let equals = key_domain(&word, column.field_type);
+            let equals = key_domain(&word, column.field_type, problems);
             if equals.is_none() {
                 return wrong(
                     format!("`equals` is not of the type of `{}`, {}", field.value, column.field_type),

@@ -13,6 +13,7 @@ use crate::domain::evidence::{Producer, read_code};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Candidates, Reading};
+use crate::domain::name;
 use crate::domain::policy::conditions::{Conditions, OnExpired, Proof};
 use crate::domain::policy::regime::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
@@ -190,6 +191,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         table.done();
     }
     for (name, table) in table.named("registries") {
+        name::check("registry", &name, table.problems());
         if let Some(shape) = read_registry(&name, &table)
             && declared.registries.insert(name.value.clone(), shape).is_some()
         {
@@ -198,6 +200,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         table.done();
     }
     for (name, table) in table.named("destinations") {
+        name::check("destination", &name, table.problems());
         if let Some(destination) = read_destination(&name, &table, declared)
             && declared.destinations.insert(name.value.clone(), destination).is_some()
         {

@@ -9,6 +9,7 @@ use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{NameOrTable, Problems, Spot, Table, hint, hint_of};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name;
 use crate::domain::policy::Dated;
 use crate::domain::policy::regime::{
     Class, Classes, Form, Localisation, Misroute, Regime, Region, Scope, Term, Transfer,
@@ -290,6 +291,9 @@ fn read_review(table: &Table<'_>, what: String, declared: &mut Declared) -> Opti
 
 pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let id = table.need::<String>("id");
+    if let Some(id) = &id {
+        name::check("regime", id, table.problems());
+    }
     let name = table.need::<String>("name");
     table.need::<String>("notice");
     choice(table, "confidence", &CONFIDENCE);

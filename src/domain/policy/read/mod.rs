@@ -12,6 +12,7 @@ use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, 
 use crate::domain::evidence::{Producer, Source as EvidenceSource};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name;
 
 use super::conditions::{Conditions, Proof};
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
@@ -123,18 +124,21 @@ pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
 
 fn read_policy(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("streams") {
-        if let Some(stream) = streams::read(&name.value, &table) {
+        name::check("stream", &name, table.problems());
+        if let Some(stream) = streams::read(&table) {
             insert(&mut declared.streams, name, stream, table.problems());
         }
         table.done();
     }
     for (name, table) in table.named("models") {
+        name::check("model", &name, table.problems());
         if let Some(model) = models::read(&table) {
             insert(&mut declared.models, name, model, table.problems());
         }
         table.done();
     }
     for (name, table) in table.named("datasets") {
+        name::check("dataset", &name, table.problems());
         if let Some(dataset) = datasets::read(&table) {
             insert(&mut declared.datasets, name, dataset, table.problems());
         }

@@ -85,7 +85,7 @@ struct DeclaredOutput {
 }
 
 struct DeclaredInput {
-    name: String,
+    name: Spot<String>,
     features: Vec<(Spot<String>, Encoding)>,
 }
 
@@ -98,7 +98,9 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredModel> {
         problems.error_help(&sha256.place, "`sha256` is not 64 hex digits", "`sha256sum model.onnx` prints it");
     }
     let inputs: Vec<DeclaredInput> = table.array("inputs").iter().filter_map(read_input).collect();
+    let names: Vec<Spot<String>> = inputs.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<_> = table.array("outputs").iter().filter_map(read_output).collect();
+    check_twice(&names, problems);
     for (what, is_empty) in [("inputs", inputs.is_empty()), ("outputs", outputs.is_empty())] {
         if is_empty {
             problems.error(&table.place, format!("a model needs `{what}`"));
@@ -118,7 +120,7 @@ fn read_input(table: &Table<'_>) -> Option<DeclaredInput> {
         NameOrTable::Table(table) => read_feature(&table),
     });
     let features = features.collect();
-    Some(DeclaredInput { name: name?.value, features })
+    Some(DeclaredInput { name: name?, features })
 }
 
 fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
@@ -126,8 +128,20 @@ fn read_feature(table: &Table<'_>) -> Option<(Spot<String>, Encoding)> {
     let words = table.need::<Vec<Spot<String>>>("vocabulary");
     let is_one_hot = choice(table, "encode", &ENCODE);
     table.done();
-    let words = words?.value.into_iter().map(|word| word.value).collect();
+    let words = words?.value;
+    check_twice(&words, table.problems());
+    let words = words.into_iter().map(|word| word.value).collect();
     Some((field?, if is_one_hot? { Encoding::OneHot(words) } else { Encoding::Index(words) }))
+}
+
+/// Reports words that are listed twice: the second would never be met.
+fn check_twice(words: &[Spot<String>], problems: &Problems) {
+    let mut seen = BTreeSet::new();
+    for word in words {
+        if !seen.insert(&word.value) {
+            problems.error(&word.place, format!("`{}` is listed twice", word.value));
+        }
+    }
 }
 
 fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
@@ -175,7 +189,7 @@ pub(super) fn resolve(
         return None;
     };
     let inputs = model.value.inputs.iter().map(|input| ModelInput {
-        name: input.name.clone(),
+        name: input.name.value.clone(),
         features: input
             .features
             .iter()

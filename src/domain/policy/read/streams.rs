@@ -1,12 +1,14 @@
 //! Streams and their fields.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use crate::domain::dataset::OTHER;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::name::is_name;
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::pseudonym::Span;
@@ -102,11 +104,8 @@ const BYTES_MAX: usize = 256;
 const MAGNITUDE_MIN: f64 = 1e-100;
 const MAGNITUDE_MAX: f64 = 1e100;
 
-pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
+pub(super) fn read(table: &Table<'_>) -> Option<DeclaredStream> {
     let problems = table.problems();
-    if !is_name(name) {
-        problems.error(&table.place, format!("`{name}` is no stream name: use letters, digits, `_`, `-` and `.`"));
-    }
     let event_time = table.need::<String>("event_time");
     let contributor = table.need::<String>("contributor");
     let model = table.get::<String>("model");
@@ -115,8 +114,10 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
     let mut fields: Vec<(Field, Spot<String>)> = Vec::new();
     let mut treatments = Vec::new();
     let mut numbers = BTreeSet::new();
+    let mut names = Vec::new();
     for (name, table) in table.named("fields") {
         let position = fields.len() + 1;
+        names.push(name.clone());
         if let Some((field, class)) = read_field(&name, &table, position) {
             let treatment = read_treatment(&table, field.field_type);
             treatments.extend(treatment.map(|treatment| (fields.len(), treatment)));
@@ -130,6 +131,7 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
     if fields.is_empty() {
         problems.error(&table.place, "a stream needs `fields`");
     }
+    check_json_names(&names, problems);
     let future_max = duration(table, "future_max", 60);
     let late_max = duration(table, "late_max", 60 * 60);
     let idle_after = duration(table, "idle_after", 30);
@@ -145,6 +147,35 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<DeclaredStream> {
         late_max,
         idle_after,
     })
+}
+
+/// Reports fields that are one in JSON: protobuf leaves out underscores there, and many programs heed no capitals.
+fn check_json_names(names: &[Spot<String>], problems: &Problems) {
+    let mut seen = BTreeMap::new();
+    for name in names {
+        let in_json = name.value.replace('_', "").to_lowercase();
+        if let Some(other) = seen.insert(in_json, &name.value) {
+            let message = format!("field `{}` differs from `{other}` by capitals or underscores only", name.value);
+            problems.error_help(
+                &name.place,
+                message,
+                "they have one name in protobuf's JSON; give one of them another",
+            );
+        }
+    }
+}
+
+/// Reports words that are listed twice, and the one that stands for all others.
+pub(super) fn check_words(words: &[Spot<String>], problems: &Problems) {
+    let mut seen = BTreeSet::new();
+    for word in words {
+        if !seen.insert(&word.value) {
+            problems.error(&word.place, format!("`{}` is listed twice", word.value));
+        }
+        if word.value == OTHER {
+            problems.error(&word.place, format!("`{OTHER}` stands for what is not listed and cannot be listed"));
+        }
+    }
 }
 
 fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option<(Field, Spot<String>)> {
@@ -206,6 +237,7 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
             Treatment::Truncate(i64::try_from(size.value.as_micros()).unwrap_or(i64::MAX))
         }
         (2, None, None, Some(words)) if !words.value.is_empty() => {
+            check_words(&words.value, problems);
             Treatment::Words(words.value.into_iter().map(|word| word.value).collect())
         }
         _ => {
@@ -255,12 +287,6 @@ pub(super) fn read_range(table: &Table<'_>) -> Option<ValueRange> {
 fn duration(table: &Table<'_>, key: &str, default_seconds: u64) -> Duration {
     let value = table.get::<SignedDuration>(key);
     value.map_or(Duration::from_secs(default_seconds), |value| value.value.unsigned_abs())
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// A stream, and in which form its fields are kept.

@@ -1,0 +1,128 @@
+//! What must not be the same: the directories that the gateway writes to and the files that it reads, the gateway and
+//! its peers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use crate::domain::document::{Place, Problems};
+
+use super::Destination;
+use super::read::Declared;
+
+/// A path with what it is for.
+struct Claim {
+    /// Where it really is, through links and `..`.
+    path: PathBuf,
+    /// What it is for, as messages say it.
+    what: String,
+    place: Place,
+    /// Whether the gateway writes below it.
+    is_written: bool,
+}
+
+/// Reports paths that are one, or lie in each other, and are for two things.
+pub(super) fn paths(declared: &Declared, problems: &Problems) {
+    let mut claims =
+        vec![Claim::new(&declared.journal.directory, "the journal".to_owned(), &declared.journal_place, true)];
+    for (name, destination) in &declared.destinations {
+        if let Destination::File(settings) = &destination.value {
+            let what = format!("destination `{name}`");
+            claims.push(Claim::new(&settings.directory, what, &destination.place, true));
+        }
+    }
+    let files = declared.models.iter().map(|(name, file)| (format!("model `{name}`"), file));
+    let registries = declared.registries.iter().map(|(name, file)| (format!("registry `{name}`"), file));
+    for (what, file) in files.chain(registries) {
+        claims.push(Claim::new(&file.value, what, &file.place, false));
+    }
+    if let Some(geoip) = &declared.geoip {
+        let databases = geoip.value.databases.iter();
+        claims.extend(databases.map(|path| Claim::new(path, "a database of [geoip]".to_owned(), &geoip.place, false)));
+    }
+    // A directory comes right before what lies in it.
+    claims.sort_by(|one, other| {
+        one.path.cmp(&other.path).then_with(|| one.place.span.start.cmp(&other.place.span.start))
+    });
+    let mut around: Vec<&Claim> = Vec::new();
+    for claim in &claims {
+        while around.last().is_some_and(|outer| !claim.path.starts_with(&outer.path)) {
+            around.pop();
+        }
+        if let Some(outer) = around.last() {
+            let (how, help) = if outer.path == claim.path {
+                ("is also that of", "give each its own")
+            } else {
+                ("lies in that of", "give each its own, neither in the other")
+            };
+            let message = format!("the path of {} {how} {}: {}", claim.what, outer.what, claim.path.display());
+            problems.error_help(&claim.place, message, help);
+        }
+        if claim.is_written || around.last().is_none_or(|outer| outer.path != claim.path) {
+            around.push(claim);
+        }
+    }
+}
+
+impl Claim {
+    fn new(path: &Path, what: String, place: &Place, is_written: bool) -> Self {
+        Self { path: real(path), what, place: place.clone(), is_written }
+    }
+}
+
+/// Where a path leads to, as far as it is there: links are followed, and what is not there yet is put behind it.
+fn real(path: &Path) -> PathBuf {
+    let mut missing: Vec<Component<'_>> = Vec::new();
+    let mut there = path.components();
+    let found = loop {
+        let known = if there.as_path().as_os_str().is_empty() { Path::new(".") } else { there.as_path() };
+        if let Ok(found) = known.canonicalize() {
+            break found;
+        }
+        match there.next_back() {
+            Some(component) => missing.push(component),
+            None => break PathBuf::new(),
+        }
+    };
+    missing.iter().rev().fold(found, |mut path, component| {
+        match component {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            other => path.push(other),
+        }
+        path
+    })
+}
+
+/// Reports peers that are the gateway itself, or there twice, and names that are listed twice.
+pub(super) fn peers(declared: &Declared, problems: &Problems) {
+    let mut ids: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut endpoints: BTreeMap<&str, &Place> = BTreeMap::new();
+    ids.extend(declared.id.as_ref().map(|id| (id.value.as_str(), &id.place)));
+    let own = declared.listen.map(|address| address.to_string());
+    for peer in &declared.peers {
+        let (id, endpoint) = (&peer.id, &peer.endpoint);
+        if let Some(first) = ids.insert(&id.value, &id.place) {
+            let message = format!("a gateway is called `{}` already, at {first}", id.value);
+            problems.error_help(&id.place, message, "a peer is another gateway, once, under its own id");
+        }
+        let authority = endpoint.value.trim_start_matches("http://").trim_end_matches('/');
+        if own.as_deref() == Some(authority) {
+            problems.error(&endpoint.place, format!("`{}` is where this gateway itself listens", endpoint.value));
+        }
+        if let Some(first) = endpoints.insert(authority, &endpoint.place) {
+            problems.error(&endpoint.place, format!("another peer is at `{}`, at {first}", endpoint.value));
+        }
+        twice("regime", &peer.serves, problems);
+    }
+    twice("regime", &declared.serves, problems);
+}
+
+/// Reports names that are listed twice.
+fn twice(what: &str, names: &[crate::domain::document::Spot<String>], problems: &Problems) {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(&name.value) {
+            problems.error(&name.place, format!("{what} `{}` is listed twice", name.value));
+        }
+    }
+}
