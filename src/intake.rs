@@ -11,13 +11,15 @@ use arrow_array::ArrayRef;
 use jiff::Timestamp;
 
 use crate::budget::{Budget, Charge, Needs, REQUEST_BYTES};
-use crate::domain::batch::{Candidate, TimeBounds};
+use crate::domain::batch::Candidate;
+use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::outcome::{Outcome, Refusals, Refused, Taken};
 use crate::domain::policy::{Decided, Quarantined, Resident, Version};
-use crate::domain::producer::{Mark, Number};
+use crate::domain::producer::{Came, Mark, Number, RememberedMax};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
+use crate::domain::watermark::{ActiveMax, Heard};
 use crate::pipeline::{Answer, Pipeline, Request, Ticket};
 use crate::quarantine::{Held, Quarantine};
 use crate::telemetry::{StreamCounts, Telemetry};
@@ -80,6 +82,10 @@ pub struct Limits {
     pub in_flight_bytes_max: usize,
     /// The most bytes that all open windows may hold.
     pub open_windows_bytes_max: usize,
+    /// How many producers may be active on a stream.
+    pub producers: ActiveMax,
+    /// How many numbered producers are remembered.
+    pub remembered: RememberedMax,
 }
 
 impl Limits {
@@ -136,6 +142,13 @@ pub struct Records {
     pub promised: Option<i64>,
     /// Whether the answer is to hold the model's outputs.
     pub wants_outputs: bool,
+}
+
+impl<'f> Origin<'f> {
+    /// What the watermark is told: who it is, and what event time the producer has come to.
+    fn heard(&self, event_time: Option<i64>) -> Heard<'f> {
+        Heard { producer: self.producer, address: self.address, event_time }
+    }
 }
 
 /// A request that has its place. [`Intake::finish`] waits until it is on disk.
@@ -265,18 +278,21 @@ impl Intake {
         complete_through: Option<i64>,
     ) -> Result<Placed, Unaccepted> {
         let now = self.clock.now();
-        let event_time = self.promise(stream, complete_through, now);
+        let event_time = self.promise(complete_through);
         if let Some(number) = from.number {
-            self.pipeline.skip(from.producer, number).await?;
+            self.pipeline.skip(from.producer, number, self.came(from)).await?;
         }
-        let ticket = self.pipeline.heard(&stream.name, from.producer, event_time, now).await?;
+        let ticket = self.pipeline.heard(&stream.name, from.heard(event_time), now).await?;
         Ok(Placed::waiting(ticket, self.telemetry.of(&stream.name)))
     }
 
-    /// An event time that a producer promises to have come to, as far as it can be believed.
-    fn promise(&self, stream: &Stream, complete_through: Option<i64>, now: Duration) -> Option<i64> {
-        let latest = self.pipeline.time_bounds(&stream.name, now, self.clock.wall()).latest;
-        complete_through.map(|promised| promised.min(latest))
+    fn came(&self, from: Origin<'_>) -> Came {
+        Came { at: Some(self.clock.wall()), from: from.address }
+    }
+
+    /// An event time that a producer promises to have come to, as far as it can be believed: nobody knows what is to come.
+    fn promise(&self, complete_through: Option<i64>) -> Option<i64> {
+        complete_through.map(|promised| promised.min(self.clock.wall()))
     }
 
     /// A request was refused as a whole. Its number is spent by it, and a repeat is told the same.
@@ -290,7 +306,8 @@ impl Intake {
         refused: Refused,
     ) -> Result<Placed, Unaccepted> {
         let counts = self.telemetry.of(stream.map_or("", |stream| &stream.name));
-        match self.pipeline.spend(from.producer, from.number, Outcome::Refused(refused), stream).await {
+        let outcome = Outcome::Refused(refused);
+        match self.pipeline.spend(from.producer, from.number, self.came(from), outcome, stream).await {
             Err(Unaccepted::Repeated) => {
                 Ok(self.repeated(counts, from, None, |_| Outcome::refused(Reason::NumberReused)).await)
             }
@@ -319,8 +336,8 @@ impl Intake {
         }
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let Records { mut candidate, dropped_values, promised, .. } = records;
-        let promised = self.promise(&served.stream, promised, now);
-        candidate.check(self.pipeline.time_bounds(&served.stream.name, now, wall));
+        let promised = self.promise(promised);
+        candidate.check(self.pipeline.time_bounds(&served.stream.name, wall));
         let sender = Sender { producer: from.producer, address: from.address };
         let shadow = self.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let (mut decided, under) = self.decide(candidate, sender)?;
@@ -353,13 +370,14 @@ impl Intake {
     ) -> Result<Ticket, Unaccepted> {
         let Some(resident) = resident else {
             if promised.is_some() {
-                self.pipeline.heard(&served.stream.name, from.producer, promised, now).await?;
+                self.pipeline.heard(&served.stream.name, from.heard(promised), now).await?;
             }
-            return self.pipeline.spend(from.producer, from.number, Outcome::Taken(taken), Some(&served.stream)).await;
+            let (came, stream) = (self.came(from), Some(&*served.stream));
+            return self.pipeline.spend(from.producer, from.number, came, Outcome::Taken(taken), stream).await;
         };
         let room = self.pipeline.room(&resident, from.producer, &taken).await?;
-        let Origin { producer, number, .. } = from;
-        self.pipeline.accept(Request { producer, number, resident, taken, promised, room, budget }, now, wall)
+        let Origin { producer, address, number } = from;
+        self.pipeline.accept(Request { producer, address, number, resident, taken, promised, room, budget }, now, wall)
     }
 
     /// Answers a request whose number was taken before, as it was answered then.
@@ -399,7 +417,7 @@ impl Intake {
 
     /// The model's outputs of records that were counted before. None, when not the very same ones would be taken in now.
     async fn outputs_again(&self, taken: &Taken, from: Origin<'_>, mut candidate: Candidate) -> Vec<ArrayRef> {
-        candidate.check(TimeBounds { earliest: i64::MIN, latest: i64::MAX });
+        candidate.check(TimeBounds::ANY);
         let sender = Sender { producer: from.producer, address: from.address };
         let Ok((decided, _)) = self.decide(candidate, sender) else { return Vec::new() };
         match decided.resident {
@@ -502,7 +520,7 @@ impl Intake {
             };
             let taken = match decided.resident {
                 None => 0,
-                Some(resident) => match self.release(resident, &held.producer, now).await {
+                Some(resident) => match self.release(resident, from, now).await {
                     Some(taken) => taken,
                     None => return self.quarantine.settle(bytes, Some(held)),
                 },
@@ -516,12 +534,13 @@ impl Intake {
     }
 
     /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
-    async fn release(&self, resident: Resident, producer: &str, now: Duration) -> Option<usize> {
+    async fn release(&self, resident: Resident, from: Sender<'_>, now: Duration) -> Option<usize> {
+        let Sender { producer, address } = from;
         let stream = resident.batch().stream().name.clone();
         let accepted = u32::try_from(resident.batch().rows()).unwrap_or(u32::MAX);
         let taken = Taken { accepted, ..Taken::default() };
         let room = self.pipeline.room(&resident, producer, &taken).await.ok()?;
-        let request = Request { producer, number: None, resident, taken, promised: None, room, budget: None };
+        let request = Request { producer, address, number: None, resident, taken, promised: None, room, budget: None };
         let ticket = self.pipeline.accept(request, now, self.clock.wall()).ok()?;
         let Outcome::Taken(taken) = ticket.answer.await.ok()?.outcome else { return None };
         Telemetry::add(&self.telemetry.of(&stream).accepted, taken.accepted as usize);

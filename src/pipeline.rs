@@ -11,6 +11,7 @@
 //! the outbox; it writes the checkpoints too.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -24,14 +25,15 @@ use crate::adapters::journal::{Log, NoRoom, Room, Then};
 use crate::adapters::onnx::Scorer;
 use crate::budget::Charge;
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes, Reserved};
-use crate::domain::batch::TimeBounds;
 use crate::domain::binary::Writer;
+use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway, Input};
 use crate::domain::outcome::{Outcome, Taken};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Lsn, Mark, Number, OutOfOrder, Position};
+use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
+use crate::domain::watermark::Heard;
 use crate::durable::entry::{self, Before as ClosedBefore, Entry, Sent};
 use crate::durable::recovery::{Closed, Present, Replay};
 use crate::durable::seal::Keys;
@@ -123,6 +125,8 @@ pub struct Pipeline {
 pub struct Request<'r> {
     /// Who sent it.
     pub producer: &'r str,
+    /// From where, if that is known.
+    pub address: Option<IpAddr>,
     /// Its number.
     pub number: Option<Number>,
     /// The records.
@@ -224,10 +228,18 @@ impl Pipeline {
         let (replay, received) = unbounded();
         let mut worker = new(BTreeMap::new(), &Arc::default());
         let (windows, mut steps, failing) = (before.windows, before.replay, supervisor.clone());
+        let replayed = Arc::clone(&ordered);
         threads.push(supervisor.spawn("replay", move || {
             worker.restore(windows);
             match worker.replay(&mut steps) {
-                Ok(()) => worker.run(&received),
+                Ok(()) => {
+                    let mut sequencer = replayed.lock();
+                    worker
+                        .open_windows()
+                        .for_each(|(dataset, window)| sequencer.gateway.restore_window(dataset, window));
+                    drop(sequencer);
+                    worker.run(&received);
+                }
                 // The first pass read all of it; what is wrong now is the disk. Without it nothing could be released.
                 Err(error) => {
                     let error = anyhow::Error::from(error);
@@ -298,15 +310,24 @@ impl Pipeline {
     /// # Errors
     /// When it is not the producer's next one.
     pub fn accept(&self, request: Request<'_>, now: Duration, wall: i64) -> Result<Ticket, Unaccepted> {
-        let Request { producer, number, resident, taken, promised, room, budget } = request;
+        let Request { producer, address, number, resident, taken, promised, room, budget } = request;
         let stream = resident.batch().stream().clone();
-        let newest = resident.batch().event_times().iter().copied().max().max(promised);
+        let (oldest, newest) = resident.batch().event_time_range();
+        // A window does not close before its time has come, whatever one producer sends or promises.
+        let event_time = newest.max(promised).map(|newest| newest.min(wall));
+        let heard = Heard { producer, address, event_time };
         let outcome = Outcome::Taken(taken.clone()).declared(&stream);
         let (answer, received) = oneshot::channel();
         let Admitted { journal: room, windows } = room;
         let bytes = room.bytes();
         let mut sequencer = self.ordered.lock();
-        let lsn = Self::place(&mut sequencer, producer, number, bytes, &outcome)?;
+        let came = Came { at: Some(wall), from: address };
+        let lsn = Self::place(&mut sequencer, (producer, number, came), bytes, &outcome, |gateway| {
+            gateway.admit(&stream.name, heard, now).map_err(OutOfOrder::TooMany)?;
+            let is_open =
+                oldest.zip(newest).is_none_or(|(oldest, newest)| gateway.open_windows(&stream.name, oldest, newest));
+            if is_open { Ok(()) } else { Err(Unaccepted::Refused(Reason::TooManyWindows)) }
+        })?;
         let place = Place {
             lsn,
             producer: producer.into(),
@@ -316,7 +337,7 @@ impl Pipeline {
             open: Some(Open { room, answer, budget }),
         };
         let queue = self.queues.iter().min_by_key(|queue| queue.waiting.load(Ordering::Relaxed));
-        let waiting = Order::Batch(Waiting { resident, taken, newest, place, windows });
+        let waiting = Order::Batch(Waiting { resident, taken, newest: event_time, place, windows });
         let unsent = match queue {
             Some(queue) => {
                 queue.waiting.fetch_add(1, Ordering::Relaxed);
@@ -325,7 +346,7 @@ impl Pipeline {
             None => Some(waiting),
         };
         let mark = sequencer.gateway.producers.mark(producer);
-        self.handle(&mut sequencer, Input::Heard { stream: &stream.name, producer, event_time: newest }, now);
+        self.handle(&mut sequencer, Input::Heard { stream: &stream.name, heard }, now);
         self.checkpoint_if_due(&mut sequencer, now);
         drop(sequencer);
         // The worker is gone: the place fills itself, which takes the lock.
@@ -333,21 +354,27 @@ impl Pipeline {
         Ok(Ticket { answer: received, mark })
     }
 
-    /// Finds a request's place behind its producer's last one.
+    /// Finds a request's place behind its producer's last one, if `admit` lets the request in.
     fn place(
         sequencer: &mut Sequencer,
-        producer: &str,
-        number: Option<Number>,
+        (producer, number, came): (&str, Option<Number>, Came),
         bytes: u64,
         outcome: &Outcome,
+        admit: impl FnOnce(&mut Gateway) -> Result<(), Unaccepted>,
     ) -> Result<Lsn, Unaccepted> {
-        let Some(number) = number else { return Ok(sequencer.next(bytes)) };
+        let Some(number) = number else {
+            admit(&mut sequencer.gateway)?;
+            return Ok(sequencer.next(bytes));
+        };
         let position = sequencer.gateway.producers.locate(producer, number)?;
         if position == Position::Taken && !planted("no-dedup") {
             return Err(Unaccepted::Repeated);
         }
+        let producers = &mut sequencer.gateway.producers;
+        producers.admit(producer, came).map_err(OutOfOrder::TooMany)?;
+        admit(&mut sequencer.gateway)?;
         let lsn = sequencer.next(bytes);
-        sequencer.gateway.producers.take(producer, number, lsn, Some(outcome));
+        sequencer.gateway.producers.take(producer, number, lsn, Some(outcome), came);
         Ok(lsn)
     }
 
@@ -359,6 +386,7 @@ impl Pipeline {
         &self,
         producer: &str,
         number: Option<Number>,
+        came: Came,
         outcome: Outcome,
         stream: Option<&Stream>,
     ) -> Result<Ticket, Unaccepted> {
@@ -372,7 +400,7 @@ impl Pipeline {
         let entry = Entry::Spent { producer, number: Some(number), outcome: Some(kept.clone()) }.encode();
         let room = self.room_for(entry.len() as u64).await?;
         let mut sequencer = self.ordered.lock();
-        let lsn = Self::place(&mut sequencer, producer, Some(number), room.bytes(), &kept)?;
+        let lsn = Self::place(&mut sequencer, (producer, Some(number), came), room.bytes(), &kept, |_| Ok(()))?;
         let then: Then = Box::new(move || drop(answer.send(Answer::without_outputs(outcome))));
         self.ordered.journal.submit(lsn, entry, room, Some(then));
         Ok(Ticket { answer: received, mark: sequencer.gateway.producers.mark(producer) })
@@ -382,7 +410,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When a greater epoch was begun, or the journal has no room.
-    pub async fn skip(&self, producer: &str, number: Number) -> Result<(), Unaccepted> {
+    pub async fn skip(&self, producer: &str, number: Number, came: Came) -> Result<(), Unaccepted> {
         let is_known = |sequencer: &Sequencer| {
             let position = sequencer.gateway.producers.locate_skip(producer, number)?;
             Ok::<_, Unaccepted>(position == Position::Taken)
@@ -395,8 +423,9 @@ impl Pipeline {
         let room = self.room_for(entry.len() as u64).await?;
         let mut sequencer = self.ordered.lock();
         if !is_known(&sequencer)? {
+            sequencer.gateway.producers.admit(producer, came).map_err(OutOfOrder::TooMany)?;
             let lsn = sequencer.next(room.bytes());
-            sequencer.gateway.producers.take(producer, number, lsn, Some(&outcome));
+            sequencer.gateway.producers.take(producer, number, lsn, Some(&outcome), came);
             self.ordered.journal.submit(lsn, entry, room, None);
         }
         Ok(())
@@ -406,22 +435,18 @@ impl Pipeline {
     /// when that, and all that the producer sent before, is on disk.
     ///
     /// # Errors
-    /// When the journal has no room.
-    pub async fn heard(
-        &self,
-        stream: &str,
-        producer: &str,
-        event_time: Option<i64>,
-        now: Duration,
-    ) -> Result<Ticket, Unaccepted> {
+    /// When the journal has no room, or too many producers are active.
+    pub async fn heard(&self, stream: &str, heard: Heard<'_>, now: Duration) -> Result<Ticket, Unaccepted> {
+        let Heard { producer, event_time, .. } = heard;
         let entry = Entry::Heard { stream, producer, event_time }.encode();
         let room = self.room_for(entry.len() as u64).await?;
         let (answer, received) = oneshot::channel();
         let mut sequencer = self.ordered.lock();
+        sequencer.gateway.admit(stream, heard, now).map_err(OutOfOrder::TooMany)?;
         let lsn = sequencer.next(room.bytes());
         let then: Then = Box::new(move || drop(answer.send(Answer::without_outputs(Outcome::nothing()))));
         self.ordered.journal.submit(lsn, entry, room, Some(then));
-        self.handle(&mut sequencer, Input::Heard { stream, producer, event_time }, now);
+        self.handle(&mut sequencer, Input::Heard { stream, heard }, now);
         Ok(Ticket { answer: received, mark: sequencer.gateway.producers.mark(producer) })
     }
 
@@ -469,8 +494,8 @@ impl Pipeline {
 
     /// The event times that a stream takes.
     #[must_use]
-    pub fn time_bounds(&self, stream: &str, now: Duration, wall: i64) -> TimeBounds {
-        self.ordered.lock().gateway.time_bounds(stream, now, wall)
+    pub fn time_bounds(&self, stream: &str, wall: i64) -> TimeBounds {
+        self.ordered.lock().gateway.time_bounds(stream, wall)
     }
 
     /// Returns when everything that was accepted is counted and in a checkpoint, and what was closed is in the
@@ -522,8 +547,8 @@ impl Pipeline {
     fn handle(&self, sequencer: &mut Sequencer, input: Input<'_>, now: Duration) {
         let journal = &self.ordered.journal;
         if !sequencer.closing_rooms.fill(journal) {
-            if let Input::Heard { stream, producer, event_time } = input {
-                sequencer.gateway.restore_heard(stream, producer, event_time, now);
+            if let Input::Heard { stream, heard } = input {
+                sequencer.gateway.restore_heard(stream, heard, now);
             }
             return;
         }

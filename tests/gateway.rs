@@ -22,4 +22,5 @@ mod gateway {
     mod proxy;
     mod refusals;
     mod routes;
+    mod times;
 }

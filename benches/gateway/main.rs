@@ -3,8 +3,8 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `knowledge`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy` and
-//! `-- knowledge` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
+//! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy`,
+//! `-- knowledge` and `-- watermark` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
@@ -28,6 +28,7 @@ mod process;
 mod records;
 mod recovery;
 mod stages;
+mod watermark;
 
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,9 @@ fn main() {
     if parts == ["knowledge"] {
         return knowledge::run();
     }
+    if parts == ["watermark"] {
+        return watermark::run();
+    }
     if parts == ["policy"] {
         return policy::run();
     }
@@ -53,6 +57,9 @@ fn main() {
     }
     if is_wanted("knowledge") {
         knowledge::run();
+    }
+    if is_wanted("watermark") {
+        watermark::run();
     }
     if is_wanted("journal") {
         journal::run(&staged.entry);

@@ -11,7 +11,7 @@ use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::adapters::onnx::{Runtime, Watch};
 use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
-use bailiwick::domain::batch::TimeBounds;
+use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::outcome::{Outcome, Taken};
 use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release};
@@ -29,7 +29,7 @@ use super::{BATCH, figure, median, per_record};
 /// What the model takes.
 const FEATURES: usize = 30;
 
-const ANY_TIME: TimeBounds = TimeBounds { earliest: i64::MIN, latest: i64::MAX };
+const ANY_TIME: TimeBounds = TimeBounds::ANY;
 
 /// What the other parts of the benchmark need of the stages.
 pub(super) struct Staged {

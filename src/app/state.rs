@@ -86,8 +86,11 @@ impl State {
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
         alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
-        let mut gateway =
-            Gateway::new(config.policy.streams.values().map(|plan| (&*plan.stream, plan.datasets.as_slice())));
+        let mut gateway = Gateway::with_limits(
+            config.policy.streams.values().map(|plan| (&plan.stream, plan.datasets.as_slice())),
+            config.limits.producers,
+            config.limits.remembered,
+        );
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));
         let closed_before = closed_before.collect();

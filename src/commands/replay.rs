@@ -10,8 +10,9 @@ use indicatif::{HumanBytes, HumanCount};
 
 use crate::app;
 use crate::config::{self, Config};
-use crate::domain::batch::{Candidate, TimeBounds};
+use crate::domain::batch::Candidate;
 use crate::domain::document::{Place, Problems, Source, Spot};
+use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::policy::{self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of};
 use crate::domain::refusal::Reason;
@@ -129,7 +130,7 @@ impl Replay {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
                 if let Ok(candidate) = &mut decoded {
                     // They were in time once.
-                    candidate.check(TimeBounds { earliest: i64::MIN, latest: i64::MAX });
+                    candidate.check(TimeBounds::ANY);
                 }
                 Ok(decoded)
             })?;

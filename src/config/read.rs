@@ -14,7 +14,9 @@ use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
+use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Peer;
+use crate::domain::watermark::ActiveMax;
 use crate::encode::Format;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
@@ -302,19 +304,31 @@ const BATCHES_IN_FLIGHT: usize = 16;
 const OPEN_WINDOWS_BYTES_LEAST: usize = 1 << 20;
 
 fn read_limits(table: &Table<'_>) -> Limits {
+    let (producers, remembered) = (ActiveMax::default(), RememberedMax::default());
     let default = Limits {
         batch_rows_max: 65_536,
         batch_bytes_max: 8 << 20,
         in_flight_bytes_max: 128 << 20,
         open_windows_bytes_max: 128 << 20,
+        producers,
+        remembered,
     };
     let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
     let limits = limits.value;
+    let per_address = limits.or("producers_per_address_max", producers.per_address);
     let read = Limits {
         batch_rows_max: limits.or("batch_rows_max", default.batch_rows_max),
         batch_bytes_max: limits.or("batch_bytes_max", default.batch_bytes_max),
         in_flight_bytes_max: limits.or("in_flight_bytes_max", default.in_flight_bytes_max),
         open_windows_bytes_max: limits.or("open_windows_bytes_max", default.open_windows_bytes_max),
+        producers: ActiveMax { in_all: limits.or("producers_active_max", producers.in_all), per_address },
+        remembered: RememberedMax {
+            in_all: limits.or("producers_remembered_max", remembered.in_all),
+            per_address,
+            forget_after: limits
+                .get::<SignedDuration>("producers_forgotten_after")
+                .map_or(remembered.forget_after, |after| after.value.unsigned_abs()),
+        },
     };
     if read.open_windows_bytes_max < OPEN_WINDOWS_BYTES_LEAST {
         let message = format!("`open_windows_bytes_max` is less than {OPEN_WINDOWS_BYTES_LEAST}, and no window fits");

@@ -74,6 +74,18 @@ const LIMITS: Shape = Shape {
         Key::new("batch_bytes_max", Kind::Count, "The most bytes of a request. Default: 8388608."),
         Key::new("in_flight_bytes_max", Kind::Count, "The most bytes of all requests in work. Default: 67108864."),
         Key::new("open_windows_bytes_max", Kind::Count, "The most bytes of all open windows. Default: 134217728."),
+        Key::new("producers_active_max", Kind::Count, "The most producers active on a stream. Default: 1000000."),
+        Key::new(
+            "producers_per_address_max",
+            Kind::Count,
+            "The most producers from one network address, active on a stream or remembered. Default: 100000.",
+        ),
+        Key::new("producers_remembered_max", Kind::Count, "The most numbered producers remembered. Default: 1000000."),
+        Key::new(
+            "producers_forgotten_after",
+            Kind::Duration,
+            "After how long a silence a numbered producer may be forgotten when a limit is reached. Default: P30D.",
+        ),
     ],
 };
 

@@ -13,17 +13,9 @@ use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take_record_batch;
 
+use super::event_time::TimeBounds;
 use super::refusal::{Reason, Refusal};
 use super::stream::{FieldType, Stream};
-
-/// Event times that are taken, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeBounds {
-    /// The oldest.
-    pub earliest: i64,
-    /// The newest.
-    pub latest: i64,
-}
 
 /// Decoded records of one stream that are not yet known to be taken.
 #[derive(Clone)]
@@ -97,7 +89,7 @@ impl Candidate {
     }
 
     /// Refuses every record that the declaration forbids: missing required fields, NaN and infinities,
-    /// over-long text, event times out of bounds.
+    /// over-long text, event times that are not taken.
     pub fn check(&mut self, times: TimeBounds) {
         let stream = Arc::clone(&self.stream);
         let columns = self.columns.clone();
@@ -137,19 +129,24 @@ impl Candidate {
         self.check_times(stream.event_time, times);
     }
 
-    fn check_times(&mut self, position: usize, times: TimeBounds) {
+    /// Every record in the order of the request: each may open a window.
+    fn check_times(&mut self, position: usize, mut times: TimeBounds) {
         let column = Arc::clone(self.columns.column(position));
         let values = column.as_primitive::<TimestampMicrosecondType>();
-        let inside = |time: i64| times.earliest <= time && time <= times.latest;
-        if values.values().iter().fold(true, |all, &time| all & inside(time)) {
+        let ends = |(oldest, newest): (i64, i64), &time: &i64| (oldest.min(time), newest.max(time));
+        let (oldest, newest) = values.values().iter().fold((i64::MAX, i64::MIN), ends);
+        if values.is_empty() || times.take_all(oldest, newest) {
             return;
         }
-        self.refuse_where(position, Reason::EventTimeInFuture, |row| {
-            values.is_valid(row) && values.value(row) > times.latest
-        });
-        self.refuse_where(position, Reason::EventTimeTooOld, |row| {
-            values.is_valid(row) && values.value(row) < times.earliest
-        });
+        let field: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
+        for (row, index) in (0..values.len()).zip(0..) {
+            if self.is_refused(row) || values.is_null(row) {
+                continue;
+            }
+            if let Err((reason, hint)) = times.take(values.value(row)) {
+                self.refuse(Refusal { field: field.clone(), hint, ..Refusal::new(index, reason) });
+            }
+        }
     }
 
     fn refuse_where(&mut self, position: usize, reason: Reason, is_refused: impl Fn(usize) -> bool) {
@@ -220,6 +217,13 @@ impl Batch {
     #[must_use]
     pub fn columns(&self) -> &[ArrayRef] {
         self.columns.columns()
+    }
+
+    /// The oldest and the newest event time; none without records.
+    #[must_use]
+    pub fn event_time_range(&self) -> (Option<i64>, Option<i64>) {
+        let times = self.event_times();
+        (times.iter().copied().min(), times.iter().copied().max())
     }
 
     /// The event times, in microseconds since the Unix epoch. A checked batch has no null among them.

@@ -33,6 +33,8 @@ pub struct Dataset {
     pub window: Duration,
     /// How long a window is kept open for records that come out of order.
     pub grace: Duration,
+    /// How many windows may be open, from the oldest that holds records to the newest.
+    pub open_max: u64,
     /// The least number of distinct contributors of a released cell.
     pub min_contributors: usize,
     /// The keys that records are grouped by.
@@ -57,6 +59,9 @@ impl Dataset {
         self.optional_metrics().map(|(_, field)| field).collect()
     }
 }
+
+/// How many windows may be open, unless a dataset says otherwise.
+pub const OPEN_MAX: u64 = 4_096;
 
 /// The most cells a window of a dataset may have: the product of its keys' domains.
 pub const CELLS_MAX: usize = 65_536;

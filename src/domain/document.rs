@@ -10,13 +10,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::printable;
-use super::time::parse_duration;
+use super::time::{self, parse_duration};
 
 pub mod keys;
 
@@ -439,6 +439,24 @@ impl<'d> FromValue<'d> for Date {
         let date =
             date.and_then(|date| Self::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok());
         date.or_else(|| wrong(value, "a date like 2026-11-23", place, problems))
+    }
+}
+
+impl<'d> FromValue<'d> for Timestamp {
+    fn from_value(
+        value: &'d Spanned<DeValue<'d>>,
+        _kind: &'static Kind,
+        place: &Place,
+        problems: &'d Problems,
+    ) -> Option<Self> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Datetime(datetime) => datetime.to_string(),
+            _ => String::new(),
+        };
+        let micros = time::parse(&text).ok();
+        let time = micros.and_then(|micros| Self::from_microsecond(micros).ok());
+        time.or_else(|| wrong(value, "a time with its zone, like \"2026-11-23T12:00:00Z\"", place, problems))
     }
 }
 

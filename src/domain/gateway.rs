@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::TimeBounds;
 use super::binary::{Reader, Writer};
 use super::dataset::Dataset;
-use super::producer::Producers;
+use super::event_time::TimeBounds;
+use super::producer::{Producers, RememberedMax, TooMany};
+use super::span::WindowSpan;
 use super::stream::Stream;
-use super::window::{Closing, Watermark, micros};
+use super::watermark::{ActiveMax, Heard, Watermark};
+use super::window::{Closing, micros, window_start};
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +26,8 @@ pub enum Input<'i> {
     Heard {
         /// The stream's name.
         stream: &'i str,
-        /// The producer's name.
-        producer: &'i str,
-        /// Microseconds since the Unix epoch.
-        event_time: Option<i64>,
+        /// Who was heard.
+        heard: Heard<'i>,
     },
     /// Time has passed.
     Tick,
@@ -58,35 +58,67 @@ pub struct Gateway {
 
 #[derive(Debug)]
 struct StreamState {
+    /// `None`: it is not declared any more.
+    stream: Option<Arc<Stream>>,
     watermark: Watermark,
-    late_max: Duration,
-    future_max: Duration,
-    datasets: Vec<(String, Closing)>,
+    datasets: Vec<DatasetState>,
+}
+
+#[derive(Debug)]
+struct DatasetState {
+    name: String,
+    window: Duration,
+    closing: Closing,
+    span: WindowSpan,
+}
+
+impl DatasetState {
+    fn new(dataset: &Dataset) -> Self {
+        Self {
+            name: dataset.name.clone(),
+            window: dataset.window,
+            closing: Closing::new(dataset.window, dataset.grace),
+            span: WindowSpan::new(dataset.window, dataset.open_max),
+        }
+    }
+
+    fn restore(&mut self, closed: impl FnOnce(&mut Closing)) {
+        closed(&mut self.closing);
+        if let Some(before) = self.closing.before() {
+            self.span.close(before);
+        }
+    }
 }
 
 impl Gateway {
+    /// Streams of which nothing was heard yet, with the default limits.
+    pub fn new<'s>(streams: impl Iterator<Item = (&'s Arc<Stream>, &'s [Arc<Dataset>])>) -> Self {
+        Self::with_limits(streams, ActiveMax::default(), RememberedMax::default())
+    }
+
     /// Streams of which nothing was heard yet.
-    pub fn new<'s>(streams: impl Iterator<Item = (&'s Stream, &'s [Arc<Dataset>])>) -> Self {
+    pub fn with_limits<'s>(
+        streams: impl Iterator<Item = (&'s Arc<Stream>, &'s [Arc<Dataset>])>,
+        active_max: ActiveMax,
+        remembered_max: RememberedMax,
+    ) -> Self {
         let streams = streams.map(|(stream, datasets)| {
-            let datasets =
-                datasets.iter().map(|dataset| (dataset.name.clone(), Closing::new(dataset.window, dataset.grace)));
             let state = StreamState {
-                watermark: Watermark::new(stream.idle_after),
-                late_max: stream.late_max,
-                future_max: stream.future_max,
-                datasets: datasets.collect(),
+                stream: Some(Arc::clone(stream)),
+                watermark: Watermark::new(stream.idle_after, active_max),
+                datasets: datasets.iter().map(|dataset| DatasetState::new(dataset)).collect(),
             };
             (stream.name.clone(), state)
         });
-        Self { producers: Producers::default(), streams: streams.collect() }
+        Self { producers: Producers::new(remembered_max), streams: streams.collect() }
     }
 
     /// Takes an input at a monotonic time and adds what is to be done to `effects`.
     pub fn handle(&mut self, input: Input<'_>, now: Duration, effects: &mut Vec<Effect>) {
         match input {
-            Input::Heard { stream, producer, event_time } => {
+            Input::Heard { stream, heard } => {
                 if let Some(state) = self.streams.get_mut(stream) {
-                    state.watermark.observe(producer, event_time, now);
+                    state.watermark.observe(heard, now);
                     state.advance(now, effects);
                 }
             }
@@ -96,40 +128,73 @@ impl Gateway {
 
     /// The event times that a stream takes, given the wall clock in microseconds since the Unix epoch.
     #[must_use]
-    pub fn time_bounds(&mut self, stream: &str, now: Duration, wall: i64) -> TimeBounds {
-        let Some(state) = self.streams.get_mut(stream) else {
-            return TimeBounds { earliest: i64::MAX, latest: i64::MIN };
-        };
-        let late_max = micros(state.late_max);
-        let earliest = state.watermark.at(now).map_or(i64::MIN, |watermark| watermark.saturating_sub(late_max));
-        TimeBounds { earliest, latest: wall.saturating_add(micros(state.future_max)) }
+    pub fn time_bounds(&self, stream: &str, wall: i64) -> TimeBounds {
+        let Some(state) = self.streams.get(stream) else { return TimeBounds::NONE };
+        let Some(stream) = &state.stream else { return TimeBounds::NONE };
+        let bounds = TimeBounds::plausible(stream, wall);
+        // A stream has one dataset at most.
+        let Some(dataset) = state.datasets.first() else { return bounds };
+        let bounds = bounds.within(dataset.span);
+        match dataset.closing.before() {
+            Some(before) => bounds.not_before(before.saturating_sub(micros(stream.late_max))),
+            None => bounds,
+        }
+    }
+
+    /// Whether a producer may be heard on a stream: it is active there, or one more may be.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn admit(&mut self, stream: &str, heard: Heard<'_>, now: Duration) -> Result<(), TooMany> {
+        match self.streams.get_mut(stream) {
+            Some(state) => state.watermark.admit(heard.producer, heard.address, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the windows of records that come in, if there may be so many. They were checked against
+    /// [`Gateway::time_bounds`], but others may have opened windows since.
+    pub fn open_windows(&mut self, stream: &str, oldest: i64, newest: i64) -> bool {
+        let Some(state) = self.streams.get_mut(stream) else { return true };
+        state.datasets.iter_mut().all(|dataset| dataset.span.open(oldest, newest))
     }
 
     /// The names of all datasets.
     pub fn datasets(&self) -> impl Iterator<Item = &str> {
-        self.streams.values().flat_map(|state| &state.datasets).map(|(dataset, _)| dataset.as_str())
+        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| dataset.name.as_str())
     }
 
     /// Windows of a dataset that began before this time have closed. `None` until one has.
     #[must_use]
     pub fn closed_before(&self, dataset: &str) -> Option<i64> {
-        let datasets = self.streams.values().flat_map(|state| &state.datasets);
-        datasets.filter(|(name, _)| name == dataset).find_map(|(_, closing)| closing.before())
+        let mut datasets = self.streams.values().flat_map(|state| &state.datasets);
+        datasets.find(|state| state.name == dataset)?.closing.before()
     }
 
     /// What the journal holds of a producer that was heard: as [`Gateway::handle`], but closes nothing; the
     /// journal says what was closed.
-    pub fn restore_heard(&mut self, stream: &str, producer: &str, event_time: Option<i64>, now: Duration) {
+    pub fn restore_heard(&mut self, stream: &str, heard: Heard<'_>, now: Duration) {
         if let Some(state) = self.streams.get_mut(stream) {
-            state.watermark.observe(producer, event_time, now);
+            state.watermark.observe(heard, now);
+        }
+    }
+
+    /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the
+    /// journal when it has been counted; until then twice as many as may be can come to be open.
+    pub fn restore_window(&mut self, dataset: &str, window: i64) {
+        for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
+            if state.name == dataset {
+                let start = window_start(window, state.window);
+                state.span.restore(start, start);
+            }
         }
     }
 
     /// What the journal holds of windows that were closed.
     pub fn restore_closed(&mut self, dataset: &str, before: i64, watermark: i64) {
         for state in self.streams.values_mut() {
-            for (_, closing) in state.datasets.iter_mut().filter(|(name, _)| name == dataset) {
-                closing.restore(Some(before));
+            for known in state.datasets.iter_mut().filter(|known| known.name == dataset) {
+                known.restore(|closing| closing.restore(Some(before)));
                 state.watermark.restore(watermark);
             }
         }
@@ -143,44 +208,47 @@ impl Gateway {
             writer.text(stream);
             state.watermark.encode(writer);
             writer.count(state.datasets.len());
-            for (dataset, closing) in &state.datasets {
-                writer.text(dataset).option(closing.before());
+            for dataset in &state.datasets {
+                writer.text(&dataset.name).option(dataset.closing.before());
             }
         }
     }
 
     /// Reads the state from a checkpoint into a new gateway. What is no longer declared is passed over.
     pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
-        self.producers = Producers::decode(reader)?;
-        self.decode_streams(reader, now, Closing::restore)
+        self.producers.decode(reader)?;
+        self.decode_streams(reader, |watermark, reader| watermark.decode(reader, now), Closing::restore)
     }
 
-    /// Reads the state from a checkpoint of version 2, which holds no outcomes and numbers of windows instead of times.
+    /// Reads the state from a checkpoint of version 3, which does not say when producers were heard.
+    pub fn decode_v3(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
+        self.producers.decode_v3(reader)?;
+        self.decode_streams(reader, |watermark, reader| watermark.decode_v3(reader, now), Closing::restore)
+    }
+
+    /// Reads the state from a checkpoint of version 2, which holds no outcomes either, and numbers of windows instead of
+    /// times.
     pub fn decode_v2(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
-        self.producers = Producers::decode_v2(reader)?;
-        self.decode_streams(reader, now, Closing::restore_window)
+        self.producers.decode_v2(reader)?;
+        self.decode_streams(reader, |watermark, reader| watermark.decode_v3(reader, now), Closing::restore_window)
     }
 
     fn decode_streams(
         &mut self,
         reader: &mut Reader<'_>,
-        now: Duration,
+        read: impl Fn(&mut Watermark, &mut Reader<'_>) -> Option<()>,
         restore: impl Fn(&mut Closing, Option<i64>),
     ) -> Option<()> {
         for _ in 0..reader.count(25)? {
-            let mut undeclared = StreamState {
-                watermark: Watermark::new(Duration::ZERO),
-                late_max: Duration::ZERO,
-                future_max: Duration::ZERO,
-                datasets: Vec::new(),
-            };
+            let watermark = Watermark::new(Duration::ZERO, ActiveMax::default());
+            let mut undeclared = StreamState { stream: None, watermark, datasets: Vec::new() };
             let state = self.streams.get_mut(reader.text()?).unwrap_or(&mut undeclared);
-            state.watermark.decode(reader, now)?;
+            read(&mut state.watermark, reader)?;
             for _ in 0..reader.count(17)? {
                 let dataset = reader.text()?;
                 let before = reader.option()?;
-                for (_, closing) in state.datasets.iter_mut().filter(|(name, _)| name == dataset) {
-                    restore(closing, before);
+                for known in state.datasets.iter_mut().filter(|known| known.name == dataset) {
+                    known.restore(|closing| restore(closing, before));
                 }
             }
         }
@@ -191,10 +259,14 @@ impl Gateway {
 impl StreamState {
     fn advance(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let Some(watermark) = self.watermark.at(now) else { return };
-        for (dataset, closing) in &mut self.datasets {
-            if let Some(before) = closing.advance(watermark) {
-                effects.push(Effect::Close { dataset: dataset.clone(), before, watermark });
+        for dataset in &mut self.datasets {
+            if let Some(before) = dataset.closing.advance(watermark) {
+                dataset.span.close(before);
+                effects.push(Effect::Close { dataset: dataset.name.clone(), before, watermark });
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

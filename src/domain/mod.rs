@@ -1,10 +1,12 @@
 //! What bailiwick knows, free of IO, async, clocks and wire formats. Imports none of the other modules.
 
+pub mod addresses;
 pub mod aggregate;
 pub mod batch;
 pub mod binary;
 pub mod dataset;
 pub mod document;
+pub mod event_time;
 pub mod evidence;
 pub mod fact;
 pub mod gateway;
@@ -18,7 +20,10 @@ pub mod policy;
 pub mod printable;
 pub mod producer;
 pub mod pseudonym;
+pub mod recency;
 pub mod refusal;
+pub mod span;
 pub mod stream;
 pub mod time;
+pub mod watermark;
 pub mod window;

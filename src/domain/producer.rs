@@ -4,12 +4,15 @@
 //! request at or below it was, the next one is expected, one above that leaves a gap. A greater epoch begins anew and
 //! fences the lesser ones. Beside the mark stands what the last requests came to, for repeats of them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::time::Duration;
 
+use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
 use super::outcome::Outcome;
 use super::outcomes::Outcomes;
+use super::recency::Recency;
+use super::window::micros;
 
 /// A position in the journal.
 pub type Lsn = u64;
@@ -36,8 +39,46 @@ pub enum OutOfOrder {
         /// That epoch.
         epoch: u64,
     },
-    /// There is no room for another producer's mark.
-    TooMany,
+    /// There is no room for another producer.
+    TooMany(TooMany),
+}
+
+/// A limit on the number of producers that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// Of those that are active on the stream.
+    #[error("{max} producers are active on this stream, as many as may be (`limits.producers_active_max`)")]
+    Active {
+        /// The limit.
+        max: usize,
+    },
+    /// Of those that are active on the stream from one address.
+    #[error(
+        "{max} producers are active on this stream from your network address, as many as may be \
+         (`limits.producers_per_address_max`)"
+    )]
+    ActiveOfAddress {
+        /// The limit.
+        max: usize,
+    },
+    /// Of those whose numbers are remembered.
+    #[error(
+        "the numbers of {max} producers are remembered, as many as may be (`limits.producers_remembered_max`); send \
+         without numbers, or under a name that is known"
+    )]
+    Remembered {
+        /// The limit.
+        max: usize,
+    },
+    /// Of those from one address whose numbers are remembered.
+    #[error(
+        "the numbers of {max} producers from your network address are remembered, as many as may be \
+         (`limits.producers_per_address_max`); send without numbers, or under a name that is known"
+    )]
+    RememberedOfAddress {
+        /// The limit.
+        max: usize,
+    },
 }
 
 /// What a number says of its request.
@@ -60,17 +101,45 @@ pub struct Mark {
     pub lsn: Lsn,
 }
 
-/// The most producers that are remembered.
-pub const PRODUCERS_MAX: usize = 1_000_000;
+/// How many numbered producers are remembered, and for how long at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RememberedMax {
+    /// In all.
+    pub in_all: usize,
+    /// That came from one network address since the start; of IPv6 from one network of 64 bits.
+    pub per_address: usize,
+    /// A producer that was silent for longer is forgotten when a limit is reached, the one that was silent longest first.
+    /// Its requests, sent again after that, would be counted again.
+    pub forget_after: Duration,
+}
+
+impl Default for RememberedMax {
+    fn default() -> Self {
+        Self { in_all: 1_000_000, per_address: 100_000, forget_after: Duration::from_secs(30 * 24 * 60 * 60) }
+    }
+}
+
+/// When and from where a request came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Came {
+    /// The wall clock, in microseconds since the Unix epoch. `None`: it is not known; it counts as now when it is asked for.
+    pub at: Option<i64>,
+    /// The network address, if it is known.
+    pub from: Option<IpAddr>,
+}
 
 /// The most bytes that refusals take in the outcomes of all producers. When they would take more, those of the producers
 /// with most are forgotten.
 pub const OUTCOMES_BYTES_MAX: usize = 32 << 20;
 
 /// The marks of all producers, and what their last requests came to.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone)]
 pub struct Producers {
-    known: BTreeMap<Arc<str>, Known>,
+    /// In the order of their last requests.
+    known: Recency<Known>,
+    max: RememberedMax,
+    /// How many came from an address since the start.
+    addresses: Addresses,
     /// What all outcomes take beyond the least.
     outcomes_bytes: usize,
 }
@@ -79,13 +148,81 @@ pub struct Producers {
 struct Known {
     mark: Mark,
     outcomes: Outcomes,
+    /// When its last request came, as far as that is known: microseconds since the Unix epoch.
+    heard: Option<i64>,
+    /// Where its first request since the start came from.
+    from: Option<Network>,
 }
 
 impl Producers {
+    /// No producer is known.
+    #[must_use]
+    pub fn new(max: RememberedMax) -> Self {
+        Self { max, ..Self::default() }
+    }
+
+    /// Makes room for a producer, if it is not known. One that was silent for long may be forgotten for it.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn admit(&mut self, producer: &str, came: Came) -> Result<(), TooMany> {
+        if self.known.find(producer).is_some() {
+            return Ok(());
+        }
+        let RememberedMax { in_all, per_address, .. } = self.max;
+        let address = came.from.map(Network::of);
+        while let Some(limit) = self.reached(address) {
+            if !self.forget_oldest(came.at) {
+                return Err(match limit {
+                    Reached::InAll => TooMany::Remembered { max: in_all },
+                    Reached::PerAddress => TooMany::RememberedOfAddress { max: per_address },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn reached(&self, address: Option<Network>) -> Option<Reached> {
+        let from_address = address.map_or(0, |address| self.addresses.count(address));
+        if self.known.len() >= self.max.in_all {
+            return Some(Reached::InAll);
+        }
+        (from_address >= self.max.per_address).then_some(Reached::PerAddress)
+    }
+
+    /// Forgets the producer that was silent longest, if that is long enough.
+    fn forget_oldest(&mut self, wall: Option<i64>) -> bool {
+        let Some(wall) = wall else { return false };
+        let Some(id) = self.known.oldest().map(|(id, _)| id) else { return false };
+        let Some(oldest) = self.known.get_mut(id) else { return false };
+        // A time that is not known, or that the clock has not come to, counts as now.
+        let heard = *oldest.heard.insert(oldest.heard.unwrap_or(wall).min(wall));
+        if wall.saturating_sub(heard) <= micros(self.max.forget_after) {
+            return false;
+        }
+        if let Some((_, forgotten)) = self.known.remove(id) {
+            self.outcomes_bytes = self.outcomes_bytes.saturating_sub(forgotten.outcomes.extra_bytes());
+            forgotten.from.into_iter().for_each(|address| self.addresses.remove(address));
+        }
+        if self.known.is_sparse() {
+            self.known.compact();
+            self.addresses.shrink();
+        }
+        true
+    }
+
+    fn get(&self, producer: &str) -> Option<&Known> {
+        self.known.get(self.known.find(producer)?)
+    }
+
+    fn get_mut(&mut self, producer: &str) -> Option<&mut Known> {
+        self.known.get_mut(self.known.find(producer)?)
+    }
+
     /// How far a producer is; the start, when it is not known.
     #[must_use]
     pub fn mark(&self, producer: &str) -> Mark {
-        self.known.get(producer).map(|known| known.mark).unwrap_or_default()
+        self.get(producer).map(|known| known.mark).unwrap_or_default()
     }
 
     /// What a number says of a request with records.
@@ -114,8 +251,7 @@ impl Producers {
     }
 
     fn in_epoch(&self, producer: &str, epoch: u64) -> Result<Mark, OutOfOrder> {
-        match self.known.get(producer).map(|known| known.mark) {
-            None if self.known.len() >= PRODUCERS_MAX => Err(OutOfOrder::TooMany),
+        match self.get(producer).map(|known| known.mark) {
             None => Ok(Mark::default()),
             Some(mark) if epoch < mark.epoch => Err(OutOfOrder::Fenced { epoch: mark.epoch }),
             Some(mark) if epoch > mark.epoch => Ok(Mark { epoch, ..Mark::default() }),
@@ -125,13 +261,23 @@ impl Producers {
 
     /// A request was taken, and the journal holds it at this position. Numbers that it leaves out came to nothing.
     /// Without an outcome it is not known what it came to.
-    pub fn take(&mut self, producer: &str, number: Number, lsn: Lsn, outcome: Option<&Outcome>) {
+    pub fn take(&mut self, producer: &str, number: Number, lsn: Lsn, outcome: Option<&Outcome>, came: Came) {
         let Number { epoch, sequence } = number;
         let mark = Mark { epoch, sequence, lsn };
-        if !self.known.contains_key(producer) {
-            self.known.insert(producer.into(), Known::default());
+        let from = came.from.map(Network::of);
+        let id = match self.known.find(producer) {
+            Some(id) => {
+                self.known.touch(id);
+                Some(id)
+            }
+            None => self.known.insert(producer, Known::default()),
+        };
+        let Some(known) = id.and_then(|id| self.known.get_mut(id)) else { return };
+        known.heard = came.at;
+        if let (None, Some(from)) = (known.from, from) {
+            known.from = Some(from);
+            self.addresses.add(from);
         }
-        let Some(known) = self.known.get_mut(producer) else { return };
         let before = known.outcomes.extra_bytes();
         if known.mark.epoch != epoch {
             known.outcomes.forget();
@@ -154,22 +300,23 @@ impl Producers {
     /// What a request that was taken came to. `None`: that is not remembered.
     #[must_use]
     pub fn outcome(&self, producer: &str, number: Number) -> Option<Outcome> {
-        let known = self.known.get(producer).filter(|known| known.mark.epoch == number.epoch)?;
+        let known = self.get(producer).filter(|known| known.mark.epoch == number.epoch)?;
         known.outcomes.of(number.sequence)
     }
 
     /// A request came to something else than was said when it was taken.
     pub fn correct(&mut self, producer: &str, number: Number, outcome: &Outcome) {
-        let known = self.known.get_mut(producer).filter(|known| known.mark.epoch == number.epoch);
+        let known = self.get_mut(producer).filter(|known| known.mark.epoch == number.epoch);
         let Some(known) = known else { return };
         let before = known.outcomes.extra_bytes();
         known.outcomes.correct(number.sequence, outcome);
-        self.outcomes_bytes = self.outcomes_bytes.saturating_sub(before) + known.outcomes.extra_bytes();
+        let after = known.outcomes.extra_bytes();
+        self.outcomes_bytes = self.outcomes_bytes.saturating_sub(before) + after;
     }
 
     /// Forgets the outcomes of the producers that take most, until half of the room is free, but not those of `but`.
     fn forget_outcomes(&mut self, but: &str) {
-        let mut sizes: Vec<usize> = self.known.values().map(|known| known.outcomes.extra_bytes()).collect();
+        let mut sizes: Vec<usize> = self.known.iter().map(|(.., known)| known.outcomes.extra_bytes()).collect();
         sizes.sort_unstable_by(|one, other| other.cmp(one));
         let mut left = self.outcomes_bytes;
         let least = sizes.into_iter().take_while(|size| {
@@ -178,163 +325,58 @@ impl Producers {
             is_over
         });
         let least = least.last().unwrap_or(0).max(1);
-        for (producer, known) in &mut self.known {
-            if known.outcomes.extra_bytes() >= least && **producer != *but {
+        for (producer, known) in self.known.values_mut() {
+            if known.outcomes.extra_bytes() >= least && producer != but {
                 known.outcomes.forget();
             }
         }
-        self.outcomes_bytes = self.known.values().map(|known| known.outcomes.extra_bytes()).sum();
+        self.outcomes_bytes = self.known.iter().map(|(.., known)| known.outcomes.extra_bytes()).sum();
     }
 
     /// Adds the marks and the outcomes to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
         writer.count(self.known.len());
-        for (producer, Known { mark, outcomes }) in &self.known {
-            writer.text(producer).u64(mark.epoch).u64(mark.sequence).u64(mark.lsn);
+        for (_, producer, Known { mark, outcomes, heard, .. }) in self.known.iter() {
+            writer.text(producer).u64(mark.epoch).u64(mark.sequence).u64(mark.lsn).option(*heard);
             outcomes.encode(writer);
         }
     }
 
-    /// Reads what [`Self::encode`] wrote.
-    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        Self::read(reader, Outcomes::decode)
+    /// Reads what [`Self::encode`] wrote. They stand in the order of their last requests.
+    pub fn decode(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.read(reader, |reader| Some((reader.option()?, Outcomes::decode(reader)?)))
     }
 
-    /// Reads the marks of a checkpoint of version 2, which holds no outcomes.
-    pub fn decode_v2(reader: &mut Reader<'_>) -> Option<Self> {
-        Self::read(reader, |_| Some(Outcomes::default()))
+    /// Reads the marks of a checkpoint of version 3, which does not say when a producer was heard.
+    pub fn decode_v3(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.read(reader, |reader| Some((None, Outcomes::decode(reader)?)))
     }
 
-    fn read(reader: &mut Reader<'_>, mut outcomes: impl FnMut(&mut Reader<'_>) -> Option<Outcomes>) -> Option<Self> {
-        let mut producers = Self::default();
+    /// Reads the marks of a checkpoint of version 2, which holds no outcomes either.
+    pub fn decode_v2(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.read(reader, |_| Some((None, Outcomes::default())))
+    }
+
+    fn read(
+        &mut self,
+        reader: &mut Reader<'_>,
+        mut rest: impl FnMut(&mut Reader<'_>) -> Option<(Option<i64>, Outcomes)>,
+    ) -> Option<()> {
         for _ in 0..reader.count(32)? {
-            let producer = reader.text()?.into();
+            let producer = reader.text()?;
             let mark = Mark { epoch: reader.u64()?, sequence: reader.u64()?, lsn: reader.u64()? };
-            let known = Known { mark, outcomes: outcomes(reader)? };
-            producers.outcomes_bytes += known.outcomes.extra_bytes();
-            producers.known.insert(producer, known);
+            let (heard, outcomes) = rest(reader)?;
+            self.outcomes_bytes += outcomes.extra_bytes();
+            self.known.insert(producer, Known { mark, outcomes, heard, from: None })?;
         }
-        Some(producers)
+        Some(())
     }
+}
+
+enum Reached {
+    InAll,
+    PerAddress,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::domain::outcome::Refused;
-    use crate::domain::refusal::Reason;
-
-    const fn number(epoch: u64, sequence: u64) -> Number {
-        Number { epoch, sequence }
-    }
-
-    #[test]
-    fn a_series_starts_at_one_and_leaves_nothing_out() {
-        let mut producers = Producers::default();
-        assert_eq!(producers.locate("a", number(1, 2)), Err(OutOfOrder::Gap { expected: 1 }));
-        assert_eq!(producers.locate("a", number(1, 1)), Ok(Position::Next));
-        producers.take("a", number(1, 1), 10, None);
-        assert_eq!(producers.locate("a", number(1, 1)), Ok(Position::Taken));
-        assert_eq!(producers.locate("a", number(1, 3)), Err(OutOfOrder::Gap { expected: 2 }));
-        assert_eq!(producers.locate("b", number(1, 2)), Err(OutOfOrder::Gap { expected: 1 }), "another producer");
-    }
-
-    #[test]
-    fn a_greater_epoch_begins_anew_and_fences_the_lesser_one() {
-        let mut producers = Producers::default();
-        producers.take("a", number(5, 7), 10, None);
-        assert_eq!(producers.locate("a", number(6, 1)), Ok(Position::Next));
-        assert_eq!(producers.locate("a", number(6, 8)), Err(OutOfOrder::Gap { expected: 1 }));
-        producers.take("a", number(6, 1), 11, None);
-        assert_eq!(producers.locate("a", number(5, 8)), Err(OutOfOrder::Fenced { epoch: 6 }));
-        assert_eq!(producers.locate_skip("a", number(5, 9)), Err(OutOfOrder::Fenced { epoch: 6 }));
-    }
-
-    #[test]
-    fn a_skip_may_leave_numbers_out() {
-        let mut producers = Producers::default();
-        assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Next));
-        producers.take("a", number(1, 40), 1, None);
-        assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Taken));
-        assert_eq!(producers.locate_skip("a", number(2, 0)), Ok(Position::Next), "begins the epoch");
-        assert_eq!(producers.locate("a", number(1, 41)), Ok(Position::Next));
-    }
-
-    #[test]
-    fn sequences_near_the_end_do_not_wrap() {
-        let mut producers = Producers::default();
-        producers.take("a", number(u64::MAX, u64::MAX - 1), 1, None);
-        assert_eq!(producers.locate("a", number(u64::MAX, u64::MAX)), Ok(Position::Next));
-        producers.take("a", number(u64::MAX, u64::MAX), 2, None);
-        assert_eq!(producers.locate("a", number(u64::MAX, u64::MAX)), Ok(Position::Taken));
-    }
-
-    #[test]
-    fn a_repeat_is_told_what_the_request_came_to_the_first_time() {
-        let mut producers = Producers::default();
-        let (refused, taken) = (Outcome::refused(Reason::TooLarge), Outcome::nothing());
-        producers.take("a", number(1, 1), 1, Some(&refused));
-        producers.take("a", number(1, 2), 2, Some(&taken));
-        producers.correct("a", number(1, 2), &Outcome::refused(Reason::ModelFailed));
-        producers.take("a", number(1, 5), 3, Some(&taken));
-        let outcome = |sequence| producers.outcome("a", number(1, sequence));
-        assert_eq!(outcome(1), Some(refused));
-        assert_eq!(outcome(2), Some(Outcome::refused(Reason::ModelFailed)));
-        assert_eq!((outcome(3), outcome(5)), (Some(Outcome::nothing()), Some(taken)), "3 was left out by a skip");
-        assert_eq!(producers.outcome("a", number(2, 1)), None, "another epoch");
-        producers.take("a", number(2, 0), 4, Some(&Outcome::nothing()));
-        assert_eq!(producers.outcome("a", number(1, 1)), None, "an epoch that is over");
-    }
-
-    #[test]
-    fn outcomes_of_all_producers_together_are_bounded() {
-        let mut producers = Producers::default();
-        let field: Arc<str> = "x".repeat(200_000).into();
-        let outcome = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some(field) });
-        for lsn in 0..400 {
-            producers.take(&format!("p{lsn}"), number(1, 1), lsn, Some(&outcome));
-            assert!(producers.outcomes_bytes <= OUTCOMES_BYTES_MAX);
-        }
-        assert_eq!(producers.outcome("p399", number(1, 1)), Some(outcome));
-        let kept = (0..400).filter(|lsn| producers.outcome(&format!("p{lsn}"), number(1, 1)).is_some()).count();
-        assert!(kept > 50, "{kept}");
-    }
-
-    proptest! {
-        /// Against the obvious model: the set of everything taken. Whatever is sent again, reordered or left
-        /// out, each number is taken once and in order.
-        #[test]
-        fn everything_is_taken_once_and_in_order(sends in prop::collection::vec((0_u8..2, 1_u64..4, 1_u64..6), 0..80)) {
-            let mut producers = Producers::default();
-            let mut taken: BTreeSet<(u8, u64, u64)> = BTreeSet::new();
-            for (lsn, (producer, epoch, sequence)) in sends.into_iter().enumerate() {
-                let name = producer.to_string();
-                let newest = taken.iter().filter(|(of, ..)| *of == producer).map(|(_, epoch, _)| *epoch).max();
-                let position = producers.locate(&name, number(epoch, sequence));
-                let expected = if newest.is_some_and(|newest| epoch < newest) {
-                    Err(OutOfOrder::Fenced { epoch: newest.unwrap() })
-                } else if taken.contains(&(producer, epoch, sequence)) {
-                    Ok(Position::Taken)
-                } else if sequence == 1 || taken.contains(&(producer, epoch, sequence - 1)) {
-                    Ok(Position::Next)
-                } else {
-                    let last = taken.iter().filter(|(of, in_epoch, _)| (*of, *in_epoch) == (producer, epoch)).count();
-                    Err(OutOfOrder::Gap { expected: last as u64 + 1 })
-                };
-                prop_assert_eq!(position, expected);
-                if position == Ok(Position::Next) {
-                    producers.take(&name, number(epoch, sequence), lsn as u64, None);
-                    taken.insert((producer, epoch, sequence));
-                }
-            }
-            let mut writer = Writer::default();
-            producers.encode(&mut writer);
-            let bytes = writer.finish();
-            prop_assert_eq!(Producers::decode(&mut Reader::new(&bytes)), Some(producers));
-        }
-    }
-}
+mod tests;

@@ -118,8 +118,11 @@ pub struct Stream {
     pub model: Option<String>,
     /// How far ahead of the clock an event time may be.
     pub future_max: Duration,
-    /// How far behind the watermark an event time may be.
+    /// How far behind an event time may be: behind the clock, and before the oldest open window.
     pub late_max: Duration,
+    /// The stream replays history from this time on, in microseconds since the Unix epoch: then no event time is too
+    /// far behind the clock.
+    pub history_from: Option<i64>,
     /// After how long without a record a producer no longer holds the watermark back.
     pub idle_after: Duration,
     /// The Arrow schema of a batch.

@@ -1,16 +1,10 @@
-//! Event-time windows of one stream: watermark, lateness, and when a window may close.
+//! Event-time windows of one stream, and when a window may close.
 //!
 //! Windows are tumbling, on the UTC grid: window `n` of size `s` is `[n*s, (n+1)*s)` microseconds since the
-//! Unix epoch. The watermark is the least event time that any active producer may still be expected to
-//! send; a window closes when the watermark has passed its end by the dataset's grace. What comes later
-//! is counted in the oldest window that is still open; a closed window is never opened again.
-//!
-//! Time comes in as arguments. Two clocks are meant: event time is the records', `now` is monotonic.
+//! Unix epoch. A window closes when the [watermark](super::watermark) has passed its end by the dataset's grace. What
+//! comes later is counted in the oldest window that is still open; a closed window is never opened again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-use super::binary::{Reader, Writer};
 
 /// The number of the window that holds an event time.
 #[must_use]
@@ -29,91 +23,6 @@ pub fn window_start(window: i64, size: Duration) -> i64 {
 pub fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
-
-/// How far each producer of a stream has come.
-#[derive(Debug)]
-pub struct Watermark {
-    idle_after: Duration,
-    producers: BTreeMap<String, Progress>,
-    /// Never goes back.
-    reached: Option<i64>,
-}
-
-#[derive(Debug)]
-struct Progress {
-    /// The newest event time seen or promised. `None`: the producer is there and has not sent yet.
-    newest: Option<i64>,
-    /// When it was heard last.
-    heard: Duration,
-}
-
-impl Watermark {
-    /// A watermark that no producer has moved.
-    #[must_use]
-    pub fn new(idle_after: Duration) -> Self {
-        Self { idle_after, producers: BTreeMap::new(), reached: None }
-    }
-
-    /// A producer was heard, and perhaps has come to an event time.
-    pub fn observe(&mut self, producer: &str, event_time: Option<i64>, now: Duration) {
-        if let Some(progress) = self.producers.get_mut(producer) {
-            progress.newest = progress.newest.max(event_time);
-            progress.heard = now;
-        } else {
-            self.producers.insert(producer.to_owned(), Progress { newest: event_time, heard: now });
-        }
-    }
-
-    /// The watermark. While a producer is active: the least event time of the active ones. A producer that
-    /// has been silent for longer than `idle_after` is passed over; when all are, the watermark goes on with
-    /// the clock from the newest event time, so that the last windows close too. `None` while no producer
-    /// has sent, or an active one has not sent yet.
-    pub fn at(&mut self, now: Duration) -> Option<i64> {
-        let (mut active, mut idle): (Option<i64>, Option<i64>) = (None, None);
-        for progress in self.producers.values() {
-            let silent = now.saturating_sub(progress.heard);
-            if silent > self.idle_after {
-                idle = idle.max(progress.newest.map(|newest| newest.saturating_add(micros(silent))));
-            } else if let Some(newest) = progress.newest {
-                active = Some(active.map_or(newest, |least| least.min(newest)));
-            } else {
-                return self.reached;
-            }
-        }
-        self.reached = self.reached.max(active.or(idle));
-        self.producers.retain(|_, progress| now.saturating_sub(progress.heard) < FORGET_AFTER);
-        self.reached
-    }
-}
-
-impl Watermark {
-    /// A watermark that a closed window shows to have been reached, before a crash.
-    pub fn restore(&mut self, reached: i64) {
-        self.reached = self.reached.max(Some(reached));
-    }
-
-    /// Adds the progress of all producers to a checkpoint. When each was heard is left out: clocks do not
-    /// outlive the process.
-    pub fn encode(&self, writer: &mut Writer) {
-        writer.option(self.reached).count(self.producers.len());
-        for (producer, progress) in &self.producers {
-            writer.text(producer).option(progress.newest);
-        }
-    }
-
-    /// Reads the progress from a checkpoint into a new watermark; every producer counts as heard `now`.
-    pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
-        self.reached = reader.option()?;
-        for _ in 0..reader.count(17)? {
-            let producer = reader.text()?.to_owned();
-            self.producers.insert(producer, Progress { newest: reader.option()?, heard: now });
-        }
-        Some(())
-    }
-}
-
-/// After how long without a word a producer is forgotten.
-const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The windows of one dataset that have closed. A time says which ones, not a window's number: numbers mean other windows
 /// when the size is changed.
@@ -179,51 +88,6 @@ mod tests {
 
     const fn event(seconds: i64) -> i64 {
         seconds * 1_000_000
-    }
-
-    #[test]
-    fn the_slowest_producer_holds_the_watermark() {
-        let mut watermark = Watermark::new(seconds(30));
-        watermark.observe("a", Some(event(100)), seconds(0));
-        watermark.observe("b", Some(event(40)), seconds(0));
-        assert_eq!(watermark.at(seconds(1)), Some(event(40)));
-        watermark.observe("b", Some(event(120)), seconds(2));
-        assert_eq!(watermark.at(seconds(2)), Some(event(100)));
-    }
-
-    #[test]
-    fn a_producer_that_has_not_sent_holds_the_watermark_until_it_is_idle() {
-        let mut watermark = Watermark::new(seconds(30));
-        watermark.observe("silent", None, seconds(0));
-        watermark.observe("a", Some(event(100)), seconds(0));
-        assert_eq!(watermark.at(seconds(30)), None);
-        watermark.observe("a", Some(event(130)), seconds(31));
-        assert_eq!(watermark.at(seconds(31)), Some(event(130)));
-    }
-
-    #[test]
-    fn an_idle_producer_does_not_hold_an_active_one_back() {
-        let mut watermark = Watermark::new(seconds(30));
-        watermark.observe("gone", Some(event(10)), seconds(0));
-        watermark.observe("a", Some(event(500)), seconds(31));
-        assert_eq!(watermark.at(seconds(31)), Some(event(500)));
-    }
-
-    #[test]
-    fn when_all_are_idle_the_watermark_goes_on_with_the_clock() {
-        let mut watermark = Watermark::new(seconds(30));
-        watermark.observe("a", Some(event(100)), seconds(0));
-        assert_eq!(watermark.at(seconds(30)), Some(event(100)));
-        assert_eq!(watermark.at(seconds(45)), Some(event(145)));
-    }
-
-    #[test]
-    fn the_watermark_never_goes_back() {
-        let mut watermark = Watermark::new(seconds(30));
-        watermark.observe("a", Some(event(100)), seconds(0));
-        assert_eq!(watermark.at(seconds(1)), Some(event(100)));
-        watermark.observe("late joiner", Some(event(10)), seconds(2));
-        assert_eq!(watermark.at(seconds(2)), Some(event(100)));
     }
 
     #[test]

@@ -20,8 +20,9 @@ use crate::domain::outcome::Outcome;
 use crate::domain::producer::{Lsn, Number};
 
 const MAGIC: &[u8; 4] = b"BWCP";
-/// The version that is written. Version 2 is read, too: it has no corrections, and another form of the gateway's state.
-pub const VERSION: u32 = 3;
+/// The version that is written. Versions 2 and 3 are read, too: they have other forms of the gateway's state, and version 2
+/// has no corrections.
+pub const VERSION: u32 = 4;
 const OLDEST_VERSION: u32 = 2;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
@@ -92,10 +93,11 @@ impl Checkpoint {
     /// Restores the gateway's state into a new gateway. `None`: the bytes are no such state.
     pub fn restore_gateway(&self, gateway: &mut Gateway, now: Duration) -> Option<()> {
         let mut reader = Reader::new(&self.gateway);
-        if self.version == OLDEST_VERSION {
-            return gateway.decode_v2(&mut reader, now);
+        match self.version {
+            OLDEST_VERSION => return gateway.decode_v2(&mut reader, now),
+            3 => gateway.decode_v3(&mut reader, now)?,
+            _ => gateway.decode(&mut reader, now)?,
         }
-        gateway.decode(&mut reader, now)?;
         for Correction { producer, number, outcome } in &self.corrections {
             gateway.producers.correct(producer, *number, outcome);
         }
@@ -231,7 +233,8 @@ mod tests {
     #[test]
     fn a_checkpoint_of_version_2_is_read() {
         let checkpoint = Checkpoint::decode(&version_2()).unwrap();
-        assert_eq!((checkpoint.lsn, checkpoint.key.0, checkpoint.gateway), (7, [9; 16], b"gateway".to_vec()));
+        assert_eq!((checkpoint.version, checkpoint.lsn, checkpoint.key.0), (2, 7, [9; 16]));
+        assert_eq!(checkpoint.gateway, b"gateway");
         let text = include_str!("../../tests/golden/checkpoint-2-shape.txt").to_owned();
         assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Text(text))]);
         let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
@@ -247,7 +250,7 @@ mod tests {
         let outcome = Outcome::refused(crate::domain::refusal::Reason::ModelFailed);
         let corrections = vec![Correction { producer: "till-7".into(), number, outcome }];
         let windows = vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }];
-        let checkpoint = Checkpoint { version: VERSION, corrections, windows, ..old };
+        let checkpoint = Checkpoint { version: 3, corrections, windows, ..old };
         let golden = include_str!("../../tests/golden/checkpoint-3.hex").trim();
         assert_eq!(hex(&checkpoint.encode()), golden);
         let bytes: Vec<u8> =

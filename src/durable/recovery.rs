@@ -19,8 +19,9 @@ use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
 use crate::domain::policy::Digest;
-use crate::domain::producer::Lsn;
+use crate::domain::producer::{Came, Lsn};
 use crate::domain::stream::Stream;
+use crate::domain::watermark::Heard;
 use crate::domain::window::window_start;
 
 use super::checkpoint::Checkpoint;
@@ -124,6 +125,7 @@ pub fn restore(
         let cells = Cells::decode(declared, &mut Reader::new(&part.cells)).ok_or_else(unreadable)?;
         let windows = windows.entry(part.dataset.clone()).or_default();
         windows.entry(part.window).or_insert_with(|| Cells::new(declared)).merge(cells);
+        gateway.restore_window(&part.dataset, part.window);
     }
     Ok(windows)
 }
@@ -149,18 +151,20 @@ pub fn scan(
             Entry::Batch(batch) => {
                 mapping.of(&context, batch.head.stream)?;
                 for request in &batch.requests {
-                    gateway.restore_heard(batch.head.stream, request.producer, request.newest, now);
+                    let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
+                    gateway.restore_heard(batch.head.stream, heard, now);
                     if let Some(number) = request.number {
-                        gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref());
+                        let came = Came { at: Some(batch.head.at), from: None };
+                        gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
                     }
                 }
             }
             Entry::Heard { stream, producer, event_time } => {
-                gateway.restore_heard(stream, producer, event_time, now);
+                gateway.restore_heard(stream, Heard { producer, address: None, event_time }, now);
             }
             Entry::Spent { producer, number, outcome } => {
                 if let Some(number) = number {
-                    gateway.producers.take(producer, number, lsn, outcome.as_ref());
+                    gateway.producers.take(producer, number, lsn, outcome.as_ref(), Came::default());
                 }
             }
             Entry::Closed { dataset, before, watermark } => {
@@ -183,7 +187,7 @@ pub fn scan(
 /// Why it cannot: what changed, and what to do.
 pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) -> Result<(), Error> {
     let checkpoint = Checkpoint::newest(&**fs, &directory.join("checkpoints"))?;
-    let streams = present.iter().map(|present| (&*present.stream, present.datasets.as_slice()));
+    let streams = present.iter().map(|present| (&present.stream, present.datasets.as_slice()));
     let mut gateway = Gateway::new(streams);
     if let Some(checkpoint) = &checkpoint {
         restore(checkpoint, &mut gateway, present, Duration::ZERO)?;

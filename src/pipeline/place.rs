@@ -93,6 +93,7 @@ mod tests {
     use crate::adapters::journal::{Log, RealFileSystem, Settings};
     use crate::domain::binary::Writer;
     use crate::domain::gateway::Gateway;
+    use crate::domain::producer::Came;
 
     const NUMBER: Option<Number> = Some(Number { epoch: 1, sequence: 1 });
 
@@ -118,7 +119,7 @@ mod tests {
         let mut sequencer = ordered.lock();
         let lsn = sequencer.next(room.bytes());
         let taken = Outcome::nothing();
-        sequencer.gateway.producers.take("till-1", NUMBER.unwrap(), lsn, Some(&taken));
+        sequencer.gateway.producers.take("till-1", NUMBER.unwrap(), lsn, Some(&taken), Came::default());
         let open = Some(Open { room, answer, budget: None });
         (Place { lsn, producer: "till-1".into(), number: NUMBER, at: 0, ordered: Arc::clone(ordered), open }, received)
     }

@@ -95,6 +95,13 @@ impl Worker {
         }
     }
 
+    /// The windows that are open: their datasets and numbers.
+    pub(super) fn open_windows(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.windows
+            .iter()
+            .flat_map(|(dataset, windows)| windows.cells.keys().map(|window| (dataset.as_str(), *window)))
+    }
+
     /// Counts and closes what the journal held at the start.
     pub(super) fn replay(&mut self, steps: &mut Replay) -> Result<(), Error> {
         let done = self.count(steps);

@@ -15,6 +15,7 @@ schema = "bailiwick.policy/1"
 
 [streams.{STREAM}]
 event_time   = "at"
+history_from = "2024-01-01T00:00:00Z"
 contributor  = "contributor"
 untested     = ["collection.place", "subject.citizenship", "controller.establishment", "source.system"]
 late_max     = "PT8760H"

@@ -12,7 +12,8 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Schema};
 use bailiwick::config::today;
-use bailiwick::domain::batch::{Candidate, TimeBounds};
+use bailiwick::domain::batch::Candidate;
+use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
@@ -98,7 +99,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) });
     let result = runner.run(&cases, |(records, deleted)| {
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
-        candidate.check(TimeBounds { earliest: 1, latest: 1 });
+        candidate.check(TimeBounds::between(1, 1));
         let stay: Vec<usize> = records.iter().filter(|(_, sound)| *sound).map(|(code, _)| *code).collect();
         let Some(resident) = version.decide(candidate, Sender::default()).unwrap().resident else {
             prop_assert!(stay.is_empty());

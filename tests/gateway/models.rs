@@ -140,7 +140,7 @@ async fn send(app: &App, values: &[f64]) -> (u32, usize, bool) {
     let request = PublishRequest {
         stream: "s".to_owned(),
         producer: "p".to_owned(),
-        payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() })),
+        payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into())),
         want_scores: true,
         ..Default::default()
     };

@@ -71,6 +71,7 @@ schema = "bailiwick.policy/1"
 
 [streams.visits]
 event_time  = "at"
+history_from = "2013-01-01T00:00:00Z"
 contributor = "person"
 
 [streams.visits.facts]

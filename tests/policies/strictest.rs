@@ -159,6 +159,7 @@ async fn an_override_that_is_in_date_lowers_the_number_for_its_dataset_and_desti
     let other = r#"
 [streams.calls]
 event_time  = "at"
+history_from = "2013-01-01T00:00:00Z"
 contributor = "person"
 
 [streams.calls.facts]

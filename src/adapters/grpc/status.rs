@@ -131,7 +131,9 @@ impl From<Unaccepted> for Rejection {
                 let message = "another request with this number came at the same moment; send this one again";
                 Self::new(Reason::Overloaded, message)
             }
-            Unaccepted::OutOfOrder(OutOfOrder::TooMany) => Reason::Overloaded.into(),
+            Unaccepted::OutOfOrder(OutOfOrder::TooMany(limit)) => {
+                Self::new(Reason::TooManyProducers, limit.to_string())
+            }
             Unaccepted::OutOfOrder(OutOfOrder::Gap { expected }) => {
                 let message = format!("the sequence leaves some out; {expected} is expected");
                 Self { metadata: Some(("expected", expected)), ..Self::new(Reason::SequenceGap, message) }

@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 
 use crate::app;
 use crate::config::Config;
-use crate::domain::batch::TimeBounds;
+use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
@@ -132,9 +132,8 @@ fn lines<'v>(
         }
     };
     let mut lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
-    let future = i64::try_from(plan.stream.future_max.as_micros()).unwrap_or(i64::MAX);
-    // Whether a record is too late hangs on the others, which are not here.
-    let times = TimeBounds { earliest: i64::MIN, latest: wall_clock().as_microsecond().saturating_add(future) };
+    // Whether a record is too late depends on the others, which are not here.
+    let times = TimeBounds::plausible(&plan.stream, wall_clock().as_microsecond());
     let mut explanations: Vec<Explanation> = Vec::new();
     loop {
         let read: io::Result<Vec<String>> = lines.by_ref().take(TOGETHER).collect();

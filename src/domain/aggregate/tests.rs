@@ -69,6 +69,7 @@ fn dataset() -> Dataset {
         stream: "s".into(),
         contributor: "person".into(),
         window: Duration::from_secs(60),
+        open_max: crate::domain::dataset::OPEN_MAX,
         grace: Duration::ZERO,
         min_contributors: 5,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],

@@ -26,6 +26,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
         contributor: "person".into(),
         window: Duration::from_millis(90_500),
         grace: Duration::ZERO,
+        open_max: super::OPEN_MAX,
         min_contributors: 5,
         keys: vec![
             key("country", 1, words(&["DE", "F\"R\u{e9}"])),

@@ -184,6 +184,7 @@ fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -> Arc<Strea
         model: None,
         future_max: Duration::ZERO,
         late_max: Duration::ZERO,
+        history_from: None,
         idle_after: Duration::ZERO,
         schema: Stream::schema_of(&fields),
         fields,

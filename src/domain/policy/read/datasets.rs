@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use crate::domain::dataset::{CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER, Source};
+use crate::domain::dataset::{
+    CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
+};
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
@@ -34,6 +36,11 @@ const WINDOW: Shape = Shape {
     keys: &[
         Key::required("size", Kind::Duration, "How long a window is: at least PT1S."),
         Key::new("grace", Kind::Duration, "How long after its end a window takes records. Default: PT30S."),
+        Key::new(
+            "open_max",
+            Kind::Count,
+            "The most windows from the oldest that holds records to the newest. Default: 4096.",
+        ),
     ],
 };
 
@@ -66,6 +73,7 @@ pub(super) struct DeclaredDataset {
     pub(super) stream: Spot<String>,
     window: std::time::Duration,
     grace: std::time::Duration,
+    open_max: u64,
     min_contributors: usize,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
@@ -136,12 +144,17 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
         let grace = window.value.or("grace", SignedDuration::from_secs(30));
+        let open_max = window.value.get::<u64>("open_max");
         window.value.done();
+        if let Some(open_max) = open_max.as_ref().filter(|open_max| open_max.value == 0) {
+            problems.error(&open_max.place, "at least one window has to be open");
+        }
+        let open_max = open_max.map_or(OPEN_MAX, |open_max| open_max.value);
         let size = size?;
         if size.value < SignedDuration::from_secs(1) {
             problems.error(&size.place, "a window is at least one second long");
         }
-        Some((size.value.unsigned_abs(), grace.unsigned_abs()))
+        Some((size.value.unsigned_abs(), grace.unsigned_abs(), open_max))
     });
     let keys = table.array("group_by");
     let keys = keys.iter().filter_map(|key| {
@@ -156,8 +169,16 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     if metrics.is_empty() {
         problems.error(&table.place, "a dataset needs `metrics`");
     }
-    let (size, grace) = window?;
-    Some(DeclaredDataset { stream: stream?, window: size, grace, min_contributors: min_contributors?, keys, metrics })
+    let (size, grace, open_max) = window?;
+    Some(DeclaredDataset {
+        stream: stream?,
+        window: size,
+        grace,
+        open_max,
+        min_contributors: min_contributors?,
+        keys,
+        metrics,
+    })
 }
 
 fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
@@ -260,6 +281,7 @@ pub(super) fn resolve(
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
         window: declared.window,
         grace: declared.grace,
+        open_max: declared.open_max,
         min_contributors: declared.min_contributors,
         keys,
         metrics,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::dataset::OTHER;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
@@ -38,7 +38,16 @@ pub(super) const STREAM: Shape = Shape {
             "What becomes of a value that is not declared. Default: refuse.",
         ),
         Key::new("future_max", Kind::Duration, "How far ahead of the clock an event time may be. Default: PT1M."),
-        Key::new("late_max", Kind::Duration, "How far behind the watermark an event time may be. Default: PT1H."),
+        Key::new(
+            "late_max",
+            Kind::Duration,
+            "How far behind the clock, and before the oldest open window, an event time may be. Default: PT1H.",
+        ),
+        Key::new(
+            "history_from",
+            Kind::Text,
+            "The stream replays history from this time on: an event time may be that far behind the clock.",
+        ),
         Key::new(
             "idle_after",
             Kind::Duration,
@@ -84,6 +93,7 @@ pub(super) struct DeclaredStream {
     pub(super) model: Option<Spot<String>>,
     future_max: Duration,
     late_max: Duration,
+    history_from: Option<Timestamp>,
     idle_after: Duration,
 }
 
@@ -135,6 +145,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredStream> {
     let future_max = duration(table, "future_max", 60);
     let late_max = duration(table, "late_max", 60 * 60);
     let idle_after = duration(table, "idle_after", 30);
+    let history_from = table.get::<Timestamp>("history_from").map(|from| from.value);
     Some(DeclaredStream {
         fields,
         treatments,
@@ -145,6 +156,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredStream> {
         model,
         future_max,
         late_max,
+        history_from,
         idle_after,
     })
 }
@@ -326,6 +338,7 @@ pub(super) fn resolve(
         model: declared.model.as_ref().map(|model| model.value.clone()),
         future_max: declared.future_max,
         late_max: declared.late_max,
+        history_from: declared.history_from.map(Timestamp::as_microsecond),
         idle_after: declared.idle_after,
     };
     let treatments = declared.treatments.iter().map(|(field, treatment)| (*field, treatment.value.clone()));

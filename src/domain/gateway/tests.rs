@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::dataset::{Function, Metric, OPEN_MAX};
+use crate::domain::refusal::Reason;
+use crate::domain::stream::{Field, FieldType, Undeclared};
+
+/// 2026-11-25T12:00:00Z.
+const NOW: i64 = 1_795_608_000_000_000;
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+
+fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
+    let field = |name: &str, field_type| Field {
+        name: name.to_owned(),
+        field_type,
+        number: 1,
+        class: "personal".to_owned(),
+        required: true,
+        allow_non_finite: false,
+        bytes_max: 64,
+        range: None,
+    };
+    let fields = vec![field("at", FieldType::Timestamp), field("who", FieldType::String)];
+    let stream = Arc::new(Stream {
+        name: "visits".to_owned(),
+        event_time: 0,
+        contributor: 1,
+        undeclared: Undeclared::Refuse,
+        model: None,
+        future_max: Duration::from_secs(60),
+        late_max: Duration::from_secs(60 * 60),
+        history_from,
+        idle_after: Duration::from_secs(30),
+        schema: Stream::schema_of(&fields),
+        fields,
+    });
+    let dataset = Arc::new(Dataset {
+        name: "by_minute".to_owned(),
+        stream: stream.name.clone(),
+        contributor: "who".to_owned(),
+        window: Duration::from_secs(60),
+        grace: Duration::from_secs(10),
+        open_max,
+        min_contributors: 5,
+        keys: Vec::new(),
+        metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count }],
+    });
+    Gateway::new([(&stream, std::slice::from_ref(&dataset))].into_iter())
+}
+
+/// A producer came to an event time, at a time since the start.
+fn heard(gateway: &mut Gateway, producer: &str, event_time: i64, now: Duration) {
+    let heard = Heard { producer, address: None, event_time: Some(event_time) };
+    gateway.handle(Input::Heard { stream: "visits", heard }, now, &mut Vec::new());
+}
+
+fn is_taken(gateway: &Gateway, event_time: i64, wall: i64) -> bool {
+    gateway.time_bounds("visits", wall).take(event_time).is_ok()
+}
+
+/// The oldest event time that is taken, found as a producer could find it: by asking.
+fn probed(gateway: &Gateway, wall: i64) -> i64 {
+    let (mut refused, mut taken) = (-(1 << 60), wall);
+    while taken - refused > 1 {
+        let middle = i64::midpoint(refused, taken);
+        if is_taken(gateway, middle, wall) { taken = middle } else { refused = middle }
+    }
+    taken
+}
+
+#[test]
+fn probing_a_stream_of_history_shows_no_more_than_which_windows_have_closed() {
+    let mut gateway = gateway(Some(0), OPEN_MAX);
+    let from = NOW - 500 * HOUR;
+    for micros in [0, 1, 999_999, 7 * SECOND + 123_456] {
+        heard(&mut gateway, "other", from + 12 * HOUR + 10 * SECOND + micros, Duration::ZERO);
+        assert_eq!(probed(&gateway, NOW), from + 11 * HOUR, "nothing below a minute");
+    }
+}
+
+#[test]
+fn a_time_in_milliseconds_is_refused_before_anything_was_heard() {
+    let gateway = gateway(None, OPEN_MAX);
+    let refused = gateway.time_bounds("visits", NOW).take(NOW / 1_000).unwrap_err();
+    assert_eq!(refused, (Reason::EventTimeTooOld, Some(crate::domain::refusal::Hint::LooksLikeMilliseconds)));
+    assert!(!is_taken(&gateway, -(1 << 62), NOW));
+}
+
+#[test]
+fn windows_that_a_checkpoint_holds_count_for_the_span() {
+    let mut gateway = gateway(Some(0), 10);
+    gateway.restore_window("by_minute", NOW / MINUTE);
+    assert!(is_taken(&gateway, NOW - 9 * MINUTE, NOW));
+    assert_eq!(gateway.time_bounds("visits", NOW).take(NOW - 10 * MINUTE), Err((Reason::TooManyWindows, None)));
+    gateway.restore_closed("by_minute", NOW + MINUTE, NOW + MINUTE);
+    assert!(is_taken(&gateway, NOW - 10 * MINUTE, NOW), "it is late, and goes into the open window");
+}
+
+proptest! {
+    /// Whatever others send and promise, a stream that replays no history takes what is plausible, and shows nothing.
+    #[test]
+    fn nobody_makes_the_records_of_others_too_old(
+        steps in prop::collection::vec((0_u8..4, -70 * MINUTE..2 * MINUTE, 0_u64..40), 0..40),
+    ) {
+        let mut gateway = gateway(None, OPEN_MAX);
+        let mut now = Duration::ZERO;
+        for (producer, from_clock, seconds) in steps {
+            now += Duration::from_secs(seconds);
+            let wall = NOW + micros(now);
+            // As the pipeline tells it: no further than the clock.
+            heard(&mut gateway, &producer.to_string(), (wall + from_clock).min(wall), now);
+            let bounds = gateway.time_bounds("visits", wall);
+            prop_assert!(bounds.clone().take(wall - HOUR).is_ok());
+            prop_assert!(bounds.clone().take(wall + MINUTE).is_ok());
+            prop_assert_eq!(probed(&gateway, wall), wall - HOUR);
+        }
+    }
+
+    /// Whatever requests come in, also at the same time, no more windows are open than may be.
+    #[test]
+    fn the_open_windows_never_span_more_than_they_may(
+        requests in prop::collection::vec((prop::collection::vec(0..40 * MINUTE, 1..6), any::<bool>()), 0..40),
+        open_max in 1_u64..12,
+    ) {
+        let mut gateway = gateway(Some(0), open_max);
+        let mut open = std::collections::BTreeSet::new();
+        // The bounds of a request may be older than those that came in since.
+        let mut before = gateway.time_bounds("visits", NOW);
+        for (times, is_checked_late) in requests {
+            let current = gateway.time_bounds("visits", NOW);
+            let mut bounds = if is_checked_late { before } else { current };
+            before = current;
+            let times: Vec<i64> = times.into_iter().filter(|time| bounds.take(*time).is_ok()).collect();
+            let (Some(oldest), Some(newest)) = (times.iter().min(), times.iter().max()) else { continue };
+            if gateway.open_windows("visits", *oldest, *newest) {
+                open.extend(times.iter().map(|time| time.div_euclid(MINUTE)));
+            } else {
+                prop_assert!(is_checked_late, "what was just checked is taken");
+            }
+            prop_assert!(open.last().unwrap_or(&0) - open.first().unwrap_or(&0) < open_max.cast_signed());
+        }
+    }
+}

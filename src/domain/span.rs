@@ -1,0 +1,133 @@
+//! How far apart the open windows of a dataset may be. Cells cost memory for as long as their window is open, and one
+//! old record can keep a window open for long; so the number of windows from the oldest that holds records to the
+//! newest has a limit.
+
+use std::time::Duration;
+
+use super::window::{first_window, window_of};
+
+/// The open windows of a dataset: where the oldest and the newest lie, and how many there may be from one to the other.
+/// Windows without records in between count too; so does the oldest open window, after older ones with records closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowSpan {
+    size: Duration,
+    max: u64,
+    /// The number of the oldest window that may take records: what is earlier is counted in it.
+    first: i64,
+    /// The numbers of the oldest and of the newest window with records.
+    ends: Option<(i64, i64)>,
+}
+
+impl WindowSpan {
+    /// No window is open.
+    #[must_use]
+    pub fn new(size: Duration, max: u64) -> Self {
+        Self { size, max: max.max(1), first: i64::MIN, ends: None }
+    }
+
+    /// Opens the windows of some event times, if there may be so many.
+    pub fn open(&mut self, oldest: i64, newest: i64) -> bool {
+        let ends = self.with(oldest, newest);
+        // The distance of two numbers of 64 bits is below 2^64.
+        let fits = ends.0.abs_diff(ends.1) < self.max;
+        if fits {
+            self.ends = Some(ends);
+        }
+        fits
+    }
+
+    /// Windows that were open before a crash.
+    pub fn restore(&mut self, oldest: i64, newest: i64) {
+        self.ends = Some(self.with(oldest, newest));
+    }
+
+    /// The windows that began before an event time have closed.
+    pub fn close(&mut self, before: i64) {
+        self.first = self.first.max(first_window(Some(before), self.size));
+        let first = self.first;
+        self.ends =
+            self.ends.filter(|(_, newest)| *newest >= first).map(|(oldest, newest)| (oldest.max(first), newest));
+    }
+
+    /// How many windows there are from the oldest that holds records to the newest.
+    #[must_use]
+    pub fn windows(&self) -> u64 {
+        self.ends.map_or(0, |(oldest, newest)| oldest.abs_diff(newest).saturating_add(1))
+    }
+
+    fn with(&self, oldest: i64, newest: i64) -> (i64, i64) {
+        let (oldest, newest) = (self.number(oldest), self.number(newest));
+        self.ends.map_or((oldest, newest), |(first, last)| (first.min(oldest), last.max(newest)))
+    }
+
+    fn number(&self, event_time: i64) -> i64 {
+        window_of(event_time, self.size).max(self.first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: i64 = 10_000_000;
+
+    #[test]
+    fn one_old_record_does_not_let_windows_pile_up() {
+        let mut span = WindowSpan::new(Duration::from_secs(10), 4_096);
+        assert!(span.open(-(1 << 62), -(1 << 62)));
+        assert!(!span.open(0, 0));
+        assert_eq!(span.windows(), 1);
+        span.close(0);
+        assert_eq!(span.windows(), 0);
+        assert!(span.open(-(1 << 62), 4_095 * SIZE), "what is late is counted in the oldest open window");
+        assert!(!span.open(4_096 * SIZE, 4_096 * SIZE));
+        assert_eq!(span.windows(), 4_096);
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_overflow() {
+        let mut span = WindowSpan::new(Duration::from_micros(1), u64::MAX);
+        assert!(!span.open(i64::MIN, i64::MAX), "2^64 windows are one too many");
+        assert!(span.open(i64::MIN + 1, i64::MAX));
+        assert_eq!(span.windows(), u64::MAX);
+    }
+
+    proptest! {
+        /// Against the windows themselves.
+        #[test]
+        fn a_record_is_refused_exactly_when_its_window_would_be_too_far(
+            max in 1_u64..8,
+            steps in prop::collection::vec((any::<bool>(), -20 * SIZE..20 * SIZE), 0..60),
+        ) {
+            let mut span = WindowSpan::new(Duration::from_secs(10), max);
+            let mut open: BTreeSet<i64> = BTreeSet::new();
+            // The first one that was open, or where the closed ones end: what lies from there on counts.
+            let (mut first, mut from) = (i64::MIN, i64::MIN);
+            for (is_record, time) in steps {
+                if is_record {
+                    let window = time.div_euclid(SIZE).max(first);
+                    let least = if open.is_empty() { window } else { from.min(window) };
+                    let most = open.last().copied().unwrap_or(window).max(window);
+                    let fits = most - least < max.cast_signed();
+                    prop_assert_eq!(span.open(time, time), fits);
+                    if fits {
+                        open.insert(window);
+                        from = least;
+                    }
+                } else {
+                    first = first.max(time.div_euclid(SIZE));
+                    from = from.max(first);
+                    open = open.split_off(&first);
+                    span.close(time.div_euclid(SIZE) * SIZE);
+                }
+                let windows = open.last().map_or(0, |last| last - from + 1);
+                prop_assert_eq!(span.windows(), windows.cast_unsigned());
+                prop_assert!(open.last().unwrap_or(&0) - open.first().unwrap_or(&0) < max.cast_signed());
+            }
+        }
+    }
+}
