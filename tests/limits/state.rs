@@ -86,8 +86,8 @@ async fn requests_without_records_while_the_journal_is_full() {
 batch_bytes_max = 65536
 
 [journal]
-segment_bytes = 262144
-quota_bytes = 1048576
+segment_bytes = 1048576
+quota_bytes = 4194304
 checkpoint_bytes = 1000000000
 checkpoint_every = \"PT1H\"
 ",
