@@ -41,13 +41,11 @@ async fn is_refused(name: &str, payload: Payload) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not stood yet"]
 async fn an_arrow_dictionary_of_one_long_word() {
     is_refused("Arrow dictionary of one long word", arrow(&dictionary_of_one_long_word())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not stood yet"]
 async fn arrow_views_of_one_long_word() {
     is_refused("Arrow views of one long word", arrow(&views_of_one_long_word())).await;
 }
@@ -71,13 +69,11 @@ async fn empty_events_are_refused(name: &str, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not stood yet"]
 async fn empty_cloud_events_of_8_mib() {
     empty_events_are_refused("8 MiB of empty CloudEvents", (8 << 20) - 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not stood yet"]
 async fn empty_cloud_events_of_32_mib() {
     empty_events_are_refused("32 MiB of empty CloudEvents", 32 << 20).await;
 }
