@@ -115,7 +115,7 @@ impl App {
         let now = Arc::new(move || clock.now());
         let context = delivery::Context { outbox: Arc::clone(&outbox), now, telemetry: Arc::clone(&telemetry) };
         // A dry run sends nothing, what an earlier run left in the outbox included.
-        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config)? };
+        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
@@ -310,16 +310,16 @@ fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyh
     Ok(Versions::new(current, shadow, before))
 }
 
-fn sinks(config: &Config) -> anyhow::Result<BTreeMap<String, Sink>> {
+fn sinks(config: &Config) -> BTreeMap<String, Sink> {
     let sinks = config.destinations.iter().map(|(name, destination)| {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
             Destination::Kafka(settings) => {
                 let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
-                Sink::Kafka(kafka::Sink::new(settings, &sender).with_context(|| format!("destination `{name}`"))?)
+                Sink::Kafka(kafka::Sink::new(settings, &sender))
             }
         };
-        Ok((name.clone(), sink))
+        (name.clone(), sink)
     });
     sinks.collect()
 }

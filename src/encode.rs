@@ -5,7 +5,7 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Number, Value};
@@ -44,15 +44,22 @@ impl Format {
     }
 }
 
-/// One message with all cells of a release.
+/// The cells of a release as so many messages or fewer, in order, with as many cells in each but the last.
 ///
 /// # Errors
 /// When Arrow cannot write the columns.
-pub fn message(released: &Released, format: Format) -> Result<Vec<u8>, ArrowError> {
+pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Vec<u8>>, ArrowError> {
+    let cells = released.cells();
+    let rows = cells.num_rows();
+    let each = rows.div_ceil(parts.max(1)).max(1);
+    let slices = (0..rows).step_by(each).map(|from| cells.slice(from, each.min(rows - from)));
+    slices.map(|cells| message(&cells, format)).collect()
+}
+
+fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, ArrowError> {
     match format {
-        Format::JsonLines => Ok(json_lines(released)),
+        Format::JsonLines => Ok(json_lines(cells)),
         Format::Arrow => {
-            let cells = released.cells();
             let mut writer = StreamWriter::try_new(Vec::new(), &cells.schema())?;
             writer.write(cells)?;
             writer.into_inner()
@@ -66,7 +73,7 @@ pub fn message(released: &Released, format: Format) -> Result<Vec<u8>, ArrowErro
 /// When Arrow cannot write the columns.
 pub fn file(releases: &[Released], format: Format) -> Result<Vec<u8>, ArrowError> {
     match (format, releases.first()) {
-        (Format::JsonLines, _) => Ok(releases.iter().flat_map(json_lines).collect()),
+        (Format::JsonLines, _) => Ok(releases.iter().flat_map(|released| json_lines(released.cells())).collect()),
         (Format::Arrow, None) => Ok(Vec::new()),
         (Format::Arrow, Some(first)) => {
             let mut writer = FileWriter::try_new(Vec::new(), &first.cells().schema())?;
@@ -76,8 +83,7 @@ pub fn file(releases: &[Released], format: Format) -> Result<Vec<u8>, ArrowError
     }
 }
 
-fn json_lines(released: &Released) -> Vec<u8> {
-    let cells = released.cells();
+fn json_lines(cells: &RecordBatch) -> Vec<u8> {
     let schema = cells.schema();
     let mut lines = Vec::new();
     for row in 0..cells.num_rows() {

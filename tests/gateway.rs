@@ -18,6 +18,7 @@ mod gateway {
     mod kafka;
     mod models;
     mod oracle;
+    mod parts;
     mod process;
     mod proxy;
     mod refusals;

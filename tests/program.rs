@@ -151,10 +151,10 @@ fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
         let checked = run(&example, &["check"]);
         (checked.status.code(), text(&checked.stderr))
     };
-    let settings = "\"transactional.id\" = \"mine\"\n\"acks\" = \"0\"\n\"retry.backoff.ms\" = \"10\"";
+    let settings = "\"transactional.id\" = \"mine\"\n\"acks\" = \"0\"\n\"group.id\" = \"g\"";
     let (code, problems) = checked("exactly_once = true", settings);
     assert_eq!(code, Some(64));
-    for name in ["transactional.id", "acks", "retry.backoff.ms"] {
+    for name in ["transactional.id", "acks", "group.id"] {
         assert!(problems.contains(&format!("`{name}` is set by bailiwick and cannot be changed")), "{problems}");
     }
     let (code, problems) = checked("progress_topic = \"p\"", "");
@@ -165,6 +165,47 @@ fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
     assert_eq!((code, problems.as_str()), (Some(0), ""));
     let (code, problems) = checked("", "\"retry.backoff.ms\" = \"10\"");
     assert_eq!((code, problems.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn settings_of_a_destination_that_cannot_be_used_are_errors_with_their_lines() {
+    let (directory, _) = copy_of("card-fraud");
+    let example = directory.path().join("examples/card-fraud");
+    let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
+    let (before, _) = gateway.split_once("[destinations.fraud_desk]").unwrap();
+    let checked = |destination: &str| {
+        fs::write(example.join("gateway.toml"), format!("{before}[destinations.fraud_desk]\n{destination}\n")).unwrap();
+        let checked = run(&example, &["check"]);
+        (checked.status.code(), text(&checked.stderr))
+    };
+    let refused = |destination: &str, message: &str| {
+        let (code, problems) = checked(destination);
+        assert_eq!(code, Some(64), "{destination}");
+        assert!(problems.contains(message), "{message}: {problems}");
+        assert!(problems.contains("gateway.toml:"), "{problems}");
+    };
+    let kafka = |brokers: &str, topic: &str, options: &str| {
+        format!(
+            "kind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{topic}\"\n[destinations.fraud_desk.options]\n{options}"
+        )
+    };
+    refused(&kafka("", "t", ""), "names no broker");
+    refused(&kafka("a:1", "a b", ""), "cannot be a topic's name");
+    refused(&kafka("a:1", "t", "\"no.such\" = \"1\""), "No such configuration property");
+    refused(&kafka("a:1", "t", "\"linger.ms\" = \"soon\""), "librdkafka does not take `linger.ms`");
+    refused(&kafka("a:1", "t", "\"security.protocol\" = \"ssl\""), "librdkafka does not take");
+    refused(&kafka("a:1", "t", "\"plugin.library.paths\" = \"x.so\""), "foreign code");
+    let file = |more: &str| format!("kind = \"file\"\ndirectory = \"released\"\n{more}");
+    refused(&file("mode = \"0999\""), "no mode of a file");
+    refused(&file("mode = \"0444\""), "no mode of a file");
+    refused(&file("group = \"no-such-group\""), "there is no group `no-such-group`");
+    assert_eq!(checked(&file("mode = \"0600\"\ngroup = \"root\"")), (Some(0), String::new()));
+    // In one topic with another destination.
+    let other = before.to_owned() + "[destinations.other]\n" + &kafka("a:1", "t", "");
+    let both = format!("{other}\n[destinations.fraud_desk]\n{}\n", kafka("a:1", "t", ""));
+    fs::write(example.join("gateway.toml"), both).unwrap();
+    let problems = text(&run(&example, &["check"]).stderr);
+    assert!(problems.contains("send to the same topic `t`"), "{problems}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use arrow_schema::{DataType, Field};
 use crate::adapters::journal::{self, FileSystem, Log, RealFileSystem, Recovery};
 use crate::adapters::onnx::Scorer;
 use crate::config::{Config, Mode};
-use crate::delivery::{Confirmed, Cursors};
+use crate::delivery::{Confirmed, Cursor, Cursors};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
@@ -78,7 +78,7 @@ impl State {
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         alarm("outbox", &losses.with_context(in_directory)?);
-        check_destinations(config, &held)?;
+        check_destinations(config, &held, &outbox, &*fs)?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
@@ -239,12 +239,18 @@ fn restored(
     }
 }
 
-/// Releases of a destination that is not there any more would wait for ever.
-fn check_destinations(config: &Config, held: &Held) -> anyhow::Result<()> {
-    for (destination, releases) in &held.releases {
-        if !config.destinations.contains_key(destination) {
+/// Releases of a destination that is not declared any more would wait for ever. What its cursor has confirmed is not
+/// needed: such a destination may be renamed or removed.
+fn check_destinations(config: &Config, held: &Held, outbox: &Log, fs: &dyn FileSystem) -> anyhow::Result<()> {
+    let cursors = config.journal.directory.join("cursors");
+    for destination in held.releases.keys().filter(|name| !config.destinations.contains_key(*name)) {
+        let cursor = Cursor::peek(fs, &cursors, destination)?;
+        let waiting = outbox::waiting(outbox, destination, &|dataset, lsn| cursor.has(dataset, lsn))?;
+        if !waiting.is_empty() {
+            let each = waiting.iter().map(|(dataset, releases)| format!("{releases} of dataset `{dataset}`"));
+            let each = each.collect::<Vec<_>>().join(", ");
             bail!(
-                "the outbox holds {releases} releases for destination `{destination}`, which is not declared. \
+                "releases wait in the outbox for destination `{destination}`, which is not declared: {each}. \
                  Declare it until they are sent"
             );
         }

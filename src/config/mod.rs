@@ -23,6 +23,7 @@ use crate::intake::{Limits, wall_clock};
 use crate::pipeline::CheckpointsDue;
 
 mod collide;
+mod destinations;
 mod files;
 mod fixed;
 mod keys;

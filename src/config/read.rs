@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::adapters::{file, journal, kafka};
+use crate::adapters::journal;
 use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
@@ -17,10 +17,10 @@ use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Peer;
 use crate::domain::watermark::ActiveMax;
-use crate::encode::Format;
 use crate::intake::Limits;
 use crate::pipeline::CheckpointsDue;
 
+use super::destinations;
 use super::keys::DeclaredKeys;
 use super::shapes::GATEWAY_TOML;
 use super::{Config, Destination, GeoIp, Journal, Mode, OnStop, Places};
@@ -109,11 +109,13 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let mut destinations = BTreeMap::new();
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
-        if let Some(value) = read_destination(&destination, base) {
+        let gateway = id.as_ref().map(|id| id.value.as_str());
+        if let Some(value) = destinations::read(&destination, base, gateway) {
             destinations.insert(name.value, Spot { value, place: name.place });
         }
         destination.done();
     }
+    destinations::warn_of_shared_topics(&destinations, table.problems());
     let peers = table.array("peers");
     let peers = peers.iter().filter_map(read_peer).collect();
     Declared {
@@ -382,69 +384,6 @@ fn check_endpoint(endpoint: &Spot<String>, problems: &Problems) {
             problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
         }
     }
-}
-
-fn read_destination(table: &Table<'_>, base: &Path) -> Option<Destination> {
-    let kind = table.need::<String>("kind")?;
-    let format = table.get::<String>("format").map_or(Some(Format::JsonLines), |format| {
-        let known = Format::NAMES.iter().find(|(name, _)| *name == format.value);
-        if known.is_none() {
-            let names = Format::NAMES.map(|(name, _)| name);
-            table.problems().error_help(
-                &format.place,
-                format!("there is no format `{}`", format.value),
-                hint(&format.value, &names),
-            );
-        }
-        known.map(|(_, format)| *format)
-    });
-    match kind.value.as_str() {
-        "file" => {
-            let directory = table.need::<String>("directory");
-            let rotate_bytes = table.or("rotate_bytes", 8 << 20);
-            let rotate_after = table.or("rotate_after", SignedDuration::from_secs(60)).unsigned_abs();
-            let directory = base.join(directory?.value);
-            Some(Destination::File(file::Settings { directory, format: format?, rotate_bytes, rotate_after }))
-        }
-        "kafka" => read_kafka(table, format).map(Destination::Kafka),
-        other => {
-            let message = format!("there is no destination kind `{other}`");
-            table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
-            None
-        }
-    }
-}
-
-fn read_kafka(table: &Table<'_>, format: Option<Format>) -> Option<kafka::Settings> {
-    let brokers = table.need::<String>("brokers");
-    let topic = table.need::<String>("topic");
-    let exactly_once = table.or("exactly_once", false);
-    let named = table.get::<String>("progress_topic");
-    let progress_topic = exactly_once.then(|| match (&named, &topic) {
-        (Some(named), _) => named.value.clone(),
-        (None, topic) => format!("{}-progress", topic.as_ref().map_or("", |topic| &topic.value)),
-    });
-    if let (Some(named), None) = (&named, &progress_topic) {
-        table.problems().error(&named.place, "`progress_topic` needs `exactly_once = true`");
-    }
-    if let (Some(named), Some(topic)) = (&named, &topic)
-        && named.value == topic.value
-    {
-        table.problems().error(&named.place, "`progress_topic` must be another topic than `topic`");
-    }
-    let mut options = BTreeMap::new();
-    if let Some(table) = table.get::<Table<'_>>("options") {
-        for name in table.value.names() {
-            let Some(value) = table.value.get::<String>(&name) else { continue };
-            let only_exactly_once = exactly_once && kafka::RESERVED_EXACTLY_ONCE.contains(&name.as_str());
-            if only_exactly_once || kafka::RESERVED.contains(&name.as_str()) {
-                let message = format!("`{name}` is set by bailiwick and cannot be changed");
-                table.value.problems().error(&value.place, message);
-            }
-            options.insert(name, value.value);
-        }
-    }
-    Some(kafka::Settings { brokers: brokers?.value, topic: topic?.value, format: format?, progress_topic, options })
 }
 
 fn places<T>(spots: &BTreeMap<String, Spot<T>>) -> BTreeMap<String, Place> {

@@ -93,6 +93,27 @@ pub fn destinations(bytes: &[u8]) -> Option<(&str, Vec<&str>)> {
     Some((dataset, destinations))
 }
 
+/// How many releases wait for a destination, by dataset. `has` says whether it has confirmed a dataset's at a position.
+///
+/// # Errors
+/// When an entry cannot be read.
+pub fn waiting(
+    log: &Log,
+    destination: &str,
+    has: &dyn Fn(&str, Lsn) -> bool,
+) -> Result<BTreeMap<String, usize>, Error> {
+    let mut waiting = BTreeMap::new();
+    let mut reader = log.reader(0);
+    while let Some(entry) = reader.next()? {
+        let (dataset, destinations) = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        let releases = destinations.iter().filter(|name| **name == destination).count();
+        if releases > 0 && !has(dataset, entry.lsn) {
+            *waiting.entry(dataset.to_owned()).or_default() += releases;
+        }
+    }
+    Ok(waiting)
+}
+
 /// What the outbox held when it was opened.
 #[derive(Debug, Default)]
 pub struct Held {

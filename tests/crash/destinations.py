@@ -61,6 +61,7 @@ brokers      = "{self.brokers}"
 topic        = "{self.topic}"
 format       = "jsonl"
 exactly_once = true
+progress_topic = "{self.topic}-progress"
 """
 
     def pieces(self):

@@ -97,6 +97,68 @@ async fn while_a_destination_is_away_producers_go_on_and_afterwards_everything_a
     assert!(gateway.stop().await.len() > 50);
 }
 
+/// Starts with the same journal and without the destination. The error, if there is one.
+async fn start_without_fraud_desk(journal: &Path, released: &Path) -> Result<App, String> {
+    let mut config = common::example("card-fraud/gateway.toml", released);
+    config.journal.directory = journal.to_owned();
+    assert!(config.destinations.remove("fraud_desk").is_some());
+    let listener = app::bind(&config).await.unwrap();
+    App::start(config, listener).await.map_err(|error| format!("{error:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_has_everything_may_be_removed() {
+    let gateway = TestGateway::start("card-fraud/gateway.toml").await;
+    send_payments(gateway.endpoint(), true).await;
+    let TestGateway { app, released, journal } = gateway;
+    assert_eq!(app.stop().await.left, []);
+    let app = start_without_fraud_desk(journal.path(), released.path()).await;
+    app.unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_releases_wait_for_may_not_be_removed_and_they_are_counted() {
+    let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
+        config.stop_within = Duration::from_secs(3);
+        for destination in config.destinations.values_mut() {
+            if let Destination::File(settings) = destination {
+                settings.directory = settings.directory.join("away");
+            }
+        }
+    })
+    .await;
+    fs::write(gateway.released.path().join("away"), "").unwrap();
+    send_payments(gateway.endpoint(), true).await;
+    let TestGateway { app, released, journal } = gateway;
+    let left = app.stop().await.left;
+    let [left] = left.as_slice() else { panic!("{left:?}") };
+    assert!(left.destination == "fraud_desk" && left.releases > 0, "{left:?}");
+    let error = start_without_fraud_desk(journal.path(), released.path()).await.err().unwrap();
+    let waiting = format!("`fraud_desk`, which is not declared: {} of dataset `payments_by_country`", left.releases);
+    assert!(error.contains(&waiting), "{waiting}: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn released_files_have_the_mode_that_is_declared() {
+    for (declared, expected) in [(None, 0o640), (Some(0o604), 0o604)] {
+        let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
+            for destination in config.destinations.values_mut() {
+                if let (Destination::File(settings), Some(mode)) = (destination, declared) {
+                    settings.mode = mode;
+                }
+            }
+        })
+        .await;
+        send_payments(gateway.endpoint(), true).await;
+        let TestGateway { app, released, journal: _journal } = gateway;
+        app.stop().await;
+        let directory = released.path().join("payments_by_country");
+        let modes = fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().permissions().mode());
+        let modes: Vec<u32> = modes.map(|mode| mode & 0o7777).collect();
+        assert!(!modes.is_empty() && modes.iter().all(|mode| *mode == expected), "{modes:o?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journals_directory_is_its_owners_only() {
     let released = TempDir::new().unwrap();

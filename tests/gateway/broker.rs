@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -67,18 +67,35 @@ impl Broker {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// A topic, and the compacted one for the progress.
+    /// A topic, a compacted one for the progress, and that of the gateway that is called as the topic is.
     pub(crate) fn create_topics(&self, topic: &str) {
-        let progress = format!("{topic}-progress");
-        let topics = [
-            NewTopic::new(topic, 2, TopicReplication::Fixed(1)),
-            NewTopic::new(&progress, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact"),
-        ];
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
-        for created in block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap() {
+        self.create_topics_with(topic, &[]);
+    }
+
+    /// As [`Self::create_topics`], with settings of the topic.
+    pub(crate) fn create_topics_with(&self, topic: &str, settings: &[(&str, &str)]) {
+        let progress = [format!("{topic}-progress"), format!("{topic}-progress-{topic}")];
+        let releases = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
+        let releases = settings.iter().fold(releases, |topic, (name, value)| topic.set(name, value));
+        let compacted = progress
+            .iter()
+            .map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact"));
+        let topics: Vec<NewTopic<'_>> = std::iter::once(releases).chain(compacted).collect();
+        for created in block_on(self.admin().create_topics(&topics, &AdminOptions::new())).unwrap() {
             created.unwrap();
         }
+    }
+
+    /// Changes a setting of a topic.
+    pub(crate) fn set(&self, topic: &str, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        for changed in block_on(self.admin().alter_configs([&change], &AdminOptions::new())).unwrap() {
+            changed.unwrap();
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap()
     }
 
     /// The committed messages of a topic: so many, or `all`.

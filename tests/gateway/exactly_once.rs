@@ -3,8 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::broker::Broker;
 use super::process::{Deployment, Gateway, number};
@@ -37,9 +41,9 @@ fn a_gateway_that_crashes_delivers_each_release_once() {
     broker.create_topics(&topic);
     let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
     let mut gateway = deployment.start();
-    let mut sending = deployment.send();
+    let mut sending = deployment.send_slowly();
     let mut old = None;
-    for deliveries in [1, 0, 2, 5, 9, 1, 14, 3] {
+    for deliveries in [1, 0, 2, 3, 5, 1, 6, 2] {
         gateway.wait_for(GOING_ON, 1);
         let mut cursor = deployment.cursor_now();
         for _ in 0..deliveries {
@@ -113,8 +117,8 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
     gateway.wait_for(GOING_ON, 1);
     let (answer, request) = (Fault::AnswerLost, Fault::RequestLost);
     let faults = [answer, request, answer, answer, Fault::Silence, request, answer];
-    proxy.inject(9, &faults);
-    let mut sending = deployment.send();
+    proxy.inject(2, &faults);
+    let mut sending = deployment.send_slowly();
     // While one transaction waits for its answer: the broker comes back with everything that it had.
     while proxy.left() > 3 {
         thread::sleep(Duration::from_millis(5));
@@ -122,10 +126,106 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
     broker.control("kill");
     broker.control("start");
     assert!(sending.wait().unwrap().success());
+    gateway.stop();
+    assert_eq!(proxy.left(), 0, "faults that did not happen");
+    each_exactly_once(&broker, topic, &deployment.released());
+}
+
+#[test]
+fn an_end_of_a_transaction_that_comes_late_ends_no_other() {
+    let proxy = Proxy::open();
+    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address);
+    let Some(broker) = Broker::own(vec![advertised]) else { return };
+    proxy.pass_to(&broker.address);
+    let topic = "late";
+    broker.create_topics(topic);
+    let deployment = Deployment::new(&proxy.address, topic, EXACTLY_ONCE);
+    let gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    proxy.inject(2, &[Fault::Late; 4]);
+    assert!(deployment.send_slowly().wait().unwrap().success());
     let log = gateway.stop();
     assert_eq!(proxy.left(), 0, "faults that did not happen");
-    assert!(log.iter().any(|line| line.contains("a commit took long")), "{}", log.join("\n"));
+    let noticed = log.iter().filter(|line| line.contains("the end of a transaction was sent again")).count();
     each_exactly_once(&broker, topic, &deployment.released());
+    assert!(noticed >= 4, "{noticed} were noticed:\n{}", log.join("\n"));
+}
+
+#[test]
+fn a_restart_is_not_held_up_by_others_that_go_on_writing_progress_to_the_same_topic() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = format!("shared-{}", std::process::id());
+    broker.create_topics(&topic);
+    let progress = format!("{topic}-progress");
+    let deployment =
+        Deployment::new(&broker.address, &topic, &format!("exactly_once = true\nprogress_topic = \"{progress}\""));
+    let gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    assert!(deployment.send().wait().unwrap().success());
+    gateway.stop();
+    fs::remove_file(deployment.cursor()).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| write_progress_until(&stop, &broker.address, &progress));
+        let _stop = StopWhenDropped(&stop);
+        let gateway = deployment.start();
+        let (position, _) = position_and_cursor(&gateway);
+        assert!(position > 0, "what it wrote before is read");
+        gateway.stop();
+    });
+    each_exactly_once(&broker, &topic, &deployment.released());
+}
+
+/// Another gateway that commits again and again.
+fn write_progress_until(stop: &AtomicBool, brokers: &str, topic: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", "bailiwick/another/gateway")
+        .set("linger.ms", "0")
+        .create()
+        .unwrap();
+    let within = Duration::from_secs(30);
+    producer.init_transactions(within).unwrap();
+    while !stop.load(Ordering::SeqCst) {
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(topic).key("another/gateway#1").payload("{}").partition(0)).unwrap();
+        producer.commit_transaction(within).unwrap();
+    }
+}
+
+/// So that a failed test does not wait for ever.
+struct StopWhenDropped<'s>(&'s AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Bytes per second of the slow line.
+const RATE: u64 = 6_000;
+
+#[test]
+fn on_a_slow_line_what_one_closing_releases_is_delivered() {
+    let proxy = Proxy::open();
+    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address);
+    let Some(broker) = Broker::own(vec![advertised]) else { return };
+    proxy.pass_to(&broker.address);
+    broker.create_topics("slow");
+    // All windows in one closing: more than such a line carries in 20 s.
+    let settings = "exactly_once = true\n[destinations.fraud_desk.options]\n\"compression.type\" = \"none\"";
+    let deployment = Deployment::new(&proxy.address, "slow", settings);
+    deployment.change("stop_within = \"PT60S\"", "stop_within = \"PT200S\"");
+    let gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    proxy.slow(RATE);
+    assert!(deployment.send_in_batches_of(10_000).wait().unwrap().success());
+    let log = gateway.stop();
+    let expected = deployment.released();
+    let bytes: usize = deployment.cells().values().flatten().map(|cell| cell.to_string().len()).sum();
+    assert!(bytes as u64 > 20 * RATE, "{bytes} bytes are carried in less than 20 s");
+    each_exactly_once(&broker, "slow", &expected);
+    assert!(!log.iter().any(|line| line.contains("not done within")), "{}", log.join("\n"));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A gateway as a process that can be killed, with the same releases to Kafka and to files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,15 @@ use std::thread;
 use std::time::Duration;
 
 use bailiwick::intake::Clock;
+use flate2::read::GzDecoder;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common;
 use crate::common::process::{BINARY, Logged, PATIENCE};
+
+/// What the policy says of the destination with the files.
+const ARCHIVE: &str = "\n[destinations.archive]\ncountry = \"IE\"\naccepts = [\"payments_by_country\"]\n";
 
 /// A folder with a gateway's configuration and journal.
 pub(crate) struct Deployment {
@@ -33,8 +39,7 @@ impl Deployment {
             .replace("min_contributors = 10", "min_contributors = 5")
             .replace("{ field = \"country\", domain = [\"DE\", \"ES\", \"FR\", \"IE\", \"IN\", \"NL\", \"US\", \"US-CA\"] },", "");
         fs::create_dir(root.path().join("policies")).unwrap();
-        let archive = "\n[destinations.archive]\ncountry = \"IE\"\naccepts = [\"payments_by_country\"]\n";
-        fs::write(root.path().join("policies/policy.toml"), policy + archive).unwrap();
+        fs::write(root.path().join("policies/policy.toml"), policy + ARCHIVE).unwrap();
         let (shipped, model) = (common::root().join("policies"), example.join("model.onnx"));
         let config = format!(
             r#"
@@ -75,6 +80,14 @@ topic   = "{topic}"
         let config = fs::read_to_string(&path).unwrap();
         assert!(config.contains(from), "no `{from}` in {config}");
         fs::write(path, config.replace(from, to)).unwrap();
+    }
+
+    /// Windows and cells as in the example: fewer releases, each of many cells.
+    pub(crate) fn with_large_windows(self) -> Self {
+        let policy = common::root().join("examples/card-fraud/policies/policy.toml");
+        fs::write(self.root.path().join("policies/policy.toml"), fs::read_to_string(policy).unwrap() + ARCHIVE)
+            .unwrap();
+        self
     }
 
     /// The folder.
@@ -122,6 +135,15 @@ topic   = "{topic}"
         fs::remove_dir_all(self.root.path().join("journal")).unwrap();
     }
 
+    /// The cells in the files, by release, in order.
+    pub(crate) fn cells(&self) -> BTreeMap<String, Vec<Value>> {
+        let mut cells: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for cell in common::lines(&self.root.path().join("released")) {
+            cells.entry(cell["release"].as_str().unwrap().to_owned()).or_default().push(cell);
+        }
+        cells
+    }
+
     /// The ids of all releases in the files.
     pub(crate) fn released(&self) -> BTreeSet<String> {
         let lines = common::lines(&self.root.path().join("released"));
@@ -135,10 +157,38 @@ topic   = "{topic}"
 
     /// Starts to send the example's data, the same records under the same numbers every time.
     pub(crate) fn send(&self) -> Child {
-        let endpoint = format!("http://127.0.0.1:{}", self.port);
+        self.send_in_batches_of(80)
+    }
+
+    /// As [`Self::send`], in many pieces one after the other, so that what they release goes in many transactions.
+    pub(crate) fn send_slowly(&self) -> Child {
+        let pieces = self.root.path().join("pieces");
+        fs::create_dir_all(&pieces).unwrap();
+        let mut text = String::new();
+        let data = fs::File::open(common::root().join("examples/card-fraud/data.csv.gz")).unwrap();
+        GzDecoder::new(data).read_to_string(&mut text).unwrap();
+        let mut lines = text.lines();
+        let (header, records) = (lines.next().unwrap(), lines.collect::<Vec<_>>());
+        for (number, piece) in records.chunks(280).enumerate() {
+            fs::write(pieces.join(format!("{number:03}.csv")), format!("{header}\n{}\n", piece.join("\n"))).unwrap();
+        }
+        let script = "n=0; last=$(ls | tail -1); for piece in *.csv; do n=$((n + 1)); more=; \
+                      if [ $piece = $last ]; then more=--complete; fi; \
+                      \"$0\" send --stream payments --producer till-7 --no-follow --epoch $n --to \"$1\" $more $piece \
+                      > /dev/null || exit 1; done";
+        Command::new("sh")
+            .args(["-c", script, BINARY, &format!("http://127.0.0.1:{}", self.port)])
+            .current_dir(pieces)
+            .spawn()
+            .unwrap()
+    }
+
+    /// As [`Self::send`], with so many records in a request.
+    pub(crate) fn send_in_batches_of(&self, records: usize) -> Child {
+        let (endpoint, records) = (format!("http://127.0.0.1:{}", self.port), records.to_string());
         Command::new(BINARY)
             .args(["send", "--stream", "payments", "--producer", "till-7", "--complete", "--no-follow", "--epoch", "1"])
-            .args(["--batch", "80", "--to", &endpoint])
+            .args(["--batch", &records, "--to", &endpoint])
             .arg(common::root().join("examples/card-fraud/data.csv.gz"))
             .stdout(Stdio::null())
             .spawn()

@@ -1,12 +1,15 @@
-//! A proxy between clients and a broker that knows one request of Kafka's protocol: the end of a transaction.
+//! A proxy between clients and a broker that knows two requests of Kafka's protocol: messages, and the end of a
+//! transaction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
+use std::time::Duration;
 
-/// The API key of EndTxn in a request's header.
+/// The API keys in a request's header.
+const PRODUCE: [u8; 2] = [0, 0];
 const END_TXN: [u8; 2] = [0, 26];
 
 /// What happens to an EndTxn request.
@@ -18,6 +21,9 @@ pub(crate) enum Fault {
     RequestLost,
     /// The broker gets it; nothing comes back any more, and the connection stays.
     Silence,
+    /// The connection is cut, and the client sends it again. The broker gets the first one when it has the first message
+    /// of the next transaction.
+    Late,
 }
 
 #[derive(Default)]
@@ -27,6 +33,17 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     every: AtomicUsize,
     ended: AtomicUsize,
+    late: Mutex<Option<Held>>,
+    /// Bytes per second that are passed on to the broker; 0: all.
+    rate: AtomicU64,
+}
+
+/// A request that the broker did not get yet.
+struct Held {
+    request: Vec<u8>,
+    to_broker: TcpStream,
+    /// The client has sent it again.
+    is_repeated: bool,
 }
 
 pub(crate) struct Proxy {
@@ -66,6 +83,11 @@ impl Proxy {
     pub(crate) fn left(&self) -> usize {
         self.shared.faults.lock().unwrap().len()
     }
+
+    /// From now on the broker gets no more than this many bytes per second of each connection.
+    pub(crate) fn slow(&self, rate: u64) {
+        self.shared.rate.store(rate, Ordering::SeqCst);
+    }
 }
 
 impl Shared {
@@ -73,6 +95,68 @@ impl Shared {
         let every = self.every.load(Ordering::SeqCst);
         let number = self.ended.fetch_add(1, Ordering::SeqCst) + 1;
         if every > 0 && number.is_multiple_of(every) { self.faults.lock().unwrap().pop() } else { None }
+    }
+
+    /// Passes an EndTxn on, unless a fault happens to it. Whether the connection goes on.
+    fn end_of_transaction(&self, request: &[u8], connection: &Connection) -> bool {
+        if let Some(held) = self.late.lock().unwrap().as_mut() {
+            held.is_repeated = true;
+            return connection.pass(request);
+        }
+        match self.fault() {
+            Some(Fault::AnswerLost) => connection.cut.store(true, Ordering::SeqCst),
+            Some(Fault::RequestLost) => {
+                connection.end();
+                return false;
+            }
+            Some(Fault::Silence) => connection.silent.store(true, Ordering::SeqCst),
+            Some(Fault::Late) => {
+                connection.silent.store(true, Ordering::SeqCst);
+                let to_broker = connection.broker.try_clone().unwrap();
+                let held = Held { request: request.to_vec(), to_broker, is_repeated: false };
+                *self.late.lock().unwrap() = Some(held);
+                let _ = connection.client.shutdown(Shutdown::Both);
+                return false;
+            }
+            None => {}
+        }
+        connection.pass(request)
+    }
+
+    /// Passes messages on. After the first ones of the next transaction comes the end that is late.
+    fn messages(&self, request: &[u8], connection: &Connection) -> bool {
+        let mut late = self.late.lock().unwrap();
+        let passed = connection.pass(request);
+        if let Some(mut held) = late.take_if(|held| held.is_repeated) {
+            // Requests of different connections are in no order: the broker is given time for each.
+            thread::sleep(Duration::from_millis(100));
+            let _ = held.to_broker.write_all(&held.request);
+            thread::sleep(Duration::from_millis(300));
+        }
+        passed
+    }
+}
+
+/// Both ends of a connection.
+struct Connection {
+    client: TcpStream,
+    broker: TcpStream,
+    cut: Arc<AtomicBool>,
+    silent: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Whether the broker gets it. If not, the client sees a connection that ends.
+    fn pass(&self, request: &[u8]) -> bool {
+        let passed = (&self.broker).write_all(request).is_ok();
+        if !passed {
+            self.end();
+        }
+        passed
+    }
+
+    fn end(&self) {
+        let _ = (self.client.shutdown(Shutdown::Both), self.broker.shutdown(Shutdown::Both));
     }
 }
 
@@ -93,31 +177,36 @@ fn pass_on(client: TcpStream, upstream: TcpStream, shared: &Arc<Shared>) {
         }
         let _ = (from_broker.shutdown(Shutdown::Both), to_client.shutdown(Shutdown::Both));
     });
-    let (mut from_client, mut to_broker, shared) = (client, upstream, Arc::clone(shared));
+    let (mut from_client, shared) = (client.try_clone().unwrap(), Arc::clone(shared));
+    let connection = Connection { client, broker: upstream, cut, silent };
     thread::spawn(move || {
-        while let Some(request) = request(&mut from_client) {
-            if request[4..6] == END_TXN {
-                match shared.fault() {
-                    Some(Fault::AnswerLost) => cut.store(true, Ordering::SeqCst),
-                    Some(Fault::RequestLost) => break,
-                    Some(Fault::Silence) => silent.store(true, Ordering::SeqCst),
-                    None => {}
-                }
-            }
-            if to_broker.write_all(&request).is_err() {
-                break;
+        while let Some(request) = request(&mut from_client, &shared.rate) {
+            let goes_on = match [request[4], request[5]] {
+                END_TXN => shared.end_of_transaction(&request, &connection),
+                PRODUCE => shared.messages(&request, &connection),
+                _ => connection.pass(&request),
+            };
+            if !goes_on {
+                // What is to happen to the connection has happened.
+                return;
             }
         }
-        let _ = (from_client.shutdown(Shutdown::Both), to_broker.shutdown(Shutdown::Both));
+        connection.end();
     });
 }
 
 /// One request with its length before it.
-fn request(from: &mut TcpStream) -> Option<Vec<u8>> {
+fn request(from: &mut TcpStream, rate: &AtomicU64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 4];
     from.read_exact(&mut bytes).ok()?;
     let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     bytes.resize(4 + length, 0);
-    from.read_exact(&mut bytes[4..]).ok()?;
+    for chunk in bytes[4..].chunks_mut(1_024) {
+        from.read_exact(chunk).ok()?;
+        let rate = rate.load(Ordering::SeqCst);
+        if rate > 0 {
+            thread::sleep(Duration::from_secs_f64(chunk.len() as f64 / rate as f64));
+        }
+    }
     (length >= 2).then_some(bytes)
 }

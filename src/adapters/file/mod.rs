@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arrow_schema::ArrowError;
 
-use crate::adapters::journal::{self, FileSystem, create_directories, write_file_durably};
+use crate::adapters::journal::{self, FileSystem, create_directories, write_shared_file_durably};
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::encode::{self, Format};
@@ -28,7 +28,14 @@ pub struct Settings {
     pub rotate_bytes: usize,
     /// A file is due when its oldest release has waited this long.
     pub rotate_after: Duration,
+    /// The files' mode, whatever the process's umask.
+    pub mode: u32,
+    /// The files' group; `None`: as the system makes it.
+    pub group: Option<u32>,
 }
+
+/// The mode of files where nothing else is asked for: their owner writes, their group reads.
+pub const MODE: u32 = 0o640;
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +136,8 @@ impl Sink {
         let directory = self.settings.directory.join(dataset);
         let bytes = encode::file(&waiting.releases, self.settings.format)?;
         create_directories(&*self.fs, &directory)?;
-        write_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes)?;
+        let access = (self.settings.mode, self.settings.group);
+        write_shared_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes, access)?;
         let written = Written { bytes: bytes.len(), releases: waiting.releases.len() };
         self.waiting.remove(dataset);
         Ok(written)

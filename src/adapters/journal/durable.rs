@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 use super::Error;
-use super::fs::{Access, FileSystem, Kind, read_full, write_full};
+use super::fs::{Access, File, FileSystem, Kind, read_full, write_full};
 use crate::planted::planted;
 
 /// Writes a whole file so that after a crash there is either the old one or the new one.
@@ -12,11 +12,34 @@ use crate::planted::planted;
 /// # Errors
 /// When the file system refuses; the old file is then still there, unless only the last step failed.
 pub fn write_file_durably(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write(fs, path, bytes, &|_| Ok(()))
+}
+
+/// As [`write_file_durably`], for others too: with a mode, and a group if one is given.
+///
+/// # Errors
+/// As [`write_file_durably`], or when the file cannot be given to the group.
+pub fn write_shared_file_durably(
+    fs: &dyn FileSystem,
+    path: &Path,
+    bytes: &[u8],
+    (mode, group): (u32, Option<u32>),
+) -> Result<(), Error> {
+    write(fs, path, bytes, &|file| file.share(mode, group))
+}
+
+fn write(
+    fs: &dyn FileSystem,
+    path: &Path,
+    bytes: &[u8],
+    share: &dyn Fn(&dyn File) -> io::Result<()>,
+) -> Result<(), Error> {
     let temporary = path.with_file_name(format!(".{}.part", path.file_name().unwrap_or_default().display()));
     remove_if_there(fs, &temporary)?;
     let written = (|| {
         let file = fs.create(&temporary)?;
         write_full(&*file, &mut [IoSlice::new(bytes)], 0)?;
+        share(&*file)?;
         file.sync_all()?;
         fs.rename(&temporary, path)
     })();

@@ -111,6 +111,14 @@ pub trait File: Send + Sync {
     /// As [`Self::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Says who else may use the file: its mode, and its group if one is given. It was made for its owner only.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn share(&self, _mode: u32, _group: Option<u32>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Claims space for this many bytes from the start. The length stays as it is.
     ///
     /// # Errors

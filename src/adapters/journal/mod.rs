@@ -103,7 +103,7 @@ mod tests;
 use std::ops::Range;
 use std::path::PathBuf;
 
-pub use durable::{create_directories, read_file, write_file_durably};
+pub use durable::{create_directories, read_file, write_file_durably, write_shared_file_durably};
 pub use error::{Error, NoRoom, ReadError};
 pub use fs::{Access, Directory, File, FileSystem, Kind, Lock, RealFileSystem};
 pub use inspect::{Report, SegmentReport, entries, inspect};

@@ -1,8 +1,9 @@
-//! What librdkafka says of its connections. It reports most failures to a client's context, and to the call that waits
-//! only that it waited in vain.
+//! What librdkafka says: of its connections, of messages, of the requests that it sent. It reports most failures to a
+//! client's context, and to the call that waits only that it waited in vain.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -14,20 +15,83 @@ use super::Error;
 
 /// The context of all clients of a destination.
 ///
-/// What was heard is never forgotten: librdkafka does not repeat an error that is the same as the one before.
+/// The last error is never forgotten: librdkafka does not repeat one that is the same as the one before.
 #[derive(Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>);
+pub(super) struct Heard {
+    connections: Arc<Mutex<Connections>>,
+    producer: Arc<Mutex<Said>>,
+}
+
+/// What all clients of a destination said of their connections.
+#[derive(Default)]
+struct Connections {
+    last: Option<(RDKafkaErrorCode, String)>,
+    /// How many errors there were.
+    errors: u64,
+}
+
+/// What one producer said.
+#[derive(Default)]
+struct Said {
+    /// How often it said anything.
+    calls: u64,
+    reports: Vec<Report>,
+    ends: Option<i64>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Report {
+    /// The number it was sent under.
+    pub(super) number: usize,
+    pub(super) outcome: Result<(), KafkaError>,
+}
 
 impl Heard {
-    /// The last error of a connection.
-    fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// For another producer of the same destination: what the one before says from now on is not heard here.
+    pub(super) fn for_another(&self) -> Self {
+        Self { connections: Arc::clone(&self.connections), producer: Arc::default() }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many errors of connections there were.
+    pub(super) fn errors(&self) -> u64 {
+        self.connections().errors
+    }
+
+    /// What became of messages since the last call.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        std::mem::take(&mut self.said().reports)
+    }
+
+    /// How often anything was said.
+    pub(super) fn calls(&self) -> u64 {
+        self.said().calls
+    }
+
+    /// How many ends of transactions the producer had sent when it last counted its requests. `None`: it has not
+    /// counted since [`Self::forget_ends`].
+    pub(super) fn ends(&self) -> Option<i64> {
+        self.said().ends
+    }
+
+    /// What was counted so far is too old.
+    pub(super) fn forget_ends(&self) {
+        self.said().ends = None;
     }
 
     /// Why an answer does not come.
     pub(super) fn silence(&self, brokers: &str, doing: &'static str) -> Error {
         let brokers = brokers.to_owned();
-        match self.last() {
+        let last = self.connections().last.clone();
+        match last {
             Some((RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, said)) => {
                 Error::Authentication { brokers, said }
             }
@@ -59,16 +123,26 @@ impl Heard {
 
 impl ClientContext for Heard {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
+        self.said().calls += 1;
         tracing::debug!(target: "librdkafka", ?level, fac, "{log_message}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let ends = statistics.brokers.values().filter_map(|broker| broker.req.get("EndTxn")).sum();
+        let mut said = self.said();
+        said.calls += 1;
+        said.ends = Some(ends);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
+        self.said().calls += 1;
         let Some(code) = error.rdkafka_error_code() else { return };
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = self.connections();
+        connections.errors += 1;
         // That all brokers are down is said after why the last of them is.
-        if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
-            *last = Some((code, without_name(reason).to_owned()));
+        if code != RDKafkaErrorCode::AllBrokersDown || connections.last.is_none() {
+            connections.last = Some((code, without_name(reason).to_owned()));
         }
     }
 }
@@ -76,9 +150,14 @@ impl ClientContext for Heard {
 impl ConsumerContext for Heard {}
 
 impl ProducerContext for Heard {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let outcome = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        let mut said = self.said();
+        said.calls += 1;
+        said.reports.push(Report { number, outcome });
+    }
 }
 
 /// librdkafka begins with the broker's name as it calls it: `127.0.0.1:9092/bootstrap: Connect to ...`.

@@ -1,107 +1,174 @@
-//! At least once: an idempotent producer, and the same `ce_id` whenever a release is sent.
+//! At least once: an idempotent producer with many messages on their way, in order, and the same `ce_id` whenever a
+//! release is sent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::FutureExt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::domain::policy::Released;
-use crate::encode;
+use crate::domain::producer::Lsn;
 
 use super::heard::Heard;
-use super::topic::{self, RELEASES};
-use super::{Error, STALLED_AFTER, Settings, Watch, headers};
+use super::limit::{self, Limit};
+use super::queue::Queue;
+use super::topic::{self, Asker, RELEASES};
+use super::window::Window;
+use super::{Confirmed, Error, Settings, Stall, Watch, close};
 
-/// The longest time between two looks at whether the delivery report is there.
-const LOOK: Duration = Duration::from_millis(20);
+/// How long one look for reports takes.
+const LOOK: Duration = Duration::from_millis(2);
+/// The most entries that wait for reports.
+const ENTRIES_MAX: usize = 10_000;
 
 pub(super) struct Idempotent {
     settings: Settings,
     heard: Heard,
-    producer: FutureProducer<Heard>,
-    is_ready: bool,
+    /// `None`: `resume` is due.
+    producer: Option<BaseProducer<Heard>>,
+    limit: Limit,
+    /// The largest message that may be tried, when the broker refuses larger ones and does not tell its limit.
+    learned: Option<usize>,
+    queue: Queue,
+    /// By number.
+    on_way: BTreeMap<usize, OnWay>,
+    bytes_on_way: usize,
+    sent: usize,
+    window: Window,
+    stall: Stall,
+}
+
+/// A message that was handed to the client.
+struct OnWay {
+    lsn: Lsn,
+    bytes: usize,
+    since: Duration,
+    /// The bytes on their way when it was sent, with its own.
+    together: usize,
 }
 
 impl Idempotent {
-    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
-        let heard = Heard::default();
-        let producer = producer(&settings, &heard)?;
-        Ok(Self { settings, heard, producer, is_ready: false })
+    pub(super) fn new(settings: Settings) -> Self {
+        let limit = settings.limit(None, None);
+        Self {
+            settings,
+            heard: Heard::default(),
+            producer: None,
+            limit,
+            learned: None,
+            queue: Queue::default(),
+            on_way: BTreeMap::new(),
+            bytes_on_way: 0,
+            sent: 0,
+            window: Window::default(),
+            stall: Stall::default(),
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.is_ready
+        self.producer.is_some()
     }
 
     pub(super) fn resume(&mut self, watch: Watch<'_>) -> Result<(), Error> {
-        let asked = (&self.heard, self.settings.brokers.as_str());
-        topic::check(self.producer.client(), &|| (), asked, (&self.settings.topic, RELEASES), watch)?;
-        self.is_ready = true;
+        self.give_up();
+        let asker = Asker::new(&self.settings, &self.heard)?;
+        let topic = self.settings.topic.as_str();
+        let checked = asker.check(topic, RELEASES, watch);
+        let topic_bytes = checked.map(|()| self.settings.topic_bytes(&asker.configs(&[topic], watch)));
+        close(asker);
+        self.limit = self.settings.limit(topic_bytes?, self.learned);
+        let mut config = self.settings.producer(self.limit);
+        // Zero: librdkafka tries for ever.
+        config.set("message.timeout.ms", "0");
+        self.heard = self.heard.for_another();
+        self.producer = Some(config.create_with_context(self.heard.clone())?);
         Ok(())
     }
 
-    pub(super) fn send(&mut self, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
-        let mut bytes = 0;
-        for released in releases {
-            bytes += self.send_one(released, watch)?;
-        }
-        Ok(bytes)
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.unsent_bytes() < self.window.bytes() && self.queue.items.len() < ENTRIES_MAX
     }
 
-    fn send_one(&mut self, released: &Released, watch: Watch<'_>) -> Result<usize, Error> {
-        let value = encode::message(released, self.settings.format)?;
-        let record = FutureRecord::to(&self.settings.topic)
-            .key(released.dataset())
-            .payload(&value)
-            .headers(headers(released, self.settings.format));
-        let mut report = match self.producer.send_result(record) {
-            Ok(report) => report,
-            Err((error, _)) => return Err(self.failed(error)),
-        };
-        let (mut wait, mut since) = (Duration::from_millis(1), (watch.now)());
-        // librdkafka tries for as long as the broker is away.
-        let delivered = loop {
-            if let Some(delivered) = (&mut report).now_or_never() {
-                break delivered;
-            }
-            if (watch.stops)() {
-                return Err(Error::Stopped);
-            }
-            if (watch.now)().saturating_sub(since) >= STALLED_AFTER {
-                (watch.stalled)(self.heard.silence(&self.settings.brokers, "waiting for a delivery report"));
-                since = (watch.now)();
-            }
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(LOOK);
-        };
-        match delivered {
-            Ok(Ok(_)) => Ok(value.len()),
-            Ok(Err((error, _))) => Err(self.failed(error)),
-            Err(_) => Err(self.failed(KafkaError::Canceled)),
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        for released in releases {
+            messages.extend(limit::messages(released, self.settings.format, self.limit)?);
         }
+        self.queue.push(lsn, "", releases.len(), messages.len(), messages);
+        Ok(())
+    }
+
+    pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {
+        let Some(producer) = &self.producer else { return Err(Error::NoProducer) };
+        loop {
+            // One message may always be on its way, however small the window has become.
+            let room = if self.on_way.is_empty() { usize::MAX } else { self.window.bytes() };
+            let Some((lsn, message)) = self.queue.next(room.saturating_sub(self.bytes_on_way)) else { break };
+            self.sent += 1;
+            self.bytes_on_way += message.bytes;
+            let record = BaseRecord::with_opaque_to(&self.settings.topic, self.sent)
+                .key(&message.key)
+                .payload(&message.value)
+                .headers(message.headers);
+            producer.send(record).map_err(|(error, _)| Error::Step("sending", error))?;
+            if self.on_way.is_empty() {
+                self.stall.progress((watch.now)(), self.heard.errors());
+            }
+            let (bytes, since, together) = (message.bytes, (watch.now)(), self.bytes_on_way);
+            self.on_way.insert(self.sent, OnWay { lsn, bytes, since, together });
+        }
+        producer.poll(if self.on_way.is_empty() { Duration::ZERO } else { LOOK });
+        let is_fatal = producer.client().fatal_error().is_some();
+        let reports = self.heard.reports();
+        let now = (watch.now)();
+        if !reports.is_empty() {
+            self.stall.progress(now, self.heard.errors());
+        }
+        for report in reports {
+            let Some(message) = self.on_way.remove(&report.number) else { continue };
+            report.outcome.map_err(|error| self.failed(error))?;
+            self.bytes_on_way -= message.bytes;
+            self.queue.confirmed(message.lsn, message.bytes);
+            self.window.took(message.together, now.saturating_sub(message.since));
+        }
+        if is_fatal {
+            return Err(self.failed(KafkaError::Global(RDKafkaErrorCode::Fatal)));
+        }
+        if !self.on_way.is_empty() && self.stall.is_due(now, self.heard.errors()) {
+            let doing = "waiting for a delivery report";
+            let is_heard = self.stall.has_heard(self.heard.errors());
+            (watch.stalled)(if is_heard {
+                self.heard.silence(&self.settings.brokers, doing)
+            } else {
+                Error::Slow(doing)
+            });
+        }
+        Ok(self.queue.finished())
+    }
+
+    /// Forgets what is on its way. Some of it may arrive still.
+    pub(super) fn give_up(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            close(producer);
+        }
+        self.queue.clear();
+        self.on_way.clear();
+        self.bytes_on_way = 0;
     }
 
     fn failed(&mut self, error: KafkaError) -> Error {
-        // What is wrong with the topic is asked before the next attempt.
-        self.is_ready = false;
-        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
-            || self.producer.client().fatal_error().is_some();
-        if fatal {
-            // The idempotent producer cannot go on after a fatal error; the message keeps its id.
-            match producer(&self.settings, &self.heard) {
-                Ok(producer) => super::close(std::mem::replace(&mut self.producer, producer)),
-                Err(error) => tracing::error!(%error, "no new kafka producer; it is tried again"),
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                self.learned = Some(self.limit.halved());
+                Error::SizeRefused { bytes: self.limit.bytes, topic: self.settings.topic.clone() }
             }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => topic::not_allowed(&self.settings.topic, RELEASES),
+            _ => self.heard.explain(error, &self.settings.brokers, "sending"),
         }
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
-            return topic::not_allowed(&self.settings.topic, RELEASES);
-        }
-        self.heard.explain(error, &self.settings.brokers, "sending")
     }
-}
-
-fn producer(settings: &Settings, heard: &Heard) -> Result<FutureProducer<Heard>, KafkaError> {
-    // Zero: librdkafka tries for ever.
-    settings.producer().set("message.timeout.ms", "0").create_with_context(heard.clone())
 }

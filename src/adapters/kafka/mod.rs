@@ -1,5 +1,5 @@
-//! The `kafka` destination: one message per release, in CloudEvents' binary mode. Idempotent and `acks=all` at
-//! least; with `exactly_once`, in transactions. A release that was not delivered is sent again.
+//! The `kafka` destination: a message per release, or several where one would be too large, in CloudEvents' binary mode.
+//! Idempotent and `acks=all` at least; with `exactly_once`, in transactions. What was not delivered is sent again.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -9,21 +9,27 @@ use std::time::Duration;
 use arrow_schema::ArrowError;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
-use crate::encode::{self, Format};
+use crate::encode::Format;
 
 use idempotent::Idempotent;
+use limit::Limit;
 use transactional::Transactional;
 
+pub use limit::Whose;
+
+pub mod check;
 mod fenced;
 mod heard;
 mod idempotent;
+mod limit;
 mod progress;
+mod queue;
 mod topic;
 mod transactional;
+mod window;
 
 /// Where messages go.
 #[derive(Debug, Clone)]
@@ -57,9 +63,8 @@ pub const RESERVED: [&str; 11] = [
 ];
 
 /// As [`RESERVED`], with `exactly_once`.
-pub const RESERVED_EXACTLY_ONCE: [&str; 7] = [
-    "retry.backoff.ms",
-    "retry.backoff.max.ms",
+pub const RESERVED_EXACTLY_ONCE: [&str; 6] = [
+    "statistics.interval.ms",
     "group.id",
     "enable.auto.commit",
     "enable.partition.eof",
@@ -70,8 +75,9 @@ pub const RESERVED_EXACTLY_ONCE: [&str; 7] = [
 /// The end of the wait for one answer, after which it is looked whether to go on waiting.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// After how long a wait it is said why.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// After how long a wait without an answer it is said why; sooner when a connection failed meanwhile.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+const FAILED_AFTER: Duration = Duration::from_secs(1);
 
 /// Why the destination cannot be used, or did not take a release.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +131,29 @@ pub enum Error {
         /// The operations.
         operations: &'static str,
     },
+    /// It takes long, and nothing says why.
+    #[error("kafka: the broker has not answered yet: {0}")]
+    Slow(&'static str),
+    /// One cell is larger than a message may be.
+    #[error(transparent)]
+    TooLarge(Box<TooLarge>),
+    /// The broker takes less than is known.
+    #[error(
+        "kafka: the broker refuses messages of up to {bytes} bytes: smaller ones are tried. Allow DescribeConfigs on \
+         topic `{topic}`, and its limit is known before"
+    )]
+    SizeRefused {
+        /// The limit so far.
+        bytes: usize,
+        /// The topic.
+        topic: String,
+    },
+    /// The end of a transaction was sent more than once, or it is not known that it was not.
+    #[error("kafka: the end of a transaction was sent again: the next one gets a new epoch")]
+    SentTwice,
+    /// A progress record could not be written.
+    #[error("kafka: cannot write a progress record: {0}")]
+    Progress(String),
     /// It took too long.
     #[error("kafka: not done within {1:?}: {0}")]
     TimedOut(&'static str, Duration),
@@ -162,7 +191,29 @@ impl Sender {
     }
 }
 
-/// An entry of the outbox that has releases for the destination.
+/// A release that cannot be sent, however it is cut.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "kafka: a cell of release {release} of dataset `{dataset}`, window {} to {}, takes {bytes} bytes as a message. That is \
+     above the limit of {limit}, which is {whose}. Raise it; until then this release and those after it wait",
+    window.0, window.1
+)]
+pub struct TooLarge {
+    /// The release's id.
+    pub release: String,
+    /// Its dataset.
+    pub dataset: String,
+    /// Its window's start and end, as times.
+    pub window: (String, String),
+    /// What the largest cell takes as a message.
+    pub bytes: usize,
+    /// The limit.
+    pub limit: usize,
+    /// Who sets it.
+    pub whose: Whose,
+}
+
+/// An entry of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Its position.
@@ -171,8 +222,22 @@ pub struct Waiting {
     pub release: Option<String>,
 }
 
-/// The first entry of the outbox at a position or after it.
-pub type Lookup<'a> = &'a dyn Fn(Lsn) -> Result<Option<Waiting>, Box<dyn StdError + Send + Sync>>;
+/// Gives the entries of the outbox after the cursor, one after the other.
+pub type Entries<'a> = Box<dyn FnMut() -> Result<Option<Waiting>, Box<dyn StdError + Send + Sync>> + 'a>;
+
+/// Reads the outbox from the cursor on.
+pub type Outbox<'a> = &'a dyn Fn() -> Entries<'a>;
+
+/// What the broker has for good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Every entry through this position that the sink has taken.
+    pub through: Lsn,
+    /// So many releases more than before.
+    pub releases: usize,
+    /// So many bytes.
+    pub bytes: usize,
+}
 
 /// What a call that may block looks at meanwhile.
 #[derive(Clone, Copy)]
@@ -194,18 +259,16 @@ enum Kind {
 }
 
 impl Sink {
-    /// Checks the settings. It connects when it is used.
-    ///
-    /// # Errors
-    /// When librdkafka does not take the settings.
-    pub fn new(settings: Settings, sender: &Sender) -> Result<Self, Error> {
-        Ok(Self(match settings.progress_topic.clone() {
-            None => Kind::Idempotent(Idempotent::new(settings)?),
-            Some(topic) => Kind::Transactional(Transactional::new(settings, topic, sender)?),
-        }))
+    /// A destination that is not connected yet.
+    #[must_use]
+    pub fn new(settings: Settings, sender: &Sender) -> Self {
+        Self(match settings.progress_topic.clone() {
+            None => Kind::Idempotent(Idempotent::new(settings)),
+            Some(topic) => Kind::Transactional(Transactional::new(settings, topic, sender)),
+        })
     }
 
-    /// Whether `send` can be called. If not, `resume` is due: something came out that only the broker knows.
+    /// Whether entries can be taken and sent. If not, `resume` is due: something came out that only the broker knows.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.0 {
@@ -214,27 +277,63 @@ impl Sink {
         }
     }
 
-    /// Makes ready to send, and tells after which position of the outbox: `cursor`, or further if the broker has
-    /// more. `outbox` tells what the outbox holds, as a position by itself says nothing if the outbox is another one.
+    /// Makes ready to send what comes after the cursor. `outbox` tells what that is, as a position by itself says
+    /// nothing if the outbox is another one.
     ///
     /// # Errors
-    /// When the broker does not say.
-    pub fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
+    /// When the broker cannot be asked, or does not allow it.
+    pub fn resume(&mut self, cursor: Lsn, outbox: Outbox<'_>, watch: Watch<'_>) -> Result<(), Error> {
         match &mut self.0 {
-            Kind::Idempotent(sink) => sink.resume(watch).map(|()| cursor),
+            Kind::Idempotent(sink) => sink.resume(watch),
             Kind::Transactional(sink) => sink.resume(cursor, outbox, watch),
         }
     }
 
-    /// Sends the releases that stand in the outbox at `lsn`, and waits until the broker has them for good. The bytes
-    /// sent.
+    /// Whether there is room for another entry.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        match &self.0 {
+            Kind::Idempotent(sink) => sink.has_room(),
+            Kind::Transactional(sink) => sink.has_room(),
+        }
+    }
+
+    /// Whether everything that was taken is confirmed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        match &self.0 {
+            Kind::Idempotent(sink) => sink.is_idle(),
+            Kind::Transactional(sink) => sink.is_idle(),
+        }
+    }
+
+    /// Takes the next entry of the outbox, with its releases for this destination, which may be none.
     ///
     /// # Errors
-    /// When one was not delivered, or it is not known whether it was, or cannot be encoded.
-    pub fn send(&mut self, lsn: Lsn, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
+    /// When it cannot be made into messages. What was taken before stays.
+    pub fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
         match &mut self.0 {
-            Kind::Idempotent(sink) => sink.send(releases, watch),
-            Kind::Transactional(sink) => sink.send(lsn, releases, watch),
+            Kind::Idempotent(sink) => sink.take(lsn, releases),
+            Kind::Transactional(sink) => sink.take(lsn, releases),
+        }
+    }
+
+    /// Sends, and hears what the broker has confirmed since the last call.
+    ///
+    /// # Errors
+    /// When something was not delivered, or it is not known whether it was.
+    pub fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {
+        match &mut self.0 {
+            Kind::Idempotent(sink) => sink.advance(watch),
+            Kind::Transactional(sink) => sink.advance(watch),
+        }
+    }
+
+    /// Forgets what was taken and is not confirmed; `resume` is due.
+    pub fn give_up(&mut self) {
+        match &mut self.0 {
+            Kind::Idempotent(sink) => sink.give_up(),
+            Kind::Transactional(sink) => sink.give_up(),
         }
     }
 }
@@ -251,8 +350,20 @@ impl Settings {
         config
     }
 
+    /// The most bytes of a message: what the client takes, what the topic takes if the broker tells, and what was
+    /// learned.
+    fn limit(&self, topic: Option<usize>, learned: Option<usize>) -> Limit {
+        let client = self.options.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        Limit::of(client.unwrap_or(limit::CLIENT_BYTES), topic, learned)
+    }
+
+    /// What the topic takes, by what the broker told of it.
+    fn topic_bytes(&self, configs: &BTreeMap<(String, String), String>) -> Option<usize> {
+        configs.get(&(self.topic.clone(), "max.message.bytes".to_owned()))?.parse().ok()
+    }
+
     /// Those of a producer that neither loses nor doubles a message while it lives.
-    fn producer(&self) -> ClientConfig {
+    fn producer(&self, limit: Limit) -> ClientConfig {
         let mut config = self.client();
         for (key, value) in [("compression.type", "gzip"), ("linger.ms", "5")] {
             if !self.options.contains_key(key) {
@@ -260,6 +371,8 @@ impl Settings {
             }
         }
         config.set("enable.idempotence", "true").set("acks", "all");
+        // The client fills batches up to this, and the broker refuses a batch as it refuses a message.
+        config.set("message.max.bytes", limit.bytes.max(limit::LEAST).to_string());
         config
     }
 }
@@ -271,23 +384,34 @@ fn close<T: Send + 'static>(client: T) {
     }
 }
 
-/// CloudEvents 1.0, Kafka binary mode.
-fn headers(released: &Released, format: Format) -> OwnedHeaders {
-    let source = format!("/bailiwick/{}", released.gateway());
-    let time = encode::rfc3339(released.window_end());
-    let policy = released.policy().to_string();
-    let headers = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", released.id()),
-        ("ce_source", &source),
-        ("ce_type", "dev.bailiwick.release"),
-        ("ce_subject", released.dataset()),
-        ("ce_time", &time),
-        ("ce_bailiwickpolicy", &policy),
-        ("content-type", format.media_type()),
-    ];
-    let owned = OwnedHeaders::new_with_capacity(headers.len());
-    headers.into_iter().fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
+/// How long something has not moved on.
+#[derive(Debug, Default)]
+struct Stall {
+    since: Duration,
+    said: Duration,
+    errors: u64,
+}
+
+impl Stall {
+    /// It moves on. `errors` counts the failures of connections so far.
+    fn progress(&mut self, now: Duration, errors: u64) {
+        *self = Self { since: now, said: now, errors };
+    }
+
+    /// Whether a connection failed since it moved on last.
+    fn has_heard(&self, errors: u64) -> bool {
+        errors > self.errors
+    }
+
+    /// Whether it is time to say why it does not move on.
+    fn is_due(&mut self, now: Duration, errors: u64) -> bool {
+        let after = if self.has_heard(errors) { FAILED_AFTER } else { STALLED_AFTER };
+        let is_due = now.saturating_sub(self.since) >= after && now.saturating_sub(self.said) >= FAILED_AFTER;
+        if is_due {
+            self.said = now;
+        }
+        is_due
+    }
 }
 
 /// The version of librdkafka.

@@ -1,7 +1,16 @@
-//! How far a destination is, as the broker has it: one record per destination in a compacted topic, written in the
-//! transaction that holds the releases, so that it says exactly what was committed.
+//! What the broker has, as it says itself: each transaction writes a record of the entries that it commits. A record is
+//! never taken back, so whoever reads them, whenever, learns which entries are there; nobody moves anything backwards.
+//!
+//! A record's key is `GATEWAY/DESTINATION#N`. `N` is the number of the transaction, modulo [`RING`]: of a compacted
+//! topic that keeps the records of the last [`RING`] transactions.
+//!
+//! Version 2 is what this program writes:
+//! `{"version":2,"transaction":12,"sent":[[LSN,"ID"],...],"part":[LSN,"ID",DONE,OF]}`. `ID` is the beginning of the id
+//! of the entry's last release; `part` is there when the last entry was committed in part: the first `DONE` of its `OF`
+//! messages. Version 1 had the key `GATEWAY/DESTINATION` and `{"version":1,"position":LSN,"sent":[[LSN,"ID"],...]}` with
+//! the last 64 entries.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -13,205 +22,323 @@ use serde::{Deserialize, Serialize};
 use crate::domain::producer::Lsn;
 
 use super::heard::Heard;
-use super::topic::{self, Need, PROGRESS};
-use super::{Error, Lookup, SLICE, Settings, Watch, close};
+use super::topic::{self, Asker, PROGRESS};
+use super::{Error, Outbox, SLICE, STALLED_AFTER, Settings, Watch, close};
 
-/// The partition of the progress topic that all records are in, however many there are: the place of the newest
-/// record does not change with the number of partitions.
+/// The partition of the progress topic that all records are in, however many there are: the place of the records
+/// does not change with the number of partitions.
 pub(super) const PARTITION: i32 = 0;
-/// How many of the last entries a record names.
-const REMEMBERED: usize = 64;
+/// How many transactions' records a compacted topic keeps.
+const RING: u64 = 65_536;
 /// As many letters of a release's id tell it from others.
 const ID_LETTERS: usize = 16;
-/// How long reading may take. Above the transactions' timeout, since what other gateways have open in the topic hides
+/// How long reading may take. Above the transactions' timeout, since what another gateway has open in the topic hides
 /// what comes after it.
 const READ_WITHIN: Duration = Duration::from_secs(75);
-/// How long one question to the broker may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How many records from the end are read first, and then, if ours is not among them: the topic holds all that were
-/// written since its last compaction.
+/// How many records from the end are read first, and then, if they do not reach back to what waits here.
 const TAILS: [i64; 3] = [1_000, 100_000, i64::MAX];
 
 /// An entry of the outbox that was committed: its position, and the beginning of its last release's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sent(Lsn, String);
 
-/// What a record holds: the entries that were committed last, the newest last.
+/// An entry of which the first messages were committed: so many of so many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part(Lsn, String, usize, usize);
+
+/// What one transaction committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    sent: VecDeque<Sent>,
+pub(super) struct Record {
+    version: u32,
+    /// From 1 on; version 1 has none.
+    #[serde(default)]
+    transaction: u64,
+    sent: Vec<Sent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<Part>,
 }
 
-impl Progress {
-    /// With one more entry.
-    pub(super) fn and(&self, lsn: Lsn, release: &str) -> Self {
-        let mut sent = self.sent.clone();
-        sent.push_back(Sent(lsn, short(release)));
-        while sent.len() > REMEMBERED {
-            sent.pop_front();
-        }
-        Self { sent }
+impl Record {
+    pub(super) fn new(transaction: u64) -> Self {
+        Self { version: 2, transaction, sent: Vec::new(), part: None }
     }
 
-    pub(super) fn to_json(&self) -> String {
-        serde_json::json!({ "version": 1, "position": self.position(), "sent": self.sent }).to_string()
+    /// A whole entry is in it.
+    pub(super) fn entry(&mut self, lsn: Lsn, id: &str) {
+        self.sent.push(Sent(lsn, short(id)));
+    }
+
+    /// The first `done` messages of an entry are committed, with those of transactions before.
+    pub(super) fn part(&mut self, lsn: Lsn, id: &str, done: usize, of: usize) {
+        self.part = Some(Part(lsn, short(id), done, of));
+    }
+
+    /// The record's key, when `prefix` is the destination's.
+    pub(super) fn key(&self, prefix: &str) -> String {
+        format!("{prefix}#{}", self.transaction % RING)
+    }
+
+    /// As it is written.
+    pub(super) fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
     }
 
     fn from_json(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        serde_json::from_slice::<Self>(bytes).ok().filter(|record| matches!(record.version, 1 | 2))
+    }
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(ID_LETTERS).collect()
+}
+
+/// What the broker has beyond the cursor.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Two gateways that had one id can have had different releases at one position.
+    entries: BTreeMap<Lsn, BTreeSet<String>>,
+    parts: BTreeMap<(Lsn, String), (usize, usize)>,
+    /// The oldest transaction whose record was read, and the newest.
+    first: Option<u64>,
+    last: u64,
+    /// There was a record of version 1, so there were transactions that nothing tells of.
+    is_after_version_1: bool,
+    /// Everything through this position is there although no record that was read says so.
+    through: Lsn,
+}
+
+impl Known {
+    fn add(&mut self, record: Record, cursor: Lsn) {
+        if record.version == 1 {
+            self.is_after_version_1 = true;
+        } else {
+            self.first = Some(self.first.map_or(record.transaction, |first| first.min(record.transaction)));
+            self.last = self.last.max(record.transaction);
+        }
+        for Sent(lsn, id) in record.sent.into_iter().filter(|sent| sent.0 > cursor) {
+            self.entries.entry(lsn).or_default().insert(id);
+        }
+        if let Some(Part(lsn, id, done, of)) = record.part.filter(|part| part.0 > cursor) {
+            let known = self.parts.entry((lsn, id)).or_insert((done, of));
+            *known = (done.max(known.0), of);
+        }
     }
 
-    /// The last entry's position.
-    pub(super) fn position(&self) -> Lsn {
-        self.sent.back().map_or(0, |sent| sent.0)
+    /// The number of the next transaction.
+    pub(super) fn next_transaction(&self) -> u64 {
+        self.last + 1
     }
 
-    /// Without what is beyond a position.
-    pub(super) fn through(mut self, lsn: Lsn) -> Self {
-        self.sent.retain(|sent| sent.0 <= lsn);
-        self
+    /// Whether the broker has an entry.
+    pub(super) fn has(&self, lsn: Lsn, id: &str) -> bool {
+        lsn <= self.through || self.is_told(lsn, id)
     }
 
-    /// The position of this outbox through which everything was committed.
-    ///
-    /// A position alone would not do. After the journal was lost or put back from a copy, or when a gateway that was
-    /// replaced comes back, the outbox may hold something else at it, and that would be passed over. So the entry
-    /// must also hold the same release; the newest one that does counts.
-    pub(super) fn agreed(&self, cursor: Lsn, outbox: Lookup<'_>) -> Result<Lsn, Error> {
-        for Sent(lsn, release) in self.sent.iter().rev() {
-            if *lsn <= cursor {
-                return Ok(cursor);
-            }
-            let found = outbox(*lsn).map_err(Error::Outbox)?;
-            if found.is_some_and(|entry| entry.lsn == *lsn && entry.release.is_some_and(|id| short(&id) == *release)) {
-                return Ok(*lsn);
+    fn is_told(&self, lsn: Lsn, id: &str) -> bool {
+        self.entries.get(&lsn).is_some_and(|ids| ids.contains(&short(id)))
+    }
+
+    /// How many of an entry's messages the broker has, if it has some of them and they were cut alike.
+    pub(super) fn part_of(&self, lsn: Lsn, id: &str, of: usize) -> usize {
+        self.parts.get(&(lsn, short(id))).filter(|part| part.1 == of).map_or(0, |part| part.0)
+    }
+
+    /// The last position that the broker tells of, at least the cursor.
+    pub(super) fn position(&self, cursor: Lsn) -> Lsn {
+        self.newest().max(self.through).max(cursor)
+    }
+
+    /// Forgets what lies before a position.
+    pub(super) fn forget(&mut self, through: Lsn) {
+        if self.entries.first_key_value().is_some_and(|(lsn, _)| *lsn <= through) {
+            self.entries = self.entries.split_off(&(through + 1));
+        }
+        self.parts.retain(|(lsn, _), _| *lsn > through);
+    }
+
+    fn newest(&self) -> Lsn {
+        self.entries.last_key_value().map_or(0, |(lsn, _)| *lsn)
+    }
+
+    /// Whether the records of all transactions were read.
+    fn is_complete(&self) -> bool {
+        !self.is_after_version_1 && (self.last == 0 || self.first == Some(1))
+    }
+
+    /// Whether older records cannot tell more about what waits.
+    fn is_enough(&self, outbox: Outbox<'_>) -> Result<bool, Error> {
+        if self.is_complete() {
+            return Ok(true);
+        }
+        let mut waiting = outbox();
+        while let Some(entry) = waiting().map_err(Error::Outbox)? {
+            if let Some(id) = &entry.release {
+                return Ok(entry.lsn > self.newest() || self.is_told(entry.lsn, id));
             }
         }
-        // Entries before the first one were confirmed and removed.
-        let first = outbox(0).map_err(Error::Outbox)?;
-        if first.is_some_and(|entry| entry.lsn <= self.position()) {
+        Ok(true)
+    }
+
+    /// Compares what was read with what waits.
+    ///
+    /// A position alone would not do. After the journal was lost or put back from a copy, or when a gateway that was
+    /// replaced comes back, the outbox may hold something else at it, and that would be passed over.
+    ///
+    /// Where the records do not reach back far enough, the first entry that they know proves those before it: the
+    /// outbox that it was sent from began as this one does.
+    fn settle(&mut self, outbox: Outbox<'_>) -> Result<(), Error> {
+        let (newest, mut waiting, mut missing) = (self.newest(), outbox(), 0_u64);
+        while let Some(entry) = waiting().map_err(Error::Outbox)? {
+            if entry.lsn > newest {
+                break;
+            }
+            let Some(id) = entry.release else { continue };
+            if self.is_told(entry.lsn, &id) {
+                if !self.is_complete() {
+                    self.through = entry.lsn - 1;
+                }
+                return Ok(());
+            }
+            missing += 1;
+        }
+        if missing > 0 {
             tracing::error!(
-                position = self.position(),
-                cursor,
+                newest,
+                missing,
                 "the progress that the broker holds is not that of this outbox (was the journal put back or removed, \
                  or do two gateways have this id?): all that waits is sent, so a release may come twice, with the \
                  same `ce_id`"
             );
         }
-        Ok(cursor)
+        Ok(())
     }
 }
 
-fn short(release: &str) -> String {
-    release.chars().take(ID_LETTERS).collect()
-}
-
-/// Reads clients for the topic: what is there, and what is committed.
-pub(super) struct Reader {
-    all: BaseConsumer<Heard>,
+/// Reads the records.
+pub(super) struct Reader<'r> {
+    asker: &'r Asker,
     committed: BaseConsumer<Heard>,
-    heard: Heard,
-    brokers: String,
+    heard: &'r Heard,
+    settings: &'r Settings,
 }
 
-impl Reader {
-    /// Makes the clients. No group is joined and nothing is committed under its name.
-    pub(super) fn new(settings: &Settings, group: &str, heard: &Heard) -> Result<Self, KafkaError> {
-        let client = |isolation: &str| {
-            let mut config = settings.client();
-            config.set("group.id", group).set("isolation.level", isolation).set("enable.auto.commit", "false");
-            config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
-            config.set("allow.auto.create.topics", "false");
-            config.create_with_context::<_, BaseConsumer<Heard>>(heard.clone())
-        };
-        let (all, committed) = (client("read_uncommitted")?, client("read_committed")?);
-        Ok(Self { all, committed, heard: heard.clone(), brokers: settings.brokers.clone() })
+impl<'r> Reader<'r> {
+    /// No group is joined and nothing is committed under its name.
+    pub(super) fn new(
+        settings: &'r Settings,
+        group: &str,
+        heard: &'r Heard,
+        asker: &'r Asker,
+    ) -> Result<Self, KafkaError> {
+        let mut config = settings.client();
+        config.set("group.id", group).set("isolation.level", "read_committed").set("enable.auto.commit", "false");
+        config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+        config.set("allow.auto.create.topics", "false");
+        let committed = config.create_with_context(heard.clone())?;
+        Ok(Self { asker, committed, heard, settings })
     }
 
-    /// That a topic can be used.
-    pub(super) fn check(&self, topic: &str, need: Need, watch: Watch<'_>) -> Result<(), Error> {
-        let serve = || {
-            let _ = self.all.poll(Duration::ZERO);
-        };
-        topic::check(self.all.client(), &serve, (&self.heard, &self.brokers), (topic, need), watch)
-    }
-
-    /// The last committed record of a key. To be called when no transaction of the key's producer is open.
-    pub(super) fn read(&self, topic: &str, key: &str, watch: Watch<'_>) -> Result<Progress, Error> {
-        let deadline = (watch.now)() + READ_WITHIN;
-        let go_on = || {
+    /// What is committed. To be called when no transaction of the key's producer is open: the end of the topic at the
+    /// call is then beyond all that it ever wrote, and what others write after it does not matter.
+    pub(super) fn read(
+        &self,
+        (topic, key): (&str, &str),
+        cursor: Lsn,
+        outbox: Outbox<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Known, Error> {
+        let began = (watch.now)();
+        let deadline = began + READ_WITHIN;
+        let go_on = |doing: &'static str| {
             if (watch.stops)() {
                 return Err(Error::Stopped);
             }
-            let left = (watch.now)() < deadline;
-            left.then_some(()).ok_or(Error::TimedOut("reading the progress topic to its end", READ_WITHIN))
+            let now = (watch.now)();
+            if now.saturating_sub(began) > STALLED_AFTER {
+                (watch.stalled)(Error::Slow(doing));
+            }
+            (now < deadline).then_some(()).ok_or(Error::TimedOut(doing, READ_WITHIN))
         };
-        let asking = "asking for the end of the progress topic";
-        let (low, end) = self
-            .all
-            .fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)
-            .map_err(|error| self.heard.explain(error, &self.brokers, asking))?;
+        let (low, end) = self.asker.watermarks(topic, PARTITION, watch)?;
         // For `read_committed` the topic ends where the first open transaction begins, be it another gateway's: our
-        // record may lie beyond.
-        while self.committed.fetch_watermarks(topic, PARTITION, ANSWER_WITHIN)?.1 < end {
-            go_on()?;
+        // records may lie beyond.
+        while self.stable_end(topic)? < end {
+            go_on("waiting for another gateway's transaction in the progress topic")?;
             std::thread::sleep(Duration::from_millis(50));
         }
+        let mut known = Known::default();
         for tail in TAILS {
             let from = low.max(end.saturating_sub(tail));
-            let found = self.read_from(topic, key, from, &go_on)?;
-            if let Some(found) = found {
-                return Ok(found);
-            }
-            if from == low {
+            known = self.read_from((topic, key), (from, end), cursor, &go_on)?;
+            if from == low || known.is_enough(outbox)? {
                 break;
             }
         }
-        Ok(Progress::default())
+        known.settle(outbox)?;
+        Ok(known)
+    }
+
+    fn stable_end(&self, topic: &str) -> Result<i64, Error> {
+        let asked = self.committed.fetch_watermarks(topic, PARTITION, SLICE * 10);
+        asked.map(|(_, end)| end).map_err(|error| {
+            self.heard.explain(error, &self.settings.brokers, "asking for the end of the progress topic")
+        })
     }
 
     fn read_from(
         &self,
-        topic: &str,
-        key: &str,
-        from: i64,
-        go_on: &dyn Fn() -> Result<(), Error>,
-    ) -> Result<Option<Progress>, Error> {
+        (topic, key): (&str, &str),
+        (from, end): (i64, i64),
+        cursor: Lsn,
+        go_on: &dyn Fn(&'static str) -> Result<(), Error>,
+    ) -> Result<Known, Error> {
+        let doing = "reading the progress topic";
+        let mut known = Known::default();
+        if from >= end {
+            return Ok(known);
+        }
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_offset(topic, PARTITION, Offset::Offset(from))?;
         self.committed.assign(&partitions)?;
-        let mut found = None;
         loop {
             match self.committed.poll(SLICE) {
-                Some(Ok(message)) if message.key() == Some(key.as_bytes()) => {
-                    // One that cannot be read is another version's: better to send again than to lose.
-                    found = message.payload().and_then(Progress::from_json);
-                    if found.is_none() {
-                        tracing::error!(
-                            topic,
-                            offset = message.offset(),
-                            "a progress record cannot be read; what waits is sent again. Check who writes to the \
-                             progress topic"
-                        );
+                Some(Ok(message)) => {
+                    if message.offset() < end && is_ours(message.key().unwrap_or_default(), key) {
+                        match message.payload().and_then(Record::from_json) {
+                            Some(record) => known.add(record, cursor),
+                            // Another version's. Better to send again than to lose.
+                            None => {
+                                tracing::error!(topic, offset = message.offset(), "a progress record cannot be read; what waits is sent again. Check who writes to the progress topic")
+                            }
+                        }
+                    }
+                    // What comes after the end is not ours. Others may go on writing for ever.
+                    if message.offset() >= end - 1 {
+                        return Ok(known);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(known),
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                     return Err(topic::not_allowed(topic, PROGRESS));
                 }
                 Some(Err(error)) => {
-                    go_on().map_err(|_| self.heard.explain(error.clone(), &self.brokers, "reading the progress"))?;
+                    go_on(doing).map_err(|_| self.heard.explain(error.clone(), &self.settings.brokers, doing))?;
                     tracing::debug!(%error, topic, "reading goes on");
                 }
-                Some(Ok(_)) | None => go_on()?,
+                None => go_on(doing)?,
             }
         }
     }
 
-    /// Closes the clients.
+    /// Closes the client.
     pub(super) fn close(self) {
-        close(self);
+        close(self.committed);
     }
+}
+
+/// Whether a record's key is one of a destination's.
+fn is_ours(key: &[u8], prefix: &str) -> bool {
+    key.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"#"))
 }
 
 #[cfg(test)]
@@ -219,51 +346,107 @@ mod tests {
     use super::super::Waiting;
     use super::*;
 
-    /// The outbox that holds, at these positions, releases of these ids.
-    fn agreed(progress: &Progress, cursor: Lsn, outbox: &[(Lsn, &str)]) -> Lsn {
-        let lookup = |from| {
-            let entry = outbox.iter().find(|(lsn, _)| *lsn >= from);
-            Ok(entry.map(|(lsn, release)| Waiting { lsn: *lsn, release: Some((*release).to_owned()) }))
+    /// The records of one entry per transaction.
+    fn records(from: u64, entries: &[(Lsn, &str)]) -> Vec<Record> {
+        let numbered = entries.iter().zip(from..);
+        let record = |((lsn, id), transaction): (&(Lsn, &str), u64)| {
+            let mut record = Record::new(transaction);
+            record.entry(*lsn, id);
+            record
         };
-        progress.agreed(cursor, &lookup).unwrap_or(Lsn::MAX)
+        numbered.map(record).collect()
     }
 
-    fn progress(sent: &[(Lsn, &str)]) -> Progress {
-        sent.iter().fold(Progress::default(), |progress, (lsn, release)| progress.and(*lsn, release))
+    /// The entries of an outbox that would be sent.
+    fn sent<'a>(records: Vec<Record>, cursor: Lsn, outbox: &[(Lsn, &'a str)]) -> Vec<(Lsn, &'a str)> {
+        let mut known = Known::default();
+        records.into_iter().for_each(|record| known.add(record, cursor));
+        let entries = || {
+            let mut left = outbox.iter().filter(|(lsn, _)| *lsn > cursor);
+            let next = move || Ok(left.next().map(|(lsn, id)| Waiting { lsn: *lsn, release: Some((*id).to_owned()) }));
+            Box::new(next) as Box<dyn FnMut() -> _>
+        };
+        known.settle(&entries).unwrap();
+        outbox.iter().filter(|(lsn, id)| *lsn > cursor && !known.has(*lsn, id)).copied().collect()
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let written = progress(&[(3, "0123456789abcdef0123456789abcdef"), (9, "ff")]);
-        assert_eq!(Progress::from_json(written.to_json().as_bytes()), Some(written.clone()));
-        assert_eq!((written.position(), written.sent.len()), (9, 2));
-        assert_eq!(Progress::from_json(b"12"), None);
-        let long = (1..=1_000).fold(Progress::default(), |progress, lsn| progress.and(lsn, "a"));
-        assert_eq!((long.position(), long.sent.len()), (1_000, REMEMBERED));
-        assert!(long.to_json().len() < 4_096);
+    fn a_record_is_read_as_it_was_written_and_so_is_that_of_version_1() {
+        let mut record = Record::new(12);
+        record.entry(3, "0123456789abcdef0123456789abcdef");
+        record.part(4, "ff", 2, 5);
+        let golden = include_str!("../../../tests/golden/kafka-progress-2.json").trim_end();
+        assert_eq!(record.to_json().unwrap(), golden);
+        assert_eq!(Record::from_json(golden.as_bytes()), Some(record));
+        let first = Record::from_json(include_bytes!("../../../tests/golden/kafka-progress-1.json")).unwrap();
+        let entries = vec![Sent(3, "0123456789abcdef".to_owned()), Sent(9, "ff".to_owned())];
+        assert_eq!(first, Record { version: 1, transaction: 0, sent: entries, part: None });
+        assert_eq!(Record::from_json(b"12"), None);
+        assert_eq!(Record::from_json(b"{\"version\":3,\"sent\":[]}"), None);
     }
 
     #[test]
     fn the_broker_may_be_ahead_of_the_cursor() {
-        let sent = progress(&[(3, "c"), (4, "d"), (5, "e")]);
-        assert_eq!(agreed(&sent, 2, &[(3, "c"), (4, "d"), (5, "e"), (6, "f")]), 5);
-        assert_eq!(agreed(&sent, 0, &[(5, "e"), (6, "f")]), 5, "the cursor is lost");
-        assert_eq!(agreed(&sent, 7, &[(8, "h")]), 7, "the progress is lost in part");
-        assert_eq!(agreed(&Progress::default(), 2, &[(3, "c")]), 2);
+        let records = || records(1, &[(3, "c"), (4, "d"), (5, "e")]);
+        let outbox = [(3, "c"), (4, "d"), (5, "e"), (6, "f")];
+        assert_eq!(sent(records(), 2, &outbox), [(6, "f")]);
+        assert_eq!(sent(records(), 0, &outbox[2..]), [(6, "f")], "the cursor is lost");
+        assert_eq!(sent(records(), 7, &[(8, "h")]), [(8, "h")], "records are lost");
+        assert_eq!(sent(Vec::new(), 2, &outbox), outbox);
     }
 
     #[test]
     fn another_outbox_is_not_passed_over() {
-        let sent = progress(&[(3, "c"), (4, "d"), (5, "e")]);
-        assert_eq!(agreed(&sent, 0, &[]), 0, "a new journal");
-        assert_eq!(agreed(&sent, 0, &[(1, "x"), (2, "y"), (3, "z")]), 0, "a new journal");
-        assert_eq!(agreed(&sent, 0, &[(1, "a"), (2, "b"), (3, "c"), (4, "y"), (5, "z")]), 3, "a copy that went on");
-        assert_eq!(agreed(&sent, 2, &[(3, "c"), (4, "d")]), 4, "one that was replaced comes back");
-        assert_eq!(agreed(&sent, 0, &[(8, "h")]), 0, "everything before was confirmed");
+        let records = || records(1, &[(3, "c"), (4, "d"), (5, "e")]);
+        let other = [(1, "x"), (2, "y"), (3, "z")];
+        assert_eq!(sent(records(), 0, &other), other, "a new journal");
+        let copy = [(3, "c"), (4, "y"), (5, "z")];
+        assert_eq!(sent(records(), 2, &copy), [(4, "y"), (5, "z")], "a copy that went on");
+        assert_eq!(sent(records(), 0, &[(8, "h")]), [(8, "h")], "everything before was confirmed");
     }
 
     #[test]
-    fn what_is_not_agreed_is_forgotten() {
-        assert_eq!(progress(&[(3, "c"), (4, "d")]).through(3), progress(&[(3, "c")]));
+    fn one_that_was_replaced_comes_back_and_sends_nothing_twice_however_much_its_successor_sent() {
+        let ids: Vec<String> = (1..=10_000).map(|lsn| format!("id-{lsn}")).collect();
+        let all: Vec<(Lsn, &str)> = (1..).zip(ids.iter().map(String::as_str)).collect();
+        let mut written = records(1, &all);
+        let its_own = [(15, "id-15"), (16, "mine"), (17, "mine too")];
+        assert_eq!(sent(written.clone(), 5, &[&all[5..14], &its_own].concat()), its_own[1..]);
+        // What it sends takes nothing away from what the successor knows when that comes back, even without a cursor.
+        written.extend(records(10_001, &its_own[1..]));
+        assert_eq!(sent(written, 0, &all), []);
+    }
+
+    #[test]
+    fn where_the_records_do_not_reach_back_the_first_that_is_known_proves_those_before_it() {
+        let late = || records(70_000, &[(9, "i"), (10, "j")]);
+        let outbox = [(7, "g"), (8, "h"), (9, "i"), (10, "j"), (11, "k")];
+        assert_eq!(sent(late(), 6, &outbox), [(11, "k")]);
+        let other = [(7, "g"), (8, "h"), (9, "x")];
+        assert_eq!(sent(late(), 6, &other), other);
+        let version_1 = Record { version: 1, transaction: 0, sent: vec![Sent(9, "i".to_owned())], part: None };
+        assert_eq!(sent(vec![version_1], 6, &outbox), [(10, "j"), (11, "k")]);
+    }
+
+    #[test]
+    fn of_an_entry_that_was_committed_in_part_the_rest_is_sent_if_it_is_cut_alike() {
+        let mut known = Known::default();
+        for (transaction, done) in [(1, 2), (2, 4)] {
+            let mut record = Record::new(transaction);
+            record.part(3, "c", done, 5);
+            known.add(record, 2);
+        }
+        assert_eq!((known.part_of(3, "c", 5), known.part_of(3, "c", 6), known.part_of(3, "x", 5)), (4, 0, 0));
+        assert!(!known.has(3, "c"));
+        known.forget(3);
+        assert_eq!(known.part_of(3, "c", 5), 0);
+    }
+
+    #[test]
+    fn keys_of_others_are_not_ours() {
+        for (key, ours) in [("g/d", true), ("g/d#7", true), ("g/d2", false), ("g/d2#7", false), ("g", false)] {
+            assert_eq!(is_ours(key.as_bytes(), "g/d"), ours, "{key}");
+        }
+        assert_eq!(Record::new(RING + 7).key("g/d"), "g/d#7");
     }
 }

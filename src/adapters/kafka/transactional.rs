@@ -1,43 +1,50 @@
-//! Exactly once: the releases of an outbox's entry and the progress record are one transaction. What was committed,
-//! the broker says: whenever an outcome is not clear, the producer is given up, a new one fences it, and the progress
-//! is read before anything is sent again.
+//! Exactly once: releases and a record of their entries are one transaction. What was committed, the broker says:
+//! whenever an outcome is not clear, the producer is given up, a new one fences it, and the records are read before
+//! anything is sent again.
+//!
+//! # An end that comes late
+//!
+//! The broker (before KIP-890) cannot tell the end of one transaction from the end of the next under the same epoch. A
+//! request that was held up somewhere while librdkafka sent it again, and then arrives, would commit what the next
+//! transaction has so far, without its record. So no transaction begins before it is known that the end of the one
+//! before was sent once: librdkafka counts its requests. If it was sent again, the next one gets a new epoch.
 
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
-use crate::encode;
 
 use super::fenced::Fenced;
 use super::heard::Heard;
-use super::progress::{self, Progress};
-use super::topic::{PROGRESS, RELEASES};
-use super::{Error, Lookup, SLICE, STALLED_AFTER, Sender, Settings, Watch, close, headers};
+use super::limit::{self, Limit};
+use super::progress::{self, Known, Record};
+use super::queue::Queue;
+use super::topic::{self, Asker, PROGRESS, RELEASES};
+use super::window::Window;
+use super::{Confirmed, Error, Outbox, SLICE, Sender, Settings, Stall, Watch, close};
 
 /// How long the broker keeps a transaction open that it hears nothing of.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long messages may wait for the broker. Less than the transaction's timeout.
-const DELIVERY_WITHIN: Duration = Duration::from_secs(20);
+/// How long messages may wait for the broker. Less than the transaction's timeout. What is sent in one transaction is
+/// cut to what the line carries in much less.
+const DELIVERY_WITHIN: Duration = Duration::from_secs(50);
 /// The time between two looks at whether the messages of a transaction are all delivered.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the broker may take to give a producer its epoch: it ends first what an earlier one left open.
 const EPOCH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take for a commit. After that nobody but the broker knows.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may take for an abort.
-const ABORT_WITHIN: Duration = Duration::from_secs(5);
-/// How long librdkafka waits before it sends a request again, at least.
-const RETRY_BACKOFF: Duration = Duration::from_secs(1);
-/// A commit that took longer may have been sent twice. The broker (before KIP-890) cannot tell a copy that was held up
-/// somewhere from the end of the next transaction, so that must be of a new epoch. The backoff is shortened by
-/// chance, by up to a fifth.
-const SENT_ONCE_WITHIN: Duration = Duration::from_millis(600);
+/// How often librdkafka counts its requests, and how long that may take.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+const COUNT_WITHIN: Duration = Duration::from_secs(2);
+/// The most entries of one transaction: its record names each.
+const ENTRIES_MAX: usize = 256;
 
-type Transactions = ThreadedProducer<Heard>;
+type Transactions = BaseProducer<Heard>;
 
 pub(super) struct Transactional {
     settings: Settings,
@@ -49,43 +56,60 @@ pub(super) struct Transactional {
     key: String,
     /// `None`: `resume` is due.
     producer: Option<Transactions>,
-    progress: Progress,
+    limit: Limit,
+    /// The largest message that may be tried, when the broker refuses larger ones and does not tell its limit.
+    learned: Option<usize>,
+    known: Known,
+    /// The number of the next transaction.
+    next: u64,
+    /// The ends of transactions that this producer was told to send.
+    ends: i64,
+    queue: Queue,
+    window: Window,
     fenced: Fenced,
 }
 
-/// What a failure of librdkafka means.
-enum Meaning {
-    /// The transaction is to be aborted; then all goes on.
-    Abort,
-    /// Whatever it is, only a new producer helps.
-    GiveUp,
+/// A transaction to be sent.
+struct Batch {
+    messages: Vec<(Lsn, limit::Message)>,
+    bytes: usize,
+    record: Record,
 }
 
 impl Transactional {
-    pub(super) fn new(settings: Settings, progress_topic: String, sender: &Sender) -> Result<Self, Error> {
+    pub(super) fn new(settings: Settings, progress_topic: String, sender: &Sender) -> Self {
         let key = sender.name();
-        let id = format!("bailiwick/{key}");
-        let progress = Progress::default();
-        let (heard, fenced) = (Heard::default(), Fenced::default());
-        let sink = Self { settings, heard, progress_topic, id, key, producer: None, progress, fenced };
-        // Settings that librdkafka does not take are found at the start.
-        close(sink.producer()?);
-        Ok(sink)
+        let limit = settings.limit(None, None);
+        Self {
+            settings,
+            heard: Heard::default(),
+            progress_topic,
+            id: format!("bailiwick/{key}"),
+            key,
+            producer: None,
+            limit,
+            learned: None,
+            known: Known::default(),
+            next: 1,
+            ends: 0,
+            queue: Queue::default(),
+            window: Window::default(),
+            fenced: Fenced::default(),
+        }
     }
 
     fn producer(&self) -> Result<Transactions, KafkaError> {
         let millis = |duration: Duration| duration.as_millis().to_string();
-        let mut config = self.settings.producer();
+        let mut config = self.settings.producer(self.limit);
         if !self.settings.options.contains_key("linger.ms") {
-            // A transaction is small and whole: there is nothing to wait for.
+            // A transaction is whole when it is sent: there is nothing to wait for.
             config.set("linger.ms", "0");
         }
         config
             .set("transactional.id", &self.id)
             .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT))
             .set("message.timeout.ms", millis(DELIVERY_WITHIN))
-            .set("retry.backoff.ms", millis(RETRY_BACKOFF))
-            .set("retry.backoff.max.ms", millis(RETRY_BACKOFF))
+            .set("statistics.interval.ms", millis(COUNT_EVERY))
             .create_with_context(self.heard.clone())
     }
 
@@ -93,58 +117,57 @@ impl Transactional {
         self.producer.is_some()
     }
 
-    pub(super) fn resume(&mut self, cursor: Lsn, outbox: Lookup<'_>, watch: Watch<'_>) -> Result<Lsn, Error> {
+    pub(super) fn resume(&mut self, cursor: Lsn, outbox: Outbox<'_>, watch: Watch<'_>) -> Result<(), Error> {
         self.give_up();
         self.fenced.wait(watch)?;
-        let reader = progress::Reader::new(&self.settings, &self.id, &self.heard)?;
-        let agreed = self.begin(&reader, cursor, outbox, watch);
-        reader.close();
-        agreed
+        let asker = Asker::new(&self.settings, &self.heard)?;
+        let begun = self.begin(&asker, cursor, outbox, watch);
+        close(asker);
+        begun.map_err(|error| {
+            self.give_up();
+            self.named(error)
+        })
     }
 
-    fn begin(
-        &mut self,
-        reader: &progress::Reader,
-        cursor: Lsn,
-        outbox: Lookup<'_>,
-        watch: Watch<'_>,
-    ) -> Result<Lsn, Error> {
-        reader.check(&self.settings.topic, RELEASES, watch)?;
-        reader.check(&self.progress_topic, PROGRESS, watch)?;
-        let producer = self.producer.insert(self.producer()?);
+    fn begin(&mut self, asker: &Asker, cursor: Lsn, outbox: Outbox<'_>, watch: Watch<'_>) -> Result<(), Error> {
+        let (topic, progress) = (self.settings.topic.as_str(), self.progress_topic.as_str());
+        asker.check(topic, RELEASES, watch)?;
+        asker.check(progress, PROGRESS, watch)?;
+        let configs = asker.configs(&[topic, progress], watch);
+        topic::warn_of_retention(progress, &configs);
+        self.limit = self.settings.limit(self.settings.topic_bytes(&configs), self.learned);
+        self.heard = self.heard.for_another();
+        let producer = self.producer()?;
+        let patience = Patience::new(&self.heard, &self.settings.brokers, watch);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
-        let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
-        let initialised = patience.sliced("getting an epoch", EPOCH_WITHIN, |slice| producer.init_transactions(slice));
-        let read = initialised.and_then(|()| reader.read(&self.progress_topic, &self.key, watch));
-        let agreed = read.and_then(|progress| Ok((progress.agreed(cursor, outbox)?, progress)));
-        match agreed {
-            Ok((through, progress)) => {
-                tracing::info!(id = self.id, position = progress.position(), cursor, through, "going on in kafka");
-                self.progress = progress.through(through);
-                Ok(through)
-            }
-            Err(error) => {
-                self.give_up();
-                Err(self.named(error))
-            }
-        }
+        patience.sliced("getting an epoch", EPOCH_WITHIN, &producer, |slice| producer.init_transactions(slice))?;
+        let reader = progress::Reader::new(&self.settings, &self.id, &self.heard, asker)?;
+        let known = reader.read((progress, &self.key), cursor, outbox, watch);
+        reader.close();
+        self.known = known?;
+        self.next = self.known.next_transaction();
+        self.ends = 0;
+        let position = self.known.position(cursor);
+        tracing::info!(id = self.id, position, cursor, transaction = self.next, "going on in kafka");
+        self.producer = Some(producer);
+        Ok(())
     }
 
     /// What a failure means, as far as it has a name.
     fn named(&self, error: Error) -> Error {
-        let Error::Step(doing, cause) = error else { return error };
+        let (doing, cause) = match error {
+            Error::Step(doing, cause) => (doing, cause),
+            Error::Client(cause) => ("working", cause),
+            named => return named,
+        };
         match cause.rdkafka_error_code() {
             Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => Error::NotAllowed {
                 what: "the transactional id",
                 name: self.id.clone(),
                 operations: "Write and Describe",
             },
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Error::NotAllowed {
-                what: "the topic or the progress topic of",
-                name: self.settings.topic.clone(),
-                operations: "Write and Describe, and of the progress topic for Read",
-            },
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => topic::not_allowed(&self.settings.topic, RELEASES),
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 Error::NotAllowed { what: "the consumer group", name: self.id.clone(), operations: "Read" }
             }
@@ -152,112 +175,172 @@ impl Transactional {
         }
     }
 
-    pub(super) fn send(&mut self, lsn: Lsn, releases: &[Released], watch: Watch<'_>) -> Result<usize, Error> {
-        let Some(last) = releases.last() else { return Ok(0) };
-        let producer = self.producer.as_ref().ok_or(Error::NoProducer)?;
-        let values = releases.iter().map(|released| encode::message(released, self.settings.format));
-        let values = values.collect::<Result<Vec<_>, _>>()?;
-        let progress = self.progress.and(lsn, last.id());
-        match self.transaction(producer, lsn, releases, &values, &progress, watch) {
-            Ok(took) => {
-                self.progress = progress;
-                if took > SENT_ONCE_WITHIN {
-                    tracing::info!(id = self.id, ?took, "a commit took long: the next transaction gets a new epoch");
-                    self.give_up();
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.unsent_bytes() < self.window.bytes() && self.queue.items.len() < ENTRIES_MAX
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
+        let id = releases.last().map_or("", Released::id);
+        if releases.is_empty() || self.known.has(lsn, id) {
+            self.queue.push(lsn, id, releases.len(), 0, Vec::new());
+            return Ok(());
+        }
+        let mut messages = Vec::new();
+        for released in releases {
+            messages.extend(limit::messages(released, self.settings.format, self.limit)?);
+        }
+        let of = messages.len();
+        messages.drain(..self.known.part_of(lsn, id, of).min(of));
+        self.queue.push(lsn, id, releases.len(), of, messages);
+        Ok(())
+    }
+
+    pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {
+        let Some(producer) = &self.producer else { return Err(Error::NoProducer) };
+        if self.queue.unsent_bytes() == 0 {
+            drain(producer, &self.heard);
+            return Ok(self.queue.finished());
+        }
+        self.sent_once(producer, watch)?;
+        let batch = self.batch();
+        match self.transaction(&batch, watch) {
+            Ok(time) => {
+                self.window.took(batch.bytes, time);
+                self.next += 1;
+                for (lsn, message) in &batch.messages {
+                    self.queue.confirmed(*lsn, message.bytes);
                 }
-                Ok(values.iter().map(Vec::len).sum())
+                let finished = self.queue.finished();
+                if let Some(confirmed) = &finished {
+                    self.known.forget(confirmed.through);
+                }
+                Ok(finished)
             }
-            Err(error) => {
-                let error = self.failed(error, watch);
-                Err(self.named(error))
-            }
+            Err(error) => Err(self.failed(error, watch)),
         }
     }
 
-    /// One transaction, committed. How long the commit took.
-    fn transaction(
-        &self,
-        producer: &Transactions,
-        lsn: Lsn,
-        releases: &[Released],
-        values: &[Vec<u8>],
-        progress: &Progress,
-        watch: Watch<'_>,
-    ) -> Result<Duration, Error> {
-        producer.begin_transaction().map_err(|error| Error::Step("beginning a transaction", error))?;
+    /// As many messages as the line carries in a short time, in order.
+    fn batch(&mut self) -> Batch {
+        let mut batch = Batch { messages: Vec::new(), bytes: 0, record: Record::new(self.next) };
+        loop {
+            let room = if batch.messages.is_empty() { usize::MAX } else { self.window.bytes() };
+            let Some((lsn, message)) = self.queue.next(room.saturating_sub(batch.bytes)) else { break };
+            batch.bytes += message.bytes;
+            batch.messages.push((lsn, message));
+        }
+        for item in self.queue.items.iter().filter(|item| item.unconfirmed > 0) {
+            if item.unsent.is_empty() {
+                batch.record.entry(item.lsn, &item.id);
+            } else {
+                batch.record.part(item.lsn, &item.id, item.of - item.unsent.len(), item.of);
+            }
+        }
+        batch
+    }
+
+    /// One transaction, committed. How long the messages took.
+    fn transaction(&mut self, batch: &Batch, watch: Watch<'_>) -> Result<Duration, Error> {
+        let Some(producer) = &self.producer else { return Err(Error::NoProducer) };
         let sent = |error: KafkaError| Error::Step("sending", error);
-        for (released, value) in releases.iter().zip(values) {
-            let record = BaseRecord::to(&self.settings.topic)
-                .key(released.dataset())
-                .payload(value)
-                .headers(headers(released, self.settings.format));
+        let value = batch.record.to_json().map_err(|error| Error::Progress(error.to_string()))?;
+        producer.begin_transaction().map_err(|error| Error::Step("beginning a transaction", error))?;
+        let _ = self.heard.reports();
+        let began = (watch.now)();
+        for (number, (_, message)) in batch.messages.iter().enumerate() {
+            let record = BaseRecord::with_opaque_to(&self.settings.topic, number)
+                .key(&message.key)
+                .payload(&message.value)
+                .headers(message.headers.clone());
             producer.send(record).map_err(|(error, _)| sent(error))?;
         }
-        let (value, position) = (progress.to_json(), lsn.to_string());
+        let (key, last) = (batch.record.key(&self.key), batch.messages.last().map_or(0, |(lsn, _)| *lsn));
+        let position = last.to_string();
         let header = Header { key: "bailiwick_position", value: Some(&position) };
-        let record = BaseRecord::to(&self.progress_topic)
+        let record = BaseRecord::with_opaque_to(&self.progress_topic, batch.messages.len())
             .partition(progress::PARTITION)
-            .key(&self.key)
+            .key(&key)
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
-        patience.all_reported(producer)?;
-        let began = (watch.now)();
-        patience.sliced("committing", COMMIT_WITHIN, |slice| producer.commit_transaction(slice))?;
-        Ok((watch.now)().saturating_sub(began))
+        let patience = Patience::new(&self.heard, &self.settings.brokers, watch);
+        patience.all_reported(producer, batch.messages.len() + 1)?;
+        let took = (watch.now)().saturating_sub(began);
+        self.ends += 1;
+        patience.sliced("committing", COMMIT_WITHIN, producer, |slice| producer.commit_transaction(slice))?;
+        // What was counted before is of no use. The client counts and hands on in one thread, so what it has counted
+        // is there by now.
+        drain(producer, &self.heard);
+        self.heard.forget_ends();
+        Ok(took)
     }
 
-    /// After a failure: aborts the transaction if that is all that it takes, and otherwise gives the producer up.
-    fn failed(&mut self, error: Error, watch: Watch<'_>) -> Error {
-        let Some(producer) = &self.producer else { return error };
-        if let Error::Client(cause) | Error::Step(_, cause) = &error {
-            if is_fenced(producer, cause) {
-                self.fenced.again((watch.now)());
-                self.give_up();
-                return Error::Fenced(self.id.clone());
-            }
-            if let Meaning::Abort = meaning(producer, cause) {
-                let began = (watch.now)();
-                let patience = Patience { heard: &self.heard, brokers: &self.settings.brokers, watch };
-                let aborted = patience.sliced("aborting", ABORT_WITHIN, |slice| producer.abort_transaction(slice));
-                if aborted.is_ok() && (watch.now)().saturating_sub(began) < SENT_ONCE_WITHIN {
-                    return error;
-                }
+    /// Whether the end of the last transaction was sent once: if not, or if nobody knows, the producer is not used
+    /// again.
+    fn sent_once(&self, producer: &Transactions, watch: Watch<'_>) -> Result<(), Error> {
+        let deadline = (watch.now)() + COUNT_WITHIN;
+        while self.ends > 0 {
+            match self.heard.ends() {
+                Some(ends) if ends == self.ends => break,
+                Some(_) => return Err(Error::SentTwice),
+                None if (watch.stops)() => return Err(Error::Stopped),
+                None if (watch.now)() > deadline => return Err(Error::SentTwice),
+                None => producer.poll(LOOK * 5),
             }
         }
-        self.give_up();
-        error
+        Ok(())
     }
 
-    fn give_up(&mut self) {
+    /// After a failure nobody but the broker knows what was committed: the producer is given up.
+    fn failed(&mut self, error: Error, watch: Watch<'_>) -> Error {
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error()).map(|(code, _)| code);
+        let cause = match &error {
+            Error::Client(cause) | Error::Step(_, cause) => cause.rdkafka_error_code(),
+            _ => None,
+        };
+        self.give_up();
+        let codes = [cause, fatal];
+        let is_fenced = codes.into_iter().flatten().any(|code| {
+            matches!(
+                code,
+                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+            )
+        });
+        if is_fenced {
+            self.fenced.again((watch.now)());
+            return Error::Fenced(self.id.clone());
+        }
+        if cause == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            self.learned = Some(self.limit.halved());
+            return Error::SizeRefused { bytes: self.limit.bytes, topic: self.settings.topic.clone() };
+        }
+        self.window.failed();
+        self.named(error)
+    }
+
+    /// Forgets what is on its way.
+    pub(super) fn give_up(&mut self) {
         if let Some(producer) = self.producer.take() {
             close(producer);
         }
+        self.queue.clear();
     }
 }
 
-fn meaning(producer: &Transactions, error: &KafkaError) -> Meaning {
-    if producer.client().fatal_error().is_some() {
-        return Meaning::GiveUp;
+/// Hears everything that the client has to say by now.
+fn drain(producer: &Transactions, heard: &Heard) {
+    loop {
+        // Without a wait it says one thing at a time.
+        let calls = heard.calls();
+        producer.poll(Duration::ZERO);
+        if heard.calls() == calls {
+            return;
+        }
     }
-    match error {
-        KafkaError::Transaction(error) if error.txn_requires_abort() => Meaning::Abort,
-        // The message did not get into librdkafka's queue.
-        KafkaError::MessageProduction(_) => Meaning::Abort,
-        _ => Meaning::GiveUp,
-    }
-}
-
-fn is_fenced(producer: &Transactions, error: &KafkaError) -> bool {
-    let fatal = producer.client().fatal_error().map(|(code, _)| code);
-    let codes = [error.rdkafka_error_code(), fatal];
-    codes.into_iter().flatten().any(|code| {
-        matches!(
-            code,
-            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
-        )
-    })
 }
 
 /// Waits, and says why when it takes long.
@@ -265,25 +348,41 @@ struct Patience<'p> {
     heard: &'p Heard,
     brokers: &'p str,
     watch: Watch<'p>,
+    stall: std::cell::RefCell<Stall>,
 }
 
-impl Patience<'_> {
-    /// Waits until every message was delivered or failed: the commit says which. The producer's own `flush` looks only
-    /// every 100 ms.
-    fn all_reported(&self, producer: &Transactions) -> Result<(), Error> {
-        let began = (self.watch.now)();
-        let mut said = began;
-        while producer.in_flight_count() > 0 {
+impl<'p> Patience<'p> {
+    fn new(heard: &'p Heard, brokers: &'p str, watch: Watch<'p>) -> Self {
+        let mut stall = Stall::default();
+        stall.progress((watch.now)(), heard.errors());
+        Self { heard, brokers, watch, stall: stall.into() }
+    }
+
+    /// Waits until so many messages were delivered.
+    fn all_reported(&self, producer: &Transactions, messages: usize) -> Result<(), Error> {
+        let deadline = (self.watch.now)() + DELIVERY_WITHIN + SLICE;
+        let mut reported = 0;
+        loop {
+            producer.poll(LOOK);
+            let reports = self.heard.reports();
+            if !reports.is_empty() {
+                self.stall.borrow_mut().progress((self.watch.now)(), self.heard.errors());
+            }
+            for report in reports {
+                report.outcome.map_err(|error| Error::Step("sending", error))?;
+                reported += 1;
+            }
+            if reported >= messages {
+                return Ok(());
+            }
             if (self.watch.stops)() {
                 return Err(Error::Stopped);
             }
-            if (self.watch.now)().saturating_sub(began) > DELIVERY_WITHIN + SLICE {
+            if (self.watch.now)() > deadline {
                 return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
             }
-            self.say("sending", &mut said);
-            std::thread::sleep(LOOK);
+            self.say("sending");
         }
-        Ok(())
     }
 
     /// Makes a call that may block in slices, so that a stop need not wait for it. A call that timed out is gone on
@@ -292,14 +391,16 @@ impl Patience<'_> {
         &self,
         what: &'static str,
         within: Duration,
+        producer: &Transactions,
         mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
     ) -> Result<(), Error> {
         let watch = self.watch;
         let deadline = (watch.now)() + within;
-        let mut said = (watch.now)();
         loop {
             let began = (watch.now)();
-            match call(SLICE) {
+            let called = call(SLICE);
+            producer.poll(Duration::ZERO);
+            match called {
                 Ok(()) => return Ok(()),
                 Err(error) if !is_retriable(&error) => return Err(Error::Step(what, error)),
                 Err(_) if (watch.stops)() => return Err(Error::Stopped),
@@ -310,15 +411,17 @@ impl Patience<'_> {
                 // One that does not block at all is not made again at once.
                 Err(_) => std::thread::sleep((SLICE / 5).saturating_sub((watch.now)().saturating_sub(began))),
             }
-            self.say(what, &mut said);
+            self.say(what);
         }
     }
 
-    fn say(&self, doing: &'static str, said: &mut Duration) {
-        let now = (self.watch.now)();
-        if now.saturating_sub(*said) >= STALLED_AFTER {
-            (self.watch.stalled)(self.heard.silence(self.brokers, doing));
-            *said = now;
+    fn say(&self, doing: &'static str) {
+        let mut stall = self.stall.borrow_mut();
+        let errors = self.heard.errors();
+        let is_heard = stall.has_heard(errors);
+        if stall.is_due((self.watch.now)(), errors) {
+            let why = if is_heard { self.heard.silence(self.brokers, doing) } else { Error::Slow(doing) };
+            (self.watch.stalled)(why);
         }
     }
 }

@@ -133,6 +133,12 @@ impl Released {
         Self { id, destination, dataset, gateway, window_start, window_end, policy, cells }
     }
 
+    /// A release that nothing let go.
+    #[cfg(test)]
+    pub(crate) fn for_tests(parts: ReleasedParts) -> Self {
+        Self::from_outbox(parts)
+    }
+
     /// The release's id: the same for the same gateway, dataset, window, policy and cells.
     #[must_use]
     pub fn id(&self) -> &str {

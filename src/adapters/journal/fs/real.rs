@@ -3,7 +3,7 @@
 use std::fs::{self, File as OsFile, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -119,6 +119,14 @@ impl File for OsFile {
 
     fn sync_all(&self) -> io::Result<()> {
         OsFile::sync_all(self)
+    }
+
+    fn share(&self, mode: u32, group: Option<u32>) -> io::Result<()> {
+        // First the group: giving a file to another group may take bits of its mode.
+        if group.is_some() {
+            std::os::unix::fs::fchown(self, None, group)?;
+        }
+        self.set_permissions(fs::Permissions::from_mode(mode))
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {

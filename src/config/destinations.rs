@@ -1,0 +1,163 @@
+//! `[destinations.NAME]`: where releases go.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::SignedDuration;
+
+use crate::adapters::kafka::check::{self, Key};
+use crate::adapters::{file, kafka};
+use crate::domain::document::{Place, Problems, Spot, Table, hint};
+use crate::encode::Format;
+use crate::files;
+
+use super::Destination;
+
+/// Reads one. `gateway` is the gateway's id.
+pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Option<Destination> {
+    let kind = table.need::<String>("kind")?;
+    let format = table.get::<String>("format").map_or(Some(Format::JsonLines), |format| {
+        let known = Format::NAMES.iter().find(|(name, _)| *name == format.value);
+        if known.is_none() {
+            let names = Format::NAMES.map(|(name, _)| name);
+            table.problems().error_help(
+                &format.place,
+                format!("there is no format `{}`", format.value),
+                hint(&format.value, &names),
+            );
+        }
+        known.map(|(_, format)| *format)
+    });
+    match kind.value.as_str() {
+        "file" => read_file(table, base, format).map(Destination::File),
+        "kafka" => read_kafka(table, format, gateway).map(Destination::Kafka),
+        other => {
+            let message = format!("there is no destination kind `{other}`");
+            table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
+            None
+        }
+    }
+}
+
+fn read_file(table: &Table<'_>, base: &Path, format: Option<Format>) -> Option<file::Settings> {
+    let directory = table.need::<String>("directory");
+    let rotate_bytes = table.or("rotate_bytes", 8 << 20);
+    let rotate_after = table.or("rotate_after", SignedDuration::from_secs(60)).unsigned_abs();
+    let mode = table.get::<String>("mode").map_or(file::MODE, |mode| read_mode(&mode, table.problems()));
+    let group = table.get::<String>("group").and_then(|group| read_group(&group, table.problems()));
+    let directory = base.join(directory?.value);
+    Some(file::Settings { directory, format: format?, rotate_bytes, rotate_after, mode, group })
+}
+
+/// The bits of a mode: who may read and write, no more.
+const MODE_BITS: u32 = 0o666;
+/// Whoever writes a file must be able to.
+const MODE_OWNER: u32 = 0o600;
+
+fn read_mode(mode: &Spot<String>, problems: &Problems) -> u32 {
+    let bits = u32::from_str_radix(&mode.value, 8).ok().filter(|_| mode.value.len() >= 3);
+    match bits {
+        Some(bits) if bits & !MODE_BITS == 0 && bits & MODE_OWNER == MODE_OWNER => bits,
+        _ => {
+            let message = format!("`{}` is no mode of a file that its owner reads and writes", mode.value);
+            problems.error_help(&mode.place, message, "write it in octal, as in \"0640\"; nobody executes a release");
+            file::MODE
+        }
+    }
+}
+
+/// Where the system's groups are, and how large that may be.
+const GROUPS: &str = "/etc/group";
+const GROUPS_BYTES_MAX: u64 = 1 << 20;
+
+fn read_group(group: &Spot<String>, problems: &Problems) -> Option<u32> {
+    if let Ok(number) = group.value.parse::<u32>() {
+        return Some(number);
+    }
+    let groups = files::read(Path::new(GROUPS), GROUPS_BYTES_MAX).map(|(bytes, _)| bytes).unwrap_or_default();
+    let found = group_number(&String::from_utf8_lossy(&groups), &group.value);
+    if found.is_none() {
+        let message = format!("there is no group `{}` in {GROUPS}", group.value);
+        problems.error_help(&group.place, message, "name another one; one that is known elsewhere by its number");
+    }
+    found
+}
+
+/// The number of a group in the text of `/etc/group`.
+fn group_number(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        fields.nth(1)?.parse().ok()
+    })
+}
+
+fn read_kafka(table: &Table<'_>, format: Option<Format>, gateway: Option<&str>) -> Option<kafka::Settings> {
+    let brokers = table.need::<String>("brokers");
+    let topic = table.need::<String>("topic");
+    let exactly_once = table.or("exactly_once", false);
+    let named = table.get::<String>("progress_topic");
+    if let (Some(named), false) = (&named, exactly_once) {
+        table.problems().error(&named.place, "`progress_topic` needs `exactly_once = true`");
+    }
+    let mut options = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    if let Some(table) = table.get::<Table<'_>>("options") {
+        for name in table.value.names() {
+            let Some(value) = table.value.get::<String>(&name) else { continue };
+            places.insert(name.clone(), value.place);
+            options.insert(name, value.value);
+        }
+    }
+    let (brokers, topic) = (brokers?, topic?);
+    let progress_topic = exactly_once.then(|| match (&named, gateway) {
+        (Some(named), _) => named.value.clone(),
+        // One of its own, since gateways that share one wait for each other.
+        (None, Some(gateway)) => format!("{}-progress-{gateway}", topic.value),
+        (None, None) => format!("{}-progress", topic.value),
+    });
+    let settings =
+        kafka::Settings { brokers: brokers.value, topic: topic.value, format: format?, progress_topic, options };
+    for problem in check::check(&settings) {
+        let place: &Place = match &problem.key {
+            Key::Brokers => &brokers.place,
+            Key::Topic => &topic.place,
+            Key::ProgressTopic => named.as_ref().map_or(&topic.place, |named| &named.place),
+            Key::Option(name) => places.get(name).unwrap_or(&table.place),
+            Key::Options => places.values().next().unwrap_or(&table.place),
+        };
+        table.problems().error(place, problem.message);
+    }
+    Some(settings)
+}
+
+/// Two destinations in one topic: a consumer cannot tell what went to which, and gets a release of both twice.
+pub(super) fn warn_of_shared_topics(destinations: &BTreeMap<String, Spot<Destination>>, problems: &Problems) {
+    let mut topics: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for (name, destination) in destinations {
+        let Destination::Kafka(settings) = &destination.value else { continue };
+        if let Some(other) = topics.insert((&settings.brokers, &settings.topic), name) {
+            let topic = &settings.topic;
+            problems.warn(
+                &destination.place,
+                format!("destinations `{other}` and `{name}` send to the same topic `{topic}`"),
+                "a release that goes to both is in it twice, with the same `ce_id`: give each a topic of its own",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_their_names() {
+        let groups = "root:x:0:\nadm:x:4:syslog,a\nbroken\nreaders:x:1007:b\n";
+        assert_eq!(group_number(groups, "readers"), Some(1_007));
+        assert_eq!(group_number(groups, "adm"), Some(4));
+        assert_eq!((group_number(groups, "broken"), group_number(groups, "syslog")), (None, None));
+    }
+}
