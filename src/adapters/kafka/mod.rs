@@ -254,8 +254,8 @@ pub struct Watch<'a> {
 pub struct Sink(Kind);
 
 enum Kind {
-    Idempotent(Idempotent),
-    Transactional(Transactional),
+    Idempotent(Box<Idempotent>),
+    Transactional(Box<Transactional>),
 }
 
 impl Sink {
@@ -263,8 +263,8 @@ impl Sink {
     #[must_use]
     pub fn new(settings: Settings, sender: &Sender) -> Self {
         Self(match settings.progress_topic.clone() {
-            None => Kind::Idempotent(Idempotent::new(settings)),
-            Some(topic) => Kind::Transactional(Transactional::new(settings, topic, sender)),
+            None => Kind::Idempotent(Box::new(Idempotent::new(settings))),
+            Some(topic) => Kind::Transactional(Box::new(Transactional::new(settings, topic, sender))),
         })
     }
 

@@ -282,17 +282,19 @@ impl Transactional {
     /// Whether the end of the last transaction was sent once: if not, or if nobody knows, the producer is not used
     /// again.
     fn sent_once(&self, producer: &Transactions, watch: Watch<'_>) -> Result<(), Error> {
+        if self.ends == 0 {
+            return Ok(());
+        }
         let deadline = (watch.now)() + COUNT_WITHIN;
-        while self.ends > 0 {
+        loop {
             match self.heard.ends() {
-                Some(ends) if ends == self.ends => break,
+                Some(ends) if ends == self.ends => return Ok(()),
                 Some(_) => return Err(Error::SentTwice),
                 None if (watch.stops)() => return Err(Error::Stopped),
                 None if (watch.now)() > deadline => return Err(Error::SentTwice),
                 None => producer.poll(LOOK * 5),
             }
         }
-        Ok(())
     }
 
     /// After a failure nobody but the broker knows what was committed: the producer is given up.
