@@ -155,7 +155,7 @@ async fn released_files_have_the_mode_that_is_declared() {
         let directory = released.path().join("payments_by_country");
         let modes = fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().permissions().mode());
         let modes: Vec<u32> = modes.map(|mode| mode & 0o7777).collect();
-        assert!(!modes.is_empty() && modes.iter().all(|mode| *mode == expected), "{modes:o?}");
+        assert!(!modes.is_empty() && modes.iter().all(|mode| *mode == expected), "{modes:?}");
     }
 }
 
