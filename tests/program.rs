@@ -201,8 +201,8 @@ fn settings_of_a_destination_that_cannot_be_used_are_errors_with_their_lines() {
     refused(&file("group = \"no-such-group\""), "there is no group `no-such-group`");
     assert_eq!(checked(&file("mode = \"0600\"\ngroup = \"root\"")), (Some(0), String::new()));
     // In one topic with another destination.
-    let other = before.to_owned() + "[destinations.other]\n" + &kafka("a:1", "t", "");
-    let both = format!("{other}\n[destinations.fraud_desk]\n{}\n", kafka("a:1", "t", ""));
+    let same = "kind = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"t\"\n";
+    let both = format!("{before}[destinations.other]\n{same}\n[destinations.fraud_desk]\n{same}");
     fs::write(example.join("gateway.toml"), both).unwrap();
     let problems = text(&run(&example, &["check"]).stderr);
     assert!(problems.contains("send to the same topic `t`"), "{problems}");
