@@ -308,7 +308,11 @@ impl<'r> Reader<'r> {
                             Some(record) => known.add(record, cursor),
                             // Another version's. Better to send again than to lose.
                             None => {
-                                tracing::error!(topic, offset = message.offset(), "a progress record cannot be read; what waits is sent again. Check who writes to the progress topic")
+                                tracing::error!(
+                                    topic,
+                                    offset = message.offset(),
+                                    "a progress record cannot be read; what waits is sent again. Check who writes to the progress topic"
+                                )
                             }
                         }
                     }
