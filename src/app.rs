@@ -113,14 +113,19 @@ impl App {
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
-        let context = delivery::Context { outbox: Arc::clone(&outbox), now, telemetry: Arc::clone(&telemetry) };
+        let supervisor = Supervisor::default();
+        let context = delivery::Context {
+            outbox: Arc::clone(&outbox),
+            now,
+            telemetry: Arc::clone(&telemetry),
+            supervisor: supervisor.clone(),
+        };
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let setup = state.before.setup(scorers, &config);
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
-        let supervisor = Supervisor::default();
         let pipeline =
             Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry, &supervisor)?;
         let pipeline = Arc::new(pipeline);

@@ -13,6 +13,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::adapters::journal::Log;
 use crate::adapters::{file, kafka};
+use crate::supervision::Supervisor;
 use crate::telemetry::Telemetry;
 
 mod cursor;
@@ -45,6 +46,8 @@ pub struct Context {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
+    /// Hears of a thread that panics.
+    pub supervisor: Supervisor,
 }
 
 /// The running threads.
@@ -75,18 +78,17 @@ impl Deliveries {
         let mut threads = Vec::new();
         for (name, sink) in sinks {
             let Some(opened) = cursors.remove(&name) else { continue };
-            let builder = thread::Builder::new().name(format!("to-{name}"));
+            let thread = format!("to-{name}");
             let status = board.status(&name);
-            let guard = Guard { name: name.clone(), status: Arc::clone(&status), now: Arc::clone(&context.now) };
+            let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
             let delivery = Delivery::new(name, opened, status, context.clone(), ends.clone());
-            threads.push(builder.spawn(move || {
+            threads.push(context.supervisor.spawn(&thread, move || {
                 let _guard = guard;
                 run(delivery, sink);
             })?);
         }
         let (shown, now) = (Arc::clone(&board), Arc::clone(&context.now));
-        let builder = thread::Builder::new().name("deliveries".into());
-        let reporter = builder.spawn(move || report::run(&shown, &*now, &reporting))?;
+        let reporter = context.supervisor.spawn("deliveries", move || report::run(&shown, &*now, &reporting))?;
         let (drain, cut, report) = (Some(drain), Some(cut), Some(report));
         Ok(Self { threads, board, reporter: Some(reporter), drain, cut, report })
     }
@@ -95,12 +97,12 @@ impl Deliveries {
     pub fn finish(&mut self) {
         self.drain = None;
         for thread in self.threads.drain(..) {
-            // The guard has said that it panicked.
+            // One that panicked has told the supervisor.
             let _ = thread.join();
         }
         self.report = None;
-        if self.reporter.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that tells of destinations panicked");
+        if let Some(thread) = self.reporter.take() {
+            let _ = thread.join();
         }
     }
 
@@ -125,9 +127,8 @@ fn run(delivery: Delivery, sink: Sink) {
     tracing::debug!(destination, "delivery ended");
 }
 
-/// Notices that a thread panics.
+/// Remembers why nothing is delivered any more when a thread panics, for the stop that follows.
 struct Guard {
-    name: String,
     status: Arc<Status>,
     now: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
@@ -135,9 +136,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if thread::panicking() {
-            tracing::error!(destination = self.name, "the destination's thread panicked: restart the gateway");
-            let error = "its thread panicked: restart the gateway".to_owned();
-            self.status.failed((self.now)(), error);
+            self.status.failed((self.now)(), "its thread panicked".to_owned());
         }
     }
 }

@@ -37,7 +37,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "delivery",
-        &["domain", "telemetry", "durable", "planted", "adapters::file", "adapters::kafka", "adapters::journal"],
+        &[
+            "domain",
+            "telemetry",
+            "durable",
+            "planted",
+            "supervision",
+            "adapters::file",
+            "adapters::kafka",
+            "adapters::journal",
+        ],
     ),
     ("versions", &["domain"]),
     ("quarantine", &["domain"]),
