@@ -72,6 +72,7 @@ schema = "bailiwick.policy/1"
 
 [streams.s]
 event_time  = "at"
+history_from = "2026-01-01T00:00:00Z"
 contributor = "who"
 model       = "log"
 
