@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bailiwick::commands::{
-    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, Failure, check, demo, explain, init, journal, policy, proto, replay, run,
-    schema, send, terminal, version,
+    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, check, demo, explain, init, journal, policy, proto,
+    replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::intake::Clock;
@@ -30,6 +30,7 @@ use tracing_subscriber::EnvFilter;
   0   done
   1   failed, or found what was asked for: a failed case, damage, a difference
   2   wrong arguments
+  3   send: everything was sent, but not all of it was taken in
   64  the configuration or the policies cannot be used
   70  run: a part of the gateway failed and cannot go on; start it again
   75  run: stopped, but releases wait for a destination; the next start sends them"
@@ -74,7 +75,14 @@ enum Command {
         #[arg(short, long)]
         stream: String,
     },
-    /// Send records from CSV or JSON-lines files (.gz too), or JSON lines from stdin, to a gateway.
+    /// Send records from files or stdin to a gateway: CSV or JSON lines, plain or gzipped.
+    ///
+    /// Every value is read by the gateway, by the type that it declares. Records are sent in numbered requests. When a send
+    /// of files is interrupted, resume it with the token that it printed: nothing is lost and nothing is counted twice.
+    #[command(
+        after_help = "Exit codes: 0 everything was taken in, 1 not everything was sent, 2 wrong arguments, 3 everything was sent, but \
+                            not all of it was taken in (or, of a resumed send, it is not known)."
+    )]
     Send(SendArgs),
     /// Say what the policies make of a record, and why: the evidence of each fact, the regimes that apply, the verdict and
     /// its rules, and where cells that it is counted in may go.
@@ -252,9 +260,6 @@ struct ReplayArgs {
     /// Exit with 1 if anything differs.
     #[arg(long)]
     fail_on_difference: bool,
-    /// A CSV column that is text even where it looks like numbers; may be given again.
-    #[arg(long, value_name = "COLUMN")]
-    text: Vec<String>,
     /// Records: .csv or .jsonl files (.gz too). None, and no --journal: only what may leave is compared.
     #[arg(requires = "stream")]
     files: Vec<PathBuf>,
@@ -262,8 +267,11 @@ struct ReplayArgs {
 
 #[derive(Args)]
 struct SendArgs {
-    /// Files to send, in this order; none: JSON lines from stdin.
+    /// Files to send, in this order; `-` or none: stdin, JSON lines unless --format says otherwise.
     files: Vec<PathBuf>,
+    /// How the records are written [default: what a file's name says]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
     /// The gateway.
     #[arg(long, default_value = "http://127.0.0.1:7400", value_name = "URI")]
     to: String,
@@ -273,26 +281,73 @@ struct SendArgs {
     /// The producer's name.
     #[arg(short, long)]
     producer: String,
-    /// Records per request.
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    batch: u32,
+    /// The most records per request [default: 512, or that of the send to resume]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: Option<u32>,
     /// Do not send records that belong elsewhere to the gateway named in the refusal.
     #[arg(long)]
     no_follow: bool,
     /// The input is all there is: promise that nothing earlier than now will come, so that windows close.
     #[arg(long)]
     complete: bool,
-    /// The number of this sending. The same files sent again under it are counted once, so a sending that broke off
-    /// can be gone on with [default: the time]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    epoch: Option<u64>,
+    /// Resume an interrupted send: the token that it printed. The files, --batch, --to, --stream and --producer must be the
+    /// same.
+    #[arg(long, value_name = "TOKEN")]
+    resume: Option<String>,
+    /// Exit with 0 also when records were refused.
+    #[arg(long)]
+    allow_refused: bool,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
     /// How many seconds the gateway may be away before sending is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
-    /// A CSV column that is text even where it looks like numbers; may be given again.
-    #[arg(long, value_name = "COLUMN")]
-    text: Vec<String>,
 }
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// A header, then a record per row.
+    Csv,
+    /// A JSON object per line.
+    Jsonl,
+}
+
+impl From<Format> for send::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Csv => Self::Csv,
+            Format::Jsonl => Self::Lines,
+        }
+    }
+}
+
+impl SendArgs {
+    fn task(self) -> send::Task {
+        let options = send::Options {
+            endpoint: self.to,
+            stream: self.stream,
+            producer: self.producer,
+            follow: !self.no_follow,
+            batch: self.batch.unwrap_or(BATCH) as usize,
+            complete: self.complete,
+            epoch: send::epoch_now(),
+            patience: Duration::from_secs(self.patience),
+        };
+        send::Task {
+            files: self.files,
+            format: self.format.map(Into::into),
+            options,
+            is_batch_given: self.batch.is_some(),
+            resume: self.resume,
+            allow_refused: self.allow_refused,
+            json: self.json,
+        }
+    }
+}
+
+/// Records per request, unless something else is asked for.
+const BATCH: u32 = 512;
 
 /// Batches are allocated on a connection's thread and freed on a worker's; the benchmark shows the difference.
 #[global_allocator]
@@ -315,6 +370,7 @@ fn main() -> ExitCode {
     let (output, code) = match result {
         Ok(output) => (output, ExitCode::SUCCESS),
         Err(Failure::Found(output)) => (output, ExitCode::FAILURE),
+        Err(Failure::Partly(output)) => (output, ExitCode::from(EXIT_PARTLY)),
         Err(Failure::Config) => (String::new(), ExitCode::from(EXIT_CONFIG)),
         Err(Failure::Unusable(output)) => (output, ExitCode::from(EXIT_CONFIG)),
         Err(Failure::Said(message)) => {
@@ -376,20 +432,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
         Command::Run { config } => run::run(&config).await.map(|()| String::new()),
         Command::Check { config, json } => check::check(&config, json),
         Command::Proto { config, stream } => proto::proto(&config, &stream),
-        Command::Send(args) => {
-            let options = send::Options {
-                endpoint: args.to,
-                stream: args.stream,
-                producer: args.producer,
-                follow: !args.no_follow,
-                batch: args.batch as usize,
-                text: args.text,
-                complete: args.complete,
-                epoch: args.epoch.unwrap_or_else(send::epoch_now),
-                patience: Duration::from_secs(args.patience),
-            };
-            send::send(args.files, options).await
-        }
+        Command::Send(args) => send::send(args.task()).await,
         Command::Explain(args) => {
             let file = args.file.filter(|file| file.as_os_str() != "-");
             let records = match args.lsn {
@@ -402,12 +445,8 @@ async fn execute(command: Command) -> Result<String, Failure> {
             explain::explain(&args.config, &explain::Options { records, address: args.address, json: args.json })
         }
         Command::Replay(args) => {
-            let files = args.stream.map(|stream| replay::From::Files {
-                files: args.files,
-                stream,
-                producer: args.producer,
-                text: args.text,
-            });
+            let files =
+                args.stream.map(|stream| replay::From::Files { files: args.files, stream, producer: args.producer });
             let records = files.into_iter().chain(args.journal.map(replay::From::Journal)).collect();
             let (against, fail_on_difference) = (args.against, args.fail_on_difference);
             replay::replay(&args.config, &replay::Options { against, records, fail_on_difference })

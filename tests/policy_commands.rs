@@ -120,7 +120,7 @@ fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let gateway = Running::start(directory.path(), &["run", "-c", CONFIG]);
     let endpoint = format!("http://127.0.0.1:{port}");
-    let send = ["send", "--to", &endpoint, "-s", "payments", "-p", "till-7", "--no-follow"];
+    let send = ["send", "--to", &endpoint, "-s", "payments", "-p", "till-7", "--no-follow", "--allow-refused"];
     let sent = run_with(directory.path(), &send, &["DE", "FR", "US"].map(payment).join("\n"));
     assert!(sent.status.success(), "{}", text(&sent.stderr));
 

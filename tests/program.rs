@@ -10,6 +10,7 @@ mod program {
     mod machine;
     mod readme;
     mod schema;
+    mod send;
 }
 
 use std::collections::BTreeMap;

@@ -49,14 +49,13 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
             producer: format!("demo-{example}"),
             follow: true,
             batch: 512,
-            text: Vec::new(),
             complete: true,
             epoch: epoch_now(),
             patience: Duration::from_secs(60),
         };
         let data = examples.join(example).join("data.csv.gz");
         let sending = Arc::clone(&totals);
-        let task = tokio::spawn(async move { publish(vec![Input::File(data)], &options, &sending).await });
+        let task = tokio::spawn(async move { publish(vec![Input::new(data, None).into()], &options, &sending).await });
         producers.push((stream, home, totals, task));
     }
     let shown = tokio::spawn(show(
@@ -65,7 +64,7 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
     ));
     let mut sent = Vec::new();
     for (stream, home, totals, task) in producers {
-        task.await.context("a producer failed")??;
+        task.await.context("a producer failed")?.context("a producer was stopped")?;
         sent.push((stream, home, snapshot(&totals)));
     }
     let streamed = clock.now();
@@ -136,7 +135,7 @@ async fn show(bars: MultiProgress, streams: Vec<(&'static str, SharedTotals)>) {
             let totals = snapshot(totals);
             bar.set_position(totals.read);
             let redirected: u64 = totals.redirected.values().sum();
-            let refused: u64 = totals.refused.values().sum();
+            let refused: u64 = totals.refused_by_reason().values().sum();
             bar.set_message(format!("accepted {}  redirected {redirected}  refused {refused}", totals.accepted));
         }
     }
@@ -158,7 +157,7 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
         for (gateway, count) in &totals.redirected {
             line(format!("    redirected to {gateway}: {}", HumanCount(*count)));
         }
-        for (reason, count) in &totals.refused {
+        for (reason, count) in &totals.refused_by_reason() {
             line(format!("    refused, {reason}: {}", HumanCount(*count)));
         }
     }

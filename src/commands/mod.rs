@@ -31,6 +31,9 @@ pub const EXIT_INTERNAL: u8 = 70;
 /// Releases wait for a destination (`EX_TEMPFAIL`): the next start sends them.
 pub const EXIT_LEFT: u8 = 75;
 
+/// Everything was done, but part of what was to be taken in was not.
+pub const EXIT_PARTLY: u8 = 3;
+
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum Failure {
@@ -46,6 +49,8 @@ pub enum Failure {
     Left(String),
     /// A part of the gateway could not go on: which one, and why.
     Internal(String),
+    /// The command did what it was told, and part of it did not succeed: the report for stdout.
+    Partly(String),
     /// Something else went wrong.
     Other(anyhow::Error),
 }

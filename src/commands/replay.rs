@@ -19,7 +19,7 @@ use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
 
 use super::records::{Journal, as_declared, decode, treated};
-use super::send::{Input, Records};
+use super::send::{Batch, Input};
 use super::table::table;
 use super::{Failure, diagnostics, load};
 
@@ -45,8 +45,6 @@ pub enum From {
         stream: String,
         /// Who sends them.
         producer: String,
-        /// CSV columns that are text even where they look like numbers.
-        text: Vec<String>,
     },
     /// The directory of a journal.
     Journal(PathBuf),
@@ -71,9 +69,9 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
     replay.note_missing(&config);
     for records in &options.records {
         match records {
-            From::Files { files, stream, producer, text } => {
+            From::Files { files, stream, producer } => {
                 for file in files {
-                    replay.file(file, stream, producer, text)?;
+                    replay.file(file, stream, producer)?;
                 }
             }
             From::Journal(directory) => replay.journal(directory, &config)?,
@@ -117,15 +115,18 @@ struct Replay {
 }
 
 impl Replay {
-    fn file(&mut self, path: &Path, stream: &str, producer: &str, text: &[String]) -> anyhow::Result<()> {
+    fn file(&mut self, path: &Path, stream: &str, producer: &str) -> anyhow::Result<()> {
         let known: BTreeSet<&String> =
             self.before.policy.streams.keys().chain(self.after.policy.streams.keys()).collect();
         if !known.contains(&stream.to_owned()) {
             let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
             bail!("there is no stream `{stream}`; declared: {}", known.join(", "));
         }
-        for records in Input::File(path.to_owned()).open(TOGETHER, text)? {
-            let records: Records = records?;
+        let mut batches = Input::new(path.to_owned(), None).batches(TOGETHER)?;
+        while let Some(Batch { records, malformed, name, .. }) = batches.next()? {
+            if let Some(found) = malformed.first() {
+                bail!("{name}:{} is no record: {}", found.line, found.what);
+            }
             self.add(stream, producer, records.len(), |stream| {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
                 if let Ok(candidate) = &mut decoded {

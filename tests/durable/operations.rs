@@ -30,7 +30,6 @@ fn options(endpoint: String, complete: bool) -> Options {
         producer: "till-7".into(),
         follow: false,
         batch: 500,
-        text: Vec::new(),
         complete,
         epoch: epoch_now(),
         patience: Duration::from_secs(30),
@@ -40,7 +39,7 @@ fn options(endpoint: String, complete: bool) -> Options {
 async fn send_payments(endpoint: String, complete: bool) -> u64 {
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     let totals = SharedTotals::default();
-    publish(vec![Input::File(data)], &options(endpoint, complete), &totals).await.unwrap();
+    publish(vec![Input::new(data, None).into()], &options(endpoint, complete), &totals).await.unwrap();
     snapshot(&totals).accepted
 }
 

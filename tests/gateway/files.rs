@@ -24,13 +24,12 @@ async fn released_as(format: Format) -> TempDir {
         producer: "till-7".into(),
         follow: false,
         batch: 500,
-        text: Vec::new(),
         complete: true,
         epoch: epoch_now(),
         patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::File(data)], &options, &SharedTotals::default()).await.unwrap();
+    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
     let TestGateway { app, released, journal: _journal } = gateway;
     assert_eq!(app.stop().await.left, []);
     released

@@ -140,14 +140,13 @@ async fn ten_thousand_requests_of_rubbish_are_answered_and_disturb_nobody() {
         producer: "good".into(),
         follow: false,
         batch: 100,
-        text: Vec::new(),
         complete: false,
         epoch: epoch_now(),
         patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/delivery-eta/data.csv.gz");
     let totals = std::sync::Arc::clone(&good);
-    let beside = tokio::spawn(async move { publish(vec![Input::File(data)], &options, &totals).await });
+    let beside = tokio::spawn(async move { publish(vec![Input::new(data, None).into()], &options, &totals).await });
     let mut client = gateway.client().await;
     let (mut rubbish, arrow) = (Rubbish(2026), good_arrow());
     let mut answers = 0;
@@ -162,7 +161,7 @@ async fn ten_thousand_requests_of_rubbish_are_answered_and_disturb_nobody() {
     }
     beside.await.unwrap().unwrap();
     let good = snapshot(&good);
-    assert_eq!(good.read, good.accepted + good.refused.values().sum::<u64>());
+    assert_eq!(good.read, good.accepted + good.refused_by_reason().values().sum::<u64>());
     assert_eq!(good.accepted, 9_403, "all records of the EEA, and no other");
     gateway.stop().await;
 }

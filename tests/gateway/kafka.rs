@@ -33,13 +33,12 @@ async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
         producer: "till-7".into(),
         follow: false,
         batch: 500,
-        text: Vec::new(),
         complete: true,
         epoch: epoch_now(),
         patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::File(data)], &options, &SharedTotals::default()).await.unwrap();
+    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
     broker.control("start");
     gateway.stop().await;
     // Two hours of ten-minute windows.

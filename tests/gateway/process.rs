@@ -188,7 +188,16 @@ topic   = "{topic}"
     pub(crate) fn send_in_batches_of(&self, records: usize) -> Child {
         let (endpoint, records) = (format!("http://127.0.0.1:{}", self.port), records.to_string());
         Command::new(BINARY)
-            .args(["send", "--stream", "payments", "--producer", "till-7", "--complete", "--no-follow", "--epoch", "1"])
+            .args([
+                "send",
+                "--stream",
+                "payments",
+                "--producer",
+                "till-7",
+                "--complete",
+                "--no-follow",
+                "--allow-refused",
+            ])
             .args(["--batch", &records, "--to", &endpoint])
             .arg(common::root().join("examples/card-fraud/data.csv.gz"))
             .stdout(Stdio::null())

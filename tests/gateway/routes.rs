@@ -26,17 +26,20 @@ async fn a_producer_that_follows_routes_loses_nothing_and_is_counted_once() {
         producer: "till-7".into(),
         follow: true,
         batch: 300,
-        text: Vec::new(),
         complete: true,
         epoch: epoch_now(),
         patience: std::time::Duration::from_secs(60),
     };
     let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::File(data)], &options, &totals).await.unwrap();
+    publish(vec![Input::new(data, None).into()], &options, &totals).await.unwrap();
     let totals = snapshot(&totals);
     assert_eq!(totals.redirected.get("us-iad-1"), Some(&3_676), "US and US-CA");
-    assert_eq!(totals.read, totals.accepted + totals.refused.values().sum::<u64>());
-    assert_eq!(totals.refused.get("may_not_be_here"), Some(&(803 + 325 + 337 + 176 + 2_629)), "GB, CH, BR, CN, IN");
+    assert_eq!(totals.read, totals.accepted + totals.refused_by_reason().values().sum::<u64>());
+    assert_eq!(
+        totals.refused_by_reason().get("may_not_be_here"),
+        Some(&(803 + 325 + 337 + 176 + 2_629)),
+        "GB, CH, BR, CN, IN"
+    );
     let countries = |lines: &[serde_json::Value]| {
         lines.iter().map(|line| line["country"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
     };

@@ -2,23 +2,27 @@
 //! not answered are sent again after the connection is lost, and the gateway counts each once.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic_types::RpcStatusExt;
 
 use crate::adapters::grpc::client;
-use crate::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Reason};
+use crate::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
 use crate::intake::Clock;
 
-use super::{Options, Records};
+use super::totals::{Kind, Waiting, reason_name};
+use super::{Batch, Options, SharedTotals, Stopped};
 
 /// How many requests are sent ahead of their responses.
 pub(super) const AHEAD: usize = 8;
 
+/// An answer that takes longer is noted.
+const LATE: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -29,6 +33,8 @@ pub(super) struct Line {
     hello: PublishRequest,
     /// How long a gateway may be away.
     patience: Duration,
+    /// Where a wait is noted.
+    totals: SharedTotals,
     call: Option<Call>,
     unanswered: VecDeque<Sent>,
     /// The last sequence that was sent.
@@ -44,14 +50,18 @@ struct Call {
 
 struct Sent {
     request: PublishRequest,
-    records: Option<Records>,
+    batch: Option<Batch>,
 }
 
-/// An answer, with the records that it is about. A request without records has none.
+/// An answer.
 pub(super) struct Answer {
-    pub(super) response: PublishResponse,
     pub(super) sequence: u64,
-    pub(super) records: Option<Records>,
+    /// The records that it is about. A request without records has none.
+    pub(super) batch: Option<Batch>,
+    /// Whether it was on disk before this line was opened.
+    pub(super) was_durable: bool,
+    /// What became of them; or why the request was refused as a whole.
+    pub(super) came: Result<PublishResponse, Kind>,
 }
 
 /// Why a call cannot go on.
@@ -59,12 +69,15 @@ enum Broken {
     /// Another call may.
     Lost(anyhow::Error),
     /// None will.
-    Refused(anyhow::Error),
+    Stopped(Stopped),
 }
 
 impl Line {
     /// Introduces the producer to a gateway.
-    pub(super) async fn open(endpoint: &str, options: &Options) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When nobody answers there, or the producer is not wanted.
+    pub(super) async fn open(endpoint: &str, options: &Options, totals: &SharedTotals) -> Result<Self, Stopped> {
         let hello = PublishRequest {
             stream: options.stream.clone(),
             producer: options.producer.clone(),
@@ -75,6 +88,7 @@ impl Line {
             endpoint: endpoint.to_owned(),
             hello,
             patience: options.patience,
+            totals: Arc::clone(totals),
             call: None,
             unanswered: VecDeque::new(),
             sequence: 0,
@@ -82,7 +96,8 @@ impl Line {
         };
         match line.connect().await {
             Ok(introduced) => line.durable_through = introduced.durable_through,
-            Err(Broken::Lost(error) | Broken::Refused(error)) => return Err(error),
+            Err(Broken::Lost(error)) => return Err(Stopped::NotBegun(error)),
+            Err(Broken::Stopped(stopped)) => return Err(stopped),
         }
         Ok(line)
     }
@@ -97,32 +112,38 @@ impl Line {
         self.unanswered.len()
     }
 
+    /// The first sequence that is not answered.
+    pub(super) fn first_unanswered(&self) -> Option<u64> {
+        self.unanswered.front().map(|sent| sent.request.sequence)
+    }
+
     /// Sends records under a sequence above the last; nothing comes under those between. The bytes sent.
-    pub(super) async fn send(&mut self, sequence: u64, records: Records) -> anyhow::Result<usize> {
+    pub(super) async fn send(&mut self, sequence: u64, batch: Batch) -> Result<usize, Stopped> {
         if sequence > self.sequence + 1 {
             self.skip_to(sequence - 1).await?;
         }
         self.sequence = sequence;
-        let request = PublishRequest { sequence, payload: Some(records.payload()?), ..PublishRequest::default() };
+        let payload = batch.records.payload().map_err(Stopped::Input)?;
+        let request = PublishRequest { sequence, payload: Some(payload), ..PublishRequest::default() };
         let bytes = prost::Message::encoded_len(&request);
-        self.transmit(Sent { request, records: Some(records) }).await?;
+        self.transmit(Sent { request, batch: Some(batch) }).await?;
         Ok(bytes)
     }
 
     /// Says that nothing comes under the sequences up to this one.
-    pub(super) async fn skip_to(&mut self, sequence: u64) -> anyhow::Result<()> {
+    pub(super) async fn skip_to(&mut self, sequence: u64) -> Result<(), Stopped> {
         self.sequence = sequence;
         let request = PublishRequest { sequence, ..PublishRequest::default() };
-        self.transmit(Sent { request, records: None }).await
+        self.transmit(Sent { request, batch: None }).await
     }
 
     /// Promises that no earlier event time will come.
-    pub(super) async fn promise(&mut self, complete_through: i64) -> anyhow::Result<()> {
+    pub(super) async fn promise(&mut self, complete_through: i64) -> Result<(), Stopped> {
         let request = PublishRequest { complete_through, ..PublishRequest::default() };
-        self.transmit(Sent { request, records: None }).await
+        self.transmit(Sent { request, batch: None }).await
     }
 
-    async fn transmit(&mut self, sent: Sent) -> anyhow::Result<()> {
+    async fn transmit(&mut self, sent: Sent) -> Result<(), Stopped> {
         let request = sent.request.clone();
         self.unanswered.push_back(sent);
         let is_sent = match &self.call {
@@ -136,60 +157,101 @@ impl Line {
     }
 
     /// Takes the next answer, whatever it takes.
-    pub(super) async fn answer(&mut self) -> anyhow::Result<Answer> {
+    pub(super) async fn answer(&mut self) -> Result<Answer, Stopped> {
         loop {
-            let broken = match self.response().await {
-                Ok(response) => {
-                    let sent = self.unanswered.pop_front().context("a response without a request")?;
-                    return Ok(Answer { response, sequence: sent.request.sequence, records: sent.records });
+            match self.patiently().await {
+                Ok(came) => {
+                    let sent = self.unanswered.pop_front().context("a response without a request");
+                    let Sent { request, batch } = sent.map_err(Stopped::Gateway)?;
+                    let sequence = request.sequence;
+                    return Ok(Answer { sequence, batch, was_durable: sequence <= self.durable_through, came });
                 }
-                Err(broken) => broken,
-            };
-            match broken {
-                Broken::Lost(error) => self.reconnect(error).await?,
-                Broken::Refused(error) => return Err(error),
+                Err(Broken::Lost(error)) => self.reconnect(error).await?,
+                Err(Broken::Stopped(stopped)) => return Err(stopped),
             }
         }
     }
 
-    async fn response(&mut self) -> Result<PublishResponse, Broken> {
+    /// Takes a response. That it is late is noted.
+    async fn patiently(&mut self) -> Result<Result<PublishResponse, Kind>, Broken> {
+        let since = Clock::start();
+        let waiting = Waiting {
+            whom: self.endpoint.clone(),
+            why: "it is connected and has not answered yet".to_owned(),
+            since,
+            patience: None,
+        };
+        let totals = Arc::clone(&self.totals);
+        let note = |waiting| totals.lock().unwrap_or_else(PoisonError::into_inner).waiting = waiting;
+        let mut response = std::pin::pin!(self.response());
+        tokio::select! {
+            response = &mut response => return response,
+            () = tokio::time::sleep(LATE) => note(Some(waiting)),
+        }
+        let response = response.await;
+        note(None);
+        response
+    }
+
+    async fn response(&mut self) -> Result<Result<PublishResponse, Kind>, Broken> {
         let ended = || Broken::Lost(anyhow!("the gateway ended the call"));
         let call = self.call.as_mut().ok_or_else(ended)?;
         let response = call.responses.message().await.map_err(|status| Broken::Lost(status.into()))?;
         let response = response.ok_or_else(ended)?;
-        let Some(status) = &response.error else { return Ok(response) };
-        let error = anyhow!("request {} was refused: {}", response.sequence, status.message);
+        let Some(status) = &response.error else { return Ok(Ok(response)) };
         let info = status.get_details_error_info();
-        let reason = info.and_then(|info| Reason::from_str_name(&info.reason)).unwrap_or_default();
-        // A gap comes after a request that was not taken: all of them are sent again.
-        Err(match reason {
-            Reason::Overloaded
-            | Reason::WindowsFull
-            | Reason::Stopping
-            | Reason::JournalFailing
-            | Reason::SequenceGap => Broken::Lost(error),
-            _ => Broken::Refused(error),
-        })
+        let reason = info.map(|info| reason_name(&info.reason)).unwrap_or_default();
+        let error = || anyhow!("the gateway at {} says: {}", self.endpoint, status.message);
+        match reason.as_str() {
+            // A gap comes after a request that was not taken: all of them are sent again.
+            "overloaded" | "stopping" | "journal_failing" | "windows_full" | "sequence_gap" => {
+                Err(Broken::Lost(error()))
+            }
+            "epoch_fenced" | "number_reused" => Err(Broken::Stopped(Stopped::Superseded(error()))),
+            "unknown_stream" | "producer_missing" | "too_many_producers" => {
+                Err(Broken::Stopped(Stopped::Unwanted(error())))
+            }
+            _ => {
+                let violations = status.get_details_bad_request().map(|request| request.field_violations);
+                let field = violations.and_then(|violations| violations.into_iter().next());
+                let field = field.map(|violation| violation.field).unwrap_or_default();
+                Ok(Err(Kind { reason, field, ..Kind::default() }))
+            }
+        }
     }
 
     /// Connects anew and sends again what was not answered, for as long as the gateway may be away.
-    async fn reconnect(&mut self, why: anyhow::Error) -> anyhow::Result<()> {
-        let clock = Clock::start();
+    async fn reconnect(&mut self, why: anyhow::Error) -> Result<(), Stopped> {
+        let since = Clock::start();
         let mut pause = PAUSE_MIN;
         let mut last = why;
-        while clock.now() < self.patience {
+        let result = loop {
+            if since.now() >= self.patience {
+                let whom = format!("the gateway at {} was away for {} s", self.endpoint, self.patience.as_secs());
+                break Err(Stopped::Gateway(last.context(whom)));
+            }
             self.call = None;
-            tracing::info!(endpoint = self.endpoint, error = format!("{last:#}"), "connecting again");
+            self.note(Some(Waiting {
+                whom: self.endpoint.clone(),
+                why: format!("{last:#}"),
+                since,
+                patience: Some(self.patience),
+            }));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             match self.connect().await {
-                Ok(_) if self.resend().await => return Ok(()),
+                Ok(_) if self.resend().await => break Ok(()),
                 Ok(_) => last = anyhow!("the gateway ended the call"),
                 Err(Broken::Lost(error)) => last = error,
-                Err(Broken::Refused(error)) => return Err(error),
+                Err(Broken::Stopped(stopped)) => break Err(stopped),
             }
-        }
-        Err(last.context(format!("the gateway at {} was away for {} s", self.endpoint, self.patience.as_secs())))
+        };
+        self.note(None);
+        result
+    }
+
+    fn note(&self, waiting: Option<Waiting>) {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).waiting = waiting;
     }
 
     async fn connect(&mut self) -> Result<PublishResponse, Broken> {
@@ -200,7 +262,11 @@ impl Line {
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;
         let responses = client.publish(ReceiverStream::new(outgoing)).await.map_err(|status| lost(status.into()))?;
         self.call = Some(Call { requests, responses: responses.into_inner() });
-        self.response().await
+        let introduced = self.response().await?;
+        introduced.map_err(|Kind { reason, .. }| {
+            let error = anyhow!("the gateway at {} refuses this producer: {reason}", self.endpoint);
+            Broken::Stopped(Stopped::Unwanted(error))
+        })
     }
 
     async fn resend(&self) -> bool {
@@ -213,11 +279,13 @@ impl Line {
         true
     }
 
-    /// Waits until everything is answered, of which nothing is to be looked at.
-    pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
+    /// Waits until everything is answered that holds no records.
+    pub(super) async fn settle(&mut self) -> Result<(), Stopped> {
         while self.waiting() > 0 {
-            if self.answer().await?.records.is_some() {
-                bail!("records were not looked at");
+            let answer = self.answer().await?;
+            if let Err(kind) = answer.came {
+                let error = anyhow!("the gateway at {} refused a promise: {}", self.endpoint, kind.reason);
+                return Err(Stopped::Gateway(error));
             }
         }
         Ok(())

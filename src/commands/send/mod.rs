@@ -1,25 +1,37 @@
 //! `bailiwick send`: records from files or stdin to a gateway.
 
-use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::intake::wall_clock;
 
 use super::Failure;
 
+mod batches;
+mod gunzip;
+mod input;
 mod line;
-mod records;
+mod resume;
+mod screen;
 mod stream;
+mod totals;
 
-pub use records::{Input, Records};
+pub use batches::{Batch, Batches, Malformed, Records};
+pub use input::{Format, Input};
+pub use resume::{NotResumable, Token};
 pub use stream::publish;
+pub use totals::{Kind, Place, SharedTotals, Tally, Totals, snapshot};
 
-/// What to send, and where.
+use screen::Screen;
+use stream::Sending;
+
+/// How records get to where.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The gateway's endpoint.
@@ -30,95 +42,216 @@ pub struct Options {
     pub producer: String,
     /// Whether records that belong elsewhere are sent to the gateway named in the refusal.
     pub follow: bool,
-    /// Records per request.
+    /// The most records per request.
     pub batch: usize,
-    /// CSV columns that are text even where they look like numbers.
-    pub text: Vec<String>,
     /// Whether the input is all there is: windows need not wait for later records.
     pub complete: bool,
-    /// The number of this sending: the same inputs sent again under it are counted once.
+    /// The series of the requests' numbers.
     pub epoch: u64,
     /// How long a gateway may be away.
     pub patience: Duration,
 }
 
-/// What came of it.
-#[derive(Debug, Default, Clone)]
-pub struct Totals {
-    /// Records read from the input.
-    pub read: u64,
-    /// Records taken in, by whichever gateway.
-    pub accepted: u64,
-    /// Records that were sent again and were durable already.
-    pub durable_before: u64,
-    /// Records refused for good, by reason.
-    pub refused: BTreeMap<String, u64>,
-    /// Records that were sent on, by gateway.
-    pub redirected: BTreeMap<String, u64>,
-    /// Bytes of payload sent.
-    pub bytes: u64,
+/// What `bailiwick send` is told.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The files; none: stdin.
+    pub files: Vec<PathBuf>,
+    /// The format of all of them; `None`: their names say it.
+    pub format: Option<Format>,
+    /// How the records get to where. The epoch is that of a new send.
+    pub options: Options,
+    /// Whether `options.batch` was asked for, or may be that of the send that is resumed.
+    pub is_batch_given: bool,
+    /// The token of the send to resume.
+    pub resume: Option<String>,
+    /// Whether it is a success if records were refused.
+    pub allow_refused: bool,
+    /// Whether the summary is for programs.
+    pub json: bool,
 }
 
-/// Totals that grow while records are sent.
-pub type SharedTotals = Arc<Mutex<Totals>>;
+/// An input that is ready to be sent.
+pub struct Ready {
+    input: Input,
+    /// The format and the sum of what was checked, if it can be read again.
+    sum: Option<(Format, input::Sum)>,
+}
+
+impl From<Input> for Ready {
+    fn from(input: Input) -> Self {
+        Self { input, sum: None }
+    }
+}
+
+/// Why a send ended before everything was sent and answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// No gateway answered, and nothing was sent.
+    #[error("{0:#}")]
+    NotBegun(anyhow::Error),
+    /// A gateway went away. What was not answered can be sent again.
+    #[error("{0:#}")]
+    Gateway(anyhow::Error),
+    /// Another sender goes by the same producer's name.
+    #[error("{0:#}")]
+    Superseded(anyhow::Error),
+    /// The gateway does not want these records at all.
+    #[error("{0:#}")]
+    Unwanted(anyhow::Error),
+    /// An input cannot be read on.
+    #[error("{0:#}")]
+    Input(anyhow::Error),
+    /// An input is not what it was when it was looked at first.
+    #[error("{0} changed while it was sent, so it is not known which of its records were sent")]
+    Changed(String),
+    /// A signal.
+    #[error("interrupted by {0}")]
+    Interrupted(&'static str),
+}
 
 /// Sends files, or stdin when there are none. The summary for stdout.
 ///
 /// # Errors
-/// When an input cannot be read or the gateway goes away.
-pub async fn send(files: Vec<PathBuf>, options: Options) -> Result<String, Failure> {
+/// When an input cannot be read, the gateway goes away, or records were not taken in.
+pub async fn send(task: Task) -> Result<String, Failure> {
+    let screen = Screen::new();
+    let (ready, token, options) = prepare(&task, &screen)?;
     let totals = SharedTotals::default();
-    let bar = ProgressBar::new_spinner().with_style(style());
-    let shown = tokio::spawn(show(bar.clone(), Arc::clone(&totals)));
-    let epoch = options.epoch;
-    let inputs = if files.is_empty() { vec![Input::Stdin] } else { files.into_iter().map(Input::File).collect() };
-    let result = publish(inputs, &options, &totals).await;
+    let interrupted = interrupted().context("signals cannot be heard")?;
+    let shown = tokio::spawn(screen.clone().show(Arc::clone(&totals)));
+    let sending = async {
+        let sending = Sending::open(&options, &totals).await?;
+        if let Some(token) = &token {
+            screen.say(&format!("if this send is interrupted, resume it with `--resume {token}`"));
+        }
+        sending.run(ready).await
+    };
+    let ended = tokio::select! {
+        ended = sending => ended,
+        signal = interrupted => Err(Stopped::Interrupted(signal)),
+    };
     shown.abort();
-    bar.finish_and_clear();
-    let again = || format!("to send the rest, and nothing twice, send the same with `--epoch {epoch}`");
-    result.with_context(again)?;
-    Ok(summary(&snapshot(&totals)))
+    let totals = screen.catch_up(&totals);
+    screen.clear();
+    if let Err(Stopped::NotBegun(error)) = ended {
+        return Err(Failure::Other(error));
+    }
+    if let Err(stopped) = &ended {
+        let advice = advice(stopped, token.as_ref());
+        [Some(stopped.to_string()), advice].iter().flatten().for_each(|line| screen.say(line));
+    }
+    let summary = match task.json {
+        true => json(&totals, token.as_ref(), ended.as_ref().err()),
+        false => text(&totals, token.as_ref()),
+    };
+    match ended {
+        Err(_) => Err(Failure::Found(summary)),
+        Ok(()) if totals.all_taken_in(task.allow_refused) => Ok(summary),
+        Ok(()) => Err(Failure::Partly(summary)),
+    }
 }
 
-/// A number for a sending that is greater than those before: the time, in microseconds.
+/// Reads what can be read twice once before anything is sent: what cannot be sent is found now, and what a token stands
+/// for is known.
+fn prepare(task: &Task, screen: &Screen) -> anyhow::Result<(Vec<Ready>, Option<Token>, Options)> {
+    let resumed = task.resume.as_deref().map(str::parse::<Token>).transpose()?;
+    let mut options = task.options.clone();
+    if let Some(resumed) = &resumed {
+        options.epoch = resumed.epoch;
+        if !task.is_batch_given {
+            options.batch = resumed.batch as usize;
+        }
+    }
+    let files = if task.files.is_empty() { vec![PathBuf::from("-")] } else { task.files.clone() };
+    let mut ready = Vec::new();
+    for path in files {
+        let input = Input::new(path, task.format);
+        let sum = if input.is_repeatable()? {
+            screen.reading(&input.name());
+            let opened = input.open()?;
+            let format = opened.format;
+            let mut batches = Batches::new(opened, input.name().into(), 1)?;
+            // The first record shows whether these are records at all.
+            batches.next()?;
+            Some((format, batches.skip()?))
+        } else {
+            None
+        };
+        ready.push(Ready { input, sum });
+    }
+    // One input that cannot be read again, and the send cannot be resumed.
+    let sums: Option<Vec<_>> = ready.iter().map(|ready| ready.sum).collect();
+    let token = sums.map(|sums| Token::new(options.epoch, &options, &sums));
+    if let Some(resumed) = &resumed {
+        token.as_ref().ok_or(NotResumable::Unrepeatable)?.resumes(resumed)?;
+    }
+    Ok((ready, token, options))
+}
+
+/// Hears SIGINT and SIGTERM from now on.
+fn interrupted() -> std::io::Result<impl Future<Output = &'static str>> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = int.recv() => "SIGINT",
+            _ = term.recv() => "SIGTERM",
+        }
+    })
+}
+
+/// What to do now, as far as it is true.
+fn advice(stopped: &Stopped, token: Option<&Token>) -> Option<String> {
+    Some(match (stopped, token) {
+        (Stopped::Gateway(_) | Stopped::Interrupted(_), Some(token)) => {
+            format!("to send the rest, and nothing twice, run the same command with `--resume {token}`")
+        }
+        (Stopped::Gateway(_) | Stopped::Interrupted(_), None) => {
+            "stdin and pipes cannot be read again, so this send cannot be resumed: what was not answered may or may not \
+             have been taken in"
+                .to_owned()
+        }
+        (Stopped::Superseded(_), _) => {
+            "another sender uses the name of this producer and has begun after this one, so this send cannot be resumed; \
+             give each sender a producer name of its own"
+                .to_owned()
+        }
+        (Stopped::Unwanted(_) | Stopped::NotBegun(_), _) => return None,
+        (Stopped::Changed(_), _) => "this send cannot be resumed; send files that nobody writes to".to_owned(),
+        (Stopped::Input(_), _) => {
+            "what stands before was sent and answered; mend the rest and send it as a file of its own".to_owned()
+        }
+    })
+}
+
+fn text(totals: &Totals, token: Option<&Token>) -> String {
+    let token = token.map(|token| format!("  resume token {token}\n"));
+    format!("{}{}", totals.text(), token.unwrap_or_default())
+}
+
+fn json(totals: &Totals, token: Option<&Token>, stopped: Option<&Stopped>) -> String {
+    let mut summary = totals.json();
+    summary["resume"] = token.map(ToString::to_string).into();
+    summary["error"] = stopped.map_or(json!(null), |stopped| stopped.to_string().into());
+    ascii(&summary.to_string()) + "\n"
+}
+
+/// JSON in which every letter beyond ASCII is escaped, so that no terminal can be led astray by a name.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        if (' '..='~').contains(&char) {
+            text.push(char);
+        } else {
+            let mut units = [0; 2];
+            text.extend(char.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
+/// A number for a send that is greater than those before: the time, in microseconds.
 #[must_use]
 pub fn epoch_now() -> u64 {
     u64::try_from(wall_clock().as_microsecond()).unwrap_or(1)
-}
-
-/// The totals so far.
-#[must_use]
-pub fn snapshot(totals: &SharedTotals) -> Totals {
-    totals.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {pos} records  {per_sec}  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-async fn show(bar: ProgressBar, totals: SharedTotals) {
-    let mut interval = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        interval.tick().await;
-        let totals = snapshot(&totals);
-        bar.set_position(totals.read);
-        bar.set_message(refusals(&totals));
-    }
-}
-
-fn refusals(totals: &Totals) -> String {
-    let refused = totals.refused.iter().map(|(reason, count)| format!("{reason} {count}"));
-    refused.collect::<Vec<_>>().join("  ")
-}
-
-fn summary(totals: &Totals) -> String {
-    let mut lines =
-        vec![format!("{} records read, {} accepted, {} bytes sent", totals.read, totals.accepted, totals.bytes)];
-    if totals.durable_before > 0 {
-        lines.push(format!("  durable already: {}", totals.durable_before));
-    }
-    lines.extend(totals.redirected.iter().map(|(gateway, count)| format!("  sent on to {gateway}: {count}")));
-    lines.extend(totals.refused.iter().map(|(reason, count)| format!("  refused, {reason}: {count}")));
-    lines.join("\n") + "\n"
 }
