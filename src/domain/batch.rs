@@ -191,6 +191,14 @@ impl Batch {
         Ok(Self { stream, columns })
     }
 
+    /// The records that a mask keeps, which has one mark per record.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub(super) fn keep(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
+        Ok(Self { columns: filter_record_batch(&self.columns, mask)?, stream: self.stream })
+    }
+
     /// The stream.
     #[must_use]
     pub fn stream(&self) -> &Arc<Stream> {

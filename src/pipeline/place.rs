@@ -59,13 +59,27 @@ impl Place {
         self.refuse_open(reason);
     }
 
-    fn refuse_open(&mut self, reason: Reason) {
-        let Some(open) = self.open.take() else { return };
-        let outcome = Outcome::refused(reason);
+    /// The request comes to something else than was said when it was taken. `kept` is what may be kept of it.
+    pub(super) fn correct(&self, kept: &Outcome) {
         if let Some(number) = self.number {
-            self.ordered.correct(self.lsn, &self.producer, number, &outcome);
+            self.ordered.correct(self.lsn, &self.producer, number, kept);
         }
-        let spent = Entry::Spent { producer: &self.producer, number: self.number, outcome: Some(outcome.clone()) };
+    }
+
+    /// Fills it with nothing to be counted: of its records none is taken in. `kept` is what may be kept of the outcome.
+    pub(super) fn spend(mut self, outcome: Outcome, kept: Outcome) {
+        self.spend_open(outcome, kept);
+    }
+
+    fn refuse_open(&mut self, reason: Reason) {
+        let outcome = Outcome::refused(reason);
+        self.spend_open(outcome.clone(), outcome);
+    }
+
+    fn spend_open(&mut self, outcome: Outcome, kept: Outcome) {
+        let Some(open) = self.open.take() else { return };
+        self.correct(&kept);
+        let spent = Entry::Spent { producer: &self.producer, number: self.number, outcome: Some(kept) };
         self.submit(open, spent.encode(), Answer::without_outputs(outcome));
     }
 

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::ArrayRef;
+use arrow_array::{ArrayRef, BooleanArray};
+use arrow_select::filter::filter;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::adapters::onnx::{Scored, Scorer};
@@ -13,7 +14,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows,
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Outcome, Taken, Why};
 use crate::domain::policy::{Digest, Resident};
 use crate::domain::producer::Lsn;
 use crate::domain::refusal::Reason;
@@ -181,11 +182,14 @@ impl Worker {
         for waiting in together {
             let rows = waiting.resident.batch().rows();
             match &scored {
-                Ok(scored) if scored.is_usable(offset..offset + rows) => {
+                Ok(scored) => {
                     let scores = scored.outputs.iter().map(|column| column.slice(offset, rows)).collect();
-                    self.take(waiting, scores);
+                    let unusable = scored.unusable_in(offset..offset + rows);
+                    match unusable.as_slice() {
+                        [] => self.take(waiting, scores),
+                        unusable => self.take_without(waiting, scores, unusable),
+                    }
                 }
-                Ok(_) => waiting.place.refuse(Reason::ModelFailed),
                 Err(reason) => waiting.place.refuse(*reason),
             }
             offset += rows;
@@ -218,6 +222,38 @@ impl Worker {
                  model: please report this line");
                 Err(Reason::ModelFailed)
             }
+        }
+    }
+
+    /// Refuses the records at some positions, whose scores cannot be used, and takes the others.
+    fn take_without(&mut self, waiting: Waiting, scores: Vec<ArrayRef>, unusable: &[u32]) {
+        let Waiting { resident, taken, newest, place, windows } = waiting;
+        let stream = Arc::clone(resident.batch().stream());
+        self.shared.telemetry.of(&stream.name).refused.add(Reason::ModelFailed, unusable.len());
+        let mut keep = vec![true; resident.batch().rows()];
+        for &position in unusable {
+            if let Some(mark) = keep.get_mut(position as usize) {
+                *mark = false;
+            }
+        }
+        let accepted = u32::try_from(keep.iter().filter(|&&keep| keep).count()).unwrap_or(u32::MAX);
+        let refusals = taken.refusals.with(unusable, &Arc::new(Why::new(Reason::ModelFailed)));
+        let taken = Taken { accepted, refusals, ..taken };
+        let outcome = Outcome::Taken(taken.clone());
+        let kept = outcome.declared(&stream);
+        if accepted == 0 {
+            return place.spend(outcome, kept);
+        }
+        let mask = BooleanArray::from(keep);
+        let resident = resident.keep(&mask);
+        let scores = scores.iter().map(|column| filter(column, &mask)).collect::<Result<Vec<_>, _>>();
+        match (resident, scores) {
+            (Ok(resident), Ok(scores)) => {
+                place.correct(&kept);
+                self.take(Waiting { resident, taken, newest, place, windows }, scores);
+            }
+            // Arrow filters every valid batch.
+            _ => place.refuse(Reason::Internal),
         }
     }
 

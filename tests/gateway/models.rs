@@ -4,14 +4,16 @@ use std::fs;
 
 use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
 use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::adapters::grpc::proto::ingest::output::Values;
 use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Reason};
 use bailiwick::app::{self, App};
 use bailiwick::config;
 use prost::Message as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use crate::made::{node, of_one};
@@ -132,24 +134,31 @@ impl Deployment {
     }
 }
 
-/// Sends records of these values: what was taken in and answered, and which were refused, alone or with the request.
-async fn send(app: &App, values: &[f64]) -> (u32, usize, bool) {
+/// A request with records of these values.
+fn request(values: &[f64]) -> PublishRequest {
     let events = values.iter().map(|x| {
         let record = json!({ "at": "2026-01-01T00:00:00Z", "who": "w", "x": x });
         CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
     });
-    let request = PublishRequest {
+    PublishRequest {
         stream: "s".to_owned(),
         producer: "p".to_owned(),
         payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into())),
         want_scores: true,
         ..Default::default()
-    };
+    }
+}
+
+async fn publish(app: &App, request: PublishRequest) -> Result<PublishResponse, Status> {
     let endpoint = format!("http://{}", app.address());
     let mut client = bailiwick::adapters::grpc::client::connect(&endpoint).await.unwrap();
-    match client.publish_once(request).await {
+    client.publish_once(request).await.map(tonic::Response::into_inner)
+}
+
+/// Sends records of these values: what was taken in and answered, and whether any were refused, alone or with the request.
+async fn send(app: &App, values: &[f64]) -> (u32, usize, bool) {
+    match publish(app, request(values)).await {
         Ok(response) => {
-            let response = response.into_inner();
             let answered = response.outputs.iter().map(|output| output.encoded_len()).sum();
             (response.accepted, answered, !response.refusals.is_empty())
         }
@@ -175,6 +184,28 @@ async fn a_score_that_cannot_be_used_is_neither_answered_nor_counted() {
     }
     let (accepted, _, refused) = send(&app, &[1.0]).await;
     assert_eq!((accepted, refused), (1, false));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_score_cannot_be_used_is_refused_alone_and_a_repeat_is_told_the_same() {
+    let deployment = Deployment::new("range = [-1, 1]");
+    let app = deployment.start().await;
+    let request = PublishRequest { epoch: 1, sequence: 1, ..request(&[1.0, -1.0, 2.0, 1e9, 0.0]) };
+    let first = publish(&app, request.clone()).await.unwrap();
+    let refused = |response: &PublishResponse| -> Vec<(u32, u32, Reason)> {
+        response.refusals.iter().map(|refusal| (refusal.index, refusal.count, refusal.reason())).collect()
+    };
+    let expected = vec![(1, 1, Reason::ModelFailed), (3, 2, Reason::ModelFailed)];
+    assert_eq!((first.accepted, refused(&first)), (2, expected.clone()));
+    let Some(Values::Scores(scores)) = &first.outputs[0].values else { panic!("no scores") };
+    assert_eq!(scores.values.len(), 2, "of the records that were taken in");
+    let again = publish(&app, request.clone()).await.unwrap();
+    assert_eq!((again.accepted, refused(&again), again.duplicate), (2, expected.clone(), true));
+    app.stop().await;
+    let app = deployment.start().await;
+    let again = publish(&app, request).await.unwrap();
+    assert_eq!((again.accepted, refused(&again), again.duplicate), (2, expected, true), "after a restart");
     app.stop().await;
 }
 

@@ -56,11 +56,15 @@ impl Scored {
         self.unusable.chunk_by(|one, next| one.row == next.row).count()
     }
 
-    /// Whether all values of these records can be used.
+    /// Which of these records have a value that cannot be used, counted from the first of them, in ascending order.
     #[must_use]
-    pub fn is_usable(&self, rows: std::ops::Range<usize>) -> bool {
+    pub fn unusable_in(&self, rows: std::ops::Range<usize>) -> Vec<u32> {
         let first = self.unusable.partition_point(|unusable| (unusable.row as usize) < rows.start);
-        self.unusable.get(first).is_none_or(|unusable| unusable.row as usize >= rows.end)
+        let of_these = self.unusable.iter().skip(first).take_while(|unusable| (unusable.row as usize) < rows.end);
+        let start = u32::try_from(rows.start).unwrap_or(u32::MAX);
+        let mut positions: Vec<u32> = of_these.map(|unusable| unusable.row.saturating_sub(start)).collect();
+        positions.dedup();
+        positions
     }
 }
 
@@ -275,9 +279,8 @@ mod tests {
     fn only_records_with_a_value_that_cannot_be_used_are_unusable() {
         let unusable = [3, 3, 7].map(|row| Unusable { row, output: 0 }).to_vec();
         let scored = Scored { outputs: Vec::new(), unusable };
-        for (rows, is_usable) in [(0..3, true), (0..4, false), (3..4, false), (4..7, true), (4..8, false), (8..9, true)]
-        {
-            assert_eq!(scored.is_usable(rows.clone()), is_usable, "{rows:?}");
-        }
+        let of = |rows: std::ops::Range<usize>| scored.unusable_in(rows);
+        assert_eq!((of(0..3), of(0..4), of(3..4), of(4..7)), (vec![], vec![3], vec![0], vec![]));
+        assert_eq!((of(2..8), of(4..8), of(8..9)), (vec![1, 5], vec![3], vec![]));
     }
 }

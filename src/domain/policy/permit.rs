@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_schema::ArrowError;
 
 use crate::domain::batch::{Batch, Candidate};
 use crate::domain::refusal::Peer;
@@ -26,6 +27,14 @@ impl Resident {
     #[must_use]
     pub fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Those of them that a mask keeps, which has one mark per record. What all of them may, some of them may.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub fn keep(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
+        Ok(Self { batch: self.batch.keep(mask)?, ..self })
     }
 
     /// The policy they were decided under.
