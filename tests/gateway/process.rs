@@ -160,7 +160,7 @@ topic   = "{topic}"
         self.send_in_batches_of(80)
     }
 
-    /// As [`Self::send`], in many pieces one after the other, so that what they release goes in many transactions.
+    /// As [`Self::send`], in many pieces with pauses between them, so that what they release goes in many transactions.
     pub(crate) fn send_slowly(&self) -> Child {
         let pieces = self.root.path().join("pieces");
         fs::create_dir_all(&pieces).unwrap();
@@ -176,7 +176,7 @@ topic   = "{topic}"
         let script = "last=$(ls | tail -1); for piece in *.csv; do more=; tries=0; \
                       if [ $piece = $last ]; then more=--complete; fi; \
                       until \"$0\" send --stream payments --producer till-7 --no-follow --allow-refused --to \"$1\" $more $piece \
-                      > /dev/null 2>&1; do tries=$((tries + 1)); if [ $tries = 300 ]; then exit 1; fi; sleep 0.2; done; done";
+                      > /dev/null 2>&1; do tries=$((tries + 1)); if [ $tries = 300 ]; then exit 1; fi; sleep 0.2; done; sleep 0.5; done";
         Command::new("sh")
             .args(["-c", script, BINARY, &format!("http://127.0.0.1:{}", self.port)])
             .current_dir(pieces)
