@@ -43,7 +43,7 @@ fn a_gateway_that_crashes_delivers_each_release_once() {
     let mut gateway = deployment.start();
     let mut sending = deployment.send_slowly();
     let mut old = None;
-    for deliveries in [1, 0, 2, 3, 5, 1, 6, 2] {
+    for deliveries in [1, 0, 2, 3, 1] {
         gateway.wait_for(GOING_ON, 1);
         let mut cursor = deployment.cursor_now();
         for _ in 0..deliveries {
