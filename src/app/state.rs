@@ -68,9 +68,7 @@ impl State {
             Checkpoints::open(Arc::clone(&fs), directory.join("checkpoints")).with_context(in_directory)?;
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
         let archive = Archive::open(Arc::clone(&fs), directory.join("policies")).with_context(in_directory)?;
-        let catalog = Catalog::new(
-            present.iter().map(|present| (&*present.stream, present.outputs.clone(), &*present.datasets)),
-        )?;
+        let catalog = catalog(config, &present)?;
         let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
             .with_context(in_directory)?;
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
@@ -84,7 +82,7 @@ impl State {
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
-        let (journal, found) = open_log(config, &directory.join("log"), catalog.encode(), at_least)?;
+        let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
         alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
         let mut gateway = Gateway::with_limits(
             config.policy.streams.values().map(|plan| (&plan.stream, plan.datasets.as_slice())),
@@ -163,12 +161,29 @@ impl FoundReleases {
 /// Whether what is declared can go on with what is on disk. Changes nothing.
 pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
     let directory = &config.journal.directory;
+    let present: Vec<Present> = config.policy.streams.values().map(present).collect();
+    catalog(config, &present)?;
     if !directory.join("log").exists() {
         return Ok(());
     }
-    let present: Vec<Present> = config.policy.streams.values().map(present).collect();
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
     recovery::examine(&fs, directory, &present).with_context(|| format!("journal in {}", directory.display()))
+}
+
+/// What streams and datasets are declared as, for the head of every segment.
+fn catalog(config: &Config, present: &[Present]) -> anyhow::Result<Vec<u8>> {
+    let declared = present.iter().map(|present| (&*present.stream, present.outputs.clone(), &*present.datasets));
+    let catalog = Catalog::new(declared)?.encode();
+    let (bytes, segment_bytes) = (catalog.len() as u64, config.journal.segment_bytes);
+    // A segment must hold it and as much again.
+    let least = 2 * bytes + 4_096;
+    if segment_bytes < least {
+        bail!(
+            "`segment_bytes` of [journal] is {segment_bytes}, and the declarations at the head of every segment take \
+             {bytes} bytes: set it to at least {least}"
+        );
+    }
+    Ok(catalog)
 }
 
 /// Makes the directory for its owner only: records are in it.

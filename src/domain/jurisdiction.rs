@@ -49,6 +49,11 @@ const OWN_CODE: &[(&str, &str)] = &[
     ("US-VI", "VI"),
 ];
 
+/// Subdivisions that ISO 3166-2 has added since the crate's list was made. To bring a newer list, add to this one and say
+/// where it stands. The counties of Norway as of 2024-01-01: <https://www.iso.org/obp/ui/#iso:code:3166:NO>. Codes that
+/// were withdrawn stay known, because devices go on sending them.
+const ADDED: &[&str] = &["NO-31", "NO-32", "NO-33", "NO-39", "NO-40", "NO-55", "NO-56"];
+
 /// Every code that ISO 3166 lists.
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
@@ -121,7 +126,9 @@ const fn pack_known(code: &[u8; 2]) -> u64 {
 
 fn listed() -> impl Iterator<Item = &'static str> {
     let countries = rust_iso3166::ALL_ALPHA2.iter().copied();
-    countries.chain(rust_iso3166::iso3166_2::SUBDIVISION_MAP.keys().copied())
+    let subdivisions = rust_iso3166::iso3166_2::SUBDIVISION_MAP.keys().copied();
+    let is_new = |code: &&str| !rust_iso3166::iso3166_2::SUBDIVISION_MAP.contains_key(*code);
+    countries.chain(subdivisions).chain(ADDED.iter().copied().filter(is_new))
 }
 
 /// A hash table of packed codes with open addressing: a lookup is one multiplication and, mostly, one comparison.
@@ -212,6 +219,13 @@ mod tests {
     fn what_iso_does_not_list_is_no_code() {
         for code in ["", "D", "QQ", "de", "US-ZZ", "DEU", "US-CALI", "US-", "Ü"] {
             assert_eq!(Jurisdiction::parse(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_counties_of_norway_are_those_of_today_and_of_before() {
+        for code in ["NO-31", "NO-32", "NO-33", "NO-39", "NO-40", "NO-55", "NO-56", "NO-30", "NO-03", "NO-46"] {
+            assert_eq!(Jurisdiction::parse(code).map(Jurisdiction::country), Jurisdiction::parse("NO"), "{code}");
         }
     }
 

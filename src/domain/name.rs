@@ -24,17 +24,6 @@ pub fn check(what: &str, name: &Spot<String>, problems: &Problems) {
     }
 }
 
-/// Reports names of which one is another but for capitals: some file systems, and many programs, take them for one.
-pub fn check_alike<'n>(what: &str, names: impl Iterator<Item = &'n Spot<String>>, problems: &Problems) {
-    let mut seen = std::collections::BTreeMap::new();
-    for name in names {
-        if let Some(other) = seen.insert(name.value.to_lowercase(), &name.value) {
-            let message = format!("{what} `{}` differs from `{other}` by capitals only", name.value);
-            problems.error(&name.place, message);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
