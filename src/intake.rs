@@ -402,9 +402,8 @@ impl Intake {
         let number = from.number.unwrap_or(Number { epoch: 0, sequence: 0 });
         let (outcome, mark) = self.pipeline.outcome(from.producer, number).await;
         let outcome = match outcome {
-            None => Outcome::refused(Reason::OutcomeUnknown),
-            Some(Outcome::Taken(taken)) => told(taken),
-            Some(refused) => refused,
+            Outcome::Taken(taken) => told(taken),
+            refused @ Outcome::Refused(_) => refused,
         };
         let mut outputs = Vec::new();
         if let (Outcome::Taken(taken), Some((served, candidate))) = (&outcome, again)

@@ -450,13 +450,17 @@ impl Pipeline {
         Ok(Ticket { answer: received, mark: sequencer.gateway.producers.mark(producer) })
     }
 
-    /// What a numbered request that was taken before came to, when that is on disk. `None`: it is not remembered.
-    pub async fn outcome(&self, producer: &str, number: Number) -> (Option<Outcome>, Mark) {
+    /// What a numbered request that was taken before came to, when that is on disk.
+    pub async fn outcome(&self, producer: &str, number: Number) -> (Outcome, Mark) {
         let mark = self.mark(producer);
         let (durable, is_durable) = oneshot::channel();
         self.ordered.journal.when_durable(mark.lsn, Box::new(move || durable.send(()).unwrap_or(())));
-        let _ = is_durable.await;
-        (self.ordered.lock().gateway.producers.outcome(producer, number), mark)
+        // The journal was closed before it was on disk: nothing may be told of it.
+        if is_durable.await.is_err() {
+            return (Outcome::refused(Reason::Stopping), mark);
+        }
+        let remembered = self.ordered.lock().gateway.producers.outcome(producer, number);
+        (remembered.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), mark)
     }
 
     /// Scores records that were counted before. The model's outputs.

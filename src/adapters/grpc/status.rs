@@ -57,8 +57,8 @@ impl Rejection {
     pub(super) fn repeated(refused: Refused, is_duplicate: bool) -> Self {
         let Refused { reason, field } = refused;
         let mut rejection = Self { field: field.map(|field| field.to_string()), ..reason.into() };
-        let is_of_the_repeat = matches!(reason, Reason::OutcomeUnknown | Reason::NumberReused);
-        if is_duplicate && !is_of_the_repeat {
+        // Other reasons are of the repeat itself.
+        if is_duplicate && !reason.keeps_number() {
             rejection.message = format!(
                 "a request with this number came before and was refused as {}; its number is spent, \
                  so send what was corrected under the next one",
