@@ -291,7 +291,7 @@ fn check_says_what_is_wrong_with_a_key() {
     let wrong = [
         (Deployment::new().with_keys(""), "regime `eu-gdpr` is served and has no key", "[journal.keys]"),
         (Deployment::new().with_keys("eu-gdpr = \"no.key\"\n"), "no.key: No such file", "eu-gdpr = \"no.key\""),
-        (Deployment::new().with_keys("eu-gdpr = \".\"\n"), "is not a file", "eu-gdpr = \".\""),
+        (Deployment::new().with_keys("eu-gdpr = \".\"\n"), "is a directory", "eu-gdpr = \".\""),
         (Deployment::new().with_key(&[7; 33], 0o600), "eu.key holds 33 bytes and not 32", "eu-gdpr = \"eu.key\""),
         (Deployment::new().with_key(&[7; 31], 0o600), "eu.key holds 31 bytes and not 32", "eu-gdpr = \"eu.key\""),
         (Deployment::new().with_key(&[7; 32], 0o644), "eu.key has mode 0644", "eu-gdpr = \"eu.key\""),
