@@ -98,7 +98,7 @@ fn what_cannot_be_explained_is_said() {
         (vec!["-s", "payment"], "there is no stream `payment`; declared: payments"),
         (vec!["-s", "payments"], "there is no record in stdin"),
         (vec!["-s", "payments", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
-        (vec!["--lsn", "1"], "cannot read examples/card-fraud/journal/log"),
+        (vec!["--lsn", "1"], "entry 1 of the journal holds no records: it is not there"),
     ];
     for (arguments, message) in failing {
         let explained = run_with(directory.path(), &[&["explain", "-c", CONFIG], &arguments[..]].concat(), "");
