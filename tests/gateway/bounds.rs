@@ -56,7 +56,8 @@ impl Raw {
     async fn frame(&mut self, kind: u8, flags: u8, call: u32, payload: &[u8]) {
         let length = (payload.len() as u32).to_be_bytes();
         let header = [&length[1..], &[kind, flags], &call.to_be_bytes()].concat();
-        self.0.write_all(&[&header, payload].concat()).await.unwrap();
+        // A gateway may cut a connection that pays no heed to its windows: that is an answer, too.
+        let _ = self.0.write_all(&[&header, payload].concat()).await;
     }
 
     /// Begins a call of `Publish`: its headers, as literals.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
@@ -10,6 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceS
 use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::common;
 
@@ -17,7 +18,11 @@ use crate::common;
 pub(crate) struct Broker {
     pub(crate) address: String,
     own: Option<Own>,
+    /// One broker at a time: on two cores a second one takes the time that the faults of the first are about.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
+
+static TURN: LazyLock<Arc<tokio::sync::Mutex<()>>> = LazyLock::new(Arc::default);
 
 struct Own {
     launcher: PathBuf,
@@ -30,7 +35,7 @@ impl Broker {
     pub(crate) fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
         if let Ok(address) = std::env::var("BAILIWICK_TEST_KAFKA") {
-            return Some(Arc::new(Self { address, own: None }));
+            return Some(Arc::new(Self { address, own: None, _turn: None }));
         }
         let mut shared = SHARED.lock().unwrap();
         if let Some(running) = shared.upgrade() {
@@ -49,7 +54,8 @@ impl Broker {
         };
         let launcher = PathBuf::from(home).join("bin/kafka");
         let own = Own { launcher, directory: TempDir::new().unwrap(), properties };
-        let mut broker = Self { address: String::new(), own: Some(own) };
+        let turn = block_on(Arc::clone(&TURN).lock_owned());
+        let mut broker = Self { address: String::new(), own: Some(own), _turn: Some(turn) };
         broker.address = broker.control("start");
         Some(broker)
     }
