@@ -1,8 +1,8 @@
-use bailiwick::adapters::kafka::{Sink, Watch};
+use bailiwick::adapters::kafka::Sink;
 use bailiwick::domain::policy::Foreign;
 
-fn leak(sink: &mut Sink, records: &Foreign, watch: Watch<'_>) {
-    let _ = sink.send(1, records, watch);
+fn leak(sink: &mut Sink, records: &Foreign) {
+    let _ = sink.take(1, records);
 }
 
 fn main() {}
