@@ -83,15 +83,20 @@ fn a_gateway_that_crashes_delivers_each_release_once() {
 
 #[test]
 fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
-    let Some(broker) = Broker::shared() else { return };
-    let topic = format!("zombie-{}", std::process::id());
-    broker.create_topics(&topic);
-    let deployment = Deployment::new(&broker.address, &topic, EXACTLY_ONCE);
+    let proxy = Proxy::open();
+    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address);
+    let Some(broker) = Broker::own(vec![advertised]) else { return };
+    proxy.pass_to(&broker.address);
+    broker.create_topics("zombie");
+    let deployment = Deployment::new(&proxy.address, "zombie", EXACTLY_ONCE);
     let zombie = deployment.start();
     zombie.wait_for(GOING_ON, 1);
+    // So slow that it has releases left when it is stopped.
+    proxy.slow(RATE);
     assert!(deployment.send().wait().unwrap().success());
     zombie.signal("STOP");
     let copy = deployment.copy();
+    proxy.slow(0);
     let before = copy.cursor_now();
     let successor = copy.start();
     copy.cursor_after(before);
@@ -101,7 +106,7 @@ fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
     zombie.wait_for(GOING_ON, 2);
     successor.stop();
     zombie.stop();
-    each_exactly_once(&broker, &topic, &deployment.released());
+    each_exactly_once(&broker, "zombie", &deployment.released());
 }
 
 #[test]
