@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".")
-        .codec_path("crate::adapters::grpc::codec::Codec")
+        .codec_path("crate::ingress::grpc::codec::Codec")
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .compile_fds(files)?;
     Ok(())

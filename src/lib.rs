@@ -4,37 +4,35 @@
 //!
 //! # The way of a batch
 //!
-//! 1. [`adapters::grpc`] reads a request and decodes its payload into columns ([`domain::batch`]).
-//! 2. [`intake`] checks the records against the stream's declaration and has them decided under the policies in force
-//!    ([`versions`], [`domain::policy::Version::decide`]): evidence ([`domain::evidence`]) gives facts
-//!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`quarantine`], or refused
+//! 1. [`ingress::grpc`] reads a request, and [`ingress::decode`] makes columns of its payload ([`domain::batch`]).
+//! 2. [`engine::intake`] checks the records against the stream's declaration and has them decided under the policies in force
+//!    ([`engine::versions`], [`domain::policy::Version::decide`]): evidence ([`domain::evidence`]) gives facts
+//!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`engine::quarantine`], or refused
 //!    with a reason.
-//! 3. [`pipeline`] gives resident records their position in the order of everything and a worker, which
-//!    scores them ([`adapters::onnx`]), writes them and their scores into the journal
-//!    ([`durable::entry`], [`adapters::journal`]) and folds them into the open event-time windows
+//! 3. [`engine::pipeline`] gives resident records their position in the order of everything and a worker, which
+//!    scores them ([`scoring`]), writes them and their scores into the journal
+//!    ([`durable::entry`], [`storage`]) and folds them into the open event-time windows
 //!    ([`domain::aggregate`]). When the entry is on disk, the producer gets its scores.
 //! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged,
 //!    [`domain::policy::release`] lets go the cells with enough contributors, and [`durable::outbox`] holds them.
-//! 5. [`delivery`] gives [`domain::policy::Released`], and nothing else, to [`adapters::file`] and
-//!    [`adapters::kafka`], until it is confirmed.
+//! 5. [`egress::delivery`] gives [`domain::policy::Released`], and nothing else, to [`egress::file`] and
+//!    [`egress::kafka`], until it is confirmed.
 //!
 //! [`config`] says where things are, the policies say what is allowed, [`app`] puts it all together.
 
-pub mod adapters;
 pub mod app;
-pub mod budget;
+pub mod clock;
 pub mod commands;
 pub mod config;
-pub mod delivery;
 pub mod domain;
 pub mod durable;
-pub mod encode;
+pub mod egress;
+pub mod engine;
 pub mod files;
-pub mod intake;
+pub mod ingress;
+pub mod knowledge;
 pub mod logging;
-pub mod pipeline;
 pub(crate) mod planted;
-pub mod quarantine;
-pub mod supervision;
+pub mod scoring;
+pub mod storage;
 pub mod telemetry;
-pub mod versions;

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use bailiwick::clock::Clock;
 use bailiwick::commands::{
     EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, check, demo, explain, init, journal, policy, proto,
     replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
-use bailiwick::intake::Clock;
 use bailiwick::logging::{self, Log};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};

@@ -4,7 +4,7 @@
 
 mod common;
 #[allow(dead_code, reason = "the unit tests use the rest")]
-#[path = "../src/adapters/onnx/made.rs"]
+#[path = "../src/scoring/made.rs"]
 mod made;
 
 mod gateway {

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::Command;
 
-use bailiwick::adapters::grpc::proto::ingest::ingest_server::{Ingest, IngestServer};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
+use bailiwick::ingress::proto::ingest::ingest_server::{Ingest, IngestServer};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
 use futures::{Stream, StreamExt};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};

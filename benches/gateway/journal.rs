@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bailiwick::adapters::journal::{
+use bailiwick::storage::{
     Access, Directory, File, FileSystem, Kind, Lock, Log, RealFileSystem, SEGMENT_BYTES, Settings,
 };
 use tempfile::TempDir;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
-use bailiwick::adapters::knowledge::places::Boundaries;
-use bailiwick::adapters::knowledge::registry::{Columns, load};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::knowledge::{Places, Reading, iban, phone};
+use bailiwick::knowledge::places::Boundaries;
+use bailiwick::knowledge::registry::{Columns, load};
 
 use super::{figure, per_record};
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bailiwick::adapters::grpc::client;
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_ipc::writer::StreamWriter;
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use prost::Message;

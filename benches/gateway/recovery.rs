@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 
 use super::process::{Deployment, bytes_under, forget_pages, load};
 use super::records::Prepared;

@@ -6,9 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_schema::{DataType, Field};
-use bailiwick::adapters::grpc::decode::{self, Decoded};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::onnx::{Runtime, Watch};
 use bailiwick::config::{self, today};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::event_time::TimeBounds;
@@ -18,6 +15,9 @@ use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::{BatchWriter, Sent};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
+use bailiwick::ingress::decode::{self, Decoded};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::scoring::{Runtime, Watch};
 use ort::memory::Allocator;
 use ort::session::{OutputSelector, RunOptions, Session};
 use ort::value::{Tensor, TensorRef};

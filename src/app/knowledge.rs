@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::adapters::knowledge::geoip::Databases;
-use crate::adapters::knowledge::places::Boundaries;
-use crate::adapters::knowledge::registry::{self, Columns};
 use crate::config::{Config, GeoIp, today};
 use crate::domain::document::{Place, Problems};
 use crate::domain::evidence::{Knowledge, Source};
 use crate::domain::policy::{PolicySet, RegistryShape, Version};
 use crate::domain::pseudonym::Pseudonyms;
 use crate::files::Fingerprint;
+use crate::knowledge::geoip::Databases;
+use crate::knowledge::places::Boundaries;
+use crate::knowledge::registry::{self, Columns};
 
 /// What is known, as the policies in force and those in the shadow see it.
 pub(super) struct Known {

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::adapters::onnx::{self, Error, Runtime, Scorer, Watch};
 use crate::config::Config;
 use crate::domain::document::{Place, Problems};
 use crate::domain::model::Model;
 use crate::domain::policy::StreamPlan;
+use crate::scoring::{self, Error, Runtime, Scorer, Watch};
 
 /// The scorers of one worker, by stream.
 pub(super) fn scorers(config: &Config, watch: &Watch) -> anyhow::Result<BTreeMap<String, Scorer>> {
@@ -32,7 +32,7 @@ pub(super) fn check(config: &Config, problems: &Problems) {
         // That it has no file was said.
         let Some(path) = config.models.get(&model.name) else { continue };
         let is_new = seen.insert(path, ()).is_none();
-        let checked = if is_tried { try_it(config, model, path) } else { onnx::read(model, path).map(drop) };
+        let checked = if is_tried { try_it(config, model, path) } else { scoring::read(model, path).map(drop) };
         let Err(error) = checked else { continue };
         let is_of_library = matches!(error, Error::Library { .. });
         if is_of_library && is_library_known.replace(()).is_some() || !is_new && !is_of_library {

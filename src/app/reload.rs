@@ -8,7 +8,7 @@ use crate::config::{self, Config, Fixed};
 use crate::domain::document::{Problem, Severity};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
-use crate::versions::Versions;
+use crate::engine::versions::Versions;
 
 use super::knowledge;
 

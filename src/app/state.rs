@@ -10,10 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field};
 
-use crate::adapters::journal::{self, FileSystem, Log, RealFileSystem, Recovery};
-use crate::adapters::onnx::Scorer;
 use crate::config::{Config, Mode};
-use crate::delivery::{Confirmed, Cursor, Cursors};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
@@ -25,9 +22,12 @@ use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
 use crate::durable::recovery::{self, Closed, Present, Replay};
-use crate::pipeline::{Before, Collecting, ReleaseRules, Setup};
+use crate::egress::delivery::{Confirmed, Cursor, Cursors};
+use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
+use crate::engine::versions::Versions;
 use crate::planted::planted;
-use crate::versions::Versions;
+use crate::scoring::Scorer;
+use crate::storage::{self, FileSystem, Log, RealFileSystem, Recovery};
 
 use super::losses::Loss;
 
@@ -210,7 +210,7 @@ fn present(plan: &StreamPlan) -> Present {
 }
 
 fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) -> anyhow::Result<(Log, Recovery)> {
-    let settings = journal::Settings {
+    let settings = storage::Settings {
         directory: directory.to_owned(),
         segment_bytes: config.journal.segment_bytes,
         quota_bytes: config.journal.quota_bytes,

@@ -11,9 +11,9 @@ use anyhow::Context;
 use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::app::{self, App};
+use crate::clock::Clock;
 use crate::config::{Config, Destination};
 use crate::domain::refusal::Peer;
-use crate::intake::Clock;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};

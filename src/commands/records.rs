@@ -6,8 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use arrow_array::{RecordBatch, new_null_array};
 
-use crate::adapters::grpc::decode::{self, Opened, Undecodable, arrow};
-use crate::adapters::journal::{self, FileSystem, RealFileSystem};
 use crate::config::Config;
 use crate::domain::batch::Candidate;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
@@ -15,6 +13,8 @@ use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 use crate::durable::entry::{Accepted, BatchReader, Catalog, Entry, Unread};
 use crate::durable::seal::{Sealed, Sealer};
+use crate::ingress::decode::{self, Opened, Undecodable, arrow};
+use crate::storage::{self, FileSystem, RealFileSystem};
 
 use super::send::Records;
 
@@ -45,7 +45,7 @@ pub(super) struct Journaled {
 
 /// The batches of a journal, in order.
 pub(super) struct Journal {
-    entries: journal::Reader,
+    entries: storage::Reader,
     sealer: Sealer,
     catalog: Option<(Arc<[u8]>, Catalog)>,
 }
@@ -55,13 +55,13 @@ impl Journal {
     /// configuration open what is sealed.
     pub(super) fn open(directory: &Path, config: &Config) -> anyhow::Result<Self> {
         let (fs, log): (Arc<dyn FileSystem>, _) = (Arc::new(RealFileSystem), directory.join("log"));
-        let entries = journal::entries(fs, &log).with_context(|| format!("cannot read {}", log.display()))?;
+        let entries = storage::entries(fs, &log).with_context(|| format!("cannot read {}", log.display()))?;
         Ok(Self { entries, sealer: Sealer::new(Arc::clone(&config.journal.keys)), catalog: None })
     }
 
     /// The next batch from an LSN on.
     pub(super) fn next(&mut self, from: Lsn) -> anyhow::Result<Option<Journaled>> {
-        while let Some(journal::Entry { lsn, context, payload }) = self.entries.next()? {
+        while let Some(storage::Entry { lsn, context, payload }) = self.entries.next()? {
             if lsn < from {
                 continue;
             }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App, Reloaded};
-use crate::delivery::Backlog;
+use crate::egress::delivery::Backlog;
 use crate::logging::OPERATOR;
 
 use super::{Failure, load_whole};

@@ -1,8 +1,9 @@
 //! `bailiwick --version`: what this program is, and what it finds to run with.
 
-use crate::adapters::{journal, kafka, onnx};
-use crate::delivery::CURSOR_VERSION;
 use crate::durable::{catalog, checkpoint};
+use crate::egress::delivery::CURSOR_VERSION;
+use crate::egress::kafka;
+use crate::{scoring, storage};
 
 /// The version and the commit that this was built from, on one line.
 #[must_use]
@@ -14,11 +15,11 @@ pub fn short() -> String {
 /// onnxruntime` does.
 #[must_use]
 pub fn long() -> String {
-    let runtime = onnx::found().unwrap_or_else(|error| error.to_string());
+    let runtime = scoring::found().unwrap_or_else(|error| error.to_string());
     format!(
         "{}\nformats: journal and outbox {}, declarations {}, checkpoint {}, cursor {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
         short(),
-        journal::VERSION,
+        storage::VERSION,
         catalog::VERSION,
         checkpoint::VERSION,
         CURSOR_VERSION,

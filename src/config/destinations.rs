@@ -5,10 +5,10 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
-use crate::adapters::kafka::check::{self, Key};
-use crate::adapters::{file, kafka};
 use crate::domain::document::{Place, Problems, Spot, Table, hint};
-use crate::encode::Format;
+use crate::egress::encode::Format;
+use crate::egress::kafka::check::{self, Key};
+use crate::egress::{file, kafka};
 use crate::files;
 
 use super::Destination;

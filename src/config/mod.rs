@@ -12,15 +12,16 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::adapters::{file, kafka};
+use crate::clock::wall_clock;
 use crate::domain::document::Source as File;
 use crate::domain::document::keys::Shape;
 use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
-use crate::intake::{Limits, wall_clock};
-use crate::pipeline::CheckpointsDue;
+use crate::egress::{file, kafka};
+use crate::engine::intake::Limits;
+use crate::engine::pipeline::CheckpointsDue;
 
 mod collide;
 mod destinations;

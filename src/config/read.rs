@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::adapters::journal;
 use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
@@ -17,8 +16,9 @@ use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Peer;
 use crate::domain::watermark::ActiveMax;
-use crate::intake::Limits;
-use crate::pipeline::CheckpointsDue;
+use crate::engine::intake::Limits;
+use crate::engine::pipeline::CheckpointsDue;
+use crate::storage;
 
 use super::destinations;
 use super::keys::DeclaredKeys;
@@ -227,7 +227,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
     let default = Journal {
         directory: base.join("journal"),
-        segment_bytes: journal::SEGMENT_BYTES,
+        segment_bytes: storage::SEGMENT_BYTES,
         quota_bytes: 8 << 30,
         checkpoints,
         keys: Arc::default(),
@@ -254,8 +254,8 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     if read.quota_bytes / 4 < read.segment_bytes {
         journal.problems().error(&journal.place, "`quota_bytes` is less than four segments of `segment_bytes`");
     }
-    if !journal::SEGMENT_BYTES_RANGE.contains(&read.segment_bytes) {
-        let message = format!("`segment_bytes` is at most {}", journal::SEGMENT_BYTES_RANGE.end - 1);
+    if !storage::SEGMENT_BYTES_RANGE.contains(&read.segment_bytes) {
+        let message = format!("`segment_bytes` is at most {}", storage::SEGMENT_BYTES_RANGE.end - 1);
         journal.problems().error(&journal.place, message);
     }
     journal.done();

@@ -2,7 +2,7 @@
 
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::policy;
-use crate::encode::Format;
+use crate::egress::encode::Format;
 
 use super::{Mode, OnStop};
 

@@ -1,5 +1,5 @@
 //! What is known outside: places, telephone numbers, bank accounts, network addresses, registries. The traits are
-//! implemented by adapters.
+//! implemented in the `knowledge` module.
 //!
 //! Whatever is not certain gives every code that it may be: one candidate too many only brings one more law.
 

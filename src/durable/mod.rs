@@ -8,7 +8,7 @@
 //!
 //! | on disk, below `[journal] directory` | what |
 //! | --- | --- |
-//! | `log/` | the journal: entries ([`entry`]) in a [`Log`](crate::adapters::journal::Log) |
+//! | `log/` | the journal: entries ([`entry`]) in a [`Log`](crate::storage::Log) |
 //! | `checkpoints/` | the state at a position of the journal ([`checkpoint`]) |
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
 //! | `cursors/` | how far each destination is in the outbox |

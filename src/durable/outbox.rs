@@ -11,10 +11,10 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
-use crate::adapters::journal::Log;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::domain::producer::Lsn;
+use crate::storage::Log;
 
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Error {
     Encode(#[from] ArrowError),
     /// The log could not be read.
     #[error("cannot read the outbox")]
-    Log(#[from] crate::adapters::journal::ReadError),
+    Log(#[from] crate::storage::ReadError),
 }
 
 /// The releases of one closing.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::journal::{Error, FileSystem, create_directories, read_file, write_file_durably};
 use crate::domain::document::{Problems, Source};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::{self, Digest, Here, Known};
+use crate::storage::{Error, FileSystem, create_directories, read_file, write_file_durably};
 
 /// The largest file that is read.
 const BYTES_MAX: u64 = 1 << 30;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field};
 
-use crate::adapters::journal::{self, FileSystem, Log};
 use crate::domain::aggregate::Cells;
 use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
@@ -23,6 +22,7 @@ use crate::domain::producer::{Came, Lsn};
 use crate::domain::stream::Stream;
 use crate::domain::watermark::Heard;
 use crate::domain::window::window_start;
+use crate::storage::{self, FileSystem, Log};
 
 use super::checkpoint::Checkpoint;
 use super::entry::{BatchReader, Before, Catalog, Entry, Unread};
@@ -33,10 +33,10 @@ use super::seal::{Keys, Sealed, Sealer};
 pub enum Error {
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Log(#[from] journal::ReadError),
+    Log(#[from] storage::ReadError),
     /// Its directory cannot be read.
     #[error("cannot read the journal's directory")]
-    Directory(#[from] journal::Error),
+    Directory(#[from] storage::Error),
     /// An entry is not one that this version writes.
     #[error("entry {0} of the journal is of no known kind; was it written by a newer version?")]
     Unreadable(Lsn),
@@ -135,7 +135,7 @@ pub fn restore(
 /// # Errors
 /// When the journal cannot be read, or holds what the policy cannot count.
 pub fn scan(
-    mut entries: journal::Reader,
+    mut entries: storage::Reader,
     from: Lsn,
     gateway: &mut Gateway,
     present: &[Present],
@@ -143,7 +143,7 @@ pub fn scan(
 ) -> Result<Vec<Closed>, Error> {
     let mut closed = Vec::new();
     let mut mapping = Mapping::new(present);
-    while let Some(journal::Entry { lsn, context, payload }) = entries.next()? {
+    while let Some(storage::Entry { lsn, context, payload }) = entries.next()? {
         if lsn < from {
             continue;
         }
@@ -193,7 +193,7 @@ pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) 
         restore(checkpoint, &mut gateway, present, Duration::ZERO)?;
     }
     let counted = checkpoint.map_or(0, |checkpoint| checkpoint.lsn);
-    let entries = journal::entries(Arc::clone(fs), &directory.join("log"))?;
+    let entries = storage::entries(Arc::clone(fs), &directory.join("log"))?;
     scan(entries, counted + 1, &mut gateway, present, Duration::ZERO).map(drop)
 }
 
@@ -214,7 +214,7 @@ pub enum Step {
 
 /// The second pass.
 pub struct Replay {
-    reader: journal::Reader,
+    reader: storage::Reader,
     through: Lsn,
     mapping: Mapping,
     sealer: Sealer,
@@ -293,7 +293,7 @@ impl Replay {
     /// # Errors
     /// When the journal cannot be read.
     pub fn step(&mut self) -> Result<Option<Step>, Error> {
-        while let Some(journal::Entry { lsn, context, payload }) = self.reader.next()? {
+        while let Some(storage::Entry { lsn, context, payload }) = self.reader.next()? {
             if lsn > self.through {
                 return Ok(None);
             }

@@ -7,10 +7,10 @@ pub mod process;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bailiwick::adapters::grpc::client;
-use bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient;
 use bailiwick::app::{self, App};
 use bailiwick::config::{self, Config, Destination, OnStop};
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
 use bailiwick::telemetry::Telemetry;
 use tempfile::TempDir;
 use tonic::transport::Channel;

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::time::Duration;
 
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;

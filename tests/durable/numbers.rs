@@ -1,9 +1,9 @@
 //! Numbered requests: sent again, left out, fenced, skipped.
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
 use prost::Message;
 use serde_json::json;
 use tonic::{Code, Status};

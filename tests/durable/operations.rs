@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::app::{self, App};
+use bailiwick::clock::Clock;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
-use bailiwick::intake::Clock;
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use prost::Message;
 
 use tempfile::TempDir;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use bailiwick::adapters::grpc::client;
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Refusal};
 use bailiwick::app::{self, App};
 use bailiwick::config::{Config, OnStop};
 use bailiwick::domain::outcomes::REMEMBERED;
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Refusal};
 use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! What an earlier version left on disk is gone on with.
 
-use bailiwick::adapters::grpc::proto::ingest::Reason;
+use bailiwick::ingress::proto::ingest::Reason;
 use jiff::SignedDuration;
 use tonic_types::StatusExt;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use arrow_flight::FlightData;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use bailiwick::adapters::grpc::client;
-use bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, Reason};
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{PublishRequest, Reason};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
-use bailiwick::encode::Format;
+use bailiwick::egress::encode::Format;
 use tempfile::TempDir;
 
 use crate::common::{self, TestGateway};

@@ -1,11 +1,11 @@
 //! Ten thousand requests of rubbish over a real socket: each gets an answer, the gateway stays up, and a
 //! good producer beside them is not disturbed.
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use prost::Message;
 
 use crate::common::{self, TestGateway};

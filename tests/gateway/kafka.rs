@@ -1,9 +1,9 @@
 //! Releases through a real Kafka, read with confluent-kafka.
 
-use bailiwick::adapters::kafka;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
-use bailiwick::encode::Format;
+use bailiwick::egress::encode::Format;
+use bailiwick::egress::kafka;
 
 use crate::common::{self, TestGateway};
 

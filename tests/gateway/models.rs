@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::output::Values;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse, Reason};
 use bailiwick::app::{self, App};
 use bailiwick::config;
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::output::Values;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Reason};
 use prost::Message as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -151,7 +151,7 @@ fn request(values: &[f64]) -> PublishRequest {
 
 async fn publish(app: &App, request: PublishRequest) -> Result<PublishResponse, Status> {
     let endpoint = format!("http://{}", app.address());
-    let mut client = bailiwick::adapters::grpc::client::connect(&endpoint).await.unwrap();
+    let mut client = bailiwick::ingress::grpc::client::connect(&endpoint).await.unwrap();
     client.publish_once(request).await.map(tonic::Response::into_inner)
 }
 

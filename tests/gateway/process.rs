@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -1,9 +1,9 @@
 //! Every refusal names its record, its reason and its field, and nothing else is lost by it.
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
 use prost::Message;
 use serde_json::{Value, json};
 use tonic_types::StatusExt;

@@ -1,9 +1,9 @@
 //! Event times that cannot be meant, and limits on what event times and names may cost.
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::adapters::grpc::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
 use prost::Message;
 use serde_json::{Value, json};
 use tonic_types::StatusExt;

@@ -1,9 +1,9 @@
 //! Small messages that stand for much.
 
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use prost::Message;
 
 use super::gateway::{Limited, beside_a_good_producer, publish};

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use bailiwick::adapters::grpc::client;
-use bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient;
-use bailiwick::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::PublishRequest;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tonic::Code;

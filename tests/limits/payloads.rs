@@ -9,11 +9,11 @@ use arrow_array::{
 };
 use arrow_buffer::Buffer;
 use arrow_ipc::writer::StreamWriter;
-use bailiwick::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use bailiwick::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
-use bailiwick::adapters::grpc::proto::ingest::publish_request::Payload;
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
+use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
+use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use prost::Message;
 use serde_json::{Value, json};
 

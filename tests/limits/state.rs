@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick::adapters::grpc::proto::ingest::PublishRequest;
+use bailiwick::ingress::proto::ingest::PublishRequest;
 
 use super::gateway::{Limited, beside_a_good_producer, publish, reason_of};
 use super::payloads::{empty_request, json_events, now, record, record_at, request};
@@ -117,7 +117,7 @@ checkpoint_every = \"PT1H\"
     assert!(grown < 64 << 20, "{} MiB", grown >> 20);
 }
 
-type Client = bailiwick::adapters::grpc::proto::ingest::ingest_client::IngestClient<tonic::transport::Channel>;
+type Client = bailiwick::ingress::proto::ingest::ingest_client::IngestClient<tonic::transport::Channel>;
 
 /// Sends requests on one call. How many were taken, and how many refused for what.
 async fn outcomes(

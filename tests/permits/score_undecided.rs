@@ -1,4 +1,4 @@
-use bailiwick::adapters::onnx::Scorer;
+use bailiwick::scoring::Scorer;
 use bailiwick::domain::batch::Batch;
 
 fn score(scorer: &mut Scorer, undecided: &Batch) {

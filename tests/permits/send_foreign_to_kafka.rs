@@ -1,4 +1,4 @@
-use bailiwick::adapters::kafka::Sink;
+use bailiwick::egress::kafka::Sink;
 use bailiwick::domain::policy::Foreign;
 
 fn leak(sink: &mut Sink, records: &Foreign) {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bailiwick::adapters::file::Sink;
+use bailiwick::egress::file::Sink;
 use bailiwick::domain::policy::Resident;
 
 fn leak(sink: &mut Sink, records: Resident) {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use bailiwick::adapters::grpc::proto::ingest::PublishResponse;
+use bailiwick::ingress::proto::ingest::PublishResponse;
 use serde_json::json;
 
 use super::deployment::{Deployment, Gateway, POLICY, REGIME, at, regime, visit, visits};

@@ -34,7 +34,7 @@ async fn outcome(producer: &mut Producer, device: &str) -> String {
 
 /// Sends a record of a device until this becomes of it.
 async fn until(process: &Process, producer: &mut Producer, device: &str, expected: &str) {
-    let began = bailiwick::intake::Clock::start();
+    let began = bailiwick::clock::Clock::start();
     while outcome(producer, device).await != expected {
         assert!(began.now().as_secs() < 60, "{device} is never `{expected}`:\n{}", process.log().join("\n"));
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

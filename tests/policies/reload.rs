@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use bailiwick::adapters::journal::{Log, RealFileSystem, SEGMENT_BYTES, Settings};
 use bailiwick::config;
 use bailiwick::domain::document::Severity;
 use bailiwick::domain::policy::Digest;
 use bailiwick::durable::entry::Entry;
+use bailiwick::storage::{Log, RealFileSystem, SEGMENT_BYTES, Settings};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

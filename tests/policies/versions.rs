@@ -8,7 +8,7 @@ use std::thread;
 use bailiwick::config::today;
 use bailiwick::domain::evidence::Knowledge;
 use bailiwick::domain::policy::Version;
-use bailiwick::versions::Versions;
+use bailiwick::engine::versions::Versions;
 use jiff::ToSpan;
 
 use super::deployment::Deployment;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use bailiwick::domain::policy::{Form, Permission};
-use bailiwick::versions::Versions;
+use bailiwick::engine::versions::Versions;
 use proptest::prelude::*;
 
 use super::engine::{self, day, decide, read, verdict, verdicts, version, version_of};

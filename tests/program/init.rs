@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
 use tempfile::TempDir;
 
 use crate::common::lines;

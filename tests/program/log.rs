@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use bailiwick::intake::Clock;
+use bailiwick::clock::Clock;
 use bailiwick::telemetry::StreamCounts;
 
 use crate::common::process::{BINARY, Logged, PATIENCE, Running, copy_of, run, text};

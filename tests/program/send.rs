@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use bailiwick::intake::{Clock, wall_clock};
+use bailiwick::clock::{Clock, wall_clock};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;

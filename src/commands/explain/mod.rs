@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use arrow_array::RecordBatch;
 
 use crate::app;
+use crate::clock::wall_clock;
 use crate::config::Config;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
@@ -17,7 +18,6 @@ use crate::domain::fact::Kind;
 use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
 use crate::domain::producer::Lsn;
 use crate::domain::refusal::Peer;
-use crate::intake::wall_clock;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
 use super::send::Records;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::adapters::journal::{self, FileSystem};
-use crate::delivery::Cursor;
 use crate::domain::gateway::Gateway;
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::{Lsn, Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
 use crate::durable::entry::Entry;
 use crate::durable::outbox::Closing;
+use crate::egress::delivery::Cursor;
+use crate::storage::{self, FileSystem};
 
 /// What the journal holds.
 #[derive(Default)]
@@ -72,7 +72,7 @@ pub(super) fn records(
     let counted = checkpoint.map_or(0, |checkpoint| checkpoint.lsn);
     let marks = checkpoint.map(marks).unwrap_or_default();
     let mut found = Records::default();
-    let mut entries = journal::entries(Arc::clone(fs), log)?;
+    let mut entries = storage::entries(Arc::clone(fs), log)?;
     while let Some(entry) = entries.next()? {
         match Entry::decode(&entry.payload) {
             Some(Entry::Batch(batch)) => {
@@ -127,7 +127,7 @@ fn marks(checkpoint: &Checkpoint) -> Producers {
 pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) -> anyhow::Result<Outbox> {
     let mut found = Outbox::default();
     let mut cursor: BTreeMap<String, Cursor> = BTreeMap::new();
-    let mut entries = journal::entries(Arc::clone(fs), outbox)?;
+    let mut entries = storage::entries(Arc::clone(fs), outbox)?;
     while let Some(entry) = entries.next()? {
         let Some(closing) = Closing::decode(&entry.payload) else {
             bail!("entry {} is of no known kind", entry.lsn);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use crate::adapters::journal::{self, FileSystem, RealFileSystem, Report, Slots, Stored};
 use crate::app::losses::Loss;
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::Checkpoint;
+use crate::storage::{self, FileSystem, RealFileSystem, Report, Slots, Stored};
 
 use super::Failure;
 use held::{Outbox, Records};
@@ -83,11 +83,11 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
     let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
     if task == Task::Repair {
         for path in [&log, &outbox].into_iter().filter(|path| is_there(path)) {
-            journal::repair(&*fs, path).with_context(|| format!("cannot repair {}", path.display()))?;
+            storage::repair(&*fs, path).with_context(|| format!("cannot repair {}", path.display()))?;
         }
     }
     let inspect = |of: &Path, at_least: Lsn| {
-        journal::inspect(&*fs, of, at_least).with_context(|| format!("cannot read {}", of.display()))
+        storage::inspect(&*fs, of, at_least).with_context(|| format!("cannot read {}", of.display()))
     };
     // As a start does: what a cursor has come to was in the outbox, what was closed or counted was in the journal.
     let cursor_files = held::cursors(names(&cursors)?);

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use serde_json::{Value, json};
 
-use crate::adapters::journal::Report;
 use crate::app::losses::Loss;
+use crate::clock::wall_clock;
 use crate::domain::printable;
-use crate::encode::rfc3339;
-use crate::intake::wall_clock;
+use crate::egress::encode::rfc3339;
+use crate::storage::Report;
 
 use super::Found;
 use super::held::Records;

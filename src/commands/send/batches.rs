@@ -13,9 +13,9 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Field, Schema};
 use prost::Message;
 
-use crate::adapters::grpc::proto::cloudevents::cloud_event::Data;
-use crate::adapters::grpc::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use crate::adapters::grpc::proto::ingest::publish_request::Payload;
+use crate::ingress::proto::cloudevents::cloud_event::Data;
+use crate::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use crate::ingress::proto::ingest::publish_request::Payload;
 
 use super::input::{Format, Opened, Sum};
 

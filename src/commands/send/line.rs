@@ -11,9 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic_types::RpcStatusExt;
 
-use crate::adapters::grpc::client;
-use crate::adapters::grpc::proto::ingest::{PublishRequest, PublishResponse};
-use crate::intake::Clock;
+use crate::clock::Clock;
+use crate::ingress::grpc::client;
+use crate::ingress::proto::ingest::{PublishRequest, PublishResponse};
 
 use super::totals::{Kind, Waiting, reason_name};
 use super::{Batch, Options, SharedTotals, Stopped};

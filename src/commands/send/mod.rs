@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::intake::wall_clock;
+use crate::clock::wall_clock;
 
 use super::Failure;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::adapters::grpc::proto::ingest::{PublishResponse, Refusal};
-use crate::intake::{Clock, wall_clock};
+use crate::clock::{Clock, wall_clock};
+use crate::ingress::proto::ingest::{PublishResponse, Refusal};
 
 use super::line::{AHEAD, Answer, Line};
 use super::totals::{Kind, Place};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::adapters::grpc::proto::ingest::{Hint, Reason, Refusal};
+use crate::clock::Clock;
 use crate::domain::printable;
-use crate::intake::Clock;
+use crate::ingress::proto::ingest::{Hint, Reason, Refusal};
 
 /// Totals that grow while records are sent.
 pub type SharedTotals = Arc<Mutex<Totals>>;

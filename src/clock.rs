@@ -1,0 +1,39 @@
+//! The clocks: the only place that reads them.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// The clocks of the shell: the monotonic one counts from start.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the shell's one reading of the monotonic clock")]
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// The monotonic time since start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The wall clock, in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall(&self) -> i64 {
+        wall_clock().as_microsecond()
+    }
+}
+
+/// The wall clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the shell's one reading of the wall clock")]
+pub fn wall_clock() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,142 @@
+//! From the outbox to the destinations: one thread per destination, each with a cursor of its own on disk.
+//!
+//! A release is sent from what the outbox holds, as often as it takes, and is passed over only when its
+//! destination has confirmed it and the cursor says so on disk. One destination that is away does not hold
+//! up another: what waits for it waits on disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::egress::{file, kafka};
+use crate::engine::supervision::Supervisor;
+use crate::storage::Log;
+use crate::telemetry::Telemetry;
+
+mod cursor;
+mod report;
+mod runner;
+mod status;
+mod to_files;
+mod to_kafka;
+
+pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
+pub use status::{Backlog, Board, Trouble};
+
+use runner::{Delivery, Ends};
+use status::Status;
+
+/// One destination's sink.
+pub enum Sink {
+    /// Files.
+    File(file::Sink),
+    /// A Kafka topic.
+    Kafka(kafka::Sink),
+}
+
+/// What a thread needs besides its sink.
+#[derive(Clone)]
+pub struct Context {
+    /// The outbox.
+    pub outbox: Arc<Log>,
+    /// A monotonic clock.
+    pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// The counts.
+    pub telemetry: Arc<Telemetry>,
+    /// Hears of a thread that panics.
+    pub supervisor: Supervisor,
+}
+
+/// The running threads.
+pub struct Deliveries {
+    threads: Vec<JoinHandle<()>>,
+    board: Arc<Board>,
+    reporter: Option<JoinHandle<()>>,
+    /// Nothing is ever sent: the threads see that the sender is gone, finish what waits, and end.
+    drain: Option<Sender<()>>,
+    /// As `drain`, but they end at once.
+    cut: Option<Sender<()>>,
+    /// As `drain`, for the reporter.
+    report: Option<Sender<()>>,
+}
+
+impl Deliveries {
+    /// Starts a thread per destination, and one that says how they go.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(sinks: BTreeMap<String, Sink>, cursors: Cursors, context: &Context) -> std::io::Result<Self> {
+        let ((drain, drained), (cut, is_cut), (report, reporting)) = (bounded(0), bounded(0), bounded(0));
+        let ends = Ends { drained, cut: is_cut };
+        let mut cursors = cursors.opened;
+        cursors.retain(|name, _| sinks.contains_key(name));
+        let started: Vec<_> = cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect();
+        let board = Arc::new(Board::new(&context.outbox, &started));
+        let mut threads = Vec::new();
+        for (name, sink) in sinks {
+            let Some(opened) = cursors.remove(&name) else { continue };
+            let thread = format!("to-{name}");
+            let status = board.status(&name);
+            let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
+            let delivery = Delivery::new(name, opened, status, context.clone(), ends.clone());
+            threads.push(context.supervisor.spawn(&thread, move || {
+                let _guard = guard;
+                run(delivery, sink);
+            })?);
+        }
+        let (shown, now) = (Arc::clone(&board), Arc::clone(&context.now));
+        let reporter = context.supervisor.spawn("deliveries", move || report::run(&shown, &*now, &reporting))?;
+        let (drain, cut, report) = (Some(drain), Some(cut), Some(report));
+        Ok(Self { threads, board, reporter: Some(reporter), drain, cut, report })
+    }
+
+    /// Sends what the outbox holds, and ends.
+    pub fn finish(&mut self) {
+        self.drain = None;
+        for thread in self.threads.drain(..) {
+            // One that panicked has told the supervisor.
+            let _ = thread.join();
+        }
+        self.report = None;
+        if let Some(thread) = self.reporter.take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// What ends the threads at once, when it is dropped: what was not sent stays in the outbox.
+    pub fn cut(&mut self) -> Option<Sender<()>> {
+        self.cut.take()
+    }
+
+    /// What waits for each destination.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+}
+
+fn run(delivery: Delivery, sink: Sink) {
+    let destination = delivery.name.clone();
+    match sink {
+        Sink::File(sink) => to_files::run(delivery, sink),
+        Sink::Kafka(sink) => to_kafka::run(delivery, sink),
+    }
+    tracing::debug!(destination, "delivery ended");
+}
+
+/// Remembers why nothing is delivered any more when a thread panics, for the stop that follows.
+struct Guard {
+    status: Arc<Status>,
+    now: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.status.failed((self.now)(), "its thread panicked".to_owned());
+        }
+    }
+}

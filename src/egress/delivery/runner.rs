@@ -1,0 +1,115 @@
+//! What the threads of all kinds of destinations share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use crate::domain::policy::Released;
+use crate::domain::producer::Lsn;
+use crate::durable::outbox::Closing;
+use crate::storage::Slots;
+
+use super::Context;
+use super::cursor::{Cursor, Opened};
+use super::status::Status;
+
+/// How often a thread looks up when nothing happens.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+/// How long it waits after a failure.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One destination's thread: its cursor, and what tells it to end.
+pub(super) struct Delivery {
+    pub(super) name: String,
+    pub(super) cursor: Cursor,
+    pub(super) context: Context,
+    slots: Slots,
+    /// `cursor.through` as it is on disk.
+    through: Arc<AtomicU64>,
+    status: Arc<Status>,
+    ends: Ends,
+}
+
+/// What tells a thread to end: its sender is dropped.
+#[derive(Clone)]
+pub(super) struct Ends {
+    /// Once all is sent.
+    pub(super) drained: Receiver<()>,
+    /// At once.
+    pub(super) cut: Receiver<()>,
+}
+
+impl Delivery {
+    pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
+        let Opened { slots, cursor, through } = opened;
+        Self { name, cursor, context, slots, through, status, ends }
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.ends.cut.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.ends.drained.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits after a failure. Whether to go on.
+    pub(super) fn pause(&self) -> bool {
+        self.ends.cut.recv_timeout(PAUSE) != Err(RecvTimeoutError::Disconnected)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        (self.context.now)()
+    }
+
+    /// Remembers why the destination does not take releases. It is said at a bounded rate.
+    pub(super) fn failed(&self, error: impl Into<anyhow::Error>) {
+        let error = format!("{:#}", error.into());
+        tracing::debug!(destination = self.name, error, "not delivered");
+        self.status.failed(self.now(), error);
+    }
+
+    /// The destination answers as it should.
+    pub(super) fn answers(&self) {
+        self.status.answers();
+    }
+
+    /// So many releases were confirmed, or turned out to be there already.
+    pub(super) fn delivered(&self, releases: usize) {
+        self.status.delivered(releases);
+    }
+
+    /// Everything through the cursor's position is confirmed. It need not be on disk: after a crash the outbox is read
+    /// from an earlier position, and nothing between is for this destination.
+    pub(super) fn passed(&self) {
+        self.through.store(self.cursor.through, Ordering::Release);
+    }
+
+    /// Makes the cursor durable, for as long as it takes. Whether it is.
+    pub(super) fn save(&mut self) -> bool {
+        while let Err(error) = self.slots.write(&self.cursor.encode()) {
+            self.failed(error);
+            if !self.pause() {
+                return false;
+            }
+        }
+        self.passed();
+        true
+    }
+
+    /// The releases of one entry that are for this destination.
+    pub(super) fn releases(&self, lsn: Lsn, payload: &[u8]) -> Vec<Released> {
+        let Some(closing) = Closing::decode(payload) else {
+            tracing::error!(
+                destination = self.name,
+                lsn,
+                "an entry of the outbox cannot be read and is not sent: stop the gateway and run `bailiwick journal \
+                 verify`"
+            );
+            return Vec::new();
+        };
+        closing.releases.into_iter().filter(|released| released.destination() == self.name).collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! What can be told of each destination: what waits for it, for how long, and why it does not take it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::domain::producer::Lsn;
+use crate::durable::outbox;
+use crate::storage::{Log, ReadError, Reader};
+
+use super::cursor::Cursor;
+
+/// The most times that are remembered per destination. With more of them, neighbours become one.
+const MARKS_MAX: usize = 1_024;
+
+/// How one destination's deliveries go. The thread that delivers writes it.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    /// Releases that were confirmed since the start.
+    delivered: AtomicU64,
+    /// It answered since the last failure. With nothing to send that ends the trouble.
+    answered: AtomicBool,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Why a destination does not take releases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since when, as a monotonic time.
+    pub since: Duration,
+    /// The error, newest.
+    pub error: String,
+}
+
+impl Status {
+    /// A delivery failed, or takes too long.
+    pub(super) fn failed(&self, now: Duration, error: String) {
+        let mut trouble = self.trouble();
+        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
+        *trouble = Some(Trouble { since, error });
+        self.answered.store(false, Ordering::Release);
+    }
+
+    /// The destination answers as it should. Whether it takes releases is seen when it takes one.
+    pub(super) fn answers(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    /// So many releases were confirmed, or turned out to be there already.
+    pub(super) fn delivered(&self, releases: usize) {
+        self.delivered.fetch_add(releases as u64, Ordering::Relaxed);
+        if releases > 0 {
+            *self.trouble() = None;
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What waits for one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The destination's name.
+    pub destination: String,
+    /// How many releases wait.
+    pub releases: u64,
+    /// How long the oldest of them has waited in this process. Zero when none waits.
+    pub oldest: Duration,
+    /// Why they wait, when something is wrong.
+    pub trouble: Option<Trouble>,
+}
+
+/// How every destination's deliveries go, and what waits in the outbox.
+pub struct Board {
+    statuses: BTreeMap<String, Arc<Status>>,
+    counted: Mutex<Counted>,
+}
+
+/// What the outbox held so far.
+struct Counted {
+    reader: Reader,
+    destinations: BTreeMap<String, Releases>,
+}
+
+/// The releases of one destination.
+struct Releases {
+    /// What was confirmed before the start.
+    start: Cursor,
+    /// How many there were since the start, confirmed or not.
+    found: u64,
+    /// When how many had been found, oldest first, as far as they are not confirmed.
+    marks: VecDeque<(u64, Duration)>,
+}
+
+impl Board {
+    /// Of destinations whose cursors stand as they do at the start.
+    pub(super) fn new(outbox: &Log, destinations: &[(String, Cursor)]) -> Self {
+        let from = destinations.iter().map(|(_, cursor)| cursor.through).min().map_or(Lsn::MAX, |first| first + 1);
+        let releases = |cursor: &Cursor| Releases { start: cursor.clone(), found: 0, marks: VecDeque::new() };
+        let counted = Counted {
+            reader: outbox.reader(from),
+            destinations: destinations.iter().map(|(name, cursor)| (name.clone(), releases(cursor))).collect(),
+        };
+        let statuses = destinations.iter().map(|(name, _)| (name.clone(), Arc::default())).collect();
+        Self { statuses, counted: Mutex::new(counted) }
+    }
+
+    /// Where the thread of a destination says how it goes.
+    pub(super) fn status(&self, destination: &str) -> Arc<Status> {
+        self.statuses.get(destination).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// What waits for each destination at a monotonic time.
+    ///
+    /// # Errors
+    /// When the outbox cannot be read.
+    pub fn look(&self, now: Duration) -> Result<Vec<Backlog>, ReadError> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.read(now)?;
+        let statuses = self.statuses.iter();
+        let backlogs = statuses.filter_map(|(name, status)| {
+            let waiting = counted.destinations.get_mut(name)?;
+            let delivered = status.delivered.load(Ordering::Relaxed);
+            let (releases, oldest) = waiting.beyond(delivered, now);
+            if releases == 0 && status.answered.load(Ordering::Acquire) {
+                *status.trouble() = None;
+            }
+            Some(Backlog { destination: name.clone(), releases, oldest, trouble: status.trouble().clone() })
+        });
+        Ok(backlogs.collect())
+    }
+
+    /// The destinations that releases wait for.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Vec<Backlog> {
+        match self.look(now) {
+            Ok(backlogs) => backlogs.into_iter().filter(|backlog| backlog.releases > 0).collect(),
+            Err(error) => {
+                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the outbox cannot be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Counted {
+    fn read(&mut self, now: Duration) -> Result<(), ReadError> {
+        while let Some(entry) = self.reader.next()? {
+            let Some((dataset, destinations)) = outbox::destinations(&entry.payload) else { continue };
+            for destination in destinations {
+                if let Some(releases) = self.destinations.get_mut(destination)
+                    && !releases.start.has(dataset, entry.lsn)
+                {
+                    releases.found += 1;
+                }
+            }
+        }
+        self.destinations.values_mut().for_each(|releases| releases.mark(now));
+        Ok(())
+    }
+}
+
+impl Releases {
+    fn mark(&mut self, now: Duration) {
+        if self.marks.back().is_none_or(|(found, _)| *found < self.found) && self.found > 0 {
+            self.marks.push_back((self.found, now));
+        }
+        if self.marks.len() > MARKS_MAX {
+            // Of two marks in a row the earlier time stays, for all that both stand for.
+            let marks: Vec<_> = self.marks.drain(..).collect();
+            self.marks = marks.chunks(2).filter_map(|pair| Some((pair.last()?.0, pair.first()?.1))).collect();
+        }
+    }
+
+    /// How many wait beyond those that were delivered, and for how long.
+    fn beyond(&mut self, delivered: u64, now: Duration) -> (u64, Duration) {
+        while self.marks.front().is_some_and(|(found, _)| *found <= delivered) {
+            self.marks.pop_front();
+        }
+        let oldest = self.marks.front().map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since));
+        (self.found.saturating_sub(delivered), oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn releases() -> Releases {
+        Releases { start: Cursor::default(), found: 0, marks: VecDeque::new() }
+    }
+
+    #[test]
+    fn the_oldest_is_the_first_that_was_not_delivered() {
+        let mut waiting = releases();
+        waiting.mark(SECOND);
+        assert_eq!(waiting.beyond(0, SECOND * 9), (0, Duration::ZERO));
+        for (found, at) in [(2, 10), (2, 11), (5, 12)] {
+            waiting.found = found;
+            waiting.mark(SECOND * at);
+        }
+        assert_eq!(waiting.beyond(1, SECOND * 20), (4, SECOND * 10));
+        assert_eq!(waiting.beyond(2, SECOND * 20), (3, SECOND * 8));
+        assert_eq!(waiting.beyond(5, SECOND * 20), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_long_outage_is_remembered_by_few_marks_and_its_beginning() {
+        let mut waiting = releases();
+        for at in 0..100_000 {
+            waiting.found += 1;
+            waiting.mark(SECOND * at);
+            assert!(waiting.marks.len() <= MARKS_MAX);
+        }
+        assert_eq!(waiting.beyond(0, SECOND * 100_000), (100_000, SECOND * 100_000));
+        let (left, oldest) = waiting.beyond(99_999, SECOND * 100_000);
+        assert!(left == 1 && oldest <= SECOND * 200, "{oldest:?}");
+    }
+
+    #[test]
+    fn trouble_lasts_from_its_first_error_until_something_is_delivered() {
+        let status = Status::default();
+        status.failed(SECOND, "one".to_owned());
+        status.failed(SECOND * 3, "two".to_owned());
+        assert_eq!(*status.trouble(), Some(Trouble { since: SECOND, error: "two".to_owned() }));
+        status.delivered(0);
+        assert!(status.trouble().is_some());
+        status.delivered(1);
+        assert_eq!(*status.trouble(), None);
+    }
+}

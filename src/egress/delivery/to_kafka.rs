@@ -1,0 +1,131 @@
+//! The thread of a Kafka destination: many entries on their way, and a cursor that passes what is confirmed without a
+//! gap.
+
+use crate::domain::producer::Lsn;
+use crate::egress::kafka;
+use crate::storage::Reader;
+use crate::telemetry::Telemetry;
+
+use super::runner::{Delivery, TICK};
+
+/// Sends what the outbox holds until the thread is told to end.
+pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink) {
+    while resume(&delivery, &mut sink) && send_all(&mut delivery, &mut sink) {}
+}
+
+/// Makes the sink ready, for as long as it takes. Whether to go on.
+fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
+    loop {
+        let cursor = delivery.cursor.through;
+        let outbox = || waiting(delivery, cursor);
+        match watched(delivery, |watch| sink.resume(cursor, &outbox, watch)) {
+            Ok(()) => {
+                delivery.answers();
+                return true;
+            }
+            Err(error) => failed(delivery, error),
+        }
+        if !delivery.pause() {
+            return false;
+        }
+    }
+}
+
+/// Sends what the outbox holds. Ends with `true` when the sink is to be made ready again, with `false` when all
+/// is sent at a stop, or the time for it is up.
+fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
+    let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+    loop {
+        let filled = fill(delivery, sink, &mut reader);
+        if delivery.is_cut() {
+            return false;
+        }
+        let advanced = filled.and_then(|_| watched(delivery, |watch| sink.advance(watch)).map_err(Failed::Kafka));
+        match advanced {
+            Ok(Some(confirmed)) => {
+                Telemetry::add(&delivery.context.telemetry.gateway.bytes_out, confirmed.bytes);
+                delivery.cursor.through = confirmed.through;
+                if confirmed.releases == 0 {
+                    delivery.passed();
+                } else if !delivery.save() {
+                    return false;
+                }
+                delivery.delivered(confirmed.releases);
+            }
+            Ok(None) if !sink.is_idle() => {}
+            Ok(None) if delivery.is_draining() => return false,
+            Ok(None) => {
+                let _ = delivery.context.outbox.wait_beyond(delivery.cursor.through, TICK);
+            }
+            Err(error) => {
+                sink.give_up();
+                match error {
+                    Failed::Kafka(kafka::Error::SentTwice) => {
+                        let destination = &delivery.name;
+                        tracing::info!(
+                            destination,
+                            "the end of a transaction was sent again: the next has a new epoch"
+                        );
+                        return true;
+                    }
+                    Failed::Kafka(error) => failed(delivery, error),
+                    Failed::Outbox(error) => delivery.failed(error),
+                }
+                return delivery.pause();
+            }
+        }
+    }
+}
+
+/// Why nothing more can be sent.
+enum Failed {
+    Kafka(kafka::Error),
+    Outbox(crate::storage::ReadError),
+}
+
+/// Gives the sink entries while it has room.
+fn fill(delivery: &Delivery, sink: &mut kafka::Sink, reader: &mut Reader) -> Result<(), Failed> {
+    while sink.has_room() {
+        let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };
+        let releases = delivery.releases(entry.lsn, &entry.payload);
+        if let Err(error) = sink.take(entry.lsn, &releases) {
+            // What was taken before it can still be sent. After that it is the first, and says what is wrong.
+            if sink.is_idle() {
+                return Err(Failed::Kafka(error));
+            }
+            *reader = delivery.context.outbox.reader(entry.lsn);
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Calls a sink that looks at the clock, and at whether the threads are to end.
+fn watched<T>(delivery: &Delivery, call: impl FnOnce(kafka::Watch<'_>) -> T) -> T {
+    call(kafka::Watch {
+        stops: &|| delivery.is_cut(),
+        now: &*delivery.context.now,
+        stalled: &|error| failed(delivery, error),
+    })
+}
+
+fn failed(delivery: &Delivery, error: kafka::Error) {
+    if delivery.is_cut() {
+        return;
+    }
+    if let kafka::Error::Fenced(_) = error {
+        // Each time: it passes quickly, and somebody has to know.
+        tracing::warn!(destination = delivery.name, %error, "another process delivers under this gateway's name");
+    }
+    delivery.failed(error);
+}
+
+/// The entries of the outbox after a position.
+fn waiting(delivery: &Delivery, after: Lsn) -> kafka::Entries<'_> {
+    let mut reader = delivery.context.outbox.reader(after + 1);
+    Box::new(move || {
+        let Some(entry) = reader.next()? else { return Ok(None) };
+        let release = delivery.releases(entry.lsn, &entry.payload).last().map(|released| released.id().to_owned());
+        Ok(Some(kafka::Waiting { lsn: entry.lsn, release }))
+    })
+}

@@ -1,0 +1,152 @@
+//! The `file` destination: whole files only. Releases wait in memory until a file is due, by size or by
+//! age; then it is written under a temporary name, synced, renamed, and the directory is synced. A
+//! reader never sees a half-written file.
+//!
+//! A file is named after its first release, so a file that is written again, after a crash, takes the place
+//! of itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_schema::ArrowError;
+
+use crate::domain::policy::Released;
+use crate::domain::producer::Lsn;
+use crate::egress::encode::{self, Format};
+use crate::storage::{self, FileSystem, create_directories, write_shared_file_durably};
+
+/// Where files go and when they are due.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory; one subdirectory per dataset is made in it.
+    pub directory: PathBuf,
+    /// The files' format.
+    pub format: Format,
+    /// A file is due when its cells take about this many bytes in memory.
+    pub rotate_bytes: usize,
+    /// A file is due when its oldest release has waited this long.
+    pub rotate_after: Duration,
+    /// The files' mode, whatever the process's umask.
+    pub mode: u32,
+    /// The files' group; `None`: as the system makes it.
+    pub group: Option<u32>,
+}
+
+/// The mode of files where nothing else is asked for: their owner writes, their group reads.
+pub const MODE: u32 = 0o640;
+
+/// Why a file could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("cannot write a file of releases")]
+    Io(#[from] storage::Error),
+    /// The columns could not be encoded.
+    #[error("cannot encode a release")]
+    Encode(#[from] ArrowError),
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its length in bytes.
+    pub bytes: usize,
+    /// Releases.
+    pub releases: usize,
+}
+
+/// The destination.
+pub struct Sink {
+    settings: Settings,
+    fs: Arc<dyn FileSystem>,
+    /// By dataset.
+    waiting: BTreeMap<String, Waiting>,
+}
+
+struct Waiting {
+    releases: Vec<Released>,
+    bytes: usize,
+    since: Duration,
+    first: Lsn,
+    last: Lsn,
+}
+
+impl Sink {
+    /// A destination that has written nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings, fs: Arc<dyn FileSystem>) -> Self {
+        Self { settings, fs, waiting: BTreeMap::new() }
+    }
+
+    /// Takes a release that stands in the outbox at `lsn`, at a monotonic time.
+    pub fn take(&mut self, lsn: Lsn, released: Released, now: Duration) {
+        let waiting = self.waiting.entry(released.dataset().to_owned()).or_insert_with(|| Waiting {
+            releases: Vec::new(),
+            bytes: 0,
+            since: now,
+            first: lsn,
+            last: lsn,
+        });
+        waiting.bytes += released.cells().get_array_memory_size();
+        waiting.last = lsn;
+        waiting.releases.push(released);
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether a dataset's file is due because of its size.
+    #[must_use]
+    pub fn is_large(&self, dataset: &str) -> bool {
+        self.waiting.get(dataset).is_some_and(|waiting| waiting.bytes >= self.settings.rotate_bytes)
+    }
+
+    /// The datasets whose files are due, or all.
+    #[must_use]
+    pub fn due(&self, now: Duration, all: bool) -> Vec<String> {
+        let is_due = |waiting: &Waiting| now.saturating_sub(waiting.since) >= self.settings.rotate_after;
+        let due = self.waiting.iter().filter(|(dataset, waiting)| all || is_due(waiting) || self.is_large(dataset));
+        due.map(|(dataset, _)| dataset.clone()).collect()
+    }
+
+    /// The last position of a dataset's releases that wait.
+    #[must_use]
+    pub fn last(&self, dataset: &str) -> Option<Lsn> {
+        self.waiting.get(dataset).map(|waiting| waiting.last)
+    }
+
+    /// The first position of all releases that wait, but for those of one dataset.
+    #[must_use]
+    pub fn first_waiting(&self, but: &str) -> Option<Lsn> {
+        self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
+    }
+
+    /// Writes a dataset's file. What cannot be written waits on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&mut self, dataset: &str) -> Result<Written, Error> {
+        let Some(waiting) = self.waiting.get(dataset) else { return Ok(Written::default()) };
+        let Some(first) = waiting.releases.first() else { return Ok(Written::default()) };
+        let directory = self.settings.directory.join(dataset);
+        let bytes = encode::file(&waiting.releases, self.settings.format)?;
+        create_directories(&*self.fs, &directory)?;
+        let access = (self.settings.mode, self.settings.group);
+        write_shared_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes, access)?;
+        let written = Written { bytes: bytes.len(), releases: waiting.releases.len() };
+        self.waiting.remove(dataset);
+        Ok(written)
+    }
+}
+
+/// The name of a file: its first window's start and its first release's id, so that it is unique, sorts by
+/// time, and the same releases make the same name.
+fn name(first: &Released, format: Format) -> String {
+    let start = encode::rfc3339(first.window_start()).replace([':', '-'], "");
+    format!("{start}-{}.{}", first.id(), format.extension())
+}

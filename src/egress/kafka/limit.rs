@@ -1,0 +1,277 @@
+//! How large a message may be, and how a release becomes messages that are not larger.
+//!
+//! A release that fits is one message. Another is cut between cells into parts of as many cells each, in order, under
+//! the same key. Which cells are in which part hangs on the release and the limit alone, so the same bytes are sent
+//! again.
+
+use rdkafka::message::{Header, OwnedHeaders};
+
+use crate::domain::policy::Released;
+use crate::egress::encode::{self, Format};
+
+use super::Error;
+
+/// What librdkafka takes unless `message.max.bytes` says otherwise. Below what a topic takes by default.
+pub(super) const CLIENT_BYTES: usize = 1_000_000;
+/// The least that librdkafka takes as its limit.
+pub(super) const LEAST: usize = 1_000;
+/// What librdkafka and the broker add to key, headers and value of a batch's only message, at most.
+const AROUND: usize = 256;
+
+/// The most bytes of a message with all that is around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) bytes: usize,
+    pub(super) whose: Whose,
+}
+
+/// Who says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The destination's option `message.max.bytes`, or its default.
+    Client,
+    /// The topic's `max.message.bytes`, as the broker told.
+    Topic,
+    /// The broker refused larger ones and does not tell what it takes.
+    Learned,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "the option `message.max.bytes` of this destination (librdkafka's default is 1000000)",
+            Self::Topic => "the topic's `max.message.bytes`",
+            Self::Learned => "what the broker took so far: it refused larger messages",
+        })
+    }
+}
+
+impl Limit {
+    /// What both take.
+    pub(super) fn of(client: usize, topic: Option<usize>, learned: Option<usize>) -> Self {
+        let client = Self { bytes: client, whose: Whose::Client };
+        let topic = topic.map(|bytes| Self { bytes, whose: Whose::Topic });
+        // What the topic says is truer than what was learned.
+        let learned = learned.filter(|_| topic.is_none()).map(|bytes| Self { bytes, whose: Whose::Learned });
+        [topic, learned]
+            .into_iter()
+            .flatten()
+            .fold(client, |least, other| if other.bytes < least.bytes { other } else { least })
+    }
+}
+
+impl Limit {
+    /// Half of it, to be tried.
+    pub(super) fn halved(self) -> usize {
+        (self.bytes / 2).max(LEAST)
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    pub(super) headers: OwnedHeaders,
+    /// All that is sent of it, before it is compressed.
+    pub(super) bytes: usize,
+}
+
+/// A release as messages, in order.
+pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Result<Vec<Message>, Error> {
+    let rows = released.cells().num_rows();
+    // The most parts first: their numbers make the headers longest.
+    let around = AROUND + size(released.dataset(), &attributes(released, format, Some((rows, rows))));
+    let room = limit.bytes.saturating_sub(around);
+    let mut parts = 1;
+    loop {
+        let values = encode::parts(released, format, parts)?;
+        let largest = values.iter().map(Vec::len).max().unwrap_or(0);
+        if largest <= room {
+            let of = values.len();
+            let numbered = values.into_iter().enumerate();
+            return Ok(numbered
+                .map(|(index, value)| {
+                    let part = (of > 1).then_some((index + 1, of));
+                    let attributes = attributes(released, format, part);
+                    let bytes = AROUND + size(released.dataset(), &attributes) + value.len();
+                    Message { key: released.dataset().to_owned(), value, headers: headers(&attributes), bytes }
+                })
+                .collect());
+        }
+        if parts >= rows {
+            return Err(too_large(released, largest + around, limit));
+        }
+        // As many as it takes if cells are alike, and at least one more than before.
+        let wanted = (parts * largest).div_ceil(room.max(1));
+        parts = wanted.max(parts + 1).min(rows);
+    }
+}
+
+fn too_large(released: &Released, bytes: usize, limit: Limit) -> Error {
+    Error::TooLarge(Box::new(super::TooLarge {
+        release: released.id().to_owned(),
+        dataset: released.dataset().to_owned(),
+        window: (encode::rfc3339(released.window_start()), encode::rfc3339(released.window_end())),
+        bytes,
+        limit: limit.bytes,
+        whose: limit.whose,
+    }))
+}
+
+type Attributes = Vec<(&'static str, String)>;
+
+/// CloudEvents 1.0, Kafka binary mode. A part has an id of its own, and says of which release it is.
+fn attributes(released: &Released, format: Format, part: Option<(usize, usize)>) -> Attributes {
+    let id = released.id();
+    let mut attributes = vec![
+        ("ce_specversion", "1.0".to_owned()),
+        ("ce_id", part.map_or_else(|| id.to_owned(), |(part, of)| format!("{id}-{part}/{of}"))),
+        ("ce_source", format!("/bailiwick/{}", released.gateway())),
+        ("ce_type", "dev.bailiwick.release".to_owned()),
+        ("ce_subject", released.dataset().to_owned()),
+        ("ce_time", encode::rfc3339(released.window_end())),
+        ("ce_bailiwickpolicy", released.policy().to_string()),
+        ("content-type", format.media_type().to_owned()),
+    ];
+    if let Some((part, of)) = part {
+        attributes.push(("ce_bailiwickrelease", id.to_owned()));
+        attributes.push(("ce_bailiwickpart", part.to_string()));
+        attributes.push(("ce_bailiwickparts", of.to_string()));
+    }
+    attributes
+}
+
+/// What key and headers take. Each length of a header is a number of up to five bytes.
+fn size(key: &str, attributes: &Attributes) -> usize {
+    key.len() + attributes.iter().map(|(name, value)| 10 + name.len() + value.len()).sum::<usize>()
+}
+
+fn headers(attributes: &Attributes) -> OwnedHeaders {
+    let owned = OwnedHeaders::new_with_capacity(attributes.len());
+    attributes.iter().fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Int64Array, RecordBatch, StringArray};
+    use arrow_schema::{DataType, Field, Schema};
+    use rdkafka::message::Headers;
+
+    use super::*;
+    use crate::domain::policy::{Digest, ReleasedParts};
+
+    fn released(words: Vec<String>) -> Released {
+        let fields = vec![Field::new("word", DataType::Utf8, false), Field::new("count", DataType::Int64, false)];
+        let counts = Int64Array::from_iter_values(0..words.len() as i64);
+        let columns = vec![Arc::new(StringArray::from(words)) as _, Arc::new(counts) as _];
+        let parts = ReleasedParts {
+            id: "f5a6f5cc3626c88dffcb11739f4282e7".to_owned(),
+            destination: "desk".to_owned(),
+            dataset: "cells".to_owned(),
+            gateway: "eu-1".to_owned(),
+            window_start: 0,
+            window_end: 60_000_000,
+            policy: Digest::from_bytes([7; 32]),
+            cells: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap(),
+        };
+        Released::for_tests(parts)
+    }
+
+    fn limit(bytes: usize) -> Limit {
+        Limit { bytes, whose: Whose::Topic }
+    }
+
+    fn header(message: &Message, name: &str) -> Option<String> {
+        let found = message.headers.iter().find(|header| header.key == name)?;
+        Some(String::from_utf8(found.value?.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_release_that_fits_is_one_message_with_the_releases_id() {
+        let messages =
+            messages(&released(vec!["a".into(), "b".into()]), Format::JsonLines, limit(CLIENT_BYTES)).unwrap();
+        assert_eq!(messages.len(), 1);
+        assert_eq!(header(&messages[0], "ce_id").unwrap(), "f5a6f5cc3626c88dffcb11739f4282e7");
+        assert_eq!(header(&messages[0], "ce_bailiwickpart"), None);
+    }
+
+    #[test]
+    fn parts_fit_hold_each_cell_once_in_order_and_are_the_same_again() {
+        let words: Vec<String> = (0..5_000).map(|n| format!("{n:05}-{}", "x".repeat(n % 97))).collect();
+        let released = released(words.clone());
+        for bytes in [2_000, 10_000, 100_000, 300_000] {
+            let first = messages(&released, Format::JsonLines, limit(bytes)).unwrap();
+            let again = messages(&released, Format::JsonLines, limit(bytes)).unwrap();
+            assert!(first.iter().zip(&again).all(|(a, b)| a.value == b.value && a.bytes == b.bytes));
+            assert!(first.iter().all(|message| message.bytes <= bytes), "{bytes}");
+            let cells = first.iter().flat_map(|message| {
+                let text = String::from_utf8(message.value.clone()).unwrap();
+                text.lines().map(str::to_owned).collect::<Vec<_>>()
+            });
+            let read: Vec<String> = cells
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(&line).unwrap()["word"].as_str().unwrap().to_owned()
+                })
+                .collect();
+            assert_eq!(read, words, "{bytes}");
+            let of = first.len();
+            assert!(of > 1);
+            for (index, message) in first.iter().enumerate() {
+                let id = format!("f5a6f5cc3626c88dffcb11739f4282e7-{}/{of}", index + 1);
+                assert_eq!(header(message, "ce_id").unwrap(), id);
+                assert_eq!(header(message, "ce_bailiwickrelease").unwrap(), "f5a6f5cc3626c88dffcb11739f4282e7");
+                assert_eq!(header(message, "ce_bailiwickpart").unwrap(), (index + 1).to_string());
+                assert_eq!(header(message, "ce_bailiwickparts").unwrap(), of.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_cells_as_a_window_may_have_fit_a_topic_as_it_is_made() {
+        let released = released((0..65_536).map(|n| format!("{n:0>180}")).collect());
+        for format in [Format::JsonLines, Format::Arrow] {
+            let parts = messages(&released, format, limit(CLIENT_BYTES)).unwrap();
+            assert!(parts.len() > 10 && parts.iter().all(|message| message.bytes <= CLIENT_BYTES), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn arrow_is_cut_as_well() {
+        let released = released((0..5_000).map(|n| format!("{n:09}")).collect());
+        let parts = messages(&released, Format::Arrow, limit(20_000)).unwrap();
+        let rows = parts.iter().map(|message| {
+            let reader = arrow_ipc::reader::StreamReader::try_new(message.value.as_slice(), None).unwrap();
+            reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>()
+        });
+        assert!(parts.len() > 1 && parts.iter().all(|message| message.bytes <= 20_000));
+        assert_eq!(rows.sum::<usize>(), 5_000);
+    }
+
+    #[test]
+    fn a_cell_larger_than_a_message_is_named_with_the_limit_and_whose_it_is() {
+        let error =
+            messages(&released(vec!["x".repeat(5_000)]), Format::JsonLines, limit(3_000)).unwrap_err().to_string();
+        for part in [
+            "f5a6f5cc3626c88dffcb11739f4282e7",
+            "`cells`",
+            "1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z",
+            "limit of 3000",
+            "max.message.bytes",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("xxx"), "{error}");
+    }
+
+    #[test]
+    fn the_least_limit_counts() {
+        let of = |client, topic, learned| Limit::of(client, topic, learned);
+        assert_eq!(of(10, None, None), Limit { bytes: 10, whose: Whose::Client });
+        assert_eq!(of(10, Some(5), None), Limit { bytes: 5, whose: Whose::Topic });
+        assert_eq!(of(10, Some(50), Some(5)), Limit { bytes: 10, whose: Whose::Client });
+        assert_eq!(of(10, None, Some(5)), Limit { bytes: 5, whose: Whose::Learned });
+    }
+}

@@ -1,0 +1,319 @@
+//! The collector: merges the workers' parts of closed windows and puts what may leave into the outbox;
+//! merges their parts of a checkpoint and writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::dataset::{Dataset, KeptShape};
+use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
+use crate::domain::producer::Lsn;
+use crate::domain::time::rfc3339;
+use crate::domain::window::micros;
+use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
+use crate::durable::outbox::Closing;
+use crate::engine::versions::Versions;
+use crate::planted::planted;
+use crate::storage::{Error, Log};
+use crate::telemetry::{StreamCounts, Telemetry};
+
+use super::order::Report;
+use super::sequencer::Ordered;
+
+/// What the collector must know to release a window.
+pub struct ReleaseRules {
+    /// The gateway's id.
+    pub gateway: String,
+    /// The policies, which say what may go where.
+    pub versions: Arc<Versions>,
+    /// The datasets.
+    pub datasets: BTreeMap<String, Arc<Dataset>>,
+    /// Nothing leaves: what would is only counted.
+    pub is_dry_run: bool,
+}
+
+/// What the collector works with.
+pub struct Collecting {
+    /// The rules.
+    pub rules: ReleaseRules,
+    /// Where releases wait for their destinations.
+    pub outbox: Arc<Log>,
+    /// The last closing of each dataset that the outbox held at the start.
+    pub released: BTreeMap<String, Lsn>,
+    /// The last position of the outbox at the start.
+    pub outbox_last: Lsn,
+    /// Through which position all destinations have confirmed.
+    pub confirmed: Box<dyn Fn() -> Lsn + Send>,
+    /// Where checkpoints go.
+    pub checkpoints: Checkpoints,
+    /// The secret that the workers hash contributors under.
+    pub key: ContributorKey,
+    /// The shapes of the datasets.
+    pub shapes: Vec<(String, KeptShape)>,
+}
+
+pub(super) struct Collector {
+    collecting: Collecting,
+    workers: usize,
+    ordered: Arc<Ordered>,
+    is_checkpointing: Arc<AtomicBool>,
+    telemetry: Arc<Telemetry>,
+    /// What the workers have reported of each closing.
+    closings: BTreeMap<Lsn, Reported>,
+    checkpoint: Option<(Checkpoint, usize)>,
+    /// The end of the outbox at the checkpoint before the last.
+    outbox_needed: Lsn,
+}
+
+struct Reported {
+    dataset: String,
+    part: Lsn,
+    windows: BTreeMap<i64, Cells>,
+    workers: usize,
+}
+
+/// How long the outbox is given before it is asked for room again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Collector {
+    pub(super) fn new(
+        collecting: Collecting,
+        workers: usize,
+        ordered: Arc<Ordered>,
+        is_checkpointing: Arc<AtomicBool>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
+        Self { collecting, workers, ordered, is_checkpointing, telemetry, closings, checkpoint, outbox_needed }
+    }
+
+    pub(super) fn run(mut self, reports: &Receiver<Report>) {
+        let mut running = self.workers;
+        while running > 0 {
+            match reports.recv() {
+                Ok(Report::Closed { lsn, dataset, part, windows }) => self.closed(lsn, dataset, part, windows),
+                Ok(Report::State { lsn, gateway }) => {
+                    let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
+                    self.checkpoint = Some((
+                        Checkpoint {
+                            version: VERSION,
+                            lsn,
+                            key,
+                            gateway,
+                            corrections: Vec::new(),
+                            shapes,
+                            windows: Vec::new(),
+                        },
+                        0,
+                    ));
+                }
+                Ok(Report::Checkpoint { lsn, windows }) => self.checkpoint(lsn, windows),
+                Ok(Report::Finished) => running -= 1,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn closed(&mut self, lsn: Lsn, dataset: String, part: Lsn, windows: BTreeMap<i64, Cells>) {
+        let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
+            dataset,
+            part,
+            windows: BTreeMap::new(),
+            workers: 0,
+        });
+        reported.workers += 1;
+        for (window, cells) in windows {
+            match reported.windows.entry(window) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(cells);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(cells),
+            }
+        }
+        if reported.workers == self.workers
+            && let Some(reported) = self.closings.remove(&lsn)
+        {
+            self.release(lsn, reported);
+        }
+    }
+
+    /// Releases what was closed at a position. All its releases are one entry of the outbox: after a crash
+    /// they are there as a whole, or the closing is replayed and released then.
+    fn release(&mut self, lsn: Lsn, reported: Reported) {
+        let is_in_outbox = self.collecting.released.get(&reported.dataset).is_some_and(|released| *released >= lsn);
+        if is_in_outbox && !planted("replay-twice") {
+            return;
+        }
+        let Reported { dataset, part, windows, .. } = reported;
+        let mut releases = Vec::new();
+        for (window, cells) in windows {
+            releases.extend(self.cells(&dataset, window, part, cells));
+        }
+        // The outbox remembers also what a dry run closed: it is not released by a run that is none.
+        if releases.is_empty() && !self.collecting.rules.is_dry_run {
+            return;
+        }
+        // What was counted must be on disk before anyone is told of it.
+        if !planted("release-ahead-of-journal") && !self.ordered.journal.wait_durable(lsn) {
+            return;
+        }
+        let (count, counts) = (releases.len(), self.counts(&dataset));
+        match (Closing { closed_at: lsn, dataset, releases }).encode() {
+            Ok(entry) => self.put_out(entry),
+            Err(error) => {
+                return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
+                 please report this line");
+            }
+        }
+        Telemetry::add(&counts.releases, count);
+    }
+
+    fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
+        let rules = &self.collecting.rules;
+        let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
+        let (policy, outlets) = self.outlets(dataset, window, &cells);
+        let window_start = self.start_of(dataset, window);
+        let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
+        match release(&closed, &outlets, policy) {
+            Ok(outcome) if rules.is_dry_run => {
+                Telemetry::add(&self.counts(dataset).dry_releases, outcome.released.len());
+                Vec::new()
+            }
+            Ok(outcome) => {
+                let counts = self.counts(dataset);
+                Telemetry::add(&counts.cells_released, outcome.cells_released);
+                Telemetry::add(&counts.cells_withheld, outcome.cells_withheld);
+                let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
+                tracing::debug!(dataset, window_start, released, withheld, "window closed");
+                outcome.released
+            }
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    dataset,
+                    window_start,
+                    "a window could not be released: a fault in bailiwick; please report this line"
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    /// When a window began, for the log.
+    fn start_of(&self, dataset: &str, window: i64) -> String {
+        let size = self.collecting.rules.datasets.get(dataset).map_or(0, |dataset| micros(dataset.window));
+        rfc3339(window.saturating_mul(size))
+    }
+
+    /// The counts of a dataset's stream.
+    fn counts(&self, dataset: &str) -> Arc<StreamCounts> {
+        let stream = self.collecting.rules.datasets.get(dataset).map_or("", |dataset| &dataset.stream);
+        Arc::clone(self.telemetry.of(stream))
+    }
+
+    /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
+    /// force.
+    fn outlets(&self, dataset: &str, window: i64, cells: &Cells) -> (Digest, Vec<Outlet>) {
+        let versions = &self.collecting.rules.versions;
+        let (in_force, outlets) = versions.outlets(dataset, cells.policies());
+        let outlets = outlets.unwrap_or_else(|policy| {
+            let window_start = self.start_of(dataset, window);
+            tracing::error!(
+                dataset,
+                window_start,
+                %policy,
+                "records were decided under policies that are lost; nothing of the window leaves. Keep the files in \
+                 `policies` of the journal's directory"
+            );
+            Vec::new()
+        });
+        for outlet in &outlets {
+            if let Some(relaxed) = &outlet.by_override {
+                let (destination, min_contributors) = (&outlet.destination, outlet.min_contributors);
+                let window_start = self.start_of(dataset, window);
+                tracing::warn!(
+                    dataset,
+                    window_start,
+                    destination,
+                    min_contributors,
+                    relaxed,
+                    "an override is used; it ends by itself, or when it is taken out of the policies"
+                );
+            }
+        }
+        if let Some(shadow) = versions.outlets_in_shadow(dataset) {
+            self.telemetry.shadow.window(dataset, &destinations(&outlets), &destinations(&shadow));
+        }
+        (in_force, outlets)
+    }
+
+    /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
+    /// producers.
+    fn put_out(&mut self, entry: Vec<u8>) {
+        let outbox = &self.collecting.outbox;
+        let mut warned = false;
+        let room = loop {
+            match outbox.reserve(entry.len() as u64) {
+                Ok(room) => break room,
+                Err(error) => {
+                    if !warned {
+                        tracing::warn!(%error, "a release waits for room in the outbox: see which destination does \
+                         not take releases, or raise `quota_bytes`");
+                        warned = true;
+                    }
+                    if let Err(error) = outbox.release((self.collecting.confirmed)().min(self.outbox_needed)) {
+                        tracing::error!(%error, "the outbox could not be shortened: check the disk");
+                    }
+                    thread::sleep(PAUSE);
+                }
+            }
+        };
+        self.collecting.outbox_last += 1;
+        outbox.submit(self.collecting.outbox_last, entry, room, None);
+        let _ = outbox.wait_durable(self.collecting.outbox_last);
+    }
+
+    fn checkpoint(&mut self, lsn: Lsn, windows: Vec<WindowPart>) {
+        let Some((checkpoint, reported)) = self.checkpoint.as_mut().filter(|(state, _)| state.lsn == lsn) else {
+            return;
+        };
+        checkpoint.windows.extend(windows);
+        *reported += 1;
+        if *reported < self.workers {
+            return;
+        }
+        // Every worker has come past the position: what requests before it came to is settled.
+        checkpoint.corrections = self.ordered.corrections();
+        if let Some((checkpoint, _)) = self.checkpoint.take()
+            && let Err(error) = self.write(&checkpoint)
+        {
+            tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
+             tried again");
+        }
+        self.is_checkpointing.store(false, Ordering::Release);
+    }
+
+    /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
+    /// outbox. What is needed to start from the one before stays.
+    fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        if !self.ordered.journal.wait_durable(checkpoint.lsn) {
+            return Ok(());
+        }
+        let needed_after = self.collecting.checkpoints.write(checkpoint)?;
+        self.ordered.journal.release(needed_after)?;
+        let confirmed = (self.collecting.confirmed)();
+        self.collecting.outbox.release(confirmed.min(self.outbox_needed))?;
+        self.outbox_needed = self.collecting.outbox_last;
+        tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
+        Ok(())
+    }
+}
+
+fn destinations(outlets: &[Outlet]) -> BTreeSet<&str> {
+    outlets.iter().map(|outlet| outlet.destination.as_str()).collect()
+}

@@ -1,0 +1,343 @@
+//! Arrow Flight `DoPut`: a stock Arrow client sends a table. The descriptor's path is the stream, the producer
+//! and, if the table is to be safe to send again, an epoch: then the call's batches are numbered 1, 2, 3, ... in
+//! it. Each record batch is answered by one `PutResult` whose metadata is JSON.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_buffer::Buffer;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
+};
+use arrow_ipc::MessageHeader;
+use futures::stream::Peekable;
+use futures::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::domain::outcome::{Outcome, Run};
+use crate::domain::producer::Number;
+use crate::domain::refusal::{Hint, Reason};
+use crate::engine::budget::{self, Charge, REQUEST_BYTES};
+use crate::engine::intake::{Intake, Origin, Records, Served};
+use crate::logging::panics::expected;
+use crate::telemetry::Telemetry;
+
+use super::status::{self, Rejection};
+use crate::ingress::decode::arrow::{self, Meter, Opened, Reader};
+use crate::ingress::decode::{self, Decoded, Undecodable};
+
+/// The service.
+pub(super) struct Service {
+    pub(super) intake: Arc<Intake>,
+}
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn only_put<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("this gateway takes records in by DoPut and gives none out"))
+}
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = Boxed<HandshakeResponse>;
+    type ListFlightsStream = Boxed<FlightInfo>;
+    type DoGetStream = Boxed<FlightData>;
+    type DoPutStream = Boxed<PutResult>;
+    type DoExchangeStream = Boxed<FlightData>;
+    type DoActionStream = Boxed<arrow_flight::Result>;
+    type ListActionsStream = Boxed<ActionType>;
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let address = request.remote_addr().map(|address| address.ip());
+        let held = status::held(&self.intake, request.extensions());
+        let mut data = request.into_inner().peekable();
+        let descriptor = match Pin::new(&mut data).peek().await {
+            Some(Ok(first)) => first.flight_descriptor.clone(),
+            Some(Err(error)) => return Err(error.clone()),
+            None => return Err(Status::invalid_argument("the call holds no schema")),
+        };
+        let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
+        let (stream, producer, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
+        if producer.is_empty() || producer.len() > 256 {
+            return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
+        }
+        let intake = Arc::clone(&self.intake);
+        let served = intake
+            .stream(&stream)
+            .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
+        let origin = Origin { producer: &producer, address, number: None };
+        let heard = intake.heard(&served.stream, origin, None).await;
+        drop(heard.map_err(|unaccepted| Rejection::from(unaccepted).status())?);
+        let number = epoch.map(|epoch| Number { epoch, sequence: 1 });
+        let put = Put {
+            intake,
+            held,
+            kept: Charge::default(),
+            data,
+            stream,
+            producer,
+            address,
+            number,
+            reader: None,
+            refused: None,
+        };
+        let results =
+            stream::try_unfold(put, |mut put| async move { Ok(put.next().await?.map(|result| (result, put))) });
+        Ok(Response::new(Box::pin(results)))
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        only_put()
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        only_put()
+    }
+
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        only_put()
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        only_put()
+    }
+
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        only_put()
+    }
+
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        only_put()
+    }
+
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        only_put()
+    }
+
+    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        only_put()
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        only_put()
+    }
+}
+
+fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Rejection> {
+    let invalid = |message| Rejection::new(Reason::ProducerMissing, message);
+    let mut path = path.into_iter();
+    let (Some(stream), Some(producer), epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
+        return Err(invalid("the descriptor's path must be the stream, the producer and perhaps an epoch"));
+    };
+    let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
+    match epoch {
+        Some(None) => {
+            Err(invalid("the third part of the descriptor's path, the epoch, must be a whole number above 0"))
+        }
+        epoch => Ok((stream, producer, epoch.flatten())),
+    }
+}
+
+/// What a refusal takes until it is sent.
+const REFUSAL_BYTES: usize = 64;
+
+/// A call of `DoPut`.
+struct Put {
+    intake: Arc<Intake>,
+    /// What the call holds of the budget, and what its dictionaries do.
+    held: Arc<budget::Call>,
+    kept: Charge,
+    data: Peekable<Streaming<FlightData>>,
+    stream: String,
+    producer: String,
+    address: Option<IpAddr>,
+    /// The number of the next batch.
+    number: Option<Number>,
+    /// What the messages so far have said; `None` before the schema.
+    reader: Option<Reader>,
+    /// Why the first batch of those that were refused was: the call ends with it.
+    refused: Option<Status>,
+}
+
+impl Put {
+    /// The answer to the next batch. A batch that is refused by its own fault is answered, and the call goes on.
+    async fn next(&mut self) -> Result<Option<PutResult>, Status> {
+        let intake = Arc::clone(&self.intake);
+        let served = intake.stream(&self.stream).map_err(|reason| Rejection::from(reason).status())?;
+        while let Some(data) = self.data.next().await {
+            // Held until the message is decoded, or refused.
+            let arrived = self.held.take_arrived();
+            let Some(opened) = self.open(served, data?).map_err(|rejection| rejection.status())? else { continue };
+            let answer = match opened {
+                Ok(opened) => {
+                    let charge = self.held.work(opened.bytes() + REQUEST_BYTES).await;
+                    self.put(&intake, served, opened, (arrived, charge)).await
+                }
+                Err(rejection) => Err(rejection),
+            };
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(rejection) => {
+                    Err(self.spend(&intake, served, rejection).await.map_err(|rejection| rejection.status())?)
+                }
+            };
+            let answer = answer.unwrap_or_else(|rejection| {
+                self.refused.get_or_insert_with(|| rejection.status());
+                refused(&rejection)
+            });
+            self.number = self.number.map(|Number { epoch, sequence }| Number { epoch, sequence: sequence + 1 });
+            return Ok(Some(PutResult { app_metadata: answer.to_string().into() }));
+        }
+        self.refused.take().map_or(Ok(None), Err)
+    }
+
+    /// Reads a message; a record batch comes out. The outer error ends the call: what comes after it could not be read.
+    fn open(&mut self, served: &Served, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
+        if data.data_header.is_empty() {
+            return Ok(None);
+        }
+        // Arrow's reader panics on some malformed lengths.
+        expected(AssertUnwindSafe(|| self.read(served, data))).unwrap_or_else(|_| Err(arrow::malformed().into()))
+    }
+
+    fn read(&mut self, served: &Served, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
+        let limits = self.intake.limits();
+        let message = arrow::message(&data.data_header)?;
+        let Some(reader) = &mut self.reader else {
+            if message.header_type() != MessageHeader::Schema {
+                return Err(Undecodable::malformed("the first message of the call is no schema").into());
+            }
+            self.reader = Some(Reader::new(&served.stream, &data.data_header)?);
+            return Ok(None);
+        };
+        let bytes = data.data_body.len();
+        Telemetry::add(&served.counts.bytes_in, bytes);
+        let is_batch = message.header_type() == MessageHeader::RecordBatch;
+        let limit = limits.batch_bytes_max;
+        if bytes > limit {
+            let message = format!("{bytes} bytes in one message; the limit is {limit}");
+            let rejection = Rejection::new(Reason::TooLarge, message);
+            return if is_batch { Ok(Some(Err(rejection))) } else { Err(rejection) };
+        }
+        let decode = decode::Limits::from(limits);
+        let mut meter = Meter::new(bytes + limit);
+        let body = Buffer::from_slice_ref(&data.data_body);
+        let read = reader.read(&message, &body, decode.rows_max, decode, &mut meter);
+        if !is_batch {
+            read?;
+            let held = reader.dictionary_bytes();
+            if held > limit {
+                let message = format!("{held} bytes in the dictionaries of one call; the limit is {limit}");
+                return Err(Rejection::new(Reason::TooLarge, message));
+            }
+            self.kept = Charge::default();
+            self.kept = self.held.keep(held).ok_or_else(|| {
+                Rejection::new(
+                    Reason::Overloaded,
+                    "there is no room for the call's dictionaries now; put it again later",
+                )
+            })?;
+            return Ok(None);
+        }
+        let opened = read.and_then(|batch| {
+            let batch = batch.ok_or_else(arrow::malformed)?;
+            arrow::opened(&served.stream, reader, batch, bytes, decode)
+        });
+        Ok(Some(opened.map_err(Rejection::from)))
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { producer: &self.producer, address: self.address, number: self.number }
+    }
+
+    /// The outer error: it has no place, and its number is not spent. The inner one: it was refused in its place.
+    async fn put(
+        &self,
+        intake: &Intake,
+        served: &Served,
+        opened: Opened,
+        (arrived, mut charge): (Charge, Charge),
+    ) -> Result<Result<Value, Rejection>, Rejection> {
+        // What the answer takes stays charged until it is sent.
+        let of_records = charge.split_off(opened.bytes().saturating_sub(opened.rows() * REFUSAL_BYTES));
+        let Decoded { candidate, dropped: dropped_values } = opened.decode()?;
+        drop(arrived);
+        Telemetry::add(&served.counts.dropped_values, dropped_values as usize);
+        let records = Records { candidate, dropped_values, promised: None, wants_outputs: false };
+        let placed = intake.take(served, self.origin(), records, Some(of_records)).await?;
+        let is_duplicate = placed.is_duplicate();
+        let taken = match intake.finish(placed).await.outcome {
+            Outcome::Taken(taken) => taken,
+            Outcome::Refused(refused) => return Ok(Err(Rejection::repeated(refused, is_duplicate))),
+        };
+        let refusals: Vec<Value> = taken.refusals.runs().iter().map(refusal).collect();
+        charge.shrink_to(REQUEST_BYTES + refusals.len() * REFUSAL_BYTES);
+        self.held.put_answered(charge);
+        Ok(Ok(json!({
+            "accepted": taken.accepted,
+            "refusals": refusals,
+            "dropped_values": taken.dropped_values,
+            "duplicate": is_duplicate,
+        })))
+    }
+
+    /// Spends the number of a batch that was refused before it had a place. An error ends the call: the number is not
+    /// spent, and what comes after it would leave it out.
+    async fn spend(&self, intake: &Intake, served: &Served, rejection: Rejection) -> Result<Rejection, Rejection> {
+        if rejection.reason.keeps_number() {
+            return Err(rejection);
+        }
+        let mut is_duplicate = false;
+        let mut refused = None;
+        if self.number.is_some() {
+            let placed = intake.spend(Some(&served.stream), self.origin(), rejection.refused()).await?;
+            is_duplicate = placed.is_duplicate();
+            if let Outcome::Refused(remembered) = intake.finish(placed).await.outcome {
+                refused = Some(remembered);
+            }
+        }
+        if !is_duplicate {
+            served.counts.refused.add(rejection.reason, 1);
+        }
+        // The first time the message says more than is remembered.
+        let refused = refused.filter(|refused| is_duplicate || refused.reason != rejection.reason);
+        Ok(refused.map_or(rejection, |refused| Rejection::repeated(refused, is_duplicate)))
+    }
+}
+
+/// The answer to a batch that was refused as a whole.
+fn refused(rejection: &Rejection) -> Value {
+    json!({
+        "accepted": 0,
+        "refusals": [],
+        "dropped_values": 0,
+        "duplicate": false,
+        "error": {
+            "reason": rejection.reason.name(),
+            "message": rejection.text(),
+            "field": rejection.field(),
+            "retryable": rejection.reason.retryable(),
+        },
+    })
+}
+
+fn refusal(Run { first, count, why }: &Run) -> Value {
+    json!({
+        "index": first,
+        "count": count,
+        "reason": why.reason.name(),
+        "retryable": why.retryable(),
+        "field": why.field.as_deref(),
+        "hint": why.hint.map(Hint::name),
+        "rules": why.rules.as_deref().unwrap_or_default(),
+        "route": why.route.as_ref().map(|to| json!({ "gateway": to.gateway, "endpoint": to.endpoint })),
+    })
+}

@@ -1,0 +1,253 @@
+//! All services on one listener.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::Status;
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower_service::Service;
+
+use crate::engine::budget::{Budget, Line};
+use crate::engine::intake::Intake;
+
+use super::answers::Answers;
+use super::arrivals::{Arrivals, Charged};
+use super::listener::Connection;
+use super::{Listener, flight, ingest};
+use crate::ingress::proto::DESCRIPTORS;
+use crate::ingress::proto::ingest::ingest_server::IngestServer;
+
+/// A running server.
+pub struct Server {
+    task: JoinHandle<()>,
+    health: HealthReporter,
+}
+
+/// A request of 256 records comes in one or two frames, not five; each connection may reserve one.
+const FRAME: u32 = 64 << 10;
+/// The most calls of a connection at a time.
+const CALLS_MAX: u32 = 100;
+/// The longest message to another service than those that take records.
+const OTHER_MESSAGE_MAX: usize = 64 << 10;
+/// How often it is looked for connections that take no answers, and how often it is to be found of one.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const STUCK_TIMES: u32 = 6;
+
+/// How much a connection may send before it is read, by how many there are: the bytes of a call, and of all its calls. What
+/// is sent and not read waits in memory that no budget counts, so that the product has to be small: 120 MiB in all of
+/// 1,024 connections.
+fn windows(connections: usize) -> (u32, u32) {
+    match connections {
+        0..=8 => (1 << 20, 4 << 20),
+        9..=64 => (256 << 10, 512 << 10),
+        _ => (64 << 10, 64 << 10),
+    }
+}
+
+/// Serves until `shutdown` is ready, then lets open calls come to their end.
+///
+/// # Errors
+/// When reflection cannot be built, which only broken descriptors cause.
+pub async fn serve(
+    listener: Listener,
+    intake: Arc<Intake>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<Server> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", ServingStatus::Serving).await;
+    health.set_service_status("bailiwick.v1.Ingest", ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let message_max = intake.limits().message_bytes_max();
+    let ingest = ingest::Service { intake: Arc::clone(&intake) };
+    let flight = flight::Service { intake: Arc::clone(&intake) };
+    let routes = Routes::new(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(IngestServer::new(ingest).max_decoding_message_size(message_max))
+        .add_service(FlightServiceServer::new(flight).max_decoding_message_size(message_max))
+        .prepare();
+    let calls = Calls { routes, budget: Arc::clone(intake.budget()), message_max };
+    let task = tokio::spawn(accept(listener, calls, shutdown));
+    Ok(Server { task, health })
+}
+
+/// What serves the calls.
+#[derive(Clone)]
+struct Calls {
+    routes: Routes,
+    budget: Arc<Budget>,
+    message_max: usize,
+}
+
+/// Accepts connections until `shutdown`, and waits for the end of those that are there.
+async fn accept(listener: Listener, calls: Calls, shutdown: impl Future<Output = ()>) {
+    let mut open = JoinSet::new();
+    let mut watched = Vec::new();
+    let (ending, ended) = watch::channel(());
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            connection = listener.accept() => {
+                let Some(connection) = connection else { break };
+                let line = calls.budget.line();
+                watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
+                let windows = windows(open.len() + 1);
+                open.spawn(serve_connection(connection, calls.clone(), line, windows, ended.clone()));
+            }
+            Some(_) = open.join_next() => {}
+            _ = looks.tick() => {
+                let is_waited_for = calls.budget.is_waited_for();
+                watched.retain_mut(|line| line.look(is_waited_for));
+            }
+        }
+    }
+    // Whoever connects now is refused at once, and does not wait for the end.
+    drop(listener);
+    drop(ending);
+    while open.join_next().await.is_some() {}
+}
+
+/// A connection that is looked at now and then.
+struct Watched {
+    line: Weak<Line>,
+    sent: usize,
+    times: u32,
+}
+
+impl Watched {
+    /// Cuts it if it has taken no answers for long, while others wait for what it holds. Whether it is still there.
+    fn look(&mut self, is_waited_for: bool) -> bool {
+        let Some(line) = self.line.upgrade() else { return false };
+        let (is_stuck, sent) = line.is_stuck(self.sent);
+        self.sent = sent;
+        self.times = if is_stuck { self.times + 1 } else { 0 };
+        if is_waited_for && self.times >= STUCK_TIMES {
+            tracing::warn!("a connection has not taken its answers for long, while others wait for memory; it is cut");
+            line.cut();
+        }
+        true
+    }
+}
+
+async fn serve_connection(
+    connection: Connection,
+    calls: Calls,
+    line: Arc<Line>,
+    (stream_window, window): (u32, u32),
+    mut ending: watch::Receiver<()>,
+) {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(CALLS_MAX)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1_024)
+        .max_header_list_size(8 * 1024)
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(window)
+        .max_frame_size(FRAME);
+    let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(info.clone());
+        calls.clone().serve(request, &of_line)
+    });
+    let mut served = pin!(http.serve_connection(TokioIo::new(connection), service));
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            result = &mut served => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended with an error");
+                }
+                return;
+            }
+            // The sender goes away when the server is stopped.
+            _ = ending.changed(), if !is_ending => {
+                is_ending = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = line.is_cut() => return,
+        }
+    }
+}
+
+impl Calls {
+    fn serve(
+        mut self,
+        mut request: Request<Incoming>,
+        line: &Arc<Line>,
+    ) -> impl Future<Output = Result<Response<Answers>, Infallible>> + use<> {
+        let call = line.call();
+        let (charged, message_max) = match request.uri().path() {
+            path if path.starts_with("/bailiwick.v1.Ingest/") => (Charged::WithMessage, self.message_max),
+            path if path.starts_with("/arrow.flight.protocol.FlightService/") => {
+                (Charged::WithMessage, self.message_max)
+            }
+            _ => (Charged::UntilWhole, OTHER_MESSAGE_MAX),
+        };
+        request.extensions_mut().insert(Arc::clone(&call));
+        let of_call = Arc::clone(&call);
+        let request = request.map(|body| Arrivals::new(body, of_call, charged, message_max));
+        let response = (!call.is_too_many()).then(|| self.routes.call(request));
+        async move {
+            let response = match response {
+                Some(response) => response.await?,
+                None => Status::resource_exhausted("there are too many calls; use fewer, for more requests each")
+                    .into_http(),
+            };
+            Ok(response.map(|body| Answers::new(body, call)))
+        }
+    }
+}
+
+impl Server {
+    /// What tells whoever asks for health.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health(self.health.clone())
+    }
+
+    /// Waits until all calls have ended, for at most `deadline`; then cuts them.
+    pub async fn drain(mut self, deadline: Duration) {
+        if tokio::time::timeout(deadline, &mut self.task).await.is_err() {
+            tracing::warn!(
+                "calls were still open at the deadline and are cut; their producers send again what was not answered"
+            );
+            self.task.abort();
+        }
+    }
+}
+
+/// Tells whoever asks for health.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Says whether the gateway serves.
+    pub async fn set(&self, is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status("", status).await;
+        self.0.set_service_status("bailiwick.v1.Ingest", status).await;
+    }
+}

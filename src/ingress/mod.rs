@@ -1,0 +1,34 @@
+//! The way in: what listens, and what turns payloads into columns. Wire ↔ domain lives here and nowhere else.
+
+pub mod decode;
+pub mod grpc;
+
+/// The generated wire types.
+#[allow(
+    warnings,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from proto/, which documents it"
+)]
+pub mod proto {
+    pub mod bailiwick {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/bailiwick.v1.rs"));
+        }
+    }
+
+    pub mod io {
+        pub mod cloudevents {
+            pub mod v1 {
+                include!(concat!(env!("OUT_DIR"), "/io.cloudevents.v1.rs"));
+            }
+        }
+    }
+
+    pub use bailiwick::v1 as ingest;
+    pub use io::cloudevents::v1 as cloudevents;
+
+    /// The encoded file descriptors, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bailiwick.bin"));
+}
