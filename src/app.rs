@@ -18,7 +18,7 @@ use crate::durable::policies::Archive;
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
 use crate::engine::intake::{Intake, Served};
-use crate::engine::pipeline::Pipeline;
+use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
@@ -127,23 +127,16 @@ impl App {
         let setup = state.before.setup(scorers, &config);
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
-        let pipeline =
-            Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &telemetry, &supervisor)?;
-        let pipeline = Arc::new(pipeline);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
-        let intake = Arc::new(Intake::new(
-            served.collect(),
-            Arc::clone(&versions),
-            Arc::clone(&pipeline),
-            limits,
-            clock,
-            Arc::clone(&telemetry),
-        ));
+        let (served, versions_of_intake) = (served.collect(), Arc::clone(&versions));
+        let intake = Arc::new(Intake::new(served, versions_of_intake, limits, clock, Arc::clone(&telemetry)));
+        let pipeline = Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &intake, &supervisor)?;
+        let pipeline = Arc::new(pipeline);
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
-        let server = grpc::serve(listener, Arc::clone(&intake), stopped).await?;
+        let server = grpc::serve(listener, Arc::clone(&intake), pipeline.lanes(), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
@@ -297,8 +290,10 @@ async fn tick(
         pipeline.tick(clock.now());
         if intake.tick() {
             // Not here: it may wait for the disk.
-            let intake = Arc::clone(&intake);
-            tokio::spawn(async move { intake.reconsider().await });
+            if let Some(Lane { inbox, .. }) = pipeline.lanes().first().cloned() {
+                let intake = Arc::clone(&intake);
+                tokio::spawn(async move { intake.reconsider(&inbox).await });
+            }
         }
         let is_serving = works();
         if is_serving != was_serving {

@@ -4,7 +4,7 @@
 //!
 //! # The way of a batch
 //!
-//! 1. [`ingress::grpc`] reads a request, and [`ingress::decode`] makes columns of its payload ([`domain::batch`]).
+//! 1. [`ingress::grpc`] reads a request, and [`decode`] makes columns of its payload ([`domain::batch`]).
 //! 2. [`engine::intake`] checks the records against the stream's declaration and has them decided under the policies in force
 //!    ([`engine::versions`], [`domain::policy::Version::decide`]): evidence ([`domain::evidence`]) gives facts
 //!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`engine::quarantine`], or refused
@@ -24,6 +24,7 @@ pub mod app;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod decode;
 pub mod domain;
 pub mod durable;
 pub mod egress;

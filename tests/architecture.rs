@@ -18,10 +18,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("knowledge", &["domain", "files"]),
     ("durable", &["domain", "storage", "planted"]),
     ("engine", &["clock", "domain", "telemetry", "durable", "planted", "scoring", "storage", "engine"]),
-    ("ingress/decode", &["domain", "logging", "engine::intake", "ingress::decode", "ingress::proto"]),
+    ("ingress/decode", &["domain", "logging", "engine::intake", "decode", "ingress::proto"]),
     (
         "ingress/grpc",
-        &["domain", "telemetry", "logging", "engine::budget", "engine::intake", "ingress::decode", "ingress::proto"],
+        &["domain", "telemetry", "logging", "engine::budget", "engine::intake", "decode", "ingress::proto"],
     ),
     ("egress/encode", &["domain"]),
     ("egress/file", &["domain", "storage", "egress::encode"]),

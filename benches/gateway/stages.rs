@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
+use bailiwick::decode::{self, Decoded};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
@@ -15,7 +16,6 @@ use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::{BatchWriter, Sent};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
-use bailiwick::ingress::decode::{self, Decoded};
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::scoring::{Runtime, Watch};
 use ort::memory::Allocator;

@@ -7,21 +7,21 @@ use anyhow::{Context, anyhow, bail};
 use arrow_array::{RecordBatch, new_null_array};
 
 use crate::config::Config;
+use crate::decode::{self, Opened, Undecodable, arrow};
 use crate::domain::batch::Candidate;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
 use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 use crate::durable::entry::{Accepted, BatchReader, Catalog, Entry, Unread};
 use crate::durable::seal::{Sealed, Sealer};
-use crate::ingress::decode::{self, Opened, Undecodable, arrow};
 use crate::storage::{self, FileSystem, RealFileSystem};
 
 use super::send::Records;
 
 /// Decodes records as the gateway does. The inner error refuses all of them.
 pub(super) fn decode(stream: &Arc<Stream>, records: &Records) -> anyhow::Result<Result<Candidate, Undecodable>> {
-    let opened = Opened::new(&mut arrow::Layout::default(), stream, records.payload()?, decode::Limits::NONE);
-    Ok(opened.and_then(Opened::decode).map(|decoded| decoded.candidate))
+    let opened = Opened::new(&mut arrow::Layout::default(), stream, records.payload()?.into(), decode::Limits::NONE);
+    Ok(opened.and_then(|opened| opened.decode()).map(|decoded| decoded.candidate))
 }
 
 /// A stream that the policies declare.

@@ -10,6 +10,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow_schema::ArrowError;
+use arrow_select::concat::concat_batches;
 use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take_record_batch;
 
@@ -39,6 +40,28 @@ impl Candidate {
             }
         }
         Self { stream, columns, refused, refusals }
+    }
+
+    /// No records.
+    #[must_use]
+    pub fn none(stream: &Arc<Stream>) -> Self {
+        Self::new(Arc::clone(stream), RecordBatch::new_empty(Arc::clone(&stream.schema)), Vec::new())
+    }
+
+    /// Records of the same stream, one part after the other.
+    ///
+    /// # Errors
+    /// When the texts of a column are too long to be one column.
+    pub fn concat(stream: &Arc<Stream>, parts: Vec<Self>) -> Result<Self, ArrowError> {
+        let columns = concat_batches(&stream.schema, parts.iter().map(|part| &part.columns))?;
+        let (mut refused, mut refusals) = (Vec::with_capacity(columns.num_rows()), Vec::new());
+        for part in parts {
+            let before = u32::try_from(refused.len()).unwrap_or(u32::MAX);
+            let moved = |refusal: Refusal| Refusal { index: refusal.index.saturating_add(before), ..refusal };
+            refusals.extend(part.refusals.into_iter().map(moved));
+            refused.extend(part.refused);
+        }
+        Ok(Self { stream: Arc::clone(stream), columns, refused, refusals })
     }
 
     /// The stream.
@@ -197,6 +220,12 @@ impl Batch {
     /// When Arrow cannot filter the columns, which no valid batch causes.
     pub(super) fn keep(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
         Ok(Self { columns: filter_record_batch(&self.columns, mask)?, stream: self.stream })
+    }
+
+    /// Some records in a row, without a copy.
+    #[must_use]
+    pub(super) fn slice(&self, first: usize, rows: usize) -> Self {
+        Self { stream: Arc::clone(&self.stream), columns: self.columns.slice(first, rows) }
     }
 
     /// The stream.

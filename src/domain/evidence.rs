@@ -120,12 +120,48 @@ pub struct Knowledge {
 }
 
 /// Who sends a batch, and from where.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sender<'s> {
     /// The producer's name.
     pub producer: &'s str,
     /// Its network address.
     pub address: Option<IpAddr>,
+}
+
+/// Who sent which of a batch's records.
+#[derive(Debug, Clone, Default)]
+pub struct Senders<'s> {
+    /// In the order of the records: a sender, and how many records in a row are its own.
+    runs: Vec<(Sender<'s>, usize)>,
+}
+
+impl<'s> Senders<'s> {
+    /// One sender of all records.
+    #[must_use]
+    pub fn one(sender: Sender<'s>, rows: usize) -> Self {
+        Self { runs: vec![(sender, rows)] }
+    }
+
+    /// The next records are of this sender.
+    pub fn push(&mut self, sender: Sender<'s>, rows: usize) {
+        match self.runs.last_mut() {
+            Some((last, known)) if *last == sender => *known += rows,
+            _ => self.runs.push((sender, rows)),
+        }
+    }
+
+    /// The senders, each with how many records in a row are its own.
+    #[must_use]
+    pub fn runs(&self) -> &[(Sender<'s>, usize)] {
+        &self.runs
+    }
+
+    /// What is said of each run, as what is said of each record.
+    #[must_use]
+    pub fn of_records(&self, of_runs: &[u32]) -> Vec<u32> {
+        let runs = self.runs.iter().zip(of_runs);
+        runs.flat_map(|((_, rows), said)| std::iter::repeat_n(*said, *rows)).collect()
+    }
 }
 
 /// What a batch says.
@@ -142,25 +178,34 @@ struct Said {
     readings: Vec<Reading>,
 }
 
+/// What the senders of a batch say of its records.
+enum OfSenders {
+    /// Nothing: the evidence is in the records.
+    Nothing,
+    /// The same of every record.
+    Same(Reading),
+    /// Each something of its own.
+    Differ(Said),
+}
+
 impl Knowledge {
     /// Reads the evidence of every record of a batch.
     #[must_use]
-    pub fn gather(&self, evidence: &[Evidence], columns: &RecordBatch, from: Sender<'_>) -> Gathered {
+    pub fn gather(&self, evidence: &[Evidence], columns: &RecordBatch, from: &Senders<'_>) -> Gathered {
         let mut of_record = Vec::new();
         let mut combinations: Vec<Vec<Reading>> = vec![Vec::with_capacity(evidence.len())];
         for evidence in evidence {
-            let said = match self.of_batch(evidence, from) {
-                Some(reading) => {
+            let said = match self.of_senders(evidence, from) {
+                OfSenders::Same(reading) => {
                     let reading = self.with_claimants(reading);
                     combinations.iter_mut().for_each(|readings| readings.push(reading.clone()));
                     continue;
                 }
-                None => {
-                    let mut said = self.of_columns(evidence, columns);
-                    said.readings = said.readings.into_iter().map(|reading| self.with_claimants(reading)).collect();
-                    said
-                }
+                OfSenders::Differ(said) => said,
+                OfSenders::Nothing => self.of_columns(evidence, columns),
             };
+            let readings = said.readings.into_iter().map(|reading| self.with_claimants(reading));
+            let said = Said { readings: readings.collect(), ..said };
             if of_record.is_empty() {
                 let before = combinations.pop().unwrap_or_default();
                 combinations = said.readings.into_iter().map(|reading| with(&before, reading)).collect();
@@ -175,8 +220,21 @@ impl Knowledge {
         Gathered { of_record, combinations }
     }
 
-    /// What is the same for every record of a batch.
-    fn of_batch(&self, evidence: &Evidence, from: Sender<'_>) -> Option<Reading> {
+    /// What who sent the records says of them.
+    fn of_senders(&self, evidence: &Evidence, from: &Senders<'_>) -> OfSenders {
+        let Some((first, _)) = from.runs.first() else { return OfSenders::Nothing };
+        let Some(reading) = self.of_sender(evidence, *first) else { return OfSenders::Nothing };
+        if from.runs.len() == 1 || matches!(evidence.source, Source::Always(_)) {
+            return OfSenders::Same(reading);
+        }
+        let sender = |run: usize| from.runs.get(run).map(|(sender, _)| *sender);
+        let ask = |sender| self.of_sender(evidence, sender).unwrap_or(Reading::Absent);
+        let Said { of_record: of_run, readings } = by_answer(from.runs.len(), sender, ask);
+        OfSenders::Differ(Said { of_record: from.of_records(&of_run), readings })
+    }
+
+    /// What a sender says of its records. `None`: the evidence is in the records.
+    fn of_sender(&self, evidence: &Evidence, from: Sender<'_>) -> Option<Reading> {
         match &evidence.source {
             Source::Always(candidates) => Some(Reading::Codes(Arc::clone(candidates))),
             Source::Producer => {

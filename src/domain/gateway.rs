@@ -113,6 +113,19 @@ impl Gateway {
         Self { producers: Producers::new(remembered_max), streams: streams.collect() }
     }
 
+    /// A producer was heard on a stream, and perhaps has come to an event time. Windows close with the next
+    /// [`Gateway::advance`].
+    pub fn hear(&mut self, stream: &str, heard: Heard<'_>, now: Duration) {
+        self.restore_heard(stream, heard, now);
+    }
+
+    /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`.
+    pub fn advance(&mut self, stream: &str, now: Duration, effects: &mut Vec<Effect>) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.advance(now, effects);
+        }
+    }
+
     /// Takes an input at a monotonic time and adds what is to be done to `effects`.
     pub fn handle(&mut self, input: Input<'_>, now: Duration, effects: &mut Vec<Effect>) {
         match input {

@@ -83,17 +83,24 @@ impl Refusals {
     /// Records that were refused one by one, in the order of the records.
     #[must_use]
     pub fn of(refusals: &[Refusal]) -> Self {
+        Self::of_part(refusals, 0)
+    }
+
+    /// The same of records that follow `first` other ones: their positions count from it.
+    #[must_use]
+    pub fn of_part(refusals: &[Refusal], first: u32) -> Self {
         let mut runs: Vec<Run> = Vec::new();
         for refusal in refusals {
+            let index = refusal.index.saturating_sub(first);
             match runs.last_mut() {
-                Some(run) if run.first.checked_add(run.count) == Some(refusal.index) && run.why.is_of(refusal) => {
+                Some(run) if run.first.checked_add(run.count) == Some(index) && run.why.is_of(refusal) => {
                     run.count += 1;
                 }
                 _ => {
                     // Few reasons come in turns as a rule: the last ones are looked through.
                     let known = runs.iter().rev().take(4).find(|run| run.why.is_of(refusal));
                     let why = known.map_or_else(|| Arc::new(Why::of(refusal)), |run| Arc::clone(&run.why));
-                    runs.push(Run { first: refusal.index, count: 1, why });
+                    runs.push(Run { first: index, count: 1, why });
                 }
             }
         }

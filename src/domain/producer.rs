@@ -26,6 +26,42 @@ pub struct Number {
     pub sequence: u64,
 }
 
+impl Number {
+    /// What it says of a request with records, of a producer that is so far. `None`: the producer is not known.
+    ///
+    /// # Errors
+    /// When the request cannot be taken.
+    pub fn after(self, mark: Option<Mark>) -> Result<Position, OutOfOrder> {
+        let mark = self.in_epoch(mark)?;
+        let expected = mark.sequence.saturating_add(1);
+        match self.sequence {
+            sequence if sequence <= mark.sequence => Ok(Position::Taken),
+            sequence if sequence == expected => Ok(Position::Next),
+            _ => Err(OutOfOrder::Gap { expected }),
+        }
+    }
+
+    /// What it says of a request that declares that nothing comes under the numbers up to it. Such a request begins a
+    /// greater epoch even with the number 0.
+    ///
+    /// # Errors
+    /// When the request cannot be taken.
+    pub fn skipping_after(self, mark: Option<Mark>) -> Result<Position, OutOfOrder> {
+        let is_known = mark.unwrap_or_default().epoch == self.epoch;
+        let mark = self.in_epoch(mark)?;
+        Ok(if is_known && self.sequence <= mark.sequence { Position::Taken } else { Position::Next })
+    }
+
+    fn in_epoch(self, mark: Option<Mark>) -> Result<Mark, OutOfOrder> {
+        match mark {
+            None => Ok(Mark::default()),
+            Some(mark) if self.epoch < mark.epoch => Err(OutOfOrder::Fenced { epoch: mark.epoch }),
+            Some(mark) if self.epoch > mark.epoch => Ok(Mark { epoch: self.epoch, ..Mark::default() }),
+            Some(mark) => Ok(mark),
+        }
+    }
+}
+
 /// Why a request cannot be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutOfOrder {
@@ -225,38 +261,18 @@ impl Producers {
         self.get(producer).map(|known| known.mark).unwrap_or_default()
     }
 
+    /// How far a producer is, if it is known.
+    #[must_use]
+    pub fn known(&self, producer: &str) -> Option<Mark> {
+        self.get(producer).map(|known| known.mark)
+    }
+
     /// What a number says of a request with records.
     ///
     /// # Errors
     /// When the request cannot be taken.
     pub fn locate(&self, producer: &str, number: Number) -> Result<Position, OutOfOrder> {
-        let mark = self.in_epoch(producer, number.epoch)?;
-        let expected = mark.sequence.saturating_add(1);
-        match number.sequence {
-            sequence if sequence <= mark.sequence => Ok(Position::Taken),
-            sequence if sequence == expected => Ok(Position::Next),
-            _ => Err(OutOfOrder::Gap { expected }),
-        }
-    }
-
-    /// What a number says of a request that declares that nothing comes under the numbers up to it. Such a
-    /// request begins a greater epoch even with the number 0.
-    ///
-    /// # Errors
-    /// When the request cannot be taken.
-    pub fn locate_skip(&self, producer: &str, number: Number) -> Result<Position, OutOfOrder> {
-        let mark = self.in_epoch(producer, number.epoch)?;
-        let is_known = self.mark(producer).epoch == number.epoch;
-        Ok(if is_known && number.sequence <= mark.sequence { Position::Taken } else { Position::Next })
-    }
-
-    fn in_epoch(&self, producer: &str, epoch: u64) -> Result<Mark, OutOfOrder> {
-        match self.get(producer).map(|known| known.mark) {
-            None => Ok(Mark::default()),
-            Some(mark) if epoch < mark.epoch => Err(OutOfOrder::Fenced { epoch: mark.epoch }),
-            Some(mark) if epoch > mark.epoch => Ok(Mark { epoch, ..Mark::default() }),
-            Some(mark) => Ok(mark),
-        }
+        number.after(self.known(producer))
     }
 
     /// A request was taken, and the journal holds it at this position. Numbers that it leaves out came to nothing.

@@ -13,13 +13,14 @@
 //! | kind | what | written |
 //! | --- | --- | --- |
 //! | 1, 6 | a batch of one request, plain or sealed, without what the request came to | until 0.1 |
-//! | 2 | a producer was heard | |
+//! | 2 | a producer was heard | until 0.1 |
 //! | 3 | a number was spent, without what its request came to | until 0.1 |
 //! | 4 | windows were closed, by number | until 0.1 |
 //! | 5 | open windows were released as they were | |
 //! | 7, 8 | a batch, plain or sealed | |
-//! | 9 | a request without records to be counted, and what it came to | |
+//! | 9 | a request without records to be counted, and what it came to | until 0.1 |
 //! | 10 | windows were closed, by time | |
+//! | 11 | requests of which no record is counted: a batch without columns | |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ const BATCH: u8 = 7;
 const SEALED: u8 = 8;
 const SPENT: u8 = 9;
 const CLOSED: u8 = 10;
+const REQUESTS: u8 = 11;
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +72,15 @@ pub enum Entry<'e> {
         number: Option<Number>,
         /// What the request came to. `None` in entries of kind 3.
         outcome: Option<Outcome>,
+    },
+    /// Requests of which no record is counted.
+    Requests {
+        /// The wall clock when they were placed, in microseconds since the Unix epoch.
+        at: i64,
+        /// Their stream's name; empty: it is not declared.
+        stream: &'e str,
+        /// The requests, in order.
+        requests: Vec<Sent<'e>>,
     },
     /// Windows of a dataset were closed.
     Closed {
@@ -201,6 +212,11 @@ impl Entry<'_> {
                 number(&mut writer, *spent);
                 writer.short_bytes(&outcome.as_ref().map_or(Vec::new(), Outcome::encode));
             }
+            Self::Requests { at, stream, requests } => {
+                writer.u8(REQUESTS).varint(requests.len() as u64);
+                requests.iter().for_each(|request| request.encode(&mut writer));
+                writer.i64(*at).short_text(stream);
+            }
             Self::Closed { dataset, before, watermark } => {
                 let (kind, before) = match before {
                     Before::Time(time) => (CLOSED, time),
@@ -247,6 +263,11 @@ impl Entry<'_> {
                 let outcome = reader.short_bytes()?;
                 let outcome = if outcome.is_empty() { None } else { Some(Outcome::decode(outcome)?) };
                 Entry::Spent { producer, number, outcome }
+            }
+            REQUESTS => {
+                let requests = (0..reader.short_count(14)?).map(|_| Sent::decode(&mut reader));
+                let requests = requests.collect::<Option<Vec<_>>>()?;
+                Entry::Requests { at: reader.i64()?, stream: reader.short_text()?, requests }
             }
             kind @ (OLD_CLOSED | CLOSED) => {
                 let (dataset, before, watermark) = (reader.text()?, reader.i64()?, reader.i64()?);

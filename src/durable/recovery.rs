@@ -25,7 +25,7 @@ use crate::domain::window::window_start;
 use crate::storage::{self, FileSystem, Log};
 
 use super::checkpoint::Checkpoint;
-use super::entry::{BatchReader, Before, Catalog, Entry, Unread};
+use super::entry::{BatchReader, Before, Catalog, Entry, Sent, Unread};
 use super::seal::{Keys, Sealed, Sealer};
 
 /// Why what was left cannot be gone on with.
@@ -150,14 +150,10 @@ pub fn scan(
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
                 mapping.of(&context, batch.head.stream)?;
-                for request in &batch.requests {
-                    let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
-                    gateway.restore_heard(batch.head.stream, heard, now);
-                    if let Some(number) = request.number {
-                        let came = Came { at: Some(batch.head.at), from: None };
-                        gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
-                    }
-                }
+                restore_requests(gateway, &batch.requests, (batch.head.stream, batch.head.at), lsn, now);
+            }
+            Entry::Requests { at, stream, requests } => {
+                restore_requests(gateway, &requests, (stream, at), lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
                 gateway.restore_heard(stream, Heard { producer, address: None, event_time }, now);
@@ -178,6 +174,18 @@ pub fn scan(
         }
     }
     Ok(closed)
+}
+
+/// Tells the gateway of requests that the journal holds.
+fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], (stream, at): (&str, i64), lsn: Lsn, now: Duration) {
+    for request in requests {
+        let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
+        gateway.restore_heard(stream, heard, now);
+        if let Some(number) = request.number {
+            let came = Came { at: Some(at), from: None };
+            gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
+        }
+    }
 }
 
 /// Looks at what is on disk and changes nothing: whether what is declared now can go on with it. The gateway may be
@@ -318,7 +326,7 @@ impl Replay {
                 Entry::Flushed { dataset } => {
                     return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), before: None })));
                 }
-                Entry::Heard { .. } | Entry::Spent { .. } => {}
+                Entry::Heard { .. } | Entry::Spent { .. } | Entry::Requests { .. } => {}
             }
         }
         Ok(None)

@@ -46,6 +46,12 @@ impl Key {
 pub struct Keys(BTreeMap<String, Key>);
 
 impl Keys {
+    /// Whether there are none: nothing is sealed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// These keys.
     #[must_use]
     pub fn new(keys: BTreeMap<String, Key>) -> Self {

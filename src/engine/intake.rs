@@ -1,30 +1,29 @@
-//! The way in: a decoded batch is checked, decided and, as far as it may stay, given to the workers. The
-//! one place that every transport calls, so that all of them answer alike.
+//! The way in: what every transport calls and every worker looks up: the streams, the limits, the policies in force, and
+//! what is in quarantine.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::domain::batch::Candidate;
-use crate::domain::event_time::TimeBounds;
-use crate::domain::evidence::Sender;
-use crate::domain::outcome::{Outcome, Refusals, Refused, Taken};
-use crate::domain::policy::{Decided, Quarantined, Resident, Version};
-use crate::domain::producer::{Came, Mark, Number, RememberedMax};
-use crate::domain::refusal::{Reason, Refusal};
-use crate::domain::stream::Stream;
-use crate::domain::watermark::{ActiveMax, Heard};
-use crate::engine::budget::{Budget, Charge, Needs, REQUEST_BYTES};
-use crate::engine::pipeline::{Answer, Pipeline, Request, Ticket};
-use crate::engine::quarantine::{Held, Quarantine};
-use crate::engine::versions::Versions;
-use crate::telemetry::{StreamCounts, Telemetry};
-use arrow_array::ArrayRef;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-pub use crate::engine::pipeline::Unaccepted;
+use crate::clock::Clock;
+use crate::decode;
+use crate::domain::evidence::Sender;
+use crate::domain::outcome::Outcome;
+use crate::domain::policy::{Quarantined, Resident};
+use crate::domain::producer::RememberedMax;
+use crate::domain::refusal::Reason;
+use crate::domain::stream::Stream;
+use crate::domain::watermark::ActiveMax;
+use crate::telemetry::{StreamCounts, Telemetry};
+
+use super::budget::{Budget, Charge, Needs, REQUEST_BYTES};
+use super::inbox::Inbox;
+use super::quarantine::{Held, Quarantine};
+use super::request::{Answer, Caller, Content, Origin, Reply, Request};
+use super::versions::Versions;
 
 /// A stream that is served.
 pub struct Served {
@@ -68,95 +67,35 @@ impl Limits {
     }
 }
 
+impl From<Limits> for decode::Limits {
+    fn from(limits: Limits) -> Self {
+        Self { rows_max: limits.batch_rows_max, bytes_max: limits.decoded_bytes_max() }
+    }
+}
+
 /// Room for a request's frame around its payload: names, numbers, the tags.
 const FRAME_BYTES: usize = 64 << 10;
 
 /// The way in.
 pub struct Intake {
-    streams: BTreeMap<String, Served>,
-    versions: Arc<Versions>,
-    quarantine: Quarantine,
-    pipeline: Arc<Pipeline>,
+    streams: BTreeMap<String, Arc<Served>>,
+    pub(super) versions: Arc<Versions>,
+    pub(super) quarantine: Quarantine,
     limits: Limits,
     budget: Arc<Budget>,
-    clock: Clock,
+    pub(super) clock: Clock,
     stopping: AtomicBool,
     /// The hour in which keys of pseudonyms were last forgotten.
     forgot: AtomicU64,
-    telemetry: Arc<Telemetry>,
-}
-
-/// Who sends, and how the request is numbered.
-#[derive(Debug, Clone, Copy)]
-pub struct Origin<'f> {
-    /// The producer's name.
-    pub producer: &'f str,
-    /// Its network address, where it is known.
-    pub address: Option<IpAddr>,
-    /// The request's number; `None`: sent again, it is counted again.
-    pub number: Option<Number>,
-}
-
-/// The records of a request, and what else it says.
-pub struct Records {
-    /// The records as they were decoded.
-    pub candidate: Candidate,
-    /// Values of undeclared fields that were dropped.
-    pub dropped_values: u32,
-    /// The event time that the producer promises to have come to, in microseconds since the Unix epoch.
-    pub promised: Option<i64>,
-    /// Whether the answer is to hold the model's outputs.
-    pub wants_outputs: bool,
-}
-
-impl<'f> Origin<'f> {
-    /// What the watermark is told: who it is, and what event time the producer has come to.
-    fn heard(&self, event_time: Option<i64>) -> Heard<'f> {
-        Heard { producer: self.producer, address: self.address, event_time }
-    }
-}
-
-/// A request that has its place. [`Intake::finish`] waits until it is on disk.
-pub struct Placed {
-    state: State,
-    mark: Mark,
-    counts: Arc<StreamCounts>,
-    /// What was put into quarantine of it: the number it is held under, and how many records.
-    held: Option<(u64, usize)>,
-}
-
-enum State {
-    /// It waits for the disk.
-    Waiting(Ticket),
-    /// It was taken before, and is answered as it was then.
-    Repeated(Answer),
-}
-
-impl Placed {
-    fn waiting(ticket: Ticket, counts: &Arc<StreamCounts>) -> Self {
-        Self { mark: ticket.mark, state: State::Waiting(ticket), counts: Arc::clone(counts), held: None }
-    }
-
-    /// How far the producer is when the request is finished.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        self.mark
-    }
-
-    /// Whether a request with this number was taken before.
-    #[must_use]
-    pub fn is_duplicate(&self) -> bool {
-        matches!(self.state, State::Repeated(_))
-    }
+    pub(super) telemetry: Arc<Telemetry>,
 }
 
 impl Intake {
-    /// The way into a pipeline.
+    /// The way in, for these streams.
     #[must_use]
     pub fn new(
         streams: BTreeMap<String, Served>,
         versions: Arc<Versions>,
-        pipeline: Arc<Pipeline>,
         limits: Limits,
         clock: Clock,
         telemetry: Arc<Telemetry>,
@@ -166,17 +105,14 @@ impl Intake {
             message_max: limits.message_bytes_max(),
             decoded_max: limits.decoded_bytes_max(),
         };
-        let (budget, stopping) = (Arc::new(Budget::new(needs)), AtomicBool::new(false));
-        let quarantine = Quarantine::new(limits.in_flight_bytes_max / 2);
         Self {
-            streams,
+            streams: streams.into_iter().map(|(name, served)| (name, Arc::new(served))).collect(),
             versions,
-            quarantine,
-            pipeline,
+            quarantine: Quarantine::new(limits.in_flight_bytes_max / 2),
             limits,
-            budget,
+            budget: Arc::new(Budget::new(needs)),
             clock,
-            stopping,
+            stopping: AtomicBool::new(false),
             forgot: AtomicU64::new(0),
             telemetry,
         }
@@ -186,7 +122,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Reason::UnknownStream`].
-    pub fn stream(&self, name: &str) -> Result<&Served, Reason> {
+    pub fn stream(&self, name: &str) -> Result<&Arc<Served>, Reason> {
         self.streams.get(name).ok_or(Reason::UnknownStream)
     }
 
@@ -213,7 +149,7 @@ impl Intake {
         &self.budget
     }
 
-    /// From now on everything is refused with [`Reason::Stopping`].
+    /// From now on records are refused with [`Reason::Stopping`].
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
@@ -224,224 +160,10 @@ impl Intake {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// A request's number. Without an epoch the producer's series here goes on.
-    #[must_use]
-    pub fn number(&self, producer: &str, epoch: u64, sequence: u64) -> Number {
-        let epoch = if epoch == 0 { self.pipeline.mark(producer).epoch } else { epoch };
-        Number { epoch, sequence }
-    }
-
-    /// A producer is there, and perhaps promises to have come to an event time. With a number, its series is begun
-    /// or gone on with, and nothing comes under the numbers up to it.
-    ///
-    /// # Errors
-    /// When the journal has no room, or the number is of an epoch that is over.
-    pub async fn heard(
-        &self,
-        stream: &Stream,
-        from: Origin<'_>,
-        complete_through: Option<i64>,
-    ) -> Result<Placed, Unaccepted> {
-        let now = self.clock.now();
-        let event_time = self.promise(complete_through);
-        if let Some(number) = from.number {
-            self.pipeline.skip(from.producer, number, self.came(from)).await?;
-        }
-        let ticket = self.pipeline.heard(&stream.name, from.heard(event_time), now).await?;
-        Ok(Placed::waiting(ticket, self.telemetry.of(&stream.name)))
-    }
-
-    fn came(&self, from: Origin<'_>) -> Came {
-        Came { at: Some(self.clock.wall()), from: from.address }
-    }
-
     /// An event time that a producer promises to have come to, as far as it can be believed: nobody knows what is to come.
-    fn promise(&self, complete_through: Option<i64>) -> Option<i64> {
-        complete_through.map(|promised| promised.min(self.clock.wall()))
-    }
-
-    /// A request was refused as a whole. Its number is spent by it, and a repeat is told the same.
-    ///
-    /// # Errors
-    /// When it is not the producer's next one, or the journal has no room.
-    pub async fn spend(
-        &self,
-        stream: Option<&Stream>,
-        from: Origin<'_>,
-        refused: Refused,
-    ) -> Result<Placed, Unaccepted> {
-        let counts = self.telemetry.of(stream.map_or("", |stream| &stream.name));
-        let outcome = Outcome::Refused(refused);
-        match self.pipeline.spend(from.producer, from.number, self.came(from), outcome, stream).await {
-            Err(Unaccepted::Repeated) => {
-                Ok(self.repeated(counts, from, None, |_| Outcome::refused(Reason::NumberReused)).await)
-            }
-            spent => spent.map(|ticket| Placed::waiting(ticket, counts)),
-        }
-    }
-
-    /// Checks and decides a batch, and gives what may stay to the workers. `budget` is what its records are
-    /// charged.
-    ///
-    /// # Errors
-    /// When the request is refused as a whole.
-    pub async fn take(
-        &self,
-        served: &Served,
-        from: Origin<'_>,
-        records: Records,
-        budget: Option<Charge>,
-    ) -> Result<Placed, Unaccepted> {
-        if self.is_stopping() {
-            return Err(Unaccepted::Refused(Reason::Stopping));
-        }
-        Telemetry::add(&served.counts.records_in, records.candidate.rows());
-        if self.pipeline.was_taken(from.producer, from.number) {
-            return self.repeat(served, from, records).await;
-        }
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        let Records { mut candidate, dropped_values, promised, .. } = records;
-        let promised = self.promise(promised);
-        candidate.check(self.pipeline.time_bounds(&served.stream.name, wall));
-        let sender = Sender { producer: from.producer, address: from.address };
-        let shadow = self.versions.shadow().map(|shadow| (shadow, candidate.clone()));
-        let (mut decided, under) = self.decide(candidate, sender)?;
-        let held = self.hold(&mut decided, under, from, now);
-        let accepted = decided.resident.as_ref().map_or(0, |resident| resident.batch().rows());
-        let accepted = u32::try_from(accepted).unwrap_or(u32::MAX);
-        let taken = Taken { accepted, dropped_values, refusals: Refusals::of(&decided.refusals) };
-        let resident = decided.resident.take();
-        match self.place(served, from, (resident, taken, promised), (budget, now, wall)).await {
-            Ok(ticket) => {
-                served.counts.refused(&decided.refusals);
-                if let Some((shadow, candidate)) = shadow {
-                    self.compare(&shadow, candidate, sender, &decided.refusals);
-                }
-                Ok(Placed { held, ..Placed::waiting(ticket, &served.counts) })
-            }
-            Err(unaccepted) => {
-                self.let_go(held);
-                Err(unaccepted)
-            }
-        }
-    }
-
-    async fn place(
-        &self,
-        served: &Served,
-        from: Origin<'_>,
-        (resident, taken, promised): (Option<Resident>, Taken, Option<i64>),
-        (budget, now, wall): (Option<Charge>, Duration, i64),
-    ) -> Result<Ticket, Unaccepted> {
-        let Some(resident) = resident else {
-            if promised.is_some() {
-                self.pipeline.heard(&served.stream.name, from.heard(promised), now).await?;
-            }
-            let (came, stream) = (self.came(from), Some(&*served.stream));
-            return self.pipeline.spend(from.producer, from.number, came, Outcome::Taken(taken), stream).await;
-        };
-        let room = self.pipeline.room(&resident, from.producer, &taken).await?;
-        let Origin { producer, address, number } = from;
-        self.pipeline.accept(Request { producer, address, number, resident, taken, promised, room, budget }, now, wall)
-    }
-
-    /// Answers a request whose number was taken before, as it was answered then.
-    async fn repeat(&self, served: &Served, from: Origin<'_>, records: Records) -> Result<Placed, Unaccepted> {
-        let rows = u32::try_from(records.candidate.rows()).unwrap_or(u32::MAX);
-        let is_the_same = |taken: &Taken| taken.accepted.saturating_add(taken.refusals.records()) == rows;
-        let told = |taken: Taken| {
-            if is_the_same(&taken) { Outcome::Taken(taken) } else { Outcome::refused(Reason::NumberReused) }
-        };
-        let again = records.wants_outputs.then_some((served, records.candidate));
-        Ok(self.repeated(&served.counts, from, again, told).await)
-    }
-
-    /// The answer to a repeat. `told` says what is told of records that were taken.
-    async fn repeated(
-        &self,
-        counts: &Arc<StreamCounts>,
-        from: Origin<'_>,
-        again: Option<(&Served, Candidate)>,
-        told: impl FnOnce(Taken) -> Outcome,
-    ) -> Placed {
-        let number = from.number.unwrap_or(Number { epoch: 0, sequence: 0 });
-        let (outcome, mark) = self.pipeline.outcome(from.producer, number).await;
-        let outcome = match outcome {
-            Outcome::Taken(taken) => told(taken),
-            refused @ Outcome::Refused(_) => refused,
-        };
-        let mut outputs = Vec::new();
-        if let (Outcome::Taken(taken), Some((served, candidate))) = (&outcome, again)
-            && !served.outputs.is_empty()
-        {
-            outputs = self.outputs_again(taken, from, candidate).await;
-        }
-        Placed { state: State::Repeated(Answer { outcome, outputs }), mark, counts: Arc::clone(counts), held: None }
-    }
-
-    /// The model's outputs of records that were counted before. None, when not the very same ones would be taken in now.
-    async fn outputs_again(&self, taken: &Taken, from: Origin<'_>, mut candidate: Candidate) -> Vec<ArrayRef> {
-        candidate.check(TimeBounds::ANY);
-        let sender = Sender { producer: from.producer, address: from.address };
-        let Ok((decided, _)) = self.decide(candidate, sender) else { return Vec::new() };
-        match decided.resident {
-            Some(resident) if Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals) => {
-                self.pipeline.score(resident).await.unwrap_or_default()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Decides a batch under the version in force.
-    fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<(Decided, Arc<Version>), Unaccepted> {
-        let current = self.versions.current();
-        let decided = current.decide(candidate, from).map_err(|error| {
-            tracing::error!(%error, "a batch could not be decided; it is refused. A fault in bailiwick: please \
-             report this line");
-            Unaccepted::Refused(Reason::Internal)
-        })?;
-        Ok((decided, current))
-    }
-
-    /// Counts what the version in the shadow would decide otherwise.
-    fn compare(&self, shadow: &Version, candidate: Candidate, from: Sender<'_>, refusals: &[Refusal]) {
-        match shadow.decide(candidate, from) {
-            Ok(other) => self.telemetry.shadow.compared(refusals, &other.refusals),
-            Err(error) => {
-                tracing::error!(%error, "a batch could not be decided in the shadow; it is not compared. A fault in \
-                 bailiwick: please report this line")
-            }
-        }
-    }
-
-    /// Puts what was quarantined aside, and says under which number. What there is no room for is refused.
-    fn hold(
-        &self,
-        decided: &mut Decided,
-        under: Arc<Version>,
-        from: Origin<'_>,
-        now: Duration,
-    ) -> Option<(u64, usize)> {
-        let records = decided.quarantined.take()?;
-        let (rows, until) = (records.rows(), now + under.policy.hold);
-        let held = Held { records, producer: from.producer.to_owned(), address: from.address, until, under };
-        let number = self.quarantine.hold(held);
-        if number.is_some() {
-            Telemetry::add(&self.telemetry.gateway.quarantined, rows);
-        } else {
-            for refusal in decided.refusals.iter_mut().filter(|refusal| refusal.reason == Reason::Quarantined) {
-                refusal.reason = Reason::Overloaded;
-            }
-        }
-        number.map(|number| (number, rows))
-    }
-
-    /// The request is refused as a whole, and may come again: what was put aside of it is let go of.
-    fn let_go(&self, held: Option<(u64, usize)>) {
-        if let Some((number, rows)) = held {
-            self.quarantine.forget(number);
-            self.telemetry.gateway.quarantined.fetch_sub(rows as u64, Ordering::Relaxed);
-        }
+    #[must_use]
+    pub fn promise(&self, complete_through: i64) -> Option<i64> {
+        (complete_through != 0).then(|| complete_through.min(self.clock.wall()))
     }
 
     /// Once an hour the keys of pseudonyms that are not used any more are forgotten.
@@ -473,18 +195,24 @@ impl Intake {
 
     /// More may be known now: decides again what other versions left in quarantine. What may stay is taken in, what is
     /// still in doubt goes on waiting, everything else is discarded. What cannot be taken in now waits for the next time.
-    pub async fn reconsider(&self) {
+    pub async fn reconsider(&self, inbox: &Inbox) {
         while let Some(held) = self.quarantine.take(&self.versions.current()) {
-            let (rows, bytes, now) = (held.records.rows(), held.records.bytes(), self.clock.now());
-            let from = Sender { producer: &held.producer, address: held.address };
-            let Ok((decided, under)) = self.decide(held.records.clone().again(), from) else {
-                self.quarantine.settle(bytes, None);
-                Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows);
-                continue;
+            let (rows, bytes) = (held.records.rows(), held.records.bytes());
+            let from = Sender { producer: &held.origin.producer, address: held.origin.address };
+            let under = self.versions.current();
+            let decided = match under.decide(held.records.clone().again(), from) {
+                Ok(decided) => decided,
+                Err(error) => {
+                    tracing::error!(%error, "records in quarantine could not be decided; they are discarded. A fault \
+                     in bailiwick: please report this line");
+                    self.quarantine.settle(bytes, None);
+                    Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows);
+                    continue;
+                }
             };
             let taken = match decided.resident {
                 None => 0,
-                Some(resident) => match self.release(resident, from, now).await {
+                Some(resident) => match self.release(inbox, resident, &held.origin).await {
                     Some(taken) => taken,
                     None => return self.quarantine.settle(bytes, Some(held)),
                 },
@@ -498,17 +226,23 @@ impl Intake {
     }
 
     /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
-    async fn release(&self, resident: Resident, from: Sender<'_>, now: Duration) -> Option<usize> {
-        let Sender { producer, address } = from;
-        let stream = resident.batch().stream().name.clone();
-        let accepted = u32::try_from(resident.batch().rows()).unwrap_or(u32::MAX);
-        let taken = Taken { accepted, ..Taken::default() };
-        let room = self.pipeline.room(&resident, producer, &taken).await.ok()?;
-        let request = Request { producer, address, number: None, resident, taken, promised: None, room, budget: None };
-        let ticket = self.pipeline.accept(request, now, self.clock.wall()).ok()?;
-        let Outcome::Taken(taken) = ticket.answer.await.ok()?.outcome else { return None };
-        Telemetry::add(&self.telemetry.of(&stream).accepted, taken.accepted as usize);
-        Some(taken.accepted as usize)
+    async fn release(&self, inbox: &Inbox, resident: Resident, origin: &Arc<Origin>) -> Option<usize> {
+        let served = self.stream(&resident.batch().stream().name).ok()?;
+        let (waits, mut answer) = unbounded_channel();
+        inbox.push(Request {
+            served: Some(Arc::clone(served)),
+            origin: Arc::clone(origin),
+            number: None,
+            content: Content::Decided(resident),
+            promised: None,
+            wants_outputs: false,
+            charge: Charge::default(),
+            reply: Reply::new(Arc::new(Waits(waits)), 0),
+        });
+        match answer.recv().await?.told {
+            Ok(Outcome::Taken(taken)) => Some(taken.accepted as usize),
+            Ok(Outcome::Refused(_)) | Err(_) => None,
+        }
     }
 
     /// How many records are in quarantine.
@@ -516,23 +250,13 @@ impl Intake {
     pub fn in_quarantine(&self) -> usize {
         self.quarantine.rows()
     }
+}
 
-    /// Waits until the request is on disk, its records scored and counted. What it came to, with the model's outputs.
-    pub async fn finish(&self, placed: Placed) -> Answer {
-        let ticket = match placed.state {
-            State::Repeated(answer) => {
-                Telemetry::add(&placed.counts.duplicates, 1);
-                return answer;
-            }
-            State::Waiting(ticket) => ticket,
-        };
-        // The journal was closed before the entry was on disk.
-        let closed = || Answer::without_outputs(Outcome::refused(Reason::Stopping));
-        let answer = ticket.answer.await.unwrap_or_else(|_| closed());
-        match &answer.outcome {
-            Outcome::Taken(taken) => Telemetry::add(&placed.counts.accepted, taken.accepted as usize),
-            Outcome::Refused(_) => self.let_go(placed.held),
-        }
-        answer
+/// Waits for one answer.
+struct Waits(UnboundedSender<Answer>);
+
+impl Caller for Waits {
+    fn answer(&self, _: u64, answer: Answer) {
+        let _ = self.0.send(answer);
     }
 }

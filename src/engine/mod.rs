@@ -1,10 +1,24 @@
-//! The way of a batch through the gateway: what a request may hold ([`budget`]), how it is checked and decided
-//! ([`intake`], [`versions`], [`quarantine`]), and the order and the threads in which it is scored, written and counted
-//! ([`pipeline`], [`supervision`]).
+//! The way of a batch through the gateway.
+//!
+//! A request waits in an [`inbox`] until its worker takes it, together with all others that have arrived meanwhile: they
+//! share one batch, whoever sent them. The `worker` has the batch judged (`judge`: decoded into one set of columns, checked,
+//! decided, scored), writes its entry, and gets a position for it from the `sequencer`. Then it folds the records into its
+//! `windows`, and each request is answered when the journal says that the entry is on disk.
 
 pub mod budget;
+mod closings;
+mod collector;
+pub mod inbox;
 pub mod intake;
+mod judge;
+mod open_windows;
+mod order;
 pub mod pipeline;
 pub mod quarantine;
+pub mod request;
+mod scores;
+mod sequencer;
 pub mod supervision;
 pub mod versions;
+mod windows;
+mod worker;

@@ -2,11 +2,12 @@
 //! would itself be a recording abroad.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::domain::policy::{Quarantined, Version};
+
+use super::request::Origin;
 
 /// The records that are held.
 #[derive(Default)]
@@ -27,10 +28,8 @@ struct Inner {
 pub struct Held {
     /// The records.
     pub records: Quarantined,
-    /// Who sent them.
-    pub producer: String,
-    /// From where.
-    pub address: Option<IpAddr>,
+    /// Who sent them, and from where.
+    pub origin: Arc<Origin>,
     /// When they are discarded, by the monotonic clock.
     pub until: Duration,
     /// The version that left them in doubt.

@@ -1,7 +1,19 @@
-//! The way in: what listens, and what turns payloads into columns. Wire ↔ domain lives here and nowhere else.
+//! The way in: what listens. Wire ↔ domain lives here and nowhere else.
 
-pub mod decode;
+use crate::decode;
+
 pub mod grpc;
+
+impl From<proto::ingest::publish_request::Payload> for decode::Payload {
+    fn from(payload: proto::ingest::publish_request::Payload) -> Self {
+        use proto::ingest::publish_request::Payload;
+        match payload {
+            Payload::Rows(bytes) => Self::Rows(bytes),
+            Payload::ArrowIpc(bytes) => Self::ArrowIpc(bytes),
+            Payload::CloudEvents(bytes) => Self::CloudEvents(bytes),
+        }
+    }
+}
 
 /// The generated wire types.
 #[allow(

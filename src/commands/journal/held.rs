@@ -77,12 +77,15 @@ pub(super) fn records(
         match Entry::decode(&entry.payload) {
             Some(Entry::Batch(batch)) => {
                 for request in &batch.requests {
+                    found.numbered(&marks, request.producer, request.number);
+                    if request.rows == 0 {
+                        continue;
+                    }
                     let of = (batch.head.stream.to_owned(), request.producer.to_owned());
                     let held = found.streams.entry(of).or_default();
                     held.records += u64::from(request.rows);
                     held.to_count += if entry.lsn > counted { u64::from(request.rows) } else { 0 };
                     held.since = Some(held.since.map_or(batch.head.at, |since| since.min(batch.head.at)));
-                    found.numbered(&marks, request.producer, request.number);
                 }
                 if !batch.head.regimes.is_empty() {
                     let rows = u64::from(batch.rows());
@@ -95,6 +98,9 @@ pub(super) fn records(
             }
             Some(Entry::Flushed { .. }) => found.closings += 1,
             Some(Entry::Spent { producer, number, .. }) => found.numbered(&marks, producer, number),
+            Some(Entry::Requests { requests, .. }) => {
+                requests.iter().for_each(|request| found.numbered(&marks, request.producer, request.number));
+            }
             Some(Entry::Heard { .. }) => {}
             None => found.unknown += 1,
         }

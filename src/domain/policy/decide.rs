@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
-use crate::domain::evidence::{Evidence, Knowledge, Sender};
+use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
@@ -130,11 +130,20 @@ impl Version {
         self.streams.get(stream)
     }
 
-    /// Decides every record of a checked batch.
+    /// Decides every record of a checked batch that one sender sent.
     ///
     /// # Errors
     /// When Arrow cannot filter the columns, which no valid batch causes.
-    pub fn decide(&self, mut candidate: Candidate, from: Sender<'_>) -> Result<Decided, ArrowError> {
+    pub fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<Decided, ArrowError> {
+        let from = Senders::one(from, candidate.rows());
+        self.decide_shared(candidate, &from)
+    }
+
+    /// Decides every record of a checked batch. Each is as it would be if its sender had sent it alone.
+    ///
+    /// # Errors
+    /// When Arrow cannot filter the columns, which no valid batch causes.
+    pub fn decide_shared(&self, mut candidate: Candidate, from: &Senders<'_>) -> Result<Decided, ArrowError> {
         let stream = Arc::clone(candidate.stream());
         let Some(rules) = self.rules(&stream.name) else {
             // Nobody declared what may be done with them.
@@ -142,10 +151,17 @@ impl Version {
                 candidate.refuse(Refusal::new(index, Reason::UnknownStream));
             }
             let (_, refusals) = candidate.split()?;
-            return Ok(Decided { resident: None, foreign: Vec::new(), quarantined: None, refusals });
+            return Ok(Decided {
+                resident: None,
+                foreign: Vec::new(),
+                quarantined: None,
+                refusals,
+                is_of_one_kind: true,
+            });
         };
         let (of_record, rulings) = self.rulings(rules, &candidate, from);
         let mut regimes = RegimeSet::default();
+        let mut is_of_one_kind = true;
         let mut settled = vec![false; rulings.len()];
         let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
         let mut held = Vec::new();
@@ -162,6 +178,7 @@ impl Version {
             };
             let refusal = match &ruling.verdict {
                 Verdict::Keep(of_combination) => {
+                    is_of_one_kind &= regimes.is_empty() || *regimes == **of_combination;
                     unite(&mut regimes, of_combination);
                     settled[combination] = true;
                     continue;
@@ -180,7 +197,8 @@ impl Version {
             };
             candidate.refuse(Refusal { rules: Some(Arc::clone(&ruling.rules)), ..refusal });
         }
-        let quarantined = (!held.is_empty()).then(|| candidate.some(&held)).transpose()?.map(Quarantined::new);
+        let quarantined = (!held.is_empty()).then(|| candidate.some(&held)).transpose()?;
+        let quarantined = quarantined.map(|candidate| Quarantined::new(candidate, held));
         let (batch, refusals) = candidate.split()?;
         let pseudonyms = self.knowledge.pseudonyms.as_deref();
         let batch = if rules.treatments.is_empty() {
@@ -189,16 +207,51 @@ impl Version {
             batch.with_columns(|columns| rules.treatments.apply(columns, stream.event_time, pseudonyms))?
         };
         let resident = (batch.rows() > 0).then_some(Resident { batch, policy: self.digest(), regimes });
-        Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals })
+        Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals, is_of_one_kind })
     }
 
     /// The combination of evidence of each record of a batch, and the ruling on each combination.
-    pub(super) fn rulings(&self, rules: &Rules, candidate: &Candidate, from: Sender<'_>) -> (Vec<u32>, Vec<Ruling>) {
-        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
-        let trusted = self.trusted(rules, from);
-        let ruling = |readings: &Vec<Reading>| rules.ruling(&self.policy, self.findings(rules, readings, &trusted));
-        let rulings = gathered.combinations.iter().map(ruling).collect();
-        (gathered.of_record, rulings)
+    pub(super) fn rulings(&self, rules: &Rules, candidate: &Candidate, from: &Senders<'_>) -> (Vec<u32>, Vec<Ruling>) {
+        let Gathered { mut of_record, combinations } =
+            self.knowledge.gather(&rules.evidence, candidate.columns(), from);
+        let ruling = |readings: &[Reading], trusted: &[bool]| {
+            rules.ruling(&self.policy, self.findings(rules, readings, trusted))
+        };
+        let (trust_of_run, trusts) = self.trusts(rules, from);
+        if let [trusted] = trusts.as_slice() {
+            let rulings = combinations.iter().map(|readings| ruling(readings, trusted));
+            return (of_record, rulings.collect());
+        }
+        // The same evidence counts otherwise when another sender says so.
+        let mut numbers: HashMap<(u32, u32), u32, RandomState> = HashMap::default();
+        let mut rulings = Vec::new();
+        for (combination, trust) in of_record.iter_mut().zip(from.of_records(&trust_of_run)) {
+            *combination = *numbers.entry((*combination, trust)).or_insert_with(|| {
+                let readings = combinations.get(*combination as usize).map(Vec::as_slice).unwrap_or_default();
+                let trusted = trusts.get(trust as usize).map(Vec::as_slice).unwrap_or_default();
+                rulings.push(ruling(readings, trusted));
+                u32::try_from(rulings.len() - 1).unwrap_or(u32::MAX)
+            });
+        }
+        (of_record, rulings)
+    }
+
+    /// What the senders of a batch are trusted with: the number of it for each run of records, and what it is.
+    fn trusts(&self, rules: &Rules, from: &Senders<'_>) -> (Vec<u32>, Vec<Vec<bool>>) {
+        if rules.evidence.iter().all(|evidence| evidence.trusted_from.is_none()) {
+            return (Vec::new(), vec![vec![true; rules.evidence.len()]]);
+        }
+        let mut trusts: Vec<Vec<bool>> = Vec::new();
+        let of_run = from.runs().iter().map(|(sender, _)| {
+            let trusted = self.trusted(rules, *sender);
+            let known = trusts.iter().position(|known| *known == trusted);
+            let number = known.unwrap_or_else(|| {
+                trusts.push(trusted);
+                trusts.len() - 1
+            });
+            u32::try_from(number).unwrap_or(u32::MAX)
+        });
+        (of_run.collect(), trusts)
     }
 
     /// Which of a stream's pieces of evidence a producer is trusted with.
@@ -386,6 +439,8 @@ pub struct Decided {
     pub quarantined: Option<Quarantined>,
     /// Every record that does not stay, in the order of the records.
     pub refusals: Vec<Refusal>,
+    /// Whether the same regimes apply to every record that may stay.
+    pub is_of_one_kind: bool,
 }
 
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {

@@ -8,7 +8,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{ArrowError, DataType};
 
 use crate::domain::batch::Candidate;
-use crate::domain::evidence::Sender;
+use crate::domain::evidence::{Sender, Senders};
 use crate::domain::refusal::Reason;
 
 use super::explain::Flow;
@@ -44,7 +44,7 @@ impl Version {
         let Some(rules) = self.rules(&candidate.stream().name) else {
             return Ok(Judged::refused(candidate.rows(), Reason::UnknownStream));
         };
-        let (mut of_record, mut rulings) = self.rulings(rules, candidate, from);
+        let (mut of_record, mut rulings) = self.rulings(rules, candidate, &Senders::one(from, candidate.rows()));
         let asked = u32::try_from(rulings.len()).unwrap_or(u32::MAX);
         let mut numbers: BTreeMap<Reason, u32> = BTreeMap::new();
         for refusal in candidate.clone().split()?.1 {

@@ -7,6 +7,7 @@ use arrow_schema::ArrowError;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
+use crate::domain::evidence::Senders;
 use crate::domain::evidence::{Evidence, Sender, Source};
 use crate::domain::fact::{Fact, Finding, Item, Kind, find};
 use crate::domain::jurisdiction::Jurisdiction;
@@ -129,7 +130,8 @@ impl Version {
             let unknown = |index| not_asked(index, Refusal::new(index, Reason::UnknownStream));
             return Ok(all.map(unknown).collect());
         };
-        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), from);
+        let senders = Senders::one(from, candidate.rows());
+        let gathered = self.knowledge.gather(&rules.evidence, candidate.columns(), &senders);
         let trusted = self.trusted(rules, from);
         let of_combinations: Vec<Explanation> =
             gathered.combinations.iter().map(|readings| self.combination(rules, plan, readings, &trusted)).collect();

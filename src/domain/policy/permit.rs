@@ -4,6 +4,7 @@
 //! can be printed, defaulted or deserialised. An adapter that asks for one of them can only be called
 //! with something that `decide` or `release` let through.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch};
@@ -35,6 +36,12 @@ impl Resident {
     /// When Arrow cannot filter the columns, which no valid batch causes.
     pub fn keep(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
         Ok(Self { batch: self.batch.keep(mask)?, ..self })
+    }
+
+    /// Some of them in a row, without a copy.
+    #[must_use]
+    pub fn slice(&self, first: usize, rows: usize) -> Self {
+        Self { batch: self.batch.slice(first, rows), regimes: Arc::clone(&self.regimes), ..*self }
     }
 
     /// The policy they were decided under.
@@ -74,11 +81,28 @@ impl Foreign {
 #[derive(Clone)]
 pub struct Quarantined {
     candidate: Candidate,
+    /// Their positions in the batch that was decided, in ascending order.
+    positions: Vec<u32>,
 }
 
 impl Quarantined {
-    pub(super) fn new(candidate: Candidate) -> Self {
-        Self { candidate }
+    pub(super) fn new(candidate: Candidate, positions: Vec<u32>) -> Self {
+        Self { candidate, positions }
+    }
+
+    /// Those that were at these positions of the batch that was decided. `None`: none was.
+    ///
+    /// # Errors
+    /// When Arrow cannot take the records, which no valid batch causes.
+    pub fn within(&self, positions: Range<u32>) -> Result<Option<Self>, ArrowError> {
+        let first = self.positions.partition_point(|position| *position < positions.start);
+        let end = self.positions.partition_point(|position| *position < positions.end);
+        if first >= end {
+            return Ok(None);
+        }
+        let rows: Vec<u32> = (0..).skip(first).take(end - first).collect();
+        let positions = self.positions.iter().skip(first).take(end - first).copied().collect();
+        Ok(Some(Self { candidate: self.candidate.some(&rows)?, positions }))
     }
 
     /// How many records there are.

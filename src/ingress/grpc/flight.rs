@@ -2,7 +2,6 @@
 //! and, if the table is to be safe to send again, an epoch: then the call's batches are numbered 1, 2, 3, ... in
 //! it. Each record batch is answered by one `PutResult` whose metadata is JSON.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,23 +16,27 @@ use arrow_ipc::MessageHeader;
 use futures::stream::Peekable;
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::domain::outcome::{Outcome, Run};
 use crate::domain::producer::Number;
 use crate::domain::refusal::{Hint, Reason};
 use crate::engine::budget::{self, Charge, REQUEST_BYTES};
-use crate::engine::intake::{Intake, Origin, Records, Served};
+use crate::engine::inbox::Inbox;
+use crate::engine::intake::{Intake, Served};
+use crate::engine::request::{self, Answer, Caller, Content, Origin};
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
 use super::status::{self, Rejection};
-use crate::ingress::decode::arrow::{self, Meter, Opened, Reader};
-use crate::ingress::decode::{self, Decoded, Undecodable};
+use crate::decode::arrow::{self, Meter, Opened, Reader};
+use crate::decode::{self, Undecodable};
 
 /// The service.
 pub(super) struct Service {
     pub(super) intake: Arc<Intake>,
+    pub(super) inbox: Arc<Inbox>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -66,26 +69,26 @@ impl FlightService for Service {
         if producer.is_empty() || producer.len() > 256 {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
         }
-        let intake = Arc::clone(&self.intake);
-        let served = intake
-            .stream(&stream)
-            .map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
-        let origin = Origin { producer: &producer, address, number: None };
-        let heard = intake.heard(&served.stream, origin, None).await;
-        drop(heard.map_err(|unaccepted| Rejection::from(unaccepted).status())?);
+        let served = self.intake.stream(&stream).cloned();
+        let served = served.map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
+        let (origin, (asked, answers)) = (Arc::new(Origin { producer, address }), mpsc::unbounded_channel());
         let number = epoch.map(|epoch| Number { epoch, sequence: 1 });
-        let put = Put {
-            intake,
+        let mut put = Put {
+            intake: Arc::clone(&self.intake),
+            inbox: Arc::clone(&self.inbox),
             held,
             kept: Charge::default(),
             data,
-            stream,
-            producer,
-            address,
-            number,
+            served,
+            origin,
+            number: None,
+            caller: Arc::new(Waits(asked)),
+            answers,
             reader: None,
             refused: None,
         };
+        put.ask(Content::Nothing, Charge::default()).await.map_err(|rejection| rejection.status())?;
+        put.number = number;
         let results =
             stream::try_unfold(put, |mut put| async move { Ok(put.next().await?.map(|result| (result, put))) });
         Ok(Response::new(Box::pin(results)))
@@ -152,43 +155,51 @@ const REFUSAL_BYTES: usize = 64;
 /// A call of `DoPut`.
 struct Put {
     intake: Arc<Intake>,
+    inbox: Arc<Inbox>,
     /// What the call holds of the budget, and what its dictionaries do.
     held: Arc<budget::Call>,
     kept: Charge,
     data: Peekable<Streaming<FlightData>>,
-    stream: String,
-    producer: String,
-    address: Option<IpAddr>,
+    served: Arc<Served>,
+    origin: Arc<Origin>,
     /// The number of the next batch.
     number: Option<Number>,
+    /// Whom the worker answers, and where the answers come.
+    caller: Arc<dyn Caller>,
+    answers: mpsc::UnboundedReceiver<Answer>,
     /// What the messages so far have said; `None` before the schema.
     reader: Option<Reader>,
     /// Why the first batch of those that were refused was: the call ends with it.
     refused: Option<Status>,
 }
 
+/// Waits for the answer to one request at a time.
+struct Waits(mpsc::UnboundedSender<Answer>);
+
+impl Caller for Waits {
+    fn answer(&self, _: u64, answer: Answer) {
+        let _ = self.0.send(answer);
+    }
+}
+
 impl Put {
     /// The answer to the next batch. A batch that is refused by its own fault is answered, and the call goes on.
     async fn next(&mut self) -> Result<Option<PutResult>, Status> {
-        let intake = Arc::clone(&self.intake);
-        let served = intake.stream(&self.stream).map_err(|reason| Rejection::from(reason).status())?;
         while let Some(data) = self.data.next().await {
-            // Held until the message is decoded, or refused.
+            // Held until the message is charged, or refused.
             let arrived = self.held.take_arrived();
-            let Some(opened) = self.open(served, data?).map_err(|rejection| rejection.status())? else { continue };
+            let Some(opened) = self.open(data?).map_err(|rejection| rejection.status())? else { continue };
             let answer = match opened {
+                Ok(_) if self.intake.is_stopping() => Err(Reason::Stopping.into()),
                 Ok(opened) => {
                     let charge = self.held.work(opened.bytes() + REQUEST_BYTES).await;
-                    self.put(&intake, served, opened, (arrived, charge)).await
+                    drop(arrived);
+                    self.put(opened, charge).await
                 }
-                Err(rejection) => Err(rejection),
+                Err(rejection) => self.spend(rejection).await,
             };
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(rejection) => {
-                    Err(self.spend(&intake, served, rejection).await.map_err(|rejection| rejection.status())?)
-                }
-            };
+            // Without a place its number is not spent, and what comes after it would leave it out.
+            let answer = answer.map_err(|rejection: Rejection| rejection.status())?;
             let answer = answer.unwrap_or_else(|rejection| {
                 self.refused.get_or_insert_with(|| rejection.status());
                 refused(&rejection)
@@ -199,16 +210,36 @@ impl Put {
         self.refused.take().map_or(Ok(None), Err)
     }
 
+    /// Passes a request on and waits for its answer.
+    async fn ask(&mut self, content: Content, charge: Charge) -> Result<Answer, Rejection> {
+        self.inbox.push(request::Request {
+            served: Some(Arc::clone(&self.served)),
+            origin: Arc::clone(&self.origin),
+            number: self.number,
+            content,
+            promised: None,
+            wants_outputs: false,
+            charge,
+            reply: request::Reply::new(Arc::clone(&self.caller), 0),
+        });
+        let answer = self.answers.recv().await.ok_or(Reason::Internal)?;
+        match answer.told {
+            Err(why) => Err(why.into()),
+            Ok(_) => Ok(answer),
+        }
+    }
+
     /// Reads a message; a record batch comes out. The outer error ends the call: what comes after it could not be read.
-    fn open(&mut self, served: &Served, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
+    fn open(&mut self, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
         if data.data_header.is_empty() {
             return Ok(None);
         }
         // Arrow's reader panics on some malformed lengths.
-        expected(AssertUnwindSafe(|| self.read(served, data))).unwrap_or_else(|_| Err(arrow::malformed().into()))
+        expected(AssertUnwindSafe(|| self.read(data))).unwrap_or_else(|_| Err(arrow::malformed().into()))
     }
 
-    fn read(&mut self, served: &Served, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
+    fn read(&mut self, data: FlightData) -> Result<Option<Result<Opened, Rejection>>, Rejection> {
+        let served = Arc::clone(&self.served);
         let limits = self.intake.limits();
         let message = arrow::message(&data.data_header)?;
         let Some(reader) = &mut self.reader else {
@@ -254,29 +285,22 @@ impl Put {
         Ok(Some(opened.map_err(Rejection::from)))
     }
 
-    fn origin(&self) -> Origin<'_> {
-        Origin { producer: &self.producer, address: self.address, number: self.number }
-    }
-
     /// The outer error: it has no place, and its number is not spent. The inner one: it was refused in its place.
-    async fn put(
-        &self,
-        intake: &Intake,
-        served: &Served,
-        opened: Opened,
-        (arrived, mut charge): (Charge, Charge),
-    ) -> Result<Result<Value, Rejection>, Rejection> {
+    async fn put(&mut self, opened: Opened, mut charge: Charge) -> Result<Result<Value, Rejection>, Rejection> {
         // What the answer takes stays charged until it is sent.
         let of_records = charge.split_off(opened.bytes().saturating_sub(opened.rows() * REFUSAL_BYTES));
-        let Decoded { candidate, dropped: dropped_values } = opened.decode()?;
-        drop(arrived);
-        Telemetry::add(&served.counts.dropped_values, dropped_values as usize);
-        let records = Records { candidate, dropped_values, promised: None, wants_outputs: false };
-        let placed = intake.take(served, self.origin(), records, Some(of_records)).await?;
-        let is_duplicate = placed.is_duplicate();
-        let taken = match intake.finish(placed).await.outcome {
+        Telemetry::add(&self.served.counts.records_in, opened.rows());
+        let answer = self.ask(Content::Records(decode::Opened::Arrow(opened)), of_records).await?;
+        let Answer { told, is_duplicate, message, .. } = answer;
+        let taken = match told.map_err(Rejection::from)? {
             Outcome::Taken(taken) => taken,
-            Outcome::Refused(refused) => return Ok(Err(Rejection::repeated(refused, is_duplicate))),
+            Outcome::Refused(refused) => {
+                if !is_duplicate {
+                    self.served.counts.refused.add(refused.reason, 1);
+                }
+                let rejection = Rejection::repeated(refused, is_duplicate);
+                return Ok(Err(message.into_iter().fold(rejection, Rejection::saying)));
+            }
         };
         let refusals: Vec<Value> = taken.refusals.runs().iter().map(refusal).collect();
         charge.shrink_to(REQUEST_BYTES + refusals.len() * REFUSAL_BYTES);
@@ -289,27 +313,22 @@ impl Put {
         })))
     }
 
-    /// Spends the number of a batch that was refused before it had a place. An error ends the call: the number is not
-    /// spent, and what comes after it would leave it out.
-    async fn spend(&self, intake: &Intake, served: &Served, rejection: Rejection) -> Result<Rejection, Rejection> {
+    /// Spends the number of a batch that was refused before it had a place. The outer error: the number is not spent.
+    async fn spend(&mut self, rejection: Rejection) -> Result<Result<Value, Rejection>, Rejection> {
         if rejection.reason.keeps_number() {
             return Err(rejection);
         }
-        let mut is_duplicate = false;
-        let mut refused = None;
-        if self.number.is_some() {
-            let placed = intake.spend(Some(&served.stream), self.origin(), rejection.refused()).await?;
-            is_duplicate = placed.is_duplicate();
-            if let Outcome::Refused(remembered) = intake.finish(placed).await.outcome {
-                refused = Some(remembered);
-            }
-        }
+        let Answer { told, is_duplicate, .. } =
+            self.ask(Content::Refused(rejection.refused()), Charge::default()).await?;
         if !is_duplicate {
-            served.counts.refused.add(rejection.reason, 1);
+            self.served.counts.refused.add(rejection.reason, 1);
         }
         // The first time the message says more than is remembered.
-        let refused = refused.filter(|refused| is_duplicate || refused.reason != rejection.reason);
-        Ok(refused.map_or(rejection, |refused| Rejection::repeated(refused, is_duplicate)))
+        let refused = match told {
+            Ok(Outcome::Refused(refused)) if is_duplicate || refused.reason != rejection.reason => Some(refused),
+            _ => None,
+        };
+        Ok(Err(refused.map_or(rejection, |refused| Rejection::repeated(refused, is_duplicate))))
     }
 }
 

@@ -54,7 +54,7 @@ impl Listener {
     }
 
     /// The next connection. An error of `accept` is waited out.
-    pub(super) async fn accept(&self) -> Option<Connection> {
+    pub(super) async fn accept(&self) -> Option<Accepted> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let mut pause = PAUSE_MIN;
         loop {
@@ -62,8 +62,11 @@ impl Listener {
                 Ok((stream, _)) => {
                     // Without it small responses wait for the peer's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    let preface = Some(Preface::new());
-                    return Some(Connection { stream, preface, _slot: slot });
+                    match stream.into_std() {
+                        Ok(stream) => return Some(Accepted { stream, slot }),
+                        // It has failed already.
+                        Err(_) => continue,
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted: if files ran out, raise the limit \
@@ -109,7 +112,21 @@ fn connections(wanted: usize, descriptors: u64) -> usize {
     usize::try_from(room).unwrap_or(usize::MAX).clamp(1, wanted.max(1))
 }
 
-/// An accepted connection; gives its slot back when it ends.
+/// An accepted connection that is not dealt to a thread yet.
+pub(super) struct Accepted {
+    stream: std::net::TcpStream,
+    slot: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// The connection on the runtime that this is called on.
+    pub(super) fn here(self) -> io::Result<Connection> {
+        let stream = TcpStream::from_std(self.stream)?;
+        Ok(Connection { stream, preface: Some(Preface::new()), _slot: self.slot })
+    }
+}
+
+/// A connection; gives its slot back when it ends.
 pub(super) struct Connection {
     stream: TcpStream,
     /// `None` when it has come.

@@ -7,6 +7,7 @@ pub(in crate::ingress) mod codec;
 mod flight;
 mod ingest;
 mod listener;
+mod replies;
 mod server;
 mod status;
 

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::Status;
@@ -23,6 +24,7 @@ use tower_service::Service;
 
 use crate::engine::budget::{Budget, Line};
 use crate::engine::intake::Intake;
+use crate::engine::pipeline::Lane;
 
 use super::answers::Answers;
 use super::arrivals::{Arrivals, Charged};
@@ -65,6 +67,7 @@ fn windows(connections: usize) -> (u32, u32) {
 pub async fn serve(
     listener: Listener,
     intake: Arc<Intake>,
+    lanes: &[Lane],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Server> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -76,16 +79,23 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let message_max = intake.limits().message_bytes_max();
-    let ingest = ingest::Service { intake: Arc::clone(&intake) };
-    let flight = flight::Service { intake: Arc::clone(&intake) };
-    let routes = Routes::new(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(IngestServer::new(ingest).max_decoding_message_size(message_max))
-        .add_service(FlightServiceServer::new(flight).max_decoding_message_size(message_max))
-        .prepare();
-    let calls = Calls { routes, budget: Arc::clone(intake.budget()), message_max };
-    let task = tokio::spawn(accept(listener, calls, shutdown));
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    let lanes = lanes.iter().map(|lane| {
+        let (intake, inbox) = (|| Arc::clone(&intake), || Arc::clone(&lane.inbox));
+        let ingest = ingest::Service { intake: intake(), inbox: inbox() };
+        let flight = flight::Service { intake: intake(), inbox: inbox() };
+        let routes = Routes::new(health_service.clone())
+            .add_service(v1.clone())
+            .add_service(v1alpha.clone())
+            .add_service(IngestServer::new(ingest).max_decoding_message_size(message_max))
+            .add_service(FlightServiceServer::new(flight).max_decoding_message_size(message_max))
+            .prepare();
+        let calls = Calls { routes, message_max };
+        Serving { calls, runtime: lane.runtime.clone(), connections: Arc::default() }
+    });
+    let lanes: Vec<Serving> = lanes.collect();
+    let budget = Arc::clone(intake.budget());
+    let task = tokio::spawn(accept(listener, lanes, budget, shutdown));
     Ok(Server { task, health })
 }
 
@@ -93,12 +103,20 @@ pub async fn serve(
 #[derive(Clone)]
 struct Calls {
     routes: Routes,
-    budget: Arc<Budget>,
     message_max: usize,
 }
 
-/// Accepts connections until `shutdown`, and waits for the end of those that are there.
-async fn accept(listener: Listener, calls: Calls, shutdown: impl Future<Output = ()>) {
+/// A worker's thread, and what serves the calls on it.
+struct Serving {
+    calls: Calls,
+    runtime: Handle,
+    /// One for each connection that it serves, and one more.
+    connections: Arc<()>,
+}
+
+/// Accepts connections until `shutdown`, deals each to the thread that serves the fewest, and waits for the end of those
+/// that are there.
+async fn accept(listener: Listener, lanes: Vec<Serving>, budget: Arc<Budget>, shutdown: impl Future<Output = ()>) {
     let mut open = JoinSet::new();
     let mut watched = Vec::new();
     let (ending, ended) = watch::channel(());
@@ -108,15 +126,22 @@ async fn accept(listener: Listener, calls: Calls, shutdown: impl Future<Output =
         tokio::select! {
             () = &mut shutdown => break,
             connection = listener.accept() => {
-                let Some(connection) = connection else { break };
-                let line = calls.budget.line();
+                let Some(accepted) = connection else { break };
+                let Some(lane) = lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections)) else { break };
+                let (line, counted) = (budget.line(), Arc::clone(&lane.connections));
                 watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
-                let windows = windows(open.len() + 1);
-                open.spawn(serve_connection(connection, calls.clone(), line, windows, ended.clone()));
+                let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), windows(open.len() + 1));
+                let serving = async move {
+                    let _counted = counted;
+                    if let Ok(connection) = accepted.here() {
+                        serve_connection(connection, calls, line, windows, ended).await;
+                    }
+                };
+                open.spawn_on(serving, &lane.runtime);
             }
             Some(_) = open.join_next() => {}
             _ = looks.tick() => {
-                let is_waited_for = calls.budget.is_waited_for();
+                let is_waited_for = budget.is_waited_for();
                 watched.retain_mut(|line| line.look(is_waited_for));
             }
         }

@@ -11,9 +11,10 @@ use crate::domain::outcome::Refused;
 use crate::domain::producer::OutOfOrder;
 use crate::domain::refusal::{Hint, Reason};
 use crate::engine::budget;
-use crate::engine::intake::{Intake, Unaccepted};
+use crate::engine::intake::Intake;
+use crate::engine::request::Unaccepted;
 
-use crate::ingress::decode::Undecodable;
+use crate::decode::Undecodable;
 use crate::ingress::proto::ingest;
 
 const DOMAIN: &str = "bailiwick";
@@ -46,6 +47,11 @@ impl Rejection {
     /// The field at fault, where there is one.
     pub(super) fn field(&self) -> Option<&str> {
         self.field.as_deref()
+    }
+
+    /// The same with another message.
+    pub(super) fn saying(self, message: String) -> Self {
+        Self { message, ..self }
     }
 
     /// What is remembered of it.
@@ -127,10 +133,6 @@ impl From<Unaccepted> for Rejection {
     fn from(unaccepted: Unaccepted) -> Self {
         match unaccepted {
             Unaccepted::Refused(reason) => reason.into(),
-            Unaccepted::Repeated => {
-                let message = "another request with this number came at the same moment; send this one again";
-                Self::new(Reason::Overloaded, message)
-            }
             Unaccepted::OutOfOrder(OutOfOrder::TooMany(limit)) => {
                 Self::new(Reason::TooManyProducers, limit.to_string())
             }

@@ -12,11 +12,11 @@ use crate::domain::stream::Stream;
 
 use super::columns::{self, Columns};
 use super::wire::{BYTES, bytes, skip, tag};
-use super::{Decoded, Limits, Undecodable, json, rows};
+use super::{Limits, Undecodable, json, rows};
 
 /// A batch whose events were counted.
 pub struct Opened {
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     batch: Bytes,
     rows: usize,
 }
@@ -55,22 +55,16 @@ impl Opened {
         columns::bytes(&self.stream, self.rows, self.batch.len())
     }
 
-    /// Decodes the records. Text data is JSON; binary data is JSON unless `datacontenttype` says protobuf; an `Any`
-    /// holds a protobuf row. A malformed event is refused alone.
-    ///
-    /// # Errors
-    /// When the columns cannot be made.
-    pub fn decode(self) -> Result<Decoded, Undecodable> {
-        let mut columns = Columns::new(&self.stream, self.rows);
-        let plan = rows::Plan::new(&self.stream);
+    /// Adds the records to columns. Text data is JSON; binary data is JSON unless `datacontenttype` says protobuf; an
+    /// `Any` holds a protobuf row. A malformed event is refused alone.
+    pub(super) fn fill(&self, columns: &mut Columns<'_>, plan: &rows::Plan) {
         let mut rest = self.batch.as_ref();
         while let Some((found, after)) = event(rest) {
             if let Some(event) = found {
-                row(&mut columns, &plan, event);
+                row(columns, plan, event);
             }
             rest = after;
         }
-        columns.finish()
     }
 }
 

@@ -4,9 +4,9 @@ use arrow_array::RecordBatch;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::test_stream;
 use crate::domain::refusal::Refusal;
 use crate::domain::stream::{FieldType, Stream, Undeclared};
-use crate::ingress::decode::test_stream;
 
 const TYPES: [(u32, FieldType); 6] = [
     (1, FieldType::Timestamp),

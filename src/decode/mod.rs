@@ -16,15 +16,16 @@ use crate::domain::stream::Stream;
 #[cfg(test)]
 use crate::domain::stream::{Field, FieldType, Undeclared};
 
-use super::proto::ingest::publish_request::Payload;
-
 pub mod arrow;
 pub mod cloud_events;
 mod columns;
 mod json;
 pub mod rows;
 mod spelling;
+mod together;
 mod wire;
+
+pub use together::{Share, Together};
 
 /// What one request may hold.
 #[derive(Debug, Clone, Copy)]
@@ -35,18 +36,39 @@ pub struct Limits {
     pub bytes_max: usize,
 }
 
-impl From<crate::engine::intake::Limits> for Limits {
-    fn from(limits: crate::engine::intake::Limits) -> Self {
-        Self { rows_max: limits.batch_rows_max, bytes_max: limits.decoded_bytes_max() }
-    }
-}
-
 impl Limits {
     /// No limits: for records that did not come over the network.
     pub const NONE: Self = Self { rows_max: usize::MAX, bytes_max: usize::MAX };
 
     fn check(self, bytes: usize) -> Result<(), Undecodable> {
         if bytes <= self.bytes_max { Ok(()) } else { Err(Undecodable::too_large(bytes, self.bytes_max)) }
+    }
+}
+
+/// The bytes of a request's records, and how they are written.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// Protobuf rows.
+    Rows(Bytes),
+    /// An Arrow IPC stream.
+    ArrowIpc(Bytes),
+    /// A `CloudEventBatch`.
+    CloudEvents(Bytes),
+}
+
+impl Payload {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Rows(bytes) | Self::ArrowIpc(bytes) | Self::CloudEvents(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -102,21 +124,18 @@ impl Opened {
     ///
     /// # Errors
     /// When a column as a whole cannot be taken.
-    pub fn decode(self) -> Result<Decoded, Undecodable> {
-        match self {
-            Self::Rows(opened) => opened.decode(),
-            Self::Arrow(opened) => opened.decode(),
-            Self::Events(opened) => opened.decode(),
-        }
+    pub fn decode(&self) -> Result<Decoded, Undecodable> {
+        let Together { candidate, mut shares } = Together::decode(self.stream(), [self]);
+        let Share { dropped, .. } = shares.pop().unwrap_or_else(|| Ok(Share::default()))?;
+        Ok(Decoded { candidate, dropped })
     }
-}
 
-/// The bytes of a payload.
-#[must_use]
-pub fn payload_bytes(payload: Option<&Payload>) -> usize {
-    match payload {
-        None => 0,
-        Some(Payload::Rows(bytes) | Payload::ArrowIpc(bytes) | Payload::CloudEvents(bytes)) => Bytes::len(bytes),
+    fn stream(&self) -> &Arc<Stream> {
+        match self {
+            Self::Rows(opened) => &opened.stream,
+            Self::Arrow(opened) => &opened.stream,
+            Self::Events(opened) => &opened.stream,
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use super::versions::Versions;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
@@ -17,13 +17,12 @@ use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::Closing;
-use crate::engine::versions::Versions;
 use crate::planted::planted;
 use crate::storage::{Error, Log};
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::order::Report;
-use super::sequencer::Ordered;
+use super::sequencer::Sequencer;
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -60,8 +59,7 @@ pub struct Collecting {
 pub(super) struct Collector {
     collecting: Collecting,
     workers: usize,
-    ordered: Arc<Ordered>,
-    is_checkpointing: Arc<AtomicBool>,
+    sequencer: Arc<Sequencer>,
     telemetry: Arc<Telemetry>,
     /// What the workers have reported of each closing.
     closings: BTreeMap<Lsn, Reported>,
@@ -84,12 +82,11 @@ impl Collector {
     pub(super) fn new(
         collecting: Collecting,
         workers: usize,
-        ordered: Arc<Ordered>,
-        is_checkpointing: Arc<AtomicBool>,
+        sequencer: Arc<Sequencer>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
         let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
-        Self { collecting, workers, ordered, is_checkpointing, telemetry, closings, checkpoint, outbox_needed }
+        Self { collecting, workers, sequencer, telemetry, closings, checkpoint, outbox_needed }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
@@ -159,7 +156,7 @@ impl Collector {
             return;
         }
         // What was counted must be on disk before anyone is told of it.
-        if !planted("release-ahead-of-journal") && !self.ordered.journal.wait_durable(lsn) {
+        if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
         let (count, counts) = (releases.len(), self.counts(&dataset));
@@ -287,25 +284,23 @@ impl Collector {
         if *reported < self.workers {
             return;
         }
-        // Every worker has come past the position: what requests before it came to is settled.
-        checkpoint.corrections = self.ordered.corrections();
         if let Some((checkpoint, _)) = self.checkpoint.take()
             && let Err(error) = self.write(&checkpoint)
         {
             tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
              tried again");
         }
-        self.is_checkpointing.store(false, Ordering::Release);
+        self.sequencer.checkpoint_is_done();
     }
 
     /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
     /// outbox. What is needed to start from the one before stays.
     fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        if !self.ordered.journal.wait_durable(checkpoint.lsn) {
+        if !self.sequencer.journal.wait_durable(checkpoint.lsn) {
             return Ok(());
         }
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
-        self.ordered.journal.release(needed_after)?;
+        self.sequencer.journal.release(needed_after)?;
         let confirmed = (self.collecting.confirmed)();
         self.collecting.outbox.release(confirmed.min(self.outbox_needed))?;
         self.outbox_needed = self.collecting.outbox_last;

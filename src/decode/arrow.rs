@@ -27,13 +27,13 @@ mod reader;
 mod spelled;
 
 pub use direct::Layout;
-pub(in crate::ingress) use reader::{Meter, Reader, message};
+pub(crate) use reader::{Meter, Reader, message};
 
 use convert::Converter;
 
 /// Record batches that were read and not cast.
 pub struct Opened {
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     batches: Batches,
     rows: usize,
     bytes: usize,
@@ -141,15 +141,15 @@ impl Opened {
     ///
     /// # Errors
     /// When a column as a whole cannot be taken.
-    pub fn decode(self) -> Result<Decoded, Undecodable> {
-        let Self { stream, batches, rows, .. } = self;
-        match batches {
+    pub fn decode(&self) -> Result<Decoded, Undecodable> {
+        let stream = Arc::clone(&self.stream);
+        match &self.batches {
             Batches::Direct(columns) => {
-                Ok(Decoded { candidate: Candidate::new(stream, columns, Vec::new()), dropped: 0 })
+                Ok(Decoded { candidate: Candidate::new(stream, columns.clone(), Vec::new()), dropped: 0 })
             }
             Batches::Any { columns, undeclared, batches } => {
-                let dropped = u32::try_from(undeclared.saturating_mul(rows)).unwrap_or(u32::MAX);
-                let cast = || cast(&stream, &columns, batches);
+                let dropped = u32::try_from(undeclared.saturating_mul(self.rows)).unwrap_or(u32::MAX);
+                let cast = || cast(&stream, columns, batches);
                 let (columns, refusals) = expected(AssertUnwindSafe(cast)).unwrap_or_else(|_| Err(malformed()))?;
                 Ok(Decoded { candidate: Candidate::new(stream, columns, refusals), dropped })
             }
@@ -159,11 +159,11 @@ impl Opened {
 
 type Cast = (RecordBatch, Vec<Refusal>);
 
-fn cast(stream: &Arc<Stream>, columns: &[Option<usize>], batches: Vec<RecordBatch>) -> Result<Cast, Undecodable> {
+fn cast(stream: &Arc<Stream>, columns: &[Option<usize>], batches: &[RecordBatch]) -> Result<Cast, Undecodable> {
     let mut refusals = Vec::new();
     let (mut done, mut rows) = (Vec::with_capacity(batches.len()), 0);
     for batch in batches {
-        done.push(Converter::new(stream, columns, &batch).convert(rows, &mut refusals)?);
+        done.push(Converter::new(stream, columns, batch).convert(rows, &mut refusals)?);
         rows += batch.num_rows();
     }
     let columns = match done.len() {
@@ -180,7 +180,7 @@ fn cast(stream: &Arc<Stream>, columns: &[Option<usize>], batches: Vec<RecordBatc
 ///
 /// # Errors
 /// When that is above the limit.
-pub(in crate::ingress) fn opened(
+pub(crate) fn opened(
     stream: &Arc<Stream>,
     reader: &Reader,
     batch: RecordBatch,
@@ -195,7 +195,7 @@ pub(in crate::ingress) fn opened(
     Ok(Opened { stream: Arc::clone(stream), batches, rows, bytes })
 }
 
-pub(in crate::ingress) fn malformed() -> Undecodable {
+pub(crate) fn malformed() -> Undecodable {
     Undecodable::malformed("the payload is not an Arrow IPC stream")
 }
 

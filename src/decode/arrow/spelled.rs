@@ -1,5 +1,5 @@
 //! Columns of another kind than the declared one, where every value says by itself whether it is one of the declared type:
-//! texts, by the spellings of every other payload ([`crate::ingress::decode::spelling`]), and numbers that are
+//! texts, by the spellings of every other payload ([`crate::decode::spelling`]), and numbers that are
 //! whole or near enough. A value that is none refuses its record, not the request.
 
 use arrow_array::cast::AsArray;
@@ -9,10 +9,10 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::take::take;
 
+use crate::decode::columns;
+use crate::decode::spelling::{self, Unspelled};
 use crate::domain::refusal::Hint;
 use crate::domain::stream::FieldType;
-use crate::ingress::decode::columns;
-use crate::ingress::decode::spelling::{self, Unspelled};
 
 /// A column of the declared type, and the positions of the values that are none of it.
 pub(super) struct Read {

@@ -13,8 +13,8 @@ use crate::domain::batch::Candidate;
 use crate::domain::refusal::{Hint, Reason, Refusal};
 use crate::domain::stream::{FieldType, Stream, Undeclared};
 
+use super::Undecodable;
 use super::spelling::{self, Unspelled};
-use super::{Decoded, Undecodable};
 
 /// The columns of a stream, row by row.
 pub(super) struct Columns<'s> {
@@ -216,10 +216,15 @@ impl<'s> Columns<'s> {
         }
     }
 
-    pub(super) fn finish(self) -> Result<Decoded, Undecodable> {
+    /// Values of undeclared fields that were dropped so far.
+    pub(super) fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    pub(super) fn finish(self) -> Result<Candidate, Undecodable> {
         let stream = Arc::clone(self.stream);
-        let (columns, refusals, dropped) = self.into_parts()?;
-        Ok(Decoded { candidate: Candidate::new(stream, columns, refusals), dropped })
+        let (columns, refusals, _) = self.into_parts()?;
+        Ok(Candidate::new(stream, columns, refusals))
     }
 
     /// The columns, the refused records and how many values were dropped.

@@ -15,11 +15,11 @@ use crate::domain::time;
 
 use super::columns::{self, Columns};
 use super::wire::{BYTES, FIXED32, FIXED64, VARINT, array, bytes, skip, tag, varint};
-use super::{Decoded, Limits, Undecodable};
+use super::{Limits, Undecodable};
 
 /// A payload whose records were counted.
 pub struct Opened {
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     payload: Bytes,
     rows: usize,
 }
@@ -57,23 +57,14 @@ impl Opened {
         columns::bytes(&self.stream, self.rows, self.payload.len())
     }
 
-    /// Decodes the records. A malformed one is refused alone.
-    ///
-    /// # Errors
-    /// When the columns cannot be made.
-    pub fn decode(self) -> Result<Decoded, Undecodable> {
-        read(&self.stream, &self.payload, self.rows).finish()
+    /// Adds the records to columns. A malformed one is refused alone.
+    pub(super) fn fill(&self, columns: &mut Columns<'_>, plan: &Plan) {
+        let mut rest = self.payload.as_ref();
+        while let Some((record, after)) = record(rest) {
+            row(columns, plan, record);
+            rest = after;
+        }
     }
-}
-
-fn read<'s>(stream: &'s Arc<Stream>, payload: &[u8], rows: usize) -> Columns<'s> {
-    let (mut columns, plan) = (Columns::new(stream, rows), Plan::new(stream));
-    let mut rest = payload;
-    while let Some((record, after)) = record(rest) {
-        row(&mut columns, &plan, record);
-        rest = after;
-    }
-    columns
 }
 
 /// What is to be expected where in a record.

@@ -11,7 +11,7 @@ use crate::domain::stream::{FieldType, Undeclared};
 
 use super::super::test_stream;
 use super::{BYTES, FIXED32, FIXED64, VARINT, open, read, timestamp, wire_of};
-use crate::ingress::decode::Limits;
+use crate::decode::Limits;
 
 /// Numbers whose tags have one, two and three bytes; the order of declaration is not the order of numbers.
 const FIELDS: [(u32, FieldType); 9] = [
@@ -213,7 +213,10 @@ proptest! {
         for record in &records {
             encode(1, BYTES, 0, record, &mut payload);
         }
-        let (batch, refusals, dropped) = read(&stream, &payload, records.len()).into_parts().unwrap();
+        let opened = Opened { stream: Arc::clone(&stream), payload: payload.into(), rows: records.len() };
+        let mut columns = Columns::new(&stream, records.len());
+        opened.fill(&mut columns, &Plan::new(&stream));
+        let (batch, refusals, dropped) = columns.into_parts().unwrap();
         prop_assert_eq!(batch.num_rows(), records.len());
         let expected: Vec<Expected> = records.iter().map(|record| Expected::of(record, undeclared)).collect();
         prop_assert_eq!(dropped, expected.iter().map(|expected| expected.dropped).sum::<u32>());

@@ -42,14 +42,7 @@ type Read = Result<Option<i64>, (Reason, Option<String>)>;
 fn decoded(batch: Bytes) -> Result<Vec<Read>, Undecodable> {
     let opened = open(&stream(), batch, LIMITS)?;
     let mut columns = Columns::new(&opened.stream, opened.rows);
-    let plan = rows::Plan::new(&opened.stream);
-    let mut rest = opened.batch.as_ref();
-    while let Some((found, after)) = super::event(rest) {
-        if let Some(event) = found {
-            row(&mut columns, &plan, event);
-        }
-        rest = after;
-    }
+    opened.fill(&mut columns, &rows::Plan::new(&opened.stream));
     let (columns, refusals, _) = columns.into_parts()?;
     let values = columns.column(0).as_primitive::<Int64Type>();
     let mut all: Vec<_> =

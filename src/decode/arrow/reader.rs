@@ -35,19 +35,19 @@ fn bounds() -> VerifierOptions {
 ///
 /// # Errors
 /// When it is none, or stands for more than a schema or a batch may.
-pub(in crate::ingress) fn message(metadata: &[u8]) -> Result<Message<'_>, Undecodable> {
+pub(crate) fn message(metadata: &[u8]) -> Result<Message<'_>, Undecodable> {
     root_as_message_with_opts(&bounds(), metadata).map_err(|_| malformed())
 }
 
 /// What may still be held beside the bytes of the messages.
 #[derive(Debug)]
-pub(in crate::ingress) struct Meter {
+pub(crate) struct Meter {
     left: usize,
     all: usize,
 }
 
 impl Meter {
-    pub(in crate::ingress) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self { left: bytes, all: bytes }
     }
 
@@ -61,7 +61,7 @@ impl Meter {
 }
 
 /// What the messages of one Arrow stream have said so far.
-pub(in crate::ingress) struct Reader {
+pub(crate) struct Reader {
     schema: SchemaRef,
     columns: Vec<Option<usize>>,
     /// The positions in the schema of the columns that are declared.
@@ -80,7 +80,7 @@ impl Reader {
     /// # Errors
     /// When it is none, names a column twice or one that is not declared, or a column's type cannot become the declared
     /// one.
-    pub(in crate::ingress) fn new(stream: &Stream, metadata: &[u8]) -> Result<Self, Undecodable> {
+    pub(crate) fn new(stream: &Stream, metadata: &[u8]) -> Result<Self, Undecodable> {
         if metadata.len() > SCHEMA_BYTES_MAX {
             return Err(Undecodable::malformed(format!("the Arrow schema has more than {SCHEMA_BYTES_MAX} bytes")));
         }
@@ -123,17 +123,17 @@ impl Reader {
     }
 
     /// For each field of the stream its column in a batch that was read.
-    pub(in crate::ingress) fn columns(&self) -> &[Option<usize>] {
+    pub(crate) fn columns(&self) -> &[Option<usize>] {
         &self.columns
     }
 
     /// How many columns are not declared.
-    pub(in crate::ingress) fn undeclared(&self) -> usize {
+    pub(crate) fn undeclared(&self) -> usize {
         self.undeclared
     }
 
     /// The bytes of memory that the dictionaries hold.
-    pub(in crate::ingress) fn dictionary_bytes(&self) -> usize {
+    pub(crate) fn dictionary_bytes(&self) -> usize {
         self.held.values().sum()
     }
 
@@ -141,7 +141,7 @@ impl Reader {
     ///
     /// # Errors
     /// When it is malformed, compressed or above a limit.
-    pub(in crate::ingress) fn read(
+    pub(crate) fn read(
         &mut self,
         message: &Message<'_>,
         body: &Buffer,

@@ -1,0 +1,37 @@
+//! What goes between the sequencer, the workers and the collector.
+
+use std::collections::BTreeMap;
+
+use crate::domain::aggregate::Cells;
+use crate::domain::producer::Lsn;
+use crate::durable::checkpoint::WindowPart;
+
+/// An order to a worker. Each worker gets the same orders, in the order of the journal.
+#[derive(Debug, Clone)]
+pub(super) enum Order {
+    /// Windows of a dataset that began before a time are closed, as the journal says at `lsn`. Without a time, all are
+    /// released as they are and none is closed.
+    Close { lsn: Lsn, dataset: String, before: Option<i64> },
+    /// The state that every entry of the journal through `lsn` led to is wanted.
+    Checkpoint { lsn: Lsn },
+    /// Nothing comes any more.
+    Finish,
+}
+
+/// What a worker tells the collector.
+pub(super) enum Report {
+    /// Its part of windows that were closed.
+    Closed {
+        lsn: Lsn,
+        dataset: String,
+        /// 0, or the position of the flush.
+        part: Lsn,
+        windows: BTreeMap<i64, Cells>,
+    },
+    /// The gateway's own state; comes before the workers'.
+    State { lsn: Lsn, gateway: Vec<u8> },
+    /// Its part of a checkpoint.
+    Checkpoint { lsn: Lsn, windows: Vec<WindowPart> },
+    /// It has come to the end.
+    Finished,
+}

@@ -1,0 +1,207 @@
+//! A request on its way: what it brings, and where its answer goes.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+
+use crate::decode::Opened;
+use crate::domain::outcome::{Outcome, Refused};
+use crate::domain::policy::Resident;
+use crate::domain::producer::{Mark, Number, OutOfOrder};
+use crate::domain::refusal::Reason;
+use crate::telemetry::{StreamCounts, Telemetry};
+
+use super::budget::Charge;
+use super::intake::Served;
+
+/// A request.
+pub struct Request {
+    /// Its stream. `None`: it is not declared here.
+    pub served: Option<Arc<Served>>,
+    /// Who sent it, and from where.
+    pub origin: Arc<Origin>,
+    /// Its number. `None`: sent again, it is counted again.
+    pub number: Option<Number>,
+    /// What it brings.
+    pub content: Content,
+    /// The event time that the producer promises to have come to, in microseconds since the Unix epoch.
+    pub promised: Option<i64>,
+    /// Whether the answer is to hold the model's outputs.
+    pub wants_outputs: bool,
+    /// What its records take of the bytes in work; given back when they are on disk.
+    pub charge: Charge,
+    /// Where its answer goes.
+    pub reply: Reply,
+}
+
+/// Who sends, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The producer's name.
+    pub producer: String,
+    /// Its network address, where it is known.
+    pub address: Option<IpAddr>,
+}
+
+/// What a request brings.
+pub enum Content {
+    /// Records, not decoded yet.
+    Records(Opened),
+    /// Records that were decided before, when more was known of them than when they came.
+    Decided(Resident),
+    /// None: the producer is there. With a number, nothing comes under the numbers up to it.
+    Nothing,
+    /// It was refused as a whole before it came here. Its number is spent by that.
+    Refused(Refused),
+}
+
+/// Why a request was not taken, so that it has no place among its producer's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unaccepted {
+    /// It is not its producer's next one.
+    OutOfOrder(OutOfOrder),
+    /// It cannot be taken now, or at all.
+    Refused(Reason),
+}
+
+impl From<OutOfOrder> for Unaccepted {
+    fn from(out_of_order: OutOfOrder) -> Self {
+        Self::OutOfOrder(out_of_order)
+    }
+}
+
+/// What is told of a request.
+pub struct Answer {
+    /// What it came to. `Err`: it was not taken.
+    pub told: Result<Outcome, Unaccepted>,
+    /// How far its producer is.
+    pub mark: Mark,
+    /// Whether a request with its number was taken before.
+    pub is_duplicate: bool,
+    /// The model's outputs of the records that were taken in.
+    pub outputs: Outputs,
+    /// What the outcome does not say of why it was refused as a whole, without contents.
+    pub message: Option<String>,
+}
+
+impl Answer {
+    /// It was not taken.
+    #[must_use]
+    pub fn unaccepted(why: Unaccepted) -> Self {
+        Self { told: Err(why), ..Self::of(Outcome::nothing(), Mark::default()) }
+    }
+
+    /// What it came to, without outputs.
+    #[must_use]
+    pub fn of(outcome: Outcome, mark: Mark) -> Self {
+        Self { told: Ok(outcome), mark, is_duplicate: false, outputs: Outputs::default(), message: None }
+    }
+}
+
+/// The model's outputs of some of the records that were scored together.
+#[derive(Clone, Default)]
+pub struct Outputs {
+    /// A column for each output. Empty: there are none, or they are not wanted.
+    pub columns: Arc<[ArrayRef]>,
+    /// The records.
+    pub rows: Range<usize>,
+}
+
+/// Whoever sends requests and waits for their answers: a call, say.
+pub trait Caller: Send + Sync {
+    /// The answer to a request. Each is answered once.
+    fn answer(&self, ticket: u64, answer: Answer);
+}
+
+/// Where the answer to one request goes. Dropped without one, the request is refused as [`Reason::Internal`].
+pub struct Reply {
+    caller: Option<Arc<dyn Caller>>,
+    ticket: u64,
+}
+
+impl Reply {
+    /// The answer goes to a caller, who knows the request by a ticket.
+    #[must_use]
+    pub fn new(caller: Arc<dyn Caller>, ticket: u64) -> Self {
+        Self { caller: Some(caller), ticket }
+    }
+
+    /// Answers.
+    pub fn answer(mut self, answer: Answer) {
+        if let Some(caller) = self.caller.take() {
+            caller.answer(self.ticket, answer);
+        }
+    }
+
+    /// Whether two requests come from the same caller, who wants them taken in their order.
+    #[must_use]
+    pub fn is_of_caller_of(&self, other: &Self) -> bool {
+        match (&self.caller, &other.caller) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(caller) = self.caller.take() {
+            caller.answer(self.ticket, Answer::unaccepted(Unaccepted::Refused(Reason::Internal)));
+        }
+    }
+}
+
+/// Answers that wait for the disk.
+pub struct Answers {
+    answers: Vec<(Reply, Answer)>,
+    /// What the requests take of the bytes in work.
+    charges: Vec<Charge>,
+    /// Where their accepted records are counted.
+    counts: Option<Arc<StreamCounts>>,
+}
+
+impl Answers {
+    /// Answers to requests of one stream, if it is declared.
+    pub(super) fn new(served: Option<&Served>, requests: usize) -> Self {
+        Self {
+            answers: Vec::with_capacity(requests),
+            charges: Vec::with_capacity(requests),
+            counts: served.map(|served| Arc::clone(&served.counts)),
+        }
+    }
+
+    /// One more.
+    pub(super) fn push(&mut self, reply: Reply, charge: Charge, answer: Answer) {
+        self.answers.push((reply, answer));
+        self.charges.push(charge);
+    }
+
+    /// What they are about is on disk.
+    pub(super) fn tell(mut self) {
+        let (mut accepted, mut duplicates) = (0, 0);
+        self.charges.clear();
+        for (reply, answer) in self.answers.drain(..) {
+            match &answer.told {
+                _ if answer.is_duplicate => duplicates += 1,
+                Ok(Outcome::Taken(taken)) => accepted += taken.accepted as usize,
+                _ => {}
+            }
+            reply.answer(answer);
+        }
+        if let Some(counts) = &self.counts {
+            Telemetry::add(&counts.accepted, accepted);
+            Telemetry::add(&counts.duplicates, duplicates);
+        }
+    }
+}
+
+impl Drop for Answers {
+    /// The journal was closed before they were on disk: nothing may be told of them.
+    fn drop(&mut self) {
+        for (reply, _) in self.answers.drain(..) {
+            reply.answer(Answer::unaccepted(Unaccepted::Refused(Reason::Stopping)));
+        }
+    }
+}

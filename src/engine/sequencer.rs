@@ -1,0 +1,356 @@
+//! The one lock that orders things.
+//!
+//! Under it a shared batch gets its position in the journal, after all of its requests were found to be their producers'
+//! next ones; then the watermark moves, and what it closes gets the next positions and goes to every worker. So what a
+//! worker is ordered to do is in the order of the journal, and "before the window closed" means the same to every worker
+//! and to a replay.
+//!
+//! A batch is scored and written before it comes here, so that nothing can fail once it has a position.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use foldhash::fast::RandomState;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::domain::binary::Writer;
+use crate::domain::event_time::TimeBounds;
+use crate::domain::gateway::{Effect, Gateway, Input};
+use crate::domain::outcome::Outcome;
+use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position};
+use crate::domain::refusal::Reason;
+use crate::domain::watermark::Heard;
+use crate::durable::entry::{Before, Entry};
+use crate::planted::planted;
+use crate::storage::{Log, Room, Then};
+
+use super::closings::ClosingRooms;
+use super::order::{Order, Report};
+use super::pipeline::CheckpointsDue;
+use super::request::{Content, Origin, Request, Unaccepted};
+
+/// The journal, and the order in which it is filled.
+pub(super) struct Sequencer {
+    pub(super) journal: Arc<Log>,
+    state: Mutex<State>,
+    workers: Vec<UnboundedSender<Order>>,
+    reports: Sender<Report>,
+    checkpoints: CheckpointsDue,
+    is_checkpointing: AtomicBool,
+}
+
+/// What stands under the lock.
+struct State {
+    gateway: Gateway,
+    /// The last position that was given out.
+    last: Lsn,
+    checkpoint: LastCheckpoint,
+    /// Room in the journal for the closings to come.
+    closing_rooms: ClosingRooms,
+}
+
+struct LastCheckpoint {
+    lsn: Lsn,
+    at: Duration,
+    /// Bytes given to the journal since.
+    bytes: u64,
+}
+
+/// What a request's number says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Located {
+    /// It comes next, under this number if it has one.
+    Next(Option<Number>),
+    /// A request with this number was taken before.
+    Taken(Number),
+    /// A request with this number is taken in the same batch: what it comes to is not known yet.
+    Twice,
+    /// It cannot be taken.
+    Not(Unaccepted),
+}
+
+/// A request to be placed.
+pub(super) struct Placing<'r> {
+    pub(super) origin: &'r Origin,
+    pub(super) number: Option<Number>,
+    /// It has no records, and leaves numbers out.
+    pub(super) skips: bool,
+    /// What may be kept of what it comes to.
+    pub(super) outcome: &'r Outcome,
+    /// The newest event time that it brought or promised.
+    pub(super) newest: Option<i64>,
+}
+
+/// A batch to be placed, and what there is for it.
+pub(super) struct Batch<'b> {
+    /// Its stream's name; empty: it is not declared.
+    pub(super) stream: &'b str,
+    pub(super) requests: &'b [Placing<'b>],
+    /// The oldest and the newest event time of its records.
+    pub(super) event_times: Option<(i64, i64)>,
+    pub(super) entry: Vec<u8>,
+    pub(super) room: Room,
+    pub(super) now: Duration,
+    /// The wall clock, in microseconds since the Unix epoch.
+    pub(super) wall: i64,
+}
+
+/// Why a batch was not placed. Nothing of it was.
+#[derive(Debug)]
+pub(super) enum Unplaced {
+    /// These of its requests cannot be taken, by their positions in it.
+    Requests(Vec<(usize, Located)>),
+    /// Others opened windows so far away meanwhile that its own cannot be opened.
+    Windows,
+}
+
+impl Sequencer {
+    pub(super) fn new(
+        journal: Arc<Log>,
+        gateway: Gateway,
+        last: Lsn,
+        workers: Vec<UnboundedSender<Order>>,
+        reports: Sender<Report>,
+        checkpoints: CheckpointsDue,
+    ) -> Self {
+        let checkpoint = LastCheckpoint { lsn: last, at: Duration::ZERO, bytes: 0 };
+        let closing_rooms = ClosingRooms::new(gateway.datasets());
+        let state = Mutex::new(State { gateway, last, checkpoint, closing_rooms });
+        Self { journal, state, workers, reports, checkpoints, is_checkpointing: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a numbered request that was taken before came to, as far as it is remembered, and how far its producer is.
+    pub(super) fn outcome(&self, producer: &str, number: Number) -> (Option<Outcome>, Mark) {
+        let producers = &self.lock().gateway.producers;
+        (producers.outcome(producer, number), producers.mark(producer))
+    }
+
+    /// What the numbers of requests say of them if they are taken in this order, and the event times that their stream
+    /// takes.
+    pub(super) fn locate(&self, stream: &str, requests: &[Request], wall: i64) -> (Vec<Located>, TimeBounds) {
+        let state = self.lock();
+        let mut ahead = Ahead::new(&state.gateway);
+        let located = requests.iter().map(|request| {
+            let skips = matches!(request.content, Content::Nothing);
+            ahead.locate(&request.origin.producer, request.number, skips)
+        });
+        (located.collect(), state.gateway.time_bounds(stream, wall))
+    }
+
+    /// Gives a batch its position and submits its entry. `earlier` is called when everything that comes before it was
+    /// ordered and nothing that comes after it; what `then` gives is done when the entry is on disk. Its position, and how
+    /// far the producer of each request is then.
+    ///
+    /// # Errors
+    /// When a request cannot be taken. Then none is.
+    pub(super) fn place(
+        &self,
+        batch: Batch<'_>,
+        earlier: impl FnOnce(),
+        then: impl FnOnce(Lsn) -> Then,
+    ) -> Result<(Lsn, Vec<Mark>), Unplaced> {
+        let Batch { stream, requests, event_times, entry, room, now, wall } = batch;
+        let mut state = self.lock();
+        state.admit(stream, requests, now, wall)?;
+        if let Some((oldest, newest)) = event_times
+            && !state.gateway.open_windows(stream, oldest, newest)
+        {
+            return Err(Unplaced::Windows);
+        }
+        earlier();
+        let lsn = state.next(room.bytes());
+        let marks = requests.iter().map(|request| state.take(stream, request, lsn, now, wall)).collect();
+        self.journal.submit(lsn, entry, room, Some(then(lsn)));
+        self.advance(&mut state, Some(stream), now);
+        self.checkpoint_if_due(&mut state, now);
+        Ok((lsn, marks))
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&self, now: Duration) {
+        let mut state = self.lock();
+        self.advance(&mut state, None, now);
+        self.checkpoint_if_due(&mut state, now);
+    }
+
+    /// A window is open since before the start.
+    pub(super) fn restore_windows<'w>(&self, windows: impl Iterator<Item = (&'w str, i64)>) {
+        let gateway = &mut self.lock().gateway;
+        windows.for_each(|(dataset, window)| gateway.restore_window(dataset, window));
+    }
+
+    /// Closes windows whose time has come, of one stream or of all. They close only while each dataset has room in the
+    /// journal to say so; without it they close later.
+    fn advance(&self, state: &mut State, stream: Option<&str>, now: Duration) {
+        if !state.closing_rooms.fill(&self.journal) {
+            return;
+        }
+        let mut effects = Vec::new();
+        match stream {
+            Some(stream) => state.gateway.advance(stream, now, &mut effects),
+            None => state.gateway.handle(Input::Tick, now, &mut effects),
+        }
+        for Effect::Close { dataset, before, watermark } in effects {
+            // One input closes a dataset's windows at most once, and each has room.
+            let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
+            let bytes = Entry::Closed { dataset: &dataset, before: Before::Time(before), watermark }.encode();
+            let lsn = state.next(bytes.len() as u64);
+            self.journal.submit(lsn, bytes, room, None);
+            self.order(&Order::Close { lsn, dataset, before: Some(before) });
+        }
+    }
+
+    fn order(&self, order: &Order) {
+        for worker in &self.workers {
+            // A worker that is gone has told the supervisor.
+            let _ = worker.send(order.clone());
+        }
+    }
+
+    fn checkpoint_if_due(&self, state: &mut State, now: Duration) {
+        let last = &state.checkpoint;
+        let is_due = last.bytes >= self.checkpoints.bytes
+            || (state.last > last.lsn && now.saturating_sub(last.at) >= self.checkpoints.every);
+        if is_due && !self.is_checkpointing.load(Ordering::Acquire) {
+            state.checkpoint.at = now;
+            self.checkpoint(state);
+        }
+    }
+
+    fn checkpoint(&self, state: &mut State) {
+        state.checkpoint = LastCheckpoint { lsn: state.last, bytes: 0, at: state.checkpoint.at };
+        self.is_checkpointing.store(true, Ordering::Release);
+        let mut writer = Writer::default();
+        state.gateway.encode(&mut writer);
+        let _ = self.reports.send(Report::State { lsn: state.last, gateway: writer.finish() });
+        self.order(&Order::Checkpoint { lsn: state.last });
+    }
+
+    /// A checkpoint is written, or given up.
+    pub(super) fn checkpoint_is_done(&self) {
+        self.is_checkpointing.store(false, Ordering::Release);
+    }
+
+    /// Orders a last checkpoint and the end; with `flush`, the windows that are still open are released before it as they
+    /// are. Nothing may be placed after it.
+    pub(super) fn finish(&self, flush: bool) {
+        let mut state = self.lock();
+        if flush {
+            let datasets: Vec<String> = state.gateway.datasets().map(str::to_owned).collect();
+            for dataset in datasets {
+                let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else {
+                    tracing::warn!(
+                        dataset,
+                        "there is no room in the journal to release the open windows; they stay open until the next \
+                         start. Raise `quota_bytes`"
+                    );
+                    continue;
+                };
+                let bytes = Entry::Flushed { dataset: &dataset }.encode();
+                let lsn = state.next(bytes.len() as u64);
+                self.journal.submit(lsn, bytes, room, None);
+                self.order(&Order::Close { lsn, dataset, before: None });
+            }
+        }
+        self.checkpoint(&mut state);
+        self.order(&Order::Finish);
+    }
+}
+
+impl State {
+    /// Gives out the next position, for an entry of so many bytes.
+    fn next(&mut self, bytes: u64) -> Lsn {
+        self.last += 1;
+        self.checkpoint.bytes += bytes;
+        self.last
+    }
+
+    /// Makes sure that all requests can be taken in this order.
+    fn admit(&mut self, stream: &str, requests: &[Placing<'_>], now: Duration, wall: i64) -> Result<(), Unplaced> {
+        let mut not: Vec<(usize, Located)> = Vec::new();
+        let mut ahead = Ahead::new(&self.gateway);
+        for (position, request) in requests.iter().enumerate() {
+            match ahead.locate(&request.origin.producer, request.number, request.skips) {
+                Located::Next(number) if number == request.number => {}
+                located => not.push((position, located)),
+            }
+        }
+        for (position, request) in requests.iter().enumerate() {
+            let Origin { producer, address } = request.origin;
+            let came = Came { at: Some(wall), from: *address };
+            let heard = Heard { producer, address: *address, event_time: None };
+            let numbered = request.number.map_or(Ok(()), |_| self.gateway.producers.admit(producer, came));
+            if let Err(limit) = numbered.and_then(|()| self.gateway.admit(stream, heard, now)) {
+                not.push((position, Located::Not(OutOfOrder::TooMany(limit).into())));
+            }
+        }
+        if not.is_empty() { Ok(()) } else { Err(Unplaced::Requests(not)) }
+    }
+
+    /// A request is taken. How far its producer is.
+    fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, now: Duration, wall: i64) -> Mark {
+        let Placing { origin: Origin { producer, address }, number, outcome, newest, .. } = *request;
+        self.gateway.hear(stream, Heard { producer, address: *address, event_time: newest }, now);
+        match number {
+            Some(number) => {
+                let came = Came { at: Some(wall), from: *address };
+                self.gateway.producers.take(producer, number, lsn, Some(outcome), came);
+                Mark { epoch: number.epoch, sequence: number.sequence, lsn }
+            }
+            // What comes after it is told is on disk with it.
+            None => Mark { lsn, ..self.gateway.producers.mark(producer) },
+        }
+    }
+}
+
+/// How far producers are when the requests of a batch that come before are taken.
+struct Ahead<'g> {
+    gateway: &'g Gateway,
+    marks: HashMap<&'g str, Mark, RandomState>,
+}
+
+impl<'g> Ahead<'g> {
+    fn new(gateway: &'g Gateway) -> Self {
+        Self { gateway, marks: HashMap::default() }
+    }
+
+    fn locate<'r: 'g>(&mut self, producer: &'r str, number: Option<Number>, skips: bool) -> Located {
+        let Some(number) = number else { return Located::Next(None) };
+        let ahead = self.marks.get(producer).copied();
+        let mark = ahead.or_else(|| self.gateway.producers.known(producer));
+        let number = if number.epoch == 0 {
+            // Without an epoch the producer's series goes on.
+            Number { epoch: mark.unwrap_or_default().epoch, ..number }
+        } else {
+            number
+        };
+        let position = if skips { number.skipping_after(mark) } else { number.after(mark) };
+        match position {
+            Ok(Position::Taken) if skips => Located::Next(None),
+            Ok(Position::Taken) if !planted("no-dedup") => {
+                let is_placed =
+                    |known: Option<Mark>| known.is_some_and(|known| number.after(Some(known)) == Ok(Position::Taken));
+                if is_placed(self.gateway.producers.known(producer)) { Located::Taken(number) } else { Located::Twice }
+            }
+            Ok(_) => {
+                let Number { epoch, sequence } = number;
+                self.marks.insert(producer, Mark { epoch, sequence, lsn: 0 });
+                Located::Next(Some(number))
+            }
+            Err(out_of_order) => Located::Not(out_of_order.into()),
+        }
+    }
+}
+
+impl From<Reason> for Unaccepted {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}

@@ -1,0 +1,169 @@
+//! One worker's part of the open windows: records are folded into them, and they are closed and written down as ordered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use crossbeam_channel::Sender;
+
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
+use crate::domain::batch::Batch;
+use crate::domain::binary::Writer;
+use crate::domain::dataset::Dataset;
+use crate::domain::policy::Digest;
+use crate::domain::producer::Lsn;
+use crate::domain::window::{first_window, micros, window_of};
+use crate::durable::checkpoint::WindowPart;
+use crate::durable::recovery::Present;
+use crate::planted::planted;
+
+use super::order::{Order, Report};
+
+/// The open windows of all datasets, as far as one worker has folded records into them.
+pub(super) struct Windows {
+    key: ContributorKey,
+    reports: Sender<Report>,
+    /// The datasets of each stream.
+    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
+    /// The open windows of each dataset.
+    open: BTreeMap<String, OpenWindows>,
+}
+
+struct OpenWindows {
+    size: std::time::Duration,
+    /// The number of the oldest window that may take records.
+    first: i64,
+    cells: BTreeMap<i64, Cells>,
+    /// What all open windows of the gateway hold.
+    bytes: Arc<OpenBytes>,
+}
+
+impl Windows {
+    /// No window is open; those that began before some times have closed.
+    pub(super) fn new(
+        present: &[Present],
+        closed_before: &BTreeMap<String, i64>,
+        key: ContributorKey,
+        bytes: &Arc<OpenBytes>,
+        reports: Sender<Report>,
+    ) -> Self {
+        let open = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
+            let first = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
+            let windows = OpenWindows { size: dataset.window, first, cells: BTreeMap::new(), bytes: Arc::clone(bytes) };
+            (dataset.name.clone(), windows)
+        });
+        let datasets = present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone()));
+        Self { key, reports, datasets: datasets.collect(), open: open.collect() }
+    }
+
+    /// Goes on with the windows of a checkpoint.
+    pub(super) fn restore(&mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>) {
+        for (dataset, cells) in windows {
+            if let Some(open) = self.open.get_mut(&dataset) {
+                let counted = cells.into_iter().map(|(window, cells)| (window, cells.counted_in(&open.bytes)));
+                open.cells = counted.collect();
+            }
+        }
+    }
+
+    /// The windows that are open: their datasets and numbers.
+    pub(super) fn open(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(|window| (dataset.as_str(), *window)))
+    }
+
+    /// Counts records in the windows of their stream's datasets. How many of them came after their window had closed.
+    pub(super) fn fold(&mut self, batch: &Batch, outputs: &[ArrayRef], policy: Digest) -> usize {
+        let mut late = 0;
+        let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
+            return late;
+        };
+        #[expect(clippy::panic, reason = "shows that no thread dies in silence")]
+        if planted("panic-in-fold") {
+            panic!("planted");
+        }
+        let mut columns = batch.columns().to_vec();
+        columns.extend_from_slice(outputs);
+        let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
+        let contributors = self.key.hash(contributor);
+        for dataset in datasets {
+            let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
+            let cells = cell_numbers(dataset, &columns, batch.rows());
+            let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
+            late = late.max(windows.late(batch.event_times()));
+            windows.fold(dataset, &records, batch.event_times(), policy);
+        }
+        late
+    }
+
+    /// Does what is ordered. Whether that was the end.
+    pub(super) fn obey(&mut self, order: Order) -> bool {
+        match order {
+            Order::Close { lsn, dataset, before } => self.close(lsn, dataset, before),
+            Order::Checkpoint { lsn } => self.checkpoint(lsn),
+            Order::Finish => {
+                let _ = self.reports.send(Report::Finished);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Closes windows, and gives the collector their cells.
+    pub(super) fn close(&mut self, lsn: Lsn, dataset: String, before: Option<i64>) {
+        let Some(open) = self.open.get_mut(&dataset) else { return };
+        let still_open = match before {
+            Some(before) => {
+                open.first = first_window(Some(before), open.size);
+                open.cells.split_off(&open.first)
+            }
+            None => BTreeMap::new(),
+        };
+        let windows = std::mem::replace(&mut open.cells, still_open);
+        let part = if before.is_some() { 0 } else { lsn };
+        let _ = self.reports.send(Report::Closed { lsn, dataset, part, windows });
+    }
+
+    fn checkpoint(&self, lsn: Lsn) {
+        let windows = self.open.iter().flat_map(|(dataset, open)| {
+            open.cells.iter().map(|(&window, cells)| {
+                let mut writer = Writer::default();
+                cells.encode(&mut writer);
+                WindowPart { dataset: dataset.clone(), window, cells: writer.finish() }
+            })
+        });
+        let _ = self.reports.send(Report::Checkpoint { lsn, windows: windows.collect() });
+    }
+}
+
+impl OpenWindows {
+    /// How many of these event times lie in windows that have closed.
+    fn late(&self, times: &[i64]) -> usize {
+        let open_from = self.first.saturating_mul(micros(self.size).max(1));
+        times.iter().filter(|time| **time < open_from).count()
+    }
+
+    fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64], policy: Digest) {
+        let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return };
+        let size = micros(self.size).max(1);
+        let window = |time: i64| time.div_euclid(size).max(self.first);
+        let (first, last) = (window_of(oldest, self.size).max(self.first), window(newest));
+        if first == last {
+            self.cells(dataset, first, policy).fold(dataset, records, &Rows::All);
+            return;
+        }
+        let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (&time, row) in times.iter().zip(0..) {
+            by_window.entry(window(time)).or_default().push(row);
+        }
+        for (window, rows) in by_window {
+            self.cells(dataset, window, policy).fold(dataset, records, &Rows::Some(&rows));
+        }
+    }
+
+    fn cells(&mut self, dataset: &Dataset, window: i64, policy: Digest) -> &mut Cells {
+        let bytes = &self.bytes;
+        let cells = self.cells.entry(window).or_insert_with(|| Cells::new(dataset).counted_in(bytes));
+        cells.decided_under(policy);
+        cells
+    }
+}

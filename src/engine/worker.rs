@@ -1,0 +1,456 @@
+//! A worker: takes what has arrived as one batch, judges it, writes it into the journal, folds it into the open windows,
+//! and answers when the journal says that it is on disk.
+//!
+//! A batch that fails is taken apart: each of its requests is then taken alone, so that none is refused for another's
+//! fault.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::decode::Together;
+use crate::domain::aggregate::Reserved;
+use crate::domain::event_time::TimeBounds;
+use crate::domain::evidence::{Sender, Senders};
+use crate::domain::outcome::{Outcome, Refusals, Refused};
+use crate::domain::policy::Resident;
+use crate::domain::producer::{Lsn, Mark, Number};
+use crate::domain::refusal::Reason;
+use crate::durable::entry::{BatchWriter, Entry, Sent};
+use crate::storage::{NoRoom, Room, Then};
+use crate::telemetry::Telemetry;
+
+use super::inbox::Inbox;
+use super::intake::{Intake, Served};
+use super::judge::{Case, Judged};
+use super::open_windows::OpenWindowsRoom;
+use super::order::Order;
+use super::request::{Answer, Answers, Content, Outputs, Request};
+use super::scores::Scores;
+use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
+use super::supervision::Supervisor;
+use super::windows::Windows;
+
+/// What a worker has for itself, and what it shares.
+pub(super) struct Worker {
+    pub(super) intake: Arc<Intake>,
+    pub(super) sequencer: Arc<Sequencer>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) scores: Scores,
+    pub(super) windows: Windows,
+    pub(super) writers: BTreeMap<String, BatchWriter>,
+    pub(super) open_windows: Arc<OpenWindowsRoom>,
+    pub(super) supervisor: Supervisor,
+    /// The most records of one batch.
+    pub(super) rows_max: usize,
+    /// Whether entries are sealed under the keys of regimes.
+    pub(super) seals: bool,
+    pub(super) orders: UnboundedReceiver<Order>,
+    pub(super) waiting: Waiting,
+    /// Nothing comes any more.
+    pub(super) is_finished: bool,
+}
+
+/// Answers that wait until the journal is on disk through a position.
+pub(super) struct Waiting {
+    answers: BTreeMap<Lsn, Vec<Answers>>,
+    is_durable: UnboundedSender<Lsn>,
+    durable: UnboundedReceiver<Lsn>,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        let (is_durable, durable) = unbounded_channel();
+        Self { answers: BTreeMap::new(), is_durable, durable }
+    }
+
+    /// Called when the journal is on disk through a position.
+    fn when_durable(&self, lsn: Lsn) -> Then {
+        let is_durable = self.is_durable.clone();
+        // The worker may be gone; its thread has told the supervisor.
+        Box::new(move || is_durable.send(lsn).unwrap_or(()))
+    }
+
+    fn push(&mut self, lsn: Lsn, answers: Answers) {
+        self.answers.entry(lsn).or_default().push(answers);
+    }
+
+    fn tell(&mut self, durable: Lsn) {
+        while let Some(first) = self.answers.first_entry().filter(|first| *first.key() <= durable) {
+            first.remove().into_iter().for_each(Answers::tell);
+        }
+    }
+}
+
+/// How a batch ended.
+enum Attempt {
+    /// Each of its requests is answered, or will be when the journal has it.
+    Done,
+    /// These are to be taken again, together.
+    Again(Vec<Request>),
+    /// These are to be taken again, each alone.
+    Apart(Vec<Request>),
+}
+
+/// How long a request waits for the disk before it looks again.
+const BEHIND_MAX: Duration = Duration::from_millis(100);
+/// How often a batch is judged again because others opened windows meanwhile.
+const AGAIN_MAX: usize = 4;
+
+impl Worker {
+    /// Works until the end is ordered.
+    pub(super) async fn run(mut self) {
+        while !self.is_finished {
+            tokio::select! {
+                biased;
+                Some(order) = self.orders.recv() => self.is_finished |= self.windows.obey(order),
+                Some(lsn) = self.waiting.durable.recv() => self.waiting.tell(lsn),
+                () = self.inbox.arrived() => {
+                    // Whatever else this turn of the reactor brings shares the batch.
+                    tokio::task::yield_now().await;
+                    let requests = self.inbox.take(self.rows_max);
+                    self.take_in(requests).await;
+                }
+            }
+        }
+        while self.inbox.len() > 0 {
+            let stopping = |request: Request| request.reply.answer(Answer::unaccepted(Reason::Stopping.into()));
+            self.inbox.take(usize::MAX).into_iter().for_each(stopping);
+        }
+    }
+
+    /// Takes requests of one stream in.
+    async fn take_in(&mut self, requests: Vec<Request>) {
+        let mut twice = Vec::new();
+        let mut waiting = vec![(requests, 0)];
+        while let Some((requests, times)) = waiting.pop() {
+            match self.attempt(requests, &mut twice).await {
+                Attempt::Done => {}
+                Attempt::Again(requests) if times < AGAIN_MAX => waiting.push((requests, times + 1)),
+                Attempt::Again(requests) if requests.len() == 1 => refuse(requests, Reason::TooManyWindows),
+                Attempt::Again(requests) | Attempt::Apart(requests) => {
+                    waiting.extend(requests.into_iter().rev().map(|request| (vec![request], 0)));
+                }
+            }
+        }
+        self.inbox.put_back(twice);
+    }
+
+    async fn attempt(&mut self, requests: Vec<Request>, twice: &mut Vec<Request>) -> Attempt {
+        if self.supervisor.failure().is_some() {
+            refuse(requests, Reason::Internal);
+            return Attempt::Done;
+        }
+        let (now, wall) = (self.intake.clock.now(), self.intake.clock.wall());
+        let served = requests.first().and_then(|request| request.served.clone());
+        let stream = served.as_ref().map_or("", |served| served.stream.name.as_str());
+        let (located, bounds) = self.sequencer.locate(stream, &requests, wall);
+        let mut going = Vec::with_capacity(requests.len());
+        for (request, located) in requests.into_iter().zip(located) {
+            going.extend(self.go(request, located, twice));
+        }
+        if going.is_empty() {
+            return Attempt::Done;
+        }
+        let judged = match &served {
+            None => Ok(Judged::refused(&going)),
+            Some(served) => {
+                let case = Case { served, requests: &going, bounds, now };
+                let (intake, scores) = (&self.intake, &mut self.scores);
+                catch_unwind(AssertUnwindSafe(|| case.judge(intake, scores))).unwrap_or(Err(Reason::Internal))
+            }
+        };
+        match judged {
+            // What is sealed under the keys of many is erased with the key of one.
+            Ok(judged) if self.seals && !judged.is_of_one_kind && going.len() > 1 => {
+                judged.let_go(&self.intake);
+                Attempt::Apart(going)
+            }
+            Ok(judged) => self.write(going, judged, served.as_deref(), (now, wall), twice).await,
+            Err(reason) => Self::failed(going, reason),
+        }
+    }
+
+    /// A request that goes on; any other one is seen to.
+    fn go(&mut self, request: Request, located: Located, twice: &mut Vec<Request>) -> Option<Request> {
+        match located {
+            Located::Next(number) => {
+                if let (None, Content::Refused(refused)) = (number, &request.content) {
+                    let outcome = Outcome::Refused(refused.clone());
+                    request.reply.answer(Answer::of(outcome, Mark::default()));
+                    return None;
+                }
+                return Some(Request { number, ..request });
+            }
+            Located::Taken(number) => self.repeat(request, number),
+            Located::Twice => twice.push(request),
+            Located::Not(why) => request.reply.answer(Answer::unaccepted(why)),
+        }
+        None
+    }
+
+    /// A batch failed. One that is shared is taken apart; a request alone is refused, and its number spent by that unless
+    /// the reason will pass.
+    fn failed(mut requests: Vec<Request>, reason: Reason) -> Attempt {
+        let is_shared = requests.len() > 1;
+        let [request] = requests.as_mut_slice() else {
+            if is_shared && !reason.keeps_number() || reason == Reason::WindowsFull {
+                return Attempt::Apart(requests);
+            }
+            refuse(requests, reason);
+            return Attempt::Done;
+        };
+        if reason.keeps_number() || matches!(request.content, Content::Refused(_) | Content::Nothing) {
+            refuse(requests, reason);
+            return Attempt::Done;
+        }
+        request.content = Content::Refused(Refused { reason, field: None });
+        Attempt::Again(requests)
+    }
+
+    /// Writes a judged batch into the journal and folds it.
+    async fn write(
+        &mut self,
+        requests: Vec<Request>,
+        mut judged: Judged,
+        served: Option<&Served>,
+        (now, wall): (Duration, i64),
+        twice: &mut Vec<Request>,
+    ) -> Attempt {
+        let stream = served.map_or("", |served| served.stream.name.as_str());
+        let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
+        let newest = newest(&requests, &judged, wall);
+        let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
+        let sent = sent.map(|((request, came), (kept, newest))| Sent {
+            producer: &request.origin.producer,
+            number: request.number,
+            rows: u32::try_from(came.rows.len()).unwrap_or(u32::MAX),
+            newest: *newest,
+            outcome: Some(kept.clone()),
+        });
+        let sent: Vec<Sent<'_>> = sent.collect();
+        let entry = match &judged.resident {
+            None => Some(Entry::Requests { at: wall, stream, requests: sent }.encode()),
+            Some(resident) => self.encode(resident, &judged, &sent, wall),
+        };
+        let Some(entry) = entry else {
+            judged.let_go(&self.intake);
+            return Self::failed(requests, Reason::Internal);
+        };
+        let (room, reserved) = match self.room(judged.resident.as_ref(), entry.len() as u64).await {
+            Ok(room) => room,
+            Err(reason) => {
+                judged.let_go(&self.intake);
+                return Self::failed(requests, reason);
+            }
+        };
+        let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
+            origin: &request.origin,
+            number: request.number,
+            skips: matches!(request.content, Content::Nothing),
+            outcome,
+            newest: *newest,
+        });
+        let placing: Vec<Placing<'_>> = placing.collect();
+        let event_times = judged.resident.as_ref().and_then(|resident| {
+            let (oldest, newest) = resident.batch().event_time_range();
+            oldest.zip(newest)
+        });
+        let batch = Batch { stream, requests: &placing, event_times, entry, room, now, wall };
+        let (orders, mut earlier) = (&mut self.orders, Vec::new());
+        let drain = || earlier.extend(std::iter::from_fn(|| orders.try_recv().ok()));
+        let placed = self.sequencer.place(batch, drain, |lsn| self.waiting.when_durable(lsn));
+        for order in earlier {
+            self.is_finished |= self.windows.obey(order);
+        }
+        let (lsn, marks) = match placed {
+            Ok(placed) => placed,
+            Err(Unplaced::Windows) => {
+                judged.let_go(&self.intake);
+                return Attempt::Again(requests);
+            }
+            Err(Unplaced::Requests(not)) => {
+                judged.let_go(&self.intake);
+                let mut not: BTreeMap<usize, Located> = not.into_iter().collect();
+                let mut going = Vec::with_capacity(requests.len());
+                for (position, request) in requests.into_iter().enumerate() {
+                    match not.remove(&position) {
+                        // It comes next under another number now: that is found out again.
+                        None | Some(Located::Next(_)) => going.push(request),
+                        Some(located) => going.extend(self.go(request, located, twice)),
+                    }
+                }
+                return if going.is_empty() { Attempt::Done } else { Attempt::Again(going) };
+            }
+        };
+        if let Some(served) = served {
+            judged.count(&self.intake, served, &senders(&requests));
+        }
+        if let Some(resident) = &judged.resident {
+            // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
+            let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy());
+            drop(reserved);
+            Telemetry::add(&self.intake.telemetry.of(stream).late, late);
+        }
+        self.waiting.push(lsn, answers(served, requests, judged, marks));
+        Attempt::Done
+    }
+
+    fn encode(&mut self, resident: &Resident, judged: &Judged, sent: &[Sent<'_>], wall: i64) -> Option<Vec<u8>> {
+        let writer = self.writers.get_mut(&resident.batch().stream().name)?;
+        match writer.encode(resident, &judged.outputs, sent, wall) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                tracing::error!(%error, "a batch could not be written; it is refused. A fault in bailiwick: please \
+                 report this line");
+                None
+            }
+        }
+    }
+
+    /// Room for an entry in the journal, and for its records in the open windows. Waits while the disk is behind and while
+    /// others are being counted, and does meanwhile what is ordered.
+    async fn room(&mut self, resident: Option<&Resident>, bytes: u64) -> Result<(Room, Option<Reserved>), Reason> {
+        let (sequencer, open_windows) = (Arc::clone(&self.sequencer), Arc::clone(&self.open_windows));
+        let found = async move {
+            let reserved = match resident {
+                Some(resident) => Some(open_windows.reserve(resident.batch()).await?),
+                None => None,
+            };
+            Ok((room_for(&sequencer, bytes).await?, reserved))
+        };
+        let mut found = pin!(found);
+        loop {
+            tokio::select! {
+                biased;
+                found = &mut found => return found,
+                Some(order) = self.orders.recv() => {
+                    self.is_finished |= self.windows.obey(order);
+                    if self.is_finished {
+                        return Err(Reason::Stopping);
+                    }
+                }
+                Some(lsn) = self.waiting.durable.recv() => self.waiting.tell(lsn),
+            }
+        }
+    }
+
+    /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
+    fn repeat(&mut self, request: Request, number: Number) {
+        let (outcome, mark) = self.sequencer.outcome(&request.origin.producer, number);
+        let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
+            (Outcome::Taken(taken), Content::Records(opened))
+                if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>
+            {
+                Outcome::Taken(taken)
+            }
+            (Outcome::Taken(_), _) => Outcome::refused(Reason::NumberReused),
+            (refused @ Outcome::Refused(_), _) => refused,
+        };
+        let outputs = if request.wants_outputs { self.outputs_again(&request, &outcome) } else { None };
+        let answer = Answer { is_duplicate: true, outputs: outputs.unwrap_or_default(), ..Answer::of(outcome, mark) };
+        let mut answers = Answers::new(request.served.as_deref(), 1);
+        answers.push(request.reply, request.charge, answer);
+        self.waiting.push(mark.lsn, answers);
+        self.sequencer.journal.when_durable(mark.lsn, self.waiting.when_durable(mark.lsn));
+    }
+
+    /// The model's outputs of records that were counted before. None, when not the very same ones would be taken in now.
+    fn outputs_again(&mut self, request: &Request, outcome: &Outcome) -> Option<Outputs> {
+        let (Outcome::Taken(taken), Content::Records(opened), Some(served)) =
+            (outcome, &request.content, &request.served)
+        else {
+            return None;
+        };
+        if served.outputs.is_empty() {
+            return None;
+        }
+        let again = || {
+            let Together { mut candidate, .. } = Together::decode(&served.stream, [opened]);
+            candidate.check(TimeBounds::ANY);
+            let from = Sender { producer: &request.origin.producer, address: request.origin.address };
+            let decided = self.intake.versions.current().decide(candidate, from).ok()?;
+            let are_the_same = Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals);
+            let resident = decided.resident.filter(|_| are_the_same)?;
+            let rows = 0..resident.batch().rows();
+            let scored = self.scores.score(&resident, std::slice::from_ref(&rows));
+            let is_usable = scored.unusable.is_empty() && scored.failed.is_empty();
+            is_usable.then(|| Outputs { columns: scored.columns.into(), rows })
+        };
+        catch_unwind(AssertUnwindSafe(again)).ok().flatten()
+    }
+}
+
+async fn room_for(sequencer: &Sequencer, bytes: u64) -> Result<Room, Reason> {
+    let journal = &sequencer.journal;
+    loop {
+        match journal.reserve(bytes) {
+            Ok(room) => return Ok(room),
+            Err(NoRoom::Behind) => {
+                let (moved, has_moved) = oneshot::channel();
+                journal.when_durable(journal.durable() + 1, Box::new(move || moved.send(()).unwrap_or(())));
+                // Room may also be given back without a commit.
+                let _ = tokio::time::timeout(BEHIND_MAX, has_moved).await;
+            }
+            Err(NoRoom::Full) => return Err(Reason::Overloaded),
+            Err(NoRoom::Failing { .. } | NoRoom::NumbersExhausted) => return Err(Reason::JournalFailing),
+            Err(NoRoom::TooLarge { .. }) => return Err(Reason::TooLarge),
+            Err(NoRoom::Closed) => return Err(Reason::Stopping),
+        }
+    }
+}
+
+/// None of these is taken.
+fn refuse(requests: Vec<Request>, reason: Reason) {
+    for request in requests {
+        request.reply.answer(Answer::unaccepted(reason.into()));
+    }
+}
+
+/// What may be kept of what a request came to: nothing that only its producer knows.
+fn kept(outcome: &Outcome, served: Option<&Served>) -> Outcome {
+    served.map_or_else(|| outcome.with_fields(&|_| false), |served| outcome.declared(&served.stream))
+}
+
+/// The newest event time that each request brought or promised. A window does not close before its time has come, whatever
+/// one producer sends or promises.
+fn newest(requests: &[Request], judged: &Judged, wall: i64) -> Vec<Option<i64>> {
+    let times = judged.resident.as_ref().map_or(&[][..], |resident| resident.batch().event_times());
+    let each = requests.iter().zip(&judged.requests).map(|(request, came)| {
+        let brought = times.get(came.rows.clone()).and_then(|times| times.iter().copied().max());
+        brought.max(request.promised).map(|newest| newest.min(wall))
+    });
+    each.collect()
+}
+
+/// Who sent the records of a batch as they came, refused ones included.
+fn senders<'r>(requests: &'r [Request]) -> Senders<'r> {
+    let mut senders = Senders::default();
+    for request in requests {
+        if let Content::Records(opened) = &request.content {
+            senders.push(Sender { producer: &request.origin.producer, address: request.origin.address }, opened.rows());
+        }
+    }
+    senders
+}
+
+/// What is told of the requests of a batch.
+fn answers(served: Option<&Served>, requests: Vec<Request>, judged: Judged, marks: Vec<Mark>) -> Answers {
+    let mut answers = Answers::new(served, requests.len());
+    let columns: Arc<[_]> = judged.outputs.into();
+    for ((request, came), mark) in requests.into_iter().zip(judged.requests).zip(marks) {
+        let outputs = if request.wants_outputs {
+            Outputs { columns: Arc::clone(&columns), rows: came.rows }
+        } else {
+            Outputs::default()
+        };
+        let answer = Answer { outputs, message: came.message, ..Answer::of(came.outcome, mark) };
+        answers.push(request.reply, request.charge, answer);
+    }
+    answers
+}
