@@ -22,24 +22,24 @@ bench: ## Run the benchmarks
 	@scripts/setup runtime
 	scripts/env cargo bench --bench gateway
 
-crash: ## Kill a gateway under load N times, at random and at system calls; fail its disk, fill it, cut its connections
+crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(PYTHON) tests/crash/crash.py process --cycles $(or $(N),50) --bin $(TARGET)/release/bailiwick
 
-powerloss: ## Take the power from under a gateway N times, on ext4 and XFS (root)
+powerloss: ## Cut the power of a gateway N times, on ext4 and XFS (root)
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(PYTHON) tests/crash/crash.py powerloss --cycles $(or $(N),30) --bin $(TARGET)/release/bailiwick
 
-planted: ## Show that the crash harness notices bugs that are put back in (root)
+planted: ## Show that the crash harness notices planted bugs (root)
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet --features planted-bugs
 	@cp $(TARGET)/release/bailiwick $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/supervised.py --bin $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/planted.py --cycles $(or $(N),300) --bin $(TARGET)/release/bailiwick-planted
 
-examples: ## Re-make the examples' data and models
+examples: ## Make the data and models of the examples again
 	@scripts/setup examples
 	$(CACHE)/examples-venv/bin/python scripts/examples/make.py
 

@@ -32,7 +32,7 @@ use tracing_subscriber::EnvFilter;
   2   wrong arguments
   3   send: everything was sent, but not all of it was taken in
   64  the configuration or the policies cannot be used
-  70  run: a part of the gateway failed and cannot go on; start it again
+  70  run: a part of the gateway failed and cannot continue; start it again
   75  run: stopped, but releases wait for a destination; the next start sends them"
 )]
 struct Cli {
@@ -56,13 +56,13 @@ enum Command {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
         config: PathBuf,
-        /// The report is one JSON object, problems included.
+        /// Print the report as one JSON object, problems included.
         #[arg(long)]
         json: bool,
     },
     /// Write a minimal deployment into a new directory: a gateway, a stream of events, and the shipped policies.
     Init {
-        /// The directory, which is made and must be empty.
+        /// The directory. It is created if it does not exist, and must be empty.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -77,26 +77,27 @@ enum Command {
     },
     /// Send records from files or stdin to a gateway: CSV or JSON lines, plain or gzipped.
     ///
-    /// Every value is read by the gateway, by the type that it declares. Records are sent in numbered requests. When a send
-    /// of files is interrupted, resume it with the token that it printed: nothing is lost and nothing is counted twice.
+    /// The gateway reads every value by its declared type. Records are sent in numbered requests. To resume an
+    /// interrupted send of files, run the same command with the token that it printed: nothing is lost and nothing is
+    /// counted twice.
     #[command(
         after_help = "Exit codes: 0 everything was taken in, 1 not everything was sent, 2 wrong arguments, 3 everything was sent, but \
-                            not all of it was taken in (or, of a resumed send, it is not known)."
+                            not all of it was taken in (or, for a resumed send, this is not known)."
     )]
     Send(SendArgs),
-    /// Say what the policies make of a record, and why: the evidence of each fact, the regimes that apply, the verdict and
-    /// its rules, and where cells that it is counted in may go.
+    /// Explain what the policies decide about a record, and why: the evidence of each fact, the regimes that apply, the
+    /// verdict and its rules, and where the cells that count it may go.
     ///
-    /// Records are JSON objects, one per line, of a file or of stdin; they are decoded, checked and decided as a running
-    /// gateway would, but for late ones: what is too late hangs on the records before. With --lsn the records are those
-    /// of an entry of the journal, as they were kept: fields that were dropped are null. The output holds codes, declared
-    /// names and the ids of rules, and nothing else of a record; but a field that is not declared is named.
+    /// Records are JSON objects, one per line, from a file or stdin. They are decoded, checked and decided as in a
+    /// running gateway, except for late records: what is too late depends on the records before. With --lsn, the
+    /// records are those of an entry of the journal, as they were kept: dropped fields are null. The output holds
+    /// codes, declared names and ids of rules, and nothing else of a record, except that it names undeclared fields.
     Explain(ExplainArgs),
-    /// Decide the same records under the policies in force and under others, and print the difference: what would newly be
-    /// allowed or denied, by which rules, and what may leave.
+    /// Decide the same records under the policies in force and under others, and print the difference: what would newly
+    /// be allowed or denied, by which rules, and what may leave.
     ///
-    /// Nothing is scored, kept, counted or sent. Both sides are asked as of today, at the gateway of the configuration,
-    /// with its registries; evidence by network address is absent.
+    /// Nothing is scored, kept, counted or sent. Both sides are evaluated as of today, at the gateway of the
+    /// configuration, with its registries. There is no evidence from network addresses.
     #[command(after_help = "Examples:
   bailiwick replay --against new-policies -s payments -p till-7 data.csv.gz
   bailiwick replay --against policies --against new/extra.toml --journal journal --fail-on-difference")]
@@ -106,7 +107,7 @@ enum Command {
         #[command(subcommand)]
         task: PolicyTask,
     },
-    /// Look at what a gateway has on disk: what is there, how old, for whom, what is damaged, what would be lost.
+    /// Show what a gateway has on disk: what is there, how old it is, for whom, what is damaged, what would be lost.
     Journal {
         #[command(subcommand)]
         task: JournalTask,
@@ -122,7 +123,8 @@ enum Command {
     },
     /// Print a JSON Schema for editors: of gateway.toml, or of policy files.
     ///
-    /// It knows keys and types. What else a file must be, such as that a name is declared elsewhere, `check` says.
+    /// The schema covers keys and types. For everything else, such as names that must be declared elsewhere, run
+    /// `check`.
     Schema {
         /// The files.
         of: SchemaOf,
@@ -137,7 +139,7 @@ enum Command {
     },
     /// Print the man page, or write one for each command into a directory.
     Man {
-        /// The directory, which is made.
+        /// The directory. It is created if it does not exist.
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
@@ -162,11 +164,11 @@ impl From<SchemaOf> for schema::Of {
 
 #[derive(Subcommand)]
 enum JournalTask {
-    /// Say what is there. Only reads; the gateway may be running.
+    /// Report what is there. This only reads; the gateway may be running.
     Inspect(JournalArgs),
-    /// Say what is there, and exit with 1 if anything is damaged or missing.
+    /// Report what is there, and exit with 1 if anything is damaged or missing.
     Verify(JournalArgs),
-    /// Set damaged segments aside, into `damaged/`, and put what can be read of them in their place. Deletes nothing.
+    /// Move damaged segments to `damaged/`, and put what can be read of them in their place. This deletes nothing.
     /// The gateway must be stopped.
     Repair(JournalArgs),
 }
@@ -183,12 +185,13 @@ struct JournalArgs {
 
 #[derive(Subcommand)]
 enum PolicyTask {
-    /// Run the tests that stand beside the policies, `*.test.toml`.
+    /// Run the tests beside the policies, `*.test.toml`.
     ///
-    /// Each case says which legal statement it works out, and what must come of its facts: which regimes apply, whether
-    /// data may go somewhere, what a gateway does with a record. The policy files of all given directories are one set;
-    /// every test in and below them is run against it. A case runs on its own day (`at`), or on the newest `as_of` of
-    /// the set, so tests do not come to fail as time passes. Exit code 1: a case failed; 64: files are wrong.
+    /// Each case names a legal statement, and says what must follow from its facts: which regimes apply, whether data
+    /// may go somewhere, what a gateway does with a record. The policy files of all given directories are one set.
+    /// Every test in and below the directories runs against it. A case runs on its own day (`at`), or on the newest
+    /// `as_of` of the set, so tests do not begin to fail as time passes. Exit code 1: a case failed; 64: files are
+    /// wrong.
     Test {
         /// Test the policies that this configuration names.
         #[arg(short, long, value_name = "FILE", conflicts_with = "paths")]
@@ -196,11 +199,11 @@ enum PolicyTask {
         /// Directories, or policy files and test files [default: policies]
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// Policies that the tested ones need, such as classes and regions; their own tests are not run. May be given
-        /// again.
+        /// Policies that the tested ones need, such as classes and regions. Their own tests do not run. You can give
+        /// this option several times.
         #[arg(long, value_name = "PATH")]
         policies: Vec<PathBuf>,
-        /// The report is one JSON object, problems included.
+        /// Print the report as one JSON object, problems included.
         #[arg(long)]
         json: bool,
     },
@@ -211,29 +214,29 @@ struct ExplainArgs {
     /// The configuration.
     #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// The stream the records are of.
+    /// The stream of the records.
     #[arg(short, long, required_unless_present = "lsn", conflicts_with = "lsn")]
     stream: Option<String>,
-    /// Who would send them: what is declared of a producer is evidence, and its roles make evidence trusted.
+    /// The producer that would send them: its declaration is evidence, and its roles make evidence trusted.
     #[arg(short, long, default_value = "", hide_default_value = true, conflicts_with = "lsn")]
     producer: String,
-    /// The network address they would come from.
+    /// The network address that they would come from.
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
-    /// A JSON object per record, for machines.
+    /// Print one JSON object for each record.
     #[arg(long)]
     json: bool,
-    /// Take the records from this entry of the journal. The gateway may be running; the keys of the configuration open
-    /// what is sealed.
+    /// Take the records from this entry of the journal. The gateway may be running. The keys of the configuration open
+    /// sealed entries.
     #[arg(long, value_name = "N")]
     lsn: Option<u64>,
-    /// The directory of the journal [default: that of the configuration]
+    /// The directory of the journal [default: the one in the configuration]
     #[arg(long, value_name = "DIR", requires = "lsn", conflicts_with = "stream")]
     journal: Option<PathBuf>,
     /// Only the record at this position of the entry; the first is 0.
     #[arg(long, value_name = "I", requires = "lsn", conflicts_with = "stream")]
     row: Option<u32>,
-    /// JSON objects, one per line; `-` or nothing: stdin.
+    /// A file of JSON objects, one per line. `-` or nothing means stdin.
     #[arg(conflicts_with = "lsn")]
     file: Option<PathBuf>,
 }
@@ -243,39 +246,39 @@ struct ReplayArgs {
     /// The configuration, with the policies in force.
     #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// The other policies: a file or a directory, relative to where you are. Give it again for each path that `[gateway]
-    /// policies` would name.
+    /// The other policies: a file or a directory, relative to the current directory. Give this option once for each
+    /// path that `[gateway] policies` would name.
     #[arg(long, value_name = "PATH", required = true)]
     against: Vec<PathBuf>,
-    /// The stream the files' records are of.
+    /// The stream of the files' records.
     #[arg(short, long, requires = "files")]
     stream: Option<String>,
-    /// Who sent them.
+    /// The producer that sent them.
     #[arg(short, long, default_value = "", hide_default_value = true)]
     producer: String,
-    /// Take records from this journal as well: all that it holds, as they were kept, so what was dropped is null. It
-    /// holds only what was accepted.
+    /// Also take all records of this journal, as they were kept: dropped fields are null. A journal holds only accepted
+    /// records.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
     /// Exit with 1 if anything differs.
     #[arg(long)]
     fail_on_difference: bool,
-    /// Records: .csv or .jsonl files (.gz too). None, and no --journal: only what may leave is compared.
+    /// Files of records: .csv or .jsonl (.gz too). Without files and --journal, only what may leave is compared.
     #[arg(requires = "stream")]
     files: Vec<PathBuf>,
 }
 
 #[derive(Args)]
 struct SendArgs {
-    /// Files to send, in this order; `-` or none: stdin, JSON lines unless --format says otherwise.
+    /// Files to send, in this order. `-` or none means stdin: JSON lines, unless --format says otherwise.
     files: Vec<PathBuf>,
-    /// How the records are written [default: what a file's name says]
+    /// The format of the records [default: by the file's name]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// The gateway.
+    /// The gateway's endpoint.
     #[arg(long, default_value = "http://127.0.0.1:7400", value_name = "URI")]
     to: String,
-    /// The stream the records are of.
+    /// The stream of the records.
     #[arg(short, long)]
     stream: String,
     /// The producer's name.
@@ -287,11 +290,11 @@ struct SendArgs {
     /// Do not send records that belong elsewhere to the gateway named in the refusal.
     #[arg(long)]
     no_follow: bool,
-    /// The input is all there is: promise that nothing earlier than now will come, so that windows close.
+    /// Promise that no event time earlier than now will come, so that windows close.
     #[arg(long)]
     complete: bool,
-    /// Resume an interrupted send: the token that it printed. The files, --batch, --to, --stream and --producer must be the
-    /// same.
+    /// Resume an interrupted send, by the token that it printed. The files, --batch, --to, --stream and --producer must
+    /// be the same.
     #[arg(long, value_name = "TOKEN")]
     resume: Option<String>,
     /// Exit with 0 also when records were refused.
@@ -300,16 +303,16 @@ struct SendArgs {
     /// Print the summary as one JSON object.
     #[arg(long)]
     json: bool,
-    /// How many seconds the gateway may be away before sending is given up.
+    /// How many seconds to wait for an unreachable gateway before giving up.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// A header, then a record per row.
+    /// A header, then one record per row.
     Csv,
-    /// A JSON object per line.
+    /// One JSON object per line.
     Jsonl,
 }
 

@@ -81,8 +81,9 @@ fn for_people(config: &Config, today: Date) -> String {
             let (name, optional) = (&dataset.name, optional.join(", "));
             let _ = writeln!(
                 report,
-                "\nk holds for each of these metrics of {name} too: {optional}. A record may be without the field, so in a \
-                 cell they are null unless at least k contributors have a value, and none or at least k are without one."
+                "\nk also holds for each of these metrics of {name}: {optional}. A record may have no value in the \
+                 field. So in a cell a metric is null unless at least k contributors have a value, and those without \
+                 one are none or at least k."
             );
         }
     }

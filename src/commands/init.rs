@@ -23,10 +23,12 @@ pub fn init(directory: &Path) -> Result<String, Failure> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries.count(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(anyhow::Error::from(error).context(format!("cannot look into {shown}")).into()),
+        Err(error) => {
+            return Err(anyhow::Error::from(error).context(format!("cannot read the directory {shown}")).into());
+        }
     };
     if entries > 0 {
-        return Err(anyhow!("{shown} is not empty; name a directory that is, or that is not there").into());
+        return Err(anyhow!("{shown} is not empty; name an empty or a new directory").into());
     }
     write(directory, "gateway.toml", GATEWAY)?;
     write(directory, "policies/policy.toml", POLICY)?;
@@ -36,7 +38,7 @@ pub fn init(directory: &Path) -> Result<String, Failure> {
     Ok(format!(
         "{shown}/gateway.toml          where things are\n\
          {shown}/policies/policy.toml  what a record is, what is counted, where it may go\n\
-         {shown}/policies/shipped/     laws, regions and data classes: examples for counsel to confirm, no legal advice\n\n\
+         {shown}/policies/shipped/     laws, regions and data classes: examples for counsel to confirm, not legal advice\n\n\
          Next:\n  bailiwick check -c {shown}/gateway.toml\n  bailiwick run -c {shown}/gateway.toml\n"
     ))
 }

@@ -125,7 +125,7 @@ impl Replay {
         let mut batches = Input::new(path.to_owned(), None).batches(TOGETHER)?;
         while let Some(Batch { records, malformed, name, .. }) = batches.next()? {
             if let Some(found) = malformed.first() {
-                bail!("{name}:{} is no record: {}", found.line, found.what);
+                bail!("{name}:{} is not a record: {}", found.line, found.what);
             }
             self.add(stream, producer, records.len(), |stream| {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
@@ -160,9 +160,11 @@ impl Replay {
     fn note_missing(&mut self, config: &Config) {
         let policy = &self.after.policy;
         let unserved = self.after.here.serves.iter().filter(|regime| !policy.regimes.contains_key(*regime));
-        let unserved = unserved.map(|regime| format!("regime `{regime}` is served here, and they do not have it"));
+        let unserved =
+            unserved.map(|regime| format!("regime `{regime}` is served here, but the other policies do not have it"));
         let files = policy.registries.keys().filter(|name| !config.registries.contains_key(*name));
-        let files = files.map(|name| format!("registry `{name}` has no file in the configuration: it says nothing"));
+        let files =
+            files.map(|name| format!("registry `{name}` has no file in the configuration: it gives no evidence"));
         self.missing = unserved.chain(files).collect();
     }
 

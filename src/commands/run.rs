@@ -50,7 +50,7 @@ fn waiting(left: &[Backlog]) -> String {
         format!("{} for `{}`{error}", backlog.releases, backlog.destination)
     });
     let each = each.collect::<Vec<_>>().join("; ");
-    format!("releases wait in the outbox, and are sent after the next start: {each}")
+    format!("releases wait in the outbox; the next start sends them: {each}")
 }
 
 /// How often registries and databases are looked at.

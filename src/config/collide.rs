@@ -52,7 +52,7 @@ pub(super) fn paths(declared: &Declared, problems: &Problems) {
             let (how, help) = if outer.path == claim.path {
                 ("is also that of", "give each its own")
             } else {
-                ("lies in that of", "give each its own, neither in the other")
+                ("lies in that of", "give each its own, neither inside the other")
             };
             let message = format!("the path of {} {how} {}: {}", claim.what, outer.what, claim.path.display());
             problems.error_help(&claim.place, message, help);
@@ -103,7 +103,7 @@ pub(super) fn peers(declared: &Declared, problems: &Problems) {
         let (id, endpoint) = (&peer.id, &peer.endpoint);
         if let Some(first) = ids.insert(&id.value, &id.place) {
             let message = format!("a gateway is called `{}` already, at {first}", id.value);
-            problems.error_help(&id.place, message, "a peer is another gateway, once, under its own id");
+            problems.error_help(&id.place, message, "list each other gateway once, under its own id");
         }
         let authority = endpoint.value.trim_start_matches("http://").trim_end_matches('/');
         if own.as_deref() == Some(authority) {

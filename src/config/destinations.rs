@@ -60,7 +60,7 @@ fn read_mode(mode: &Spot<String>, problems: &Problems) -> u32 {
         Some(bits) if bits & !MODE_BITS == 0 && bits & MODE_OWNER == MODE_OWNER => bits,
         _ => {
             let message = format!("`{}` is no mode of a file that its owner reads and writes", mode.value);
-            problems.error_help(&mode.place, message, "write it in octal, as in \"0640\"; nobody executes a release");
+            problems.error_help(&mode.place, message, "write it in octal, such as \"0640\", without execute bits");
             file::MODE
         }
     }
@@ -78,7 +78,7 @@ fn read_group(group: &Spot<String>, problems: &Problems) -> Option<u32> {
     let found = group_number(&String::from_utf8_lossy(&groups), &group.value);
     if found.is_none() {
         let message = format!("there is no group `{}` in {GROUPS}", group.value);
-        problems.error_help(&group.place, message, "name another one; one that is known elsewhere by its number");
+        problems.error_help(&group.place, message, "name a group that exists here, or give its number");
     }
     found
 }
@@ -143,7 +143,7 @@ pub(super) fn warn_of_shared_topics(destinations: &BTreeMap<String, Spot<Destina
             problems.warn(
                 &destination.place,
                 format!("destinations `{other}` and `{name}` send to the same topic `{topic}`"),
-                "a release that goes to both is in it twice, with the same `ce_id`: give each a topic of its own",
+                "a release to both is in the topic twice, with the same `ce_id`: give each destination its own topic",
             );
         }
     }

@@ -34,15 +34,13 @@ enum Unusable {
 impl Unusable {
     fn help(&self) -> String {
         match self {
-            Self::Io { .. } => "a key that was deleted to erase what it sealed: remove its line, or, if the regime \
-                                is served still, make a new one"
+            Self::Io { .. } => "if you deleted the key to erase what it sealed, remove its line; if the regime is \
+             still served, make a new key"
                 .to_owned(),
             Self::NoFile(_) => format!("a key is a file of {KEY_BYTES} bytes"),
             Self::Open { path, .. } => format!("chmod 600 {path}"),
             Self::Length { path, .. } => {
-                format!(
-                    "a key is {KEY_BYTES} random bytes as they are: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path})"
-                )
+                format!("a key is {KEY_BYTES} raw random bytes: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path})")
             }
         }
     }
@@ -63,7 +61,11 @@ impl DeclaredKeys {
             });
             if let Some((other, _)) = same {
                 let message = format!("regimes `{other}` and `{regime}` have the same key");
-                table.problems().error_help(&place, message, "deleting one would erase nothing: give each its own");
+                table.problems().error_help(
+                    &place,
+                    message,
+                    "deleting one of them would erase nothing: give each regime its own key",
+                );
             }
             keys.insert(regime, Spot { value, place });
         }

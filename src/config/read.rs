@@ -155,7 +155,7 @@ fn read_scoring_deadline(scoring: &Table<'_>) -> Duration {
     let Some(deadline) = scoring.get::<SignedDuration>("deadline") else { return SCORING_DEADLINE.unsigned_abs() };
     let allowed = SignedDuration::from_millis(100)..=SignedDuration::from_mins(10);
     if !allowed.contains(&deadline.value) {
-        scoring.problems().error(&deadline.place, "a run of a model may take PT0.1S to PT10M");
+        scoring.problems().error(&deadline.place, "`deadline` must be from PT0.1S to PT10M");
     }
     deadline.value.unsigned_abs()
 }
@@ -255,7 +255,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
         journal.problems().error(&journal.place, "`quota_bytes` is less than four segments of `segment_bytes`");
     }
     if !storage::SEGMENT_BYTES_RANGE.contains(&read.segment_bytes) {
-        let message = format!("`segment_bytes` is at most {}", storage::SEGMENT_BYTES_RANGE.end - 1);
+        let message = format!("`segment_bytes` must be at most {}", storage::SEGMENT_BYTES_RANGE.end - 1);
         journal.problems().error(&journal.place, message);
     }
     journal.done();
@@ -271,9 +271,9 @@ fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
     let Some(address) = address else { return (default.0, connections_max) };
     let parsed = address.value.parse::<SocketAddr>();
     match &parsed {
-        Err(_) => {
-            table.problems().error(&address.place, format!("`{}` is no address like {DEFAULT_LISTEN}", address.value))
-        }
+        Err(_) => table
+            .problems()
+            .error(&address.place, format!("`{}` is not an address such as {DEFAULT_LISTEN}", address.value)),
         Ok(parsed) if !parsed.ip().is_loopback() => table.problems().error_help(
             &address.place,
             "plaintext is served on loopback only",
@@ -333,7 +333,7 @@ fn read_limits(table: &Table<'_>) -> Limits {
         },
     };
     if read.open_windows_bytes_max < OPEN_WINDOWS_BYTES_LEAST {
-        let message = format!("`open_windows_bytes_max` is less than {OPEN_WINDOWS_BYTES_LEAST}, and no window fits");
+        let message = format!("`open_windows_bytes_max` is less than {OPEN_WINDOWS_BYTES_LEAST}, so no window fits");
         table.problems().error(&limits.place, message);
     }
     let least = read.batch_bytes_max.saturating_mul(BATCHES_IN_FLIGHT);
@@ -377,7 +377,7 @@ fn check_endpoint(endpoint: &Spot<String>, problems: &Problems) {
         Some("https") => problems.error_help(
             &endpoint.place,
             "`https://` is not there yet: a producer would send in plain text",
-            "write http://, and reach the peer through a tunnel or a proxy that encrypts",
+            "write http://, and reach the peer through an encrypting tunnel or proxy",
         ),
         _ => {
             let message = format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value);

@@ -9,7 +9,7 @@ use super::{Mode, OnStop};
 /// What `gateway.toml` holds.
 pub(super) const GATEWAY_TOML: Shape = Shape {
     name: "gateway.toml",
-    about: "Where things are. What is allowed stands in the policies.",
+    about: "Where things are. The policies say what is allowed.",
     keys: &[
         Key::required("gateway", Kind::Table(&GATEWAY), "The gateway itself."),
         Key::new("listen", Kind::Table(&LISTEN), "Where it listens."),
@@ -19,7 +19,7 @@ pub(super) const GATEWAY_TOML: Shape = Shape {
         Key::new("models", Kind::Named(&Kind::Text), "The file of each model."),
         Key::new("registries", Kind::Named(&Kind::Text), "The file of each registry."),
         Key::new("geoip", Kind::Table(&GEOIP), "Databases of network addresses."),
-        Key::new("destinations", Kind::Named(&Kind::Table(&DESTINATION)), "Where the destinations are, by name."),
+        Key::new("destinations", Kind::Named(&Kind::Table(&DESTINATION)), "The destinations, by name."),
         Key::new("log", Kind::Table(&LOG), "What the log says."),
         Key::new(
             "peers",
@@ -72,7 +72,11 @@ const LIMITS: Shape = Shape {
     keys: &[
         Key::new("batch_rows_max", Kind::Count, "The most records of a request. Default: 65536."),
         Key::new("batch_bytes_max", Kind::Count, "The most bytes of a request. Default: 8388608."),
-        Key::new("in_flight_bytes_max", Kind::Count, "The most bytes of all requests in work. Default: 67108864."),
+        Key::new(
+            "in_flight_bytes_max",
+            Kind::Count,
+            "The most bytes that requests hold in memory. Default: 134217728.",
+        ),
         Key::new("open_windows_bytes_max", Kind::Count, "The most bytes of all open windows. Default: 134217728."),
         Key::new("producers_active_max", Kind::Count, "The most producers active on a stream. Default: 1000000."),
         Key::new(
@@ -84,7 +88,7 @@ const LIMITS: Shape = Shape {
         Key::new(
             "producers_forgotten_after",
             Kind::Duration,
-            "After how long a silence a numbered producer may be forgotten when a limit is reached. Default: P30D.",
+            "When a limit is reached, a numbered producer may be forgotten after this silence. Default: P30D.",
         ),
     ],
 };
@@ -130,7 +134,7 @@ const GEOIP: Shape = Shape {
     about: "Databases of network addresses.",
     keys: &[
         Key::required("databases", NAMES, "Their files, at least two."),
-        Key::new("agree", Kind::Count, "How many must say the same, at least two. Default: 2."),
+        Key::new("agree", Kind::Count, "How many must name the same country, at least two. Default: 2."),
     ],
 };
 

@@ -165,7 +165,8 @@ fn journaled<'v>(
     let found = Journal::open(directory, config)?.next(lsn)?;
     let entry = found.filter(|entry| entry.lsn == lsn).with_context(|| {
         format!(
-            "entry {lsn} of the journal holds no records: it is not there, was counted and deleted, or says something else"
+            "entry {lsn} of the journal holds no records: it is not there, was deleted after it was counted, or is \
+             of another kind"
         )
     })?;
     let columns = entry.columns.map_err(|why| anyhow!("the records of entry {lsn} are {why}"))?;
@@ -177,12 +178,12 @@ fn journaled<'v>(
     let mut notes = vec![format!("{} records of `{}` by `{}`", entry.rows, entry.stream, entry.producer)];
     if entry.policy != version.digest() {
         let (then, now) = (entry.policy, version.digest());
-        notes.push(format!("they were accepted under policy {then}; this is what policy {now} makes of them"));
+        notes.push(format!("they were accepted under policy {then}; this is what policy {now} decides about them"));
     }
     for (field, became) in treated(plan) {
         notes.push(match became {
-            "dropped" => format!("`{field}` was dropped before the journal: it is null here and no evidence any more"),
-            _ => format!("`{field}` is {became} in the journal: as evidence it says something else than it did"),
+            "dropped" => format!("`{field}` was dropped before the journal: it is null here and gives no evidence"),
+            _ => format!("`{field}` is {became} in the journal: as evidence it no longer says the same"),
         });
     }
     if address.is_none() && plan.evidence.iter().any(|evidence| evidence.source.kind() == Kind::GeoIp) {

@@ -75,7 +75,7 @@ fn of_fact(text: &mut String, of_fact: &OfFact) {
     let told = match &of_fact.told {
         OfFactTold::Known(known) => codes(known.iter()),
         OfFactTold::Unreadable => "unknown: evidence cannot be read".to_owned(),
-        OfFactTold::Unknown => "unknown: nothing that is strong enough says".to_owned(),
+        OfFactTold::Unknown => "unknown: no evidence is strong enough".to_owned(),
         OfFactTold::Contradiction => "contradiction: two strong pieces of evidence have nothing in common".to_owned(),
         OfFactTold::Untested => "declared not to be tested".to_owned(),
     };
@@ -95,7 +95,7 @@ fn evidence(piece: &Piece) -> String {
     match (&piece.source, piece.kind) {
         (Some(source), kind) => format!("{} `{source}`", kind.name()),
         (None, Kind::Always) => "the operator's word".to_owned(),
-        (None, Kind::Producer) => "what is declared of the producer".to_owned(),
+        (None, Kind::Producer) => "the producer's declaration".to_owned(),
         (None, Kind::GeoIp) => "the network address".to_owned(),
         (None, kind) => kind.name().to_owned(),
     }
@@ -107,7 +107,7 @@ fn codes<'c>(codes: impl Iterator<Item = &'c Jurisdiction>) -> String {
 
 fn regime(text: &mut String, applies: &Applies) {
     let by = applies.rules.iter().cloned().collect::<Vec<_>>().join(", ");
-    let only = if applies.by_facts { "" } else { " (only because the gateway is where it is)" };
+    let only = if applies.by_facts { "" } else { " (only because of the gateway's country)" };
     let served = if applies.is_served { "served here" } else { "not served here" };
     let _ = writeln!(text, "    {}, {served}, by {by}{only}", applies.regime);
 }
@@ -124,7 +124,7 @@ fn verdict(text: &mut String, ruling: &Ruling) {
         }
         Verdict::Quarantine => writeln!(text, "  held in quarantine{rules}"),
         Verdict::Refuse(Reason::NoRegime) => {
-            writeln!(text, "  refused: no_regime: nothing applies by what is known of the record itself")
+            writeln!(text, "  refused: no_regime: no regime applies by the record's own facts")
         }
         Verdict::Refuse(reason) => writeln!(text, "  refused: {}{rules}", reason.name()),
     };

@@ -136,7 +136,7 @@ pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) 
     let mut entries = storage::entries(Arc::clone(fs), outbox)?;
     while let Some(entry) = entries.next()? {
         let Some(closing) = Closing::decode(&entry.payload) else {
-            bail!("entry {} is of no known kind", entry.lsn);
+            bail!("entry {} is of an unknown kind", entry.lsn);
         };
         found.last_closed = found.last_closed.max(closing.closed_at);
         for released in &closing.releases {

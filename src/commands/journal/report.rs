@@ -109,7 +109,7 @@ fn records(text: &mut String, found: &Records) {
     }
     if found.unknown > 0 {
         let unknown = HumanCount(found.unknown);
-        let _ = writeln!(text, "  entries of no known kind, perhaps of a newer version: {unknown}");
+        let _ = writeln!(text, "  entries of an unknown kind, perhaps of a newer version: {unknown}");
     }
 }
 

@@ -197,7 +197,7 @@ fn header(rows: &mut csv::Reader<Bounded>) -> anyhow::Result<Vec<String>> {
     for name in &row {
         let name = std::str::from_utf8(name).context("it is not UTF-8")?;
         if header.iter().any(|known| known == name) {
-            bail!("column `{name}` stands twice; which of the two holds is not said anywhere");
+            bail!("column `{name}` stands twice; nothing says which of the two is meant");
         }
         header.push(name.to_owned());
     }

@@ -118,7 +118,7 @@ pub async fn send(task: Task) -> Result<String, Failure> {
     let screen = Screen::new();
     let (ready, token, options) = prepare(&task, &screen)?;
     let totals = SharedTotals::default();
-    let interrupted = interrupted().context("signals cannot be heard")?;
+    let interrupted = interrupted().context("cannot wait for signals")?;
     let shown = tokio::spawn(screen.clone().show(Arc::clone(&totals)));
     let sending = async {
         let sending = Sending::open(&options, &totals).await?;
@@ -204,7 +204,7 @@ fn interrupted() -> std::io::Result<impl Future<Output = &'static str>> {
 fn advice(stopped: &Stopped, token: Option<&Token>) -> Option<String> {
     Some(match (stopped, token) {
         (Stopped::Gateway(_) | Stopped::Interrupted(_), Some(token)) => {
-            format!("to send the rest, and nothing twice, run the same command with `--resume {token}`")
+            format!("to send the rest without repeats, run the same command with `--resume {token}`")
         }
         (Stopped::Gateway(_) | Stopped::Interrupted(_), None) => {
             "stdin and pipes cannot be read again, so this send cannot be resumed: what was not answered may or may not \
@@ -212,14 +212,14 @@ fn advice(stopped: &Stopped, token: Option<&Token>) -> Option<String> {
                 .to_owned()
         }
         (Stopped::Superseded(_), _) => {
-            "another sender uses the name of this producer and has begun after this one, so this send cannot be resumed; \
-             give each sender a producer name of its own"
+            "another sender uses the name of this producer and began later, so this send cannot be resumed; give \
+             each sender its own producer name"
                 .to_owned()
         }
         (Stopped::Unwanted(_) | Stopped::NotBegun(_), _) => return None,
-        (Stopped::Changed(_), _) => "this send cannot be resumed; send files that nobody writes to".to_owned(),
+        (Stopped::Changed(_), _) => "this send cannot be resumed; send files that do not change meanwhile".to_owned(),
         (Stopped::Input(_), _) => {
-            "what stands before was sent and answered; mend the rest and send it as a file of its own".to_owned()
+            "everything before this was sent and answered; repair the rest and send it as a file of its own".to_owned()
         }
     })
 }

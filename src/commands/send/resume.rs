@@ -39,8 +39,8 @@ pub enum NotResumable {
     OtherVersion,
     /// Other records.
     #[error(
-        "`--resume`: the files are not those of the interrupted send, or not in its order; give the same files, unchanged, \
-         or leave `--resume` out to send these as new"
+        "`--resume`: the files are not those of the interrupted send, or not in its order; give the same files, \
+         unchanged; or leave `--resume` out to send these as new records"
     )]
     OtherFiles,
     /// Other batches.

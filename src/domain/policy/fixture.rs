@@ -111,7 +111,7 @@ fn read_case(table: &Table<'_>, policy: &PolicySet) -> Option<Case> {
     let problems = table.problems();
     let name = table.need::<String>("name");
     if table.need::<String>("source").is_some_and(|source| source.value.trim().is_empty()) {
-        problems.error(&table.place, "`source` is empty: say which legal statement the case works out");
+        problems.error(&table.place, "`source` is empty: say which legal statement the case tests");
     }
     let facts = table.get::<Table<'_>>("facts").map(|facts| read_facts(&facts.value));
     let classes = match table.get::<Names>("classes") {

@@ -18,7 +18,7 @@ pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problem
     }
     for ended in policy.ends.iter().filter(|ended| ended.day.value < day) {
         let message = format!("{} ended on {}", ended.what, ended.day.value);
-        problems.warn(&ended.day.place, message, "it permits nothing any more; renew it, or remove it");
+        problems.warn(&ended.day.place, message, "it no longer permits anything; renew it or remove it");
     }
     for plan in policy.streams.values() {
         lint_evidence(policy, plan, problems);

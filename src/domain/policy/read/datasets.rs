@@ -147,12 +147,12 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         let open_max = window.value.get::<u64>("open_max");
         window.value.done();
         if let Some(open_max) = open_max.as_ref().filter(|open_max| open_max.value == 0) {
-            problems.error(&open_max.place, "at least one window has to be open");
+            problems.error(&open_max.place, "`open_max` must be at least 1");
         }
         let open_max = open_max.map_or(OPEN_MAX, |open_max| open_max.value);
         let size = size?;
         if size.value < SignedDuration::from_secs(1) {
-            problems.error(&size.place, "a window is at least one second long");
+            problems.error(&size.place, "a window must be at least one second long");
         }
         Some((size.value.unsigned_abs(), grace.unsigned_abs(), open_max))
     });
@@ -198,11 +198,11 @@ pub(super) fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
     let edges = table.get::<Vec<Spot<f64>>>("edges")?;
     let numbers: Vec<f64> = edges.value.iter().map(|edge| edge.value).collect();
     if numbers.len() < 2 || numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
-        table.problems().error(&edges.place, "`edges` are at least two numbers, ascending");
+        table.problems().error(&edges.place, "`edges` must be at least two numbers, ascending");
         return None;
     }
     if numbers.len() > EDGES_MAX {
-        let message = format!("there are {} `edges`; at most {EDGES_MAX} are taken", numbers.len());
+        let message = format!("there are {} `edges`; at most {EDGES_MAX} are allowed", numbers.len());
         table.problems().error_help(&edges.place, message, "use wider ranges: narrow ones give single values away");
         return None;
     }
@@ -220,7 +220,7 @@ struct Column {
 fn column(name: &Spot<String>, plan: &StreamPlan, problems: &Problems) -> Option<Column> {
     if let Some(position) = plan.stream.position(&name.value) {
         if plan.treatments.hides(position) {
-            let message = format!("nothing is left of `{}` to be counted", name.value);
+            let message = format!("the treatment leaves nothing of `{}` to count", name.value);
             problems.error_help(&name.place, message, "give it another `treatment`, or use another field");
             return None;
         }
@@ -256,20 +256,20 @@ pub(super) fn resolve(
     let mut keys = Vec::new();
     for key in &declared.keys {
         if !names.insert(key.field.value.to_lowercase()) {
-            problems.error(&key.field.place, format!("a release has a column `{}` already", key.field.value));
+            problems.error(&key.field.place, format!("a release already has a column `{}`", key.field.value));
         }
         keys.push(group_key(key, plan, problems)?);
     }
     let cells: usize = keys.iter().map(|key| key.domain.size()).product();
     if cells > CELLS_MAX {
         let place = declared.keys.first().map_or(&declared.stream.place, |key| &key.field.place);
-        problems.error(place, format!("the keys make {cells} cells a window; the limit is {CELLS_MAX}"));
+        problems.error(place, format!("the keys give {cells} cells per window; the limit is {CELLS_MAX}"));
     }
     let mut metrics = Vec::new();
     for metric in &declared.metrics {
         name::check("metric", &metric.name, problems);
         if !names.insert(metric.name.value.to_lowercase()) {
-            problems.error(&metric.name.place, format!("a release has a column `{}` already", metric.name.value));
+            problems.error(&metric.name.place, format!("a release already has a column `{}`", metric.name.value));
         }
         let function = function(metric, plan, problems)?;
         metrics.push(Metric { name: metric.name.value.clone(), function });
@@ -310,7 +310,8 @@ fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Optio
         problems.error_help(
             &key.field.place,
             message,
-            "give a string or an int64 a `domain` of its own type, a number `edges`; a rare free-text key is itself a disclosure",
+            "give a string or an int64 a `domain` of its own type, and a number `edges`; a rare free-text key is \
+             itself a disclosure",
         );
     }
     Some(GroupKey { name: key.field.value.clone(), column: column.position, domain: domain? })
@@ -388,7 +389,7 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
         ("histogram", _, Some(edges), _) => Some(Function::Histogram { source, edges: edges.clone() }),
         ("histogram", ..) => wrong("`histogram` needs `edges`".to_owned(), "add edges = [0, 10, 20]"),
         (_, None, ..) => wrong(
-            format!("`{}` has no `range`, and without one a single value could rule a {name}", field.value),
+            format!("`{}` has no `range`, and without one a single value could dominate a {name}", field.value),
             "give the field a `range = [low, high]`; values outside are moved to the nearer end",
         ),
         (_, Some(range), ..) => {

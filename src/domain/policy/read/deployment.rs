@@ -82,7 +82,7 @@ pub(super) const fn by_fact(kind: &'static Kind) -> Kind {
 
 pub(super) const PRODUCER: Shape = Shape {
     name: "producers.NAME",
-    about: "What is vouched for of a producer.",
+    about: "What the operator vouches for about a producer.",
     keys: &[
         Key::new("roles", NAMES, "Its roles: evidence can be trusted from these only."),
         Key::new("facts", by_fact(&NAMES), "What is known of every record that it sends."),
@@ -104,7 +104,7 @@ pub(super) const DESTINATION: Shape = Shape {
     keys: &[
         Key::required("country", Kind::Text, "The ISO 3166 code of the place where it is."),
         Key::new("operator_country", Kind::Text, "The country that can compel its operator to disclose."),
-        Key::new("onward", NAMES, "Where it has promised to send on to only."),
+        Key::new("onward", NAMES, "The only countries that it has promised to send on to."),
         Key::required("accepts", NAMES, "The datasets that it is given."),
         Key::new(
             "max_form",
@@ -220,7 +220,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
 
 fn once<T>(into: &mut Option<Spot<T>>, value: Spot<T>, problems: &Problems) {
     if let Some(first) = into {
-        problems.error(&value.place, format!("this is declared already, at {}", first.place));
+        problems.error(&value.place, format!("this is already declared, at {}", first.place));
         return;
     }
     *into = Some(value);
@@ -231,7 +231,7 @@ pub(super) fn strength(table: &Table<'_>, key: &str) -> Option<u8> {
     let strength = table.get::<usize>(key)?;
     let read = u8::try_from(strength.value).ok().filter(|strength| *strength <= 100);
     if read.is_none() {
-        table.problems().error(&strength.place, "a strength is a whole number from 0 to 100");
+        table.problems().error(&strength.place, "a strength must be a whole number from 0 to 100");
     }
     read
 }
@@ -241,8 +241,8 @@ const PREFIXES: [&str; 5] = ["dest.", "controller.", "data.", "origin.", "approv
 /// Reports a name that no condition can have.
 pub(super) fn condition(name: &Spot<String>, problems: &Problems) {
     if !PREFIXES.iter().any(|prefix| name.value.len() > prefix.len() && name.value.starts_with(prefix)) {
-        let message = format!("`{}` is no condition", name.value);
-        problems.error_help(&name.place, message, format!("it begins with one of {}", PREFIXES.join(", ")));
+        let message = format!("`{}` is not a condition", name.value);
+        problems.error_help(&name.place, message, format!("a condition begins with one of {}", PREFIXES.join(", ")));
     }
 }
 
@@ -252,7 +252,7 @@ pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Ve
     for (name, table) in table.named(key) {
         condition(&name, table.problems());
         if name.value.starts_with("dest.") != of_recipient {
-            let help = "`dest.*` is shown of a destination or a peer, everything else in `[conditions]`";
+            let help = "show `dest.*` in a destination or a peer, and everything else in `[conditions]`";
             table.problems().error_help(&name.place, format!("`{}` cannot be shown here", name.value), help);
         }
         let reference = table.need::<String>("ref");
@@ -260,7 +260,7 @@ pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Ve
         table.done();
         if let Some(reference) = reference {
             if reference.value.trim().is_empty() {
-                table.problems().error(&reference.place, "`ref` is empty: say what shows it");
+                table.problems().error(&reference.place, "`ref` is empty: say where the proof is");
             }
             shown.push((name, Proof { reference: reference.value, until }));
         }
@@ -383,7 +383,7 @@ fn read_override(table: &Table<'_>) -> Option<Override> {
         .filter(|person| !person.is_empty())
         .collect();
     if people.len() < 2 {
-        problems.error(&approved.place, "an override is approved by two different people at least");
+        problems.error(&approved.place, "an override must be approved by at least two different people");
     }
     let (dataset, destination) = (dataset?, destination?);
     Some(Override {

@@ -149,7 +149,7 @@ fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
 fn yes(table: &Table<'_>, key: &str, source: Source) -> Option<Source> {
     let is_named = table.need::<bool>(key)?;
     if !is_named.value {
-        table.problems().error(&is_named.place, format!("leave `{key}` out where it is no evidence"));
+        table.problems().error(&is_named.place, format!("leave `{key}` out if it is not evidence"));
     }
     Some(source)
 }
@@ -159,12 +159,12 @@ fn read_position(table: &Table<'_>) -> Option<DeclaredSource> {
     let fields = table.need::<Vec<Spot<String>>>("position")?;
     let radius = radius?;
     if !(0.0..=RADIUS_MAX_M).contains(&radius.value) {
-        table.problems().error(&radius.place, format!("`radius_m` is a number of metres up to {RADIUS_MAX_M}"));
+        table.problems().error(&radius.place, format!("`radius_m` must be a number of metres up to {RADIUS_MAX_M}"));
     }
     match <[Spot<String>; 2]>::try_from(fields.value) {
         Ok([latitude, longitude]) => Some(DeclaredSource::Position(latitude, longitude, radius.value)),
         Err(_) => {
-            table.problems().error(&fields.place, "a position is two fields, the latitude and the longitude");
+            table.problems().error(&fields.place, "a position must be two fields, the latitude and the longitude");
             None
         }
     }
@@ -239,7 +239,7 @@ impl DeclaredSource {
                     return None;
                 };
                 if !shape.facts.contains_key(&fact) {
-                    let message = format!("registry `{}` says nothing of `{}`", name.value, fact.name());
+                    let message = format!("registry `{}` says nothing about `{}`", name.value, fact.name());
                     problems.error(&name.place, message);
                 }
                 let by = if by.value == BY_PRODUCER { None } else { Some(text(by)?) };

@@ -150,14 +150,15 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
         Key::new(
             "min_contributors",
             Kind::Count,
-            "The fewest contributors of a cell, at least 5. Default: 20 where `localisation` is first-store or strict, else 10.",
+            "The fewest contributors of a cell, at least 5. Default: 20 where `localisation` is first-store or \
+             strict, else 10.",
         ),
         Key::new("records", NAMES, "The names of record-keeping duties."),
         Key::new("applies", Kind::List(&Kind::Table(&APPLIES)), "When it applies: any one is enough."),
         Key::new(
             "transfers",
             Kind::List(&Kind::Table(&TRANSFER)),
-            "What it lets go where. What no row permits is forbidden.",
+            "What may go where. What no row permits is forbidden.",
         ),
     ],
 };
@@ -200,7 +201,7 @@ pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
         if name.value == ANY || Jurisdiction::parse(&name.value).is_some() {
-            let message = format!("`{}` means something else already, and a region cannot take its place", name.value);
+            let message = format!("`{}` already means something else; give the region another name", name.value);
             table.problems().error(&name.place, message);
         }
         let review_by =
@@ -398,8 +399,7 @@ pub(super) fn resolve_classes(declared: &Declared, problems: &Problems) -> Class
     }
     for name in endless(&resolved) {
         if let Some(class) = declared.classes.get(name) {
-            problems
-                .error(&class.place, format!("class `{name}` is its own ancestor, or an ancestor of it is its own"));
+            problems.error(&class.place, format!("class `{name}` is its own ancestor, or one of its ancestors is"));
         }
     }
     Classes(resolved)
@@ -449,7 +449,7 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
         let mut ids = BTreeSet::new();
         let transfers = regime.transfers.iter().map(|row| {
             if !ids.insert(&row.id.value) {
-                let message = format!("regime `{}` has a transfer `{}` already", regime.id.value, row.id.value);
+                let message = format!("regime `{}` already has a transfer `{}`", regime.id.value, row.id.value);
                 problems.error(&row.id.place, message);
             }
             let (anywhere, named): (Names, Names) = row.to.iter().cloned().partition(|name| name.value == ANY);

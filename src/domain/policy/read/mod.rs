@@ -277,7 +277,7 @@ fn check_tested(set: &PolicySet, plan: &StreamPlan, place: &Place, problems: &Pr
         if let EvidenceSource::Field(field) = evidence.source
             && plan.stream.fields.get(field).is_some_and(|field| field.bytes_max < 2)
         {
-            problems.error(place, "a field that carries a code holds at least 2 bytes");
+            problems.error(place, "a field that holds a code needs a `bytes_max` of at least 2");
         }
     }
 }

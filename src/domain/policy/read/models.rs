@@ -230,7 +230,7 @@ fn feature(
         return None;
     };
     if treatments.hides(column) {
-        let message = format!("nothing is left of `{}` to be fed", field.value);
+        let message = format!("the treatment leaves nothing of `{}` for the model", field.value);
         problems.error_help(&field.place, message, "give it another `treatment`, or feed another field");
         return None;
     }

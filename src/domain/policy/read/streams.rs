@@ -67,8 +67,8 @@ const FIELD: Shape = Shape {
         Key::required("type", Kind::Word(&names(&FieldType::NAMES)), "Its type."),
         Key::required("class", Kind::Text, "Its data class."),
         Key::new("required", Kind::Bool, "Whether a record without it is refused. Default: true."),
-        Key::new("allow_non_finite", Kind::Bool, "Whether NaN and the infinities are taken. Default: false."),
-        Key::new("bytes_max", Kind::Count, "The longest text taken, in bytes. Default: 256."),
+        Key::new("allow_non_finite", Kind::Bool, "Whether NaN and the infinities are accepted. Default: false."),
+        Key::new("bytes_max", Kind::Count, "The longest accepted text, in bytes. Default: 256."),
         Key::new("range", RANGE, "Where its values lie. What is summed needs a range."),
         Key::new("number", Kind::Count, "Its protobuf field number. Default: its position, counted from 1."),
         Key::new("treatment", Kind::Word(&names(&TREATMENTS)), "In which form its values are kept. Default: keep."),
@@ -132,7 +132,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredStream> {
             let treatment = read_treatment(&table, field.field_type);
             treatments.extend(treatment.map(|treatment| (fields.len(), treatment)));
             if !numbers.insert(field.number) {
-                problems.error(&name.place, format!("field number {} is taken already", field.number));
+                problems.error(&name.place, format!("field number {} is already taken", field.number));
             }
             fields.push((field, class));
         }
@@ -168,11 +168,7 @@ fn check_json_names(names: &[Spot<String>], problems: &Problems) {
         let in_json = name.value.replace('_', "").to_lowercase();
         if let Some(other) = seen.insert(in_json, &name.value) {
             let message = format!("field `{}` differs from `{other}` by capitals or underscores only", name.value);
-            problems.error_help(
-                &name.place,
-                message,
-                "they have one name in protobuf's JSON; give one of them another",
-            );
+            problems.error_help(&name.place, message, "both have the same name in protobuf's JSON; rename one of them");
         }
     }
 }
@@ -185,7 +181,8 @@ pub(super) fn check_words(words: &[Spot<String>], problems: &Problems) {
             problems.error(&word.place, format!("`{}` is listed twice", word.value));
         }
         if word.value == OTHER {
-            problems.error(&word.place, format!("`{OTHER}` stands for what is not listed and cannot be listed"));
+            problems
+                .error(&word.place, format!("`{OTHER}` stands for all words that are not listed and cannot be listed"));
         }
     }
 }
@@ -196,7 +193,7 @@ fn read_field(name: &Spot<String>, table: &Table<'_>, position: usize) -> Option
         || name.value.contains(['-', '.'])
         || name.value.starts_with(|first: char| first.is_ascii_digit())
     {
-        problems.error(&name.place, format!("`{}` is no field name: use letters, digits and `_`", name.value));
+        problems.error(&name.place, format!("`{}` is not a field name: use letters, digits and `_`", name.value));
     }
     let field_type = choice(table, "type", &FieldType::NAMES);
     let class = table.need::<String>("class");
@@ -255,7 +252,7 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
         _ => {
             let help = "`generalise` has one of `edges` (numbers), `truncate` (times) and `words` (texts), `pseudonymise` a \
                         `scope`, the others none";
-            problems.error_help(&named.place, "this treatment does not fit what is given with it", help);
+            problems.error_help(&named.place, "the keys beside this treatment do not fit it", help);
             return None;
         }
     };
@@ -263,11 +260,11 @@ fn read_treatment(table: &Table<'_>, field_type: FieldType) -> Option<Spot<Treat
         && field_type == FieldType::Int64
         && edges.iter().any(|edge| edge.fract() != 0.0 || edge.abs() > WHOLE_MAX)
     {
-        problems.error(&named.place, "the edges of an int64 are whole numbers");
+        problems.error(&named.place, "the edges of an int64 must be whole numbers");
         return None;
     }
     if !value.fits(field_type) {
-        problems.error(&named.place, format!("this treatment cannot be given to a {field_type}"));
+        problems.error(&named.place, format!("a {field_type} cannot have this treatment"));
         return None;
     }
     Some(Spot { value, place: named.place })
@@ -325,7 +322,7 @@ pub(super) fn resolve(
     }
     for (position, treatment) in &declared.treatments {
         if *position == contributor || *position == event_time {
-            problems.error(&treatment.place, "the contributor and the event time are needed as they are");
+            problems.error(&treatment.place, "the contributor and the event time cannot have a treatment");
         }
     }
     let stream = Stream {
