@@ -23,5 +23,6 @@ mod gateway {
     mod proxy;
     mod refusals;
     mod routes;
+    mod shared;
     mod times;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
-use bailiwick::decode::{self, Decoded};
+use bailiwick::decode::{self, Decoded, Payload};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
@@ -16,7 +16,6 @@ use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release
 use bailiwick::domain::producer::Number;
 use bailiwick::durable::entry::{BatchWriter, Sent};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
-use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::scoring::{Runtime, Watch};
 use ort::memory::Allocator;
 use ort::session::{OutputSelector, RunOptions, Session};
@@ -48,7 +47,8 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let arrow = || Payload::ArrowIpc(records.arrow[0].clone());
     let limits = decode::Limits { rows_max: BATCH, bytes_max: 64 << 20 };
     let mut decode = |payload: Payload| {
-        decode::Opened::new(&mut layout, stream, payload, limits).and_then(decode::Opened::decode).ok().unwrap()
+        let opened = decode::Opened::new(&mut layout, stream, payload, limits);
+        opened.and_then(|opened| opened.decode()).ok().unwrap()
     };
     figure("decode arrow", per_record(BATCH, || drop(black_box(decode(arrow())))), "ns/record", None);
     let rows = || Payload::Rows(records.rows[0].clone());

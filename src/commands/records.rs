@@ -34,7 +34,8 @@ pub(super) fn plan<'p>(policy: &'p PolicySet, stream: &str) -> anyhow::Result<&'
 /// Records of one entry of a journal.
 pub(super) struct Journaled {
     pub(super) lsn: Lsn,
-    pub(super) producer: String,
+    /// Who sent them, and how many records each in a row.
+    pub(super) requests: Vec<(String, usize)>,
     pub(super) stream: String,
     /// The policies they were decided under.
     pub(super) policy: Digest,
@@ -94,8 +95,7 @@ impl Journal {
         self.catalog = Some((Arc::clone(context), catalog));
         Ok(Journaled {
             lsn,
-            // Entries hold one request each so far.
-            producer: accepted.requests.first().map(|request| request.producer.to_owned()).unwrap_or_default(),
+            requests: accepted.requests.iter().map(|sent| (sent.producer.to_owned(), sent.rows as usize)).collect(),
             stream: accepted.head.stream.to_owned(),
             policy: Digest::from_bytes(accepted.head.policy),
             rows: accepted.rows(),

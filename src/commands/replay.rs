@@ -147,8 +147,12 @@ impl Replay {
             match &entry.columns {
                 Ok(columns) => {
                     self.note_treated(&entry.stream, entry.rows);
-                    let read = |stream: &Arc<Stream>| as_declared(stream, columns).map(Ok);
-                    self.add(&entry.stream, &entry.producer, columns.num_rows(), read)?;
+                    let mut first = 0;
+                    for (producer, rows) in &entry.requests {
+                        let own = columns.slice(first, *rows);
+                        first += rows;
+                        self.add(&entry.stream, producer, *rows, |stream| as_declared(stream, &own).map(Ok))?;
+                    }
                 }
                 Err(why) => *self.notes.entry(format!("not compared, {why}")).or_default() += u64::from(entry.rows),
             }

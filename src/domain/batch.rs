@@ -76,6 +76,12 @@ impl Candidate {
         self.columns.num_rows()
     }
 
+    /// The columns, and the records that are refused.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (RecordBatch, Vec<Refusal>) {
+        (self.columns, self.refusals)
+    }
+
     /// The columns.
     pub(super) fn columns(&self) -> &RecordBatch {
         &self.columns

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use arrow_array::RecordBatch;
 
 use crate::app;
 use crate::clock::wall_clock;
@@ -171,11 +171,15 @@ fn journaled<'v>(
     })?;
     let columns = entry.columns.map_err(|why| anyhow!("the records of entry {lsn} are {why}"))?;
     let plan = plan(&version.policy, &entry.stream)?;
-    let candidate = as_declared(&plan.stream, &only(columns, row)?)?;
-    let explained = version.explain(&candidate, Sender { producer: &entry.producer, address })?;
-    let first = row.unwrap_or(0);
-    let explained = explained.into_iter().map(|told| Explanation { index: told.index.saturating_add(first), ..told });
-    let mut notes = vec![format!("{} records of `{}` by `{}`", entry.rows, entry.stream, entry.producer)];
+    let (mut explanations, mut notes) = (Vec::new(), Vec::new());
+    for (producer, own) in requests(&entry.requests, row, columns.num_rows())? {
+        let candidate = as_declared(&plan.stream, &columns.slice(own.start, own.len()))?;
+        let first = u32::try_from(own.start).unwrap_or(u32::MAX);
+        let explained = version.explain(&candidate, Sender { producer, address })?;
+        explanations
+            .extend(explained.into_iter().map(|told| Explanation { index: told.index.saturating_add(first), ..told }));
+        notes.push(format!("{} records of `{}` by `{producer}`", own.len(), entry.stream));
+    }
     if entry.policy != version.digest() {
         let (then, now) = (entry.policy, version.digest());
         notes.push(format!("they were accepted under policy {then}; this is what policy {now} decides about them"));
@@ -189,16 +193,23 @@ fn journaled<'v>(
     if address.is_none() && plan.evidence.iter().any(|evidence| evidence.source.kind() == Kind::GeoIp) {
         notes.push("the network address is not in the journal: give it with --address".to_owned());
     }
-    let explanations = explained.collect();
     Ok(Told { explanations, flows: flows(version, plan), version, entry: Some(lsn), notes })
 }
 
-/// All records, or the one at a position.
-fn only(columns: RecordBatch, row: Option<u32>) -> anyhow::Result<RecordBatch> {
-    let Some(row) = row else { return Ok(columns) };
-    let (rows, position) = (columns.num_rows(), usize::try_from(row).unwrap_or(usize::MAX));
-    if position >= rows {
+/// Who sent which records of an entry: all of them, or the one at a position.
+fn requests(all: &[(String, usize)], row: Option<u32>, rows: usize) -> anyhow::Result<Vec<(&str, Range<usize>)>> {
+    let position = row.map(|row| usize::try_from(row).unwrap_or(usize::MAX));
+    if position.is_some_and(|position| position >= rows) {
         bail!("the entry has {rows} records; the first is --row 0");
     }
-    Ok(columns.slice(position, 1))
+    let mut first = 0;
+    let own = all.iter().map(|(producer, rows)| {
+        let own = first..first + rows;
+        first = own.end;
+        (producer.as_str(), own)
+    });
+    Ok(match position {
+        None => own.filter(|(_, own)| !own.is_empty()).collect(),
+        Some(at) => own.filter(|(_, own)| own.contains(&at)).map(|(producer, _)| (producer, at..at + 1)).collect(),
+    })
 }

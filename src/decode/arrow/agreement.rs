@@ -41,7 +41,7 @@ fn shown(columns: &RecordBatch, refusals: &[Refusal]) -> Shown {
 
 fn columns_of(stream: &Arc<Stream>, batch: &RecordBatch) -> Result<Cast, Undecodable> {
     let reader = Reader::of(stream, batch.schema_ref().as_ref().clone())?;
-    cast(stream, reader.columns(), vec![batch.project(&reader.read).unwrap()])
+    cast(stream, reader.columns(), &[batch.project(&reader.read).unwrap()])
 }
 
 fn of_arrow(columns: Vec<ArrayRef>) -> Shown {

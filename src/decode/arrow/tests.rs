@@ -115,7 +115,7 @@ fn cast_any(stream: &Arc<Stream>, payload: Vec<u8>, limits: Limits) -> Result<Ca
         expected(AssertUnwindSafe(|| read_any(stream, payload.into(), limits))).unwrap_or_else(|_| Err(malformed()))?;
     limits.check(opened.bytes)?;
     let Batches::Any { columns, batches, .. } = opened.batches else { return Err(malformed()) };
-    cast(stream, &columns, batches)
+    cast(stream, &columns, &batches)
 }
 
 fn order() -> impl Strategy<Value = Vec<usize>> {
@@ -224,7 +224,7 @@ fn a_word_that_is_too_long_is_refused_and_never_copied() {
         let opened = open(&mut Layout::default(), &stream, payload.into(), limits).unwrap();
         assert!(opened.bytes() < 10 << 20, "{}", opened.bytes());
         let (columns, refusals) = match opened.batches {
-            Batches::Any { columns, batches, .. } => cast(&stream, &columns, batches).unwrap(),
+            Batches::Any { columns, batches, .. } => cast(&stream, &columns, &batches).unwrap(),
             Batches::Direct(_) => panic!("not the stream's own columns"),
         };
         assert_eq!((columns.num_rows(), columns.column(0).null_count(), refusals.len()), (ROWS, ROWS, ROWS));

@@ -8,7 +8,7 @@ use arrow_array::types::Int64Type;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
 
-use super::{Bytes, Columns, Limits, Reason, Undecodable, open, row, rows};
+use super::{Bytes, Columns, Limits, Reason, Undecodable, open, rows};
 use crate::domain::stream::{FieldType, Stream, Undeclared};
 use crate::ingress::proto::cloudevents::cloud_event::CloudEventAttributeValue;
 use crate::ingress::proto::cloudevents::cloud_event::Data as Wire;
@@ -117,7 +117,7 @@ fn events_beyond_the_limits_are_refused_before_anything_is_built() {
     let refused = open(&stream(), empty(4 << 20), limits).err().unwrap();
     assert_eq!(refused.reason, Reason::TooLarge);
     let opened = open(&stream(), empty(5_000), limits).unwrap();
-    assert_eq!(opened.decode().unwrap().candidate.rows(), 5_000);
+    assert_eq!(crate::decode::Opened::Events(opened).decode().unwrap().candidate.rows(), 5_000);
 }
 
 fn any_event() -> impl Strategy<Value = CloudEvent> {

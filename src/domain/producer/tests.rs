@@ -30,16 +30,16 @@ fn a_greater_epoch_begins_anew_and_fences_the_lesser_one() {
     assert_eq!(producers.locate("a", number(6, 8)), Err(OutOfOrder::Gap { expected: 1 }));
     producers.take("a", number(6, 1), 11, None, Came::default());
     assert_eq!(producers.locate("a", number(5, 8)), Err(OutOfOrder::Fenced { epoch: 6 }));
-    assert_eq!(producers.locate_skip("a", number(5, 9)), Err(OutOfOrder::Fenced { epoch: 6 }));
+    assert_eq!(number(5, 9).skipping_after(producers.known("a")), Err(OutOfOrder::Fenced { epoch: 6 }));
 }
 
 #[test]
 fn a_skip_may_leave_numbers_out() {
     let mut producers = Producers::default();
-    assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Next));
+    assert_eq!(number(1, 40).skipping_after(producers.known("a")), Ok(Position::Next));
     producers.take("a", number(1, 40), 1, None, Came::default());
-    assert_eq!(producers.locate_skip("a", number(1, 40)), Ok(Position::Taken));
-    assert_eq!(producers.locate_skip("a", number(2, 0)), Ok(Position::Next), "begins the epoch");
+    assert_eq!(number(1, 40).skipping_after(producers.known("a")), Ok(Position::Taken));
+    assert_eq!(number(2, 0).skipping_after(producers.known("a")), Ok(Position::Next), "begins the epoch");
     assert_eq!(producers.locate("a", number(1, 41)), Ok(Position::Next));
 }
 
