@@ -183,7 +183,9 @@ impl Version {
                 Verdict::Keep(of_combination) => {
                     is_of_one_kind &= regimes.is_empty() || *regimes == **of_combination;
                     unite(&mut regimes, of_combination);
-                    settled[combination] = true;
+                    if let Some(is_settled) = settled.get_mut(combination) {
+                        *is_settled = true;
+                    }
                     continue;
                 }
                 Verdict::Refuse(reason) => Refusal::new(index, *reason),
