@@ -96,6 +96,7 @@ const PURE: &[&str] = &[
     "arrow_schema",
     "arrow_select",
     "foldhash",
+    "hashbrown",
     "jiff",
     "rust_iso3166",
     "sha2",
