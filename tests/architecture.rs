@@ -281,7 +281,7 @@ fn the_domain_does_no_io() {
     for (path, module) in SOURCES.modules.by_path.iter().filter(|(path, _)| is_in(path, "domain")) {
         for (line, name) in SOURCES.modules.foreign(path) {
             let first = name.split("::").next().unwrap();
-            let is_crate = name.contains("::") && first.starts_with(|letter: char| letter.is_ascii_lowercase());
+            let is_crate = first.starts_with(|letter: char| letter.is_ascii_lowercase());
             let is_pure = PURE.contains(&first) || PRIMITIVES.contains(&first);
             let is_io = WORLD.iter().any(|io| is_in(&name, io)) && !NO_IO.iter().any(|no| is_in(&name, no));
             if is_io || (is_crate && !is_pure) {

@@ -75,7 +75,10 @@ impl Modules {
         let found = &self.by_path[module];
         let is_foreign = |written: &&Written| self.resolve(module, &written.segments, DEPTH).is_none();
         let paths = found.written.iter().filter(|written| !written.is_test).filter(is_foreign);
-        paths.map(|written| (written.line, self.in_full(module, &written.segments).join("::"))).collect()
+        let in_full = paths.map(|written| (written, self.in_full(module, &written.segments)));
+        // A name that stands alone, and that no `use` brought in, is a variable or a parameter.
+        let in_full = in_full.filter(|(written, path)| written.kind != Kind::Inline || path.len() > 1);
+        in_full.map(|(written, path)| (written.line, path.join("::"))).collect()
     }
 
     /// A path with the names before it that a `use` of the module leaves out.

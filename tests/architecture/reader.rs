@@ -80,6 +80,24 @@ fn what_names_no_module_is_not_seen() {
 }
 
 #[test]
+fn what_leads_out_of_the_crate_is_said_in_full() {
+    for (text, expected) in [
+        ("use std::fs as f;\nfn g() { f::read(x) }", "std::fs::read"),
+        ("use std::{fs::{self, File}, io};\nfn g() { File::open(x) }", "std::fs::File::open"),
+        ("fn g() { ::std::fs::read(x) }", "std::fs::read"),
+        ("fn g() { println!(\"{}\", tokio::spawn(x)) }", "tokio::spawn"),
+        ("use tokio as t;", "tokio"),
+        ("extern crate tokio as t;\nfn g() { t::spawn(x) }", "tokio::spawn"),
+        ("use std::fs::*;", "std::fs"),
+    ] {
+        let foreign = crate_with(text).foreign("a");
+        assert!(foreign.iter().any(|(_, path)| path == expected), "{text}: {foreign:?}");
+    }
+    let none = "use super::b;\nfn f(x: u8) -> u8 { let std = x; b::Own; std }";
+    assert_eq!(crate_with(none).foreign("a").iter().filter(|(_, path)| path != "u8").count(), 0);
+}
+
+#[test]
 fn tests_are_told_apart() {
     for text in [
         "#[cfg(test)]\nmod tests { use crate::b::Own; }",

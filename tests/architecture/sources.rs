@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ImplItem, Item, ItemMod, ItemUse, Macro, Meta, UseTree, Visibility};
+use syn::{Attribute, ImplItem, Item, ItemExternCrate, ItemMod, ItemUse, Macro, Meta, UseTree, Visibility};
 
 /// Files by their path below `src`.
 pub(crate) type Files = BTreeMap<String, String>;
@@ -319,6 +319,11 @@ impl<'ast> Visit<'ast> for Reader<'_, '_> {
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
         let kind = if matches!(item.vis, Visibility::Inherited) { Kind::Use } else { Kind::ReExport };
         self.use_tree(&item.tree, &outside(item.leading_colon.as_ref()), kind);
+    }
+
+    fn visit_item_extern_crate(&mut self, item: &'ast ItemExternCrate) {
+        let here = item.rename.as_ref().map_or(&item.ident, |(_, rename)| rename);
+        self.used(vec![item.ident.to_string()], &item.ident, here, Kind::Use);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
