@@ -20,6 +20,9 @@
 //!
 //! [`config`] says where things are, the policies say what is allowed, [`app`] puts it all together.
 
+// Here and not in Cargo.toml: tests and benchmarks may index.
+#![warn(clippy::indexing_slicing)]
+
 pub mod app;
 pub mod clock;
 pub mod commands;

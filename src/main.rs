@@ -1,5 +1,7 @@
 //! Arguments → command → exit code.
 
+#![warn(clippy::indexing_slicing)]
+
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

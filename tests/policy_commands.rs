@@ -13,7 +13,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use common::process::{BINARY, Running, copy_of, run, text};
+use common::changed;
+use common::process::{BINARY, Process, copy_of, run, text};
 
 const CONFIG: &str = "examples/card-fraud/gateway.toml";
 
@@ -50,7 +51,7 @@ fn explain(directory: &Path, more: &[&str], input: &str) -> Output {
 fn a_record_is_explained() {
     let (directory, _) = copy_of("card-fraud");
     let input = ["DE", "US-CA", "AQ", "QQ"].map(payment).join("\n");
-    let explained = explain(directory.path(), &[], &input);
+    let explained = explain(directory.root(), &[], &input);
     assert!(explained.status.success(), "{}", text(&explained.stderr));
     let told = text(&explained.stdout);
     for line in [
@@ -69,7 +70,7 @@ fn a_record_is_explained() {
     }
     assert!(!told.contains("secret") && !told.contains("12.5") && !told.contains("QQ"), "{told}");
 
-    let explained = explain(directory.path(), &["--json", "-"], &input);
+    let explained = explain(directory.root(), &["--json", "-"], &input);
     let told: Vec<Value> = text(&explained.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let verdicts: Vec<&str> = told.iter().map(|record| record["verdict"].as_str().unwrap()).collect();
     assert_eq!(verdicts, ["keep", "redirect", "refuse", "refuse"]);
@@ -83,14 +84,14 @@ fn a_record_is_explained() {
 #[test]
 fn what_cannot_be_explained_is_said() {
     let (directory, _) = copy_of("card-fraud");
-    let input = format!("[1, \"secret\"]\n{{\"card\": \n{}", payment("DE").replace("\"elapsed\"", "\"elapst\""));
-    let explained = explain(directory.path(), &[], &input);
+    let input = format!("[1, \"secret\"]\n{{\"card\": \n{}", changed(&payment("DE"), "\"elapsed\"", "\"elapst\""));
+    let explained = explain(directory.root(), &[], &input);
     assert!(explained.status.success());
     let told = text(&explained.stdout);
     assert_eq!(told.matches("refused: malformed_record; the policies were not asked").count(), 2, "{told}");
     assert!(told.contains("refused: undeclared_field, field `elapst`; the policies were not asked"), "{told}");
     assert!(!told.contains("secret"), "{told}");
-    let explained = explain(directory.path(), &["--json"], &payment("DE").replace("2026-", "2199-"));
+    let explained = explain(directory.root(), &["--json"], &changed(&payment("DE"), "2026-", "2199-"));
     let told: Value = serde_json::from_str(&text(&explained.stdout)).unwrap();
     assert_eq!((&told["reason"], &told["policies_asked"]), (&"event_time_in_future".into(), &false.into()));
 
@@ -101,60 +102,60 @@ fn what_cannot_be_explained_is_said() {
         (vec!["--lsn", "1"], "entry 1 of the journal holds no records: it is not there"),
     ];
     for (arguments, message) in failing {
-        let explained = run_with(directory.path(), &[&["explain", "-c", CONFIG], &arguments[..]].concat(), "");
+        let explained = run_with(directory.root(), &[&["explain", "-c", CONFIG], &arguments[..]].concat(), "");
         assert_eq!(explained.status.code(), Some(1), "{arguments:?}");
         assert!(text(&explained.stderr).contains(message), "{}", text(&explained.stderr));
     }
     for arguments in [&["explain"][..], &["explain", "-s", "payments", "--row", "1"], &["replay", "-c", CONFIG]] {
-        assert_eq!(run(directory.path(), arguments).status.code(), Some(2));
+        assert_eq!(run(directory.root(), arguments).status.code(), Some(2));
     }
 }
 
 #[test]
 fn a_sealed_journal_is_explained_and_replayed_while_its_key_is_there() {
     let (directory, port) = copy_of("card-fraud");
-    let (config, key) = (directory.path().join(CONFIG), directory.path().join("examples/card-fraud/eu.key"));
+    let (config, key) = (directory.root().join(CONFIG), directory.root().join("examples/card-fraud/eu.key"));
     let unsealed = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{unsealed}\n[journal.keys]\neu-gdpr = \"eu.key\"\n")).unwrap();
     fs::write(&key, [7; 32]).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    let gateway = Running::start(directory.path(), &["run", "-c", CONFIG]);
+    let gateway = Process::start_with(directory.root(), &["run", "-c", CONFIG]);
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "--to", &endpoint, "-s", "payments", "-p", "till-7", "--no-follow", "--allow-refused"];
-    let sent = run_with(directory.path(), &send, &["DE", "FR", "US"].map(payment).join("\n"));
+    let sent = run_with(directory.root(), &send, &["DE", "FR", "US"].map(payment).join("\n"));
     assert!(sent.status.success(), "{}", text(&sent.stderr));
 
     // Beside the gateway that runs.
-    let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
+    let inspected = text(&run(directory.root(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
     assert!(inspected.contains("producer till-7: 2 records"), "{inspected}");
     let found = (1..10).find_map(|lsn| {
         let lsn = lsn.to_string();
-        let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
+        let explained = run(directory.root(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
         explained.status.success().then(|| (lsn, text(&explained.stdout)))
     });
     let (lsn, told) = found.expect("no entry holds the records");
     assert!(told.contains(&format!("entry {lsn} of the journal: 2 records of `payments` by `till-7`")), "{told}");
     assert!(told.contains("subject.residence: DE") && told.contains("subject.residence: FR"), "{told}");
-    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "1", "--json"]);
+    let explained = run(directory.root(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "1", "--json"]);
     let told: Value = serde_json::from_str(&text(&explained.stdout)).unwrap();
     assert_eq!((&told["record"], &told["verdict"]), (&1.into(), &"keep".into()));
-    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "2"]);
+    let explained = run(directory.root(), &["explain", "-c", CONFIG, "--lsn", &lsn, "--row", "2"]);
     assert!(text(&explained.stderr).contains("the entry has 2 records; the first is --row 0"));
-    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", "1000000"]);
+    let explained = run(directory.root(), &["explain", "-c", CONFIG, "--lsn", "1000000"]);
     assert!(text(&explained.stderr).contains("entry 1000000 of the journal holds no records"));
 
     let against = ["replay", "-c", CONFIG, "--journal", "examples/card-fraud/journal", "--against", "policies"];
-    let replayed = run(directory.path(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat());
+    let replayed = run(directory.root(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat());
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     assert!(text(&replayed.stdout).contains("of them kept             2 "), "{}", text(&replayed.stdout));
     gateway.kill();
 
     fs::write(&config, unsealed).unwrap();
-    let explained = run(directory.path(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
+    let explained = run(directory.root(), &["explain", "-c", CONFIG, "--lsn", &lsn]);
     let erased = "erased: there is no key of eu-gdpr";
     assert!(text(&explained.stderr).contains(&format!("the records of entry {lsn} are {erased}")));
     let replayed =
-        text(&run(directory.path(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat()).stdout);
+        text(&run(directory.root(), &[&against[..], &["--against", "examples/card-fraud/policies"]].concat()).stdout);
     assert!(replayed.starts_with("0 records") && replayed.contains(&format!("2 records: not compared, {erased}")));
 }
 
@@ -179,12 +180,12 @@ fn policies(directory: &Path, name: &str, change: impl Fn(&str, String) -> Strin
 #[test]
 fn other_policies_are_compared_over_the_same_records() {
     let (directory, _) = copy_of("card-fraud");
-    let root = directory.path();
+    let root = directory.root();
     policies(root, "same", |_, text| text + "\n# Nothing else.\n");
     policies(root, "other", |file, text| match file {
-        "uk-gdpr.toml" => text.replace("in   = [\"uk\"]", "in   = [\"uk\", \"IE\"]"),
-        "policy.toml" => text.replace("country = \"IE\"", "country = \"IE\"\nmax_form = \"dp\""),
-        "eu-gdpr.toml" => text.replace("[\"eea\", \"eea_territories\"]", "[\"eea\", \"eea_territories\", \"RU\"]"),
+        "uk-gdpr.toml" => changed(&text, "in   = [\"uk\"]", "in   = [\"uk\", \"IE\"]"),
+        "policy.toml" => changed(&text, "country = \"IE\"", "country = \"IE\"\nmax_form = \"dp\""),
+        "eu-gdpr.toml" => changed(&text, "[\"eea\", \"eea_territories\"]", "[\"eea\", \"eea_territories\", \"RU\"]"),
         _ => text,
     });
     let replay = |more: &[&str]| {
@@ -279,7 +280,7 @@ fn tests_beside_the_policies_are_run() {
     fs::write(root.path().join("gateway.toml"), "[gateway]\npolicies = [\"policies\"]\n").unwrap();
     assert_eq!(test(&["-c", "gateway.toml"]).1, report);
 
-    fs::write(&file, CASES.replace("\"CH\"", "\"KP\"").replace("\"keep\"", "\"quarantine\"")).unwrap();
+    fs::write(&file, changed(&changed(CASES, "\"CH\"", "\"KP\""), "\"keep\"", "\"quarantine\"")).unwrap();
     let (code, report, errors) = test(&["policies"]);
     assert_eq!(code, Some(1));
     assert!(report.contains("eu-gdpr.test.toml: 1 passed, 2 failed"), "{report}");
@@ -291,7 +292,7 @@ fn tests_beside_the_policies_are_run() {
         assert!(errors.contains(line), "{line}\n{errors}");
     }
 
-    fs::write(&file, CASES.replace("regimes =", "regmes =")).unwrap();
+    fs::write(&file, changed(CASES, "regimes =", "regmes =")).unwrap();
     let (code, report, errors) = test(&[]);
     assert_eq!((code, report.as_str()), (Some(64), ""));
     assert!(errors.contains("unknown key `regmes`") && errors.contains("did you mean `regimes`?"), "{errors}");
@@ -313,7 +314,7 @@ regimes = ["eu-gdpr"]
 #[test]
 fn policies_that_others_need_are_named_and_missed() {
     let (directory, _) = copy_of("card-fraud");
-    let root = directory.path();
+    let root = directory.root();
     fs::create_dir(root.join("mine")).unwrap();
     fs::copy(common::root().join("policies/regimes/eu-gdpr.toml"), root.join("mine/eu-gdpr.toml")).unwrap();
     fs::write(root.join("mine/eu-gdpr.test.toml"), CASE).unwrap();
@@ -344,11 +345,11 @@ fn policies_that_others_need_are_named_and_missed() {
 #[test]
 fn failed_cases_are_told_to_machines() {
     let (directory, _) = copy_of("card-fraud");
-    let root = directory.path();
+    let root = directory.root();
     fs::remove_file(root.join("policies")).unwrap();
     policies(root, "policies", |_, text| text);
-    let passes = CASE.replace("people met", "more people met");
-    let cases = format!("{}\n{}", CASE.replace("[\"eu-gdpr\"]", "[\"us-dsp\"]"), passes.replace("schema = ", "# "));
+    let passes = changed(CASE, "people met", "more people met");
+    let cases = format!("{}\n{}", changed(CASE, "[\"eu-gdpr\"]", "[\"us-dsp\"]"), changed(&passes, "schema = ", "# "));
     fs::write(root.join("policies/eu-gdpr.test.toml"), cases).unwrap();
     let tested = run(root, &["policy", "test", "--json"]);
     assert_eq!((tested.status.code(), text(&tested.stderr).as_str()), (Some(1), ""));
@@ -363,12 +364,12 @@ fn failed_cases_are_told_to_machines() {
 fn a_record_that_no_peer_serves_whole_is_told_so() {
     let (directory, _) = copy_of("card-fraud");
     let input = payment("BR");
-    let told = text(&explain(directory.path(), &[], &input).stdout);
+    let told = text(&explain(directory.root(), &[], &input).stdout);
     assert!(
         told.contains("  refused: may_not_be_here") && told.contains("    no peer serves all of its regimes: br-lgpd"),
         "{told}"
     );
-    let told: Value = serde_json::from_slice(&explain(directory.path(), &["--json"], &input).stdout).unwrap();
+    let told: Value = serde_json::from_slice(&explain(directory.root(), &["--json"], &input).stdout).unwrap();
     let regimes: Vec<&str> =
         told["regimes"].as_array().unwrap().iter().map(|regime| regime["id"].as_str().unwrap()).collect();
     let unserved = told["served_by_no_peer"].as_array().unwrap();

@@ -19,7 +19,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use common::process::{BINARY, Running, copy_of, run, text};
+use common::changed;
+use common::process::{BINARY, Process, copy_of, run, text};
 
 fn readme() -> String {
     fs::read_to_string(common::root().join("README.md")).unwrap()
@@ -44,35 +45,35 @@ fn the_readmes_commands_do_what_they_say() {
         panic!("the README's commands changed: {commands:?}");
     };
     let (directory, port) = copy_of("card-fraud");
-    let checked = run(directory.path(), check);
+    let checked = run(directory.root(), check);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     assert!(text(&checked.stdout).contains("payments_by_country  fraud_desk   IE         eu-gdpr  yes"));
-    let gateway = Running::start(directory.path(), serve);
+    let gateway = Process::start_with(directory.root(), serve);
     let endpoint = format!("http://127.0.0.1:{port}");
-    let sent = run(directory.path(), &[send.as_slice(), &["--to", &endpoint]].concat());
+    let sent = run(directory.root(), &[send.as_slice(), &["--to", &endpoint]].concat());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
-    let inspected = run(directory.path(), inspect);
+    let inspected = run(directory.root(), inspect);
     assert!(
         text(&inspected.stdout).contains("stream payments, producer till-7: 8,417 records"),
         "{}",
         text(&inspected.stdout)
     );
-    assert_eq!(gateway.terminate(), 0);
-    let tested = run(directory.path(), test);
+    gateway.stop();
+    let tested = run(directory.root(), test);
     let passed = text(&tested.stdout);
     assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
     let cases: usize = passed.lines().last().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
     assert!(cases > 600, "{passed}");
-    let explained = run(directory.path(), explain);
+    let explained = run(directory.root(), explain);
     assert!(text(&explained.stdout).contains("us-dsp/applies/subject.residence"), "{}", text(&explained.stdout));
-    let replayed = run(directory.path(), replay);
+    let replayed = run(directory.root(), replay);
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     for command in [init, schema, completions, version] {
-        let done = run(directory.path(), command);
+        let done = run(directory.root(), command);
         assert!(done.status.success() && !done.stdout.is_empty(), "{command:?} {}", text(&done.stderr));
     }
-    let lines = common::lines(&directory.path().join("examples/card-fraud/released"));
+    let lines = common::lines(&directory.root().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());
 }
 
@@ -81,7 +82,7 @@ fn the_readmes_configuration_is_valid() {
     let toml = blocks(&readme(), "toml");
     let [gateway, policy] = toml.as_slice() else { panic!("the README's TOML changed") };
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     fs::remove_file(example.join("policies")).unwrap();
     fs::create_dir(example.join("policies")).unwrap();
     fs::write(example.join("gateway.toml"), gateway).unwrap();
@@ -109,7 +110,7 @@ fn every_example_is_valid_without_a_warning() {
 #[test]
 fn all_problems_are_reported_at_once_each_with_its_line() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
     let changes = [
         ("min_contributors = 10", "min_contributors = 4", "a cell of fewer than 5 contributors gives people away"),
@@ -121,8 +122,7 @@ fn all_problems_are_reported_at_once_each_with_its_line() {
     ];
     let mut broken = policy;
     for (good, bad, _) in changes {
-        assert!(broken.contains(good), "{good}");
-        broken = broken.replace(good, bad);
+        broken = changed(&broken, good, bad);
     }
     fs::remove_file(example.join("policies")).unwrap();
     fs::create_dir(example.join("policies")).unwrap();
@@ -141,12 +141,12 @@ fn all_problems_are_reported_at_once_each_with_its_line() {
 #[test]
 fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
     let checked = |more: &str, options: &str| {
         let kafka = format!("\"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"releases\"\n{more}\n#");
-        let config =
-            gateway.replace("\"file\"", &kafka).replace("directory    =", "# ").replace("rotate_after =", "# ");
+        let to_kafka = [("\"file\"", kafka.as_str()), ("directory    =", "# "), ("rotate_after =", "# ")];
+        let config = to_kafka.iter().fold(gateway.clone(), |config, (from, to)| changed(&config, from, to));
         let options = format!("\n[destinations.fraud_desk.options]\n{options}\n");
         fs::write(example.join("gateway.toml"), config + &options).unwrap();
         let checked = run(&example, &["check"]);
@@ -171,7 +171,7 @@ fn what_delivery_into_kafka_rests_on_cannot_be_changed() {
 #[test]
 fn settings_of_a_destination_that_cannot_be_used_are_errors_with_their_lines() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
     let (before, _) = gateway.split_once("[destinations.fraud_desk]").unwrap();
     let checked = |destination: &str| {
@@ -212,13 +212,13 @@ fn settings_of_a_destination_that_cannot_be_used_are_errors_with_their_lines() {
 #[test]
 fn an_egress_that_a_regime_does_not_allow_is_an_error() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
     fs::remove_file(example.join("policies")).unwrap();
     fs::create_dir(example.join("policies")).unwrap();
-    fs::write(example.join("policies/policy.toml"), policy.replace("country = \"IE\"", "country = \"CN\"")).unwrap();
+    fs::write(example.join("policies/policy.toml"), changed(&policy, "country = \"IE\"", "country = \"CN\"")).unwrap();
     let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
-    fs::write(example.join("gateway.toml"), gateway.replacen("eu-gdpr", "us-dsp", 1)).unwrap();
+    fs::write(example.join("gateway.toml"), changed(&gateway, "\"eu-gdpr\"]", "\"us-dsp\"]")).unwrap();
     let checked = run(&example, &["check"]);
     assert_eq!(checked.status.code(), Some(64));
     assert!(text(&checked.stderr).contains("regime `us-dsp` lets no released cell of `payments_by_country` go to CN"));
@@ -227,7 +227,7 @@ fn an_egress_that_a_regime_does_not_allow_is_an_error() {
 #[test]
 fn a_model_that_is_not_the_declared_one_is_named() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let other = common::root().join("examples/delivery-eta/model.onnx");
     fs::remove_file(example.join("model.onnx")).unwrap();
     fs::copy(&other, example.join("model.onnx")).unwrap();
@@ -243,11 +243,11 @@ fn a_model_that_is_not_the_declared_one_is_named() {
 #[test]
 fn models_and_registries_are_wrong_at_a_line_like_everything_else() {
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let gateway = fs::read_to_string(example.join("gateway.toml")).unwrap();
-    let broken = gateway.replace("fraud = \"model.onnx\"", "fraud = \"/dev/zero\"");
+    let broken = changed(&gateway, "fraud = \"model.onnx\"", "fraud = \"/dev/zero\"");
     assert_ne!(broken, gateway);
-    let broken = broken.replace("country  = \"DE\"", "county   = \"DE\"\ncountry  = \"DE\"");
+    let broken = changed(&broken, "country  = \"DE\"", "county   = \"DE\"\ncountry  = \"DE\"");
     fs::write(example.join("gateway.toml"), broken + "\n[registries]\ndevices = \"missing.csv\"\n").unwrap();
     for command in ["check", "run"] {
         let checked = run(&example, &[command]);
@@ -270,7 +270,7 @@ fn a_missing_onnx_runtime_is_one_clear_message() {
     let (directory, _) = copy_of("card-fraud");
     let output = Command::new(BINARY)
         .args(["check", "-c", "examples/card-fraud/gateway.toml"])
-        .current_dir(directory.path())
+        .current_dir(directory.root())
         .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so")
         .output()
         .unwrap();
@@ -298,7 +298,7 @@ fn the_demo_adds_up() {
 fn the_policy_language_as_it_is_documented_is_valid() {
     let page = fs::read_to_string(common::root().join("docs/policy.md")).unwrap();
     let (directory, _) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     fs::remove_file(example.join("policies")).unwrap();
     fs::create_dir(example.join("policies")).unwrap();
     fs::create_dir_all(example.join("../policies-next")).unwrap();
@@ -322,8 +322,7 @@ fn the_policy_language_as_it_is_documented_is_valid() {
     // No database of network addresses comes with bailiwick.
     let gateway = files.get_mut("gateway.toml").unwrap();
     let geoip = "databases = [\"one.mmdb\", \"two.mmdb\"]\nagree     = 2";
-    assert!(gateway.contains(&format!("[geoip]\n{geoip}")));
-    *gateway = gateway.replace("[geoip]\n", "").replace(geoip, "");
+    *gateway = changed(gateway, &format!("[geoip]\n{geoip}"), "");
     fs::write(example.join("devices.csv"), "device_id,site_country\nd-1,CH\n").unwrap();
     for (name, text) in &files {
         fs::write(example.join(name), text).unwrap();

@@ -4,9 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use crate::domain::printable;
-use crate::domain::producer::Lsn;
 use crate::egress::delivery::Cursor;
-use crate::storage::{Damage, Error, FileSystem, Slots, Stored, Wrong};
+use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong};
 
 /// Something that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,6 @@ use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
 use crate::domain::policy::StreamPlan;
-use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
@@ -27,7 +26,7 @@ use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
 use crate::planted::planted;
 use crate::scoring::Scorer;
-use crate::storage::{self, FileSystem, Log, RealFileSystem, Recovery};
+use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
 
 use super::losses::Loss;
 

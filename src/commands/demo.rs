@@ -13,7 +13,7 @@ use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyl
 use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::config::{Config, Destination};
-use crate::domain::refusal::Peer;
+use crate::domain::peer::Peer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};

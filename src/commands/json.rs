@@ -9,6 +9,13 @@ pub(super) fn print(report: &Value) -> String {
     format!("{report}\n")
 }
 
+/// Adds a member to an object.
+pub(super) fn add(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Value::Object(members) = object {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
 /// Problems of files, in the order they were found.
 pub(super) fn problems(problems: &[Problem]) -> Value {
     problems.iter().map(problem).collect()

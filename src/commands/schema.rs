@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::commands::json::add;
 use crate::config;
 use crate::domain::document::keys::{Kind, Shape};
 use crate::domain::policy;
@@ -75,7 +76,7 @@ impl Definitions {
             if value.get("$ref").is_some() {
                 value = json!({ "allOf": [value] });
             }
-            value["description"] = key.about.into();
+            add(&mut value, "description", key.about);
             (key.name.to_owned(), value)
         });
         let properties: Map<String, Value> = properties.collect();

@@ -8,6 +8,11 @@
 //! identifier is held. For a field that a record may be without, the contributors with and without a value are kept
 //! apart ([`contributors`]): k must hold for both.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "hot loops; the cells themselves make the slots and rows that they index with"
+)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

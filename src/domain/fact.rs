@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::jurisdiction::Jurisdiction;
-use super::knowledge::Candidates;
+use super::jurisdiction::{Candidates, Jurisdiction};
 
 /// What a law may test. Closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! Jurisdictions: ISO 3166-1 alpha-2 countries and ISO 3166-2 subdivisions.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest as _, Sha256};
 
@@ -62,6 +62,9 @@ static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 /// lists are those of the `rust_iso3166` crate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Jurisdiction(u64);
+
+/// Candidate codes of one piece of evidence, sorted and distinct.
+pub type Candidates = Arc<[Jurisdiction]>;
 
 impl Jurisdiction {
     /// Unknown: the user-assigned code `ZZ`. It belongs to no region, and a record of it is refused.

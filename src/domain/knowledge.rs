@@ -16,11 +16,9 @@ use super::jurisdiction::Jurisdiction;
 mod iban;
 mod phone;
 
+pub use super::jurisdiction::Candidates;
 pub use iban::iban;
 pub use phone::phone;
-
-/// Candidate codes of one piece of evidence, sorted and distinct.
-pub type Candidates = Arc<[Jurisdiction]>;
 
 /// What a value says.
 #[derive(Debug, Clone, PartialEq, Eq)]

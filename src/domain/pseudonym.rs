@@ -103,7 +103,7 @@ impl Days {
         };
         let (made, next) = (Zeroizing::new(derive(b"key")), Zeroizing::new(derive(b"next")));
         let mut key = Zeroizing::new([0; 16]);
-        key.copy_from_slice(&made[..16]);
+        key.iter_mut().zip(made.iter()).for_each(|(to, from)| *to = *from);
         self.next = next;
         key
     }

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::jurisdiction::Jurisdiction;
-use super::policy::Conditions;
+use super::peer::Peer;
 
 /// Why a record, or a request as a whole, is refused. Closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,21 +200,6 @@ impl Hint {
             Self::TimeZoneMissing => "the time names no zone; add `Z` or an offset such as `+01:00`",
         }
     }
-}
-
-/// Another gateway, as the configuration names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Its id.
-    pub id: String,
-    /// Its endpoint, a URI.
-    pub endpoint: String,
-    /// The country it is in.
-    pub country: Jurisdiction,
-    /// The regimes it serves.
-    pub serves: Vec<String>,
-    /// What has been shown of it.
-    pub conditions: Conditions,
 }
 
 /// A refused record.

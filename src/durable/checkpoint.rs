@@ -16,8 +16,8 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::outcome::Outcome;
-use crate::domain::producer::{Lsn, Number};
-use crate::storage::{Error, FileSystem, create_directories, read_file, write_file_durably};
+use crate::domain::producer::Number;
+use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
 /// The version that is written. Versions 2 and 3 are read, too: they have other forms of the gateway's state, and version 2

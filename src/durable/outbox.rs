@@ -13,8 +13,7 @@ use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
-use crate::domain::producer::Lsn;
-use crate::storage::Log;
+use crate::storage::{Log, Lsn};
 
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]

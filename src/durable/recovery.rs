@@ -18,11 +18,11 @@ use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
 use crate::domain::policy::Digest;
-use crate::domain::producer::{Came, Lsn};
+use crate::domain::producer::Came;
 use crate::domain::stream::Stream;
 use crate::domain::watermark::Heard;
 use crate::domain::window::window_start;
-use crate::storage::{self, FileSystem, Log};
+use crate::storage::{self, FileSystem, Log, Lsn};
 
 use super::checkpoint::Checkpoint;
 use super::entry::{BatchReader, Before, Catalog, Entry, Sent, Unread};

@@ -39,6 +39,7 @@ impl Header {
         count == u64::from(self.count) && bytes == body.len()
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the header has a constant length, with the check sum at its end")]
     fn encode(&self, seed: u32) -> [u8; HEADER_BYTES as usize] {
         let mut bytes = [0; HEADER_BYTES as usize];
         let fields: [&[u8]; 7] = [

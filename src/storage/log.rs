@@ -1,54 +1,25 @@
 //! The log as its users see it: room, submission, what is durable.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tracing::error;
 
 use super::frame::entry_cost;
-use super::fs::{Directory, FileSystem};
+use super::fs::FileSystem;
 use super::recover::{Recovered, recover};
-use super::room::{Promises, Room};
+use super::room::Room;
 use super::segment::{CONTEXT_BYTES_MAX, header_bytes};
+use super::shared::{Inner, Pending, Shared, State, Then};
 use super::table::Table;
 use super::writer::{Limits, Writer};
 use super::{Damage, Error, Lsn, NoRoom, Recovery, SEGMENT_BYTES_RANGE, Settings};
-
-/// What is run when an entry is durable. It runs on the writer's thread, so it must be quick.
-pub type Then = Box<dyn FnOnce() + Send>;
 
 /// A log that is open. Dropping it closes it.
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// How a log is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Entries are taken and written.
-    Healthy,
-    /// No further segment can be made, for lack of space as a rule. What is left of the current one is given out.
-    Full,
-    /// The disk refuses. Nothing is taken; what was taken is kept in memory and tried again.
-    Failing {
-        /// What the system said last.
-        message: String,
-    },
-    /// It was closed.
-    Closed,
-    /// Its thread has panicked. Nothing is taken or written any more: the process must be started again.
-    Broken,
-}
-
-impl State {
-    /// Whether nothing will be written any more.
-    fn is_over(&self) -> bool {
-        matches!(self, Self::Closed | Self::Broken)
-    }
 }
 
 /// What a log takes up.
@@ -310,102 +281,3 @@ const CONTROL_BYTES: u64 = 256 << 10;
 const PROMISES_MAX: u64 = 64 << 10;
 
 const BROKEN: &str = "its thread has ended by a fault; start the gateway again";
-
-/// What the log, its writer, its readers and rooms share.
-pub(super) struct Shared {
-    pub(super) fs: Arc<dyn FileSystem>,
-    pub(super) settings: Settings,
-    /// The directory that was opened.
-    home: Box<dyn Directory>,
-    pub(super) table: Arc<Table>,
-    inner: Mutex<Inner>,
-    releasing: Mutex<()>,
-    /// Something for the writer to do.
-    pub(super) work: Condvar,
-    /// More is durable, or the log is closed.
-    pub(super) moved: Condvar,
-}
-
-pub(super) struct Inner {
-    /// Submitted and not yet taken by the writer.
-    pub(super) queue: BTreeMap<Lsn, Pending>,
-    /// What the writer takes next.
-    pub(super) next: Lsn,
-    pub(super) promises: Promises,
-    pub(super) waiters: BTreeMap<Lsn, Vec<Then>>,
-    pub(super) state: State,
-    pub(super) is_closing: bool,
-    /// Space was freed: worth trying again.
-    pub(super) is_retry_due: bool,
-}
-
-/// An entry that is not durable yet.
-pub(super) struct Pending {
-    pub(super) lsn: Lsn,
-    pub(super) payload: Vec<u8>,
-    /// What was promised for it.
-    pub(super) cost: u64,
-    pub(super) then: Option<Then>,
-}
-
-impl Shared {
-    pub(super) fn new(
-        fs: Arc<dyn FileSystem>,
-        settings: Settings,
-        home: Box<dyn Directory>,
-        table: Table,
-        next: Lsn,
-    ) -> Self {
-        let inner = Inner {
-            queue: BTreeMap::new(),
-            next,
-            promises: Promises::default(),
-            waiters: BTreeMap::new(),
-            state: State::Healthy,
-            is_closing: false,
-            is_retry_due: false,
-        };
-        Self {
-            fs,
-            settings,
-            home,
-            table: Arc::new(table),
-            inner: Mutex::new(inner),
-            releasing: Mutex::new(()),
-            work: Condvar::new(),
-            moved: Condvar::new(),
-        }
-    }
-
-    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Held by whoever releases.
-    pub(super) fn releasing(&self) -> MutexGuard<'_, ()> {
-        self.releasing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.settings.directory
-    }
-
-    /// Makes sure that the directory's name leads to the directory that was opened, and not to nothing or another.
-    pub(super) fn check_home(&self) -> Result<(), Error> {
-        match self.home.is_at(self.directory()) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Gone { path: self.directory().to_owned() }),
-            Err(source) => Err(Error::Io { doing: "look up", path: self.directory().to_owned(), source }),
-        }
-    }
-
-    /// Sets the state, and says whether it is another one now. Once it is over it stays so.
-    pub(super) fn set_state(&self, state: State) -> bool {
-        let mut inner = self.inner();
-        let changes = inner.state != state && !inner.state.is_over();
-        if changes {
-            inner.state = state;
-        }
-        changes
-    }
-}

@@ -84,7 +84,7 @@ mod frame;
 mod fs;
 mod inspect;
 mod log;
-
+mod promises;
 mod reader;
 mod recover;
 mod release;
@@ -92,6 +92,7 @@ mod repair;
 mod room;
 mod scan;
 mod segment;
+mod shared;
 mod slots;
 mod table;
 mod walk;
@@ -107,11 +108,12 @@ pub use durable::{create_directories, read_file, write_file_durably, write_share
 pub use error::{Error, NoRoom, ReadError};
 pub use fs::{Access, Directory, File, FileSystem, Kind, Lock, RealFileSystem};
 pub use inspect::{Report, SegmentReport, entries, inspect};
-pub use log::{Log, State, Then, Usage};
+pub use log::{Log, Usage};
 pub use reader::{Entry, Reader};
 pub use repair::repair;
 pub use room::Room;
 pub use segment::VERSION;
+pub use shared::{State, Then};
 pub use slots::{SLOT_BYTES_MAX, Slots, Stored};
 
 /// The number of an entry. The first is 1.

@@ -7,8 +7,8 @@ use tracing::{info, warn};
 
 use super::durable::{create_directories, remove_if_there, sync_dir};
 use super::fs::{FileSystem, Kind};
-use super::log::Shared;
 use super::segment::Name;
+use super::shared::Shared;
 use super::{Error, Log, Lsn};
 use crate::planted::planted;
 

@@ -68,7 +68,7 @@ fn replace(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned, id: Id) -> 
 }
 
 fn write_clean(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned, header: &Header) -> io::Result<()> {
-    let temporary = directory.join(super::writer::spare_name(header.name.id));
+    let temporary = directory.join(super::segment::spare_name(header.name.id));
     let file = fs.create(&temporary)?;
     let encoded = header.encode();
     let mut offset = write_full(&*file, &mut [IoSlice::new(&encoded)], 0)?;

@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::fs::{Access, FileSystem, Kind, read_full};
-use super::segment::{CONTEXT_BYTES_MAX, Decoded, Header, Name};
+use super::segment::{CONTEXT_BYTES_MAX, Decoded, Header, Name, is_spare};
 use super::walk::{Bad, Found, Walk};
-use super::writer::is_spare;
 use super::{Damage, Error, Lsn, Wrong};
 use crate::planted::planted;
 

@@ -161,6 +161,19 @@ pub(super) const CONTEXT_BYTES_MAX: u64 = 16 << 20;
 const CRC_AT: usize = 44;
 const FIXED_BYTES: usize = 48;
 
+/// The name of a segment that is not in use yet.
+pub(super) fn spare_name(id: Id) -> String {
+    format!("{SPARE_PREFIX}{:016x}{SPARE_SUFFIX}", id.0)
+}
+
+/// Whether a file is a segment that was never in use.
+pub(super) fn is_spare(file: &str) -> bool {
+    file.starts_with(SPARE_PREFIX) && file.ends_with(SPARE_SUFFIX)
+}
+
+const SPARE_PREFIX: &str = "spare-";
+const SPARE_SUFFIX: &str = ".part";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,9 +15,9 @@ use super::durable::sync_dir;
 use super::error::in_one_line;
 use super::frame::{self, Frames, Plan};
 use super::fs::{File, Lock, write_full};
-use super::log::{Inner, Pending, Shared, State, Then};
 use super::recover::rewrite_in_place;
-use super::segment::{Header, Id, Name};
+use super::segment::{Header, Id, Name, spare_name};
+use super::shared::{Inner, Pending, Shared, State, Then};
 use super::table::{Readable, Segment};
 use super::{Error, Lsn};
 use crate::planted::planted;
@@ -509,18 +509,5 @@ fn run(then: Then) {
     }
 }
 
-/// The name of a segment that is not in use yet.
-pub(super) fn spare_name(id: Id) -> String {
-    format!("{SPARE_PREFIX}{:016x}{SPARE_SUFFIX}", id.0)
-}
-
-/// Whether a file is a segment that was never in use.
-pub(super) fn is_spare(file: &str) -> bool {
-    file.starts_with(SPARE_PREFIX) && file.ends_with(SPARE_SUFFIX)
-}
-
 /// How often an idle log looks whether it is still where it was.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-const SPARE_PREFIX: &str = "spare-";
-const SPARE_SUFFIX: &str = ".part";

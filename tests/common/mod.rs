@@ -1,82 +1,39 @@
-//! A gateway of an example in this process, and a producer's client to it.
+//! What the tests share: a deployment in a folder of its own ([`folder`]), a gateway in this process ([`gateway`]) or as its
+//! own ([`process`]), and what is sent to it ([`records`]).
 
-#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test crate uses its part")]
 
+pub mod folder;
+pub mod gateway;
+pub mod laws;
 pub mod process;
+pub mod records;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
-use bailiwick::app::{self, App};
-use bailiwick::config::{self, Config, Destination, OnStop};
-use bailiwick::ingress::grpc::client;
-use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
-use bailiwick::telemetry::Telemetry;
-use tempfile::TempDir;
-use tonic::transport::Channel;
+pub use gateway::{TestGateway, example};
+
+/// How long a test waits for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The root of the project.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A running gateway whose files go to a temporary directory.
-pub struct TestGateway {
-    pub app: App,
-    pub released: TempDir,
-    pub journal: TempDir,
+/// A text with other words in it. What is to be replaced must be there: else the test would go on with what it did not ask
+/// for.
+#[track_caller]
+pub fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no `{from}` in\n{text}");
+    text.replace(from, to)
 }
 
-/// The configuration of an example, on a free port, with its files in `released`.
-pub fn example(name: &str, released: &Path) -> Config {
-    let loaded = config::load(&root().join("examples").join(name)).unwrap();
-    let messages: Vec<String> =
-        loaded.problems.iter().map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
-    assert_eq!(messages, Vec::<String>::new());
-    let mut config = loaded.config.unwrap();
-    config.listen.set_port(0);
-    for destination in config.destinations.values_mut() {
-        if let Destination::File(settings) = destination {
-            settings.directory = released.to_owned();
-        }
-    }
-    config
-}
-
-impl TestGateway {
-    /// Starts an example's gateway: `card-fraud/gateway.toml`, say.
-    pub async fn start(name: &str) -> Self {
-        Self::start_with(name, |_| {}).await
-    }
-
-    /// Starts one with a changed configuration.
-    pub async fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let (released, journal) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        let mut config = example(name, released.path());
-        config.journal.directory = journal.path().to_owned();
-        config.on_stop = OnStop::Release;
-        change(&mut config);
-        let listener = app::bind(&config).await.unwrap();
-        Self { app: App::start(config, listener).await.unwrap(), released, journal }
-    }
-
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.app.address())
-    }
-
-    pub async fn client(&self) -> IngestClient<Channel> {
-        client::connect(&self.endpoint()).await.unwrap()
-    }
-
-    pub fn telemetry(&self) -> Arc<Telemetry> {
-        Arc::clone(self.app.telemetry())
-    }
-
-    /// Stops the gateway and returns the lines of all released JSON-lines files.
-    pub async fn stop(self) -> Vec<serde_json::Value> {
-        self.app.stop().await;
-        lines(self.released.path())
-    }
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The lines of all JSON-lines files below a directory.

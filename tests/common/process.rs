@@ -1,40 +1,21 @@
-//! The binary as a process, on a copy of an example.
+//! The binary as a process.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
-use tempfile::TempDir;
+
+pub use super::PATIENCE;
+pub use super::folder::copy_of;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bailiwick");
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A copy of an example, with the shipped policies where it expects them and a port of its own.
-pub fn copy_of(example: &str) -> (TempDir, u16) {
-    let root = TempDir::new().unwrap();
-    let (from, to) = (super::root().join("examples").join(example), root.path().join("examples").join(example));
-    fs::create_dir_all(&to).unwrap();
-    symlink(super::root().join("policies"), root.path().join("policies")).unwrap();
-    symlink(from.join("policies"), to.join("policies")).unwrap();
-    for file in ["model.onnx", "data.csv.gz", "record.json"] {
-        // Only one example has a record.json; a link to nothing disturbs nobody.
-        symlink(from.join(file), to.join(file)).unwrap();
-    }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config =
-        fs::read_to_string(from.join("gateway.toml")).unwrap().replace("127.0.0.1:7400", &format!("127.0.0.1:{port}"));
-    fs::write(to.join("gateway.toml"), config).unwrap();
-    (root, port)
-}
-
+/// Runs the binary to its end.
 pub fn run(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).current_dir(directory).output().unwrap()
 }
@@ -43,59 +24,30 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running gateway that is killed when the test fails before it is stopped.
-pub struct Running(Child);
-
-impl Running {
-    /// Starts the binary and waits until it says that it serves.
-    pub fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut child =
-            Command::new(BINARY).args(arguments).current_dir(directory).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let is_serving = log.by_ref().any(|line| line.unwrap().contains("serving"));
-        assert!(is_serving, "the gateway ended before it served");
-        // Whoever does not read a pipe blocks its writer.
-        thread::spawn(move || log.for_each(drop));
-        Self(child)
-    }
-
-    pub fn terminate(mut self) -> i32 {
-        let status = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
-        assert!(status.success());
-        self.0.wait().unwrap().code().unwrap_or(-1)
-    }
-
-    /// As a crash of the machine would, but for the page cache.
-    pub fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A running gateway whose log is read; killed when it is dropped.
-pub struct Logged {
-    child: Child,
+pub struct Process {
+    child: Mutex<Child>,
     log: Arc<Mutex<Vec<String>>>,
     reading: Option<JoinHandle<()>>,
+    endpoint: String,
 }
 
-impl Logged {
+impl Process {
     /// Starts the gateway of a folder and waits until it serves.
     pub fn start(directory: &Path) -> Self {
-        Self::start_under(directory, ":")
+        Self::start_with(directory, &["run", "-c", "gateway.toml"])
+    }
+
+    /// Starts the binary with other arguments.
+    pub fn start_with(directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_under(directory, ":", arguments)
     }
 
     /// Starts it after a command of the shell: `ulimit -n 200`, say.
-    pub fn start_under(directory: &Path, limit: &str) -> Self {
+    pub fn start_under(directory: &Path, limit: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new("sh")
-            .args(["-c", &format!("{limit}; exec \"$0\" run -c gateway.toml"), BINARY])
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), BINARY])
+            .args(arguments)
             .env("NO_COLOR", "1")
             .current_dir(directory)
             .stderr(Stdio::piped())
@@ -104,25 +56,48 @@ impl Logged {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
+        // Whoever does not read a pipe blocks its writer.
         let reading = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
-        let gateway = Self { child, log, reading: Some(reading) };
-        gateway.wait_for("serving", 1);
+        let mut gateway = Self { child: Mutex::new(child), log, reading: Some(reading), endpoint: String::new() };
+        let serving = gateway.wait_for("serving", 1);
+        let (_, address) = serving.split_once("address=").unwrap();
+        gateway.endpoint = format!("http://{}", address.split(' ').next().unwrap());
         gateway
+    }
+
+    /// Where it is reached.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.trim_start_matches("http://").parse().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
     }
 
     /// Waits until so many lines of the log hold some words, and gives the last of them.
     pub fn wait_for(&self, words: &str, times: usize) -> String {
         let began = Clock::start();
         loop {
+            // In this order: what it said last is read when its log has ended.
+            let is_over = self.reading.as_ref().is_none_or(JoinHandle::is_finished);
             let found = self.lines(words);
             if found.len() >= times {
                 return found[times - 1].clone();
             }
-            assert!(began.now() < PATIENCE, "no `{words}` in\n{}", self.log().join("\n"));
+            assert!(!is_over && began.now() < PATIENCE, "no `{words}` in\n{}", self.log().join("\n"));
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -139,14 +114,31 @@ impl Logged {
 
     /// Sends a signal: `STOP`, say.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
         assert!(status.success());
     }
 
-    /// Ends it as a crash would.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// SIGHUP, and what came of it: the line that says so.
+    pub fn reload(&self) -> String {
+        let outcomes = || -> Vec<String> {
+            let is_outcome =
+                |line: &String| line.contains("policies are in force") || line.contains("policies were not replaced");
+            self.log().into_iter().filter(is_outcome).collect()
+        };
+        let (before, began) = (outcomes().len(), Clock::start());
+        self.signal("HUP");
+        loop {
+            if let Some(line) = outcomes().get(before) {
+                return line.clone();
+            }
+            assert!(began.now() < PATIENCE, "nothing came of SIGHUP:\n{}", self.log().join("\n"));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it as a crash of the machine would, but for the page cache.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Stops it: everything that waits is delivered. The log.
@@ -156,10 +148,17 @@ impl Logged {
         log
     }
 
+    /// Stops it although a destination does not take what waits. What it says last.
+    pub fn stop_with_releases_left(self) -> String {
+        let (code, log) = self.terminate();
+        assert_eq!(code, Some(75), "{}", log.join("\n"));
+        log.last().cloned().unwrap_or_default()
+    }
+
     /// Stops it. The exit code and the log.
     pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
         self.signal("TERM");
-        let status = self.child.wait().unwrap();
+        let status = self.child.get_mut().unwrap().wait().unwrap();
         if let Some(reading) = self.reading.take() {
             reading.join().unwrap();
         }
@@ -167,9 +166,11 @@ impl Logged {
     }
 }
 
-impl Drop for Logged {
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(child) = self.child.get_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::process::{BINARY, Running, copy_of, run, text};
+use crate::common::process::{BINARY, Process, copy_of, run, text};
 
 const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
 
@@ -43,26 +43,26 @@ fn lines(directory: &Path) -> Vec<String> {
 
 fn without_a_crash() -> BTreeSet<String> {
     let (directory, port) = copy_of("card-fraud");
-    let gateway = Running::start(directory.path(), &SERVE);
-    let arguments = send(directory.path(), port, &["--complete"]);
-    let sent = run(directory.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let gateway = Process::start_with(directory.root(), &SERVE);
+    let arguments = send(directory.root(), port, &["--complete"]);
+    let sent = run(directory.root(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
-    assert_eq!(gateway.terminate(), 0);
-    released(directory.path())
+    gateway.stop();
+    released(directory.root())
 }
 
 #[test]
 fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_producer_goes_on() {
     let expected = without_a_crash();
     let (directory, port) = copy_of("card-fraud");
-    let mut gateway = Running::start(directory.path(), &SERVE);
+    let mut gateway = Process::start_with(directory.root(), &SERVE);
     let mut producer = Command::new(BINARY)
-        .args(send(directory.path(), port, &["--complete", "--batch", "20"]))
+        .args(send(directory.root(), port, &["--complete", "--batch", "20"]))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut kills = 0;
-    let journal = directory.path().join("examples/card-fraud/journal/log");
+    let journal = directory.root().join("examples/card-fraud/journal/log");
     let size = || -> u64 {
         let entries = fs::read_dir(&journal).into_iter().flatten();
         entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
@@ -75,15 +75,15 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
         }
         gateway.kill();
         kills += 1;
-        gateway = Running::start(directory.path(), &SERVE);
+        gateway = Process::start_with(directory.root(), &SERVE);
     }
     let output = producer.wait_with_output().unwrap();
     assert!(output.status.success());
     let summary = text(&output.stdout);
     assert!(summary.starts_with("16716 records read"), "{summary}");
     assert!(kills > 5, "{kills} kills");
-    assert_eq!(gateway.terminate(), 0);
-    assert_eq!(released(directory.path()), expected, "after {kills} kills");
+    gateway.stop();
+    assert_eq!(released(directory.root()), expected, "after {kills} kills");
 }
 
 #[test]
@@ -92,17 +92,17 @@ fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
     let (directory, port) = copy_of("card-fraud");
     let mut token = None;
     for round in 0..3 {
-        let gateway = Running::start(directory.path(), &SERVE);
+        let gateway = Process::start_with(directory.root(), &SERVE);
         // Without `--complete` the last windows stay open.
         let more: &[&str] = if round == 2 { &["--complete"] } else { &[] };
         let resume: Vec<&str> = token.iter().flat_map(|token: &String| ["--resume", token.as_str()]).collect();
-        let arguments = send(directory.path(), port, &[more, &resume].concat());
-        let sent = run(directory.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let arguments = send(directory.root(), port, &[more, &resume].concat());
+        let sent = run(directory.root(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(sent.status.success(), "{}", text(&sent.stderr));
         let summary = text(&sent.stdout);
         assert_eq!(summary.contains("durable already: 8417"), round > 0, "{summary}");
         token = Some(summary.split_once("resume token ").unwrap().1.trim().to_owned());
-        assert_eq!(gateway.terminate(), 0);
+        gateway.stop();
     }
-    assert_eq!(released(directory.path()), expected);
+    assert_eq!(released(directory.root()), expected);
 }

@@ -36,7 +36,8 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
     let app = deployment.start().await.unwrap();
     publish(&app, visits((1, 1), 20, SignedDuration::from_mins(3))).await;
     complete(&app, &deployment, 1).await;
-    // The window was released, and no checkpoint has it yet.
+    // The window was released, and no checkpoint has it yet. One will while the others are tried.
+    let crash = deployment.crashed();
     let changes = [
         (WINDOW, r#"size = "PT30S""#, "window"),
         (DOMAIN, r#"domain = ["DE", "FR"]"#, "country"),
@@ -44,7 +45,7 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
         ("[datasets.by_country]", "[datasets.by_land]", "not declared any more"),
     ];
     for (from, to, what) in changes {
-        let crashed = deployment.crashed();
+        let crashed = crash.crashed();
         crashed.replace(from, to);
         if to.contains("by_land") {
             crashed.replace(r#"accepts = ["by_country"]"#, r#"accepts = ["by_land"]"#);
@@ -60,7 +61,7 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
             assert!(error.contains("by_country") && error.contains(what) && error.contains("on_stop"), "{error}");
         }
     }
-    let crashed = deployment.crashed();
+    let crashed = crash.crashed();
     crashed.start().await.unwrap().stop().await;
     assert_eq!(crashed.counted(), 20, "released once");
     app.stop().await;

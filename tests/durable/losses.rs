@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::process::{Logged, copy_of, run, text};
+use crate::common::process::{Process, copy_of, run, text};
 
 /// The files of a directory, in order.
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -26,9 +26,9 @@ fn spoil(file: &Path) {
 /// with 1, and the next start logs the same words.
 fn both_say(words: &[&str], spoil: impl FnOnce(&Path)) {
     let (root, port) = copy_of("card-fraud");
-    let folder = root.path().join("examples/card-fraud");
+    let folder = root.path("examples/card-fraud");
     let journal = folder.join("journal");
-    let gateway = Logged::start(&folder);
+    let gateway = Process::start(&folder);
     let to = format!("http://127.0.0.1:{port}");
     let sent =
         run(&folder, &["send", "--to", &to, "--stream", "payments", "--producer", "till-7\u{1b}[31m", "data.csv.gz"]);
@@ -47,7 +47,7 @@ fn both_say(words: &[&str], spoil: impl FnOnce(&Path)) {
     assert_eq!(json.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(report["is_sound"], false);
-    let log = Logged::start(&folder).log().join("\n");
+    let log = Process::start(&folder).log().join("\n");
     for words in words {
         assert!(said.contains(words), "verify does not say `{words}`:\n{said}");
         assert!(report.to_string().contains(words), "the JSON does not say `{words}`:\n{report}");
@@ -72,7 +72,7 @@ fn checkpoints_that_were_removed_with_the_first_segment() {
         // A start begins another segment, at the first entry that is not there yet.
         let last = last.unwrap();
         let restarted = journal.parent().unwrap();
-        drop(Logged::start(restarted).stop());
+        drop(Process::start(restarted).stop());
         fs::remove_dir_all(journal.join("checkpoints")).unwrap();
         fs::remove_file(last).unwrap();
     });

@@ -1,42 +1,31 @@
 //! Numbered requests: sent again, left out, fenced, skipped.
 
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
-use prost::Message;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::common::TestGateway;
+use crate::common::{TestGateway, records};
 
 /// A request with so many deliveries of distinct recipients.
-pub(super) fn request(epoch: u64, sequence: u64, records: usize) -> PublishRequest {
-    let events = (0..records).map(|person| {
-        let record = json!({
+pub(super) fn request(epoch: u64, sequence: u64, count: usize) -> PublishRequest {
+    let record = |person: usize| {
+        json!({
             "event_time": "2013-11-01T12:00:00Z", "recipient": format!("r-{person}"), "country": "DE", "carrier": "UA",
             "origin": "EWR", "distance": 100.0, "dep_delay": 3, "hour": 12, "weekday": 4
-        });
-        CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
-    });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
-    PublishRequest { payload: (records > 0).then_some(payload), ..introduction(epoch, sequence) }
+        })
+    };
+    let payload = records::json_events((0..count).map(record));
+    PublishRequest { payload: (count > 0).then_some(payload), ..introduction(epoch, sequence) }
 }
 
 pub(super) fn introduction(epoch: u64, sequence: u64) -> PublishRequest {
-    PublishRequest {
-        stream: "deliveries".into(),
-        producer: "van-1".into(),
-        epoch,
-        sequence,
-        want_scores: true,
-        ..Default::default()
-    }
+    PublishRequest { epoch, sequence, want_scores: true, ..records::introduction("deliveries", "van-1") }
 }
 
 pub(super) async fn publish(gateway: &TestGateway, request: PublishRequest) -> Result<PublishResponse, Status> {
-    gateway.client().await.publish_once(request).await.map(tonic::Response::into_inner)
+    gateway.publish(request).await
 }
 
 /// The reason and the metadata of a refusal.

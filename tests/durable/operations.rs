@@ -8,20 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick::app::{self, App};
+use bailiwick::app::App;
 use bailiwick::clock::Clock;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::PublishRequest;
-use bailiwick::ingress::proto::ingest::publish_request::Payload;
-use prost::Message;
 
 use tempfile::TempDir;
 
 use crate::common::process::{run, text};
-use crate::common::{self, TestGateway};
+use crate::common::{self, TestGateway, gateway, records};
 
 fn options(endpoint: String, complete: bool) -> Options {
     Options {
@@ -68,8 +64,7 @@ async fn a_stop_with_a_hundred_stuck_clients_ends_in_time_and_loses_nothing() {
     let mut config = common::example("card-fraud/gateway.toml", released.path());
     config.journal.directory = journal.path().to_owned();
     config.on_stop = OnStop::Release;
-    let listener = app::bind(&config).await.unwrap();
-    App::start(config, listener).await.unwrap().stop().await;
+    gateway::start(config).await.unwrap().stop().await;
     let counted: i64 = common::lines(released.path()).iter().map(|line| line["payments"].as_i64().unwrap()).sum();
     let reference = TestGateway::start("card-fraud/gateway.toml").await;
     assert_eq!(send_payments(reference.endpoint(), false).await, accepted);
@@ -101,8 +96,7 @@ async fn start_without_fraud_desk(journal: &Path, released: &Path) -> Result<App
     let mut config = common::example("card-fraud/gateway.toml", released);
     config.journal.directory = journal.to_owned();
     assert!(config.destinations.remove("fraud_desk").is_some());
-    let listener = app::bind(&config).await.unwrap();
-    App::start(config, listener).await.map_err(|error| format!("{error:#}"))
+    gateway::start(config).await.map_err(|error| format!("{error:#}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +158,7 @@ async fn the_journals_directory_is_its_owners_only() {
     let mut config = common::example("card-fraud/gateway.toml", released.path());
     config.journal.directory = released.path().join("new/journal");
     let directory = config.journal.directory.clone();
-    let listener = app::bind(&config).await.unwrap();
-    let app = App::start(config, listener).await.unwrap();
+    let app = gateway::start(config).await.unwrap();
     assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
     app.stop().await;
 }
@@ -175,8 +168,7 @@ async fn a_second_process_on_the_same_journal_is_refused() {
     let gateway = TestGateway::start("card-fraud/gateway.toml").await;
     let mut config = common::example("card-fraud/gateway.toml", gateway.released.path());
     config.journal.directory = gateway.journal.path().to_owned();
-    let listener = app::bind(&config).await.unwrap();
-    let error = App::start(config, listener).await.err().unwrap();
+    let error = gateway::start(config).await.err().unwrap();
     assert!(format!("{error:#}").contains("is in use by another process"), "{error:#}");
     gateway.stop().await;
 }
@@ -193,8 +185,7 @@ async fn windows_that_are_open_are_not_counted_on_under_another_declaration() {
     let mut dataset = (*plan.datasets[0]).clone();
     dataset.keys.pop();
     plan.datasets = vec![dataset.into()];
-    let listener = app::bind(&config).await.unwrap();
-    let error = App::start(config, listener).await.err().unwrap();
+    let error = gateway::start(config).await.err().unwrap();
     assert!(format!("{error:#}").contains("windows of dataset `payments_by_country` are open"), "{error:#}");
 }
 
@@ -234,8 +225,7 @@ async fn damage_is_found_said_and_set_aside_and_the_rest_is_counted() {
     let mut config = common::example("card-fraud/gateway.toml", released.path());
     config.journal.directory = journal.path().to_owned();
     config.on_stop = OnStop::Release;
-    let listener = app::bind(&config).await.unwrap();
-    App::start(config, listener).await.unwrap().stop().await;
+    gateway::start(config).await.unwrap().stop().await;
     assert!(!common::lines(released.path()).is_empty());
 }
 
@@ -266,14 +256,13 @@ async fn a_client_that_never_reads_its_answers_does_not_keep_the_others_waiting(
     gateway.stop().await;
 }
 
-fn deliveries(records: usize) -> PublishRequest {
-    let events = (0..records).map(|person| {
-        let record = format!(
+fn deliveries(count: usize) -> PublishRequest {
+    let record = |person: usize| {
+        format!(
             "{{\"event_time\":\"2013-11-01T12:00:00Z\",\"recipient\":\"r-{person}\",\"country\":\"DE\",\"carrier\":\"UA\",\
              \"origin\":\"EWR\",\"distance\":100.0,\"dep_delay\":3,\"hour\":12,\"weekday\":4}}"
-        );
-        CloudEvent { data: Some(Data::TextData(record)), ..Default::default() }
-    });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
-    PublishRequest { stream: "deliveries".into(), payload: Some(payload), want_scores: true, ..Default::default() }
+        )
+    };
+    let payload = records::json_events((0..count).map(record));
+    PublishRequest { want_scores: true, ..records::request("deliveries", "", payload) }
 }

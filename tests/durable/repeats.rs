@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use bailiwick::app::{self, App};
+use bailiwick::app::App;
 use bailiwick::config::{Config, OnStop};
 use bailiwick::domain::outcomes::REMEMBERED;
 use bailiwick::ingress::grpc::client;
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Refusal};
 use prost::Message;
@@ -15,7 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic_types::StatusExt;
 
-use crate::common;
+use crate::common::folder::Folder;
+use crate::common::{self, gateway, records};
 
 const ROWS_MAX: usize = 20;
 
@@ -37,15 +36,12 @@ impl Gateway {
         config.on_stop = OnStop::Keep;
         config.limits.batch_rows_max = ROWS_MAX;
         change(&mut config);
-        let listener = app::bind(&config).await.unwrap();
-        Self { app: App::start(config, listener).await.unwrap() }
+        Self { app: gateway::start(config).await.unwrap() }
     }
 
     /// The answer, and whether it says that the number was taken before.
     async fn publish(&self, request: PublishRequest) -> (Told, bool) {
-        let mut client = client::connect(&format!("http://{}", self.app.address())).await.unwrap();
-        let requests = tokio_stream::iter([request]);
-        let response = client.publish(requests).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        let response = records::publish_in_a_call(&gateway::endpoint(&self.app), request).await;
         let duplicate = response.duplicate;
         (told(response), duplicate)
     }
@@ -88,22 +84,12 @@ fn with(person: usize, key: &str, value: Value) -> Value {
 }
 
 fn request(sequence: u64, records: impl IntoIterator<Item = Value>) -> PublishRequest {
-    let event = |record: Value| CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() };
-    let payload = Payload::CloudEvents(
-        CloudEventBatch { events: records.into_iter().map(event).collect() }.encode_to_vec().into(),
-    );
+    let payload = records::json_events(records);
     PublishRequest { payload: Some(payload), ..numbered(sequence) }
 }
 
 fn numbered(sequence: u64) -> PublishRequest {
-    PublishRequest {
-        stream: "deliveries".into(),
-        producer: "van-1".into(),
-        epoch: 1,
-        sequence,
-        want_scores: true,
-        ..Default::default()
-    }
+    PublishRequest { epoch: 1, sequence, want_scores: true, ..records::introduction("deliveries", "van-1") }
 }
 
 /// One request of each kind of outcome.
@@ -143,25 +129,6 @@ async fn repeats_are_told(gateway: &Gateway, first: &[Told]) {
     assert_eq!(gateway.publish(malformed).await, (reused, true));
 }
 
-/// The journal as a crash would leave it: everything that was acknowledged is in it.
-fn copy(from: &Path) -> TempDir {
-    let to = TempDir::new().unwrap();
-    copy_into(from, to.path());
-    to
-}
-
-fn copy_into(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
-        if path.is_dir() {
-            std::fs::create_dir_all(to.join(&name)).unwrap();
-            copy_into(&path, &to.join(&name));
-        } else {
-            std::fs::copy(&path, to.join(&name)).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_answered_as_the_first_time_at_once_and_after_a_crash_and_after_a_stop() {
     let (journal, released) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -184,8 +151,9 @@ async fn a_repeat_is_answered_as_the_first_time_at_once_and_after_a_crash_and_af
     assert!(matches!(&first[6], Told::Refused { reason, .. } if reason == "REASON_UNKNOWN_STREAM"));
     repeats_are_told(&gateway, &first).await;
 
-    let crashed = copy(journal.path());
-    let after_crash = Gateway::start(crashed.path(), released.path(), |_| {}).await;
+    // As a crash would leave it: everything that was acknowledged is in it.
+    let crashed = Folder::copy_of(journal.path());
+    let after_crash = Gateway::start(crashed.root(), released.path(), |_| {}).await;
     repeats_are_told(&after_crash, &first).await;
     after_crash.app.stop().await;
 
@@ -204,7 +172,7 @@ async fn a_repeat_that_is_too_old_is_told_that_nothing_is_known() {
     let gateway = Gateway::start(journal.path(), released.path(), |_| {}).await;
     // Alternating, so that no two in a row came to the same.
     let nth = |sequence: u64| request(sequence, (0..1 + sequence as usize % 2).map(record));
-    let mut client = client::connect(&format!("http://{}", gateway.app.address())).await.unwrap();
+    let mut client = client::connect(&gateway::endpoint(&gateway.app)).await.unwrap();
     let last = REMEMBERED + 6;
     let mut responses = client.publish(tokio_stream::iter((1..=last).map(nth))).await.unwrap().into_inner();
     while let Some(response) = responses.message().await.unwrap() {
@@ -221,7 +189,7 @@ async fn a_repeat_that_is_too_old_is_told_that_nothing_is_known() {
 async fn scores_come_with_a_repeat_only_when_the_same_records_would_be_taken_in() {
     let (journal, released) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let gateway = Gateway::start(journal.path(), released.path(), |_| {}).await;
-    let mut client = client::connect(&format!("http://{}", gateway.app.address())).await.unwrap();
+    let mut client = client::connect(&gateway::endpoint(&gateway.app)).await.unwrap();
     let sent = request(1, [record(0), with(1, "country", json!("ZZ")), record(2)]);
     let first = client.publish_once(sent.clone()).await.unwrap().into_inner();
     let again = client.publish_once(sent).await.unwrap().into_inner();

@@ -4,10 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Schema};
@@ -27,10 +25,12 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use crate::common;
-use crate::common::process::{BINARY, Running, copy_of, run, text};
+use crate::common::folder::{Folder, copy, copy_of};
+use crate::common::process::{Process, run, text};
 
 const CODES: [&str; 7] = ["DE", "FR", "GB", "US", "US-CA", "IN", "CH"];
-const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
+const CONFIG: &str = "examples/card-fraud/gateway.toml";
+const SERVE: [&str; 3] = ["run", "-c", CONFIG];
 
 /// Keys of regimes, each another one.
 fn keys<'r>(regimes: impl Iterator<Item = &'r String>) -> Arc<Keys> {
@@ -133,26 +133,20 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
 
 /// A directory with the example, whose gateway makes no checkpoint before it is stopped.
 struct Deployment {
-    root: TempDir,
+    folder: Folder,
     port: u16,
 }
 
 impl Deployment {
     fn new() -> Self {
-        let (root, port) = copy_of("card-fraud");
-        let this = Self { root, port };
-        let config = fs::read_to_string(this.example().join("gateway.toml")).unwrap();
-        let config = config.replace("country  = \"DE\"", "country  = \"DE\"\non_stop = \"release\"");
-        this.configure(&config.replace("[journal]\n", "[journal]\ncheckpoint_every = \"PT1H\"\n"));
-        this
+        let (folder, port) = copy_of("card-fraud");
+        folder.edit(CONFIG, "country  = \"DE\"", "country  = \"DE\"\non_stop = \"release\"");
+        folder.edit(CONFIG, "[journal]\n", "[journal]\ncheckpoint_every = \"PT1H\"\n");
+        Self { folder, port }
     }
 
-    fn configure(&self, config: &str) {
-        fs::write(self.example().join("gateway.toml"), config).unwrap();
-    }
-
-    fn example(&self) -> std::path::PathBuf {
-        self.root.path().join("examples/card-fraud")
+    fn example(&self) -> PathBuf {
+        self.folder.path("examples/card-fraud")
     }
 
     /// Gives `eu-gdpr` a key of these bytes.
@@ -164,25 +158,23 @@ impl Deployment {
     }
 
     fn with_keys(self, lines: &str) -> Self {
-        let config = fs::read_to_string(self.example().join("gateway.toml")).unwrap();
-        self.configure(&format!("{config}\n[journal.keys]\n{lines}"));
+        self.folder.add(CONFIG, &format!("\n[journal.keys]\n{lines}"));
         self
     }
 
     /// With the journal of another.
     fn with_journal_of(self, other: &Self) -> Self {
-        let (from, to) = (other.example().join("journal"), self.example().join("journal"));
-        assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+        copy(&other.example().join("journal"), &self.example().join("journal"));
         self
     }
 
     /// Takes the example's payments and is killed.
     fn fill(self) -> Self {
-        let gateway = Running::start(self.root.path(), &SERVE);
+        let gateway = Process::start_with(self.folder.root(), &SERVE);
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         let data = "examples/card-fraud/data.csv.gz";
         let send = ["send", "--stream", "payments", "--producer", "till-7", "--no-follow", "--to", &endpoint, data];
-        let sent = run(self.root.path(), &send);
+        let sent = run(self.folder.root(), &send);
         assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
         gateway.kill();
         self
@@ -190,17 +182,7 @@ impl Deployment {
 
     /// Starts, stops, and releases all that was counted. What the log says.
     fn restart(&self) -> String {
-        let path = self.root.path().join("stderr");
-        let mut command = Command::new(BINARY);
-        command.args(SERVE).current_dir(self.root.path()).stderr(File::create(&path).unwrap());
-        let mut child = command.spawn().unwrap();
-        while !fs::read_to_string(&path).unwrap().contains("serving") {
-            assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&path).unwrap());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-        assert!(child.wait().unwrap().success());
-        fs::read_to_string(path).unwrap()
+        Process::start_with(self.folder.root(), &SERVE).stop().join("\n")
     }
 
     fn inspect(&self) -> String {
@@ -217,7 +199,7 @@ impl Deployment {
     }
 
     fn check(&self) -> (Option<i32>, String) {
-        let checked = run(self.root.path(), &["check", "-c", "examples/card-fraud/gateway.toml"]);
+        let checked = run(self.folder.root(), &["check", "-c", CONFIG]);
         (checked.status.code(), text(&checked.stderr))
     }
 }
@@ -282,10 +264,9 @@ fn check_says_what_is_wrong_with_a_key() {
     let two = Deployment::new().with_key(&[7; 32], 0o400);
     fs::write(two.example().join("uk.key"), [9; 32]).unwrap();
     fs::set_permissions(two.example().join("uk.key"), Permissions::from_mode(0o600)).unwrap();
-    let config = fs::read_to_string(two.example().join("gateway.toml")).unwrap();
-    two.configure(&format!("{config}uk-gdpr = \"uk.key\"\n"));
+    two.folder.add(CONFIG, "uk-gdpr = \"uk.key\"\n");
     assert_eq!(two.check().0, Some(0));
-    two.configure(&format!("{config}uk-gdpr = \"eu.key\"\n"));
+    two.folder.edit(CONFIG, "\"uk.key\"", "\"eu.key\"");
     assert!(two.check().1.contains("have the same key"), "{}", two.check().1);
 
     let wrong = [

@@ -102,11 +102,11 @@ fn a_directory_that_cannot_be_written_is_named_with_what_waits_and_when_it_is_ov
     let [port] = free_ports();
     let deployment = Deployment::new(&format!("127.0.0.1:{port}"), "nobody", "");
     // Without Kafka.
-    let path = deployment.root().join("gateway.toml");
+    let path = deployment.path("gateway.toml");
     let config = fs::read_to_string(&path).unwrap();
     let (rest, _) = config.split_once("[destinations.fraud_desk]").unwrap();
     fs::write(&path, format!("{rest}[destinations.fraud_desk]\nkind = \"file\"\ndirectory = \"desk\"\n")).unwrap();
-    let directory = deployment.root().join("released");
+    let directory = deployment.path("released");
     fs::write(&directory, "").unwrap();
     let gateway = deployment.start();
     assert!(deployment.send().wait().unwrap().success());

@@ -22,7 +22,7 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 use crate::common::TestGateway;
-use crate::common::process::{Logged, PATIENCE, copy_of};
+use crate::common::process::{PATIENCE, Process, copy_of};
 
 const STREAM: &str = "deliveries";
 
@@ -190,13 +190,11 @@ async fn compressed_messages_are_refused_by_the_name_of_their_encoding() {
 /// 300 connections at 200 file descriptors: what has happened still goes into a checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_leave_file_descriptors_for_checkpoints() {
-    let (root, port) = copy_of("card-fraud");
-    let directory = root.path().join("examples/card-fraud");
-    let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
-    let often = config.replace("[journal]\n", "[journal]\ncheckpoint_every = \"PT1S\"\n");
-    assert_ne!(often, config);
-    fs::write(directory.join("gateway.toml"), often).unwrap();
-    let gateway = Logged::start_under(&directory, "ulimit -n 200");
+    let (folder, port) = copy_of("card-fraud");
+    let directory = folder.path("examples/card-fraud");
+    let config = "examples/card-fraud/gateway.toml";
+    folder.edit(config, "[journal]\n", "[journal]\ncheckpoint_every = \"PT1S\"\n");
+    let gateway = Process::start_under(&directory, "ulimit -n 200", &["run", "-c", "gateway.toml"]);
     let mut client = client::connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
     let mut connections = Vec::new();
     for _ in 0..300 {

@@ -2,12 +2,12 @@
 //! good producer beside them is not disturbed.
 
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
+use bailiwick::ingress::proto::cloudevents::CloudEvent;
 use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::PublishRequest;
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
-use prost::Message;
 
+use crate::common::records::cloud_events;
 use crate::common::{self, TestGateway};
 
 /// Splitmix64: the same rubbish every time.
@@ -80,13 +80,13 @@ fn request(rubbish: &mut Rubbish, arrow: &[u8]) -> PublishRequest {
         5 => {
             let text = String::from_utf8_lossy(&rubbish.spoil(JSON.as_bytes())).into_owned();
             let event = CloudEvent { data: Some(Data::TextData(text)), ..Default::default() };
-            Payload::CloudEvents(CloudEventBatch { events: vec![event] }.encode_to_vec().into())
+            cloud_events(vec![event])
         }
         _ => {
             let depth = rubbish.below(50_000);
             let nested = format!("{{\"distance\":{}", "[".repeat(depth));
             let event = CloudEvent { data: Some(Data::BinaryData(nested.into())), ..Default::default() };
-            Payload::CloudEvents(CloudEventBatch { events: vec![event] }.encode_to_vec().into())
+            cloud_events(vec![event])
         }
     };
     let stream = if rubbish.below(50) == 0 { "\u{0}nonsense" } else { "deliveries" };

@@ -1,27 +1,21 @@
 //! Models that give values that cannot be used: the records are refused, and nothing of them is answered or counted.
 
-use std::fs;
-
-use bailiwick::app::{self, App};
-use bailiwick::config;
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
+use bailiwick::app::App;
 use bailiwick::ingress::proto::ingest::output::Values;
-use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Reason};
 use prost::Message as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+use crate::common::folder::Folder;
+use crate::common::laws::CLASSES;
+use crate::common::{changed, gateway, records};
 use crate::made::{node, of_one};
 
 /// A gateway in a directory of its own, whose model says the logarithm of `x`: NaN below zero, -inf of zero.
-struct Deployment {
-    directory: TempDir,
-}
+struct Deployment(Folder);
 
 const GATEWAY: &str = r#"
 [gateway]
@@ -111,48 +105,30 @@ accepts = ["d"]
 
 impl Deployment {
     fn new(range: &str) -> Self {
-        let directory = TempDir::new().unwrap();
         let model = of_one(&[node("Log", &["x"], &["y"], &[])], &[]);
         let sha256: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
-        let policy = POLICY.replace("SHA256", &sha256).replace("RANGE", range);
-        let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"people\"\n";
-        fs::write(directory.path().join("model.onnx"), model).unwrap();
-        for (name, text) in
-            [("gateway.toml", GATEWAY), ("regime.toml", REGIME), ("policy.toml", &policy), ("classes.toml", classes)]
-        {
-            fs::write(directory.path().join(name), text).unwrap();
-        }
-        Self { directory }
+        let policy = changed(&changed(POLICY, "SHA256", &sha256), "RANGE", range);
+        let files =
+            [("gateway.toml", GATEWAY), ("regime.toml", REGIME), ("policy.toml", &policy), ("classes.toml", CLASSES)];
+        let folder = Folder::holding(files);
+        folder.write("model.onnx", model);
+        Self(folder)
     }
 
     async fn start(&self) -> App {
-        let loaded = config::load(&self.directory.path().join("gateway.toml")).unwrap();
-        let problems: Vec<String> = loaded.problems.iter().map(|problem| problem.message.clone()).collect();
-        let config = loaded.config.unwrap_or_else(|| panic!("{problems:?}"));
-        let listener = app::bind(&config).await.unwrap();
-        App::start(config, listener).await.unwrap()
+        self.0.start_app(|_| {}).await.unwrap()
     }
 }
 
 /// A request with records of these values.
 fn request(values: &[f64]) -> PublishRequest {
-    let events = values.iter().map(|x| {
-        let record = json!({ "at": "2026-01-01T00:00:00Z", "who": "w", "x": x });
-        CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() }
-    });
-    PublishRequest {
-        stream: "s".to_owned(),
-        producer: "p".to_owned(),
-        payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into())),
-        want_scores: true,
-        ..Default::default()
-    }
+    let record = |x: &f64| json!({ "at": "2026-01-01T00:00:00Z", "who": "w", "x": x });
+    let payload = records::json_events(values.iter().map(record));
+    PublishRequest { want_scores: true, ..records::request("s", "p", payload) }
 }
 
 async fn publish(app: &App, request: PublishRequest) -> Result<PublishResponse, Status> {
-    let endpoint = format!("http://{}", app.address());
-    let mut client = bailiwick::ingress::grpc::client::connect(&endpoint).await.unwrap();
-    client.publish_once(request).await.map(tonic::Response::into_inner)
+    records::publish(&gateway::endpoint(app), request).await
 }
 
 /// Sends records of these values: what was taken in and answered, and whether any were refused, alone or with the request.

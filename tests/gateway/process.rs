@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -13,33 +12,43 @@ use std::time::Duration;
 use bailiwick::clock::Clock;
 use flate2::read::GzDecoder;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::common;
-use crate::common::process::{BINARY, Logged, PATIENCE};
+use crate::common::folder::Folder;
+use crate::common::process::BINARY;
+use crate::common::{self, PATIENCE, changed, free_port};
+
+pub(crate) use crate::common::process::Process as Gateway;
 
 /// What the policy says of the destination with the files.
 const ARCHIVE: &str = "\n[destinations.archive]\ncountry = \"IE\"\naccepts = [\"payments_by_country\"]\n";
 
+/// Of the example's policy, to have many small closings.
+const SMALL: [(&str, &str); 3] = [
+    ("size = \"PT10M\"", "size = \"PT20S\""),
+    ("min_contributors = 10", "min_contributors = 5"),
+    ("{ field = \"country\", domain = [\"DE\", \"ES\", \"FR\", \"IE\", \"IN\", \"NL\", \"US\", \"US-CA\"] },", ""),
+];
+
 /// A folder with a gateway's configuration and journal.
 pub(crate) struct Deployment {
-    root: TempDir,
+    folder: Folder,
     port: u16,
+}
+
+impl Deref for Deployment {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl Deployment {
     /// `kafka` are further lines of the Kafka destination.
     pub(crate) fn new(brokers: &str, topic: &str, kafka: &str) -> Self {
-        let (root, example) = (TempDir::new().unwrap(), common::root().join("examples/card-fraud"));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // Many small closings.
+        let (port, example) = (free_port(), common::root().join("examples/card-fraud"));
         let policy = fs::read_to_string(example.join("policies/policy.toml")).unwrap();
-        let policy = policy
-            .replace("size = \"PT10M\"", "size = \"PT20S\"")
-            .replace("min_contributors = 10", "min_contributors = 5")
-            .replace("{ field = \"country\", domain = [\"DE\", \"ES\", \"FR\", \"IE\", \"IN\", \"NL\", \"US\", \"US-CA\"] },", "");
-        fs::create_dir(root.path().join("policies")).unwrap();
-        fs::write(root.path().join("policies/policy.toml"), policy + ARCHIVE).unwrap();
+        let policy = SMALL.iter().fold(policy, |policy, (from, to)| changed(&policy, from, to));
         let (shipped, model) = (common::root().join("policies"), example.join("model.onnx"));
         let config = format!(
             r#"
@@ -70,46 +79,32 @@ topic   = "{topic}"
             shipped.display(),
             model.display()
         );
-        fs::write(root.path().join("gateway.toml"), config).unwrap();
-        Self { root, port }
+        let files = [("gateway.toml", config.as_str()), ("policies/policy.toml", &(policy + ARCHIVE))];
+        Self { folder: Folder::holding(files), port }
     }
 
     /// Changes the configuration.
     pub(crate) fn change(&self, from: &str, to: &str) {
-        let path = self.root.path().join("gateway.toml");
-        let config = fs::read_to_string(&path).unwrap();
-        assert!(config.contains(from), "no `{from}` in {config}");
-        fs::write(path, config.replace(from, to)).unwrap();
+        self.edit("gateway.toml", from, to);
     }
 
     /// Windows and cells as in the example: fewer releases, each of many cells.
     pub(crate) fn with_large_windows(self) -> Self {
         let policy = common::root().join("examples/card-fraud/policies/policy.toml");
-        fs::write(self.root.path().join("policies/policy.toml"), fs::read_to_string(policy).unwrap() + ARCHIVE)
-            .unwrap();
+        self.write("policies/policy.toml", fs::read_to_string(policy).unwrap() + ARCHIVE);
         self
-    }
-
-    /// The folder.
-    pub(crate) fn root(&self) -> &Path {
-        self.root.path()
     }
 
     /// Another one that goes on from a copy of this one's journal.
     pub(crate) fn copy(&self) -> Self {
-        let root = TempDir::new().unwrap();
-        let copied = Command::new("cp").arg("-r").arg(self.root.path().join(".")).arg(root.path()).status().unwrap();
-        assert!(copied.success());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = fs::read_to_string(root.path().join("gateway.toml")).unwrap();
-        let config = config.replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"));
-        fs::write(root.path().join("gateway.toml"), config).unwrap();
-        Self { root, port }
+        let (folder, port) = (self.folder.copy(), free_port());
+        folder.edit("gateway.toml", &format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"));
+        Self { folder, port }
     }
 
     /// The file with the Kafka destination's cursor.
     pub(crate) fn cursor(&self) -> PathBuf {
-        self.root.path().join("journal/cursors/fraud_desk")
+        self.path("journal/cursors/fraud_desk")
     }
 
     /// What stands in that file.
@@ -132,13 +127,13 @@ topic   = "{topic}"
 
     /// Removes everything that the gateway remembers.
     pub(crate) fn forget(&self) {
-        fs::remove_dir_all(self.root.path().join("journal")).unwrap();
+        fs::remove_dir_all(self.path("journal")).unwrap();
     }
 
     /// The cells in the files, by release, in order.
     pub(crate) fn cells(&self) -> BTreeMap<String, Vec<Value>> {
         let mut cells: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for cell in common::lines(&self.root.path().join("released")) {
+        for cell in self.lines("released") {
             cells.entry(cell["release"].as_str().unwrap().to_owned()).or_default().push(cell);
         }
         cells
@@ -146,13 +141,12 @@ topic   = "{topic}"
 
     /// The ids of all releases in the files.
     pub(crate) fn released(&self) -> BTreeSet<String> {
-        let lines = common::lines(&self.root.path().join("released"));
-        lines.iter().map(|line| line["release"].as_str().unwrap().to_owned()).collect()
+        self.lines("released").iter().map(|line| line["release"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Starts the gateway and waits until it serves.
     pub(crate) fn start(&self) -> Gateway {
-        Gateway(Logged::start(self.root.path()))
+        self.spawn()
     }
 
     /// Starts to send the example's data, the same records under the same numbers every time.
@@ -162,7 +156,7 @@ topic   = "{topic}"
 
     /// As [`Self::send`], in many pieces with pauses between them, so that what they release goes in many transactions.
     pub(crate) fn send_slowly(&self) -> Child {
-        let pieces = self.root.path().join("pieces");
+        let pieces = self.path("pieces");
         fs::create_dir_all(&pieces).unwrap();
         let mut text = String::new();
         let data = fs::File::open(common::root().join("examples/card-fraud/data.csv.gz")).unwrap();
@@ -203,36 +197,6 @@ topic   = "{topic}"
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
-    }
-}
-
-/// A running gateway; killed when it is dropped.
-pub(crate) struct Gateway(Logged);
-
-impl Deref for Gateway {
-    type Target = Logged;
-
-    fn deref(&self) -> &Logged {
-        &self.0
-    }
-}
-
-impl Gateway {
-    /// Ends it as a crash would.
-    pub(crate) fn kill(self) {
-        self.0.kill();
-    }
-
-    /// Stops it: everything that waits is delivered.
-    pub(crate) fn stop(self) -> Vec<String> {
-        self.0.stop()
-    }
-
-    /// Stops it although a destination does not take what waits. What it says last.
-    pub(crate) fn stop_with_releases_left(self) -> String {
-        let (code, log) = self.0.terminate();
-        assert_eq!(code, Some(75), "{}", log.join("\n"));
-        log.last().cloned().unwrap_or_default()
     }
 }
 

@@ -1,14 +1,11 @@
 //! Every refusal names its record, its reason and its field, and nothing else is lost by it.
 
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
-use prost::Message;
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 
-use crate::common::TestGateway;
+use crate::common::{TestGateway, records};
 
 fn delivery() -> Value {
     json!({
@@ -26,21 +23,12 @@ fn with(changes: Value) -> Value {
 }
 
 fn request(stream: &str, records: &[String]) -> PublishRequest {
-    let events =
-        records.iter().map(|record| CloudEvent { data: Some(Data::TextData(record.clone())), ..Default::default() });
-    let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
-    PublishRequest {
-        stream: stream.into(),
-        producer: "test".into(),
-        payload: Some(payload),
-        want_scores: true,
-        ..Default::default()
-    }
+    PublishRequest { want_scores: true, ..records::request(stream, "test", records::json_events(records)) }
 }
 
 async fn publish(gateway: &TestGateway, stream: &str, records: &[Value]) -> PublishResponse {
     let records: Vec<String> = records.iter().map(Value::to_string).collect();
-    gateway.client().await.publish_once(request(stream, &records)).await.unwrap().into_inner()
+    gateway.publish(request(stream, &records)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

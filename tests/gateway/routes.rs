@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
-use bailiwick::domain::refusal::Peer;
+use bailiwick::domain::peer::Peer;
 
 use crate::common::{self, TestGateway};
 

@@ -1,14 +1,10 @@
 //! Event times that cannot be meant, and limits on what event times and names may cost.
 
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
-use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{Hint, PublishRequest, PublishResponse, Reason};
-use prost::Message;
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 
-use crate::common::TestGateway;
+use crate::common::{TestGateway, records};
 
 const GATEWAY: &str = "delivery-eta/gateway.toml";
 /// 2013-11-01T00:00:00Z.
@@ -24,18 +20,11 @@ fn delivery(event_time: impl Into<Value>, country: &str) -> String {
 }
 
 fn request(producer: &str, records: &[String]) -> PublishRequest {
-    let events =
-        records.iter().map(|record| CloudEvent { data: Some(Data::TextData(record.clone())), ..Default::default() });
-    PublishRequest {
-        stream: "deliveries".into(),
-        producer: producer.into(),
-        payload: Some(Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into())),
-        ..Default::default()
-    }
+    records::request("deliveries", producer, records::json_events(records))
 }
 
 async fn publish(gateway: &TestGateway, request: PublishRequest) -> PublishResponse {
-    gateway.client().await.publish_once(request).await.unwrap().into_inner()
+    gateway.publish(request).await.unwrap()
 }
 
 fn said(response: &PublishResponse) -> Vec<(Reason, Hint, bool)> {

@@ -1,17 +1,17 @@
 //! Small messages that stand for much.
 
+use bailiwick::ingress::proto::cloudevents::CloudEvent;
 use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::PublishRequest;
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
-use prost::Message;
 
 use super::gateway::{Limited, beside_a_good_producer, publish};
 use super::payloads::{
-    ROWS_MAX, arrow, columns_of_nulls, dictionary_of_one_long_word, empty_events, empty_rows, json_texts, request,
+    ROWS_MAX, arrow, columns_of_nulls, dictionary_of_one_long_word, empty_events, empty_rows, json_events, request,
     views_of_one_long_word,
 };
 use super::raw::{End, Raw};
+use crate::common::records::cloud_events;
 
 /// Sends the same request a few times, at once: nothing of it is taken, and the reason is said.
 async fn is_refused(name: &str, payload: Payload) {
@@ -82,7 +82,7 @@ async fn empty_cloud_events_of_32_mib() {
 async fn cloud_events_with_many_attributes() {
     let attributes = (0..100_000).map(|number| (format!("a{number}"), Default::default())).collect();
     let event = CloudEvent { data: Some(Data::TextData("{}".into())), attributes, ..CloudEvent::default() };
-    let payload = Payload::CloudEvents(CloudEventBatch { events: vec![event; 3] }.encode_to_vec().into());
+    let payload = cloud_events(vec![event; 3]);
     is_refused("CloudEvents of 100,000 attributes", payload).await;
 }
 
@@ -99,13 +99,13 @@ async fn empty_rows_far_above_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn json_that_is_nested_deeply() {
     let deep = format!("{{\"note\":{}", "[".repeat(7 << 20));
-    is_refused("JSON of seven million brackets", json_texts([deep])).await;
+    is_refused("JSON of seven million brackets", json_events([deep])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_of_many_keys() {
     let keys: Vec<String> = (0..300_000).map(|key| format!("\"undeclared-{key}\":1")).collect();
-    is_refused("JSON of 300,000 undeclared keys", json_texts([format!("{{{}}}", keys.join(","))])).await;
+    is_refused("JSON of 300,000 undeclared keys", json_events([format!("{{{}}}", keys.join(","))])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

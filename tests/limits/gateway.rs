@@ -2,25 +2,24 @@
 
 use std::fs;
 use std::future::Future;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
 use bailiwick::ingress::grpc::client;
 use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
-use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::{RpcStatusExt, StatusExt};
 
 use super::payloads::{json_events, record, request};
-use crate::common::process::{BINARY, PATIENCE};
+use crate::common::folder::Folder;
+use crate::common::laws::{CLASSES, regime};
+use crate::common::process::Process;
+use crate::common::{PATIENCE, changed, records};
 
 /// What the process may have. The bound is on data: heap, stacks, private mappings.
 pub(super) const LIMIT_BYTES: u64 = 512 << 20;
@@ -44,18 +43,6 @@ directory = "journal"
 [destinations.desk]
 kind      = "file"
 directory = "released"
-"#;
-
-const CLASSES: &str = r#"
-schema = "bailiwick.classes/1"
-
-[classes.operational]
-about   = "no person"
-parents = []
-
-[classes.personal]
-about   = "a person"
-parents = []
 "#;
 
 const POLICY: &str = r#"
@@ -88,43 +75,10 @@ country = "DE"
 accepts = ["by_country"]
 "#;
 
-const REGIME: &str = r#"
-schema           = "bailiwick.regime/1"
-id               = "aa"
-name             = "The law aa"
-notice           = "An example for counsel to confirm, not legal advice."
-as_of            = 2026-11-01
-review_by        = 2099-01-01
-confidence       = "high"
-sources          = ["invented for a test"]
-classes          = ["personal"]
-localisation     = "none"
-misroute         = "refuse"
-min_contributors = 10
-
-[[applies]]
-fact = "subject.residence"
-in   = ["DE", "FR", "IN"]
-
-[[transfers]]
-id    = "home"
-form  = "identifiable"
-to    = ["DE"]
-basis = "at home"
-
-[[transfers]]
-id    = "statistics"
-form  = "statistical"
-to    = ["any"]
-basis = "no person"
-"#;
-
 /// A gateway as a process of its own, with little memory. It is killed when it is dropped.
 pub(super) struct Limited {
-    child: Mutex<Child>,
-    address: SocketAddr,
-    log: Arc<Mutex<Vec<String>>>,
-    _root: TempDir,
+    process: Process,
+    _folder: Folder,
     /// One attack at a time: they are large, and what the good producer waits is measured.
     _alone: MutexGuard<'static, ()>,
 }
@@ -135,66 +89,29 @@ impl Limited {
     /// Starts it with further lines of configuration.
     pub(super) fn start(more: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let root = TempDir::new().unwrap();
         let words: Vec<String> = (0..15_000).map(|word| format!("\"w{word}\"")).collect();
-        fs::create_dir(root.path().join("policies")).unwrap();
-        let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
-        write("policies/policy.toml", &POLICY.replace("WORDS", &words.join(", ")));
-        write("policies/classes.toml", CLASSES);
-        write("policies/aa.toml", REGIME);
-        // A table that is there already is continued, not written twice.
-        let mut config = GATEWAY.to_owned();
-        for section in more.split("\n[").filter(|section| !section.trim().is_empty()) {
-            let section = section.trim_start().trim_start_matches('[');
-            let (name, lines) = section.split_once(']').unwrap();
-            let head = format!("[{name}]\n");
-            if config.contains(&head) {
-                config = config.replace(&head, &format!("{head}{}\n", lines.trim()));
-            } else {
-                config.push_str(&format!("\n{head}{}\n", lines.trim()));
-            }
-        }
-        write("gateway.toml", &config);
-        Self::run(root, alone)
-    }
-
-    fn run(root: TempDir, alone: MutexGuard<'static, ()>) -> Self {
-        let limit = format!("ulimit -d {}; exec \"$0\" \"$@\"", LIMIT_BYTES >> 10);
-        let mut child = Command::new("sh")
-            .args(["-c", &limit, BINARY, "run", "-c", "gateway.toml"])
-            .env("NO_COLOR", "1")
-            .current_dir(root.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut lines = Vec::new();
-        let address = loop {
-            let Some(line) = stderr.next() else { panic!("it does not start: {}", lines.join("\n")) };
-            lines.push(line.unwrap());
-            let last = lines.last().map(String::as_str).unwrap_or_default();
-            let address = last.split_once("address=").filter(|_| last.contains("serving"));
-            if let Some((_, rest)) = address {
-                break rest.split(' ').next().unwrap().parse().unwrap();
-            }
-        };
-        let log = Arc::new(Mutex::new(lines));
-        let kept = Arc::clone(&log);
-        thread::spawn(move || stderr.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line)));
-        Self { child: Mutex::new(child), address, log, _root: root, _alone: alone }
+        let folder = Folder::holding([
+            ("gateway.toml", with(GATEWAY, more).as_str()),
+            ("policies/policy.toml", &changed(POLICY, "WORDS", &words.join(", "))),
+            ("policies/classes.toml", CLASSES),
+            ("policies/aa.toml", &regime("aa", r#""DE", "FR", "IN""#, "DE", "refuse")),
+        ]);
+        let limit = format!("ulimit -d {}", LIMIT_BYTES >> 10);
+        let process = Process::start_under(folder.root(), &limit, &["run", "-c", "gateway.toml"]);
+        Self { process, _folder: folder, _alone: alone }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.process.address()
     }
 
     pub(super) async fn client(&self) -> IngestClient<Channel> {
-        client::connect(&format!("http://{}", self.address)).await.unwrap()
+        client::connect(self.process.endpoint()).await.unwrap()
     }
 
     /// A number of `/proc/PID/status`, in KiB.
     fn status(&self, name: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.lock().unwrap().id())).unwrap_or_default();
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name));
         let number = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse().ok());
         number.unwrap_or_else(|| panic!("the gateway is dead:\n{}", self.log()))
@@ -206,13 +123,12 @@ impl Limited {
     }
 
     pub(super) fn log(&self) -> String {
-        self.log.lock().unwrap().join("\n")
+        self.process.log().join("\n")
     }
 
     /// It lives, and never had more than it may have.
     pub(super) fn is_within_its_limit(&self) {
-        let ended = self.child.lock().unwrap().try_wait().unwrap();
-        if let Some(status) = ended {
+        if let Some(status) = self.process.ended() {
             panic!("the gateway is dead, {status}:\n{}", self.log());
         }
         let peak = self.peak();
@@ -221,12 +137,20 @@ impl Limited {
     }
 }
 
-impl Drop for Limited {
-    fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap();
-        let _ = child.kill();
-        let _ = child.wait();
+/// A configuration with more tables. One that is there already is continued, not written twice.
+fn with(config: &str, more: &str) -> String {
+    let mut config = config.to_owned();
+    for section in more.split("\n[").filter(|section| !section.trim().is_empty()) {
+        let section = section.trim_start().trim_start_matches('[');
+        let (name, lines) = section.split_once(']').unwrap();
+        let head = format!("[{name}]\n");
+        if config.contains(&head) {
+            config = changed(&config, &head, &format!("{head}{}\n", lines.trim()));
+        } else {
+            config.push_str(&format!("\n{head}{}\n", lines.trim()));
+        }
     }
+    config
 }
 
 /// Runs an attack while a good producer sends beside it. What the attack came to.
@@ -268,7 +192,7 @@ struct Good {
 impl Good {
     fn start(gateway: &Limited) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (address, stopped) = (gateway.address, Arc::clone(&stop));
+        let (address, stopped) = (gateway.address(), Arc::clone(&stop));
         let task = tokio::spawn(async move {
             let mut client = client::connect(&format!("http://{address}")).await.unwrap();
             let mut latencies = Vec::new();
@@ -310,6 +234,5 @@ pub(super) fn reason_of(error: &tonic_types::Status) -> String {
 
 /// Sends one request. What came of it: the response, or the reason.
 pub(super) async fn publish(gateway: &Limited, request: PublishRequest) -> Result<PublishResponse, String> {
-    let answer = gateway.client().await.publish_once(request).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| reason(&status))
+    records::publish(gateway.process.endpoint(), request).await.map_err(|status| reason(&status))
 }

@@ -10,12 +10,13 @@ use arrow_array::{
 use arrow_buffer::Buffer;
 use arrow_ipc::writer::StreamWriter;
 use bailiwick::clock::Clock;
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::PublishRequest;
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use prost::Message;
 use serde_json::{Value, json};
+
+use crate::common::records;
+pub(super) use crate::common::records::json_events;
 
 /// The most records of a request, by default.
 pub(super) const ROWS_MAX: usize = 65_536;
@@ -36,26 +37,12 @@ pub(super) fn record_at(person: &str, at: i64) -> Value {
 }
 
 pub(super) fn request(producer: &str, payload: Payload) -> PublishRequest {
-    PublishRequest {
-        stream: "visits".into(),
-        producer: producer.into(),
-        payload: Some(payload),
-        ..PublishRequest::default()
-    }
+    records::request("visits", producer, payload)
 }
 
 /// A request without records.
 pub(super) fn empty_request(producer: &str) -> PublishRequest {
-    PublishRequest { stream: "visits".into(), producer: producer.into(), ..PublishRequest::default() }
-}
-
-pub(super) fn json_events(records: &[Value]) -> Payload {
-    json_texts(records.iter().map(Value::to_string))
-}
-
-pub(super) fn json_texts(records: impl IntoIterator<Item = String>) -> Payload {
-    let event = |record| CloudEvent { data: Some(Data::TextData(record)), ..CloudEvent::default() };
-    Payload::CloudEvents(CloudEventBatch { events: records.into_iter().map(event).collect() }.encode_to_vec().into())
+    records::introduction("visits", producer)
 }
 
 /// An encoded request with so many events without anything in them: two bytes each. A client that has them as messages

@@ -92,8 +92,7 @@ checkpoint_bytes = 1000000000
 checkpoint_every = \"PT1H\"
 ",
     );
-    let full =
-        request("filler", json_events(&(0..100).map(|person| record(&format!("p-{person}"))).collect::<Vec<_>>()));
+    let full = request("filler", json_events((0..100).map(|person| record(&format!("p-{person}")))));
     let refused = loop {
         if let Err(reason) = publish(&gateway, full.clone()).await {
             break reason;

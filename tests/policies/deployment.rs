@@ -1,31 +1,26 @@
 //! A folder with a small gateway's configuration, policies and journal; the gateway in this process or as its own; and a
 //! producer.
 
-use std::fs;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bailiwick::app::{self, App};
+use bailiwick::app::App;
 use bailiwick::clock::Clock;
-use bailiwick::config::{self, Config};
-use bailiwick::domain::document::Severity;
+use bailiwick::config::Config;
 use bailiwick::ingress::grpc::client;
-use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
-use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
-use bailiwick::ingress::proto::ingest::publish_request::Payload;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
-use prost::Message;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::common;
-use crate::common::process::{Logged, PATIENCE};
+use crate::common::folder::Folder;
+use crate::common::laws::CLASSES;
+use crate::common::{PATIENCE, gateway, records};
+
+pub(crate) use crate::common::laws::regime;
+pub(crate) use crate::common::process::Process;
 
 const GATEWAY: &str = r#"
 [gateway]
@@ -52,18 +47,6 @@ rotate_after = "PT0S"
 kind         = "file"
 directory    = "released/hub"
 rotate_after = "PT0S"
-"#;
-
-const CLASSES: &str = r#"
-schema = "bailiwick.classes/1"
-
-[classes.operational]
-about   = "no person"
-parents = []
-
-[classes.personal]
-about   = "a person"
-parents = []
 "#;
 
 const DEPLOYMENT: &str = r#"
@@ -104,93 +87,34 @@ pub(crate) const POLICY: &str = "policies/policy.toml";
 /// The file of the regime that is served.
 pub(crate) const REGIME: &str = "policies/aa.toml";
 
-/// A regime over residents of a few countries, whose records stay in one.
-pub(crate) fn regime(id: &str, residents: &str, home: &str, misroute: &str) -> String {
-    format!(
-        r#"schema           = "bailiwick.regime/1"
-id               = "{id}"
-name             = "The law {id}"
-notice           = "An example for counsel to confirm, not legal advice."
-as_of            = 2026-11-01
-review_by        = 2099-01-01
-confidence       = "high"
-sources          = ["invented for a test"]
-classes          = ["personal"]
-localisation     = "none"
-misroute         = "{misroute}"
-min_contributors = 10
-
-[[applies]]
-fact = "subject.residence"
-in   = [{residents}]
-
-[[transfers]]
-id    = "home"
-form  = "identifiable"
-to    = ["{home}"]
-basis = "at home"
-
-[[transfers]]
-id    = "statistics"
-form  = "statistical"
-to    = ["any"]
-basis = "no person"
-"#
-    )
-}
-
 /// A gateway's folder.
-pub(crate) struct Deployment {
-    root: TempDir,
+pub(crate) struct Deployment(Folder);
+
+impl Deref for Deployment {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
 }
 
 impl Deployment {
     pub(crate) fn new() -> Self {
-        let deployment = Self { root: TempDir::new().unwrap() };
-        deployment.write("gateway.toml", GATEWAY);
-        deployment.write("policies/classes.toml", CLASSES);
-        deployment.write(POLICY, DEPLOYMENT);
-        deployment.write(REGIME, regime("aa", r#""DE", "FR""#, "DE", "redirect"));
-        deployment.write("policies/bb.toml", regime("bb", r#""IN""#, "IN", "refuse"));
-        deployment
+        Self(Folder::holding([
+            ("gateway.toml", GATEWAY),
+            ("policies/classes.toml", CLASSES),
+            (POLICY, DEPLOYMENT),
+            (REGIME, &regime("aa", r#""DE", "FR""#, "DE", "redirect")),
+            ("policies/bb.toml", &regime("bb", r#""IN""#, "IN", "refuse")),
+        ]))
     }
 
     /// The same folder again, without what a gateway has written.
     pub(crate) fn copy(&self) -> Self {
-        let root = TempDir::new().unwrap();
-        let copied = Command::new("cp").arg("-r").arg(self.root.path().join(".")).arg(root.path()).status().unwrap();
-        assert!(copied.success());
-        for made in ["journal", "released"] {
-            let _ = fs::remove_dir_all(root.path().join(made));
-        }
-        Self { root }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    pub(crate) fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    /// Puts a file in the place of another, whole.
-    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        let (path, new) = (self.path(name), self.path("new"));
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&new, text).unwrap();
-        fs::rename(&new, &path).unwrap();
-    }
-
-    /// Replaces words of a file, which must be there.
-    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
-        let text = self.read(name);
-        assert!(text.contains(from), "no `{from}` in\n{text}");
-        self.write(name, text.replace(from, to));
-    }
-
-    pub(crate) fn add(&self, name: &str, text: &str) {
-        self.write(name, self.read(name) + text);
+        let copy = self.0.copy();
+        copy.remove("journal");
+        copy.remove("released");
+        Self(copy)
     }
 
     /// The number of contributors that the regime asks for.
@@ -198,20 +122,6 @@ impl Deployment {
         let text = self.read(REGIME);
         let line = text.lines().find(|line| line.starts_with("min_contributors")).unwrap();
         self.edit(REGIME, line, &format!("min_contributors = {k}"));
-    }
-
-    /// What is wrong, with its places.
-    pub(crate) fn errors(&self) -> Vec<String> {
-        let problems = config::load(&self.path("gateway.toml")).unwrap().problems;
-        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-        errors.map(|problem| format!("{}: {}", problem.place, problem.message)).collect()
-    }
-
-    pub(crate) fn config(&self) -> Config {
-        let loaded = config::load(&self.path("gateway.toml")).unwrap();
-        let messages: Vec<String> =
-            loaded.problems.iter().map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
-        loaded.config.unwrap_or_else(|| panic!("{messages:?}"))
     }
 
     /// The digest of the policies as they are now.
@@ -224,26 +134,17 @@ impl Deployment {
     }
 
     pub(crate) async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Gateway {
-        let mut config = self.config();
-        change(&mut config);
-        let listener = app::bind(&config).await.unwrap();
-        Gateway { app: App::start(config, listener).await.unwrap(), file: self.path("gateway.toml") }
+        Gateway { app: self.start_app(change).await.unwrap(), file: self.path("gateway.toml") }
     }
 
     /// Why it does not start.
     pub(crate) async fn start_error(&self) -> String {
-        let config = self.config();
-        let listener = app::bind(&config).await.unwrap();
-        format!("{:#}", App::start(config, listener).await.err().unwrap())
-    }
-
-    pub(crate) fn spawn(&self) -> Process {
-        Process::start(self.root.path())
+        format!("{:#}", self.start_app(|_| {}).await.err().unwrap())
     }
 
     /// The lines that a destination has.
     pub(crate) fn released(&self, destination: &str) -> Vec<Value> {
-        common::lines(&self.path("released").join(destination))
+        self.lines(&format!("released/{destination}"))
     }
 
     /// The released counts of a destination: minute, country, visits.
@@ -259,42 +160,6 @@ impl Deployment {
         counts.sort();
         counts
     }
-
-    /// Whether any file below a directory holds these bytes.
-    pub(crate) fn holds(&self, directory: &str, bytes: &str) -> bool {
-        self.holds_bytes(directory, bytes.as_bytes())
-    }
-
-    pub(crate) fn holds_bytes(&self, directory: &str, bytes: &[u8]) -> bool {
-        holds(&self.path(directory), bytes)
-    }
-
-    /// The bytes of all files that a destination has.
-    pub(crate) fn bytes(&self, destination: &str) -> Vec<u8> {
-        let mut files: Vec<Vec<u8>> = Vec::new();
-        collect(&self.path("released").join(destination), &mut files);
-        files.sort();
-        files.concat()
-    }
-}
-
-fn collect(path: &Path, files: &mut Vec<Vec<u8>>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else {
-            files.push(fs::read(path).unwrap());
-        }
-    }
-}
-
-fn holds(path: &Path, words: &[u8]) -> bool {
-    if path.is_dir() {
-        return fs::read_dir(path).unwrap().any(|entry| holds(&entry.unwrap().path(), words));
-    }
-    let Ok(bytes) = fs::read(path) else { return false };
-    bytes.windows(words.len()).any(|window| window == words)
 }
 
 /// A gateway in this process.
@@ -311,7 +176,7 @@ impl Gateway {
     }
 
     pub(crate) async fn producer(&self, name: &str) -> Producer {
-        Producer::connect(&format!("http://{}", self.app.address()), name).await
+        Producer::connect(&gateway::endpoint(&self.app), name).await
     }
 
     pub(crate) async fn stop(self) {
@@ -365,11 +230,8 @@ impl Producer {
     }
 
     pub(crate) async fn try_publish_as(&mut self, sequence: u64, records: &[Value]) -> Result<PublishResponse, Status> {
-        let events = records
-            .iter()
-            .map(|record| CloudEvent { data: Some(Data::TextData(record.to_string())), ..Default::default() });
-        let payload = Payload::CloudEvents(CloudEventBatch { events: events.collect() }.encode_to_vec().into());
-        let request = PublishRequest { payload: Some(payload), sequence, ..self.request() };
+        let payload = Some(records::json_events(records));
+        let request = PublishRequest { payload, sequence, ..self.request() };
         self.client.publish_once(request).await.map(Response::into_inner)
     }
 
@@ -387,7 +249,7 @@ impl Producer {
     }
 
     fn request(&self) -> PublishRequest {
-        PublishRequest { stream: "visits".into(), producer: self.name.clone(), epoch: 1, ..Default::default() }
+        PublishRequest { epoch: 1, ..records::introduction("visits", &self.name) }
     }
 }
 
@@ -396,63 +258,4 @@ pub(crate) fn refusals(response: &PublishResponse) -> Vec<(u32, &'static str, Ve
     let each = response.refusals.iter().flat_map(|refusal| (0..refusal.count).map(move |offset| (offset, refusal)));
     each.map(|(offset, refusal)| (refusal.index + offset, refusal.reason().as_str_name(), refusal.rules.clone()))
         .collect()
-}
-
-/// A gateway as a process; killed when it is dropped.
-pub(crate) struct Process {
-    gateway: Logged,
-    endpoint: String,
-}
-
-impl Deref for Process {
-    type Target = Logged;
-
-    fn deref(&self) -> &Logged {
-        &self.gateway
-    }
-}
-
-impl Process {
-    fn start(directory: &Path) -> Self {
-        let gateway = Logged::start(directory);
-        let serving = gateway.wait_for("serving", 1);
-        let (_, address) = serving.split_once("address=").unwrap();
-        let endpoint = format!("http://{}", address.split(' ').next().unwrap());
-        Self { gateway, endpoint }
-    }
-
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
-    pub(crate) async fn producer(&self, name: &str) -> Producer {
-        Producer::connect(&self.endpoint, name).await
-    }
-
-    /// SIGHUP, and what came of it: the line that says so.
-    pub(crate) fn reload(&self) -> String {
-        let outcomes = || -> Vec<String> {
-            let log = self.log();
-            let is_outcome =
-                |line: &&String| line.contains("policies are in force") || line.contains("policies were not replaced");
-            log.iter().filter(is_outcome).cloned().collect()
-        };
-        let (before, began) = (outcomes().len(), Clock::start());
-        self.signal("HUP");
-        loop {
-            if let Some(line) = outcomes().get(before) {
-                return line.clone();
-            }
-            assert!(began.now() < PATIENCE, "nothing came of SIGHUP:\n{}", self.log().join("\n"));
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    pub(crate) fn kill(self) {
-        self.gateway.kill();
-    }
-
-    pub(crate) fn stop(self) -> Vec<String> {
-        self.gateway.stop()
-    }
 }

@@ -6,6 +6,7 @@ use bailiwick::ingress::proto::ingest::PublishResponse;
 use serde_json::json;
 
 use super::deployment::{Deployment, Gateway, POLICY, REGIME, at, regime, visit, visits};
+use crate::common::changed;
 
 /// Some of everything: what is kept, redirected, refused, unknown, broken; cells of enough contributors and of too few.
 async fn feed(gateway: &Gateway) -> Vec<PublishResponse> {
@@ -74,7 +75,7 @@ async fn policies_in_the_shadow_change_nothing_and_their_differences_are_counted
     let deployment = plain.copy();
     // In the shadow residents of FR are under no law, those of ZA are, and the hub gets nothing.
     for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
-        deployment.write(&file.replace("policies/", "shadow/"), deployment.read(file));
+        deployment.write(&changed(file, "policies/", "shadow/"), deployment.read(file));
     }
     deployment.write("shadow/aa.toml", regime("aa", "\"DE\", \"ZA\"", "DE", "redirect"));
     deployment.edit(
@@ -106,7 +107,7 @@ async fn policies_in_the_shadow_change_nothing_and_their_differences_are_counted
 async fn differences_are_counted_by_the_rules_that_made_them() {
     let deployment = Deployment::new();
     for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
-        deployment.write(&file.replace("policies/", "shadow/"), deployment.read(file));
+        deployment.write(&changed(file, "policies/", "shadow/"), deployment.read(file));
     }
     // In force, records of IN are refused; in the shadow, those of FR.
     deployment.write("shadow/aa.toml", regime("aa", "\"DE\", \"IN\"", "DE", "redirect"));

@@ -47,7 +47,7 @@ const UNKNOWN: &str = "REASON_UNKNOWN_JURISDICTION facts/subject.residence/unkno
 async fn a_registry_that_is_replaced_is_read_again_and_a_damaged_one_is_not_believed() {
     let deployment = with_devices();
     let process = deployment.spawn();
-    let mut producer = process.producer("p").await;
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
     assert_eq!(outcome(&mut producer, "d-1").await, "");
     assert_eq!(outcome(&mut producer, "d-2").await, UNKNOWN);
     deployment.write("devices.csv", "device,country\nd-1,DE\nd-2,FR\n");
@@ -147,7 +147,7 @@ async fn databases_of_network_addresses_are_read_and_read_again_and_damage_is_sa
     assert!(error.contains("are the same"), "{error}");
     deployment.write("two.mmdb", &whole);
     let process = deployment.spawn();
-    let mut producer = process.producer("p").await;
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
     // The peer's address is a loopback one, which is nowhere.
     producer.send(&visits(1, 3, "DE")).await;
     deployment.write("two.mmdb", database("AT"));

@@ -1,6 +1,7 @@
 //! A gateway that may not be where it is.
 
 use super::deployment::{Deployment, POLICY, REGIME, regime};
+use crate::common::changed;
 
 #[test]
 fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
@@ -12,7 +13,7 @@ fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
     assert!(errors.iter().any(|error| error.contains("gateway.toml") && error.contains("aa")), "{errors:?}");
     // Only where a condition is shown.
     let law = regime("aa", "\"DE\", \"FR\"", "DE", "redirect");
-    let law = law.replace("basis = \"at home\"", "basis = \"at home\"\nneeds = [\"dest.certified\"]");
+    let law = changed(&law, "basis = \"at home\"", "basis = \"at home\"\nneeds = [\"dest.certified\"]");
     deployment.write(REGIME, law);
     assert_eq!(deployment.errors().len(), 1);
     let shown = "\n[gateway.conditions]\n\"dest.certified\" = { ref = \"C-1\", until = 2099-01-01 }\n";
@@ -36,7 +37,7 @@ async fn nor_does_a_running_one_take_such_policies() {
 fn policies_in_the_shadow_are_asked_about_the_records_that_there_are() {
     let deployment = Deployment::new();
     for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
-        deployment.write(&file.replace("policies/", "shadow/"), deployment.read(file));
+        deployment.write(&changed(file, "policies/", "shadow/"), deployment.read(file));
     }
     deployment.add("gateway.toml", "\n[shadow]\npolicies = [\"shadow\"]\n");
     assert_eq!(deployment.errors(), Vec::<String>::new());

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::deployment::{Deployment, POLICY, Producer, REGIME, refusals, regime, visit};
+use crate::common::changed;
 
 /// A producer that sends all the time: in every request as many records of DE as of FR, each of another person.
 struct Load {
@@ -148,7 +149,7 @@ async fn under_load_each_batch_is_decided_under_one_version_and_nothing_acked_is
     deployment.edit("policies/bb.toml", r#"["IN", "FR"]"#, r#"["IN"]"#);
     reload().await;
     let sent = load.stop().await;
-    process.producer("load").await.close_before(20).await;
+    Producer::connect(process.endpoint(), "load").await.close_before(20).await;
     process.stop();
     let all = (0..ROWS as u32).map(|row| (row, "REASON_NO_REGIME")).collect();
     let expected = [vec![], refused("REASON_NO_REGIME"), refused("REASON_MAY_NOT_BE_HERE"), all, vec![]];
@@ -228,7 +229,7 @@ async fn a_thousand_spoiled_files_leave_what_was_in_force_and_disturb_nobody() {
     load.goes_on().await;
     let sent = load.stop().await;
     assert_eq!(sent.outcomes, [vec![], refused("REASON_NO_REGIME")]);
-    process.producer("load").await.close_before(20).await;
+    Producer::connect(process.endpoint(), "load").await.close_before(20).await;
     let log = process.stop();
     assert!(log.iter().all(|line| !line.contains("panic")), "{log:?}");
     let batches = journaled(&deployment.path("journal"));
@@ -246,7 +247,7 @@ async fn a_directory_that_a_link_leads_to_is_read_as_a_whole_while_the_link_is_t
     for (version, k) in [("one", 11), ("two", 12)] {
         for law in 0..40 {
             let text = regime(&format!("law-{law:02}"), "\"IN\"", "IN", "refuse");
-            let text = text.replace("min_contributors = 10", &format!("min_contributors = {k}"));
+            let text = changed(&text, "min_contributors = 10", &format!("min_contributors = {k}"));
             deployment.write(&format!("policies/laws/{law:02}.toml"), text);
         }
         digests.insert(deployment.digest());
@@ -293,31 +294,30 @@ async fn what_needs_a_restart_is_refused_by_name_and_what_was_in_force_stays() {
     let field = "[streams.visits.fields]\n";
     let metric = r#"{ name = "visits", fn = "count" }"#;
     let grouped = r#"domain = ["DE", "FR", "IN"]"#;
+    const CALLS: [(&str, &str); 3] = [
+        ("visits.", "calls."),
+        ("streams.visits]", "streams.calls]"),
+        ("stream           = \"visits\"", "stream = \"calls\""),
+    ];
     let changes = [
         (
-            policy.replace(field, &format!("{field}more = {{ type = \"int64\", class = \"personal\" }}\n")),
+            changed(&policy, field, &format!("{field}more = {{ type = \"int64\", class = \"personal\" }}\n")),
             None,
             "visits",
         ),
-        (policy.replace("type = \"float64\"", "type = \"float32\""), None, "visits"),
-        (policy.replace(metric, &format!("{metric}, {{ name = \"again\", fn = \"count\" }}")), None, "visits"),
-        (policy.replace(grouped, r#"domain = ["DE", "FR"]"#), None, "visits"),
-        (policy.replace("size = \"PT1M\"", "size = \"PT2M\""), None, "visits"),
-        (
-            policy
-                .replace("visits.", "calls.")
-                .replace("streams.visits]", "streams.calls]")
-                .replace("stream           = \"visits\"", "stream = \"calls\""),
-            None,
-            "calls",
-        ),
+        (changed(&policy, "type = \"float64\"", "type = \"float32\""), None, "visits"),
+        (changed(&policy, metric, &format!("{metric}, {{ name = \"again\", fn = \"count\" }}")), None, "visits"),
+        (changed(&policy, grouped, r#"domain = ["DE", "FR"]"#), None, "visits"),
+        (changed(&policy, "size = \"PT1M\"", "size = \"PT2M\""), None, "visits"),
+        (CALLS.iter().fold(policy.clone(), |policy, (from, to)| changed(&policy, from, to)), None, "calls"),
         (format!("{policy}{more_policy}"), Some(format!("{config}{more_config}")), "archive"),
-        (policy.clone(), Some(config.replace("serves   = [\"aa\"]", "serves   = [\"aa\", \"cc\"]")), "serves"),
-        (policy.clone(), Some(config.replace("id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"")), "mode"),
+        (policy.clone(), Some(changed(&config, "serves   = [\"aa\"]", "serves   = [\"aa\", \"cc\"]")), "serves"),
+        (policy.clone(), Some(changed(&config, "id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"")), "mode"),
     ];
     deployment.write(
         "policies/cc.toml",
-        regime("cc", "\"DE\"", "DE", "redirect").replace(
+        changed(
+            &regime("cc", "\"DE\"", "DE", "redirect"),
             "applies]]\nfact = \"subject.residence\"\nin   = [\"DE\"]",
             "applies]]\nfact = \"gateway.country\"\nin = [\"FR\"]",
         ),

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::deployment::{Deployment, Gateway, POLICY, Process, Producer, REGIME, regime, visits};
+use crate::common::changed;
 
 const PERSONS: usize = 15;
 
@@ -72,13 +73,13 @@ async fn a_destination_that_one_version_does_not_allow_gets_nothing_of_the_windo
 async fn across(deployment: &Deployment, before: usize, after: usize, stop: fn(Process)) {
     deployment.set_k(before);
     let process = deployment.spawn();
-    let mut producer = process.producer("p").await;
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
     fill(&mut producer, 1).await;
     let sequence = producer.sequence;
     stop(process);
     deployment.set_k(after);
     let process = deployment.spawn();
-    let mut producer = process.producer("p").await;
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.sequence = sequence;
     fill(&mut producer, 2).await;
     producer.close_before(9).await;
@@ -102,7 +103,7 @@ async fn that_holds_across_a_restart_from_a_checkpoint_and_from_the_journal() {
 async fn a_regime_that_is_not_served_any_more_still_governs_what_was_decided_under_it() {
     for is_reloaded in [false, true] {
         let deployment = Deployment::new();
-        let law = regime("cc", "\"DE\"", "DE", "redirect").replace("min_contributors = 10", "min_contributors = 20");
+        let law = changed(&regime("cc", "\"DE\"", "DE", "redirect"), "min_contributors = 10", "min_contributors = 20");
         deployment.write("policies/cc.toml", law);
         deployment.edit("gateway.toml", "serves   = [\"aa\"]", "serves   = [\"aa\", \"cc\"]");
         let gateway = deployment.start().await;
@@ -135,7 +136,7 @@ async fn of_records_that_were_decided_under_policies_that_are_lost_nothing_leave
     fs::remove_file(kept[0].path()).unwrap();
     deployment.set_k(11);
     let process = deployment.spawn();
-    let mut producer = process.producer("p").await;
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.sequence = sequence;
     fill(&mut producer, 2).await;
     producer.close_before(9).await;
@@ -199,7 +200,7 @@ metrics          = [{ name = "calls", fn = "count" }]
     }
     let deployment = Deployment::new();
     for (from, to) in [(", \"ciso@acme.example\"", ""), ("ciso@acme.example", "dpo@acme.example")] {
-        let text = relaxed("by_country", "hub", "2099-01-01").replace(from, to);
+        let text = changed(&relaxed("by_country", "hub", "2099-01-01"), from, to);
         deployment.write("policies/overrides.toml", format!("schema = \"bailiwick.policy/1\"\n{text}"));
         let errors = deployment.errors();
         assert!(errors.iter().any(|error| error.contains("overrides.toml")), "{errors:?}");

@@ -11,8 +11,9 @@ use bailiwick::domain::evidence::{self, Knowledge, read_code};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
 use bailiwick::domain::knowledge::{self, Addresses, Places, Reading};
+use bailiwick::domain::peer::Peer;
 use bailiwick::domain::policy::{self, Conditions, Decided, Here, PolicySet, Proof, Version};
-use bailiwick::domain::refusal::{Peer, Reason};
+use bailiwick::domain::refusal::Reason;
 use jiff::civil::Date;
 
 use super::generate::Case;

@@ -1,13 +1,12 @@
 //! `bailiwick init`: from nothing to a released file.
 
 use std::fs;
-use std::net::TcpListener;
 
 use bailiwick::clock::Clock;
 use tempfile::TempDir;
 
-use crate::common::lines;
-use crate::common::process::{Logged, run, text};
+use crate::common::process::{Process, run, text};
+use crate::common::{changed, free_port, lines};
 
 #[test]
 fn what_init_writes_is_checked_runs_and_releases() {
@@ -22,9 +21,9 @@ fn what_init_writes_is_checked_runs_and_releases() {
     assert!(text(&again.stderr).contains("mine is not empty"), "{}", text(&again.stderr));
 
     let directory = root.path().join("mine");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
-    fs::write(directory.join("gateway.toml"), config.replace(":7400", &format!(":{port}"))).unwrap();
+    fs::write(directory.join("gateway.toml"), changed(&config, ":7400", &format!(":{port}"))).unwrap();
     let now = jiff::Timestamp::from_microsecond(Clock::start().wall()).unwrap();
     let record = |user: usize| {
         format!(
@@ -32,7 +31,7 @@ fn what_init_writes_is_checked_runs_and_releases() {
         )
     };
     fs::write(root.path().join("records.jsonl"), (0..12).map(record).collect::<String>()).unwrap();
-    let gateway = Logged::start(&directory);
+    let gateway = Process::start(&directory);
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "-s", "events", "-p", "web", "--complete", "--to", &endpoint, "records.jsonl"];
     let sent = run(root.path(), &send);
@@ -42,8 +41,9 @@ fn what_init_writes_is_checked_runs_and_releases() {
     let left = run(root.path(), &["journal", "inspect", "mine/journal"]);
     assert!(left.status.success(), "{}", text(&left.stderr));
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
-    fs::write(directory.join("gateway.toml"), config.replace("[listen]", "on_stop = \"release\"\n\n[listen]")).unwrap();
-    Logged::start(&directory).stop();
+    fs::write(directory.join("gateway.toml"), changed(&config, "[listen]", "on_stop = \"release\"\n\n[listen]"))
+        .unwrap();
+    Process::start(&directory).stop();
     let cells = lines(&directory.join("released"));
     let [cell] = cells.as_slice() else { panic!("{cells:?}") };
     assert_eq!((&cell["country"], &cell["events"], &cell["value_mean"]), (&"FR".into(), &12.into(), &5.5.into()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bailiwick::clock::Clock;
 use bailiwick::telemetry::StreamCounts;
 
-use crate::common::process::{BINARY, Logged, PATIENCE, Running, copy_of, run, text};
+use crate::common::process::{BINARY, PATIENCE, Process, copy_of, run, text};
 
 /// Waits until a port takes connections.
 fn wait_for_port(port: u16) {
@@ -41,7 +41,7 @@ fn a_gateway_whose_log_is_closed_goes_on() {
     let (directory, port) = copy_of("card-fraud");
     let mut gateway = Command::new(BINARY)
         .args(["run", "-c", "examples/card-fraud/gateway.toml"])
-        .current_dir(directory.path())
+        .current_dir(directory.root())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -56,7 +56,7 @@ fn a_gateway_whose_log_is_closed_goes_on() {
     for _ in 0..3 {
         signal(&gateway, "HUP");
     }
-    serves_and_stops(gateway, directory.path(), port);
+    serves_and_stops(gateway, directory.root(), port);
 }
 
 #[test]
@@ -66,12 +66,12 @@ fn a_gateway_whose_log_nobody_reads_goes_on() {
     // Everything is logged, which is much more than fits into the pipe.
     let gateway = Command::new(BINARY)
         .args(["-vv", "run", "-c", "examples/card-fraud/gateway.toml"])
-        .current_dir(directory.path())
+        .current_dir(directory.root())
         .stderr(stderr)
         .spawn()
         .unwrap();
     wait_for_port(port);
-    serves_and_stops(gateway, directory.path(), port);
+    serves_and_stops(gateway, directory.root(), port);
     let mut read = Vec::new();
     log.read_to_end(&mut read).unwrap();
     assert!(read.len() > 32 << 10, "{} bytes were logged: this test shows nothing", read.len());
@@ -84,7 +84,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     drop(reader);
     let checked = Command::new(BINARY)
         .args(["check", "-c", "examples/card-fraud/gateway.toml"])
-        .current_dir(directory.path())
+        .current_dir(directory.root())
         .stdout(writer)
         .output()
         .unwrap();
@@ -97,7 +97,7 @@ fn output_that_cannot_be_written_is_an_error() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let checked = Command::new(BINARY)
         .args(["check", "-c", "examples/card-fraud/gateway.toml"])
-        .current_dir(directory.path())
+        .current_dir(directory.root())
         .stdout(full)
         .output()
         .unwrap();
@@ -108,14 +108,14 @@ fn output_that_cannot_be_written_is_an_error() {
 #[test]
 fn names_from_outside_move_no_cursor_and_forge_no_line() {
     let (directory, port) = copy_of("card-fraud");
-    let gateway = Running::start(directory.path(), &["run", "-c", "examples/card-fraud/gateway.toml"]);
+    let gateway = Process::start_with(directory.root(), &["run", "-c", "examples/card-fraud/gateway.toml"]);
     let endpoint = format!("http://127.0.0.1:{port}");
     let name = "till\u{1b}[2J\nstream payments, producer forged: 1 records";
     let send = ["send", "-s", "payments", "-p", name, "--no-follow", "--to", &endpoint];
-    let sent = run(directory.path(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    let sent = run(directory.root(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
     assert!(text(&sent.stdout).contains("8417 accepted"), "{}{}", text(&sent.stdout), text(&sent.stderr));
-    assert_eq!(gateway.terminate(), 0);
-    let inspected = text(&run(directory.path(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
+    gateway.stop();
+    let inspected = text(&run(directory.root(), &["journal", "inspect", "examples/card-fraud/journal"]).stdout);
     assert!(inspected.contains("producer till\\u{1b}[2J\\nstream payments, producer forged"), "{inspected}");
     assert!(!inspected.chars().any(|char| char.is_control() && char != '\n'), "{inspected:?}");
 }
@@ -138,15 +138,15 @@ fn field(line: &str, name: &str) -> u64 {
 #[test]
 fn the_log_sums_up_what_happened() {
     let (directory, port) = copy_of("card-fraud");
-    let example = directory.path().join("examples/card-fraud");
+    let example = directory.root().join("examples/card-fraud");
     let config = fs::read_to_string(example.join("gateway.toml")).unwrap();
     fs::write(example.join("gateway.toml"), config + "\n[log]\nevery = \"PT1S\"\n").unwrap();
-    let gateway = Logged::start(&example);
+    let gateway = Process::start(&example);
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "-s", "payments", "-p", "till-7", "--no-follow", "--complete", "--to", &endpoint];
-    run(directory.path(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    run(directory.root(), &[&send[..], &["examples/card-fraud/data.csv.gz"]].concat());
     let undeclared = ["send", "-s", "nothing", "-p", "till-7", "--to", &endpoint];
-    run(directory.path(), &[&undeclared[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    run(directory.root(), &[&undeclared[..], &["examples/card-fraud/data.csv.gz"]].concat());
     gateway.wait_for("stream=(not declared)", 1);
     let log = gateway.stop();
     let of = |message: &str| -> Vec<&String> {

@@ -5,13 +5,14 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::common::changed;
 use crate::common::process::{copy_of, run, text};
 
 #[test]
 fn check_tells_machines_what_it_tells_people() {
     let (directory, _) = copy_of("card-fraud");
     let arguments = ["check", "-c", "examples/card-fraud/gateway.toml", "--json"];
-    let checked = run(directory.path(), &arguments);
+    let checked = run(directory.root(), &arguments);
     assert_eq!((checked.status.code(), text(&checked.stderr).as_str()), (Some(0), ""));
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
     assert_eq!((&report["gateway"], &report["mode"]), (&"eu-fra-1".into(), &"enforce".into()));
@@ -20,7 +21,7 @@ fn check_tells_machines_what_it_tells_people() {
     assert_eq!((&egress["destination"], &egress["is_allowed"]), (&"fraud_desk".into(), &true.into()));
     assert_eq!((&egress["countries"][0], &egress["min_contributors"]), (&"IE".into(), &10.into()));
     assert_eq!(report["problems"], Value::Array(Vec::new()));
-    let people = text(&run(directory.path(), &arguments[..3]).stdout);
+    let people = text(&run(directory.root(), &arguments[..3]).stdout);
     assert!(people.contains(report["policy"].as_str().unwrap()), "{people}");
     assert!(people.contains(egress["rules"][0].as_str().unwrap()), "{people}");
 }
@@ -28,10 +29,10 @@ fn check_tells_machines_what_it_tells_people() {
 #[test]
 fn problems_are_told_to_machines_with_the_same_exit_code() {
     let (directory, _) = copy_of("card-fraud");
-    let file = directory.path().join("examples/card-fraud/gateway.toml");
+    let file = directory.root().join("examples/card-fraud/gateway.toml");
     let config = fs::read_to_string(&file).unwrap();
-    fs::write(&file, config.replace("grpc =", "grcp =")).unwrap();
-    let checked = run(directory.path(), &["check", "-c", "examples/card-fraud/gateway.toml", "--json"]);
+    fs::write(&file, changed(&config, "grpc =", "grcp =")).unwrap();
+    let checked = run(directory.root(), &["check", "-c", "examples/card-fraud/gateway.toml", "--json"]);
     assert_eq!((checked.status.code(), text(&checked.stderr).as_str()), (Some(64), ""));
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
     let line = config.lines().position(|line| line.starts_with("grpc =")).unwrap() + 1;

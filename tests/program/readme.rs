@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::blocks;
-use crate::common::process::{Running, copy_of, text};
+use crate::common::changed;
+use crate::common::process::{Process, copy_of, text};
 
 fn python(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(crate::common::python()).args(arguments).current_dir(directory).output().unwrap()
@@ -16,16 +17,13 @@ fn python(directory: &Path, arguments: &[&str]) -> Output {
 fn clients(port: u16) -> [String; 2] {
     let blocks = blocks(&crate::readme(), "python");
     let [grpc, flight] = blocks.as_slice() else { panic!("the README's Python changed") };
-    [grpc, flight].map(|block| {
-        assert!(block.contains("127.0.0.1:7400"), "{block}");
-        block.replace("127.0.0.1:7400", &format!("127.0.0.1:{port}"))
-    })
+    [grpc, flight].map(|block| changed(block, "127.0.0.1:7400", &format!("127.0.0.1:{port}")))
 }
 
 #[test]
 fn the_readmes_grpc_client_sends_and_reads_scores() {
     let (directory, port) = copy_of("card-fraud");
-    let root = directory.path();
+    let root = directory.root();
     symlink(crate::common::root().join("proto"), root.join("proto")).unwrap();
     // PyPI has a package of this name, which our stubs must not need or hide.
     fs::create_dir(root.join("cloudevents")).unwrap();
@@ -35,7 +33,7 @@ fn the_readmes_grpc_client_sends_and_reads_scores() {
     let stubs: Vec<&str> = ["-m", "grpc_tools.protoc"].into_iter().chain(stubs.split_whitespace()).collect();
     let made = python(root, &stubs);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    let gateway = Running::start(root, &["run", "-c", "examples/card-fraud/gateway.toml"]);
+    let gateway = Process::start_with(root, &["run", "-c", "examples/card-fraud/gateway.toml"]);
     let [grpc, _] = clients(port);
     assert!(grpc.lines().count() <= 17, "{grpc}");
     fs::write(root.join("client.py"), &grpc).unwrap();
@@ -46,14 +44,14 @@ fn the_readmes_grpc_client_sends_and_reads_scores() {
         said.contains("1 accepted") && said.contains("fraud_score") && said.contains("REASON_BELONGS_ELSEWHERE"),
         "{said}"
     );
-    assert_eq!(gateway.terminate(), 0);
+    gateway.stop();
 }
 
 #[test]
 fn the_readmes_flight_client_survives_a_refused_table() {
     let (directory, port) = copy_of("card-fraud");
-    let root = directory.path();
-    let gateway = Running::start(root, &["run", "-c", "examples/card-fraud/gateway.toml"]);
+    let root = directory.root();
+    let gateway = Process::start_with(root, &["run", "-c", "examples/card-fraud/gateway.toml"]);
     let [_, flight] = clients(port);
     fs::write(root.join("client.py"), &flight).unwrap();
     let sent = python(root, &["client.py"]);
@@ -73,5 +71,5 @@ fn the_readmes_flight_client_survives_a_refused_table() {
     let refused = python(root, &["client.py"]);
     assert!(refused.status.success(), "{}{}", text(&refused.stdout), text(&refused.stderr));
     assert!(text(&refused.stdout).contains("more"), "{}", text(&refused.stdout));
-    assert_eq!(gateway.terminate(), 0);
+    gateway.stop();
 }

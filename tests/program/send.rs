@@ -1,9 +1,7 @@
 //! `bailiwick send`: what it says is true, and what is resumed is what was interrupted.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -12,9 +10,11 @@ use bailiwick::clock::{Clock, wall_clock};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::common::process::{BINARY, Logged, PATIENCE, text};
+use crate::common::folder::Folder;
+use crate::common::laws::{CLASSES, regime};
+use crate::common::process::{BINARY, Process, text};
+use crate::common::{PATIENCE, changed, free_port};
 
 const GATEWAY: &str = r#"
 [gateway]
@@ -71,86 +71,36 @@ country = "DE"
 accepts = ["by_country"]
 "#;
 
-const CLASSES: &str = r#"
-schema = "bailiwick.classes/1"
-
-[classes.personal]
-about   = "a person"
-parents = []
-"#;
-
-fn regime(id: &str, residents: &str) -> String {
-    format!(
-        r#"schema           = "bailiwick.regime/1"
-id               = "{id}"
-name             = "The law {id}"
-notice           = "An example for counsel to confirm, not legal advice."
-as_of            = 2026-11-01
-review_by        = 2099-01-01
-confidence       = "high"
-sources          = ["invented for a test"]
-classes          = ["personal"]
-localisation     = "none"
-misroute         = "redirect"
-min_contributors = 10
-
-[[applies]]
-fact = "subject.residence"
-in   = ["{residents}"]
-
-[[transfers]]
-id    = "home"
-form  = "identifiable"
-to    = ["{residents}"]
-basis = "at home"
-
-[[transfers]]
-id    = "statistics"
-form  = "statistical"
-to    = ["any"]
-basis = "no person"
-"#
-    )
-}
-
 /// A gateway of its own, and files to send to it.
 struct Place {
-    root: TempDir,
+    folder: Folder,
     port: u16,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+impl Deref for Place {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl Place {
     fn new() -> Self {
-        let place = Self { root: TempDir::new().unwrap(), port: free_port() };
-        let ports = [("PORT", place.port), ("PEER", free_port())];
-        let config = ports.iter().fold(GATEWAY.to_owned(), |text, (name, port)| text.replace(name, &port.to_string()));
-        fs::create_dir(place.path("policies")).unwrap();
-        for (name, text) in [
-            ("gateway.toml", config),
-            ("policies/policy.toml", POLICY.to_owned()),
-            ("policies/classes.toml", CLASSES.to_owned()),
-            ("policies/aa.toml", regime("aa", "DE")),
-            ("policies/bb.toml", regime("bb", "IN")),
-        ] {
-            place.write(name, text);
-        }
-        place
+        let (port, peer) = (free_port(), free_port());
+        let config = changed(&changed(GATEWAY, "PORT", &port.to_string()), "PEER", &peer.to_string());
+        let folder = Folder::holding([
+            ("gateway.toml", config.as_str()),
+            ("policies/policy.toml", POLICY),
+            ("policies/classes.toml", CLASSES),
+            ("policies/aa.toml", &regime("aa", r#""DE""#, "DE", "redirect")),
+            ("policies/bb.toml", &regime("bb", r#""IN""#, "IN", "redirect")),
+        ]);
+        Self { folder, port }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn start(&self) -> Logged {
-        Logged::start(self.root.path())
+    fn start(&self) -> Process {
+        self.spawn()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -161,7 +111,7 @@ impl Place {
         let mut command = Command::new(BINARY);
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         command.args(["send", "--to", &endpoint, "-s", "t", "-p", producer]).args(arguments);
-        command.current_dir(self.root.path());
+        command.current_dir(self.root());
         command
     }
 
@@ -183,8 +133,7 @@ impl Place {
 
     /// How many records are on disk.
     fn on_disk(&self) -> u64 {
-        let inspected =
-            Command::new(BINARY).args(["journal", "inspect"]).current_dir(self.root.path()).output().unwrap();
+        let inspected = Command::new(BINARY).args(["journal", "inspect"]).current_dir(self.root()).output().unwrap();
         let inspected = text(&inspected.stdout);
         let Some((_, rest)) = inspected.split_once("stream t, producer till: ") else { return 0 };
         rest.split_once(" records").unwrap().0.replace(',', "").parse().unwrap()

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::commands::json::add;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
@@ -19,16 +20,16 @@ pub(super) fn render(told: &Told<'_>) -> String {
 fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
     let mut value = json!({ "record": explanation.index });
     if let Some(lsn) = told.entry {
-        value["lsn"] = json!(lsn);
-        value["notes"] = json!(told.notes);
+        add(&mut value, "lsn", json!(lsn));
+        add(&mut value, "notes", json!(told.notes));
     }
-    value["policy"] = json!(told.version.digest().to_string());
+    add(&mut value, "policy", json!(told.version.digest().to_string()));
     let ruling = match &explanation.outcome {
         Explained::NotAsked(refusal) => {
-            value["verdict"] = json!("refuse");
-            value["reason"] = json!(refusal.reason.name());
-            value["field"] = json!(refusal.field.as_deref());
-            value["policies_asked"] = json!(false);
+            add(&mut value, "verdict", json!("refuse"));
+            add(&mut value, "reason", json!(refusal.reason.name()));
+            add(&mut value, "field", json!(refusal.field.as_deref()));
+            add(&mut value, "policies_asked", json!(false));
             return value;
         }
         Explained::Ruled(ruling) => ruling,
@@ -40,18 +41,18 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
         Verdict::Refuse(reason) => ("refuse", Some(reason.name()), None),
     };
     let route = route.map(|peer| json!({ "id": peer.id, "country": code(&peer.country), "endpoint": peer.endpoint }));
-    value["verdict"] = json!(verdict);
-    value["reason"] = json!(reason);
-    value["route"] = json!(route);
-    value["rules"] = json!(ruling.rules.as_ref());
+    add(&mut value, "verdict", json!(verdict));
+    add(&mut value, "reason", json!(reason));
+    add(&mut value, "route", json!(route));
+    add(&mut value, "rules", json!(ruling.rules.as_ref()));
     if matches!(ruling.verdict, Verdict::Refuse(Reason::MayNotBeHere)) {
-        value["served_by_no_peer"] = json!(told.served_by_no_peer(explanation));
+        add(&mut value, "served_by_no_peer", json!(told.served_by_no_peer(explanation)));
     }
-    value["policies_asked"] = json!(true);
-    value["facts"] = explanation.facts.iter().map(of_fact).collect();
-    value["regimes"] = explanation.regimes.iter().map(regime).collect();
+    add(&mut value, "policies_asked", json!(true));
+    add(&mut value, "facts", explanation.facts.iter().map(of_fact).collect::<Value>());
+    add(&mut value, "regimes", explanation.regimes.iter().map(regime).collect::<Value>());
     if verdict == "keep" {
-        value["cells"] = told.flows.iter().map(cells).collect();
+        add(&mut value, "cells", told.flows.iter().map(cells).collect::<Value>());
     }
     value
 }

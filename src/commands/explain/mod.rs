@@ -15,9 +15,9 @@ use crate::config::Config;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
+use crate::domain::peer::Peer;
 use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
 use crate::domain::producer::Lsn;
-use crate::domain::refusal::Peer;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
 use super::send::Records;

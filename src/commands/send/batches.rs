@@ -17,7 +17,7 @@ use crate::ingress::proto::cloudevents::cloud_event::Data;
 use crate::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use crate::ingress::proto::ingest::publish_request::Payload;
 
-use super::input::{Format, Opened, Sum};
+use super::input::{Format, Input, Opened, Sum};
 
 /// A batch ends with the record that brings it to so many bytes, so that requests stay well below what a gateway takes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -134,6 +134,13 @@ impl Batch {
             malformed: Vec::new(),
             name: Arc::clone(&self.name),
         })
+    }
+}
+
+impl Input {
+    /// The records, in batches of at most so many.
+    pub(in crate::commands) fn batches(&self, batch: usize) -> anyhow::Result<Batches> {
+        Batches::new(self.open()?, self.name().into(), batch)
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::batches::Batches;
 use super::gunzip::{self, Gunzip};
 
 /// How a text holds records.
@@ -96,11 +95,6 @@ impl Input {
             }
             Source::Stdin => Ok(false),
         }
-    }
-
-    /// The records, in batches of at most so many.
-    pub(in crate::commands) fn batches(&self, batch: usize) -> anyhow::Result<Batches> {
-        Batches::new(self.open()?, self.name().into(), batch)
     }
 
     /// Opens it.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::wall_clock;
+use crate::commands::json::add;
 
 use super::Failure;
 
@@ -231,8 +231,8 @@ fn text(totals: &Totals, token: Option<&Token>) -> String {
 
 fn json(totals: &Totals, token: Option<&Token>, stopped: Option<&Stopped>) -> String {
     let mut summary = totals.json();
-    summary["resume"] = token.map(ToString::to_string).into();
-    summary["error"] = stopped.map_or(json!(null), |stopped| stopped.to_string().into());
+    add(&mut summary, "resume", token.map(ToString::to_string));
+    add(&mut summary, "error", stopped.map(ToString::to_string));
     ascii(&summary.to_string()) + "\n"
 }
 

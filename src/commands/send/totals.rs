@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
+use crate::commands::json::add;
 use crate::domain::printable;
 use crate::ingress::proto::ingest::{Hint, Reason, Refusal};
 
@@ -105,8 +106,9 @@ impl Tally {
     }
 
     fn json(&self, mut members: Value) -> Value {
-        members["count"] = self.count.into();
-        members["first"] = self.first.as_ref().map(|first| format!("{}:{}", first.name, first.line)).into();
+        let first = self.first.as_ref().map(|first| format!("{}:{}", first.name, first.line));
+        add(&mut members, "count", self.count);
+        add(&mut members, "first", first);
         members
     }
 }

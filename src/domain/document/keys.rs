@@ -84,6 +84,7 @@ impl Key {
 
 /// The names of a list of choices, for [`Kind::Word`].
 #[must_use]
+#[expect(clippy::indexing_slicing, reason = "a constant function has no iterators; both lists have N entries")]
 pub const fn names<T: Copy, const N: usize>(choices: &[(&'static str, T); N]) -> [&'static str; N] {
     let mut names = [""; N];
     let mut at = 0;

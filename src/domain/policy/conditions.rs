@@ -1,22 +1,10 @@
-//! Conditions: what a transfer needs to be shown, and what has been shown of a recipient and of the deployment.
-
-use std::collections::BTreeMap;
+//! What has been shown of a recipient and of the deployment, and what holds by it on a day.
 
 use jiff::civil::Date;
 
-use super::regime::{Form, Lasting};
+use crate::domain::proof::Conditions;
 
-/// What has been shown, by the names of the conditions.
-pub type Conditions = BTreeMap<String, Proof>;
-
-/// What shows that a condition is met.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
-    /// Where it can be looked up: a contract's number, a file's name.
-    pub reference: String,
-    /// The last day it is good for.
-    pub until: Option<Date>,
-}
+use super::form::{Form, Lasting};
 
 /// What becomes of a regime whose facts are past their review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

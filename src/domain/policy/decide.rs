@@ -15,11 +15,14 @@ use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
-use crate::domain::refusal::{Peer, Reason, Refusal};
+use crate::domain::peer::Peer;
+use crate::domain::proof::Conditions;
+use crate::domain::refusal::{Reason, Refusal};
 
-use super::conditions::{Conditions, Shown};
+use super::conditions::Shown;
+use super::form::Form;
 use super::permit::{Foreign, Quarantined, Resident};
-use super::regime::{Form, Misroute, RegimeSet};
+use super::regime::{Misroute, RegimeSet};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
 use super::treat::Treatments;
 use super::{Digest, PolicySet, StreamPlan, Unknown};
@@ -180,7 +183,9 @@ impl Version {
                 Verdict::Keep(of_combination) => {
                     is_of_one_kind &= regimes.is_empty() || *regimes == **of_combination;
                     unite(&mut regimes, of_combination);
-                    settled[combination] = true;
+                    if let Some(is_settled) = settled.get_mut(combination) {
+                        *is_settled = true;
+                    }
                     continue;
                 }
                 Verdict::Refuse(reason) => Refusal::new(index, *reason),

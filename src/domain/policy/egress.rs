@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-use super::regime::{Form, Lasting};
+use super::form::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::document::Place;
 use crate::domain::jurisdiction::Jurisdiction;

@@ -255,7 +255,7 @@ pub(super) mod tests {
     use super::super::{Here, Verdict};
     use super::*;
     use crate::domain::evidence::Knowledge;
-    use crate::domain::refusal::Peer;
+    use crate::domain::peer::Peer;
 
     /// A stream of two pieces of evidence, the second one trusted of the registry office only.
     pub(in crate::domain::policy) const STREAM: &str = r#"

@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::refusal::Peer;
+use crate::domain::peer::Peer;
 
 use super::decide::Standing;
 use super::scope::{Mask, Scopes, mask_of, regimes_of};

@@ -3,7 +3,6 @@
 //! Only this module makes the permission types ([`Resident`], [`Foreign`], [`Released`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ mod diff;
 mod egress;
 mod explain;
 mod fixture;
+mod form;
 mod lint;
 mod permit;
 mod read;
@@ -31,50 +31,22 @@ mod release;
 mod scope;
 mod treat;
 
-pub use conditions::{Conditions, OnExpired, Proof, Shown};
+pub use conditions::{OnExpired, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
 pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
+pub use form::{Form, Lasting};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
-pub use regime::{
-    Class, Classes, Form, Lasting, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
-};
+pub use regime::{Class, Classes, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
 pub use treat::{Treatment, Treatments};
 
-/// The SHA-256 over the SHA-256 of each policy file, ascending: the order and the names of the files are of no account. Stamped on every release.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// A digest that was stored.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The digest's bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+pub use super::digest::Digest;
+pub use super::proof::{Conditions, Proof};
 
 /// Everything the policy files declare, checked.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::ArrowError;
 
 use crate::domain::batch::{Batch, Candidate};
-use crate::domain::refusal::Peer;
+use crate::domain::peer::Peer;
 
 use super::{Digest, RegimeSet};
 

@@ -9,6 +9,7 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
 use super::conditions::Shown;
+use super::form::{Form, Lasting};
 
 /// The ids of the regimes that apply to the same records.
 pub type RegimeSet = Arc<BTreeSet<String>>;
@@ -63,30 +64,6 @@ impl Region {
         for (code, terms) in &other.codes {
             self.codes.entry(*code).or_default().extend(terms.iter().cloned());
         }
-    }
-}
-
-/// How long something holds: `None` is for ever, and sorts as the greatest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lasting(pub Option<Date>);
-
-impl Lasting {
-    /// The shorter of two.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        self.min(other)
-    }
-}
-
-impl Ord for Lasting {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.unwrap_or(Date::MAX).cmp(&other.0.unwrap_or(Date::MAX))
-    }
-}
-
-impl PartialOrd for Lasting {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
     }
 }
 
@@ -170,29 +147,6 @@ impl Localisation {
         ("mirror", Self::Mirror),
         ("first-store", Self::FirstStore),
         ("strict", Self::Strict),
-    ];
-}
-
-/// In which form data leaves; a weaker one is allowed wherever a stronger one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Form {
-    /// Cells with noise under differential privacy.
-    Dp,
-    /// Cells that passed the release rules.
-    Statistical,
-    /// Records under a pseudonym.
-    Pseudonymised,
-    /// Records.
-    Identifiable,
-}
-
-impl Form {
-    /// Every form with its name in the policy language.
-    pub const NAMES: [(&'static str, Self); 4] = [
-        ("dp", Self::Dp),
-        ("statistical", Self::Statistical),
-        ("pseudonymised", Self::Pseudonymised),
-        ("identifiable", Self::Identifiable),
     ];
 }
 

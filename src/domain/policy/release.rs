@@ -130,6 +130,7 @@ impl<'l> Leaving<'l> {
         Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a cell has a position for each key")]
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
         let (dataset, cells, rows) = (self.closed.dataset, &self.closed.cells, self.slots.len());
         let mut fields = Vec::new();

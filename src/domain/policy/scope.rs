@@ -33,6 +33,7 @@ struct ByCode {
 impl Scopes {
     /// Compiles the tests of at most [`REGIMES_MAX`] regimes.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "there is one entry for each fact")]
     pub(super) fn compile(regimes: &BTreeMap<String, Regime>) -> Self {
         let mut scopes = Self::default();
         for (regime, bit) in regimes.values().zip(bits()) {
@@ -51,6 +52,7 @@ impl Scopes {
 
     /// The regimes that a candidate of a fact brings in.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "there is one entry for each fact")]
     pub(super) fn mask(&self, fact: Fact, candidate: Jurisdiction) -> Mask {
         let by_code = &self.by_fact[fact as usize];
         let listed = |code| by_code.listed.get(&code).copied().unwrap_or_default();

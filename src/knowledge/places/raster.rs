@@ -155,6 +155,7 @@ fn read_cell(bytes: &mut Bytes<'_>, sets: &mut Sets) -> Result<Cell, Error> {
 }
 
 /// Every edge once: those of the areas inside of the cell, and those of the cell, cut where areas meet them.
+#[expect(clippy::indexing_slicing, reason = "a point has two coordinates, and `at` is 0 or 1")]
 fn edges(areas: &[Area]) -> Vec<[f32; 4]> {
     let mut edges = Vec::new();
     // Lower, upper, left, right.

@@ -197,7 +197,7 @@ const EDGES_MAX: usize = 1_001;
 pub(super) fn edges(table: &Table<'_>) -> Option<Vec<f64>> {
     let edges = table.get::<Vec<Spot<f64>>>("edges")?;
     let numbers: Vec<f64> = edges.value.iter().map(|edge| edge.value).collect();
-    if numbers.len() < 2 || numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
+    if numbers.len() < 2 || !numbers.is_sorted_by(|low, high| low < high) {
         table.problems().error(&edges.place, "`edges` must be at least two numbers, ascending");
         return None;
     }

@@ -14,9 +14,10 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Candidates, Reading};
 use crate::domain::name;
-use crate::domain::policy::conditions::{Conditions, OnExpired, Proof};
-use crate::domain::policy::regime::Form;
+use crate::domain::policy::conditions::OnExpired;
+use crate::domain::policy::form::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
+use crate::domain::proof::{Conditions, Proof};
 
 use super::legal::{NAMES, choice_or, chosen};
 use super::{Declared, code};

@@ -11,9 +11,8 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::policy::Dated;
-use crate::domain::policy::regime::{
-    Class, Classes, Form, Localisation, Misroute, Regime, Region, Scope, Term, Transfer,
-};
+use crate::domain::policy::form::Form;
+use crate::domain::policy::regime::{Class, Classes, Localisation, Misroute, Regime, Region, Scope, Term, Transfer};
 use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::deployment::condition;

@@ -13,8 +13,8 @@ use crate::domain::evidence::{Producer, Source as EvidenceSource};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
+use crate::domain::proof::{Conditions, Proof};
 
-use super::conditions::{Conditions, Proof};
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
 
 mod datasets;
@@ -315,5 +315,5 @@ fn digest(files: &[Arc<Source>]) -> Digest {
     hashes.dedup();
     let mut all = Sha256::new();
     hashes.iter().for_each(|hash| all.update(hash));
-    Digest(all.finalize().into())
+    Digest::from_bytes(all.finalize().into())
 }

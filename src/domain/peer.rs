@@ -1,0 +1,19 @@
+//! The other gateways, as a configuration names them.
+
+use super::jurisdiction::Jurisdiction;
+use super::proof::Conditions;
+
+/// Another gateway, as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: String,
+    /// Its endpoint, a URI.
+    pub endpoint: String,
+    /// The country it is in.
+    pub country: Jurisdiction,
+    /// The regimes it serves.
+    pub serves: Vec<String>,
+    /// What has been shown of it.
+    pub conditions: Conditions,
+}

@@ -1,0 +1,168 @@
+//! A deployment: a folder with `gateway.toml`, policies, a journal, and what is released.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use bailiwick::app::App;
+use bailiwick::config::{self, Config};
+use bailiwick::domain::document::Severity;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{changed, free_port, gateway};
+
+/// A folder that goes when it is dropped.
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    /// One with these files.
+    pub fn holding<'f>(files: impl IntoIterator<Item = (&'f str, &'f str)>) -> Self {
+        let folder = Self::new();
+        files.into_iter().for_each(|(name, text)| folder.write(name, text));
+        folder
+    }
+
+    /// One with what another holds; of a gateway's folder, as a crash would leave it: what was acknowledged is on disk.
+    pub fn copy_of(other: &Path) -> Self {
+        let folder = Self::new();
+        copy(other, folder.root());
+        folder
+    }
+
+    /// Another one with the same in it.
+    pub fn copy(&self) -> Self {
+        Self::copy_of(self.root())
+    }
+
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Puts a file in the place of another, whole.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let (path, new) = (self.path(name), self.path("new"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &path).unwrap();
+    }
+
+    /// Replaces words of a file, which must be there.
+    #[track_caller]
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        self.write(name, changed(&self.read(name), from, to));
+    }
+
+    /// Adds to a file.
+    pub fn add(&self, name: &str, text: &str) {
+        self.write(name, self.read(name) + text);
+    }
+
+    /// Removes a folder, if it is there.
+    pub fn remove(&self, name: &str) {
+        let _ = fs::remove_dir_all(self.path(name));
+    }
+
+    /// What is wrong with the configuration, with its places.
+    pub fn errors(&self) -> Vec<String> {
+        let problems = config::load(&self.path("gateway.toml")).unwrap().problems;
+        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+        errors.map(|problem| format!("{}: {}", problem.place, problem.message)).collect()
+    }
+
+    /// The configuration, which may have warnings.
+    pub fn config(&self) -> Config {
+        let loaded = config::load(&self.path("gateway.toml")).unwrap();
+        loaded.config.unwrap_or_else(|| panic!("{:?}", self.errors()))
+    }
+
+    /// Starts its gateway in this process, or says why it does not start.
+    pub async fn start_app(&self, change: impl FnOnce(&mut Config)) -> anyhow::Result<App> {
+        let mut config = self.config();
+        change(&mut config);
+        gateway::start(config).await
+    }
+
+    /// Starts its gateway as a process.
+    pub fn spawn(&self) -> Process {
+        Process::start(self.root())
+    }
+
+    /// The lines that were released below a folder.
+    pub fn lines(&self, name: &str) -> Vec<Value> {
+        super::lines(&self.path(name))
+    }
+
+    /// Whether any file below a folder holds these bytes.
+    pub fn holds(&self, name: &str, bytes: impl AsRef<[u8]>) -> bool {
+        let bytes = bytes.as_ref();
+        let mut files = Vec::new();
+        collect(&self.path(name), &mut files);
+        files.iter().any(|file| file.windows(bytes.len()).any(|window| window == bytes))
+    }
+
+    /// The bytes of all files below a folder, whatever their names.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let mut files = Vec::new();
+        collect(&self.path(name), &mut files);
+        files.sort();
+        files.concat()
+    }
+}
+
+fn collect(path: &Path, files: &mut Vec<Vec<u8>>) {
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if let Ok(bytes) = fs::read(path) {
+            // A file may go while the gateway runs.
+            files.push(bytes);
+        }
+    }
+}
+
+/// Copies what a folder holds.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// A copy of an example, with the shipped policies where it expects them and a port of its own.
+pub fn copy_of(example: &str) -> (Folder, u16) {
+    let folder = Folder::new();
+    let (from, to) = (super::root().join("examples").join(example), folder.path("examples").join(example));
+    fs::create_dir_all(&to).unwrap();
+    symlink(super::root().join("policies"), folder.path("policies")).unwrap();
+    symlink(from.join("policies"), to.join("policies")).unwrap();
+    for file in ["model.onnx", "data.csv.gz", "record.json"] {
+        // Only one example has a record.json; a link to nothing disturbs nobody.
+        symlink(from.join(file), to.join(file)).unwrap();
+    }
+    let port = free_port();
+    let config = fs::read_to_string(from.join("gateway.toml")).unwrap();
+    let config = changed(&config, "127.0.0.1:7400", &format!("127.0.0.1:{port}"));
+    fs::write(to.join("gateway.toml"), config).unwrap();
+    (folder, port)
+}
