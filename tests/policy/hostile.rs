@@ -511,10 +511,10 @@ fn what_is_one_in_json_or_a_release_is_declared_once() {
         (dataset("{ field = \"word\", domain = [\"a\", \"other\"] }", count), "stands for what is not in the domain"),
         (
             dataset("{ field = \"word\", domain = [\"a\"] }", "{ name = \"Word\", fn = \"count\" }"),
-            "has a column `Word` already",
+            "already has a column `Word`",
         ),
-        (dataset("", "{ name = \"Policy\", fn = \"count\" }"), "has a column `Policy` already"),
-        (dataset("", "{ name = \"window_start\", fn = \"count\" }"), "has a column `window_start` already"),
+        (dataset("", "{ name = \"Policy\", fn = \"count\" }"), "already has a column `Policy`"),
+        (dataset("", "{ name = \"window_start\", fn = \"count\" }"), "already has a column `window_start`"),
         (dataset("", "{ name = \"a/b\", fn = \"count\" }"), "is no metric name"),
         (
             dataset(

@@ -108,12 +108,7 @@ impl Call {
             None => Arc::clone(self.intake.telemetry().of("")),
         };
         Telemetry::add(&counts.bytes_in, payload.as_ref().map_or(0, Payload::len));
-        let number = match (sequence, &payload) {
-            // A request without records may begin an epoch.
-            (0, None) if self.epoch != 0 => Some(Number { epoch: self.epoch, sequence: 0 }),
-            (0, _) => None,
-            _ => Some(Number { epoch: self.epoch, sequence }),
-        };
+        let number = Number { epoch: self.epoch, sequence };
         let opened = self.open(payload).await;
         drop(arrived);
         let (content, charge, of_records, rejection) = match opened {
@@ -124,6 +119,9 @@ impl Call {
                 (Content::Refused(rejection.refused()), charge, Charge::default(), Some(rejection))
             }
         };
+        // A request without records may begin an epoch.
+        let begins = matches!(content, Content::Nothing) && self.epoch != 0;
+        let number = (sequence != 0 || begins).then_some(number);
         let stays = rejection.as_ref().map(|rejection| rejection.reason).filter(|reason| reason.keeps_number());
         let served = self.served.clone();
         let ticket = self.replies.ask(Asked { counts, served: served.clone(), sequence, rejection, charge });

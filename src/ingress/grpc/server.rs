@@ -50,13 +50,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const STUCK_TIMES: u32 = 6;
 
 /// How much a connection may send before it is read, by how many there are: the bytes of a call, and of all its calls. What
-/// is sent and not read waits in memory that no budget counts, so that the product has to be small: 120 MiB in all of
-/// 1,024 connections.
+/// is sent and not read waits in memory that no budget counts, so that the product has to be small: 64 MiB in all of
+/// 1,024 connections. Calls whose messages wait for room hold what they may send; there must be some left for the one
+/// that they wait for.
 fn windows(connections: usize) -> (u32, u32) {
     match connections {
-        0..=8 => (1 << 20, 4 << 20),
-        9..=64 => (256 << 10, 512 << 10),
-        _ => (64 << 10, 64 << 10),
+        0..=8 => (512 << 10, 4 << 20),
+        9..=64 => (128 << 10, 512 << 10),
+        _ => (32 << 10, 64 << 10),
     }
 }
 
