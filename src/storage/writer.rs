@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::durable::sync_dir;
 use super::error::in_one_line;
 use super::frame::{self, Frames, Plan};
+use super::freeing::STEP_BYTES;
 use super::fs::{File, Lock, write_full};
 use super::log::{Inner, Pending, Shared, State, Then};
 use super::recover::rewrite_in_place;
@@ -53,11 +54,13 @@ pub(super) struct Limits {
     pub(super) commit_bytes: u64,
     /// A frame likewise. What a flipped bit can spoil, and what a reader must hold at once.
     pub(super) frame_bytes: u64,
+    /// Of a released segment so much is freed at once.
+    pub(super) freed_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { commit_bytes: 4 << 20, frame_bytes: 256 << 10 }
+        Self { commit_bytes: 4 << 20, frame_bytes: 256 << 10, freed_bytes: STEP_BYTES }
     }
 }
 
@@ -361,7 +364,8 @@ impl Writer {
         let settings = &self.shared.settings;
         let id = self.id.next(self.shared.fs.random()).ok_or(Error::NumbersExhausted)?;
         let path = settings.directory.join(spare_name(id));
-        if self.shared.table.bytes().saturating_add(bytes) > settings.quota_bytes {
+        let taken = self.shared.table.bytes().saturating_add(self.shared.freeing.bytes());
+        if taken.saturating_add(bytes) > settings.quota_bytes {
             let source = io::Error::new(io::ErrorKind::QuotaExceeded, "the journal's quota is used up");
             return Err(Error::Io { doing: "claim space for", path, source });
         }

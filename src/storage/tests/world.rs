@@ -101,7 +101,7 @@ impl World {
         let mut world = Self {
             sim,
             settings,
-            limits: Limits { commit_bytes: 1500, frame_bytes: 300 },
+            limits: Limits { commit_bytes: 1500, frame_bytes: 300, freed_bytes: 512 },
             open: None,
             held: Vec::new(),
             next: 1,
