@@ -134,6 +134,10 @@ impl File for Counted {
         self.file.is_at(path)
     }
 
+    fn shorten(&self, bytes: u64) -> io::Result<()> {
+        self.file.shorten(bytes)
+    }
+
     fn trim(&self) -> io::Result<()> {
         self.file.trim()
     }

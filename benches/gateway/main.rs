@@ -4,7 +4,7 @@
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
 //! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy`,
-//! `-- knowledge` and `-- watermark` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
+//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting` and `-- producers` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
@@ -20,11 +20,14 @@
     reason = "a benchmark reads clocks and may panic"
 )]
 
+mod contributors;
+mod deleting;
 mod end_to_end;
 mod journal;
 mod knowledge;
 mod policy;
 mod process;
+mod producers;
 mod records;
 mod recovery;
 mod stages;
@@ -47,10 +50,19 @@ fn main() {
     if parts == ["watermark"] {
         return watermark::run();
     }
+    if parts == ["deleting"] {
+        return deleting::run();
+    }
+    if parts == ["producers"] {
+        return producers::run();
+    }
     if parts == ["policy"] {
         return policy::run();
     }
     let records = records::Prepared::load();
+    if parts == ["contributors"] {
+        return contributors::run(&records);
+    }
     let staged = stages::run(&records);
     if is_wanted("policy") {
         policy::run();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_array::{ArrayRef, Float32Array};
 use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
 use bailiwick::decode::{self, Decoded, Payload};
@@ -110,6 +111,24 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }
+}
+
+/// The columns of one batch that the EU gateway keeps, with scores.
+pub(super) fn columns(records: &Prepared) -> Vec<ArrayRef> {
+    let config = config::load(&example().join("gateway.toml")).unwrap().config.unwrap();
+    let plan = &config.policy.streams["payments"];
+    let mut layout = decode::arrow::Layout::default();
+    let limits = decode::Limits { rows_max: BATCH, bytes_max: 64 << 20 };
+    let payload = Payload::ArrowIpc(records.arrow[0].clone());
+    let opened = decode::Opened::new(&mut layout, &plan.stream, payload, limits).ok().unwrap();
+    let mut candidate = opened.decode().ok().unwrap().candidate;
+    candidate.check(ANY_TIME);
+    let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
+    let version = Version::compile(policy, here, Knowledge::default(), today());
+    let resident = version.decide(candidate, Sender::default()).unwrap().resident.unwrap();
+    let mut columns = resident.batch().columns().to_vec();
+    columns.push(Arc::new(Float32Array::from_iter_values((0..BATCH).map(|row| row as f32 / BATCH as f32))));
+    columns
 }
 
 fn bench_keys() -> Keys {

@@ -6,7 +6,7 @@
 //! Contributors are kept as 128-bit SipHash-1-3 values under a secret key: the count of distinct
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
 //! identifier is held. For a field that a record may be without, the contributors with and without a value are kept
-//! apart ([`contributors`]): k must hold for both.
+//! apart ([`contributors`]): k must hold for both. A set ends when it has as many as any rule asks for ([`ENOUGH`]).
 
 #![allow(
     clippy::indexing_slicing,
@@ -31,12 +31,12 @@ mod state;
 mod wide;
 
 pub use checkpoint::as_version_1;
-pub use contributors::{Contributor, ContributorKey};
+pub use contributors::{Contributor, ContributorKey, ENOUGH};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 
 use columns::{fold_histogram, fold_moments, fold_shares, has_value};
 use contributors::{Contributors, Presence};
-use open_bytes::{Charge, cell_bytes, cells_bytes, set_bytes};
+use open_bytes::{Charge, cell_bytes, cells_bytes};
 use slots::Slots;
 use state::{Share, State};
 
@@ -57,6 +57,8 @@ pub struct Cells {
     cell_bytes: usize,
     /// Bytes of all sets of contributors.
     set_bytes: usize,
+    /// So many contributors are enough: [`ENOUGH`], fewer in tests.
+    enough: usize,
     charge: Charge,
 }
 
@@ -111,6 +113,11 @@ impl Cells {
     /// No cells yet.
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
+        Self::up_to(dataset, ENOUGH)
+    }
+
+    /// No cells yet, whose sets end at so many contributors.
+    fn up_to(dataset: &Dataset, enough: usize) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
         let (metrics, optional) = (State::of(dataset), Optional::of(dataset));
         Self {
@@ -123,6 +130,7 @@ impl Cells {
             optional,
             policies: BTreeSet::new(),
             set_bytes: 0,
+            enough,
             charge: Charge::default(),
         }
     }
@@ -207,17 +215,19 @@ impl Cells {
             });
             if given.contains(&false) {
                 for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| !**given) {
-                    let presence = &mut optional.presences[slot];
-                    let before = presence.bytes();
-                    if let Some(split) = presence.split(&self.contributors[slot]) {
-                        split.without.insert(contributor);
+                    let (presence, all) = (&mut optional.presences[slot], &self.contributors[slot]);
+                    let before = presence.bytes(all);
+                    if let Some(split) = presence.split(all) {
+                        split.without.insert(contributor, self.enough);
                     }
-                    self.set_bytes += presence.bytes() - before;
+                    self.set_bytes = self.set_bytes + presence.bytes(all) - before;
                 }
             }
             for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| **given) {
                 if let Presence::Split(split) = &mut optional.presences[slot] {
-                    split.with.insert(contributor);
+                    let before = split.with.bytes();
+                    split.with.insert(contributor, self.enough);
+                    self.set_bytes = self.set_bytes + split.with.bytes() - before;
                 }
             }
         }
@@ -230,10 +240,22 @@ impl Cells {
     #[inline]
     fn add_contributor(&mut self, slot: usize, contributor: Contributor) {
         let contributors = &mut self.contributors[slot];
-        if contributors.insert(contributor) {
-            let number = contributors.len();
-            self.set_bytes += (set_bytes(number) - set_bytes(number - 1)) * (1 + self.optional.len());
+        if matches!(contributors, Contributors::Enough) {
+            return;
         }
+        let before = contributors.bytes();
+        if contributors.insert(contributor, self.enough) {
+            // The room that a first record without a value would take changes with it.
+            let whole = self.optional.iter().filter(|optional| !matches!(optional.presences[slot], Presence::Split(_)));
+            let copies = 1 + whole.count();
+            self.set_bytes = self.set_bytes + copies * contributors.bytes() - copies * before;
+        }
+    }
+
+    /// Bytes of the sets of a slot.
+    fn sets_of(&self, slot: usize) -> usize {
+        let all = &self.contributors[slot];
+        all.bytes() + self.optional.iter().map(|optional| optional.presences[slot].bytes(all)).sum::<usize>()
     }
 
     /// Some of the records were decided under this policy.
@@ -257,24 +279,17 @@ impl Cells {
         for (mine, theirs) in self.metrics.iter_mut().zip(&other.metrics) {
             mine.merge(theirs, &places);
         }
-        for (mine, theirs) in self.optional.iter_mut().zip(&other.optional) {
-            for ((&slot, presence), others) in places.iter().zip(&theirs.presences).zip(&other.contributors) {
-                let mine = &mut mine.presences[slot];
-                let before = mine.bytes();
-                mine.merge(&self.contributors[slot], presence, others);
-                self.set_bytes = self.set_bytes + mine.bytes() - before;
+        let held = |cells: &Self| places.iter().map(|&slot| cells.sets_of(slot)).sum::<usize>();
+        let before = held(self);
+        for (mine, theirs) in self.optional.iter_mut().zip(other.optional) {
+            for ((&slot, presence), others) in places.iter().zip(theirs.presences).zip(&other.contributors) {
+                mine.presences[slot].merge(&self.contributors[slot], presence, others, self.enough);
             }
         }
-        for (slot, contributors) in places.into_iter().zip(other.contributors) {
-            let mine = &mut self.contributors[slot];
-            let before = mine.len();
-            if mine.is_empty() {
-                *mine = contributors;
-            } else {
-                mine.extend(contributors);
-            }
-            self.set_bytes += (set_bytes(mine.len()) - set_bytes(before)) * (1 + self.optional.len());
+        for (&slot, contributors) in places.iter().zip(other.contributors) {
+            self.contributors[slot].merge(contributors, self.enough);
         }
+        self.set_bytes = self.set_bytes + held(self) - before;
         self.charge.set(self.bytes());
     }
 
@@ -290,11 +305,16 @@ impl Cells {
         self.numbers.is_empty()
     }
 
-    /// The slots, in the order of their cell numbers, with the count of distinct contributors of each.
-    pub(super) fn in_order(&self) -> Vec<(usize, usize)> {
+    /// The slots, in the order of their cell numbers.
+    pub(super) fn in_order(&self) -> Vec<usize> {
         let mut slots: Vec<usize> = (0..self.numbers.len()).collect();
         slots.sort_by_key(|&slot| self.numbers[slot]);
-        slots.into_iter().map(|slot| (slot, self.contributors[slot].len())).collect()
+        slots
+    }
+
+    /// Whether a slot's cell has at least so many distinct contributors. Of more than [`ENOUGH`] it is not known: no.
+    pub(super) fn has(&self, slot: usize, least: usize) -> bool {
+        self.contributors[slot].at_least(least, self.enough)
     }
 
     /// The positions of a slot's cell in the domains of the dataset's keys.
@@ -342,7 +362,7 @@ impl Cells {
     fn holds(&self, function: &Function, state: &State, slot: usize, least: usize) -> bool {
         let Some(source) = function.source() else { return true };
         match self.optional.iter().find(|optional| optional.column == source.column) {
-            Some(optional) => optional.presences[slot].holds(least),
+            Some(optional) => optional.presences[slot].holds(least, self.enough),
             None => state.values(slot) == self.records[slot],
         }
     }

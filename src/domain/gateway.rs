@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::binary::{Reader, Writer};
 use super::dataset::Dataset;
 use super::event_time::TimeBounds;
-use super::producer::{Producers, RememberedMax, TooMany};
+use super::producer::{self, Producers, RememberedMax, TooMany};
 use super::span::WindowSpan;
 use super::stream::Stream;
-use super::watermark::{ActiveMax, Heard, Watermark};
+use super::watermark::{self, ActiveMax, Heard, Watermark};
 use super::window::{Closing, micros, window_start};
 
 /// Something that happened.
@@ -215,16 +215,19 @@ impl Gateway {
 
     /// Adds the state to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        self.producers.encode(writer);
-        writer.count(self.streams.len());
-        for (stream, state) in &self.streams {
-            writer.text(stream);
-            state.watermark.encode(writer);
-            writer.count(state.datasets.len());
-            for dataset in &state.datasets {
-                writer.text(&dataset.name).option(dataset.closing.before());
-            }
-        }
+        self.snapshot().encode(writer);
+    }
+
+    /// What [`Self::encode`] would write now, to be written later, by another thread: whoever holds the lock around the
+    /// gateway need not write a million producers under it. It shares with the gateway what does not change.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let streams = self.streams.iter().map(|(name, state)| {
+            let closed = |dataset: &DatasetState| (dataset.name.clone(), dataset.closing.before());
+            let closed = state.datasets.iter().map(closed).collect();
+            StreamSnapshot { name: name.clone(), watermark: state.watermark.snapshot(), closed }
+        });
+        Snapshot { producers: self.producers.snapshot(), streams: streams.collect() }
     }
 
     /// Reads the state from a checkpoint into a new gateway. What is no longer declared is passed over.
@@ -266,6 +269,37 @@ impl Gateway {
             }
         }
         Some(())
+    }
+}
+
+/// A gateway's state as it was at some time.
+#[derive(Debug)]
+pub struct Snapshot {
+    producers: producer::Snapshot,
+    streams: Vec<StreamSnapshot>,
+}
+
+#[derive(Debug)]
+struct StreamSnapshot {
+    name: String,
+    watermark: watermark::Snapshot,
+    /// What has closed of each dataset, with its name.
+    closed: Vec<(String, Option<i64>)>,
+}
+
+impl Snapshot {
+    /// As [`Gateway::encode`].
+    pub fn encode(&self, writer: &mut Writer) {
+        self.producers.encode(writer);
+        writer.count(self.streams.len());
+        for StreamSnapshot { name, watermark, closed } in &self.streams {
+            writer.text(name);
+            watermark.encode(writer);
+            writer.count(closed.len());
+            for (dataset, before) in closed {
+                writer.text(dataset).option(*before);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod aggregate;
 pub mod batch;
 pub mod binary;
+mod chunks;
 pub mod dataset;
 pub mod digest;
 pub mod document;

@@ -251,6 +251,17 @@ impl Outcome {
         writer.finish()
     }
 
+    /// Adds the bytes and their length of an outcome in which no record was refused, as `short_bytes` of
+    /// [`Self::encode`] does.
+    pub(super) fn encode_plain(accepted: u32, dropped_values: u32, writer: &mut Writer) {
+        let (accepted, dropped_values) = (u64::from(accepted), u64::from(dropped_values));
+        let bytes = |number: u64| (u64::BITS - number.leading_zeros()).div_ceil(7).max(1);
+        let length = 1 + bytes(accepted) + bytes(dropped_values) + 2;
+        writer.varint(length.into()).u8(TAKEN).varint(accepted).varint(dropped_values);
+        // Neither reasons nor runs of refusals.
+        writer.varint(0).varint(0);
+    }
+
     /// Reads an outcome. `None`: the bytes are none.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {

@@ -1,7 +1,9 @@
 //! What the last requests of a producer came to. Requests in a row that came to the same take the space of one.
 
+use std::sync::Arc;
+
 use super::binary::{Reader, Writer};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Taken};
 
 /// How many of a producer's last requests are remembered at least. As many as one call may have in work.
 pub const REMEMBERED: u64 = 64;
@@ -12,25 +14,77 @@ pub const BYTES_MAX: usize = 256 << 10;
 /// Two runs without refusals.
 const PLAIN_BYTES: usize = 2 * (size_of::<Run>() + 8);
 
-/// The outcomes of one producer's last requests, in one epoch.
+/// The outcomes of one producer's last requests, in one epoch. A copy shares them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outcomes {
     /// Ascending, without overlaps.
-    runs: Vec<Run>,
+    runs: Arc<[Run]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Run {
     first: u64,
     last: u64,
-    /// By [`Outcome::encode`].
-    outcome: Box<[u8]>,
+    outcome: Packed,
+}
+
+/// An outcome in little space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Packed {
+    /// No record was refused: most are like this.
+    Plain { accepted: u32, dropped_values: u32 },
+    /// Any other, by [`Outcome::encode`].
+    Other(Arc<[u8]>),
+}
+
+impl Packed {
+    fn of(outcome: &Outcome) -> Self {
+        Self::plain(outcome).unwrap_or_else(|| Self::Other(outcome.encode().into()))
+    }
+
+    fn plain(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Taken(Taken { accepted, dropped_values, refusals }) if refusals.runs().is_empty() => {
+                Some(Self::Plain { accepted: *accepted, dropped_values: *dropped_values })
+            }
+            _ => None,
+        }
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Plain { accepted, dropped_values } => {
+                let (accepted, dropped_values) = (*accepted, *dropped_values);
+                Some(Outcome::Taken(Taken { accepted, dropped_values, ..Taken::default() }))
+            }
+            Self::Other(bytes) => Outcome::decode(bytes),
+        }
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Self::Plain { accepted, dropped_values } => Outcome::encode_plain(*accepted, *dropped_values, writer),
+            Self::Other(bytes) => {
+                writer.short_bytes(bytes);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let bytes = reader.short_bytes()?;
+        let outcome = Outcome::decode(bytes)?;
+        Some(Self::plain(&outcome).unwrap_or_else(|| Self::Other(bytes.into())))
+    }
 }
 
 impl Run {
     /// What it takes in memory, roughly.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.outcome.len()
+        size_of::<Self>()
+            + match &self.outcome {
+                Packed::Plain { .. } => 0,
+                Packed::Other(bytes) => bytes.len(),
+            }
     }
 }
 
@@ -40,41 +94,52 @@ impl Outcomes {
     pub fn of(&self, sequence: u64) -> Option<Outcome> {
         let at = self.runs.partition_point(|run| run.last < sequence);
         let run = self.runs.get(at).filter(|run| run.first <= sequence)?;
-        Outcome::decode(&run.outcome)
+        run.outcome.outcome()
     }
 
     /// Requests from `first` through `last`, which come after all that are known, came to this.
     pub fn push(&mut self, first: u64, last: u64, outcome: &Outcome) {
-        let outcome = outcome.encode();
-        match self.runs.last_mut() {
-            Some(run) if run.last.checked_add(1) == Some(first) && *run.outcome == *outcome => run.last = last,
-            _ => self.runs.push(Run { first, last, outcome: outcome.into() }),
-        }
+        let outcome = Packed::of(outcome);
+        let goes_on = |run: &Run| run.last.checked_add(1) == Some(first) && run.outcome == outcome;
         let oldest = last.saturating_sub(REMEMBERED - 1);
-        let mut bytes = self.bytes();
+        if let ([.., run], true) = (&*self.runs, self.runs.first().is_some_and(|run| run.last >= oldest))
+            && goes_on(run)
+        {
+            if let Some(run) = Arc::make_mut(&mut self.runs).last_mut() {
+                run.last = last;
+            }
+            return;
+        }
+        let mut runs = self.runs.to_vec();
+        match runs.last_mut() {
+            Some(run) if goes_on(run) => run.last = last,
+            _ => runs.push(Run { first, last, outcome }),
+        }
+        let mut bytes: usize = runs.iter().map(Run::bytes).sum();
         let is_over = |run: &Run, bytes: usize| run.last < oldest || bytes > BYTES_MAX;
-        let over = self.runs.iter().take_while(|run| is_over(run, bytes).then(|| bytes -= run.bytes()).is_some());
+        let over = runs.iter().take_while(|run| is_over(run, bytes).then(|| bytes -= run.bytes()).is_some());
         let over = over.count();
-        self.runs.drain(..over);
-        self.runs.shrink_to(2 * self.runs.len());
+        self.runs = runs.drain(over..).collect();
     }
 
     /// A request came to something else than was said when it was taken: its model failed, say.
     pub fn correct(&mut self, sequence: u64, outcome: &Outcome) {
         let at = self.runs.partition_point(|run| run.last < sequence);
         let Some(run) = self.runs.get(at).filter(|run| run.first <= sequence).cloned() else { return };
-        let outcome = outcome.encode().into();
+        let outcome = Packed::of(outcome);
         let parts = [
             (sequence > run.first).then(|| Run { last: sequence - 1, ..run.clone() }),
             Some(Run { first: sequence, last: sequence, outcome }),
             (sequence < run.last).then(|| Run { first: sequence + 1, ..run }),
         ];
-        self.runs.splice(at..=at, parts.into_iter().flatten());
+        let mut runs = self.runs.to_vec();
+        runs.splice(at..=at, parts.into_iter().flatten());
+        self.runs = runs.into();
     }
 
     /// Forgets what every request came to.
     pub fn forget(&mut self) {
-        self.runs = Vec::new();
+        self.runs = Arc::default();
     }
 
     /// What they take in memory, roughly.
@@ -94,8 +159,9 @@ impl Outcomes {
     pub fn encode(&self, writer: &mut Writer) {
         writer.varint(self.runs.len() as u64);
         let mut end = 0;
-        for run in &self.runs {
-            writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first).short_bytes(&run.outcome);
+        for run in &*self.runs {
+            writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first);
+            run.outcome.encode(writer);
             end = run.last;
         }
     }
@@ -106,11 +172,9 @@ impl Outcomes {
         for _ in 0..reader.short_count(3)? {
             let first = end.checked_add(reader.varint()?)?;
             end = first.checked_add(reader.varint()?)?;
-            let outcome = reader.short_bytes()?;
-            Outcome::decode(outcome)?;
-            runs.push(Run { first, last: end, outcome: outcome.into() });
+            runs.push(Run { first, last: end, outcome: Packed::decode(reader)? });
         }
-        Some(Self { runs })
+        Some(Self { runs: runs.into() })
     }
 }
 
@@ -121,7 +185,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::outcome::Taken;
     use crate::domain::refusal::Reason;
 
     fn accepted(accepted: u32) -> Outcome {
@@ -167,6 +230,18 @@ mod tests {
         assert!(outcomes.bytes() < 64, "{}", outcomes.bytes());
         assert_eq!(outcomes.of(10_000), Some(accepted(1)));
         assert_eq!(outcomes.of(10_001), None);
+    }
+
+    #[test]
+    fn a_plain_one_is_written_like_any_other() {
+        for (accepted, dropped_values) in [(0, 0), (1, 127), (128, 16_383), (16_384, u32::MAX), (u32::MAX, 1)] {
+            let outcome = Outcome::Taken(Taken { accepted, dropped_values, ..Taken::default() });
+            let (mut plain, mut any) = (Writer::default(), Writer::default());
+            Packed::of(&outcome).encode(&mut plain);
+            any.short_bytes(&outcome.encode());
+            assert_eq!(plain.finish(), any.finish());
+        }
+        assert_eq!(size_of::<Run>(), 32);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
 use super::producer::TooMany;
-use super::recency::{Id, Recency};
+use super::recency::{Id, Recency, Values};
 
 /// How many producers may be active on one stream. A name costs memory until its producer is idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Watermark {
     now: i64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Progress {
     /// The newest event time seen or promised. `None`: the producer is there and has not sent yet.
     newest: Option<i64>,
@@ -199,12 +199,14 @@ impl Watermark {
     /// Adds the state to a checkpoint: the watermark, where the idle producers' line is, and for each active producer
     /// what it has come to and for how long it has been silent. Clocks do not outlive the process; intervals do.
     pub fn encode(&self, writer: &mut Writer) {
-        let line = self.line.map(|line| line + i128::from(self.now));
-        writer.option(self.reached).u8(line.is_some().into()).i128(line.unwrap_or(0)).count(self.active.len());
-        for (_, producer, progress) in self.active.iter() {
-            let silent = self.now.saturating_sub(progress.heard).max(0);
-            writer.text(producer).option(progress.newest).u64(silent.cast_unsigned());
-        }
+        self.snapshot().encode(writer);
+    }
+
+    /// What [`Self::encode`] would write now, to be written later, by another thread. It is taken in a moment, whatever
+    /// the number of producers.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { active: self.active.values(), line: self.line, reached: self.reached, now: self.now }
     }
 
     /// Reads the state from a checkpoint into a new watermark. A producer goes on being silent where it was: one that
@@ -234,6 +236,27 @@ impl Watermark {
             self.begin(Heard { producer, address: None, event_time }, self.now);
         }
         Some(())
+    }
+}
+
+/// A watermark as it was at some time.
+#[derive(Debug)]
+pub struct Snapshot {
+    active: Values<Progress>,
+    line: Option<i128>,
+    reached: Option<i64>,
+    now: i64,
+}
+
+impl Snapshot {
+    /// As [`Watermark::encode`].
+    pub fn encode(&self, writer: &mut Writer) {
+        let line = self.line.map(|line| line + i128::from(self.now));
+        writer.option(self.reached).u8(line.is_some().into()).i128(line.unwrap_or(0)).count(self.active.len());
+        for (_, producer, progress) in self.active.iter() {
+            let silent = self.now.saturating_sub(progress.heard).max(0);
+            writer.text(producer).option(progress.newest).u64(silent.cast_unsigned());
+        }
     }
 }
 

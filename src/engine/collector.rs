@@ -10,6 +10,7 @@ use crossbeam_channel::Receiver;
 
 use super::versions::Versions;
 use crate::domain::aggregate::{Cells, ContributorKey};
+use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
@@ -96,6 +97,9 @@ impl Collector {
                 Ok(Report::Closed { lsn, dataset, part, windows }) => self.closed(lsn, dataset, part, windows),
                 Ok(Report::State { lsn, gateway }) => {
                     let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
+                    let mut writer = Writer::default();
+                    gateway.encode(&mut writer);
+                    let gateway = writer.finish();
                     self.checkpoint = Some((
                         Checkpoint {
                             version: VERSION,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::aggregate::Cells;
+use crate::domain::gateway::Snapshot;
 use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::WindowPart;
 
@@ -29,7 +30,7 @@ pub(super) enum Report {
         windows: BTreeMap<i64, Cells>,
     },
     /// The gateway's own state; comes before the workers'.
-    State { lsn: Lsn, gateway: Vec<u8> },
+    State { lsn: Lsn, gateway: Snapshot },
     /// Its part of a checkpoint.
     Checkpoint { lsn: Lsn, windows: Vec<WindowPart> },
     /// It has come to the end.

@@ -16,7 +16,6 @@ use crossbeam_channel::Sender;
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::domain::binary::Writer;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway, Input};
 use crate::domain::outcome::Outcome;
@@ -227,9 +226,9 @@ impl Sequencer {
     fn checkpoint(&self, state: &mut State) {
         state.checkpoint = LastCheckpoint { lsn: state.last, bytes: 0, at: state.checkpoint.at };
         self.is_checkpointing.store(true, Ordering::Release);
-        let mut writer = Writer::default();
-        state.gateway.encode(&mut writer);
-        let _ = self.reports.send(Report::State { lsn: state.last, gateway: writer.finish() });
+        // Written down by the collector: a million producers are not written under the lock.
+        let gateway = state.gateway.snapshot();
+        let _ = self.reports.send(Report::State { lsn: state.last, gateway });
         self.order(&Order::Checkpoint { lsn: state.last });
     }
 

@@ -1,6 +1,7 @@
 //! The file system as the log needs it: so little that a simulated one can lose everything a real one may.
 //!
-//! Deliberately absent: memory maps, buffered writers, truncation, appending, following symbolic links.
+//! Deliberately absent: memory maps, buffered writers, truncation of files that have a name, appending, following
+//! symbolic links.
 
 mod real;
 #[cfg(test)]
@@ -130,6 +131,13 @@ pub trait File: Send + Sync {
     /// # Errors
     /// When the system refuses to say. That nothing is there is not an error.
     fn is_at(&self, path: &Path) -> io::Result<bool>;
+
+    /// Cuts the file off after this many bytes, of which it has as many at least, and frees the rest. Only of a file that has
+    /// no name any more, and will have none after a crash.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn shorten(&self, bytes: u64) -> io::Result<()>;
 
     /// Gives back the space claimed beyond the file's length. The bytes stay as they are.
     ///

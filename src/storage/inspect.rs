@@ -97,7 +97,7 @@ pub fn entries(fs: Arc<dyn FileSystem>, directory: &Path) -> Result<Reader, Erro
     let found = summary(&scanned, 0);
     let segments = scanned.iter().map(table_segment).collect();
     let table = Table::new(directory.to_owned(), segments, found.damage, found.last);
-    Ok(Reader::new(fs, Arc::new(table), 0))
+    Ok(Reader::new(fs, Arc::new(table), true, 0))
 }
 
 fn names(fs: &dyn FileSystem, directory: &Path) -> Result<Vec<Name>, Error> {

@@ -7,25 +7,28 @@ use std::time::Duration;
 use tracing::error;
 
 use super::frame::entry_cost;
+use super::freeing;
 use super::fs::FileSystem;
 use super::recover::{Recovered, recover};
 use super::room::Room;
 use super::segment::{CONTEXT_BYTES_MAX, header_bytes};
-use super::shared::{Inner, Pending, Shared, State, Then};
+use super::shared::{Inner, Limits, Pending, Shared, State, Then};
 use super::table::Table;
-use super::writer::{Limits, Writer};
+use super::writer::Writer;
 use super::{Damage, Error, Lsn, NoRoom, Recovery, SEGMENT_BYTES_RANGE, Settings};
 
 /// A log that is open. Dropping it closes it.
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Frees what was released.
+    freeing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What a log takes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of all segments, the spare included.
+    /// Bytes of all segments, the spare included, and of those that were released and are not free yet.
     pub bytes: u64,
     /// The most there may be.
     pub quota_bytes: u64,
@@ -44,7 +47,11 @@ impl Log {
         let (log, writer, recovery) = Self::open_stepped(fs, settings, Limits::default())?;
         let path = log.shared.settings.directory.clone();
         let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run());
-        *log.thread() = Some(thread.map_err(Error::io("start a thread for", path))?);
+        *log.thread() = Some(thread.map_err(Error::io("start a thread for", &path))?);
+        let shared = Arc::clone(&log.shared);
+        let thread = thread::Builder::new().name("journal-freeing".into()).spawn(move || freeing::run(&shared));
+        *lock(&log.freeing) = Some(thread.map_err(Error::io("start a thread for", path))?);
+        log.shared.freeing.has_thread();
         Ok((log, recovery))
     }
 
@@ -57,10 +64,10 @@ impl Log {
         settings.check()?;
         let Recovered { home, lock, recovery, segments, id, durable, unproven } = recover(&*fs, &settings)?;
         let table = Table::new(settings.directory.clone(), segments, recovery.damage.clone(), durable);
-        let shared = Arc::new(Shared::new(fs, settings, home, table, recovery.last.saturating_add(1)));
+        let shared = Arc::new(Shared::new(fs, settings, home, table, limits, recovery.last.saturating_add(1)));
         let mut writer = Writer::new(Arc::clone(&shared), lock, limits, durable, id);
         writer.start(unproven)?;
-        Ok((Self { shared, thread: Mutex::new(None) }, writer, recovery))
+        Ok((Self { shared, thread: Mutex::default(), freeing: Mutex::default() }, writer, recovery))
     }
 
     /// Room for one entry of at most this many bytes. To be had before the entry gets its LSN: the other way round, the
@@ -202,9 +209,10 @@ impl Log {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let spare = self.shared.inner().promises.spare.map_or(0, |_| self.shared.settings.segment_bytes);
+        let leaving = self.shared.freeing.bytes();
         let segments = self.shared.table.segments();
         Usage {
-            bytes: spare + segments.iter().map(|segment| segment.bytes).sum::<u64>(),
+            bytes: spare + leaving + segments.iter().map(|segment| segment.bytes).sum::<u64>(),
             quota_bytes: self.shared.settings.quota_bytes,
             segments: segments.len(),
             oldest: segments.first().map_or(self.durable() + 1, |segment| segment.name.first),
@@ -221,6 +229,13 @@ impl Log {
     pub fn close(&self) {
         self.shared.inner().is_closing = true;
         self.shared.work.notify_one();
+        self.shared.freeing.end();
+        if let Some(thread) = lock(&self.freeing).take()
+            && thread.thread().id() != thread::current().id()
+            && thread.join().is_err()
+        {
+            error!("the thread that frees the log's segments has panicked");
+        }
         let Some(thread) = self.thread().take() else { return };
         // A callback may hold the last reference to the log; it cannot wait for its own thread.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
@@ -229,8 +244,12 @@ impl Log {
     }
 
     fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.thread)
     }
+}
+
+fn lock(thread: &Mutex<Option<JoinHandle<()>>>) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+    thread.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Log {

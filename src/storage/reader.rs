@@ -27,6 +27,8 @@ pub struct Entry {
 pub struct Reader {
     fs: Arc<dyn FileSystem>,
     table: Arc<Table>,
+    /// Another process may have the log open, and release segments.
+    is_beside: bool,
     /// What is delivered next.
     next: Lsn,
     open: Option<Open>,
@@ -49,13 +51,18 @@ impl Log {
     /// A reader from an LSN on; 0 and 1 are the beginning.
     #[must_use]
     pub fn reader(&self, from: Lsn) -> Reader {
-        Reader::new(Arc::clone(&self.shared.fs), Arc::clone(&self.shared.table), from)
+        Reader::new(Arc::clone(&self.shared.fs), Arc::clone(&self.shared.table), false, from)
     }
 }
 
 impl Reader {
-    pub(super) fn new(fs: Arc<dyn FileSystem>, table: Arc<Table>, from: Lsn) -> Self {
-        Self { fs, table, next: from.max(1), open: None, frame: None }
+    pub(super) fn new(fs: Arc<dyn FileSystem>, table: Arc<Table>, is_beside: bool, from: Lsn) -> Self {
+        Self { fs, table, is_beside, next: from.max(1), open: None, frame: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn damage(&self) -> Vec<Damage> {
+        self.table.damage()
     }
 
     /// The next entry; `None` at the end of what is durable, where it can be asked again later. Passes over what is
@@ -111,8 +118,7 @@ impl Reader {
             Found::Frame(_, header) if header.count == 0 || header.next() <= self.next => open.hole = None,
             Found::Frame(_, header) if header.first >= end => self.pass(end),
             Found::Frame(at, header) => {
-                let first = header.first;
-                self.pass(first.max(self.next));
+                self.pass(header.first.max(self.next));
                 let delivered = self.skipped_bytes(at, &header);
                 self.frame = Some((at, header, delivered));
             }
@@ -155,12 +161,22 @@ impl Reader {
         self.table.segments().iter().any(|segment| segment.name == name && !segment.is_leaving)
     }
 
-    /// Goes on at an LSN. What was not read before it is damaged.
+    /// Whether a segment that is open was released: then bytes of it may be missing. By this log, or by the process that
+    /// has the log open.
+    fn is_released(&self, open: &Open) -> bool {
+        let is_at = || open.walk.is_at(&self.table.path(open.name));
+        !self.is_there(open.name) || self.is_beside && is_at().is_ok_and(|is_at| !is_at)
+    }
+
+    /// Goes on at an LSN. What was not read before it is damaged, unless the segment was released meanwhile.
     fn pass(&mut self, to: Lsn) {
+        let is_gone = to > self.next && self.open.as_ref().is_some_and(|open| self.is_released(open));
         let Some(open) = &mut self.open else { return };
         let hole = open.hole.take();
         open.is_fresh = false;
-        if to > self.next {
+        if is_gone {
+            self.next = to;
+        } else if to > self.next {
             let at = open.walk.offset();
             let what = if hole.is_some() { Wrong::Frames } else { Wrong::Missing };
             let bytes = hole.unwrap_or(at..at);

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::durable::{create_directories, remove_if_there, sync_dir};
-use super::fs::{FileSystem, Kind};
+use super::fs::{Access, File, FileSystem, Kind};
 use super::segment::Name;
 use super::shared::Shared;
 use super::{Error, Log, Lsn};
@@ -15,7 +16,7 @@ use crate::planted::planted;
 impl Log {
     /// Everything through this LSN is no longer needed; what says so, such as a cursor, must be durable already.
     /// Deletes the segments that lie wholly before it, but never the one being written; those that are damaged are
-    /// moved to `damaged/` instead.
+    /// moved to `damaged/` instead. Their names are gone when this returns, their space a little later.
     ///
     /// # Errors
     /// When a segment cannot be deleted, or somebody else has taken it away. It can be tried again.
@@ -25,10 +26,14 @@ impl Log {
         let through = through.min(self.durable());
         while let Some((name, is_damaged)) = self.shared.first_released(through)? {
             // Should it fail, the segment stays marked as leaving: it may be gone already.
-            self.shared.let_go(name, is_damaged)?;
+            let file = self.shared.let_go(name, is_damaged)?;
+            if let Some(file) = file {
+                // What cannot be asked for its length is freed when it is closed.
+                let bytes = file.length().unwrap_or(0);
+                self.shared.freeing.add(file, bytes);
+            }
             self.shared.table.segments().retain(|segment| segment.name != name);
-            self.shared.inner().is_retry_due = true;
-            self.shared.work.notify_one();
+            self.shared.space_came_back();
         }
         Ok(())
     }
@@ -53,16 +58,21 @@ impl Shared {
         Ok(Some((oldest.name, oldest.is_damaged)))
     }
 
-    fn let_go(&self, name: Name, is_damaged: bool) -> Result<(), Error> {
+    /// Takes a segment's name away, durably. The file, if there is something of it to be freed.
+    fn let_go(&self, name: Name, is_damaged: bool) -> Result<Option<Arc<dyn File>>, Error> {
+        let mut file = None;
         if is_damaged {
             set_aside(&*self.fs, self.directory(), name)?;
         } else {
-            remove_if_there(&*self.fs, &self.table.path(name))?;
+            let path = self.table.path(name);
+            // What cannot be opened is freed at once.
+            file = self.fs.open(&path, Access::Write).ok();
+            remove_if_there(&*self.fs, &path)?;
         }
         // One by one and from the oldest on, so that after a crash none is missing between two that are there.
         sync_dir(&*self.fs, self.directory())?;
         info!(segment = %name, "released a segment of the log");
-        Ok(())
+        Ok(file)
     }
 }
 

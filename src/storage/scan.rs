@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::fs::{Access, FileSystem, Kind, read_full};
 use super::segment::{CONTEXT_BYTES_MAX, Decoded, Header, Name, is_spare};
@@ -98,10 +99,16 @@ fn scan(
         Decoded::Incomplete(_) | Decoded::Damaged => None,
     };
     let offset = header.as_ref().map_or(0, Header::bytes);
-    let walk = Walk::new(file, name.id.seed(), offset).map_err(Error::io("read", &path))?;
+    let walk = Walk::new(Arc::clone(&file), name.id.seed(), offset).map_err(Error::io("read", &path))?;
     let scan = Scan::new(walk, name, header, limit, at_least);
     let scanned = if scan.scanned.header.is_some() { scan.frames() } else { scan.without_header() };
-    scanned.map(Some).map_err(Error::io("read", path))
+    let scanned = scanned.map_err(Error::io("read", &path))?;
+    // The process that has the log open may have released it meanwhile.
+    let has_holes = scanned.is_damaged || !scanned.damage.is_empty();
+    if has_holes && !file.is_at(&path).map_err(Error::io("look up", path))? {
+        return Ok(None);
+    }
+    Ok(Some(scanned))
 }
 
 /// Reads a segment's header.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::freeing::{Freeing, STEP_BYTES};
 use super::fs::{Directory, FileSystem};
 use super::promises::Promises;
 use super::table::Table;
@@ -11,6 +12,23 @@ use super::{Error, Lsn, Settings};
 
 /// What is run when an entry is durable. It runs on the writer's thread, so it must be quick.
 pub type Then = Box<dyn FnOnce() + Send>;
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// A commit stops before it grows beyond this, unless it is one entry.
+    pub(super) commit_bytes: u64,
+    /// A frame likewise. What a flipped bit can spoil, and what a reader must hold at once.
+    pub(super) frame_bytes: u64,
+    /// Of a released segment so much is freed at once.
+    pub(super) freed_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { commit_bytes: 4 << 20, frame_bytes: 256 << 10, freed_bytes: STEP_BYTES }
+    }
+}
 
 /// How a log is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +64,7 @@ pub(super) struct Shared {
     pub(super) table: Arc<Table>,
     inner: Mutex<Inner>,
     releasing: Mutex<()>,
+    pub(super) freeing: Freeing,
     /// Something for the writer to do.
     pub(super) work: Condvar,
     /// More is durable, or the log is closed.
@@ -80,6 +99,7 @@ impl Shared {
         settings: Settings,
         home: Box<dyn Directory>,
         table: Table,
+        limits: Limits,
         next: Lsn,
     ) -> Self {
         let inner = Inner {
@@ -98,6 +118,7 @@ impl Shared {
             table: Arc::new(table),
             inner: Mutex::new(inner),
             releasing: Mutex::new(()),
+            freeing: Freeing::new(limits.freed_bytes),
             work: Condvar::new(),
             moved: Condvar::new(),
         }
@@ -105,6 +126,12 @@ impl Shared {
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There may be space for another segment.
+    pub(super) fn space_came_back(&self) {
+        self.inner().is_retry_due = true;
+        self.work.notify_one();
     }
 
     /// Held by whoever releases.

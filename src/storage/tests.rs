@@ -2,6 +2,7 @@
 
 mod cuts;
 mod exhaustive;
+mod freeing;
 mod full;
 mod model;
 mod planted;

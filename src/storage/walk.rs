@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::{HEADER_BYTES, Header, MAGIC};
@@ -96,6 +97,11 @@ impl Walk {
         self.offset = offset;
         self.window = 0..0;
         Ok(())
+    }
+
+    /// Whether a path leads to the file.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
     }
 
     pub(super) fn length(&self) -> u64 {

@@ -17,7 +17,7 @@ use super::frame::{self, Frames, Plan};
 use super::fs::{File, Lock, write_full};
 use super::recover::rewrite_in_place;
 use super::segment::{Header, Id, Name, spare_name};
-use super::shared::{Inner, Pending, Shared, State, Then};
+use super::shared::{Inner, Limits, Pending, Shared, State, Then};
 use super::table::{Readable, Segment};
 use super::{Error, Lsn};
 use crate::planted::planted;
@@ -44,21 +44,6 @@ pub(super) struct Writer {
     failures: u32,
     /// Held as long as anything may be written.
     _lock: Box<dyn Lock>,
-}
-
-/// How much is done at once.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// A commit stops before it grows beyond this, unless it is one entry.
-    pub(super) commit_bytes: u64,
-    /// A frame likewise. What a flipped bit can spoil, and what a reader must hold at once.
-    pub(super) frame_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { commit_bytes: 4 << 20, frame_bytes: 256 << 10 }
-    }
 }
 
 /// What is to be done after a step.
@@ -361,7 +346,8 @@ impl Writer {
         let settings = &self.shared.settings;
         let id = self.id.next(self.shared.fs.random()).ok_or(Error::NumbersExhausted)?;
         let path = settings.directory.join(spare_name(id));
-        if self.shared.table.bytes().saturating_add(bytes) > settings.quota_bytes {
+        let taken = self.shared.table.bytes().saturating_add(self.shared.freeing.bytes());
+        if taken.saturating_add(bytes) > settings.quota_bytes {
             let source = io::Error::new(io::ErrorKind::QuotaExceeded, "the journal's quota is used up");
             return Err(Error::Io { doing: "claim space for", path, source });
         }

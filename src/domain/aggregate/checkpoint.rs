@@ -1,12 +1,13 @@
 //! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
 //!
-//! Version 2: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; of
-//! each field that a record may be without, who has a value and who has none, cell by cell.
+//! Version 3: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; of
+//! each field that a record may be without, who has a value and who has none, cell by cell. Contributors are a set, or the
+//! word that they are enough: at least 1,000.
 //!
-//! Version 1, which is still read, kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
+//! Version 2, which is still read, kept every set whole. Version 1, which is still read, kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
 //! value. So a metric of a field that a record may be without is null in a window that version 1 began.
 
-use super::contributors::{Contributors, Presence, Split};
+use super::contributors::{Contributors, ENOUGH, Presence, Split};
 use super::moments::Moments;
 use super::state::{Share, State};
 use super::wide::Squares;
@@ -15,7 +16,11 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, Metric};
 use crate::domain::policy::Digest;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+const _: () = assert!(ENOUGH == 1_000, "what is enough is part of the version");
+
+const FEW: u8 = 0;
+const MANY: u8 = 1;
 
 const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
@@ -64,56 +69,79 @@ impl Cells {
 
     /// Reads cells of a dataset of the very same shape.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
+        Self::decode_up_to(dataset, ENOUGH, reader)
+    }
+
+    /// The same with sets that end at another number.
+    pub(super) fn decode_up_to(dataset: &Dataset, enough: usize, reader: &mut Reader<'_>) -> Option<Self> {
         let version = reader.u8()?;
-        let mut cells = Self::new(dataset);
+        let mut cells = Self::up_to(dataset, enough);
         for _ in 0..reader.count(32)? {
             cells.policies.insert(Digest::from_bytes(reader.array()?));
         }
-        for _ in 0..reader.count(20)? {
+        for _ in 0..reader.count(4 + 8 + 1)? {
             let number = reader.u32()?;
             if !cells.slots.can_be(number) || cells.slots.get(number).is_some() {
                 return None;
             }
             let slot = cells.slot(number);
             cells.records[slot] = reader.u64()?;
-            for _ in 0..reader.count(size_of::<Contributor>())? {
-                cells.add_contributor(slot, reader.u128()?);
-            }
+            cells.contributors[slot] = decode_set(version, enough, reader)?;
         }
         for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
             match version {
                 1 => state.decode_version_1(metric, &cells.records, reader)?,
-                VERSION => state.decode(reader)?,
+                2 | VERSION => state.decode(reader)?,
                 _ => return None,
             }
         }
         for presence in cells.optional.iter_mut().flat_map(|optional| &mut optional.presences) {
             *presence = match version {
                 1 => Presence::Unknown,
-                _ => decode_presence(reader)?,
+                _ => decode_presence(version, enough, reader)?,
             };
-            cells.set_bytes += presence.bytes();
         }
+        cells.set_bytes = (0..cells.len()).map(|slot| cells.sets_of(slot)).sum();
         Some(cells)
     }
 }
 
 fn encode_set(contributors: &Contributors, writer: &mut Writer) {
-    writer.count(contributors.len());
-    for contributor in contributors {
-        writer.u128(*contributor);
+    match contributors {
+        Contributors::Few(set) => {
+            writer.u8(FEW).count(set.len());
+            for contributor in set {
+                writer.u128(*contributor);
+            }
+        }
+        Contributors::Enough => {
+            writer.u8(MANY);
+        }
     }
 }
 
-fn decode_set(reader: &mut Reader<'_>) -> Option<Contributors> {
-    let count = reader.count(size_of::<Contributor>())?;
-    (0..count).map(|_| reader.u128()).collect()
+/// Up to version 2 there were only sets.
+fn decode_set(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<Contributors> {
+    match if version < 3 { FEW } else { reader.u8()? } {
+        FEW => {
+            let mut contributors = Contributors::default();
+            for _ in 0..reader.count(size_of::<Contributor>())? {
+                contributors.insert(reader.u128()?, enough);
+            }
+            Some(contributors)
+        }
+        MANY => Some(Contributors::Enough),
+        _ => None,
+    }
 }
 
-fn decode_presence(reader: &mut Reader<'_>) -> Option<Presence> {
+fn decode_presence(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<Presence> {
     Some(match reader.u8()? {
         WHOLE => Presence::Whole,
-        SPLIT => Presence::Split(Box::new(Split { with: decode_set(reader)?, without: decode_set(reader)? })),
+        SPLIT => {
+            let with = decode_set(version, enough, reader)?;
+            Presence::Split(Box::new(Split { with, without: decode_set(version, enough, reader)? }))
+        }
         UNKNOWN => Presence::Unknown,
         _ => return None,
     })

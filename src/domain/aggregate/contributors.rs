@@ -9,7 +9,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::open_bytes::split_bytes;
+use super::open_bytes::{SPLIT, set_bytes};
 
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
@@ -70,7 +70,81 @@ impl Hasher for PassThrough {
     }
 }
 
-pub(super) type Contributors = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
+/// Hashed contributors, each once.
+pub(super) type Set = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
+
+/// So many contributors are enough for every rule: a set that has them is no longer kept.
+///
+/// The policies' loader takes no greater `min_contributors`, and no rule asks for more than whether there are that many. A
+/// rule that needs more than that (an exact count, bounds of what one contributor adds) needs sets that are kept. The
+/// number is part of the cells' version in checkpoints: with another number the version is another.
+pub const ENOUGH: usize = 1_000;
+
+/// Distinct contributors: a set of them, or that there are enough.
+///
+/// What it is depends only on who was added, not on the order or on how it was merged: a set below the number that is
+/// enough, `Enough` from there on.
+#[derive(Debug, Clone)]
+pub(super) enum Contributors {
+    Few(Set),
+    Enough,
+}
+
+impl Default for Contributors {
+    fn default() -> Self {
+        Self::Few(Set::default())
+    }
+}
+
+impl Contributors {
+    /// Adds one; `enough` of them are. Whether anything changed.
+    #[inline]
+    pub(super) fn insert(&mut self, contributor: Contributor, enough: usize) -> bool {
+        let Self::Few(set) = self else { return false };
+        let is_new = set.insert(contributor);
+        if is_new && set.len() >= enough {
+            *self = Self::Enough;
+        }
+        is_new
+    }
+
+    /// Adds those of another part of the cell.
+    pub(super) fn merge(&mut self, other: Self, enough: usize) {
+        match (&mut *self, other) {
+            (Self::Enough, _) => {}
+            (_, Self::Enough) => *self = Self::Enough,
+            (Self::Few(mine), Self::Few(mut theirs)) => {
+                if mine.len() < theirs.len() {
+                    std::mem::swap(mine, &mut theirs);
+                }
+                // One by one: `extend` makes room for all of them, also for those that are there already.
+                for contributor in theirs {
+                    self.insert(contributor, enough);
+                }
+            }
+        }
+    }
+
+    /// Whether there are at least so many. More than are enough cannot be told: then there are not.
+    pub(super) fn at_least(&self, least: usize, enough: usize) -> bool {
+        match self {
+            Self::Few(set) => set.len() >= least,
+            Self::Enough => enough >= least,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(set) if set.is_empty())
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Few(set) => set_bytes(set.len()),
+            Self::Enough => 0,
+        }
+    }
+}
 
 /// Which of a cell's contributors have a value in one field.
 ///
@@ -109,18 +183,18 @@ impl Presence {
 
     /// Adds what another part of the cell holds. `all` and `others` are the contributors of both parts, before they are
     /// put together.
-    pub(super) fn merge(&mut self, all: &Contributors, other: &Self, others: &Contributors) {
+    pub(super) fn merge(&mut self, all: &Contributors, other: Self, others: &Contributors, enough: usize) {
         match other {
             Self::Unknown => *self = Self::Unknown,
             Self::Whole => {
                 if let Self::Split(split) = self {
-                    split.with.extend(others);
+                    split.with.merge(others.clone(), enough);
                 }
             }
             Self::Split(other) => {
                 if let Some(split) = self.split(all) {
-                    split.with.extend(&other.with);
-                    split.without.extend(&other.without);
+                    split.with.merge(other.with, enough);
+                    split.without.merge(other.without, enough);
                 }
             }
         }
@@ -128,22 +202,23 @@ impl Presence {
 
     /// Whether what is computed from the records that have a value may leave a cell of at least `least` contributors:
     /// they come from at least as many, and those without a value from none or from at least as many.
-    pub(super) fn holds(&self, least: usize) -> bool {
+    pub(super) fn holds(&self, least: usize, enough: usize) -> bool {
         match self {
             Self::Whole => true,
             Self::Split(split) => {
-                split.with.len() >= least && (split.without.is_empty() || split.without.len() >= least)
+                split.with.at_least(least, enough)
+                    && (split.without.is_empty() || split.without.at_least(least, enough))
             }
             Self::Unknown => false,
         }
     }
 
-    /// Bytes of memory of those without a value. Those with one are counted with the cell's contributors, whom they may
-    /// all be.
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes of memory. Before a first record without a value: those that it takes, when it comes, to keep a set of
+    /// `all` contributors of the cell.
+    pub(super) fn bytes(&self, all: &Contributors) -> usize {
         match self {
-            Self::Whole | Self::Unknown => 0,
-            Self::Split(split) => split_bytes(split.without.len()),
+            Self::Whole | Self::Unknown => all.bytes(),
+            Self::Split(split) => SPLIT + split.with.bytes() + split.without.bytes(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Bytes are estimated from what is held, never below what is allocated for it: hash tables and lists are counted as if
 //! they had just doubled. So a batch adds at most what [`most_added`] says of it, and that is reserved before the batch
-//! is taken in: what is held stays within the limit.
+//! is taken in: what is held stays within the limit. A set that ends because there are enough in it gives its bytes back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ const WINDOW: usize = 1_024;
 /// A cell without its metrics: its number, its slot in a map or table, its count of records, the head of its set.
 const CELL: usize = 32 + 2 * (size_of::<u32>() + size_of::<u64>() + 4 * size_of::<usize>());
 /// The heads of the two sets of a cell in which not every record has a value.
-const SPLIT: usize = 96;
+pub(super) const SPLIT: usize = 96;
 
 /// Bytes of a set of so many contributors.
 pub(super) fn set_bytes(contributors: usize) -> usize {
@@ -27,11 +27,6 @@ pub(super) fn set_bytes(contributors: usize) -> usize {
         0 => 0,
         more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
     }
-}
-
-/// Bytes of those of a cell without a value.
-pub(super) fn split_bytes(without: usize) -> usize {
-    SPLIT + set_bytes(without)
 }
 
 /// Bytes of the cells of a window, without their sets.
@@ -52,7 +47,7 @@ pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
     let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
     let optional = dataset.optional_fields().len();
     let cell = cell_bytes(&State::of(dataset), optional);
-    let of_record = FIRST_CONTRIBUTOR * (1 + optional) + optional * split_bytes(1);
+    let of_record = FIRST_CONTRIBUTOR * (1 + optional) + optional * (SPLIT + FIRST_CONTRIBUTOR);
     windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
 }
 

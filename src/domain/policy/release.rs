@@ -53,8 +53,7 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
     let numbers: BTreeSet<usize> = outlets.iter().map(|outlet| outlet.min_contributors).collect();
     for least in numbers {
-        let enough = in_order.iter().filter(|(_, contributors)| *contributors >= least);
-        let slots: Vec<usize> = enough.map(|(slot, _)| *slot).collect();
+        let slots: Vec<usize> = in_order.iter().copied().filter(|&slot| closed.cells.has(slot, least)).collect();
         if slots.is_empty() {
             continue;
         }

@@ -142,6 +142,10 @@ impl File for OsFile {
         is_same(&self.metadata()?, fs::symlink_metadata(path))
     }
 
+    fn shorten(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
     fn trim(&self) -> io::Result<()> {
         // Setting the length that a file has frees what was allocated beyond it.
         self.set_len(self.metadata()?.len())

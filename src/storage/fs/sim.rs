@@ -568,6 +568,24 @@ impl File for Handle {
         Ok(disk.names.get(path) == Some(&Node::File(self.number)))
     }
 
+    fn shorten(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.operate()?;
+        // Whatever survives a crash, nobody may find the file again.
+        let this = Node::File(self.number);
+        let mut named = disk.names.values().chain(disk.durable_names.values());
+        assert!(!named.any(|node| *node == this), "a file that has a name is not shortened");
+        let set_again = |change: &Change| matches!(change.what, What::Set(_, node) if node == this);
+        assert!(!disk.changes.iter().any(set_again), "a file that may have a name is not shortened");
+        let inode = &mut disk.files[self.number];
+        assert!(bytes as usize <= inode.cached.len(), "a file is made no longer");
+        inode.cached.truncate(bytes as usize);
+        inode.durable.truncate(bytes as usize);
+        inode.dirty.retain(|sector| sector * SECTOR < bytes as usize);
+        inode.allocated = 0;
+        Ok(())
+    }
+
     fn trim(&self) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.operate()?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::super::fs::sim::{Failing, Sim};
-use super::super::writer::{Limits, Step};
+use super::super::shared::Limits;
+use super::super::writer::Step;
 use super::super::{Error, Log, Lsn, NoRoom, Settings, State};
 use super::reference::{content, settings};
 use super::world::{Action, World};

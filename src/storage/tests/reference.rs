@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::fs::sim::Sim;
-use super::super::writer::Limits;
+use super::super::shared::Limits;
 use super::super::{Damage, Error, Log, Lsn, Recovery, Settings};
 use super::world::{DIRECTORY, payload};
 

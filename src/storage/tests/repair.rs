@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::fs::sim::Sim;
-use super::super::writer::Limits;
+use super::super::shared::Limits;
 use super::super::{Error, Log, Lsn, entries, inspect, repair};
 use super::reference::{LAST, content, open, reference, segments, settings};
 use super::world::{DIRECTORY, survival};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::super::fs::sim::{Failing, Hidden, Sim};
-use super::super::writer::{Limits, Step, Writer};
+use super::super::shared::Limits;
+use super::super::writer::{Step, Writer};
 use super::super::{Log, Lsn, NoRoom, Recovery, Room, Settings, State};
 
 /// Something that happens.
@@ -101,7 +102,7 @@ impl World {
         let mut world = Self {
             sim,
             settings,
-            limits: Limits { commit_bytes: 1500, frame_bytes: 300 },
+            limits: Limits { commit_bytes: 1500, frame_bytes: 300, freed_bytes: 512 },
             open: None,
             held: Vec::new(),
             next: 1,

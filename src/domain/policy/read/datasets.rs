@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
+use crate::domain::aggregate::ENOUGH;
 use crate::domain::dataset::{
     CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
 };
@@ -23,7 +24,7 @@ pub(super) const DATASET: Shape = Shape {
         Key::new(
             "min_contributors",
             Kind::Count,
-            "The fewest contributors of a cell, at least 5; regimes can raise it. Default: 10.",
+            "The fewest contributors of a cell, from 5 to 1000; regimes can raise it. Default: 10.",
         ),
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
@@ -98,6 +99,8 @@ struct DeclaredMetric {
 pub(super) const MIN_CONTRIBUTORS: usize = 10;
 /// Below this no aggregate is taken for one.
 const MIN_CONTRIBUTORS_LEAST: usize = 5;
+/// Of more than this a cell does not tell whether it has them: [`ENOUGH`].
+const MIN_CONTRIBUTORS_MOST: usize = ENOUGH;
 
 const FUNCTIONS: [&str; 6] = ["count", "sum", "mean", "variance", "histogram", "fraction"];
 const GIVES_AWAY: [&str; 11] = [
@@ -117,15 +120,23 @@ const GIVES_AWAY: [&str; 11] = [
 /// The names of the columns that every release has.
 const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
-/// `min_contributors`, or its default; less than five is an error.
+/// `min_contributors`, or its default; less than five is an error, and so is more than a cell can tell.
 pub(super) fn min_contributors(table: &Table<'_>, default: usize) -> Option<usize> {
     let Some(least) = table.get::<usize>("min_contributors") else { return Some(default) };
     // Reading goes on after an error, so that what else is wrong is reported too.
     Some(if check_least(&least, table.problems()) { least.value } else { default })
 }
 
-/// Reports a number of contributors that is too small for anything.
+/// Reports a number of contributors that is too small for anything, or greater than a cell can tell.
 pub(super) fn check_least(least: &Spot<usize>, problems: &Problems) -> bool {
+    if least.value > MIN_CONTRIBUTORS_MOST {
+        let message = format!(
+            "this is {}, and of more than {MIN_CONTRIBUTORS_MOST} contributors a cell does not tell whether it has them",
+            least.value
+        );
+        problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS_MOST} or fewer"));
+        return false;
+    }
     if least.value >= MIN_CONTRIBUTORS_LEAST {
         return true;
     }

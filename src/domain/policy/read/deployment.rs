@@ -122,7 +122,7 @@ pub(super) const OVERRIDE: Shape = Shape {
     keys: &[
         Key::required("id", Kind::Text, "Its id."),
         Key::required("relaxes", Kind::Word(&["min_contributors"]), "What it relaxes."),
-        Key::required("value", Kind::Count, "The fewest contributors of a cell, at least 5."),
+        Key::required("value", Kind::Count, "The fewest contributors of a cell, from 5 to 1000."),
         Key::required("scope", Kind::Table(&SCOPE), "For which dataset, and where."),
         Key::required("reason", Kind::Text, "Why."),
         Key::required("approved", NAMES, "Who has approved it: at least two people."),

@@ -149,7 +149,7 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
         Key::new(
             "min_contributors",
             Kind::Count,
-            "The fewest contributors of a cell, at least 5. Default: 20 where `localisation` is first-store or \
+            "The fewest contributors of a cell, from 5 to 1000. Default: 20 where `localisation` is first-store or \
              strict, else 10.",
         ),
         Key::new("records", NAMES, "The names of record-keeping duties."),

@@ -1,0 +1,126 @@
+//! What producers and open cells cost a checkpoint, and what a producer takes in memory.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::{ArrayRef, StringArray};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::binary::Writer;
+use bailiwick::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric, OPEN_MAX};
+use bailiwick::domain::outcome::{Outcome, Taken};
+use bailiwick::domain::producer::{Came, Number, Producers, RememberedMax};
+use bailiwick::domain::watermark::{ActiveMax, Heard, Watermark};
+
+use super::{figure, median};
+
+/// How often each is measured.
+const TURNS: usize = 7;
+
+/// Prints the figures.
+pub(super) fn run() {
+    for count in [10_000, 1_000_000] {
+        let names: Vec<String> = (0..count).map(|producer| format!("till-{producer:015}")).collect();
+        let before = resident();
+        let producers = producers(&names);
+        let each = (resident() - before) / count as f64;
+        figure(&format!("numbered producer in memory, of {count}"), each, "bytes", None);
+        encoded(&format!("encode {count} numbered producers"), |writer| producers.encode(writer));
+        let mut producers = producers;
+        let mut turns = names.iter().cycle().zip(2..);
+        let requests = median((0..TURNS).map(|_| {
+            let start = Instant::now();
+            for (name, lsn) in turns.by_ref().take(10_000) {
+                take(&mut producers, name, 1 + lsn / count, lsn);
+            }
+            start.elapsed().as_nanos() as f64 / 1e4
+        }));
+        figure(&format!("a numbered request among {count} producers"), requests, "ns", None);
+        let before = resident();
+        let watermark = watermark(&names);
+        let each = (resident() - before) / count as f64;
+        figure(&format!("active producer in memory, of {count}"), each, "bytes", None);
+        encoded(&format!("encode {count} active producers"), |writer| watermark.encode(writer));
+    }
+    for cells in [1_000, 65_536, 1_000_000] {
+        let windows = windows(cells);
+        encoded(&format!("encode {cells} open cells of 16 contributors"), |writer| {
+            windows.iter().for_each(|window| window.encode(writer));
+        });
+    }
+}
+
+fn encoded(name: &str, encode: impl Fn(&mut Writer)) {
+    let mut bytes = 0;
+    let times = (0..TURNS).map(|_| {
+        let start = Instant::now();
+        let mut writer = Writer::default();
+        encode(&mut writer);
+        bytes = black_box(writer.finish()).len();
+        start.elapsed().as_secs_f64() * 1e3
+    });
+    figure(name, median(times.collect::<Vec<_>>()), "ms", None);
+    figure(&format!("{name}: bytes"), bytes as f64 / 1024.0, "KiB", None);
+}
+
+fn take(producers: &mut Producers, name: &str, sequence: u64, lsn: u64) {
+    let taken = Outcome::Taken(Taken { accepted: 256, ..Taken::default() });
+    let came = Came { at: Some(1_700_000_000_000_000), from: Some([127, 0, 0, 1].into()) };
+    producers.take(name, Number { epoch: 1_700_000_000, sequence }, lsn, Some(&taken), came);
+}
+
+fn producers(names: &[String]) -> Producers {
+    let mut producers = Producers::new(RememberedMax::default());
+    for (name, lsn) in names.iter().zip(1..) {
+        take(&mut producers, name, 1, lsn);
+    }
+    producers
+}
+
+fn watermark(names: &[String]) -> Watermark {
+    let mut watermark = Watermark::new(Duration::from_secs(30), ActiveMax::default());
+    for (name, event_time) in names.iter().zip(1..) {
+        let heard = Heard { producer: name, address: Some([127, 0, 0, 1].into()), event_time: Some(event_time) };
+        watermark.observe(heard, Duration::ZERO);
+    }
+    watermark
+}
+
+/// Windows of at most 65,536 cells, each of 16 contributors, without metrics but a count.
+fn windows(cells: usize) -> Vec<Cells> {
+    let of_one = cells.min(65_536);
+    let words: Vec<String> = (0..of_one - 1).map(|word| word.to_string()).collect();
+    let dataset = Dataset {
+        name: "d".into(),
+        stream: "s".into(),
+        contributor: "person".into(),
+        window: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        open_max: OPEN_MAX,
+        min_contributors: 5,
+        keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
+        metrics: vec![Metric { name: "n".into(), function: Function::Count }],
+    };
+    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(words.iter().map(String::as_str).chain(["other"])));
+    let window = |_| {
+        let mut window = Cells::new(&dataset);
+        for person in 0..16 {
+            let people = StringArray::from_iter_values((0..of_one).map(|_| format!("person-{person}")));
+            let columns = [Arc::new(people) as ArrayRef, Arc::clone(&keys)];
+            let contributors = ContributorKey([1; 16]).hash(&columns[0]);
+            let numbers = cell_numbers(&dataset, &columns, of_one);
+            let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+            window.fold(&dataset, &foldable, &Rows::All);
+        }
+        assert_eq!(window.len(), of_one);
+        window
+    };
+    (0..cells.div_ceil(of_one)).map(window).collect()
+}
+
+/// Bytes of memory that the process has.
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: f64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4_096.0
+}
