@@ -141,6 +141,16 @@ fn releases_are_made_by_the_policy_and_read_back_by_the_outbox_only() {
     }
 }
 
+/// Whoever sends records may look at them; what takes them in has to have them decided.
+#[test]
+fn columns_of_undecided_records_are_for_the_producers_side_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src).into_iter().filter(|file| !file.starts_with(src.join("commands/bench"))) {
+        let code = fs::read_to_string(&file).unwrap();
+        assert!(!code.contains(".into_columns()"), "{}", file.display());
+    }
+}
+
 #[test]
 fn no_file_is_longer_than_one_sitting() {
     for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {

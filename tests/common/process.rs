@@ -132,6 +132,11 @@ impl Logged {
         self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The whole log.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()

@@ -114,9 +114,9 @@ basis = "no person"
 }
 
 /// A gateway of its own, and files to send to it.
-struct Place {
+pub(super) struct Place {
     root: TempDir,
-    port: u16,
+    pub(super) port: u16,
 }
 
 fn free_port() -> u16 {
@@ -124,7 +124,7 @@ fn free_port() -> u16 {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let place = Self { root: TempDir::new().unwrap(), port: free_port() };
         let ports = [("PORT", place.port), ("PEER", free_port())];
         let config = ports.iter().fold(GATEWAY.to_owned(), |text, (name, port)| text.replace(name, &port.to_string()));
@@ -141,15 +141,15 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn start(&self) -> Logged {
+    pub(super) fn start(&self) -> Logged {
         Logged::start(self.root.path())
     }
 
@@ -183,10 +183,15 @@ impl Place {
 
     /// How many records are on disk.
     fn on_disk(&self) -> u64 {
+        self.on_disk_of("till")
+    }
+
+    /// How many records of a producer are on disk.
+    pub(super) fn on_disk_of(&self, producer: &str) -> u64 {
         let inspected =
             Command::new(BINARY).args(["journal", "inspect"]).current_dir(self.root.path()).output().unwrap();
         let inspected = text(&inspected.stdout);
-        let Some((_, rest)) = inspected.split_once("stream t, producer till: ") else { return 0 };
+        let Some((_, rest)) = inspected.split_once(&format!("stream t, producer {producer}: ")) else { return 0 };
         rest.split_once(" records").unwrap().0.replace(',', "").parse().unwrap()
     }
 }

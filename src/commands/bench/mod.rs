@@ -24,9 +24,9 @@ mod schedule;
 mod wire;
 
 pub use args::Args;
-pub use measured::Measured;
-pub use pool::{Pool, encodable};
-pub use process::Process;
+pub use measured::{Latencies, Measured, Used};
+pub use pool::{Pool, read};
+pub use process::{Process, Usage};
 pub use run::run;
 pub use schedule::{End, Schedule};
 
@@ -79,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn bench(args: Args) -> Result<String, Failure> {
     let config = load(&args.config)?;
     let stream = Arc::clone(&records::plan(&config.policy, &args.stream)?.stream);
-    let (columns, skipped) = pool::read(&stream, &args.files)?;
+    let (columns, skipped) = read(&stream, &args.files)?;
     let pool = Arc::new(Pool::new(&stream, &columns, args.records, args.payload)?);
     let plan = args.plan(format!("http://{}", config.listen), epoch_now(), pool.records_per_message())?;
     let interrupted = send::interrupted().context("signals cannot be heard")?;

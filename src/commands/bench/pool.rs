@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::commands::records;
-use crate::commands::send::Input;
+use crate::commands::send::{Input, Records};
 use crate::domain::stream::{Field, FieldType, Stream};
 
 use super::Payload;
@@ -40,11 +40,11 @@ const RECORDS_MAX: usize = 1 << 17;
 const READ: usize = 4_096;
 
 /// The records of files as the stream's columns; and how many were left out, because they cannot be read as such. Files
-/// are read until there are [`RECORDS_MAX`].
+/// are read until there are enough: some 130,000 records.
 ///
 /// # Errors
 /// When a file cannot be read, or holds nothing that the stream takes.
-pub(super) fn read(stream: &Arc<Stream>, files: &[PathBuf]) -> anyhow::Result<(RecordBatch, usize)> {
+pub fn read(stream: &Arc<Stream>, files: &[PathBuf]) -> anyhow::Result<(RecordBatch, usize)> {
     let (mut kept, mut count, mut skipped) = (Vec::new(), 0, 0);
     for file in files {
         let input = Input::new(file.clone(), None);
@@ -66,7 +66,7 @@ pub(super) fn read(stream: &Arc<Stream>, files: &[PathBuf]) -> anyhow::Result<(R
 ///
 /// # Errors
 /// When none of them can be.
-pub fn encodable(stream: &Arc<Stream>, read: &crate::commands::send::Records) -> anyhow::Result<RecordBatch> {
+fn encodable(stream: &Arc<Stream>, read: &Records) -> anyhow::Result<RecordBatch> {
     let decoded = records::decode(stream, read)?;
     let (columns, refused) = decoded.map_err(|undecodable| anyhow!(undecodable.message))?.into_columns();
     let is_kept: BooleanArray = refused.iter().map(|refused| Some(!refused)).collect();
@@ -250,7 +250,6 @@ mod tests {
     use arrow_array::{Float32Array, Float64Array, Int64Array, StringArray};
 
     use super::*;
-    use crate::commands::send::Records;
     use crate::domain::stream::Undeclared;
     use crate::ingress::decode::{self, Opened};
     use crate::ingress::proto::ingest::publish_request;
