@@ -84,11 +84,10 @@ static ARRIVED: Notify = Notify::const_new();
 pub(super) fn serve(mode: &str) {
     let mode = Mode::of(mode);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         if mode != Mode::Echo {
             let disk = (mode == Mode::Disk).then(|| disk::start(Path::new(&std::env::var_os(DIRECTORY).unwrap())));
-            tokio::task::spawn_local(turns(Batches::new(), disk));
+            tokio::spawn(turns(Batches::new(), disk));
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         eprintln!("serving address={}", listener.local_addr().unwrap());

@@ -11,14 +11,16 @@ use bailiwick::commands::bench::{self, End, Measured, Payload, Plan, Pool, Proce
 use bailiwick::commands::send::epoch_now;
 use bailiwick::config;
 use bailiwick::domain::stream::Stream;
+use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, publish_request};
 use bailiwick::storage::{FileSystem, RealFileSystem};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
 use super::comparator::{COMPARATOR, DIRECTORY, Mode};
 use super::process::{Deployment, Server, file_system, pinned};
-use super::records::example;
-use super::{at, figure, median};
+use super::records::{Prepared, example};
+use super::{BATCH, at, figure, median};
 
 /// Who runs where.
 const SERVER: usize = 0;
@@ -86,7 +88,13 @@ fn on_its_core(is_wanted: &dyn Fn(&str) -> bool) {
     }
     let directory = std::env::temp_dir();
     println!("# side by side: writing to {} ({}; TMPDIR chooses)", file_system(&directory), directory.display());
+    // Figures of a machine that does other things as well are worth little.
+    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("# side by side: load average of the machine {}", busy.split(' ').next().unwrap_or_default());
     let records = Records::load();
+    if LINES.iter().any(|line| is_wanted(line.name)) {
+        records.runtime.block_on(same_answers());
+    }
     for line in LINES.iter().filter(|line| is_wanted(line.name)) {
         saturated(&records, line);
     }
@@ -164,6 +172,24 @@ fn comparator(mode: Mode) -> Running {
     let mut command = pinned(SERVER, std::env::current_exe().unwrap());
     let server = Server::start(command.env(COMPARATOR, mode.name()).env(DIRECTORY, directory.path()));
     Running { server, _deployment: None, _directory: Some(directory) }
+}
+
+/// The comparator does the job: it gives the scores that the gateway gives.
+async fn same_answers() {
+    let rows = Prepared::load().rows.swap_remove(0);
+    let mut answers = Vec::new();
+    for running in [gateway(), comparator(Mode::Disk)] {
+        let mut client = client::connect(running.server.endpoint()).await.unwrap();
+        let (stream, producer) = ("payments".to_owned(), "same".to_owned());
+        let payload = Some(publish_request::Payload::Rows(rows.clone()));
+        let request = PublishRequest { stream, producer, payload, want_scores: true, ..PublishRequest::default() };
+        let mut responses = client.publish(tokio_stream::iter([request])).await.unwrap().into_inner();
+        let PublishResponse { accepted, outputs, .. } = responses.message().await.unwrap().unwrap();
+        answers.push((accepted, outputs));
+    }
+    let [(accepted, outputs), of_comparator] = &answers[..] else { panic!("two answers") };
+    assert!(*accepted == BATCH as u32 && !outputs.is_empty());
+    assert_eq!((accepted, outputs), (&of_comparator.0, &of_comparator.1), "the comparator answers otherwise");
 }
 
 /// As fast as the answers come.

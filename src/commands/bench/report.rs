@@ -59,7 +59,7 @@ impl Report<'_> {
             HumanBytes(self.pool.mean_bytes() as u64)
         );
         let load = format!(
-            "{pace}; {calls} calls on {connections} connections, {producers} producers, at most {in_flight} in flight"
+            "{pace}; calls {calls}, each with at most {in_flight} in flight; connections {connections}, producers {producers}"
         );
         let length = match schedule.end {
             End::After(_) => String::new(),
