@@ -250,8 +250,8 @@ mod tests {
     use arrow_array::{Float32Array, Float64Array, Int64Array, StringArray};
 
     use super::*;
+    use crate::decode::{self, Opened};
     use crate::domain::stream::Undeclared;
-    use crate::ingress::decode::{self, Opened};
     use crate::ingress::proto::ingest::publish_request;
 
     const NOW: i64 = 1_764_000_000_000_000;
