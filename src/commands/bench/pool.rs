@@ -307,7 +307,7 @@ mod tests {
             Payload::Rows => publish_request::Payload::Rows(bytes.into()),
             Payload::Arrow => publish_request::Payload::ArrowIpc(bytes.into()),
         };
-        let opened = Opened::new(&mut decode::arrow::Layout::default(), stream, payload, decode::Limits::NONE);
+        let opened = Opened::new(&mut decode::arrow::Layout::default(), stream, payload.into(), decode::Limits::NONE);
         let (columns, refused) = opened.ok().unwrap().decode().ok().unwrap().candidate.into_columns();
         assert!(refused.iter().all(|refused| !refused));
         columns
