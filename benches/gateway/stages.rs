@@ -48,7 +48,10 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let arrow = || Payload::ArrowIpc(records.arrow[0].clone());
     let limits = decode::Limits { rows_max: BATCH, bytes_max: 64 << 20 };
     let mut decode = |payload: Payload| {
-        decode::Opened::new(&mut layout, stream, payload.into(), limits).and_then(|opened| opened.decode()).ok().unwrap()
+        decode::Opened::new(&mut layout, stream, payload.into(), limits)
+            .and_then(|opened| opened.decode())
+            .ok()
+            .unwrap()
     };
     figure("decode arrow", per_record(BATCH, || drop(black_box(decode(arrow())))), "ns/record", None);
     let rows = || Payload::Rows(records.rows[0].clone());
