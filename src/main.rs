@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use bailiwick::clock::Clock;
 use bailiwick::commands::{
-    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, check, demo, explain, init, journal, policy, proto,
-    replay, run, schema, send, terminal, version,
+    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, check, demo, explain, init, journal, policy,
+    proto, replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::logging::{self, Log};
@@ -32,7 +32,7 @@ use tracing_subscriber::EnvFilter;
   0   done
   1   failed, or found what was asked for: a failed case, damage, a difference
   2   wrong arguments
-  3   send: everything was sent, but not all of it was taken in
+  3   send, bench: everything was sent, but not all of it was taken in
   64  the configuration or the policies cannot be used
   70  run: a part of the gateway failed and cannot continue; start it again
   75  run: stopped, but releases wait for a destination; the next start sends them"
@@ -87,6 +87,20 @@ enum Command {
                             not all of it was taken in (or, for a resumed send, this is not known)."
     )]
     Send(SendArgs),
+    /// Put load on a gateway that runs, and measure how it answers: rate, latencies, CPU time per record.
+    ///
+    /// The records of the files are sent over and over, with the moment of sending as their event time, so that a live
+    /// stream takes them: they are taken in and counted like others, so do it where their numbers disturb nobody. Messages
+    /// are encoded before the clock starts. A message that is refused as a whole ends the load.
+    #[command(
+        after_help = "Exit codes: 0 everything was taken in, 1 the load ended early, 2 wrong arguments, 3 records were refused.
+
+Examples:
+  bailiwick bench -s payments --scores data.csv.gz
+  bailiwick bench -s payments --records 1 --calls 64 --in-flight 32 --pid $(pidof bailiwick) data.csv.gz
+  bailiwick bench -s payments --records 1 --calls 64 --rate 20000 --for 30 --json data.csv.gz"
+    )]
+    Bench(bench::Args),
     /// Explain what the policies decide about a record, and why: the evidence of each fact, the regimes that apply, the
     /// verdict and its rules, and where the cells that count it may go.
     ///
@@ -364,8 +378,12 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     let cli = parse();
     let log = log(cli.verbose, matches!(cli.command, Command::Run { .. }));
-    let result =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start").map_err(Failure::from);
+    // The load of a benchmark takes one core, and leaves the others to the gateway.
+    let mut runtime = match cli.command {
+        Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let result = runtime.enable_all().build().context("cannot start").map_err(Failure::from);
     let result = result.and_then(|runtime| {
         let result = runtime.block_on(execute(cli.command));
         runtime.shutdown_timeout(LAST_WAIT);
@@ -438,6 +456,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
         Command::Check { config, json } => check::check(&config, json),
         Command::Proto { config, stream } => proto::proto(&config, &stream),
         Command::Send(args) => send::send(args.task()).await,
+        Command::Bench(args) => bench::bench(args).await,
         Command::Explain(args) => {
             let file = args.file.filter(|file| file.as_os_str() != "-");
             let records = match args.lsn {

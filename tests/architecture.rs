@@ -334,6 +334,14 @@ fn only_one_file_reads_clocks() {
     assert_eq!(files, ["clock.rs"], "`clippy.toml` names what reads a clock; the exceptions are in one place");
 }
 
+/// Whoever sends records may look at them; what takes them in has to have them decided.
+#[test]
+fn columns_of_undecided_records_are_for_the_producers_side_only() {
+    for (file, text) in SOURCES.files.iter().filter(|(file, _)| !file.starts_with("commands/bench/")) {
+        assert!(!text.contains(".into_columns()"), "src/{file}");
+    }
+}
+
 #[test]
 fn no_file_is_longer_than_one_sitting() {
     for (file, text) in &SOURCES.files {

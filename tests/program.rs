@@ -5,6 +5,7 @@
 mod common;
 
 mod program {
+    mod bench;
     mod init;
     mod log;
     mod machine;
@@ -40,7 +41,8 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send, inspect, test, explain, replay, init, schema, completions, version] = commands.as_slice()
+    let [check, serve, send, inspect, test, explain, replay, init, schema, completions, version, loads @ ..] =
+        commands.as_slice()
     else {
         panic!("the README's commands changed: {commands:?}");
     };
@@ -59,6 +61,12 @@ fn the_readmes_commands_do_what_they_say() {
         "{}",
         text(&inspected.stdout)
     );
+    let [one, many] = loads else { panic!("the README's commands changed: {loads:?}") };
+    for load in [one, many] {
+        let measured = run(directory.root(), &[load.as_slice(), &["--for", "1"]].concat());
+        assert!(measured.status.success(), "{load:?} {}", text(&measured.stderr));
+        assert!(text(&measured.stdout).contains("  records/s "), "{}", text(&measured.stdout));
+    }
     gateway.stop();
     let tested = run(directory.root(), test);
     let passed = text(&tested.stdout);

@@ -4,7 +4,9 @@
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
 //! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy`,
-//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting` and `-- producers` that alone. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
+//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting` and `-- producers` that alone. `-- batches`,
+//! `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
+//! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of
@@ -20,6 +22,8 @@
     reason = "a benchmark reads clocks and may panic"
 )]
 
+#[path = "../comparator/mod.rs"]
+mod comparator;
 mod contributors;
 mod deleting;
 mod end_to_end;
@@ -30,10 +34,15 @@ mod process;
 mod producers;
 mod records;
 mod recovery;
+mod side_by_side;
 mod stages;
 mod watermark;
 
 use std::time::{Duration, Instant};
+
+/// The gateway's allocator. The stages are measured with it, and the echo, the comparator and the load have it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Records per request: the batch.
 const BATCH: usize = 256;
@@ -41,6 +50,9 @@ const BATCH: usize = 256;
 fn main() {
     if std::env::var_os(end_to_end::ECHO).is_some() {
         return end_to_end::echo();
+    }
+    if let Ok(mode) = std::env::var(comparator::COMPARATOR) {
+        return comparator::serve(&mode);
     }
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
@@ -58,6 +70,9 @@ fn main() {
     }
     if parts == ["policy"] {
         return policy::run();
+    }
+    if !parts.is_empty() && parts.iter().all(|part| side_by_side::is_line(part)) {
+        return side_by_side::run(is_wanted);
     }
     let records = records::Prepared::load();
     if parts == ["contributors"] {
@@ -82,6 +97,7 @@ fn main() {
     if is_wanted("end-to-end") {
         end_to_end::run(&records, staged.bare_score);
     }
+    side_by_side::run(is_wanted);
 }
 
 /// Prints a figure.

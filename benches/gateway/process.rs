@@ -1,5 +1,6 @@
 //! A server as a process of its own, and the load that is put on it over loopback.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -51,10 +52,22 @@ impl Deployment {
         Server::start(Command::new(env!("CARGO_BIN_EXE_bailiwick")).arg("run").arg("-c").arg(self.path("gateway.toml")))
     }
 
+    /// Starts it on one core.
+    pub(super) fn start_on(&self, core: usize) -> Server {
+        Server::start(pinned(core, env!("CARGO_BIN_EXE_bailiwick")).arg("run").arg("-c").arg(self.path("gateway.toml")))
+    }
+
     /// A path below it.
     pub(super) fn path(&self, below: &str) -> PathBuf {
         self.directory.path().join(below)
     }
+}
+
+/// A program that runs on one core.
+pub(super) fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
 }
 
 /// The bytes of all files under a directory.
@@ -103,6 +116,16 @@ impl Server {
         let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || log.for_each(drop));
         Self { child, endpoint: format!("http://{address}") }
+    }
+
+    /// Where it serves.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// CPU time used so far.

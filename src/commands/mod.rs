@@ -1,5 +1,6 @@
 //! What `bailiwick` can be told to do: one file each.
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 mod diagnostics;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::fs::File;
-use super::shared::{Shared, State};
 
 /// Files that have no name any more, and whose space is not free yet.
 pub(super) struct Freeing {
@@ -76,7 +75,7 @@ impl Freeing {
         self.inner().files.iter().map(|leaving| leaving.bytes).sum()
     }
 
-    /// From now on a thread frees what comes: [`run`].
+    /// From now on a thread frees what comes.
     pub(super) fn has_thread(&self) {
         self.inner().has_thread = true;
     }
@@ -118,7 +117,7 @@ impl Freeing {
     }
 
     /// How long to wait before the next step; `None`: it is over. Waits as long as there is nothing to do.
-    fn pause(&self) -> Option<Duration> {
+    pub(super) fn pause(&self) -> Option<Duration> {
         let is_idle = |inner: &mut Inner| inner.files.is_empty() && !inner.is_over;
         let inner = self.work.wait_while(self.inner(), is_idle).unwrap_or_else(PoisonError::into_inner);
         // The more wait, the less can be spared for pauses.
@@ -128,19 +127,6 @@ impl Freeing {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Frees what comes, until it is over.
-pub(super) fn run(shared: &Shared) {
-    while let Some(pause) = shared.freeing.pause() {
-        // Somebody may be waiting for the space.
-        if shared.inner().state != State::Full {
-            std::thread::sleep(pause);
-        }
-        if shared.freeing.step() == Step::Whole {
-            shared.space_came_back();
-        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Log {
         let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run());
         *log.thread() = Some(thread.map_err(Error::io("start a thread for", &path))?);
         let shared = Arc::clone(&log.shared);
-        let thread = thread::Builder::new().name("journal-freeing".into()).spawn(move || freeing::run(&shared));
+        let thread = thread::Builder::new().name("journal-freeing".into()).spawn(move || free(&shared));
         *lock(&log.freeing) = Some(thread.map_err(Error::io("start a thread for", path))?);
         log.shared.freeing.has_thread();
         Ok((log, recovery))
@@ -300,3 +300,16 @@ const CONTROL_BYTES: u64 = 256 << 10;
 const PROMISES_MAX: u64 = 64 << 10;
 
 const BROKEN: &str = "its thread has ended by a fault; start the gateway again";
+
+/// Frees what comes, until it is over.
+fn free(shared: &Shared) {
+    while let Some(pause) = shared.freeing.pause() {
+        // Somebody may be waiting for the space.
+        if shared.inner().state != State::Full {
+            thread::sleep(pause);
+        }
+        if shared.freeing.step() == freeing::Step::Whole {
+            shared.space_came_back();
+        }
+    }
+}

@@ -72,9 +72,9 @@ accepts = ["by_country"]
 "#;
 
 /// A gateway of its own, and files to send to it.
-struct Place {
+pub(super) struct Place {
     folder: Folder,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Deref for Place {
@@ -86,7 +86,7 @@ impl Deref for Place {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (port, peer) = (free_port(), free_port());
         let config = changed(&changed(GATEWAY, "PORT", &port.to_string()), "PEER", &peer.to_string());
         let folder = Folder::holding([
@@ -99,7 +99,7 @@ impl Place {
         Self { folder, port }
     }
 
-    fn start(&self) -> Process {
+    pub(super) fn start(&self) -> Process {
         self.spawn()
     }
 
@@ -133,9 +133,14 @@ impl Place {
 
     /// How many records are on disk.
     fn on_disk(&self) -> u64 {
+        self.on_disk_of("till")
+    }
+
+    /// How many records of a producer are on disk.
+    pub(super) fn on_disk_of(&self, producer: &str) -> u64 {
         let inspected = Command::new(BINARY).args(["journal", "inspect"]).current_dir(self.root()).output().unwrap();
         let inspected = text(&inspected.stdout);
-        let Some((_, rest)) = inspected.split_once("stream t, producer till: ") else { return 0 };
+        let Some((_, rest)) = inspected.split_once(&format!("stream t, producer {producer}: ")) else { return 0 };
         rest.split_once(" records").unwrap().0.replace(',', "").parse().unwrap()
     }
 }

@@ -28,6 +28,8 @@ pub use resume::{NotResumable, Token};
 pub use stream::publish;
 pub use totals::{Kind, Place, SharedTotals, Tally, Totals, snapshot};
 
+pub(super) use totals::reason_name;
+
 use screen::Screen;
 use stream::Sending;
 
@@ -190,7 +192,7 @@ fn prepare(task: &Task, screen: &Screen) -> anyhow::Result<(Vec<Ready>, Option<T
 }
 
 /// Hears SIGINT and SIGTERM from now on.
-fn interrupted() -> std::io::Result<impl Future<Output = &'static str>> {
+pub(super) fn interrupted() -> std::io::Result<impl Future<Output = &'static str>> {
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
@@ -237,7 +239,7 @@ fn json(totals: &Totals, token: Option<&Token>, stopped: Option<&Stopped>) -> St
 }
 
 /// JSON in which every letter beyond ASCII is escaped, so that no terminal can be led astray by a name.
-fn ascii(json: &str) -> String {
+pub(super) fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for char in json.chars() {
         if (' '..='~').contains(&char) {

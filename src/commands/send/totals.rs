@@ -115,7 +115,7 @@ impl Tally {
 
 impl Kind {
     /// What a refusal says.
-    pub(super) fn of(refusal: &Refusal) -> Self {
+    pub(in crate::commands) fn of(refusal: &Refusal) -> Self {
         let hint = Hint::try_from(refusal.hint).unwrap_or_default();
         let hint = if hint == Hint::Unspecified { "" } else { hint.as_str_name() };
         Self {
@@ -144,7 +144,7 @@ impl Kind {
 }
 
 /// A reason of the wire as metrics and pages name it.
-pub(super) fn reason_name(on_wire: &str) -> String {
+pub(in crate::commands) fn reason_name(on_wire: &str) -> String {
     on_wire.trim_start_matches("REASON_").to_ascii_lowercase()
 }
 

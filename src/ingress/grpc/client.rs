@@ -1,4 +1,4 @@
-//! The producer's side of `Ingest`, as `bailiwick send` uses it.
+//! The producer's side of `Ingest`, as `bailiwick send` and `bailiwick bench` use it.
 
 use std::time::Duration;
 
@@ -18,9 +18,16 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the endpoint is no URI or nobody answers.
 pub async fn connect(endpoint: &str) -> Result<IngestClient<Channel>, tonic::transport::Error> {
+    Ok(IngestClient::new(channel(endpoint).await?).max_decoding_message_size(RESPONSE_BYTES_MAX))
+}
+
+/// A connection to a gateway.
+///
+/// # Errors
+/// When the endpoint is no URI or nobody answers.
+pub async fn channel(endpoint: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint =
         Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
     let endpoint = endpoint.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
-    let channel = endpoint.connect().await?;
-    Ok(IngestClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX))
+    endpoint.connect().await
 }
