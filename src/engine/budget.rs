@@ -186,20 +186,32 @@ pub struct Call {
 
 /// Bytes that are held; given back when it is dropped.
 #[derive(Debug, Default)]
-pub struct Charge(Vec<OwnedSemaphorePermit>);
+pub struct Charge([Option<OwnedSemaphorePermit>; 3]);
+
+/// A part of a charge that is smaller is not given back before the rest: most requests are of one record, and each part
+/// costs as much time as its record.
+const PART_BYTES_MIN: usize = 4 << 10;
 
 impl Charge {
-    /// Takes a part of it off.
+    /// Takes a part of it off, unless it is too small a part.
     #[must_use]
     pub fn split_off(&mut self, bytes: usize) -> Self {
-        let permits = self.0.iter_mut().filter_map(|permit| permit.split(bytes.min(permit.num_permits())));
-        Self(permits.collect())
+        if bytes < PART_BYTES_MIN {
+            return Self::default();
+        }
+        let split = |permit: &mut Option<OwnedSemaphorePermit>| {
+            permit.as_mut().and_then(|permit| permit.split(bytes.min(permit.num_permits())))
+        };
+        Self(self.0.each_mut().map(split))
     }
 
-    /// Gives back what is above so many bytes.
+    /// Gives back what is above so many bytes, unless that is too small a part.
     pub fn shrink_to(&mut self, bytes: usize) {
-        for permit in &mut self.0 {
-            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        for permit in self.0.iter_mut().flatten() {
+            let above = permit.num_permits().saturating_sub(bytes);
+            if above >= PART_BYTES_MIN {
+                drop(permit.split(above));
+            }
         }
     }
 }
@@ -215,7 +227,7 @@ impl Call {
     #[must_use]
     pub fn try_arrive(&self, bytes: usize) -> Option<Charge> {
         let [(own, of_own), (all, of_all)] = self.arriving(bytes);
-        Some(Charge(vec![own.try_take(of_own)?, all.try_take(of_all)?]))
+        Some(Charge([Some(own.try_take(of_own)?), Some(all.try_take(of_all)?), None]))
     }
 
     /// Charges a message that begins to arrive. Waits for room; the call holds nothing else of a message.
@@ -255,12 +267,12 @@ impl Call {
     pub fn keep(&self, bytes: usize) -> Option<Charge> {
         let kept = &self.line.budget.kept;
         let permit = kept.try_take(size(bytes)).filter(|_| size(bytes) <= kept.all)?;
-        Some(Charge(vec![permit]))
+        Some(Charge([Some(permit), None, None]))
     }
 
     async fn wait(&self, lanes: &[(&Lane, u32)]) -> Charge {
-        let mut permits = Vec::with_capacity(lanes.len());
-        for (lane, bytes) in lanes {
+        let mut permits = [const { None }; 3];
+        for ((lane, bytes), place) in lanes.iter().zip(&mut permits) {
             let permit = match lane.try_take(*bytes) {
                 Some(permit) => Some(permit),
                 None => {
@@ -268,7 +280,7 @@ impl Call {
                     lane.take(*bytes).await
                 }
             };
-            permits.extend(permit);
+            *place = permit;
         }
         Charge(permits)
     }

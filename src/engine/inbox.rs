@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 
 use crate::decode::Opened;
 
-use super::request::{Content, Request};
+use super::request::{Boxed, Content, Request};
 
 /// The requests that wait for one worker, in the order in which they came.
 #[derive(Default)]
 pub struct Inbox {
-    waiting: Mutex<VecDeque<Request>>,
+    waiting: Mutex<VecDeque<Boxed>>,
     arrived: Notify,
 }
 
@@ -22,7 +22,7 @@ const ROWS_ALONE: usize = 64;
 
 impl Inbox {
     /// A request has arrived.
-    pub fn push(&self, request: Request) {
+    pub fn push(&self, request: Boxed) {
         self.lock().push_back(request);
         self.arrived.notify_one();
     }
@@ -35,16 +35,16 @@ impl Inbox {
     }
 
     /// Puts requests back before all others.
-    pub(super) fn put_back(&self, requests: Vec<Request>) {
+    pub(super) fn put_back(&self, requests: Vec<Boxed>) {
         let mut waiting = self.lock();
         requests.into_iter().rev().for_each(|request| waiting.push_front(request));
     }
 
     /// Takes requests of one stream that may share a batch of so many records at most. A request that is larger is
     /// alone. No request overtakes another one of its caller.
-    pub(super) fn take(&self, rows_max: usize) -> Vec<Request> {
+    pub(super) fn take(&self, rows_max: usize) -> Vec<Boxed> {
         let mut waiting = self.lock();
-        let (mut taken, mut left): (Vec<Request>, VecDeque<Request>) = (Vec::new(), VecDeque::new());
+        let (mut taken, mut left): (Vec<Boxed>, VecDeque<Boxed>) = (Vec::new(), VecDeque::new());
         let mut rows = 0;
         while let Some(next) = waiting.pop_front() {
             let Some(first) = taken.first() else {
@@ -80,7 +80,7 @@ impl Inbox {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Request>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Boxed>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

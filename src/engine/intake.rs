@@ -229,7 +229,7 @@ impl Intake {
     async fn release(&self, inbox: &Inbox, resident: Resident, origin: &Arc<Origin>) -> Option<usize> {
         let served = self.stream(&resident.batch().stream().name).ok()?;
         let (waits, mut answer) = unbounded_channel();
-        inbox.push(Request {
+        inbox.push(Box::new(Request {
             served: Some(Arc::clone(served)),
             origin: Arc::clone(origin),
             number: None,
@@ -238,7 +238,7 @@ impl Intake {
             wants_outputs: false,
             charge: Charge::default(),
             reply: Reply::new(Arc::new(Waits(waits)), 0),
-        });
+        }));
         match answer.recv().await?.told {
             Ok(Outcome::Taken(taken)) => Some(taken.accepted as usize),
             Ok(Outcome::Refused(_)) | Err(_) => None,

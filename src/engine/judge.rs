@@ -19,7 +19,7 @@ use crate::domain::refusal::{Reason, Refusal};
 
 use super::intake::{Intake, Served};
 use super::quarantine::Held;
-use super::request::{Content, Request};
+use super::request::{Boxed, Content};
 use super::scores::{self, Scores};
 
 /// A batch, judged.
@@ -62,7 +62,7 @@ impl CameTo {
 /// What is judged, and when.
 pub(super) struct Case<'c> {
     pub(super) served: &'c Served,
-    pub(super) requests: &'c [Request],
+    pub(super) requests: &'c [Boxed],
     /// The event times that the stream takes.
     pub(super) bounds: TimeBounds,
     /// The monotonic clock.
@@ -80,7 +80,9 @@ impl Case<'_> {
              this line");
             Reason::Internal
         };
-        if let [Request { content: Content::Decided(resident), .. }] = self.requests {
+        if let [request] = self.requests
+            && let Content::Decided(resident) = &request.content
+        {
             return Self::decided(resident, scores).map_err(failed);
         }
         let (candidate, shares) = self.decoded();
@@ -239,7 +241,7 @@ fn spans(shares: &[Result<Share, Undecodable>]) -> Vec<Range<u32>> {
 
 impl Judged {
     /// Requests for a stream that is not declared: each was refused as a whole.
-    pub(super) fn refused(requests: &[Request]) -> Self {
+    pub(super) fn refused(requests: &[Boxed]) -> Self {
         let requests = requests.iter().map(|request| {
             CameTo::of(match &request.content {
                 Content::Refused(refused) => Outcome::Refused(refused.clone()),

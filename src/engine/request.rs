@@ -16,6 +16,9 @@ use crate::telemetry::{StreamCounts, Telemetry};
 use super::budget::Charge;
 use super::intake::Served;
 
+/// A request that waits. It goes through many hands, and is large.
+pub type Boxed = Box<Request>;
+
 /// A request.
 pub struct Request {
     /// Its stream. `None`: it is not declared here.

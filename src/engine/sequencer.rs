@@ -29,7 +29,7 @@ use crate::storage::{Log, Room, Then};
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};
 use super::pipeline::CheckpointsDue;
-use super::request::{Content, Origin, Request, Unaccepted};
+use super::request::{Boxed, Content, Origin, Unaccepted};
 
 /// The journal, and the order in which it is filled.
 pub(super) struct Sequencer {
@@ -133,7 +133,7 @@ impl Sequencer {
 
     /// What the numbers of requests say of them if they are taken in this order, and the event times that their stream
     /// takes.
-    pub(super) fn locate(&self, stream: &str, requests: &[Request], wall: i64) -> (Vec<Located>, TimeBounds) {
+    pub(super) fn locate(&self, stream: &str, requests: &[Boxed], wall: i64) -> (Vec<Located>, TimeBounds) {
         let state = self.lock();
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {

@@ -30,7 +30,7 @@ use super::intake::{Intake, Served};
 use super::judge::{Case, Judged};
 use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
-use super::request::{Answer, Answers, Content, Outputs, Request};
+use super::request::{Answer, Answers, Boxed, Content, Outputs, Request};
 use super::scores::Scores;
 use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
 use super::supervision::Supervisor;
@@ -92,9 +92,9 @@ enum Attempt {
     /// Each of its requests is answered, or will be when the journal has it.
     Done,
     /// These are to be taken again, together.
-    Again(Vec<Request>),
+    Again(Vec<Boxed>),
     /// These are to be taken again, each alone.
-    Apart(Vec<Request>),
+    Apart(Vec<Boxed>),
 }
 
 /// How long a request waits for the disk before it looks again.
@@ -119,13 +119,13 @@ impl Worker {
             }
         }
         while self.inbox.len() > 0 {
-            let stopping = |request: Request| request.reply.answer(Answer::unaccepted(Reason::Stopping.into()));
+            let stopping = |request: Boxed| request.reply.answer(Answer::unaccepted(Reason::Stopping.into()));
             self.inbox.take(usize::MAX).into_iter().for_each(stopping);
         }
     }
 
     /// Takes requests of one stream in.
-    async fn take_in(&mut self, requests: Vec<Request>) {
+    async fn take_in(&mut self, requests: Vec<Boxed>) {
         let mut twice = Vec::new();
         let mut waiting = vec![(requests, 0)];
         while let Some((requests, times)) = waiting.pop() {
@@ -141,7 +141,7 @@ impl Worker {
         self.inbox.put_back(twice);
     }
 
-    async fn attempt(&mut self, requests: Vec<Request>, twice: &mut Vec<Request>) -> Attempt {
+    async fn attempt(&mut self, requests: Vec<Boxed>, twice: &mut Vec<Boxed>) -> Attempt {
         if self.supervisor.failure().is_some() {
             refuse(requests, Reason::Internal);
             return Attempt::Done;
@@ -177,7 +177,7 @@ impl Worker {
     }
 
     /// A request that goes on; any other one is seen to.
-    fn go(&mut self, request: Request, located: Located, twice: &mut Vec<Request>) -> Option<Request> {
+    fn go(&mut self, mut request: Boxed, located: Located, twice: &mut Vec<Boxed>) -> Option<Boxed> {
         match located {
             Located::Next(number) => {
                 if let (None, Content::Refused(refused)) = (number, &request.content) {
@@ -185,7 +185,8 @@ impl Worker {
                     request.reply.answer(Answer::of(outcome, Mark::default()));
                     return None;
                 }
-                return Some(Request { number, ..request });
+                request.number = number;
+                return Some(request);
             }
             Located::Taken(number) => self.repeat(request, number),
             Located::Twice => twice.push(request),
@@ -196,7 +197,7 @@ impl Worker {
 
     /// A batch failed. One that is shared is taken apart; a request alone is refused, and its number spent by that unless
     /// the reason will pass.
-    fn failed(mut requests: Vec<Request>, reason: Reason) -> Attempt {
+    fn failed(mut requests: Vec<Boxed>, reason: Reason) -> Attempt {
         let is_shared = requests.len() > 1;
         let [request] = requests.as_mut_slice() else {
             if is_shared && !reason.keeps_number() || reason == Reason::WindowsFull {
@@ -216,11 +217,11 @@ impl Worker {
     /// Writes a judged batch into the journal and folds it.
     async fn write(
         &mut self,
-        requests: Vec<Request>,
+        requests: Vec<Boxed>,
         mut judged: Judged,
         served: Option<&Served>,
         (now, wall): (Duration, i64),
-        twice: &mut Vec<Request>,
+        twice: &mut Vec<Boxed>,
     ) -> Attempt {
         let stream = served.map_or("", |served| served.stream.name.as_str());
         let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
@@ -341,7 +342,7 @@ impl Worker {
     }
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
-    fn repeat(&mut self, request: Request, number: Number) {
+    fn repeat(&mut self, request: Boxed, number: Number) {
         let (outcome, mark) = self.sequencer.outcome(&request.origin.producer, number);
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
@@ -355,7 +356,8 @@ impl Worker {
         let outputs = if request.wants_outputs { self.outputs_again(&request, &outcome) } else { None };
         let answer = Answer { is_duplicate: true, outputs: outputs.unwrap_or_default(), ..Answer::of(outcome, mark) };
         let mut answers = Answers::new(request.served.as_deref(), 1);
-        answers.push(request.reply, request.charge, answer);
+        let Request { reply, charge, .. } = *request;
+        answers.push(reply, charge, answer);
         self.waiting.push(mark.lsn, answers);
         self.sequencer.journal.when_durable(mark.lsn, self.waiting.when_durable(mark.lsn));
     }
@@ -406,7 +408,7 @@ async fn room_for(sequencer: &Sequencer, bytes: u64) -> Result<Room, Reason> {
 }
 
 /// None of these is taken.
-fn refuse(requests: Vec<Request>, reason: Reason) {
+fn refuse(requests: Vec<Boxed>, reason: Reason) {
     for request in requests {
         request.reply.answer(Answer::unaccepted(reason.into()));
     }
@@ -419,7 +421,7 @@ fn kept(outcome: &Outcome, served: Option<&Served>) -> Outcome {
 
 /// The newest event time that each request brought or promised. A window does not close before its time has come, whatever
 /// one producer sends or promises.
-fn newest(requests: &[Request], judged: &Judged, wall: i64) -> Vec<Option<i64>> {
+fn newest(requests: &[Boxed], judged: &Judged, wall: i64) -> Vec<Option<i64>> {
     let times = judged.resident.as_ref().map_or(&[][..], |resident| resident.batch().event_times());
     let each = requests.iter().zip(&judged.requests).map(|(request, came)| {
         let brought = times.get(came.rows.clone()).and_then(|times| times.iter().copied().max());
@@ -429,7 +431,7 @@ fn newest(requests: &[Request], judged: &Judged, wall: i64) -> Vec<Option<i64>> 
 }
 
 /// Who sent the records of a batch as they came, refused ones included.
-fn senders<'r>(requests: &'r [Request]) -> Senders<'r> {
+fn senders<'r>(requests: &'r [Boxed]) -> Senders<'r> {
     let mut senders = Senders::default();
     for request in requests {
         if let Content::Records(opened) = &request.content {
@@ -440,7 +442,7 @@ fn senders<'r>(requests: &'r [Request]) -> Senders<'r> {
 }
 
 /// What is told of the requests of a batch.
-fn answers(served: Option<&Served>, requests: Vec<Request>, judged: Judged, marks: Vec<Mark>) -> Answers {
+fn answers(served: Option<&Served>, requests: Vec<Boxed>, judged: Judged, marks: Vec<Mark>) -> Answers {
     let mut answers = Answers::new(served, requests.len());
     let columns: Arc<[_]> = judged.outputs.into();
     for ((request, came), mark) in requests.into_iter().zip(judged.requests).zip(marks) {
@@ -450,7 +452,8 @@ fn answers(served: Option<&Served>, requests: Vec<Request>, judged: Judged, mark
             Outputs::default()
         };
         let answer = Answer { outputs, message: came.message, ..Answer::of(came.outcome, mark) };
-        answers.push(request.reply, request.charge, answer);
+        let Request { reply, charge, .. } = *request;
+        answers.push(reply, charge, answer);
     }
     answers
 }

@@ -212,7 +212,7 @@ impl Put {
 
     /// Passes a request on and waits for its answer.
     async fn ask(&mut self, content: Content, charge: Charge) -> Result<Answer, Rejection> {
-        self.inbox.push(request::Request {
+        self.inbox.push(Box::new(request::Request {
             served: Some(Arc::clone(&self.served)),
             origin: Arc::clone(&self.origin),
             number: self.number,
@@ -221,7 +221,7 @@ impl Put {
             wants_outputs: false,
             charge,
             reply: request::Reply::new(Arc::clone(&self.caller), 0),
-        });
+        }));
         let answer = self.answers.recv().await.ok_or(Reason::Internal)?;
         match answer.told {
             Err(why) => Err(why.into()),

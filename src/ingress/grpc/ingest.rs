@@ -129,7 +129,7 @@ impl Call {
             return self.replies.answer(ticket, Answer::unaccepted(reason.into()));
         }
         let caller: Arc<dyn Caller> = self.replies.clone();
-        self.inbox.push(request::Request {
+        self.inbox.push(Box::new(request::Request {
             served,
             origin: Arc::clone(&self.origin),
             number,
@@ -138,7 +138,7 @@ impl Call {
             wants_outputs: want_scores,
             charge: of_records,
             reply: request::Reply::new(caller, ticket),
-        });
+        }));
     }
 
     fn introduce(&mut self, request: &PublishRequest) {
