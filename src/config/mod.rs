@@ -52,7 +52,7 @@ pub struct Config {
     pub limits: Limits,
     /// How many worker threads score and fold.
     pub workers: usize,
-    /// The most records scored in one run of a model.
+    /// The most records of several requests that share a batch, and a run of the model.
     pub scored_together_max: usize,
     /// How long a run of a model may take.
     pub scoring_deadline: Duration,

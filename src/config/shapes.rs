@@ -110,8 +110,12 @@ const SCORING: Shape = Shape {
     name: "scoring",
     about: "How records are scored.",
     keys: &[
-        Key::new("workers", Kind::Count, "How many threads score and count. Default: one per core."),
-        Key::new("rows_together_max", Kind::Count, "The most records scored in one run of a model. Default: 1024."),
+        Key::new("workers", Kind::Count, "How many threads serve connections, score and count. Default: one per core."),
+        Key::new(
+            "rows_together_max",
+            Kind::Count,
+            "The most records that share a batch, and a run of the model. Default: 1024.",
+        ),
         Key::new("deadline", Kind::Duration, "How long a run of a model may take. Default: PT5S."),
         Key::new("onnxruntime", Kind::Text, "ONNX Runtime's library."),
     ],

@@ -380,6 +380,7 @@ mod tests {
             Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: i64::MIN },
             Entry::Closed { dataset: "by_country", before: Before::Window(3), watermark: 0 },
             Entry::Flushed { dataset: "by_country" },
+            Entry::Requests { at: -9, stream: "", requests: Vec::new() },
         ];
         for entry in entries {
             let bytes = entry.encode();
@@ -398,6 +399,8 @@ mod tests {
             Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(refused.clone()) };
         let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
+        let (told, shared_head) = (Sent { rows: 0, ..sent.clone() }, head.clone());
+        let shared = Sent { producer: "till-8", number: None, outcome: Some(Outcome::nothing()), ..sent.clone() };
         let plain = Accepted { requests: vec![sent.clone()], head: head.clone(), before: &[], columns: &[1, 2, 3] };
         let sealed =
             Accepted { requests: vec![sent], head: Head { regimes, ..head }, before: &[], columns: &[1, 2, 3] };
@@ -408,6 +411,13 @@ mod tests {
             Entry::Spent { producer: "till-7", number: NUMBER, outcome: Some(refused) },
             Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: 6 },
             Entry::Flushed { dataset: "by_country" },
+            Entry::Requests { at: 9, stream: "payments", requests: vec![told.clone(), shared.clone()] },
+            Entry::Batch(Accepted {
+                requests: vec![shared, told],
+                head: shared_head,
+                before: &[],
+                columns: &[1, 2, 3],
+            }),
         ];
         let hex = |entry: &Entry<'_>| entry.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let written: Vec<String> = entries.iter().map(hex).collect();

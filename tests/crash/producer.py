@@ -7,7 +7,7 @@ from collections import Counter, deque
 import grpc
 
 import protocol
-from workload import STREAM, batches, window_start
+from workload import BATCH_SLOTS, STREAM, batches, window_start
 
 IN_FLIGHT_MAX = 16
 # A producer does not run further ahead of the slowest one, which holds the watermark: open windows stay few.
@@ -61,6 +61,7 @@ class Producer:
         self.refusals = Counter()
         self.window = 0
         self.parts = deque()
+        self.singles = deque()  # records that go one in a message
         self.introduced = False
         self.durable_through = 0  # at the last introduction
         self.last_window = None
@@ -219,23 +220,36 @@ class Producer:
         return answer
 
     def _nothing_left(self):
-        return self.last_window is not None and not self.parts and self.window >= self.last_window
+        is_sent = not self.parts and not self.singles
+        return self.last_window is not None and is_sent and self.window >= self.last_window
 
     def _next_request(self):
-        if not self.parts:
+        if not self.parts and not self.singles:
             if self._nothing_left() or self.window >= self.run.slowest_window() + LEAD_WINDOWS_MAX:
                 return None
             self.parts.extend(batches(self.window, self.slots, self.rng))
             self.window += 1
-        batch = self.parts.popleft()
-        payload = {"rows": batch.rows_message(self.run.rows_pb2)} if self.as_rows else {"arrow_ipc": batch.arrow_ipc()}
+        payload, rows = self._next_payload()
         # Some windows are promised to be complete, the others close by what comes later.
-        promised = window_start(self.window) if not self.parts and self.window % 3 == 0 else 0
+        is_last = not self.parts and not self.singles
+        promised = window_start(self.window) if is_last and self.window % 3 == 0 else 0
         request = self._encode(epoch=self.epoch, sequence=self.next_sequence, complete_through=promised, **payload)
-        request = Request(self.next_sequence, request, batch.rows)
+        request = Request(self.next_sequence, request, rows)
         self.next_sequence += 1
         self.unanswered.append(request)
         return request
+
+    def _next_payload(self):
+        """The payload of the next request, and how many records are in it."""
+        if not self.singles:
+            batch = self.parts.popleft()
+            if not self.as_rows:
+                return {"arrow_ipc": batch.arrow_ipc()}, batch.rows
+            if len(batch.slots) != min(BATCH_SLOTS):
+                return {"rows": batch.rows_message(self.run.rows_pb2)}, batch.rows
+            # Small ones go one record at a time, so that requests share batches with those of others.
+            self.singles.extend(batch.single_messages(self.run.rows_pb2))
+        return {"rows": self.singles.popleft()}, 1
 
     def _encode(self, **fields):
         return self.run.pb.PublishRequest(stream=STREAM, producer=self.name, **fields).SerializeToString()

@@ -71,9 +71,18 @@ class Batch:
 
     def rows_message(self, rows_pb2):
         """The records as an encoded `Rows` message of the stream."""
+        return self._message(rows_pb2, self._records())
+
+    def single_messages(self, rows_pb2):
+        """The records as encoded `Rows` messages of one record each."""
+        return [self._message(rows_pb2, [record]) for record in self._records()]
+
+    def _records(self):
+        return zip(*(column.tolist() for column in self.columns().values()), strict=True)
+
+    def _message(self, rows_pb2, records):
         message = rows_pb2.Rows()
-        columns = [column.tolist() for column in self.columns().values()]
-        for at, contributor, country, group, slot, value in zip(*columns, strict=True):
+        for at, contributor, country, group, slot, value in records:
             row = message.rows.add(contributor=contributor, country=country, group=group, slot=slot, value=value)
             row.at.FromMicroseconds(at)
         return message.SerializeToString()
