@@ -183,7 +183,7 @@ impl Undecodable {
 
 /// A stream of fields `f1`, `f2`, ..., by number and type.
 #[cfg(test)]
-fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -> Arc<Stream> {
+pub(crate) fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -> Arc<Stream> {
     let fields = fields.iter().map(|&(number, field_type)| Field {
         name: format!("f{number}"),
         field_type,

@@ -4,6 +4,7 @@
 //! [`Candidate::check`] adds what the declaration forbids. Neither type can be printed or serialised:
 //! what leaves this process leaves through the policy module.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -127,6 +128,13 @@ impl Candidate {
     /// Refuses every record that the declaration forbids: missing required fields, NaN and infinities,
     /// over-long text, event times that are not taken.
     pub fn check(&mut self, times: TimeBounds) {
+        let rows = u32::try_from(self.rows()).unwrap_or(u32::MAX);
+        self.check_shared(times, std::slice::from_ref(&(0..rows)));
+    }
+
+    /// The same for records of many requests, each of which has some in a row: each request is checked as if it had come
+    /// alone.
+    pub fn check_shared(&mut self, times: TimeBounds, requests: &[Range<u32>]) {
         let stream = Arc::clone(&self.stream);
         let columns = self.columns.clone();
         for (position, (field, column)) in stream.fields.iter().zip(columns.columns()).enumerate() {
@@ -162,11 +170,11 @@ impl Candidate {
                 _ => {}
             }
         }
-        self.check_times(stream.event_time, times);
+        self.check_times(stream.event_time, times, requests);
     }
 
     /// Every record in the order of the request: each may open a window.
-    fn check_times(&mut self, position: usize, mut times: TimeBounds) {
+    fn check_times(&mut self, position: usize, times: TimeBounds, requests: &[Range<u32>]) {
         let column = Arc::clone(self.columns.column(position));
         let values = column.as_primitive::<TimestampMicrosecondType>();
         let ends = |(oldest, newest): (i64, i64), &time: &i64| (oldest.min(time), newest.max(time));
@@ -175,12 +183,16 @@ impl Candidate {
             return;
         }
         let field: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
-        for (row, index) in (0..values.len()).zip(0..) {
-            if self.is_refused(row) || values.is_null(row) {
-                continue;
-            }
-            if let Err((reason, hint)) = times.take(values.value(row)) {
-                self.refuse(Refusal { field: field.clone(), hint, ..Refusal::new(index, reason) });
+        for request in requests {
+            let mut times = times;
+            for index in request.clone() {
+                let row = usize::try_from(index).unwrap_or(usize::MAX);
+                if self.is_refused(row) || values.is_null(row) {
+                    continue;
+                }
+                if let Err((reason, hint)) = times.take(values.value(row)) {
+                    self.refuse(Refusal { field: field.clone(), hint, ..Refusal::new(index, reason) });
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
 //! What has arrived for a worker and waits for it. What comes while one batch is worked on is the next one: no timer
 //! decides when a batch is full.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use crate::decode::Opened;
@@ -17,6 +18,10 @@ pub struct Inbox {
     arrived: Notify,
 }
 
+/// The most bytes of decoded records in a batch, unless it is one request.
+const BYTES_MAX: usize = 16 << 20;
+/// So many requests of other streams are passed over to find some for a batch.
+const PASSED_MAX: usize = 4_096;
 /// From so many records on an Arrow request is a batch by itself, without a copy.
 const ROWS_ALONE: usize = 64;
 
@@ -45,29 +50,31 @@ impl Inbox {
     pub(super) fn take(&self, rows_max: usize) -> Vec<Boxed> {
         let mut waiting = self.lock();
         let (mut taken, mut left): (Vec<Boxed>, VecDeque<Boxed>) = (Vec::new(), VecDeque::new());
-        let mut rows = 0;
+        let mut callers_left: HashSet<usize, RandomState> = HashSet::default();
+        let (mut rows, mut bytes) = (0, 0);
         while let Some(next) = waiting.pop_front() {
-            let Some(first) = taken.first() else {
-                rows = rows_of(&next);
-                let is_alone = is_alone(&next);
-                taken.push(next);
-                if is_alone {
+            let (more_rows, more_bytes) = size_of(&next);
+            if let Some(first) = taken.first() {
+                let caller = next.reply.caller();
+                if callers_left.contains(&caller) || !is_of_stream_of(first, &next) {
+                    callers_left.insert(caller);
+                    left.push_back(next);
+                    if left.len() == PASSED_MAX {
+                        break;
+                    }
+                    continue;
+                }
+                if is_alone(&next) || rows + more_rows > rows_max || bytes + more_bytes > BYTES_MAX {
+                    waiting.push_front(next);
                     break;
                 }
-                continue;
-            };
-            let waits = left.iter().any(|other| other.reply.is_of_caller_of(&next.reply));
-            if waits || !is_of_stream_of(first, &next) {
-                left.push_back(next);
-                continue;
             }
-            let more = rows_of(&next);
-            if is_alone(&next) || rows + more > rows_max {
-                waiting.push_front(next);
+            let is_last = is_alone(&next);
+            (rows, bytes) = (rows + more_rows, bytes + more_bytes);
+            taken.push(next);
+            if is_last {
                 break;
             }
-            rows += more;
-            taken.push(next);
         }
         while let Some(next) = left.pop_back() {
             waiting.push_front(next);
@@ -85,11 +92,12 @@ impl Inbox {
     }
 }
 
-fn rows_of(request: &Request) -> usize {
+/// How many records and bytes of a batch a request takes. One without records takes its line in the table.
+fn size_of(request: &Request) -> (usize, usize) {
     match &request.content {
-        Content::Records(opened) => opened.rows(),
-        Content::Decided(resident) => resident.batch().rows(),
-        Content::Nothing | Content::Refused(_) => 0,
+        Content::Records(opened) => (opened.rows().max(1), opened.bytes()),
+        Content::Decided(resident) => (resident.batch().rows().max(1), 0),
+        Content::Nothing | Content::Refused(_) => (1, 0),
     }
 }
 
@@ -103,8 +111,72 @@ fn is_alone(request: &Request) -> bool {
 
 fn is_of_stream_of(one: &Request, other: &Request) -> bool {
     match (&one.served, &other.served) {
-        (Some(one), Some(other)) => std::sync::Arc::ptr_eq(one, other),
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::intake::Served;
+    use crate::engine::request::{Answer, Caller, Origin, Reply};
+    use crate::telemetry::StreamCounts;
+
+    struct Nobody;
+
+    impl Caller for Nobody {
+        fn answer(&self, _: u64, _: Answer) {}
+    }
+
+    fn served() -> Arc<Served> {
+        let stream = crate::decode::test_stream(&[], crate::domain::stream::Undeclared::Drop);
+        Arc::new(Served { stream, outputs: Vec::new(), counts: Arc::new(StreamCounts::default()) })
+    }
+
+    proptest! {
+        /// Whatever is taken is of one stream and within the limit, nothing overtakes another request of its caller, and
+        /// all comes in the end.
+        #[test]
+        fn requests_of_a_caller_stay_in_order(
+            arriving in prop::collection::vec((0..4_usize, 0..3_usize, any::<bool>()), 0..60),
+            rows_max in 1..20_usize,
+        ) {
+            let callers: Vec<Arc<dyn Caller>> = (0..4).map(|_| Arc::new(Nobody) as _).collect();
+            let streams = [Some(served()), Some(served()), None];
+            let (inbox, mut pushed, mut came) = (Inbox::default(), BTreeMap::new(), BTreeMap::new());
+            let mut take = || {
+                let taken = inbox.take(rows_max);
+                prop_assert!(taken.len() <= rows_max);
+                prop_assert!(taken.iter().all(|request| is_of_stream_of(&taken[0], request)));
+                for request in &taken {
+                    came.entry(request.reply.caller()).or_insert_with(Vec::new).push(request.number.unwrap().sequence);
+                }
+                Ok(taken.len())
+            };
+            let mut left = arriving.len();
+            for (at, (caller, stream, takes)) in (0..).zip(arriving) {
+                let origin = Arc::new(Origin { producer: "p".to_owned(), address: None });
+                let number = crate::domain::producer::Number { epoch: 1, sequence: at };
+                let reply = Reply::new(Arc::clone(&callers[caller]), at);
+                pushed.entry(reply.caller()).or_insert_with(Vec::new).push(at);
+                let request = Request::new(streams[stream].clone(), origin, Some(number), Content::Nothing, reply);
+                inbox.push(Box::new(request));
+                if takes {
+                    left -= take()?;
+                }
+            }
+            while left > 0 {
+                let taken = take()?;
+                prop_assert!(taken > 0, "{left} are left");
+                left -= taken;
+            }
+            prop_assert_eq!(pushed, came);
+        }
     }
 }

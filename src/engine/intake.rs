@@ -19,7 +19,7 @@ use crate::domain::stream::Stream;
 use crate::domain::watermark::ActiveMax;
 use crate::telemetry::{StreamCounts, Telemetry};
 
-use super::budget::{Budget, Charge, Needs, REQUEST_BYTES};
+use super::budget::{Budget, Needs, REQUEST_BYTES};
 use super::inbox::Inbox;
 use super::quarantine::{Held, Quarantine};
 use super::request::{Answer, Caller, Content, Origin, Reply, Request};
@@ -229,16 +229,9 @@ impl Intake {
     async fn release(&self, inbox: &Inbox, resident: Resident, origin: &Arc<Origin>) -> Option<usize> {
         let served = self.stream(&resident.batch().stream().name).ok()?;
         let (waits, mut answer) = unbounded_channel();
-        inbox.push(Box::new(Request {
-            served: Some(Arc::clone(served)),
-            origin: Arc::clone(origin),
-            number: None,
-            content: Content::Decided(resident),
-            promised: None,
-            wants_outputs: false,
-            charge: Charge::default(),
-            reply: Reply::new(Arc::new(Waits(waits)), 0),
-        }));
+        let (served, reply) = (Some(Arc::clone(served)), Reply::new(Arc::new(Waits(waits)), 0));
+        let content = Content::Decided(resident);
+        inbox.push(Box::new(Request::new(served, Arc::clone(origin), None, content, reply)));
         match answer.recv().await?.told {
             Ok(Outcome::Taken(taken)) => Some(taken.accepted as usize),
             Ok(Outcome::Refused(_)) | Err(_) => None,

@@ -2,6 +2,7 @@
 //! of its requests.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::domain::refusal::{Reason, Refusal};
 
 use super::intake::{Intake, Served};
 use super::quarantine::Held;
-use super::request::{Boxed, Content};
+use super::request::{Boxed, Content, Origin};
 use super::scores::{self, Scores};
 
 /// A batch, judged.
@@ -38,8 +39,6 @@ pub(super) struct Judged {
     dropped: usize,
     /// What the policies in the shadow are to be asked.
     shadow: Option<(Arc<Version>, Candidate)>,
-    /// Whether the same regimes apply to everything that is taken in.
-    pub(super) is_of_one_kind: bool,
 }
 
 /// What a request comes to.
@@ -47,6 +46,8 @@ pub(super) struct CameTo {
     pub(super) outcome: Outcome,
     /// What its outcome does not say of why it was refused as a whole, without contents.
     pub(super) message: Option<String>,
+    /// How many records were decoded of it.
+    decoded: usize,
     /// Its records, by their positions in what is taken in.
     pub(super) rows: Range<usize>,
     /// What was put into quarantine of it: the number it is held under, and how many records.
@@ -55,7 +56,7 @@ pub(super) struct CameTo {
 
 impl CameTo {
     fn of(outcome: Outcome) -> Self {
-        Self { outcome, message: None, rows: 0..0, held: None }
+        Self { outcome, message: None, decoded: 0, rows: 0..0, held: None }
     }
 }
 
@@ -67,6 +68,16 @@ pub(super) struct Case<'c> {
     pub(super) bounds: TimeBounds,
     /// The monotonic clock.
     pub(super) now: Duration,
+    /// Whether the entry will be sealed.
+    pub(super) seals: bool,
+}
+
+/// Why a batch was not judged. Nothing is kept of it.
+pub(super) enum NotJudged {
+    /// Its requests cannot share a batch.
+    Together,
+    /// It failed.
+    Failed(Reason),
 }
 
 impl Case<'_> {
@@ -74,28 +85,32 @@ impl Case<'_> {
     ///
     /// # Errors
     /// When the batch cannot be judged as a whole.
-    pub(super) fn judge(&self, intake: &Intake, scores: &mut Scores) -> Result<Judged, Reason> {
+    pub(super) fn judge(&self, intake: &Intake, scores: &mut Scores) -> Result<Judged, NotJudged> {
         let failed = |error: ArrowError| {
             tracing::error!(%error, "a batch could not be decided; it is refused. A fault in bailiwick: please report \
              this line");
-            Reason::Internal
+            NotJudged::Failed(Reason::Internal)
         };
         if let [request] = self.requests
             && let Content::Decided(resident) = &request.content
         {
-            return Self::decided(resident, scores).map_err(failed);
+            return Self::decided(resident, scores);
         }
         let (candidate, shares) = self.decoded();
         if candidate.rows() == 0 {
             return Ok(self.without_records(shares));
         }
         let mut candidate = candidate;
-        candidate.check(self.bounds);
+        let spans = spans(&shares);
+        candidate.check_shared(self.bounds, &spans);
         let shadow = intake.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let under = intake.versions.current();
         let senders = self.senders(&shares);
         let mut decided = under.decide_shared(candidate, &senders).map_err(failed)?;
-        let spans = spans(&shares);
+        // What is sealed under the keys of many is erased with the key of one.
+        if self.seals && !decided.is_of_one_kind && self.requests.len() > 1 {
+            return Err(NotJudged::Together);
+        }
         let held = match &decided.quarantined {
             Some(quarantined) => {
                 self.hold(intake, quarantined, &spans, &under, &mut decided.refusals).map_err(failed)?
@@ -107,21 +122,20 @@ impl Case<'_> {
             requests: self.outcomes(shares, &spans, &decided.refusals),
             refusals: decided.refusals,
             shadow,
-            is_of_one_kind: decided.is_of_one_kind,
             ..Judged::empty()
         };
         judged.requests.iter_mut().zip(held).for_each(|(request, held)| request.held = held);
         judged.count_dropped();
-        if let Err(error) = judged.score(scores) {
+        if let Err(not) = judged.score(scores) {
             judged.let_go(intake);
-            return Err(failed(error));
+            return Err(not);
         }
         judged.forget_refused(intake);
         Ok(judged)
     }
 
     /// Records that were decided before.
-    fn decided(resident: &Resident, scores: &mut Scores) -> Result<Judged, ArrowError> {
+    fn decided(resident: &Resident, scores: &mut Scores) -> Result<Judged, NotJudged> {
         let rows = resident.batch().rows();
         let taken = Taken { accepted: u32::try_from(rows).unwrap_or(u32::MAX), ..Taken::default() };
         let requests = vec![CameTo { rows: 0..rows, ..CameTo::of(Outcome::Taken(taken)) }];
@@ -181,6 +195,7 @@ impl Case<'_> {
                 records,
                 origin: Arc::clone(&request.origin),
                 until: self.now + under.policy.hold,
+                is_placed: false,
                 under: Arc::clone(under),
             };
             let number = intake.quarantine.hold(held);
@@ -222,7 +237,7 @@ impl Case<'_> {
                 dropped_values: share.dropped,
                 refusals: Refusals::of_part(of_request, span.start),
             };
-            CameTo { rows, ..CameTo::of(Outcome::Taken(taken)) }
+            CameTo { decoded: share.rows, rows, ..CameTo::of(Outcome::Taken(taken)) }
         });
         each.collect()
     }
@@ -260,7 +275,6 @@ impl Judged {
             unusable: 0,
             dropped: 0,
             shadow: None,
-            is_of_one_kind: true,
         }
     }
 
@@ -272,11 +286,18 @@ impl Judged {
         self.dropped = dropped.sum();
     }
 
-    fn score(&mut self, scores: &mut Scores) -> Result<(), ArrowError> {
+    fn score(&mut self, scores: &mut Scores) -> Result<(), NotJudged> {
         let Some(resident) = &self.resident else { return Ok(()) };
         let rows: Vec<Range<usize>> = self.requests.iter().map(|request| request.rows.clone()).collect();
         let scored = scores.score(resident, &rows);
-        self.scored(scored)
+        if scored.is_given_up {
+            return Err(NotJudged::Together);
+        }
+        self.scored(scored).map_err(|error| {
+            tracing::error!(%error, "scores could not be taken; their records are refused. A fault in bailiwick: please \
+             report this line");
+            NotJudged::Failed(Reason::Internal)
+        })
     }
 
     /// What was put aside of requests that were refused as a whole in the end is let go of.
@@ -292,7 +313,7 @@ impl Judged {
     /// Takes the scores. Records without a score that can be used are refused, and a request of which the model has failed
     /// on every record is refused as a whole.
     fn scored(&mut self, scored: scores::Outputs) -> Result<(), ArrowError> {
-        let scores::Outputs { columns, unusable, failed } = scored;
+        let scores::Outputs { columns, unusable, failed, .. } = scored;
         if unusable.is_empty() && failed.is_empty() {
             self.outputs = columns;
             return Ok(());
@@ -339,19 +360,30 @@ impl Judged {
     }
 
     /// The batch is placed: it is counted, and the policies in the shadow are asked.
-    pub(super) fn count(&mut self, intake: &Intake, served: &Served, senders: &Senders<'_>) {
+    pub(super) fn count(&mut self, intake: &Intake, served: &Served, requests: &[Boxed]) {
         let (counts, telemetry) = (&served.counts, &intake.telemetry);
         counts.refused(&self.refusals);
         counts.refused.add(Reason::ModelFailed, self.unusable);
         crate::telemetry::Telemetry::add(&counts.dropped_values, self.dropped);
+        for (number, _) in self.requests.iter().filter_map(|request| request.held) {
+            intake.quarantine.placed(number);
+        }
         let held = self.requests.iter().filter_map(|request| request.held).map(|(_, rows)| rows).sum();
         crate::telemetry::Telemetry::add(&telemetry.gateway.quarantined, held);
         let Some((shadow, candidate)) = self.shadow.take() else { return };
-        match shadow.decide_shared(candidate, senders) {
-            Ok(other) => telemetry.shadow.compared(&self.refusals, &other.refusals),
-            Err(error) => {
-                tracing::error!(%error, "a batch could not be decided in the shadow; it is not compared. A fault in \
-                 bailiwick: please report this line")
+        let mut senders = Senders::default();
+        for (request, came) in requests.iter().zip(&self.requests) {
+            let Origin { producer, address } = &*request.origin;
+            senders.push(Sender { producer, address: *address }, came.decoded);
+        }
+        // The batch has its place: nothing that fails here may end the worker.
+        match catch_unwind(AssertUnwindSafe(|| shadow.decide_shared(candidate, &senders))) {
+            Ok(Ok(other)) => telemetry.shadow.compared(&self.refusals, &other.refusals),
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!(
+                    "a batch could not be decided in the shadow; it is not compared. A fault in bailiwick: \
+                 please report this line"
+                )
             }
         }
     }

@@ -30,6 +30,8 @@ pub struct Held {
     pub records: Quarantined,
     /// Who sent them, and from where.
     pub origin: Arc<Origin>,
+    /// Whether their request has its place. Before that it may come again, and they with it.
+    pub is_placed: bool,
     /// When they are discarded, by the monotonic clock.
     pub until: Duration,
     /// The version that left them in doubt.
@@ -58,6 +60,13 @@ impl Quarantine {
         Some(number)
     }
 
+    /// The request of what is held under a number has its place.
+    pub fn placed(&self, number: u64) {
+        if let Some((_, held)) = self.lock().held.iter_mut().find(|(known, _)| *known == number) {
+            held.is_placed = true;
+        }
+    }
+
     /// Lets go of what is held under a number, if it still is: its request was refused as a whole.
     pub fn forget(&self, number: u64) {
         self.lock().discard(|known, _| known == number);
@@ -71,14 +80,14 @@ impl Quarantine {
     /// Whether anything was left in doubt by a version that is not in force any more.
     #[must_use]
     pub fn is_stale(&self, current: &Arc<Version>) -> bool {
-        self.lock().held.iter().any(|(_, held)| !Arc::ptr_eq(&held.under, current))
+        self.lock().held.iter().any(|(_, held)| held.is_placed && !Arc::ptr_eq(&held.under, current))
     }
 
     /// Takes records out that another version than this left in doubt. Their room stays theirs until they are settled.
     #[must_use]
     pub fn take(&self, current: &Arc<Version>) -> Option<Held> {
         let mut inner = self.lock();
-        let position = inner.held.iter().position(|(_, held)| !Arc::ptr_eq(&held.under, current))?;
+        let position = inner.held.iter().position(|(_, held)| held.is_placed && !Arc::ptr_eq(&held.under, current))?;
         inner.held.remove(position).map(|(_, held)| held)
     }
 

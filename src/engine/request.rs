@@ -25,8 +25,10 @@ pub struct Request {
     pub served: Option<Arc<Served>>,
     /// Who sent it, and from where.
     pub origin: Arc<Origin>,
-    /// Its number. `None`: sent again, it is counted again.
+    /// Its number, as it was sent. `None`: sent again, it is counted again.
     pub number: Option<Number>,
+    /// The number under which it comes next, when that was looked up.
+    pub(super) located: Option<Number>,
     /// What it brings.
     pub content: Content,
     /// The event time that the producer promises to have come to, in microseconds since the Unix epoch.
@@ -37,6 +39,21 @@ pub struct Request {
     pub charge: Charge,
     /// Where its answer goes.
     pub reply: Reply,
+}
+
+impl Request {
+    /// A request as it came. Without an epoch in its number, its producer's series goes on.
+    #[must_use]
+    pub fn new(
+        served: Option<Arc<Served>>,
+        origin: Arc<Origin>,
+        number: Option<Number>,
+        content: Content,
+        reply: Reply,
+    ) -> Self {
+        let (located, promised, wants_outputs, charge) = (None, None, false, Charge::default());
+        Self { served, origin, number, located, content, promised, wants_outputs, charge, reply }
+    }
 }
 
 /// Who sends, and from where.
@@ -138,13 +155,9 @@ impl Reply {
         }
     }
 
-    /// Whether two requests come from the same caller, who wants them taken in their order.
-    #[must_use]
-    pub fn is_of_caller_of(&self, other: &Self) -> bool {
-        match (&self.caller, &other.caller) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
+    /// Which caller it is of: equal for requests of the same, who wants them taken in their order.
+    pub(super) fn caller(&self) -> usize {
+        self.caller.as_ref().map_or(0, |caller| Arc::as_ptr(caller).addr())
     }
 }
 

@@ -28,9 +28,11 @@ pub(super) struct Outputs {
     pub(super) unusable: Vec<u32>,
     /// Records that the model has failed on.
     pub(super) failed: Vec<Range<usize>>,
+    /// So many runs failed that some requests were not tried: for each to be judged by itself, each has to be alone.
+    pub(super) is_given_up: bool,
 }
 
-/// How many runs may fail before what is left is given up: each may take as long as a run may.
+/// How many runs of a batch may fail before what is left is given up: each may take as long as a run may.
 const LATE_MAX: usize = 3;
 const FAILED_MAX: usize = 64;
 
@@ -52,7 +54,10 @@ impl Scores {
         let mut scoring = Scoring { scorer, stream: &stream.name, resident, parts: Vec::new(), left: FAILED_MAX };
         match scoring.run(0..rows) {
             Ok(scored) => scoring.parts.push((0..rows, Some(scored))),
-            Err(failed) => scoring.apart(requests, &failed),
+            Err(failed) if !scoring.apart(requests, &failed) => {
+                return Outputs { is_given_up: true, ..Outputs::default() };
+            }
+            Err(_) => {}
         }
         let outputs = scoring.outputs();
         let scored = rows - outputs.failed.iter().map(ExactSizeIterator::len).sum::<usize>();
@@ -106,16 +111,21 @@ impl Scoring<'_> {
         }
     }
 
-    /// Scores each request alone.
-    fn apart(&mut self, requests: &[Range<usize>], failed: &Failed) {
+    /// Scores each request alone. `false`: there were too many failures to try all of them.
+    fn apart(&mut self, requests: &[Range<usize>], failed: &Failed) -> bool {
         if matches!(failed, Failed::Late) {
             self.left = self.left.min(LATE_MAX);
         }
         let requests = requests.iter().filter(|rows| !rows.is_empty());
         let is_alone = requests.clone().count() == 1;
         for rows in requests {
+            if self.left == 0 {
+                return false;
+            }
             self.halve(rows.clone(), is_alone.then_some(failed));
         }
+        // What failed when nothing was left may have been given up untried.
+        is_alone || self.left > 0
     }
 
     /// Scores records that failed before, or may fail.

@@ -281,7 +281,9 @@ impl State {
                 located => not.push((position, located)),
             }
         }
-        for (position, request) in requests.iter().enumerate() {
+        let is_located = |position: usize| not.iter().all(|(other, _)| *other != position);
+        let located: Vec<_> = requests.iter().enumerate().filter(|(position, _)| is_located(*position)).collect();
+        for (position, request) in located {
             let Origin { producer, address } = request.origin;
             let came = Came { at: Some(wall), from: *address };
             let heard = Heard { producer, address: *address, event_time: None };
@@ -343,6 +345,8 @@ impl<'g> Ahead<'g> {
                 self.marks.insert(producer, Mark { epoch, sequence, lsn: 0 });
                 Located::Next(Some(number))
             }
+            // Without the requests before it, it could be taken: they may not come to have a place.
+            Err(_) if ahead.is_some() && number.after(self.gateway.producers.known(producer)).is_ok() => Located::Twice,
             Err(out_of_order) => Located::Not(out_of_order.into()),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::decode::Together;
 use crate::domain::aggregate::Reserved;
 use crate::domain::event_time::TimeBounds;
-use crate::domain::evidence::{Sender, Senders};
+use crate::domain::evidence::Sender;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
 use crate::domain::producer::{Lsn, Mark, Number};
@@ -27,7 +27,7 @@ use crate::telemetry::Telemetry;
 
 use super::inbox::Inbox;
 use super::intake::{Intake, Served};
-use super::judge::{Case, Judged};
+use super::judge::{Case, Judged, NotJudged};
 use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
 use super::request::{Answer, Answers, Boxed, Content, Outputs, Request};
@@ -100,7 +100,7 @@ enum Attempt {
 /// How long a request waits for the disk before it looks again.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
 /// How often a batch is judged again because others opened windows meanwhile.
-const AGAIN_MAX: usize = 4;
+const AGAIN_MAX: usize = 2;
 
 impl Worker {
     /// Works until the end is ordered.
@@ -130,7 +130,14 @@ impl Worker {
         let mut waiting = vec![(requests, 0)];
         while let Some((requests, times)) = waiting.pop() {
             match self.attempt(requests, &mut twice).await {
-                Attempt::Done => {}
+                Attempt::Done if waiting.is_empty() => {}
+                // Others have waited meanwhile, and answers may be due.
+                Attempt::Done => {
+                    while let Ok(lsn) = self.waiting.durable.try_recv() {
+                        self.waiting.tell(lsn);
+                    }
+                    tokio::task::yield_now().await;
+                }
                 Attempt::Again(requests) if times < AGAIN_MAX => waiting.push((requests, times + 1)),
                 Attempt::Again(requests) if requests.len() == 1 => refuse(requests, Reason::TooManyWindows),
                 Attempt::Again(requests) | Attempt::Apart(requests) => {
@@ -142,8 +149,9 @@ impl Worker {
     }
 
     async fn attempt(&mut self, requests: Vec<Boxed>, twice: &mut Vec<Boxed>) -> Attempt {
-        if self.supervisor.failure().is_some() {
-            refuse(requests, Reason::Internal);
+        let cannot = if self.is_finished { Some(Reason::Stopping) } else { None };
+        if let Some(reason) = cannot.or_else(|| self.supervisor.failure().map(|_| Reason::Internal)) {
+            refuse(requests, reason);
             return Attempt::Done;
         }
         let (now, wall) = (self.intake.clock.now(), self.intake.clock.wall());
@@ -160,19 +168,16 @@ impl Worker {
         let judged = match &served {
             None => Ok(Judged::refused(&going)),
             Some(served) => {
-                let case = Case { served, requests: &going, bounds, now };
+                let case = Case { served, requests: &going, bounds, now, seals: self.seals };
                 let (intake, scores) = (&self.intake, &mut self.scores);
-                catch_unwind(AssertUnwindSafe(|| case.judge(intake, scores))).unwrap_or(Err(Reason::Internal))
+                let judged = catch_unwind(AssertUnwindSafe(|| case.judge(intake, scores)));
+                judged.unwrap_or(Err(NotJudged::Failed(Reason::Internal)))
             }
         };
         match judged {
-            // What is sealed under the keys of many is erased with the key of one.
-            Ok(judged) if self.seals && !judged.is_of_one_kind && going.len() > 1 => {
-                judged.let_go(&self.intake);
-                Attempt::Apart(going)
-            }
             Ok(judged) => self.write(going, judged, served.as_deref(), (now, wall), twice).await,
-            Err(reason) => Self::failed(going, reason),
+            Err(NotJudged::Together) => Attempt::Apart(going),
+            Err(NotJudged::Failed(reason)) => Self::failed(going, reason),
         }
     }
 
@@ -185,7 +190,7 @@ impl Worker {
                     request.reply.answer(Answer::of(outcome, Mark::default()));
                     return None;
                 }
-                request.number = number;
+                request.located = number;
                 return Some(request);
             }
             Located::Taken(number) => self.repeat(request, number),
@@ -229,7 +234,7 @@ impl Worker {
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
         let sent = sent.map(|((request, came), (kept, newest))| Sent {
             producer: &request.origin.producer,
-            number: request.number,
+            number: request.located,
             rows: u32::try_from(came.rows.len()).unwrap_or(u32::MAX),
             newest: *newest,
             outcome: Some(kept.clone()),
@@ -252,7 +257,7 @@ impl Worker {
         };
         let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
             origin: &request.origin,
-            number: request.number,
+            number: request.located,
             skips: matches!(request.content, Content::Nothing),
             outcome,
             newest: *newest,
@@ -290,7 +295,7 @@ impl Worker {
             }
         };
         if let Some(served) = served {
-            judged.count(&self.intake, served, &senders(&requests));
+            judged.count(&self.intake, served, &requests);
         }
         if let Some(resident) = &judged.resident {
             // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
@@ -319,11 +324,13 @@ impl Worker {
     async fn room(&mut self, resident: Option<&Resident>, bytes: u64) -> Result<(Room, Option<Reserved>), Reason> {
         let (sequencer, open_windows) = (Arc::clone(&self.sequencer), Arc::clone(&self.open_windows));
         let found = async move {
+            // In this order: what is reserved of the windows keeps others from theirs, and the disk may hang.
+            let room = room_for(&sequencer, bytes).await?;
             let reserved = match resident {
                 Some(resident) => Some(open_windows.reserve(resident.batch()).await?),
                 None => None,
             };
-            Ok((room_for(&sequencer, bytes).await?, reserved))
+            Ok((room, reserved))
         };
         let mut found = pin!(found);
         loop {
@@ -425,20 +432,11 @@ fn newest(requests: &[Boxed], judged: &Judged, wall: i64) -> Vec<Option<i64>> {
     let times = judged.resident.as_ref().map_or(&[][..], |resident| resident.batch().event_times());
     let each = requests.iter().zip(&judged.requests).map(|(request, came)| {
         let brought = times.get(came.rows.clone()).and_then(|times| times.iter().copied().max());
-        brought.max(request.promised).map(|newest| newest.min(wall))
+        // A request that was refused as a whole brought nothing of what it promises to be the last of.
+        let promised = request.promised.filter(|_| matches!(came.outcome, Outcome::Taken(_)));
+        brought.max(promised).map(|newest| newest.min(wall))
     });
     each.collect()
-}
-
-/// Who sent the records of a batch as they came, refused ones included.
-fn senders<'r>(requests: &'r [Boxed]) -> Senders<'r> {
-    let mut senders = Senders::default();
-    for request in requests {
-        if let Content::Records(opened) = &request.content {
-            senders.push(Sender { producer: &request.origin.producer, address: request.origin.address }, opened.rows());
-        }
-    }
-    senders
 }
 
 /// What is told of the requests of a batch.

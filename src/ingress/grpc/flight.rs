@@ -212,16 +212,10 @@ impl Put {
 
     /// Passes a request on and waits for its answer.
     async fn ask(&mut self, content: Content, charge: Charge) -> Result<Answer, Rejection> {
-        self.inbox.push(Box::new(request::Request {
-            served: Some(Arc::clone(&self.served)),
-            origin: Arc::clone(&self.origin),
-            number: self.number,
-            content,
-            promised: None,
-            wants_outputs: false,
-            charge,
-            reply: request::Reply::new(Arc::clone(&self.caller), 0),
-        }));
+        let (served, reply) = (Some(Arc::clone(&self.served)), request::Reply::new(Arc::clone(&self.caller), 0));
+        let mut request = request::Request::new(served, Arc::clone(&self.origin), self.number, content, reply);
+        request.charge = charge;
+        self.inbox.push(Box::new(request));
         let answer = self.answers.recv().await.ok_or(Reason::Internal)?;
         match answer.told {
             Err(why) => Err(why.into()),

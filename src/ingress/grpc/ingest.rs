@@ -55,6 +55,8 @@ impl Ingest for Service {
 }
 
 async fn read(mut requests: Streaming<PublishRequest>, mut call: Call) {
+    // Should this end otherwise than below, the call must not be left open.
+    let _ends = Ends(Arc::clone(&call.replies));
     // Room for the answer first, then the request: nothing is read that cannot be answered.
     while call.replies.room(PIPELINED_MAX).await {
         match requests.next().await {
@@ -62,6 +64,15 @@ async fn read(mut requests: Streaming<PublishRequest>, mut call: Call) {
             Some(Err(error)) => return call.replies.end(Err(error)),
             None => return call.replies.end(Ok(())),
         }
+    }
+}
+
+/// Ends a call that nobody else has ended.
+struct Ends(Arc<Replies>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end(Err(Status::internal("the call was given up by a fault in the gateway")));
     }
 }
 
@@ -129,16 +140,12 @@ impl Call {
             return self.replies.answer(ticket, Answer::unaccepted(reason.into()));
         }
         let caller: Arc<dyn Caller> = self.replies.clone();
-        self.inbox.push(Box::new(request::Request {
-            served,
-            origin: Arc::clone(&self.origin),
-            number,
-            content,
-            promised: self.intake.promise(complete_through),
-            wants_outputs: want_scores,
-            charge: of_records,
-            reply: request::Reply::new(caller, ticket),
-        }));
+        let reply = request::Reply::new(caller, ticket);
+        let mut request = request::Request::new(served, Arc::clone(&self.origin), number, content, reply);
+        request.promised = self.intake.promise(complete_through);
+        request.wants_outputs = want_scores;
+        request.charge = of_records;
+        self.inbox.push(Box::new(request));
     }
 
     fn introduce(&mut self, request: &PublishRequest) {

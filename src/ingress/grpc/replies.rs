@@ -102,11 +102,11 @@ impl Replies {
         inner.first + inner.turns.len() as u64 - 1
     }
 
-    /// No request comes any more.
+    /// No request comes any more. The first time counts.
     pub(super) fn end(&self, ended: Result<(), Status>) {
         let outgoing = {
             let mut inner = self.lock();
-            inner.ended = Some(ended);
+            inner.ended.get_or_insert(ended);
             inner.outgoing.take()
         };
         outgoing.into_iter().for_each(Waker::wake);
