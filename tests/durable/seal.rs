@@ -96,7 +96,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     let deleted = prop::collection::btree_set(prop::sample::select(serves.clone()), 0..4);
     let seen = [Cell::new(0), Cell::new(0)];
     let cases = (prop::collection::vec(record, 1..6), deleted);
-    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) });
+    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) });
     let result = runner.run(&cases, |(records, deleted)| {
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
         candidate.check(TimeBounds::between(1, 1));
