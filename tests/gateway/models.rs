@@ -1,6 +1,7 @@
 //! Models that give values that cannot be used: the records are refused, and nothing of them is answered or counted.
 
 use bailiwick::app::App;
+use bailiwick::ingress::grpc::client;
 use bailiwick::ingress::proto::ingest::output::Values;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Reason};
 use prost::Message as _;
@@ -12,7 +13,7 @@ use tonic_types::StatusExt as _;
 use crate::common::folder::Folder;
 use crate::common::laws::CLASSES;
 use crate::common::{changed, gateway, records};
-use crate::made::{node, of_one};
+use crate::made::{bytes, node, number, of_one, tensor};
 
 /// A gateway in a directory of its own, whose model says the logarithm of `x`: NaN below zero, -inf of zero.
 struct Deployment(Folder);
@@ -103,10 +104,21 @@ country = "DE"
 accepts = ["d"]
 "#;
 
+/// A model that looks `x` up in a table of two: a run with any other number in it fails.
+fn table_of_two() -> Vec<u8> {
+    let to_int64 = [bytes(1, b"to"), number(3, 7), number(20, 2)].concat();
+    let table: Vec<u8> = [0.25_f32, 0.75].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let nodes = [node("Cast", &["x"], &["at"], &[to_int64]), node("Gather", &["table", "at"], &["y"], &[])];
+    of_one(&nodes, &[tensor("table", &[2], 1, &table)])
+}
+
 impl Deployment {
     fn new(range: &str) -> Self {
-        let model = of_one(&[node("Log", &["x"], &["y"], &[])], &[]);
-        let sha256: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::of(&of_one(&[node("Log", &["x"], &["y"], &[])], &[]), range)
+    }
+
+    fn of(model: &[u8], range: &str) -> Self {
+        let sha256: String = Sha256::digest(model).iter().map(|byte| format!("{byte:02x}")).collect();
         let policy = changed(&changed(POLICY, "SHA256", &sha256), "RANGE", range);
         let files =
             [("gateway.toml", GATEWAY), ("regime.toml", REGIME), ("policy.toml", &policy), ("classes.toml", CLASSES)];
@@ -193,5 +205,41 @@ async fn scores_are_moved_into_the_range_where_the_policy_says_so() {
     assert!(accepted == 2 && answered > 0 && !refused);
     // What is no number is moved nowhere.
     assert_eq!(send(&app, &[-1.0]).await, REFUSED);
+    app.stop().await;
+}
+
+/// Whoever shares a batch with it, and however often the runs of the batch fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_model_fails_on_is_refused_alone() {
+    let deployment = Deployment::of(&table_of_two(), "range = [0, 1]");
+    let app = deployment.start().await;
+    let client = client::connect(&gateway::endpoint(&app)).await.unwrap();
+    let all_bad = vec![7.0; 200];
+    let mut sending = Vec::new();
+    for at in 0..400 {
+        let values = match at % 8 {
+            0 => all_bad.clone(),
+            1 => vec![9.0],
+            2 => vec![0.0, 9.0, 1.0, 1.0, 5.0],
+            _ => vec![f64::from(at % 2)],
+        };
+        let (mut client, request) = (client.clone(), request(&values));
+        sending.push(tokio::spawn(async move { (values, client.publish_once(request).await) }));
+    }
+    for sent in sending {
+        let (values, answer) = sent.await.unwrap();
+        let good = values.iter().filter(|value| **value < 2.0).count();
+        if good == 0 {
+            let reason = answer.unwrap_err().get_details_error_info().unwrap().reason;
+            assert_eq!(reason, "REASON_MODEL_FAILED");
+            continue;
+        }
+        let answer = answer.unwrap().into_inner();
+        let refused: u32 = answer.refusals.iter().map(|refusal| refusal.count).sum();
+        assert_eq!((answer.accepted as usize, refused as usize), (good, values.len() - good), "{values:?}");
+        let Some(Values::Scores(scores)) = &answer.outputs[0].values else { panic!("no scores") };
+        let expected = values.iter().filter(|value| **value < 2.0).map(|value| if *value < 1.0 { 0.25 } else { 0.75 });
+        assert_eq!(scores.values, expected.collect::<Vec<f32>>());
+    }
     app.stop().await;
 }
