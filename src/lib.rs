@@ -4,15 +4,15 @@
 //!
 //! # The way of a batch
 //!
-//! 1. [`ingress::grpc`] reads a request, and [`decode`] makes columns of its payload ([`domain::batch`]).
-//! 2. [`engine::intake`] checks the records against the stream's declaration and has them decided under the policies in force
-//!    ([`engine::versions`], [`domain::policy::Version::decide`]): evidence ([`domain::evidence`]) gives facts
-//!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`engine::quarantine`], or refused
-//!    with a reason.
-//! 3. [`engine::pipeline`] gives resident records their position in the order of everything and a worker, which
-//!    scores them ([`scoring`]), writes them and their scores into the journal
-//!    ([`durable::entry`], [`storage`]) and folds them into the open event-time windows
-//!    ([`domain::aggregate`]). When the entry is on disk, the producer gets its scores.
+//! 1. [`ingress::grpc`] reads a request and puts it into its worker's [`engine::inbox`].
+//! 2. The worker takes what waits there as one batch, whoever sent it. [`decode`] makes one set of columns of all payloads
+//!    ([`domain::batch`]). The records are checked against the stream's declaration and decided under the policies in force
+//!    ([`engine::versions`], [`domain::policy::Version::decide_shared`]): evidence ([`domain::evidence`]) gives facts
+//!    ([`domain::fact`]), facts give regimes, regimes a verdict: resident, foreign, held in [`engine::quarantine`], or
+//!    refused with a reason.
+//! 3. Resident records are scored ([`scoring`]) and written into the journal with their scores ([`durable::entry`],
+//!    [`storage`]). The batch gets its position in the order of everything, and is folded into the open event-time windows
+//!    ([`domain::aggregate`]). When the entry is on disk, each request is answered.
 //! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged,
 //!    [`domain::policy::release`] lets go the cells with enough contributors, and [`durable::outbox`] holds them.
 //! 5. [`egress::delivery`] gives [`domain::policy::Released`], and nothing else, to [`egress::file`] and

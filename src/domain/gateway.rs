@@ -114,9 +114,11 @@ impl Gateway {
     }
 
     /// A producer was heard on a stream, and perhaps has come to an event time. Windows close with the next
-    /// [`Gateway::advance`].
+    /// [`Gateway::advance`]; in a replay the journal says what was closed.
     pub fn hear(&mut self, stream: &str, heard: Heard<'_>, now: Duration) {
-        self.restore_heard(stream, heard, now);
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.watermark.observe(heard, now);
+        }
     }
 
     /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`.
@@ -182,14 +184,6 @@ impl Gateway {
     pub fn closed_before(&self, dataset: &str) -> Option<i64> {
         let mut datasets = self.streams.values().flat_map(|state| &state.datasets);
         datasets.find(|state| state.name == dataset)?.closing.before()
-    }
-
-    /// What the journal holds of a producer that was heard: as [`Gateway::handle`], but closes nothing; the
-    /// journal says what was closed.
-    pub fn restore_heard(&mut self, stream: &str, heard: Heard<'_>, now: Duration) {
-        if let Some(state) = self.streams.get_mut(stream) {
-            state.watermark.observe(heard, now);
-        }
     }
 
     /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the

@@ -13,12 +13,12 @@
 //! | kind | what | written |
 //! | --- | --- | --- |
 //! | 1, 6 | a batch of one request, plain or sealed, without what the request came to | until 0.1 |
-//! | 2 | a producer was heard | until 0.1 |
+//! | 2 | a producer was heard | until requests shared batches |
 //! | 3 | a number was spent, without what its request came to | until 0.1 |
 //! | 4 | windows were closed, by number | until 0.1 |
 //! | 5 | open windows were released as they were | |
 //! | 7, 8 | a batch, plain or sealed | |
-//! | 9 | a request without records to be counted, and what it came to | until 0.1 |
+//! | 9 | a request without records to be counted, and what it came to | until requests shared batches |
 //! | 10 | windows were closed, by time | |
 //! | 11 | requests of which no record is counted: a batch without columns | |
 

@@ -156,7 +156,7 @@ pub fn scan(
                 restore_requests(gateway, &requests, (stream, at), lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
-                gateway.restore_heard(stream, Heard { producer, address: None, event_time }, now);
+                gateway.hear(stream, Heard { producer, address: None, event_time }, now);
             }
             Entry::Spent { producer, number, outcome } => {
                 if let Some(number) = number {
@@ -180,7 +180,7 @@ pub fn scan(
 fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], (stream, at): (&str, i64), lsn: Lsn, now: Duration) {
     for request in requests {
         let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
-        gateway.restore_heard(stream, heard, now);
+        gateway.hear(stream, heard, now);
         if let Some(number) = request.number {
             let came = Came { at: Some(at), from: None };
             gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);

@@ -99,7 +99,7 @@ enum Attempt {
 
 /// How long a request waits for the disk before it looks again.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
-/// How often a batch is judged again because others opened windows meanwhile.
+/// How often a batch is judged again because others opened windows or took numbers meanwhile. Then it is taken apart.
 const AGAIN_MAX: usize = 2;
 
 impl Worker {
