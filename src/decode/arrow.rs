@@ -26,6 +26,7 @@ mod direct;
 mod reader;
 mod spelled;
 
+pub(super) use direct::Direct;
 pub use direct::Layout;
 pub(crate) use reader::{Meter, Reader, message};
 
@@ -40,8 +41,8 @@ pub struct Opened {
 }
 
 enum Batches {
-    /// The stream's columns, as they are.
-    Direct(RecordBatch),
+    /// One batch of the stream's columns.
+    Direct(Direct),
     Any {
         /// For each field its column.
         columns: Vec<Option<usize>>,
@@ -64,13 +65,12 @@ pub fn open(layout: &mut Layout, stream: &Arc<Stream>, payload: Bytes, limits: L
 }
 
 fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: Bytes, limits: Limits) -> Result<Opened, Undecodable> {
-    let bytes = payload.len();
     let opened = match direct::read(layout, stream, &payload, limits.rows_max) {
-        Some(columns) => {
-            let (rows, stream) = (columns.num_rows(), Arc::clone(stream));
-            Opened { stream, rows, bytes: bytes + rows * ROW_BYTES, batches: Batches::Direct(columns) }
+        Some(direct) if direct.bytes() <= limits.bytes_max => {
+            let (rows, bytes) = (direct.rows(), direct.bytes());
+            Opened { stream: Arc::clone(stream), rows, bytes, batches: Batches::Direct(direct) }
         }
-        None => read_any(stream, payload, limits)?,
+        _ => read_any(stream, payload, limits)?,
     };
     limits.check(opened.bytes)?;
     Ok(opened)
@@ -137,23 +137,44 @@ impl Opened {
         self.bytes
     }
 
+    /// What can be added to the columns of other requests.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        match &self.batches {
+            Batches::Direct(direct) => Parts::Direct(direct),
+            Batches::Any { columns, undeclared, batches } => {
+                Parts::Any(Any { stream: &self.stream, columns, batches, undeclared: *undeclared, rows: self.rows })
+            }
+        }
+    }
+}
+
+/// How the records of a request become columns.
+pub(super) enum Parts<'o> {
+    /// Their values can be added to other columns.
+    Direct(&'o Direct),
+    /// They have columns of their own.
+    Any(Any<'o>),
+}
+
+/// Record batches that have to be cast.
+pub(super) struct Any<'o> {
+    stream: &'o Arc<Stream>,
+    columns: &'o [Option<usize>],
+    batches: &'o [RecordBatch],
+    undeclared: usize,
+    rows: usize,
+}
+
+impl Any<'_> {
     /// Makes the stream's columns.
     ///
     /// # Errors
     /// When a column as a whole cannot be taken.
-    pub fn decode(&self) -> Result<Decoded, Undecodable> {
-        let stream = Arc::clone(&self.stream);
-        match &self.batches {
-            Batches::Direct(columns) => {
-                Ok(Decoded { candidate: Candidate::new(stream, columns.clone(), Vec::new()), dropped: 0 })
-            }
-            Batches::Any { columns, undeclared, batches } => {
-                let dropped = u32::try_from(undeclared.saturating_mul(self.rows)).unwrap_or(u32::MAX);
-                let cast = || cast(&stream, columns, batches);
-                let (columns, refusals) = expected(AssertUnwindSafe(cast)).unwrap_or_else(|_| Err(malformed()))?;
-                Ok(Decoded { candidate: Candidate::new(stream, columns, refusals), dropped })
-            }
-        }
+    pub(super) fn decode(&self) -> Result<Decoded, Undecodable> {
+        let dropped = u32::try_from(self.undeclared.saturating_mul(self.rows)).unwrap_or(u32::MAX);
+        let cast = || cast(self.stream, self.columns, self.batches);
+        let (columns, refusals) = expected(AssertUnwindSafe(cast)).unwrap_or_else(|_| Err(malformed()))?;
+        Ok(Decoded { candidate: Candidate::new(Arc::clone(self.stream), columns, refusals), dropped })
     }
 }
 

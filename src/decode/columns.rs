@@ -97,6 +97,32 @@ impl<'s> Columns<'s> {
         }
     }
 
+    /// Puts a value into a row that has none for this field or those after it. Before anything else is done with the row,
+    /// [`Self::put_until`] must say how far it came, or [`Self::end_whole_row`] that it came to the end.
+    pub(super) fn put_next(&mut self, field: usize, bits: u64) {
+        if let Some(cell) = self.cells.get_mut(field * self.stride + self.row) {
+            *cell = bits;
+        }
+    }
+
+    /// Like [`Self::put_next`], for a field of strings.
+    pub(super) fn put_next_str(&mut self, field: usize, value: &str) {
+        if let Some(Texts { ends, bytes }) = self.texts.get_mut(field) {
+            bytes.extend_from_slice(value.as_bytes());
+            ends.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+        }
+    }
+
+    /// The row has values for all fields before this one.
+    pub(super) fn put_until(&mut self, field: usize) {
+        self.seen.iter_mut().take(field).for_each(|seen| *seen = self.row + 1);
+    }
+
+    /// The row has a value for every field.
+    pub(super) fn end_whole_row(&mut self) {
+        self.row += 1;
+    }
+
     /// The bits of a value of the field's own type: a float's, an integer's, 0 or 1.
     pub(super) fn put(&mut self, field: usize, bits: u64) {
         if let (Some(cell), Some(seen)) = (self.cells.get_mut(field * self.stride + self.row), self.seen.get_mut(field))

@@ -111,26 +111,36 @@ fn wire_of(field_type: FieldType) -> u8 {
 
 /// Walks one record. An error refuses it and leaves the others alone.
 pub(super) fn row(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) {
-    if walk(columns, plan, record).is_none() {
+    let (next, rest) = in_order(columns, plan, record);
+    if rest.is_empty() && next == plan.fields.len() {
+        columns.end_whole_row();
+        return;
+    }
+    columns.put_until(next);
+    if walk(columns, plan, next, rest).is_none() {
         columns.refuse(Reason::MalformedRecord, None);
     }
     columns.end_row();
 }
 
-fn walk(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) -> Option<()> {
-    // Encoders write fields in ascending order: the next field is most often the one declared next.
-    let mut next = 0;
+/// Takes fields as long as they come one after the other as they were declared, which is how most encoders write most
+/// records. The field and the bytes at which that ends.
+fn in_order<'r>(columns: &mut Columns<'_>, plan: &Plan, record: &'r [u8]) -> (usize, &'r [u8]) {
     let mut rest = record;
+    for (position, field) in plan.fields.iter().enumerate() {
+        let Some(after) = field.take_next(columns, position, rest) else { return (position, rest) };
+        rest = after;
+    }
+    (plan.fields.len(), rest)
+}
+
+/// Walks the rest of a record, in which anything may come.
+fn walk(columns: &mut Columns<'_>, plan: &Plan, mut next: usize, mut rest: &[u8]) -> Option<()> {
     while !rest.is_empty() {
         if let Some(field) = plan.fields.get(next)
-            && let Some(after) = field.after_tag(rest)
+            && let Some(after) = field.after_tag(rest, 0)
         {
-            // Most values of most streams: worth a way of their own.
-            rest = if field.field_type == FieldType::Float64 {
-                float64(columns, next, after)?
-            } else {
-                value(columns, next, field.field_type, after)?
-            };
+            rest = value(columns, next, field.field_type, after)?;
             next += 1;
         } else {
             (next, rest) = field_anywhere(columns, plan, next, rest)?;
@@ -140,10 +150,45 @@ fn walk(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) -> Option<()> {
 }
 
 impl Expected {
-    /// What comes after the tag of this field as it most often is; `None` if another one comes.
-    fn after_tag<'r>(&self, rest: &'r [u8]) -> Option<&'r [u8]> {
+    /// What comes after the tag of this field as it most often is, but for these bits of its wire type; `None` if another
+    /// tag comes.
+    fn after_tag<'r>(&self, rest: &'r [u8], other: u8) -> Option<&'r [u8]> {
         let first = rest.first_chunk().map(|&first| u16::from_le_bytes(first) & self.mask)?;
-        if first == self.tag { rest.get(self.tag_bytes..) } else { None }
+        if first == self.tag | u16::from(other) { rest.get(self.tag_bytes..) } else { None }
+    }
+
+    /// Puts the value of this field if it comes next, as values of its type most often are written.
+    fn take_next<'r>(&self, columns: &mut Columns<'_>, position: usize, rest: &'r [u8]) -> Option<&'r [u8]> {
+        let after = self.after_tag(rest, 0);
+        let (bits, rest) = match self.field_type {
+            FieldType::Float64 => {
+                let (bits, rest) = array(after?)?;
+                (u64::from_le_bytes(bits), rest)
+            }
+            FieldType::Float32 => {
+                let (bits, rest) = array(after?)?;
+                (u32::from_le_bytes(bits).into(), rest)
+            }
+            FieldType::Int64 => varint(after?)?,
+            FieldType::Bool => {
+                let (value, rest) = varint(after?)?;
+                (u64::from(value != 0), rest)
+            }
+            FieldType::Timestamp => match after {
+                Some(after) => varint(after)?,
+                None => {
+                    let (message, rest) = bytes(self.after_tag(rest, BYTES ^ VARINT)?)?;
+                    (timestamp(message)?.cast_unsigned(), rest)
+                }
+            },
+            FieldType::String => {
+                let (text, rest) = bytes(after?)?;
+                columns.put_next_str(position, str::from_utf8(text).ok()?);
+                return Some(rest);
+            }
+        };
+        columns.put_next(position, bits);
+        Some(rest)
     }
 }
 
@@ -177,7 +222,11 @@ fn field_anywhere<'r>(
 /// Puts a value that is written as values of its type most often are. What comes after it.
 fn value<'r>(columns: &mut Columns<'_>, position: usize, field_type: FieldType, rest: &'r [u8]) -> Option<&'r [u8]> {
     match field_type {
-        FieldType::Float64 => float64(columns, position, rest),
+        FieldType::Float64 => {
+            let (bits, rest) = array(rest)?;
+            columns.put(position, u64::from_le_bytes(bits));
+            Some(rest)
+        }
         FieldType::Float32 => {
             let (bits, rest) = array(rest)?;
             columns.put(position, u32::from_le_bytes(bits).into());
@@ -202,12 +251,6 @@ fn value<'r>(columns: &mut Columns<'_>, position: usize, field_type: FieldType, 
             Some(rest)
         }
     }
-}
-
-fn float64<'r>(columns: &mut Columns<'_>, position: usize, rest: &'r [u8]) -> Option<&'r [u8]> {
-    let (bits, rest) = array(rest)?;
-    columns.put(position, u64::from_le_bytes(bits));
-    Some(rest)
 }
 
 /// A `google.protobuf.Timestamp` in microseconds.

@@ -1,13 +1,15 @@
 //! Records of many requests in one set of columns.
 //!
-//! Rows of requests that follow each other are walked into the same columns. An Arrow request brings columns of its own:
-//! alone it is taken without a copy, beside others it is copied behind them.
+//! Rows of requests that follow each other are walked into the same columns. Arrow requests whose columns are those of the
+//! stream are copied into the same columns from their payloads. Other Arrow requests bring columns of their own: alone
+//! they are taken as they are, beside others they are copied behind them.
 
 use std::sync::Arc;
 
 use crate::domain::batch::Candidate;
 use crate::domain::stream::Stream;
 
+use super::arrow::{Direct, Parts};
 use super::columns::Columns;
 use super::{Decoded, Opened, Undecodable, rows};
 
@@ -33,17 +35,27 @@ impl Together {
     #[must_use]
     pub fn decode<'p>(stream: &Arc<Stream>, payloads: impl IntoIterator<Item = &'p Opened>) -> Self {
         let mut decoding = Decoding { stream, parts: Vec::new(), shares: Vec::new() };
-        let mut of_rows = Vec::new();
+        let (mut of_rows, mut direct) = (Vec::new(), Vec::new());
         for payload in payloads {
             match payload {
                 Opened::Arrow(opened) => {
                     decoding.rows(&mut of_rows);
-                    decoding.arrow(opened.decode());
+                    match opened.parts() {
+                        Parts::Direct(request) => direct.push(request),
+                        Parts::Any(any) => {
+                            decoding.direct(&mut direct);
+                            decoding.arrow(any.decode());
+                        }
+                    }
                 }
-                payload => of_rows.push(payload),
+                payload => {
+                    decoding.direct(&mut direct);
+                    of_rows.push(payload);
+                }
             }
         }
         decoding.rows(&mut of_rows);
+        decoding.direct(&mut direct);
         decoding.finish()
     }
 }
@@ -61,6 +73,21 @@ impl Decoding<'_> {
             self.parts.push(candidate);
             share
         }));
+    }
+
+    fn direct(&mut self, requests: &mut Vec<&Direct>) {
+        if requests.is_empty() {
+            return;
+        }
+        let share = |request: &&Direct| Share { rows: request.rows(), dropped: 0 };
+        match Direct::columns(self.stream, requests) {
+            Ok(columns) => {
+                self.parts.push(Candidate::new(Arc::clone(self.stream), columns, Vec::new()));
+                self.shares.extend(requests.iter().map(|request| Ok(share(request))));
+            }
+            Err(_) => self.shares.extend(requests.iter().map(|_| Err(too_long()))),
+        }
+        requests.clear();
     }
 
     fn rows(&mut self, payloads: &mut Vec<&Opened>) {
@@ -97,12 +124,15 @@ impl Decoding<'_> {
             Ok(candidate) => Together { candidate, shares: self.shares },
             // Arrow puts all columns of the same types together, unless their texts are too long for one column.
             Err(_) => {
-                let too_long = || Err(Undecodable::malformed("the texts of the records are too long for one column"));
-                let shares = self.shares.iter().map(|_| too_long()).collect();
+                let shares = self.shares.iter().map(|_| Err(too_long())).collect();
                 Together { candidate: Candidate::none(self.stream), shares }
             }
         }
     }
+}
+
+fn too_long() -> Undecodable {
+    Undecodable::malformed("the texts of the records are too long for one column")
 }
 
 #[cfg(test)]

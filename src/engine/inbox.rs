@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
-use crate::decode::Opened;
-
 use super::request::{Boxed, Content, Request};
 
 /// The requests that wait for one worker, in the order in which they came.
@@ -22,8 +20,6 @@ pub struct Inbox {
 const BYTES_MAX: usize = 16 << 20;
 /// So many requests of other streams are passed over to find some for a batch.
 const PASSED_MAX: usize = 4_096;
-/// From so many records on an Arrow request is a batch by itself, without a copy.
-const ROWS_ALONE: usize = 64;
 
 impl Inbox {
     /// A request has arrived.
@@ -102,11 +98,7 @@ fn size_of(request: &Request) -> (usize, usize) {
 }
 
 fn is_alone(request: &Request) -> bool {
-    match &request.content {
-        Content::Records(Opened::Arrow(opened)) => opened.rows() >= ROWS_ALONE,
-        Content::Decided(_) => true,
-        _ => false,
-    }
+    matches!(request.content, Content::Decided(_))
 }
 
 fn is_of_stream_of(one: &Request, other: &Request) -> bool {

@@ -1,20 +1,45 @@
 //! The request that producers send again and again, read without Arrow's reader: the schema message of the
-//! request before, whose columns are the stream's fields, and one record batch.
+//! request before, whose columns are the stream's fields, and one record batch. The values of many such requests are copied
+//! from their payloads straight into columns that they share.
 //!
 //! Whatever is not just that is left to Arrow's reader, which decides what is wrong with it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::bit_util::get_bit;
+use arrow_buffer::{ArrowNativeType, BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::{Endianness, FieldNode};
+use arrow_schema::{ArrowError, DataType, TimeUnit};
+use bytes::Bytes;
 
 use crate::domain::stream::{FieldType, Stream};
 
+use super::super::columns;
 use super::reader::message as message_of;
+
+/// A batch whose buffers were found and checked.
+pub(crate) struct Direct {
+    payload: Bytes,
+    /// In the order of the fields.
+    parts: Vec<Part>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// Where the values of a column lie in the payload.
+struct Part {
+    field: usize,
+    /// A bit for each value that there is. `None`: all are there.
+    validity: Option<Range<usize>>,
+    /// The values; of a column of strings the offsets of its texts.
+    values: Range<usize>,
+    texts: Range<usize>,
+}
 
 /// What the schema message of the last request was, and what it says. Kept from one request of a call to the
 /// next.
@@ -41,8 +66,8 @@ const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// The columns in the order of the stream's fields. `None`: Arrow's reader has to look at it.
-pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], rows_max: usize) -> Option<RecordBatch> {
+/// Finds the buffers of a batch. `None`: Arrow's reader has to look at the payload.
+pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &Bytes, rows_max: usize) -> Option<Direct> {
     let (schema, rest) = metadata(payload)?;
     let columns = layout.columns(stream, schema)?;
     let (message, rest) = metadata(rest)?;
@@ -56,17 +81,116 @@ pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], ro
     if !is_plain || !is_last || rows > rows_max || nodes.len() != columns.len() {
         return None;
     }
-    // The bytes of a request are not aligned: one copy of them all is.
-    let body = Buffer::from_slice_ref(body);
-    let mut reader = Reader { left: body.len(), body, buffers: buffers.iter(), rows };
-    let mut by_field: Vec<Option<ArrayRef>> = vec![None; columns.len()];
-    for (column, node) in columns.iter().zip(nodes) {
-        *by_field.get_mut(column.field)? = Some(reader.column(*column, node)?);
-    }
+    let start = payload.len() - rest.len() - body.len();
+    let mut reader = Reader { payload, start, length: body.len(), left: body.len(), buffers: buffers.iter(), rows };
+    let parts = columns.iter().zip(nodes).map(|(column, node)| reader.column(*column, node));
+    let mut parts = parts.collect::<Option<Vec<Part>>>()?;
+    parts.sort_unstable_by_key(|part| part.field);
     if reader.buffers.next().is_some() {
         return None;
     }
-    RecordBatch::try_new(Arc::clone(&stream.schema), by_field.into_iter().collect::<Option<_>>()?).ok()
+    let bytes = columns::bytes(stream, rows, payload.len());
+    Some(Direct { payload: payload.clone(), parts, rows, bytes })
+}
+
+impl Direct {
+    /// How many records there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The most memory that the records take in columns.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The columns of the records of some requests of the same stream.
+    ///
+    /// # Errors
+    /// When the texts of a column are longer together than one column may be.
+    pub(crate) fn columns(stream: &Stream, requests: &[&Self]) -> Result<RecordBatch, ArrowError> {
+        let rows = requests.iter().map(|request| request.rows).sum();
+        let columns = stream.fields.iter().enumerate().map(|(position, field)| {
+            let parts = requests.iter().filter_map(|request| Some((*request, request.parts.get(position)?)));
+            column(field.field_type, &parts.collect::<Vec<_>>(), rows)
+        });
+        RecordBatch::try_new(Arc::clone(&stream.schema), columns.collect::<Result<_, _>>()?)
+    }
+
+    fn bytes_at(&self, range: &Range<usize>) -> &[u8] {
+        self.payload.get(range.clone()).unwrap_or_default()
+    }
+}
+
+fn column(field_type: FieldType, parts: &[(&Direct, &Part)], rows: usize) -> Result<ArrayRef, ArrowError> {
+    let nulls = nulls(parts, rows);
+    Ok(match field_type {
+        FieldType::Float64 => Arc::new(Float64Array::new(numbers(parts, rows, f64::from_le_bytes), nulls)),
+        FieldType::Float32 => Arc::new(Float32Array::new(numbers(parts, rows, f32::from_le_bytes), nulls)),
+        FieldType::Int64 => Arc::new(Int64Array::new(numbers(parts, rows, i64::from_le_bytes), nulls)),
+        FieldType::Timestamp => {
+            Arc::new(TimestampMicrosecondArray::new(numbers(parts, rows, i64::from_le_bytes), nulls))
+        }
+        FieldType::Bool => {
+            let mut bits = BooleanBufferBuilder::new(rows);
+            for (request, part) in parts {
+                bits.append_packed_range(0..request.rows, request.bytes_at(&part.values));
+            }
+            Arc::new(BooleanArray::new(bits.finish(), nulls))
+        }
+        FieldType::String => {
+            let (mut ends, mut texts) = (Vec::with_capacity(rows + 1), Vec::new());
+            ends.push(0);
+            for (request, part) in parts {
+                let mut offsets = offsets(request.bytes_at(&part.values));
+                let (before, first) = (texts.len(), offsets.next().unwrap_or(0).as_usize());
+                let mut last = first;
+                ends.extend(offsets.map(|offset| {
+                    last = offset.as_usize();
+                    // No column is that long: checked below.
+                    i32::try_from(before + (last - first)).unwrap_or(i32::MAX)
+                }));
+                texts.extend_from_slice(request.bytes_at(&part.texts).get(first..last).unwrap_or_default());
+            }
+            if i32::try_from(texts.len()).is_err() {
+                return Err(ArrowError::OffsetOverflowError(texts.len()));
+            }
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+            Arc::new(StringArray::try_new(offsets, Buffer::from_vec(texts), nulls)?)
+        }
+    })
+}
+
+fn numbers<T: ArrowNativeType, const N: usize>(
+    parts: &[(&Direct, &Part)],
+    rows: usize,
+    number: impl Fn([u8; N]) -> T,
+) -> ScalarBuffer<T> {
+    let mut numbers = Vec::with_capacity(rows);
+    for (request, part) in parts {
+        numbers.extend(request.bytes_at(&part.values).as_chunks().0.iter().map(|bytes| number(*bytes)));
+    }
+    ScalarBuffer::from(numbers)
+}
+
+/// What says which values there are; `None` if all are.
+fn nulls(parts: &[(&Direct, &Part)], rows: usize) -> Option<NullBuffer> {
+    if parts.iter().all(|(_, part)| part.validity.is_none()) {
+        return None;
+    }
+    let mut bits = BooleanBufferBuilder::new(rows);
+    for (request, part) in parts {
+        match &part.validity {
+            Some(validity) => bits.append_packed_range(0..request.rows, request.bytes_at(validity)),
+            None => bits.append_n(request.rows, true),
+        }
+    }
+    Some(NullBuffer::new(bits.finish()))
+}
+
+/// The offsets of the texts of a column.
+fn offsets(values: &[u8]) -> impl DoubleEndedIterator<Item = i32> {
+    values.as_chunks().0.iter().map(|offset| i32::from_le_bytes(*offset))
 }
 
 /// Takes the metadata of the next message of a stream off its bytes. The inner `None`: the stream is at its end.
@@ -127,7 +251,12 @@ fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
     for column in schema.fields() {
         let field = stream.position(column.name())?;
         let field_type = stream.fields.get(field)?.field_type;
-        if *column.data_type() != field_type.arrow() || columns.iter().any(|other| other.field == field) {
+        // A time is the same number of microseconds since the epoch in every zone.
+        let is_declared = match (column.data_type(), field_type) {
+            (DataType::Timestamp(unit, _), FieldType::Timestamp) => *unit == TimeUnit::Microsecond,
+            (data_type, _) => *data_type == field_type.arrow(),
+        };
+        if !is_declared || columns.iter().any(|other| other.field == field) {
             return None;
         }
         columns.push(Column { field, field_type, nullable: column.is_nullable() });
@@ -135,70 +264,75 @@ fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
     (columns.len() == stream.fields.len()).then_some(columns)
 }
 
-/// Takes the buffers of a batch, column after column.
-struct Reader<I> {
-    body: Buffer,
+/// Finds the buffers of a batch, column after column.
+struct Reader<'p, I> {
+    payload: &'p [u8],
+    /// Where the body lies in the payload.
+    start: usize,
+    length: usize,
     /// How many bytes of it have not been taken: no two buffers are the same bytes.
     left: usize,
     buffers: I,
     rows: usize,
 }
 
-impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<I> {
-    fn column(&mut self, column: Column, node: &FieldNode) -> Option<ArrayRef> {
+impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<'_, I> {
+    fn column(&mut self, column: Column, node: &FieldNode) -> Option<Part> {
         if usize::try_from(node.length()).ok()? != self.rows {
             return None;
         }
-        let nulls = self.nulls(node, column.nullable)?;
-        Some(match column.field_type {
-            FieldType::Float64 => Arc::new(Float64Array::new(self.values(self.rows)?, nulls)),
-            FieldType::Float32 => Arc::new(Float32Array::new(self.values(self.rows)?, nulls)),
-            FieldType::Int64 => Arc::new(Int64Array::new(self.values(self.rows)?, nulls)),
-            FieldType::Timestamp => Arc::new(TimestampMicrosecondArray::new(self.values(self.rows)?, nulls)),
-            FieldType::Bool => Arc::new(BooleanArray::new(self.bits()?, nulls)),
+        let Column { field, field_type, nullable } = column;
+        let validity = self.validity(node, nullable)?;
+        let rows = self.rows;
+        let (values, texts) = match field_type {
+            FieldType::Float64 | FieldType::Int64 | FieldType::Timestamp => (self.values(rows * 8)?, 0..0),
+            FieldType::Float32 => (self.values(rows * 4)?, 0..0),
+            FieldType::Bool => (self.values(rows.div_ceil(8))?, 0..0),
             FieldType::String => {
-                let offsets: ScalarBuffer<i32> = self.values(self.rows + 1)?;
-                if offsets.first().is_none_or(|first| *first < 0) || !offsets.is_sorted() {
-                    return None;
-                }
-                let bytes = self.buffer()?;
-                Arc::new(StringArray::try_new(OffsetBuffer::new(offsets), bytes, nulls).ok()?)
+                let values = self.values((rows + 1) * 4)?;
+                let texts = self.range()?;
+                self.are_texts(&values, &texts).then_some((values, texts))?
             }
-        })
+        };
+        Some(Part { field, validity, values, texts })
     }
 
     /// The column's validity. The outer `None`: it is not as its node says.
-    fn nulls(&mut self, node: &FieldNode, nullable: bool) -> Option<Option<NullBuffer>> {
+    fn validity(&mut self, node: &FieldNode, nullable: bool) -> Option<Option<Range<usize>>> {
         if node.null_count() == 0 {
             self.range()?;
             return Some(None);
         }
-        let nulls = NullBuffer::new(self.bits()?);
-        (nullable && i64::try_from(nulls.null_count()).ok()? == node.null_count()).then_some(Some(nulls))
+        let validity = self.values(self.rows.div_ceil(8))?;
+        let bits = self.payload.get(validity.clone())?;
+        let nulls = (0..self.rows).filter(|row| !get_bit(bits, *row)).count();
+        (nullable && i64::try_from(nulls).ok()? == node.null_count()).then_some(Some(validity))
     }
 
-    fn bits(&mut self) -> Option<BooleanBuffer> {
-        let bits = self.buffer()?;
-        (bits.len() >= self.rows.div_ceil(8)).then(|| BooleanBuffer::new(bits, 0, self.rows))
+    /// Whether the offsets rise, and cut the texts between their characters.
+    fn are_texts(&self, values: &Range<usize>, texts: &Range<usize>) -> bool {
+        let (Some(values), Some(texts)) = (self.payload.get(values.clone()), self.payload.get(texts.clone())) else {
+            return false;
+        };
+        let ends = || offsets(values).map(|offset| usize::try_from(offset).ok());
+        let (Some(Some(first)), Some(Some(last))) = (ends().next(), ends().next_back()) else { return false };
+        let Some(Ok(used)) = texts.get(first..last).map(str::from_utf8) else { return false };
+        let is_cut_well = |end: usize| end.checked_sub(first).is_some_and(|end| used.is_char_boundary(end));
+        offsets(values).is_sorted() && (used.is_ascii() || ends().flatten().all(is_cut_well))
     }
 
-    fn values<T: ArrowNativeType>(&mut self, length: usize) -> Option<ScalarBuffer<T>> {
-        let values = self.buffer()?;
-        let is_aligned = values.as_ptr().align_offset(align_of::<T>()) == 0;
-        let is_whole = values.len() % size_of::<T>() == 0 && values.len() / size_of::<T>() >= length;
-        (is_aligned && is_whole).then(|| ScalarBuffer::new(values, 0, length))
+    /// The next buffer, of which so many bytes are used.
+    fn values(&mut self, used: usize) -> Option<Range<usize>> {
+        let Range { start, end } = self.range()?;
+        (end - start >= used).then(|| start..start + used)
     }
 
-    fn buffer(&mut self) -> Option<Buffer> {
-        let (offset, length) = self.range()?;
-        Some(self.body.slice_with_length(offset, length))
-    }
-
-    /// Where the next buffer lies in the body.
-    fn range(&mut self) -> Option<(usize, usize)> {
+    /// Where the next buffer lies in the payload.
+    fn range(&mut self) -> Option<Range<usize>> {
         let buffer = self.buffers.next()?;
         let (offset, length) = (usize::try_from(buffer.offset()).ok()?, usize::try_from(buffer.length()).ok()?);
         self.left = self.left.checked_sub(length)?;
-        (offset.checked_add(length)? <= self.body.len()).then_some((offset, length))
+        let end = offset.checked_add(length).filter(|end| *end <= self.length)?;
+        Some(self.start + offset..self.start + end)
     }
 }

@@ -39,13 +39,15 @@ fn stream() -> Arc<Stream> {
 /// Columns f1, f2, ... of the declared types, some of them with nulls.
 fn columns(rows: usize) -> impl Strategy<Value = Vec<ArrayRef>> {
     let values = prop::collection::vec((any::<i64>(), any::<f64>(), "[a-zä€]{0,5}", any::<u8>()), rows);
-    (values, any::<u8>()).prop_map(|(values, with_nulls)| {
+    let zone = prop::sample::select(vec![None, Some("UTC"), Some("+05:30")]);
+    (values, any::<u8>(), zone).prop_map(|(values, with_nulls, zone)| {
         let column = |(position, field_type): (usize, FieldType)| -> ArrayRef {
             let valid = |nulls: u8| (with_nulls & nulls) >> position & 1 == 0;
             let values = values.iter().map(|value| valid(value.3).then_some(value));
             match field_type {
                 FieldType::Timestamp => {
-                    Arc::new(values.map(|value| value.map(|value| value.0)).collect::<TimestampMicrosecondArray>())
+                    let times = values.map(|value| value.map(|value| value.0)).collect::<TimestampMicrosecondArray>();
+                    Arc::new(times.with_timezone_opt(zone))
                 }
                 FieldType::Int64 => Arc::new(values.map(|value| value.map(|value| value.0)).collect::<Int64Array>()),
                 FieldType::Float64 => {
@@ -99,12 +101,25 @@ fn reference(payload: &[u8]) -> Option<Vec<RecordBatch>> {
 
 /// The stream's columns, out of those of a batch with the same names and types.
 fn in_order(stream: &Stream, batch: &RecordBatch) -> Option<RecordBatch> {
-    let columns = stream.fields.iter().map(|field| batch.column_by_name(&field.name).cloned());
+    let columns = stream.fields.iter().map(|field| {
+        let column = batch.column_by_name(&field.name)?;
+        let times = column.as_any().downcast_ref::<TimestampMicrosecondArray>();
+        let without_zone = |times: &TimestampMicrosecondArray| -> ArrayRef {
+            Arc::new(times.clone().with_timezone_opt::<Arc<str>>(None))
+        };
+        Some(times.map_or_else(|| Arc::clone(column), without_zone))
+    });
     RecordBatch::try_new(Arc::clone(&stream.schema), columns.collect::<Option<_>>()?).ok()
 }
 
 fn reference_columns(stream: &Stream, payload: &[u8]) -> Option<RecordBatch> {
     in_order(stream, reference(payload)?.first()?)
+}
+
+/// The columns, read directly.
+fn read_directly(layout: &mut Layout, stream: &Arc<Stream>, payload: &[u8], rows_max: usize) -> Option<RecordBatch> {
+    let direct = direct::read(layout, stream, &Bytes::copy_from_slice(payload), rows_max)?;
+    Some(Direct::columns(stream, &[&direct]).unwrap())
 }
 
 const LIMITS: Limits = Limits { rows_max: 100, bytes_max: 1 << 20 };
@@ -136,11 +151,11 @@ proptest! {
         let (stream, mut layout) = (stream(), Layout::default());
         for columns in [&first, &first, &second] {
             let payload = encoded(columns, &order, end);
-            let found = direct::read(&mut layout, &stream, &payload, 20).unwrap();
+            let found = read_directly(&mut layout, &stream, &payload, 20).unwrap();
             prop_assert_eq!(printed(&found), printed(&reference_columns(&stream, &payload).unwrap()));
         }
-        prop_assert!(direct::read(&mut layout, &stream, &encoded(&first, &order, end), first[0].len() - 1).is_none());
-        prop_assert!(direct::read(&mut layout, &stream, &encoded(&first, &order[1..], end), 20).is_none());
+        prop_assert!(read_directly(&mut layout, &stream, &encoded(&first, &order, end), first[0].len() - 1).is_none());
+        prop_assert!(read_directly(&mut layout, &stream, &encoded(&first, &order[1..], end), 20).is_none());
     }
 
     #[test]
@@ -159,7 +174,7 @@ proptest! {
         }
         payload.truncate(cut.map_or(payload.len(), |cut| cut.index(payload.len())));
         for payload in [&good, &payload] {
-            if let Some(found) = direct::read(&mut layout, &stream, payload, 100) {
+            if let Some(found) = read_directly(&mut layout, &stream, payload, 100) {
                 let expected = reference_columns(&stream, payload);
                 prop_assert_eq!(Some(printed(&found)), expected.as_ref().map(printed));
             }

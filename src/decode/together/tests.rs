@@ -137,9 +137,12 @@ proptest! {
 }
 
 #[test]
-fn an_arrow_request_alone_is_not_copied() {
-    let records: Vec<Record> = (0..100).map(|at| (Some(at), None, Some(0.5), false, false)).collect();
-    let opened = open(arrow_stream(&records)).unwrap();
+fn an_arrow_request_that_has_to_be_cast_is_not_copied_alone() {
+    let numbers: ArrayRef = Arc::new((0..100).map(Some).collect::<Int64Array>());
+    let batch = RecordBatch::try_from_iter([("f1", Arc::clone(&numbers)), ("undeclared", numbers)]).unwrap();
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    let opened = open(Payload::ArrowIpc(writer.into_inner().unwrap().into())).unwrap();
     let address = |candidate: Candidate| candidate.into_parts().0.column(0).to_data().buffers()[0].as_ptr();
     let alone = opened.decode().unwrap().candidate;
     assert_eq!(address(alone), address(Together::decode(&stream(), [&opened]).candidate));
