@@ -15,10 +15,15 @@
 //! message, or does not read its answers, stops itself. A message that stops arriving is given up by its call, and a
 //! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
+
+mod lane;
+
+use lane::Lane;
 
 /// What every request takes beside its records: names, numbers, its place in the queues, its answer.
 pub const REQUEST_BYTES: usize = 1 << 10;
@@ -40,44 +45,21 @@ pub struct Needs {
 /// The budget of a gateway.
 #[derive(Debug)]
 pub struct Budget {
-    small: Lane,
-    large: Lane,
-    kept: Lane,
-    work: Lane,
+    small: Arc<Lane>,
+    large: Arc<Lane>,
+    kept: Arc<Lane>,
+    work: Arc<Lane>,
     /// The longest message that goes into the small lane.
     small_max: usize,
     /// The most of the small lane and of the work lane that a connection holds.
     small_share: usize,
     work_share: usize,
-    calls: Lane,
+    calls: Arc<Lane>,
     /// How many wait.
     waiting: AtomicUsize,
 }
 
-#[derive(Debug)]
-struct Lane {
-    free: Arc<Semaphore>,
-    all: u32,
-}
-
-impl Lane {
-    fn new(bytes: usize) -> Self {
-        let all = size(bytes);
-        Self { free: Arc::new(Semaphore::new(all as usize)), all }
-    }
-
-    /// Takes room, if there is some. What is larger than the lane has all of it to itself.
-    fn try_take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_many_owned(bytes.min(self.all)).ok()
-    }
-
-    async fn take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
-        Arc::clone(&self.free).acquire_many_owned(bytes.min(self.all)).await.ok()
-    }
-}
-
-/// A number of bytes as permits.
+/// A number of bytes as lanes count them.
 fn size(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -133,10 +115,10 @@ const fn while_arriving(bytes: usize) -> usize {
 #[derive(Debug)]
 pub struct Line {
     budget: Arc<Budget>,
-    small: Lane,
+    small: Arc<Lane>,
     /// One large message at a time.
-    large: Lane,
-    work: Lane,
+    large: Arc<Lane>,
+    work: Arc<Lane>,
     /// Parts of answers that were given to HTTP/2 and are not sent.
     unsent: AtomicUsize,
     /// How many were sent.
@@ -148,8 +130,9 @@ impl Line {
     /// A call of this connection.
     #[must_use]
     pub fn call(self: &Arc<Self>) -> Arc<Call> {
-        let (share, place) = (Lane::new(self.budget.work_share / 4), self.budget.calls.try_take(1));
-        Arc::new(Call { line: Arc::clone(self), share, place, arrived: Mutex::default(), answered: Mutex::default() })
+        let rooms = Arc::new(Rooms { share: Lane::new(self.budget.work_share / 4), line: Arc::clone(self) });
+        let place = self.budget.calls.try_take(1).then(|| Charge::new(&rooms, Step::Begin, [1, 0, 0]));
+        Arc::new(Call { rooms, place, arrived: Mutex::default(), answered: Mutex::default() })
     }
 
     /// Whether it has taken no part of an answer since `sent_before`, although some are there for it. How many it has
@@ -174,45 +157,128 @@ impl Line {
 /// A call: what has arrived for it, and what is to be sent.
 #[derive(Debug)]
 pub struct Call {
-    line: Arc<Line>,
-    share: Lane,
+    rooms: Arc<Rooms>,
     /// `None`: there are too many calls.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Charge>,
     /// The charges of messages that are whole, and that the service has not taken yet.
-    arrived: Mutex<std::collections::VecDeque<Charge>>,
+    arrived: Mutex<VecDeque<Charge>>,
     /// The charges of answers that the service has given, and that are not in a frame yet.
     answered: Mutex<Vec<Charge>>,
 }
 
+/// The lanes that a call takes from.
+#[derive(Debug)]
+struct Rooms {
+    share: Arc<Lane>,
+    line: Arc<Line>,
+}
+
+/// What is charged of a call, and so from which lanes.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Begin,
+    Small,
+    Large,
+    Keep,
+    Work,
+}
+
+impl Rooms {
+    /// The lanes of a step, in the order in which they are taken from.
+    fn lanes(&self, step: Step) -> [Option<&Arc<Lane>>; 3] {
+        let (line, budget) = (&self.line, &self.line.budget);
+        match step {
+            Step::Begin => [Some(&budget.calls), None, None],
+            Step::Small => [Some(&line.small), Some(&budget.small), None],
+            Step::Large => [Some(&line.large), Some(&budget.large), None],
+            Step::Keep => [Some(&budget.kept), None, None],
+            Step::Work => [Some(&self.share), Some(&line.work), Some(&budget.work)],
+        }
+    }
+
+    /// Takes from the lanes of a step, if there is room in all of them. What is larger than a lane has all of it to itself.
+    fn try_charge(self: &Arc<Self>, step: Step, bytes: u32) -> Option<Charge> {
+        let mut charge = Charge::new(self, step, [0; 3]);
+        let held = charge.0.as_mut()?;
+        for (lane, held) in self.lanes(step).into_iter().zip(&mut held.bytes) {
+            let Some(lane) = lane else { break };
+            let bytes = bytes.min(lane.all());
+            if !lane.try_take(bytes) {
+                return None;
+            }
+            *held = bytes;
+        }
+        Some(charge)
+    }
+
+    async fn charge(self: &Arc<Self>, step: Step, bytes: u32) -> Charge {
+        let mut charge = Charge::new(self, step, [0; 3]);
+        let Some(held) = charge.0.as_mut() else { return charge };
+        for (lane, held) in self.lanes(step).into_iter().zip(&mut held.bytes) {
+            let Some(lane) = lane else { break };
+            let bytes = bytes.min(lane.all());
+            if !lane.try_take(bytes) {
+                let _waiting = Waiting::new(&self.line.budget.waiting);
+                lane.take(bytes).await;
+            }
+            *held = bytes;
+        }
+        charge
+    }
+}
+
 /// Bytes that are held; given back when it is dropped.
 #[derive(Debug, Default)]
-pub struct Charge([Option<OwnedSemaphorePermit>; 3]);
+pub struct Charge(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    rooms: Arc<Rooms>,
+    step: Step,
+    /// Of each lane of the step.
+    bytes: [u32; 3],
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for (lane, bytes) in self.rooms.lanes(self.step).into_iter().zip(self.bytes) {
+            if let Some(lane) = lane.filter(|_| bytes > 0) {
+                lane.give(bytes);
+            }
+        }
+    }
+}
 
 /// A part of a charge that is smaller is not given back before the rest: most requests are of one record, and each part
 /// costs as much time as its record.
 const PART_BYTES_MIN: usize = 4 << 10;
 
 impl Charge {
+    fn new(rooms: &Arc<Rooms>, step: Step, bytes: [u32; 3]) -> Self {
+        Self(Some(Held { rooms: Arc::clone(rooms), step, bytes }))
+    }
+
     /// Takes a part of it off, unless it is too small a part.
     #[must_use]
     pub fn split_off(&mut self, bytes: usize) -> Self {
-        if bytes < PART_BYTES_MIN {
-            return Self::default();
-        }
-        let split = |permit: &mut Option<OwnedSemaphorePermit>| {
-            permit.as_mut().and_then(|permit| permit.split(bytes.min(permit.num_permits())))
-        };
-        Self(self.0.each_mut().map(split))
+        self.split(bytes, |held| size(bytes).min(held))
     }
 
     /// Gives back what is above so many bytes, unless that is too small a part.
     pub fn shrink_to(&mut self, bytes: usize) {
-        for permit in self.0.iter_mut().flatten() {
-            let above = permit.num_permits().saturating_sub(bytes);
-            if above >= PART_BYTES_MIN {
-                drop(permit.split(above));
-            }
+        let above = |held: u32| held.saturating_sub(size(bytes));
+        let most = self.0.as_ref().map_or(0, |held| held.bytes.into_iter().map(above).max().unwrap_or(0));
+        drop(self.split(most as usize, above));
+    }
+
+    /// Takes off a part of what it holds of each lane.
+    fn split(&mut self, bytes: usize, part: impl Fn(u32) -> u32) -> Self {
+        let Some(held) = self.0.as_mut().filter(|_| bytes >= PART_BYTES_MIN) else { return Self::default() };
+        let parts = held.bytes.map(&part);
+        for (held, part) in held.bytes.iter_mut().zip(parts) {
+            *held -= part;
         }
+        Self::new(&held.rooms, held.step, parts)
     }
 }
 
@@ -226,23 +292,16 @@ impl Call {
     /// Charges a message that begins to arrive, if it can be charged at once.
     #[must_use]
     pub fn try_arrive(&self, bytes: usize) -> Option<Charge> {
-        let [(own, of_own), (all, of_all)] = self.arriving(bytes);
-        Some(Charge([Some(own.try_take(of_own)?), Some(all.try_take(of_all)?), None]))
+        self.rooms.try_charge(self.arriving(bytes), size(while_arriving(bytes)))
     }
 
     /// Charges a message that begins to arrive. Waits for room; the call holds nothing else of a message.
     pub async fn arrive(self: Arc<Self>, bytes: usize) -> Charge {
-        let lanes = self.arriving(bytes);
-        self.wait(&lanes).await
+        self.rooms.charge(self.arriving(bytes), size(while_arriving(bytes))).await
     }
 
-    fn arriving(&self, bytes: usize) -> [(&Lane, u32); 2] {
-        let (line, budget, charged) = (&self.line, &self.line.budget, size(while_arriving(bytes)));
-        if bytes <= budget.small_max {
-            [(&line.small, charged), (&budget.small, charged)]
-        } else {
-            [(&line.large, 1), (&budget.large, charged)]
-        }
+    fn arriving(&self, bytes: usize) -> Step {
+        if bytes <= self.rooms.line.budget.small_max { Step::Small } else { Step::Large }
     }
 
     /// A message is whole: its charge waits for the service that takes it.
@@ -258,31 +317,17 @@ impl Call {
 
     /// Charges a request's records and its answer. Waits for room; one that is larger than a share is worked on alone.
     pub async fn work(&self, bytes: usize) -> Charge {
-        let (line, budget, charged) = (&self.line, &self.line.budget, size(bytes));
-        self.wait(&[(&self.share, charged), (&line.work, charged), (&budget.work, charged)]).await
+        match self.rooms.try_charge(Step::Work, size(bytes)) {
+            Some(charge) => charge,
+            None => self.rooms.charge(Step::Work, size(bytes)).await,
+        }
     }
 
     /// Charges what a call keeps until its end, in the place of what it kept before. `None`: there is no room.
     #[must_use]
     pub fn keep(&self, bytes: usize) -> Option<Charge> {
-        let kept = &self.line.budget.kept;
-        let permit = kept.try_take(size(bytes)).filter(|_| size(bytes) <= kept.all)?;
-        Some(Charge([Some(permit), None, None]))
-    }
-
-    async fn wait(&self, lanes: &[(&Lane, u32)]) -> Charge {
-        let mut permits = [const { None }; 3];
-        for ((lane, bytes), place) in lanes.iter().zip(&mut permits) {
-            let permit = match lane.try_take(*bytes) {
-                Some(permit) => Some(permit),
-                None => {
-                    let _waiting = Waiting::new(&self.line.budget.waiting);
-                    lane.take(*bytes).await
-                }
-            };
-            *place = permit;
-        }
-        Charge(permits)
+        let kept = &self.rooms.line.budget.kept;
+        self.rooms.try_charge(Step::Keep, size(bytes)).filter(|_| size(bytes) <= kept.all())
     }
 
     /// An answer is given to the transport; the next frame of the call holds it.
@@ -290,12 +335,18 @@ impl Call {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(charge);
     }
 
-    /// What the frame that is made now holds; given back when it has been sent.
+    /// The charges of the answers that the next frame of the call holds.
     #[must_use]
-    pub fn unsent(&self) -> Unsent {
-        let charges = std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner));
-        self.line.unsent.fetch_add(1, Ordering::Relaxed);
-        Unsent { line: Arc::clone(&self.line), _charges: charges }
+    pub fn take_answered(&self) -> Vec<Charge> {
+        std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A frame that holds answers of these charges; they are given back when it has been sent.
+    #[must_use]
+    pub fn unsent(&self, charges: Vec<Charge>) -> Unsent {
+        let line = &self.rooms.line;
+        line.unsent.fetch_add(1, Ordering::Relaxed);
+        Unsent { line: Arc::clone(line), _charges: charges }
     }
 }
 
@@ -341,8 +392,8 @@ mod tests {
         Arc::new(Budget::new(Needs { bytes, message_max: 16 * MIB, decoded_max: 32 * MIB }))
     }
 
-    fn free(budget: &Budget) -> [usize; 4] {
-        [&budget.small, &budget.large, &budget.kept, &budget.work].map(|lane| lane.free.available_permits())
+    fn free(budget: &Budget) -> [u32; 4] {
+        [&budget.small, &budget.large, &budget.kept, &budget.work].map(|lane| lane.free())
     }
 
     #[test]
@@ -399,10 +450,10 @@ mod tests {
         let line = budget(MIB).line();
         let (is_stuck, sent) = line.is_stuck(0);
         assert!(!is_stuck, "there is nothing for it");
-        let frame = line.call().unsent();
+        let frame = line.call().unsent(Vec::new());
         let (is_stuck, sent) = line.is_stuck(sent);
         assert!(is_stuck);
-        let other = line.call().unsent();
+        let other = line.call().unsent(Vec::new());
         drop(frame);
         let (is_stuck, _) = line.is_stuck(sent);
         assert!(!is_stuck, "one was taken");

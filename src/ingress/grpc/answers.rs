@@ -5,20 +5,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use tonic::Status;
 
 use crate::engine::budget::{Call, Unsent};
 
+use super::replies::Outgoing;
+
 /// The body of a response.
-pub(super) struct Answers {
-    body: tonic::body::Body,
-    call: Arc<Call>,
+pub(super) enum Answers {
+    /// Of the ingest service.
+    Ingest(Outgoing),
+    /// Of a service of tonic's.
+    Service {
+        /// What it answers.
+        body: tonic::body::Body,
+        /// What its call holds.
+        call: Arc<Call>,
+    },
 }
 
 impl Answers {
-    pub(super) fn new(body: tonic::body::Body, call: Arc<Call>) -> Self {
-        Self { body, call }
+    pub(super) fn of_service(body: tonic::body::Body, call: Arc<Call>) -> Self {
+        Self::Service { body, call }
     }
 }
 
@@ -39,17 +48,21 @@ impl Body for Answers {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let (body, call) = match &mut *self {
+            Self::Ingest(outgoing) => return Pin::new(outgoing).poll_frame(context),
+            Self::Service { body, call } => (body, call),
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
-            Ok(frame?.map_data(|bytes| Bytes::from_owner(Charged { bytes, _unsent: self.call.unsent() })))
+            let charged = |bytes| Bytes::from_owner(Charged { bytes, _unsent: call.unsent(call.take_answered()) });
+            Ok(frame?.map_data(charged))
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self {
+            Self::Ingest(outgoing) => outgoing.is_end_stream(),
+            Self::Service { body, .. } => body.is_end_stream(),
+        }
     }
 }

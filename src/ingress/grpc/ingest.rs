@@ -1,10 +1,13 @@
-//! `Ingest.Publish` and `Ingest.PublishOnce`.
+//! `Ingest.Publish` and `Ingest.PublishOnce`, from their messages to the inbox and back, without a framework in between:
+//! what a message of one record costs here is most of what it costs at all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use tonic::{Request, Response, Status, Streaming};
+use http::{HeaderMap, HeaderValue, Response, header};
+use hyper::body::Incoming;
+use prost::Message as _;
+use tonic::Status;
 
 use crate::decode::{Opened, Payload, arrow};
 use crate::domain::producer::Number;
@@ -13,14 +16,16 @@ use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
 use crate::engine::intake::{Intake, Served};
 use crate::engine::request::{self, Answer, Caller, Content, Origin};
-use crate::ingress::proto::ingest::ingest_server::Ingest;
-use crate::ingress::proto::ingest::{PublishRequest, PublishResponse};
+use crate::ingress::proto::ingest::PublishRequest;
 use crate::telemetry::Telemetry;
 
-use super::replies::{Asked, Outgoing, REFUSAL_BYTES, Replies, Reply, SCORE_BYTES};
-use super::status::{self, Rejection};
+use super::answers::Answers;
+use super::messages::{Message, Messages};
+use super::replies::{Asked, Outgoing, REFUSAL_BYTES, Refusing, Replies, SCORE_BYTES};
+use super::status::Rejection;
 
 /// The service, as the connections of one worker use it.
+#[derive(Clone)]
 pub(super) struct Service {
     pub(super) intake: Arc<Intake>,
     pub(super) inbox: Arc<Inbox>,
@@ -31,40 +36,93 @@ const PIPELINED_MAX: usize = 64;
 /// The longest name of a stream or a producer that is kept.
 const NAME_BYTES_MAX: usize = 256;
 
-#[tonic::async_trait]
-impl Ingest for Service {
-    type PublishStream = Outgoing;
+/// A method of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// Many requests, each answered by a response.
+    Publish,
+    /// One request.
+    PublishOnce,
+}
 
-    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Outgoing>, Status> {
-        let call = Call::of(self, &request);
-        let replies = Arc::clone(&call.replies);
-        // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
-        tokio::spawn(read(request.into_inner(), call));
-        Ok(Response::new(Outgoing(replies)))
-    }
-
-    async fn publish_once(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let mut call = Call::of(self, &request);
-        call.take(request.into_inner()).await;
-        call.replies.end(Ok(()));
-        let reply = std::future::poll_fn(|context| call.replies.poll(context)).await;
-        let Some(reply) = reply else { return Err(Status::internal("the request has no answer")) };
-        let Reply { response, rejection, .. } = reply?;
-        rejection.map_or(Ok(Response::new(response)), |rejection| Err(rejection.status()))
+impl Method {
+    /// The method of a path.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix("/bailiwick.v1.Ingest/")? {
+            "Publish" => Some(Self::Publish),
+            "PublishOnce" => Some(Self::PublishOnce),
+            _ => None,
+        }
     }
 }
 
-async fn read(mut requests: Streaming<PublishRequest>, mut call: Call) {
+impl Service {
+    /// Serves a call.
+    pub(super) fn call(
+        &self,
+        method: Method,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+        messages: Messages<Incoming>,
+        held: Arc<budget::Call>,
+    ) -> Response<Answers> {
+        if let Some(encoding) = headers.get("grpc-encoding").filter(|encoding| *encoding != "identity") {
+            let encoding: String = encoding.to_str().unwrap_or("an unknown encoding").chars().take(32).collect();
+            let message =
+                format!("messages are compressed with `{encoding}`, which is not read here; send them as they are");
+            let response = Status::unimplemented(message).into_http();
+            return response.map(|body| Answers::of_service(body, held));
+        }
+        let refusing = match method {
+            Method::Publish => Refusing::Request,
+            Method::PublishOnce => Refusing::Call,
+        };
+        let call = Call::new(self, address, held, refusing);
+        let replies = Arc::clone(&call.replies);
+        // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
+        match method {
+            Method::Publish => drop(tokio::spawn(read(messages, call))),
+            Method::PublishOnce => drop(tokio::spawn(read_once(messages, call))),
+        }
+        let mut response = Response::new(Answers::Ingest(Outgoing::new(replies)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
+    }
+}
+
+async fn read(mut messages: Messages<Incoming>, mut call: Call) {
     // Should this end otherwise than below, the call must not be left open.
     let _ends = Ends(Arc::clone(&call.replies));
     // Room for the answer first, then the request: nothing is read that cannot be answered.
     while call.replies.room(PIPELINED_MAX).await {
-        match requests.next().await {
-            Some(Ok(request)) => call.take(request).await,
-            Some(Err(error)) => return call.replies.end(Err(error)),
+        match messages.next().await.map(|message| message.and_then(request)) {
+            Some(Ok((request, arrived))) => call.take(request, arrived).await,
+            Some(Err(status)) => return call.replies.end(Err(status)),
             None => return call.replies.end(Ok(())),
         }
     }
+}
+
+async fn read_once(mut messages: Messages<Incoming>, mut call: Call) {
+    let _ends = Ends(Arc::clone(&call.replies));
+    let first = messages.next().await.unwrap_or_else(|| Err(Status::invalid_argument("the call has no request")));
+    match first.and_then(request) {
+        Ok((request, arrived)) => {
+            call.take(request, arrived).await;
+            call.replies.end(Ok(()));
+        }
+        Err(status) => call.replies.end(Err(status)),
+    }
+}
+
+/// What a message says, and what it is charged.
+fn request(message: Message) -> Result<(PublishRequest, Charge), Status> {
+    let Message { header: [compressed, ..], bytes, charge } = message;
+    if compressed != 0 {
+        return Err(Status::internal("a message is compressed, and the call does not say how"));
+    }
+    let malformed = |_| Status::invalid_argument("a message is no PublishRequest");
+    Ok((PublishRequest::decode(bytes).map_err(malformed)?, charge))
 }
 
 /// Ends a call that nobody else has ended.
@@ -91,13 +149,11 @@ struct Call {
 }
 
 impl Call {
-    fn of<R>(service: &Service, request: &Request<R>) -> Self {
-        let held = status::held(&service.intake, request.extensions());
-        let address: Option<IpAddr> = request.remote_addr().map(|address| address.ip());
+    fn new(service: &Service, address: Option<IpAddr>, held: Arc<budget::Call>, refusing: Refusing) -> Self {
         Self {
             intake: Arc::clone(&service.intake),
             inbox: Arc::clone(&service.inbox),
-            replies: Arc::new(Replies::new(Arc::clone(&held))),
+            replies: Arc::new(Replies::new(Arc::clone(&held), refusing)),
             held,
             stream: String::new(),
             served: None,
@@ -107,10 +163,8 @@ impl Call {
         }
     }
 
-    /// Takes a request's turn, and passes it on.
-    async fn take(&mut self, request: PublishRequest) {
-        // Held until the records are charged.
-        let arrived = self.held.take_arrived();
+    /// Takes a request's turn, and passes it on. What its message is charged is held until the records are charged.
+    async fn take(&mut self, request: PublishRequest, arrived: Charge) {
         self.introduce(&request);
         let PublishRequest { sequence, want_scores, complete_through, payload, .. } = request;
         let payload = payload.map(Payload::from);
@@ -127,7 +181,7 @@ impl Call {
             Err(rejection) => {
                 // Nothing is kept but what says so.
                 let charge = self.held.work(REQUEST_BYTES).await;
-                (Content::Refused(rejection.refused()), charge, Charge::default(), Some(rejection))
+                (Content::Refused(rejection.refused()), charge, Charge::default(), Some(Box::new(rejection)))
             }
         };
         // A request without records may begin an epoch.

@@ -7,7 +7,9 @@ pub(in crate::ingress) mod codec;
 mod flight;
 mod ingest;
 mod listener;
+mod messages;
 mod replies;
+mod response;
 mod server;
 mod status;
 

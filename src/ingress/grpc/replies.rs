@@ -3,41 +3,49 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use arrow_array::ArrayRef;
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int64Type};
-use arrow_schema::DataType;
-use futures::Stream;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
 use tonic::Status;
 
-use crate::domain::outcome::{Outcome, Run, Taken};
-use crate::domain::producer::Mark;
-use crate::engine::budget::{self, Charge, REQUEST_BYTES};
+use crate::domain::outcome::Outcome;
+use crate::engine::budget::{self, Charge, REQUEST_BYTES, Unsent};
 use crate::engine::intake::Served;
-use crate::engine::request::{Answer, Caller, Outputs};
-use crate::ingress::proto::ingest::{self as wire, PublishResponse};
+use crate::engine::request::{Answer, Caller};
 use crate::telemetry::StreamCounts;
 
-use super::status::{self, Rejection};
+use super::response;
+use super::status::Rejection;
 
 /// What a refusal takes until it is sent.
 pub(super) const REFUSAL_BYTES: usize = 64;
 /// What a score takes, worked out and written into the answer.
 pub(super) const SCORE_BYTES: usize = 8;
 
+/// How a request is answered that was refused as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusing {
+    /// By a response that says so: the call goes on.
+    Request,
+    /// By the status of its call, which is of one request.
+    Call,
+}
+
 /// The answers of a call.
 pub(super) struct Replies {
     held: Arc<budget::Call>,
+    refusing: Refusing,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// The ticket of the first request that is not answered.
+    /// The ticket of the first request that is not answered, or whose turn has not come.
     first: u64,
     turns: VecDeque<Turn>,
+    ready: Ready,
     /// Waits for an answer to go out.
     outgoing: Option<Waker>,
     /// Waits for a turn to become free.
@@ -51,7 +59,14 @@ struct Inner {
 /// A request's turn.
 enum Turn {
     Waits(Asked),
-    Answered(Box<Reply>),
+    Answered(Ready),
+}
+
+/// Answers as they go out, with what they are charged.
+#[derive(Default)]
+struct Ready {
+    bytes: Vec<u8>,
+    charges: Vec<Charge>,
 }
 
 /// What is kept of a request until its answer goes out.
@@ -60,33 +75,25 @@ pub(super) struct Asked {
     pub(super) served: Option<Arc<Served>>,
     pub(super) sequence: u64,
     /// Why it was refused as a whole, before its number was spent.
-    pub(super) rejection: Option<Rejection>,
+    pub(super) rejection: Option<Box<Rejection>>,
     /// What it is charged until its answer is sent.
     pub(super) charge: Charge,
 }
 
-/// An answer in its turn.
-pub(super) struct Reply {
-    pub(super) response: PublishResponse,
-    /// Why the request was refused as a whole.
-    pub(super) rejection: Option<Rejection>,
-    charge: Charge,
-}
-
 impl Replies {
-    pub(super) fn new(held: Arc<budget::Call>) -> Self {
-        Self { held, inner: Mutex::default() }
+    pub(super) fn new(held: Arc<budget::Call>, refusing: Refusing) -> Self {
+        Self { held, refusing, inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until fewer than so many requests wait for their answers. Whether anybody still waits for answers.
+    /// Waits until fewer than so many answers are still to be taken. Whether anybody still waits for answers.
     pub(super) async fn room(&self, max: usize) -> bool {
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
-            if inner.is_gone || inner.turns.len() < max {
+            if inner.is_gone || inner.turns.len() + inner.ready.charges.len() < max {
                 return Poll::Ready(!inner.is_gone);
             }
             inner.incoming = Some(context.waker().clone());
@@ -112,14 +119,13 @@ impl Replies {
         outgoing.into_iter().for_each(Waker::wake);
     }
 
-    /// The next answer; `None` after the last.
-    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Reply, Status>>> {
-        let (reply, incoming) = {
+    /// All answers whose turn has come; after the last of them how the call ends, once.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Ready, Status>>> {
+        let (ready, incoming) = {
             let mut inner = self.lock();
-            if !matches!(inner.turns.front(), Some(Turn::Answered(_))) {
+            if inner.ready.charges.is_empty() {
                 if inner.turns.is_empty() && inner.ended.is_some() {
-                    let ended = inner.ended.replace(Ok(()));
-                    return Poll::Ready(ended.and_then(Result::err).map(Err));
+                    return Poll::Ready(inner.ended.clone().and_then(Result::err).map(Err));
                 }
                 match &mut inner.outgoing {
                     Some(waker) => waker.clone_from(context.waker()),
@@ -127,13 +133,10 @@ impl Replies {
                 }
                 return Poll::Pending;
             }
-            inner.first += 1;
-            (inner.turns.pop_front(), inner.incoming.take())
+            (std::mem::take(&mut inner.ready), inner.incoming.take())
         };
         incoming.into_iter().for_each(Waker::wake);
-        let Some(Turn::Answered(mut reply)) = reply else { return Poll::Pending };
-        self.held.put_answered(std::mem::take(&mut reply.charge));
-        Poll::Ready(Some(Ok(*reply)))
+        Poll::Ready(Some(Ok(ready)))
     }
 
     /// Nobody waits for answers any more.
@@ -150,117 +153,132 @@ impl Replies {
 impl Caller for Replies {
     fn answer(&self, ticket: u64, answer: Answer) {
         let outgoing = {
-            let mut inner = self.lock();
+            let mut guard = self.lock();
+            let inner = &mut *guard;
             let Some(position) = ticket.checked_sub(inner.first).and_then(|position| usize::try_from(position).ok())
             else {
                 return;
             };
             let Some(turn) = inner.turns.get_mut(position) else { return };
-            if let Turn::Waits(asked) = turn {
-                let reply = asked.reply(answer);
-                *turn = Turn::Answered(Box::new(reply));
+            let Turn::Waits(asked) = turn else { return };
+            let mut early = Ready::default();
+            let to = if position == 0 { &mut inner.ready } else { &mut early };
+            let refused = asked.answer_into(answer, to, self.refusing);
+            if let Some(refused) = refused {
+                inner.ended.get_or_insert(Err(refused.status()));
             }
-            if position == 0 { inner.outgoing.take() } else { None }
+            if position > 0 {
+                *turn = Turn::Answered(early);
+                return;
+            }
+            loop {
+                inner.turns.pop_front();
+                inner.first += 1;
+                let Some(Turn::Answered(next)) = inner.turns.front_mut() else { break };
+                inner.ready.bytes.append(&mut next.bytes);
+                inner.ready.charges.append(&mut next.charges);
+            }
+            inner.outgoing.take()
         };
         outgoing.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Asked {
-    fn reply(&mut self, answer: Answer) -> Reply {
+    /// Adds the answer to those that go out. It is given back if the call is to be refused by it.
+    fn answer_into(&mut self, answer: Answer, to: &mut Ready, refusing: Refusing) -> Option<Rejection> {
         let Answer { told, mark, is_duplicate, outputs, message } = answer;
-        let mut response = PublishResponse { sequence: self.sequence, duplicate: is_duplicate, ..Default::default() };
-        let rejection = match told {
+        let mut response = response::Response { sequence: self.sequence, is_duplicate, taken: None, rejection: None };
+        match &told {
             Ok(Outcome::Taken(taken)) => {
-                taken_into(&mut response, &taken, mark);
-                if let Some(served) = &self.served {
-                    response.outputs = outputs_of(served, &outputs);
-                }
-                None
+                let served = self.served.as_deref();
+                response.taken =
+                    Some(response::Accepted { taken, mark, outputs: served.map(|served| (served, &outputs)) });
             }
             Ok(Outcome::Refused(refused)) => {
                 // The first time the message says more than is remembered.
                 let first =
                     self.rejection.take().filter(|rejection| !is_duplicate && rejection.reason == refused.reason);
-                let rejection = first.unwrap_or_else(|| Rejection::repeated(refused, is_duplicate));
-                Some(message.into_iter().fold(rejection, Rejection::saying))
+                let rejection =
+                    first.map_or_else(|| Rejection::repeated(refused.clone(), is_duplicate), |first| *first);
+                response.rejection = Some(message.into_iter().fold(rejection, Rejection::saying));
             }
             Err(why) => {
-                let why = Rejection::from(why);
-                Some(self.rejection.take().filter(|rejection| rejection.reason == why.reason).unwrap_or(why))
+                let why = Rejection::from(*why);
+                let first = self.rejection.take().filter(|rejection| rejection.reason == why.reason);
+                response.rejection = Some(first.map_or(why, |first| *first));
             }
-        };
-        if let Some(rejection) = rejection.as_ref().filter(|_| !is_duplicate) {
+        }
+        if let Some(rejection) = response.rejection.as_ref().filter(|_| !is_duplicate) {
             self.counts.refused.add(rejection.reason, 1);
         }
         let mut charge = std::mem::take(&mut self.charge);
-        let scores = response.accepted as usize * response.outputs.len() * SCORE_BYTES;
-        charge.shrink_to(response.refusals.len() * REFUSAL_BYTES + scores + REQUEST_BYTES);
-        Reply { response, rejection, charge }
+        if refusing == Refusing::Call && response.rejection.is_some() {
+            return response.rejection;
+        }
+        let before = to.bytes.len();
+        response.encode(&mut to.bytes);
+        let refusals = response.refusals() * REFUSAL_BYTES;
+        charge.shrink_to(to.bytes.len() - before + refusals + REQUEST_BYTES);
+        to.charges.push(charge);
+        None
     }
 }
 
-fn taken_into(response: &mut PublishResponse, taken: &Taken, mark: Mark) {
-    response.epoch = mark.epoch;
-    response.durable_through = mark.sequence;
-    response.accepted = taken.accepted;
-    response.dropped_values = taken.dropped_values;
-    response.refusals = taken.refusals.runs().iter().map(refusal).collect();
+/// The body of a response: the answers of a call as they go out. What they are charged is given back when HTTP/2 has sent
+/// them.
+pub(super) struct Outgoing {
+    replies: Arc<Replies>,
+    has_ended: bool,
 }
 
-fn refusal(run: &Run) -> wire::Refusal {
-    let why = &run.why;
-    let route = why.route.as_ref();
-    wire::Refusal {
-        index: run.first,
-        count: run.count,
-        reason: status::wire(why.reason).into(),
-        retryable: why.retryable(),
-        field: why.field.as_deref().unwrap_or_default().to_owned(),
-        route: route.map(|route| wire::Route { gateway: route.gateway.clone(), endpoint: route.endpoint.clone() }),
-        rules: why.rules.as_deref().unwrap_or_default().to_vec(),
-        hint: status::wire_hint(why.hint).into(),
+impl Outgoing {
+    pub(super) fn new(replies: Arc<Replies>) -> Self {
+        Self { replies, has_ended: false }
     }
 }
 
-fn outputs_of(served: &Served, outputs: &Outputs) -> Vec<wire::Output> {
-    let columns = outputs.columns.iter().map(|column| output(column, outputs));
-    served.outputs.iter().zip(columns).map(|(field, values)| wire::Output { field: field.clone(), values }).collect()
+/// Bytes of a frame, with what they are charged.
+struct Charged {
+    bytes: Vec<u8>,
+    _unsent: Unsent,
 }
 
-fn output(column: &ArrayRef, Outputs { rows, .. }: &Outputs) -> Option<wire::output::Values> {
-    use wire::output::Values;
-    Some(match column.data_type() {
-        DataType::Int64 => {
-            let values = column.as_primitive::<Int64Type>().values().get(rows.clone())?.to_vec();
-            Values::Labels(wire::Integers { values })
-        }
-        _ => {
-            let values = column.as_primitive::<Float32Type>().values().get(rows.clone())?.to_vec();
-            Values::Scores(wire::Floats { values })
-        }
-    })
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
-/// The answers of a call as they go out.
-pub(super) struct Outgoing(pub(super) Arc<Replies>);
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Status;
 
-impl Stream for Outgoing {
-    type Item = Result<PublishResponse, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll(context).map(|reply| {
-            let reply = reply?.map(|Reply { mut response, rejection, .. }| {
-                response.error = rejection.map(|rejection| rejection.message());
-                response
-            });
-            Some(reply)
-        })
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let ended = match ready!(self.replies.poll(context)) {
+            Some(Ok(Ready { bytes, charges })) => {
+                let unsent = self.replies.held.unsent(charges);
+                let bytes = Bytes::from_owner(Charged { bytes, _unsent: unsent });
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.has_ended = true;
+        let mut trailers = HeaderMap::new();
+        // A status that cannot be said in headers is one that says so.
+        if let Err(status) = ended.add_header(&mut trailers) {
+            status.add_header(&mut trailers)?;
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.0.go();
+        self.replies.go();
     }
 }

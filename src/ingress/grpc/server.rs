@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -29,9 +31,9 @@ use crate::engine::pipeline::Lane;
 use super::answers::Answers;
 use super::arrivals::{Arrivals, Charged};
 use super::listener::Connection;
+use super::messages::Messages;
 use super::{Listener, flight, ingest};
 use crate::ingress::proto::DESCRIPTORS;
-use crate::ingress::proto::ingest::ingest_server::IngestServer;
 
 /// A running server.
 pub struct Server {
@@ -88,10 +90,9 @@ pub async fn serve(
         let routes = Routes::new(health_service.clone())
             .add_service(v1.clone())
             .add_service(v1alpha.clone())
-            .add_service(IngestServer::new(ingest).max_decoding_message_size(message_max))
             .add_service(FlightServiceServer::new(flight).max_decoding_message_size(message_max))
             .prepare();
-        let calls = Calls { routes, message_max };
+        let calls = Calls { ingest, routes, message_max };
         Serving { calls, runtime: lane.runtime.clone(), connections: Arc::default() }
     });
     let lanes: Vec<Serving> = lanes.collect();
@@ -103,6 +104,8 @@ pub async fn serve(
 /// What serves the calls.
 #[derive(Clone)]
 struct Calls {
+    ingest: ingest::Service,
+    /// All other services.
     routes: Routes,
     message_max: usize,
 }
@@ -196,7 +199,7 @@ async fn serve_connection(
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
-        calls.clone().serve(request, &of_line)
+        calls.clone().serve(request, info.remote_addr().map(|address| address.ip()), &of_line)
     });
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service));
     let mut is_ending = false;
@@ -221,28 +224,34 @@ async fn serve_connection(
 impl Calls {
     fn serve(
         mut self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
+        address: Option<IpAddr>,
         line: &Arc<Line>,
     ) -> impl Future<Output = Result<Response<Answers>, Infallible>> + use<> {
         let call = line.call();
-        let (charged, message_max) = match request.uri().path() {
-            path if path.starts_with("/bailiwick.v1.Ingest/") => (Charged::WithMessage, self.message_max),
-            path if path.starts_with("/arrow.flight.protocol.FlightService/") => {
+        let (head, body) = request.into_parts();
+        let response = if call.is_too_many() {
+            let status = Status::resource_exhausted("there are too many calls; use fewer, for more requests each");
+            Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))
+        } else if let Some(method) = ingest::Method::of(head.uri.path()) {
+            let messages = Messages::new(body, Arc::clone(&call), self.message_max);
+            Either::Left(self.ingest.call(method, &head.headers, address, messages, call))
+        } else {
+            let (charged, message_max) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/") {
                 (Charged::WithMessage, self.message_max)
-            }
-            _ => (Charged::UntilWhole, OTHER_MESSAGE_MAX),
-        };
-        request.extensions_mut().insert(Arc::clone(&call));
-        let of_call = Arc::clone(&call);
-        let request = request.map(|body| Arrivals::new(body, of_call, charged, message_max));
-        let response = (!call.is_too_many()).then(|| self.routes.call(request));
-        async move {
-            let response = match response {
-                Some(response) => response.await?,
-                None => Status::resource_exhausted("there are too many calls; use fewer, for more requests each")
-                    .into_http(),
+            } else {
+                (Charged::UntilWhole, OTHER_MESSAGE_MAX)
             };
-            Ok(response.map(|body| Answers::new(body, call)))
+            let body = Arrivals::new(body, Arc::clone(&call), charged, message_max);
+            let mut request = Request::from_parts(head, body);
+            request.extensions_mut().insert(Arc::clone(&call));
+            Either::Right((self.routes.call(request), call))
+        };
+        async move {
+            match response {
+                Either::Left(response) => Ok(response),
+                Either::Right((response, call)) => Ok(response.await?.map(|body| Answers::of_service(body, call))),
+            }
         }
     }
 }

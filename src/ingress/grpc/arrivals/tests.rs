@@ -1,12 +1,15 @@
 //! A message comes out whole or not at all, however it is cut, and its call never holds more than its part.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use futures::FutureExt;
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tonic::Code;
 
+use super::super::messages::PROGRESS_WITHIN;
 use super::*;
 use crate::engine::budget::{Budget, Line, Needs};
 
@@ -156,8 +159,7 @@ proptest! {
             sender.send(Bytes::copy_from_slice(&all[cut[0]..cut[1]])).unwrap();
         }
         prop_assert_eq!(now(&mut arrivals), all);
-        let is_between = matches!(arrivals.state, State::Header { length: 0, .. });
-        prop_assert!(is_between && arrivals.whole.is_empty());
+        prop_assert!(arrivals.messages.is_between() && arrivals.rest.is_none());
         for _ in lengths {
             drop(call.take_arrived());
         }

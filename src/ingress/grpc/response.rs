@@ -1,0 +1,141 @@
+//! A `PublishResponse` on the wire, written without building it: most requests are of one record, whose answer is short.
+
+use arrow_array::ArrayRef;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int64Type};
+use arrow_schema::DataType;
+use prost::encoding::{WireType, bool, encode_key, encode_varint, encoded_len_varint, message, uint32, uint64};
+
+use crate::domain::outcome::{Run, Taken};
+use crate::domain::producer::Mark;
+use crate::engine::intake::Served;
+use crate::engine::request::Outputs;
+use crate::ingress::proto::ingest as wire;
+
+use super::messages::HEADER_BYTES;
+use super::status::{self, Rejection};
+
+/// What is said of a request.
+pub(super) struct Response<'a> {
+    pub(super) sequence: u64,
+    pub(super) is_duplicate: bool,
+    /// What its records came to.
+    pub(super) taken: Option<Accepted<'a>>,
+    /// Why it was refused as a whole.
+    pub(super) rejection: Option<Rejection>,
+}
+
+/// What the records of a request came to.
+pub(super) struct Accepted<'a> {
+    pub(super) taken: &'a Taken,
+    pub(super) mark: Mark,
+    pub(super) outputs: Option<(&'a Served, &'a Outputs)>,
+}
+
+impl Response<'_> {
+    /// How many refusals it holds.
+    pub(super) fn refusals(&self) -> usize {
+        self.taken.as_ref().map_or(0, |accepted| accepted.taken.refusals.runs().len())
+    }
+
+    /// Writes it as a message of gRPC: not compressed, its length, its fields.
+    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+        let start = to.len();
+        to.extend_from_slice(&[0; HEADER_BYTES]);
+        self.fields(to);
+        let length = u32::try_from(to.len() - start - HEADER_BYTES).unwrap_or(u32::MAX);
+        if let Some(place) = to.get_mut(start + 1..start + HEADER_BYTES) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+
+    fn fields(&self, to: &mut Vec<u8>) {
+        number(1, self.sequence, to);
+        if let Some(Accepted { taken, mark, outputs }) = &self.taken {
+            if taken.accepted != 0 {
+                uint32::encode(2, &taken.accepted, to);
+            }
+            taken.refusals.runs().iter().for_each(|run| message::encode(3, &refusal(run), to));
+            if let Some((served, outputs)) = outputs {
+                for (field, column) in served.outputs.iter().zip(outputs.columns.iter()) {
+                    output(field, column, outputs, to);
+                }
+            }
+            if taken.dropped_values != 0 {
+                uint32::encode(6, &taken.dropped_values, to);
+            }
+            number(7, mark.epoch, to);
+            number(8, mark.sequence, to);
+        }
+        if let Some(rejection) = &self.rejection {
+            message::encode(5, &rejection.message(), to);
+        }
+        if self.is_duplicate {
+            bool::encode(9, &true, to);
+        }
+    }
+}
+
+fn number(tag: u32, value: u64, to: &mut Vec<u8>) {
+    if value != 0 {
+        uint64::encode(tag, &value, to);
+    }
+}
+
+fn refusal(run: &Run) -> wire::Refusal {
+    let why = &run.why;
+    let route = why.route.as_ref();
+    wire::Refusal {
+        index: run.first,
+        count: run.count,
+        reason: status::wire(why.reason).into(),
+        retryable: why.retryable(),
+        field: why.field.as_deref().unwrap_or_default().to_owned(),
+        route: route.map(|route| wire::Route { gateway: route.gateway.clone(), endpoint: route.endpoint.clone() }),
+        rules: why.rules.as_deref().unwrap_or_default().to_vec(),
+        hint: status::wire_hint(why.hint).into(),
+    }
+}
+
+/// An `Output`: the field, then `Floats` or `Integers`, whose values are packed.
+fn output(field: &str, column: &ArrayRef, Outputs { rows, .. }: &Outputs, to: &mut Vec<u8>) {
+    let (tag, packed) = match column.data_type() {
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>().values().get(rows.clone()).unwrap_or_default();
+            (3, values.iter().map(|value| encoded_len_varint(value.cast_unsigned())).sum::<usize>())
+        }
+        _ => (2, rows.len() * size_of::<f32>()),
+    };
+    let values = if packed == 0 { 0 } else { delimited(packed) };
+    begin(4, delimited(field.len()) + delimited(values), to);
+    begin(1, field.len(), to);
+    to.extend_from_slice(field.as_bytes());
+    begin(tag, values, to);
+    if packed == 0 {
+        return;
+    }
+    begin(1, packed, to);
+    match column.data_type() {
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>().values().get(rows.clone()).unwrap_or_default();
+            values.iter().for_each(|value| encode_varint(value.cast_unsigned(), to));
+        }
+        _ => {
+            let values = column.as_primitive::<Float32Type>().values().get(rows.clone()).unwrap_or_default();
+            values.iter().for_each(|value| to.extend_from_slice(&value.to_le_bytes()));
+        }
+    }
+}
+
+/// The bytes of a field of so many bytes, with its tag of one byte and its length.
+fn delimited(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
+}
+
+fn begin(tag: u32, bytes: usize, to: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, to);
+    encode_varint(bytes as u64, to);
+}
+
+#[cfg(test)]
+mod tests;
