@@ -5,10 +5,10 @@ PYTHON := $(CACHE)/test-venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),$(CACHE)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench crash powerloss planted examples lint
+.PHONY: help demo test bench instructions crash powerloss planted examples lint
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run three gateways (EU, US, IN) on the examples' data
 	@scripts/setup runtime
@@ -21,6 +21,10 @@ test: ## Run all tests
 bench: ## Run the benchmarks
 	@scripts/setup runtime
 	scripts/env cargo bench --bench gateway
+
+instructions: ## Count the instructions of the way of a batch, and compare them with what is written down
+	@scripts/setup instructions
+	@scripts/env python3 scripts/instructions.py
 
 crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections
 	@scripts/setup crash

@@ -74,7 +74,7 @@ fn main() {
     if !parts.is_empty() && parts.iter().all(|part| side_by_side::is_line(part)) {
         return side_by_side::run(is_wanted);
     }
-    let records = records::Prepared::load();
+    let records = records::Prepared::load(BATCH);
     if parts == ["contributors"] {
         return contributors::run(&records);
     }

@@ -12,8 +12,6 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 
-use super::BATCH;
-
 /// 2013-09-02T17:00:00Z: all records lie in one window, so that any number of requests can be sent.
 const WINDOW: i64 = 1_378_141_200_000_000;
 
@@ -29,7 +27,8 @@ pub(super) fn example() -> PathBuf {
 }
 
 impl Prepared {
-    pub(super) fn load() -> Self {
+    /// Payloads of so many records each.
+    pub(super) fn load(records: usize) -> Self {
         let mut csv = csv::Reader::from_reader(MultiGzDecoder::new(File::open(example().join("data.csv.gz")).unwrap()));
         let header: Vec<String> = csv.headers().unwrap().iter().map(str::to_owned).collect();
         let kept: Vec<csv::StringRecord> = csv
@@ -37,7 +36,7 @@ impl Prepared {
             .map(Result::unwrap)
             .filter(|record| ["DE", "FR", "NL", "ES", "IE"].contains(&&record[2]))
             .collect();
-        let batches: Vec<&[csv::StringRecord]> = kept.chunks_exact(BATCH).collect();
+        let batches: Vec<&[csv::StringRecord]> = kept.chunks_exact(records).collect();
         Self {
             arrow: batches.iter().map(|batch| arrow(&header, batch)).collect(),
             rows: batches.iter().map(|batch| rows(batch)).collect(),

@@ -176,7 +176,7 @@ fn comparator(mode: Mode) -> Running {
 
 /// The comparator does the job: it gives the scores that the gateway gives.
 async fn same_answers() {
-    let rows = Prepared::load().rows.swap_remove(0);
+    let rows = Prepared::load(BATCH).rows.swap_remove(0);
     let mut answers = Vec::new();
     for running in [gateway(), comparator(Mode::Disk)] {
         let mut client = client::connect(running.server.endpoint()).await.unwrap();

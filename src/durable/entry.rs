@@ -1,31 +1,32 @@
 //! The entries of the journal, as bytes.
 //!
 //! An entry is its kind (one byte) and its parts, written with [`domain::binary`](crate::domain::binary). A batch is a table
-//! of requests (who, number, how many records, the newest event time, what the request came to), what they share, and one
-//! Arrow IPC record-batch message: the stream's columns, then the model's outputs. Its schema is not repeated: it stands in
+//! of requests (who, number, how many records, the newest event time, what the request came to), what they share, and the
+//! [`columns`](super::columns): those of the stream, then the model's outputs. Their schema is not repeated: it stands in
 //! the [`Catalog`], which is the context of the segment that holds the entry.
 //!
-//! With keys, that message is sealed ([`seal`](super::seal)): the regimes' ids stand at the end of the head, then
-//! the nonce, what was the message, and the tag.
+//! With keys, the columns are sealed ([`seal`](super::seal)): the regimes' ids stand at the end of the head, then the
+//! nonce, what were the columns, and the tag.
 //!
 //! A kind is never given another meaning. A new layout gets a new kind; every kind that was written once is read.
 //!
 //! | kind | what | written |
 //! | --- | --- | --- |
-//! | 1, 6 | a batch of one request, plain or sealed, without what the request came to | until 0.1 |
+//! | 1, 6 | a batch of one request, plain or sealed, without what the request came to; its columns are an Arrow IPC record-batch message | until 0.1 |
 //! | 2 | a producer was heard | until requests shared batches |
 //! | 3 | a number was spent, without what its request came to | until 0.1 |
 //! | 4 | windows were closed, by number | until 0.1 |
 //! | 5 | open windows were released as they were | |
-//! | 7, 8 | a batch, plain or sealed | |
+//! | 7, 8 | a batch, plain or sealed; its columns are an Arrow IPC record-batch message | until columns were packed |
 //! | 9 | a request without records to be counted, and what it came to | until requests shared batches |
 //! | 10 | windows were closed, by time | |
 //! | 11 | requests of which no record is counted: a batch without columns | |
+//! | 12, 13 | a batch, plain or sealed | |
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow_buffer::Buffer;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
@@ -44,11 +45,13 @@ const OLD_SPENT: u8 = 3;
 const OLD_CLOSED: u8 = 4;
 const FLUSHED: u8 = 5;
 const OLD_SEALED: u8 = 6;
-const BATCH: u8 = 7;
-const SEALED: u8 = 8;
+const ARROW_BATCH: u8 = 7;
+const ARROW_SEALED: u8 = 8;
 const SPENT: u8 = 9;
 const CLOSED: u8 = 10;
 const REQUESTS: u8 = 11;
+const BATCH: u8 = 12;
+const SEALED: u8 = 13;
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -158,9 +161,24 @@ pub struct Head<'e> {
     pub regimes: RegimeSet,
 }
 
+/// How the columns of a batch are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As an Arrow IPC record-batch message.
+    Arrow,
+    /// As in [`columns`](super::columns).
+    Packed,
+}
+
 impl Head<'_> {
-    pub(super) fn encode(&self, requests: &[Sent<'_>], writer: &mut Writer) {
-        writer.u8(if self.regimes.is_empty() { BATCH } else { SEALED }).varint(requests.len() as u64);
+    pub(super) fn encode(&self, layout: Layout, requests: &[Sent<'_>], writer: &mut Writer) {
+        let kind = match (layout, self.regimes.is_empty()) {
+            (Layout::Packed, true) => BATCH,
+            (Layout::Packed, false) => SEALED,
+            (Layout::Arrow, true) => ARROW_BATCH,
+            (Layout::Arrow, false) => ARROW_SEALED,
+        };
+        writer.u8(kind).varint(requests.len() as u64);
         requests.iter().for_each(|request| request.encode(writer));
         writer.i64(self.at).short_text(self.stream).raw(&self.policy);
         regimes(writer, &self.regimes);
@@ -174,6 +192,7 @@ pub struct Accepted<'e> {
     pub requests: Vec<Sent<'e>>,
     /// What they share.
     pub head: Head<'e>,
+    pub(super) layout: Layout,
     /// All of the entry before the columns: what a seal is over, too.
     before: &'e [u8],
     columns: &'e [u8],
@@ -201,7 +220,7 @@ impl Entry<'_> {
         let mut writer = Writer::default();
         match self {
             Self::Batch(accepted) => {
-                accepted.head.encode(&accepted.requests, &mut writer);
+                accepted.head.encode(accepted.layout, &accepted.requests, &mut writer);
                 writer.raw(accepted.columns);
             }
             Self::Heard { stream, producer, event_time } => {
@@ -241,18 +260,21 @@ impl Entry<'_> {
                 let (at, stream, rows) = (reader.i64()?, reader.text()?, reader.u32()?);
                 let (newest, policy) = (reader.option()?, reader.array()?);
                 let regimes = if kind == OLD_SEALED { read_old_regimes(&mut reader)? } else { RegimeSet::default() };
-                let request = Sent { producer, number, rows, newest, outcome: None };
-                Entry::Batch(Accepted::new(bytes, reader, vec![request], Head { at, stream, policy, regimes })?)
+                let requests = vec![Sent { producer, number, rows, newest, outcome: None }];
+                let head = Head { at, stream, policy, regimes };
+                Entry::Batch(Accepted::new(bytes, reader, requests, head, Layout::Arrow)?)
             }
-            kind @ (BATCH | SEALED) => {
+            kind @ (BATCH | SEALED | ARROW_BATCH | ARROW_SEALED) => {
                 let requests = (0..reader.short_count(14)?).map(|_| Sent::decode(&mut reader));
                 let requests = requests.collect::<Option<Vec<_>>>()?;
                 let (at, stream, policy) = (reader.i64()?, reader.short_text()?, reader.array()?);
                 let regimes = read_regimes(&mut reader)?;
-                if regimes.is_empty() != (kind == BATCH) {
+                if regimes.is_empty() != matches!(kind, BATCH | ARROW_BATCH) {
                     return None;
                 }
-                Entry::Batch(Accepted::new(bytes, reader, requests, Head { at, stream, policy, regimes })?)
+                let head = Head { at, stream, policy, regimes };
+                let layout = if matches!(kind, BATCH | SEALED) { Layout::Packed } else { Layout::Arrow };
+                Entry::Batch(Accepted::new(bytes, reader, requests, head, layout)?)
             }
             HEARD => Entry::Heard { stream: reader.text()?, producer: reader.text()?, event_time: reader.option()? },
             OLD_SPENT => {
@@ -281,10 +303,16 @@ impl Entry<'_> {
 }
 
 impl<'e> Accepted<'e> {
-    fn new(entry: &'e [u8], mut reader: Reader<'e>, requests: Vec<Sent<'e>>, head: Head<'e>) -> Option<Self> {
+    fn new(
+        entry: &'e [u8],
+        mut reader: Reader<'e>,
+        requests: Vec<Sent<'e>>,
+        head: Head<'e>,
+        layout: Layout,
+    ) -> Option<Self> {
         let columns = reader.rest();
         let before = entry.get(..entry.len() - columns.len())?;
-        Some(Self { requests, head, before, columns })
+        Some(Self { requests, head, layout, before, columns })
     }
 
     /// How many records there are.
@@ -293,11 +321,11 @@ impl<'e> Accepted<'e> {
         self.requests.iter().fold(0, |rows, request| rows.saturating_add(request.rows))
     }
 
-    pub(super) fn message(&self, sealer: &mut Sealer) -> Result<Buffer, Sealed> {
+    pub(super) fn columns(&self, sealer: &mut Sealer) -> Result<Cow<'e, [u8]>, Sealed> {
         if self.head.regimes.is_empty() {
-            return Ok(Buffer::from(self.columns));
+            return Ok(Cow::Borrowed(self.columns));
         }
-        sealer.open(&self.head.regimes, self.before, self.columns).map(Buffer::from)
+        sealer.open(&self.head.regimes, self.before, self.columns).map(Cow::Owned)
     }
 }
 
@@ -359,7 +387,7 @@ mod tests {
         ];
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
         let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
-        let plain = Accepted { requests, head, before: &[], columns: &[1, 2, 3] };
+        let plain = Accepted { requests, head, layout: Layout::Packed, before: &[], columns: &[1, 2, 3] };
         let sealed =
             Accepted { requests: plain.requests.clone(), head: Head { regimes, ..plain.head.clone() }, ..plain };
         for accepted in [plain, sealed] {
@@ -399,25 +427,23 @@ mod tests {
             Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(refused.clone()) };
         let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
-        let (told, shared_head) = (Sent { rows: 0, ..sent.clone() }, head.clone());
+        let told = Sent { rows: 0, ..sent.clone() };
         let shared = Sent { producer: "till-8", number: None, outcome: Some(Outcome::nothing()), ..sent.clone() };
-        let plain = Accepted { requests: vec![sent.clone()], head: head.clone(), before: &[], columns: &[1, 2, 3] };
-        let sealed =
-            Accepted { requests: vec![sent], head: Head { regimes, ..head }, before: &[], columns: &[1, 2, 3] };
+        let batch = |requests: Vec<Sent<'static>>, head: Head<'static>, layout| {
+            Entry::Batch(Accepted { requests, head, layout, before: &[], columns: &[1, 2, 3] })
+        };
+        let sealed_head = Head { regimes, ..head.clone() };
         let entries = [
-            Entry::Batch(plain),
-            Entry::Batch(sealed),
+            batch(vec![sent.clone()], head.clone(), Layout::Arrow),
+            batch(vec![sent.clone()], sealed_head.clone(), Layout::Arrow),
             Entry::Heard { stream: "payments", producer: "till-7", event_time: Some(5) },
             Entry::Spent { producer: "till-7", number: NUMBER, outcome: Some(refused) },
             Entry::Closed { dataset: "by_country", before: Before::Time(-1), watermark: 6 },
             Entry::Flushed { dataset: "by_country" },
             Entry::Requests { at: 9, stream: "payments", requests: vec![told.clone(), shared.clone()] },
-            Entry::Batch(Accepted {
-                requests: vec![shared, told],
-                head: shared_head,
-                before: &[],
-                columns: &[1, 2, 3],
-            }),
+            batch(vec![shared.clone(), told.clone()], head.clone(), Layout::Arrow),
+            batch(vec![sent], sealed_head, Layout::Packed),
+            batch(vec![shared, told], head, Layout::Packed),
         ];
         let hex = |entry: &Entry<'_>| entry.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let written: Vec<String> = entries.iter().map(hex).collect();

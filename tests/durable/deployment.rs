@@ -28,14 +28,14 @@ impl Deref for Deployment {
 impl Deployment {
     /// What an earlier version left behind, without its journal.
     pub(crate) fn new() -> Self {
-        let deployment = Self::golden("plain");
+        let deployment = Self::golden("journal-0.1/plain");
         fs::remove_dir_all(deployment.path("journal")).unwrap();
         deployment
     }
 
     /// What an earlier version left behind.
     pub(crate) fn golden(name: &str) -> Self {
-        let folder = Folder::copy_of(&common::root().join("tests/golden/journal-0.1").join(name));
+        let folder = Folder::copy_of(&common::root().join("tests/golden").join(name));
         let key = folder.path("aa.key");
         if key.exists() {
             fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();

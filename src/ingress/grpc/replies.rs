@@ -164,8 +164,8 @@ impl Caller for Replies {
             let mut early = Ready::default();
             let to = if position == 0 { &mut inner.ready } else { &mut early };
             let refused = asked.answer_into(answer, to, self.refusing);
-            if let Some(refused) = refused {
-                inner.ended.get_or_insert(Err(refused.status()));
+            if let Some(refused) = refused.filter(|_| !matches!(inner.ended, Some(Err(_)))) {
+                inner.ended = Some(Err(refused.status()));
             }
             if position > 0 {
                 *turn = Turn::Answered(early);
