@@ -14,6 +14,7 @@ use arrow_ipc::{Endianness, FieldNode};
 
 use crate::domain::stream::{FieldType, Stream};
 
+use super::convert::is_own;
 use super::reader::message as message_of;
 
 /// What the schema message of the last request was, and what it says. Kept from one request of a call to the
@@ -127,7 +128,7 @@ fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
     for column in schema.fields() {
         let field = stream.position(column.name())?;
         let field_type = stream.fields.get(field)?.field_type;
-        if *column.data_type() != field_type.arrow() || columns.iter().any(|other| other.field == field) {
+        if !is_own(column.data_type(), field_type) || columns.iter().any(|other| other.field == field) {
             return None;
         }
         columns.push(Column { field, field_type, nullable: column.is_nullable() });
