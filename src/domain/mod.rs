@@ -16,6 +16,7 @@ pub mod jurisdiction;
 pub mod knowledge;
 pub mod model;
 pub mod name;
+pub mod newcomers;
 pub mod outcome;
 pub mod outcomes;
 pub mod peer;

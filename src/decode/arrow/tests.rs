@@ -7,9 +7,9 @@ use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int16Type, Int32Type, TimestampMicrosecondType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Date32Array, Date64Array, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array,
-    LargeStringArray, NullArray, RecordBatchOptions, StringArray, StringViewArray, TimestampMicrosecondArray,
-    TimestampNanosecondArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Date64Array, DictionaryArray, Float32Array, Float64Array, Int8Array,
+    Int32Array, Int64Array, LargeStringArray, NullArray, RecordBatchOptions, StringArray, StringViewArray,
+    TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{DictionaryHandling, IpcWriteOptions, StreamWriter};
@@ -401,7 +401,11 @@ fn times_without_a_zone_are_refused_with_what_to_add() {
         for _ in 0..2 {
             let refused = open(&mut layout, &stream, payload.clone().into(), LIMITS).err().unwrap();
             assert_eq!((refused.reason, refused.field.as_deref()), (Reason::WrongType, Some("f1")));
-            assert!(refused.message.contains("time zone") && refused.message.contains("tz='UTC'"), "{}", refused.message);
+            assert!(
+                refused.message.contains("time zone") && refused.message.contains("tz='UTC'"),
+                "{}",
+                refused.message
+            );
         }
     }
     for zone in ["UTC", "+02:00", "America/New_York"] {
