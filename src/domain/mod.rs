@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod batch;
 pub mod binary;
 mod chunks;
+pub mod codes;
 pub mod dataset;
 pub mod digest;
 pub mod document;

@@ -123,7 +123,7 @@ pub(super) fn knowledge(policy: &Policy, set: &PolicySet) -> Knowledge {
             let codes = columns.iter().zip(&facts).map(|(codes, &fact)| {
                 let mut all = Vec::new();
                 for code in codes {
-                    let Reading::Codes(codes) = read_code(fact, code) else { panic!("{code}") };
+                    let Reading::Codes(codes) = read_code(&set.codes, fact, code) else { panic!("{code}") };
                     all.extend(codes.iter().copied());
                 }
                 all
@@ -138,6 +138,7 @@ pub(super) fn knowledge(policy: &Policy, set: &PolicySet) -> Knowledge {
         places: Some(Arc::new(World)),
         addresses: Some(Arc::new(World)),
         disputed: Arc::clone(&set.disputed),
+        codes: Arc::clone(&set.codes),
         pseudonyms: None,
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 
+use super::codes::Codes;
 use super::dataset::Dataset;
 use super::document::{Place, Spot};
 use super::evidence::{Evidence, Producer};
@@ -59,6 +60,8 @@ pub struct PolicySet {
     pub regimes: BTreeMap<String, Regime>,
     /// Codes that several states claim, with the claimants.
     pub disputed: Arc<BTreeMap<Jurisdiction, Vec<Jurisdiction>>>,
+    /// The codes that there are.
+    pub codes: Arc<Codes>,
     /// How evidence is weighed.
     pub facts: FactRules,
     /// How long records are held in quarantine.
