@@ -7,6 +7,7 @@
 //!
 //! Version 2, which is still read, held the datasets' shapes as texts and no version before the cells of a window.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::Number;
+use crate::domain::window::window_start;
 use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
@@ -102,6 +104,19 @@ impl Checkpoint {
             gateway.producers.correct(producer, *number, outcome);
         }
         Some(())
+    }
+
+    /// The open windows of each dataset, each once: its number, and when it began, in microseconds since the Unix epoch,
+    /// if the dataset's shape says how long a window is.
+    #[must_use]
+    pub fn open_windows(&self) -> BTreeMap<&str, BTreeMap<i64, Option<i64>>> {
+        let mut open: BTreeMap<&str, BTreeMap<i64, Option<i64>>> = BTreeMap::new();
+        for WindowPart { dataset, window, .. } in &self.windows {
+            let shape = self.shapes.iter().find(|(name, _)| name == dataset);
+            let size = shape.and_then(|(_, shape)| shape.window());
+            open.entry(dataset).or_default().insert(*window, size.map(|size| window_start(*window, size)));
+        }
+        open
     }
 
     fn encode(&self) -> Vec<u8> {

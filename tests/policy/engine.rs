@@ -64,7 +64,7 @@ impl Addresses for World {
 }
 
 pub(super) fn sources(files: impl IntoIterator<Item = (String, String)>) -> Vec<Arc<Source>> {
-    files.into_iter().map(|(path, text)| Arc::new(Source { path, text })).collect()
+    files.into_iter().map(|(path, text)| Arc::new(Source::new(path, text))).collect()
 }
 
 pub(super) fn read_files(files: &[render::File]) -> (PolicySet, Vec<Problem>) {

@@ -76,6 +76,8 @@ pub struct PolicySet {
     pub registries: BTreeMap<String, RegistryShape>,
     /// The streams, by name, each with what is done with its records.
     pub streams: BTreeMap<String, StreamPlan>,
+    /// The stream of each dataset.
+    pub stream_of: BTreeMap<String, String>,
     /// The destinations, by name.
     pub destinations: BTreeMap<String, Destination>,
     /// The relaxations.
@@ -204,9 +206,7 @@ impl PolicySet {
     /// A dataset and the plan of its stream.
     #[must_use]
     pub fn dataset(&self, name: &str) -> Option<(&StreamPlan, &Arc<Dataset>)> {
-        self.streams.values().find_map(|plan| {
-            let dataset = plan.datasets.iter().find(|dataset| dataset.name == name)?;
-            Some((plan, dataset))
-        })
+        let plan = self.streams.get(self.stream_of.get(name)?)?;
+        Some((plan, plan.datasets.iter().find(|dataset| dataset.name == name)?))
     }
 }

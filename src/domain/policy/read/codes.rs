@@ -135,10 +135,7 @@ codes     = ["NO-99", "SE"]
 "#;
 
     fn read(texts: &[&str]) -> (PolicySet, Vec<Problem>) {
-        let files = texts
-            .iter()
-            .zip(1..)
-            .map(|(text, number)| Arc::new(Source { path: format!("{number}.toml"), text: (*text).to_owned() }));
+        let files = texts.iter().zip(1..).map(|(text, number)| Arc::new(Source::new(format!("{number}.toml"), *text)));
         let problems = Problems::default();
         let set = crate::domain::policy::read(&files.collect::<Vec<_>>(), &problems);
         (set, problems.into_vec())

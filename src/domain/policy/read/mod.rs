@@ -195,6 +195,10 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             );
         }
     }
+    let of_stream = |plan: &StreamPlan| {
+        plan.datasets.iter().map(|dataset| (dataset.name.clone(), plan.stream.name.clone())).collect::<Vec<_>>()
+    };
+    let stream_of = streams.values().flat_map(of_stream).collect();
     let once = &declared.once;
     let set = PolicySet {
         digest,
@@ -209,6 +213,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         producers: Arc::new(declared.producers.clone()),
         registries: declared.registries.clone(),
         streams,
+        stream_of,
         destinations: declared.destinations.clone(),
         overrides: declared.overrides.clone(),
         needed: declared.needed.clone(),
