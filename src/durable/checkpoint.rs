@@ -281,8 +281,19 @@ mod tests {
 
     /// The state of a gateway whose producers were heard at known times, with a closed window.
     fn state() -> (Arc<Stream>, Vec<Arc<Dataset>>, Gateway) {
-        let mut stream = crate::decode::test_stream(&[], Undeclared::Drop);
-        Arc::get_mut(&mut stream).unwrap().idle_after = Duration::from_secs(30);
+        let stream = Arc::new(Stream {
+            name: "s".into(),
+            fields: Vec::new(),
+            schema: Stream::schema_of(&[]),
+            event_time: 0,
+            contributor: 0,
+            undeclared: Undeclared::Drop,
+            model: None,
+            future_max: Duration::ZERO,
+            late_max: Duration::ZERO,
+            history_from: None,
+            idle_after: Duration::from_secs(30),
+        });
         let dataset = Dataset {
             name: "golden".into(),
             stream: "s".into(),

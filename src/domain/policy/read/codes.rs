@@ -10,7 +10,7 @@ use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{self, Problems, Source, Spot, Table};
 use crate::domain::jurisdiction::Jurisdiction;
 
-use super::legal::{NAMES, SOURCES};
+use super::{NAMES, SOURCES};
 
 pub(super) const CODES: Shape = Shape {
     name: "codes",

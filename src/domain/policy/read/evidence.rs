@@ -10,8 +10,8 @@ use crate::domain::fact::Fact;
 use crate::domain::policy::RegistryShape;
 use crate::domain::stream::{FieldType, Stream};
 
+use super::NAMES;
 use super::deployment::{candidates, fact, strength};
-use super::legal::NAMES;
 use super::streams::find;
 
 /// Evidence whose fields and registries are names.

@@ -17,7 +17,7 @@ use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::codes::{self, CODES, code};
 use super::deployment::condition;
-use super::{Declared, insert};
+use super::{Declared, NAMES, SOURCES, insert};
 
 /// A class whose parents are names.
 pub(super) struct DeclaredClass {
@@ -55,9 +55,6 @@ const MIN_CONTRIBUTORS_STRICT: usize = 20;
 
 /// In `to`: every place.
 const ANY: &str = "any";
-
-/// A list of names.
-pub(super) const NAMES: Kind = Kind::List(&Kind::Text);
 
 pub(in crate::domain::policy) const CLASSES: Shape = Shape {
     name: "bailiwick.classes/1",
@@ -129,7 +126,6 @@ const REGION_CODE: Shape = Shape {
 
 const AS_OF: Key = Key::required("as_of", Kind::Date, "The day on which the facts were checked.");
 const REVIEW_BY: Key = Key::required("review_by", Kind::Date, "The day by which they must be checked again.");
-pub(super) const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
 const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds.");
 const NEEDS: Key = Key::new("needs", NAMES, "The conditions that must be shown, all of them.");
 

@@ -55,6 +55,11 @@ struct Declared {
     destinations: BTreeMap<String, Destination>,
 }
 
+/// A list of names.
+const NAMES: Kind = Kind::List(&Kind::Text);
+
+const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
+
 /// What each kind of policy file holds; the name of a shape is the file's `schema`.
 pub const SHAPES: [&Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
 

@@ -15,9 +15,10 @@ use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::pseudonym::Span;
 use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
+use super::NAMES;
 use super::deployment::by_fact;
 use super::evidence::{self, DeclaredEvidence, EVIDENCE};
-use super::legal::{NAMES, choice, choice_if, choice_or, chosen, known_class};
+use super::legal::{choice, choice_if, choice_or, chosen, known_class};
 
 const UNDECLARED: [(&str, Undeclared); 2] = [("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)];
 
