@@ -95,6 +95,17 @@ fn what_cannot_be_explained_is_said() {
     let told: Value = serde_json::from_str(&text(&explained.stdout)).unwrap();
     assert_eq!((&told["reason"], &told["policies_asked"]), (&"event_time_in_future".into(), &false.into()));
 
+    // What to change is said where it can be told.
+    let naive = changed(&payment("DE"), "T10:00:00Z", "T10:00:00");
+    let told = text(&explain(directory.root(), &[], &naive).stdout);
+    assert!(
+        told.contains("field `event_time`; the policies were not asked\n    the time names no zone; add `Z`"),
+        "{told}"
+    );
+    let told: Value = serde_json::from_str(&text(&explain(directory.root(), &["--json"], &naive).stdout)).unwrap();
+    assert_eq!(told["hint"], "time_zone_missing");
+    assert!(told["advice"].as_str().unwrap().contains("add `Z`"), "{told}");
+
     let failing = [
         (vec!["-s", "payment"], "there is no stream `payment`; declared: payments"),
         (vec!["-s", "payments"], "there is no record in stdin"),

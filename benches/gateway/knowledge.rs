@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::knowledge::{Places, Reading, iban, phone};
@@ -73,8 +74,11 @@ fn registry(entries: usize) {
         writeln!(text, "{key},{code}").unwrap();
     }
     std::fs::write(&path, text).unwrap();
-    let columns =
-        Columns { key: "device".to_owned(), facts: BTreeMap::from([(Fact::CollectionPlace, "site".to_owned())]) };
+    let columns = Columns {
+        key: "device".to_owned(),
+        facts: BTreeMap::from([(Fact::CollectionPlace, "site".to_owned())]),
+        codes: Arc::default(),
+    };
     let time = per_record(1, || drop(black_box(load(&path, &columns).unwrap())));
     figure(&format!("load a registry of {entries}"), time / 1e6, "ms", None);
     let (registry, _) = load(&path, &columns).unwrap();

@@ -124,7 +124,7 @@ in = ["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "IT", "N
 }
 
 fn source(path: &str, text: String) -> Arc<Source> {
-    Arc::new(Source { path: path.to_owned(), text })
+    Arc::new(Source::new(path, text))
 }
 
 fn read(files: &[Arc<Source>]) -> PolicySet {

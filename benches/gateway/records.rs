@@ -49,7 +49,10 @@ fn arrow(header: &[String], batch: &[csv::StringRecord]) -> Bytes {
     let columns = header.iter().enumerate().map(|(position, name)| {
         let cells = batch.iter().map(|record| &record[position]);
         let column: ArrayRef = match position {
-            0 => Arc::new(TimestampMicrosecondArray::from_iter_values((0..).map(|row| WINDOW + row).take(batch.len()))),
+            0 => {
+                let times = (0..).map(|row| WINDOW + row).take(batch.len());
+                Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+            }
             1..=3 => Arc::new(StringArray::from_iter_values(cells)),
             _ => Arc::new(Float64Array::from_iter_values(cells.map(|cell| cell.parse::<f64>().unwrap()))),
         };

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::config::{Config, GeoIp, today};
 use crate::domain::document::{Place, Problems};
 use crate::domain::evidence::{Knowledge, Source};
-use crate::domain::policy::{PolicySet, RegistryShape, Version};
+use crate::domain::policy::{PolicySet, Version};
 use crate::domain::pseudonym::Pseudonyms;
 use crate::files::Fingerprint;
 use crate::knowledge::geoip::Databases;
@@ -46,7 +46,7 @@ pub(super) fn check(config: &Config, problems: &Problems) {
     for (name, path) in &config.registries {
         let shapes = [Some(&config.policy), config.shadow.as_ref()].into_iter().flatten();
         // A registry is read once where both sets of policies declare it alike.
-        let columns: BTreeSet<Columns> = shapes.filter_map(|policy| policy.registries.get(name)).map(columns).collect();
+        let columns: BTreeSet<Columns> = shapes.filter_map(|policy| columns(policy, name)).collect();
         for columns in columns {
             if let Err(error) = registry::load(path, &columns) {
                 say(
@@ -59,8 +59,10 @@ pub(super) fn check(config: &Config, problems: &Problems) {
     }
 }
 
-fn columns(shape: &RegistryShape) -> Columns {
-    Columns { key: shape.key.clone(), facts: shape.facts.clone() }
+/// How a set of policies reads a registry, if it declares it.
+fn columns(policy: &PolicySet, name: &str) -> Option<Columns> {
+    let shape = policy.registries.get(name)?;
+    Some(Columns { key: shape.key.clone(), facts: shape.facts.clone(), codes: Arc::clone(&policy.codes) })
 }
 
 /// The files that knowledge was read from, as they were then.
@@ -132,9 +134,8 @@ impl Files {
     ) -> anyhow::Result<Knowledge> {
         let mut registries = BTreeMap::new();
         for (name, path) in &self.registries {
-            let Some(shape) = policy.registries.get(name) else { continue };
-            let (registry, print) =
-                registry::load(path, &columns(shape)).with_context(|| format!("registry `{name}`"))?;
+            let Some(columns) = columns(policy, name) else { continue };
+            let (registry, print) = registry::load(path, &columns).with_context(|| format!("registry `{name}`"))?;
             tracing::info!(registry = name, keys = registry.len(), "read");
             registries.insert(name.clone(), Arc::new(registry));
             read.insert(path.clone(), print);
@@ -146,6 +147,7 @@ impl Files {
             false => None,
         };
         let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
-        Ok(Knowledge { producers, registries, places, disputed, ..known.clone() })
+        let codes = Arc::clone(&policy.codes);
+        Ok(Knowledge { producers, registries, places, disputed, codes, ..known.clone() })
     }
 }

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::app;
 use crate::config::{Config, Mode, today};
-use crate::domain::document::Problem;
+use crate::domain::document::{Place, Problem, Severity};
 use crate::domain::policy::{EgressRow, Outlet, Override, Permission};
+use crate::domain::printable;
 
 use super::table::table;
 use super::{Failure, diagnostics, json as machine};
@@ -30,12 +31,28 @@ pub fn check(path: &Path, is_json: bool) -> Result<String, Failure> {
             false => Failure::Config,
         });
     };
-    app::check_journal(&config)?;
-    let today = today();
-    Ok(match is_json {
-        true => machine::print(&for_machines(&config, today, &loaded.problems)),
-        false => for_people(&config, today),
-    })
+    let (today, journal) = (today(), app::check_journal(&config));
+    match (is_json, journal) {
+        (false, Ok(())) => Ok(for_people(&config, today)),
+        (false, Err(error)) => Err(error.into()),
+        (true, Ok(())) => Ok(machine::print(&for_machines(&config, today, &loaded.problems))),
+        (true, Err(error)) => {
+            let problem = of_journal(&config, &error);
+            let problems: Vec<Problem> = loaded.problems.into_iter().chain([problem]).collect();
+            Err(Failure::Found(machine::print(&for_machines(&config, today, &problems))))
+        }
+    }
+}
+
+/// That the journal cannot be gone on with, as a problem of the file that names it.
+fn of_journal(config: &Config, error: &anyhow::Error) -> Problem {
+    let place = Place { key: "journal".to_owned(), ..config.places.gateway.clone() };
+    Problem {
+        severity: Severity::Error,
+        place,
+        message: printable::lines(&format!("{error:#}")).into_owned(),
+        help: None,
+    }
 }
 
 /// What may leave, and how.
@@ -47,8 +64,7 @@ struct Egress {
 fn egress(config: &Config, today: Date) -> Vec<Egress> {
     let (policy, serves) = (&config.policy, &config.here.serves);
     let rows = policy.egress(serves, today).into_iter().map(|row| {
-        let outlets = policy.outlets(&row.dataset, serves, today);
-        let outlet = outlets.into_iter().find(|outlet| outlet.destination == row.destination);
+        let outlet = policy.outlet(&row.dataset, &row.destination, serves, today);
         Egress { row, outlet }
     });
     rows.collect()

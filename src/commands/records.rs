@@ -173,7 +173,7 @@ other = { type = "string", class = "personal", treatment = "drop" }
     ];
 
     fn declared() -> PolicySet {
-        let files = FILES.map(|text| Arc::new(Source { path: "a.toml".to_owned(), text: text.to_owned() }));
+        let files = FILES.map(|text| Arc::new(Source::new("a.toml", text)));
         let problems = Problems::default();
         let policy = policy::read(&files, &problems);
         assert!(!problems.any_error(), "{:?}", problems.into_vec());

@@ -97,7 +97,7 @@ fn candidates(paths: &[PathBuf]) -> Result<PolicySet, Failure> {
 pub(super) fn named(paths: &[PathBuf], argument: &str) -> Vec<Spot<String>> {
     let path = |path: &PathBuf| {
         let value = path.display().to_string();
-        let file = Arc::new(Source { path: "(arguments)".to_owned(), text: value.clone() });
+        let file = Arc::new(Source::new("(arguments)", value.clone()));
         let place = Place { file, span: 0..value.len(), key: argument.to_owned() };
         Spot { value, place }
     };

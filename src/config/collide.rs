@@ -16,28 +16,48 @@ struct Claim {
     /// What it is for, as messages say it.
     what: String,
     place: Place,
-    /// Whether the gateway writes below it.
-    is_written: bool,
+    role: Role,
+}
+
+/// What the gateway does with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It writes below it.
+    Written,
+    /// It reads it: a model, a registry, a database.
+    Read,
+    /// It reads a regime's key from it. Two keys that are one are reported where they are read.
+    Key,
+    /// It reads policies from it, or from whatever lies below it. Several sets may have a file in common, and other files
+    /// may lie beside them.
+    Policies,
 }
 
 /// Reports paths that are one, or lie in each other, and are for two things.
-pub(super) fn paths(declared: &Declared, problems: &Problems) {
-    let mut claims =
-        vec![Claim::new(&declared.journal.directory, "the journal".to_owned(), &declared.journal_place, true)];
+pub(super) fn paths(declared: &Declared, base: &Path, problems: &Problems) {
+    let journal = &declared.journal.directory;
+    let mut claims = vec![Claim::new(journal, "the journal".to_owned(), &declared.journal_place, Role::Written)];
     for (name, destination) in &declared.destinations {
         if let Destination::File(settings) = &destination.value {
             let what = format!("destination `{name}`");
-            claims.push(Claim::new(&settings.directory, what, &destination.place, true));
+            claims.push(Claim::new(&settings.directory, what, &destination.place, Role::Written));
         }
     }
     let files = declared.models.iter().map(|(name, file)| (format!("model `{name}`"), file));
     let registries = declared.registries.iter().map(|(name, file)| (format!("registry `{name}`"), file));
     for (what, file) in files.chain(registries) {
-        claims.push(Claim::new(&file.value, what, &file.place, false));
+        claims.push(Claim::new(&file.value, what, &file.place, Role::Read));
+    }
+    for (regime, file) in declared.keys.iter().flat_map(|keys| &keys.files) {
+        claims.push(Claim::new(&file.value, format!("the key of `{regime}`"), &file.place, Role::Key));
+    }
+    for named in declared.policies.iter().chain(&declared.shadow) {
+        claims.push(Claim::new(&base.join(&named.value), "policies".to_owned(), &named.place, Role::Policies));
     }
     if let Some(geoip) = &declared.geoip {
         let databases = geoip.value.databases.iter();
-        claims.extend(databases.map(|path| Claim::new(path, "a database of [geoip]".to_owned(), &geoip.place, false)));
+        let what = || "a database of [geoip]".to_owned();
+        claims.extend(databases.map(|path| Claim::new(path, what(), &geoip.place, Role::Read)));
     }
     // A directory comes right before what lies in it.
     claims.sort_by(|one, other| {
@@ -48,7 +68,7 @@ pub(super) fn paths(declared: &Declared, problems: &Problems) {
         while around.last().is_some_and(|outer| !claim.path.starts_with(&outer.path)) {
             around.pop();
         }
-        if let Some(outer) = around.last() {
+        if let Some(outer) = around.last().filter(|outer| claim.collides(outer)) {
             let (how, help) = if outer.path == claim.path {
                 ("is also that of", "give each its own")
             } else {
@@ -57,15 +77,24 @@ pub(super) fn paths(declared: &Declared, problems: &Problems) {
             let message = format!("the path of {} {how} {}: {}", claim.what, outer.what, claim.path.display());
             problems.error_help(&claim.place, message, help);
         }
-        if claim.is_written || around.last().is_none_or(|outer| outer.path != claim.path) {
+        if claim.role == Role::Written || around.last().is_none_or(|outer| outer.path != claim.path) {
             around.push(claim);
         }
     }
 }
 
 impl Claim {
-    fn new(path: &Path, what: String, place: &Place, is_written: bool) -> Self {
-        Self { path: real(path), what, place: place.clone(), is_written }
+    fn new(path: &Path, what: String, place: &Place, role: Role) -> Self {
+        Self { path: real(path), what, place: place.clone(), role }
+    }
+
+    /// Whether it may not be where it is: at or below another path.
+    fn collides(&self, outer: &Self) -> bool {
+        match (outer.role, self.role) {
+            (Role::Policies, Role::Policies) | (Role::Key, Role::Key) => false,
+            (Role::Policies, Role::Read | Role::Key) => outer.path == self.path,
+            _ => true,
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn source(path: &Path) -> Result<Arc<Source>, Unreadable> {
 fn source_of(path: &Path, shown: &Path) -> Result<Arc<Source>, Unreadable> {
     let (bytes, _) = files::read(path, BYTES_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| Unreadable::NotText(shown.to_owned()))?;
-    Ok(Arc::new(Source { path: shown.display().to_string(), text }))
+    Ok(Arc::new(Source::new(shown.display().to_string(), text)))
 }
 
 /// Reads what is at `path`, which is called `shown`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -16,6 +16,8 @@ pub(super) struct DeclaredKeys {
     place: Place,
     /// By the regime. `None`: declared, and unusable.
     keys: BTreeMap<String, Spot<Option<Key>>>,
+    /// The file of each regime's key.
+    pub(super) files: BTreeMap<String, Spot<PathBuf>>,
 }
 
 /// Why a file is no key.
@@ -49,10 +51,11 @@ impl Unusable {
 impl DeclaredKeys {
     pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
         let mut keys: BTreeMap<String, Spot<Option<Key>>> = BTreeMap::new();
+        let mut files = BTreeMap::new();
         for regime in table.names() {
             let Some(file) = table.get::<String>(&regime) else { continue };
-            let place = file.place;
-            let value = read_key(&base.join(file.value)).map_err(|unusable| {
+            let (place, path) = (file.place, base.join(file.value));
+            let value = read_key(&path).map_err(|unusable| {
                 table.problems().error_help(&place, unusable.to_string(), unusable.help());
             });
             let value = value.ok();
@@ -67,9 +70,10 @@ impl DeclaredKeys {
                     "deleting one of them would erase nothing: give each regime its own key",
                 );
             }
+            files.insert(regime.clone(), Spot { value: path, place: place.clone() });
             keys.insert(regime, Spot { value, place });
         }
-        Self { place: table.place.clone(), keys }
+        Self { place: table.place.clone(), keys, files }
     }
 
     /// Every served regime needs a key. Others may have one, so that what was sealed with it can be read.

@@ -220,7 +220,7 @@ pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Lo
     let Some(declared) = declared else {
         return Ok(Loaded { config: None, problems: problems.into_vec() });
     };
-    collide::paths(&declared, &problems);
+    collide::paths(&declared, &base, &problems);
     collide::peers(&declared, &problems);
     let files = files::read(&declared.policies, &base, &problems);
     let policy = policy::read(&files, &problems);

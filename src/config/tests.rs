@@ -78,18 +78,18 @@ fn asked() -> Asked {
     }
     for text in texts {
         let problems = Problems::default();
-        policy::read(&[Arc::new(File { path: "a.toml".to_owned(), text })], &problems);
+        policy::read(&[Arc::new(File::new("a.toml", text))], &problems);
         collect(&mut asked, &problems);
     }
     let problems = Problems::default();
-    let file = Arc::new(File { path: "gateway.toml".to_owned(), text: GATEWAY.to_owned() });
+    let file = Arc::new(File::new("gateway.toml", GATEWAY));
     document::read(&file, &problems, |table| read::read(table, root));
     collect(&mut asked, &problems);
     asked
 }
 
 fn nowhere() -> Place {
-    let file = Arc::new(File { path: String::new(), text: String::new() });
+    let file = Arc::new(File::new("", ""));
     Place { file, span: 0..0, key: String::new() }
 }
 

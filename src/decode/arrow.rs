@@ -2,8 +2,9 @@
 //!
 //! Columns are found by name. A column of the declared type is taken as it is, without a copy; another one
 //! is cast where no value changes its meaning (narrower numbers, dictionaries, other string layouts, other
-//! units of time), or read value by value (`spelled`). What a cast takes is worked out before it is done: a dictionary's one long word may stand in every
-//! record, and of a short request become gigabytes.
+//! units of time), or read value by value (`spelled`). A timestamp needs its time zone, as in every payload. What a cast
+//! takes is worked out before it is done: a dictionary's one long word may stand in every record, and of a short
+//! request become gigabytes.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

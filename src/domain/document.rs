@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
@@ -29,6 +29,38 @@ pub struct Source {
     pub path: String,
     /// The whole text.
     pub text: String,
+    /// Where each line begins, once it was asked for.
+    lines: OnceLock<Vec<usize>>,
+}
+
+impl Source {
+    /// A file of this path and text.
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), lines: OnceLock::new() }
+    }
+
+    fn lines(&self) -> &[usize] {
+        self.lines.get_or_init(|| {
+            let ends = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(ends).collect()
+        })
+    }
+
+    /// The line that a byte of the text stands on, counted from 1.
+    #[must_use]
+    pub fn line_at(&self, byte: usize) -> usize {
+        self.lines().partition_point(|begin| *begin <= byte)
+    }
+
+    /// The whole lines that bytes of the text stand on: the number of the first, and their own bytes.
+    #[must_use]
+    pub fn lines_around(&self, span: &Range<usize>) -> (usize, Range<usize>) {
+        let first = self.line_at(span.start);
+        let last = self.line_at(span.end.max(span.start));
+        let begin = self.lines().get(first.saturating_sub(1)).copied().unwrap_or(0);
+        let end = self.lines().get(last).copied().unwrap_or(self.text.len());
+        (first, begin..end)
+    }
 }
 
 /// Where a value stands.
@@ -46,8 +78,7 @@ impl Place {
     /// The line, counted from 1.
     #[must_use]
     pub fn line(&self) -> usize {
-        let upto = self.file.text.get(..self.span.start).unwrap_or_default();
-        upto.bytes().filter(|&byte| byte == b'\n').count() + 1
+        self.file.line_at(self.span.start)
     }
 }
 
@@ -83,7 +114,7 @@ impl Problem {
     /// An error of a file that cannot be read at all.
     #[must_use]
     pub fn of_file(path: &str, message: String) -> Self {
-        let file = Arc::new(Source { path: path.to_owned(), text: String::new() });
+        let file = Arc::new(Source::new(path, ""));
         let place = Place { file, span: 0..0, key: String::new() };
         Self { severity: Severity::Error, place, message, help: None }
     }

@@ -14,6 +14,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use foldhash::fast::RandomState;
 
+use super::codes::Codes;
 use super::fact::{Fact, Kind};
 use super::jurisdiction::Jurisdiction;
 use super::knowledge::{Addresses, Candidates, Places, Reading, Registry, iban, phone};
@@ -117,6 +118,8 @@ pub struct Knowledge {
     pub pseudonyms: Option<Arc<Pseudonyms>>,
     /// Codes that several states claim: evidence of one counts for every claimant as well.
     pub disputed: Arc<BTreeMap<Jurisdiction, Vec<Jurisdiction>>>,
+    /// The codes that there are.
+    pub codes: Arc<Codes>,
 }
 
 /// Who sends a batch, and from where.
@@ -255,7 +258,7 @@ impl Knowledge {
 
     fn of_columns(&self, evidence: &Evidence, columns: &RecordBatch) -> Said {
         let fact = evidence.fact;
-        let code = |text: &str| read_code(fact, text);
+        let code = |text: &str| read_code(&self.codes, fact, text);
         match &evidence.source {
             Source::Field(field) if fact == Fact::SourceSystem => by_text(columns.column(*field), code),
             Source::Field(field) => by_code(columns.column(*field), code),
@@ -299,11 +302,11 @@ impl Knowledge {
 
 /// What a code or a name says of a fact.
 #[must_use]
-pub fn read_code(fact: Fact, text: &str) -> Reading {
+pub fn read_code(codes: &Codes, fact: Fact, text: &str) -> Reading {
     let code = match fact {
         _ if text.is_empty() => return Reading::Absent,
         Fact::SourceSystem => Some(Jurisdiction::system(text)),
-        _ => Jurisdiction::pack(text.as_bytes()).and_then(Jurisdiction::from_packed),
+        _ => codes.parse(text),
     };
     match code {
         // Whoever says so says that it is not known.

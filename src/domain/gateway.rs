@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::binary::{Reader, Writer};
 use super::dataset::Dataset;
 use super::event_time::TimeBounds;
+use super::newcomers::Newcomers;
 use super::producer::{self, Producers, RememberedMax, TooMany};
 use super::span::WindowSpan;
 use super::stream::Stream;
@@ -156,14 +157,21 @@ impl Gateway {
         }
     }
 
-    /// Whether a producer may be heard on a stream: it is active there, or one more may be.
+    /// Whether a producer may be heard on a stream beside newcomers that are taken in before it: it is active there or
+    /// among them, or one more may be. Says whether it is a newcomer itself.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(&mut self, stream: &str, heard: Heard<'_>, now: Duration) -> Result<(), TooMany> {
+    pub fn admit(
+        &mut self,
+        stream: &str,
+        heard: Heard<'_>,
+        now: Duration,
+        before: &Newcomers<'_>,
+    ) -> Result<bool, TooMany> {
         match self.streams.get_mut(stream) {
-            Some(state) => state.watermark.admit(heard.producer, heard.address, now),
-            None => Ok(()),
+            Some(state) => state.watermark.admit(heard.producer, heard.address, now, before),
+            None => Ok(false),
         }
     }
 

@@ -49,8 +49,8 @@ const OWN_CODE: &[(&str, &str)] = &[
     ("US-VI", "VI"),
 ];
 
-/// Subdivisions that ISO 3166-2 has added since the crate's list was made. To bring a newer list, add to this one and say
-/// where it stands. The counties of Norway as of 2024-01-01: <https://www.iso.org/obp/ui/#iso:code:3166:NO>. Codes that
+/// Subdivisions that ISO 3166-2 has added since the crate's list was made. A deployment brings newer ones in `[codes]` of
+/// its policies ([`super::codes`]); this list gets what a new version of the program knows. The counties of Norway as of 2024-01-01: <https://www.iso.org/obp/ui/#iso:code:3166:NO>. Codes that
 /// were withdrawn stay known, because devices go on sending them.
 const ADDED: &[&str] = &["NO-31", "NO-32", "NO-33", "NO-39", "NO-40", "NO-55", "NO-56"];
 
@@ -74,6 +74,17 @@ impl Jurisdiction {
     #[must_use]
     pub fn parse(code: &str) -> Option<Self> {
         Self::from_packed(Self::pack(code.as_bytes())?)
+    }
+
+    /// The subdivision of a code that looks like one of ISO 3166-2, whether or not that lists it: the code of a country, a
+    /// hyphen, and one to three capital letters or digits.
+    #[must_use]
+    pub fn subdivision(code: &str) -> Option<Self> {
+        let (country, division) = code.split_once('-')?;
+        let is_country = country.len() == 2 && Self::parse(country).is_some_and(|country| country != Self::UNKNOWN);
+        let is_division = (1..=3).contains(&division.len())
+            && division.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        if is_country && is_division { Self::pack(code.as_bytes()).map(Self) } else { None }
     }
 
     /// The number that stands for a code's bytes, whether or not the code exists. `None` where no code

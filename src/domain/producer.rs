@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
+use super::newcomers::Newcomers;
 use super::outcome::Outcome;
 use super::outcomes::Outcomes;
-use super::recency::{Recency, Values};
+use super::recency::{Id, Recency, Values};
 use super::window::micros;
 
 /// A position in the journal.
@@ -222,46 +223,63 @@ impl Producers {
         Self { max, ..Self::default() }
     }
 
-    /// Makes room for a producer, if it is not known. One that was silent for long may be forgotten for it.
+    /// Makes room for a producer beside newcomers that are taken in before it, if it is neither known nor among them. Says
+    /// whether it is a newcomer itself. One that was silent for long may be forgotten for it.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(&mut self, producer: &str, came: Came) -> Result<(), TooMany> {
-        if self.known.find(producer).is_some() {
-            return Ok(());
+    pub fn admit(&mut self, producer: &str, came: Came, before: &Newcomers<'_>) -> Result<bool, TooMany> {
+        if self.known.find(producer).is_some() || before.contains(producer) {
+            return Ok(false);
         }
-        let RememberedMax { in_all, per_address, .. } = self.max;
-        let address = came.from.map(Network::of);
-        while let Some(limit) = self.reached(address) {
+        while let Some(limit) = self.reached(came.from, before) {
             if !self.forget_oldest(came.at) {
-                return Err(match limit {
-                    Reached::InAll => TooMany::Remembered { max: in_all },
-                    Reached::PerAddress => TooMany::RememberedOfAddress { max: per_address },
-                });
+                return Err(limit);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn reached(&self, address: Option<Network>) -> Option<Reached> {
-        let from_address = address.map_or(0, |address| self.addresses.count(address));
-        if self.known.len() >= self.max.in_all {
-            return Some(Reached::InAll);
+    /// Whether [`Self::admit`] may find room. Nobody is forgotten yet.
+    ///
+    /// # Errors
+    /// Which limit is reached, and stays so.
+    pub fn may_admit(&mut self, producer: &str, came: Came, before: &Newcomers<'_>) -> Result<bool, TooMany> {
+        if self.known.find(producer).is_some() || before.contains(producer) {
+            return Ok(false);
         }
-        (from_address >= self.max.per_address).then_some(Reached::PerAddress)
+        if let Some(limit) = self.reached(came.from, before)
+            && self.forgettable(came.at).is_none()
+        {
+            return Err(limit);
+        }
+        Ok(true)
+    }
+
+    fn reached(&self, address: Option<IpAddr>, before: &Newcomers<'_>) -> Option<TooMany> {
+        let RememberedMax { in_all, per_address, .. } = self.max;
+        let from_address =
+            address.map(Network::of).map_or(0, |network| self.addresses.count(network) + before.from(network));
+        if self.known.len() + before.count() >= in_all {
+            return Some(TooMany::Remembered { max: in_all });
+        }
+        (from_address >= per_address).then_some(TooMany::RememberedOfAddress { max: per_address })
+    }
+
+    /// The producer that was silent longest, if that is long enough.
+    fn forgettable(&mut self, wall: Option<i64>) -> Option<Id> {
+        let wall = wall?;
+        let id = self.known.oldest().map(|(id, _)| id)?;
+        let oldest = self.known.get_mut(id)?;
+        // A time that is not known, or that the clock has not come to, counts as now.
+        let heard = oldest.heard.get().unwrap_or(wall).min(wall);
+        oldest.heard = When(heard);
+        (wall.saturating_sub(heard) > micros(self.max.forget_after)).then_some(id)
     }
 
     /// Forgets the producer that was silent longest, if that is long enough.
     fn forget_oldest(&mut self, wall: Option<i64>) -> bool {
-        let Some(wall) = wall else { return false };
-        let Some(id) = self.known.oldest().map(|(id, _)| id) else { return false };
-        let Some(oldest) = self.known.get_mut(id) else { return false };
-        // A time that is not known, or that the clock has not come to, counts as now.
-        let heard = oldest.heard.get().unwrap_or(wall).min(wall);
-        oldest.heard = When(heard);
-        if wall.saturating_sub(heard) <= micros(self.max.forget_after) {
-            return false;
-        }
+        let Some(id) = self.forgettable(wall) else { return false };
         if let Some((_, forgotten)) = self.known.remove(id) {
             self.outcomes_bytes = self.outcomes_bytes.saturating_sub(forgotten.outcomes.extra_bytes());
             forgotten.from.into_iter().for_each(|address| self.addresses.remove(address));
@@ -437,11 +455,6 @@ fn encode(known: &Values<Known>, writer: &mut Writer) {
         writer.text(producer).u64(mark.epoch).u64(mark.sequence).u64(mark.lsn).option(heard.get());
         outcomes.encode(writer);
     }
-}
-
-enum Reached {
-    InAll,
-    PerAddress,
 }
 
 #[cfg(test)]

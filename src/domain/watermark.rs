@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
+use super::newcomers::Newcomers;
 use super::producer::TooMany;
 use super::recency::{Id, Recency, Values};
 
@@ -92,23 +93,31 @@ impl Watermark {
         }
     }
 
-    /// Whether there is room for a producer: it is active, or one more may be.
+    /// Whether there is room for a producer beside newcomers that are taken in before it: it is active or among them, or
+    /// one more may be. Says whether it is a newcomer itself.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(&mut self, producer: &str, address: Option<IpAddr>, now: Duration) -> Result<(), TooMany> {
+    pub fn admit(
+        &mut self,
+        producer: &str,
+        address: Option<IpAddr>,
+        now: Duration,
+        before: &Newcomers<'_>,
+    ) -> Result<bool, TooMany> {
         self.pass(now);
-        if self.active.find(producer).is_some() {
-            return Ok(());
+        if self.active.find(producer).is_some() || before.contains(producer) {
+            return Ok(false);
         }
-        let from_address = address.map_or(0, |address| self.addresses.count(Network::of(address)));
-        if self.active.len() >= self.max.in_all {
+        let from_address =
+            address.map(Network::of).map_or(0, |network| self.addresses.count(network) + before.from(network));
+        if self.active.len() + before.count() >= self.max.in_all {
             return Err(TooMany::Active { max: self.max.in_all });
         }
         if from_address >= self.max.per_address {
             return Err(TooMany::ActiveOfAddress { max: self.max.per_address });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A producer was heard, and perhaps has come to an event time.

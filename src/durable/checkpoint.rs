@@ -7,6 +7,7 @@
 //!
 //! Version 2, which is still read, held the datasets' shapes as texts and no version before the cells of a window.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::Number;
+use crate::domain::window::window_start;
 use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
@@ -102,6 +104,19 @@ impl Checkpoint {
             gateway.producers.correct(producer, *number, outcome);
         }
         Some(())
+    }
+
+    /// The open windows of each dataset, each once: its number, and when it began, in microseconds since the Unix epoch,
+    /// if the dataset's shape says how long a window is.
+    #[must_use]
+    pub fn open_windows(&self) -> BTreeMap<&str, BTreeMap<i64, Option<i64>>> {
+        let mut open: BTreeMap<&str, BTreeMap<i64, Option<i64>>> = BTreeMap::new();
+        for WindowPart { dataset, window, .. } in &self.windows {
+            let shape = self.shapes.iter().find(|(name, _)| name == dataset);
+            let size = shape.and_then(|(_, shape)| shape.window());
+            open.entry(dataset).or_default().insert(*window, size.map(|size| window_start(*window, size)));
+        }
+        open
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -218,6 +233,11 @@ fn lsn(name: &str) -> Option<Lsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dataset::{Dataset, Function, Metric};
+    use crate::domain::newcomers::Newcomers;
+    use crate::domain::producer::{Came, Mark};
+    use crate::domain::stream::{Stream, Undeclared};
+    use crate::domain::watermark::Heard;
 
     /// A checkpoint as version 2 wrote it.
     fn version_2() -> Vec<u8> {
@@ -253,16 +273,93 @@ mod tests {
         let checkpoint = Checkpoint { version: 3, corrections, windows, ..old };
         let golden = include_str!("../../tests/golden/checkpoint-3.hex").trim();
         assert_eq!(hex(&checkpoint.encode()), golden);
-        let bytes: Vec<u8> =
-            (0..golden.len()).step_by(2).map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap()).collect();
-        let read = Checkpoint::decode(&bytes).unwrap();
+        let read = Checkpoint::decode(&unhex(golden)).unwrap();
         let [correction] = read.corrections.as_slice() else { panic!("one correction") };
         assert_eq!((&*correction.producer, correction.number), ("till-7", number));
         assert_eq!((read.shapes, read.windows.len(), read.gateway), (checkpoint.shapes, 1, checkpoint.gateway));
     }
 
+    /// The state of a gateway whose producers were heard at known times, with a closed window.
+    fn state() -> (Arc<Stream>, Vec<Arc<Dataset>>, Gateway) {
+        let stream = Arc::new(Stream {
+            name: "s".into(),
+            fields: Vec::new(),
+            schema: Stream::schema_of(&[]),
+            event_time: 0,
+            contributor: 0,
+            undeclared: Undeclared::Drop,
+            model: None,
+            future_max: Duration::ZERO,
+            late_max: Duration::ZERO,
+            history_from: None,
+            idle_after: Duration::from_secs(30),
+        });
+        let dataset = Dataset {
+            name: "golden".into(),
+            stream: "s".into(),
+            contributor: "f1".into(),
+            window: Duration::from_secs(60),
+            grace: Duration::ZERO,
+            open_max: 100,
+            min_contributors: 10,
+            keys: Vec::new(),
+            metrics: vec![Metric { name: "n".into(), function: Function::Count }],
+        };
+        let datasets = vec![Arc::new(dataset)];
+        let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));
+        (stream, datasets, gateway)
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_4_is_read_as_it_is_written() {
+        const WALL: i64 = 1_764_000_000_000_000;
+        let (_, datasets, mut gateway) = state();
+        let second = Duration::from_secs(1);
+        gateway.hear("s", Heard { producer: "till-7", address: None, event_time: Some(WALL - 5) }, second);
+        gateway.hear("s", Heard { producer: "silent", address: None, event_time: None }, 2 * second);
+        gateway.restore_closed("golden", WALL - 60_000_000, WALL - 10);
+        let number = Number { epoch: 4, sequence: 700 };
+        let came = Came { at: Some(WALL), from: None };
+        gateway.producers.take("till-7", number, 6, Some(&Outcome::nothing()), came);
+        gateway.producers.take("old", Number { epoch: 1, sequence: 1 }, 5, None, Came::default());
+        let mut writer = Writer::default();
+        gateway.encode(&mut writer);
+        let outcome = Outcome::refused(crate::domain::refusal::Reason::ModelFailed);
+        let checkpoint = Checkpoint {
+            version: 4,
+            lsn: 7,
+            key: ContributorKey([9; 16]),
+            gateway: writer.finish(),
+            corrections: vec![Correction { producer: "till-7".into(), number, outcome: outcome.clone() }],
+            shapes: vec![("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))],
+            windows: vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }],
+        };
+        let golden = include_str!("../../tests/golden/checkpoint-4.hex").trim();
+        assert_eq!(hex(&checkpoint.encode()), golden);
+        let read = Checkpoint::decode(&unhex(golden)).unwrap();
+        assert_eq!((read.version, read.lsn, read.key.0, read.shapes), (4, 7, [9; 16], checkpoint.shapes));
+        let [part] = read.windows.as_slice() else { panic!("one window") };
+        assert_eq!((part.dataset.as_str(), part.window, part.cells.as_slice()), ("golden", -3, &[1, 2, 3][..]));
+        // What the state says is what a new gateway goes on with.
+        let (.., mut restored) = state();
+        let read = Checkpoint::decode(&unhex(golden)).unwrap();
+        read.restore_gateway(&mut restored, 3 * second).unwrap();
+        assert_eq!(restored.producers.mark("till-7"), Mark { epoch: 4, sequence: 700, lsn: 6 });
+        assert_eq!(restored.producers.outcome("till-7", number), Some(outcome));
+        assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
+        assert_eq!(restored.closed_before("golden"), Some(WALL - 60_000_000));
+        for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {
+            let heard = Heard { producer, address: None, event_time: None };
+            assert_eq!(restored.admit("s", heard, 3 * second, &Newcomers::default()), Ok(is_new), "{producer}");
+        }
+    }
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
     #[test]

@@ -138,3 +138,57 @@ pub fn held(log: &Log, from: Lsn) -> Result<Held, Error> {
     }
     Ok(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+
+    use super::*;
+
+    fn released(destination: &str) -> Released {
+        let columns: [(&str, ArrayRef); 2] = [
+            ("country", Arc::new(StringArray::from(vec!["DE", "F\u{e9}"]))),
+            ("n", Arc::new(Int64Array::from(vec![12, 10]))),
+        ];
+        Released::for_tests(ReleasedParts {
+            id: format!("id-of-{destination}"),
+            destination: destination.into(),
+            dataset: "golden".into(),
+            gateway: "g-1".into(),
+            window_start: -60_000_000,
+            window_end: 0,
+            policy: Digest::from_bytes([7; 32]),
+            cells: RecordBatch::try_from_iter(columns).unwrap(),
+        })
+    }
+
+    /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
+    fn before_cells(entry: &[u8]) -> &[u8] {
+        let ends = entry.windows(32).position(|bytes| bytes == [7; 32]).unwrap() + 32;
+        &entry[..ends]
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_is_written() {
+        let releases = vec![released("desk"), released("hub")];
+        let closing = Closing { closed_at: 41, dataset: "golden".into(), releases };
+        let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
+        assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
+        for bytes in [closing.encode().unwrap().as_slice(), golden] {
+            assert_eq!(destinations(bytes), Some(("golden", vec!["desk", "hub"])));
+            let read = Closing::decode(bytes).unwrap();
+            assert_eq!((read.closed_at, read.dataset.as_str(), read.releases.len()), (41, "golden", 2));
+            for (read, written) in read.releases.iter().zip(&closing.releases) {
+                assert_eq!((read.id(), read.destination()), (written.id(), written.destination()));
+                assert_eq!((read.dataset(), read.gateway()), (written.dataset(), written.gateway()));
+                assert_eq!((read.window_start(), read.window_end()), (-60_000_000, 0));
+                assert_eq!((read.policy(), read.cells()), (written.policy(), written.cells()));
+            }
+            for cut in 0..bytes.len() {
+                assert!(Closing::decode(&bytes[..cut]).is_none(), "cut at {cut}");
+            }
+        }
+    }
+}

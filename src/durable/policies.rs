@@ -88,7 +88,7 @@ impl Archive {
                 }
             };
             let files: Vec<Arc<Source>> =
-                kept.files.into_iter().map(|file| Arc::new(Source { path: file.path, text: file.text })).collect();
+                kept.files.into_iter().map(|file| Arc::new(Source::new(file.path, file.text))).collect();
             let problems = Problems::default();
             let policy = policy::read(&files, &problems);
             if problems.any_error() {

@@ -84,6 +84,14 @@ pub enum Unaccepted {
     OutOfOrder(OutOfOrder),
     /// It cannot be taken now, or at all.
     Refused(Reason),
+    /// Others took its place, each time that it was tried.
+    Outrun,
+}
+
+impl From<Reason> for Unaccepted {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 impl From<OutOfOrder> for Unaccepted {

@@ -18,9 +18,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway, Input};
+use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
-use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position};
-use crate::domain::refusal::Reason;
+use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
 use crate::domain::watermark::Heard;
 use crate::durable::entry::{Before, Entry};
 use crate::planted::planted;
@@ -131,16 +131,36 @@ impl Sequencer {
         (producers.outcome(producer, number), producers.mark(producer))
     }
 
-    /// What the numbers of requests say of them if they are taken in this order, and the event times that their stream
-    /// takes.
-    pub(super) fn locate(&self, stream: &str, requests: &[Boxed], wall: i64) -> (Vec<Located>, TimeBounds) {
-        let state = self.lock();
+    /// What the numbers and the producers of requests say of them if they are taken in this order, and the event times that
+    /// their stream takes.
+    pub(super) fn locate(
+        &self,
+        stream: &str,
+        requests: &[Boxed],
+        now: Duration,
+        wall: i64,
+    ) -> (Vec<Located>, TimeBounds) {
+        let mut state = self.lock();
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
             let skips = matches!(request.content, Content::Nothing);
             ahead.locate(&request.origin.producer, request.number, skips)
         });
-        (located.collect(), state.gateway.time_bounds(stream, wall))
+        let mut located: Vec<Located> = located.collect();
+        let mut newcomers = Newcomers::default();
+        for (request, located) in requests.iter().zip(&mut located) {
+            let Located::Next(number) = *located else { continue };
+            // One that was refused as a whole and has no number needs no place.
+            if number.is_none() && matches!(request.content, Content::Refused(_)) {
+                continue;
+            }
+            let origin = &request.origin;
+            let may = |producers: &mut Producers, came, before: &_| producers.may_admit(&origin.producer, came, before);
+            if let Err(limit) = newcomers.admit(&mut state.gateway, may, (stream, origin, number), (now, wall)) {
+                *located = Located::Not(OutOfOrder::TooMany(limit).into());
+            }
+        }
+        (located, state.gateway.time_bounds(stream, wall))
     }
 
     /// Gives a batch its position and submits its entry. `earlier` is called when everything that comes before it was
@@ -273,22 +293,23 @@ impl State {
 
     /// Makes sure that all requests can be taken in this order.
     fn admit(&mut self, stream: &str, requests: &[Placing<'_>], now: Duration, wall: i64) -> Result<(), Unplaced> {
-        let mut not: Vec<(usize, Located)> = Vec::new();
         let mut ahead = Ahead::new(&self.gateway);
-        for (position, request) in requests.iter().enumerate() {
+        let located = requests.iter().map(|request| {
             match ahead.locate(&request.origin.producer, request.number, request.skips) {
-                Located::Next(number) if number == request.number => {}
-                located => not.push((position, located)),
+                Located::Next(number) if number == request.number => None,
+                located => Some(located),
             }
-        }
-        let is_located = |position: usize| not.iter().all(|(other, _)| *other != position);
-        let located: Vec<_> = requests.iter().enumerate().filter(|(position, _)| is_located(*position)).collect();
-        for (position, request) in located {
-            let Origin { producer, address } = request.origin;
-            let came = Came { at: Some(wall), from: *address };
-            let heard = Heard { producer, address: *address, event_time: None };
-            let numbered = request.number.map_or(Ok(()), |_| self.gateway.producers.admit(producer, came));
-            if let Err(limit) = numbered.and_then(|()| self.gateway.admit(stream, heard, now)) {
+        });
+        let located: Vec<Option<Located>> = located.collect();
+        let (mut not, mut newcomers) = (Vec::new(), Newcomers::default());
+        for (position, (request, located)) in requests.iter().zip(located).enumerate() {
+            if let Some(located) = located {
+                not.push((position, located));
+                continue;
+            }
+            let Placing { origin, number, .. } = *request;
+            let must = |producers: &mut Producers, came, before: &_| producers.admit(&origin.producer, came, before);
+            if let Err(limit) = newcomers.admit(&mut self.gateway, must, (stream, origin, number), (now, wall)) {
                 not.push((position, Located::Not(OutOfOrder::TooMany(limit).into())));
             }
         }
@@ -308,6 +329,39 @@ impl State {
             // What comes after it is told is on disk with it.
             None => Mark { lsn, ..self.gateway.producers.mark(producer) },
         }
+    }
+}
+
+/// The producers that the requests of a batch bring anew.
+#[derive(Default)]
+struct Newcomers<'r> {
+    /// With numbers, which are remembered.
+    numbered: newcomers::Newcomers<'r>,
+    /// On its stream.
+    active: newcomers::Newcomers<'r>,
+}
+
+impl<'r> Newcomers<'r> {
+    /// Looks whether there is room for the producer of a request, and if so, lets it take its places. `remembers` looks for
+    /// one among those whose numbers are remembered.
+    fn admit(
+        &mut self,
+        gateway: &mut Gateway,
+        remembers: impl FnOnce(&mut Producers, Came, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
+        (stream, origin, number): (&str, &'r Origin, Option<Number>),
+        (now, wall): (Duration, i64),
+    ) -> Result<(), TooMany> {
+        let Origin { producer, address } = origin;
+        let heard = Heard { producer, address: *address, event_time: None };
+        let is_newly_active = gateway.admit(stream, heard, now, &self.active)?;
+        let came = Came { at: Some(wall), from: *address };
+        if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
+            self.numbered.add(producer, *address);
+        }
+        if is_newly_active {
+            self.active.add(producer, *address);
+        }
+        Ok(())
     }
 }
 
@@ -352,8 +406,5 @@ impl<'g> Ahead<'g> {
     }
 }
 
-impl From<Reason> for Unaccepted {
-    fn from(reason: Reason) -> Self {
-        Self::Refused(reason)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ use super::intake::{Intake, Served};
 use super::judge::{Case, Judged, NotJudged};
 use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
-use super::request::{Answer, Answers, Boxed, Content, Outputs, Request};
+use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Unaccepted};
 use super::scores::Scores;
 use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
 use super::supervision::Supervisor;
@@ -91,10 +91,29 @@ impl Waiting {
 enum Attempt {
     /// Each of its requests is answered, or will be when the journal has it.
     Done,
-    /// These are to be taken again, together.
-    Again(Vec<Boxed>),
-    /// These are to be taken again, each alone.
+    /// These are to be taken again, together: others were quicker.
+    Again(Vec<Boxed>, Lost),
+    /// These are to be taken again, each alone, as if they had just come.
     Apart(Vec<Boxed>),
+}
+
+/// What others took between the look at a batch and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// The windows near to theirs.
+    Windows,
+    /// The numbers that came next, or the place of a request in the same batch.
+    Place,
+}
+
+impl Lost {
+    /// Why a request is given up that has lost time after time. Its number is not spent.
+    fn given_up(self) -> Unaccepted {
+        match self {
+            Self::Windows => Unaccepted::Refused(Reason::TooManyWindows),
+            Self::Place => Unaccepted::Outrun,
+        }
+    }
 }
 
 /// How long a request waits for the disk before it looks again.
@@ -138,9 +157,9 @@ impl Worker {
                     }
                     tokio::task::yield_now().await;
                 }
-                Attempt::Again(requests) if times < AGAIN_MAX => waiting.push((requests, times + 1)),
-                Attempt::Again(requests) if requests.len() == 1 => refuse(requests, Reason::TooManyWindows),
-                Attempt::Again(requests) | Attempt::Apart(requests) => {
+                Attempt::Again(requests, _) if times < AGAIN_MAX => waiting.push((requests, times + 1)),
+                Attempt::Again(requests, lost) if requests.len() == 1 => refuse(requests, lost.given_up()),
+                Attempt::Again(requests, _) | Attempt::Apart(requests) => {
                     waiting.extend(requests.into_iter().rev().map(|request| (vec![request], 0)));
                 }
             }
@@ -157,7 +176,7 @@ impl Worker {
         let (now, wall) = (self.intake.clock.now(), self.intake.clock.wall());
         let served = requests.first().and_then(|request| request.served.clone());
         let stream = served.as_ref().map_or("", |served| served.stream.name.as_str());
-        let (located, bounds) = self.sequencer.locate(stream, &requests, wall);
+        let (located, bounds) = self.sequencer.locate(stream, &requests, now, wall);
         let mut going = Vec::with_capacity(requests.len());
         for (request, located) in requests.into_iter().zip(located) {
             going.extend(self.go(request, located, twice));
@@ -201,7 +220,7 @@ impl Worker {
     }
 
     /// A batch failed. One that is shared is taken apart; a request alone is refused, and its number spent by that unless
-    /// the reason will pass.
+    /// the reason will pass. It is spent like that of any other refused request, which cannot fail again.
     fn failed(mut requests: Vec<Boxed>, reason: Reason) -> Attempt {
         let is_shared = requests.len() > 1;
         let [request] = requests.as_mut_slice() else {
@@ -216,7 +235,7 @@ impl Worker {
             return Attempt::Done;
         }
         request.content = Content::Refused(Refused { reason, field: None });
-        Attempt::Again(requests)
+        Attempt::Apart(requests)
     }
 
     /// Writes a judged batch into the journal and folds it.
@@ -278,7 +297,7 @@ impl Worker {
             Ok(placed) => placed,
             Err(Unplaced::Windows) => {
                 judged.let_go(&self.intake);
-                return Attempt::Again(requests);
+                return Attempt::Again(requests, Lost::Windows);
             }
             Err(Unplaced::Requests(not)) => {
                 judged.let_go(&self.intake);
@@ -291,7 +310,7 @@ impl Worker {
                         Some(located) => going.extend(self.go(request, located, twice)),
                     }
                 }
-                return if going.is_empty() { Attempt::Done } else { Attempt::Again(going) };
+                return if going.is_empty() { Attempt::Done } else { Attempt::Again(going, Lost::Place) };
             }
         };
         if let Some(served) = served {
@@ -415,9 +434,10 @@ async fn room_for(sequencer: &Sequencer, bytes: u64) -> Result<Room, Reason> {
 }
 
 /// None of these is taken.
-fn refuse(requests: Vec<Boxed>, reason: Reason) {
+fn refuse(requests: Vec<Boxed>, why: impl Into<Unaccepted>) {
+    let why = why.into();
     for request in requests {
-        request.reply.answer(Answer::unaccepted(reason.into()));
+        request.reply.answer(Answer::unaccepted(why));
     }
 }
 
@@ -454,4 +474,15 @@ fn answers(served: Option<&Served>, requests: Vec<Boxed>, judged: Judged, marks:
         answers.push(reply, charge, answer);
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_lost_time_after_time_is_told_what_was_lost() {
+        assert_eq!(Lost::Windows.given_up(), Unaccepted::Refused(Reason::TooManyWindows));
+        assert_eq!(Lost::Place.given_up(), Unaccepted::Outrun);
+    }
 }

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::domain::codes::Codes;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Registry;
@@ -30,6 +32,8 @@ pub struct Columns {
     pub key: String,
     /// The columns that say facts.
     pub facts: BTreeMap<Fact, String>,
+    /// The codes that there are.
+    pub codes: Arc<Codes>,
 }
 
 /// Why a registry was not loaded.
@@ -135,7 +139,9 @@ impl<'c> Builder<'c> {
             return Err(Problem::LongKey(column()));
         }
         let facts = self.facts.iter().zip(self.names.iter().skip(1)).zip(texts);
-        let codes = facts.map(|((fact, column), text)| codes(*fact, column, text)).collect::<Result<_, _>>()?;
+        let codes = facts
+            .map(|((fact, column), text)| codes(&self.columns.codes, *fact, column, text))
+            .collect::<Result<_, _>>()?;
         if !self.registry.insert(key, codes) {
             return Err(Problem::KeyTwice(column()));
         }
@@ -147,16 +153,16 @@ impl<'c> Builder<'c> {
 }
 
 /// The codes, or names, of a text. Those that are said to be unknown are left out.
-fn codes(fact: Fact, column: &str, text: &str) -> Result<Vec<Jurisdiction>, Problem> {
+fn codes(known: &Codes, fact: Fact, column: &str, text: &str) -> Result<Vec<Jurisdiction>, Problem> {
     if text.contains(char::is_control) {
         return Err(Problem::Control(column.to_owned()));
     }
     let code = |word: &str| match fact {
         Fact::SourceSystem => Ok(Jurisdiction::system(word)),
-        _ => Jurisdiction::parse(word).ok_or_else(|| Problem::NoCode(column.to_owned())),
+        _ => known.parse(word).ok_or_else(|| Problem::NoCode(column.to_owned())),
     };
-    let known = |code: &Result<Jurisdiction, Problem>| *code != Ok(Jurisdiction::UNKNOWN);
-    text.split(' ').filter(|word| !word.is_empty()).map(code).filter(known).collect()
+    let is_known = |code: &Result<Jurisdiction, Problem>| *code != Ok(Jurisdiction::UNKNOWN);
+    text.split(' ').filter(|word| !word.is_empty()).map(code).filter(is_known).collect()
 }
 
 fn read_csv(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), (u64, Problem)> {

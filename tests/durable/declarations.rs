@@ -1,7 +1,12 @@
 //! What has closed stays closed, and what was counted is counted on only as it was declared: whatever is declared after a
 //! stop or a crash.
 
+use bailiwick::config::OnStop;
 use jiff::SignedDuration;
+use serde_json::Value;
+
+use crate::common::gateway;
+use crate::common::process::{run, text};
 
 use super::deployment::{Deployment, complete, now, publish, visits};
 
@@ -58,6 +63,13 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
             };
             let checked = bailiwick::app::check_journal(&crashed.config()).unwrap_err();
             assert_eq!(format!("{checked:#}"), error, "`check` says the same");
+            let checked = run(crashed.root(), &["check", "--json"]);
+            assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stderr));
+            let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+            let problem = report["problems"].as_array().unwrap().last().unwrap();
+            assert_eq!((&problem["key"], &problem["severity"]), (&"journal".into(), &"error".into()));
+            let said = |message: &str| message.split_once("journal: ").unwrap().1.to_owned();
+            assert_eq!(said(problem["message"].as_str().unwrap()), said(&error));
             assert!(error.contains("by_country") && error.contains(what) && error.contains("on_stop"), "{error}");
         }
     }
@@ -65,6 +77,23 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
     crashed.start().await.unwrap().stop().await;
     assert_eq!(crashed.counted(), 20, "released once");
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_windows_are_told_as_times() {
+    let deployment = Deployment::new();
+    let mut config = deployment.config();
+    config.on_stop = OnStop::Keep;
+    let app = gateway::start(config).await.unwrap();
+    publish(&app, visits((1, 1), 20, NOW)).await;
+    app.stop().await;
+    let inspected = text(&run(deployment.root(), &["journal", "inspect"]).stdout);
+    assert!(inspected.contains("dataset by_country: one open window, which began 20"), "{inspected}");
+    let inspected = run(deployment.root(), &["journal", "inspect", "--json"]);
+    let report: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let open = &report["checkpoint"]["open_windows"][0];
+    assert_eq!((&open["dataset"], open["starts"].as_array().unwrap().len()), (&"by_country".into(), 1));
+    assert!(open["starts"][0].as_str().unwrap().ends_with(":00Z"), "{open}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,9 +17,15 @@ use tonic::transport::Endpoint;
 use crate::common::TestGateway;
 
 fn deliveries(rows: usize, recipient: ArrayRef) -> RecordBatch {
+    let times = TimestampMicrosecondArray::from(vec![1_383_307_200_000_000; rows]);
+    deliveries_at(Arc::new(times.with_timezone("UTC")), recipient)
+}
+
+fn deliveries_at(times: ArrayRef, recipient: ArrayRef) -> RecordBatch {
+    let rows = times.len();
     let text = |text: &str| Arc::new(StringArray::from(vec![text; rows])) as ArrayRef;
     RecordBatch::try_from_iter(vec![
-        ("event_time", Arc::new(TimestampMicrosecondArray::from(vec![1_383_307_200_000_000; rows])) as ArrayRef),
+        ("event_time", times),
         ("recipient", recipient),
         ("country", text("DE")),
         ("carrier", text("UA")),
@@ -87,6 +93,19 @@ async fn a_table_of_another_schema_ends_the_call_with_what_is_wrong() {
     let status = status.unwrap();
     assert_eq!((answers.len(), status.code()), (0, Code::InvalidArgument));
     assert!(status.message().contains("column `recipient` is not declared"), "{}", status.message());
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_without_a_zone_end_the_call_with_what_to_add() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    let recipient = || Arc::new(StringArray::from(vec!["r-1"; 2])) as ArrayRef;
+    let naive = deliveries_at(Arc::new(TimestampMicrosecondArray::from(vec![0; 2])), recipient());
+    let (answers, status) = put(&gateway, &["deliveries", "test"], vec![naive]).await;
+    let status = status.unwrap();
+    assert_eq!((answers.len(), status.code()), (0, Code::InvalidArgument));
+    let said = status.message();
+    assert!(said.contains("`event_time`") && said.contains("tz='UTC'"), "{said}");
     gateway.stop().await;
 }
 

@@ -111,7 +111,7 @@ fn good_arrow() -> Vec<u8> {
     use std::sync::Arc;
     let text = |text: &'static str| Arc::new(StringArray::from(vec![text; 4])) as arrow_array::ArrayRef;
     let columns: Vec<(&str, arrow_array::ArrayRef)> = vec![
-        ("event_time", Arc::new(TimestampMicrosecondArray::from(vec![1_383_307_200_000_000; 4]))),
+        ("event_time", Arc::new(TimestampMicrosecondArray::from(vec![1_383_307_200_000_000; 4]).with_timezone("UTC"))),
         ("recipient", text("r-1")),
         ("country", text("DE")),
         ("carrier", text("UA")),

@@ -88,6 +88,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 impl Limited {
     /// Starts it with further lines of configuration.
     pub(super) fn start(more: &str) -> Self {
+        Self::start_under(":", more)
+    }
+
+    /// The same after another command of the shell.
+    pub(super) fn start_under(also: &str, more: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let words: Vec<String> = (0..15_000).map(|word| format!("\"w{word}\"")).collect();
         let folder = Folder::holding([
@@ -96,7 +101,7 @@ impl Limited {
             ("policies/classes.toml", CLASSES),
             ("policies/aa.toml", &regime("aa", r#""DE", "FR", "IN""#, "DE", "refuse")),
         ]);
-        let limit = format!("ulimit -d {}", LIMIT_BYTES >> 10);
+        let limit = format!("ulimit -d {}; {also}", LIMIT_BYTES >> 10);
         let process = Process::start_under(folder.root(), &limit, &["run", "-c", "gateway.toml"]);
         Self { process, _folder: folder, _alone: alone }
     }
@@ -120,6 +125,11 @@ impl Limited {
     /// The most memory that it ever had, in bytes.
     pub(super) fn peak(&self) -> u64 {
         self.status("VmHWM:") << 10
+    }
+
+    /// How many file descriptors it has in use.
+    pub(super) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).map_or(0, Iterator::count)
     }
 
     pub(super) fn log(&self) -> String {
@@ -163,9 +173,15 @@ pub(super) async fn beside_a_good_producer<T>(name: &str, gateway: &Limited, att
     eprintln!("{name}: peak {} MiB; a good producer alone: {alone}; beside the attack: {beside}", gateway.peak() >> 20);
     gateway.is_within_its_limit();
     let Ok(outcome) = outcome else { panic!("the attack is still going on") };
-    assert!(beside.at(50) < alone.at(50) * 20 + Duration::from_secs(10), "the good producer stands still");
+    assert!(beside.at(99) < alone.at(99) * 20 + GOOD_P99, "the good producer stands still: {beside}");
     outcome
 }
+
+/// The longest that any request of a good producer waits, whatever comes beside it. Without an attack it takes
+/// milliseconds, and a second on a machine that is busy.
+const GOOD_WITHIN: Duration = Duration::from_secs(20);
+/// What is granted to 99 of 100 requests, beside twenty times what they take without an attack.
+const GOOD_P99: Duration = Duration::from_secs(5);
 
 /// Sorted times of answers.
 struct Latencies(Vec<Duration>);
@@ -201,7 +217,7 @@ impl Good {
                 let records: Vec<_> = (0..20).map(|person| record(&format!("good-{person}"))).collect();
                 let request = request("good", json_events(&records));
                 let began = clock.now();
-                let answer = tokio::time::timeout(PATIENCE, client.publish_once(request)).await;
+                let answer = tokio::time::timeout(GOOD_WITHIN, client.publish_once(request)).await;
                 let answer = answer.expect("the good producer is not answered").expect("the good producer is refused");
                 assert_eq!(answer.into_inner().accepted, 20, "the good producer's records are refused");
                 latencies.push(clock.now() - began);

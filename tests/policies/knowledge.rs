@@ -4,6 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::common::process::{run, text};
+
 use super::deployment::{Deployment, POLICY, Process, Producer, at, refusals, visits};
 
 fn with_devices() -> Deployment {
@@ -81,6 +83,37 @@ async fn a_registry_that_is_replaced_is_read_again_and_a_damaged_one_is_not_beli
     until(&process, &mut producer, "d-2", "REASON_MAY_NOT_BE_HERE bb/misroute").await;
     let log = process.stop();
     assert!(log.iter().all(|line| !line.contains("secret")), "contents are not logged: {log:?}");
+}
+
+/// A subdivision that ISO 3166-2 lists newly is brought by the policies: for fields and for registries, by a reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_list_of_codes_is_read_with_the_policies() {
+    let deployment = Deployment::new();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    let record = [json!({ "at": at(1, 1), "person": "p", "country": "DE-X9" })];
+    let said = |response| refusals(&response).into_iter().map(|(_, reason, _)| reason).collect::<Vec<_>>();
+    assert_eq!(said(producer.publish(&record).await), ["REASON_UNKNOWN_JURISDICTION"]);
+    deployment.write(
+        "policies/codes.toml",
+        "schema = \"bailiwick.regions/1\"\n[codes]\nas_of = 2026-11-01\nsources = [\"ISO\"]\nadded = [\"DE-X9\"]\n",
+    );
+    assert!(process.reload().contains("are in force"), "{:?}", process.log());
+    assert_eq!(said(producer.publish(&record).await), [""; 0]);
+    process.stop();
+    // In a registry too.
+    let deployment = with_devices();
+    deployment.write("devices.csv", "device,country\nd-1,DE-X9\n");
+    let checked = run(&deployment.path("."), &["check"]);
+    assert!(!checked.status.success(), "{}", text(&checked.stderr));
+    deployment.write(
+        "policies/codes.toml",
+        "schema = \"bailiwick.regions/1\"\n[codes]\nas_of = 2026-11-01\nsources = [\"ISO\"]\nadded = [\"DE-X9\"]\n",
+    );
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    assert_eq!(outcome(&mut producer, "d-1").await, "");
+    process.stop();
 }
 
 /// A database in MaxMind's format of one network, 81.0.0.0/8.

@@ -64,7 +64,7 @@ impl Addresses for World {
 }
 
 pub(super) fn sources(files: impl IntoIterator<Item = (String, String)>) -> Vec<Arc<Source>> {
-    files.into_iter().map(|(path, text)| Arc::new(Source { path, text })).collect()
+    files.into_iter().map(|(path, text)| Arc::new(Source::new(path, text))).collect()
 }
 
 pub(super) fn read_files(files: &[render::File]) -> (PolicySet, Vec<Problem>) {
@@ -123,7 +123,7 @@ pub(super) fn knowledge(policy: &Policy, set: &PolicySet) -> Knowledge {
             let codes = columns.iter().zip(&facts).map(|(codes, &fact)| {
                 let mut all = Vec::new();
                 for code in codes {
-                    let Reading::Codes(codes) = read_code(fact, code) else { panic!("{code}") };
+                    let Reading::Codes(codes) = read_code(&set.codes, fact, code) else { panic!("{code}") };
                     all.extend(codes.iter().copied());
                 }
                 all
@@ -138,6 +138,7 @@ pub(super) fn knowledge(policy: &Policy, set: &PolicySet) -> Knowledge {
         places: Some(Arc::new(World)),
         addresses: Some(Arc::new(World)),
         disputed: Arc::clone(&set.disputed),
+        codes: Arc::clone(&set.codes),
         pseudonyms: None,
     }
 }

@@ -2,7 +2,7 @@
 //! and never a wait without an end.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -456,6 +456,36 @@ fn what_is_written_has_a_directory_of_its_own() {
         ["model `b` is also that of model `a`", "model `c` lies in that of the journal", "registry `r` is also"]
     {
         assert!(says(&errors, wanted), "{wanted}: {errors:?}");
+    }
+}
+
+#[test]
+fn keys_and_policies_lie_where_nothing_is_written_and_are_no_other_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir_all(at("next")).unwrap();
+    fs::create_dir_all(at("journal")).unwrap();
+    for path in ["journal/aa.key", "next/aa.key", "aa.key"] {
+        fs::write(at(path), [7; 32]).unwrap();
+        fs::set_permissions(at(path), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let shadow = |policies: &str| format!("[shadow]\npolicies = [{policies}]\n");
+    let key = |path: &str| format!("[journal.keys]\naa = \"{path}\"\n");
+    for (more, wanted) in [
+        (key("journal/aa.key"), "the key of `aa` lies in that of the journal"),
+        (key("policy.toml"), "is also that of"),
+        (key("aa.key") + "[models]\nm = \"aa.key\"\n", "is also that of"),
+        (shadow("\"journal/next\""), "policies lies in that of the journal"),
+        (shadow("\"next\"") + "[journal]\ndirectory = \"next/journal\"\n", "the journal lies in that of policies"),
+        ("[models]\nm = \"policy.toml\"\n".to_owned(), "is also that of"),
+    ] {
+        let errors = gateway(directory.path(), &more);
+        assert!(says(&errors, wanted), "{more}: {errors:?}");
+    }
+    // A set in the shadow has files in common with the one in force, and other files may lie beside policies.
+    for more in [shadow("\"policy.toml\", \"next\""), shadow("\"next\"") + &key("next/aa.key")] {
+        let errors = gateway(directory.path(), &more);
+        assert!(!says(&errors, "that of"), "{more}: {errors:?}");
     }
 }
 

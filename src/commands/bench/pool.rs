@@ -162,7 +162,7 @@ impl Message {
         let mut columns = records.columns().to_vec();
         let times = columns.get_mut(stream.event_time).context("a stream has event times")?;
         *times = Arc::new(TimestampMicrosecondArray::from(marks));
-        let records = RecordBatch::try_new(Arc::clone(&stream.schema), columns)?;
+        let records = with_zones(stream, columns)?;
         let mut writer = StreamWriter::try_new(Vec::new(), &records.schema())?;
         writer.write(&records)?;
         let bytes = writer.into_inner()?;
@@ -192,6 +192,16 @@ impl Message {
         }
         out.put_slice(part(from..self.bytes.len()));
     }
+}
+
+/// The stream's columns as they are sent: times name their zone.
+fn with_zones(stream: &Stream, columns: Vec<ArrayRef>) -> anyhow::Result<RecordBatch> {
+    let columns = columns.into_iter().map(|column| match column.as_primitive_opt::<TimestampMicrosecondType>() {
+        Some(times) => Arc::new(times.clone().with_timezone("UTC")) as ArrayRef,
+        None => column,
+    });
+    let named = stream.fields.iter().map(|field| &field.name).zip(columns);
+    Ok(RecordBatch::try_from_iter_with_nullable(named.map(|(name, column)| (name, column, true)))?)
 }
 
 /// An event time that no clock shows: in the year 210000.

@@ -8,7 +8,7 @@ use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
     Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Told as OfFactTold, Verdict,
 };
-use crate::domain::refusal::Reason;
+use crate::domain::refusal::{Hint, Reason};
 
 use super::Told;
 
@@ -29,6 +29,8 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
             add(&mut value, "verdict", json!("refuse"));
             add(&mut value, "reason", json!(refusal.reason.name()));
             add(&mut value, "field", json!(refusal.field.as_deref()));
+            add(&mut value, "hint", json!(refusal.hint.map(Hint::name)));
+            add(&mut value, "advice", json!(refusal.hint.map(Hint::advice)));
             add(&mut value, "policies_asked", json!(false));
             return value;
         }

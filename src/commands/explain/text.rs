@@ -33,6 +33,9 @@ fn record(text: &mut String, explanation: &Explanation, told: &Told<'_>) {
         Explained::NotAsked(refusal) => {
             let field = refusal.field.as_ref().map(|field| format!(", field `{field}`")).unwrap_or_default();
             let _ = writeln!(text, "  refused: {}{field}; the policies were not asked", refusal.reason.name());
+            if let Some(hint) = refusal.hint {
+                let _ = writeln!(text, "    {}", hint.advice());
+            }
             return;
         }
         Explained::Ruled(ruling) => ruling,

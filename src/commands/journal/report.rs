@@ -36,8 +36,16 @@ pub(super) fn text(found: &Found<'_>) -> String {
     }
     match &found.checkpoint {
         Some(checkpoint) => {
-            let (windows, lsn) = (checkpoint.windows.len(), checkpoint.lsn);
-            let _ = writeln!(text, "checkpoint: everything through {lsn}; parts of open windows: {windows}");
+            let _ = writeln!(text, "checkpoint: everything through {}", checkpoint.lsn);
+            for (dataset, windows) in checkpoint.open_windows() {
+                let starts: Vec<String> = windows.into_iter().map(start).collect();
+                let which = match starts.as_slice() {
+                    [one] => format!("one open window, which began {one}"),
+                    [first, .., last] => format!("{} open windows, which began {first} to {last}", starts.len()),
+                    [] => continue,
+                };
+                let _ = writeln!(text, "  dataset {}: {which}", printable::line(dataset));
+            }
         }
         None => text.push_str("checkpoint: none\n"),
     }
@@ -45,6 +53,11 @@ pub(super) fn text(found: &Found<'_>) -> String {
     let is_sound = found.losses().next().is_none();
     let _ = writeln!(text, "{}", if is_sound { "sound" } else { "damaged: see above" });
     text
+}
+
+/// When a window began; its number, where the checkpoint does not say how long a window is.
+fn start((number, start): (i64, Option<i64>)) -> String {
+    start.map_or_else(|| format!("(window {number})"), rfc3339)
 }
 
 fn losses(text: &mut String, losses: &[Loss]) {
@@ -164,7 +177,14 @@ pub(super) fn json(found: &Found<'_>) -> String {
             "destinations": destinations.collect::<Vec<_>>(),
         },
         "checkpoint": found.checkpoint.as_ref().map(|checkpoint| {
-            json!({ "through": checkpoint.lsn, "parts_of_open_windows": checkpoint.windows.len() })
+            let open = checkpoint.open_windows().into_iter().map(|(dataset, windows)| {
+                json!({ "dataset": dataset, "starts": windows.into_iter().map(start).collect::<Vec<_>>() })
+            });
+            json!({
+                "through": checkpoint.lsn,
+                "parts_of_open_windows": checkpoint.windows.len(),
+                "open_windows": open.collect::<Vec<_>>(),
+            })
         }),
         "damage": found.checkpoint_losses.iter().map(loss).collect::<Vec<_>>(),
     });

@@ -183,7 +183,7 @@ proptest! {
         let micros: Int64Array = records.iter().map(|record| Some(record.time)).collect();
         let times: TimestampMicrosecondArray = records.iter().map(|record| Some(record.time)).collect();
         let typed = of_arrow(vec![
-            column(Arc::new(times)), Arc::clone(&texts), column(Arc::new(ints.clone())), column(Arc::new(doubles.clone())),
+            column(Arc::new(times.with_timezone("UTC"))), Arc::clone(&texts), column(Arc::new(ints.clone())), column(Arc::new(doubles.clone())),
             column(Arc::new(singles)), column(Arc::new(truths.clone())),
         ]);
         prop_assert!(typed.1.is_empty());

@@ -26,7 +26,30 @@ pub(super) struct Converter<'b> {
 /// Checks that the values of a column keep their meaning as those of a field.
 pub(super) fn check(column: &Column, field: &Field) -> Result<(), Undecodable> {
     let (from, to) = (column.data_type(), field.field_type);
-    if keeps_meaning(from, to) || spelled::is_read(from, to) { Ok(()) } else { Err(wrong(field, column.data_type())) }
+    if to == FieldType::Timestamp && names_no_zone(from) {
+        return Err(zone_missing(field, from));
+    }
+    if keeps_meaning(from, to) || spelled::is_read(from, to) { Ok(()) } else { Err(wrong(field, from)) }
+}
+
+/// Whether the values of a column are times of a calendar: which points in time they are, only a zone says.
+fn names_no_zone(from: &DataType) -> bool {
+    match from {
+        DataType::Dictionary(_, values) => names_no_zone(values),
+        from => matches!(from, DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64),
+    }
+}
+
+fn zone_missing(field: &Field, found: &DataType) -> Undecodable {
+    let name = &field.name;
+    Undecodable {
+        reason: Reason::WrongType,
+        field: Some(name.as_str().into()),
+        message: format!(
+            "column `{name}` is {found}, which names no time zone; give the column its zone, such as UTC \
+             (in pyarrow: `timestamp('us', tz='UTC')`)"
+        ),
+    }
 }
 
 fn wrong(field: &Field, found: &DataType) -> Undecodable {
@@ -56,7 +79,7 @@ fn keeps_meaning(from: &DataType, to: FieldType) -> bool {
         }
         FieldType::Float64 => from.is_floating() || from.is_integer(),
         FieldType::String => matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
-        FieldType::Timestamp => matches!(from, DataType::Timestamp(..) | DataType::Date64 | DataType::Date32),
+        FieldType::Timestamp => matches!(from, DataType::Timestamp(_, Some(_))),
     }
 }
 
@@ -77,7 +100,7 @@ impl<'b> Converter<'b> {
         let rows = self.batch.num_rows();
         let column = |(field, column): (&Field, Option<&ArrayRef>)| {
             let Some(column) = column else { return width(field) * (rows + 1) };
-            if as_it_is && is_same(column, field) {
+            if as_it_is && is_own(column.data_type(), field.field_type) {
                 return 0;
             }
             let texts = if field.field_type == FieldType::String {
@@ -114,14 +137,12 @@ fn width(field: &Field) -> usize {
     }
 }
 
-fn is_same(column: &ArrayRef, field: &Field) -> bool {
-    *column.data_type() == field.field_type.arrow() || is_zoned(column, field)
-}
-
-/// The time zone is only how a timestamp is shown.
-fn is_zoned(column: &ArrayRef, field: &Field) -> bool {
-    field.field_type == FieldType::Timestamp
-        && matches!(column.data_type(), DataType::Timestamp(TimeUnit::Microsecond, Some(_)))
+/// Whether a column can be taken as it is. Of a timestamp the zone is only how it is shown, but it has to be named.
+pub(super) fn is_own(from: &DataType, to: FieldType) -> bool {
+    match to {
+        FieldType::Timestamp => matches!(from, DataType::Timestamp(TimeUnit::Microsecond, Some(_))),
+        to => *from == to.arrow(),
+    }
 }
 
 fn convert(
@@ -131,12 +152,11 @@ fn convert(
     refusals: &mut Vec<Refusal>,
 ) -> Result<ArrayRef, Undecodable> {
     let target = field.field_type.arrow();
-    if *column.data_type() == target {
-        return Ok(Arc::clone(column));
-    }
-    if is_zoned(column, field) {
-        let values = column.as_primitive::<TimestampMicrosecondType>();
-        return Ok(Arc::new(values.clone().with_timezone_opt::<Arc<str>>(None)));
+    if is_own(column.data_type(), field.field_type) {
+        return Ok(match column.as_primitive_opt::<TimestampMicrosecondType>() {
+            Some(times) => Arc::new(times.clone().with_timezone_opt::<Arc<str>>(None)),
+            None => Arc::clone(column),
+        });
     }
     let mut refuse = |row: usize, reason, hint| {
         let index = u32::try_from(first + row).unwrap_or(u32::MAX);

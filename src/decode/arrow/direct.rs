@@ -14,12 +14,13 @@ use arrow_buffer::bit_util::get_bit;
 use arrow_buffer::{ArrowNativeType, BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::{Endianness, FieldNode};
-use arrow_schema::{ArrowError, DataType, TimeUnit};
+use arrow_schema::ArrowError;
 use bytes::Bytes;
 
 use crate::domain::stream::{FieldType, Stream};
 
 use super::super::columns;
+use super::convert::is_own;
 use super::reader::message as message_of;
 
 /// A batch whose buffers were found and checked.
@@ -251,12 +252,7 @@ fn learn(stream: &Stream, message: &[u8]) -> Option<Vec<Column>> {
     for column in schema.fields() {
         let field = stream.position(column.name())?;
         let field_type = stream.fields.get(field)?.field_type;
-        // A time is the same number of microseconds since the epoch in every zone.
-        let is_declared = match (column.data_type(), field_type) {
-            (DataType::Timestamp(unit, _), FieldType::Timestamp) => *unit == TimeUnit::Microsecond,
-            (data_type, _) => *data_type == field_type.arrow(),
-        };
-        if !is_declared || columns.iter().any(|other| other.field == field) {
+        if !is_own(column.data_type(), field_type) || columns.iter().any(|other| other.field == field) {
             return None;
         }
         columns.push(Column { field, field_type, nullable: column.is_nullable() });

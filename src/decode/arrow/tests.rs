@@ -5,15 +5,15 @@ use std::panic::{self, AssertUnwindSafe};
 
 use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int16Type, Int32Type};
+use arrow_array::types::{Int16Type, Int32Type, TimestampMicrosecondType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array,
-    LargeStringArray, NullArray, RecordBatchOptions, StringArray, StringViewArray, TimestampMicrosecondArray,
-    TimestampNanosecondArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Date64Array, DictionaryArray, Float32Array, Float64Array, Int8Array,
+    Int32Array, Int64Array, LargeStringArray, NullArray, RecordBatchOptions, StringArray, StringViewArray,
+    TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{DictionaryHandling, IpcWriteOptions, StreamWriter};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
 use crate::domain::refusal::Reason;
@@ -39,7 +39,7 @@ fn stream() -> Arc<Stream> {
 /// Columns f1, f2, ... of the declared types, some of them with nulls.
 fn columns(rows: usize) -> impl Strategy<Value = Vec<ArrayRef>> {
     let values = prop::collection::vec((any::<i64>(), any::<f64>(), "[a-zä€]{0,5}", any::<u8>()), rows);
-    let zone = prop::sample::select(vec![None, Some("UTC"), Some("+05:30")]);
+    let zone = prop::sample::select(vec!["UTC", "Z", "+05:30"]);
     (values, any::<u8>(), zone).prop_map(|(values, with_nulls, zone)| {
         let column = |(position, field_type): (usize, FieldType)| -> ArrayRef {
             let valid = |nulls: u8| (with_nulls & nulls) >> position & 1 == 0;
@@ -47,7 +47,7 @@ fn columns(rows: usize) -> impl Strategy<Value = Vec<ArrayRef>> {
             match field_type {
                 FieldType::Timestamp => {
                     let times = values.map(|value| value.map(|value| value.0)).collect::<TimestampMicrosecondArray>();
-                    Arc::new(times.with_timezone_opt(zone))
+                    Arc::new(times.with_timezone(zone))
                 }
                 FieldType::Int64 => Arc::new(values.map(|value| value.map(|value| value.0)).collect::<Int64Array>()),
                 FieldType::Float64 => {
@@ -99,15 +99,14 @@ fn reference(payload: &[u8]) -> Option<Vec<RecordBatch>> {
     panic::catch_unwind(AssertUnwindSafe(read)).ok()?
 }
 
-/// The stream's columns, out of those of a batch with the same names and types.
+/// The stream's columns, out of those of a batch with the same names and types. Their times are points in time, without
+/// the zone that they were shown in.
 fn in_order(stream: &Stream, batch: &RecordBatch) -> Option<RecordBatch> {
     let columns = stream.fields.iter().map(|field| {
         let column = batch.column_by_name(&field.name)?;
-        let times = column.as_any().downcast_ref::<TimestampMicrosecondArray>();
-        let without_zone = |times: &TimestampMicrosecondArray| -> ArrayRef {
-            Arc::new(times.clone().with_timezone_opt::<Arc<str>>(None))
-        };
-        Some(times.map_or_else(|| Arc::clone(column), without_zone))
+        let DataType::Timestamp(TimeUnit::Microsecond, zone) = column.data_type() else { return Some(column.clone()) };
+        let times = column.as_primitive::<TimestampMicrosecondType>().clone();
+        zone.is_some().then(|| Arc::new(times.with_timezone_opt::<Arc<str>>(None)) as ArrayRef)
     });
     RecordBatch::try_new(Arc::clone(&stream.schema), columns.collect::<Option<_>>()?).ok()
 }
@@ -384,12 +383,49 @@ fn a_schema_that_stands_for_more_than_its_bytes_is_refused() {
 #[test]
 fn nanoseconds_are_floored() {
     let stream = test_stream(&[(1, FieldType::Timestamp)], Undeclared::Refuse);
-    let times = TimestampNanosecondArray::from(vec![Some(-1), Some(-1_000), Some(1_999), None]);
-    for column in [Arc::new(times.clone()) as ArrayRef, Arc::new(times.with_timezone("+02:00"))] {
-        let (columns, refusals) = cast_any(&stream, written(&[batch(vec![("f1", column)])]), LIMITS).unwrap();
-        let expected = TimestampMicrosecondArray::from(vec![Some(-1), Some(-1), Some(1), None]);
-        assert_eq!(columns.column(0).as_primitive(), &expected);
-        assert!(refusals.is_empty());
+    let times = TimestampNanosecondArray::from(vec![Some(-1), Some(-1_000), Some(1_999), None]).with_timezone("+02:00");
+    let (columns, refusals) = cast_any(&stream, written(&[batch(vec![("f1", Arc::new(times))])]), LIMITS).unwrap();
+    let expected = TimestampMicrosecondArray::from(vec![Some(-1), Some(-1), Some(1), None]);
+    assert_eq!(columns.column(0).as_primitive(), &expected);
+    assert!(refusals.is_empty());
+}
+
+#[test]
+fn times_without_a_zone_are_refused_with_what_to_add() {
+    let stream = test_stream(&[(1, FieldType::Timestamp)], Undeclared::Refuse);
+    let micros = TimestampMicrosecondArray::from(vec![7]);
+    let dictionary = |times: ArrayRef| Arc::new(DictionaryArray::new(Int32Array::from(vec![0]), times)) as ArrayRef;
+    let naive: [ArrayRef; 5] = [
+        Arc::new(micros.clone()),
+        Arc::new(TimestampNanosecondArray::from(vec![7_000])),
+        Arc::new(Date32Array::from(vec![0])),
+        Arc::new(Date64Array::from(vec![0])),
+        dictionary(Arc::new(micros.clone())),
+    ];
+    for column in naive {
+        // However often the same request comes.
+        let (payload, mut layout) = (written(&[batch(vec![("f1", Arc::clone(&column))])]), Layout::default());
+        for _ in 0..2 {
+            let refused = open(&mut layout, &stream, payload.clone().into(), LIMITS).err().unwrap();
+            assert_eq!((refused.reason, refused.field.as_deref()), (Reason::WrongType, Some("f1")));
+            assert!(
+                refused.message.contains("time zone") && refused.message.contains("tz='UTC'"),
+                "{}",
+                refused.message
+            );
+        }
+    }
+    for zone in ["UTC", "+02:00", "America/New_York"] {
+        let zoned: ArrayRef = Arc::new(micros.clone().with_timezone(zone));
+        for column in [Arc::clone(&zoned), dictionary(zoned)] {
+            let payload = written(&[batch(vec![("f1", column)])]);
+            let opened = open(&mut Layout::default(), &stream, payload.into(), LIMITS).unwrap();
+            let columns = match opened.batches {
+                Batches::Direct(columns) => columns,
+                Batches::Any { columns, batches, .. } => cast(&stream, &columns, &batches).unwrap().0,
+            };
+            assert_eq!(columns.column(0).as_primitive(), &micros, "{zone}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shape of a dataset as a checkpoint keeps it, also as an older version kept it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::{Dataset, Function, KeyDomain, Measure, Shape};
 use crate::domain::binary::{Reader, Writer};
@@ -37,6 +38,15 @@ impl KeptShape {
             TEXT => reader.text().map(|text| Self::Text(text.to_owned())),
             SHAPE => Shape::decode(reader).map(Self::Shape),
             _ => None,
+        }
+    }
+
+    /// How long a window is. `None`: it does not say.
+    #[must_use]
+    pub fn window(&self) -> Option<Duration> {
+        match self {
+            Self::Shape(shape) => Some(shape.window()).filter(|window| !window.is_zero()),
+            Self::Text(_) => None,
         }
     }
 

@@ -8,6 +8,8 @@
 //! its domain; the metrics, each with its name, its function and what that needs. A domain and a function begin with
 //! a byte that says which one they are: [`WORDS`] and the like.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
 
 use super::{Dataset, Function, KeyDomain, Measure, Source};
@@ -102,6 +104,12 @@ impl Dataset {
 }
 
 impl Shape {
+    /// How long a window is.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.window).unwrap_or(0))
+    }
+
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
         writer.u8(VERSION).text(&self.stream).text(&self.contributor).i64(self.window);

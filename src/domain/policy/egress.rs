@@ -114,34 +114,38 @@ impl PolicySet {
     /// nowhere.
     #[must_use]
     pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
-        let Some((plan, declared)) = self.dataset(dataset) else { return Vec::new() };
-        let Some(strictest) = self.governing(plan, serves).map(|regime| regime.min_contributors).max() else {
-            return Vec::new();
-        };
-        let special = if self.classes.any_special(&plan.classes) { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
-        let least = declared.min_contributors.max(strictest).max(special);
         let accepting = self
             .destinations
             .iter()
             .filter(|(_, destination)| destination.accepts.iter().any(|(accepted, _)| accepted == dataset));
-        let allowed = accepting.filter(|(_, destination)| {
-            self.governing(plan, serves)
-                .all(|regime| matches!(self.permission(regime, destination, day), Permission::Allowed { .. }))
-        });
-        let outlets = allowed.map(|(name, _)| {
-            let relaxed = self
-                .overrides
-                .iter()
-                .filter(|relaxed| relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until);
-            let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
-            let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
-            Outlet {
-                destination: name.clone(),
-                min_contributors: relaxed.map_or(least, |relaxed| relaxed.min_contributors),
-                by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
-            }
-        });
-        outlets.collect()
+        accepting.filter_map(|(name, _)| self.outlet(dataset, name, serves, day)).collect()
+    }
+
+    /// The same of one destination, which is known to accept the dataset.
+    #[must_use]
+    pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
+        let (plan, declared) = self.dataset(dataset)?;
+        let strictest = self.governing(plan, serves).map(|regime| regime.min_contributors).max()?;
+        let special = if self.classes.any_special(&plan.classes) { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
+        let least = declared.min_contributors.max(strictest).max(special);
+        let (name, destination) = self.destinations.get_key_value(destination)?;
+        let is_allowed = self
+            .governing(plan, serves)
+            .all(|regime| matches!(self.permission(regime, destination, day), Permission::Allowed { .. }));
+        if !is_allowed {
+            return None;
+        }
+        let relaxed = self
+            .overrides
+            .iter()
+            .filter(|relaxed| relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until);
+        let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
+        let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
+        Some(Outlet {
+            destination: name.clone(),
+            min_contributors: relaxed.map_or(least, |relaxed| relaxed.min_contributors),
+            by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
+        })
     }
 }
 

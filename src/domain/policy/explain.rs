@@ -306,7 +306,8 @@ accepts = ["visits_by_home"]
             peers: vec![Arc::new(us)],
         };
         let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
-        let knowledge = Knowledge { producers, disputed, ..Knowledge::default() };
+        let codes = Arc::clone(&policy.codes);
+        let knowledge = Knowledge { producers, disputed, codes, ..Knowledge::default() };
         Version::compile(policy, Arc::new(here), knowledge, Date::constant(2026, 2, 1))
     }
 

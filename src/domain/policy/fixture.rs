@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 
+use crate::domain::codes::Codes;
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
@@ -113,7 +114,7 @@ fn read_case(table: &Table<'_>, policy: &PolicySet) -> Option<Case> {
     if table.need::<String>("source").is_some_and(|source| source.value.trim().is_empty()) {
         problems.error(&table.place, "`source` is empty: say which legal statement the case tests");
     }
-    let facts = table.get::<Table<'_>>("facts").map(|facts| read_facts(&facts.value));
+    let facts = table.get::<Table<'_>>("facts").map(|facts| read_facts(&facts.value, &policy.codes));
     let classes = match table.get::<Names>("classes") {
         None => ["personal".to_owned()].into(),
         Some(classes) => known(classes.value, &keys(&policy.classes.0), "class", problems),
@@ -160,19 +161,19 @@ fn known(names: Names, there_are: &[&str], what: &str, problems: &Problems) -> B
     names.into_iter().map(|name| name.value).collect()
 }
 
-fn code(code: &Spot<String>, problems: &Problems) -> Option<Jurisdiction> {
-    let known = Jurisdiction::parse(&code.value).filter(|code| *code != Jurisdiction::UNKNOWN);
+fn code(code: &Spot<String>, codes: &Codes, problems: &Problems) -> Option<Jurisdiction> {
+    let known = codes.parse(&code.value).filter(|code| *code != Jurisdiction::UNKNOWN);
     if known.is_none() {
         problems.error(&code.place, format!("`{}` is not an ISO 3166-1 alpha-2 or ISO 3166-2 code", code.value));
     }
     known
 }
 
-fn need_code(table: &Table<'_>, key: &str) -> Option<Jurisdiction> {
-    code(&table.need::<String>(key)?, table.problems())
+fn need_code(table: &Table<'_>, key: &str, codes: &Codes) -> Option<Jurisdiction> {
+    code(&table.need::<String>(key)?, codes, table.problems())
 }
 
-fn read_facts(table: &Table<'_>) -> Facts {
+fn read_facts(table: &Table<'_>, codes: &Codes) -> Facts {
     let problems = table.problems();
     let names = Fact::OF_RECORDS.map(Fact::name);
     let mut facts = Facts::new();
@@ -184,7 +185,7 @@ fn read_facts(table: &Table<'_>) -> Facts {
         };
         let candidates = said.value.iter().filter_map(|said| match fact {
             Fact::SourceSystem => Some(Jurisdiction::system(&said.value)),
-            _ => code(said, problems),
+            _ => code(said, codes, problems),
         });
         facts.insert(fact, candidates.collect());
     }
@@ -224,7 +225,7 @@ fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> 
         }
         known
     });
-    let to = need_code(table, "to");
+    let to = need_code(table, "to", &policy.codes);
     let shown = read_shown(table, policy);
     let allowed = table.need::<bool>("allowed");
     let rule = table.get::<String>("rule");
@@ -260,11 +261,11 @@ fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
     }
     let route = table.get::<String>("route");
     let gateway = table.need::<Table<'_>>("gateway")?.value;
-    let country = need_code(&gateway, "country");
+    let country = need_code(&gateway, "country", &policy.codes);
     let serves = gateway.need::<Names>("serves").map(|serves| known(serves.value, &regimes, "regime", problems));
     let peers = gateway.array("peers");
     let peers = peers.iter().filter_map(|table| {
-        let (id, country) = (table.need::<String>("id"), need_code(table, "country"));
+        let (id, country) = (table.need::<String>("id"), need_code(table, "country", &policy.codes));
         let serves = table.need::<Names>("serves").map(|serves| known(serves.value, &regimes, "regime", problems));
         let conditions = read_shown(table, policy);
         table.done();

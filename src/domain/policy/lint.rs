@@ -120,7 +120,7 @@ until = 2026-09-30
     fn lints(policy: &str, day: Date) -> Vec<String> {
         let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"a\"\n";
         let files = [("classes.toml", classes), ("law.toml", REGIME), ("policy.toml", policy)];
-        let files = files.map(|(path, text)| Arc::new(File { path: path.into(), text: text.into() }));
+        let files = files.map(|(path, text)| Arc::new(File::new(path, text)));
         let problems = Problems::default();
         let policy = crate::domain::policy::read(&files, &problems);
         lint(&policy, &["law".to_owned()], day, &problems);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 
+use super::codes::Codes;
 use super::dataset::Dataset;
 use super::document::{Place, Spot};
 use super::evidence::{Evidence, Producer};
@@ -59,6 +60,8 @@ pub struct PolicySet {
     pub regimes: BTreeMap<String, Regime>,
     /// Codes that several states claim, with the claimants.
     pub disputed: Arc<BTreeMap<Jurisdiction, Vec<Jurisdiction>>>,
+    /// The codes that there are.
+    pub codes: Arc<Codes>,
     /// How evidence is weighed.
     pub facts: FactRules,
     /// How long records are held in quarantine.
@@ -73,6 +76,8 @@ pub struct PolicySet {
     pub registries: BTreeMap<String, RegistryShape>,
     /// The streams, by name, each with what is done with its records.
     pub streams: BTreeMap<String, StreamPlan>,
+    /// The stream of each dataset.
+    pub stream_of: BTreeMap<String, String>,
     /// The destinations, by name.
     pub destinations: BTreeMap<String, Destination>,
     /// The relaxations.
@@ -201,9 +206,7 @@ impl PolicySet {
     /// A dataset and the plan of its stream.
     #[must_use]
     pub fn dataset(&self, name: &str) -> Option<(&StreamPlan, &Arc<Dataset>)> {
-        self.streams.values().find_map(|plan| {
-            let dataset = plan.datasets.iter().find(|dataset| dataset.name == name)?;
-            Some((plan, dataset))
-        })
+        let plan = self.streams.get(self.stream_of.get(name)?)?;
+        Some((plan, plan.datasets.iter().find(|dataset| dataset.name == name)?))
     }
 }

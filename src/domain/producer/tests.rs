@@ -88,7 +88,7 @@ const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 /// A numbered request of a producer comes on a day.
 fn come(producers: &mut Producers, producer: &str, from: &str, day: i64) -> Result<(), TooMany> {
     let came = Came { at: Some(day * DAY), from: Some(from.parse().unwrap()) };
-    producers.admit(producer, came)?;
+    producers.admit(producer, came, &Newcomers::default())?;
     let sequence = producers.mark(producer).sequence + 1;
     producers.take(producer, number(1, sequence), 1, None, came);
     Ok(())

@@ -89,7 +89,7 @@ fn one_address_cannot_use_up_all_names_and_the_limit_is_named() {
     let mut watermark = Watermark::new(seconds(30), ActiveMax { in_all: 5, per_address: 2 });
     let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
     let mut come = |producer: &str, from: &str, now: u64| {
-        watermark.admit(producer, address(from), seconds(now))?;
+        watermark.admit(producer, address(from), seconds(now), &Newcomers::default())?;
         watermark.observe(Heard { producer, address: address(from), event_time: Some(1) }, seconds(now));
         Ok::<(), TooMany>(())
     };

@@ -133,6 +133,11 @@ impl From<Unaccepted> for Rejection {
     fn from(unaccepted: Unaccepted) -> Self {
         match unaccepted {
             Unaccepted::Refused(reason) => reason.into(),
+            Unaccepted::Outrun => Self::new(
+                Reason::Overloaded,
+                "other requests of this producer took its place each time that it was tried; nothing of it was taken in, \
+                 so send it again under the same number",
+            ),
             Unaccepted::OutOfOrder(OutOfOrder::TooMany(limit)) => {
                 Self::new(Reason::TooManyProducers, limit.to_string())
             }
@@ -217,5 +222,21 @@ pub(super) fn wire_hint(hint: Option<Hint>) -> ingest::Hint {
         Some(Hint::LooksLikeMilliseconds) => ingest::Hint::LooksLikeMilliseconds,
         Some(Hint::LooksLikeNanoseconds) => ingest::Hint::LooksLikeNanoseconds,
         Some(Hint::TimeZoneMissing) => ingest::Hint::TimeZoneMissing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_others_outran_is_to_be_sent_again_under_its_number() {
+        let rejection = Rejection::from(Unaccepted::Outrun);
+        assert!(rejection.reason.retryable() && rejection.reason.keeps_number());
+        let status = rejection.status();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "REASON_OVERLOADED");
+        assert!(status.message().contains("send it again under the same number"), "{}", status.message());
+        assert!(status.get_error_details().retry_info().is_some());
     }
 }

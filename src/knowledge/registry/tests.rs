@@ -1,6 +1,7 @@
 //! Registries that are right, wrong, cut off, spoiled.
 
 use std::fs;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -9,7 +10,7 @@ use crate::domain::knowledge::Reading;
 
 fn columns() -> Columns {
     let facts = [(Fact::CollectionPlace, "site".to_owned()), (Fact::SourceSystem, "system".to_owned())];
-    Columns { key: "device".to_owned(), facts: facts.into() }
+    Columns { key: "device".to_owned(), facts: facts.into(), codes: Arc::default() }
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Registry, Error> {
@@ -66,7 +67,7 @@ fn csv_and_json_say_the_same() {
 #[test]
 fn one_column_may_say_two_facts() {
     let facts = [(Fact::CollectionPlace, "site".to_owned()), (Fact::ControllerEstablishment, "site".to_owned())];
-    let columns = Columns { key: "device".to_owned(), facts: facts.into() };
+    let columns = Columns { key: "device".to_owned(), facts: facts.into(), codes: Arc::default() };
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in [("a.csv", "device,site\na,DE\n"), ("a.json", r#"[{"device": "a", "site": "DE"}]"#)] {
         let path = directory.path().join(name);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::civil::Date;
 
+use crate::domain::codes::Codes;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
 use crate::domain::evidence::{Producer, read_code};
@@ -19,8 +20,10 @@ use crate::domain::policy::form::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
 use crate::domain::proof::{Conditions, Proof};
 
-use super::legal::{NAMES, choice_or, chosen};
-use super::{Declared, code};
+use super::Declared;
+use super::NAMES;
+use super::codes::code;
+use super::legal::{choice_or, chosen};
 
 /// How long records are held in quarantine, where the policy does not say.
 const HOLD: SignedDuration = SignedDuration::from_mins(10);
@@ -185,7 +188,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         declared.shown.push(name);
     }
     for (name, table) in table.named("producers") {
-        let producer = read_producer(&table);
+        let producer = read_producer(&table, &declared.codes);
         if declared.producers.insert(name.value.clone(), producer).is_some() {
             table.problems().error(&name.place, format!("producer `{}` is declared twice", name.value));
         }
@@ -276,7 +279,7 @@ fn ends(name: &Spot<String>, proof: &Proof, declared: &mut Declared) {
     declared.ends.extend(day.map(|day| Dated { what, day }));
 }
 
-fn read_producer(table: &Table<'_>) -> Producer {
+fn read_producer(table: &Table<'_>, known: &Codes) -> Producer {
     let roles = table.or::<Vec<Spot<String>>>("roles", Vec::new()).into_iter().map(|role| role.value).collect();
     let mut facts = BTreeMap::new();
     if let Some(said) = table.get::<Table<'_>>("facts") {
@@ -285,7 +288,7 @@ fn read_producer(table: &Table<'_>) -> Producer {
             let Some(fact) = fact(&Spot { value: name, place: codes.place.clone() }, table.problems()) else {
                 continue;
             };
-            facts.extend(candidates(fact, &codes, table.problems()).map(|candidates| (fact, candidates)));
+            facts.extend(candidates(fact, &codes, known, table.problems()).map(|candidates| (fact, candidates)));
         }
         said.value.done();
     }
@@ -298,10 +301,15 @@ pub(super) fn fact(name: &Spot<String>, problems: &Problems) -> Option<Fact> {
 }
 
 /// Codes, or names of systems, that the operator vouches for.
-pub(super) fn candidates(fact: Fact, codes: &Spot<Vec<Spot<String>>>, problems: &Problems) -> Option<Candidates> {
+pub(super) fn candidates(
+    fact: Fact,
+    codes: &Spot<Vec<Spot<String>>>,
+    known: &Codes,
+    problems: &Problems,
+) -> Option<Candidates> {
     let mut read: BTreeSet<Jurisdiction> = BTreeSet::new();
     for name in &codes.value {
-        match read_code(fact, &name.value) {
+        match read_code(known, fact, &name.value) {
             Reading::Codes(codes) => read.extend(codes.iter()),
             _ => problems.error(&name.place, format!("`{}` is not an ISO 3166 code", name.value)),
         }
@@ -343,7 +351,7 @@ fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Decla
     let mut countries = Vec::new();
     for named in [Some(&country?), operator_country.as_ref()].into_iter().flatten().chain(&onward) {
         // A wrong code is reported; the destination stays known, so that references to it are not reported too.
-        let code = code(named, problems).unwrap_or(Jurisdiction::UNKNOWN);
+        let code = code(named, &declared.codes, problems).unwrap_or(Jurisdiction::UNKNOWN);
         if !countries.contains(&code) {
             countries.push(code);
         }

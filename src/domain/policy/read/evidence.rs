@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::codes::Codes;
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, hint, hint_of};
 use crate::domain::evidence::{Evidence, Source};
@@ -9,8 +10,8 @@ use crate::domain::fact::Fact;
 use crate::domain::policy::RegistryShape;
 use crate::domain::stream::{FieldType, Stream};
 
+use super::NAMES;
 use super::deployment::{candidates, fact, strength};
-use super::legal::NAMES;
 use super::streams::find;
 
 /// Evidence whose fields and registries are names.
@@ -69,7 +70,7 @@ const BY_PRODUCER: &str = "producer";
 /// A database of network addresses says little of where somebody is (four open ones agree on 90 % of the addresses).
 const GEOIP_STRENGTH_MAX: u8 = 30;
 
-pub(super) fn read(stream: &Table<'_>) -> DeclaredEvidence {
+pub(super) fn read(stream: &Table<'_>, codes: &Codes) -> DeclaredEvidence {
     let problems = stream.problems();
     let mut items = Vec::new();
     if let Some(facts) = stream.need::<Table<'_>>("facts") {
@@ -85,7 +86,7 @@ pub(super) fn read(stream: &Table<'_>) -> DeclaredEvidence {
             }
             for table in listed.value {
                 let fact = Spot { value: fact, place: table.place };
-                items.extend(read_item(fact, &table.value));
+                items.extend(read_item(fact, &table.value, codes));
                 table.value.done();
             }
         }
@@ -99,7 +100,7 @@ pub(super) fn read(stream: &Table<'_>) -> DeclaredEvidence {
     DeclaredEvidence { items, untested: untested.collect() }
 }
 
-fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
+fn read_item(fact: Spot<Fact>, table: &Table<'_>, known: &Codes) -> Option<DeclaredItem> {
     let problems = table.problems();
     let given: Vec<&str> =
         SOURCES.into_iter().filter(|source| table.names().iter().any(|name| name == source)).collect();
@@ -130,7 +131,7 @@ fn read_item(fact: Spot<Fact>, table: &Table<'_>) -> Option<DeclaredItem> {
         }
         _ => {
             let codes = table.need::<Vec<Spot<String>>>("always")?;
-            Some(DeclaredSource::Ready(Source::Always(candidates(fact.value, &codes, problems)?)))
+            Some(DeclaredSource::Ready(Source::Always(candidates(fact.value, &codes, known, problems)?)))
         }
     };
     if fact.value == Fact::SourceSystem

@@ -15,8 +15,9 @@ use crate::domain::policy::form::Form;
 use crate::domain::policy::regime::{Class, Classes, Localisation, Misroute, Regime, Region, Scope, Term, Transfer};
 use crate::domain::policy::scope::REGIMES_MAX;
 
+use super::codes::{self, CODES, code};
 use super::deployment::condition;
-use super::{Declared, code, insert};
+use super::{Declared, NAMES, SOURCES, insert};
 
 /// A class whose parents are names.
 pub(super) struct DeclaredClass {
@@ -55,9 +56,6 @@ const MIN_CONTRIBUTORS_STRICT: usize = 20;
 /// In `to`: every place.
 const ANY: &str = "any";
 
-/// A list of names.
-pub(super) const NAMES: Kind = Kind::List(&Kind::Text);
-
 pub(in crate::domain::policy) const CLASSES: Shape = Shape {
     name: "bailiwick.classes/1",
     about: "Data classes: what kinds of data there are.",
@@ -87,6 +85,11 @@ pub(in crate::domain::policy) const REGIONS: Shape = Shape {
     keys: &[
         Key::required("schema", Kind::Word(&["bailiwick.regions/1"]), "What this file is."),
         Key::new("regions", Kind::Named(&Kind::Table(&REGION)), "The regions, by name."),
+        Key::new(
+            "codes",
+            Kind::Table(&CODES),
+            "What ISO 3166-2 has come to list, and lists no more, since this version of bailiwick was made.",
+        ),
         Key::new(
             "disputed",
             Kind::Named(&NAMES),
@@ -123,7 +126,6 @@ const REGION_CODE: Shape = Shape {
 
 const AS_OF: Key = Key::required("as_of", Kind::Date, "The day on which the facts were checked.");
 const REVIEW_BY: Key = Key::required("review_by", Kind::Date, "The day by which they must be checked again.");
-const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
 const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds.");
 const NEEDS: Key = Key::new("needs", NAMES, "The conditions that must be shown, all of them.");
 
@@ -199,7 +201,7 @@ pub(super) fn read_classes(table: &Table<'_>, declared: &mut Declared) {
 
 pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("regions") {
-        if name.value == ANY || Jurisdiction::parse(&name.value).is_some() {
+        if name.value == ANY || declared.codes.parse(&name.value).is_some() {
             let message = format!("`{}` already means something else; give the region another name", name.value);
             table.problems().error(&name.place, message);
         }
@@ -216,13 +218,17 @@ pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
         }
         table.done();
     }
+    if let Some(section) = table.get::<Table<'_>>("codes") {
+        codes::read(&section.value, &mut declared.codes_seen);
+    }
     if let Some(disputed) = table.get::<Table<'_>>("disputed") {
         for name in disputed.value.names() {
             let Some(claimants) = disputed.value.get::<Names>(&name) else { continue };
             let place = claimants.place.clone();
             let name = Spot { value: name, place: place.clone() };
-            let Some(disputed) = code(&name, table.problems()) else { continue };
-            let claimants = claimants.value.iter().filter_map(|claimant| code(claimant, table.problems())).collect();
+            let read = |name: &Spot<String>| code(name, &declared.codes, table.problems());
+            let Some(disputed) = read(&name) else { continue };
+            let claimants = claimants.value.iter().filter_map(read).collect();
             match declared.disputed.entry(disputed) {
                 Entry::Vacant(entry) => {
                     entry.insert(claimants);
@@ -244,7 +250,7 @@ fn read_code(
 ) -> Option<(Jurisdiction, Term)> {
     match listed.value {
         NameOrTable::Name(value) => {
-            Some((code(&Spot { value, place: listed.place }, place.problems())?, Term::default()))
+            Some((code(&Spot { value, place: listed.place }, &declared.codes, place.problems())?, Term::default()))
         }
         NameOrTable::Table(table) => {
             let name = table.need::<String>("code");
@@ -252,7 +258,7 @@ fn read_code(
             let term = read_term(&table, &what, declared);
             table.or("source", String::new());
             table.done();
-            Some((code(&name?, table.problems())?, term))
+            Some((code(&name?, &declared.codes, table.problems())?, term))
         }
     }
 }
@@ -495,7 +501,9 @@ fn region(names: &Names, declared: &Declared, problems: &Problems) -> Region {
     for name in names {
         if let Some(region) = declared.regions.get(&name.value) {
             union.extend(&region.value);
-        } else if let Some(code) = Jurisdiction::parse(&name.value).filter(|code| *code != Jurisdiction::UNKNOWN) {
+        } else if let Some(code) =
+            codes::named(name, &declared.codes, problems).filter(|code| *code != Jurisdiction::UNKNOWN)
+        {
             union.extend(&Region::of([code]));
         } else {
             let known = || declared.regions.keys().map(String::as_str);

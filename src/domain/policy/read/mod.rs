@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::domain::codes::Codes;
 use crate::domain::dataset::Dataset;
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, hint_of};
@@ -17,6 +18,7 @@ use crate::domain::proof::{Conditions, Proof};
 
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
 
+mod codes;
 mod datasets;
 mod deployment;
 mod evidence;
@@ -32,6 +34,10 @@ struct Declared {
     classes: BTreeMap<String, Spot<legal::DeclaredClass>>,
     regions: BTreeMap<String, Spot<super::Region>>,
     disputed: BTreeMap<Jurisdiction, Vec<Jurisdiction>>,
+    /// Known before anything else is read.
+    codes: Arc<Codes>,
+    /// What the sections that were read so far bring, to find what comes twice.
+    codes_seen: Codes,
     regimes: Vec<legal::DeclaredRegime>,
     /// The conditions that a transfer or a region needs, and those that are shown.
     needed: BTreeSet<String>,
@@ -48,6 +54,11 @@ struct Declared {
     datasets: BTreeMap<String, Spot<datasets::DeclaredDataset>>,
     destinations: BTreeMap<String, Destination>,
 }
+
+/// A list of names.
+const NAMES: Kind = Kind::List(&Kind::Text);
+
+const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
 
 /// What each kind of policy file holds; the name of a shape is the file's `schema`.
 pub const SHAPES: [&Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
@@ -98,7 +109,7 @@ pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> 
 
 /// Reads all policy files. The set is to be used only if `problems` holds no error.
 pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
-    let mut declared = Declared::default();
+    let mut declared = Declared { codes: Arc::new(codes::of(files)), ..Declared::default() };
     for file in files {
         document::read(file, problems, |table| {
             let Some(schema) = table.need::<String>("schema") else { return };
@@ -125,7 +136,7 @@ pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
 fn read_policy(table: &Table<'_>, declared: &mut Declared) {
     for (name, table) in table.named("streams") {
         name::check("stream", &name, table.problems());
-        if let Some(stream) = streams::read(&table) {
+        if let Some(stream) = streams::read(&table, &declared.codes) {
             insert(&mut declared.streams, name, stream, table.problems());
         }
         table.done();
@@ -154,16 +165,6 @@ fn insert<T>(into: &mut BTreeMap<String, Spot<T>>, name: Spot<String>, value: T,
         return;
     }
     into.insert(name.value, Spot { value, place: name.place });
-}
-
-/// An ISO 3166 code that is a jurisdiction a law can name: not `ZZ`.
-fn code(code: &Spot<String>, problems: &Problems) -> Option<Jurisdiction> {
-    let known = Jurisdiction::parse(&code.value).filter(|code| *code != Jurisdiction::UNKNOWN);
-    if known.is_none() {
-        let message = format!("`{}` is not an ISO 3166-1 alpha-2 or ISO 3166-2 code", code.value);
-        problems.error(&code.place, message);
-    }
-    known
 }
 
 fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet {
@@ -199,12 +200,17 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             );
         }
     }
+    let of_stream = |plan: &StreamPlan| {
+        plan.datasets.iter().map(|dataset| (dataset.name.clone(), plan.stream.name.clone())).collect::<Vec<_>>()
+    };
+    let stream_of = streams.values().flat_map(of_stream).collect();
     let once = &declared.once;
     let set = PolicySet {
         digest,
         classes,
         regimes,
         disputed: Arc::new(declared.disputed.clone()),
+        codes: Arc::clone(&declared.codes),
         facts: once.facts.as_ref().map(|facts| facts.value).unwrap_or_default(),
         hold: once.hold(),
         on_expired: once.on_expired(),
@@ -212,6 +218,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         producers: Arc::new(declared.producers.clone()),
         registries: declared.registries.clone(),
         streams,
+        stream_of,
         destinations: declared.destinations.clone(),
         overrides: declared.overrides.clone(),
         needed: declared.needed.clone(),

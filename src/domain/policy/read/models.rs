@@ -9,7 +9,8 @@ use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::Treatments;
 use crate::domain::stream::{FieldType, Stream};
 
-use super::legal::{NAMES, choice, chosen, known_class};
+use super::NAMES;
+use super::legal::{choice, chosen, known_class};
 use super::streams::{DeclaredStream, RANGE, read_range};
 
 pub(super) const MODEL: Shape = Shape {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::domain::codes::Codes;
 use crate::domain::dataset::OTHER;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
@@ -14,9 +15,10 @@ use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::pseudonym::Span;
 use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
+use super::NAMES;
 use super::deployment::by_fact;
 use super::evidence::{self, DeclaredEvidence, EVIDENCE};
-use super::legal::{NAMES, choice, choice_if, choice_or, chosen, known_class};
+use super::legal::{choice, choice_if, choice_or, chosen, known_class};
 
 const UNDECLARED: [(&str, Undeclared); 2] = [("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)];
 
@@ -114,13 +116,13 @@ const BYTES_MAX: usize = 256;
 const MAGNITUDE_MIN: f64 = 1e-100;
 const MAGNITUDE_MAX: f64 = 1e100;
 
-pub(super) fn read(table: &Table<'_>) -> Option<DeclaredStream> {
+pub(super) fn read(table: &Table<'_>, codes: &Codes) -> Option<DeclaredStream> {
     let problems = table.problems();
     let event_time = table.need::<String>("event_time");
     let contributor = table.need::<String>("contributor");
     let model = table.get::<String>("model");
     let undeclared = choice_or(table, "undeclared", &UNDECLARED, Undeclared::Refuse);
-    let evidence = evidence::read(table);
+    let evidence = evidence::read(table, codes);
     let mut fields: Vec<(Field, Spot<String>)> = Vec::new();
     let mut treatments = Vec::new();
     let mut numbers = BTreeSet::new();

@@ -1,0 +1,128 @@
+use super::*;
+use crate::domain::producer::RememberedMax;
+use crate::domain::refusal::Reason;
+use crate::domain::stream::Undeclared;
+use crate::domain::watermark::ActiveMax;
+use crate::engine::request::{Answer, Caller, Reply, Request};
+use crate::storage::{RealFileSystem, Settings};
+
+struct Nobody;
+
+impl Caller for Nobody {
+    fn answer(&self, _: u64, _: Answer) {}
+}
+
+const NOW: Duration = Duration::from_secs(1);
+
+/// A sequencer of one stream with an empty journal, and its directory.
+fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        directory: directory.path().to_owned(),
+        segment_bytes: 64 << 10,
+        quota_bytes: 1 << 20,
+        context: Vec::new(),
+        at_least: 0,
+    };
+    let (journal, _) = Log::open(Arc::new(RealFileSystem), settings).unwrap();
+    let stream = crate::decode::test_stream(&[], Undeclared::Drop);
+    let gateway = Gateway::with_limits(std::iter::once((&stream, [].as_slice())), active, remembered);
+    let checkpoints = CheckpointsDue { bytes: u64::MAX, every: Duration::MAX };
+    let (reports, _) = crossbeam_channel::unbounded();
+    (Sequencer::new(Arc::new(journal), gateway, 0, Vec::new(), reports, checkpoints), directory)
+}
+
+/// A request without records of a producer: with a number, or without.
+fn request(producer: &str, from: &str, number: Option<Number>) -> Boxed {
+    let origin = Origin { producer: producer.to_owned(), address: Some(from.parse().unwrap()) };
+    let reply = Reply::new(Arc::new(Nobody), 0);
+    Box::new(Request::new(None, Arc::new(origin), number, Content::Nothing, reply))
+}
+
+fn first(epoch: u64) -> Option<Number> {
+    Some(Number { epoch, sequence: 1 })
+}
+
+/// Places requests under the numbers under which they were found to come next.
+fn place(sequencer: &Sequencer, requests: &[Boxed], numbers: &[Option<Number>]) -> Result<(), Unplaced> {
+    let outcome = Outcome::nothing();
+    let placing = requests.iter().zip(numbers).map(|(request, number)| Placing {
+        origin: &request.origin,
+        number: *number,
+        skips: true,
+        outcome: &outcome,
+        newest: None,
+    });
+    let placing: Vec<Placing<'_>> = placing.collect();
+    let room = sequencer.journal.reserve(8).unwrap();
+    let (stream, entry) = ("s", vec![0; 8]);
+    let batch = Batch { stream, requests: &placing, event_times: None, entry, room, now: NOW, wall: 0 };
+    sequencer.place(batch, || {}, |_| Box::new(|| {})).map(|_| ())
+}
+
+fn too_many(located: &Located) -> bool {
+    matches!(located, Located::Not(Unaccepted::OutOfOrder(OutOfOrder::TooMany(_))))
+}
+
+#[test]
+fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
+    let many = ActiveMax { in_all: 100, per_address: 100 };
+    let active = (ActiveMax { per_address: 2, ..many }, RememberedMax::default());
+    let remembered = (many, RememberedMax { per_address: 2, ..RememberedMax::default() });
+    for (active, remembered) in [active, remembered] {
+        let (sequencer, _directory) = sequencer(active, remembered);
+        let from = |from: &'static str, producer: &'static str| request(producer, from, first(1));
+        let requests = [
+            from("192.0.2.1", "a"),
+            from("192.0.2.1", "b"),
+            from("192.0.2.1", "c"),
+            from("192.0.2.2", "d"),
+            from("192.0.2.1", "a"),
+        ];
+        let (located, _) = sequencer.locate("s", &requests, NOW, 0);
+        assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
+        assert_eq!(located[0], Located::Next(first(1)));
+        // Whoever does not look is told when the batch is placed, and nothing of it is.
+        let numbers = [first(1); 4];
+        let Err(Unplaced::Requests(not)) = place(&sequencer, &requests[..4], &numbers) else { panic!() };
+        assert!(matches!(not.as_slice(), [(2, located)] if too_many(located)), "{not:?}");
+        assert_eq!(
+            place(&sequencer, &[from("192.0.2.1", "a"), from("192.0.2.1", "b")], &numbers[..2]).err().map(drop),
+            None
+        );
+        let (located, _) = sequencer.locate("s", &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], NOW, 0);
+        assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
+    }
+}
+
+#[test]
+fn a_newcomer_that_one_limit_keeps_out_takes_no_place_of_the_other() {
+    let active = ActiveMax { in_all: 100, per_address: 1 };
+    let remembered = RememberedMax { in_all: 2, ..RememberedMax::default() };
+    let (sequencer, _directory) = sequencer(active, remembered);
+    let requests =
+        [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")].map(|(name, from)| request(name, from, first(1)));
+    let (located, _) = sequencer.locate("s", &requests, NOW, 0);
+    assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, true, false]);
+}
+
+/// A request without an epoch goes on in its producer's series. When a greater one begins between the look and the place,
+/// it is told to look again: its number is not spent.
+#[test]
+fn a_request_whose_number_became_another_one_is_not_placed() {
+    let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
+    let goes_on = [request("a", "192.0.2.1", first(0))];
+    for epoch in 1..=3 {
+        let (located, _) = sequencer.locate("s", &goes_on, NOW, 0);
+        let [Located::Next(number)] = located.as_slice() else { panic!("{located:?}") };
+        assert_eq!(
+            place(&sequencer, &[request("a", "192.0.2.1", first(epoch))], &[Some(Number { epoch, sequence: 0 })])
+                .err()
+                .map(drop),
+            None
+        );
+        let Err(Unplaced::Requests(not)) = place(&sequencer, &goes_on, &[*number]) else { panic!("epoch {epoch}") };
+        assert_eq!(not.len(), 1);
+        assert!(Reason::Overloaded.keeps_number());
+    }
+}
