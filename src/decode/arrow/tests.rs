@@ -421,7 +421,7 @@ fn times_without_a_zone_are_refused_with_what_to_add() {
             let payload = written(&[batch(vec![("f1", column)])]);
             let opened = open(&mut Layout::default(), &stream, payload.into(), LIMITS).unwrap();
             let columns = match opened.batches {
-                Batches::Direct(columns) => columns,
+                Batches::Direct(direct) => Direct::columns(&stream, &[&direct]).unwrap(),
                 Batches::Any { columns, batches, .. } => cast(&stream, &columns, &batches).unwrap().0,
             };
             assert_eq!(columns.column(0).as_primitive(), &micros, "{zone}");
