@@ -52,10 +52,11 @@ def own(profile):
                 names.setdefault(*called.groups())
         elif line.startswith("calls="):
             is_call = True
-        elif line[:1].isdigit() or line[:1] in "+-*":
-            # What follows a call is the cost of what was called.
-            if not is_call and not is_model:
-                total += int(line.split()[1])
+        elif re.match(r"[-+*\d]", line):
+            # What follows a call is the cost of what was called. Costs of zero are left out.
+            _, *costs = line.split()
+            if costs and not is_call and not is_model:
+                total += int(costs[0])
             is_call = False
     return total
 
