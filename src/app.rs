@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Destination, Mode, OnStop, today};
+use crate::domain::name::DestinationName;
 use crate::domain::policy::Version;
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
@@ -152,7 +153,7 @@ impl App {
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
         let reloader = Reloader::new(&config, state.archive, versions, files);
-        tracing::info!(gateway = config.id, %address, %policy, "serving");
+        tracing::info!(gateway = %config.id, %address, %policy, "serving");
         Ok(Self {
             address,
             intake,
@@ -311,7 +312,7 @@ fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyh
     Ok(Versions::new(current, shadow, before))
 }
 
-fn sinks(config: &Config) -> BTreeMap<String, Sink> {
+fn sinks(config: &Config) -> BTreeMap<DestinationName, Sink> {
     let sinks = config.destinations.iter().map(|(name, destination)| {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::domain::name::StreamName;
 use crate::domain::refusal::{Reason, Refusal};
 
 pub use shadow::Shadow;
@@ -130,7 +131,7 @@ pub struct Telemetry {
     pub gateway: GatewayCounts,
     /// What the policies in the shadow would do otherwise.
     pub shadow: Shadow,
-    streams: BTreeMap<String, Arc<StreamCounts>>,
+    streams: BTreeMap<StreamName, Arc<StreamCounts>>,
     /// Requests for a stream that is not declared, or that name none.
     undeclared: Arc<StreamCounts>,
 }
@@ -138,7 +139,7 @@ pub struct Telemetry {
 impl Telemetry {
     /// Counts of nothing yet, for these streams.
     #[must_use]
-    pub fn new<'n>(streams: impl IntoIterator<Item = &'n String>) -> Self {
+    pub fn new<'n>(streams: impl IntoIterator<Item = &'n StreamName>) -> Self {
         let streams = streams.into_iter().map(|name| (name.clone(), Arc::default()));
         Self { streams: streams.collect(), ..Self::default() }
     }
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn streams_count_apart_and_names_from_outside_make_no_label() {
-        let telemetry = Telemetry::new(&["a".to_owned(), "b".to_owned()]);
+        let telemetry = Telemetry::new(&["a", "b"].map(|name| StreamName::new(name).unwrap()));
         Telemetry::add(&telemetry.of("a").accepted, 3);
         Telemetry::add(&telemetry.of("b").accepted, 4);
         telemetry.of("invented").refused.add(Reason::UnknownStream, 1);

@@ -91,8 +91,8 @@ fn windows(cells: usize) -> Vec<Cells> {
     let of_one = cells.min(65_536);
     let words: Vec<String> = (0..of_one - 1).map(|word| word.to_string()).collect();
     let dataset = Dataset {
-        name: "d".into(),
-        stream: "s".into(),
+        name: "d".parse().unwrap(),
+        stream: "s".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_secs(60),
         grace: Duration::ZERO,

@@ -106,8 +106,9 @@ pub(super) fn run(records: &Prepared) -> Staged {
     figure("fold", fold, "ns/record", None);
 
     let count = cells.len();
-    let closed = ClosedWindow { gateway: "bench", dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
-    let outlets = [Outlet { destination: "fraud_desk".into(), min_contributors: 10, by_override: None }];
+    let closed =
+        ClosedWindow { gateway: &"bench".parse().unwrap(), dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
+    let outlets = [Outlet { destination: "fraud_desk".parse().unwrap(), min_contributors: 10, by_override: None }];
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }

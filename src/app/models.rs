@@ -8,11 +8,12 @@ use anyhow::Context;
 use crate::config::Config;
 use crate::domain::document::{Place, Problems};
 use crate::domain::model::Model;
+use crate::domain::name::StreamName;
 use crate::domain::policy::StreamPlan;
 use crate::scoring::{self, Error, Runtime, Scorer, Watch};
 
 /// The scorers of one worker, by stream.
-pub(super) fn scorers(config: &Config, watch: &Watch) -> anyhow::Result<BTreeMap<String, Scorer>> {
+pub(super) fn scorers(config: &Config, watch: &Watch) -> anyhow::Result<BTreeMap<StreamName, Scorer>> {
     let mut scorers = BTreeMap::new();
     for (plan, model) in with_models(config) {
         let runtime = Runtime::load(config.onnxruntime.as_deref())?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Fixed};
 use crate::domain::document::{Problem, Severity};
+use crate::domain::name::StreamName;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::versions::Versions;
@@ -130,7 +131,7 @@ impl Reloader {
     fn same_shape(&self, config: &Config) -> Result<(), Refused> {
         let mut changed = self.fixed.changed(&Fixed::of(config));
         let (new, old) = (&config.policy.streams, &self.at_start.streams);
-        let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+        let names: BTreeSet<&StreamName> = new.keys().chain(old.keys()).collect();
         for name in names {
             let is_same = new.get(name).zip(old.get(name)).is_some_and(|(new, old)| same_stream(new, old));
             if !is_same {

@@ -15,6 +15,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
+use crate::domain::name::StreamName;
 use crate::domain::policy::StreamPlan;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
@@ -68,7 +69,7 @@ impl State {
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
         let archive = Archive::open(Arc::clone(&fs), directory.join("policies")).with_context(in_directory)?;
         let catalog = catalog(config, &present)?;
-        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(String::as_str))
+        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(AsRef::as_ref))
             .with_context(in_directory)?;
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         let held = outbox::held(&outbox, 0).with_context(in_directory)?;
@@ -99,7 +100,7 @@ impl State {
         let shapes = present
             .iter()
             .flat_map(|present| &present.datasets)
-            .map(|dataset| (dataset.name.clone(), KeptShape::Shape(dataset.shape())));
+            .map(|dataset| (String::from(&dataset.name), KeptShape::Shape(dataset.shape())));
         let shapes = shapes.collect();
         let before = Before { closed_before, windows, replay, closed, last: found.last };
         Ok(Self {
@@ -115,7 +116,7 @@ impl State {
 }
 
 impl Found {
-    pub(super) fn setup(self, scorers: Vec<BTreeMap<String, Scorer>>, config: &Config) -> Setup {
+    pub(super) fn setup(self, scorers: Vec<BTreeMap<StreamName, Scorer>>, config: &Config) -> Setup {
         Setup {
             scorers,
             present: self.present,
@@ -257,7 +258,7 @@ fn restored(
 /// needed: such a destination may be renamed or removed.
 fn check_destinations(config: &Config, held: &Held, outbox: &Log, fs: &dyn FileSystem) -> anyhow::Result<()> {
     let cursors = config.journal.directory.join("cursors");
-    for destination in held.releases.keys().filter(|name| !config.destinations.contains_key(*name)) {
+    for destination in held.releases.keys().filter(|name| !config.destinations.contains_key(name.as_str())) {
         let cursor = Cursor::peek(fs, &cursors, destination)?;
         let waiting = outbox::waiting(outbox, destination, &|dataset, lsn| cursor.has(dataset, lsn))?;
         if !waiting.is_empty() {

@@ -138,7 +138,16 @@ fn line(Egress { row, outlet }: Egress) -> [String; 8] {
     };
     let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
     let until = until.map_or("-".to_owned(), |until| until.to_string());
-    [row.dataset, row.destination, countries.join(" "), row.regime, allowed.to_owned(), k, until, rule]
+    [
+        (&row.dataset).into(),
+        (&row.destination).into(),
+        countries.join(" "),
+        row.regime,
+        allowed.to_owned(),
+        k,
+        until,
+        rule,
+    ]
 }
 
 fn approved(relaxed: &Override) -> Vec<String> {

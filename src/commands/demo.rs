@@ -13,6 +13,7 @@ use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyl
 use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::config::{Config, Destination};
+use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
@@ -106,7 +107,7 @@ async fn start(examples: &Path, out: &Path, journals: &Path) -> Result<BTreeMap<
     Ok(apps)
 }
 
-fn relocate(config: &mut Config, endpoints: &BTreeMap<String, String>, out: &Path) {
+fn relocate(config: &mut Config, endpoints: &BTreeMap<GatewayId, String>, out: &Path) {
     for peer in &mut Arc::make_mut(&mut config.here).peers {
         if let Some(endpoint) = endpoints.get(&peer.id) {
             *peer = Arc::new(Peer { endpoint: endpoint.clone(), ..Peer::clone(peer) });

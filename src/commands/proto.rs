@@ -15,7 +15,7 @@ use super::{Failure, load};
 /// When the configuration cannot be used, or does not declare the stream.
 pub fn proto(path: &Path, stream: &str) -> Result<String, Failure> {
     let config = load(path)?;
-    let known: Vec<&str> = config.policy.streams.keys().map(String::as_str).collect();
+    let known: Vec<&str> = config.policy.streams.keys().map(AsRef::as_ref).collect();
     let plan = config.policy.streams.get(stream);
     let plan = plan.with_context(|| format!("there is no stream `{stream}`; declared: {}", known.join(", ")))?;
     Ok(render(&plan.stream))

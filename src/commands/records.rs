@@ -26,7 +26,7 @@ pub(super) fn decode(stream: &Arc<Stream>, records: &Records) -> anyhow::Result<
 
 /// A stream that the policies declare.
 pub(super) fn plan<'p>(policy: &'p PolicySet, stream: &str) -> anyhow::Result<&'p StreamPlan> {
-    let known: Vec<&str> = policy.streams.keys().map(String::as_str).collect();
+    let known: Vec<&str> = policy.streams.keys().map(AsRef::as_ref).collect();
     let plan = policy.streams.get(stream);
     plan.with_context(|| format!("there is no stream `{stream}`; declared: {}", known.join(", ")))
 }

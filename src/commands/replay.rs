@@ -116,10 +116,10 @@ struct Replay {
 
 impl Replay {
     fn file(&mut self, path: &Path, stream: &str, producer: &str) -> anyhow::Result<()> {
-        let known: BTreeSet<&String> =
-            self.before.policy.streams.keys().chain(self.after.policy.streams.keys()).collect();
-        if !known.contains(&stream.to_owned()) {
-            let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+        let known: BTreeSet<&str> =
+            self.before.policy.streams.keys().chain(self.after.policy.streams.keys()).map(AsRef::as_ref).collect();
+        if !known.contains(stream) {
+            let known: Vec<&str> = known.into_iter().collect();
             bail!("there is no stream `{stream}`; declared: {}", known.join(", "));
         }
         let mut batches = Input::new(path.to_owned(), None).batches(TOGETHER)?;
@@ -290,6 +290,6 @@ fn flow(change: &FlowChange) -> [String; 6] {
         Some(outlet) => outlet.min_contributors.to_string(),
     };
     let (before, after) = (k(&change.before), k(&change.after));
-    let (dataset, destination) = (change.dataset.clone(), change.destination.clone());
+    let (dataset, destination) = (change.dataset.clone(), String::from(&change.destination));
     [dataset, destination, what.to_owned(), before, after, change.why.join(", ")]
 }

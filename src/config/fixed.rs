@@ -21,7 +21,7 @@ impl Fixed {
         let Config { limits, journal, .. } = config;
         let mut parts = BTreeMap::new();
         let mut part = |name: &str, says: String| parts.insert(name.to_owned(), says);
-        part("`id` of [gateway]", config.id.clone());
+        part("`id` of [gateway]", config.id.to_string());
         part("`serves` of [gateway]", config.here.serves.join(" "));
         part("`mode` of [gateway]", format!("{:?}", config.mode));
         part("`stop_within` of [gateway]", format!("{:?}", config.stop_within));

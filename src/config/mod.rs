@@ -17,6 +17,7 @@ use crate::domain::document::Source as File;
 use crate::domain::document::keys::Shape;
 use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
+use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
 use crate::durable::seal::Keys;
 use crate::egress::{file, kafka};
@@ -39,7 +40,7 @@ pub use fixed::Fixed;
 /// A checked configuration.
 pub struct Config {
     /// The gateway's id.
-    pub id: String,
+    pub id: GatewayId,
     /// Where it stands: its country, the regimes whose records it keeps, its peers.
     pub here: Arc<Here>,
     /// Whether anything leaves.
@@ -61,7 +62,7 @@ pub struct Config {
     /// The file of each model.
     pub models: BTreeMap<String, PathBuf>,
     /// The destinations.
-    pub destinations: BTreeMap<String, Destination>,
+    pub destinations: BTreeMap<DestinationName, Destination>,
     /// How long a stop may take.
     pub stop_within: Duration,
     /// What a stop does with windows that are open.

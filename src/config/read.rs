@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
+use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::peer::Peer;
 use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
@@ -393,16 +394,16 @@ fn places<T>(spots: &BTreeMap<String, Spot<T>>) -> BTreeMap<String, Place> {
 impl Declared {
     /// The configuration, when all that it needs was declared.
     pub(super) fn finish(self, policies: (Vec<Arc<Source>>, PolicySet), shadow: Option<PolicySet>) -> Option<Config> {
-        let peers = self.peers.into_iter().map(|peer| {
+        let peers = self.peers.into_iter().filter_map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
             let conditions = shown(peer.conditions);
-            Arc::new(Peer {
-                id: peer.id.value,
+            Some(Arc::new(Peer {
+                id: GatewayId::new(&peer.id.value).ok()?,
                 endpoint: peer.endpoint.value,
                 country: peer.country,
                 serves,
                 conditions,
-            })
+            }))
         });
         let serves = self.serves.into_iter().map(|regime| regime.value).collect();
         let places = Places {
@@ -414,7 +415,7 @@ impl Declared {
         };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
-            id: self.id?.value,
+            id: GatewayId::new(&self.id?.value).ok()?,
             here: Arc::new(here),
             mode: self.mode,
             registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
@@ -427,7 +428,11 @@ impl Declared {
             scoring_deadline: self.scoring_deadline,
             onnxruntime: self.onnxruntime.map(|spot| spot.value),
             models: self.models.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
-            destinations: self.destinations.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
+            destinations: self
+                .destinations
+                .into_iter()
+                .filter_map(|(name, spot)| Some((DestinationName::new(&name).ok()?, spot.value)))
+                .collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
             log_every: self.log_every,

@@ -196,7 +196,7 @@ pub(crate) fn test_stream(fields: &[(u32, FieldType)], undeclared: Undeclared) -
     });
     let fields: Vec<Field> = fields.collect();
     Arc::new(Stream {
-        name: "s".into(),
+        name: "s".parse().unwrap(),
         event_time: 0,
         contributor: 1,
         undeclared,

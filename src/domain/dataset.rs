@@ -10,6 +10,7 @@ use arrow_array::types::{Float32Type, Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 
+use super::name::{DatasetName, StreamName};
 use super::stream::ValueRange;
 
 mod kept;
@@ -24,9 +25,9 @@ pub use shape::Shape;
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Its name.
-    pub name: String,
+    pub name: DatasetName,
     /// The stream it aggregates.
-    pub stream: String,
+    pub stream: StreamName,
     /// The field that names the contributor, the person or thing that k counts.
     pub contributor: String,
     /// The length of a window.

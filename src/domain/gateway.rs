@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::binary::{Reader, Writer};
 use super::dataset::Dataset;
 use super::event_time::TimeBounds;
+use super::name::{DatasetName, StreamName};
 use super::newcomers::Newcomers;
 use super::producer::{self, Producers, RememberedMax, TooMany};
 use super::span::WindowSpan;
@@ -54,7 +55,7 @@ pub enum Effect {
 pub struct Gateway {
     /// The producers' series.
     pub producers: Producers,
-    streams: BTreeMap<String, StreamState>,
+    streams: BTreeMap<StreamName, StreamState>,
 }
 
 #[derive(Debug)]
@@ -67,7 +68,7 @@ struct StreamState {
 
 #[derive(Debug)]
 struct DatasetState {
-    name: String,
+    name: DatasetName,
     window: Duration,
     closing: Closing,
     span: WindowSpan,
@@ -225,9 +226,9 @@ impl Gateway {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let streams = self.streams.iter().map(|(name, state)| {
-            let closed = |dataset: &DatasetState| (dataset.name.clone(), dataset.closing.before());
+            let closed = |dataset: &DatasetState| ((&dataset.name).into(), dataset.closing.before());
             let closed = state.datasets.iter().map(closed).collect();
-            StreamSnapshot { name: name.clone(), watermark: state.watermark.snapshot(), closed }
+            StreamSnapshot { name: name.into(), watermark: state.watermark.snapshot(), closed }
         });
         Snapshot { producers: self.producers.snapshot(), streams: streams.collect() }
     }
@@ -311,7 +312,7 @@ impl StreamState {
         for dataset in &mut self.datasets {
             if let Some(before) = dataset.closing.advance(watermark) {
                 dataset.span.close(before);
-                effects.push(Effect::Close { dataset: dataset.name.clone(), before, watermark });
+                effects.push(Effect::Close { dataset: (&dataset.name).into(), before, watermark });
             }
         }
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::binary::{Reader, Writer};
+use super::name::GatewayId;
 use super::refusal::{Hint, Reason, Refusal};
 use super::stream::Stream;
 
@@ -42,7 +43,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The gateway's id.
-    pub gateway: String,
+    pub gateway: GatewayId,
     /// Its endpoint, a URI.
     pub endpoint: String,
 }
@@ -345,7 +346,9 @@ impl Why {
         let field = read_optional(reader)?.map(Arc::from);
         let route = match read_optional(reader)? {
             None => None,
-            Some(gateway) => Some(Route { gateway: gateway.to_owned(), endpoint: reader.short_text()?.to_owned() }),
+            Some(gateway) => {
+                Some(Route { gateway: GatewayId::new(gateway).ok()?, endpoint: reader.short_text()?.to_owned() })
+            }
         };
         let rules = (0..reader.short_count(1)?).map(|_| reader.short_text().map(str::to_owned));
         let rules = rules.collect::<Option<Vec<_>>>()?;

@@ -1,13 +1,14 @@
 //! The other gateways, as a configuration names them.
 
 use super::jurisdiction::Jurisdiction;
+use super::name::GatewayId;
 use super::proof::Conditions;
 
 /// Another gateway, as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its id.
-    pub id: String,
+    pub id: GatewayId,
     /// Its endpoint, a URI.
     pub endpoint: String,
     /// The country it is in.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 
+use super::name::StreamName;
+
 /// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
@@ -105,7 +107,7 @@ pub enum Undeclared {
 #[derive(Debug, PartialEq)]
 pub struct Stream {
     /// Its name.
-    pub name: String,
+    pub name: StreamName,
     /// Its fields; a column of a batch has the position of its field.
     pub fields: Vec<Field>,
     /// The field that carries the event time.

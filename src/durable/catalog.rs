@@ -47,8 +47,8 @@ impl Catalog {
         for (stream, outputs, datasets) in streams {
             let writer = StreamWriter::try_new(Vec::new(), &recorded(stream, outputs))?;
             let schema = writer.get_ref().clone();
-            let datasets = datasets.iter().map(|dataset| (dataset.name.clone(), dataset.shape())).collect();
-            catalog.streams.insert(stream.name.clone(), Declared { schema, datasets });
+            let datasets = datasets.iter().map(|dataset| ((&dataset.name).into(), dataset.shape())).collect();
+            catalog.streams.insert((&stream.name).into(), Declared { schema, datasets });
         }
         Ok(catalog)
     }

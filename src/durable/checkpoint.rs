@@ -282,7 +282,7 @@ mod tests {
     /// The state of a gateway whose producers were heard at known times, with a closed window.
     fn state() -> (Arc<Stream>, Vec<Arc<Dataset>>, Gateway) {
         let stream = Arc::new(Stream {
-            name: "s".into(),
+            name: "s".parse().unwrap(),
             fields: Vec::new(),
             schema: Stream::schema_of(&[]),
             event_time: 0,
@@ -295,8 +295,8 @@ mod tests {
             idle_after: Duration::from_secs(30),
         });
         let dataset = Dataset {
-            name: "golden".into(),
-            stream: "s".into(),
+            name: "golden".parse().unwrap(),
+            stream: "s".parse().unwrap(),
             contributor: "f1".into(),
             window: Duration::from_secs(60),
             grace: Duration::ZERO,

@@ -115,9 +115,10 @@ fn read_values(
         }
         DataType::Boolean => Arc::new(BooleanArray::new(read_bits(reader, rows)?, nulls)),
         DataType::Utf8 => {
-            let mut offsets = Vec::with_capacity(rows + 1);
+            let ends = chunks(rows, reader)?;
+            let mut offsets = Vec::with_capacity(ends.len() + 1);
             offsets.push(0);
-            offsets.extend(chunks(rows, reader)?.iter().map(|end| i32::from_le_bytes(*end)));
+            offsets.extend(ends.iter().map(|end| i32::from_le_bytes(*end)));
             if !offsets.is_sorted() {
                 return Err(ArrowError::IpcError("the texts do not follow each other".to_owned()));
             }

@@ -12,6 +12,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::storage::{Log, Lsn};
 
@@ -65,8 +66,10 @@ impl Closing {
         let (closed_at, dataset) = (reader.u64()?, reader.text()?.to_owned());
         let mut releases = Vec::new();
         for _ in 0..reader.count(1)? {
-            let mut text = || reader.text().map(str::to_owned);
-            let (id, destination, dataset, gateway) = (text()?, text()?, text()?, text()?);
+            let id = reader.text()?.to_owned();
+            let destination = DestinationName::new(reader.text()?).ok()?;
+            let dataset = DatasetName::new(reader.text()?).ok()?;
+            let gateway = GatewayId::new(reader.text()?).ok()?;
             let (window_start, window_end) = (reader.i64()?, reader.i64()?);
             let policy = Digest::from_bytes(reader.array()?);
             let cells = StreamReader::try_new(reader.bytes()?, None).ok()?.next()?.ok()?;
@@ -133,7 +136,7 @@ pub fn held(log: &Log, from: Lsn) -> Result<Held, Error> {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         held.closed.insert(closing.dataset, closing.closed_at);
         for released in &closing.releases {
-            *held.releases.entry(released.destination().to_owned()).or_default() += 1;
+            *held.releases.entry(released.destination().into()).or_default() += 1;
         }
     }
     Ok(held)
@@ -154,9 +157,9 @@ mod tests {
         ];
         Released::for_tests(ReleasedParts {
             id: format!("id-of-{destination}"),
-            destination: destination.into(),
-            dataset: "golden".into(),
-            gateway: "g-1".into(),
+            destination: destination.parse().unwrap(),
+            dataset: "golden".parse().unwrap(),
+            gateway: "g-1".parse().unwrap(),
             window_start: -60_000_000,
             window_end: 0,
             policy: Digest::from_bytes([7; 32]),

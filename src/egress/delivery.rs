@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
+use crate::domain::name::DestinationName;
 use crate::egress::{file, kafka};
 use crate::engine::supervision::Supervisor;
 use crate::storage::Log;
@@ -68,20 +69,20 @@ impl Deliveries {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(sinks: BTreeMap<String, Sink>, cursors: Cursors, context: &Context) -> std::io::Result<Self> {
+    pub fn start(sinks: BTreeMap<DestinationName, Sink>, cursors: Cursors, context: &Context) -> std::io::Result<Self> {
         let ((drain, drained), (cut, is_cut), (report, reporting)) = (bounded(0), bounded(0), bounded(0));
         let ends = Ends { drained, cut: is_cut };
         let mut cursors = cursors.opened;
-        cursors.retain(|name, _| sinks.contains_key(name));
+        cursors.retain(|name, _| sinks.contains_key(name.as_str()));
         let started: Vec<_> = cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect();
         let board = Arc::new(Board::new(&context.outbox, &started));
         let mut threads = Vec::new();
         for (name, sink) in sinks {
-            let Some(opened) = cursors.remove(&name) else { continue };
+            let Some(opened) = cursors.remove(name.as_str()) else { continue };
             let thread = format!("to-{name}");
             let status = board.status(&name);
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
-            let delivery = Delivery::new(name, opened, status, context.clone(), ends.clone());
+            let delivery = Delivery::new(name.to_string(), opened, status, context.clone(), ends.clone());
             threads.push(context.supervisor.spawn(&thread, move || {
                 let _guard = guard;
                 run(delivery, sink);

@@ -12,6 +12,7 @@ use super::versions::Versions;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
+use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
 use crate::domain::time::rfc3339;
@@ -28,11 +29,11 @@ use super::sequencer::Sequencer;
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
     /// The gateway's id.
-    pub gateway: String,
+    pub gateway: GatewayId,
     /// The policies, which say what may go where.
     pub versions: Arc<Versions>,
     /// The datasets.
-    pub datasets: BTreeMap<String, Arc<Dataset>>,
+    pub datasets: BTreeMap<DatasetName, Arc<Dataset>>,
     /// Nothing leaves: what would is only counted.
     pub is_dry_run: bool,
 }
@@ -240,7 +241,7 @@ impl Collector {
                 tracing::warn!(
                     dataset,
                     window_start,
-                    destination,
+                    %destination,
                     min_contributors,
                     relaxed,
                     "an override is used; it ends by itself, or when it is taken out of the policies"

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use crate::clock::Clock;
 use crate::decode;
 use crate::domain::evidence::Sender;
+use crate::domain::name::StreamName;
 use crate::domain::outcome::Outcome;
 use crate::domain::policy::{Quarantined, Resident};
 use crate::domain::producer::RememberedMax;
@@ -78,7 +79,7 @@ const FRAME_BYTES: usize = 64 << 10;
 
 /// The way in.
 pub struct Intake {
-    streams: BTreeMap<String, Arc<Served>>,
+    streams: BTreeMap<StreamName, Arc<Served>>,
     pub(super) versions: Arc<Versions>,
     pub(super) quarantine: Quarantine,
     limits: Limits,
@@ -94,7 +95,7 @@ impl Intake {
     /// The way in, for these streams.
     #[must_use]
     pub fn new(
-        streams: BTreeMap<String, Served>,
+        streams: BTreeMap<StreamName, Served>,
         versions: Arc<Versions>,
         limits: Limits,
         clock: Clock,
@@ -128,7 +129,7 @@ impl Intake {
 
     /// The names of the served streams.
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
-        self.streams.keys().map(String::as_str)
+        self.streams.keys().map(AsRef::as_ref)
     }
 
     /// The limits.

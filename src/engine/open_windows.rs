@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::domain::aggregate::{Full, OpenBytes, Reserved, most_added};
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
+use crate::domain::name::StreamName;
 use crate::domain::refusal::Reason;
 use crate::domain::window::window_of;
 use crate::durable::recovery::Present;
@@ -19,7 +20,7 @@ const PAUSES: usize = 1_000;
 /// What all open windows hold, and the datasets that they are of.
 pub(super) struct OpenWindowsRoom {
     open: Arc<OpenBytes>,
-    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
+    datasets: BTreeMap<StreamName, Vec<Arc<Dataset>>>,
     /// It was said that they are full.
     is_full: AtomicBool,
 }

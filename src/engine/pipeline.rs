@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::gateway::Gateway;
+use crate::domain::name::StreamName;
 use crate::domain::producer::Lsn;
 use crate::durable::entry::BatchWriter;
 use crate::durable::recovery::{self, Closed, Present, Replay, Step};
@@ -42,7 +43,7 @@ pub use super::collector::{Collecting, ReleaseRules};
 /// What all workers start with.
 pub struct Setup {
     /// The scorers of each worker, by the stream's name.
-    pub scorers: Vec<BTreeMap<String, Scorer>>,
+    pub scorers: Vec<BTreeMap<StreamName, Scorer>>,
     /// The streams.
     pub present: Vec<Present>,
     /// The secret for contributors.

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef};
 use arrow_select::concat::concat;
 
+use crate::domain::name::StreamName;
 use crate::domain::policy::Resident;
 use crate::scoring::{Error, Scored, Scorer};
 use crate::telemetry::Telemetry;
 
 /// A worker's scorers, by stream.
 pub(super) struct Scores {
-    scorers: BTreeMap<String, Scorer>,
+    scorers: BTreeMap<StreamName, Scorer>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -42,7 +43,7 @@ enum Failed {
 }
 
 impl Scores {
-    pub(super) fn new(scorers: BTreeMap<String, Scorer>, telemetry: Arc<Telemetry>) -> Self {
+    pub(super) fn new(scorers: BTreeMap<StreamName, Scorer>, telemetry: Arc<Telemetry>) -> Self {
         Self { scorers, telemetry }
     }
 

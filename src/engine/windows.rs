@@ -10,6 +10,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows,
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::Lsn;
 use crate::domain::window::{first_window, micros, window_of};
@@ -24,9 +25,9 @@ pub(super) struct Windows {
     key: ContributorKey,
     reports: Sender<Report>,
     /// The datasets of each stream.
-    datasets: BTreeMap<String, Vec<Arc<Dataset>>>,
+    datasets: BTreeMap<StreamName, Vec<Arc<Dataset>>>,
     /// The open windows of each dataset.
-    open: BTreeMap<String, OpenWindows>,
+    open: BTreeMap<DatasetName, OpenWindows>,
 }
 
 struct OpenWindows {
@@ -48,7 +49,7 @@ impl Windows {
         reports: Sender<Report>,
     ) -> Self {
         let open = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
-            let first = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
+            let first = first_window(closed_before.get(&*dataset.name).copied(), dataset.window);
             let windows = OpenWindows { size: dataset.window, first, cells: BTreeMap::new(), bytes: Arc::clone(bytes) };
             (dataset.name.clone(), windows)
         });
@@ -59,7 +60,7 @@ impl Windows {
     /// Goes on with the windows of a checkpoint.
     pub(super) fn restore(&mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>) {
         for (dataset, cells) in windows {
-            if let Some(open) = self.open.get_mut(&dataset) {
+            if let Some(open) = self.open.get_mut(dataset.as_str()) {
                 let counted = cells.into_iter().map(|(window, cells)| (window, cells.counted_in(&open.bytes)));
                 open.cells = counted.collect();
             }
@@ -110,7 +111,7 @@ impl Windows {
 
     /// Closes windows, and gives the collector their cells.
     pub(super) fn close(&mut self, lsn: Lsn, dataset: String, before: Option<i64>) {
-        let Some(open) = self.open.get_mut(&dataset) else { return };
+        let Some(open) = self.open.get_mut(dataset.as_str()) else { return };
         let still_open = match before {
             Some(before) => {
                 open.first = first_window(Some(before), open.size);
@@ -128,7 +129,7 @@ impl Windows {
             open.cells.iter().map(|(&window, cells)| {
                 let mut writer = Writer::default();
                 cells.encode(&mut writer);
-                WindowPart { dataset: dataset.clone(), window, cells: writer.finish() }
+                WindowPart { dataset: dataset.into(), window, cells: writer.finish() }
             })
         });
         let _ = self.reports.send(Report::Checkpoint { lsn, windows: windows.collect() });

@@ -17,6 +17,7 @@ use crate::decode::Together;
 use crate::domain::aggregate::Reserved;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
+use crate::domain::name::StreamName;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
 use crate::domain::producer::{Lsn, Mark, Number};
@@ -43,7 +44,7 @@ pub(super) struct Worker {
     pub(super) inbox: Arc<Inbox>,
     pub(super) scores: Scores,
     pub(super) windows: Windows,
-    pub(super) writers: BTreeMap<String, BatchWriter>,
+    pub(super) writers: BTreeMap<StreamName, BatchWriter>,
     pub(super) open_windows: Arc<OpenWindowsRoom>,
     pub(super) supervisor: Supervisor,
     /// The most records of one batch.

@@ -22,7 +22,7 @@ async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
         options: Default::default(),
     };
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
-        config.destinations.insert("fraud_desk".into(), Destination::Kafka(settings));
+        config.destinations.insert("fraud_desk".parse().unwrap(), Destination::Kafka(settings));
         config.stop_within = std::time::Duration::from_secs(120);
     })
     .await;

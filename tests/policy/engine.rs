@@ -100,7 +100,7 @@ pub(super) fn code(code: &str) -> Jurisdiction {
 pub(super) fn here(gateway: &Gateway) -> Arc<Here> {
     let peers = gateway.peers.iter().map(|peer| {
         Arc::new(Peer {
-            id: peer.id.clone(),
+            id: peer.id.parse().unwrap(),
             endpoint: "http://127.0.0.1:7401".to_owned(),
             country: code(&peer.country),
             serves: peer.serves.clone(),
@@ -185,7 +185,7 @@ pub(super) fn verdicts(decided: &Decided, records: usize) -> Vec<Verdict> {
     let mut verdicts = vec![Verdict::Keep(regimes); records];
     for refusal in &decided.refusals {
         verdicts[refusal.index as usize] = match (&refusal.route, refusal.reason) {
-            (Some(peer), Reason::BelongsElsewhere) => Verdict::Redirect(peer.id.clone()),
+            (Some(peer), Reason::BelongsElsewhere) => Verdict::Redirect(peer.id.to_string()),
             (None, Reason::Quarantined) => Verdict::Quarantine,
             (None, reason) => Verdict::Refuse(reason.name()),
             (Some(_), reason) => panic!("a route with {}", reason.name()),

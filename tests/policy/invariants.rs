@@ -31,7 +31,7 @@ fn rows_kept(decided: &bailiwick::domain::policy::Decided) -> Vec<i64> {
 /// Where the dataset may go, with the number of contributors.
 fn outlets(policy: &Policy, serves: &[String], on: &str) -> Vec<(String, usize)> {
     let outlets = read(policy).outlets(DATASET, serves, day(on));
-    outlets.into_iter().map(|outlet| (outlet.destination, outlet.min_contributors)).collect()
+    outlets.into_iter().map(|outlet| (outlet.destination.to_string(), outlet.min_contributors)).collect()
 }
 
 fn only_peer(gateway: &Gateway, at: usize) -> Gateway {
@@ -88,7 +88,7 @@ proptest! {
         prop_assert!(outlets.iter().all(|outlet| policy.destinations.contains_key(&outlet.destination)));
         for row in policy.egress(serves, on) {
             let regime = case.policy.regimes.iter().find(|regime| regime.id == row.regime).unwrap();
-            let destination = case.policy.destinations.iter().find(|known| known.name == row.destination).unwrap();
+            let destination = case.policy.destinations.iter().find(|known| row.destination == known.name).unwrap();
             let is_allowed = matches!(row.permission, Permission::Allowed { .. });
             prop_assert_eq!(is_allowed, reference.lets_go(regime, destination), "{:?}", row);
             // The day it says is the last one.
@@ -116,7 +116,7 @@ proptest! {
             (regime, case.policy.regimes.iter().find(|declared| declared.id == regime.id).unwrap())
         }) {
             for destination in &case.policy.destinations {
-                let conditions = &policy.destinations[&destination.name].conditions;
+                let conditions = &policy.destinations[destination.name.as_str()].conditions;
                 let shown = policy.shown(conditions, day(&case.day));
                 let mut weaker = true;
                 for (name, form) in Form::NAMES {
@@ -294,7 +294,7 @@ proptest! {
             let verdicts = verdicts(&decided, case.records.len());
             let count = |is: &dyn Fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| is(verdict)).count();
             for foreign in &decided.foreign {
-                let there = Verdict::Redirect(foreign.route().id.clone());
+                let there = Verdict::Redirect(foreign.route().id.to_string());
                 prop_assert_eq!(foreign.rows(), count(&|verdict| *verdict == there));
             }
             let foreign: usize = decided.foreign.iter().map(bailiwick::domain::policy::Foreign::rows).sum();
@@ -391,7 +391,7 @@ proptest! {
         let both: Vec<String> = left.iter().chain(&right).cloned().collect();
         let on = day(&case.day);
         let allowed = |serves: &[String]| -> BTreeSet<String> {
-            policy.outlets(DATASET, serves, on).into_iter().map(|outlet| outlet.destination).collect()
+            policy.outlets(DATASET, serves, on).into_iter().map(|outlet| outlet.destination.to_string()).collect()
         };
         let plan = &policy.streams[STREAM];
         let is_governed = |serves: &[String]| policy.governing(plan, serves).next().is_some();

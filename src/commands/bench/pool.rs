@@ -282,7 +282,7 @@ mod tests {
             })
             .collect();
         Arc::new(Stream {
-            name: "s".into(),
+            name: "s".parse().unwrap(),
             event_time: 5,
             contributor: 4,
             undeclared: Undeclared::Refuse,

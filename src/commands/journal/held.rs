@@ -141,11 +141,11 @@ pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) 
         found.last_closed = found.last_closed.max(closing.closed_at);
         for released in &closing.releases {
             let destination = released.destination();
-            if !cursor.contains_key(destination) {
-                cursor.insert(destination.to_owned(), Cursor::peek(&**fs, cursors, destination)?);
+            if !cursor.contains_key(&**destination) {
+                cursor.insert(destination.into(), Cursor::peek(&**fs, cursors, destination)?);
             }
-            let confirmed = cursor.get(destination).is_some_and(|cursor| cursor.has(released.dataset(), entry.lsn));
-            let held = found.destinations.entry(destination.to_owned()).or_default();
+            let confirmed = cursor.get(&**destination).is_some_and(|cursor| cursor.has(released.dataset(), entry.lsn));
+            let held = found.destinations.entry(destination.into()).or_default();
             held.releases += 1;
             if !confirmed {
                 held.waiting += 1;

@@ -4,6 +4,7 @@
 //!
 //! Whatever is not just that is left to Arrow's reader, which decides what is wrong with it.
 
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::{Endianness, FieldNode};
 use arrow_schema::ArrowError;
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 
 use crate::domain::stream::{FieldType, Stream};
 
@@ -45,13 +47,17 @@ struct Part {
 /// What the schema message of the last request was, and what it says. Kept from one request of a call to the
 /// next.
 #[derive(Default)]
-pub struct Layout(Option<Known>);
+pub struct Layout {
+    known: Option<Known>,
+    hasher: RandomState,
+}
 
 struct Known {
     stream: Arc<Stream>,
-    message: Vec<u8>,
-    /// `None` if batches of this schema are not read here.
-    columns: Option<Vec<Column>>,
+    /// The hash of the message, and its length. The message itself would take memory that no budget counts; who makes
+    /// another one with the same hash spoils only what he sends himself.
+    message: (u64, usize),
+    columns: Vec<Column>,
 }
 
 /// A column of a batch.
@@ -62,7 +68,7 @@ struct Column {
     nullable: bool,
 }
 
-/// The longest schema message that is kept for a call.
+/// The longest schema message that is read here.
 const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
@@ -79,7 +85,9 @@ pub(super) fn read(layout: &mut Layout, stream: &Arc<Stream>, payload: &Bytes, r
     let (nodes, buffers) = (batch.nodes()?, batch.buffers()?);
     let is_plain = batch.compression().is_none() && batch.variadicBufferCounts().is_none_or(|counts| counts.is_empty());
     let is_last = rest.is_empty() || rest == END;
-    if !is_plain || !is_last || rows > rows_max || nodes.len() != columns.len() {
+    // A value takes a bit at least.
+    let is_possible = rows <= rows_max && rows / 8 <= payload.len();
+    if !is_plain || !is_last || !is_possible || nodes.len() != columns.len() {
         return None;
     }
     let start = payload.len() - rest.len() - body.len();
@@ -231,12 +239,13 @@ impl Layout {
         if message.len() > SCHEMA_BYTES_MAX {
             return None;
         }
-        let is_same = |known: &Known| Arc::ptr_eq(&known.stream, stream) && known.message == message;
-        if !self.0.as_ref().is_some_and(is_same) {
-            let columns = learn(stream, message);
-            self.0 = Some(Known { stream: Arc::clone(stream), message: message.to_vec(), columns });
+        let hashed = (self.hasher.hash_one(message), message.len());
+        let is_same = |known: &Known| Arc::ptr_eq(&known.stream, stream) && known.message == hashed;
+        if !self.known.as_ref().is_some_and(is_same) {
+            let columns = learn(stream, message)?;
+            self.known = Some(Known { stream: Arc::clone(stream), message: hashed, columns });
         }
-        self.0.as_ref()?.columns.as_deref()
+        self.known.as_ref().map(|known| known.columns.as_slice())
     }
 }
 

@@ -65,8 +65,8 @@ fn dataset() -> Dataset {
     let metric = |name: &str, function| Metric { name: name.into(), function };
     let equals = KeyDomain::Integers(vec![1]);
     Dataset {
-        name: "d".into(),
-        stream: "s".into(),
+        name: "d".parse().unwrap(),
+        stream: "s".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_secs(60),
         open_max: crate::domain::dataset::OPEN_MAX,

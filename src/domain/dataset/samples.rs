@@ -21,8 +21,8 @@ pub(in crate::domain) fn every_kind() -> Dataset {
     let share = Function::Fraction { source: source("label", 6, false), equals: KeyDomain::Integers(vec![1]) };
     let share_of_de = Function::Fraction { source: source("country", 1, false), equals: words(&["DE"]) };
     Dataset {
-        name: "golden".into(),
-        stream: "payments".into(),
+        name: "golden".parse().unwrap(),
+        stream: "payments".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_millis(90_500),
         grace: Duration::ZERO,

@@ -94,7 +94,7 @@ impl Dataset {
             },
         });
         Shape {
-            stream: self.stream.clone(),
+            stream: (&self.stream).into(),
             contributor: self.contributor.clone(),
             window: micros(self.window),
             keys: self.keys.iter().map(|key| Key { field: key.name.clone(), domain: key.domain.clone() }).collect(),

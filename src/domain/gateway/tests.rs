@@ -24,7 +24,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
     };
     let fields = vec![field("at", FieldType::Timestamp), field("who", FieldType::String)];
     let stream = Arc::new(Stream {
-        name: "visits".to_owned(),
+        name: "visits".parse().unwrap(),
         event_time: 0,
         contributor: 1,
         undeclared: Undeclared::Refuse,
@@ -37,7 +37,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         fields,
     });
     let dataset = Arc::new(Dataset {
-        name: "by_minute".to_owned(),
+        name: "by_minute".parse().unwrap(),
         stream: stream.name.clone(),
         contributor: "who".to_owned(),
         window: Duration::from_secs(60),

@@ -15,6 +15,7 @@ use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
+use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::peer::Peer;
 use crate::domain::proof::Conditions;
 use crate::domain::refusal::{Reason, Refusal};
@@ -71,7 +72,7 @@ pub struct Version {
     pub knowledge: Knowledge,
     /// The day.
     pub day: Date,
-    streams: BTreeMap<String, Rules>,
+    streams: BTreeMap<StreamName, Rules>,
 }
 
 /// The rules for one stream's records.
@@ -166,7 +167,7 @@ impl Version {
         let mut regimes = RegimeSet::default();
         let mut is_of_one_kind = true;
         let mut settled = vec![false; rulings.len()];
-        let mut foreign: BTreeMap<String, Foreign> = BTreeMap::new();
+        let mut foreign: BTreeMap<GatewayId, Foreign> = BTreeMap::new();
         let mut held = Vec::new();
         for row in 0..candidate.rows() {
             let combination = of_record.get(row).map_or(usize::MAX, |&combination| combination as usize);

@@ -9,6 +9,7 @@ use arrow_schema::{ArrowError, DataType};
 
 use crate::domain::batch::Candidate;
 use crate::domain::evidence::{Sender, Senders};
+use crate::domain::name::DestinationName;
 use crate::domain::refusal::Reason;
 
 use super::explain::Flow;
@@ -114,7 +115,7 @@ pub struct FlowChange {
     /// The dataset.
     pub dataset: String,
     /// The destination.
-    pub destination: String,
+    pub destination: DestinationName,
     /// How cells go there before.
     pub before: Option<Outlet>,
     /// How they go there after.
@@ -234,12 +235,15 @@ fn bytes_of_rows(columns: &RecordBatch) -> Vec<u64> {
     bytes
 }
 
-fn flows(version: &Version) -> BTreeMap<(String, String), Flow> {
+fn flows(version: &Version) -> BTreeMap<(String, DestinationName), Flow> {
     let flows = version.policy.flows(&version.here.serves, version.day);
     flows.into_iter().map(|flow| ((flow.dataset.clone(), flow.destination.clone()), flow)).collect()
 }
 
-fn changes(before: &BTreeMap<(String, String), Flow>, after: &BTreeMap<(String, String), Flow>) -> Vec<FlowChange> {
+fn changes(
+    before: &BTreeMap<(String, DestinationName), Flow>,
+    after: &BTreeMap<(String, DestinationName), Flow>,
+) -> Vec<FlowChange> {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let changes = keys.into_iter().filter_map(|key| {
         let outlet = |flows: &BTreeMap<_, Flow>| flows.get(key).and_then(|flow| flow.outlet.clone());
@@ -346,7 +350,7 @@ mod tests {
         let flows = |what: &str, with: &str| -> Vec<(String, Option<usize>, Option<usize>)> {
             let k = |outlet: &Option<Outlet>| outlet.as_ref().map(|outlet| outlet.min_contributors);
             let flows = changed(what, with).flows;
-            flows.iter().map(|flow| (flow.destination.clone(), k(&flow.before), k(&flow.after))).collect()
+            flows.iter().map(|flow| ((&flow.destination).into(), k(&flow.before), k(&flow.after))).collect()
         };
         assert_eq!(flows("except = [\"KP\"]", "except = []"), [("far".to_owned(), None, Some(10))]);
         assert_eq!(flows("except = [\"KP\"]", "except = [\"FR\", \"KP\"]"), []);

@@ -6,14 +6,15 @@ use super::form::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::document::Place;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name::{DatasetName, DestinationName};
 
 /// One line of the egress table.
 #[derive(Debug, Clone)]
 pub struct EgressRow {
     /// The dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The destination.
-    pub destination: String,
+    pub destination: DestinationName,
     /// The countries of the destination, of its operator, and onward.
     pub countries: Vec<Jurisdiction>,
     /// The regime.
@@ -46,7 +47,7 @@ pub enum Permission {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlet {
     /// The destination's name.
-    pub destination: String,
+    pub destination: DestinationName,
     /// The least number of contributors of a cell.
     pub min_contributors: usize,
     /// The override that lowered it.
@@ -65,10 +66,10 @@ impl PolicySet {
         let mut rows = Vec::new();
         for (name, destination) in &self.destinations {
             for (dataset, place) in &destination.accepts {
-                let Some((plan, _)) = self.dataset(dataset) else { continue };
+                let Some((plan, declared)) = self.dataset(dataset) else { continue };
                 for regime in self.governing(plan, serves) {
                     rows.push(EgressRow {
-                        dataset: dataset.clone(),
+                        dataset: declared.name.clone(),
                         destination: name.clone(),
                         countries: destination.countries.clone(),
                         regime: regime.id.clone(),
@@ -138,7 +139,7 @@ impl PolicySet {
         let relaxed = self
             .overrides
             .iter()
-            .filter(|relaxed| relaxed.dataset == dataset && relaxed.destination == *name && day <= relaxed.until);
+            .filter(|relaxed| relaxed.dataset == dataset && *name == relaxed.destination && day <= relaxed.until);
         let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
         let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
         Some(Outlet {

@@ -12,6 +12,7 @@ use crate::domain::evidence::{Evidence, Sender, Source};
 use crate::domain::fact::{Fact, Finding, Item, Kind, find};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
+use crate::domain::name::DestinationName;
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
 
@@ -100,7 +101,7 @@ pub struct Flow {
     /// The dataset.
     pub dataset: String,
     /// The destination.
-    pub destination: String,
+    pub destination: DestinationName,
     /// The countries of the destination, of its operator, and onward.
     pub countries: Vec<Jurisdiction>,
     /// What each served regime says that covers the stream.
@@ -294,7 +295,7 @@ accepts = ["visits_by_home"]
     pub(in crate::domain::policy) fn version(texts: &[&str]) -> Version {
         let policy = Arc::new(set(texts));
         let us = Peer {
-            id: "br".to_owned(),
+            id: "br".parse().unwrap(),
             endpoint: "http://127.0.0.1:1".to_owned(),
             country: Jurisdiction::parse("BR").unwrap(),
             serves: vec!["br-law".to_owned()],

@@ -10,6 +10,7 @@ use crate::domain::codes::Codes;
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
 
 use super::decide::Standing;
@@ -269,7 +270,9 @@ fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
         let serves = table.need::<Names>("serves").map(|serves| known(serves.value, &regimes, "regime", problems));
         let conditions = read_shown(table, policy);
         table.done();
-        let (id, serves) = (id?.value, serves?.into_iter().collect());
+        let (id, serves) = (id?, serves?.into_iter().collect());
+        crate::domain::name::check("gateway", &id, problems);
+        let id = GatewayId::new(&id.value).ok()?;
         Some(Arc::new(Peer { id, endpoint: String::new(), country: country?, serves, conditions }))
     });
     let peers: Vec<Arc<Peer>> = peers.collect();

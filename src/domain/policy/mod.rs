@@ -15,6 +15,7 @@ use super::evidence::{Evidence, Producer};
 use super::fact::Fact;
 use super::jurisdiction::Jurisdiction;
 use super::model::Model;
+use super::name::{DatasetName, DestinationName, StreamName};
 use super::stream::Stream;
 
 mod conditions;
@@ -75,11 +76,11 @@ pub struct PolicySet {
     /// The registries, by name.
     pub registries: BTreeMap<String, RegistryShape>,
     /// The streams, by name, each with what is done with its records.
-    pub streams: BTreeMap<String, StreamPlan>,
+    pub streams: BTreeMap<StreamName, StreamPlan>,
     /// The stream of each dataset.
-    pub stream_of: BTreeMap<String, String>,
+    pub stream_of: BTreeMap<DatasetName, StreamName>,
     /// The destinations, by name.
-    pub destinations: BTreeMap<String, Destination>,
+    pub destinations: BTreeMap<DestinationName, Destination>,
     /// The relaxations.
     pub overrides: Vec<Override>,
     /// The conditions that a transfer or a region needs.

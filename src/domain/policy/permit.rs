@@ -11,6 +11,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::ArrowError;
 
 use crate::domain::batch::{Batch, Candidate};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::peer::Peer;
 
 use super::{Digest, RegimeSet};
@@ -128,9 +129,9 @@ impl Quarantined {
 #[derive(Clone)]
 pub struct Released {
     pub(super) id: String,
-    pub(super) destination: String,
-    pub(super) dataset: String,
-    pub(super) gateway: String,
+    pub(super) destination: DestinationName,
+    pub(super) dataset: DatasetName,
+    pub(super) gateway: GatewayId,
     pub(super) window_start: i64,
     pub(super) window_end: i64,
     pub(super) policy: Digest,
@@ -142,11 +143,11 @@ pub struct ReleasedParts {
     /// The release's id.
     pub id: String,
     /// The destination's name.
-    pub destination: String,
+    pub destination: DestinationName,
     /// The dataset's name.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The gateway's id.
-    pub gateway: String,
+    pub gateway: GatewayId,
     /// The window's start, in microseconds since the Unix epoch.
     pub window_start: i64,
     /// Its end.
@@ -180,19 +181,19 @@ impl Released {
 
     /// The destination's name.
     #[must_use]
-    pub fn destination(&self) -> &str {
+    pub fn destination(&self) -> &DestinationName {
         &self.destination
     }
 
     /// The dataset's name.
     #[must_use]
-    pub fn dataset(&self) -> &str {
+    pub fn dataset(&self) -> &DatasetName {
         &self.dataset
     }
 
     /// The gateway's id.
     #[must_use]
-    pub fn gateway(&self) -> &str {
+    pub fn gateway(&self) -> &GatewayId {
         &self.gateway
     }
 

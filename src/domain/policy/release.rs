@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::aggregate::{Cells, Value};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, Function};
+use crate::domain::name::GatewayId;
 use crate::domain::window::{micros, window_start};
 
 use super::Digest;
@@ -20,7 +21,7 @@ use super::permit::Released;
 /// A closed window of a dataset.
 pub struct ClosedWindow<'w> {
     /// The gateway's id.
-    pub gateway: &'w str,
+    pub gateway: &'w GatewayId,
     /// The dataset.
     pub dataset: &'w Dataset,
     /// The window's number.
@@ -93,7 +94,7 @@ impl<'l> Leaving<'l> {
             id: id.clone(),
             destination: outlet.destination.clone(),
             dataset: self.closed.dataset.name.clone(),
-            gateway: self.closed.gateway.to_owned(),
+            gateway: self.closed.gateway.clone(),
             window_start: self.start,
             window_end: self.end,
             policy: self.policy,
@@ -237,12 +238,13 @@ mod tests {
         let mut cells = Cells::new(dataset);
         let records = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
         cells.fold(dataset, &records, rows);
-        let closed = ClosedWindow { gateway: "eu", dataset, window: 2, part: 0, cells };
+        let gateway = "eu".parse().unwrap();
+        let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells };
         release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
     }
 
     fn to(destination: &str, min_contributors: usize) -> Outlet {
-        Outlet { destination: destination.into(), min_contributors, by_override: None }
+        Outlet { destination: destination.parse().unwrap(), min_contributors, by_override: None }
     }
 
     #[test]
@@ -281,7 +283,7 @@ mod tests {
         let [a, c, b] = outcome.released.as_slice() else { panic!("one for each outlet") };
         assert!(a.cells().column_by_name("x_sum").unwrap().is_valid(0));
         assert!(b.cells().column_by_name("x_sum").unwrap().is_null(0));
-        assert_eq!((a.id(), a.destination(), c.destination()), (c.id(), "a", "c"));
+        assert_eq!((a.id(), &**a.destination(), &**c.destination()), (c.id(), "a", "c"));
         assert_ne!(a.id(), b.id());
     }
 

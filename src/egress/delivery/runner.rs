@@ -110,6 +110,6 @@ impl Delivery {
             );
             return Vec::new();
         };
-        closing.releases.into_iter().filter(|released| released.destination() == self.name).collect()
+        closing.releases.into_iter().filter(|released| *released.destination() == self.name).collect()
     }
 }

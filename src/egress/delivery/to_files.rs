@@ -55,7 +55,7 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
 /// Takes an entry of the outbox. Whether to go on.
 fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8], now: Duration) -> bool {
     let releases = delivery.releases(lsn, payload);
-    let Some(dataset) = releases.first().map(|released| released.dataset().to_owned()) else { return true };
+    let Some(dataset) = releases.first().map(|released| String::from(released.dataset())) else { return true };
     let files = delivery.cursor.files.get(&dataset).copied().unwrap_or_default();
     if lsn <= files.written {
         return true;

@@ -82,7 +82,7 @@ impl Sink {
 
     /// Takes a release that stands in the outbox at `lsn`, at a monotonic time.
     pub fn take(&mut self, lsn: Lsn, released: Released, now: Duration) {
-        let waiting = self.waiting.entry(released.dataset().to_owned()).or_insert_with(|| Waiting {
+        let waiting = self.waiting.entry(released.dataset().into()).or_insert_with(|| Waiting {
             releases: Vec::new(),
             bytes: 0,
             since: now,

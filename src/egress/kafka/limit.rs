@@ -95,7 +95,7 @@ pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Res
                     let part = (of > 1).then_some((index + 1, of));
                     let attributes = attributes(released, format, part);
                     let bytes = AROUND + size(released.dataset(), &attributes) + value.len();
-                    Message { key: released.dataset().to_owned(), value, headers: headers(&attributes), bytes }
+                    Message { key: released.dataset().to_string(), value, headers: headers(&attributes), bytes }
                 })
                 .collect());
         }
@@ -111,7 +111,7 @@ pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Res
 fn too_large(released: &Released, bytes: usize, limit: Limit) -> Error {
     Error::TooLarge(Box::new(super::TooLarge {
         release: released.id().to_owned(),
-        dataset: released.dataset().to_owned(),
+        dataset: released.dataset().to_string(),
         window: (encode::rfc3339(released.window_start()), encode::rfc3339(released.window_end())),
         bytes,
         limit: limit.bytes,
@@ -129,7 +129,7 @@ fn attributes(released: &Released, format: Format, part: Option<(usize, usize)>)
         ("ce_id", part.map_or_else(|| id.to_owned(), |(part, of)| format!("{id}-{part}/{of}"))),
         ("ce_source", format!("/bailiwick/{}", released.gateway())),
         ("ce_type", "dev.bailiwick.release".to_owned()),
-        ("ce_subject", released.dataset().to_owned()),
+        ("ce_subject", released.dataset().to_string()),
         ("ce_time", encode::rfc3339(released.window_end())),
         ("ce_bailiwickpolicy", released.policy().to_string()),
         ("content-type", format.media_type().to_owned()),
@@ -169,9 +169,9 @@ mod tests {
         let columns = vec![Arc::new(StringArray::from(words)) as _, Arc::new(counts) as _];
         let parts = ReleasedParts {
             id: "f5a6f5cc3626c88dffcb11739f4282e7".to_owned(),
-            destination: "desk".to_owned(),
-            dataset: "cells".to_owned(),
-            gateway: "eu-1".to_owned(),
+            destination: "desk".parse().unwrap(),
+            dataset: "cells".parse().unwrap(),
+            gateway: "eu-1".parse().unwrap(),
             window_start: 0,
             window_end: 60_000_000,
             policy: Digest::from_bytes([7; 32]),

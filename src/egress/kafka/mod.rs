@@ -10,6 +10,7 @@ use arrow_schema::ArrowError;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
+use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::egress::encode::Format;
@@ -178,9 +179,9 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// The gateway's id.
-    pub gateway: String,
+    pub gateway: GatewayId,
     /// The destination's name.
-    pub destination: String,
+    pub destination: DestinationName,
 }
 
 impl Sender {
@@ -429,7 +430,7 @@ mod tests {
         let pairs =
             [("a-b", "c"), ("a", "b-c"), ("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b%2Fc"), ("a%", "2Fb")];
         let names = pairs.map(|(gateway, destination)| {
-            Sender { gateway: gateway.to_owned(), destination: destination.to_owned() }.name()
+            Sender { gateway: gateway.parse().unwrap(), destination: destination.parse().unwrap() }.name()
         });
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), pairs.len(), "{names:?}");

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use hyper::body::Incoming;
 use prost::Message as _;
@@ -17,6 +18,7 @@ use crate::engine::inbox::Inbox;
 use crate::engine::intake::{Intake, Served};
 use crate::engine::request::{self, Answer, Caller, Content, Origin};
 use crate::ingress::proto::ingest::PublishRequest;
+use crate::ingress::proto::ingest::publish_request::Payload as Wire;
 use crate::telemetry::Telemetry;
 
 use super::answers::Answers;
@@ -33,6 +35,8 @@ pub(super) struct Service {
 
 /// How many requests of one call are worked on at a time.
 const PIPELINED_MAX: usize = 64;
+/// So many bytes may stand beside a payload in its message.
+const BESIDE_PAYLOAD_MAX: usize = 1 << 10;
 /// The longest name of a stream or a producer that is kept.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -70,7 +74,8 @@ impl Service {
             let encoding: String = encoding.to_str().unwrap_or("an unknown encoding").chars().take(32).collect();
             let message =
                 format!("messages are compressed with `{encoding}`, which is not read here; send them as they are");
-            let response = Status::unimplemented(message).into_http();
+            let mut response = Status::unimplemented(message).into_http();
+            response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
             return response.map(|body| Answers::of_service(body, held));
         }
         let refusing = match method {
@@ -121,8 +126,16 @@ fn request(message: Message) -> Result<(PublishRequest, Charge), Status> {
     if compressed != 0 {
         return Err(Status::internal("a message is compressed, and the call does not say how"));
     }
+    let length = bytes.len();
     let malformed = |_| Status::invalid_argument("a message is no PublishRequest");
-    Ok((PublishRequest::decode(bytes).map_err(malformed)?, charge))
+    let mut request = PublishRequest::decode(bytes).map_err(malformed)?;
+    if let Some(Wire::Rows(payload) | Wire::ArrowIpc(payload) | Wire::CloudEvents(payload)) = &mut request.payload {
+        // It is a part of the message, and would keep the whole of it, of which only the payload is charged.
+        if payload.len() * 2 + BESIDE_PAYLOAD_MAX < length {
+            *payload = Bytes::copy_from_slice(payload);
+        }
+    }
+    Ok((request, charge))
 }
 
 /// Ends a call that nobody else has ended.
@@ -255,4 +268,32 @@ impl Call {
 /// A name, unless it is longer than any that is taken.
 fn kept(name: &str) -> String {
     if name.len() > NAME_BYTES_MAX { String::new() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(request: &PublishRequest, beside: usize) -> (std::ops::Range<*const u8>, PublishRequest) {
+        let mut bytes = request.encode_to_vec();
+        // Field 15, which nobody declared.
+        bytes.extend([15 << 3 | 2]);
+        prost::encoding::encode_varint(beside as u64, &mut bytes);
+        bytes.extend(vec![0; beside]);
+        let bytes = Bytes::from(bytes);
+        let place = bytes.as_ptr_range();
+        let message = Message { header: [0; 5], bytes, charge: Charge::default() };
+        (place, super::request(message).unwrap().0)
+    }
+
+    #[test]
+    fn a_small_payload_does_not_keep_a_large_message() {
+        let request = PublishRequest { payload: Some(Wire::Rows(Bytes::from(vec![7; 3_000]))), ..Default::default() };
+        for (beside, keeps) in [(0, true), (1_000, true), (1 << 20, false)] {
+            let (place, read) = received(&request, beside);
+            let Some(Wire::Rows(payload)) = &read.payload else { panic!("no payload") };
+            assert_eq!(place.contains(&payload.as_ptr()), keeps, "{beside}");
+            assert_eq!(read, request);
+        }
+    }
 }

@@ -18,8 +18,8 @@ pub(super) const HEADER_BYTES: usize = 5;
 /// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole.
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
 const PROGRESS_BYTES: usize = 64 << 10;
-/// A smaller message is copied, so that it does not keep the buffer that it came in.
-const SMALL_BYTES: usize = 1 << 10;
+/// A smaller message is copied, so that it does not keep the buffer that it came in, which may have 64 KiB.
+const SMALL_BYTES: usize = 16 << 10;
 /// How long and how much is read on of a call that has been answered already. A stream that is reset instead lets the
 /// frames that are on their way count as errors of the connection, which HTTP/2 ends when there are many.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
@@ -173,6 +173,8 @@ where
                 State::Charging { header, charge } => {
                     let charge = ready!(charge.as_mut().poll(context));
                     let header = *header;
+                    // The wait was not the sender's.
+                    self.stalled.is_over = true;
                     self.state = State::Message { header, came: BytesMut::with_capacity(length_of(header)), charge };
                 }
                 State::Message { header, came, charge } => {

@@ -139,19 +139,29 @@ impl Replies {
         Poll::Ready(Some(Ok(ready)))
     }
 
-    /// Nobody waits for answers any more.
+    /// Nobody waits for answers any more. What those that are there are charged is given back: the call's own reader may
+    /// wait for it.
     fn go(&self) {
-        let incoming = {
+        let (incoming, dropped) = {
             let mut inner = self.lock();
             inner.is_gone = true;
-            inner.incoming.take()
+            let mut dropped = vec![std::mem::take(&mut inner.ready)];
+            for turn in &mut inner.turns {
+                if let Turn::Answered(answer) = turn {
+                    dropped.push(std::mem::take(answer));
+                }
+            }
+            (inner.incoming.take(), dropped)
         };
+        drop(dropped);
         incoming.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Caller for Replies {
     fn answer(&self, ticket: u64, answer: Answer) {
+        // Given back after the lock, when nobody waits for the answer any more.
+        let mut early = Ready::default();
         let outgoing = {
             let mut guard = self.lock();
             let inner = &mut *guard;
@@ -161,14 +171,14 @@ impl Caller for Replies {
             };
             let Some(turn) = inner.turns.get_mut(position) else { return };
             let Turn::Waits(asked) = turn else { return };
-            let mut early = Ready::default();
-            let to = if position == 0 { &mut inner.ready } else { &mut early };
+            let goes_out = position == 0 && !inner.is_gone;
+            let to = if goes_out { &mut inner.ready } else { &mut early };
             let refused = asked.answer_into(answer, to, self.refusing);
             if let Some(refused) = refused.filter(|_| !matches!(inner.ended, Some(Err(_)))) {
                 inner.ended = Some(Err(refused.status()));
             }
             if position > 0 {
-                *turn = Turn::Answered(early);
+                *turn = Turn::Answered(if inner.is_gone { Ready::default() } else { std::mem::take(&mut early) });
                 return;
             }
             loop {
@@ -280,5 +290,79 @@ impl Body for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         self.replies.go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::domain::refusal::Reason;
+    use crate::engine::budget::{Budget, Needs};
+
+    const MIB: usize = 1 << 20;
+    /// What a call may hold.
+    const SHARE: usize = 10 * MIB;
+
+    fn call() -> Arc<budget::Call> {
+        Arc::new(Budget::new(Needs { bytes: 128 * MIB, message_max: MIB, decoded_max: MIB })).line().call()
+    }
+
+    fn asked(held: &budget::Call, bytes: usize) -> Asked {
+        let charge = held.work(bytes).now_or_never().unwrap();
+        Asked { counts: Arc::default(), served: None, sequence: 1, rejection: None, charge }
+    }
+
+    fn refused() -> Answer {
+        Answer::unaccepted(Reason::Stopping.into())
+    }
+
+    /// A producer that goes away while its call's reader waits for room that its own answers hold.
+    #[test]
+    fn what_answers_are_charged_comes_back_when_nobody_waits_for_them() {
+        let held = call();
+        let replies = Arc::new(Replies::new(Arc::clone(&held), Refusing::Request));
+        let outgoing = Outgoing::new(Arc::clone(&replies));
+        let tickets: Vec<u64> = (0..4).map(|_| replies.ask(asked(&held, SHARE / 4))).collect();
+        // One whose turn has come, one that is early, and two that come when nobody waits any more.
+        replies.answer(tickets[0], refused());
+        replies.answer(tickets[2], refused());
+        assert!(held.work(SHARE).now_or_never().is_none());
+        drop(outgoing);
+        replies.answer(tickets[3], refused());
+        replies.answer(tickets[1], refused());
+        assert!(held.work(SHARE).now_or_never().is_some(), "all is given back");
+        assert!(!replies.room(1).now_or_never().unwrap(), "nothing more is read");
+    }
+
+    #[test]
+    fn answers_go_out_in_the_order_of_their_requests_as_many_as_there_are() {
+        let held = call();
+        let replies = Arc::new(Replies::new(Arc::clone(&held), Refusing::Request));
+        let mut outgoing = Outgoing::new(Arc::clone(&replies));
+        let tickets: Vec<u64> =
+            (0..3).map(|number| replies.ask(Asked { sequence: number + 1, ..asked(&held, REQUEST_BYTES) })).collect();
+        let mut next =
+            || futures::future::poll_fn(|context| Pin::new(&mut outgoing).poll_frame(context)).now_or_never();
+        replies.answer(tickets[2], refused());
+        replies.answer(tickets[1], refused());
+        assert!(next().is_none(), "the first is not there");
+        replies.answer(tickets[0], refused());
+        replies.end(Ok(()));
+        let frame = next().unwrap().unwrap().unwrap().into_data().unwrap();
+        let mut rest = &frame[..];
+        let mut sequences = Vec::new();
+        while let Some((header, after)) = rest.split_first_chunk::<5>() {
+            let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+            let response: crate::ingress::proto::ingest::PublishResponse =
+                prost::Message::decode(&after[..length]).unwrap();
+            sequences.push(response.sequence);
+            rest = &after[length..];
+        }
+        assert_eq!(sequences, [1, 2, 3]);
+        let trailers = next().unwrap().unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        assert!(next().unwrap().is_none());
     }
 }

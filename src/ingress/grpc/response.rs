@@ -91,7 +91,7 @@ fn refusal(run: &Run) -> wire::Refusal {
         reason: status::wire(why.reason).into(),
         retryable: why.retryable(),
         field: why.field.as_deref().unwrap_or_default().to_owned(),
-        route: route.map(|route| wire::Route { gateway: route.gateway.clone(), endpoint: route.endpoint.clone() }),
+        route: route.map(|route| wire::Route { gateway: route.gateway.to_string(), endpoint: route.endpoint.clone() }),
         rules: why.rules.as_deref().unwrap_or_default().to_vec(),
         hint: status::wire_hint(why.hint).into(),
     }

@@ -75,7 +75,7 @@ fn said(change: impl FnOnce(&mut Dataset)) -> Vec<String> {
 #[test]
 fn every_change_is_said_in_plain_words() {
     assert_eq!(said(|_| {}), Vec::<String>::new());
-    assert_eq!(said(|now| now.stream = "orders".into()), ["stream was `payments`, is `orders`"]);
+    assert_eq!(said(|now| now.stream = "orders".parse().unwrap()), ["stream was `payments`, is `orders`"]);
     assert_eq!(said(|now| now.contributor = "card".into()), ["contributor was `person`, is `card`"]);
     assert_eq!(said(|now| now.window = Duration::from_secs(300)), ["window was PT1M30.5S, is PT5M"]);
     assert_eq!(said(|now| drop(now.keys.remove(2))), ["key `flag` was removed"]);

@@ -12,6 +12,7 @@ use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::name;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::StreamPlan;
 use crate::domain::stream::{FieldType, ValueRange};
 
@@ -287,8 +288,8 @@ pub(super) fn resolve(
     }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
     Some(Dataset {
-        name: name.to_owned(),
-        stream: declared.stream.value.clone(),
+        name: DatasetName::new(name).ok()?,
+        stream: StreamName::new(&declared.stream.value).ok()?,
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
         window: declared.window,
         grace: declared.grace,

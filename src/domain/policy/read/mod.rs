@@ -13,7 +13,7 @@ use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, 
 use crate::domain::evidence::{Producer, Source as EvidenceSource};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::name;
+use crate::domain::name::{self, Name, StreamName};
 use crate::domain::proof::{Conditions, Proof};
 
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
@@ -174,7 +174,9 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         declared.producers.values().flat_map(|producer| &producer.roles).map(String::as_str).collect();
     let mut streams = BTreeMap::new();
     for (name, Spot { value: declared_stream, place }) in &declared.streams {
-        let (stream, treatments) = streams::resolve(name, declared_stream, &classes, problems);
+        // What is no name was reported when it was read.
+        let Ok(name) = StreamName::new(name) else { continue };
+        let (stream, treatments) = streams::resolve(name.clone(), declared_stream, &classes, problems);
         let evidence = declared_stream.evidence.resolve(&stream, &declared.registries, &roles, problems);
         let stream = Arc::new(stream);
         let model = models::resolve(declared_stream, (&stream, &treatments), &declared.models, &classes, problems);
@@ -185,7 +187,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let model_place = model_place.map(|model| model.value.sha256.place.clone());
         let (datasets, classes, place) = (Vec::new(), of_record, place.clone());
         let plan = StreamPlan { stream, evidence, untested, treatments, model, model_place, datasets, classes, place };
-        streams.insert(name.clone(), plan);
+        streams.insert(name, plan);
     }
     for (name, dataset) in &declared.datasets {
         attach(name, dataset, &mut streams, problems);
@@ -219,7 +221,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         registries: declared.registries.clone(),
         streams,
         stream_of,
-        destinations: declared.destinations.clone(),
+        destinations: named(&declared.destinations),
         overrides: declared.overrides.clone(),
         needed: declared.needed.clone(),
         reviews: declared.reviews.clone(),
@@ -258,7 +260,7 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
         }
     }
     for (name, stream) in &declared.streams {
-        let Some(plan) = set.streams.get(name) else { continue };
+        let Some(plan) = set.streams.get(name.as_str()) else { continue };
         check_tested(set, plan, &stream.place, problems);
     }
 }
@@ -292,15 +294,15 @@ fn check_tested(set: &PolicySet, plan: &StreamPlan, place: &Place, problems: &Pr
 fn attach(
     name: &str,
     declared: &Spot<datasets::DeclaredDataset>,
-    streams: &mut BTreeMap<String, StreamPlan>,
+    streams: &mut BTreeMap<StreamName, StreamPlan>,
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
-    if !streams.contains_key(&stream.value) {
-        let help = hint_of(&stream.value, streams.keys().map(String::as_str));
+    if !streams.contains_key(stream.value.as_str()) {
+        let help = hint_of(&stream.value, streams.keys().map(AsRef::as_ref));
         problems.error_help(&stream.place, format!("there is no stream `{}`", stream.value), help);
     }
-    let Some(plan) = streams.get_mut(&stream.value) else { return };
+    let Some(plan) = streams.get_mut(stream.value.as_str()) else { return };
     if let Some(first) = plan.datasets.first() {
         let message = format!("stream `{}` already has dataset `{}`", stream.value, first.name);
         problems.error_help(
@@ -314,6 +316,11 @@ fn attach(
         let dataset: Dataset = dataset;
         plan.datasets.push(Arc::new(dataset));
     }
+}
+
+/// What was declared under a name that is one; any other was reported when it was read.
+fn named<K, T: Clone>(declared: &BTreeMap<String, T>) -> BTreeMap<Name<K>, T> {
+    declared.iter().filter_map(|(name, value)| Some((Name::new(name).ok()?, value.clone()))).collect()
 }
 
 fn digest(files: &[Arc<Source>]) -> Digest {

@@ -9,7 +9,7 @@ use crate::domain::codes::Codes;
 use crate::domain::dataset::OTHER;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
-use crate::domain::name::is_name;
+use crate::domain::name::{StreamName, is_name};
 use crate::domain::policy::regime::Classes;
 use crate::domain::policy::treat::{Treatment, Treatments};
 use crate::domain::pseudonym::Span;
@@ -302,7 +302,7 @@ fn duration(table: &Table<'_>, key: &str, default_seconds: u64) -> Duration {
 
 /// A stream, and in which form its fields are kept.
 pub(super) fn resolve(
-    name: &str,
+    name: StreamName,
     declared: &DeclaredStream,
     classes: &Classes,
     problems: &Problems,
@@ -328,7 +328,7 @@ pub(super) fn resolve(
         }
     }
     let stream = Stream {
-        name: name.to_owned(),
+        name,
         schema: Stream::schema_of(&fields),
         fields,
         event_time,
