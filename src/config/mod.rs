@@ -18,7 +18,7 @@ use crate::domain::document::keys::Shape;
 use crate::domain::document::{self, Place, Problem, Problems, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::name::{DestinationName, GatewayId};
-use crate::domain::policy::{self, Form, Here, Permission, PolicySet};
+use crate::domain::policy::{self, Form, Here, Permission, PolicySet, Widest};
 use crate::durable::seal::Keys;
 use crate::egress::{file, kafka};
 use crate::engine::intake::Limits;
@@ -316,6 +316,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             }
         }
     }
+    check_messages(declared, policy, problems);
     pair(
         &policy.destinations.iter().map(|(name, destination)| (name.as_str(), &destination.place)).collect(),
         declared,
@@ -387,6 +388,29 @@ fn check_knowledge(declared: &read::Declared, (policy, shadow): (&PolicySet, Opt
         if uses && declared.geoip.is_none() {
             let message = format!("stream `{}` uses `geoip`, and no database is named", plan.stream.name);
             problems.warn(&plan.place, message, "name at least two in [geoip] databases of gateway.toml");
+        }
+    }
+}
+
+/// A release is cut between cells into messages that fit: a cell that does not fit would hold up its destination.
+fn check_messages(declared: &read::Declared, policy: &PolicySet, problems: &Problems) {
+    let Some(id) = &declared.id else { return };
+    for (name, destination) in &declared.destinations {
+        let Destination::Kafka(settings) = &destination.value else { continue };
+        for (accepted, place) in policy.destinations.get(name).into_iter().flat_map(|policy| &policy.accepts) {
+            let Some((_, dataset)) = policy.dataset(accepted) else { continue };
+            let Ok(widest) = Widest::of(dataset, &id.value) else { continue };
+            if let Some((bytes, limit)) = kafka::check::too_wide(settings, &widest) {
+                let message = format!(
+                    "a cell of `{accepted}` can take {bytes} bytes as a message of destination `{name}`, and \
+                     `message.max.bytes` is {limit}"
+                );
+                let help = format!(
+                    "set `\"message.max.bytes\" = \"{bytes}\"` in [destinations.{name}.options] and allow as much in the \
+                     topic, or shorten the words of a `domain`, or the `edges` of a histogram"
+                );
+                problems.error_help(place, message, help);
+            }
         }
     }
 }

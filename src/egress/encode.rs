@@ -1,4 +1,5 @@
-//! Releases as bytes: JSON lines, or an Arrow IPC stream. Takes nothing but [`Released`].
+//! Releases as bytes: JSON lines, or an Arrow IPC stream. Takes nothing but [`Released`]; of a [`Widest`], which holds
+//! nothing of a record, it tells the size.
 //!
 //! JSON lines: one object per cell, with the release's columns, the group keys and the metrics as flat
 //! keys in that order; times in RFC 3339, a metric without a value is null, a histogram an array.
@@ -10,7 +11,7 @@ use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::policy::Released;
+use crate::domain::policy::{Released, Widest};
 
 /// How releases are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,14 @@ pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Ve
     let each = rows.div_ceil(parts.max(1)).max(1);
     let slices = (0..rows).step_by(each).map(|from| cells.slice(from, each.min(rows - from)));
     slices.map(|cells| message(&cells, format)).collect()
+}
+
+/// The bytes of a message of one cell, at most.
+///
+/// # Errors
+/// When Arrow cannot write the columns.
+pub fn widest(widest: &Widest, format: Format) -> Result<usize, ArrowError> {
+    message(widest.cells(), format).map(|message| message.len())
 }
 
 fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, ArrowError> {

@@ -1,7 +1,5 @@
 //! Models for tests, made byte by byte.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 /// A field of a number.
 pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()

@@ -50,6 +50,37 @@ fn policies_in_the_shadow_are_asked_about_the_records_that_there_are() {
     );
 }
 
+/// A release is cut between cells: where one cell does not fit, no cut does.
+#[test]
+fn a_cell_that_may_be_larger_than_a_message_of_its_destination_is_an_error() {
+    let deployment = Deployment::new();
+    let desk =
+        "[destinations.desk]\nkind         = \"file\"\ndirectory    = \"released/desk\"\nrotate_after = \"PT0S\"";
+    let kafka = |bytes: usize| {
+        format!(
+            "[destinations.desk]\nkind = \"kafka\"\nbrokers = \"127.0.0.1:9\"\ntopic = \"t\"\n\
+             [destinations.desk.options]\n\"message.max.bytes\" = \"{bytes}\""
+        )
+    };
+    deployment.edit("gateway.toml", desk, &kafka(100_000));
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+    deployment.edit(
+        POLICY,
+        "\"DE\", \"FR\", \"IN\"]",
+        &format!("\"DE\", \"FR\", \"IN\", \"{}\"]", "x".repeat(200_000)),
+    );
+    let errors = deployment.errors();
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
+    let said = ["policy.toml", "destinations.desk.accepts", "`by_country`", "`message.max.bytes` is 100000"];
+    assert!(said.iter().all(|said| error.contains(said)), "{error}");
+    // As large as it says that it has to be.
+    let (_, rest) = error.split_once("can take ").unwrap();
+    let bytes: usize = rest.split(' ').next().unwrap().parse().unwrap();
+    assert!(bytes > 200_000 && bytes < 203_000, "{bytes}");
+    deployment.edit("gateway.toml", "\"100000\"", &format!("\"{bytes}\""));
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+}
+
 /// As container orchestrators mount them: links into a hidden directory, which a hidden link names.
 #[test]
 fn policies_that_are_mounted_are_read_once() {

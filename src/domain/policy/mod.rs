@@ -32,6 +32,7 @@ mod regime;
 mod release;
 mod scope;
 mod treat;
+mod widest;
 
 pub use conditions::{OnExpired, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
@@ -46,6 +47,7 @@ pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
 pub use regime::{Class, Classes, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
 pub use treat::{Treatment, Treatments};
+pub use widest::Widest;
 
 pub use super::digest::Digest;
 pub use super::proof::{Conditions, Proof};

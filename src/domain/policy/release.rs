@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{Dataset, Function};
+use crate::domain::dataset::{Dataset, Function, KeyDomain};
 use crate::domain::name::GatewayId;
 use crate::domain::window::{micros, window_start};
 
@@ -132,35 +132,58 @@ impl<'l> Leaving<'l> {
 
     #[expect(clippy::indexing_slicing, reason = "a cell has a position for each key")]
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
-        let (dataset, cells, rows) = (self.closed.dataset, &self.closed.cells, self.slots.len());
-        let mut fields = Vec::new();
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        let mut add = |name: &str, is_nullable: bool, column: ArrayRef| {
-            fields.push(Field::new(name, column.data_type().clone(), is_nullable));
-            columns.push(column);
-        };
-        let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
-        let time = |time: i64| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC"))
-        };
-        add("release", false, text(id));
-        add("gateway", false, text(self.closed.gateway));
-        add("dataset", false, text(&dataset.name));
-        add("policy", false, text(&self.policy.to_string()));
-        add("window_start", false, time(self.start));
-        add("window_end", false, time(self.end));
+        let (dataset, cells) = (self.closed.dataset, &self.closed.cells);
+        let (gateway, policy, start, end) = (self.closed.gateway, self.policy, self.start, self.end);
+        let head = Head { id, gateway, dataset, policy, start, end };
         let positions: Vec<Vec<usize>> = self.slots.iter().map(|&slot| cells.key_positions(dataset, slot)).collect();
-        for (index, key) in dataset.keys.iter().enumerate() {
-            let labels = positions.iter().map(|positions| key.domain.label(positions[index]));
-            add(&key.name, false, Arc::new(StringArray::from_iter_values(labels)));
-        }
-        for (index, metric) in dataset.metrics.iter().enumerate() {
-            let values: Vec<Value> = self.slots.iter().map(|&slot| self.value(index, slot)).collect();
-            let is_nullable = !matches!(metric.function, Function::Count);
-            add(&metric.name, is_nullable, metric_column(&metric.function, &values));
-        }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        let labels = |index: usize, domain: &KeyDomain| {
+            positions.iter().map(|positions| domain.label(positions[index])).collect::<Vec<_>>()
+        };
+        let values = |metric| self.slots.iter().map(|&slot| self.value(metric, slot)).collect::<Vec<_>>();
+        assemble(&head, self.slots.len(), labels, values)
     }
+}
+
+/// What a release says of each of its cells.
+pub(super) struct Head<'h> {
+    pub(super) id: &'h str,
+    pub(super) gateway: &'h str,
+    pub(super) dataset: &'h Dataset,
+    pub(super) policy: Digest,
+    pub(super) start: i64,
+    pub(super) end: i64,
+}
+
+/// The columns of a release of so many cells: `labels` gives those of a key, `values` those of a metric.
+pub(super) fn assemble(
+    head: &Head<'_>,
+    rows: usize,
+    labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
+    values: impl Fn(usize) -> Vec<Value>,
+) -> Result<RecordBatch, ArrowError> {
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    let mut add = |name: &str, is_nullable: bool, column: ArrayRef| {
+        fields.push(Field::new(name, column.data_type().clone(), is_nullable));
+        columns.push(column);
+    };
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
+    let time =
+        |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
+    add("release", false, text(head.id));
+    add("gateway", false, text(head.gateway));
+    add("dataset", false, text(&head.dataset.name));
+    add("policy", false, text(&head.policy.to_string()));
+    add("window_start", false, time(head.start));
+    add("window_end", false, time(head.end));
+    for (index, key) in head.dataset.keys.iter().enumerate() {
+        add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
+    }
+    for (index, metric) in head.dataset.metrics.iter().enumerate() {
+        let is_nullable = !matches!(metric.function, Function::Count);
+        add(&metric.name, is_nullable, metric_column(&metric.function, &values(index)));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
 /// Adds a value to what a release's id is made of.
@@ -218,6 +241,7 @@ mod tests {
     use super::*;
     use crate::domain::aggregate::{ContributorKey, Foldable, Rows, cell_numbers};
     use crate::domain::dataset::{Metric, samples};
+    use crate::domain::policy::Widest;
 
     /// The sample without keys, so in one cell, with a histogram of `x` too. Of `x` every third record has no value.
     fn dataset() -> Dataset {
@@ -291,5 +315,21 @@ mod tests {
     fn the_id_of_version_2_stays_what_it_is() {
         let outcome = leaves(&samples::every_kind(), &Rows::All, &[to("a", 3)]);
         assert_eq!(outcome.released[0].id(), include_str!("../../../tests/golden/release-id-2.txt").trim());
+    }
+
+    /// Written as JSON or as Arrow, no cell is larger than the widest.
+    #[test]
+    fn no_cell_is_larger_than_the_widest() {
+        let dataset = samples::every_kind();
+        let outcome = leaves(&dataset, &Rows::All, &[to("a", 3)]);
+        let released = &outcome.released[0];
+        let widest = Widest::of(&dataset, released.gateway()).unwrap();
+        assert_eq!(widest.cells().schema(), released.cells().schema());
+        for (wide, column) in widest.cells().columns().iter().zip(released.cells().columns()) {
+            if let (Some(wide), Some(texts)) = (wide.as_string_opt::<i32>(), column.as_string_opt::<i32>()) {
+                let longest = texts.iter().flatten().map(|text| format!("{text:?}").len() - 2).max();
+                assert!(longest <= Some(wide.value(0).len()), "{texts:?}");
+            }
+        }
     }
 }

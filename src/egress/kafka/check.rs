@@ -3,8 +3,10 @@
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
+use crate::domain::policy::Widest;
+
 use super::heard::Heard;
-use super::{RESERVED, RESERVED_EXACTLY_ONCE, Settings, close};
+use super::{RESERVED, RESERVED_EXACTLY_ONCE, Settings, close, limit};
 
 /// A key of a destination that cannot be used as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,15 @@ pub fn check(settings: &Settings) -> Vec<Problem> {
         add(Key::Options, message);
     }
     problems
+}
+
+/// A cell of a dataset that may be larger than a message, so that no cut of a release can fit: its bytes, and the limit.
+#[must_use]
+pub fn too_wide(settings: &Settings, widest: &Widest) -> Option<(usize, usize)> {
+    let limit = settings.limit(None, None).bytes;
+    // Columns that Arrow cannot write are not of a valid dataset.
+    let bytes = limit::widest(widest, settings.format).ok()?;
+    (bytes > limit).then_some((bytes, limit))
 }
 
 /// `HOST` or `HOST:PORT`, comma-separated, each perhaps with a protocol before it.

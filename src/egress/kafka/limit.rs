@@ -4,9 +4,10 @@
 //! the same key. Which cells are in which part hangs on the release and the limit alone, so the same bytes are sent
 //! again.
 
+use arrow_schema::ArrowError;
 use rdkafka::message::{Header, OwnedHeaders};
 
-use crate::domain::policy::Released;
+use crate::domain::policy::{Digest, Released, Widest};
 use crate::egress::encode::{self, Format};
 
 use super::Error;
@@ -17,6 +18,8 @@ pub(super) const CLIENT_BYTES: usize = 1_000_000;
 pub(super) const LEAST: usize = 1_000;
 /// What librdkafka and the broker add to key, headers and value of a batch's only message, at most.
 const AROUND: usize = 256;
+/// As many cells as a window may have, and so as many parts as a release.
+const CELLS_MAX: usize = 65_536;
 
 /// The most bytes of a message with all that is around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +84,8 @@ pub(super) struct Message {
 pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Result<Vec<Message>, Error> {
     let rows = released.cells().num_rows();
     // The most parts first: their numbers make the headers longest.
-    let around = AROUND + size(released.dataset(), &attributes(released, format, Some((rows, rows))));
+    let named = Named::of(released);
+    let around = AROUND + size(named.dataset, &attributes(&named, format, Some((rows, rows))));
     let room = limit.bytes.saturating_sub(around);
     let mut parts = 1;
     loop {
@@ -93,7 +97,7 @@ pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Res
             return Ok(numbered
                 .map(|(index, value)| {
                     let part = (of > 1).then_some((index + 1, of));
-                    let attributes = attributes(released, format, part);
+                    let attributes = attributes(&named, format, part);
                     let bytes = AROUND + size(released.dataset(), &attributes) + value.len();
                     Message { key: released.dataset().to_string(), value, headers: headers(&attributes), bytes }
                 })
@@ -121,17 +125,51 @@ fn too_large(released: &Released, bytes: usize, limit: Limit) -> Error {
 
 type Attributes = Vec<(&'static str, String)>;
 
+/// The most bytes that one cell takes as a message of its own.
+pub(super) fn widest(widest: &Widest, format: Format) -> Result<usize, ArrowError> {
+    let named = Named {
+        id: widest.id(),
+        gateway: widest.gateway(),
+        dataset: widest.dataset(),
+        window_end: widest.window_end(),
+        policy: Digest::from_bytes([0; 32]),
+    };
+    let attributes = attributes(&named, format, Some((CELLS_MAX, CELLS_MAX)));
+    Ok(AROUND + size(named.dataset, &attributes) + encode::widest(widest, format)?)
+}
+
+/// What is said of a release beside its cells.
+struct Named<'n> {
+    id: &'n str,
+    gateway: &'n str,
+    dataset: &'n str,
+    window_end: i64,
+    policy: Digest,
+}
+
+impl<'n> Named<'n> {
+    fn of(released: &'n Released) -> Self {
+        Self {
+            id: released.id(),
+            gateway: released.gateway(),
+            dataset: released.dataset(),
+            window_end: released.window_end(),
+            policy: released.policy(),
+        }
+    }
+}
+
 /// CloudEvents 1.0, Kafka binary mode. A part has an id of its own, and says of which release it is.
-fn attributes(released: &Released, format: Format, part: Option<(usize, usize)>) -> Attributes {
-    let id = released.id();
+fn attributes(named: &Named<'_>, format: Format, part: Option<(usize, usize)>) -> Attributes {
+    let id = named.id;
     let mut attributes = vec![
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", part.map_or_else(|| id.to_owned(), |(part, of)| format!("{id}-{part}/{of}"))),
-        ("ce_source", format!("/bailiwick/{}", released.gateway())),
+        ("ce_source", format!("/bailiwick/{}", named.gateway)),
         ("ce_type", "dev.bailiwick.release".to_owned()),
-        ("ce_subject", released.dataset().to_string()),
-        ("ce_time", encode::rfc3339(released.window_end())),
-        ("ce_bailiwickpolicy", released.policy().to_string()),
+        ("ce_subject", named.dataset.to_owned()),
+        ("ce_time", encode::rfc3339(named.window_end)),
+        ("ce_bailiwickpolicy", named.policy.to_string()),
         ("content-type", format.media_type().to_owned()),
     ];
     if let Some((part, of)) = part {
@@ -273,5 +311,32 @@ mod tests {
         assert_eq!(of(10, Some(5), None), Limit { bytes: 5, whose: Whose::Topic });
         assert_eq!(of(10, Some(50), Some(5)), Limit { bytes: 10, whose: Whose::Client });
         assert_eq!(of(10, None, Some(5)), Limit { bytes: 5, whose: Whose::Learned });
+    }
+
+    #[test]
+    fn the_widest_cell_of_a_dataset_is_measured_with_all_that_is_around_it() {
+        use std::time::Duration;
+
+        use crate::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric};
+
+        let word = "\"word\" ".repeat(100);
+        let dataset = Dataset {
+            name: "cells".into(),
+            stream: "s".into(),
+            contributor: "who".into(),
+            window: Duration::from_secs(60),
+            grace: Duration::ZERO,
+            open_max: 100,
+            min_contributors: 10,
+            keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
+            metrics: vec![Metric { name: "count".into(), function: Function::Count }],
+        };
+        let wide = Widest::of(&dataset, "eu-1").unwrap();
+        for format in [Format::JsonLines, Format::Arrow] {
+            let bytes = widest(&wide, format).unwrap();
+            // Whatever comes of the dataset has fewer columns than that here, and fits.
+            assert!(messages(&released(vec![word.clone()]), format, limit(bytes)).is_ok(), "{format:?}");
+            assert!(bytes > word.len() + AROUND && bytes < 4_000, "{bytes}");
+        }
     }
 }

@@ -31,6 +31,7 @@ mod queue;
 mod topic;
 mod transactional;
 mod window;
+mod within;
 
 /// Where messages go.
 #[derive(Debug, Clone)]

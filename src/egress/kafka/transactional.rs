@@ -25,13 +25,11 @@ use super::progress::{self, Known, Record};
 use super::queue::Queue;
 use super::topic::{self, Asker, PROGRESS, RELEASES};
 use super::window::Window;
+use super::within::Within;
 use super::{Confirmed, Error, Outbox, SLICE, Sender, Settings, Stall, Watch, close};
 
-/// How long the broker keeps a transaction open that it hears nothing of.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long messages may wait for the broker. Less than the transaction's timeout. What is sent in one transaction is
-/// cut to what the line carries in much less.
-const DELIVERY_WITHIN: Duration = Duration::from_secs(50);
+/// How long librdkafka waits for the answer to a request, unless it is said.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// The time between two looks at whether the messages of a transaction are all delivered.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the broker may take to give a producer its epoch: it ends first what an earlier one left open.
@@ -66,6 +64,7 @@ pub(super) struct Transactional {
     ends: i64,
     queue: Queue,
     window: Window,
+    within: Within,
     fenced: Fenced,
 }
 
@@ -94,6 +93,7 @@ impl Transactional {
             ends: 0,
             queue: Queue::default(),
             window: Window::default(),
+            within: Within::default(),
             fenced: Fenced::default(),
         }
     }
@@ -105,10 +105,13 @@ impl Transactional {
             // A transaction is whole when it is sent: there is nothing to wait for.
             config.set("linger.ms", "0");
         }
+        if self.within.delivery() > ANSWER_WITHIN && !self.settings.options.contains_key("socket.timeout.ms") {
+            config.set("socket.timeout.ms", millis(self.within.delivery()));
+        }
         config
             .set("transactional.id", &self.id)
-            .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT))
-            .set("message.timeout.ms", millis(DELIVERY_WITHIN))
+            .set("transaction.timeout.ms", millis(self.within.transaction()))
+            .set("message.timeout.ms", millis(self.within.delivery()))
             .set("statistics.interval.ms", millis(COUNT_EVERY))
             .create_with_context(self.heard.clone())
     }
@@ -125,6 +128,11 @@ impl Transactional {
         close(asker);
         begun.map_err(|error| {
             self.give_up();
+            if let Error::Step(_, cause) = &error
+                && cause.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTransactionTimeout)
+            {
+                self.within.refused();
+            }
             self.named(error)
         })
     }
@@ -210,6 +218,7 @@ impl Transactional {
         match self.transaction(&batch, watch) {
             Ok(time) => {
                 self.window.took(batch.bytes, time);
+                self.within.took(time);
                 self.next += 1;
                 for (lsn, message) in &batch.messages {
                     self.queue.confirmed(*lsn, message.bytes);
@@ -220,7 +229,7 @@ impl Transactional {
                 }
                 Ok(finished)
             }
-            Err(error) => Err(self.failed(error, watch)),
+            Err(error) => Err(self.failed(error, batch.messages.len(), watch)),
         }
     }
 
@@ -268,7 +277,7 @@ impl Transactional {
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
         let patience = Patience::new(&self.heard, &self.settings.brokers, watch);
-        patience.all_reported(producer, batch.messages.len() + 1)?;
+        patience.all_reported(producer, batch.messages.len() + 1, self.within.delivery())?;
         let took = (watch.now)().saturating_sub(began);
         self.ends += 1;
         patience.sliced("committing", COMMIT_WITHIN, producer, |slice| producer.commit_transaction(slice))?;
@@ -297,8 +306,8 @@ impl Transactional {
         }
     }
 
-    /// After a failure nobody but the broker knows what was committed: the producer is given up.
-    fn failed(&mut self, error: Error, watch: Watch<'_>) -> Error {
+    /// After a failure nobody but the broker knows what was committed of so many messages: the producer is given up.
+    fn failed(&mut self, error: Error, messages: usize, watch: Watch<'_>) -> Error {
         let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error()).map(|(code, _)| code);
         let cause = match &error {
             Error::Client(cause) | Error::Step(_, cause) => cause.rdkafka_error_code(),
@@ -320,7 +329,11 @@ impl Transactional {
             self.learned = Some(self.limit.halved());
             return Error::SizeRefused { bytes: self.limit.bytes, topic: self.settings.topic.clone() };
         }
+        let is_least = messages == 1 || self.window.is_least();
         self.window.failed();
+        if cause == Some(RDKafkaErrorCode::MessageTimedOut) || matches!(error, Error::TimedOut("sending", _)) {
+            self.within.failed(is_least);
+        }
         self.named(error)
     }
 
@@ -361,8 +374,8 @@ impl<'p> Patience<'p> {
     }
 
     /// Waits until so many messages were delivered.
-    fn all_reported(&self, producer: &Transactions, messages: usize) -> Result<(), Error> {
-        let deadline = (self.watch.now)() + DELIVERY_WITHIN + SLICE;
+    fn all_reported(&self, producer: &Transactions, messages: usize, within: Duration) -> Result<(), Error> {
+        let deadline = (self.watch.now)() + within + SLICE;
         let mut reported = 0;
         loop {
             producer.poll(LOOK);
@@ -381,7 +394,7 @@ impl<'p> Patience<'p> {
                 return Err(Error::Stopped);
             }
             if (self.watch.now)() > deadline {
-                return Err(Error::TimedOut("sending", DELIVERY_WITHIN));
+                return Err(Error::TimedOut("sending", within));
             }
             self.say("sending");
         }

@@ -38,6 +38,11 @@ impl Window {
         }
     }
 
+    /// Whether it gets no smaller.
+    pub(super) fn is_least(self) -> bool {
+        self.0 <= RANGE.0
+    }
+
     /// They did not arrive.
     pub(super) fn failed(&mut self) {
         self.0 = (self.0 / 2).max(RANGE.0);
@@ -76,6 +81,8 @@ mod tests {
         window.took(START / 4, Duration::from_secs(30));
         assert!(window.bytes() < START);
         window.failed();
-        assert!(window.bytes() >= RANGE.0);
+        assert!(window.bytes() >= RANGE.0 && !window.is_least());
+        (0..10).for_each(|_| window.failed());
+        assert!(window.bytes() == RANGE.0 && window.is_least());
     }
 }
