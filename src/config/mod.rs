@@ -397,7 +397,7 @@ fn check_messages(declared: &read::Declared, policy: &PolicySet, problems: &Prob
     let Some(id) = &declared.id else { return };
     for (name, destination) in &declared.destinations {
         let Destination::Kafka(settings) = &destination.value else { continue };
-        for (accepted, place) in policy.destinations.get(name).into_iter().flat_map(|policy| &policy.accepts) {
+        for (accepted, place) in policy.destinations.get(name.as_str()).into_iter().flat_map(|policy| &policy.accepts) {
             let Some((_, dataset)) = policy.dataset(accepted) else { continue };
             let Ok(widest) = Widest::of(dataset, &id.value) else { continue };
             if let Some((bytes, limit)) = kafka::check::too_wide(settings, &widest) {

@@ -5,6 +5,7 @@ use arrow_schema::ArrowError;
 
 use crate::domain::aggregate::Value;
 use crate::domain::dataset::{Dataset, Function, KeyDomain};
+use crate::domain::name::DatasetName;
 
 use super::Digest;
 use super::release::{Head, assemble};
@@ -19,7 +20,7 @@ const ID_LENGTH: usize = 32;
 pub struct Widest {
     id: String,
     gateway: String,
-    dataset: String,
+    dataset: DatasetName,
     cells: RecordBatch,
 }
 

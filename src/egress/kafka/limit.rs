@@ -321,8 +321,8 @@ mod tests {
 
         let word = "\"word\" ".repeat(100);
         let dataset = Dataset {
-            name: "cells".into(),
-            stream: "s".into(),
+            name: "cells".parse().unwrap(),
+            stream: "s".parse().unwrap(),
             contributor: "who".into(),
             window: Duration::from_secs(60),
             grace: Duration::ZERO,
