@@ -14,6 +14,7 @@ use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::config::{Config, Destination};
 use crate::domain::peer::Peer;
+use crate::ingress::grpc::client::Dialer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
@@ -44,6 +45,7 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         let app = apps.get(home).context("every producer has a gateway")?;
         let totals = SharedTotals::default();
         let options = Options {
+            dialer: Dialer::default(),
             endpoint: format!("http://{}", app.address()),
             stream: stream.to_owned(),
             producer: format!("demo-{example}"),
