@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod common;
+#[allow(dead_code, reason = "the unit tests use the rest")]
 #[path = "../src/scoring/made.rs"]
 mod made;
 
