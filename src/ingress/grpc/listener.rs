@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -25,6 +25,9 @@ pub struct Listener {
 
 /// File descriptors that connections must leave: for the journal, checkpoints, files, models and brokers.
 const RESERVED: u64 = 128;
+/// Connections that wait to be accepted: after an outage all producers come back at once. The system cuts it to its own
+/// limit (`net.core.somaxconn`, 4,096 by default on Linux).
+const BACKLOG: u32 = 65_535;
 
 impl Listener {
     /// Binds an address. Raises the limit of file descriptors if it has to, and takes fewer connections if that is not
@@ -32,8 +35,15 @@ impl Listener {
     ///
     /// # Errors
     /// When the system refuses.
+    #[expect(clippy::unused_async, reason = "it needs a runtime, which a caller that awaits has")]
     pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let socket = TcpListener::bind(address).await?;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
         let connections_max = with_reserve(limits.connections_max);
         Ok(Self { socket, slots: Arc::new(Semaphore::new(connections_max)) })
     }
