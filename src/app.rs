@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,7 +22,7 @@ use crate::engine::intake::{Intake, Served};
 use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
-use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
+use crate::ingress::grpc::{self, Entrance, Health, Listener, ListenerLimits, Server};
 use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem};
 use crate::telemetry::{Summaries, Telemetry};
@@ -32,16 +32,20 @@ pub mod losses;
 mod models;
 mod reload;
 mod state;
+mod tls;
 
 pub use reload::{Refused, Reloaded};
 
 use reload::Reloader;
+use tls::Rotation;
 
 /// A running gateway.
 pub struct App {
     address: SocketAddr,
     intake: Arc<Intake>,
     reloader: Reloader,
+    /// `None`: the listener speaks plain text.
+    rotation: Option<Mutex<Rotation>>,
     pipeline: Arc<Pipeline>,
     server: Server,
     stop_serving: oneshot::Sender<()>,
@@ -86,6 +90,7 @@ pub fn load(path: &Path) -> Result<config::Loaded, config::Unreadable> {
     config::load_and(path, |config, problems| {
         models::check(config, problems);
         knowledge::check(config, problems);
+        tls::check(config, problems);
     })
 }
 
@@ -105,6 +110,12 @@ impl App {
     /// the system gives no thread.
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
+        let rotation = config.tls.as_ref().map(Rotation::begin).transpose()?;
+        let entrance = rotation.as_ref().map(|rotation| Entrance {
+            acceptor: Arc::clone(rotation.acceptor()),
+            connections_per_identity_max: config.tls_connections.per_identity_max,
+            connection_age_max: config.tls_connections.age_max,
+        });
         let telemetry = Arc::new(Telemetry::new(config.policy.streams.keys()));
         let clock = Clock::start();
         let watch = Watch::start(config.scoring_deadline).context("no thread for the deadline of models")?;
@@ -137,7 +148,7 @@ impl App {
         let pipeline = Arc::new(pipeline);
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
-        let server = grpc::serve(listener, Arc::clone(&intake), pipeline.lanes(), stopped).await?;
+        let server = grpc::serve(listener, Arc::clone(&intake), entrance, pipeline.lanes(), stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
@@ -158,6 +169,7 @@ impl App {
             address,
             intake,
             reloader,
+            rotation: rotation.map(Mutex::new),
             pipeline,
             server,
             stop_serving,
@@ -185,11 +197,21 @@ impl App {
     /// # Errors
     /// Why they cannot be; then what was in force stays.
     pub async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
+        self.rotate(true);
         self.reloader.reload(path).await
     }
 
-    /// Reads registries and databases again where a file was replaced. The policies stay.
+    /// Reads the files of `[tls]` again if one was replaced: for connections that come from now on.
+    fn rotate(&self, is_asked: bool) {
+        if let Some(rotation) = &self.rotation {
+            let mut rotation = rotation.lock().unwrap_or_else(PoisonError::into_inner);
+            tokio::task::block_in_place(|| rotation.refresh(is_asked));
+        }
+    }
+
+    /// Reads registries, databases and the files of `[tls]` again where a file was replaced. The policies stay.
     pub async fn refresh(&self) {
+        self.rotate(false);
         self.reloader.refresh().await;
     }
 

@@ -33,6 +33,7 @@ pub mod durable;
 pub mod egress;
 pub mod engine;
 pub mod files;
+pub mod identity;
 pub mod ingress;
 pub mod knowledge;
 pub mod logging;

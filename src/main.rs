@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use bailiwick::clock::Clock;
 use bailiwick::commands::{
-    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, check, demo, explain, init, journal, policy,
-    proto, replay, run, schema, send, terminal, version,
+    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, init,
+    journal, policy, proto, replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::logging::{self, Log};
@@ -128,6 +128,11 @@ Examples:
         #[command(subcommand)]
         task: JournalTask,
     },
+    /// Make certificates to try TLS with, and show what certificates say.
+    Certs {
+        #[command(subcommand)]
+        task: certs::Task,
+    },
     /// Run three gateways (EU, US, IN) on loopback with the examples' data, and sum up what happened.
     Demo {
         /// The folder of the examples.
@@ -236,6 +241,9 @@ struct ExplainArgs {
     /// The producer that would send them: its declaration is evidence, and its roles make evidence trusted.
     #[arg(short, long, default_value = "", hide_default_value = true, conflicts_with = "lsn")]
     producer: String,
+    /// The identity that would send them, as in its certificate: whether it may, by which rule, and as which producer.
+    #[arg(long, value_name = "ID", conflicts_with = "lsn")]
+    identity: Option<String>,
     /// The network address that they would come from.
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
@@ -297,9 +305,9 @@ struct SendArgs {
     /// The stream of the records.
     #[arg(short, long)]
     stream: String,
-    /// The producer's name.
-    #[arg(short, long)]
-    producer: String,
+    /// The producer's name [with --cert: the one that the gateway's policy has for the certificate]
+    #[arg(short, long, required_unless_present = "cert")]
+    producer: Option<String>,
     /// The most records per request [default: 512, or that of the send to resume]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
@@ -322,6 +330,8 @@ struct SendArgs {
     /// How many seconds to wait for an unreachable gateway before giving up.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
+    #[command(flatten)]
+    dial: dial::Args,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -342,18 +352,19 @@ impl From<Format> for send::Format {
 }
 
 impl SendArgs {
-    fn task(self) -> send::Task {
+    fn task(self) -> anyhow::Result<send::Task> {
         let options = send::Options {
+            dialer: self.dial.dialer()?,
             endpoint: self.to,
             stream: self.stream,
-            producer: self.producer,
+            producer: self.producer.unwrap_or_default(),
             follow: !self.no_follow,
             batch: self.batch.unwrap_or(BATCH) as usize,
             complete: self.complete,
             epoch: send::epoch_now(),
             patience: Duration::from_secs(self.patience),
         };
-        send::Task {
+        Ok(send::Task {
             files: self.files,
             format: self.format.map(Into::into),
             options,
@@ -361,7 +372,7 @@ impl SendArgs {
             resume: self.resume,
             allow_refused: self.allow_refused,
             json: self.json,
-        }
+        })
     }
 }
 
@@ -455,7 +466,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
         Command::Run { config } => run::run(&config).await.map(|()| String::new()),
         Command::Check { config, json } => check::check(&config, json),
         Command::Proto { config, stream } => proto::proto(&config, &stream),
-        Command::Send(args) => send::send(args.task()).await,
+        Command::Send(args) => send::send(args.task()?).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Explain(args) => {
             let file = args.file.filter(|file| file.as_os_str() != "-");
@@ -463,7 +474,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
                 Some(lsn) => explain::From::Journal { directory: args.journal, lsn, row: args.row },
                 None => {
                     let stream = args.stream.unwrap_or_default();
-                    explain::From::Lines { file, stream, producer: args.producer }
+                    explain::From::Lines { file, stream, producer: args.producer, identity: args.identity }
                 }
             };
             explain::explain(&args.config, &explain::Options { records, address: args.address, json: args.json })
@@ -490,6 +501,7 @@ async fn execute(command: Command) -> Result<String, Failure> {
             };
             journal::journal(task, &arguments.directory, arguments.json)
         }
+        Command::Certs { task } => certs::certs(task).await,
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }
 }

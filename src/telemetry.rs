@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::domain::connection::Turned;
 use crate::domain::name::StreamName;
 use crate::domain::refusal::{Reason, Refusal};
 
@@ -115,6 +116,25 @@ impl Refused {
     }
 }
 
+/// A count for each reason why connections are turned away before there is a request.
+#[derive(Debug, Default)]
+pub struct TurnedAway([AtomicU64; Turned::ALL.len()]);
+
+impl TurnedAway {
+    /// Counts a connection.
+    pub fn add(&self, why: Turned) {
+        let position = Turned::ALL.iter().position(|(known, _)| *known == why);
+        if let Some(counter) = position.and_then(|position| self.0.get(position)) {
+            Telemetry::add(counter, 1);
+        }
+    }
+
+    /// Every reason's name and count.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Turned::ALL.iter().zip(&self.0).map(|((_, name), counter)| (*name, read(counter)))
+    }
+}
+
 impl StreamCounts {
     /// Counts refused records by reason.
     pub fn refused(&self, refusals: &[Refusal]) {
@@ -129,6 +149,8 @@ impl StreamCounts {
 pub struct Telemetry {
     /// Of the gateway as a whole.
     pub gateway: GatewayCounts,
+    /// Connections that were turned away.
+    pub turned_away: TurnedAway,
     /// What the policies in the shadow would do otherwise.
     pub shadow: Shadow,
     streams: BTreeMap<StreamName, Arc<StreamCounts>>,

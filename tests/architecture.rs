@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("durable", &["domain", "storage", "planted"]),
     ("scoring", &["domain", "files"]),
     ("knowledge", &["domain", "files"]),
+    ("identity", &["domain", "files"]),
     ("engine", &["clock", "decode", "domain", "telemetry", "durable", "planted", "scoring", "storage"]),
     ("decode", &["domain", "logging", "ingress::proto"]),
     (
@@ -44,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine::pipeline",
             "engine::request",
             "decode",
+            "identity",
             "ingress::proto",
         ],
     ),
@@ -70,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "domain",
             "durable::seal",
             "files",
+            "identity",
             "storage",
             "egress::encode",
             "egress::file",

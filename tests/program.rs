@@ -11,6 +11,7 @@ mod program {
     mod machine;
     mod readme;
     mod schema;
+    mod security;
     mod send;
 }
 

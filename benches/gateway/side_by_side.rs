@@ -11,7 +11,7 @@ use bailiwick::commands::bench::{self, End, Measured, Payload, Plan, Pool, Proce
 use bailiwick::commands::send::epoch_now;
 use bailiwick::config;
 use bailiwick::domain::stream::Stream;
-use bailiwick::ingress::grpc::client;
+use bailiwick::ingress::grpc::client::{self, Dialer};
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, publish_request};
 use bailiwick::storage::{FileSystem, RealFileSystem};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -141,6 +141,7 @@ impl Records {
 /// Without a rate, for the usual time.
 fn plan(line: &Line, server: &Server) -> Plan {
     Plan {
+        dialer: Dialer::default(),
         endpoint: server.endpoint().to_owned(),
         stream: "payments".to_owned(),
         producer: "bench".to_owned(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::app;
 use crate::config::{Config, Mode, today};
 use crate::domain::document::{Place, Problem, Severity};
-use crate::domain::policy::{EgressRow, Outlet, Override, Permission};
+use crate::domain::policy::{EgressRow, Outlet, Override, Permission, Rule};
 use crate::domain::printable;
 
 use super::table::table;
@@ -103,6 +103,7 @@ fn for_people(config: &Config, today: Date) -> String {
             );
         }
     }
+    report.push_str(&access(config));
     if !policy.overrides.is_empty() {
         let _ = writeln!(report, "\noverrides:\n");
         for relaxed in &policy.overrides {
@@ -124,6 +125,53 @@ fn for_people(config: &Config, today: Date) -> String {
         let _ = writeln!(report, "\nmode dry-run: not even this leaves.");
     }
     report
+}
+
+/// Who may do what on the listener.
+fn access(config: &Config) -> String {
+    let access = &config.policy.access;
+    let Some(tls) = &config.tls else {
+        return match access.rules.is_empty() {
+            true => String::new(),
+            false => "\nthe listener speaks plain text on loopback: [permissions] is not asked\n".to_owned(),
+        };
+    };
+    let domain = tls.scheme.trust_domain();
+    let mut text = format!("\nwho may do what, with a certificate of {domain}; all else is denied:\n\n");
+    let header = ["rule", "identities", "may write", "also as", "may read"];
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(access.rules.iter().map(|rule| {
+        let Listed { identities, write, speaks_as, read } = Listed::of(rule);
+        [rule.id.to_string(), identities.join(" "), write.join(" "), speaks_as.join(" "), read.join(" ")]
+            .map(|cell| if cell.is_empty() { "-".to_owned() } else { cell })
+    }));
+    text.push_str(&table(&rows));
+    if !access.names.is_empty() {
+        text.push_str("\nidentities that speak under a name (others speak under their own):\n\n");
+        let header = ["identity", "producer"].map(str::to_owned);
+        let named = access.names.iter().map(|naming| [naming.identity.to_string(), naming.producer.to_string()]);
+        text.push_str(&table(&[header].into_iter().chain(named).collect::<Vec<_>>()));
+    }
+    text
+}
+
+/// A rule, as texts.
+struct Listed {
+    identities: Vec<String>,
+    write: Vec<String>,
+    speaks_as: Vec<String>,
+    read: Vec<String>,
+}
+
+impl Listed {
+    fn of(rule: &Rule) -> Self {
+        Self {
+            identities: rule.identities.iter().map(ToString::to_string).collect(),
+            write: rule.write.iter().cloned().collect(),
+            speaks_as: rule.speaks_as.iter().map(ToString::to_string).collect(),
+            read: rule.read.iter().map(|right| right.name().to_owned()).collect(),
+        }
+    }
 }
 
 fn line(Egress { row, outlet }: Egress) -> [String; 8] {
@@ -186,7 +234,18 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "streams": streams.collect::<Value>(),
         "egress": egress(config, today).iter().map(row).collect::<Value>(),
         "overrides": overrides.collect::<Value>(),
+        "tls": config.tls.is_some(),
+        "permissions": policy.access.rules.iter().map(|rule| permission(rule)).collect::<Value>(),
+        "names": policy.access.names.iter().map(|naming| json!({
+            "identity": naming.identity.to_string(),
+            "producer": naming.producer.to_string(),
+        })).collect::<Value>(),
     })
+}
+
+fn permission(rule: &Rule) -> Value {
+    let Listed { identities, write, speaks_as, read } = Listed::of(rule);
+    json!({ "rule": &*rule.id, "identities": identities, "write": write, "as": speaks_as, "read": read })
 }
 
 fn row(Egress { row, outlet }: &Egress) -> Value {

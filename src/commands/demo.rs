@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Destination};
 use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
+use crate::ingress::grpc::client::Dialer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
@@ -45,6 +46,7 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         let app = apps.get(home).context("every producer has a gateway")?;
         let totals = SharedTotals::default();
         let options = Options {
+            dialer: Dialer::default(),
             endpoint: format!("http://{}", app.address()),
             stream: stream.to_owned(),
             producer: format!("demo-{example}"),

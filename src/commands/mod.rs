@@ -1,9 +1,11 @@
 //! What `bailiwick` can be told to do: one file each.
 
 pub mod bench;
+pub mod certs;
 pub mod check;
 pub mod demo;
 mod diagnostics;
+pub mod dial;
 pub mod explain;
 pub mod init;
 pub mod journal;

@@ -127,7 +127,7 @@ pub(super) fn peers(declared: &Declared, problems: &Problems) {
     let mut ids: BTreeMap<&str, &Place> = BTreeMap::new();
     let mut endpoints: BTreeMap<&str, &Place> = BTreeMap::new();
     ids.extend(declared.id.as_ref().map(|id| (id.value.as_str(), &id.place)));
-    let own = declared.listen.map(|address| address.to_string());
+    let own = declared.listen.address.map(|address| address.to_string());
     for peer in &declared.peers {
         let (id, endpoint) = (&peer.id, &peer.endpoint);
         if let Some(first) = ids.insert(&id.value, &id.place) {

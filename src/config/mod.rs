@@ -23,6 +23,7 @@ use crate::durable::seal::Keys;
 use crate::egress::{file, kafka};
 use crate::engine::intake::Limits;
 use crate::engine::pipeline::CheckpointsDue;
+use crate::identity::{self, Which};
 
 mod collide;
 mod destinations;
@@ -31,11 +32,14 @@ mod fixed;
 mod keys;
 mod read;
 mod shapes;
+mod tls;
+mod word;
 
 #[cfg(test)]
 mod tests;
 
 pub use fixed::Fixed;
+pub use tls::Connections;
 
 /// A checked configuration.
 pub struct Config {
@@ -45,8 +49,12 @@ pub struct Config {
     pub here: Arc<Here>,
     /// Whether anything leaves.
     pub mode: Mode,
-    /// The address it listens on. Loopback.
+    /// The address it listens on. Without `tls`, loopback.
     pub listen: SocketAddr,
+    /// How connections prove who they are. `None`: plain text, which proves nothing.
+    pub tls: Option<identity::Files>,
+    /// What connections with TLS may have.
+    pub tls_connections: Connections,
     /// The most connections at a time.
     pub connections_max: usize,
     /// Limits of requests.
@@ -98,6 +106,8 @@ pub struct Places {
     pub registries: BTreeMap<String, Place>,
     /// Databases of network addresses.
     pub geoip: Option<Place>,
+    /// The files of `[tls]`.
+    pub tls: BTreeMap<Which, Place>,
 }
 
 /// Databases of network addresses.

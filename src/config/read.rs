@@ -1,7 +1,6 @@
 //! The keys of `gateway.toml`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::domain::document::{Place, Problems, Source, Spot, Table, hint};
+use crate::domain::document::{Place, Problems, Source, Spot, Table};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::name::{DestinationName, GatewayId};
@@ -24,6 +23,8 @@ use crate::storage;
 use super::destinations;
 use super::keys::DeclaredKeys;
 use super::shapes::GATEWAY_TOML;
+use super::tls::{self, DeclaredListen, DeclaredTls};
+use super::word::word;
 use super::{Config, Destination, GeoIp, Journal, Mode, OnStop, Places};
 
 /// What `gateway.toml` declares.
@@ -38,8 +39,8 @@ pub(super) struct Declared {
     pub(super) registries: BTreeMap<String, Spot<PathBuf>>,
     pub(super) geoip: Option<Spot<GeoIp>>,
     pub(super) policies: Vec<Spot<String>>,
-    pub(super) listen: Option<SocketAddr>,
-    connections_max: usize,
+    pub(super) listen: DeclaredListen,
+    tls: DeclaredTls,
     limits: Limits,
     workers: usize,
     scored_together_max: usize,
@@ -64,8 +65,6 @@ pub(super) struct DeclaredPeer {
     pub(super) serves: Vec<Spot<String>>,
 }
 
-const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
-
 pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     table.is_a(&GATEWAY_TOML);
     let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
@@ -86,7 +85,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     if let Some(gateway) = gateway {
         gateway.done();
     }
-    let (listen, connections_max) = read_listen(table);
+    let (listen, tls) = tls::read(table, base);
     let limits = read_limits(table);
     let (journal, journal_place, keys) = read_journal(table, base, &limits);
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
@@ -131,7 +130,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         serves: serves.map(|serves| serves.value).unwrap_or_default(),
         policies: policies.map(|policies| policies.value).unwrap_or_default(),
         listen,
-        connections_max,
+        tls,
         limits,
         workers,
         scored_together_max,
@@ -159,18 +158,6 @@ fn read_scoring_deadline(scoring: &Table<'_>) -> Duration {
         scoring.problems().error(&deadline.place, "`deadline` must be from PT0.1S to PT10M");
     }
     deadline.value.unsigned_abs()
-}
-
-/// The value of a key that must be one of a few words.
-fn word<T: Copy>(table: &Table<'_>, key: &str, choices: &[(&str, T)]) -> Option<T> {
-    let name = table.get::<String>(key)?;
-    let known = choices.iter().find(|(known, _)| *known == name.value);
-    if known.is_none() {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let message = format!("`{key}` cannot be `{}`", name.value);
-        table.problems().error_help(&name.place, message, hint(&name.value, &names));
-    }
-    known.map(|(_, choice)| *choice)
 }
 
 fn read_country(table: &Table<'_>) -> Option<Spot<Jurisdiction>> {
@@ -263,28 +250,6 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     (read, journal.place, keys)
 }
 
-fn read_listen(table: &Table<'_>) -> (Option<SocketAddr>, usize) {
-    let default = (DEFAULT_LISTEN.parse().ok(), 1_024);
-    let Some(listen) = table.get::<Table<'_>>("listen") else { return default };
-    let connections_max = listen.value.or("connections_max", default.1);
-    let address = listen.value.get::<String>("grpc");
-    listen.value.done();
-    let Some(address) = address else { return (default.0, connections_max) };
-    let parsed = address.value.parse::<SocketAddr>();
-    match &parsed {
-        Err(_) => table
-            .problems()
-            .error(&address.place, format!("`{}` is not an address such as {DEFAULT_LISTEN}", address.value)),
-        Ok(parsed) if !parsed.ip().is_loopback() => table.problems().error_help(
-            &address.place,
-            "plaintext is served on loopback only",
-            format!("listen on {DEFAULT_LISTEN}"),
-        ),
-        Ok(_) => {}
-    }
-    (parsed.ok(), connections_max)
-}
-
 /// How often the log sums up, unless it is said.
 const LOG_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
@@ -369,21 +334,12 @@ fn read_peer(table: &Table<'_>) -> Option<DeclaredPeer> {
     Some(DeclaredPeer { id: id?, endpoint: endpoint?, country, conditions, serves: serves?.value })
 }
 
-/// A peer is named to producers as an address that they can use: with a scheme, and in plain text as long as there is no
-/// TLS.
+/// A peer is named to producers as an address that they can use.
 fn check_endpoint(endpoint: &Spot<String>, problems: &Problems) {
     let uri = endpoint.value.parse::<http::Uri>().ok().filter(|uri| uri.authority().is_some());
-    match uri.as_ref().and_then(http::Uri::scheme_str) {
-        Some("http") => {}
-        Some("https") => problems.error_help(
-            &endpoint.place,
-            "`https://` is not there yet: a producer would send in plain text",
-            "write http://, and reach the peer through an encrypting tunnel or proxy",
-        ),
-        _ => {
-            let message = format!("`{}` is no URI like http://127.0.0.1:7401", endpoint.value);
-            problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
-        }
+    if !matches!(uri.as_ref().and_then(http::Uri::scheme_str), Some("http" | "https")) {
+        let message = format!("`{}` is no URI like https://gateway.example:7401", endpoint.value);
+        problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
     }
 }
 
@@ -412,6 +368,7 @@ impl Declared {
             models: places(&self.models),
             registries: places(&self.registries),
             geoip: self.geoip.as_ref().map(|spot| spot.place.clone()),
+            tls: self.tls.places,
         };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
@@ -420,8 +377,10 @@ impl Declared {
             mode: self.mode,
             registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             geoip: self.geoip.map(|geoip| geoip.value),
-            listen: self.listen?,
-            connections_max: self.connections_max,
+            listen: self.listen.address?,
+            connections_max: self.listen.connections_max,
+            tls: self.tls.files,
+            tls_connections: self.tls.limits,
             limits: self.limits,
             workers: self.workers,
             scored_together_max: self.scored_together_max,

@@ -3,6 +3,7 @@
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::policy;
 use crate::egress::encode::Format;
+use crate::identity;
 
 use super::{Mode, OnStop};
 
@@ -13,6 +14,7 @@ pub(super) const GATEWAY_TOML: Shape = Shape {
     keys: &[
         Key::required("gateway", Kind::Table(&GATEWAY), "The gateway itself."),
         Key::new("listen", Kind::Table(&LISTEN), "Where it listens."),
+        Key::new("tls", Kind::Table(&TLS), "How connections prove who they are."),
         Key::new("limits", Kind::Table(&LIMITS), "Limits of requests."),
         Key::new("journal", Kind::Table(&JOURNAL), "Where and how the journal is kept."),
         Key::new("scoring", Kind::Table(&SCORING), "How records are scored."),
@@ -62,7 +64,43 @@ const LISTEN: Shape = Shape {
     about: "Where the gateway listens.",
     keys: &[
         Key::new("grpc", Kind::Text, "The address of the gRPC service. Default: 127.0.0.1:7400."),
+        Key::new(
+            "plaintext",
+            Kind::Bool,
+            "Whether it speaks plain text, which only loopback may. Default: true on loopback without [tls].",
+        ),
         Key::new("connections_max", Kind::Count, "The most connections at a time. Default: 1024."),
+    ],
+};
+
+const TLS: Shape = Shape {
+    name: "tls",
+    about: "How connections prove who they are. Every client needs a certificate.",
+    keys: &[
+        Key::required("certificate", Kind::Text, "The gateway's certificate in PEM, then those that signed it."),
+        Key::required("key", Kind::Text, "The certificate's private key in PEM. Others must not be able to read it."),
+        Key::required("client_ca", Kind::Text, "The authorities that sign the certificates of clients, in PEM."),
+        Key::new(
+            "revocation",
+            NAMES,
+            "The revocation lists of those authorities, in PEM. With any, every client's chain must be covered.",
+        ),
+        Key::new(
+            "identity",
+            Kind::Word(&names(&identity::Kind::NAMES)),
+            "Which name of a certificate counts: its one SPIFFE URI, or its one DNS name. Default: spiffe.",
+        ),
+        Key::required("trust_domain", Kind::Text, "The domain that every identity belongs to."),
+        Key::new(
+            "connections_per_identity_max",
+            Kind::Count,
+            "The most connections of one identity at a time. Default: 64.",
+        ),
+        Key::new(
+            "connection_age_max",
+            Kind::Duration,
+            "After about this time a client has to connect anew. Default: PT1H.",
+        ),
     ],
 };
 
@@ -148,7 +186,7 @@ const PEER: Shape = Shape {
     keys: &[
         Key::required("id", Kind::Text, "Its id."),
         Key::required("country", Kind::Text, "The ISO 3166 code of the place where it processes records."),
-        Key::required("endpoint", Kind::Text, "Its address, as in http://127.0.0.1:7401."),
+        Key::required("endpoint", Kind::Text, "Its address, as in https://gateway.example:7401."),
         Key::required("serves", NAMES, "The regimes whose records it keeps."),
         CONDITIONS,
     ],

@@ -19,6 +19,7 @@ on_stop = "keep"
 conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
 
 [listen]
+[tls]
 [log]
 [limits]
 [journal]
@@ -49,6 +50,12 @@ schema = "bailiwick.policy/1"
 
 [[models.a.inputs]]
 fields = [{ field = "a" }]
+
+[producers.a]
+identities = ["spiffe://a/a"]
+
+[permissions.a]
+identities = ["spiffe://a/a"]
 "#;
 
 type Asked = BTreeMap<(&'static str, String), BTreeSet<bool>>;

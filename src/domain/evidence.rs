@@ -18,6 +18,7 @@ use super::codes::Codes;
 use super::fact::{Fact, Kind};
 use super::jurisdiction::Jurisdiction;
 use super::knowledge::{Addresses, Candidates, Places, Reading, Registry, iban, phone};
+use super::producers::Producers;
 use super::pseudonym::Pseudonyms;
 
 /// One place where a fact is looked for.
@@ -94,20 +95,11 @@ impl Source {
     }
 }
 
-/// What is declared of a producer.
-#[derive(Debug, Clone, Default)]
-pub struct Producer {
-    /// What it may be trusted with.
-    pub roles: BTreeSet<String>,
-    /// What is known of the records it sends.
-    pub facts: BTreeMap<Fact, Candidates>,
-}
-
 /// What is known beside the records.
 #[derive(Clone, Default)]
 pub struct Knowledge {
     /// The producers, by name.
-    pub producers: Arc<BTreeMap<String, Producer>>,
+    pub producers: Arc<Producers>,
     /// The registries, by name.
     pub registries: BTreeMap<String, Arc<Registry>>,
     /// Places on the earth.

@@ -38,6 +38,8 @@ pub enum Reason {
     OutcomeUnknown,
     /// The request's number was taken by a request with other records.
     NumberReused,
+    /// No rule allows the identity that sends to do this.
+    PermissionDenied,
     /// A fault of the gateway itself. It says so in its log and stops.
     Internal,
     /// The record carries a field that is not declared.
@@ -73,7 +75,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with the name used in metrics and summaries.
-    pub const ALL: [(Self, &'static str); 30] = [
+    pub const ALL: [(Self, &'static str); 31] = [
         (Self::UnknownStream, "unknown_stream"),
         (Self::Malformed, "malformed"),
         (Self::TooManyRows, "too_many_rows"),
@@ -89,6 +91,7 @@ impl Reason {
         (Self::TooManyProducers, "too_many_producers"),
         (Self::OutcomeUnknown, "outcome_unknown"),
         (Self::NumberReused, "number_reused"),
+        (Self::PermissionDenied, "permission_denied"),
         (Self::Internal, "internal"),
         (Self::UndeclaredField, "undeclared_field"),
         (Self::MissingField, "missing_field"),
@@ -150,6 +153,7 @@ impl Reason {
                 | Self::OutcomeUnknown
                 | Self::NumberReused
                 | Self::ProducerMissing
+                | Self::PermissionDenied
                 | Self::TooManyProducers
                 | Self::TooManyWindows
         )

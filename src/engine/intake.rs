@@ -13,7 +13,7 @@ use crate::decode;
 use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
 use crate::domain::outcome::Outcome;
-use crate::domain::policy::{Quarantined, Resident};
+use crate::domain::policy::{Granted, Quarantined, Resident};
 use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
@@ -127,6 +127,18 @@ impl Intake {
         self.streams.get(name).ok_or(Reason::UnknownStream)
     }
 
+    /// What an identity may do now, and under how many changes of the policies that was looked up.
+    #[must_use]
+    pub fn granted(&self, identity: &str) -> (u64, Granted) {
+        self.versions.granted(identity)
+    }
+
+    /// How often the policies have changed. While it stays the same, what was granted is still true.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.versions.changes()
+    }
+
     /// The names of the served streams.
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
         self.streams.keys().map(AsRef::as_ref)
@@ -142,6 +154,18 @@ impl Intake {
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
         &self.telemetry
+    }
+
+    /// The monotonic clock of the gateway.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// The wall clock, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_seconds(&self) -> i64 {
+        self.clock.wall() / 1_000_000
     }
 
     /// The bound on the memory that requests hold.

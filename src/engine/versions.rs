@@ -5,15 +5,18 @@
 //! were decided under and the one in force, so that the strictest governs.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::civil::Date;
 
-use crate::domain::policy::{Digest, Here, Known, Outlet, PolicySet, Version, strictest};
+use crate::domain::policy::{Digest, Granted, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
 pub struct Versions {
     inner: RwLock<Inner>,
+    /// How often another version was put in force. It tells whether what was looked up is still true, without the lock.
+    changes: AtomicU64,
 }
 
 struct Inner {
@@ -40,13 +43,29 @@ impl Versions {
     pub fn new(current: Version, shadow: Option<Version>, before: Known) -> Self {
         let mut known = before;
         known.entry(current.digest()).or_insert_with(|| kept(&current));
-        Self { inner: RwLock::new(Inner { current: Arc::new(current), shadow: shadow.map(Arc::new), known }) }
+        Self {
+            inner: RwLock::new(Inner { current: Arc::new(current), shadow: shadow.map(Arc::new), known }),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// The version in force.
     #[must_use]
     pub fn current(&self) -> Arc<Version> {
         Arc::clone(&self.read().current)
+    }
+
+    /// How often another version was put in force.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// What an identity may do under the version in force, and how often another one was put in force before.
+    #[must_use]
+    pub fn granted(&self, identity: &str) -> (u64, Granted) {
+        let inner = self.read();
+        (self.changes(), inner.current.policy.access.of(identity))
     }
 
     /// The version in the shadow.
@@ -69,6 +88,7 @@ impl Versions {
         let day = inner.current.day;
         let not_before = |version: Version| if version.day < day { version.on(day) } else { version };
         inner.put(not_before(current));
+        self.changes.fetch_add(1, Ordering::Release);
         inner.shadow = shadow.map(|shadow| Arc::new(not_before(shadow)));
     }
 
@@ -82,6 +102,7 @@ impl Versions {
         if inner.current.day < day {
             let next = inner.current.on(day);
             inner.put(next);
+            self.changes.fetch_add(1, Ordering::Release);
             inner.shadow = inner.shadow.as_ref().map(|shadow| Arc::new(shadow.on(day)));
         }
     }

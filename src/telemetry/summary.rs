@@ -12,6 +12,7 @@ const QUIET_MAX: u32 = 10;
 #[derive(Debug, Default)]
 pub struct Summaries {
     before: BTreeMap<Option<String>, Counted>,
+    turned_away: BTreeMap<&'static str, u64>,
     quiet: u32,
 }
 
@@ -69,6 +70,14 @@ impl Summaries {
                 is_quiet = false;
                 say(stream, &counted, "counted since the last summary");
             }
+        }
+        let now: BTreeMap<&'static str, u64> = telemetry.turned_away.each().collect();
+        let before = std::mem::replace(&mut self.turned_away, now.clone());
+        let new: BTreeMap<&'static str, u64> =
+            now.into_iter().map(|(why, count)| (why, count - before.get(why).copied().unwrap_or(0))).collect();
+        if new.values().any(|count| *count > 0) {
+            is_quiet = false;
+            tracing::info!(turned_away = %list(new.iter()), "connections that were turned away since the last summary");
         }
         self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         if self.quiet == QUIET_MAX {

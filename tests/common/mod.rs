@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test crate uses its part")]
 
+pub mod certs;
 pub mod folder;
 pub mod gateway;
 pub mod laws;

@@ -12,6 +12,7 @@ use bailiwick::app::App;
 use bailiwick::clock::Clock;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
+use bailiwick::ingress::grpc::client::Dialer;
 use bailiwick::ingress::proto::ingest::PublishRequest;
 
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ use crate::common::{self, TestGateway, gateway, records};
 
 fn options(endpoint: String, complete: bool) -> Options {
     Options {
+        dialer: Dialer::default(),
         endpoint,
         stream: "payments".into(),
         producer: "till-7".into(),

@@ -5,6 +5,7 @@ use std::process::Command;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
+use bailiwick::ingress::grpc::client::Dialer;
 use tempfile::TempDir;
 
 use crate::common::{self, TestGateway};
@@ -19,6 +20,7 @@ async fn released_as(format: Format) -> TempDir {
     })
     .await;
     let options = Options {
+        dialer: Dialer::default(),
         endpoint: gateway.endpoint(),
         stream: "payments".into(),
         producer: "till-7".into(),

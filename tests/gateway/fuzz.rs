@@ -2,6 +2,7 @@
 //! good producer beside them is not disturbed.
 
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
+use bailiwick::ingress::grpc::client::Dialer;
 use bailiwick::ingress::proto::cloudevents::CloudEvent;
 use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
 use bailiwick::ingress::proto::ingest::PublishRequest;
@@ -135,6 +136,7 @@ async fn ten_thousand_requests_of_rubbish_are_answered_and_disturb_nobody() {
     let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
     let good = SharedTotals::default();
     let options = Options {
+        dialer: Dialer::default(),
         endpoint: gateway.endpoint(),
         stream: "deliveries".into(),
         producer: "good".into(),

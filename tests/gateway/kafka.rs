@@ -4,6 +4,7 @@ use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish
 use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka;
+use bailiwick::ingress::grpc::client::Dialer;
 
 use crate::common::{self, TestGateway};
 
@@ -28,6 +29,7 @@ async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
     .await;
     broker.control("kill");
     let options = Options {
+        dialer: Dialer::default(),
         endpoint: gateway.endpoint(),
         stream: "payments".into(),
         producer: "till-7".into(),

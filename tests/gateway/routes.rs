@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::domain::peer::Peer;
+use bailiwick::ingress::grpc::client::Dialer;
 
 use crate::common::{self, TestGateway};
 
@@ -21,6 +22,7 @@ async fn a_producer_that_follows_routes_loses_nothing_and_is_counted_once() {
     .await;
     let totals = SharedTotals::default();
     let options = Options {
+        dialer: Dialer::default(),
         endpoint: eu.endpoint(),
         stream: "payments".into(),
         producer: "till-7".into(),

@@ -500,9 +500,9 @@ fn a_peer_is_another_gateway_at_an_address_that_can_be_used() {
         (peer("b", "http://10.0.0.1:1") + &peer("b", "http://10.0.0.2:1"), "a gateway is called `b` already"),
         (peer("b", "http://10.0.0.1:1") + &peer("c", "http://10.0.0.1:1/"), "another peer is at"),
         (peer("b", "http://127.0.0.1:7400"), "is where this gateway itself listens"),
-        (peer("b", "10.0.0.1:7400"), "is no URI like http://"),
-        (peer("b", "b.example"), "is no URI like http://"),
-        (peer("b", "https://b.example:7400"), "`https://` is not there yet"),
+        (peer("b", "10.0.0.1:7400"), "is no URI like https://"),
+        (peer("b", "b.example"), "is no URI like https://"),
+        (peer("b", "ftp://b.example:7400"), "is no URI like https://"),
         (peer("../b", "http://10.0.0.1:7400"), "is no gateway name"),
     ] {
         let errors = gateway(directory.path(), &peers);

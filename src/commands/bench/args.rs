@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use crate::commands::dial;
+
 use super::{CALLS_PER_CONNECTION, End, Payload, Plan, Schedule};
 
 /// The arguments of `bailiwick bench`.
@@ -68,6 +70,9 @@ pub struct Args {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// With TLS.
+    #[command(flatten)]
+    pub dial: dial::Args,
 }
 
 impl Args {
@@ -89,6 +94,7 @@ impl Args {
         let end = self.messages.map_or(End::After(self.length), End::Messages);
         let rate = self.rate.map(|rate| rate / records_per_message as f64);
         Ok(Plan {
+            dialer: self.dial.clone().dialer()?,
             endpoint: self.to.clone().unwrap_or(listens),
             stream: self.stream.clone(),
             producer: self.producer.clone(),

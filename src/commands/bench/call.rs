@@ -242,9 +242,11 @@ impl Stream for Requests {
 mod tests {
     use super::*;
     use crate::commands::bench::{End, Schedule};
+    use crate::ingress::grpc::client::Dialer;
 
     fn plan(calls: usize, producers: usize, rate: Option<f64>) -> Plan {
         Plan {
+            dialer: Dialer::default(),
             endpoint: String::new(),
             stream: "t".to_owned(),
             producer: "p".to_owned(),

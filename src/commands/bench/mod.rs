@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::ingress::grpc::client::Dialer;
+
 use super::send::{self, epoch_now};
 use super::{Failure, load, records};
 
@@ -42,6 +44,8 @@ pub enum Payload {
 /// The load to put on a gateway.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// What connects to the gateway.
+    pub dialer: Dialer,
     /// The gateway's endpoint.
     pub endpoint: String,
     /// The stream that the records are of.
@@ -81,7 +85,8 @@ pub async fn bench(args: Args) -> Result<String, Failure> {
     let stream = Arc::clone(&records::plan(&config.policy, &args.stream)?.stream);
     let (columns, skipped) = read(&stream, &args.files)?;
     let pool = Arc::new(Pool::new(&stream, &columns, args.records, args.payload)?);
-    let plan = args.plan(format!("http://{}", config.listen), epoch_now(), pool.records_per_message())?;
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let plan = args.plan(format!("{scheme}://{}", config.listen), epoch_now(), pool.records_per_message())?;
     let interrupted = send::interrupted().context("signals cannot be heard")?;
     let measured = run(&plan, &pool, interrupted).await?;
     let report = report::Report { plan: &plan, pool: &pool, measured: &measured, skipped };

@@ -11,7 +11,6 @@ use tonic::{Request, Streaming};
 use tonic_types::RpcStatusExt;
 
 use crate::commands::send::reason_name;
-use crate::ingress::grpc::client;
 
 use super::call::{Call, Requests, Shared};
 use super::measured::{Measured, Used};
@@ -82,7 +81,7 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     let plan = &shared.plan;
     let mut channels = Vec::with_capacity(plan.connections);
     for _ in 0..plan.connections {
-        let channel = client::channel(&plan.endpoint).await;
+        let channel = plan.dialer.channel(&plan.endpoint).await;
         channels.push(channel.with_context(|| format!("no gateway answers at {}", plan.endpoint))?);
     }
     let mut opening = JoinSet::new();

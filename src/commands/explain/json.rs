@@ -6,7 +6,7 @@ use crate::commands::json::add;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
-    Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Told as OfFactTold, Verdict,
+    Applies, Denied, Explained, Explanation, Flow, OfFact, Permission, Piece, Spoken, Told as OfFactTold, Verdict,
 };
 use crate::domain::refusal::{Hint, Reason};
 
@@ -22,6 +22,14 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
     if let Some(lsn) = told.entry {
         add(&mut value, "lsn", json!(lsn));
         add(&mut value, "notes", json!(told.notes));
+    }
+    if let Some((identity, asked)) = &told.asked {
+        let permission = match asked {
+            Ok(Spoken { producer, rule }) => json!({ "is_allowed": true, "rule": &**rule, "producer": producer }),
+            Err(Denied { rule, why }) => json!({ "is_allowed": false, "rule": &**rule, "why": why }),
+        };
+        add(&mut value, "identity", json!(identity));
+        add(&mut value, "permission", permission);
     }
     add(&mut value, "policy", json!(told.version.digest().to_string()));
     let ruling = match &explanation.outcome {

@@ -16,7 +16,7 @@ use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::peer::Peer;
-use crate::domain::policy::{Explanation, Flow, StreamPlan, Version};
+use crate::domain::policy::{Denied, Explanation, Flow, Spoken, StreamPlan, Version};
 use crate::domain::producer::Lsn;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
@@ -48,6 +48,8 @@ pub enum From {
         stream: String,
         /// Who sends them.
         producer: String,
+        /// Who has proved to send them. With it, an empty name is the one that the policy has for it.
+        identity: Option<String>,
     },
     /// An entry of the journal.
     Journal {
@@ -65,6 +67,8 @@ struct Told<'t> {
     explanations: Vec<Explanation>,
     flows: Vec<Flow>,
     version: &'t Version,
+    /// Who sends, and whether it may.
+    asked: Option<(String, Result<Spoken, Denied>)>,
     /// Of the journal: the entry, and what is to be known of it.
     entry: Option<Lsn>,
     notes: Vec<String>,
@@ -81,9 +85,16 @@ pub fn explain(path: &Path, options: &Options) -> Result<String, Failure> {
     let config = load(path)?;
     let version = app::version(&config)?;
     let told = match &options.records {
-        From::Lines { file, stream, producer } => {
-            let from = Sender { producer, address: options.address };
-            lines(&version, plan(&version.policy, stream)?, file.as_deref(), from)?
+        From::Lines { file, stream, producer, identity } => {
+            let plan = plan(&version.policy, stream)?;
+            let asked = identity.as_ref().map(|identity| version.policy.access.of(identity).write(stream, producer));
+            let producer = match &asked {
+                Some(Ok(spoken)) => &spoken.producer,
+                _ => producer,
+            };
+            let mut told = lines(&version, plan, file.as_deref(), Sender { producer, address: options.address })?;
+            told.asked = identity.clone().zip(asked);
+            told
         }
         From::Journal { directory, lsn, row } => {
             let directory = directory.as_ref().unwrap_or(&config.journal.directory);
@@ -152,7 +163,7 @@ fn lines<'v>(
     if explanations.is_empty() {
         bail!("there is no record in {name}; write JSON objects, one per line");
     }
-    Ok(Told { explanations, flows: flows(version, plan), version, entry: None, notes: Vec::new() })
+    Ok(Told { explanations, flows: flows(version, plan), version, asked: None, entry: None, notes: Vec::new() })
 }
 
 fn journaled<'v>(
@@ -193,7 +204,7 @@ fn journaled<'v>(
     if address.is_none() && plan.evidence.iter().any(|evidence| evidence.source.kind() == Kind::GeoIp) {
         notes.push("the network address is not in the journal: give it with --address".to_owned());
     }
-    Ok(Told { explanations, flows: flows(version, plan), version, entry: Some(lsn), notes })
+    Ok(Told { explanations, flows: flows(version, plan), version, asked: None, entry: Some(lsn), notes })
 }
 
 /// Who sent which records of an entry: all of them, or the one at a position.

@@ -6,7 +6,8 @@ use crate::domain::fact::Kind;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
-    Applies, Explained, Explanation, Flow, OfFact, Permission, Piece, Ruling, Told as OfFactTold, Verdict,
+    Applies, Denied, Explained, Explanation, Flow, OfFact, Permission, Piece, Ruling, Spoken, Told as OfFactTold,
+    Verdict,
 };
 use crate::domain::refusal::Reason;
 
@@ -20,6 +21,18 @@ pub(super) fn render(told: &Told<'_>) -> String {
     let _ = writeln!(text, "gateway in {}, keeps records under {serves}; policy {policy}", here.country);
     if let Some(lsn) = told.entry {
         let _ = writeln!(text, "entry {lsn} of the journal: {}", told.notes.join("\n  "));
+    }
+    match &told.asked {
+        Some((identity, Ok(Spoken { producer, rule }))) => {
+            let _ = writeln!(text, "{identity} may write this as `{producer}`, by rule {rule}");
+        }
+        Some((identity, Err(Denied { rule, why }))) => {
+            let _ = writeln!(
+                text,
+                "{identity} may not write this, by rule {rule}: {why}\nwhat follows would be decided if it might"
+            );
+        }
+        None => {}
     }
     for explanation in &told.explanations {
         let _ = writeln!(text, "\nrecord {}", explanation.index);

@@ -12,7 +12,7 @@ use tonic::Streaming;
 use tonic_types::RpcStatusExt;
 
 use crate::clock::Clock;
-use crate::ingress::grpc::client;
+use crate::ingress::grpc::client::Dialer;
 use crate::ingress::proto::ingest::{PublishRequest, PublishResponse};
 
 use super::totals::{Kind, Waiting, reason_name};
@@ -28,6 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One producer's requests to one gateway.
 pub(super) struct Line {
+    dialer: Dialer,
     endpoint: String,
     /// What introduces the producer.
     hello: PublishRequest,
@@ -85,6 +86,7 @@ impl Line {
             ..PublishRequest::default()
         };
         let mut line = Self {
+            dialer: options.dialer.clone(),
             endpoint: endpoint.to_owned(),
             hello,
             patience: options.patience,
@@ -193,10 +195,19 @@ impl Line {
         response
     }
 
+    /// What the end of a call by a status means.
+    fn broken(&self, status: tonic::Status) -> Broken {
+        if status.code() == tonic::Code::PermissionDenied {
+            let error = anyhow!("the gateway at {} says: {}", self.endpoint, status.message());
+            return Broken::Stopped(Stopped::Unwanted(error));
+        }
+        Broken::Lost(status.into())
+    }
+
     async fn response(&mut self) -> Result<Result<PublishResponse, Kind>, Broken> {
         let ended = || Broken::Lost(anyhow!("the gateway ended the call"));
         let call = self.call.as_mut().ok_or_else(ended)?;
-        let response = call.responses.message().await.map_err(|status| Broken::Lost(status.into()))?;
+        let response = call.responses.message().await.map_err(|status| self.broken(status))?;
         let response = response.ok_or_else(ended)?;
         let Some(status) = &response.error else { return Ok(Ok(response)) };
         let info = status.get_details_error_info();
@@ -208,7 +219,7 @@ impl Line {
                 Err(Broken::Lost(error()))
             }
             "epoch_fenced" | "number_reused" => Err(Broken::Stopped(Stopped::Superseded(error()))),
-            "unknown_stream" | "producer_missing" | "too_many_producers" => {
+            "unknown_stream" | "producer_missing" | "too_many_producers" | "permission_denied" => {
                 Err(Broken::Stopped(Stopped::Unwanted(error())))
             }
             _ => {
@@ -256,11 +267,11 @@ impl Line {
 
     async fn connect(&mut self) -> Result<PublishResponse, Broken> {
         let lost = |error: anyhow::Error| Broken::Lost(error);
-        let connected = client::connect(&self.endpoint).await;
+        let connected = self.dialer.connect(&self.endpoint).await;
         let mut client = connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
         let (requests, outgoing) = mpsc::channel(AHEAD * 2);
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;
-        let responses = client.publish(ReceiverStream::new(outgoing)).await.map_err(|status| lost(status.into()))?;
+        let responses = client.publish(ReceiverStream::new(outgoing)).await.map_err(|status| self.broken(status))?;
         self.call = Some(Call { requests, responses: responses.into_inner() });
         let introduced = self.response().await?;
         introduced.map_err(|Kind { reason, .. }| {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::wall_clock;
 use crate::commands::json::add;
+use crate::ingress::grpc::client::Dialer;
 
 use super::Failure;
 
@@ -36,6 +37,8 @@ use stream::Sending;
 /// How records get to where.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What connects to gateways.
+    pub dialer: Dialer,
     /// The gateway's endpoint.
     pub endpoint: String,
     /// The stream.

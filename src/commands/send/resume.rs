@@ -141,9 +141,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ingress::grpc::client::Dialer;
 
     fn options() -> Options {
         Options {
+            dialer: Dialer::default(),
             endpoint: "http://127.0.0.1:7400".to_owned(),
             stream: "payments".to_owned(),
             producer: "till-7".to_owned(),

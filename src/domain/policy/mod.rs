@@ -11,13 +11,15 @@ use jiff::civil::Date;
 use super::codes::Codes;
 use super::dataset::Dataset;
 use super::document::{Place, Spot};
-use super::evidence::{Evidence, Producer};
+use super::evidence::Evidence;
 use super::fact::Fact;
 use super::jurisdiction::Jurisdiction;
 use super::model::Model;
 use super::name::{DatasetName, DestinationName, StreamName};
+use super::producers::Producers;
 use super::stream::Stream;
 
+mod access;
 mod conditions;
 mod decide;
 mod diff;
@@ -33,6 +35,7 @@ mod release;
 mod scope;
 mod treat;
 
+pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken};
 pub use conditions::{OnExpired, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
 pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
@@ -72,7 +75,9 @@ pub struct PolicySet {
     /// What has been shown of the deployment.
     pub conditions: Conditions,
     /// The producers, by name.
-    pub producers: Arc<BTreeMap<String, Producer>>,
+    pub producers: Arc<Producers>,
+    /// Who may do what, and under which names identities speak.
+    pub access: Access,
     /// The registries, by name.
     pub registries: BTreeMap<String, RegistryShape>,
     /// The streams, by name, each with what is done with its records.

@@ -1,8 +1,21 @@
 //! The producer's side of `Ingest`, as `bailiwick send` and `bailiwick bench` use it.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
 
 use crate::ingress::proto::ingest::ingest_client::IngestClient;
 
@@ -13,21 +26,95 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// that swallows everything, ends the connection then.
 const ALIVE: Duration = Duration::from_secs(5);
 
-/// Connects to a gateway.
+/// Connects to a gateway in plain text.
 ///
 /// # Errors
 /// When the endpoint is no URI or nobody answers.
-pub async fn connect(endpoint: &str) -> Result<IngestClient<Channel>, tonic::transport::Error> {
-    Ok(IngestClient::new(channel(endpoint).await?).max_decoding_message_size(RESPONSE_BYTES_MAX))
+pub async fn connect(endpoint: &str) -> Result<IngestClient<Channel>, Unreached> {
+    Dialer::default().connect(endpoint).await
 }
 
-/// A connection to a gateway.
-///
-/// # Errors
-/// When the endpoint is no URI or nobody answers.
-pub async fn channel(endpoint: &str) -> Result<Channel, tonic::transport::Error> {
-    let endpoint =
-        Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-    let endpoint = endpoint.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
-    endpoint.connect().await
+/// Why a gateway was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreached {
+    /// The connection failed.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    /// The gateway speaks TLS, and nothing is given to verify it with.
+    #[error("`{0}` speaks TLS: give --ca FILE, the authority that signs the gateway's certificate")]
+    NoAuthority(String),
+    /// Certificates are given for a connection that shows and verifies none.
+    #[error("`{0}` is plain text, on which no certificate is verified: write https://, or leave --ca out")]
+    PlainText(String),
+}
+
+/// Connects to gateways: in plain text, or with what verifies them and proves who connects.
+#[derive(Clone, Default)]
+pub struct Dialer {
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.tls.is_some() { "Dialer(tls)" } else { "Dialer(plain)" })
+    }
+}
+
+impl Dialer {
+    /// One that verifies gateways, and shows them what the configuration holds.
+    #[must_use]
+    pub fn verifying(tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls) }
+    }
+
+    /// Connects to a gateway.
+    ///
+    /// # Errors
+    /// When the endpoint is no URI, nobody answers, or the gateway is not who it should be.
+    pub async fn connect(&self, endpoint: &str) -> Result<IngestClient<Channel>, Unreached> {
+        Ok(IngestClient::new(self.channel(endpoint).await?).max_decoding_message_size(RESPONSE_BYTES_MAX))
+    }
+
+    /// A connection to a gateway.
+    ///
+    /// # Errors
+    /// When the endpoint is no URI, nobody answers, or the gateway is not who it should be.
+    pub async fn channel(&self, endpoint: &str) -> Result<Channel, Unreached> {
+        let to = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        let to = to.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
+        match (to.uri().scheme_str() == Some("https"), &self.tls) {
+            (false, None) => Ok(to.connect().await?),
+            (true, Some(tls)) => Ok(to.connect_with_connector(Secured { tls: Arc::clone(tls) }).await?),
+            (true, None) => Err(Unreached::NoAuthority(endpoint.to_owned())),
+            (false, Some(_)) => Err(Unreached::PlainText(endpoint.to_owned())),
+        }
+    }
+}
+
+/// Opens connections with TLS.
+struct Secured {
+    tls: Arc<ClientConfig>,
+}
+
+type Opened = Result<TokioIo<TlsStream<TcpStream>>, std::io::Error>;
+
+impl Service<Uri> for Secured {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Opened> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = TlsConnector::from(Arc::clone(&self.tls));
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+            Ok(TokioIo::new(tls.connect(name, stream).await?))
+        })
+    }
 }

@@ -29,6 +29,7 @@ use crate::engine::request::{self, Answer, Caller, Content, Origin};
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
+use super::speaker::{Allowed, Speaker};
 use super::status::{self, Rejection};
 use crate::decode::arrow::{self, Meter, Opened, Reader};
 use crate::decode::{self, Undecodable};
@@ -58,6 +59,7 @@ impl FlightService for Service {
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let address = request.remote_addr().map(|address| address.ip());
         let held = status::held(&self.intake, request.extensions());
+        let speaker = Speaker::of(request.extensions())?;
         let mut data = request.into_inner().peekable();
         let descriptor = match Pin::new(&mut data).peek().await {
             Some(Ok(first)) => first.flight_descriptor.clone(),
@@ -65,24 +67,27 @@ impl FlightService for Service {
             None => return Err(Status::invalid_argument("the call holds no schema")),
         };
         let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
-        let (stream, producer, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
+        let (stream, named, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
+        let mut asked = Asked { speaker, stream, named, allowed: Allowed::default() };
+        let producer = asked.producer(&self.intake).map_err(|rejection| rejection.status())?.to_owned();
         if producer.is_empty() || producer.len() > 256 {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
         }
-        let served = self.intake.stream(&stream).cloned();
+        let served = self.intake.stream(&asked.stream).cloned();
         let served = served.map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
-        let (origin, (asked, answers)) = (Arc::new(Origin { producer, address }), mpsc::unbounded_channel());
+        let (origin, (sender, answers)) = (Arc::new(Origin { producer, address }), mpsc::unbounded_channel());
         let number = epoch.map(|epoch| Number { epoch, sequence: 1 });
         let mut put = Put {
             intake: Arc::clone(&self.intake),
             inbox: Arc::clone(&self.inbox),
             held,
             kept: Charge::default(),
+            asked,
             data,
             served,
             origin,
             number: None,
-            caller: Arc::new(Waits(asked)),
+            caller: Arc::new(Waits(sender)),
             answers,
             reader: None,
             refused: None,
@@ -137,9 +142,10 @@ impl FlightService for Service {
 fn introduction(path: Vec<String>) -> Result<(String, String, Option<u64>), Rejection> {
     let invalid = |message| Rejection::new(Reason::ProducerMissing, message);
     let mut path = path.into_iter();
-    let (Some(stream), Some(producer), epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
+    let (Some(stream), producer, epoch, None) = (path.next(), path.next(), path.next(), path.next()) else {
         return Err(invalid("the descriptor's path must be the stream, the producer and perhaps an epoch"));
     };
+    let producer = producer.unwrap_or_default();
     let epoch = epoch.map(|epoch| epoch.parse::<u64>().ok().filter(|epoch| *epoch > 0));
     match epoch {
         Some(None) => {
@@ -159,6 +165,7 @@ struct Put {
     /// What the call holds of the budget, and what its dictionaries do.
     held: Arc<budget::Call>,
     kept: Charge,
+    asked: Asked,
     data: Peekable<Streaming<FlightData>>,
     served: Arc<Served>,
     origin: Arc<Origin>,
@@ -171,6 +178,22 @@ struct Put {
     reader: Option<Reader>,
     /// Why the first batch of those that were refused was: the call ends with it.
     refused: Option<Status>,
+}
+
+/// Who puts, and as whom.
+struct Asked {
+    speaker: Arc<Speaker>,
+    stream: String,
+    /// The producer that the call names.
+    named: String,
+    allowed: Allowed,
+}
+
+impl Asked {
+    /// The producer that the call counts for, if the policies allow that now.
+    fn producer(&mut self, intake: &Intake) -> Result<&str, Rejection> {
+        self.speaker.producer(intake, &mut self.allowed, &self.stream, &self.named)
+    }
 }
 
 /// Waits for the answer to one request at a time.
@@ -188,6 +211,8 @@ impl Put {
         while let Some(data) = self.data.next().await {
             // Held until the message is charged, or refused.
             let arrived = self.held.take_arrived();
+            self.asked.speaker.goes_on()?;
+            self.still_allowed().map_err(|rejection| rejection.status())?;
             let Some(opened) = self.open(data?).map_err(|rejection| rejection.status())? else { continue };
             let answer = match opened {
                 Ok(_) if self.intake.is_stopping() => Err(Reason::Stopping.into()),
@@ -208,6 +233,16 @@ impl Put {
             return Ok(Some(PutResult { app_metadata: answer.to_string().into() }));
         }
         self.refused.take().map_or(Ok(None), Err)
+    }
+
+    /// Whether the policies still allow what the call began as.
+    fn still_allowed(&mut self) -> Result<(), Rejection> {
+        if self.asked.producer(&self.intake)? == self.origin.producer {
+            return Ok(());
+        }
+        let message =
+            "the policies name the producer of this identity otherwise now: put the rest in a call of its own";
+        Err(Rejection::new(Reason::PermissionDenied, message))
     }
 
     /// Passes a request on and waits for its answer.

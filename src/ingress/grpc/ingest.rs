@@ -24,6 +24,7 @@ use crate::telemetry::Telemetry;
 use super::answers::Answers;
 use super::messages::{Message, Messages};
 use super::replies::{Asked, Outgoing, REFUSAL_BYTES, Refusing, Replies, SCORE_BYTES};
+use super::speaker::{Allowed, Speaker};
 use super::status::Rejection;
 
 /// The service, as the connections of one worker use it.
@@ -66,7 +67,7 @@ impl Service {
         &self,
         method: Method,
         headers: &HeaderMap,
-        address: Option<IpAddr>,
+        from: (Option<IpAddr>, Arc<Speaker>),
         messages: Messages<Incoming>,
         held: Arc<budget::Call>,
     ) -> Response<Answers> {
@@ -82,7 +83,7 @@ impl Service {
             Method::Publish => Refusing::Request,
             Method::PublishOnce => Refusing::Call,
         };
-        let call = Call::new(self, address, held, refusing);
+        let call = Call::new(self, from, held, refusing);
         let replies = Arc::clone(&call.replies);
         // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
         match method {
@@ -100,8 +101,15 @@ async fn read(mut messages: Messages<Incoming>, mut call: Call) {
     let _ends = Ends(Arc::clone(&call.replies));
     // Room for the answer first, then the request: nothing is read that cannot be answered.
     while call.replies.room(PIPELINED_MAX).await {
+        if let Err(ended) = call.speaker.goes_on() {
+            return call.replies.end(Err(ended));
+        }
         match messages.next().await.map(|message| message.and_then(request)) {
-            Some(Ok((request, arrived))) => call.take(request, arrived).await,
+            Some(Ok((request, arrived))) => {
+                if let Err(ended) = call.take(request, arrived).await {
+                    return call.replies.end(Err(ended));
+                }
+            }
             Some(Err(status)) => return call.replies.end(Err(status)),
             None => return call.replies.end(Ok(())),
         }
@@ -113,7 +121,8 @@ async fn read_once(mut messages: Messages<Incoming>, mut call: Call) {
     let first = messages.next().await.unwrap_or_else(|| Err(Status::invalid_argument("the call has no request")));
     match first.and_then(request) {
         Ok((request, arrived)) => {
-            call.take(request, arrived).await;
+            // Why the call ends is in the answer, too.
+            let _ = call.take(request, arrived).await;
             call.replies.end(Ok(()));
         }
         Err(status) => call.replies.end(Err(status)),
@@ -154,31 +163,44 @@ struct Call {
     replies: Arc<Replies>,
     /// What it holds of the budget.
     held: Arc<budget::Call>,
+    speaker: Arc<Speaker>,
     stream: String,
     served: Option<Arc<Served>>,
+    /// The producer that the requests name. `None`: its name is too long.
+    named: Option<String>,
+    allowed: Allowed,
     origin: Arc<Origin>,
     epoch: u64,
     arrow: arrow::Layout,
 }
 
 impl Call {
-    fn new(service: &Service, address: Option<IpAddr>, held: Arc<budget::Call>, refusing: Refusing) -> Self {
+    fn new(
+        service: &Service,
+        (address, speaker): (Option<IpAddr>, Arc<Speaker>),
+        held: Arc<budget::Call>,
+        refusing: Refusing,
+    ) -> Self {
         Self {
             intake: Arc::clone(&service.intake),
             inbox: Arc::clone(&service.inbox),
             replies: Arc::new(Replies::new(Arc::clone(&held), refusing)),
             held,
+            speaker,
             stream: String::new(),
             served: None,
+            named: Some(String::new()),
+            allowed: Allowed::default(),
             origin: Arc::new(Origin { producer: String::new(), address }),
             epoch: 0,
             arrow: arrow::Layout::default(),
         }
     }
 
-    /// Takes a request's turn, and passes it on. What its message is charged is held until the records are charged.
-    async fn take(&mut self, request: PublishRequest, arrived: Charge) {
-        self.introduce(&request);
+    /// Takes a request's turn, and passes it on. What its message is charged is held until the records are charged. `Err`:
+    /// the call ends with this, after the answers.
+    async fn take(&mut self, request: PublishRequest, arrived: Charge) -> Result<(), Status> {
+        let introduced = self.introduce(&request);
         let PublishRequest { sequence, want_scores, complete_through, payload, .. } = request;
         let payload = payload.map(Payload::from);
         let counts = match &self.served {
@@ -187,7 +209,10 @@ impl Call {
         };
         Telemetry::add(&counts.bytes_in, payload.as_ref().map_or(0, Payload::len));
         let number = Number { epoch: self.epoch, sequence };
-        let opened = self.open(payload).await;
+        let opened = match introduced {
+            Ok(()) => self.open(payload).await,
+            Err(rejection) => Err(rejection),
+        };
         drop(arrived);
         let (content, charge, of_records, rejection) = match opened {
             Ok((content, charge, of_records)) => (content, charge, of_records, None),
@@ -201,10 +226,13 @@ impl Call {
         let begins = matches!(content, Content::Nothing) && self.epoch != 0;
         let number = (sequence != 0 || begins).then_some(number);
         let stays = rejection.as_ref().map(|rejection| rejection.reason).filter(|reason| reason.keeps_number());
+        let denied = rejection.as_ref().filter(|rejection| rejection.reason == Reason::PermissionDenied);
+        let ended = denied.map_or(Ok(()), |denied| Err(denied.status()));
         let served = self.served.clone();
         let ticket = self.replies.ask(Asked { counts, served: served.clone(), sequence, rejection, charge });
         if let Some(reason) = stays {
-            return self.replies.answer(ticket, Answer::unaccepted(reason.into()));
+            self.replies.answer(ticket, Answer::unaccepted(reason.into()));
+            return ended;
         }
         let caller: Arc<dyn Caller> = self.replies.clone();
         let reply = request::Reply::new(caller, ticket);
@@ -213,31 +241,41 @@ impl Call {
         request.wants_outputs = want_scores;
         request.charge = of_records;
         self.inbox.push(Box::new(request));
+        Ok(())
     }
 
-    fn introduce(&mut self, request: &PublishRequest) {
+    /// Hears what a request says of itself, and whether the speaker may say it.
+    fn introduce(&mut self, request: &PublishRequest) -> Result<(), Rejection> {
         if !request.stream.is_empty() && request.stream != self.stream {
             self.stream = kept(&request.stream);
             self.served = self.intake.stream(&self.stream).ok().cloned();
         }
-        if !request.producer.is_empty() && request.producer != self.origin.producer {
-            let producer = kept(&request.producer);
-            self.origin = Arc::new(Origin { producer, address: self.origin.address });
-            self.epoch = 0;
+        if !request.producer.is_empty() && self.named.as_ref() != Some(&request.producer) {
+            self.named = (request.producer.len() <= NAME_BYTES_MAX).then(|| request.producer.clone());
         }
-        if request.epoch != 0 {
-            self.epoch = request.epoch;
+        let named = self.named.as_deref().ok_or_else(producer_missing);
+        let producer =
+            named.and_then(|named| self.speaker.producer(&self.intake, &mut self.allowed, &self.stream, named));
+        if producer.as_ref().is_ok_and(|producer| **producer == self.origin.producer) {
+            if request.epoch != 0 {
+                self.epoch = request.epoch;
+            }
+            return Ok(());
         }
+        self.epoch = request.epoch;
+        let (producer, introduced) = match producer {
+            Ok(producer) => (kept(producer), Ok(())),
+            Err(rejection) => (String::new(), Err(rejection)),
+        };
+        self.origin = Arc::new(Origin { producer, address: self.origin.address });
+        introduced
     }
 
     /// What a request brings, what its answer is charged, and what its records are: that part is given back when they are
     /// on disk, the answer's when it is sent.
     async fn open(&mut self, payload: Option<Payload>) -> Result<(Content, Charge, Charge), Rejection> {
         if self.origin.producer.is_empty() {
-            return Err(Rejection::new(
-                Reason::ProducerMissing,
-                "name the producer in the first request, in at most 256 bytes",
-            ));
+            return Err(producer_missing());
         }
         let Some(served) = &self.served else {
             let known: Vec<&str> = self.intake.stream_names().collect();
@@ -263,6 +301,10 @@ impl Call {
         let of_records = charge.split_off(opened.bytes().saturating_sub(opened.rows() * REFUSAL_BYTES));
         Ok((Content::Records(opened), charge, of_records))
     }
+}
+
+fn producer_missing() -> Rejection {
+    Rejection::new(Reason::ProducerMissing, "name the producer in the first request, in at most 256 bytes")
 }
 
 /// A name, unless it is longer than any that is taken.

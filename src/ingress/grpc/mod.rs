@@ -2,16 +2,23 @@
 
 mod answers;
 mod arrivals;
+mod caps;
 pub mod client;
 pub(in crate::ingress) mod codec;
+mod connection;
+mod door;
 mod flight;
+mod frames;
 mod ingest;
 mod listener;
 mod messages;
 mod replies;
 mod response;
 mod server;
+mod speaker;
 mod status;
+mod watch;
 
+pub use door::Entrance;
 pub use listener::{Limits as ListenerLimits, Listener};
 pub use server::{Health, Server, serve};

@@ -30,8 +30,9 @@ use crate::engine::pipeline::Lane;
 
 use super::answers::Answers;
 use super::arrivals::{Arrivals, Charged};
-use super::listener::Connection;
+use super::door::{Door, Entered, Entrance};
 use super::messages::Messages;
+use super::speaker::Speaker;
 use super::{Listener, flight, ingest};
 use crate::ingress::proto::DESCRIPTORS;
 
@@ -50,6 +51,8 @@ const OTHER_MESSAGE_MAX: usize = 64 << 10;
 /// How often it is looked for connections that take no answers, and how often it is to be found of one.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const STUCK_TIMES: u32 = 6;
+/// Longer than any process runs.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// How much a connection may send before it is read, by how many there are: the bytes of a call, and of all its calls. What
 /// is sent and not read waits in memory that no budget counts, so that the product has to be small: 64 MiB in all of
@@ -63,13 +66,14 @@ fn windows(connections: usize) -> (u32, u32) {
     }
 }
 
-/// Serves until `shutdown` is ready, then lets open calls come to their end.
+/// Serves until `shutdown` is ready, in plain text without an `entrance`, then lets open calls come to their end.
 ///
 /// # Errors
 /// When reflection cannot be built, which only broken descriptors cause.
 pub async fn serve(
     listener: Listener,
     intake: Arc<Intake>,
+    entrance: Option<Entrance>,
     lanes: &[Lane],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Server> {
@@ -92,12 +96,13 @@ pub async fn serve(
             .add_service(v1alpha.clone())
             .add_service(FlightServiceServer::new(flight).max_decoding_message_size(message_max))
             .prepare();
-        let calls = Calls { ingest, routes, message_max };
+        let calls = Calls { ingest, routes, message_max, intake: intake() };
         Serving { calls, runtime: lane.runtime.clone(), connections: Arc::default() }
     });
     let lanes: Vec<Serving> = lanes.collect();
     let budget = Arc::clone(intake.budget());
-    let task = tokio::spawn(accept(listener, lanes, budget, shutdown));
+    let door = Arc::new(Door::new(entrance, Arc::clone(&intake)));
+    let task = tokio::spawn(accept(listener, door, lanes, budget, shutdown));
     Ok(Server { task, health })
 }
 
@@ -108,6 +113,7 @@ struct Calls {
     /// All other services.
     routes: Routes,
     message_max: usize,
+    intake: Arc<Intake>,
 }
 
 /// A worker's thread, and what serves the calls on it.
@@ -120,7 +126,13 @@ struct Serving {
 
 /// Accepts connections until `shutdown`, deals each to the thread that serves the fewest, and waits for the end of those
 /// that are there.
-async fn accept(listener: Listener, lanes: Vec<Serving>, budget: Arc<Budget>, shutdown: impl Future<Output = ()>) {
+async fn accept(
+    listener: Listener,
+    door: Arc<Door>,
+    lanes: Vec<Serving>,
+    budget: Arc<Budget>,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut open = JoinSet::new();
     let mut watched = Vec::new();
     let (ending, ended) = watch::channel(());
@@ -135,10 +147,12 @@ async fn accept(listener: Listener, lanes: Vec<Serving>, budget: Arc<Budget>, sh
                 let (line, counted) = (budget.line(), Arc::clone(&lane.connections));
                 watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
                 let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), windows(open.len() + 1));
+                let door = Arc::clone(&door);
                 let serving = async move {
                     let _counted = counted;
-                    if let Ok(connection) = accepted.here() {
-                        serve_connection(connection, calls, line, windows, ended).await;
+                    let Ok(arrived) = accepted.here() else { return };
+                    if let Some(entered) = door.enter(arrived).await {
+                        serve_connection(entered, calls, line, windows, ended).await;
                     }
                 };
                 open.spawn_on(serving, &lane.runtime);
@@ -179,7 +193,7 @@ impl Watched {
 }
 
 async fn serve_connection(
-    connection: Connection,
+    Entered { connection, speaker, life }: Entered,
     calls: Calls,
     line: Arc<Line>,
     (stream_window, window): (u32, u32),
@@ -196,12 +210,15 @@ async fn serve_connection(
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(window)
         .max_frame_size(FRAME);
-    let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
+    let (info, of_line, of_requests) = (connection.connect_info(), Arc::clone(&line), Arc::clone(&speaker));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
-        calls.clone().serve(request, info.remote_addr().map(|address| address.ip()), &of_line)
+        let address = info.remote_addr().map(|address| address.ip());
+        calls.clone().serve(request, address, &of_requests, &of_line)
     });
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service));
+    let (ends_in, cut_in) = life.map_or((FOR_EVER, FOR_EVER), |life| (life.ends_in, life.cut_in));
+    let (mut ends, mut cut) = (pin!(tokio::time::sleep(ends_in)), pin!(tokio::time::sleep(cut_in)));
     let mut is_ending = false;
     loop {
         tokio::select! {
@@ -216,6 +233,12 @@ async fn serve_connection(
                 is_ending = true;
                 served.as_mut().graceful_shutdown();
             }
+            () = &mut ends, if !is_ending => {
+                is_ending = true;
+                speaker.end();
+                served.as_mut().graceful_shutdown();
+            }
+            () = &mut cut => return,
             () = line.is_cut() => return,
         }
     }
@@ -226,16 +249,19 @@ impl Calls {
         mut self,
         request: Request<Incoming>,
         address: Option<IpAddr>,
+        speaker: &Arc<Speaker>,
         line: &Arc<Line>,
     ) -> impl Future<Output = Result<Response<Answers>, Infallible>> + use<> {
         let call = line.call();
         let (head, body) = request.into_parts();
-        let response = if call.is_too_many() {
+        let response = if let Err(denied) = speaker.may_call(&self.intake, head.uri.path()) {
+            Either::Left(denied.status().into_http().map(|body| Answers::of_service(body, call)))
+        } else if call.is_too_many() {
             let status = Status::resource_exhausted("there are too many calls; use fewer, for more requests each");
             Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))
         } else if let Some(method) = ingest::Method::of(head.uri.path()) {
             let messages = Messages::new(body, Arc::clone(&call), self.message_max);
-            Either::Left(self.ingest.call(method, &head.headers, address, messages, call))
+            Either::Left(self.ingest.call(method, &head.headers, (address, Arc::clone(speaker)), messages, call))
         } else {
             let (charged, message_max) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/") {
                 (Charged::WithMessage, self.message_max)
@@ -245,6 +271,7 @@ impl Calls {
             let body = Arrivals::new(body, Arc::clone(&call), charged, message_max);
             let mut request = Request::from_parts(head, body);
             request.extensions_mut().insert(Arc::clone(&call));
+            request.extensions_mut().insert(Arc::clone(speaker));
             Either::Right((self.routes.call(request), call))
         };
         async move {

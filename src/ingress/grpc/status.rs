@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::outcome::Refused;
+use crate::domain::policy::Denied;
 use crate::domain::producer::OutOfOrder;
 use crate::domain::refusal::{Hint, Reason};
 use crate::engine::budget;
@@ -31,7 +32,7 @@ pub(super) struct Rejection {
     pub(super) reason: Reason,
     message: String,
     field: Option<String>,
-    metadata: Option<(&'static str, u64)>,
+    metadata: Option<(&'static str, String)>,
 }
 
 impl Rejection {
@@ -77,6 +78,7 @@ impl Rejection {
     fn code(&self) -> Code {
         match self.reason {
             Reason::UnknownStream => Code::NotFound,
+            Reason::PermissionDenied => Code::PermissionDenied,
             Reason::TooManyRows
             | Reason::TooLarge
             | Reason::Overloaded
@@ -94,7 +96,7 @@ impl Rejection {
     fn details(&self) -> ErrorDetails {
         let reason = wire(self.reason).as_str_name();
         let metadata: HashMap<_, _> =
-            self.metadata.map(|(key, value)| (key.to_owned(), value.to_string())).into_iter().collect();
+            self.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, &self.message);
@@ -129,6 +131,12 @@ impl From<Undecodable> for Rejection {
     }
 }
 
+impl From<Denied> for Rejection {
+    fn from(Denied { rule, why }: Denied) -> Self {
+        Self { metadata: Some(("rule", rule.to_string())), ..Self::new(Reason::PermissionDenied, why) }
+    }
+}
+
 impl From<Unaccepted> for Rejection {
     fn from(unaccepted: Unaccepted) -> Self {
         match unaccepted {
@@ -143,11 +151,11 @@ impl From<Unaccepted> for Rejection {
             }
             Unaccepted::OutOfOrder(OutOfOrder::Gap { expected }) => {
                 let message = format!("the sequence leaves some out; {expected} is expected");
-                Self { metadata: Some(("expected", expected)), ..Self::new(Reason::SequenceGap, message) }
+                Self { metadata: Some(("expected", expected.to_string())), ..Self::new(Reason::SequenceGap, message) }
             }
             Unaccepted::OutOfOrder(OutOfOrder::Fenced { epoch }) => {
                 let message = format!("this producer has begun epoch {epoch}; begin a greater one to go on here");
-                Self { metadata: Some(("epoch", epoch)), ..Self::new(Reason::EpochFenced, message) }
+                Self { metadata: Some(("epoch", epoch.to_string())), ..Self::new(Reason::EpochFenced, message) }
             }
         }
     }
@@ -196,6 +204,7 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
         Reason::TooManyProducers => ingest::Reason::TooManyProducers,
         Reason::OutcomeUnknown => ingest::Reason::OutcomeUnknown,
         Reason::NumberReused => ingest::Reason::NumberReused,
+        Reason::PermissionDenied => ingest::Reason::PermissionDenied,
         Reason::Internal => ingest::Reason::Internal,
         Reason::UndeclaredField => ingest::Reason::UndeclaredField,
         Reason::MissingField => ingest::Reason::MissingField,

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use crate::domain::codes::Codes;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint};
-use crate::domain::evidence::{Producer, read_code};
+use crate::domain::evidence::read_code;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::{Candidates, Reading};
@@ -18,6 +18,7 @@ use crate::domain::name;
 use crate::domain::policy::conditions::OnExpired;
 use crate::domain::policy::form::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
+use crate::domain::producers::Producer;
 use crate::domain::proof::{Conditions, Proof};
 
 use super::Declared;
@@ -88,6 +89,11 @@ pub(super) const PRODUCER: Shape = Shape {
     name: "producers.NAME",
     about: "What the operator vouches for about a producer.",
     keys: &[
+        Key::new(
+            "identities",
+            NAMES,
+            "The identities that speak under this name. A star in them stands for that of the name.",
+        ),
         Key::new("roles", NAMES, "Its roles: evidence can be trusted from these only."),
         Key::new("facts", by_fact(&NAMES), "What is known of every record that it sends."),
     ],
@@ -189,7 +195,8 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
     }
     for (name, table) in table.named("producers") {
         let producer = read_producer(&table, &declared.codes);
-        if declared.producers.insert(name.value.clone(), producer).is_some() {
+        super::access::read_names(&name, &table, &mut declared.access);
+        if !declared.producers.insert(&name.value, producer) {
             table.problems().error(&name.place, format!("producer `{}` is declared twice", name.value));
         }
         table.done();

@@ -10,14 +10,16 @@ use crate::domain::codes::Codes;
 use crate::domain::dataset::Dataset;
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, hint_of};
-use crate::domain::evidence::{Producer, Source as EvidenceSource};
+use crate::domain::evidence::Source as EvidenceSource;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{self, Name, StreamName};
+use crate::domain::producers::Producers;
 use crate::domain::proof::{Conditions, Proof};
 
 use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
 
+mod access;
 mod codes;
 mod datasets;
 mod deployment;
@@ -46,7 +48,8 @@ struct Declared {
     shown: Vec<Spot<String>>,
     once: deployment::Once,
     conditions: Conditions,
-    producers: BTreeMap<String, Producer>,
+    producers: Producers,
+    access: access::Declared,
     registries: BTreeMap<String, RegistryShape>,
     overrides: Vec<Override>,
     streams: BTreeMap<String, Spot<streams::DeclaredStream>>,
@@ -86,7 +89,12 @@ const POLICY: Shape = Shape {
         Key::new(
             "producers",
             Kind::Named(&Kind::Table(&deployment::PRODUCER)),
-            "What is vouched for of producers, by name.",
+            "What is vouched for of producers, by name, or by a pattern of names as in till-*.",
+        ),
+        Key::new(
+            "permissions",
+            Kind::Named(&Kind::Table(&access::PERMISSION)),
+            "Who may do what, by rule. Without a rule nobody may do anything on a listener with TLS.",
         ),
         Key::new("registries", Kind::Named(&Kind::Table(&deployment::REGISTRY)), "The columns of registries, by name."),
         Key::new(
@@ -156,6 +164,7 @@ fn read_policy(table: &Table<'_>, declared: &mut Declared) {
         table.done();
     }
     deployment::read(table, declared);
+    access::read(table, &mut declared.access);
 }
 
 fn insert<T>(into: &mut BTreeMap<String, Spot<T>>, name: Spot<String>, value: T, problems: &Problems) {
@@ -206,6 +215,8 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         plan.datasets.iter().map(|dataset| (dataset.name.clone(), plan.stream.name.clone())).collect::<Vec<_>>()
     };
     let stream_of = streams.values().flat_map(of_stream).collect();
+    let streams_declared: BTreeSet<&str> = declared.streams.keys().map(String::as_str).collect();
+    let access = access::resolve(&declared.access, &streams_declared, problems);
     let once = &declared.once;
     let set = PolicySet {
         digest,
@@ -218,6 +229,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         on_expired: once.on_expired(),
         conditions: declared.conditions.clone(),
         producers: Arc::new(declared.producers.clone()),
+        access,
         registries: declared.registries.clone(),
         streams,
         stream_of,

@@ -1,0 +1,206 @@
+//! Who may do what here: `[permissions]`, and under which names identities speak.
+//!
+//! Nothing is allowed that no rule allows. A rule adds to what others allow, and takes nothing away, so their order is of
+//! no account. Everything is looked up once for an identity ([`Access::of`]); what comes of it is asked for each request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::domain::document::Place;
+use crate::domain::pattern::Pattern;
+
+/// What may be asked of a gateway, besides taking records in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// To list the services and their messages.
+    Reflection,
+}
+
+impl Right {
+    /// Every choice with its name in a policy.
+    pub const NAMES: [(&'static str, Self); 1] = [("reflection", Self::Reflection)];
+
+    /// Its name in a policy.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, right)| *right == self).map_or("?", |(name, _)| name)
+    }
+}
+
+/// A rule of `[permissions]`.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Whom it is for.
+    pub identities: Vec<Pattern>,
+    /// The streams they may write.
+    pub write: BTreeSet<String>,
+    /// The names of producers that they may speak as, besides their own.
+    pub speaks_as: Vec<Pattern>,
+    /// What they may read.
+    pub read: BTreeSet<Right>,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// The name of an identity.
+#[derive(Debug, Clone)]
+pub struct Naming {
+    /// Who.
+    pub identity: Pattern,
+    /// The producer's name; its star is that of the identity.
+    pub producer: Pattern,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// The rules, by their ids.
+    pub rules: Vec<Arc<Rule>>,
+    /// The names of identities.
+    pub names: Vec<Naming>,
+}
+
+/// The id of what holds where no rule does.
+pub const DEFAULT: &str = "default";
+
+/// What one identity may do, under one version of the policies.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The name that it speaks under. `None`: it has none of its own, because another one may have it.
+    own: Option<String>,
+    rules: Vec<Arc<Rule>>,
+}
+
+/// A request that may be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoken {
+    /// The producer that it counts for.
+    pub producer: String,
+    /// The rule that allows it.
+    pub rule: Arc<str>,
+}
+
+/// Something that may not be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// The rule that decides it: the one that comes closest, or [`DEFAULT`].
+    pub rule: Arc<str>,
+    /// Why, in words that name no content.
+    pub why: String,
+}
+
+impl Rule {
+    /// What it allows, in words.
+    #[must_use]
+    pub fn says(&self) -> String {
+        let list = |texts: Vec<String>| texts.join(", ");
+        let streams = list(self.write.iter().cloned().collect());
+        let names = list(self.speaks_as.iter().map(ToString::to_string).collect());
+        let rights = list(self.read.iter().map(|right| right.name().to_owned()).collect());
+        let may = [
+            (!streams.is_empty()).then(|| format!("may write {streams}")),
+            (!streams.is_empty() && !names.is_empty()).then(|| format!("also as {names}")),
+            (!rights.is_empty()).then(|| format!("may read {rights}")),
+        ];
+        let may: Vec<String> = may.into_iter().flatten().collect();
+        if may.is_empty() { "may do nothing".to_owned() } else { may.join(", ") }
+    }
+}
+
+impl Access {
+    /// What an identity may do.
+    #[must_use]
+    pub fn of(&self, identity: &str) -> Granted {
+        let rules = self.rules.iter().filter(|rule| rule.identities.iter().any(|pattern| pattern.matches(identity)));
+        Granted { own: self.own_name(identity), rules: rules.cloned().collect() }
+    }
+
+    /// The name of an identity: the one that is declared for it alone, or for those like it, or the identity itself.
+    fn own_name(&self, identity: &str) -> Option<String> {
+        let named = self.names.iter().filter_map(|naming| Some((naming, naming.identity.star(identity)?)));
+        let named = named.min_by_key(|(naming, _)| naming.identity.is_open());
+        match named {
+            Some((naming, star)) => Some(naming.producer.with(star)),
+            None => {
+                // Someone else must not be given what is this one's by default, nor the other way round.
+                let is_of_others = self.names.iter().any(|naming| naming.producer.matches(identity));
+                (!is_of_others).then(|| identity.to_owned())
+            }
+        }
+    }
+}
+
+impl Granted {
+    /// The name that it speaks under when it names nobody.
+    #[must_use]
+    pub fn own(&self) -> Option<&str> {
+        self.own.as_deref()
+    }
+
+    /// The rules that are for it.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().map(|rule| &**rule)
+    }
+
+    /// Whether it may write a stream as a producer. An empty name stands for its own.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn write(&self, stream: &str, producer: &str) -> Result<Spoken, Denied> {
+        let mut writing = self.rules.iter().filter(|rule| rule.write.contains(stream)).peekable();
+        let Some(first) = writing.peek().copied() else {
+            return Err(self.denied(format!("to write stream `{stream}`")));
+        };
+        let is_own = producer.is_empty() || self.own.as_deref() == Some(producer);
+        if is_own {
+            let own = self.own.clone().ok_or_else(|| Denied {
+                rule: Arc::clone(&first.id),
+                why: "this identity has no producer's name of its own: name one in [producers] of the policy"
+                    .to_owned(),
+            })?;
+            return Ok(Spoken { producer: own, rule: Arc::clone(&first.id) });
+        }
+        match writing.find(|rule| rule.speaks_as.iter().any(|names| names.matches(producer))) {
+            Some(rule) => Ok(Spoken { producer: producer.to_owned(), rule: Arc::clone(&rule.id) }),
+            None => Err(Denied {
+                rule: Arc::clone(&first.id),
+                why: format!("rule `{}` does not let this identity speak as the producer that is named", first.id),
+            }),
+        }
+    }
+
+    /// Whether it may write anything at all.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn write_any(&self) -> Result<(), Denied> {
+        let may = self.rules.iter().any(|rule| !rule.write.is_empty());
+        may.then_some(()).ok_or_else(|| self.denied("to write any stream".to_owned()))
+    }
+
+    /// Whether it may read something. The rule that allows it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn read(&self, right: Right) -> Result<&Rule, Denied> {
+        let allowing = self.rules().find(|rule| rule.read.contains(&right));
+        allowing.ok_or_else(|| self.denied(format!("to use {}", right.name())))
+    }
+
+    fn denied(&self, what: String) -> Denied {
+        match self.rules.first() {
+            Some(rule) => {
+                let why = format!("no rule allows this identity {what}; rule `{}` is for it, and does not", rule.id);
+                Denied { rule: Arc::clone(&rule.id), why }
+            }
+            None => Denied {
+                rule: Arc::from(DEFAULT),
+                why: format!("no rule of [permissions] is for this identity, so nothing allows it {what}"),
+            },
+        }
+    }
+}

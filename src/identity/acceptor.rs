@@ -1,0 +1,77 @@
+//! The gateway's side of a handshake: whoever comes through it has proved who it is.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::domain::connection::Turned;
+
+use super::clients::{HTTP2, of_certificate};
+use super::{Identity, Set};
+
+/// What every connection is accepted by. The set that it works with can be replaced; connections that are open stay.
+pub struct Acceptor {
+    set: RwLock<Arc<Set>>,
+}
+
+/// A connection that came through the handshake.
+pub struct Accepted<S> {
+    /// What is said on it.
+    pub stream: TlsStream<S>,
+    /// Who speaks.
+    pub identity: Identity,
+}
+
+impl Acceptor {
+    /// One that begins with a set.
+    #[must_use]
+    pub fn new(set: Set) -> Self {
+        Self { set: RwLock::new(Arc::new(set)) }
+    }
+
+    /// The set in force.
+    #[must_use]
+    pub fn set(&self) -> Arc<Set> {
+        Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another set in force, for connections that come from now on.
+    pub fn replace(&self, set: Set) {
+        *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+    }
+
+    /// Does the handshake.
+    ///
+    /// # Errors
+    /// Why the client is turned away; `None` when it went by itself.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Result<Accepted<S>, Option<Turned>> {
+        let set = self.set();
+        let stream = TlsAcceptor::from(Arc::clone(&set.server)).accept(stream).await.map_err(|error| turned(&error))?;
+        let (_, connection) = stream.get_ref();
+        if connection.alpn_protocol() != Some(HTTP2) {
+            return Err(Some(Turned::NoHttp2));
+        }
+        let certificate = connection.peer_certificates().and_then(<[_]>::first).ok_or(Turned::NoCertificate);
+        let identity = certificate.and_then(|certificate| set.scheme.identity(certificate)).map_err(Some)?;
+        Ok(Accepted { stream, identity })
+    }
+}
+
+/// Why a handshake failed. `None`: the client went away.
+fn turned(error: &io::Error) -> Option<Turned> {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())?;
+    Some(match error {
+        rustls::Error::NoCertificatesPresented => Turned::NoCertificate,
+        rustls::Error::NoApplicationProtocol => Turned::NoHttp2,
+        rustls::Error::AlertReceived(_) => Turned::ByClient,
+        rustls::Error::InvalidCertificate(error) => of_certificate(error),
+        rustls::Error::PeerIncompatible(_)
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. } => Turned::NotTls,
+        _ => Turned::BadCertificate,
+    })
+}

@@ -1,0 +1,58 @@
+//! Who is speaking: certificates of clients, what the gateway shows of itself, and the one type that says whom a
+//! connection belongs to.
+//!
+//! [`Identity`] has no constructor outside this module. Whoever has one got it from a handshake that was verified.
+
+use std::fmt;
+use std::sync::Arc;
+
+mod acceptor;
+mod certificate;
+mod clients;
+mod scheme;
+mod set;
+pub mod trust;
+
+pub use acceptor::{Accepted, Acceptor};
+pub use certificate::{Described, describe};
+pub use scheme::{Kind, Scheme};
+pub use set::{Files, Remark, Set, Severity, Which};
+
+/// Who has proved to be at the other end of a connection. Only this module makes it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    text: Arc<str>,
+    /// When what proves it ends, in seconds since the Unix epoch.
+    until: i64,
+}
+
+impl Identity {
+    /// As it is spelled in policies: `spiffe://corp.example/tills/7`, or a DNS name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// When what proves it ends, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn until(&self) -> i64 {
+        self.until
+    }
+
+    /// Somebody who was verified.
+    fn proved(text: &str, until: i64) -> Self {
+        Self { text: Arc::from(text), until }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.text)
+    }
+}

@@ -1,0 +1,145 @@
+//! The other side: what `send` and `bench` show of themselves, and what they believe of a gateway.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::files;
+
+use super::clients::HTTP2;
+use super::set::provider;
+
+/// Where what a client needs is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The authorities that sign the certificates of gateways.
+    pub ca: PathBuf,
+    /// The client's certificate, and its key.
+    pub shown: Option<(PathBuf, PathBuf)>,
+}
+
+/// The largest file.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// What a client's connections are made with: the gateway is verified, and the host that was asked for is in its
+/// certificate.
+///
+/// # Errors
+/// When a file cannot be used; which, and why.
+pub fn client(files: &Files) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&files.ca)? {
+        roots
+            .add(certificate)
+            .with_context(|| format!("`{}` holds a certificate that cannot be used", files.ca.display()))?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut client = match &files.shown {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let bytes = zeroize::Zeroizing::new(read(key)?);
+            let der = PrivateKeyDer::from_pem_slice(&bytes)
+                .with_context(|| format!("`{}` holds no private key in PEM", key.display()))?;
+            builder.with_client_auth_cert(chain, der).with_context(|| {
+                format!("`{}` and `{}` are no certificate and its key", certificate.display(), key.display())
+            })?
+        }
+    };
+    client.alpn_protocols = vec![HTTP2.to_vec()];
+    Ok(Arc::new(client))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    Ok(files::read(path, BYTES_MAX)?.0)
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// When there are none.
+pub fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let bytes = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let certificates = certificates.with_context(|| format!("`{}` is no PEM", path.display()))?;
+    if certificates.is_empty() {
+        bail!("`{}` holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
+    }
+    Ok(certificates)
+}
+
+/// The certificates that whoever listens at `HOST:PORT` shows. Nothing is verified, and nothing is said to it.
+///
+/// # Errors
+/// When nobody answers there, or not with TLS.
+pub async fn shown_by(address: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let (host, _) = address.rsplit_once(':').context("name a host and a port, as in localhost:7400")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Looks))
+        .with_no_client_auth();
+    client.alpn_protocols = vec![HTTP2.to_vec()];
+    let looking = async {
+        let stream = TcpStream::connect(address).await?;
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::new(client)).connect(name, stream).await
+    };
+    let stream = tokio::time::timeout(LOOK_WITHIN, looking).await.context("no answer within 5 s")??;
+    let (_, connection) = stream.get_ref();
+    Ok(connection.peer_certificates().unwrap_or_default().iter().map(|shown| shown.clone().into_owned()).collect())
+}
+
+/// How long a look may take.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Takes any certificate, to be looked at and not to be trusted.
+#[derive(Debug)]
+struct Looks;
+
+impl ServerCertVerifier for Looks {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,105 @@
+//! A listener that nobody can sit on: floods, and more connections than one may have.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bailiwick::app::App;
+use bailiwick::clock::Clock;
+use bailiwick::identity::trust;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::common::PATIENCE;
+use crate::common::certs::{Authority, Issued, deployment, dialer, files, till};
+use crate::common::folder::Folder;
+use crate::common::records::introduction;
+
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+async fn raw(folder: &Folder, address: SocketAddr, issued: &Issued) -> TlsStream<TcpStream> {
+    let client = trust::client(&files(folder, "raw", Some(issued))).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::clone(&client)).connect(name, stream).await.unwrap()
+}
+
+fn counted(app: &App, reason: &str) -> u64 {
+    app.telemetry().turned_away.each().find(|(name, _)| *name == reason).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_frames_that_carry_nothing_is_cut_within_a_second() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    let app = folder.start_app(|_| {}).await.unwrap();
+    let issued = authority.client(&till("7"), |_| {});
+    let good = dialer(&folder, "good", Some(&authority.client(&till("8"), |_| {})));
+    let endpoint = format!("https://localhost:{}", app.address().port());
+    let mut good = good.connect(&endpoint).await.unwrap();
+    let floods: [(&str, &[u8]); 5] = [
+        ("ping", &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ("settings", &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0xff, 0xff]),
+        ("window update", &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        ("priority", &[0, 0, 5, 2, 0, 0, 0, 0, 1, 0, 0, 0, 3, 1]),
+        ("unknown", &[0, 0, 0, 0xee, 0, 0, 0, 0, 0]),
+    ];
+    for (position, (what, frame)) in floods.into_iter().enumerate() {
+        let (mut reading, mut writing) = tokio::io::split(raw(&folder, app.address(), &issued).await);
+        writing.write_all(HELLO).await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut bytes = [0; 4_096];
+            while reading.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+        });
+        let began = Clock::start();
+        let many = frame.repeat(500);
+        // Some floods break other rules as well, and end for that; none goes on.
+        while writing.write_all(&many).await.is_ok() && writing.flush().await.is_ok() && !reading.is_finished() {
+            assert!(began.now() < PATIENCE, "{what} goes on");
+        }
+        assert!(began.now().as_secs() < 5, "{what} took {:?}", began.now());
+        while counted(&app, "flood") <= position as u64 {
+            assert!(began.now() < PATIENCE, "{what} is not counted");
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        good.publish_once(introduction("events", "")).await.unwrap();
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_has_so_many_connections_and_others_have_theirs() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    folder.edit("gateway.toml", "trust_domain =", "connections_per_identity_max = 2\ntrust_domain =");
+    let app = folder.start_app(|_| {}).await.unwrap();
+    let issued = authority.client(&till("7"), |_| {});
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut connection = raw(&folder, app.address(), &issued).await;
+        connection.write_all(HELLO).await.unwrap();
+        connection.read_exact(&mut [0; 9]).await.unwrap();
+        open.push(connection);
+    }
+    let mut third = raw(&folder, app.address(), &issued).await;
+    let _ = third.write_all(HELLO).await;
+    assert!(third.read_exact(&mut [0; 9]).await.is_err());
+    assert_eq!(counted(&app, "too_many_of_identity"), 1);
+    let other = dialer(&folder, "other", Some(&authority.client(&till("8"), |_| {})));
+    let endpoint = format!("https://localhost:{}", app.address().port());
+    other.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
+    // A place that becomes free is given again.
+    drop(open.pop());
+    let began = Clock::start();
+    loop {
+        let mut again = raw(&folder, app.address(), &issued).await;
+        let _ = again.write_all(HELLO).await;
+        if again.read_exact(&mut [0; 9]).await.is_ok() {
+            break;
+        }
+        assert!(began.now() < PATIENCE);
+    }
+    app.stop().await;
+}
