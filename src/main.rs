@@ -305,8 +305,8 @@ struct SendArgs {
     /// The stream of the records.
     #[arg(short, long)]
     stream: String,
-    /// The producer's name [with --cert: the one that the gateway's policy has for the certificate]
-    #[arg(short, long, required_unless_present = "cert")]
+    /// The producer's name [with --cert or --token-file: the one that the gateway's policy has for it]
+    #[arg(short, long, required_unless_present_any = ["cert", "token_file"])]
     producer: Option<String>,
     /// The most records per request [default: 512, or that of the send to resume]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]

@@ -10,4 +10,5 @@ mod tls {
     mod listener;
     mod permissions;
     mod rotation;
+    mod tokens;
 }

@@ -19,6 +19,9 @@ pub struct Args {
     /// The certificate's private key, in PEM.
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// A file with a bearer token, instead of a certificate. It is read anew for each call.
+    #[arg(long, value_name = "FILE", requires = "ca", conflicts_with = "cert")]
+    pub token_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -29,6 +32,10 @@ impl Args {
     pub fn dialer(self) -> anyhow::Result<Dialer> {
         let Some(ca) = self.ca else { return Ok(Dialer::default()) };
         let shown = self.cert.zip(self.key);
-        Ok(Dialer::verifying(trust::client(&trust::Files { ca, shown })?))
+        let dialer = Dialer::verifying(trust::client(&trust::Files { ca, shown })?);
+        Ok(match self.token_file {
+            Some(file) => dialer.with_token(file),
+            None => dialer,
+        })
     }
 }

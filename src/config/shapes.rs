@@ -75,7 +75,7 @@ const LISTEN: Shape = Shape {
 
 const TLS: Shape = Shape {
     name: "tls",
-    about: "How connections prove who they are. Every client needs a certificate.",
+    about: "How connections prove who they are. Without `tokens`, every client needs a certificate.",
     keys: &[
         Key::required("certificate", Kind::Text, "The gateway's certificate in PEM, then those that signed it."),
         Key::required("key", Kind::Text, "The certificate's private key in PEM. Others must not be able to read it."),
@@ -91,6 +91,7 @@ const TLS: Shape = Shape {
             "Which name of a certificate counts: its one SPIFFE URI, or its one DNS name. Default: spiffe.",
         ),
         Key::required("trust_domain", Kind::Text, "The domain that every identity belongs to."),
+        Key::new("tokens", Kind::Table(&TOKENS), "Bearer tokens, for clients without a certificate."),
         Key::new(
             "connections_per_identity_max",
             Kind::Count,
@@ -100,6 +101,21 @@ const TLS: Shape = Shape {
             "connection_age_max",
             Kind::Duration,
             "After about this time a client has to connect anew. Default: PT1H.",
+        ),
+    ],
+};
+
+const TOKENS: Shape = Shape {
+    name: "tls.tokens",
+    about: "Bearer tokens (JWT), for clients without a certificate.",
+    keys: &[
+        Key::required("jwks", Kind::Text, "The file of the issuer's public keys (JWKS), for RS256, ES256 and EdDSA."),
+        Key::required("issuer", Kind::Text, "Who issues the tokens: their `iss`."),
+        Key::required("audience", Kind::Text, "For whom they are: one of their `aud`."),
+        Key::new(
+            "claim",
+            Kind::Text,
+            "The claim that says who it is. The identity is `token:` and its value. Default: sub.",
         ),
     ],
 };

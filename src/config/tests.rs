@@ -20,6 +20,7 @@ conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
 
 [listen]
 [tls]
+[tls.tokens]
 [log]
 [limits]
 [journal]

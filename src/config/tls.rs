@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::domain::document::{Place, Spot, Table};
-use crate::identity::{Files, Kind, Scheme, Which};
+use crate::identity::{Expected, Files, Kind, Scheme, TokenFiles, Which};
 
 use super::word::word;
 
@@ -117,6 +117,14 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
     let lists = table.or::<Vec<Spot<String>>>("revocation", Vec::new());
     let lists = lists.into_iter().enumerate();
     let revocation = lists.filter_map(|(position, list)| file(Which::Revocation(position), Some(list))).collect();
+    let tokens = table.get::<Table<'_>>("tokens").and_then(|tokens| {
+        let tokens = tokens.value;
+        let jwks = file(Which::Jwks, tokens.need::<String>("jwks"));
+        let [issuer, audience] = ["issuer", "audience"].map(|key| tokens.need::<String>(key).map(|text| text.value));
+        let claim = tokens.or("claim", "sub".to_owned());
+        tokens.done();
+        Some(TokenFiles { jwks: jwks?, expected: Expected { issuer: issuer?, audience: audience?, claim } })
+    });
     let scheme = read_scheme(table);
     let default = Connections::default();
     let limits = Connections {
@@ -131,6 +139,7 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
         client_ca,
         revocation,
         scheme,
+        tokens,
     });
     DeclaredTls { files, places, limits }
 }

@@ -1,4 +1,4 @@
-//! Why a connection is ended before there is a request on it. A closed list: each is counted by its name.
+//! Why a connection is ended, or a call, before there is a request. A closed list: each is counted by its name.
 
 /// Why a connection was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,28 @@ pub enum Turned {
     MalformedIdentity,
     /// The name belongs to another trust domain.
     OtherTrustDomain,
+    /// The call brings no token, on a connection whose client showed no certificate.
+    TokenMissing,
+    /// The token is longer than any that is read.
+    TokenTooLong,
+    /// The token cannot be read, lacks what it must say, or asks for something that is not done here.
+    TokenMalformed,
+    /// The token is signed in a way that is not taken, or not in that of its key.
+    TokenAlgorithm,
+    /// The file of keys does not hold the token's key.
+    TokenUnknownKey,
+    /// The token's signature is wrong.
+    TokenSignature,
+    /// Somebody else has issued the token.
+    TokenWrongIssuer,
+    /// The token is for somebody else.
+    TokenWrongAudience,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's time has not begun.
+    TokenNotYetValid,
+    /// The token names nobody in the claim that counts.
+    TokenNoIdentity,
     /// One network address has as many connections as it may have.
     TooManyOfAddress,
     /// One identity has as many connections as it may have.
@@ -45,7 +67,7 @@ pub enum Turned {
 
 impl Turned {
     /// Every reason, with the name used in the log and in summaries.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::NotTls, "not_tls"),
         (Self::NoHttp2, "no_http2"),
         (Self::TooSlow, "too_slow"),
@@ -62,6 +84,17 @@ impl Turned {
         (Self::SeveralIdentities, "several_identities"),
         (Self::MalformedIdentity, "malformed_identity"),
         (Self::OtherTrustDomain, "other_trust_domain"),
+        (Self::TokenMissing, "token_missing"),
+        (Self::TokenTooLong, "token_too_long"),
+        (Self::TokenMalformed, "token_malformed"),
+        (Self::TokenAlgorithm, "token_algorithm"),
+        (Self::TokenUnknownKey, "token_unknown_key"),
+        (Self::TokenSignature, "token_signature"),
+        (Self::TokenWrongIssuer, "token_wrong_issuer"),
+        (Self::TokenWrongAudience, "token_wrong_audience"),
+        (Self::TokenExpired, "token_expired"),
+        (Self::TokenNotYetValid, "token_not_yet_valid"),
+        (Self::TokenNoIdentity, "token_no_identity"),
         (Self::TooManyOfAddress, "too_many_of_address"),
         (Self::TooManyOfIdentity, "too_many_of_identity"),
         (Self::Flood, "flood"),

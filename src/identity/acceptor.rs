@@ -21,8 +21,8 @@ pub struct Acceptor {
 pub struct Accepted<S> {
     /// What is said on it.
     pub stream: TlsStream<S>,
-    /// Who speaks.
-    pub identity: Identity,
+    /// Who speaks. `None`: its calls have to say so, by a token each.
+    pub identity: Option<Identity>,
 }
 
 impl Acceptor {
@@ -54,9 +54,22 @@ impl Acceptor {
         if connection.alpn_protocol() != Some(HTTP2) {
             return Err(Some(Turned::NoHttp2));
         }
-        let certificate = connection.peer_certificates().and_then(<[_]>::first).ok_or(Turned::NoCertificate);
-        let identity = certificate.and_then(|certificate| set.scheme.identity(certificate)).map_err(Some)?;
+        let identity = match connection.peer_certificates().and_then(<[_]>::first) {
+            Some(certificate) => Some(set.scheme.identity(certificate).map_err(Some)?),
+            None if set.tokens.is_some() => None,
+            None => return Err(Some(Turned::NoCertificate)),
+        };
         Ok(Accepted { stream, identity })
+    }
+}
+
+impl Set {
+    /// Who a token belongs to, as of a moment in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Why it is not to be believed.
+    pub fn check_token(&self, token: &str, now: i64) -> Result<Identity, Turned> {
+        self.tokens.as_ref().ok_or(Turned::NoCertificate)?.check(token, now)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is speaking: certificates of clients, what the gateway shows of itself, and the one type that says whom a
-//! connection belongs to.
+//! connection, or a call with a token, belongs to.
 //!
-//! [`Identity`] has no constructor outside this module. Whoever has one got it from a handshake that was verified.
+//! [`Identity`] has no constructor outside this module. Whoever has one got it from a handshake or a token that was verified.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +11,14 @@ mod certificate;
 mod clients;
 mod scheme;
 mod set;
+mod tokens;
 pub mod trust;
 
 pub use acceptor::{Accepted, Acceptor};
 pub use certificate::{Described, describe};
 pub use scheme::{Kind, Scheme};
-pub use set::{Files, Remark, Set, Severity, Which};
+pub use set::{Files, Remark, Set, Severity, TokenFiles, Which};
+pub use tokens::Expected;
 
 /// Who has proved to be at the other end of a connection. Only this module makes it.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -17,9 +17,10 @@ use zeroize::Zeroizing;
 
 use crate::files;
 
-use super::Scheme;
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP2};
+use super::tokens::Tokens;
+use super::{Expected, Scheme};
 
 /// Where the parts of a set are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,17 @@ pub struct Files {
     pub revocation: Vec<PathBuf>,
     /// How certificates of clients name who they belong to.
     pub scheme: Scheme,
+    /// How clients without a certificate prove who they are. `None`: every client needs one.
+    pub tokens: Option<TokenFiles>,
+}
+
+/// Where the keys of tokens are, and what every token must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFiles {
+    /// The file of public keys: a JWKS.
+    pub jwks: PathBuf,
+    /// What every token must be.
+    pub expected: Expected,
 }
 
 /// A part of a set.
@@ -47,6 +59,8 @@ pub enum Which {
     ClientCa,
     /// A revocation list, by its place in the list of files.
     Revocation(usize),
+    /// The keys of tokens.
+    Jwks,
 }
 
 /// Whether a set can be used.
@@ -75,6 +89,7 @@ pub struct Remark {
 pub struct Set {
     pub(super) server: Arc<ServerConfig>,
     pub(super) scheme: Scheme,
+    pub(super) tokens: Option<Tokens>,
     /// The first and the last second in which the gateway's certificate holds, since the Unix epoch.
     holds: (i64, i64),
 }
@@ -104,9 +119,15 @@ impl Set {
         let shown = shown.zip(key).and_then(|(shown, key)| remarks.matching(shown, key));
         let authorities = remarks.authorities();
         let lists = remarks.lists();
+        let tokens = remarks.tokens();
         let set = shown.zip(authorities).zip(lists).and_then(|((shown, authorities), lists)| {
             let server = remarks.server(shown.0, authorities, lists)?;
-            Some(Self { server: Arc::new(server), scheme: files.scheme.clone(), holds: (shown.1.from, shown.1.until) })
+            Some(Self {
+                server: Arc::new(server),
+                scheme: files.scheme.clone(),
+                tokens,
+                holds: (shown.1.from, shown.1.until),
+            })
         });
         let is_sound = remarks.found.iter().all(|remark| remark.severity == Severity::Warning);
         (set.filter(|_| is_sound), remarks.found)
@@ -139,12 +160,14 @@ impl Files {
             Which::Key => &self.key,
             Which::ClientCa => &self.client_ca,
             Which::Revocation(position) => self.revocation.get(position).unwrap_or(&self.client_ca),
+            Which::Jwks => self.tokens.as_ref().map_or(&self.client_ca, |tokens| &tokens.jwks),
         }
     }
 
     /// Every file.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.certificate, &self.key, &self.client_ca].into_iter().chain(&self.revocation)
+        let jwks = self.tokens.as_ref().map(|tokens| &tokens.jwks);
+        [&self.certificate, &self.key, &self.client_ca].into_iter().chain(&self.revocation).chain(jwks)
     }
 }
 
@@ -163,7 +186,8 @@ impl Remarks<'_> {
             Ok((bytes, _)) => Some(Zeroizing::new(bytes)),
             Err(error) => {
                 let message = format!("{:#}", anyhow::Error::from(error));
-                let help = "name a file in PEM (-----BEGIN ...) that the gateway may read".to_owned();
+                let form = if which == Which::Jwks { "JSON" } else { "PEM (-----BEGIN ...)" };
+                let help = format!("name a file in {form} that the gateway may read");
                 self.found.push(Remark { which, severity: Severity::Error, message, help });
                 None
             }
@@ -378,6 +402,15 @@ impl Remarks<'_> {
         Some(lists)
     }
 
+    /// What checks tokens, if any are taken. What is wrong with the file is said, and makes the whole set unusable.
+    fn tokens(&mut self) -> Option<Tokens> {
+        let files = self.files.tokens.as_ref()?;
+        let bytes = self.read(Which::Jwks)?;
+        let read = Tokens::read(&bytes, &files.expected);
+        read.map_err(|why| self.error(Which::Jwks, why, "fetch the public keys (JWKS) of the tokens' issuer again"))
+            .ok()
+    }
+
     fn server(
         &mut self,
         shown: CertifiedKey,
@@ -387,6 +420,9 @@ impl Remarks<'_> {
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider());
         if !lists.is_empty() {
             verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+        }
+        if self.files.tokens.is_some() {
+            verifier = verifier.allow_unauthenticated();
         }
         let chain = match verifier.build() {
             Ok(chain) => chain,

@@ -65,6 +65,19 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(files::read(path, BYTES_MAX)?.0)
 }
 
+/// The token of a file.
+///
+/// # Errors
+/// When the file cannot be read, or holds no text.
+pub fn token(path: &Path) -> anyhow::Result<String> {
+    let bytes = read(path)?;
+    let token = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+    if token.is_empty() {
+        bail!("`{}` holds no token: one line, as the issuer gave it", path.display());
+    }
+    Ok(token.to_owned())
+}
+
 /// The certificates of a PEM file.
 ///
 /// # Errors

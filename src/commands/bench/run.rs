@@ -6,11 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use http::uri::PathAndQuery;
 use tokio::task::JoinSet;
+use tonic::Streaming;
 use tonic::transport::Channel;
-use tonic::{Request, Streaming};
 use tonic_types::RpcStatusExt;
 
 use crate::commands::send::reason_name;
+use crate::ingress::grpc::client::Dialer;
 
 use super::call::{Call, Requests, Shared};
 use super::measured::{Measured, Used};
@@ -87,7 +88,7 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     let mut opening = JoinSet::new();
     for (number, channel) in channels.iter().cycle().take(plan.calls).enumerate() {
         let call = Arc::new(Call::new(Arc::clone(shared), number));
-        opening.spawn(open_one(call, channel.clone(), Arc::clone(pool)));
+        opening.spawn(open_one(call, (channel.clone(), plan.dialer.clone()), Arc::clone(pool)));
     }
     let mut open = Vec::with_capacity(plan.calls);
     while let Some(opened) = opening.join_next().await {
@@ -97,11 +98,11 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     Ok(open)
 }
 
-async fn open_one(call: Arc<Call>, channel: Channel, pool: Arc<Pool>) -> anyhow::Result<Open> {
+async fn open_one(call: Arc<Call>, (channel, dialer): (Channel, Dialer), pool: Arc<Pool>) -> anyhow::Result<Open> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
     let path = PathAndQuery::from_static("/bailiwick.v1.Ingest/Publish");
-    let requests = Request::new(Requests(Arc::clone(&call)));
+    let requests = dialer.call(Requests(Arc::clone(&call)))?;
     let mut answers = grpc.streaming(requests, path, Codec(pool)).await?.into_inner();
     let introduced = answers.message().await?.context("the gateway ended a call")?;
     refused_as_a_whole(&introduced)?;

@@ -197,7 +197,7 @@ impl Line {
 
     /// What the end of a call by a status means.
     fn broken(&self, status: tonic::Status) -> Broken {
-        if status.code() == tonic::Code::PermissionDenied {
+        if matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated) {
             let error = anyhow!("the gateway at {} says: {}", self.endpoint, status.message());
             return Broken::Stopped(Stopped::Unwanted(error));
         }
@@ -271,7 +271,8 @@ impl Line {
         let mut client = connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
         let (requests, outgoing) = mpsc::channel(AHEAD * 2);
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;
-        let responses = client.publish(ReceiverStream::new(outgoing)).await.map_err(|status| self.broken(status))?;
+        let call = self.dialer.call(ReceiverStream::new(outgoing)).map_err(|error| lost(error.into()))?;
+        let responses = client.publish(call).await.map_err(|status| self.broken(status))?;
         self.call = Some(Call { requests, responses: responses.into_inner() });
         let introduced = self.response().await?;
         introduced.map_err(|Kind { reason, .. }| {

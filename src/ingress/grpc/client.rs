@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,9 +15,11 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use crate::identity::trust;
 use crate::ingress::proto::ingest::ingest_client::IngestClient;
 
 /// The largest response taken: scores of the largest batch.
@@ -43,6 +46,12 @@ pub enum Unreached {
     /// The gateway speaks TLS, and nothing is given to verify it with.
     #[error("`{0}` speaks TLS: give --ca FILE, the authority that signs the gateway's certificate")]
     NoAuthority(String),
+    /// The file of the token cannot be read.
+    #[error("{0:#}")]
+    Token(anyhow::Error),
+    /// The file of the token holds none.
+    #[error("`{0}` holds no token: one line, as the issuer gave it")]
+    NoToken(String),
     /// Certificates are given for a connection that shows and verifies none.
     #[error("`{0}` is plain text, on which no certificate is verified: write https://, or leave --ca out")]
     PlainText(String),
@@ -52,6 +61,7 @@ pub enum Unreached {
 #[derive(Clone, Default)]
 pub struct Dialer {
     tls: Option<Arc<ClientConfig>>,
+    token: Option<PathBuf>,
 }
 
 impl fmt::Debug for Dialer {
@@ -64,7 +74,27 @@ impl Dialer {
     /// One that verifies gateways, and shows them what the configuration holds.
     #[must_use]
     pub fn verifying(tls: Arc<ClientConfig>) -> Self {
-        Self { tls: Some(tls) }
+        Self { tls: Some(tls), token: None }
+    }
+
+    /// The same, with the token of a file on each call. The file is read for each, as it may be replaced.
+    #[must_use]
+    pub fn with_token(self, file: PathBuf) -> Self {
+        Self { token: Some(file), ..self }
+    }
+
+    /// A call that says who makes it.
+    ///
+    /// # Errors
+    /// When the file of the token cannot be read, or holds none.
+    pub fn call<T>(&self, message: T) -> Result<Request<T>, Unreached> {
+        let mut request = Request::new(message);
+        let Some(path) = &self.token else { return Ok(request) };
+        let token = trust::token(path).map_err(Unreached::Token)?;
+        let value = format!("Bearer {token}").parse();
+        let value = value.map_err(|_| Unreached::NoToken(path.display().to_string()))?;
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
     }
 
     /// Connects to a gateway.

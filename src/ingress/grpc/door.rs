@@ -11,6 +11,7 @@ use crate::identity::{self, Acceptor, Identity};
 
 use super::caps::{Cap, Inside};
 use super::connection::{Connection, Deadline, Wire};
+use super::guest::Guest;
 use super::listener::Arrived;
 use super::speaker::Speaker;
 use super::watch::Watch;
@@ -39,6 +40,8 @@ pub(super) struct Door {
 pub(super) struct Entered {
     pub(super) connection: Connection,
     pub(super) speaker: Arc<Speaker>,
+    /// What finds out who speaks on each call, where the connection does not say it.
+    pub(super) guest: Option<Arc<Guest>>,
     /// `None`: it may last for ever.
     pub(super) life: Option<Life>,
 }
@@ -81,8 +84,8 @@ impl Door {
         let Arrived { stream, address, slot } = arrived;
         let mut deadline = Deadline::start();
         let turn_away = |why, speaker: Option<&Speaker>| self.watch.turn_away(why, address, speaker);
-        let (wire, speaker, life) = match &self.entrance {
-            None => (Wire::Plain(stream), Speaker::anyone(), None),
+        let (wire, speaker, guest, life) = match &self.entrance {
+            None => (Wire::Plain(stream), Speaker::anyone(), None, None),
             Some(entrance) => {
                 let Some(handshake) = self.handshakes.enter(address.ip()) else {
                     turn_away(Turned::TooManyOfAddress, None);
@@ -100,29 +103,44 @@ impl Door {
                         return None;
                     }
                 };
-                let life = self.life(entrance, &identity);
-                let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
-                let is_inside = inside.is_some();
-                let speaker = Speaker::known(identity, inside);
-                if !is_inside {
-                    turn_away(Turned::TooManyOfIdentity, Some(&speaker));
-                    return None;
+                let life = Some(self.life(entrance, identity.as_ref()));
+                let wire = Wire::Tls(Box::new(stream));
+                match identity {
+                    Some(identity) => {
+                        let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
+                        let is_inside = inside.is_some();
+                        let speaker = Speaker::known(identity, inside);
+                        if !is_inside {
+                            turn_away(Turned::TooManyOfIdentity, Some(&speaker));
+                            return None;
+                        }
+                        (wire, speaker, None, life)
+                    }
+                    None => {
+                        // Who it is will be said later. Until then its address stands for it.
+                        let Some(inside) = self.identities.enter(format!("address:{}", address.ip())) else {
+                            turn_away(Turned::TooManyOfAddress, None);
+                            return None;
+                        };
+                        let guest = Guest::new(Arc::clone(&entrance.acceptor));
+                        (wire, Speaker::unproved(inside), Some(Arc::new(guest)), life)
+                    }
                 }
-                (Wire::Tls(Box::new(stream)), speaker, Some(life))
             }
         };
         let speaker = Arc::new(speaker);
         let watch = (Arc::clone(&self.watch), Arc::clone(&speaker));
         let connection = Connection::new(wire, address, watch, deadline, slot);
-        Some(Entered { connection, speaker, life })
+        Some(Entered { connection, speaker, guest, life })
     }
 
-    fn life(&self, entrance: &Entrance, identity: &Identity) -> Life {
+    fn life(&self, entrance: &Entrance, identity: Option<&Identity>) -> Life {
         let mut chance = [0];
         // Without chance all last equally long.
         let _ = getrandom::fill(&mut chance);
         let [chance] = chance;
-        let proof_ends_in = identity.until().saturating_sub(self.intake.wall_seconds());
+        let until = identity.map_or(i64::MAX, Identity::until);
+        let proof_ends_in = until.saturating_sub(self.intake.wall_seconds());
         Life::new(entrance.connection_age_max, proof_ends_in, chance)
     }
 }

@@ -211,7 +211,7 @@ impl Put {
         while let Some(data) = self.data.next().await {
             // Held until the message is charged, or refused.
             let arrived = self.held.take_arrived();
-            self.asked.speaker.goes_on()?;
+            self.asked.speaker.goes_on(&self.intake)?;
             self.still_allowed().map_err(|rejection| rejection.status())?;
             let Some(opened) = self.open(data?).map_err(|rejection| rejection.status())? else { continue };
             let answer = match opened {

@@ -101,7 +101,7 @@ async fn read(mut messages: Messages<Incoming>, mut call: Call) {
     let _ends = Ends(Arc::clone(&call.replies));
     // Room for the answer first, then the request: nothing is read that cannot be answered.
     while call.replies.room(PIPELINED_MAX).await {
-        if let Err(ended) = call.speaker.goes_on() {
+        if let Err(ended) = call.speaker.goes_on(&call.intake) {
             return call.replies.end(Err(ended));
         }
         match messages.next().await.map(|message| message.and_then(request)) {

@@ -9,6 +9,7 @@ mod connection;
 mod door;
 mod flight;
 mod frames;
+mod guest;
 mod ingest;
 mod listener;
 mod messages;

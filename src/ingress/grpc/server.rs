@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::Either;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -31,6 +31,7 @@ use crate::engine::pipeline::Lane;
 use super::answers::Answers;
 use super::arrivals::{Arrivals, Charged};
 use super::door::{Door, Entered, Entrance};
+use super::guest::Guest;
 use super::messages::Messages;
 use super::speaker::Speaker;
 use super::{Listener, flight, ingest};
@@ -116,6 +117,30 @@ struct Calls {
     intake: Arc<Intake>,
 }
 
+/// Who speaks on a connection.
+#[derive(Clone)]
+struct Speaks {
+    speaker: Arc<Speaker>,
+    /// What finds out who speaks on each call, where the connection does not say it.
+    guest: Option<Arc<Guest>>,
+}
+
+impl Speaks {
+    /// Who speaks on a call.
+    fn on_call(&self, headers: &HeaderMap, address: Option<IpAddr>, intake: &Intake) -> Result<Arc<Speaker>, Status> {
+        let Some(guest) = &self.guest else { return Ok(Arc::clone(&self.speaker)) };
+        guest.speaker(&self.speaker, headers, intake).map_err(|why| {
+            intake.telemetry().turned_away.add(why);
+            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(address, reason = why.name(), "a call was turned away");
+            Status::unauthenticated(format!(
+                "a certificate, or a bearer token that is believed, is needed: {}",
+                why.name()
+            ))
+        })
+    }
+}
+
 /// A worker's thread, and what serves the calls on it.
 struct Serving {
     calls: Calls,
@@ -193,7 +218,7 @@ impl Watched {
 }
 
 async fn serve_connection(
-    Entered { connection, speaker, life }: Entered,
+    Entered { connection, speaker, guest, life }: Entered,
     calls: Calls,
     line: Arc<Line>,
     (stream_window, window): (u32, u32),
@@ -210,7 +235,8 @@ async fn serve_connection(
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(window)
         .max_frame_size(FRAME);
-    let (info, of_line, of_requests) = (connection.connect_info(), Arc::clone(&line), Arc::clone(&speaker));
+    let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
+    let of_requests = Speaks { speaker: Arc::clone(&speaker), guest };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let address = info.remote_addr().map(|address| address.ip());
@@ -249,19 +275,29 @@ impl Calls {
         mut self,
         request: Request<Incoming>,
         address: Option<IpAddr>,
-        speaker: &Arc<Speaker>,
+        speaks: &Speaks,
         line: &Arc<Line>,
     ) -> impl Future<Output = Result<Response<Answers>, Infallible>> + use<> {
         let call = line.call();
         let (head, body) = request.into_parts();
-        let response = if let Err(denied) = speaker.may_call(&self.intake, head.uri.path()) {
-            Either::Left(denied.status().into_http().map(|body| Answers::of_service(body, call)))
-        } else if call.is_too_many() {
+        let entered = speaks.on_call(&head.headers, address, &self.intake);
+        let entered = entered.and_then(|speaker| {
+            let denied = speaker.may_call(&self.intake, head.uri.path());
+            denied.map_err(|denied| denied.status()).map(|()| speaker)
+        });
+        let speaker = match entered {
+            Ok(speaker) => speaker,
+            Err(status) => {
+                let response = status.into_http().map(|body| Answers::of_service(body, call));
+                return Either::Left(std::future::ready(Ok(response)));
+            }
+        };
+        let response = if call.is_too_many() {
             let status = Status::resource_exhausted("there are too many calls; use fewer, for more requests each");
             Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))
         } else if let Some(method) = ingest::Method::of(head.uri.path()) {
             let messages = Messages::new(body, Arc::clone(&call), self.message_max);
-            Either::Left(self.ingest.call(method, &head.headers, (address, Arc::clone(speaker)), messages, call))
+            Either::Left(self.ingest.call(method, &head.headers, (address, speaker), messages, call))
         } else {
             let (charged, message_max) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/") {
                 (Charged::WithMessage, self.message_max)
@@ -271,15 +307,15 @@ impl Calls {
             let body = Arrivals::new(body, Arc::clone(&call), charged, message_max);
             let mut request = Request::from_parts(head, body);
             request.extensions_mut().insert(Arc::clone(&call));
-            request.extensions_mut().insert(Arc::clone(speaker));
+            request.extensions_mut().insert(speaker);
             Either::Right((self.routes.call(request), call))
         };
-        async move {
+        Either::Right(async move {
             match response {
                 Either::Left(response) => Ok(response),
                 Either::Right((response, call)) => Ok(response.await?.map(|body| Answers::of_service(body, call))),
             }
-        }
+        })
     }
 }
 

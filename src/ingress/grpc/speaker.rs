@@ -18,8 +18,10 @@ pub(super) struct Speaker {
     /// `None`: plain text, on which everybody is who they say.
     identity: Option<Identity>,
     granted: Mutex<Option<(u64, Arc<Granted>)>>,
-    /// Whether the connection is to end.
-    is_ending: AtomicBool,
+    /// Whether the connection is to end. Calls with a token share it with their connection.
+    is_ending: Arc<AtomicBool>,
+    /// When the token ends that proves the identity, in seconds since the Unix epoch. A certificate ends with its connection.
+    token_until: Option<i64>,
     /// Its place among the connections of its identity.
     _inside: Option<Inside<String>>,
 }
@@ -37,12 +39,23 @@ pub(super) struct Allowed {
 impl Speaker {
     /// Anybody: plain text, on this machine.
     pub(super) fn anyone() -> Self {
-        Self { identity: None, granted: Mutex::default(), is_ending: AtomicBool::new(false), _inside: None }
+        Self { identity: None, granted: Mutex::default(), is_ending: Arc::default(), token_until: None, _inside: None }
     }
 
     /// Somebody who has proved it.
     pub(super) fn known(identity: Identity, inside: Option<Inside<String>>) -> Self {
         Self { identity: Some(identity), _inside: inside, ..Self::anyone() }
+    }
+
+    /// Somebody who takes a place, and has to prove on each call who it is.
+    pub(super) fn unproved(inside: Inside<String>) -> Self {
+        Self { _inside: Some(inside), ..Self::anyone() }
+    }
+
+    /// Who a call on this connection is of.
+    pub(super) fn with_token(&self, identity: Identity) -> Self {
+        let (is_ending, token_until) = (Arc::clone(&self.is_ending), Some(identity.until()));
+        Self { identity: Some(identity), is_ending, token_until, ..Self::anyone() }
     }
 
     /// The connection is to end: its calls end before their next request.
@@ -51,7 +64,10 @@ impl Speaker {
     }
 
     /// Whether a call may take another request.
-    pub(super) fn goes_on(&self) -> Result<(), Status> {
+    pub(super) fn goes_on(&self, intake: &Intake) -> Result<(), Status> {
+        if self.token_until.is_some_and(|until| intake.wall_seconds() >= until) {
+            return Err(Status::unauthenticated("the token's time is over: call again with a new one"));
+        }
         match self.is_ending.load(Ordering::Relaxed) {
             false => Ok(()),
             true => Err(Status::unavailable(
