@@ -114,6 +114,7 @@ impl App {
         let entrance = rotation.as_ref().map(|rotation| Entrance {
             acceptor: Arc::clone(rotation.acceptor()),
             connections_per_identity_max: config.tls_connections.per_identity_max,
+            handshakes_per_address_max: config.tls_connections.handshakes_per_address_max,
             connection_age_max: config.tls_connections.age_max,
         });
         let telemetry = Arc::new(Telemetry::new(config.policy.streams.keys()));

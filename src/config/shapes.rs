@@ -98,6 +98,11 @@ const TLS: Shape = Shape {
             "The most connections of one identity at a time. Default: 64.",
         ),
         Key::new(
+            "handshakes_per_address_max",
+            Kind::Count,
+            "The most handshakes in progress of one network address. Default: 64.",
+        ),
+        Key::new(
             "connection_age_max",
             Kind::Duration,
             "After about this time a client has to connect anew. Default: PT1H.",

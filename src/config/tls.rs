@@ -28,13 +28,15 @@ pub(super) struct DeclaredTls {
 pub struct Connections {
     /// The most connections of one identity at a time.
     pub per_identity_max: usize,
+    /// The most handshakes in progress of one network address.
+    pub handshakes_per_address_max: usize,
     /// After about this time a connection is brought to its end.
     pub age_max: Duration,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { per_identity_max: 64, age_max: AGE_MAX.unsigned_abs() }
+        Self { per_identity_max: 64, handshakes_per_address_max: 64, age_max: AGE_MAX.unsigned_abs() }
     }
 }
 
@@ -129,6 +131,7 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
     let default = Connections::default();
     let limits = Connections {
         per_identity_max: table.or("connections_per_identity_max", default.per_identity_max).max(1),
+        handshakes_per_address_max: table.or("handshakes_per_address_max", default.handshakes_per_address_max).max(1),
         age_max: table.get::<SignedDuration>("connection_age_max").map_or(default.age_max, |age| read_age(&age, table)),
     };
     table.done();

@@ -11,8 +11,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// A pattern of identities: the star is the whole of the last segment (`spiffe://corp.example/tills/*`) or of the
-    /// first label (`*.tills.corp.example`).
+    /// A pattern of identities: the star is the whole of the last segment (`spiffe://corp.example/tills/*`, `token:*`) or of
+    /// the first label (`*.tills.corp.example`).
     ///
     /// # Errors
     /// How it has to be.
@@ -22,7 +22,9 @@ impl Pattern {
         let pattern = Self::of_names(text).map_err(|_| HELP)?;
         match &pattern.after {
             None => Ok(pattern),
-            Some(after) if after.is_empty() && pattern.before.ends_with('/') => Ok(pattern),
+            Some(after) if after.is_empty() && (pattern.before.ends_with('/') || &*pattern.before == "token:") => {
+                Ok(pattern)
+            }
             Some(after) if pattern.before.is_empty() && after.starts_with('.') && after.len() > 1 => Ok(pattern),
             Some(_) => Err(HELP),
         }
@@ -116,6 +118,11 @@ mod tests {
         let hosts = identities("*.tills.corp.example");
         assert_eq!(hosts.star("a.tills.corp.example"), Some("a"));
         assert_eq!(hosts.star("a.b.tills.corp.example"), None);
+        let tokens = identities("token:*");
+        assert_eq!(
+            (tokens.star("token:a:b"), tokens.star("token:a/b"), tokens.star("token:")),
+            (Some("a:b"), None, None)
+        );
         let one = identities("spiffe://corp.example/office");
         assert_eq!(
             (one.star("spiffe://corp.example/office"), one.star("spiffe://corp.example/offices")),

@@ -112,16 +112,17 @@ impl Tokens {
         let (header, claims) = signed.split_once('.').ok_or(Turned::TokenMalformed)?;
         let [header, claims, signature] =
             [header, claims, signature].map(|part| URL_SAFE_NO_PAD.decode(part).map_err(|_| Turned::TokenMalformed));
-        let header: Header = serde_json::from_slice(&header?).map_err(|_| Turned::TokenMalformed)?;
+        let (header, claims, signature) = (header?, claims?, signature?);
+        let header: Header = serde_json::from_slice(&header).map_err(|_| Turned::TokenMalformed)?;
         let is_nested = header.cty.is_some_and(|kind| kind.eq_ignore_ascii_case("jwt"));
         if is_nested || header.crit.is_some() {
             return Err(Turned::TokenMalformed);
         }
         let algorithm = Algorithm::named(&header.alg).ok_or(Turned::TokenAlgorithm)?;
         let key = self.key(header.kid.as_deref(), algorithm)?;
-        key.verify(signed.as_bytes(), &signature?)?;
+        key.verify(signed.as_bytes(), &signature)?;
         // From here on, its issuer has said it.
-        let claims: Map<String, Value> = serde_json::from_slice(&claims?).map_err(|_| Turned::TokenMalformed)?;
+        let claims: Map<String, Value> = serde_json::from_slice(&claims).map_err(|_| Turned::TokenMalformed)?;
         self.claims(&claims, now)
     }
 

@@ -157,7 +157,8 @@ pub fn deployment(authority: &Authority) -> Folder {
     init(folder.root()).map_err(|_| "init").unwrap();
     folder.edit("gateway.toml", "127.0.0.1:7400", "127.0.0.1:0");
     let config = folder.read("gateway.toml");
-    let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("plaintext")).collect();
+    let config: Vec<&str> =
+        config.lines().filter(|line| !line.starts_with("plaintext") && !line.starts_with('#')).collect();
     folder.write("gateway.toml", config.join("\n"));
     folder.add("gateway.toml", TLS);
     folder.add("policies/policy.toml", RULES);

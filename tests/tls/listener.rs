@@ -8,7 +8,7 @@ use bailiwick::clock::Clock;
 use bailiwick::identity::trust;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -100,6 +100,40 @@ async fn an_identity_has_so_many_connections_and_others_have_theirs() {
             break;
         }
         assert!(began.now() < PATIENCE);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_of_one_address_keep_nobody_else_out() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    folder.edit("gateway.toml", "trust_domain =", "handshakes_per_address_max = 8\ntrust_domain =");
+    let app = folder.start_app(|config| config.connections_max = 32).await.unwrap();
+    let address = app.address();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let began = Clock::start();
+    while counted(&app, "too_many_of_address") < 92 {
+        assert!(began.now() < PATIENCE, "{}", counted(&app, "too_many_of_address"));
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    // Somebody from elsewhere, while the eight wait for their deadline.
+    let from = TcpSocket::new_v4().unwrap();
+    from.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = from.connect(address).await.unwrap();
+    let issued = authority.client(&till("7"), |_| {});
+    let client = trust::client(&files(&folder, "raw", Some(&issued))).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut connection = TlsConnector::from(client).connect(name, stream).await.unwrap();
+    connection.write_all(HELLO).await.unwrap();
+    connection.read_exact(&mut [0; 9]).await.unwrap();
+    assert_eq!(counted(&app, "too_slow"), 0);
+    while counted(&app, "too_slow") < 8 {
+        assert!(began.now() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     app.stop().await;
 }

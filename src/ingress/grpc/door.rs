@@ -22,6 +22,8 @@ pub struct Entrance {
     pub acceptor: Arc<Acceptor>,
     /// The most connections of one identity at a time.
     pub connections_per_identity_max: usize,
+    /// The most handshakes in progress of one network address.
+    pub handshakes_per_address_max: usize,
     /// After about this time a connection is brought to its end, so that its client proves again who it is.
     pub connection_age_max: Duration,
 }
@@ -55,8 +57,6 @@ pub(super) struct Life {
     pub(super) cut_in: Duration,
 }
 
-/// The most handshakes in progress of one network address.
-const HANDSHAKES_MAX: usize = 64;
 /// How long a connection that is to end may take.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -67,15 +67,19 @@ impl Life {
         let proof_ends_in = Duration::from_secs(u64::try_from(proof_ends_in).unwrap_or(0));
         let shorter_by = age_max / 5 * u32::from(chance) / 255;
         let age = (age_max + age_max / 10).saturating_sub(shorter_by);
-        let ends_in = age.min(proof_ends_in.saturating_sub(GRACE));
+        // Whose proof ends soon is served for half of that time, and not sent away at once.
+        let ends_in = age.min(proof_ends_in - GRACE.min(proof_ends_in / 2));
         Self { ends_in, cut_in: (ends_in + GRACE).min(proof_ends_in) }
     }
 }
 
 impl Door {
     pub(super) fn new(entrance: Option<Entrance>, intake: Arc<Intake>) -> Self {
-        let per_identity = entrance.as_ref().map_or(0, |entrance| entrance.connections_per_identity_max);
-        let (handshakes, identities) = (Cap::new(HANDSHAKES_MAX), Cap::new(per_identity));
+        let caps = entrance
+            .as_ref()
+            .map(|entrance| (entrance.handshakes_per_address_max, entrance.connections_per_identity_max));
+        let (per_address, per_identity) = caps.unwrap_or_default();
+        let (handshakes, identities) = (Cap::new(per_address), Cap::new(per_identity));
         Self { entrance, handshakes, identities, watch: Arc::new(Watch::new(Arc::clone(&intake))), intake }
     }
 
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!(seconds(Life::new(hour, 1 << 40, 0)), (3_960, 3_990));
         assert_eq!(seconds(Life::new(hour, 1 << 40, 255)), (3_240, 3_270));
         assert_eq!(seconds(Life::new(hour, 600, 0)), (570, 600));
-        assert_eq!(seconds(Life::new(hour, 10, 0)), (0, 10));
+        assert_eq!(seconds(Life::new(hour, 10, 0)), (5, 10));
         assert_eq!(seconds(Life::new(hour, -10, 0)), (0, 0));
     }
 }
