@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What identities begin with that a token says.
+const TOKEN: &str = "token:";
+
 /// A text with at most one star, which stands for one segment: at least one character, and no `/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
@@ -22,7 +25,7 @@ impl Pattern {
         let pattern = Self::of_names(text).map_err(|_| HELP)?;
         match &pattern.after {
             None => Ok(pattern),
-            Some(after) if after.is_empty() && (pattern.before.ends_with('/') || &*pattern.before == "token:") => {
+            Some(after) if after.is_empty() && (pattern.before.ends_with('/') || &*pattern.before == TOKEN) => {
                 Ok(pattern)
             }
             Some(after) if pattern.before.is_empty() && after.starts_with('.') && after.len() > 1 => Ok(pattern),
@@ -56,6 +59,11 @@ impl Pattern {
     #[must_use]
     pub fn star<'t>(&self, text: &'t str) -> Option<&'t str> {
         let Some(after) = &self.after else { return (*self.before == *text).then_some("") };
+        // Who issues tokens says what stands in them: nothing of a token may pass for a host or for somebody with a
+        // certificate.
+        if text.starts_with(TOKEN) != self.before.starts_with(TOKEN) {
+            return None;
+        }
         let star = text.strip_prefix(&*self.before)?.strip_suffix(&**after)?;
         // A label of a host is one segment too.
         let is_segment = !star.is_empty() && !star.contains('/') && (after.is_empty() || !star.contains('.'));
@@ -118,6 +126,9 @@ mod tests {
         let hosts = identities("*.tills.corp.example");
         assert_eq!(hosts.star("a.tills.corp.example"), Some("a"));
         assert_eq!(hosts.star("a.b.tills.corp.example"), None);
+        for token in ["token:a.tills.corp.example", "token:eve@a.tills.corp.example"] {
+            assert_eq!(hosts.star(token), None, "{token}");
+        }
         let tokens = identities("token:*");
         assert_eq!(
             (tokens.star("token:a:b"), tokens.star("token:a/b"), tokens.star("token:")),

@@ -20,6 +20,7 @@ use crate::files;
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP2};
 use super::tokens::Tokens;
+use super::trust;
 use super::{Expected, Scheme};
 
 /// Where the parts of a set are.
@@ -203,7 +204,8 @@ impl Remarks<'_> {
             }
             Ok(items) => Some(items),
             Err(error) => {
-                self.error(which, format!("is no PEM: {error}"), format!("write the {what} again, as PEM"));
+                let message = format!("is no PEM: {}", trust::fault_of(&error));
+                self.error(which, message, format!("write the {what} again, as PEM"));
                 None
             }
         }
@@ -325,7 +327,8 @@ impl Remarks<'_> {
                 None
             }
             Err(error) => {
-                self.error(which, format!("is no PEM: {error}"), "write the key again, as PEM");
+                let message = format!("is no PEM: {}", trust::fault_of(&error));
+                self.error(which, message, "write the key again, as PEM");
                 None
             }
         }
@@ -399,6 +402,12 @@ impl Remarks<'_> {
             }
             lists.extend(of_file);
         }
+        // The first list of an issuer is the one that counts: the newest, however they stand in the files.
+        let made = |list: &CertificateRevocationListDer<'_>| {
+            let parsed = CertificateRevocationList::from_der(list.as_ref()).ok();
+            std::cmp::Reverse(parsed.map(|(_, parsed)| parsed.last_update().timestamp()))
+        };
+        lists.sort_by_cached_key(made);
         Some(lists)
     }
 

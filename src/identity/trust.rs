@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
@@ -51,7 +51,7 @@ pub fn client(files: &Files) -> anyhow::Result<Arc<ClientConfig>> {
             let chain = certificates(certificate)?;
             let bytes = zeroize::Zeroizing::new(read(key)?);
             let der = PrivateKeyDer::from_pem_slice(&bytes)
-                .with_context(|| format!("`{}` holds no private key in PEM", key.display()))?;
+                .map_err(|error| anyhow!("`{}` holds no private key in PEM: {}", key.display(), fault_of(&error)))?;
             builder.with_client_auth_cert(chain, der).with_context(|| {
                 format!("`{}` and `{}` are no certificate and its key", certificate.display(), key.display())
             })?
@@ -59,6 +59,18 @@ pub fn client(files: &Files) -> anyhow::Result<Arc<ClientConfig>> {
     };
     client.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(client))
+}
+
+/// What is wrong with a file that should be PEM. The error's own text has parts of the file in it, which may be a key.
+pub(super) fn fault_of(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::NoItemsFound => "there is nothing of this kind in it",
+        pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. } => {
+            "a section does not begin and end on lines of its own; perhaps its line breaks are lost"
+        }
+        pem::Error::Base64Decode(_) => "what stands between -----BEGIN and -----END is no base64",
+        _ => "it cannot be read",
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -85,7 +97,7 @@ pub fn token(path: &Path) -> anyhow::Result<String> {
 pub fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let bytes = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let certificates = certificates.with_context(|| format!("`{}` is no PEM", path.display()))?;
+    let certificates = certificates.map_err(|error| anyhow!("`{}` is no PEM: {}", path.display(), fault_of(&error)))?;
     if certificates.is_empty() {
         bail!("`{}` holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
     }
@@ -154,5 +166,27 @@ impl ServerCertVerifier for Looks {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_file_is_in_what_is_said_of_it() {
+        let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+        for text in [
+            format!("-----BEGIN PRIVATE KEY-----\\n{secret}\\n-----END PRIVATE KEY-----"),
+            format!("-----BEGIN PRIVATE KEY-----{secret}-----END PRIVATE KEY-----\n"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}\n"),
+            format!("-----BEGIN PRIVATE KEY-----\n!{secret}\n-----END PRIVATE KEY-----\n"),
+            secret.to_owned(),
+        ] {
+            let Err(error) = PrivateKeyDer::from_pem_slice(text.as_bytes()) else { panic!("{text}") };
+            let said = fault_of(&error);
+            let parts: Vec<String> = secret.as_bytes()[..4].iter().map(ToString::to_string).collect();
+            assert!(!said.contains(&secret[..4]) && !said.contains(&parts.join(", ")), "{said}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::clock::wall_clock;
 use crate::config::Config;
+use crate::domain::printable;
 use crate::identity::{Described, describe, trust};
 
 /// The certificates of a file, or those that a gateway shows.
@@ -55,8 +56,8 @@ fn one(text: &mut String, described: &Described, now: i64) {
     };
     let date = |second: i64| Timestamp::from_second(second).map_or("?".to_owned(), |time| time.to_string());
     let mut row = |name: &str, value: &str| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:<11} {value}");
+        // Whoever made the certificate chose what it says. Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<11} {}", printable::line(value));
     };
     row("subject", subject);
     row("signed by", if subject == issuer { "itself" } else { issuer });

@@ -1,10 +1,10 @@
 //! The door: the handshake of a connection, how many one may have, how long they last, and what is counted and said of
 //! those that do not get in.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::addresses::Network;
 use crate::domain::connection::Turned;
 use crate::engine::intake::Intake;
 use crate::identity::{self, Acceptor, Identity};
@@ -32,7 +32,7 @@ pub struct Entrance {
 pub(super) struct Door {
     /// `None`: plain text.
     entrance: Option<Entrance>,
-    handshakes: Arc<Cap<IpAddr>>,
+    handshakes: Arc<Cap<Network>>,
     identities: Arc<Cap<String>>,
     watch: Arc<Watch>,
     intake: Arc<Intake>,
@@ -91,7 +91,7 @@ impl Door {
         let (wire, speaker, guest, life) = match &self.entrance {
             None => (Wire::Plain(stream), Speaker::anyone(), None, None),
             Some(entrance) => {
-                let Some(handshake) = self.handshakes.enter(address.ip()) else {
+                let Some(handshake) = self.handshakes.enter(Network::of(address.ip())) else {
                     turn_away(Turned::TooManyOfAddress, None);
                     return None;
                 };
@@ -122,7 +122,7 @@ impl Door {
                     }
                     None => {
                         // Who it is will be said later. Until then its address stands for it.
-                        let Some(inside) = self.identities.enter(format!("address:{}", address.ip())) else {
+                        let Some(inside) = self.identities.enter(format!("{:?}", Network::of(address.ip()))) else {
                             turn_away(Turned::TooManyOfAddress, None);
                             return None;
                         };

@@ -1,5 +1,6 @@
 //! A connection whose client showed no certificate: each of its calls says by a token who speaks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, header};
@@ -13,6 +14,8 @@ use super::speaker::Speaker;
 /// What checks the tokens of a connection.
 pub(super) struct Guest {
     acceptor: Arc<Acceptor>,
+    /// Whether a token was believed.
+    has_proved: AtomicBool,
     /// The token that was checked last: most clients send the same one for a while.
     last: Mutex<Option<Checked>>,
 }
@@ -26,7 +29,12 @@ struct Checked {
 
 impl Guest {
     pub(super) fn new(acceptor: Arc<Acceptor>) -> Self {
-        Self { acceptor, last: Mutex::default() }
+        Self { acceptor, has_proved: AtomicBool::new(false), last: Mutex::default() }
+    }
+
+    /// Whether a token of one of its calls was believed.
+    pub(super) fn has_proved(&self) -> bool {
+        self.has_proved.load(Ordering::Relaxed)
     }
 
     /// Who speaks on a call of the connection.
@@ -53,6 +61,7 @@ impl Guest {
             return Ok(Arc::clone(&checked.speaker));
         }
         let speaker = Arc::new(of_connection.with_token(set.check_token(token, now)?));
+        self.has_proved.store(true, Ordering::Relaxed);
         *last = Some(Checked { set, token: token.to_owned(), speaker: Arc::clone(&speaker) });
         Ok(speaker)
     }

@@ -101,10 +101,12 @@ async fn read(mut messages: Messages<Incoming>, mut call: Call) {
     let _ends = Ends(Arc::clone(&call.replies));
     // Room for the answer first, then the request: nothing is read that cannot be answered.
     while call.replies.room(PIPELINED_MAX).await {
+        let next = messages.next().await.map(|message| message.and_then(request));
+        // Asked when the request is there: it may come long after the one before.
         if let Err(ended) = call.speaker.goes_on(&call.intake) {
             return call.replies.end(Err(ended));
         }
-        match messages.next().await.map(|message| message.and_then(request)) {
+        match next {
             Some(Ok((request, arrived))) => {
                 if let Err(ended) = call.take(request, arrived).await {
                     return call.replies.end(Err(ended));
@@ -119,7 +121,8 @@ async fn read(mut messages: Messages<Incoming>, mut call: Call) {
 async fn read_once(mut messages: Messages<Incoming>, mut call: Call) {
     let _ends = Ends(Arc::clone(&call.replies));
     let first = messages.next().await.unwrap_or_else(|| Err(Status::invalid_argument("the call has no request")));
-    match first.and_then(request) {
+    let first = first.and_then(request);
+    match call.speaker.goes_on(&call.intake).and(first) {
         Ok((request, arrived)) => {
             // Why the call ends is in the answer, too.
             let _ = call.take(request, arrived).await;

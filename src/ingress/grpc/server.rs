@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower_service::Service;
 
+use crate::domain::connection::Turned;
 use crate::engine::budget::{Budget, Line};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Lane;
@@ -49,6 +51,10 @@ const FRAME: u32 = 64 << 10;
 const CALLS_MAX: u32 = 100;
 /// The longest message to another service than those that take records.
 const OTHER_MESSAGE_MAX: usize = 64 << 10;
+/// So many calls of a connection may be turned away or denied. Then it is cut, since each of them costs work.
+const DENIED_MAX: u32 = 256;
+/// How soon a connection without a certificate must have brought a token that is believed.
+const PROOF_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked for connections that take no answers, and how often it is to be found of one.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const STUCK_TIMES: u32 = 6;
@@ -123,6 +129,8 @@ struct Speaks {
     speaker: Arc<Speaker>,
     /// What finds out who speaks on each call, where the connection does not say it.
     guest: Option<Arc<Guest>>,
+    /// How many of its calls were turned away or denied.
+    denied: Arc<AtomicU32>,
 }
 
 impl Speaks {
@@ -236,7 +244,8 @@ async fn serve_connection(
         .initial_connection_window_size(window)
         .max_frame_size(FRAME);
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
-    let of_requests = Speaks { speaker: Arc::clone(&speaker), guest };
+    let intake = Arc::clone(&calls.intake);
+    let of_requests = Speaks { speaker: Arc::clone(&speaker), guest: guest.clone(), denied: Arc::default() };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let address = info.remote_addr().map(|address| address.ip());
@@ -245,9 +254,18 @@ async fn serve_connection(
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service));
     let (ends_in, cut_in) = life.map_or((FOR_EVER, FOR_EVER), |life| (life.ends_in, life.cut_in));
     let (mut ends, mut cut) = (pin!(tokio::time::sleep(ends_in)), pin!(tokio::time::sleep(cut_in)));
+    let mut proof = pin!(tokio::time::sleep(PROOF_WITHIN));
+    let mut must_prove = guest.is_some();
     let mut is_ending = false;
     loop {
         tokio::select! {
+            () = &mut proof, if must_prove => {
+                must_prove = false;
+                if guest.as_ref().is_some_and(|guest| !guest.has_proved()) {
+                    intake.telemetry().turned_away.add(Turned::TooSlow);
+                    return;
+                }
+            }
             result = &mut served => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a connection ended with an error");
@@ -288,6 +306,10 @@ impl Calls {
         let speaker = match entered {
             Ok(speaker) => speaker,
             Err(status) => {
+                if speaks.denied.fetch_add(1, Ordering::Relaxed) >= DENIED_MAX {
+                    self.intake.telemetry().turned_away.add(Turned::Flood);
+                    line.cut();
+                }
                 let response = status.into_http().map(|body| Answers::of_service(body, call));
                 return Either::Left(std::future::ready(Ok(response)));
             }
