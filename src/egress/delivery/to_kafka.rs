@@ -125,7 +125,7 @@ fn waiting(delivery: &Delivery, after: Lsn) -> kafka::Entries<'_> {
     let mut reader = delivery.context.outbox.reader(after + 1);
     Box::new(move || {
         let Some(entry) = reader.next()? else { return Ok(None) };
-        let release = delivery.releases(entry.lsn, &entry.payload).last().map(|released| released.id().to_owned());
-        Ok(Some(kafka::Waiting { lsn: entry.lsn, release }))
+        let mark = kafka::Mark::of(&delivery.releases(entry.lsn, &entry.payload));
+        Ok(Some(kafka::Waiting { lsn: entry.lsn, mark }))
     })
 }

@@ -20,12 +20,14 @@ use limit::Limit;
 use transactional::Transactional;
 
 pub use limit::Whose;
+pub use mark::Mark;
 
 pub mod check;
 mod fenced;
 mod heard;
 mod idempotent;
 mod limit;
+mod mark;
 mod progress;
 mod queue;
 mod topic;
@@ -220,8 +222,8 @@ pub struct TooLarge {
 pub struct Waiting {
     /// Its position.
     pub lsn: Lsn,
-    /// The id of its last release for the destination; `None` when it has none.
-    pub release: Option<String>,
+    /// What it has for the destination; `None` when that is nothing.
+    pub mark: Option<Mark>,
 }
 
 /// Gives the entries of the outbox after the cursor, one after the other.

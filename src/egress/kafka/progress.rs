@@ -4,13 +4,13 @@
 //! A record's key is `GATEWAY/DESTINATION#N`. `N` is the number of the transaction, modulo [`RING`]: of a compacted
 //! topic that keeps the records of the last [`RING`] transactions.
 //!
-//! Version 2 is what this program writes:
-//! `{"version":2,"transaction":12,"sent":[[LSN,"ID"],...],"part":[LSN,"ID",DONE,OF]}`. `ID` is the beginning of the id
-//! of the entry's last release; `part` is there when the last entry was committed in part: the first `DONE` of its `OF`
-//! messages. Version 1 had the key `GATEWAY/DESTINATION` and `{"version":1,"position":LSN,"sent":[[LSN,"ID"],...]}` with
-//! the last 64 entries.
+//! Version 3 is what this program writes:
+//! `{"version":3,"transaction":12,"sent":[[LSN,"MARK"],...],"part":[LSN,"MARK",DONE,OF]}`. `MARK` tells the entry from
+//! others that have its position ([`Mark`]); `part` is there when the last entry was committed in part: the first `DONE`
+//! of its `OF` messages. Version 2 has, as `MARK`, the beginning of the id of the entry's last release. Version 1 had the
+//! key `GATEWAY/DESTINATION` and `{"version":1,"position":LSN,"sent":[[LSN,"ID"],...]}` with the last 64 entries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -22,23 +22,24 @@ use serde::{Deserialize, Serialize};
 use crate::domain::producer::Lsn;
 
 use super::heard::Heard;
+use super::mark::{Mark, Said};
 use super::topic::{self, Asker, PROGRESS};
 use super::{Error, Outbox, SLICE, STALLED_AFTER, Settings, Watch, close};
 
 /// The partition of the progress topic that all records are in, however many there are: the place of the records
 /// does not change with the number of partitions.
 pub(super) const PARTITION: i32 = 0;
+/// The version that is written.
+const VERSION: u32 = 3;
 /// How many transactions' records a compacted topic keeps.
 const RING: u64 = 65_536;
-/// As many letters of a release's id tell it from others.
-const ID_LETTERS: usize = 16;
 /// How long reading may take. Above the transactions' timeout, since what another gateway has open in the topic hides
 /// what comes after it.
 const READ_WITHIN: Duration = Duration::from_secs(75);
 /// How many records from the end are read first, and then, if they do not reach back to what waits here.
 const TAILS: [i64; 3] = [1_000, 100_000, i64::MAX];
 
-/// An entry of the outbox that was committed: its position, and the beginning of its last release's id.
+/// An entry of the outbox that was committed: its position and its mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sent(Lsn, String);
 
@@ -60,17 +61,17 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(transaction: u64) -> Self {
-        Self { version: 2, transaction, sent: Vec::new(), part: None }
+        Self { version: VERSION, transaction, sent: Vec::new(), part: None }
     }
 
     /// A whole entry is in it.
-    pub(super) fn entry(&mut self, lsn: Lsn, id: &str) {
-        self.sent.push(Sent(lsn, short(id)));
+    pub(super) fn entry(&mut self, lsn: Lsn, mark: &str) {
+        self.sent.push(Sent(lsn, mark.to_owned()));
     }
 
     /// The first `done` messages of an entry are committed, with those of transactions before.
-    pub(super) fn part(&mut self, lsn: Lsn, id: &str, done: usize, of: usize) {
-        self.part = Some(Part(lsn, short(id), done, of));
+    pub(super) fn part(&mut self, lsn: Lsn, mark: &str, done: usize, of: usize) {
+        self.part = Some(Part(lsn, mark.to_owned(), done, of));
     }
 
     /// The record's key, when `prefix` is the destination's.
@@ -84,20 +85,24 @@ impl Record {
     }
 
     fn from_json(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes).ok().filter(|record| matches!(record.version, 1 | 2))
+        serde_json::from_slice::<Self>(bytes).ok().filter(|record| matches!(record.version, 1..=VERSION))
     }
-}
 
-fn short(id: &str) -> String {
-    id.chars().take(ID_LETTERS).collect()
+    /// What its marks stand for.
+    fn said(&self) -> fn(String) -> Said {
+        if self.version < 3 { Said::Last } else { Said::All }
+    }
 }
 
 /// What the broker has beyond the cursor.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Two gateways that had one id can have had different releases at one position.
-    entries: BTreeMap<Lsn, BTreeSet<String>>,
-    parts: BTreeMap<(Lsn, String), (usize, usize)>,
+    /// Two gateways that had one id can have had different releases at one position. Each with the first transaction that
+    /// committed it.
+    entries: BTreeMap<Lsn, BTreeMap<Said, u64>>,
+    parts: BTreeMap<Lsn, BTreeMap<Said, (usize, usize)>>,
+    /// The least position of each transaction whose record was read.
+    least: BTreeMap<u64, Lsn>,
     /// The oldest transaction whose record was read, and the newest.
     first: Option<u64>,
     last: u64,
@@ -109,17 +114,23 @@ pub(super) struct Known {
 
 impl Known {
     fn add(&mut self, record: Record, cursor: Lsn) {
+        let (said, transaction) = (record.said(), record.transaction);
         if record.version == 1 {
             self.is_after_version_1 = true;
         } else {
-            self.first = Some(self.first.map_or(record.transaction, |first| first.min(record.transaction)));
-            self.last = self.last.max(record.transaction);
+            self.first = Some(self.first.map_or(transaction, |first| first.min(transaction)));
+            self.last = self.last.max(transaction);
         }
-        for Sent(lsn, id) in record.sent.into_iter().filter(|sent| sent.0 > cursor) {
-            self.entries.entry(lsn).or_default().insert(id);
+        if let Some(least) = record.sent.iter().map(|sent| sent.0).min() {
+            let known = self.least.entry(transaction).or_insert(least);
+            *known = least.min(*known);
         }
-        if let Some(Part(lsn, id, done, of)) = record.part.filter(|part| part.0 > cursor) {
-            let known = self.parts.entry((lsn, id)).or_insert((done, of));
+        for Sent(lsn, mark) in record.sent.into_iter().filter(|sent| sent.0 > cursor) {
+            let known = self.entries.entry(lsn).or_default().entry(said(mark)).or_insert(transaction);
+            *known = transaction.min(*known);
+        }
+        if let Some(Part(lsn, mark, done, of)) = record.part.filter(|part| part.0 > cursor) {
+            let known = self.parts.entry(lsn).or_default().entry(said(mark)).or_insert((done, of));
             *known = (done.max(known.0), of);
         }
     }
@@ -130,17 +141,21 @@ impl Known {
     }
 
     /// Whether the broker has an entry.
-    pub(super) fn has(&self, lsn: Lsn, id: &str) -> bool {
-        lsn <= self.through || self.is_told(lsn, id)
+    pub(super) fn has(&self, lsn: Lsn, mark: &Mark) -> bool {
+        lsn <= self.through || self.told(lsn, mark).is_some()
     }
 
-    fn is_told(&self, lsn: Lsn, id: &str) -> bool {
-        self.entries.get(&lsn).is_some_and(|ids| ids.contains(&short(id)))
+    /// The transaction that committed an entry, if a record that was read says so.
+    fn told(&self, lsn: Lsn, mark: &Mark) -> Option<u64> {
+        let told = self.entries.get(&lsn)?.iter().filter(|(said, _)| mark.is(said));
+        told.map(|(_, transaction)| *transaction).min()
     }
 
     /// How many of an entry's messages the broker has, if it has some of them and they were cut alike.
-    pub(super) fn part_of(&self, lsn: Lsn, id: &str, of: usize) -> usize {
-        self.parts.get(&(lsn, short(id))).filter(|part| part.1 == of).map_or(0, |part| part.0)
+    pub(super) fn part_of(&self, lsn: Lsn, mark: &Mark, of: usize) -> usize {
+        let parts = self.parts.get(&lsn).into_iter().flatten();
+        let alike = parts.filter(|(said, part)| mark.is(said) && part.1 == of);
+        alike.map(|(_, part)| part.0).max().unwrap_or(0)
     }
 
     /// The last position that the broker tells of, at least the cursor.
@@ -153,7 +168,7 @@ impl Known {
         if self.entries.first_key_value().is_some_and(|(lsn, _)| *lsn <= through) {
             self.entries = self.entries.split_off(&(through + 1));
         }
-        self.parts.retain(|(lsn, _), _| *lsn > through);
+        self.parts.retain(|lsn, _| *lsn > through);
     }
 
     fn newest(&self) -> Lsn {
@@ -172,8 +187,8 @@ impl Known {
         }
         let mut waiting = outbox();
         while let Some(entry) = waiting().map_err(Error::Outbox)? {
-            if let Some(id) = &entry.release {
-                return Ok(entry.lsn > self.newest() || self.is_told(entry.lsn, id));
+            if let Some(mark) = &entry.mark {
+                return Ok(entry.lsn > self.newest() || self.told(entry.lsn, mark).is_some());
             }
         }
         Ok(true)
@@ -185,26 +200,30 @@ impl Known {
     /// replaced comes back, the outbox may hold something else at it, and that would be passed over.
     ///
     /// Where the records do not reach back far enough, the first entry that they know proves those before it: the
-    /// outbox that it was sent from began as this one does.
+    /// outbox that it was sent from began as this one does. It proves only what lies before everything that the records
+    /// name up to its transaction: anything later would have a record of its own.
     fn settle(&mut self, outbox: Outbox<'_>) -> Result<(), Error> {
-        let (newest, mut waiting, mut missing) = (self.newest(), outbox(), 0_u64);
+        let least = std::mem::take(&mut self.least);
+        let (newest, mut waiting, mut missing) = (self.newest(), outbox(), Vec::new());
         while let Some(entry) = waiting().map_err(Error::Outbox)? {
             if entry.lsn > newest {
                 break;
             }
-            let Some(id) = entry.release else { continue };
-            if self.is_told(entry.lsn, &id) {
+            let Some(mark) = entry.mark else { continue };
+            if let Some(transaction) = self.told(entry.lsn, &mark) {
                 if !self.is_complete() {
-                    self.through = entry.lsn - 1;
+                    let sent = least.range(..=transaction).map(|(_, lsn)| *lsn).min();
+                    self.through = sent.unwrap_or(entry.lsn).saturating_sub(1);
+                    missing.retain(|lsn| *lsn > self.through);
                 }
-                return Ok(());
+                break;
             }
-            missing += 1;
+            missing.push(entry.lsn);
         }
-        if missing > 0 {
+        if !missing.is_empty() {
             tracing::error!(
                 newest,
-                missing,
+                missing = missing.len(),
                 "the progress that the broker holds is not that of this outbox (was the journal put back or removed, \
                  or do two gateways have this id?): all that waits is sent, so a release may come twice, with the \
                  same `ce_id`"
@@ -350,12 +369,17 @@ mod tests {
     use super::super::Waiting;
     use super::*;
 
-    /// The records of one entry per transaction.
+    /// The mark of an entry with releases of these ids.
+    fn mark(ids: &str) -> Mark {
+        Mark::of_ids(&ids.split(' ').collect::<Vec<_>>()).unwrap()
+    }
+
+    /// The records of one entry per transaction, with the ids of its releases.
     fn records(from: u64, entries: &[(Lsn, &str)]) -> Vec<Record> {
         let numbered = entries.iter().zip(from..);
-        let record = |((lsn, id), transaction): (&(Lsn, &str), u64)| {
+        let record = |((lsn, ids), transaction): (&(Lsn, &str), u64)| {
             let mut record = Record::new(transaction);
-            record.entry(*lsn, id);
+            record.entry(*lsn, mark(ids).text());
             record
         };
         numbered.map(record).collect()
@@ -367,26 +391,39 @@ mod tests {
         records.into_iter().for_each(|record| known.add(record, cursor));
         let entries = || {
             let mut left = outbox.iter().filter(|(lsn, _)| *lsn > cursor);
-            let next = move || Ok(left.next().map(|(lsn, id)| Waiting { lsn: *lsn, release: Some((*id).to_owned()) }));
+            let next = move || Ok(left.next().map(|(lsn, ids)| Waiting { lsn: *lsn, mark: Some(mark(ids)) }));
             Box::new(next) as Box<dyn FnMut() -> _>
         };
         known.settle(&entries).unwrap();
-        outbox.iter().filter(|(lsn, id)| *lsn > cursor && !known.has(*lsn, id)).copied().collect()
+        outbox.iter().filter(|(lsn, ids)| *lsn > cursor && !known.has(*lsn, &mark(ids))).copied().collect()
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_so_is_that_of_version_1() {
+    fn a_record_is_read_as_it_was_written_and_so_are_those_of_older_versions() {
         let mut record = Record::new(12);
-        record.entry(3, "0123456789abcdef0123456789abcdef");
-        record.part(4, "ff", 2, 5);
-        let golden = include_str!("../../../tests/golden/kafka-progress-2.json").trim_end();
+        record.entry(3, mark("0123456789abcdef0123456789abcdef").text());
+        record.part(4, mark("a b").text(), 2, 5);
+        let golden = include_str!("../../../tests/golden/kafka-progress-3.json").trim_end();
         assert_eq!(record.to_json().unwrap(), golden);
         assert_eq!(Record::from_json(golden.as_bytes()), Some(record));
+        let second = Record::from_json(include_bytes!("../../../tests/golden/kafka-progress-2.json")).unwrap();
+        let part = Some(Part(4, "ff".to_owned(), 2, 5));
+        let entries = vec![Sent(3, "0123456789abcdef".to_owned())];
+        assert_eq!(second, Record { version: 2, transaction: 12, sent: entries, part });
         let first = Record::from_json(include_bytes!("../../../tests/golden/kafka-progress-1.json")).unwrap();
         let entries = vec![Sent(3, "0123456789abcdef".to_owned()), Sent(9, "ff".to_owned())];
         assert_eq!(first, Record { version: 1, transaction: 0, sent: entries, part: None });
         assert_eq!(Record::from_json(b"12"), None);
-        assert_eq!(Record::from_json(b"{\"version\":3,\"sent\":[]}"), None);
+        assert_eq!(Record::from_json(b"{\"version\":4,\"sent\":[]}"), None);
+    }
+
+    #[test]
+    fn records_of_version_2_name_the_last_release() {
+        let record = Record { version: 2, transaction: 1, sent: vec![Sent(3, "d".to_owned())], part: None };
+        assert_eq!(sent(vec![record], 2, &[(3, "c d"), (4, "e")]), [(4, "e")]);
+        let mut known = Known::default();
+        known.add(Record { version: 2, transaction: 1, sent: vec![], part: Some(Part(3, "d".to_owned(), 2, 5)) }, 2);
+        assert_eq!((known.part_of(3, &mark("c d"), 5), known.part_of(3, &mark("c x"), 5)), (2, 0));
     }
 
     #[test]
@@ -410,6 +447,17 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_only_ends_as_another_did_is_not_passed_over() {
+        let outbox = [(3, "a b"), (4, "x d"), (5, "e")];
+        assert_eq!(sent(records(1, &[(3, "a b"), (4, "c d"), (5, "e")]), 2, &outbox), [(4, "x d")]);
+        let mut known = Known::default();
+        let mut record = Record::new(1);
+        record.part(4, mark("c d").text(), 2, 5);
+        known.add(record, 2);
+        assert_eq!((known.part_of(4, &mark("c d"), 5), known.part_of(4, &mark("x d"), 5)), (2, 0));
+    }
+
+    #[test]
     fn one_that_was_replaced_comes_back_and_sends_nothing_twice_however_much_its_successor_sent() {
         let ids: Vec<String> = (1..=10_000).map(|lsn| format!("id-{lsn}")).collect();
         let all: Vec<(Lsn, &str)> = (1..).zip(ids.iter().map(String::as_str)).collect();
@@ -418,7 +466,9 @@ mod tests {
         assert_eq!(sent(written.clone(), 5, &[&all[5..14], &its_own].concat()), its_own[1..]);
         // What it sends takes nothing away from what the successor knows when that comes back, even without a cursor.
         written.extend(records(10_001, &its_own[1..]));
-        assert_eq!(sent(written, 0, &all), []);
+        assert_eq!(sent(written.clone(), 0, &all), []);
+        // Nor when the oldest records are gone.
+        assert_eq!(sent(written.split_off(5_000), 0, &all), []);
     }
 
     #[test]
@@ -428,6 +478,10 @@ mod tests {
         assert_eq!(sent(late(), 6, &outbox), [(11, "k")]);
         let other = [(7, "g"), (8, "h"), (9, "x")];
         assert_eq!(sent(late(), 6, &other), other);
+        let copy = [(8, "h"), (9, "x"), (10, "j"), (11, "k")];
+        assert_eq!(sent(late(), 6, &copy), [(9, "x"), (11, "k")], "of the ninth there would be a record");
+        assert_eq!(sent(late(), 8, &copy), [(9, "x"), (11, "k")]);
+        assert_eq!(sent(late(), 9, &copy), [(11, "k")]);
         let version_1 = Record { version: 1, transaction: 0, sent: vec![Sent(9, "i".to_owned())], part: None };
         assert_eq!(sent(vec![version_1], 6, &outbox), [(10, "j"), (11, "k")]);
     }
@@ -437,13 +491,14 @@ mod tests {
         let mut known = Known::default();
         for (transaction, done) in [(1, 2), (2, 4)] {
             let mut record = Record::new(transaction);
-            record.part(3, "c", done, 5);
+            record.part(3, mark("c").text(), done, 5);
             known.add(record, 2);
         }
-        assert_eq!((known.part_of(3, "c", 5), known.part_of(3, "c", 6), known.part_of(3, "x", 5)), (4, 0, 0));
-        assert!(!known.has(3, "c"));
+        let part_of = |ids, of| known.part_of(3, &mark(ids), of);
+        assert_eq!((part_of("c", 5), part_of("c", 6), part_of("x", 5)), (4, 0, 0));
+        assert!(!known.has(3, &mark("c")));
         known.forget(3);
-        assert_eq!(known.part_of(3, "c", 5), 0);
+        assert_eq!(known.part_of(3, &mark("c"), 5), 0);
     }
 
     #[test]

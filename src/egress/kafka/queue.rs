@@ -10,8 +10,8 @@ use super::limit::Message;
 /// An entry of the outbox.
 pub(super) struct Item {
     pub(super) lsn: Lsn,
-    /// The id of its last release for the destination; empty when it has none.
-    pub(super) id: String,
+    /// What its progress record calls it; empty when none is written.
+    pub(super) mark: String,
     pub(super) releases: usize,
     /// How many messages it is in all.
     pub(super) of: usize,
@@ -32,10 +32,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, lsn: Lsn, id: &str, releases: usize, of: usize, messages: Vec<Message>) {
+    pub(super) fn push(&mut self, lsn: Lsn, mark: &str, releases: usize, of: usize, messages: Vec<Message>) {
         self.unsent_bytes += messages.iter().map(|message| message.bytes).sum::<usize>();
-        let (id, unsent) = (id.to_owned(), messages.into());
-        self.items.push_back(Item { lsn, id, releases, of, unsent, unconfirmed: 0, bytes: 0 });
+        let (mark, unsent) = (mark.to_owned(), messages.into());
+        self.items.push_back(Item { lsn, mark, releases, of, unsent, unconfirmed: 0, bytes: 0 });
     }
 
     pub(super) fn unsent_bytes(&self) -> usize {

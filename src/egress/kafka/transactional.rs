@@ -21,6 +21,7 @@ use crate::domain::producer::Lsn;
 use super::fenced::Fenced;
 use super::heard::Heard;
 use super::limit::{self, Limit};
+use super::mark::Mark;
 use super::progress::{self, Known, Record};
 use super::queue::Queue;
 use super::topic::{self, Asker, PROGRESS, RELEASES};
@@ -192,18 +193,18 @@ impl Transactional {
     }
 
     pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
-        let id = releases.last().map_or("", Released::id);
-        if releases.is_empty() || self.known.has(lsn, id) {
-            self.queue.push(lsn, id, releases.len(), 0, Vec::new());
+        let mark = Mark::of(releases).filter(|mark| !self.known.has(lsn, mark));
+        let Some(mark) = mark else {
+            self.queue.push(lsn, "", releases.len(), 0, Vec::new());
             return Ok(());
-        }
+        };
         let mut messages = Vec::new();
         for released in releases {
             messages.extend(limit::messages(released, self.settings.format, self.limit)?);
         }
         let of = messages.len();
-        messages.drain(..self.known.part_of(lsn, id, of).min(of));
-        self.queue.push(lsn, id, releases.len(), of, messages);
+        messages.drain(..self.known.part_of(lsn, &mark, of).min(of));
+        self.queue.push(lsn, mark.text(), releases.len(), of, messages);
         Ok(())
     }
 
@@ -244,9 +245,9 @@ impl Transactional {
         }
         for item in self.queue.items.iter().filter(|item| item.unconfirmed > 0) {
             if item.unsent.is_empty() {
-                batch.record.entry(item.lsn, &item.id);
+                batch.record.entry(item.lsn, &item.mark);
             } else {
-                batch.record.part(item.lsn, &item.id, item.of - item.unsent.len(), item.of);
+                batch.record.part(item.lsn, &item.mark, item.of - item.unsent.len(), item.of);
             }
         }
         batch
