@@ -1,7 +1,8 @@
+use bailiwick::domain::name::DestinationName;
 use bailiwick::domain::policy::Released;
 
-fn forge(other: Released) -> Released {
-    Released { destination: String::from("elsewhere"), ..other }
+fn redirect(other: Released, destination: DestinationName) -> Released {
+    Released { destination, ..other }
 }
 
 fn main() {}

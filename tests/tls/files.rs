@@ -141,3 +141,28 @@ fn plain_text_is_for_this_machine_and_tls_needs_all_of_its_keys() {
     folder.write("policies/policy.toml", without);
     is_said(&folder, Severity::Warning, "gateway", "nobody may write");
 }
+
+#[test]
+fn what_could_give_one_name_to_two_identities_is_an_error() {
+    let folder = deployment(&Authority::new("root"));
+    let policy = folder.read("policies/policy.toml");
+    let said_with = |text: &str, key: &str, words: &str| {
+        folder.write("policies/policy.toml", format!("{policy}\n{text}"));
+        is_said(&folder, Severity::Error, key, words);
+    };
+    let identities = |name: &str, identity: &str| {
+        format!("[producers.\"{name}\"]\nidentities = [\"spiffe://corp.example/{identity}\"]")
+    };
+    said_with(&identities("till-7", "other"), "producers.till-7.identities", "may be one name");
+    said_with(&identities("till-1*", "others/*"), "producers.till-1*.identities", "may be one name");
+    said_with(&identities("desk", "office"), "producers.desk.identities", "already speaks as `office`");
+    said_with(&identities("a-*", "a"), "producers.a-*.identities", "cannot speak as `a-*`");
+    said_with(&identities("a", "as/*"), "producers.a.identities", "cannot speak as `a`");
+    said_with(&identities("a", "a*"), "producers.a.identities", "cannot be used");
+    let rule =
+        |name: &str, rest: &str| format!("[permissions.{name}]\nidentities = [\"spiffe://corp.example/a\"]\n{rest}");
+    said_with(&rule("x", "write = [\"evnts\"]"), "permissions.x.write", "there is no stream `evnts`");
+    said_with(&rule("x", "read = [\"reflections\"]"), "permissions.x.read", "did you mean `reflection`?");
+    said_with(&rule("default", ""), "permissions.default", "where no rule does");
+    said_with("[permissions.x]\nwrite = [\"events\"]", "permissions.x", "`identities` is missing");
+}

@@ -204,3 +204,92 @@ impl Granted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::document::Source;
+
+    fn place() -> Place {
+        Place { file: Arc::new(Source::new("a.toml".to_owned(), String::new())), span: 0..0, key: String::new() }
+    }
+
+    fn rule(id: &str, identities: &[&str], write: &[&str], speaks_as: &[&str]) -> Arc<Rule> {
+        Arc::new(Rule {
+            id: Arc::from(id),
+            identities: identities.iter().map(|text| Pattern::of_identities(text).unwrap()).collect(),
+            write: write.iter().map(|stream| (*stream).to_owned()).collect(),
+            speaks_as: speaks_as.iter().map(|text| Pattern::of_names(text).unwrap()).collect(),
+            read: BTreeSet::new(),
+            place: place(),
+        })
+    }
+
+    fn naming(identity: &str, producer: &str) -> Naming {
+        let (identity, producer) = (Pattern::of_identities(identity).unwrap(), Pattern::of_names(producer).unwrap());
+        Naming { identity, producer, place: place() }
+    }
+
+    fn access() -> Access {
+        Access {
+            rules: vec![
+                rule("tills", &["spiffe://d/tills/*"], &["payments"], &[]),
+                rule("office", &["spiffe://d/office"], &["payments"], &["till-*"]),
+                rule("office-too", &["spiffe://d/office"], &["orders"], &["desk"]),
+                rule("reads", &["spiffe://d/reader"], &[], &[]),
+            ],
+            names: vec![naming("spiffe://d/tills/*", "till-*"), naming("spiffe://d/tills/0", "main")],
+        }
+    }
+
+    fn spoken(identity: &str, stream: &str, producer: &str) -> Result<(String, String), String> {
+        let spoken = access().of(identity).write(stream, producer);
+        spoken.map(|spoken| (spoken.producer, spoken.rule.to_string())).map_err(|denied| denied.rule.to_string())
+    }
+
+    #[test]
+    fn a_name_is_the_identitys_own_unless_a_rule_lets_it_use_another() {
+        let ok = |producer: &str, rule: &str| Ok((producer.to_owned(), rule.to_owned()));
+        let denied = |rule: &str| Err(rule.to_owned());
+        assert_eq!(spoken("spiffe://d/tills/7", "payments", ""), ok("till-7", "tills"));
+        assert_eq!(spoken("spiffe://d/tills/7", "payments", "till-7"), ok("till-7", "tills"));
+        assert_eq!(spoken("spiffe://d/tills/7", "payments", "till-8"), denied("tills"));
+        // The name of one alone counts before that of those like it.
+        assert_eq!(spoken("spiffe://d/tills/0", "payments", ""), ok("main", "tills"));
+        assert_eq!(spoken("spiffe://d/tills/0", "payments", "till-0"), denied("tills"));
+        // Without a name it is called as it is spelled.
+        assert_eq!(spoken("spiffe://d/office", "payments", ""), ok("spiffe://d/office", "office"));
+        assert_eq!(spoken("spiffe://d/office", "payments", "till-7"), ok("till-7", "office"));
+        // A name is allowed for the streams of its own rule.
+        assert_eq!(spoken("spiffe://d/office", "orders", "desk"), ok("desk", "office-too"));
+        assert_eq!(spoken("spiffe://d/office", "orders", "till-7"), denied("office-too"));
+        assert_eq!(spoken("spiffe://d/office", "payments", "desk"), denied("office"));
+    }
+
+    #[test]
+    fn what_no_rule_allows_is_denied_by_the_closest_rule_or_by_default() {
+        let denied = |rule: &str| Err(rule.to_owned());
+        assert_eq!(spoken("spiffe://d/tills/7", "orders", ""), denied("tills"));
+        assert_eq!(spoken("spiffe://d/reader", "payments", ""), denied("reads"));
+        assert_eq!(spoken("spiffe://d/tills/7/8", "payments", ""), denied(DEFAULT));
+        assert_eq!(spoken("spiffe://d/nobody", "payments", "till-7"), denied(DEFAULT));
+        assert!(
+            access().of("spiffe://d/reader").write_any().is_err()
+                && access().of("spiffe://d/office").write_any().is_ok()
+        );
+        assert_eq!(access().of("spiffe://d/office").read(Right::Reflection).unwrap_err().rule, Arc::from("office"));
+    }
+
+    #[test]
+    fn an_identity_that_is_spelled_like_anothers_name_has_none() {
+        let access = Access {
+            rules: vec![rule("all", &["a/*", "b"], &["s"], &[])],
+            names: vec![naming("b", "a/7"), naming("a/*", "x-*")],
+        };
+        assert_eq!(access.of("a/7").own(), Some("x-7"));
+        let access = Access { names: vec![naming("b", "a/7")], ..access };
+        assert_eq!((access.of("a/7").own(), access.of("a/8").own()), (None, Some("a/8")));
+        assert_eq!(access.of("a/7").write("s", "").unwrap_err().rule, Arc::from("all"));
+        assert!(access.of("a/7").write("s", "a/7").is_err());
+    }
+}
