@@ -206,7 +206,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     let (policy, here) = (&config.policy, &config.here);
     let streams = policy.streams.values().map(|plan| {
         json!({
-            "stream": plan.stream.name,
+            "stream": plan.stream.name.as_str(),
             "fields": plan.stream.fields.len(),
             "evidence": plan.evidence.len(),
             "model": plan.model.as_ref().map(|model| &model.name),
@@ -225,7 +225,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     });
     json!({
         "problems": machine::problems(problems),
-        "gateway": config.id,
+        "gateway": config.id.as_str(),
         "country": here.country.to_string(),
         "serves": here.serves,
         "mode": Mode::NAMES.iter().find(|(_, mode)| *mode == config.mode).map(|(name, _)| name),
@@ -255,8 +255,8 @@ fn row(Egress { row, outlet }: &Egress) -> Value {
         Permission::TooStrong => (Vec::new(), None, Some("max_form".to_owned())),
     };
     json!({
-        "dataset": row.dataset,
-        "destination": row.destination,
+        "dataset": row.dataset.as_str(),
+        "destination": row.destination.as_str(),
         "countries": row.countries.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "regime": row.regime,
         "is_allowed": denied_by.is_none(),

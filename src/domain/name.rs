@@ -11,8 +11,6 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
-
 use super::document::{Problems, Spot};
 
 /// A stream's name.
@@ -139,12 +137,6 @@ impl<K> PartialEq<String> for Name<K> {
 impl<K> From<&Name<K>> for String {
     fn from(name: &Name<K>) -> Self {
         name.text.as_ref().to_owned()
-    }
-}
-
-impl<K> Serialize for Name<K> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
     }
 }
 

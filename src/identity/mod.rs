@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod acceptor;
 mod certificate;
 mod clients;
+mod pem;
 mod scheme;
 mod set;
 mod tokens;

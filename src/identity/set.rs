@@ -19,8 +19,8 @@ use crate::files;
 
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP2};
+use super::pem::fault_of;
 use super::tokens::Tokens;
-use super::trust;
 use super::{Expected, Scheme};
 
 /// Where the parts of a set are.
@@ -204,7 +204,7 @@ impl Remarks<'_> {
             }
             Ok(items) => Some(items),
             Err(error) => {
-                let message = format!("is no PEM: {}", trust::fault_of(&error));
+                let message = format!("is no PEM: {}", fault_of(&error));
                 self.error(which, message, format!("write the {what} again, as PEM"));
                 None
             }
@@ -327,7 +327,7 @@ impl Remarks<'_> {
                 None
             }
             Err(error) => {
-                let message = format!("is no PEM: {}", trust::fault_of(&error));
+                let message = format!("is no PEM: {}", fault_of(&error));
                 self.error(which, message, "write the key again, as PEM");
                 None
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::files;
 
 use super::clients::HTTP2;
+use super::pem::fault_of;
 use super::set::provider;
 
 /// Where what a client needs is.
@@ -59,18 +60,6 @@ pub fn client(files: &Files) -> anyhow::Result<Arc<ClientConfig>> {
     };
     client.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(client))
-}
-
-/// What is wrong with a file that should be PEM. The error's own text has parts of the file in it, which may be a key.
-pub(super) fn fault_of(error: &pem::Error) -> &'static str {
-    match error {
-        pem::Error::NoItemsFound => "there is nothing of this kind in it",
-        pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. } => {
-            "a section does not begin and end on lines of its own; perhaps its line breaks are lost"
-        }
-        pem::Error::Base64Decode(_) => "what stands between -----BEGIN and -----END is no base64",
-        _ => "it cannot be read",
-    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -166,27 +155,5 @@ impl ServerCertVerifier for Looks {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_of_a_file_is_in_what_is_said_of_it() {
-        let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
-        for text in [
-            format!("-----BEGIN PRIVATE KEY-----\\n{secret}\\n-----END PRIVATE KEY-----"),
-            format!("-----BEGIN PRIVATE KEY-----{secret}-----END PRIVATE KEY-----\n"),
-            format!("-----BEGIN PRIVATE KEY-----\n{secret}\n"),
-            format!("-----BEGIN PRIVATE KEY-----\n!{secret}\n-----END PRIVATE KEY-----\n"),
-            secret.to_owned(),
-        ] {
-            let Err(error) = PrivateKeyDer::from_pem_slice(text.as_bytes()) else { panic!("{text}") };
-            let said = fault_of(&error);
-            let parts: Vec<String> = secret.as_bytes()[..4].iter().map(ToString::to_string).collect();
-            assert!(!said.contains(&secret[..4]) && !said.contains(&parts.join(", ")), "{said}");
-        }
     }
 }

@@ -50,7 +50,8 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
         Verdict::Quarantine => ("quarantine", None, None),
         Verdict::Refuse(reason) => ("refuse", Some(reason.name()), None),
     };
-    let route = route.map(|peer| json!({ "id": peer.id, "country": code(&peer.country), "endpoint": peer.endpoint }));
+    let route =
+        route.map(|peer| json!({ "id": peer.id.as_str(), "country": code(&peer.country), "endpoint": peer.endpoint }));
     add(&mut value, "verdict", json!(verdict));
     add(&mut value, "reason", json!(reason));
     add(&mut value, "route", json!(route));
@@ -123,7 +124,7 @@ fn cells(flow: &Flow) -> Value {
     });
     json!({
         "dataset": flow.dataset,
-        "destination": flow.destination,
+        "destination": flow.destination.as_str(),
         "countries": codes(flow.countries.iter()),
         "allowed": flow.outlet.is_some(),
         "min_contributors": flow.outlet.as_ref().map(|outlet| outlet.min_contributors),

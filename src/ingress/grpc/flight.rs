@@ -386,6 +386,6 @@ fn refusal(Run { first, count, why }: &Run) -> Value {
         "field": why.field.as_deref(),
         "hint": why.hint.map(Hint::name),
         "rules": why.rules.as_deref().unwrap_or_default(),
-        "route": why.route.as_ref().map(|to| json!({ "gateway": to.gateway, "endpoint": to.endpoint })),
+        "route": why.route.as_ref().map(|to| json!({ "gateway": to.gateway.as_str(), "endpoint": to.endpoint })),
     })
 }
