@@ -290,11 +290,11 @@ impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<'_, I> {
         let validity = self.validity(node, nullable)?;
         let rows = self.rows;
         let (values, texts) = match field_type {
-            FieldType::Float64 | FieldType::Int64 | FieldType::Timestamp => (self.values(rows * 8)?, 0..0),
-            FieldType::Float32 => (self.values(rows * 4)?, 0..0),
-            FieldType::Bool => (self.values(rows.div_ceil(8))?, 0..0),
+            FieldType::Float64 | FieldType::Int64 | FieldType::Timestamp => (self.values(rows * 8, 8)?, 0..0),
+            FieldType::Float32 => (self.values(rows * 4, 4)?, 0..0),
+            FieldType::Bool => (self.values(rows.div_ceil(8), 1)?, 0..0),
             FieldType::String => {
-                let values = self.values((rows + 1) * 4)?;
+                let values = self.values((rows + 1) * 4, 4)?;
                 let texts = self.range()?;
                 self.are_texts(&values, &texts).then_some((values, texts))?
             }
@@ -308,7 +308,7 @@ impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<'_, I> {
             self.range()?;
             return Some(None);
         }
-        let validity = self.values(self.rows.div_ceil(8))?;
+        let validity = self.values(self.rows.div_ceil(8), 1)?;
         let bits = self.payload.get(validity.clone())?;
         let nulls = (0..self.rows).filter(|row| !get_bit(bits, *row)).count();
         (nullable && i64::try_from(nulls).ok()? == node.null_count()).then_some(Some(validity))
@@ -326,10 +326,11 @@ impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<'_, I> {
         offsets(values).is_sorted() && (used.is_ascii() || ends().flatten().all(is_cut_well))
     }
 
-    /// The next buffer, of which so many bytes are used.
-    fn values(&mut self, used: usize) -> Option<Range<usize>> {
+    /// The next buffer, of which so many bytes are used, and which must lie in the body as Arrow aligns it.
+    fn values(&mut self, used: usize, alignment: usize) -> Option<Range<usize>> {
         let Range { start, end } = self.range()?;
-        (end - start >= used).then(|| start..start + used)
+        let is_aligned = (start - self.start).is_multiple_of(alignment);
+        (is_aligned && end - start >= used).then(|| start..start + used)
     }
 
     /// Where the next buffer lies in the payload.
