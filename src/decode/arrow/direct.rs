@@ -326,10 +326,10 @@ impl<'b, I: Iterator<Item = &'b arrow_ipc::Buffer>> Reader<'_, I> {
         offsets(values).is_sorted() && (used.is_ascii() || ends().flatten().all(is_cut_well))
     }
 
-    /// The next buffer, of which so many bytes are used, and which must lie in the body as Arrow aligns it.
+    /// The next buffer, of which so many bytes are used. It must lie in the body as Arrow aligns it, and hold whole values.
     fn values(&mut self, used: usize, alignment: usize) -> Option<Range<usize>> {
         let Range { start, end } = self.range()?;
-        let is_aligned = (start - self.start).is_multiple_of(alignment);
+        let is_aligned = [start - self.start, end - start].iter().all(|bytes| bytes.is_multiple_of(alignment));
         (is_aligned && end - start >= used).then(|| start..start + used)
     }
 
