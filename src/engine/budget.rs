@@ -11,14 +11,16 @@
 //! | kept | the dictionaries of a Flight call; never waited for | 1/16 | the call ends |
 //! | work | decoded records, and then their answer | 5/8 | the records are on disk, the answer is sent |
 //!
-//! A connection gets at most a part of each lane, and a call at most a part of that: who does not send the rest of a
-//! message, or does not read its answers, stops itself. A message that stops arriving is given up by its call, and a
+//! An identity gets at most a part of each lane, over all its connections, and a call at most a part of that: who does not
+//! send the rest of a message, or does not read its answers, stops itself. A connection that has proved no identity is one
+//! by itself. A message that stops arriving is given up by its call, and a
 //! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 mod lane;
@@ -51,9 +53,12 @@ pub struct Budget {
     work: Arc<Lane>,
     /// The longest message that goes into the small lane.
     small_max: usize,
-    /// The most of the small lane and of the work lane that a connection holds.
+    /// The most of these lanes that an identity holds.
     small_share: usize,
+    large_share: usize,
     work_share: usize,
+    /// The shares of the identities that are here.
+    shares: Mutex<HashMap<String, Weak<Share>, RandomState>>,
     calls: Arc<Lane>,
     /// How many wait.
     waiting: AtomicUsize,
@@ -71,15 +76,18 @@ impl Budget {
         let Needs { bytes, message_max, decoded_max } = needs;
         let (small, small_max) = (bytes / 16, bytes / 256);
         let small_share = (small / 4).max(while_arriving(small_max));
+        let large_share = (bytes / 8).max(while_arriving(message_max));
         let work_share = (bytes / 16 * 5).max(decoded_max + REQUEST_BYTES);
         Self {
             small: Lane::new(small.max(small_share)),
-            large: Lane::new((bytes / 4).max(while_arriving(message_max))),
+            large: Lane::new((bytes / 4).max(2 * large_share)),
             kept: Lane::new((bytes / 16).max(message_max)),
             work: Lane::new((bytes / 8 * 5).max(work_share)),
             small_max,
             small_share,
+            large_share,
             work_share,
+            shares: Mutex::default(),
             calls: Lane::new(CALLS_MAX),
             waiting: AtomicUsize::new(0),
         }
@@ -90,13 +98,30 @@ impl Budget {
     pub fn line(self: &Arc<Self>) -> Arc<Line> {
         Arc::new(Line {
             budget: Arc::clone(self),
-            small: Lane::new(self.small_share),
             large: Lane::new(1),
-            work: Lane::new(self.work_share),
+            share: self.new_share(),
             unsent: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
             cut: Notify::new(),
         })
+    }
+
+    fn new_share(&self) -> Arc<Share> {
+        let [small, large, work] = [self.small_share, self.large_share, self.work_share].map(Lane::new);
+        Arc::new(Share { small, large, work })
+    }
+
+    /// The share of an identity: one for all its connections.
+    #[must_use]
+    pub fn share_of(&self, identity: &str) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(identity).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = self.new_share();
+        shares.insert(identity.to_owned(), Arc::downgrade(&share));
+        share
     }
 
     /// Whether anybody waits for it.
@@ -111,14 +136,22 @@ const fn while_arriving(bytes: usize) -> usize {
     bytes.saturating_mul(2).saturating_add(REQUEST_BYTES)
 }
 
-/// The part of the budget that a connection has.
+/// The part of the budget that an identity has.
+#[derive(Debug)]
+pub struct Share {
+    small: Arc<Lane>,
+    large: Arc<Lane>,
+    work: Arc<Lane>,
+}
+
+/// A connection, as it takes from the budget.
 #[derive(Debug)]
 pub struct Line {
     budget: Arc<Budget>,
-    small: Arc<Lane>,
     /// One large message at a time.
     large: Arc<Lane>,
-    work: Arc<Lane>,
+    /// What it takes from while nobody has proved an identity on it.
+    share: Arc<Share>,
     /// Parts of answers that were given to HTTP/2 and are not sent.
     unsent: AtomicUsize,
     /// How many were sent.
@@ -127,10 +160,17 @@ pub struct Line {
 }
 
 impl Line {
-    /// A call of this connection.
+    /// A call of this connection, which nobody has proved to be his.
     #[must_use]
     pub fn call(self: &Arc<Self>) -> Arc<Call> {
-        let rooms = Arc::new(Rooms { share: Lane::new(self.budget.work_share / 4), line: Arc::clone(self) });
+        self.call_of(&self.share)
+    }
+
+    /// A call of this connection, of an identity.
+    #[must_use]
+    pub fn call_of(self: &Arc<Self>, share: &Arc<Share>) -> Arc<Call> {
+        let own = Lane::new(self.budget.work_share / 4);
+        let rooms = Arc::new(Rooms { own, share: Arc::clone(share), line: Arc::clone(self) });
         let place = self.budget.calls.try_take(1).then(|| Charge::new(&rooms, Step::Begin, [1, 0, 0]));
         Arc::new(Call { rooms, place, arrived: Mutex::default(), answered: Mutex::default() })
     }
@@ -169,7 +209,9 @@ pub struct Call {
 /// The lanes that a call takes from.
 #[derive(Debug)]
 struct Rooms {
-    share: Arc<Lane>,
+    /// Of this call alone.
+    own: Arc<Lane>,
+    share: Arc<Share>,
     line: Arc<Line>,
 }
 
@@ -186,13 +228,13 @@ enum Step {
 impl Rooms {
     /// The lanes of a step, in the order in which they are taken from.
     fn lanes(&self, step: Step) -> [Option<&Arc<Lane>>; 3] {
-        let (line, budget) = (&self.line, &self.line.budget);
+        let (share, line, budget) = (&self.share, &self.line, &self.line.budget);
         match step {
             Step::Begin => [Some(&budget.calls), None, None],
-            Step::Small => [Some(&line.small), Some(&budget.small), None],
-            Step::Large => [Some(&line.large), Some(&budget.large), None],
+            Step::Small => [Some(&share.small), Some(&budget.small), None],
+            Step::Large => [Some(&line.large), Some(&share.large), Some(&budget.large)],
             Step::Keep => [Some(&budget.kept), None, None],
-            Step::Work => [Some(&self.share), Some(&line.work), Some(&budget.work)],
+            Step::Work => [Some(&self.own), Some(&share.work), Some(&budget.work)],
         }
     }
 
@@ -428,6 +470,32 @@ mod tests {
         drop(held);
     }
 
+    #[test]
+    fn an_identity_with_many_connections_leaves_as_much_room_for_others_as_one_with_one() {
+        let budget = budget(128 * MIB);
+        let share = budget.share_of("greedy");
+        assert!(Arc::ptr_eq(&share, &budget.share_of("greedy")));
+        let mut held = Vec::new();
+        let lines: Vec<Arc<Line>> = (0..64).map(|_| budget.line()).collect();
+        for line in lines.iter().flat_map(|line| std::iter::repeat_n(line, 10)) {
+            let call = line.call_of(&share);
+            held.extend(Arc::clone(&call).arrive(MIB).now_or_never());
+            while let Some(charge) = Arc::clone(&call).arrive(300_000).now_or_never() {
+                held.push(charge);
+            }
+            while let Some(charge) = call.work(100_000).now_or_never() {
+                held.push(charge);
+            }
+        }
+        let other = budget.line().call_of(&budget.share_of("modest"));
+        assert!(Arc::clone(&other).arrive(300_000).now_or_never().is_some());
+        assert!(Arc::clone(&other).arrive(MIB).now_or_never().is_some());
+        assert!(other.work(32 * MIB).now_or_never().is_some());
+        drop((held, share));
+        drop(budget.share_of("other"));
+        assert_eq!(budget.shares.lock().unwrap().len(), 2, "nobody is remembered who is not here");
+    }
+
     #[tokio::test]
     async fn who_waits_goes_on_when_room_is_given_back() {
         let budget = budget(128 * MIB);
@@ -467,7 +535,8 @@ mod tests {
             let budget = budget(64 * MIB);
             let before = free(&budget);
             let lines = [budget.line(), budget.line()];
-            let calls = [lines[0].call(), lines[0].call(), lines[1].call()];
+            let share = budget.share_of("both");
+            let calls = [lines[0].call(), lines[0].call_of(&share), lines[1].call_of(&share)];
             let mut held: Vec<Charge> = Vec::new();
             for (step, at, bytes) in steps {
                 let call = &calls[at.index(calls.len())];

@@ -1,5 +1,5 @@
-//! What has arrived for a worker and waits for it. What comes while one batch is worked on is the next one: no timer
-//! decides when a batch is full.
+//! What has arrived for a worker and waits for it. What comes while one batch is worked on, or written to the disk, is the
+//! next one: no timer decides when a batch is full.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,30 @@ use super::request::{Boxed, Content, Request};
 /// The requests that wait for one worker, in the order in which they came.
 #[derive(Default)]
 pub struct Inbox {
-    waiting: Mutex<VecDeque<Boxed>>,
+    waiting: Mutex<Waiting>,
     arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<Boxed>,
+    /// The records of all of them.
+    rows: usize,
+    /// The worker is to be woken when there are so many.
+    wanted: usize,
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<Boxed> {
+        let request = self.requests.pop_front()?;
+        self.rows -= size_of(&request).0;
+        Some(request)
+    }
+
+    fn put_back(&mut self, request: Boxed) {
+        self.rows += size_of(&request).0;
+        self.requests.push_front(request);
+    }
 }
 
 /// The most bytes of decoded records in a batch, unless it is one request.
@@ -24,13 +46,26 @@ const PASSED_MAX: usize = 4_096;
 impl Inbox {
     /// A request has arrived.
     pub fn push(&self, request: Boxed) {
-        self.lock().push_back(request);
-        self.arrived.notify_one();
+        let mut waiting = self.lock();
+        waiting.rows += size_of(&request).0;
+        waiting.requests.push_back(request);
+        let is_enough = waiting.rows >= waiting.wanted;
+        drop(waiting);
+        if is_enough {
+            self.arrived.notify_one();
+        }
     }
 
-    /// Comes when requests may be waiting.
-    pub(super) async fn arrived(&self) {
-        if self.lock().is_empty() {
+    /// Comes when so many records are waiting, of requests that have none one each.
+    pub(super) async fn holds(&self, rows: usize) {
+        loop {
+            {
+                let mut waiting = self.lock();
+                waiting.wanted = rows;
+                if waiting.rows >= rows {
+                    return;
+                }
+            }
             self.arrived.notified().await;
         }
     }
@@ -38,7 +73,7 @@ impl Inbox {
     /// Puts requests back before all others.
     pub(super) fn put_back(&self, requests: Vec<Boxed>) {
         let mut waiting = self.lock();
-        requests.into_iter().rev().for_each(|request| waiting.push_front(request));
+        requests.into_iter().rev().for_each(|request| waiting.put_back(request));
     }
 
     /// Takes requests of one stream that may share a batch of so many records at most. A request that is larger is
@@ -48,7 +83,7 @@ impl Inbox {
         let (mut taken, mut left): (Vec<Boxed>, VecDeque<Boxed>) = (Vec::new(), VecDeque::new());
         let mut callers_left: HashSet<usize, RandomState> = HashSet::default();
         let (mut rows, mut bytes) = (0, 0);
-        while let Some(next) = waiting.pop_front() {
+        while let Some(next) = waiting.pop() {
             let (more_rows, more_bytes) = size_of(&next);
             if let Some(first) = taken.first() {
                 let caller = next.reply.caller();
@@ -61,7 +96,7 @@ impl Inbox {
                     continue;
                 }
                 if is_alone(&next) || rows + more_rows > rows_max || bytes + more_bytes > BYTES_MAX {
-                    waiting.push_front(next);
+                    waiting.put_back(next);
                     break;
                 }
             }
@@ -73,17 +108,17 @@ impl Inbox {
             }
         }
         while let Some(next) = left.pop_back() {
-            waiting.push_front(next);
+            waiting.put_back(next);
         }
         taken
     }
 
     /// How many requests wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().requests.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Boxed>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +188,7 @@ mod tests {
             };
             let mut left = arriving.len();
             for (at, (caller, stream, takes)) in (0..).zip(arriving) {
-                let origin = Arc::new(Origin { producer: "p".to_owned(), address: None });
+                let origin = Arc::new(Origin { producer: "p".to_owned(), series: None, address: None });
                 let number = crate::domain::producer::Number { epoch: 1, sequence: at };
                 let reply = Reply::new(Arc::clone(&callers[caller]), at);
                 pushed.entry(reply.caller()).or_insert_with(Vec::new).push(at);

@@ -373,7 +373,7 @@ impl Judged {
         let Some((shadow, candidate)) = self.shadow.take() else { return };
         let mut senders = Senders::default();
         for (request, came) in requests.iter().zip(&self.requests) {
-            let Origin { producer, address } = &*request.origin;
+            let Origin { producer, address, .. } = &*request.origin;
             senders.push(Sender { producer, address: *address }, came.decoded);
         }
         // The batch has its place: nothing that fails here may end the worker.

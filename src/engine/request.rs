@@ -61,8 +61,18 @@ impl Request {
 pub struct Origin {
     /// The producer's name.
     pub producer: String,
+    /// The name of the series of numbers, where somebody else speaks as the producer. `None`: the producer's own.
+    pub series: Option<String>,
     /// Its network address, where it is known.
     pub address: Option<IpAddr>,
+}
+
+impl Origin {
+    /// Under which name numbers are counted: nobody spends or fences those of another sender.
+    #[must_use]
+    pub fn series(&self) -> &str {
+        self.series.as_deref().unwrap_or(&self.producer)
+    }
 }
 
 /// What a request brings.

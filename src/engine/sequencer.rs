@@ -144,7 +144,7 @@ impl Sequencer {
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
             let skips = matches!(request.content, Content::Nothing);
-            ahead.locate(&request.origin.producer, request.number, skips)
+            ahead.locate(request.origin.series(), request.number, skips)
         });
         let mut located: Vec<Located> = located.collect();
         let mut newcomers = Newcomers::default();
@@ -155,7 +155,7 @@ impl Sequencer {
                 continue;
             }
             let origin = &request.origin;
-            let may = |producers: &mut Producers, came, before: &_| producers.may_admit(&origin.producer, came, before);
+            let may = |producers: &mut Producers, came, before: &_| producers.may_admit(origin.series(), came, before);
             if let Err(limit) = newcomers.admit(&mut state.gateway, may, (stream, origin, number), (now, wall)) {
                 *located = Located::Not(OutOfOrder::TooMany(limit).into());
             }
@@ -294,12 +294,11 @@ impl State {
     /// Makes sure that all requests can be taken in this order.
     fn admit(&mut self, stream: &str, requests: &[Placing<'_>], now: Duration, wall: i64) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
-        let located = requests.iter().map(|request| {
-            match ahead.locate(&request.origin.producer, request.number, request.skips) {
+        let located =
+            requests.iter().map(|request| match ahead.locate(request.origin.series(), request.number, request.skips) {
                 Located::Next(number) if number == request.number => None,
                 located => Some(located),
-            }
-        });
+            });
         let located: Vec<Option<Located>> = located.collect();
         let (mut not, mut newcomers) = (Vec::new(), Newcomers::default());
         for (position, (request, located)) in requests.iter().zip(located).enumerate() {
@@ -308,7 +307,7 @@ impl State {
                 continue;
             }
             let Placing { origin, number, .. } = *request;
-            let must = |producers: &mut Producers, came, before: &_| producers.admit(&origin.producer, came, before);
+            let must = |producers: &mut Producers, came, before: &_| producers.admit(origin.series(), came, before);
             if let Err(limit) = newcomers.admit(&mut self.gateway, must, (stream, origin, number), (now, wall)) {
                 not.push((position, Located::Not(OutOfOrder::TooMany(limit).into())));
             }
@@ -318,11 +317,12 @@ impl State {
 
     /// A request is taken. How far its producer is.
     fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, now: Duration, wall: i64) -> Mark {
-        let Placing { origin: Origin { producer, address }, number, outcome, newest, .. } = *request;
-        self.gateway.hear(stream, Heard { producer, address: *address, event_time: newest }, now);
+        let Placing { origin, number, outcome, newest, .. } = *request;
+        let (producer, address) = (origin.series(), origin.address);
+        self.gateway.hear(stream, Heard { producer, address, event_time: newest }, now);
         match number {
             Some(number) => {
-                let came = Came { at: Some(wall), from: *address };
+                let came = Came { at: Some(wall), from: address };
                 self.gateway.producers.take(producer, number, lsn, Some(outcome), came);
                 Mark { epoch: number.epoch, sequence: number.sequence, lsn }
             }
@@ -351,15 +351,15 @@ impl<'r> Newcomers<'r> {
         (stream, origin, number): (&str, &'r Origin, Option<Number>),
         (now, wall): (Duration, i64),
     ) -> Result<(), TooMany> {
-        let Origin { producer, address } = origin;
-        let heard = Heard { producer, address: *address, event_time: None };
+        let (producer, address) = (origin.series(), origin.address);
+        let heard = Heard { producer, address, event_time: None };
         let is_newly_active = gateway.admit(stream, heard, now, &self.active)?;
-        let came = Came { at: Some(wall), from: *address };
+        let came = Came { at: Some(wall), from: address };
         if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
-            self.numbered.add(producer, *address);
+            self.numbered.add(producer, address);
         }
         if is_newly_active {
-            self.active.add(producer, *address);
+            self.active.add(producer, address);
         }
         Ok(())
     }

@@ -117,6 +117,11 @@ impl Lost {
     }
 }
 
+/// While a batch is on its way to the disk, the next one begins with so many records: fewer would not be on disk any
+/// sooner, and a batch of one costs as much as one of twenty.
+const ROWS_BESIDE_SYNC: usize = 64;
+/// How long fewer wait for a disk that does not come to an end.
+const BESIDE_SYNC_MAX: Duration = Duration::from_millis(10);
 /// How long a request waits for the disk before it looks again.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
 /// How often a batch is judged again because others opened windows or took numbers meanwhile. Then it is taken apart.
@@ -126,15 +131,16 @@ impl Worker {
     /// Works until the end is ordered.
     pub(super) async fn run(mut self) {
         while !self.is_finished {
+            let rows_min = if self.waiting.answers.is_empty() { 1 } else { ROWS_BESIDE_SYNC.min(self.rows_max) };
             tokio::select! {
                 biased;
                 Some(order) = self.orders.recv() => self.is_finished |= self.windows.obey(order),
                 Some(lsn) = self.waiting.durable.recv() => self.waiting.tell(lsn),
-                () = self.inbox.arrived() => {
-                    // Whatever else this turn of the reactor brings shares the batch.
-                    tokio::task::yield_now().await;
-                    let requests = self.inbox.take(self.rows_max);
-                    self.take_in(requests).await;
+                () = self.inbox.holds(rows_min) => self.take_next().await,
+                () = tokio::time::sleep(BESIDE_SYNC_MAX), if rows_min > 1 => {
+                    if self.inbox.len() > 0 {
+                        self.take_next().await;
+                    }
                 }
             }
         }
@@ -142,6 +148,14 @@ impl Worker {
             let stopping = |request: Boxed| request.reply.answer(Answer::unaccepted(Reason::Stopping.into()));
             self.inbox.take(usize::MAX).into_iter().for_each(stopping);
         }
+    }
+
+    /// Takes the next batch in.
+    async fn take_next(&mut self) {
+        // Whatever else this turn of the reactor brings shares it.
+        tokio::task::yield_now().await;
+        let requests = self.inbox.take(self.rows_max);
+        self.take_in(requests).await;
     }
 
     /// Takes requests of one stream in.
@@ -253,7 +267,7 @@ impl Worker {
         let newest = newest(&requests, &judged, wall);
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
         let sent = sent.map(|((request, came), (kept, newest))| Sent {
-            producer: &request.origin.producer,
+            producer: request.origin.series(),
             number: request.located,
             rows: u32::try_from(came.rows.len()).unwrap_or(u32::MAX),
             newest: *newest,
@@ -370,7 +384,7 @@ impl Worker {
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
     fn repeat(&mut self, request: Boxed, number: Number) {
-        let (outcome, mark) = self.sequencer.outcome(&request.origin.producer, number);
+        let (outcome, mark) = self.sequencer.outcome(request.origin.series(), number);
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
                 if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>

@@ -93,9 +93,15 @@ async fn the_identity_gives_the_name_and_nobody_takes_that_of_another() {
     // The series of the first is where it was.
     let next = world.publish(&seven, numbered("", 2)).await.unwrap();
     assert_eq!((next.accepted, next.epoch, next.durable_through), (1, 5, 2));
-    // The office may speak for tills.
-    let third = world.publish(OFFICE, numbered("till-7", 3)).await.unwrap();
-    assert_eq!((third.accepted, third.durable_through), (1, 3));
+    // The office may speak for tills. It numbers its requests for itself: whatever it does to that series, the till's goes on.
+    let first = world.publish(OFFICE, numbered("till-7", 1)).await.unwrap();
+    assert_eq!((first.accepted, first.duplicate, first.durable_through), (1, false, 1));
+    let again = world.publish(OFFICE, numbered("till-7", 1)).await.unwrap();
+    assert!(again.duplicate, "{again:?}");
+    let last_epoch = PublishRequest { epoch: u64::MAX, ..numbered("till-7", 1) };
+    assert_eq!(world.publish(OFFICE, last_epoch).await.unwrap().accepted, 1);
+    let third = world.publish(&seven, numbered("", 3)).await.unwrap();
+    assert_eq!((third.accepted, third.epoch, third.durable_through), (1, 5, 3));
     let refused = world.publish(OFFICE, introduction("events", "kiosk-7")).await.unwrap_err();
     assert_eq!(rule(&refused), denied("office"));
     world.app.stop().await;

@@ -23,7 +23,7 @@ pub(super) fn render(told: &Told<'_>) -> String {
         let _ = writeln!(text, "entry {lsn} of the journal: {}", told.notes.join("\n  "));
     }
     match &told.asked {
-        Some((identity, Ok(Spoken { producer, rule }))) => {
+        Some((identity, Ok(Spoken { producer, rule, .. }))) => {
             let _ = writeln!(text, "{identity} may write this as `{producer}`, by rule {rule}");
         }
         Some((identity, Err(Denied { rule, why }))) => {

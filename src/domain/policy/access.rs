@@ -67,8 +67,8 @@ pub struct Access {
 /// The id of what holds where no rule does.
 pub const DEFAULT: &str = "default";
 
-/// What one identity may do, under one version of the policies.
-#[derive(Debug, Clone)]
+/// What one identity may do, under one version of the policies. By default nothing.
+#[derive(Debug, Clone, Default)]
 pub struct Granted {
     /// The name that it speaks under. `None`: it has none of its own, because another one may have it.
     own: Option<String>,
@@ -80,6 +80,9 @@ pub struct Granted {
 pub struct Spoken {
     /// The producer that it counts for.
     pub producer: String,
+    /// The name of the series of numbers of whoever speaks as somebody else. `None`: the producer's own. Names that
+    /// identities bring have no spaces, so none of them is spelled like it.
+    pub series: Option<String>,
     /// The rule that allows it.
     pub rule: Arc<str>,
 }
@@ -155,17 +158,19 @@ impl Granted {
         let Some(first) = writing.peek().copied() else {
             return Err(self.denied(format!("to write stream `{stream}`")));
         };
-        let is_own = producer.is_empty() || self.own.as_deref() == Some(producer);
-        if is_own {
-            let own = self.own.clone().ok_or_else(|| Denied {
-                rule: Arc::clone(&first.id),
-                why: "this identity has no producer's name of its own: name one in [producers] of the policy"
-                    .to_owned(),
-            })?;
-            return Ok(Spoken { producer: own, rule: Arc::clone(&first.id) });
+        let own = self.own.as_deref().ok_or_else(|| Denied {
+            rule: Arc::clone(&first.id),
+            why: "this identity has no producer's name of its own: name one in [producers] of the policy".to_owned(),
+        })?;
+        if producer.is_empty() || own == producer {
+            return Ok(Spoken { producer: own.to_owned(), series: None, rule: Arc::clone(&first.id) });
         }
         match writing.find(|rule| rule.speaks_as.iter().any(|names| names.matches(producer))) {
-            Some(rule) => Ok(Spoken { producer: producer.to_owned(), rule: Arc::clone(&rule.id) }),
+            Some(rule) => {
+                // A series of its own: nobody who speaks for others may spend or fence their numbers.
+                let series = Some(format!("{producer} via {own}"));
+                Ok(Spoken { producer: producer.to_owned(), series, rule: Arc::clone(&rule.id) })
+            }
             None => Err(Denied {
                 rule: Arc::clone(&first.id),
                 why: format!("rule `{}` does not let this identity speak as the producer that is named", first.id),

@@ -34,7 +34,7 @@ fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfi
 
 /// A request without records of a producer: with a number, or without.
 fn request(producer: &str, from: &str, number: Option<Number>) -> Boxed {
-    let origin = Origin { producer: producer.to_owned(), address: Some(from.parse().unwrap()) };
+    let origin = Origin { producer: producer.to_owned(), series: None, address: Some(from.parse().unwrap()) };
     let reply = Reply::new(Arc::new(Nobody), 0);
     Box::new(Request::new(None, Arc::new(origin), number, Content::Nothing, reply))
 }

@@ -113,7 +113,7 @@ impl Door {
                     Some(identity) => {
                         let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
                         let is_inside = inside.is_some();
-                        let speaker = Speaker::known(identity, inside);
+                        let speaker = Speaker::known(identity, inside, self.intake.budget());
                         if !is_inside {
                             turn_away(Turned::TooManyOfIdentity, Some(&speaker));
                             return None;

@@ -29,7 +29,7 @@ use crate::engine::request::{self, Answer, Caller, Content, Origin};
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
-use super::speaker::{Allowed, Speaker};
+use super::speaker::{Allowed, Named, Speaker};
 use super::status::{self, Rejection};
 use crate::decode::arrow::{self, Meter, Opened, Reader};
 use crate::decode::{self, Undecodable};
@@ -69,13 +69,13 @@ impl FlightService for Service {
         let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
         let (stream, named, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
         let mut asked = Asked { speaker, stream, named, allowed: Allowed::default() };
-        let producer = asked.producer(&self.intake).map_err(|rejection| rejection.status())?.to_owned();
-        if producer.is_empty() || producer.len() > 256 {
+        let named = asked.named(&self.intake).map_err(|rejection| rejection.status())?;
+        let Some(origin) = named.origin(address).filter(|origin| !origin.producer.is_empty()) else {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
-        }
+        };
         let served = self.intake.stream(&asked.stream).cloned();
         let served = served.map_err(|reason| Rejection::new(reason, "no such stream is declared here").status())?;
-        let (origin, (sender, answers)) = (Arc::new(Origin { producer, address }), mpsc::unbounded_channel());
+        let (origin, (sender, answers)) = (Arc::new(origin), mpsc::unbounded_channel());
         let number = epoch.map(|epoch| Number { epoch, sequence: 1 });
         let mut put = Put {
             intake: Arc::clone(&self.intake),
@@ -190,9 +190,9 @@ struct Asked {
 }
 
 impl Asked {
-    /// The producer that the call counts for, if the policies allow that now.
-    fn producer(&mut self, intake: &Intake) -> Result<&str, Rejection> {
-        self.speaker.producer(intake, &mut self.allowed, &self.stream, &self.named)
+    /// Whom the call counts for, if the policies allow that now.
+    fn named(&mut self, intake: &Intake) -> Result<Named<'_>, Rejection> {
+        self.speaker.named(intake, &mut self.allowed, &self.stream, &self.named)
     }
 }
 
@@ -237,7 +237,7 @@ impl Put {
 
     /// Whether the policies still allow what the call began as.
     fn still_allowed(&mut self) -> Result<(), Rejection> {
-        if self.asked.producer(&self.intake)? == self.origin.producer {
+        if self.asked.named(&self.intake)?.is(&self.origin) {
             return Ok(());
         }
         let message =

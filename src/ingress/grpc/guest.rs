@@ -60,7 +60,7 @@ impl Guest {
         {
             return Ok(Arc::clone(&checked.speaker));
         }
-        let speaker = Arc::new(of_connection.with_token(set.check_token(token, now)?));
+        let speaker = Arc::new(of_connection.with_token(set.check_token(token, now)?, intake.budget()));
         self.has_proved.store(true, Ordering::Relaxed);
         *last = Some(Checked { set, token: token.to_owned(), speaker: Arc::clone(&speaker) });
         Ok(speaker)

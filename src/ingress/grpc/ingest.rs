@@ -24,7 +24,7 @@ use crate::telemetry::Telemetry;
 use super::answers::Answers;
 use super::messages::{Message, Messages};
 use super::replies::{Asked, Outgoing, REFUSAL_BYTES, Refusing, Replies, SCORE_BYTES};
-use super::speaker::{Allowed, Speaker};
+use super::speaker::{Allowed, NAME_BYTES_MAX, Speaker};
 use super::status::Rejection;
 
 /// The service, as the connections of one worker use it.
@@ -38,8 +38,6 @@ pub(super) struct Service {
 const PIPELINED_MAX: usize = 64;
 /// So many bytes may stand beside a payload in its message.
 const BESIDE_PAYLOAD_MAX: usize = 1 << 10;
-/// The longest name of a stream or a producer that is kept.
-const NAME_BYTES_MAX: usize = 256;
 
 /// A method of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +192,7 @@ impl Call {
             served: None,
             named: Some(String::new()),
             allowed: Allowed::default(),
-            origin: Arc::new(Origin { producer: String::new(), address }),
+            origin: Arc::new(Origin { producer: String::new(), series: None, address }),
             epoch: 0,
             arrow: arrow::Layout::default(),
         }
@@ -257,20 +255,21 @@ impl Call {
             self.named = (request.producer.len() <= NAME_BYTES_MAX).then(|| request.producer.clone());
         }
         let named = self.named.as_deref().ok_or_else(producer_missing);
-        let producer =
-            named.and_then(|named| self.speaker.producer(&self.intake, &mut self.allowed, &self.stream, named));
-        if producer.as_ref().is_ok_and(|producer| **producer == self.origin.producer) {
+        let named = named.and_then(|named| self.speaker.named(&self.intake, &mut self.allowed, &self.stream, named));
+        if named.as_ref().is_ok_and(|named| named.is(&self.origin)) {
             if request.epoch != 0 {
                 self.epoch = request.epoch;
             }
             return Ok(());
         }
         self.epoch = request.epoch;
-        let (producer, introduced) = match producer {
-            Ok(producer) => (kept(producer), Ok(())),
-            Err(rejection) => (String::new(), Err(rejection)),
+        let address = self.origin.address;
+        let (origin, introduced) = match named {
+            Ok(named) => (named.origin(address), Ok(())),
+            Err(rejection) => (None, Err(rejection)),
         };
-        self.origin = Arc::new(Origin { producer, address: self.origin.address });
+        let nobody = || Origin { producer: String::new(), series: None, address };
+        self.origin = Arc::new(origin.unwrap_or_else(nobody));
         introduced
     }
 

@@ -296,7 +296,6 @@ impl Calls {
         speaks: &Speaks,
         line: &Arc<Line>,
     ) -> impl Future<Output = Result<Response<Answers>, Infallible>> + use<> {
-        let call = line.call();
         let (head, body) = request.into_parts();
         let entered = speaks.on_call(&head.headers, address, &self.intake);
         let entered = entered.and_then(|speaker| {
@@ -310,10 +309,11 @@ impl Calls {
                     self.intake.telemetry().turned_away.add(Turned::Flood);
                     line.cut();
                 }
-                let response = status.into_http().map(|body| Answers::of_service(body, call));
+                let response = status.into_http().map(|body| Answers::of_service(body, line.call()));
                 return Either::Left(std::future::ready(Ok(response)));
             }
         };
+        let call = speaker.call(line);
         let response = if call.is_too_many() {
             let status = Status::resource_exhausted("there are too many calls; use fewer, for more requests each");
             Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))

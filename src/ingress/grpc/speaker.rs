@@ -1,5 +1,6 @@
 //! Who speaks on a connection, and what the policies let them do. Looked up once for each version of the policies.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +8,9 @@ use tonic::Status;
 
 use crate::domain::policy::{Denied, Granted, Right, Spoken};
 use crate::domain::refusal::Reason;
+use crate::engine::budget::{Budget, Call, Line, Share};
 use crate::engine::intake::Intake;
+use crate::engine::request::Origin;
 use crate::identity::Identity;
 
 use super::caps::Inside;
@@ -15,8 +18,9 @@ use super::status::Rejection;
 
 /// Who speaks on a connection.
 pub(super) struct Speaker {
-    /// `None`: plain text, on which everybody is who they say.
-    identity: Option<Identity>,
+    proof: Proof,
+    /// What its calls take of the memory. `None`: what the connection has by itself.
+    share: Option<Arc<Share>>,
     granted: Mutex<Option<(u64, Arc<Granted>)>>,
     /// Whether the connection is to end. Calls with a token share it with their connection.
     is_ending: Arc<AtomicBool>,
@@ -25,6 +29,42 @@ pub(super) struct Speaker {
     /// Its place among the connections of its identity.
     _inside: Option<Inside<String>>,
 }
+
+/// What a speaker has proved.
+enum Proof {
+    /// Nothing: plain text, on which everybody is who they say, and may do anything.
+    NotAsked,
+    /// Nothing yet: nothing is allowed.
+    Missing,
+    /// Who it is.
+    Identity(Identity),
+}
+
+/// Whom a request counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named<'n> {
+    pub(super) producer: &'n str,
+    /// See [`Origin::series`].
+    pub(super) series: Option<&'n str>,
+}
+
+impl Named<'_> {
+    /// Whether it is a request's origin.
+    pub(super) fn is(&self, origin: &Origin) -> bool {
+        self.producer == origin.producer && self.series == origin.series.as_deref()
+    }
+
+    /// The origin of a request that counts for it. `None`: a name is longer than any that is taken.
+    pub(super) fn origin(&self, address: Option<IpAddr>) -> Option<Origin> {
+        let series_max = 2 * NAME_BYTES_MAX;
+        let fits = self.producer.len() <= NAME_BYTES_MAX && self.series.is_none_or(|series| series.len() <= series_max);
+        let (producer, series) = (self.producer.to_owned(), self.series.map(str::to_owned));
+        fits.then_some(Origin { producer, series, address })
+    }
+}
+
+/// The longest name of a stream or a producer that is kept.
+pub(super) const NAME_BYTES_MAX: usize = 256;
 
 /// What was asked for last, and under which policies it was allowed.
 #[derive(Default)]
@@ -39,23 +79,34 @@ pub(super) struct Allowed {
 impl Speaker {
     /// Anybody: plain text, on this machine.
     pub(super) fn anyone() -> Self {
-        Self { identity: None, granted: Mutex::default(), is_ending: Arc::default(), token_until: None, _inside: None }
+        Self::new(Proof::NotAsked, None)
+    }
+
+    fn new(proof: Proof, inside: Option<Inside<String>>) -> Self {
+        let (granted, is_ending) = (Mutex::default(), Arc::default());
+        Self { proof, share: None, granted, is_ending, token_until: None, _inside: inside }
     }
 
     /// Somebody who has proved it.
-    pub(super) fn known(identity: Identity, inside: Option<Inside<String>>) -> Self {
-        Self { identity: Some(identity), _inside: inside, ..Self::anyone() }
+    pub(super) fn known(identity: Identity, inside: Option<Inside<String>>, budget: &Budget) -> Self {
+        let share = Some(budget.share_of(identity.as_str()));
+        Self { share, ..Self::new(Proof::Identity(identity), inside) }
     }
 
     /// Somebody who takes a place, and has to prove on each call who it is.
     pub(super) fn unproved(inside: Inside<String>) -> Self {
-        Self { _inside: Some(inside), ..Self::anyone() }
+        Self::new(Proof::Missing, Some(inside))
     }
 
     /// Who a call on this connection is of.
-    pub(super) fn with_token(&self, identity: Identity) -> Self {
+    pub(super) fn with_token(&self, identity: Identity, budget: &Budget) -> Self {
         let (is_ending, token_until) = (Arc::clone(&self.is_ending), Some(identity.until()));
-        Self { identity: Some(identity), is_ending, token_until, ..Self::anyone() }
+        Self { is_ending, token_until, ..Self::known(identity, None, budget) }
+    }
+
+    /// A call of a connection that it makes.
+    pub(super) fn call(&self, line: &Arc<Line>) -> Arc<Call> {
+        self.share.as_ref().map_or_else(|| line.call(), |share| line.call_of(share))
     }
 
     /// The connection is to end: its calls end before their next request.
@@ -78,7 +129,10 @@ impl Speaker {
 
     /// Who speaks, when it was proved.
     pub(super) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+        match &self.proof {
+            Proof::Identity(identity) => Some(identity),
+            Proof::NotAsked | Proof::Missing => None,
+        }
     }
 
     /// The one of a request. The server puts it there; without one, nothing is allowed.
@@ -88,7 +142,11 @@ impl Speaker {
 
     /// What it may do now. `None`: anything.
     fn granted(&self, intake: &Intake) -> Option<(u64, Arc<Granted>)> {
-        let identity = self.identity.as_ref()?;
+        let identity = match &self.proof {
+            Proof::NotAsked => return None,
+            Proof::Missing => return Some((intake.changes(), Arc::default())),
+            Proof::Identity(identity) => identity,
+        };
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         match &*granted {
             Some((changes, known)) if *changes == intake.changes() => Some((*changes, Arc::clone(known))),
@@ -118,16 +176,16 @@ impl Speaker {
         })
     }
 
-    /// The producer that a request counts for. An empty name stands for the speaker's own.
-    pub(super) fn producer<'a>(
+    /// Whom a request counts for. An empty name stands for the speaker's own.
+    pub(super) fn named<'a>(
         &self,
         intake: &Intake,
         allowed: &'a mut Allowed,
         stream: &str,
         producer: &'a str,
-    ) -> Result<&'a str, Rejection> {
-        if self.identity.is_none() {
-            return Ok(producer);
+    ) -> Result<Named<'a>, Rejection> {
+        if matches!(self.proof, Proof::NotAsked) {
+            return Ok(Named { producer, series: None });
         }
         let is_same = allowed.stream == stream && allowed.producer == producer && allowed.changes == intake.changes();
         if !is_same || allowed.spoken.is_none() {
@@ -138,11 +196,15 @@ impl Speaker {
                 *allowed = Allowed { changes, stream, producer, spoken: Some(spoken) };
             }
         }
-        Ok(allowed.spoken.as_ref().map_or("", |spoken| &spoken.producer))
+        let spoken = allowed.spoken.as_ref();
+        Ok(spoken.map_or(Named { producer: "", series: None }, |spoken| Named {
+            producer: &spoken.producer,
+            series: spoken.series.as_deref(),
+        }))
     }
 
     fn deny(&self, denied: Denied) -> Rejection {
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = self.identity() {
             tracing::warn!(%identity, rule = %denied.rule, reason = Reason::PermissionDenied.name(), "{}", denied.why);
         }
         denied.into()
