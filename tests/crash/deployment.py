@@ -47,6 +47,9 @@ metrics = [
 [destinations.{DESTINATION}]
 country = "IE"
 accepts = ["{DATASET}"]
+
+[conditions]
+"data.anonymity_assessed" = {{ ref = "a test" }}
 """.replace("'", '"')
 
 GATEWAY = """

@@ -155,7 +155,7 @@ fn the_log_sums_up_what_happened() {
     let (intervals, ends) = (of("counted since the last summary"), of("counted since the start"));
     let [end] = ends.as_slice() else { panic!("{}", log.join("\n")) };
     assert_eq!((field(end, "records_in"), field(end, "accepted")), (16_716, 8_417));
-    assert!(end.contains("belongs_elsewhere 6305") && end.contains("no_regime 241"), "{end}");
+    assert!(end.contains("belongs_elsewhere 6305") && end.contains("may_not_be_here 1882"), "{end}");
     assert!(field(end, "cells_released") > 50 && field(end, "cells_withheld") > 40, "{end}");
     // What came in is in the intervals, once.
     assert_eq!(intervals.iter().map(|line| field(line, "records_in")).sum::<u64>(), 16_716, "{}", log.join("\n"));
