@@ -73,7 +73,7 @@ fn the_readmes_commands_do_what_they_say() {
     let passed = text(&tested.stdout);
     assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
     let cases: usize = passed.lines().last().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
-    assert!(cases > 600, "{passed}");
+    assert!(cases > 1_400, "{passed}");
     let explained = run(directory.root(), explain);
     assert!(text(&explained.stdout).contains("us-dsp/applies/subject.residence"), "{}", text(&explained.stdout));
     let replayed = run(directory.root(), replay);
