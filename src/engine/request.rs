@@ -216,17 +216,20 @@ impl Answers {
     pub(super) fn tell(mut self) {
         let (mut accepted, mut duplicates) = (0, 0);
         self.charges.clear();
-        for (reply, answer) in self.answers.drain(..) {
+        for (_, answer) in &self.answers {
             match &answer.told {
                 _ if answer.is_duplicate => duplicates += 1,
                 Ok(Outcome::Taken(taken)) => accepted += taken.accepted as usize,
                 _ => {}
             }
-            reply.answer(answer);
         }
+        // Whoever has an answer finds it counted.
         if let Some(counts) = &self.counts {
             Telemetry::add(&counts.accepted, accepted);
             Telemetry::add(&counts.duplicates, duplicates);
+        }
+        for (reply, answer) in self.answers.drain(..) {
+            reply.answer(answer);
         }
     }
 }
