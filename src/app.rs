@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Destination, Mode, OnStop, today};
+use crate::config::{self, Config, Destination, Http, Mode, OnStop, today};
+use crate::domain::aggregate::OpenBytes;
 use crate::domain::name::DestinationName;
 use crate::domain::policy::Version;
 use crate::domain::stream::Stream;
@@ -23,19 +24,24 @@ use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::ingress::grpc::{self, Entrance, Health, Listener, ListenerLimits, Server};
+use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem};
-use crate::telemetry::{Summaries, Telemetry};
+use crate::telemetry::{Names, Summaries, Telemetry};
 
 mod knowledge;
 pub mod losses;
 mod models;
+mod observed;
+mod outcomes;
 mod reload;
 mod state;
 mod tls;
 
 pub use reload::{Refused, Reloaded};
 
+use observed::Observer;
+use outcomes::Outcomes;
 use reload::Reloader;
 use tls::Rotation;
 
@@ -46,6 +52,9 @@ pub struct App {
     reloader: Reloader,
     /// `None`: the listener speaks plain text.
     rotation: Option<Mutex<Rotation>>,
+    outcomes: Arc<Outcomes>,
+    /// Health and metrics. `None`: they are not told.
+    monitor: Option<monitor::Server>,
     pipeline: Arc<Pipeline>,
     server: Server,
     stop_serving: oneshot::Sender<()>,
@@ -117,8 +126,9 @@ impl App {
             handshakes_per_address_max: config.tls_connections.handshakes_per_address_max,
             connection_age_max: config.tls_connections.age_max,
         });
-        let telemetry = Arc::new(Telemetry::new(config.policy.streams.keys()));
-        let clock = Clock::start();
+        let (clock, outcomes) = (Clock::start(), Arc::new(Outcomes::default()));
+        let monitor = config.http.map(|http| monitor(http, rotation.as_ref(), clock)).transpose()?;
+        let telemetry = Arc::new(Telemetry::new(names(&config)?));
         let watch = Watch::start(config.scoring_deadline).context("no thread for the deadline of models")?;
         let scorers = (0..config.workers).map(|_| models::scorers(&config, &watch));
         let scorers = scorers.collect::<anyhow::Result<Vec<_>>>()?;
@@ -137,7 +147,8 @@ impl App {
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
-        let setup = state.before.setup(scorers, &config);
+        let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
+        let setup = state.before.setup(scorers, &config, Arc::clone(&open));
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
         let plans = config.policy.streams.values();
@@ -164,13 +175,32 @@ impl App {
             }
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
-        let reloader = Reloader::new(&config, state.archive, versions, files);
+        let reloader = Reloader::new(&config, state.archive, Arc::clone(&versions), files);
+        if let Some(monitor) = &monitor {
+            monitor.observe(Arc::new(Observer {
+                gateway: config.id.clone(),
+                intake: Arc::clone(&intake),
+                pipeline: Arc::clone(&pipeline),
+                versions,
+                journal: Arc::clone(&journal),
+                outbox: Arc::clone(&outbox),
+                open,
+                board: deliveries.board(),
+                telemetry: Arc::clone(&telemetry),
+                supervisor: supervisor.clone(),
+                outcomes: Arc::clone(&outcomes),
+                acceptor: rotation.as_ref().map(|rotation| Arc::clone(rotation.acceptor())),
+                clock,
+            }));
+        }
         tracing::info!(gateway = %config.id, %address, %policy, "serving");
         Ok(Self {
             address,
             intake,
             reloader,
             rotation: rotation.map(Mutex::new),
+            outcomes,
+            monitor,
             pipeline,
             server,
             stop_serving,
@@ -193,20 +223,31 @@ impl App {
         self.address
     }
 
+    /// The address that it tells health and metrics on, if it does.
+    #[must_use]
+    pub fn monitor_address(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(monitor::Server::address)
+    }
+
     /// Reads the policies again, and puts them in force if they can be used.
     ///
     /// # Errors
     /// Why they cannot be; then what was in force stays.
     pub async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
         self.rotate(true);
-        self.reloader.reload(path).await
+        let reloaded = self.reloader.reload(path).await;
+        match &reloaded {
+            Ok(Reloaded { is_new, .. }) => self.outcomes.reloaded(*is_new),
+            Err(refused) => self.outcomes.refused(format!("{refused:#}")),
+        }
+        reloaded
     }
 
     /// Reads the files of `[tls]` again if one was replaced: for connections that come from now on.
     fn rotate(&self, is_asked: bool) {
         if let Some(rotation) = &self.rotation {
             let mut rotation = rotation.lock().unwrap_or_else(PoisonError::into_inner);
-            tokio::task::block_in_place(|| rotation.refresh(is_asked));
+            tokio::task::block_in_place(|| rotation.refresh(is_asked, &self.outcomes));
         }
     }
 
@@ -257,7 +298,11 @@ impl App {
         let records = intake.in_quarantine();
         if records > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);
-            tracing::warn!(records, "records were in quarantine and are discarded: quarantine does not outlive a stop");
+            tracing::warn!(
+                records,
+                "records were in quarantine and are discarded, because quarantine does not outlive a stop: let their \
+             producers send them again"
+            );
         }
         let cut = deliveries.cut();
         let deliver = tokio::task::spawn_blocking(move || deliveries.finish());
@@ -325,6 +370,42 @@ async fn tick(
             was_serving = is_serving;
         }
     }
+}
+
+/// The port of health and metrics.
+fn monitor(http: Http, rotation: Option<&Rotation>, clock: Clock) -> anyhow::Result<monitor::Server> {
+    let acceptor = match (http.is_plaintext, rotation) {
+        (true, _) => None,
+        (false, Some(rotation)) => Some(Arc::clone(rotation.acceptor())),
+        (false, None) => anyhow::bail!("[http] needs [tls] on {}", http.listen),
+    };
+    let server = monitor::Server::start(http.listen, acceptor, clock)
+        .with_context(|| format!("cannot listen on {} for health and metrics ([http])", http.listen))?;
+    tracing::info!(http = %server.address(), "health and metrics are told");
+    Ok(server)
+}
+
+/// What counts are kept by, and in which steps those of records are shown.
+fn names(config: &Config) -> anyhow::Result<Names> {
+    let mut chance = [0; 8];
+    getrandom::fill(&mut chance).context("the system gives no random numbers")?;
+    let (policy, day) = (&config.policy, today());
+    let streams = policy.streams.iter().map(|(name, plan)| {
+        let outlets = |dataset: &str| policy.outlets(dataset, &config.here.serves, day).into_iter();
+        let each = plan.datasets.iter().flat_map(|dataset| {
+            let least = outlets(&dataset.name).map(|outlet| outlet.min_contributors);
+            least.chain([dataset.min_contributors])
+        });
+        let datasets = plan.datasets.iter().map(|dataset| dataset.name.clone()).collect();
+        (name.clone(), (datasets, each.max().unwrap_or(0)))
+    });
+    Ok(Names {
+        streams: streams.collect(),
+        destinations: config.destinations.keys().cloned().collect(),
+        peers: config.here.peers.iter().map(|peer| peer.id.clone()).collect(),
+        workers: config.workers,
+        chance: u64::from_le_bytes(chance),
+    })
 }
 
 /// The policies of the configuration in force, with those that were before.

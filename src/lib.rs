@@ -37,6 +37,7 @@ pub mod identity;
 pub mod ingress;
 pub mod knowledge;
 pub mod logging;
+pub mod monitor;
 pub(crate) mod planted;
 pub mod scoring;
 pub mod storage;

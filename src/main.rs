@@ -2,7 +2,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use anyhow::Context;
 use bailiwick::clock::Clock;
 use bailiwick::commands::{
-    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, init,
-    journal, policy, proto, replay, run, schema, send, terminal, version,
+    EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, health,
+    init, journal, policy, proto, replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
-use bailiwick::logging::{self, Log};
+use bailiwick::logging::{self, Log, Style, Verbosity};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -41,8 +41,19 @@ struct Cli {
     /// Say more: -v for details, -vv for everything.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
+    /// How the log is written [default: for `run` json where stderr is no terminal, else text]
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object on each line.
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -52,6 +63,23 @@ enum Command {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
         config: PathBuf,
+    },
+    /// Ask the gateway on this machine whether it is alive, or can take records. For containers and scripts.
+    ///
+    /// It asks the HTTP port that `[http]` in the configuration names, and prints the answer. When the gateway is not well,
+    /// it also prints what is wrong and what to do, if the port speaks plain text.
+    #[command(after_help = "Exit codes: 0 the gateway is well, 1 it is not or does not answer, 64 the configuration \
+                            cannot be used.")]
+    Health {
+        /// The configuration. Only [http] and [listen] of it are read.
+        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+        config: PathBuf,
+        /// Ask at this address instead, in plain text.
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+        at: Option<String>,
+        /// Ask whether it can take records: the journal works, the model is loaded, policies are in force.
+        #[arg(long)]
+        ready: bool,
     },
     /// Check configuration, policies and models, and say what may leave, to where, under which rule.
     Check {
@@ -388,7 +416,7 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = parse();
-    let log = log(cli.verbose, matches!(cli.command, Command::Run { .. }));
+    let log = log(cli.verbose, cli.log_format, matches!(cli.command, Command::Run { .. }));
     // The load of a benchmark takes one core, and leaves the others to the gateway.
     let mut runtime = match cli.command {
         Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
@@ -396,7 +424,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.enable_all().build().context("cannot start").map_err(Failure::from);
     let result = result.and_then(|runtime| {
-        let result = runtime.block_on(execute(cli.command));
+        let result = runtime.block_on(execute(cli.command, &log.verbosity()));
         runtime.shutdown_timeout(LAST_WAIT);
         result
     });
@@ -461,9 +489,10 @@ fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "bailiwick: {}", printable::lines(message));
 }
 
-async fn execute(command: Command) -> Result<String, Failure> {
+async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Failure> {
     match command {
-        Command::Run { config } => run::run(&config).await.map(|()| String::new()),
+        Command::Run { config } => run::run(&config, verbosity).await.map(|()| String::new()),
+        Command::Health { config, at, ready } => health::health(health::Options { config, at, ready }).await,
         Command::Check { config, json } => check::check(&config, json),
         Command::Proto { config, stream } => proto::proto(&config, &stream),
         Command::Send(args) => send::send(args.task()?).await,
@@ -525,7 +554,7 @@ fn man(directory: Option<&Path>) -> anyhow::Result<String> {
     Ok(format!("the pages are in {}\n", directory.display()))
 }
 
-fn log(verbose: u8, is_server: bool) -> Log {
+fn log(verbose: u8, format: Option<LogFormat>, is_server: bool) -> Log {
     let level = match (verbose, is_server) {
         (0, false) => "warn",
         (0, true) => "info",
@@ -534,5 +563,11 @@ fn log(verbose: u8, is_server: bool) -> Log {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let clock = Clock::start();
-    logging::start(filter, terminal::is_colored(&io::stderr()), move || clock.now())
+    let style = match format {
+        Some(LogFormat::Json) => Style::Json,
+        // Whatever reads the log of a service is a program.
+        None if is_server && !io::stderr().is_terminal() => Style::Json,
+        Some(LogFormat::Text) | None => Style::Text { is_colored: terminal::is_colored(&io::stderr()) },
+    };
+    logging::start(filter, style, move || clock.now())
 }

@@ -1,27 +1,39 @@
-//! Every count of a running gateway, declared once: here the log's summaries, `demo` and whatever else shows counts
-//! read names and meanings. Counts and names only: no content of a record.
+//! Every count of a running gateway, declared once ([`declared`]): `/metrics`, the log's summaries and `demo` read names and
+//! meanings here. Counts and names only: no content of a record.
 //!
-//! Labels come from fixed sets: the streams that are declared at the start, and [`Reason`]. Nothing that a producer says
-//! becomes a label.
+//! Labels come from fixed sets: the streams, datasets, destinations and peers that are declared at the start, and closed
+//! lists of reasons. Nothing that a producer says becomes a label.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::domain::connection::Turned;
-use crate::domain::name::StreamName;
+use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::refusal::{Reason, Refusal};
 
+pub use declared::Declaration;
+use declared::{Kind, Unit};
+pub use histogram::{Counted, Histogram};
+pub use samples::Samples;
 pub use shadow::Shadow;
+pub use steps::Steps;
 pub use summary::Summaries;
+use times::AllTimes;
+pub use times::Times;
 
+pub mod declared;
+mod histogram;
+mod samples;
 mod shadow;
+mod steps;
 mod summary;
+mod times;
 
-/// Declares a struct of counts, and the list of its declarations.
+/// Declares a struct of counts: each with its name in the log, and the metric that it is, if it is one.
 macro_rules! counts {
     (
-        $(#[$about:meta])* pub struct $name:ident { $($(#[doc = $help:literal])+ $count:ident,)+ }
+        $(#[$about:meta])* pub struct $name:ident { $($(#[doc = $help:literal])+ $count:ident: $metric:expr,)+ }
         $($(#[doc = $other_help:literal])+ $other:ident: $type:ty,)*
     ) => {
         $(#[$about])*
@@ -32,68 +44,68 @@ macro_rules! counts {
         }
 
         impl $name {
-            /// Every count with its declaration. All only grow.
-            pub fn each(&self) -> impl Iterator<Item = (Declaration, u64)> {
-                [$((Declaration { name: stringify!($count), help: concat!($($help),+) }, read(&self.$count)),)+]
-                    .into_iter()
+            /// Every count: its name in the log, the metric that it is, and how many there are. All only grow.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, Option<Declaration>, u64)> {
+                [$((stringify!($count), $metric, read(&self.$count)),)+].into_iter()
             }
         }
     };
-}
-
-/// What a count is called, and what it counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Declaration {
-    /// The name: snake case, without a unit's or a program's prefix.
-    pub name: &'static str,
-    /// What is counted, in one sentence.
-    pub help: &'static str,
 }
 
 counts! {
     /// What is counted of each stream.
     pub struct StreamCounts {
         /// Bytes of payload received.
-        bytes_in,
-        /// Records received, whatever became of them.
-        records_in,
+        bytes_in: Some(declared::PAYLOAD_IN),
+        /// Requests received.
+        requests_in: Some(declared::REQUESTS_IN),
+        /// Records received. No metric: beside what was refused it would tell what was accepted, to the record.
+        records_in: None,
         /// Records taken in.
-        accepted,
+        accepted: Some(declared::RECORDS_ACCEPTED),
         /// Records taken in after their window had closed; they count in the oldest open window.
-        late,
+        late: Some(declared::RECORDS_LATE),
         /// Requests that were durable already.
-        duplicates,
+        duplicates: Some(declared::REQUESTS_REPEATED),
         /// Records scored by a model.
-        scored,
+        scored: Some(declared::RECORDS_SCORED),
         /// Values of undeclared fields that were dropped.
-        dropped_values,
-        /// Cells that left.
-        cells_released,
-        /// Cells with too few contributors.
-        cells_withheld,
-        /// Releases put into the outbox, one for each window and destination.
-        releases,
-        /// Releases that a dry run did not make.
-        dry_releases,
+        dropped_values: Some(declared::VALUES_DROPPED),
     }
     /// Records that were refused, by reason; a request that was refused as a whole counts once, or as often as it had
     /// records when they were known.
     refused: Refused,
+    /// What is counted of the stream's datasets.
+    datasets: BTreeMap<DatasetName, DatasetCounts>,
+    /// How counts of records are shown outside.
+    steps: Steps,
+}
+
+counts! {
+    /// What is counted of each dataset.
+    pub struct DatasetCounts {
+        /// Cells that left.
+        cells_released: Some(declared::CELLS_RELEASED),
+        /// Cells with too few contributors.
+        cells_withheld: Some(declared::CELLS_WITHHELD),
+        /// Releases put into the outbox, one for each window and destination.
+        releases: Some(declared::RELEASES),
+        /// Releases that a dry run did not make.
+        dry_releases: Some(declared::RELEASES_DRY),
+    }
 }
 
 counts! {
     /// What is counted of the gateway as a whole.
     pub struct GatewayCounts {
-        /// Bytes that destinations took.
-        bytes_out,
         /// Records that the journal held at the start under a key that was not there any more.
-        erased,
+        erased: Some(declared::RECORDS_ERASED),
         /// Records put into quarantine.
-        quarantined,
+        quarantined: Some(declared::RECORDS_QUARANTINED),
         /// Records that were taken in from quarantine when more was known.
-        quarantine_released,
+        quarantine_released: Some(declared::QUARANTINE_RELEASED),
         /// Records that were discarded from quarantine.
-        quarantine_expired,
+        quarantine_expired: Some(declared::QUARANTINE_EXPIRED),
     }
 }
 
@@ -144,6 +156,21 @@ impl StreamCounts {
     }
 }
 
+/// The names that counts are kept by: those of the configuration at the start.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The streams, each with its datasets and the greatest k of their cells.
+    pub streams: BTreeMap<StreamName, (Vec<DatasetName>, usize)>,
+    /// The destinations.
+    pub destinations: Vec<DestinationName>,
+    /// The peers.
+    pub peers: Vec<GatewayId>,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Any number: where the steps begin, in which counts of records are shown.
+    pub chance: u64,
+}
+
 /// The counts since start.
 #[derive(Debug, Default)]
 pub struct Telemetry {
@@ -156,14 +183,36 @@ pub struct Telemetry {
     streams: BTreeMap<StreamName, Arc<StreamCounts>>,
     /// Requests for a stream that is not declared, or that name none.
     undeclared: Arc<StreamCounts>,
+    /// Bytes that each destination took.
+    released: BTreeMap<DestinationName, AtomicU64>,
+    /// Records that were sent to each peer, and to those that are not known by name.
+    redirected: (BTreeMap<GatewayId, AtomicU64>, AtomicU64),
+    /// How counts over all streams are shown outside.
+    steps: Steps,
+    times: AllTimes,
 }
 
 impl Telemetry {
-    /// Counts of nothing yet, for these streams.
+    /// Counts of nothing yet, under these names.
     #[must_use]
-    pub fn new<'n>(streams: impl IntoIterator<Item = &'n StreamName>) -> Self {
-        let streams = streams.into_iter().map(|name| (name.clone(), Arc::default()));
-        Self { streams: streams.collect(), ..Self::default() }
+    pub fn new(names: Names) -> Self {
+        let Names { streams, destinations, peers, workers, chance } = names;
+        let times = AllTimes::new(workers, streams.keys());
+        let largest = streams.values().map(|(_, k)| *k).max().unwrap_or(0);
+        let streams = streams.into_iter().zip(1..).map(|((name, (datasets, k)), number)| {
+            let datasets = datasets.into_iter().map(|dataset| (dataset, DatasetCounts::default())).collect();
+            // Not all streams show a change at the same count.
+            let steps = Steps::new(k, chance.rotate_left(number));
+            (name, Arc::new(StreamCounts { datasets, steps, ..StreamCounts::default() }))
+        });
+        Self {
+            streams: streams.collect(),
+            released: destinations.into_iter().map(|name| (name, AtomicU64::default())).collect(),
+            redirected: (peers.into_iter().map(|name| (name, AtomicU64::default())).collect(), AtomicU64::default()),
+            steps: Steps::new(largest, chance),
+            times,
+            ..Self::default()
+        }
     }
 
     /// The counts of a stream. Those of all streams that are not declared are one.
@@ -178,10 +227,44 @@ impl Telemetry {
         declared.chain([(None, &self.undeclared)])
     }
 
+    /// Adds to a count of a dataset.
+    pub fn add_of_dataset(&self, dataset: &str, count: impl Fn(&DatasetCounts) -> &AtomicU64, amount: usize) {
+        let counts = self.streams.values().find_map(|stream| stream.datasets.get(dataset));
+        if let Some(counts) = counts {
+            Self::add(count(counts), amount);
+        }
+    }
+
+    /// A destination took so many bytes.
+    pub fn released(&self, destination: &str, bytes: usize) {
+        if let Some(counter) = self.released.get(destination) {
+            Self::add(counter, bytes);
+        }
+    }
+
+    /// Bytes that all destinations took.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.released.values().map(read).sum()
+    }
+
+    /// Counts refused records by the peer that each belongs to.
+    pub fn redirected(&self, refusals: &[Refusal]) {
+        for route in refusals.iter().filter_map(|refusal| refusal.route.as_ref()) {
+            Self::add(self.redirected.0.get(&*route.id).unwrap_or(&self.redirected.1), 1);
+        }
+    }
+
     /// A count, over all streams.
     #[must_use]
     pub fn total(&self, count: impl Fn(&StreamCounts) -> &AtomicU64) -> u64 {
         self.streams().map(|(_, counts)| read(count(counts))).sum()
+    }
+
+    /// A count, over all datasets.
+    #[must_use]
+    pub fn total_of_datasets(&self, count: impl Fn(&DatasetCounts) -> &AtomicU64) -> u64 {
+        self.streams.values().flat_map(|stream| stream.datasets.values()).map(|counts| read(count(counts))).sum()
     }
 
     /// The refusals so far over all streams, by reason, without those that never happened.
@@ -193,9 +276,73 @@ impl Telemetry {
         sums.filter(|(_, count)| *count > 0).collect()
     }
 
+    /// Every count as a metric: what may be in a cell in steps.
+    pub fn sample(&self, samples: &mut Samples) {
+        for (stream, counts) in self.streams() {
+            let label = stream.unwrap_or(UNDECLARED);
+            shown(samples, counts.each(), &[label], counts.steps);
+            for (reason, count) in counts.refused.each() {
+                samples.count(declared::RECORDS_REFUSED, &[label, reason], count);
+            }
+            for (dataset, counts) in &counts.datasets {
+                shown(samples, counts.each(), &[dataset], Steps::default());
+            }
+        }
+        shown(samples, self.gateway.each(), &[], self.steps);
+        for (destination, bytes) in &self.released {
+            samples.count(declared::RELEASED, &[destination], read(bytes));
+        }
+        let peers = self.redirected.0.iter().map(|(peer, count)| (peer.as_str(), count));
+        for (peer, count) in peers.chain([("(other)", &self.redirected.1)]) {
+            samples.count(declared::RECORDS_REDIRECTED, &[peer], read(count));
+        }
+        for (reason, count) in self.turned_away.each() {
+            samples.count(declared::TURNED_AWAY, &[reason], count);
+        }
+        let (allowed, denied) = (read(&self.shadow.newly_allowed), read(&self.shadow.newly_denied));
+        samples.count(declared::SHADOW_NEWLY_ALLOWED, &[], self.steps.records(allowed));
+        samples.count(declared::SHADOW_NEWLY_DENIED, &[], self.steps.records(denied));
+        let streams: Vec<(&str, Steps)> =
+            self.streams.iter().map(|(stream, counts)| (stream.as_str(), counts.steps)).collect();
+        self.times.sample(samples, self.steps, &streams);
+    }
+
+    /// How counts over all streams are shown outside.
+    #[must_use]
+    pub fn steps(&self) -> Steps {
+        self.steps
+    }
+
+    /// Where a worker, by its number, says how long its steps take.
+    #[must_use]
+    pub fn times(&self, worker: usize) -> Arc<Times> {
+        self.times.of(worker)
+    }
+
     /// Adds to a count.
     pub fn add(counter: &AtomicU64, amount: usize) {
         counter.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+}
+
+/// What all streams are called that are not declared.
+const UNDECLARED: &str = "(not declared)";
+
+/// Counts that are metrics, as their declarations say that they are shown.
+fn shown(
+    samples: &mut Samples,
+    counts: impl Iterator<Item = (&'static str, Option<Declaration>, u64)>,
+    labels: &[&str],
+    steps: Steps,
+) {
+    for (_, declared, count) in counts {
+        let Some(declared) = declared else { continue };
+        let count = match (declared.kind, declared.unit) {
+            (Kind::Steps, Unit::Bytes) => steps.bytes(count),
+            (Kind::Steps, _) => steps.records(count),
+            _ => count,
+        };
+        samples.count(declared, labels, count);
     }
 }
 
@@ -209,7 +356,8 @@ mod tests {
 
     #[test]
     fn streams_count_apart_and_names_from_outside_make_no_label() {
-        let telemetry = Telemetry::new(&["a", "b"].map(|name| StreamName::new(name).unwrap()));
+        let names = ["a", "b"].map(|name| (StreamName::new(name).unwrap(), (Vec::new(), 10)));
+        let telemetry = Telemetry::new(Names { streams: names.into(), ..Names::default() });
         Telemetry::add(&telemetry.of("a").accepted, 3);
         Telemetry::add(&telemetry.of("b").accepted, 4);
         telemetry.of("invented").refused.add(Reason::UnknownStream, 1);
@@ -222,14 +370,35 @@ mod tests {
     }
 
     #[test]
-    fn every_count_is_declared_once_with_what_it_counts() {
-        let counts = StreamCounts::default();
-        Telemetry::add(&counts.late, 2);
-        let declared: BTreeMap<&str, (&str, u64)> =
-            counts.each().map(|(declared, count)| (declared.name, (declared.help.trim(), count))).collect();
-        assert_eq!(declared.len(), counts.each().count());
-        assert_eq!(declared["records_in"], ("Records received, whatever became of them.", 0));
-        assert_eq!(declared["late"].1, 2);
-        assert!(declared.values().all(|(help, _)| help.ends_with('.')), "{declared:?}");
+    fn a_scrape_tells_no_small_count_and_has_every_series_from_the_start() {
+        let stream = (StreamName::new("a").unwrap(), (vec![DatasetName::new("d").unwrap()], 10));
+        let destinations = vec![DestinationName::new("desk").unwrap()];
+        let telemetry = Telemetry::new(Names { streams: [stream].into(), destinations, ..Names::default() });
+        let text = |telemetry: &Telemetry| {
+            let mut samples = Samples::default();
+            telemetry.sample(&mut samples);
+            samples.text()
+        };
+        let before = text(&telemetry);
+        for series in [
+            "bailiwick_records_accepted_total{stream=\"a\"} 0",
+            "bailiwick_records_refused_total{stream=\"a\",reason=\"too_long\"} 0",
+            "bailiwick_records_refused_total{stream=\"(not declared)\",reason=\"unknown_stream\"} 0",
+            "bailiwick_cells_withheld_total{dataset=\"d\"} 0",
+            "bailiwick_released_bytes_total{destination=\"desk\"} 0",
+            "bailiwick_records_redirected_total{peer=\"(other)\"} 0",
+        ] {
+            assert!(before.lines().any(|line| line == series), "{series}\n{before}");
+        }
+        let counts = telemetry.of("a");
+        Telemetry::add(&counts.accepted, 9);
+        Telemetry::add(&counts.records_in, 9);
+        Telemetry::add(&counts.bytes_in, 9 * 300);
+        assert_eq!(text(&telemetry), before);
+        Telemetry::add(&counts.accepted, 11);
+        telemetry.add_of_dataset("d", |counts| &counts.cells_withheld, 1);
+        let after = text(&telemetry);
+        assert!(after.contains("bailiwick_records_accepted_total{stream=\"a\"} 20\n"), "{after}");
+        assert!(after.contains("bailiwick_cells_withheld_total{dataset=\"d\"} 1\n"), "{after}");
     }
 }

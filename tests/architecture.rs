@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("knowledge", &["domain", "files"]),
     ("identity", &["domain", "files"]),
     ("engine", &["clock", "decode", "domain", "telemetry", "durable", "planted", "scoring", "storage"]),
+    ("monitor", &["clock", "domain", "identity", "telemetry"]),
     ("decode", &["domain", "logging", "ingress::proto"]),
     (
         "ingress::grpc",

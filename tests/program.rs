@@ -1,6 +1,6 @@
 //! The binary as a user meets it: the README's commands and TOML, exit codes, stopping.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod common;
 
@@ -9,6 +9,8 @@ mod program {
     mod init;
     mod log;
     mod machine;
+    mod metrics;
+    mod prometheus;
     mod readme;
     mod schema;
     mod security;

@@ -8,6 +8,7 @@ mod tls {
     mod files;
     mod handshakes;
     mod listener;
+    mod monitor;
     mod permissions;
     mod rotation;
     mod tokens;

@@ -116,14 +116,19 @@ impl State {
 }
 
 impl Found {
-    pub(super) fn setup(self, scorers: Vec<BTreeMap<StreamName, Scorer>>, config: &Config) -> Setup {
+    pub(super) fn setup(
+        self,
+        scorers: Vec<BTreeMap<StreamName, Scorer>>,
+        config: &Config,
+        open: Arc<OpenBytes>,
+    ) -> Setup {
         Setup {
             scorers,
             present: self.present,
             key: self.key,
             keys: Arc::clone(&config.journal.keys),
             rows_max: config.scored_together_max,
-            open: Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max)),
+            open,
             before: self.before,
             checkpoints: config.journal.checkpoints,
         }

@@ -12,6 +12,8 @@ use crate::files::Fingerprint;
 use crate::identity::{Acceptor, Files, Remark, Set, Severity};
 use crate::logging::OPERATOR;
 
+use super::outcomes::Outcomes;
+
 /// What is wrong with the files, or soon will be.
 pub(super) fn check(config: &Config, problems: &Problems) {
     let Some(files) = &config.tls else { return };
@@ -81,7 +83,7 @@ impl Rotation {
 
     /// Reads the set again if a file was replaced. It comes into force as a whole or not at all. What could not be used is
     /// tried again when it changes, or when somebody asks for it.
-    pub(super) fn refresh(&mut self, is_asked: bool) {
+    pub(super) fn refresh(&mut self, is_asked: bool, outcomes: &Outcomes) {
         self.warn();
         let now = prints(&self.files);
         if now == self.read || !is_asked && Some(&now) == self.failed.as_ref() {
@@ -93,11 +95,13 @@ impl Rotation {
             Ok(set) => {
                 let until = Timestamp::from_second(set.until()).map(|until| until.to_string()).unwrap_or_default();
                 self.acceptor.replace(set);
+                outcomes.tls(true);
                 (self.read, self.failed, self.warned) = (now, None, 0);
                 tracing::info!(target: OPERATOR, until, "the files of [tls] are read again and in force for new connections");
             }
             Err(error) => {
                 self.failed = Some(now);
+                outcomes.tls(false);
                 tracing::error!(
                     target: OPERATOR,
                     error = format!("{error:#}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -169,7 +169,7 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
     for (name, counted) in counts {
         let count = |of: fn(&StreamCounts) -> &AtomicU64| counted.total(of);
         let took = count(|counts| &counts.bytes_in);
-        let gave = counted.gateway.bytes_out.load(Ordering::Relaxed);
+        let gave = counted.bytes_out();
         bytes_in += took;
         bytes_out += gave;
         scored += count(|counts| &counts.scored);
@@ -184,8 +184,8 @@ fn summary(sent: &[(&str, &str, Totals)], counts: &[(&str, Arc<Telemetry>)], str
         }
         line(format!(
             "    cells released {}, withheld for too few contributors {}; {} in, {} out",
-            HumanCount(count(|counts| &counts.cells_released)),
-            HumanCount(count(|counts| &counts.cells_withheld)),
+            HumanCount(counted.total_of_datasets(|counts| &counts.cells_released)),
+            HumanCount(counted.total_of_datasets(|counts| &counts.cells_withheld)),
             HumanBytes(took),
             HumanBytes(gave)
         ));

@@ -7,6 +7,7 @@ pub mod demo;
 mod diagnostics;
 pub mod dial;
 pub mod explain;
+pub mod health;
 pub mod init;
 pub mod journal;
 mod json;

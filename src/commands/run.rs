@@ -8,24 +8,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App, Reloaded};
 use crate::egress::delivery::Backlog;
-use crate::logging::OPERATOR;
+use crate::logging::{OPERATOR, Verbosity};
 
 use super::{Failure, load_whole};
 
 /// Runs a gateway until SIGTERM or SIGINT, or until a part of it cannot go on, then stops it. A second signal ends the
-/// process at once. SIGHUP reads the policies again.
+/// process at once. SIGHUP reads the policies again. SIGUSR1 lets the log say more, SIGUSR2 what it said at the start.
 ///
 /// # Errors
 /// When the configuration cannot be used, the gateway cannot start, a part of it could not go on, or releases wait for a
 /// destination.
-pub async fn run(path: &Path) -> Result<(), Failure> {
+pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the gateway starts must not kill it.
     let mut signals = Signals::listen()?;
     let config = load_whole(path)?;
     let listener = app::bind(&config).await?;
     let app = App::start(config, listener).await?;
     let failure = tokio::select! {
-        () = serve(path, &app, &mut signals) => None,
+        () = serve(path, &app, &mut signals, verbosity) => None,
         failure = app.failed() => Some(failure.to_owned()),
     };
     tracing::info!("stopping");
@@ -56,11 +56,11 @@ fn waiting(left: &[Backlog]) -> String {
 /// How often registries and databases are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Until SIGTERM or SIGINT. SIGHUP reads the policies again.
-async fn serve(path: &Path, app: &App, signals: &mut Signals) {
+/// Until SIGTERM or SIGINT.
+async fn serve(path: &Path, app: &App, signals: &mut Signals, verbosity: &Verbosity) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let Signals { terminate, interrupt, hang_up } = signals;
+    let Signals { terminate, interrupt, hang_up, more, as_before } = signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => return,
@@ -71,19 +71,31 @@ async fn serve(path: &Path, app: &App, signals: &mut Signals) {
                     tracing::info!(%policy, "nothing has changed; the same policies are in force");
                 }
                 Err(error) => {
-                    tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay");
+                    tracing::error!(target: OPERATOR, error = format!("{error:#}"), "the policies were not replaced; the last good ones stay. Correct the file, then send SIGHUP again");
                 }
             },
+            _ = more.recv() => {
+                let filter = verbosity.more();
+                tracing::info!(target: OPERATOR, filter, "the log says more; SIGUSR2 ends that");
+            }
+            _ = as_before.recv() => {
+                let filter = verbosity.as_before();
+                tracing::info!(target: OPERATOR, filter, "the log says what it said at the start");
+            }
             _ = looks.tick() => app.refresh().await,
         }
     }
 }
 
-/// SIGTERM, SIGINT and SIGHUP.
+/// The signals that a gateway hears.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// SIGUSR1.
+    more: Signal,
+    /// SIGUSR2.
+    as_before: Signal,
 }
 
 impl Signals {
@@ -91,7 +103,9 @@ impl Signals {
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-        Ok(Self { terminate, interrupt, hang_up })
+        let more = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+        let as_before = signal(SignalKind::user_defined2()).context("cannot wait for SIGUSR2")?;
+        Ok(Self { terminate, interrupt, hang_up, more, as_before })
     }
 
     async fn end(&mut self) {

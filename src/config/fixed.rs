@@ -27,6 +27,7 @@ impl Fixed {
         part("`stop_within` of [gateway]", format!("{:?}", config.stop_within));
         part("`on_stop` of [gateway]", format!("{:?}", config.on_stop));
         part("`grpc` of [listen]", config.listen.to_string());
+        part("[http]", format!("{:?}", config.http));
         part("[tls]", format!("{:?} {:?}", config.tls, config.tls_connections));
         part("`connections_max` of [listen]", config.connections_max.to_string());
         part("[limits]", format!("{limits:?}"));

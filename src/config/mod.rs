@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use crate::clock::wall_clock;
 use crate::domain::document::Source as File;
 use crate::domain::document::keys::Shape;
-use crate::domain::document::{self, Place, Problem, Problems, Spot};
+use crate::domain::document::{self, Place, Problem, Problems, Severity, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::{self, Form, Here, Permission, PolicySet, Widest};
@@ -30,6 +30,7 @@ mod destinations;
 mod files;
 mod fixed;
 mod keys;
+mod monitor;
 mod read;
 mod shapes;
 mod tls;
@@ -39,6 +40,7 @@ mod word;
 mod tests;
 
 pub use fixed::Fixed;
+pub use monitor::Http;
 pub use tls::Connections;
 
 /// A checked configuration.
@@ -51,6 +53,8 @@ pub struct Config {
     pub mode: Mode,
     /// The address it listens on. Without `tls`, loopback.
     pub listen: SocketAddr,
+    /// Where it tells how it does. `None`: nowhere.
+    pub http: Option<Http>,
     /// How connections prove who they are. `None`: plain text, which proves nothing.
     pub tls: Option<identity::Files>,
     /// What connections with TLS may have.
@@ -252,6 +256,30 @@ pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Lo
     }
     let config = config.filter(|_| !problems.any_error());
     Ok(Loaded { config, problems: problems.into_vec() })
+}
+
+/// `[http]` of a configuration, whatever else is in it: health is asked also while somebody edits the rest. The problems are
+/// those of `[http]`, `[listen]` and `[tls]`.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn http(path: &Path) -> Result<(Option<Http>, Vec<Problem>), Unreadable> {
+    let problems = Problems::default();
+    let main = files::source(path)?;
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let http = document::read(&main, &problems, |table| {
+        table.is_a(SHAPE);
+        let (listen, tls) = tls::read(table, &base);
+        monitor::read(table, &listen, &tls)
+    });
+    let is_read = http.is_some();
+    let is_of_port = |problem: &Problem| {
+        let table = problem.place.key.split('.').next().unwrap_or_default();
+        !is_read || ["http", "listen", "tls"].contains(&table)
+    };
+    let problems: Vec<Problem> = problems.into_vec().into_iter().filter(is_of_port).collect();
+    let is_sound = problems.iter().all(|problem| problem.severity != Severity::Error);
+    Ok((http.flatten().filter(|_| is_sound), problems))
 }
 
 /// The policy files of paths, found as those of `[gateway] policies` are.

@@ -22,6 +22,7 @@ use crate::storage;
 
 use super::destinations;
 use super::keys::DeclaredKeys;
+use super::monitor::{self, Http};
 use super::shapes::GATEWAY_TOML;
 use super::tls::{self, DeclaredListen, DeclaredTls};
 use super::word::word;
@@ -41,6 +42,7 @@ pub(super) struct Declared {
     pub(super) policies: Vec<Spot<String>>,
     pub(super) listen: DeclaredListen,
     tls: DeclaredTls,
+    http: Option<Http>,
     limits: Limits,
     workers: usize,
     scored_together_max: usize,
@@ -86,6 +88,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         gateway.done();
     }
     let (listen, tls) = tls::read(table, base);
+    let http = monitor::read(table, &listen, &tls);
     let limits = read_limits(table);
     let (journal, journal_place, keys) = read_journal(table, base, &limits);
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
@@ -131,6 +134,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         policies: policies.map(|policies| policies.value).unwrap_or_default(),
         listen,
         tls,
+        http,
         limits,
         workers,
         scored_together_max,
@@ -379,6 +383,7 @@ impl Declared {
             geoip: self.geoip.map(|geoip| geoip.value),
             listen: self.listen.address?,
             connections_max: self.listen.connections_max,
+            http: self.http,
             tls: self.tls.files,
             tls_connections: self.tls.limits,
             limits: self.limits,

@@ -15,6 +15,7 @@ pub(super) const GATEWAY_TOML: Shape = Shape {
         Key::required("gateway", Kind::Table(&GATEWAY), "The gateway itself."),
         Key::new("listen", Kind::Table(&LISTEN), "Where it listens."),
         Key::new("tls", Kind::Table(&TLS), "How connections prove who they are."),
+        Key::new("http", Kind::Table(&HTTP), "Where it tells how it does: health and metrics."),
         Key::new("limits", Kind::Table(&LIMITS), "Limits of requests."),
         Key::new("journal", Kind::Table(&JOURNAL), "Where and how the journal is kept."),
         Key::new("scoring", Kind::Table(&SCORING), "How records are scored."),
@@ -70,6 +71,23 @@ const LISTEN: Shape = Shape {
             "Whether it speaks plain text, which only loopback may. Default: true on loopback without [tls].",
         ),
         Key::new("connections_max", Kind::Count, "The most connections at a time. Default: 1024."),
+    ],
+};
+
+const HTTP: Shape = Shape {
+    name: "http",
+    about: "Where the gateway tells how it does: /healthz, /readyz, /status, /metrics.",
+    keys: &[
+        Key::new(
+            "listen",
+            Kind::Text,
+            "The address. Elsewhere than on loopback it needs [tls]. Default: 127.0.0.1:7401.",
+        ),
+        Key::new(
+            "plaintext",
+            Kind::Bool,
+            "Whether it speaks plain text, which only loopback may. Default: true on loopback.",
+        ),
     ],
 };
 

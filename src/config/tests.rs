@@ -19,6 +19,7 @@ on_stop = "keep"
 conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
 
 [listen]
+[http]
 [tls]
 [tls.tokens]
 [log]

@@ -17,6 +17,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// `[tls]` as it is declared.
 #[derive(Default)]
 pub(super) struct DeclaredTls {
+    /// Whether the table is there, with or without errors in it.
+    pub(super) is_declared: bool,
     pub(super) files: Option<Files>,
     /// Where each file is named.
     pub(super) places: BTreeMap<Which, Place>,
@@ -144,7 +146,7 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
         scheme,
         tokens,
     });
-    DeclaredTls { files, places, limits }
+    DeclaredTls { is_declared: true, files, places, limits }
 }
 
 fn read_age(age: &Spot<SignedDuration>, table: &Table<'_>) -> Duration {

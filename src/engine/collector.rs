@@ -21,7 +21,7 @@ use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::Closing;
 use crate::planted::planted;
 use crate::storage::{Error, Log};
-use crate::telemetry::{StreamCounts, Telemetry};
+use crate::telemetry::Telemetry;
 
 use super::order::Report;
 use super::sequencer::Sequencer;
@@ -164,7 +164,7 @@ impl Collector {
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
-        let (count, counts) = (releases.len(), self.counts(&dataset));
+        let (count, of) = (releases.len(), dataset.clone());
         match (Closing { closed_at: lsn, dataset, releases }).encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
@@ -172,7 +172,7 @@ impl Collector {
                  please report this line");
             }
         }
-        Telemetry::add(&counts.releases, count);
+        self.telemetry.add_of_dataset(&of, |counts| &counts.releases, count);
     }
 
     fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
@@ -183,13 +183,13 @@ impl Collector {
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
         match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {
-                Telemetry::add(&self.counts(dataset).dry_releases, outcome.released.len());
+                self.telemetry.add_of_dataset(dataset, |counts| &counts.dry_releases, outcome.released.len());
                 Vec::new()
             }
             Ok(outcome) => {
-                let counts = self.counts(dataset);
-                Telemetry::add(&counts.cells_released, outcome.cells_released);
-                Telemetry::add(&counts.cells_withheld, outcome.cells_withheld);
+                let telemetry = &self.telemetry;
+                telemetry.add_of_dataset(dataset, |counts| &counts.cells_released, outcome.cells_released);
+                telemetry.add_of_dataset(dataset, |counts| &counts.cells_withheld, outcome.cells_withheld);
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(dataset, window_start, released, withheld, "window closed");
                 outcome.released
@@ -210,12 +210,6 @@ impl Collector {
     fn start_of(&self, dataset: &str, window: i64) -> String {
         let size = self.collecting.rules.datasets.get(dataset).map_or(0, |dataset| micros(dataset.window));
         rfc3339(window.saturating_mul(size))
-    }
-
-    /// The counts of a dataset's stream.
-    fn counts(&self, dataset: &str) -> Arc<StreamCounts> {
-        let stream = self.collecting.rules.datasets.get(dataset).map_or("", |dataset| &dataset.stream);
-        Arc::clone(self.telemetry.of(stream))
     }
 
     /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in

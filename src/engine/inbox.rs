@@ -114,7 +114,8 @@ impl Inbox {
     }
 
     /// How many requests wait.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn waiting(&self) -> usize {
         self.lock().requests.len()
     }
 

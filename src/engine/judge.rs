@@ -363,6 +363,7 @@ impl Judged {
     pub(super) fn count(&mut self, intake: &Intake, served: &Served, requests: &[Boxed]) {
         let (counts, telemetry) = (&served.counts, &intake.telemetry);
         counts.refused(&self.refusals);
+        telemetry.redirected(&self.refusals);
         counts.refused.add(Reason::ModelFailed, self.unusable);
         crate::telemetry::Telemetry::add(&counts.dropped_values, self.dropped);
         for (number, _) in self.requests.iter().filter_map(|request| request.held) {

@@ -136,11 +136,12 @@ impl Pipeline {
                 let writer = BatchWriter::new(&present.stream, present.outputs.clone(), Arc::clone(&keys));
                 (present.stream.name.clone(), writer)
             });
+            let times = intake.telemetry.times(index);
             let worker = Worker {
                 intake: Arc::clone(intake),
                 sequencer: Arc::clone(&sequencer),
                 inbox: Arc::clone(&lane.inbox),
-                scores: Scores::new(scorers, Arc::clone(&intake.telemetry)),
+                scores: Scores::new(scorers, Arc::clone(&intake.telemetry), (intake.clock, Arc::clone(&times))),
                 windows: windows(),
                 writers: writers.collect(),
                 open_windows: Arc::clone(&open_windows),
@@ -148,7 +149,7 @@ impl Pipeline {
                 rows_max,
                 seals: !keys.is_empty(),
                 orders,
-                waiting: Waiting::new(),
+                waiting: Waiting::new(intake.clock, times),
                 is_finished: false,
             };
             threads.push(supervisor.spawn(&format!("worker-{index}"), move || work(runtime, worker))?);

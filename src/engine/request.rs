@@ -212,6 +212,11 @@ impl Answers {
         self.charges.push(charge);
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.answers.len()
+    }
+
     /// What they are about is on disk.
     pub(super) fn tell(mut self) {
         let (mut accepted, mut duplicates) = (0, 0);

@@ -9,15 +9,18 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef};
 use arrow_select::concat::concat;
 
+use crate::clock::Clock;
 use crate::domain::name::StreamName;
 use crate::domain::policy::Resident;
 use crate::scoring::{Error, Scored, Scorer};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Histogram, Telemetry, Times};
 
 /// A worker's scorers, by stream.
 pub(super) struct Scores {
     scorers: BTreeMap<StreamName, Scorer>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
+    times: Arc<Times>,
 }
 
 /// What a model said about the records of a batch.
@@ -43,8 +46,12 @@ enum Failed {
 }
 
 impl Scores {
-    pub(super) fn new(scorers: BTreeMap<StreamName, Scorer>, telemetry: Arc<Telemetry>) -> Self {
-        Self { scorers, telemetry }
+    pub(super) fn new(
+        scorers: BTreeMap<StreamName, Scorer>,
+        telemetry: Arc<Telemetry>,
+        (clock, times): (Clock, Arc<Times>),
+    ) -> Self {
+        Self { scorers, telemetry, clock, times }
     }
 
     /// Scores a batch. `requests` are the records of each request, one after the other.
@@ -52,7 +59,14 @@ impl Scores {
         let rows = resident.batch().rows();
         let stream = resident.batch().stream();
         let Some(scorer) = self.scorers.get_mut(&stream.name) else { return Outputs::default() };
-        let mut scoring = Scoring { scorer, stream: &stream.name, resident, parts: Vec::new(), left: FAILED_MAX };
+        let mut scoring = Scoring {
+            scorer,
+            stream: &stream.name,
+            resident,
+            parts: Vec::new(),
+            left: FAILED_MAX,
+            timer: (self.clock, self.times.model(&stream.name)),
+        };
         match scoring.run(0..rows) {
             Ok(scored) => scoring.parts.push((0..rows, Some(scored))),
             Err(failed) if !scoring.apart(requests, &failed) => {
@@ -77,6 +91,8 @@ struct Scoring<'s> {
     parts: Vec<(Range<usize>, Option<Scored>)>,
     /// How many runs may fail yet.
     left: usize,
+    /// Where it is said how long each run takes.
+    timer: (Clock, Option<&'s Histogram>),
 }
 
 impl Scoring<'_> {
@@ -91,11 +107,18 @@ impl Scoring<'_> {
             &part
         };
         let records = [records];
-        match catch_unwind(AssertUnwindSafe(|| scorer.score(&records))) {
+        let (clock, times) = self.timer;
+        let began = clock.now();
+        let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(&records)));
+        if let Some(times) = times {
+            times.add(clock.now().saturating_sub(began), 1);
+        }
+        match scored {
             Ok(Ok(scored)) => {
                 if !scored.unusable.is_empty() {
                     let (records, output) = (scored.records_unusable(), scorer.output(scored.unusable.first()));
-                    tracing::warn!(%stream, records, output, "the model's values for records are not finite, or outside the range");
+                    tracing::warn!(%stream, records, output, "the model's values for records are not finite, or outside the range, and the records are refused: check \
+                         the model, and the `range` of its output");
                 }
                 Ok(scored)
             }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::decode::Together;
 use crate::domain::aggregate::Reserved;
 use crate::domain::event_time::TimeBounds;
@@ -24,7 +25,7 @@ use crate::domain::producer::{Lsn, Mark, Number};
 use crate::domain::refusal::Reason;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
 use crate::storage::{NoRoom, Room, Then};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, Times};
 
 use super::inbox::Inbox;
 use super::intake::{Intake, Served};
@@ -59,15 +60,25 @@ pub(super) struct Worker {
 
 /// Answers that wait until the journal is on disk through a position.
 pub(super) struct Waiting {
-    answers: BTreeMap<Lsn, Vec<Answers>>,
+    /// With when their batch was begun, and when it got its place.
+    answers: BTreeMap<Lsn, Vec<(Answers, Began)>>,
     is_durable: UnboundedSender<Lsn>,
     durable: UnboundedReceiver<Lsn>,
+    clock: Clock,
+    times: Arc<Times>,
+}
+
+/// When a batch was begun, and when it got its place.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    begun: Duration,
+    placed: Duration,
 }
 
 impl Waiting {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(clock: Clock, times: Arc<Times>) -> Self {
         let (is_durable, durable) = unbounded_channel();
-        Self { answers: BTreeMap::new(), is_durable, durable }
+        Self { answers: BTreeMap::new(), is_durable, durable, clock, times }
     }
 
     /// Called when the journal is on disk through a position.
@@ -77,13 +88,18 @@ impl Waiting {
         Box::new(move || is_durable.send(lsn).unwrap_or(()))
     }
 
-    fn push(&mut self, lsn: Lsn, answers: Answers) {
-        self.answers.entry(lsn).or_default().push(answers);
+    fn push(&mut self, lsn: Lsn, answers: Answers, began: Began) {
+        self.answers.entry(lsn).or_default().push((answers, began));
     }
 
     fn tell(&mut self, durable: Lsn) {
+        let now = self.clock.now();
         while let Some(first) = self.answers.first_entry().filter(|first| *first.key() <= durable) {
-            first.remove().into_iter().for_each(Answers::tell);
+            for (answers, Began { begun, placed }) in first.remove() {
+                self.times.journal.add(now.saturating_sub(placed), 1);
+                self.times.answer.add(now.saturating_sub(begun), answers.len());
+                answers.tell();
+            }
         }
     }
 }
@@ -138,13 +154,13 @@ impl Worker {
                 Some(lsn) = self.waiting.durable.recv() => self.waiting.tell(lsn),
                 () = self.inbox.holds(rows_min) => self.take_next().await,
                 () = tokio::time::sleep(BESIDE_SYNC_MAX), if rows_min > 1 => {
-                    if self.inbox.len() > 0 {
+                    if self.inbox.waiting() > 0 {
                         self.take_next().await;
                     }
                 }
             }
         }
-        while self.inbox.len() > 0 {
+        while self.inbox.waiting() > 0 {
             let stopping = |request: Boxed| request.reply.answer(Answer::unaccepted(Reason::Stopping.into()));
             self.inbox.take(usize::MAX).into_iter().for_each(stopping);
         }
@@ -262,6 +278,8 @@ impl Worker {
         (now, wall): (Duration, i64),
         twice: &mut Vec<Boxed>,
     ) -> Attempt {
+        let judged_at = self.intake.clock.now();
+        self.waiting.times.judge.add(judged_at.saturating_sub(now), 1);
         let stream = served.map_or("", |served| served.stream.name.as_str());
         let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
         let newest = newest(&requests, &judged, wall);
@@ -337,7 +355,9 @@ impl Worker {
             drop(reserved);
             Telemetry::add(&self.intake.telemetry.of(stream).late, late);
         }
-        self.waiting.push(lsn, answers(served, requests, judged, marks));
+        let placed = self.intake.clock.now();
+        self.waiting.times.place.add(placed.saturating_sub(judged_at), 1);
+        self.waiting.push(lsn, answers(served, requests, judged, marks), Began { begun: now, placed });
         Attempt::Done
     }
 
@@ -399,7 +419,8 @@ impl Worker {
         let mut answers = Answers::new(request.served.as_deref(), 1);
         let Request { reply, charge, .. } = *request;
         answers.push(reply, charge, answer);
-        self.waiting.push(mark.lsn, answers);
+        let now = self.intake.clock.now();
+        self.waiting.push(mark.lsn, answers, Began { begun: now, placed: now });
         self.sequencer.journal.when_durable(mark.lsn, self.waiting.when_durable(mark.lsn));
     }
 

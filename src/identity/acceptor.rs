@@ -54,16 +54,38 @@ impl Acceptor {
         if connection.alpn_protocol() != Some(HTTP2) {
             return Err(Some(Turned::NoHttp2));
         }
-        let identity = match connection.peer_certificates().and_then(<[_]>::first) {
-            Some(certificate) => Some(set.scheme.identity(certificate).map_err(Some)?),
-            None if set.tokens.is_some() => None,
-            None => return Err(Some(Turned::NoCertificate)),
-        };
+        let identity = set.identity_of(&stream)?;
+        if identity.is_none() && set.tokens.is_none() {
+            return Err(Some(Turned::NoCertificate));
+        }
+        Ok(Accepted { stream, identity })
+    }
+
+    /// Does the handshake on the port of health and metrics. Who shows no certificate comes in too: a word about health is
+    /// for everybody, and more is asked for by a token.
+    ///
+    /// # Errors
+    /// Why the client is turned away; `None` when it went by itself.
+    pub async fn accept_to_monitor<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> Result<Accepted<S>, Option<Turned>> {
+        let set = self.set();
+        let stream =
+            TlsAcceptor::from(Arc::clone(&set.monitor)).accept(stream).await.map_err(|error| turned(&error))?;
+        let identity = set.identity_of(&stream)?;
         Ok(Accepted { stream, identity })
     }
 }
 
 impl Set {
+    /// Who the certificate belongs to that was shown in a handshake, if one was.
+    fn identity_of<S>(&self, stream: &TlsStream<S>) -> Result<Option<Identity>, Option<Turned>> {
+        let (_, connection) = stream.get_ref();
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        shown.map(|certificate| self.scheme.identity(certificate).map_err(Some)).transpose()
+    }
+
     /// Who a token belongs to, as of a moment in seconds since the Unix epoch.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use super::Scheme;
 
 /// HTTP/2, as a handshake names it.
 pub(super) const HTTP2: &[u8] = b"h2";
+/// HTTP/1.1, as a handshake names it.
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 
 /// Verifies the chain as the protocol asks for it, and that the certificate names somebody.
 #[derive(Debug)]

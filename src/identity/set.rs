@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::files;
 
 use super::certificate::{Described, describe};
-use super::clients::{Clients, HTTP2};
+use super::clients::{Clients, HTTP1, HTTP2};
 use super::pem::fault_of;
 use super::tokens::Tokens;
 use super::{Expected, Scheme};
@@ -89,6 +89,8 @@ pub struct Remark {
 /// A set that can be used.
 pub struct Set {
     pub(super) server: Arc<ServerConfig>,
+    /// For the port of health and metrics: HTTP/1.1, and a certificate only from who has one.
+    pub(super) monitor: Arc<ServerConfig>,
     pub(super) scheme: Scheme,
     pub(super) tokens: Option<Tokens>,
     /// The first and the last second in which the gateway's certificate holds, since the Unix epoch.
@@ -122,9 +124,10 @@ impl Set {
         let lists = remarks.lists();
         let tokens = remarks.tokens();
         let set = shown.zip(authorities).zip(lists).and_then(|((shown, authorities), lists)| {
-            let server = remarks.server(shown.0, authorities, lists)?;
+            let (server, monitor) = remarks.servers(shown.0, &Arc::new(authorities), &lists)?;
             Some(Self {
                 server: Arc::new(server),
+                monitor: Arc::new(monitor),
                 scheme: files.scheme.clone(),
                 tokens,
                 holds: (shown.1.from, shown.1.until),
@@ -420,17 +423,33 @@ impl Remarks<'_> {
             .ok()
     }
 
-    fn server(
+    /// What the main port accepts with, and what the port of health and metrics does.
+    fn servers(
         &mut self,
         shown: CertifiedKey,
-        authorities: RootCertStore,
-        lists: Vec<CertificateRevocationListDer<'static>>,
+        authorities: &Arc<RootCertStore>,
+        lists: &[CertificateRevocationListDer<'static>],
+    ) -> Option<(ServerConfig, ServerConfig)> {
+        let shown: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(shown));
+        let takes_tokens = self.files.tokens.is_some();
+        let main = self.server(&shown, (authorities, lists), takes_tokens, HTTP2)?;
+        // Whoever may only hear a word, whether the gateway is well, has no certificate.
+        let monitor = self.server(&shown, (authorities, lists), true, HTTP1)?;
+        Some((main, monitor))
+    }
+
+    fn server(
+        &mut self,
+        shown: &Arc<dyn ResolvesServerCert>,
+        (authorities, lists): (&Arc<RootCertStore>, &[CertificateRevocationListDer<'static>]),
+        may_be_nobody: bool,
+        protocol: &[u8],
     ) -> Option<ServerConfig> {
-        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider());
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(authorities), provider());
         if !lists.is_empty() {
-            verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+            verifier = verifier.with_crls(lists.to_vec()).enforce_revocation_expiration();
         }
-        if self.files.tokens.is_some() {
+        if may_be_nobody {
             verifier = verifier.allow_unauthenticated();
         }
         let chain = match verifier.build() {
@@ -443,9 +462,8 @@ impl Remarks<'_> {
         let clients = Arc::new(Clients { chain, scheme: self.files.scheme.clone() });
         let server = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let server = server.map_err(|error| self.error(Which::Certificate, error, "this is a fault of the gateway"));
-        let mut server =
-            server.ok()?.with_client_cert_verifier(clients).with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-        server.alpn_protocols = vec![HTTP2.to_vec()];
+        let mut server = server.ok()?.with_client_cert_verifier(clients).with_cert_resolver(Arc::clone(shown));
+        server.alpn_protocols = vec![protocol.to_vec()];
         // A session that is resumed would not be looked up in the lists again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;

@@ -12,10 +12,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::files;
 
-use super::clients::HTTP2;
+use super::clients::{HTTP1, HTTP2};
 use super::pem::fault_of;
 use super::set::provider;
 
@@ -114,6 +115,26 @@ pub async fn shown_by(address: &str) -> anyhow::Result<Vec<CertificateDer<'stati
     let stream = tokio::time::timeout(LOOK_WITHIN, looking).await.context("no answer within 5 s")??;
     let (_, connection) = stream.get_ref();
     Ok(connection.peer_certificates().unwrap_or_default().iter().map(|shown| shown.clone().into_owned()).collect())
+}
+
+/// A connection to a gateway on this machine, which is asked whether it is well. What it shows is not verified, so nothing
+/// is said to it: without TLS, too, any program of this machine could answer in its place.
+///
+/// # Errors
+/// When it is not on this machine, or does not speak TLS.
+pub async fn to_own(stream: TcpStream) -> anyhow::Result<TlsStream<TcpStream>> {
+    let (here, there) = (stream.local_addr()?, stream.peer_addr()?);
+    if here.ip() != there.ip() {
+        bail!("{there} is another machine: ask it with a client that verifies it, such as curl");
+    }
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Looks))
+        .with_no_client_auth();
+    client.alpn_protocols = vec![HTTP1.to_vec()];
+    let name = ServerName::from(there.ip());
+    Ok(TlsConnector::from(Arc::new(client)).connect(name, stream).await?)
 }
 
 /// How long a look may take.

@@ -1,4 +1,4 @@
-//! The log: one line per event, on stderr.
+//! The log: one line per event, on stderr, as text or as JSON ([`json`]).
 //!
 //! - Writing never stops the program: [`sink`] writes from a thread of its own, and a stderr that is closed or does not
 //!   take anything loses lines, which are counted.
@@ -6,10 +6,13 @@
 //! - [`panics`] makes of a panic one line without what the panic says: it may hold values of a record.
 //! - Texts from outside are escaped ([`crate::domain::printable`]).
 
+mod json;
 pub mod limit;
 pub mod panics;
 mod sink;
+mod verbosity;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::domain::printable;
+pub use verbosity::Verbosity;
+
 use limit::Limiter;
 use sink::Sink;
 
@@ -31,43 +36,72 @@ pub const OPERATOR: &str = "bailiwick::operator";
 /// What is longer of one value is cut.
 const VALUE_CHARS_MAX: usize = 2_000;
 
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// For people.
+    Text {
+        /// Whether in colours.
+        is_colored: bool,
+    },
+    /// For machines: a JSON object on each line.
+    Json,
+}
+
 /// A started log.
-pub struct Log(Sink);
+pub struct Log {
+    sink: Sink,
+    verbosity: Arc<Verbosity>,
+}
 
 /// Starts the log of this process, and lets panics go to it. `now` is a monotonic clock.
-pub fn start(filter: EnvFilter, is_colored: bool, now: impl Fn() -> Duration + Send + Sync + 'static) -> Log {
+pub fn start(filter: EnvFilter, style: Style, now: impl Fn() -> Duration + Send + Sync + 'static) -> Log {
     let limiter = Arc::new(Limiter::default());
     let now = Arc::new(now);
     let (limits, clock) = (Arc::clone(&limiter), Arc::clone(&now));
     let sink = Sink::start(std::io::stderr(), move || say_left_out(&limits, clock()));
     let fields = debug_fn(|writer, field, value| {
-        let text = format!("{value:?}");
-        let shown = match text.char_indices().nth(VALUE_CHARS_MAX) {
-            Some((end, _)) => format!("{}…", printable::line(text.get(..end).unwrap_or_default())),
-            None => printable::line(&text).into_owned(),
-        };
+        let shown = printable::line(&shortened(&format!("{value:?}"))).into_owned();
         match (field.name(), writer.has_ansi_escapes()) {
             ("message", _) => write!(writer, "{shown}"),
             (name, true) => write!(writer, "\x1b[2m{name}=\x1b[0m{shown}"),
             (name, false) => write!(writer, "{name}={shown}"),
         }
     });
-    tracing_subscriber::fmt()
+    let began = filter.to_string();
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(sink.clone())
-        .with_ansi(is_colored)
+        .with_ansi(style == Style::Text { is_colored: true })
         .log_internal_errors(false)
         .fmt_fields(fields.delimited(" "))
-        .event_format(Lines { format: Format::default().with_target(false), limiter, now })
-        .init();
+        .event_format(Lines { style, format: Format::default().with_target(false), limiter, now })
+        .with_filter_reloading();
+    let filters = subscriber.reload_handle();
+    subscriber.init();
     panics::install(sink.clone());
-    Log(sink)
+    let verbosity = Verbosity::new(began, Box::new(move |filter| filters.reload(filter).is_ok()));
+    Log { sink, verbosity: Arc::new(verbosity) }
+}
+
+/// A value, cut where it is longer than any that is worth reading.
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
 }
 
 impl Log {
     /// Waits until everything is written, but no longer than this.
     pub fn flush(&self, within: Duration) {
-        self.0.flush(within);
+        self.sink.flush(within);
+    }
+
+    /// How much is written.
+    #[must_use]
+    pub fn verbosity(&self) -> Arc<Verbosity> {
+        Arc::clone(&self.verbosity)
     }
 }
 
@@ -79,6 +113,7 @@ fn say_left_out(limiter: &Limiter, now: Duration) {
 
 /// Events as lines, as often as the limiter lets them.
 struct Lines<N> {
+    style: Style,
     format: Format<Full>,
     limiter: Arc<Limiter>,
     now: Arc<N>,
@@ -89,13 +124,16 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     F: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, F>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, F>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let kind = event.metadata();
         let is_limited = *kind.level() <= Level::WARN && kind.target() != OPERATOR;
         if is_limited && !self.limiter.allow(kind.callsite(), (self.now)(), || message(event)) {
             return Ok(());
         }
-        self.format.format_event(context, writer, event)
+        match self.style {
+            Style::Text { .. } => self.format.format_event(context, writer, event),
+            Style::Json => json::write(&mut writer, event),
+        }
     }
 }
 

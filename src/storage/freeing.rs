@@ -100,7 +100,8 @@ impl Freeing {
         };
         let shortened = file.shorten(left);
         if let Err(error) = &shortened {
-            warn!(%error, "a released segment of the log cannot be freed in steps; it is freed at once");
+            warn!(%error, "a released segment of the log cannot be freed in steps; it is freed at once. That may \
+                  hold up a commit; nothing is to be done");
         }
         let mut inner = self.inner();
         if left > 0 && shortened.is_ok() {

@@ -1,5 +1,6 @@
 //! The log as its users see it: room, submission, what is durable.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub struct Usage {
     pub segments: usize,
     /// The oldest LSN that a segment is there for.
     pub oldest: Lsn,
+    /// Syncs that made entries durable since the log was opened.
+    pub commits: u64,
+    /// The entries that they made durable.
+    pub committed: u64,
 }
 
 impl Log {
@@ -215,6 +220,8 @@ impl Log {
             bytes: spare + leaving + segments.iter().map(|segment| segment.bytes).sum::<u64>(),
             quota_bytes: self.shared.settings.quota_bytes,
             segments: segments.len(),
+            commits: self.shared.commits.load(Ordering::Relaxed),
+            committed: self.shared.committed.load(Ordering::Relaxed),
             oldest: segments.first().map_or(self.durable() + 1, |segment| segment.name.first),
         }
     }
@@ -234,12 +241,14 @@ impl Log {
             && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
         {
-            error!("the thread that frees the log's segments has panicked");
+            error!(
+                "the thread that frees the log's segments has panicked: start the gateway again, and report this line"
+            );
         }
         let Some(thread) = self.thread().take() else { return };
         // A callback may hold the last reference to the log; it cannot wait for its own thread.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-            error!("the log's thread has panicked");
+            error!("the log's thread has panicked: start the gateway again, and report this line");
         }
     }
 

@@ -132,7 +132,7 @@ fn segment(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned) -> Segment 
         && let Err(source) = fs.open(&path, Access::Write).and_then(|file| file.trim())
     {
         let error = Error::Io { doing: "trim", path, source };
-        warn!(error = in_one_line(&error), "a segment of the log may take more space than it needs");
+        warn!(error = in_one_line(&error), "a segment of the log may take more space than it needs: check the disk");
     }
     table_segment(scanned)
 }

@@ -89,7 +89,7 @@ pub(super) fn set_aside(fs: &dyn FileSystem, directory: &Path, name: Name) -> Re
         renamed => renamed.map_err(Error::io("set aside", from))?,
     }
     sync_dir(fs, &aside)?;
-    warn!(segment = %name, "set a damaged segment of the log aside");
+    warn!(segment = %name, "set a damaged segment of the log aside, in `damaged`: check the disk");
     Ok(())
 }
 

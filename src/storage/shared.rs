@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::freeing::{Freeing, STEP_BYTES};
@@ -49,6 +50,22 @@ pub enum State {
 }
 
 impl State {
+    /// The names of all.
+    pub const NAMES: [&'static str; 5] = ["healthy", "full", "failing", "closed", "broken"];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let [healthy, full, failing, closed, broken] = Self::NAMES;
+        match self {
+            Self::Healthy => healthy,
+            Self::Full => full,
+            Self::Failing { .. } => failing,
+            Self::Closed => closed,
+            Self::Broken => broken,
+        }
+    }
+
     /// Whether nothing will be written any more.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Self::Closed | Self::Broken)
@@ -65,6 +82,9 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     releasing: Mutex<()>,
     pub(super) freeing: Freeing,
+    /// Syncs that made entries durable, and how many entries, since the log was opened.
+    pub(super) commits: AtomicU64,
+    pub(super) committed: AtomicU64,
     /// Something for the writer to do.
     pub(super) work: Condvar,
     /// More is durable, or the log is closed.
@@ -119,6 +139,8 @@ impl Shared {
             inner: Mutex::new(inner),
             releasing: Mutex::new(()),
             freeing: Freeing::new(limits.freed_bytes),
+            commits: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
             work: Condvar::new(),
             moved: Condvar::new(),
         }

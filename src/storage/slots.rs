@@ -55,7 +55,7 @@ impl Slots {
             file => file.map_err(Error::io("open", path))?,
         };
         let Some((generation, slot, value)) = newest(&*file).map_err(Error::io("read", path))? else {
-            error!(file = %path.display(), "neither slot can be read");
+            error!(file = %path.display(), "neither slot can be read: check the disk");
             slots.is_damaged = true;
             return Ok((slots, Stored::Damaged));
         };

@@ -109,7 +109,7 @@ impl Table {
 /// Logs damage, which a person must look at.
 pub(super) fn report(damage: &Damage) {
     let Damage { file, bytes, lsns: (first_lsn, last_lsn), what } = damage;
-    error!(%file, from = bytes.start, to = bytes.end, first_lsn, last_lsn, ?what, "entries of the log are damaged");
+    error!(%file, from = bytes.start, to = bytes.end, first_lsn, last_lsn, ?what, "entries of the log are damaged: stop the gateway, run `bailiwick journal verify`, then `repair`");
 }
 
 /// What a file of this length takes, once it is trimmed.

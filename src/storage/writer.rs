@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -327,7 +328,11 @@ impl Writer {
                 Err(error) => {
                     // What is left of the current segment can be written all the same.
                     if self.shared.set_state(State::Full) {
-                        warn!(error = in_one_line(&error), "no further segment of the log can be made");
+                        warn!(
+                            error = in_one_line(&error),
+                            "no further segment of the log can be made: make room on the disk, or raise \
+                               `quota_bytes`"
+                        );
                     }
                     return false;
                 }
@@ -370,7 +375,7 @@ impl Writer {
     /// Gives back the space that a segment does not need.
     fn seal(&self, full: &Current) {
         if let Err(error) = full.file.trim() {
-            warn!(segment = %full.name, %error, "cannot trim a segment of the log");
+            warn!(segment = %full.name, %error, "cannot trim a segment of the log, which takes more space than it needs: check the disk");
             return;
         }
         let mut segments = self.shared.table.segments();
@@ -384,6 +389,8 @@ impl Writer {
         let done: Vec<_> = self.unsynced.drain(..entries.min(self.unsynced.len())).collect();
         let mut inner = self.shared.inner();
         if let Some(last) = done.last() {
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.committed.fetch_add(done.len() as u64, Ordering::Relaxed);
             self.durable = last.lsn;
             self.shared.table.set_durable(last.lsn);
         }
@@ -425,7 +432,8 @@ impl Writer {
         };
         if self.shared.set_state(state) {
             let directory = self.shared.directory().display();
-            error!(%directory, error = in_one_line(error), "the log cannot be written; it is tried again");
+            error!(%directory, error = in_one_line(error), "the log cannot be written; it is tried again. Check the disk, and that the \
+                    directory is where it was");
         }
         Step::Pause(self.backoff())
     }
@@ -449,7 +457,11 @@ impl Writer {
             None => Ok(()),
         });
         if let Err(error) = said {
-            warn!(error = in_one_line(&error), "the log's last segment could not be closed properly");
+            warn!(
+                error = in_one_line(&error),
+                "the log's last segment could not be closed properly; the next start finds its \
+                   end. Check the disk"
+            );
         }
         if let Some(spare) = self.spare.take() {
             let _ = self.shared.fs.remove(&spare.path);
@@ -463,7 +475,10 @@ impl Drop for Writer {
         let has_panicked = std::thread::panicking();
         self.shared.set_state(if has_panicked { State::Broken } else { State::Closed });
         if has_panicked {
-            error!("the log's thread has ended by a fault; nothing is taken any more");
+            error!(
+                "the log's thread has ended by a fault; nothing is taken any more. Start the gateway again, and report this \
+                line"
+            );
         }
         let mut inner = self.shared.inner();
         let (waiters, queue) = (std::mem::take(&mut inner.waiters), std::mem::take(&mut inner.queue));
@@ -491,7 +506,7 @@ fn frames<'a>(plan: &Plan, entries: &'a VecDeque<Pending>, durable: Lsn, name: N
 /// Runs a callback; the writer survives its panic.
 fn run(then: Then) {
     if panic::catch_unwind(AssertUnwindSafe(then)).is_err() {
-        error!("a callback of the log has panicked");
+        error!("a callback of the log has panicked: a fault in bailiwick; please report this line");
     }
 }
 

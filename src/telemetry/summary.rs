@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{StreamCounts, Telemetry};
+use super::{DatasetCounts, StreamCounts, Telemetry, UNDECLARED};
 
 /// After so many intervals in which nothing happened, that is said. So a log that says nothing for longer is of a gateway
 /// that does not run.
@@ -25,7 +25,14 @@ struct Counted {
 impl Counted {
     fn now(counts: &StreamCounts) -> Self {
         let refused = counts.refused.each().collect();
-        Self { counts: counts.each().map(|(declared, count)| (declared.name, count)).collect(), refused }
+        // A stream without a dataset has the counts of one, too.
+        let none = DatasetCounts::default();
+        let of_datasets = counts.datasets.values().chain([&none]).flat_map(DatasetCounts::each);
+        let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (name, _, count) in counts.each().chain(of_datasets) {
+            *all.entry(name).or_default() += count;
+        }
+        Self { counts: all, refused }
     }
 
     fn since(&self, before: &Self) -> Self {
@@ -98,7 +105,7 @@ impl Summaries {
 }
 
 fn say(stream: Option<&str>, counted: &Counted, message: &str) {
-    let stream = stream.unwrap_or("(not declared)");
+    let stream = stream.unwrap_or(UNDECLARED);
     let [records_in, accepted, late, releases, released, withheld] = ALWAYS.map(|name| counted.of(name));
     let (refused, others) = (list(counted.refused.iter()), counted.others(&ALWAYS));
     tracing::info!(

@@ -149,6 +149,10 @@ identities = ["spiffe://corp.example/office"]
 write      = ["events"]
 as         = ["till-*"]
 read       = ["reflection"]
+
+[permissions.watchers]
+identities = ["spiffe://corp.example/prometheus"]
+read       = ["metrics"]
 "#;
 
 /// What `init` writes, with TLS and [`RULES`], on a port that the system chooses.
@@ -156,6 +160,7 @@ pub fn deployment(authority: &Authority) -> Folder {
     let folder = Folder::new();
     init(folder.root()).map_err(|_| "init").unwrap();
     folder.edit("gateway.toml", "127.0.0.1:7400", "127.0.0.1:0");
+    folder.edit("gateway.toml", "127.0.0.1:7401", "127.0.0.1:0");
     let config = folder.read("gateway.toml");
     let config: Vec<&str> =
         config.lines().filter(|line| !line.starts_with("plaintext") && !line.starts_with('#')).collect();

@@ -35,6 +35,9 @@ pub fn sound(file: &Path) -> Config {
 pub fn example(name: &str, released: &Path) -> Config {
     let mut config = sound(&super::root().join("examples").join(name));
     config.listen.set_port(0);
+    if let Some(http) = &mut config.http {
+        http.listen.set_port(0);
+    }
     for destination in config.destinations.values_mut() {
         if let Destination::File(settings) = destination {
             settings.directory = released.to_owned();

@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod folder;
 pub mod gateway;
+pub mod http;
 pub mod laws;
 pub mod process;
 pub mod records;
@@ -30,6 +31,19 @@ pub fn root() -> PathBuf {
 pub fn changed(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no `{from}` in\n{text}");
     text.replace(from, to)
+}
+
+/// What comes, when it has come.
+#[track_caller]
+pub fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    let began = bailiwick::clock::Clock::start();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.now() < PATIENCE, "it did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A port that nobody listens on.

@@ -46,7 +46,7 @@ impl Process {
     /// Starts it after a command of the shell: `ulimit -n 200`, say.
     pub fn start_under(directory: &Path, limit: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new("sh")
-            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), BINARY])
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), BINARY, "--log-format", "text"])
             .args(arguments)
             .env("NO_COLOR", "1")
             .current_dir(directory)

@@ -33,7 +33,9 @@ async fn the_greater_number_of_contributors_holds_for_a_window_whichever_came_fi
     // Records under 10, closed under 20.
     fill(&mut producer, 2).await;
     producer.close_before(2).await;
-    gateway.until("the window is withheld", |app| app.telemetry().total(|counts| &counts.cells_withheld) == 1).await;
+    gateway
+        .until("the window is withheld", |app| app.telemetry().total_of_datasets(|counts| &counts.cells_withheld) == 1)
+        .await;
     deployment.set_k(10);
     reload(&gateway, &deployment).await;
     // Records under 20, and some more under 10; closed under 10.
@@ -58,7 +60,9 @@ async fn a_destination_that_one_version_does_not_allow_gets_nothing_of_the_windo
     reload(&gateway, &deployment).await;
     fill(&mut producer, 2).await;
     producer.close_before(2).await;
-    gateway.until("the window is released", |app| app.telemetry().total(|counts| &counts.releases) == 1).await;
+    gateway
+        .until("the window is released", |app| app.telemetry().total_of_datasets(|counts| &counts.releases) == 1)
+        .await;
     // The other way round.
     deployment.edit(POLICY, none, hub);
     reload(&gateway, &deployment).await;

@@ -21,9 +21,10 @@ fn what_init_writes_is_checked_runs_and_releases() {
     assert!(text(&again.stderr).contains("mine is not empty"), "{}", text(&again.stderr));
 
     let directory = root.path().join("mine");
-    let port = free_port();
+    let (port, http) = (free_port(), free_port());
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
-    fs::write(directory.join("gateway.toml"), changed(&config, ":7400", &format!(":{port}"))).unwrap();
+    let config = changed(&config, ":7400", &format!(":{port}"));
+    fs::write(directory.join("gateway.toml"), changed(&config, ":7401", &format!(":{http}"))).unwrap();
     let now = jiff::Timestamp::from_microsecond(Clock::start().wall()).unwrap();
     let record = |user: usize| {
         format!(
@@ -32,6 +33,8 @@ fn what_init_writes_is_checked_runs_and_releases() {
     };
     fs::write(root.path().join("records.jsonl"), (0..12).map(record).collect::<String>()).unwrap();
     let gateway = Process::start(&directory);
+    let ready = run(&directory, &["health", "--ready"]);
+    assert_eq!((ready.status.code(), text(&ready.stdout).as_str()), (Some(0), "ready\n"), "{}", text(&ready.stderr));
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "-s", "events", "-p", "web", "--complete", "--to", &endpoint, "records.jsonl"];
     let sent = run(root.path(), &send);

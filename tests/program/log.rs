@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
-use bailiwick::telemetry::StreamCounts;
+use bailiwick::telemetry::{DatasetCounts, StreamCounts};
 
 use crate::common::process::{BINARY, PATIENCE, Process, copy_of, run, text};
 
@@ -124,8 +124,9 @@ fn names_from_outside_move_no_cursor_and_forge_no_line() {
 fn every_count_is_explained() {
     let page = fs::read_to_string(crate::common::root().join("docs/operations.md")).unwrap();
     let counts = StreamCounts::default();
-    for (count, _) in counts.each() {
-        assert!(page.contains(&format!("`{}`", count.name)), "{} is not in docs/operations.md", count.name);
+    let datasets = DatasetCounts::default();
+    for (name, ..) in counts.each().chain(datasets.each()) {
+        assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
     }
 }
 
@@ -163,4 +164,39 @@ fn the_log_sums_up_what_happened() {
     assert!(intervals.iter().all(|line| !line.contains(
         " records_in=0 accepted=0 refused=[] late=0 releases=0 cells_released=0 cells_withheld=0 others=[]"
     )));
+}
+
+#[test]
+fn without_a_terminal_the_log_is_json_and_says_more_when_it_is_told_to() {
+    let (directory, _) = copy_of("card-fraud");
+    let mut gateway = Command::new(BINARY)
+        .args(["run", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.root())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(gateway.stderr.take().unwrap()).lines();
+    // The next line with a message, as an object.
+    let mut next = |message: &str| -> serde_json::Value {
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("no `{message}`")).unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
+            if line["message"] == message {
+                return line;
+            }
+        }
+    };
+    let serving = next("serving");
+    assert_eq!((&serving["level"], &serving["gateway"]), (&"INFO".into(), &"eu-fra-1".into()));
+    signal(&gateway, "USR1");
+    assert_eq!(next("the log says more; SIGUSR2 ends that")["filter"], "bailiwick=debug,info");
+    signal(&gateway, "USR1");
+    assert_eq!(next("the log says more; SIGUSR2 ends that")["filter"], "trace");
+    signal(&gateway, "USR2");
+    assert_eq!(next("the log says what it said at the start")["filter"], "info");
+    signal(&gateway, "TERM");
+    assert_eq!(next("counted since the start")["records_in"], 0);
+    next("stopped");
+    assert_eq!(gateway.wait().unwrap().code(), Some(0));
 }

@@ -36,6 +36,7 @@ fn the_page_on_security_leads_to_a_gateway_that_stock_clients_reach() {
         .collect::<Vec<_>>()
         .join("\n");
     let config = changed(&config, "127.0.0.1:7400", &format!("127.0.0.1:{port}"));
+    let config = changed(&config, "127.0.0.1:7401", "127.0.0.1:0");
     folder.write("mine/gateway.toml", format!("{config}\n{}", toml[0]));
     folder.add("mine/policies/policy.toml", &toml[1]);
     let said: String = commands(look).iter().map(|command| done(command)).collect();

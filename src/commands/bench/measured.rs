@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 
 use crate::commands::send::Kind;
 
-use super::process::Usage;
 use super::wire::Answer;
+use crate::monitor::process::Usage;
 
 /// What is counted while the load runs.
 pub(super) struct Tally {

@@ -19,16 +19,15 @@ mod measured;
 mod pace;
 mod plot;
 mod pool;
-mod process;
 mod report;
 mod run;
 mod schedule;
 mod wire;
 
+pub use crate::monitor::process::{Process, Usage};
 pub use args::Args;
 pub use measured::{Latencies, Measured, Used};
 pub use pool::{Pool, read};
-pub use process::{Process, Usage};
 pub use run::run;
 pub use schedule::{End, Schedule};
 

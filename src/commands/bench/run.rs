@@ -16,9 +16,9 @@ use crate::ingress::grpc::client::Dialer;
 use super::call::{Call, Requests, Shared};
 use super::measured::{Measured, Used};
 use super::pace::Timer;
-use super::process::{Process, Usage};
 use super::wire::{Answer, Codec};
 use super::{PATIENCE, Plan, Pool};
+use crate::monitor::process::{Process, Usage};
 
 /// A call that is open and introduced.
 struct Open {

@@ -14,11 +14,13 @@ use crate::domain::pattern::Pattern;
 pub enum Right {
     /// To list the services and their messages.
     Reflection,
+    /// Metrics and the details of health, on the HTTP port.
+    Metrics,
 }
 
 impl Right {
     /// Every choice with its name in a policy.
-    pub const NAMES: [(&'static str, Self); 1] = [("reflection", Self::Reflection)];
+    pub const NAMES: [(&'static str, Self); 2] = [("reflection", Self::Reflection), ("metrics", Self::Metrics)];
 
     /// Its name in a policy.
     #[must_use]
@@ -193,7 +195,7 @@ impl Granted {
     /// Why not.
     pub fn read(&self, right: Right) -> Result<&Rule, Denied> {
         let allowing = self.rules().find(|rule| rule.read.contains(&right));
-        allowing.ok_or_else(|| self.denied(format!("to use {}", right.name())))
+        allowing.ok_or_else(|| self.denied(format!("to read {}", right.name())))
     }
 
     fn denied(&self, what: String) -> Denied {

@@ -40,7 +40,7 @@ fn say(what: &What, backlog: &Backlog) {
     match what {
         What::Trouble { error, lasted } => {
             let (oldest, lasted) = (seconds(*oldest), seconds(*lasted));
-            tracing::warn!(destination, releases, ?oldest, ?lasted, %error, "the destination does not take releases");
+            tracing::warn!(destination, releases, ?oldest, ?lasted, %error, "the destination does not take releases: repair it; what waits is sent then");
         }
         What::Over { lasted } => {
             tracing::info!(destination, releases, lasted = ?seconds(*lasted), "the destination takes releases again");

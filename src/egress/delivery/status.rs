@@ -77,6 +77,8 @@ pub struct Backlog {
 pub struct Board {
     statuses: BTreeMap<String, Arc<Status>>,
     counted: Mutex<Counted>,
+    /// What was found last.
+    latest: Mutex<Vec<Backlog>>,
 }
 
 /// What the outbox held so far.
@@ -105,7 +107,12 @@ impl Board {
             destinations: destinations.iter().map(|(name, cursor)| (name.clone(), releases(cursor))).collect(),
         };
         let statuses = destinations.iter().map(|(name, _)| (name.clone(), Arc::default())).collect();
-        Self { statuses, counted: Mutex::new(counted) }
+        let none = |name: &String| {
+            let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
+            Backlog { destination, releases: 0, oldest, trouble }
+        };
+        let latest = destinations.iter().map(|(name, _)| none(name)).collect();
+        Self { statuses, counted: Mutex::new(counted), latest: Mutex::new(latest) }
     }
 
     /// Where the thread of a destination says how it goes.
@@ -130,7 +137,15 @@ impl Board {
             }
             Some(Backlog { destination: name.clone(), releases, oldest, trouble: status.trouble().clone() })
         });
-        Ok(backlogs.collect())
+        let backlogs: Vec<Backlog> = backlogs.collect();
+        backlogs.clone_into(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(backlogs)
+    }
+
+    /// What was found at the last look, which is made every half second. It reads nothing.
+    #[must_use]
+    pub fn latest(&self) -> Vec<Backlog> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The destinations that releases wait for.
@@ -139,7 +154,10 @@ impl Board {
         match self.look(now) {
             Ok(backlogs) => backlogs.into_iter().filter(|backlog| backlog.releases > 0).collect(),
             Err(error) => {
-                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the outbox cannot be read");
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "the outbox cannot be read: check the disk"
+                );
                 Vec::new()
             }
         }

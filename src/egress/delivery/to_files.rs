@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::domain::producer::Lsn;
 use crate::egress::file;
 use crate::planted::planted;
-use crate::telemetry::Telemetry;
 
 use super::cursor::Files;
 use super::runner::{Delivery, TICK};
@@ -102,7 +101,7 @@ fn write(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, read: Ls
     if !delivery.save() {
         return false;
     }
-    Telemetry::add(&delivery.context.telemetry.gateway.bytes_out, written.bytes);
+    delivery.context.telemetry.released(&delivery.name, written.bytes);
     delivery.delivered(written.releases);
     true
 }

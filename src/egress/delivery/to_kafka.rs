@@ -4,7 +4,6 @@
 use crate::domain::producer::Lsn;
 use crate::egress::kafka;
 use crate::storage::Reader;
-use crate::telemetry::Telemetry;
 
 use super::runner::{Delivery, TICK};
 
@@ -43,7 +42,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
         let advanced = filled.and_then(|_| watched(delivery, |watch| sink.advance(watch)).map_err(Failed::Kafka));
         match advanced {
             Ok(Some(confirmed)) => {
-                Telemetry::add(&delivery.context.telemetry.gateway.bytes_out, confirmed.bytes);
+                delivery.context.telemetry.released(&delivery.name, confirmed.bytes);
                 delivery.cursor.through = confirmed.through;
                 if confirmed.releases == 0 {
                     delivery.passed();
@@ -115,7 +114,7 @@ fn failed(delivery: &Delivery, error: kafka::Error) {
     }
     if let kafka::Error::Fenced(_) = error {
         // Each time: it passes quickly, and somebody has to know.
-        tracing::warn!(destination = delivery.name, %error, "another process delivers under this gateway's name");
+        tracing::warn!(destination = delivery.name, %error, "another process delivers under this gateway's name: stop one of the two, or give each its own `id`");
     }
     delivery.failed(error);
 }

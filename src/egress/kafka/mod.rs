@@ -383,7 +383,7 @@ impl Settings {
 /// Closes a client on a thread of its own: that can hang while a broker does not answer.
 fn close<T: Send + 'static>(client: T) {
     if let Err(error) = thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client)) {
-        tracing::warn!(%error, "no thread to close a kafka client on");
+        tracing::warn!(%error, "no thread to close a kafka client on: raise the limit of threads (ulimit -u)");
     }
 }
 

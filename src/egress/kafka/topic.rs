@@ -135,7 +135,11 @@ pub(super) fn warn_of_retention(topic: &str, configs: &BTreeMap<(String, String)
             "the progress topic expires: the progress of a quiet destination is lost. Set `cleanup.policy=compact`"
         );
     } else if !has("compact") {
-        tracing::warn!(topic, policy, "the progress topic is not compacted: it grows without end");
+        tracing::warn!(
+            topic,
+            policy,
+            "the progress topic is not compacted, so it grows without end: set `cleanup.policy=compact`"
+        );
     }
 }
 

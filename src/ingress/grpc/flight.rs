@@ -279,8 +279,9 @@ impl Put {
             return Ok(None);
         };
         let bytes = data.data_body.len();
-        Telemetry::add(&served.counts.bytes_in, bytes);
         let is_batch = message.header_type() == MessageHeader::RecordBatch;
+        Telemetry::add(&served.counts.bytes_in, bytes);
+        Telemetry::add(&served.counts.requests_in, usize::from(is_batch));
         let limit = limits.batch_bytes_max;
         if bytes > limit {
             let message = format!("{bytes} bytes in one message; the limit is {limit}");

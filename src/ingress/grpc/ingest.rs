@@ -208,6 +208,7 @@ impl Call {
             Some(served) => Arc::clone(&served.counts),
             None => Arc::clone(self.intake.telemetry().of("")),
         };
+        Telemetry::add(&counts.requests_in, 1);
         Telemetry::add(&counts.bytes_in, payload.as_ref().map_or(0, Payload::len));
         let number = Number { epoch: self.epoch, sequence };
         let opened = match introduced {

@@ -140,7 +140,11 @@ impl Speaks {
         guest.speaker(&self.speaker, headers, intake).map_err(|why| {
             intake.telemetry().turned_away.add(why);
             let address = address.map(|address| address.to_string()).unwrap_or_default();
-            tracing::warn!(address, reason = why.name(), "a call was turned away");
+            tracing::warn!(
+                address,
+                reason = why.name(),
+                "a call was turned away: docs/security.md explains the reason"
+            );
             Status::unauthenticated(format!(
                 "a certificate, or a bearer token that is believed, is needed: {}",
                 why.name()
@@ -218,7 +222,10 @@ impl Watched {
         self.sent = sent;
         self.times = if is_stuck { self.times + 1 } else { 0 };
         if is_waited_for && self.times >= STUCK_TIMES {
-            tracing::warn!("a connection has not taken its answers for long, while others wait for memory; it is cut");
+            tracing::warn!(
+                "a connection has not taken its answers for long, while others wait for memory; it is cut: \
+                 let its client read its answers"
+            );
             line.cut();
         }
         true

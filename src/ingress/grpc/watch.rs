@@ -29,9 +29,11 @@ impl Watch {
         self.intake.telemetry().turned_away.add(why);
         match speaker.and_then(Speaker::identity) {
             Some(identity) => {
-                tracing::warn!(%address, %identity, reason = why.name(), "a connection was turned away");
+                tracing::warn!(%address, %identity, reason = why.name(), "a connection was turned away: docs/security.md explains the reason");
             }
-            None => tracing::warn!(%address, reason = why.name(), "a connection was turned away"),
+            None => {
+                tracing::warn!(%address, reason = why.name(), "a connection was turned away: docs/security.md explains the reason")
+            }
         }
     }
 }

@@ -20,6 +20,15 @@ pub struct Usage {
     pub memory_max: u64,
 }
 
+/// The file descriptors of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// How many are open.
+    pub open: usize,
+    /// How many there may be.
+    pub most: u64,
+}
+
 /// A tick of `/proc/PID/stat`: `USER_HZ` is 100 on Linux.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -40,6 +49,15 @@ impl Process {
             fs::read_to_string(&path).with_context(|| format!("process {}: cannot read {path}", self.0))
         };
         parse(&read("stat")?, &read("status")?).with_context(|| format!("process {} has ended", self.0))
+    }
+
+    /// Its file descriptors, if the system says so.
+    #[must_use]
+    pub fn descriptors(self) -> Option<Descriptors> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.0)).ok()?.count();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.0)).ok()?;
+        let most = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        Some(Descriptors { open, most: most.split_whitespace().next()?.parse().unwrap_or(u64::MAX) })
     }
 }
 
@@ -70,7 +88,11 @@ mod tests {
 
     #[test]
     fn this_process_has_used_something_and_no_process_has_nothing() {
-        assert!(Process::new(std::process::id()).usage().unwrap().memory > 0);
+        let process = Process::new(std::process::id());
+        assert!(process.usage().unwrap().memory > 0);
+        let descriptors = process.descriptors().unwrap();
+        assert!(descriptors.open > 2 && descriptors.most >= descriptors.open as u64, "{descriptors:?}");
+        assert_eq!(Process::new(u32::MAX).descriptors(), None);
         let error = Process::new(u32::MAX).usage().unwrap_err();
         assert!(error.to_string().contains("process 4294967295"), "{error}");
     }

@@ -1,0 +1,274 @@
+//! What there is to tell of a running gateway: how each part of it is, in plain words, and the values of its metrics.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::domain::aggregate::OpenBytes;
+use crate::domain::name::GatewayId;
+use crate::domain::policy::{Denied, Right};
+use crate::egress::delivery::{Backlog, Board};
+use crate::engine::intake::Intake;
+use crate::engine::pipeline::Pipeline;
+use crate::engine::supervision::Supervisor;
+use crate::engine::versions::Versions;
+use crate::identity::Acceptor;
+use crate::monitor::{Check, Health, Observed};
+use crate::storage::{Log, NoRoom, State};
+use crate::telemetry::{Samples, Telemetry, declared};
+
+use super::outcomes::Outcomes;
+
+/// The parts that are looked at.
+pub(super) struct Observer {
+    pub(super) gateway: GatewayId,
+    pub(super) intake: Arc<Intake>,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) versions: Arc<Versions>,
+    pub(super) journal: Arc<Log>,
+    pub(super) outbox: Arc<Log>,
+    pub(super) open: Arc<OpenBytes>,
+    pub(super) board: Arc<Board>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) supervisor: Supervisor,
+    pub(super) outcomes: Arc<Outcomes>,
+    /// `None`: plain text.
+    pub(super) acceptor: Option<Arc<Acceptor>>,
+    pub(super) clock: Clock,
+}
+
+/// A review that is nearer than this is a warning.
+const REVIEW_DAYS: i32 = 30;
+/// A certificate that ends sooner than this, in seconds, is a warning; a third of its life if that is less.
+const CERTIFICATE_SECONDS: i64 = 30 * DAY;
+const DAY: i64 = 86_400;
+/// Bytes of open windows are shown in these steps: a contributor more is not seen.
+const WINDOW_STEP: usize = 64 << 10;
+
+impl Observer {
+    fn logs(&self) -> [(&'static str, &Log); 2] {
+        [("journal", &self.journal), ("outbox", &self.outbox)]
+    }
+
+    /// The days until the next review that the policies in force ask for, and what is to be reviewed.
+    fn next_review(&self) -> Option<(i32, String)> {
+        let version = self.versions.current();
+        let reviews = version.policy.reviews.iter();
+        let days = reviews.filter_map(|review| {
+            let days = review.day.value.since(version.day).ok()?.get_days();
+            Some((days, review.what.clone()))
+        });
+        days.min()
+    }
+
+    /// Seconds until the gateway's certificate ends, and those of its whole life.
+    fn certificate(&self) -> Option<(i64, i64)> {
+        let set = self.acceptor.as_ref()?.set();
+        let now = self.clock.wall() / 1_000_000;
+        Some((set.until() - now, set.until() - set.from()))
+    }
+
+    fn of_process(&self) -> Check {
+        const NAME: &str = "process";
+        match self.supervisor.failure() {
+            Some(failure) => Check::not_ready(
+                NAME,
+                format!("a part of the gateway cannot go on: {failure}"),
+                "it stops with exit code 70: start it again, and report the log line about the failure",
+            ),
+            None if self.intake.is_stopping() => {
+                Check::not_ready(NAME, "the gateway is being stopped", "wait for its end, then start it again")
+            }
+            None => Check::well(NAME, "all parts run"),
+        }
+    }
+
+    fn of_log(name: &'static str, log: &Log) -> Check {
+        let full = "see which destination does not take releases, make room on the disk, or raise `quota_bytes`";
+        match log.state() {
+            State::Healthy => Check::well(name, format!("the {name} can be written")),
+            State::Full => match log.reserve(0) {
+                Err(NoRoom::Full) => Check::not_ready(name, format!("the {name}'s quota or its disk is used up"), full),
+                _ => Check::warning(name, format!("the {name} has no room for another segment"), full),
+            },
+            State::Failing { message } => Check::not_ready(
+                name,
+                format!("the {name} cannot be written: {message}"),
+                "check the disk, and put the journal's directory back if it was moved; it is tried again",
+            ),
+            State::Closed => Check::not_ready(name, format!("the {name} is closed"), "start the gateway again"),
+            State::Broken => Check::not_ready(
+                name,
+                format!("the thread of the {name} has ended by a fault"),
+                "start the gateway again, and report the log line about the panic",
+            ),
+        }
+    }
+
+    fn of_damage(&self) -> Check {
+        const NAME: &str = "damage";
+        let places: usize = self.logs().iter().map(|(_, log)| log.damage().len()).sum();
+        match places {
+            0 => Check::well(NAME, "no damage is known"),
+            places => Check::warning(
+                NAME,
+                format!("{places} places of the journal or the outbox are damaged"),
+                "stop the gateway, run `bailiwick journal verify`, then `repair`, which deletes nothing",
+            ),
+        }
+    }
+
+    fn of_destinations(&self, backlogs: &[Backlog]) -> Check {
+        const NAME: &str = "destinations";
+        let now = self.clock.now();
+        let troubles = backlogs.iter().filter_map(|backlog| {
+            let trouble = backlog.trouble.as_ref()?;
+            let (destination, releases) = (&backlog.destination, backlog.releases);
+            let since = now.saturating_sub(trouble.since).as_secs();
+            Some(format!("`{destination}` takes no releases since {since} s, {releases} wait: {}", trouble.error))
+        });
+        let troubles: Vec<String> = troubles.collect();
+        if troubles.is_empty() {
+            return Check::well(NAME, "every destination takes releases, or has none to take");
+        }
+        Check::warning(
+            NAME,
+            troubles.join("; "),
+            "repair the destination; the gateway then sends what waits by itself, and nothing is lost meanwhile",
+        )
+    }
+
+    fn of_policies(&self) -> Check {
+        const NAME: &str = "policies";
+        match self.outcomes.policies_refused() {
+            Some(why) => Check::warning(
+                NAME,
+                format!("the last reload was refused, and the policies before it are in force: {why}"),
+                "run `bailiwick check`, correct the file that it names, then send SIGHUP again",
+            ),
+            None => Check::well(NAME, format!("policies {} are in force", self.versions.current().digest())),
+        }
+    }
+
+    fn of_review(&self) -> Check {
+        const NAME: &str = "review";
+        let help = "check the facts against the sources, and set `as_of` and `review_by`";
+        match self.next_review() {
+            Some((days, what)) if days < 0 => {
+                Check::warning(NAME, format!("the review of {what} is {} days overdue", -days), help)
+            }
+            Some((days, what)) if days < REVIEW_DAYS => {
+                Check::warning(NAME, format!("{what} is to be reviewed within {days} days"), help)
+            }
+            Some((days, what)) => Check::well(NAME, format!("the next review is that of {what}, in {days} days")),
+            None => Check::well(NAME, "no policy asks for a review"),
+        }
+    }
+
+    fn of_certificate(&self) -> Check {
+        const NAME: &str = "certificate";
+        let help = "put a new certificate and its key in place; the gateway reads them by itself";
+        if self.outcomes.is_tls_stale() {
+            let says = "the files of [tls] were replaced and cannot be used together; the set before them is in force";
+            return Check::warning(NAME, says, "correct the files that the log names; they are read again");
+        }
+        match self.certificate() {
+            None => Check::well(NAME, "the gateway speaks plain text, on this machine only"),
+            Some((left, _)) if left < 0 => {
+                Check::not_ready(NAME, "the gateway's certificate has ended: no client connects", help)
+            }
+            Some((left, life)) if left < CERTIFICATE_SECONDS.min(life / 3) => {
+                Check::warning(NAME, format!("the gateway's certificate ends in {} days", left / DAY), help)
+            }
+            Some((left, _)) => Check::well(NAME, format!("the gateway's certificate ends in {} days", left / DAY)),
+        }
+    }
+}
+
+impl Observed for Observer {
+    fn health(&self) -> Health {
+        let mut checks = vec![self.of_process()];
+        checks.extend(self.logs().map(|(name, log)| Self::of_log(name, log)));
+        let backlogs = self.board.latest();
+        checks.extend([
+            self.of_damage(),
+            self.of_destinations(&backlogs),
+            self.of_policies(),
+            self.of_review(),
+            self.of_certificate(),
+        ]);
+        Health { is_alive: self.supervisor.failure().is_none(), checks }
+    }
+
+    fn about(&self) -> Value {
+        let destinations = self.board.latest().into_iter().map(|backlog| {
+            let Backlog { destination, releases, oldest, trouble } = backlog;
+            json!({
+                "destination": destination,
+                "waiting_releases": releases,
+                "oldest_seconds": oldest.as_secs(),
+                "error": trouble.map(|trouble| trouble.error),
+            })
+        });
+        let logs = self.logs().map(|(name, log)| {
+            let usage = log.usage();
+            json!({ "log": name, "bytes": usage.bytes, "quota_bytes": usage.quota_bytes, "segments": usage.segments })
+        });
+        json!({
+            "gateway": self.gateway.as_str(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "policy": self.versions.current().digest().to_string(),
+            "running_seconds": self.clock.now().as_secs(),
+            "destinations": destinations.collect::<Vec<_>>(),
+            "logs": logs,
+        })
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.telemetry.sample(samples);
+        for (name, log) in self.logs() {
+            let (usage, state) = (log.usage(), log.state());
+            samples.amount(declared::LOG_SIZE, &[name], usage.bytes as f64);
+            samples.amount(declared::LOG_QUOTA, &[name], usage.quota_bytes as f64);
+            samples.amount(declared::LOG_SEGMENTS, &[name], usage.segments as f64);
+            let steps = self.telemetry.steps();
+            samples.count(declared::LOG_COMMITS, &[name], steps.records(usage.commits));
+            samples.count(declared::LOG_ENTRIES, &[name], steps.records(usage.committed));
+            samples.amount(declared::LOG_DAMAGE, &[name], log.damage().len() as f64);
+            for known in State::NAMES {
+                samples.is(declared::LOG_STATE, &[name, known], state.name() == known);
+            }
+        }
+        for Backlog { destination, releases, oldest, trouble } in self.board.latest() {
+            samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
+            samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
+            samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
+        }
+        let held = self.open.held() / WINDOW_STEP * WINDOW_STEP;
+        samples.amount(declared::WINDOWS_SIZE, &[], held as f64);
+        samples.amount(declared::WINDOWS_LIMIT, &[], self.open.max() as f64);
+        for (lane, worker) in self.pipeline.lanes().iter().zip(0..) {
+            samples.amount(declared::INBOX_WAITING, &[&format!("{worker}")], lane.inbox.waiting() as f64);
+        }
+        samples.amount(declared::BUDGET_WAITING, &[], self.intake.budget().waiting() as f64);
+        samples.is(declared::POLICY_INFO, &[&self.versions.current().digest().to_string()], true);
+        for (outcome, count) in self.outcomes.reloads() {
+            samples.count(declared::POLICY_RELOADS, &[outcome], count);
+        }
+        samples.is(declared::POLICY_STALE, &[], self.outcomes.policies_refused().is_some());
+        if let Some((days, _)) = self.next_review() {
+            samples.amount(declared::POLICY_REVIEW, &[], f64::from(days));
+        }
+        if let Some(acceptor) = &self.acceptor {
+            samples.amount(declared::CERTIFICATE_END, &[], acceptor.set().until() as f64);
+            samples.is(declared::CERTIFICATE_STALE, &[], self.outcomes.is_tls_stale());
+        }
+        samples.is(declared::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], true);
+    }
+
+    fn may_read(&self, identity: &str) -> Result<(), Denied> {
+        let (_, granted) = self.versions.granted(identity);
+        granted.read(Right::Metrics).map(drop)
+    }
+}

@@ -1,0 +1,26 @@
+//! What the port asks of the gateway.
+
+use serde_json::Value;
+
+use crate::domain::policy::Denied;
+use crate::telemetry::Samples;
+
+use super::health::Health;
+
+/// What there is to tell. It is asked on the port's thread, and must not wait for anything.
+pub trait Observed: Send + Sync {
+    /// How the gateway is.
+    fn health(&self) -> Health;
+
+    /// What else `/status` shows.
+    fn about(&self) -> Value;
+
+    /// The value of every metric but those of this port.
+    fn sample(&self, samples: &mut Samples);
+
+    /// Whether an identity may read metrics and the details of health.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn may_read(&self, identity: &str) -> Result<(), Denied>;
+}

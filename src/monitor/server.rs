@@ -1,0 +1,168 @@
+//! The port: who may connect, for how long, and the thread that all of it runs on.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::identity::{Acceptor, Identity};
+
+use super::answer::Answers;
+use super::observed::Observed;
+use super::places::Places;
+
+/// The running port. It ends when this is dropped.
+pub struct Server {
+    address: SocketAddr,
+    answers: Arc<Answers>,
+    /// Nothing is sent: the thread sees that this is gone.
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How long a handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, the wait for the next one included.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// After this a connection is brought to its end, and cut when it takes longer than [`GRACE`].
+const AGE_MAX: Duration = Duration::from_secs(300);
+const GRACE: Duration = Duration::from_secs(10);
+/// The most bytes and lines of the head of a request.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEADERS_MAX: usize = 64;
+/// How long no connection is accepted when the system refuses one: files ran out, most likely.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The thread's priority (`nice`): records come first. On Linux a thread has one of its own.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+impl Server {
+    /// Listens, and answers on a thread of its own. Without an `acceptor` it speaks plain text.
+    ///
+    /// # Errors
+    /// When the system refuses the address or the thread.
+    pub fn start(listen: SocketAddr, acceptor: Option<Arc<Acceptor>>, clock: Clock) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let answers = Arc::new(Answers::new(acceptor, clock));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = oneshot::channel();
+        let of_thread = Arc::clone(&answers);
+        let thread = thread::Builder::new().name("http".to_owned()).spawn(move || {
+            // A priority that cannot be changed is as good as none.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, &of_thread) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Self { address, answers, end: Some(end), thread: Some(thread) })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on there is something to tell. Before, it is starting.
+    pub fn observe(&self, observed: Arc<dyn Observed>) {
+        self.answers.observe(observed);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so in the log.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, answers: &Arc<Answers>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::error!(%error, "health and metrics cannot be told: start the gateway again");
+        }
+    };
+    let places = Arc::new(Places::default());
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => match places.enter(address.ip()) {
+                Some(place) => {
+                    let answers = Arc::clone(answers);
+                    tokio::spawn(async move {
+                        let _place = place;
+                        enter(stream, &answers).await;
+                    });
+                }
+                None => answers.turned_away(),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the port of health and metrics could not be accepted: if files \
+                 ran out, raise the limit of open files (ulimit -n)");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn enter(stream: TcpStream, answers: &Arc<Answers>) {
+    let _ = stream.set_nodelay(true);
+    let Some(acceptor) = answers.acceptor() else { return serve(stream, None, answers).await };
+    match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept_to_monitor(stream)).await {
+        Ok(Ok(accepted)) => serve(accepted.stream, accepted.identity, answers).await,
+        Ok(Err(Some(why))) => {
+            tracing::warn!(
+                reason = why.name(),
+                "a connection to the port of health and metrics was turned away: \
+                            docs/security.md explains the reason"
+            );
+        }
+        // It went by itself, or took too long.
+        Ok(Err(None)) | Err(_) => {}
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    identity: Option<Identity>,
+    answers: &Arc<Answers>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    let answers = Arc::clone(answers);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answers.to(&request, identity.as_ref());
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::time::timeout(AGE_MAX, served.as_mut()).await;
+    if ended.is_err() {
+        served.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(GRACE, served).await;
+    }
+}

@@ -1,0 +1,125 @@
+//! How long the steps of a batch take, counted by each worker for itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::histogram::Counted;
+use super::{Histogram, Samples, Steps, declared};
+use crate::domain::name::StreamName;
+
+/// One worker's times. Nobody else writes them.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// Of a batch: decoded, checked, decided, scored.
+    pub judge: Histogram,
+    /// Of a batch: written, given its place in the order of everything, counted in the open windows. With the wait for room
+    /// in the journal.
+    pub place: Histogram,
+    /// Of a batch, from its place until the journal is on disk.
+    pub journal: Histogram,
+    /// Of a request, from when its batch was begun until it is answered.
+    pub answer: Histogram,
+    /// Of a run of the model of a stream.
+    models: BTreeMap<StreamName, Histogram>,
+}
+
+impl Times {
+    fn new<'s>(streams: impl Iterator<Item = &'s StreamName>) -> Self {
+        Self { models: streams.map(|name| (name.clone(), Histogram::default())).collect(), ..Self::default() }
+    }
+
+    /// Those of a run of the model of a stream, if it is declared.
+    #[must_use]
+    pub fn model(&self, stream: &str) -> Option<&Histogram> {
+        self.models.get(stream)
+    }
+}
+
+/// Those of all workers.
+#[derive(Debug, Default)]
+pub(super) struct AllTimes {
+    workers: Vec<Arc<Times>>,
+    /// What was shown last, by metric and label.
+    shown: Mutex<BTreeMap<(&'static str, String), Counted>>,
+}
+
+/// Finds a histogram among a worker's.
+type Find<'f> = &'f dyn Fn(&Times) -> Option<&Histogram>;
+
+impl AllTimes {
+    pub(super) fn new<'s>(workers: usize, streams: impl Iterator<Item = &'s StreamName> + Clone) -> Self {
+        let workers = (0..workers).map(|_| Arc::new(Times::new(streams.clone()))).collect();
+        Self { workers, shown: Mutex::default() }
+    }
+
+    /// Those of one worker, by its number.
+    pub(super) fn of(&self, worker: usize) -> Arc<Times> {
+        self.workers.get(worker).cloned().unwrap_or_default()
+    }
+
+    /// All of them, in steps.
+    pub(super) fn sample(&self, samples: &mut Samples, steps: Steps, of_streams: &[(&str, Steps)]) {
+        let stages: [(&str, Find<'_>); 3] = [
+            ("judge", &|times| Some(&times.judge)),
+            ("place", &|times| Some(&times.place)),
+            ("journal", &|times| Some(&times.journal)),
+        ];
+        for (stage, find) in stages {
+            samples.histogram(
+                declared::BATCH_STAGE,
+                &[stage],
+                self.sum(declared::BATCH_STAGE.name, stage, find, steps),
+            );
+        }
+        let answers = self.sum(declared::ANSWER.name, "", &|times| Some(&times.answer), steps);
+        samples.histogram(declared::ANSWER, &[], answers);
+        for (stream, steps) in of_streams {
+            let runs = self.sum(declared::MODEL_RUN.name, stream, &|times| times.model(stream), *steps);
+            samples.histogram(declared::MODEL_RUN, &[stream], runs);
+        }
+    }
+
+    /// The sum of all workers. What is shown changes only with the shown count: else the seconds would tell of each one.
+    fn sum(&self, metric: &'static str, label: &str, find: Find<'_>, steps: Steps) -> Counted {
+        let counted = Histogram::sum(self.workers.iter().filter_map(|times| find(times)), steps);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = shown.entry((metric, label.to_owned())).or_default();
+        if last.count != counted.count || last.buckets.is_empty() {
+            *last = counted;
+        }
+        last.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn workers_are_added_up_and_one_more_is_not_told_of() {
+        let streams = [StreamName::new("a").unwrap()];
+        let all = AllTimes::new(2, streams.iter());
+        let add = |worker: usize, times: usize| {
+            let of = all.of(worker);
+            of.judge.add(Duration::from_millis(1), times);
+            of.model("a").unwrap().add(Duration::from_millis(3), times);
+        };
+        let text = || {
+            let mut samples = Samples::default();
+            all.sample(&mut samples, Steps::new(10, 3), &[("a", Steps::new(10, 3))]);
+            samples.text()
+        };
+        add(0, 30);
+        add(1, 10);
+        let before = text();
+        assert!(before.contains("bailiwick_batch_stage_seconds_count{stage=\"judge\"} 40\n"), "{before}");
+        assert!(before.contains("bailiwick_model_run_seconds_count{stream=\"a\"} 40\n"), "{before}");
+        assert!(before.contains("bailiwick_answer_seconds_count 0\n"), "{before}");
+        add(1, 1);
+        assert_eq!(text(), before);
+        add(1, 20);
+        assert_ne!(text(), before);
+    }
+}
