@@ -37,6 +37,10 @@ kind = "file"
 [destinations.kafka]
 kind = "kafka"
 options = { a = "b" }
+
+[destinations.kafka.tls]
+[destinations.kafka.sasl]
+mechanism = "PLAIN"
 "#;
 
 const POLICY: &str = r#"
