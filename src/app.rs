@@ -29,6 +29,7 @@ use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem};
 use crate::telemetry::{Names, Summaries, Telemetry};
 
+mod brokers;
 mod knowledge;
 pub mod losses;
 mod models;
@@ -100,6 +101,7 @@ pub fn load(path: &Path) -> Result<config::Loaded, config::Unreadable> {
         models::check(config, problems);
         knowledge::check(config, problems);
         tls::check(config, problems);
+        brokers::check(config, problems);
     })
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use zeroize::Zeroizing;
 
 /// What changes when a file is replaced or written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +53,24 @@ pub enum Error {
     /// It changed meanwhile.
     #[error("`{}` is being written; write it under another name and rename it", .0.display())]
     BeingWritten(PathBuf),
+    /// A secret that others can read.
+    #[error("`{}` holds a secret and has mode {mode:04o}: everybody on this machine can read it", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+impl Error {
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        let Self::Exposed { path, .. } = self else { return None };
+        let path = path.display();
+        Some(format!("chmod 600 {path} (in Kubernetes: `defaultMode: 0440` of the secret's volume, and `fsGroup`)"))
+    }
 }
 
 impl Fingerprint {
@@ -84,6 +103,20 @@ impl From<&Metadata> for Fingerprint {
 /// When it cannot be read, is too large, or is being written.
 pub fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, Fingerprint), Error> {
     read_open(open(path)?.0, path, limit, || ())
+}
+
+/// Reads a file that holds a secret as [`read`] does. Its owner may read it, and its group, which is how Kubernetes mounts
+/// secrets; others must not.
+///
+/// # Errors
+/// When it cannot be read, is too large, is being written, or when others can read it.
+pub fn read_secret(path: &Path, limit: u64) -> Result<(Zeroizing<Vec<u8>>, Fingerprint), Error> {
+    let (file, metadata) = open(path)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(Error::Exposed { path: path.to_owned(), mode });
+    }
+    read_open(file, path, limit, || ()).map(|(bytes, fingerprint)| (Zeroizing::new(bytes), fingerprint))
 }
 
 /// Opens a regular file to be read.
@@ -186,6 +219,25 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(matches!(read(&pipe, 4), Err(Error::NotAFile { found: "a named pipe", .. })));
         assert!(matches!(regular(&pipe), Err(Error::NotAFile { found: "a named pipe", .. })));
+    }
+
+    #[test]
+    fn a_secret_is_read_unless_others_can_read_it_too() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        fs::write(&path, "word").unwrap();
+        for (mode, is_secret) in [(0o600, true), (0o400, true), (0o440, true), (0o640, true), (0o644, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = read_secret(&path, 4).map(|(bytes, _)| bytes.to_vec());
+            match read {
+                Ok(bytes) => assert_eq!((bytes.as_slice(), is_secret), (&b"word"[..], true), "{mode:o}"),
+                Err(error) => {
+                    assert!(!is_secret && error.to_string().contains("0644"), "{error}");
+                    assert!(error.help().unwrap().contains("chmod 600"));
+                }
+            }
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("egress::encode", &["domain"]),
     ("egress::file", &["domain", "storage", "egress::encode"]),
-    ("egress::kafka", &["domain", "egress::encode"]),
+    ("egress::kafka", &["clock", "domain", "files", "identity", "egress::encode"]),
     (
         "egress::delivery",
         &[

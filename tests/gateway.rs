@@ -15,6 +15,8 @@ mod gateway {
     mod files;
     mod flight;
     mod fuzz;
+    mod guarded;
+    mod guards;
     mod kafka;
     mod models;
     mod oracle;

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
-use crate::domain::document::{Place, Problems, Spot, Table, hint};
+use crate::domain::document::{Problems, Spot, Table, hint};
 use crate::egress::encode::Format;
-use crate::egress::kafka::check::{self, Key};
-use crate::egress::{file, kafka};
+use crate::egress::file;
 use crate::files;
 
 use super::Destination;
+use super::brokers::{self, FilePlaces};
 
 /// Reads one. `gateway` is the gateway's id.
-pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Option<Destination> {
+pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Option<(Destination, FilePlaces)> {
     let kind = table.need::<String>("kind")?;
     let format = table.get::<String>("format").map_or(Some(Format::JsonLines), |format| {
         let known = Format::NAMES.iter().find(|(name, _)| *name == format.value);
@@ -29,8 +29,11 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
         known.map(|(_, format)| *format)
     });
     match kind.value.as_str() {
-        "file" => read_file(table, base, format).map(Destination::File),
-        "kafka" => read_kafka(table, format, gateway).map(Destination::Kafka),
+        "file" => read_file(table, base, format).map(|settings| (Destination::File(settings), FilePlaces::new())),
+        "kafka" => {
+            let (settings, files) = brokers::read(table, base, (format, gateway))?;
+            Some((Destination::Kafka(settings), files))
+        }
         other => {
             let message = format!("there is no destination kind `{other}`");
             table.problems().error_help(&kind.place, message, hint(other, &["file", "kafka"]));
@@ -92,45 +95,6 @@ fn group_number(groups: &str, name: &str) -> Option<u32> {
         }
         fields.nth(1)?.parse().ok()
     })
-}
-
-fn read_kafka(table: &Table<'_>, format: Option<Format>, gateway: Option<&str>) -> Option<kafka::Settings> {
-    let brokers = table.need::<String>("brokers");
-    let topic = table.need::<String>("topic");
-    let exactly_once = table.or("exactly_once", false);
-    let named = table.get::<String>("progress_topic");
-    if let (Some(named), false) = (&named, exactly_once) {
-        table.problems().error(&named.place, "`progress_topic` needs `exactly_once = true`");
-    }
-    let mut options = BTreeMap::new();
-    let mut places = BTreeMap::new();
-    if let Some(table) = table.get::<Table<'_>>("options") {
-        for name in table.value.names() {
-            let Some(value) = table.value.get::<String>(&name) else { continue };
-            places.insert(name.clone(), value.place);
-            options.insert(name, value.value);
-        }
-    }
-    let (brokers, topic) = (brokers?, topic?);
-    let progress_topic = exactly_once.then(|| match (&named, gateway) {
-        (Some(named), _) => named.value.clone(),
-        // One of its own, since gateways that share one wait for each other.
-        (None, Some(gateway)) => format!("{}-progress-{gateway}", topic.value),
-        (None, None) => format!("{}-progress", topic.value),
-    });
-    let settings =
-        kafka::Settings { brokers: brokers.value, topic: topic.value, format: format?, progress_topic, options };
-    for problem in check::check(&settings) {
-        let place: &Place = match &problem.key {
-            Key::Brokers => &brokers.place,
-            Key::Topic => &topic.place,
-            Key::ProgressTopic => named.as_ref().map_or(&topic.place, |named| &named.place),
-            Key::Option(name) => places.get(name).unwrap_or(&table.place),
-            Key::Options => places.values().next().unwrap_or(&table.place),
-        };
-        table.problems().error(place, problem.message);
-    }
-    Some(settings)
 }
 
 /// Two destinations in one topic: a consumer cannot tell what went to which, and gets a release of both twice.

@@ -25,6 +25,7 @@ use crate::engine::intake::Limits;
 use crate::engine::pipeline::CheckpointsDue;
 use crate::identity::{self, Which};
 
+mod brokers;
 mod collide;
 mod destinations;
 mod files;
@@ -112,6 +113,8 @@ pub struct Places {
     pub geoip: Option<Place>,
     /// The files of `[tls]`.
     pub tls: BTreeMap<Which, Place>,
+    /// The files of Kafka destinations, by the destination's name.
+    pub destinations: BTreeMap<(String, kafka::Which), Place>,
 }
 
 /// Databases of network addresses.

@@ -16,6 +16,7 @@ use crate::domain::peer::Peer;
 use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
 use crate::domain::watermark::ActiveMax;
+use crate::egress::kafka;
 use crate::engine::intake::Limits;
 use crate::engine::pipeline::CheckpointsDue;
 use crate::storage;
@@ -50,6 +51,7 @@ pub(super) struct Declared {
     onnxruntime: Option<Spot<PathBuf>>,
     pub(super) models: BTreeMap<String, Spot<PathBuf>>,
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
+    destination_files: BTreeMap<(String, kafka::Which), Place>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
     on_stop: OnStop,
@@ -110,10 +112,13 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         }
     }
     let mut destinations = BTreeMap::new();
+    let mut destination_files = BTreeMap::new();
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
         let gateway = id.as_ref().map(|id| id.value.as_str());
-        if let Some(value) = destinations::read(&destination, base, gateway) {
+        if let Some((value, files)) = destinations::read(&destination, base, gateway) {
+            let named = files.into_iter().map(|(which, place)| ((name.value.clone(), which), place));
+            destination_files.extend(named);
             destinations.insert(name.value, Spot { value, place: name.place });
         }
         destination.done();
@@ -142,6 +147,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         onnxruntime: onnxruntime.map(|path| Spot { value: base.join(path.value), place: path.place }),
         models,
         destinations,
+        destination_files,
         peers,
         stop_within: stop_within.unsigned_abs(),
         on_stop,
@@ -373,6 +379,7 @@ impl Declared {
             registries: places(&self.registries),
             geoip: self.geoip.as_ref().map(|spot| spot.place.clone()),
             tls: self.tls.places,
+            destinations: self.destination_files,
         };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {

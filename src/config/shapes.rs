@@ -3,6 +3,7 @@
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::policy;
 use crate::egress::encode::Format;
+use crate::egress::kafka::Mechanism;
 use crate::identity;
 
 use super::{Mode, OnStop};
@@ -250,6 +251,38 @@ const DESTINATION: Shape = Shape {
             Kind::Text,
             "For `kafka` with `exactly_once`: where the progress is kept. Default: TOPIC-progress-GATEWAY.",
         ),
+        Key::new("tls", Kind::Table(&DESTINATION_TLS), "For `kafka`: TLS. Without it, plain text."),
+        Key::new("sasl", Kind::Table(&DESTINATION_SASL), "For `kafka`: who the gateway is."),
         Key::new("options", Kind::Named(&Kind::Text), "For `kafka`: further settings of librdkafka."),
+    ],
+};
+
+const DESTINATION_TLS: Shape = Shape {
+    name: "destinations.NAME.tls",
+    about: "TLS to the brokers. Their certificates and host names are always verified.",
+    keys: &[
+        Key::required("ca", Kind::Text, "The authorities that sign the certificates of brokers, in PEM."),
+        Key::new(
+            "certificate",
+            Kind::Text,
+            "The gateway's certificate as a client, in PEM, then those that signed it.",
+        ),
+        Key::new("key", Kind::Text, "Its private key in PEM. Others must not be able to read it."),
+    ],
+};
+
+const DESTINATION_SASL: Shape = Shape {
+    name: "destinations.NAME.sasl",
+    about: "Who the gateway is to the brokers.",
+    keys: &[
+        Key::required("mechanism", Kind::Word(&names(&Mechanism::NAMES)), "How it is proved."),
+        Key::new("user", Kind::Text, "The user, for PLAIN and SCRAM."),
+        Key::new("password_file", Kind::Text, "The file of the password. Others must not be able to read it."),
+        Key::new("token_file", Kind::Text, "For OAUTHBEARER: the file of the token, which is read again and again."),
+        Key::new(
+            "plaintext",
+            Kind::Bool,
+            "Whether the secret may be sent without TLS, which only brokers on loopback may get. Default: false.",
+        ),
     ],
 };

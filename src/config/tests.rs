@@ -38,6 +38,10 @@ kind = "file"
 [destinations.kafka]
 kind = "kafka"
 options = { a = "b" }
+
+[destinations.kafka.tls]
+[destinations.kafka.sasl]
+mechanism = "PLAIN"
 "#;
 
 const POLICY: &str = r#"

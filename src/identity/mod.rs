@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod acceptor;
 mod certificate;
 mod clients;
+pub mod look;
 mod pem;
 mod scheme;
 mod set;

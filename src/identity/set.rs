@@ -1,8 +1,6 @@
 //! What a gateway shows of itself and what it believes of clients: a certificate and its key, authorities, revocation
 //! lists. Read together, checked together, used together or not at all.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -186,12 +184,17 @@ impl Remarks<'_> {
     }
 
     fn read(&mut self, which: Which) -> Option<Zeroizing<Vec<u8>>> {
-        match files::read(self.files.path(which), BYTES_MAX) {
-            Ok((bytes, _)) => Some(Zeroizing::new(bytes)),
+        let path = self.files.path(which);
+        let read = match which {
+            Which::Key => files::read_secret(path, BYTES_MAX).map(|(bytes, _)| bytes),
+            _ => files::read(path, BYTES_MAX).map(|(bytes, _)| Zeroizing::new(bytes)),
+        };
+        match read {
+            Ok(bytes) => Some(bytes),
             Err(error) => {
-                let message = format!("{:#}", anyhow::Error::from(error));
                 let form = if which == Which::Jwks { "JSON" } else { "PEM (-----BEGIN ...)" };
-                let help = format!("name a file in {form} that the gateway may read");
+                let help = error.help().unwrap_or_else(|| format!("name a file in {form} that the gateway may read"));
+                let message = format!("{:#}", anyhow::Error::from(error));
                 self.found.push(Remark { which, severity: Severity::Error, message, help });
                 None
             }
@@ -307,17 +310,6 @@ impl Remarks<'_> {
     fn key(&mut self) -> Option<PrivateKeyDer<'static>> {
         let which = Which::Key;
         let bytes = self.read(which)?;
-        let mode =
-            files::open(self.files.path(which)).ok().map(|(_, metadata)| Permissions::from_mode(metadata.mode()));
-        if let Some(mode) = mode.map(|mode| mode.mode() & 0o7777).filter(|mode| mode & 0o007 != 0) {
-            let path = self.files.key.display().to_string();
-            self.error(
-                which,
-                format!("is a private key with mode {mode:04o}: everybody on this machine can read it"),
-                format!("chmod 600 {path} (in Kubernetes: `defaultMode: 0440` of the secret's volume, and `fsGroup`)"),
-            );
-            return None;
-        }
         match PrivateKeyDer::from_pem_slice(&bytes) {
             Ok(key) => Some(key),
             Err(pem::Error::NoItemsFound) => {

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::broker::Broker;
+use super::guarded::secret;
 use super::process::{Deployment, Gateway, number};
 
 /// What the gateway says of a destination that does not take releases.
@@ -76,22 +77,17 @@ fn what_the_broker_refuses_is_named_as_what_it_is() {
     ];
     let Some(broker) = Broker::own(properties.into()) else { return };
     broker.create_topics("releases");
-    let options = |user: &str, password: &str| {
-        format!(
-            "[destinations.fraud_desk.options]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
-             \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"{user}\"\n\"sasl.password\" = \"{password}\"\n"
-        )
-    };
+    let user = "[destinations.fraud_desk.sasl]\nmechanism = \"PLAIN\"\nuser = \"alice\"\npassword_file = \"password\"\n\
+                plaintext = true\n";
     for mode in MODES {
-        let secured = |password: &str| {
-            let settings = format!("{mode}\n{}", options("alice", password));
-            Deployment::new(&format!("127.0.0.1:{sasl}"), "releases", &settings).start()
-        };
-        wait_for_reason(&secured("wrong"), "refuses the credentials");
-        wait_for_reason(
-            &secured("right"),
-            "not allowed to use topic `releases`: it needs an ACL for Write and Describe",
-        );
+        for (password, reason) in [
+            ("wrong", "refuses the credentials"),
+            ("right", "not allowed to use topic `releases`: it needs an ACL for Write and Describe"),
+        ] {
+            let deployment = Deployment::new(&format!("127.0.0.1:{sasl}"), "releases", &format!("{mode}\n{user}"));
+            secret(&deployment.path("password"), password);
+            wait_for_reason(&deployment.start(), reason);
+        }
         let gateway = Deployment::new(&broker.address, "nowhere", mode).start();
         wait_for_reason(&gateway, "there is no topic `nowhere`");
     }

@@ -20,6 +20,7 @@ async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
         topic: topic.into(),
         format: Format::JsonLines,
         progress_topic: None,
+        security: Default::default(),
         options: Default::default(),
     };
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {

@@ -4,9 +4,11 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
+
+use crate::common::PATIENCE;
 
 /// The API keys in a request's header.
 const PRODUCE: [u8; 2] = [0, 0];
@@ -42,6 +44,7 @@ struct Shared {
 struct Held {
     request: Vec<u8>,
     to_broker: TcpStream,
+    answers: Arc<Answers>,
     /// The client has sent it again.
     is_repeated: bool,
 }
@@ -113,7 +116,8 @@ impl Shared {
             Some(Fault::Late) => {
                 connection.silent.store(true, Ordering::SeqCst);
                 let to_broker = connection.broker.try_clone().unwrap();
-                let held = Held { request: request.to_vec(), to_broker, is_repeated: false };
+                let answers = Arc::clone(&connection.answers);
+                let held = Held { request: request.to_vec(), to_broker, answers, is_repeated: false };
                 *self.late.lock().unwrap() = Some(held);
                 let _ = connection.client.shutdown(Shutdown::Both);
                 return false;
@@ -128,19 +132,55 @@ impl Shared {
         let mut late = self.late.lock().unwrap();
         let passed = connection.pass(request);
         if let Some(mut held) = late.take_if(|held| held.is_repeated) {
-            // Requests of different connections are in no order: the broker is given time for each.
-            thread::sleep(Duration::from_millis(100));
+            // Requests of different connections are in no order: the broker answers one before it gets the other.
+            connection.answers.wait_for(request);
             let _ = held.to_broker.write_all(&held.request);
-            thread::sleep(Duration::from_millis(300));
+            held.answers.wait_for(&held.request);
         }
         passed
     }
+}
+
+/// What the broker has answered on one connection. It answers in order.
+#[derive(Default)]
+struct Answers {
+    state: Mutex<Answered>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Answered {
+    /// The number of the last request that was answered.
+    last: Option<i32>,
+    has_ended: bool,
+}
+
+impl Answers {
+    fn change(&self, change: impl FnOnce(&mut Answered)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    /// Waits until the broker has answered a request, or has ended the connection.
+    fn wait_for(&self, request: &[u8]) {
+        let number = number(&request[8..]);
+        let waits = |answered: &mut Answered| !answered.has_ended && answered.last.is_none_or(|last| last < number);
+        let state = self.state.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, waits).unwrap().1;
+        assert!(!waited.timed_out(), "the broker does not answer request {number}");
+    }
+}
+
+/// The number that bytes begin with.
+fn number(bytes: &[u8]) -> i32 {
+    i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
 /// Both ends of a connection.
 struct Connection {
     client: TcpStream,
     broker: TcpStream,
+    answers: Arc<Answers>,
     cut: Arc<AtomicBool>,
     silent: Arc<AtomicBool>,
 }
@@ -165,20 +205,21 @@ fn pass_on(client: TcpStream, upstream: TcpStream, shared: &Arc<Shared>) {
     let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
     let (mut from_broker, mut to_client) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
     let (cuts, silences) = (Arc::clone(&cut), Arc::clone(&silent));
+    let answers = Arc::<Answers>::default();
+    let hears = Arc::clone(&answers);
     thread::spawn(move || {
-        let mut bytes = [0; 65_536];
-        while let Ok(read @ 1..) = from_broker.read(&mut bytes) {
-            if silences.load(Ordering::SeqCst) {
-                continue;
-            }
-            if cuts.load(Ordering::SeqCst) || to_client.write_all(&bytes[..read]).is_err() {
+        while let Some(answer) = answer(&mut from_broker) {
+            let is_silent = silences.load(Ordering::SeqCst);
+            if !is_silent && (cuts.load(Ordering::SeqCst) || to_client.write_all(&answer).is_err()) {
                 break;
             }
+            hears.change(|answered| answered.last = Some(number(&answer[4..])));
         }
+        hears.change(|answered| answered.has_ended = true);
         let _ = (from_broker.shutdown(Shutdown::Both), to_client.shutdown(Shutdown::Both));
     });
     let (mut from_client, shared) = (client.try_clone().unwrap(), Arc::clone(shared));
-    let connection = Connection { client, broker: upstream, cut, silent };
+    let connection = Connection { client, broker: upstream, answers, cut, silent };
     thread::spawn(move || {
         while let Some(request) = request(&mut from_client, &shared.rate) {
             let goes_on = match [request[4], request[5]] {
@@ -195,11 +236,20 @@ fn pass_on(client: TcpStream, upstream: TcpStream, shared: &Arc<Shared>) {
     });
 }
 
+/// One answer with its length before it.
+fn answer(from: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    from.read_exact(&mut bytes).ok()?;
+    bytes.resize(4 + usize::try_from(number(&bytes)).ok()?, 0);
+    from.read_exact(&mut bytes[4..]).ok()?;
+    (bytes.len() >= 8).then_some(bytes)
+}
+
 /// One request with its length before it.
 fn request(from: &mut TcpStream, rate: &AtomicU64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 4];
     from.read_exact(&mut bytes).ok()?;
-    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    let length = usize::try_from(number(&bytes)).ok()?;
     bytes.resize(4 + length, 0);
     for chunk in bytes[4..].chunks_mut(1_024) {
         from.read_exact(chunk).ok()?;

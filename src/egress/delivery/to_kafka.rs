@@ -67,6 +67,14 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
                         );
                         return true;
                     }
+                    Failed::Kafka(kafka::Error::Replaced) => {
+                        let destination = &delivery.name;
+                        tracing::info!(
+                            destination,
+                            "files of the destination's [tls] or [sasl] were replaced: it is connected to anew"
+                        );
+                        return true;
+                    }
                     Failed::Kafka(error) => failed(delivery, error),
                     Failed::Outbox(error) => delivery.failed(error),
                 }

@@ -1,12 +1,16 @@
-//! What can be said of a destination's settings without a network: librdkafka itself is asked whether it takes them.
+//! What can be said of a destination's settings, and of the files that they name, without a network: librdkafka itself is
+//! asked whether it takes them.
 
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
 use crate::domain::policy::Widest;
 
+use crate::identity::look;
+
 use super::heard::Heard;
-use super::{RESERVED, RESERVED_EXACTLY_ONCE, Settings, close, limit};
+use super::security::{PREFIXES, Sasl, Security};
+use super::{RESERVED, RESERVED_EXACTLY_ONCE, Settings, Unusable, Which, close, create, limit};
 
 /// A key of a destination that cannot be used as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum Key {
     Option(String),
     /// The options together.
     Options,
+    /// `[destinations.NAME.sasl]`.
+    Sasl,
 }
 
 /// What Kafka takes as a topic's name.
@@ -54,6 +60,9 @@ pub fn check(settings: &Settings) -> Vec<Problem> {
             add(Key::ProgressTopic, "`progress_topic` must be another topic than `topic`".to_owned());
         }
     }
+    if let Some(message) = secret_in_plain_text(settings) {
+        add(Key::Sasl, message);
+    }
     let mut refused = false;
     for name in settings.options.keys() {
         if let Some(message) = option(settings, name) {
@@ -67,6 +76,26 @@ pub fn check(settings: &Settings) -> Vec<Problem> {
     problems
 }
 
+/// What is wrong with the files that settings name, as of a moment in seconds since the Unix epoch, and whether the
+/// destination works nevertheless once it is put right outside.
+#[must_use]
+pub fn files(settings: &Settings, now: i64) -> Option<(Unusable, bool)> {
+    let config = match settings.producer(settings.limit(None, None)) {
+        Ok(config) => config,
+        Err(unusable) => return Some((unusable, false)),
+    };
+    if let Some(said) = refusal(config, settings) {
+        let which = if settings.security.tls.is_some() { Which::Certificate } else { Which::Secret };
+        let help = "Write the files of [tls] and [sasl] again".to_owned();
+        return Some((Unusable { which, message: format!("librdkafka does not take the files: {said}"), help }, false));
+    }
+    let (certificate, _) = settings.security.tls.as_ref()?.shown.as_ref()?;
+    let until = look::ended(certificate, now)?;
+    let message = format!("`{}` holds our certificate, which ended at {until}", certificate.display());
+    let help = "Put a new one in its place; until then the broker may not let us in, and releases wait".to_owned();
+    Some((Unusable { which: Which::Certificate, message, help }, true))
+}
+
 /// A cell of a dataset that may be larger than a message, so that no cut of a release can fit: its bytes, and the limit.
 #[must_use]
 pub fn too_wide(settings: &Settings, widest: &Widest) -> Option<(usize, usize)> {
@@ -76,15 +105,15 @@ pub fn too_wide(settings: &Settings, widest: &Widest) -> Option<(usize, usize)> 
     (bytes > limit).then_some((bytes, limit))
 }
 
-/// `HOST` or `HOST:PORT`, comma-separated, each perhaps with a protocol before it.
+/// `HOST` or `HOST:PORT`, comma-separated.
 fn brokers(brokers: &str) -> Option<String> {
     for broker in brokers.split(',').map(str::trim) {
-        let address = broker.split_once("://").map_or(broker, |(_, address)| address);
-        let (host, port) = match address.rsplit_once(':') {
-            // An IPv6 address stands in brackets.
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (address, None),
-        };
+        if broker.contains("://") {
+            return Some(format!(
+                "`{broker}` has a protocol before it: write HOST:PORT; [tls] and [sasl] of the destination say the protocol"
+            ));
+        }
+        let (host, port) = host_and_port(broker);
         if host.is_empty() {
             return Some(format!("`{brokers}` names no broker: write HOST:PORT, several with commas between"));
         }
@@ -93,6 +122,33 @@ fn brokers(brokers: &str) -> Option<String> {
         }
     }
     None
+}
+
+fn host_and_port(broker: &str) -> (&str, Option<&str>) {
+    match broker.rsplit_once(':') {
+        // An IPv6 address stands in brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (broker, None),
+    }
+}
+
+/// Without TLS a password or a token can be read by whoever is between, and by whoever says that he is the broker.
+fn secret_in_plain_text(settings: &Settings) -> Option<String> {
+    let Security { tls: None, sasl: Some(sasl), may_be_plain } = &settings.security else { return None };
+    let is_loopback = |broker: &str| {
+        let host = host_and_port(broker).0.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    let what = if let Sasl::Token { .. } = sasl { "the token" } else { "the password" };
+    let is_here = settings.brokers.split(',').map(str::trim).all(is_loopback);
+    match (is_here, *may_be_plain) {
+        (true, true) => None,
+        (true, false) => Some(format!(
+            "[sasl] without [tls] would send {what} in plain text: add [tls], or `plaintext = true` to [sasl], since these \
+             brokers are on loopback"
+        )),
+        (false, _) => Some(format!("[sasl] without [tls] would send {what} over the network in plain text: add [tls]")),
+    }
 }
 
 fn topic(name: &str) -> Option<String> {
@@ -109,6 +165,9 @@ fn option(settings: &Settings, name: &str) -> Option<String> {
     if only_exactly_once || RESERVED.contains(&name) {
         return Some(format!("`{name}` is set by bailiwick and cannot be changed"));
     }
+    if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return Some(format!("`{name}` {}", typed(name)));
+    }
     if name == "plugin.library.paths" {
         return Some("`plugin.library.paths` loads foreign code into the gateway and is not taken".to_owned());
     }
@@ -116,36 +175,57 @@ fn option(settings: &Settings, name: &str) -> Option<String> {
     let mut config = rdkafka::ClientConfig::new();
     config.set(name, value);
     match config.create_native_config() {
-        Err(KafkaError::ClientConfig(_, said, ..)) => {
-            Some(format!("librdkafka does not take `{name}`: {}", without(&said, name, value)))
-        }
+        Err(KafkaError::ClientConfig(_, said, ..)) => Some(format!("librdkafka does not take `{name}`: {said}")),
         _ => None,
     }
 }
 
-/// What librdkafka says, without the value of what may be a secret.
-fn without(said: &str, name: &str, value: &str) -> String {
-    let may_be_secret = ["password", "secret", "key", "pem", "token"].iter().any(|word| name.contains(word));
-    if may_be_secret && !value.is_empty() { said.replace(value, "...") } else { said.to_owned() }
+/// Where that what an option would say is said.
+fn typed(name: &str) -> &'static str {
+    match name {
+        "sasl.mechanism" | "sasl.mechanisms" => "is not taken here: write `mechanism` in [destinations.NAME.sasl]",
+        "sasl.username" => "is not taken here: write `user` in [destinations.NAME.sasl]",
+        "sasl.password" => {
+            "is not taken here: write the password to a file, and `password_file` in [destinations.NAME.sasl]"
+        }
+        "security.protocol" => {
+            "is not taken here: with [destinations.NAME.tls] it is TLS, with [destinations.NAME.sasl] the broker is told \
+             who we are"
+        }
+        "ssl.ca.location" | "ssl.ca.pem" => "is not taken here: write `ca` in [destinations.NAME.tls]",
+        "ssl.certificate.location" | "ssl.certificate.pem" => {
+            "is not taken here: write `certificate` in [destinations.NAME.tls]"
+        }
+        "ssl.key.location" | "ssl.key.pem" => "is not taken here: write `key` in [destinations.NAME.tls]",
+        "enable.ssl.certificate.verification" | "ssl.endpoint.identification.algorithm" => {
+            "cannot be changed: the broker's certificate and its host name are always verified"
+        }
+        name if name.starts_with("sasl.") => {
+            "is not taken: [destinations.NAME.sasl] has `mechanism`, `user`, `password_file` and `token_file`"
+        }
+        _ => "is not taken: [destinations.NAME.tls] has `ca`, `certificate` and `key`",
+    }
 }
 
-/// Some settings are taken one by one and not together, or only when a client is made. Without brokers it connects to
-/// nothing.
+/// Some settings are taken one by one and not together, or only when a client is made.
 fn together(settings: &Settings) -> Option<String> {
-    let mut config = settings.producer(settings.limit(None, None));
+    let said = refusal(settings.producing(settings.declared(), settings.limit(None, None)), settings)?;
+    Some(format!("librdkafka does not take these settings: {said}"))
+}
+
+/// What librdkafka says when it does not make a client. Without brokers it connects to nothing.
+fn refusal(mut config: rdkafka::ClientConfig, settings: &Settings) -> Option<String> {
     config.remove("bootstrap.servers");
     if settings.progress_topic.is_some() {
         config.set("transactional.id", "check");
     }
-    match config.create_with_context::<_, BaseProducer<Heard>>(Heard::default()) {
+    match create::<BaseProducer<Heard>>(&config, &Heard::default()) {
         Ok(producer) => {
             close(producer);
             None
         }
-        Err(KafkaError::ClientCreation(said) | KafkaError::ClientConfig(_, said, ..)) => {
-            Some(format!("librdkafka does not take these settings: {said}"))
-        }
-        Err(error) => Some(format!("librdkafka does not take these settings: {error}")),
+        Err(KafkaError::ClientCreation(said) | KafkaError::ClientConfig(_, said, ..)) => Some(said),
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -156,10 +236,11 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
-            brokers: "a:9092, [::1]:9093,SASL_PLAINTEXT://b:1".to_owned(),
+            brokers: "a:9092, [::1]:9093,b".to_owned(),
             topic: "releases".to_owned(),
             format: Format::JsonLines,
             progress_topic: Some("releases-progress".to_owned()),
+            security: Security::default(),
             options: Default::default(),
         }
     }
@@ -174,16 +255,12 @@ mod tests {
     #[test]
     fn what_is_right_is_not_complained_of() {
         assert_eq!(check(&settings()), []);
-        let credentials = [("sasl.username", "a"), ("sasl.password", "b")];
-        let mechanism = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")];
-        assert_eq!(with(&[credentials, mechanism].concat()), None);
-        assert_eq!(with(&mechanism).map(|(key, _)| key), Some(Key::Options), "without credentials");
         assert_eq!(with(&[("message.max.bytes", "5000000"), ("linger.ms", "20")]), None);
     }
 
     #[test]
     fn brokers_and_topics_that_cannot_be() {
-        for brokers in ["", " ", "a:9092,", ":9092", "a:0", "a:http", "a:70000"] {
+        for brokers in ["", " ", "a:9092,", ":9092", "a:0", "a:http", "a:70000", "PLAINTEXT://a:9092"] {
             let problems = check(&Settings { brokers: brokers.to_owned(), ..settings() });
             assert_eq!(problems.first().map(|problem| &problem.key), Some(&Key::Brokers), "{brokers}");
         }
@@ -207,13 +284,41 @@ mod tests {
         refused("no.such.option", "1", "No such configuration property");
         refused("linger.ms", "soon", "linger.ms");
         refused("message.max.bytes", "1", "outside allowed range");
-        refused("ssl.ca.location", "/etc/ca.pem", "not supported in this build");
+        refused("ssl.ca.location", "/etc/ca.pem", "write `ca` in [destinations.NAME.tls]");
+        refused("sasl.password", "hunter2", "`password_file` in [destinations.NAME.sasl]");
+        refused("security.protocol", "ssl", "with [destinations.NAME.tls] it is TLS");
+        refused("enable.ssl.certificate.verification", "false", "always verified");
+        refused("ssl.endpoint.identification.algorithm", "none", "always verified");
+        refused("ssl.keystore.location", "a.p12", "[destinations.NAME.tls] has");
+        refused("sasl.oauthbearer.method", "oidc", "[destinations.NAME.sasl] has");
+        assert!(!with(&[("sasl.password", "hunter2")]).unwrap().1.contains("hunter2"));
         refused("acks", "1", "is set by bailiwick");
         refused("statistics.interval.ms", "5", "is set by bailiwick");
         refused("plugin.library.paths", "x.so", "foreign code");
-        let (key, message) = with(&[("security.protocol", "ssl")]).unwrap();
-        assert!(message.contains("librdkafka does not take"), "{key:?} {message}");
         let (key, _) = with(&[("max.in.flight.requests.per.connection", "9")]).unwrap();
         assert_eq!(key, Key::Options, "not with an idempotent producer");
+    }
+
+    #[test]
+    fn every_setting_about_security_is_ours() {
+        let names = ["ssl.cipher.suites", "ssl.crl.location", "ssl_ca", "sasl.kerberos.kinit.cmd"];
+        for name in names.into_iter().chain(["enable.sasl.oauthbearer.unsecure.jwt", "security.protocol"]) {
+            assert_eq!(with(&[(name, "a")]).map(|(key, _)| key), Some(Key::Option(name.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_secret_goes_in_plain_text_to_loopback_alone_and_only_when_that_is_said() {
+        let sasl = Some(Sasl::Token { file: "token".into() });
+        let said = |brokers: &str, may_be_plain: bool| {
+            let security = Security { tls: None, sasl: sasl.clone(), may_be_plain };
+            let problems = check(&Settings { brokers: brokers.to_owned(), security, ..settings() });
+            problems.into_iter().find(|problem| problem.key == Key::Sasl).map(|problem| problem.message)
+        };
+        assert!(said("127.0.0.1:9092,[::1]:1,localhost", false).unwrap().contains("`plaintext = true`"));
+        assert_eq!(said("127.0.0.1:9092,[::1]:1,localhost", true), None);
+        for brokers in ["127.0.0.1:9092,b:9092", "10.0.0.1:9092", "localhost.example:9092"] {
+            assert!(said(brokers, true).unwrap().contains("over the network in plain text: add [tls]"), "{brokers}");
+        }
     }
 }

@@ -1,17 +1,28 @@
 //! What librdkafka says: of its connections, of messages, of the requests that it sent. It reports most failures to a
 //! client's context, and to the call that waits only that it waited in vain.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::Statistics;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
+use crate::clock::wall_clock;
+use crate::identity::look::look;
+
 use super::Error;
+use super::refused::{self, Refused};
+use super::security::Security;
+
+/// How long a look at a broker may hold up the delivery that waits for its answer.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// The context of all clients of a destination.
 ///
@@ -20,14 +31,26 @@ use super::Error;
 pub(super) struct Heard {
     connections: Arc<Mutex<Connections>>,
     producer: Arc<Mutex<Said>>,
+    security: Arc<Security>,
 }
 
 /// What all clients of a destination said of their connections.
 #[derive(Default)]
 struct Connections {
-    last: Option<(RDKafkaErrorCode, String)>,
+    last: Option<Failure>,
     /// How many errors there were.
     errors: u64,
+    /// What a look at a broker told, and how many errors there were then.
+    looked: Option<(u64, Option<Refused>)>,
+}
+
+/// What became of a connection.
+#[derive(Clone)]
+struct Failure {
+    code: RDKafkaErrorCode,
+    said: String,
+    /// `HOST:PORT`, when it is said.
+    broker: Option<String>,
 }
 
 /// What one producer said.
@@ -48,13 +71,29 @@ pub(super) struct Report {
 }
 
 impl Heard {
+    /// For the clients of a destination whose brokers are spoken to like this.
+    pub(super) fn new(security: &Security) -> Self {
+        Self { security: Arc::new(security.clone()), ..Self::default() }
+    }
+
     /// For another producer of the same destination: what the one before says from now on is not heard here.
     pub(super) fn for_another(&self) -> Self {
-        Self { connections: Arc::clone(&self.connections), producer: Arc::default() }
+        Self { producer: Arc::default(), ..self.clone() }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection failed, or all.
+    fn failed(&self, code: RDKafkaErrorCode, reason: &str) {
+        let mut connections = self.connections();
+        connections.errors += 1;
+        // That all brokers are down is said after why the last of them is.
+        if code != RDKafkaErrorCode::AllBrokersDown || connections.last.is_none() {
+            let (broker, said) = without_name(reason);
+            connections.last = Some(Failure { code, said: said.to_owned(), broker: broker.map(str::to_owned) });
+        }
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -87,21 +126,40 @@ impl Heard {
         self.said().ends = None;
     }
 
-    /// Why an answer does not come.
+    /// Why an answer does not come. With TLS it may take a look at the broker, of up to [`LOOK_WITHIN`].
     pub(super) fn silence(&self, brokers: &str, doing: &'static str) -> Error {
         let brokers = brokers.to_owned();
-        let last = self.connections().last.clone();
-        match last {
-            Some((RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, said)) => {
-                Error::Authentication { brokers, said }
-            }
+        let Some(last) = self.connections().last.clone() else { return Error::NoAnswer { brokers, doing } };
+        let refused = refused::of_text(last.code, &last.said, &self.security).or_else(|| self.look(&last));
+        match refused {
+            Some(Refused { what, help }) => Error::Refused { brokers, what, help },
             // A connection that was made and says nothing.
-            Some((_, said)) if said.contains("ApiVersionRequest failed") && said.contains("Timed out") => {
+            None if last.said.contains("ApiVersionRequest failed") && last.said.contains("Timed out") => {
                 Error::NoAnswer { brokers, doing }
             }
-            Some((_, said)) => Error::NoConnection { brokers, said },
-            None => Error::NoAnswer { brokers, doing },
+            None => Error::NoConnection { brokers, said: last.said },
         }
+    }
+
+    /// Takes a look at the broker of a connection that failed, once for each failure.
+    fn look(&self, last: &Failure) -> Option<Refused> {
+        let tls = self.security.tls.clone().filter(|_| refused::is_worth_a_look(last.code, &last.said))?;
+        let errors = self.errors();
+        if let Some((looked, told)) = &self.connections().looked
+            && *looked == errors
+        {
+            return told.clone();
+        }
+        let (host, port) = last.broker.as_deref()?.rsplit_once(':')?;
+        let (host, port) = (host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?);
+        let (tell, told) = mpsc::channel();
+        let looking = thread::Builder::new().name("kafka-look".into()).spawn(move || {
+            let _ = tell.send(look(&host, port, &tls, wall_clock().as_second()));
+        });
+        let fault = looking.ok().and_then(|_| told.recv_timeout(LOOK_WITHIN).ok()).flatten();
+        let refused = fault.map(|fault| Refused { what: fault.to_string(), help: fault.help().to_owned() });
+        self.connections().looked = Some((errors, refused.clone()));
+        refused
     }
 
     /// What an error means. One that only says that something waited in vain is explained by what was heard.
@@ -109,6 +167,7 @@ impl Heard {
         match error.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SaslAuthenticationFailed
@@ -122,9 +181,22 @@ impl Heard {
 }
 
 impl ClientContext for Heard {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        Ok(self.security.token()?)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
         self.said().calls += 1;
         tracing::debug!(target: "librdkafka", ?level, fac, "{log_message}");
+        // `[thrd:NAME]: NAME: Disconnected: ...`. Other failures come as errors.
+        if fac == "FAIL"
+            && let Some((_, reason)) = log_message.rsplit_once("]: ")
+            && reason.contains("Disconnected: ")
+        {
+            self.failed(RDKafkaErrorCode::BrokerTransportFailure, reason);
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -137,12 +209,8 @@ impl ClientContext for Heard {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         self.said().calls += 1;
-        let Some(code) = error.rdkafka_error_code() else { return };
-        let mut connections = self.connections();
-        connections.errors += 1;
-        // That all brokers are down is said after why the last of them is.
-        if code != RDKafkaErrorCode::AllBrokersDown || connections.last.is_none() {
-            connections.last = Some((code, without_name(reason).to_owned()));
+        if let Some(code) = error.rdkafka_error_code() {
+            self.failed(code, reason);
         }
     }
 }
@@ -160,11 +228,15 @@ impl ProducerContext for Heard {
     }
 }
 
-/// librdkafka begins with the broker's name as it calls it: `127.0.0.1:9092/bootstrap: Connect to ...`.
-fn without_name(reason: &str) -> &str {
+/// librdkafka begins with the broker's name as it calls it: `sasl_ssl://127.0.0.1:9092/bootstrap: Connect to ...`. The
+/// broker's address, and the rest.
+fn without_name(reason: &str) -> (Option<&str>, &str) {
     match reason.split_once(": ") {
-        Some((name, rest)) if name.contains('/') && !name.contains(' ') => rest,
-        _ => reason,
+        Some((name, rest)) if name.contains('/') && !name.contains(' ') => {
+            let address = name.split_once("://").map_or(name, |(_, address)| address);
+            (address.split('/').next(), rest)
+        }
+        _ => (None, reason),
     }
 }
 
@@ -191,7 +263,7 @@ mod tests {
         );
         let wrong =
             explained(heard(RDKafkaErrorCode::Authentication, "sasl_plaintext://b:1/1: SASL authentication error: no"));
-        assert!(wrong.contains("refuses the credentials: SASL authentication error: no"), "{wrong}");
+        assert!(wrong.contains("`b:1` refuses the credentials: SASL authentication error: no"), "{wrong}");
         assert!(explained(Heard::default()).contains("no answer from `b:1`"));
         let silent = "b:1/bootstrap: ApiVersionRequest failed: Local: Timed out: probably due to broker version < 0.10";
         assert!(explained(heard(RDKafkaErrorCode::BrokerTransportFailure, silent)).contains("no answer from `b:1`"));
@@ -202,5 +274,22 @@ mod tests {
         let heard = heard(RDKafkaErrorCode::BrokerTransportFailure, "b:1/1: Disconnected");
         let answer = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
         assert!(matches!(heard.explain(answer, "b:1", "sending"), Error::Step("sending", _)));
+    }
+
+    #[test]
+    fn that_a_connection_ends_is_heard_from_the_log() {
+        let heard = Heard::default();
+        let line = "[bailiwick#consumer-2] [thrd:b:1/bootstrap]: b:1/bootstrap: Disconnected: connection closed by \
+                    peer: receive 0 after POLLIN (after 3ms in state APIVERSION_QUERY)";
+        heard.log(RDKafkaLogLevel::Info, "FAIL", line);
+        let said = heard.silence("b:1", "asking").to_string();
+        assert!(heard.errors() == 1 && said.contains("perhaps it speaks TLS"), "{said}");
+    }
+
+    #[test]
+    fn a_broker_has_an_address_in_front_of_what_is_said_of_it() {
+        assert_eq!(without_name("sasl_ssl://b.example:9093/bootstrap: no"), (Some("b.example:9093"), "no"));
+        assert_eq!(without_name("[::1]:9093/1: SSL: no"), (Some("[::1]:9093"), "SSL: no"));
+        assert_eq!(without_name("1/1 brokers are down"), (None, "1/1 brokers are down"));
     }
 }

@@ -13,9 +13,10 @@ use crate::domain::producer::Lsn;
 use super::heard::Heard;
 use super::limit::{self, Limit};
 use super::queue::Queue;
+use super::security::Replaced;
 use super::topic::{self, Asker, RELEASES};
 use super::window::Window;
-use super::{Confirmed, Error, Settings, Stall, Watch, close};
+use super::{Confirmed, Error, Settings, Stall, Watch, close, create};
 
 /// How long one look for reports takes.
 const LOOK: Duration = Duration::from_millis(2);
@@ -37,6 +38,7 @@ pub(super) struct Idempotent {
     sent: usize,
     window: Window,
     stall: Stall,
+    replaced: Replaced,
 }
 
 /// A message that was handed to the client.
@@ -52,8 +54,8 @@ impl Idempotent {
     pub(super) fn new(settings: Settings) -> Self {
         let limit = settings.limit(None, None);
         Self {
+            heard: Heard::new(&settings.security),
             settings,
-            heard: Heard::default(),
             producer: None,
             limit,
             learned: None,
@@ -63,6 +65,7 @@ impl Idempotent {
             sent: 0,
             window: Window::default(),
             stall: Stall::default(),
+            replaced: Replaced::default(),
         }
     }
 
@@ -72,17 +75,21 @@ impl Idempotent {
 
     pub(super) fn resume(&mut self, watch: Watch<'_>) -> Result<(), Error> {
         self.give_up();
+        self.replaced.begin(&self.settings.security);
         let asker = Asker::new(&self.settings, &self.heard)?;
         let topic = self.settings.topic.as_str();
         let checked = asker.check(topic, RELEASES, watch);
         let topic_bytes = checked.map(|()| self.settings.topic_bytes(&asker.configs(&[topic], watch)));
         close(asker);
         self.limit = self.settings.limit(topic_bytes?, self.learned);
-        let mut config = self.settings.producer(self.limit);
+        let mut config = self.settings.producer(self.limit)?;
         // Zero: librdkafka tries for ever.
         config.set("message.timeout.ms", "0");
         self.heard = self.heard.for_another();
-        self.producer = Some(config.create_with_context(self.heard.clone())?);
+        let producer: BaseProducer<Heard> = create(&config, &self.heard)?;
+        // For its token, if it has one.
+        producer.poll(Duration::ZERO);
+        self.producer = Some(producer);
         Ok(())
     }
 
@@ -105,7 +112,15 @@ impl Idempotent {
 
     pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {
         let Some(producer) = &self.producer else { return Err(Error::NoProducer) };
+        let is_replaced = self.replaced.is_due(&self.settings.security, (watch.now)());
+        if is_replaced && self.on_way.is_empty() {
+            return Err(Error::Replaced);
+        }
         loop {
+            if is_replaced {
+                // What is on its way is waited for, so that nothing is sent twice.
+                break;
+            }
             // One message may always be on its way, however small the window has become.
             let room = if self.on_way.is_empty() { usize::MAX } else { self.window.bytes() };
             let Some((lsn, message)) = self.queue.next(room.saturating_sub(self.bytes_on_way)) else { break };
@@ -142,6 +157,9 @@ impl Idempotent {
         if !self.on_way.is_empty() && self.stall.is_due(now, self.heard.errors()) {
             let doing = "waiting for a delivery report";
             let is_heard = self.stall.has_heard(self.heard.errors());
+            if is_heard && is_replaced {
+                return Err(Error::Replaced);
+            }
             (watch.stalled)(if is_heard {
                 self.heard.silence(&self.settings.brokers, doing)
             } else {

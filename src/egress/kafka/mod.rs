@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrow_schema::ArrowError;
 use rdkafka::ClientConfig;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use crate::domain::name::{DestinationName, GatewayId};
@@ -15,12 +16,14 @@ use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::egress::encode::Format;
 
+use heard::Heard;
 use idempotent::Idempotent;
 use limit::Limit;
 use transactional::Transactional;
 
 pub use limit::Whose;
 pub use mark::Mark;
+pub use security::{Mechanism, Sasl, Security, Unusable, Which};
 
 pub mod check;
 mod fenced;
@@ -30,6 +33,8 @@ mod limit;
 mod mark;
 mod progress;
 mod queue;
+mod refused;
+mod security;
 mod topic;
 mod transactional;
 mod window;
@@ -47,7 +52,9 @@ pub struct Settings {
     /// Whether every release is committed exactly once, for consumers that read with `read_committed`, and in which
     /// compacted topic the broker then keeps how far the destination is.
     pub progress_topic: Option<String>,
-    /// More librdkafka settings, such as `security.protocol`. They cannot weaken delivery.
+    /// How the brokers are spoken to.
+    pub security: Security,
+    /// More librdkafka settings, such as `linger.ms`. They can weaken neither delivery nor `security`.
     pub options: BTreeMap<String, String>,
 }
 
@@ -114,17 +121,22 @@ pub enum Error {
         /// What was asked.
         doing: &'static str,
     },
-    /// The broker does not accept the credentials.
-    #[error(
-        "kafka: `{brokers}` refuses the credentials: {said}. \
-         Mend `sasl.*` or `ssl.*` in the destination's `options`"
-    )]
-    Authentication {
+    /// The broker does not want us, or we do not want the broker.
+    #[error("kafka: `{brokers}` {what}. {help}")]
+    Refused {
         /// The brokers.
         brokers: String,
-        /// What librdkafka says.
-        said: String,
+        /// What it does.
+        what: String,
+        /// What to do.
+        help: String,
     },
+    /// A file of `[tls]` or `[sasl]` cannot be used.
+    #[error("kafka: {0}")]
+    Unusable(#[from] Unusable),
+    /// Files of `[tls]` or `[sasl]` were replaced.
+    #[error("kafka: the files of [tls] or [sasl] were replaced: it is connected anew")]
+    Replaced,
     /// An ACL is missing.
     #[error("kafka: not allowed to use {what} `{name}`: it needs an ACL for {operations}")]
     NotAllowed {
@@ -342,10 +354,18 @@ impl Sink {
 }
 
 impl Settings {
-    /// The settings of every client.
-    fn client(&self) -> ClientConfig {
+    /// The settings of every client, with what the files of its security hold now.
+    fn client(&self) -> Result<ClientConfig, Unusable> {
+        let mut config = self.declared();
+        self.security.put(&mut config)?;
+        Ok(config)
+    }
+
+    /// What is declared of every client, without what is in files.
+    fn declared(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("client.id", "bailiwick");
+        // That a connection ends, librdkafka tells its log alone.
+        config.set_log_level(RDKafkaLogLevel::Info).set("client.id", "bailiwick");
         for (key, value) in &self.options {
             config.set(key, value);
         }
@@ -366,8 +386,11 @@ impl Settings {
     }
 
     /// Those of a producer that neither loses nor doubles a message while it lives.
-    fn producer(&self, limit: Limit) -> ClientConfig {
-        let mut config = self.client();
+    fn producer(&self, limit: Limit) -> Result<ClientConfig, Unusable> {
+        Ok(self.producing(self.client()?, limit))
+    }
+
+    fn producing(&self, mut config: ClientConfig, limit: Limit) -> ClientConfig {
         for (key, value) in [("compression.type", "gzip"), ("linger.ms", "5")] {
             if !self.options.contains_key(key) {
                 config.set(key, value);
@@ -378,6 +401,16 @@ impl Settings {
         config.set("message.max.bytes", limit.bytes.max(limit::LEAST).to_string());
         config
     }
+}
+
+/// Makes a client. An error shows no setting's value, which may be a secret.
+fn create<C: FromClientConfigAndContext<Heard>>(config: &ClientConfig, heard: &Heard) -> Result<C, KafkaError> {
+    config.create_with_context(heard.clone()).map_err(|error| match error {
+        KafkaError::ClientConfig(result, said, name, _) => {
+            KafkaError::ClientConfig(result, said, name, "(not shown)".to_owned())
+        }
+        error => error,
+    })
 }
 
 /// Closes a client on a thread of its own: that can hang while a broker does not answer.

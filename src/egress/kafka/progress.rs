@@ -24,7 +24,7 @@ use crate::domain::producer::Lsn;
 use super::heard::Heard;
 use super::mark::{Mark, Said};
 use super::topic::{self, Asker, PROGRESS};
-use super::{Error, Outbox, SLICE, STALLED_AFTER, Settings, Watch, close};
+use super::{Error, Outbox, SLICE, STALLED_AFTER, Settings, Watch, close, create};
 
 /// The partition of the progress topic that all records are in, however many there are: the place of the records
 /// does not change with the number of partitions.
@@ -243,17 +243,14 @@ pub(super) struct Reader<'r> {
 
 impl<'r> Reader<'r> {
     /// No group is joined and nothing is committed under its name.
-    pub(super) fn new(
-        settings: &'r Settings,
-        group: &str,
-        heard: &'r Heard,
-        asker: &'r Asker,
-    ) -> Result<Self, KafkaError> {
-        let mut config = settings.client();
+    pub(super) fn new(settings: &'r Settings, group: &str, heard: &'r Heard, asker: &'r Asker) -> Result<Self, Error> {
+        let mut config = settings.client()?;
         config.set("group.id", group).set("isolation.level", "read_committed").set("enable.auto.commit", "false");
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
         config.set("allow.auto.create.topics", "false");
-        let committed = config.create_with_context(heard.clone())?;
+        let committed: BaseConsumer<Heard> = create(&config, heard)?;
+        // For its token, if it has one.
+        let _ = committed.poll(Duration::ZERO);
         Ok(Self { asker, committed, heard, settings })
     }
 

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::heard::Heard;
-use super::{Error, SLICE, Settings, Watch};
+use super::{Error, SLICE, Settings, Watch, create};
 
 /// How long the broker may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -37,10 +37,12 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    pub(super) fn new(settings: &Settings, heard: &Heard) -> Result<Self, KafkaError> {
-        let mut config = settings.client();
+    pub(super) fn new(settings: &Settings, heard: &Heard) -> Result<Self, Error> {
+        let mut config = settings.client()?;
         config.set("allow.auto.create.topics", "false").set("isolation.level", "read_uncommitted");
-        let consumer = config.create_with_context(heard.clone())?;
+        let consumer: BaseConsumer<Heard> = create(&config, heard)?;
+        // For its token, if it has one.
+        let _ = consumer.poll(Duration::ZERO);
         Ok(Self { consumer, heard: heard.clone(), settings: settings.clone() })
     }
 
@@ -91,10 +93,16 @@ impl Asker {
     }
 
     /// The settings of topics by topic and name, as far as the broker tells them: that needs an ACL for
-    /// DescribeConfigs, which nothing else does.
+    /// DescribeConfigs, which nothing else does, and another proof than a token.
     pub(super) fn configs(&self, topics: &[&str], watch: Watch<'_>) -> BTreeMap<(String, String), String> {
         let mut found = BTreeMap::new();
-        let admin: AdminClient<Heard> = match self.settings.client().create_with_context(self.heard.clone()) {
+        // Nobody polls this client, so it would never ask for a token.
+        if self.settings.security.has_token() {
+            return found;
+        }
+        let made = self.settings.client().map_err(Error::from);
+        let made = made.and_then(|config| Ok(create(&config, &self.heard)?));
+        let admin: AdminClient<Heard> = match made {
             Ok(admin) => admin,
             Err(error) => {
                 tracing::debug!(%error, "no client to ask for the settings of topics");

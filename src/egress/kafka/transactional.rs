@@ -24,10 +24,11 @@ use super::limit::{self, Limit};
 use super::mark::Mark;
 use super::progress::{self, Known, Record};
 use super::queue::Queue;
+use super::security::{Replaced, Security};
 use super::topic::{self, Asker, PROGRESS, RELEASES};
 use super::window::Window;
 use super::within::Within;
-use super::{Confirmed, Error, Outbox, SLICE, Sender, Settings, Stall, Watch, close};
+use super::{Confirmed, Error, Outbox, SLICE, Sender, Settings, Stall, Watch, close, create};
 
 /// How long librdkafka waits for the answer to a request, unless it is said.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -67,6 +68,7 @@ pub(super) struct Transactional {
     window: Window,
     within: Within,
     fenced: Fenced,
+    replaced: Replaced,
 }
 
 /// A transaction to be sent.
@@ -81,8 +83,8 @@ impl Transactional {
         let key = sender.name();
         let limit = settings.limit(None, None);
         Self {
+            heard: Heard::new(&settings.security),
             settings,
-            heard: Heard::default(),
             progress_topic,
             id: format!("bailiwick/{key}"),
             key,
@@ -96,12 +98,13 @@ impl Transactional {
             window: Window::default(),
             within: Within::default(),
             fenced: Fenced::default(),
+            replaced: Replaced::default(),
         }
     }
 
-    fn producer(&self) -> Result<Transactions, KafkaError> {
+    fn producer(&self) -> Result<Transactions, Error> {
         let millis = |duration: Duration| duration.as_millis().to_string();
-        let mut config = self.settings.producer(self.limit);
+        let mut config = self.settings.producer(self.limit)?;
         if !self.settings.options.contains_key("linger.ms") {
             // A transaction is whole when it is sent: there is nothing to wait for.
             config.set("linger.ms", "0");
@@ -113,8 +116,11 @@ impl Transactional {
             .set("transactional.id", &self.id)
             .set("transaction.timeout.ms", millis(self.within.transaction()))
             .set("message.timeout.ms", millis(self.within.delivery()))
-            .set("statistics.interval.ms", millis(COUNT_EVERY))
-            .create_with_context(self.heard.clone())
+            .set("statistics.interval.ms", millis(COUNT_EVERY));
+        let producer: Transactions = create(&config, &self.heard)?;
+        // For its token, if it has one.
+        producer.poll(Duration::ZERO);
+        Ok(producer)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -124,6 +130,7 @@ impl Transactional {
     pub(super) fn resume(&mut self, cursor: Lsn, outbox: Outbox<'_>, watch: Watch<'_>) -> Result<(), Error> {
         self.give_up();
         self.fenced.wait(watch)?;
+        self.replaced.begin(&self.settings.security);
         let asker = Asker::new(&self.settings, &self.heard)?;
         let begun = self.begin(&asker, cursor, outbox, watch);
         close(asker);
@@ -147,7 +154,7 @@ impl Transactional {
         self.limit = self.settings.limit(self.settings.topic_bytes(&configs), self.learned);
         self.heard = self.heard.for_another();
         let producer = self.producer()?;
-        let patience = Patience::new(&self.heard, &self.settings.brokers, watch);
+        let patience = Patience::new(&self.heard, (&self.settings, &self.replaced), watch);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
         patience.sliced("getting an epoch", EPOCH_WITHIN, &producer, |slice| producer.init_transactions(slice))?;
@@ -212,7 +219,17 @@ impl Transactional {
         let Some(producer) = &self.producer else { return Err(Error::NoProducer) };
         if self.queue.unsent_bytes() == 0 {
             drain(producer, &self.heard);
-            return Ok(self.queue.finished());
+            let finished = self.queue.finished();
+            if finished.is_some() {
+                return Ok(finished);
+            }
+        }
+        // No transaction is open.
+        if self.replaced.is_due(&self.settings.security, (watch.now)()) {
+            return Err(Error::Replaced);
+        }
+        if self.queue.unsent_bytes() == 0 {
+            return Ok(None);
         }
         self.sent_once(producer, watch)?;
         let batch = self.batch();
@@ -277,7 +294,7 @@ impl Transactional {
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        let patience = Patience::new(&self.heard, &self.settings.brokers, watch);
+        let patience = Patience::new(&self.heard, (&self.settings, &self.replaced), watch);
         patience.all_reported(producer, batch.messages.len() + 1, self.within.delivery())?;
         let took = (watch.now)().saturating_sub(began);
         self.ends += 1;
@@ -315,6 +332,9 @@ impl Transactional {
             _ => None,
         };
         self.give_up();
+        if let Error::Replaced = error {
+            return error;
+        }
         let codes = [cause, fatal];
         let is_fenced = codes.into_iter().flatten().any(|code| {
             matches!(
@@ -363,15 +383,18 @@ fn drain(producer: &Transactions, heard: &Heard) {
 struct Patience<'p> {
     heard: &'p Heard,
     brokers: &'p str,
+    security: &'p Security,
+    replaced: &'p Replaced,
     watch: Watch<'p>,
     stall: std::cell::RefCell<Stall>,
 }
 
 impl<'p> Patience<'p> {
-    fn new(heard: &'p Heard, brokers: &'p str, watch: Watch<'p>) -> Self {
+    fn new(heard: &'p Heard, (settings, replaced): (&'p Settings, &'p Replaced), watch: Watch<'p>) -> Self {
         let mut stall = Stall::default();
         stall.progress((watch.now)(), heard.errors());
-        Self { heard, brokers, watch, stall: stall.into() }
+        let Settings { brokers, security, .. } = settings;
+        Self { heard, brokers, security, replaced, watch, stall: stall.into() }
     }
 
     /// Waits until so many messages were delivered.
@@ -397,7 +420,7 @@ impl<'p> Patience<'p> {
             if (self.watch.now)() > deadline {
                 return Err(Error::TimedOut("sending", within));
             }
-            self.say("sending");
+            self.say("sending")?;
         }
     }
 
@@ -427,18 +450,26 @@ impl<'p> Patience<'p> {
                 // One that does not block at all is not made again at once.
                 Err(_) => std::thread::sleep((SLICE / 5).saturating_sub((watch.now)().saturating_sub(began))),
             }
-            self.say(what);
+            self.say(what)?;
         }
     }
 
-    fn say(&self, doing: &'static str) {
+    /// Says why nothing moves on, when it is time.
+    ///
+    /// # Errors
+    /// When a connection failed and its files were replaced since: it may go with the new ones.
+    fn say(&self, doing: &'static str) -> Result<(), Error> {
         let mut stall = self.stall.borrow_mut();
         let errors = self.heard.errors();
         let is_heard = stall.has_heard(errors);
         if stall.is_due((self.watch.now)(), errors) {
+            if is_heard && self.replaced.is_due(self.security, (self.watch.now)()) {
+                return Err(Error::Replaced);
+            }
             let why = if is_heard { self.heard.silence(self.brokers, doing) } else { Error::Slow(doing) };
             (self.watch.stalled)(why);
         }
+        Ok(())
     }
 }
 
