@@ -193,6 +193,7 @@ impl App {
                 outcomes: Arc::clone(&outcomes),
                 acceptor: rotation.as_ref().map(|rotation| Arc::clone(rotation.acceptor())),
                 clock,
+                models: config.models.len(),
             }));
         }
         tracing::info!(gateway = %config.id, %address, %policy, "serving");

@@ -180,6 +180,8 @@ pub struct Telemetry {
     pub turned_away: TurnedAway,
     /// What the policies in the shadow would do otherwise.
     pub shadow: Shadow,
+    /// Connections of producers that are open now.
+    pub connections: AtomicU64,
     streams: BTreeMap<StreamName, Arc<StreamCounts>>,
     /// Requests for a stream that is not declared, or that name none.
     undeclared: Arc<StreamCounts>,
@@ -296,6 +298,7 @@ impl Telemetry {
         for (peer, count) in peers.chain([("(other)", &self.redirected.1)]) {
             samples.count(declared::RECORDS_REDIRECTED, &[peer], read(count));
         }
+        samples.count(declared::CONNECTIONS, &[], read(&self.connections));
         for (reason, count) in self.turned_away.each() {
             samples.count(declared::TURNED_AWAY, &[reason], count);
         }

@@ -49,12 +49,12 @@ impl Deployment {
 
     /// Starts it.
     pub(super) fn start(&self) -> Server {
-        Server::start(Command::new(env!("CARGO_BIN_EXE_bailiwick")).arg("run").arg("-c").arg(self.path("gateway.toml")))
+        Server::start(Command::new(env!("CARGO_BIN_EXE_bailiwick")).args(RUN).arg(self.path("gateway.toml")))
     }
 
     /// Starts it on one core.
     pub(super) fn start_on(&self, core: usize) -> Server {
-        Server::start(pinned(core, env!("CARGO_BIN_EXE_bailiwick")).arg("run").arg("-c").arg(self.path("gateway.toml")))
+        Server::start(pinned(core, env!("CARGO_BIN_EXE_bailiwick")).args(RUN).arg(self.path("gateway.toml")))
     }
 
     /// A path below it.
@@ -101,6 +101,9 @@ pub(super) fn file_system(directory: &Path) -> String {
         other => format!("file system {other:#x}"),
     }
 }
+
+/// What the binary is started with before its configuration: the log is read as text.
+const RUN: [&str; 4] = ["--log-format", "text", "run", "-c"];
 
 /// A server's process.
 pub(super) struct Server {

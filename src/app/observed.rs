@@ -36,6 +36,8 @@ pub(super) struct Observer {
     /// `None`: plain text.
     pub(super) acceptor: Option<Arc<Acceptor>>,
     pub(super) clock: Clock,
+    /// How many models are loaded.
+    pub(super) models: usize,
 }
 
 /// A review that is nearer than this is a warning.
@@ -43,6 +45,8 @@ const REVIEW_DAYS: i32 = 30;
 /// A certificate that ends sooner than this, in seconds, is a warning; a third of its life if that is less.
 const CERTIFICATE_SECONDS: i64 = 30 * DAY;
 const DAY: i64 = 86_400;
+/// Open windows that take as much of their memory are a warning.
+const WINDOWS_PERCENT: usize = 90;
 /// Bytes of open windows are shown in these steps: a contributor more is not seen.
 const WINDOW_STEP: usize = 64 << 10;
 
@@ -103,6 +107,42 @@ impl Observer {
                 format!("the thread of the {name} has ended by a fault"),
                 "start the gateway again, and report the log line about the panic",
             ),
+        }
+    }
+
+    fn of_recovery(&self) -> Check {
+        const NAME: &str = "recovery";
+        if self.pipeline.has_replayed() {
+            return Check::well(NAME, "what the journal held at the start is counted");
+        }
+        Check::warning(
+            NAME,
+            "what the journal held at the start is still being counted; no window closes before, so nothing leaves",
+            "wait: records are taken meanwhile",
+        )
+    }
+
+    fn of_windows(&self) -> Check {
+        const NAME: &str = "windows";
+        let (held, most) = (self.open.held(), self.open.max());
+        let percent = held.saturating_mul(100) / most.max(1);
+        if percent < WINDOWS_PERCENT {
+            return Check::well(NAME, format!("open windows take {percent} % of their memory"));
+        }
+        Check::warning(
+            NAME,
+            format!(
+                "open windows take {percent} % of their memory; when it is full, records are refused as windows_full"
+            ),
+            "raise `open_windows_bytes_max` of [limits], or make windows and their grace shorter",
+        )
+    }
+
+    fn of_quarantine(&self) -> Check {
+        const NAME: &str = "quarantine";
+        match self.intake.in_quarantine() {
+            0 => Check::well(NAME, "no record waits for a decision"),
+            _ => Check::well(NAME, "records wait for a decision, until more is known of them or their time is over"),
         }
     }
 
@@ -192,6 +232,10 @@ impl Observed for Observer {
         checks.extend(self.logs().map(|(name, log)| Self::of_log(name, log)));
         let backlogs = self.board.latest();
         checks.extend([
+            Check::well("models", format!("models that are loaded: {}", self.models)),
+            self.of_recovery(),
+            self.of_windows(),
+            self.of_quarantine(),
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_policies(),
@@ -244,6 +288,10 @@ impl Observed for Observer {
             samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
+        }
+        for (dataset, closed, open) in self.pipeline.windows() {
+            samples.amount(declared::WINDOWS_CLOSED, &[&dataset], closed.unwrap_or(0) as f64 / 1e6);
+            samples.amount(declared::WINDOWS_OPEN, &[&dataset], open as f64);
         }
         let held = self.open.held() / WINDOW_STEP * WINDOW_STEP;
         samples.amount(declared::WINDOWS_SIZE, &[], held as f64);

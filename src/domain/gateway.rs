@@ -19,7 +19,7 @@ use super::producer::{self, Producers, RememberedMax, TooMany};
 use super::span::WindowSpan;
 use super::stream::Stream;
 use super::watermark::{self, ActiveMax, Heard, Watermark};
-use super::window::{Closing, micros, window_start};
+use super::window::{Closing, first_window, micros, window_start};
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
@@ -193,6 +193,16 @@ impl Gateway {
     pub fn closed_before(&self, dataset: &str) -> Option<i64> {
         let mut datasets = self.streams.values().flat_map(|state| &state.datasets);
         datasets.find(|state| state.name == dataset)?.closing.before()
+    }
+
+    /// How far the windows of each dataset have come: its name, the event time through which they have closed, on the grid of
+    /// windows, and how many there are from the oldest open one that holds records to the newest.
+    pub fn windows(&self) -> impl Iterator<Item = (&str, Option<i64>, u64)> {
+        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| {
+            let first = dataset.closing.before().map(|before| first_window(Some(before), dataset.window));
+            let closed = first.map(|first| window_start(first, dataset.window));
+            (dataset.name.as_str(), closed, dataset.span.windows())
+        })
     }
 
     /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the

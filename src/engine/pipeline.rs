@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -98,6 +99,8 @@ pub struct Pipeline {
     lanes: Vec<Lane>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     supervisor: Supervisor,
+    /// Whether what the journal held at the start is counted.
+    has_replayed: Arc<AtomicBool>,
 }
 
 impl Pipeline {
@@ -155,6 +158,7 @@ impl Pipeline {
             threads.push(supervisor.spawn(&format!("worker-{index}"), move || work(runtime, worker))?);
             lanes.push(lane);
         }
+        let has_replayed = Arc::new(AtomicBool::new(false));
         if let Some(orders) = received.pop() {
             let replaying = Replaying {
                 windows: windows(),
@@ -162,17 +166,31 @@ impl Pipeline {
                 sequencer: Arc::clone(&sequencer),
                 telemetry: Arc::clone(&intake.telemetry),
                 supervisor: supervisor.clone(),
+                has_replayed: Arc::clone(&has_replayed),
             };
             let (windows, steps) = (before.windows, before.replay);
             threads.push(supervisor.spawn("replay", move || replaying.run(windows, steps))?);
         }
-        Ok(Self { sequencer, lanes, threads: Mutex::new(threads), supervisor: supervisor.clone() })
+        Ok(Self { sequencer, lanes, threads: Mutex::new(threads), supervisor: supervisor.clone(), has_replayed })
     }
 
     /// The workers' threads.
     #[must_use]
     pub fn lanes(&self) -> &[Lane] {
         &self.lanes
+    }
+
+    /// How far the windows of each dataset have come: its name, the event time through which they have closed, and how many
+    /// are open.
+    #[must_use]
+    pub fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+        self.sequencer.windows()
+    }
+
+    /// Whether what the journal held at the start is counted. No window closes before.
+    #[must_use]
+    pub fn has_replayed(&self) -> bool {
+        self.has_replayed.load(Ordering::Acquire)
     }
 
     /// Time has passed.
@@ -210,6 +228,7 @@ struct Replaying {
     sequencer: Arc<Sequencer>,
     telemetry: Arc<Telemetry>,
     supervisor: Supervisor,
+    has_replayed: Arc<AtomicBool>,
 }
 
 impl Replaying {
@@ -226,6 +245,7 @@ impl Replaying {
         }
         drop(steps);
         self.sequencer.restore_windows(self.windows.open());
+        self.has_replayed.store(true, Ordering::Release);
         while let Some(order) = self.orders.blocking_recv() {
             if self.windows.obey(order) {
                 return;

@@ -192,6 +192,12 @@ impl Sequencer {
         Ok((lsn, marks))
     }
 
+    /// How far the windows of each dataset have come: see [`Gateway::windows`].
+    pub(super) fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
+        let state = self.lock();
+        state.gateway.windows().map(|(dataset, closed, open)| (dataset.to_owned(), closed, open)).collect()
+    }
+
     /// Time has passed.
     pub(super) fn tick(&self, now: Duration) {
         let mut state = self.lock();

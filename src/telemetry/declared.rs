@@ -156,6 +156,11 @@ declare! {
     /// Places of a log that are known to be damaged.
     LOG_DAMAGE = Gauge "bailiwick_log_damaged_places" None ["log"];
 
+    /// The event time through which a dataset's windows have closed, in seconds since 1970; 0 before one has. The watermark's lag
+    /// is `time()` less this, less the window and its grace.
+    WINDOWS_CLOSED = Gauge "bailiwick_windows_closed_through_timestamp" Seconds ["dataset"];
+    /// Windows of a dataset from the oldest open one that holds records to the newest.
+    WINDOWS_OPEN = Gauge "bailiwick_open_windows" None ["dataset"];
     /// Bytes of memory that open windows hold, in steps of 64 KiB.
     WINDOWS_SIZE = Gauge "bailiwick_open_windows_size" Bytes [];
     /// The most bytes that open windows may hold.
@@ -164,6 +169,8 @@ declare! {
     INBOX_WAITING = Gauge "bailiwick_inbox_waiting_requests" None ["worker"];
     /// Calls and connections that wait for memory of the byte budget.
     BUDGET_WAITING = Gauge "bailiwick_budget_waiting" None [];
+    /// Connections of producers that are open.
+    CONNECTIONS = Gauge "bailiwick_connections" None [];
     /// Connections that were turned away before there was a request, by reason.
     TURNED_AWAY = Counter "bailiwick_connections_turned_away" None ["reason"];
 

@@ -40,7 +40,7 @@ class Gateway:
     async def spawn(self, wrapper=()):
         """Starts it, perhaps under a wrapper such as strace. Does not wait."""
         self.ready.clear()
-        arguments = [*wrapper, *self.command, "--log-format", "text", "run", "-c", str(self.deployment.config)]
+        arguments = [*wrapper, *self.command, "run", "-c", str(self.deployment.config), "--log-format", "text"]
         started = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
             *arguments, env=self.environment, start_new_session=True,

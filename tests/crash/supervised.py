@@ -46,7 +46,7 @@ class Gateway:
         self.deployment = deployment
         self.log = deployment.log.open("ab")
         environment = {**os.environ, "BAILIWICK_PLANT": bug}
-        self.process = subprocess.Popen([binary, "--log-format", "text", "run", "-c", str(deployment.config)], env=environment, stderr=self.log)
+        self.process = subprocess.Popen([binary, "run", "-c", str(deployment.config), "--log-format", "text"], env=environment, stderr=self.log)
 
     def publish(self, pb, rows_pb, sequence):
         """The answer to one request with a batch of all slots; none, when the connection ends before it."""

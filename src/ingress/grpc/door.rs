@@ -2,6 +2,7 @@
 //! those that do not get in.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::domain::addresses::Network;
@@ -81,6 +82,11 @@ impl Door {
         let (per_address, per_identity) = caps.unwrap_or_default();
         let (handshakes, identities) = (Cap::new(per_address), Cap::new(per_identity));
         Self { entrance, handshakes, identities, watch: Arc::new(Watch::new(Arc::clone(&intake))), intake }
+    }
+
+    /// So many connections are open now.
+    pub(super) fn has(&self, connections: usize) {
+        self.intake.telemetry().connections.store(connections as u64, Ordering::Relaxed);
     }
 
     /// Lets a connection in. `None`: it was turned away, or went.

@@ -176,6 +176,7 @@ async fn accept(
     let mut looks = tokio::time::interval(LOOK_EVERY);
     let mut shutdown = pin!(shutdown);
     loop {
+        door.has(open.len());
         tokio::select! {
             () = &mut shutdown => break,
             connection = listener.accept() => {
