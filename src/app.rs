@@ -145,6 +145,7 @@ impl App {
             now,
             telemetry: Arc::clone(&telemetry),
             supervisor: supervisor.clone(),
+            aside: delivery::Place { fs: Arc::new(RealFileSystem), directory: config.journal.directory.join("aside") },
         };
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };

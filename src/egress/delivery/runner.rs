@@ -9,7 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::durable::outbox::Closing;
-use crate::storage::Slots;
+use crate::egress::kafka;
+use crate::storage::{self, Slots};
 
 use super::Context;
 use super::cursor::{Cursor, Opened};
@@ -69,6 +70,11 @@ impl Delivery {
         let error = format!("{:#}", error.into());
         tracing::debug!(destination = self.name, error, "not delivered");
         self.status.failed(self.now(), error);
+    }
+
+    /// Keeps a cell that the destination does not take.
+    pub(super) fn set_aside(&self, cell: &kafka::Aside) -> Result<(), storage::Error> {
+        self.context.aside.keep(&self.name, cell)
     }
 
     /// The destination answers as it should.

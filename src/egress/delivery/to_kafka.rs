@@ -1,11 +1,16 @@
 //! The thread of a Kafka destination: many entries on their way, and a cursor that passes what is confirmed without a
 //! gap.
 
+use std::time::Duration;
+
 use crate::domain::producer::Lsn;
 use crate::egress::kafka;
 use crate::storage::Reader;
 
 use super::runner::{Delivery, TICK};
+
+/// After this time a topic is asked again whether it takes what was set aside for its limit.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sends what the outbox holds until the thread is told to end.
 pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink) {
@@ -34,8 +39,9 @@ fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
 /// is sent at a stop, or the time for it is up.
 fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+    let mut set_aside = None;
     loop {
-        let filled = fill(delivery, sink, &mut reader);
+        let filled = fill(delivery, sink, (&mut reader, &mut set_aside));
         if delivery.is_cut() {
             return false;
         }
@@ -53,6 +59,10 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
             }
             Ok(None) if !sink.is_idle() => {}
             Ok(None) if delivery.is_draining() => return false,
+            Ok(None) if set_aside.is_some_and(|at| delivery.now().saturating_sub(at) > ASK_AGAIN_AFTER) => {
+                sink.give_up();
+                return true;
+            }
             Ok(None) => {
                 let _ = delivery.context.outbox.wait_beyond(delivery.cursor.through, TICK);
             }
@@ -77,6 +87,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
                     }
                     Failed::Kafka(error) => failed(delivery, error),
                     Failed::Outbox(error) => delivery.failed(error),
+                    Failed::Aside(error) => delivery.failed(error),
                 }
                 return delivery.pause();
             }
@@ -88,20 +99,36 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
 enum Failed {
     Kafka(kafka::Error),
     Outbox(crate::storage::ReadError),
+    /// A cell that the destination does not take could not be kept.
+    Aside(crate::storage::Error),
 }
 
-/// Gives the sink entries while it has room.
-fn fill(delivery: &Delivery, sink: &mut kafka::Sink, reader: &mut Reader) -> Result<(), Failed> {
+/// Gives the sink entries while it has room. Remembers when cells were set aside first.
+fn fill(
+    delivery: &Delivery,
+    sink: &mut kafka::Sink,
+    (reader, set_aside): (&mut Reader, &mut Option<Duration>),
+) -> Result<(), Failed> {
     while sink.has_room() {
         let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };
         let releases = delivery.releases(entry.lsn, &entry.payload);
-        if let Err(error) = sink.take(entry.lsn, &releases) {
-            // What was taken before it can still be sent. After that it is the first, and says what is wrong.
-            if sink.is_idle() {
-                return Err(Failed::Kafka(error));
+        match sink.take(entry.lsn, &releases) {
+            Ok(aside) => {
+                if !aside.is_empty() {
+                    set_aside.get_or_insert_with(|| delivery.now());
+                }
+                for cell in aside {
+                    delivery.set_aside(&cell).map_err(Failed::Aside)?;
+                }
             }
-            *reader = delivery.context.outbox.reader(entry.lsn);
-            break;
+            Err(error) => {
+                // What was taken before it can still be sent. After that it is the first, and says what is wrong.
+                if sink.is_idle() {
+                    return Err(Failed::Kafka(error));
+                }
+                *reader = delivery.context.outbox.reader(entry.lsn);
+                break;
+            }
         }
     }
     Ok(())
