@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 mod acceptor;
+mod authorities;
 mod certificate;
 mod clients;
+mod lists;
 mod pem;
 mod scheme;
 mod set;
@@ -17,8 +19,8 @@ pub mod trust;
 
 pub use acceptor::{Accepted, Acceptor};
 pub use certificate::{Described, describe};
-pub use scheme::{Kind, Scheme};
-pub use set::{Files, Remark, Set, Severity, TokenFiles, Which};
+pub use scheme::{Kind, Scheme, is_identity};
+pub use set::{Expiry, Files, Remark, Set, Severity, TokenFiles, Which};
 pub use tokens::Expected;
 
 /// Who has proved to be at the other end of a connection. Only this module makes it.
