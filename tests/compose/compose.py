@@ -8,6 +8,7 @@ Exit codes: 0 all held; 1 something did not; 77 no Docker can be started here, s
 import argparse
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ import images
 import v2
 from engine import CannotStart, Engine, Failed, docker, until
 from hub import cells, examples, expect, holds
-from loads import Load, lines
+from loads import Load
 from stack import Stack
 from wire import RELEASED, Capture
 
@@ -26,6 +27,9 @@ SKIPPED = 77
 GATEWAYS = {"eu-1": "eu", "eu-2": "eu", "us-1": "us", "in-1": "in"}
 # Which gateway of each region takes a stream, as docker-compose.yml has it for its loads.
 TAKES = {"payments": ["eu-1", "us-1", "in-1"], "readings": ["eu-2", "us-1", "in-1"], "deliveries": ["eu-2", "us-1", "in-1"]}
+# Whom a stream's records are of: what every record says, and no released cell may.
+CANARIES = {"payments": rb"card-\d{6}", "readings": rb"m-\d{4}", "deliveries": rb"recipient-\d{6}"}
+ROLLED = ("eu-2", "us-1")
 STOPPED = (0, 75)  # all was released; or releases wait for the next start
 
 
@@ -35,6 +39,8 @@ class Run:
     def __init__(self, program, kafka_home, scratch):
         self.program, self.kafka_home, self.scratch = program, kafka_home, Path(scratch)
         self.examples = examples()
+        for stream, example in self.examples.items():
+            assert example.data[example.stream["contributor"]].str.fullmatch(CANARIES[stream].decode()).all(), stream
         self.began = time.monotonic()
 
     def say(self, what):
@@ -74,12 +80,13 @@ class Run:
             yield
         finally:
             capture.stop()
-        if len(capture.found(RELEASED)) != len(RELEASED):
+        texts = capture.texts()
+        if any(not any(word in text for text in texts) for word in RELEASED):
             raise Failed("the capture of the border shows no released cells, so it shows nothing")
-        canaries = [who for stream in ("payments", "readings") for who in contributors(stream)]
-        if leaked := capture.found(canaries):
-            raise Failed(f"records were seen on the border: {len(leaked)} of {len(canaries)} contributors")
-        self.say(f"none of {len(canaries):,} contributors was seen in {capture.file.stat().st_size:,} bytes of the border's traffic")
+        canary = re.compile(b"|".join(CANARIES.values()))
+        if leaked := sum(len(canary.findall(text)) for text in texts):
+            raise Failed(f"records were seen on the border: {leaked} contributors")
+        self.say(f"no contributor of a record was seen in {sum(map(len, texts)):,} bytes of the border's traffic, unpacked")
 
     def faults(self, stack):
         """Payments stream in while a gateway is killed, the hub's Kafka is killed, and a region's border is cut."""
@@ -103,10 +110,10 @@ class Run:
         self.say(f"payments: eu-1 killed, the hub's Kafka killed, us-1's border cut: all {count} cells are right, each once")
 
     def upgrade(self, stack):
-        """Readings stream in while every gateway is made anew from another build, and back."""
+        """Readings stream in while gateways are made anew from another build, one at a time, and back."""
         loads = begin(stack, "readings", 0.3)
         for image_, share in ((images.NEXT, 0.6), (images.GATEWAY, 0.9)):
-            for gateway in GATEWAYS:
+            for gateway in ROLLED:
                 began = time.monotonic()
                 stack.roll(gateway, image_)
                 stack.healthy(gateway)
@@ -114,7 +121,7 @@ class Run:
             for load in loads.values():
                 load.give(share)
         count = holds(stack, "readings", self.finish("readings", loads))
-        self.say(f"readings: all gateways rolled to another build and back: all {count} cells are right, each once")
+        self.say(f"readings: two gateways rolled to another build and back: all {count} cells are right, each once")
 
     def down_and_up(self, stack):
         """Half of the deliveries; everything down and up again; the other half."""
@@ -173,23 +180,16 @@ def taken(stack, gateway):
     until(is_there, f"{gateway} has taken records in")
 
 
-def contributors(stream):
-    """Whom a stream's records are of, as bytes that only a record has in it."""
-    header, records = lines(stream)
-    column = header.split(",").index({"payments": "card", "readings": "machine"}[stream])
-    return sorted({record.split(",")[column].encode() for record in records})
-
-
 def separate(stack):
     """From a region's network, only that region's gateways are reached."""
     ports = {**dict.fromkeys(GATEWAYS, 7400), "hub-kafka": 9092}
     for region in sorted(set(GATEWAYS.values())):
         places = {f"{host}:{port}": service for service, port in ports.items() for host in (service, *addresses(stack, service))}
-        found = {places[place] for place in reached(stack, region, places)}
+        there = {places[place] for place in reached(stack, region, places)}
         own = {service for service, of in GATEWAYS.items() if of == region}
-        if not own <= found:
+        if not own <= there:
             raise Failed(f"{region} does not reach its own gateways, so this says nothing")
-        if strangers := found - own:
+        if strangers := there - own:
             raise Failed(f"{', '.join(sorted(strangers))} can be reached from the network of {region}")
 
 
