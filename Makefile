@@ -49,9 +49,7 @@ deploy: ## Check the unit of systemd, the manifests of Kubernetes and the bill o
 	@scripts/env $(CACHE)/deploy-venv/bin/python tests/deploy/check.py $(TARGET)/release/bailiwick
 
 compose: ## Build the image, bring docker-compose.yml up, break it, and hold the hub against an oracle (root, KAFKA_HOME)
-	@scripts/setup compose
-	@scripts/env cargo build --release --quiet
-	@scripts/env $(PYTHON) tests/compose/compose.py --bin $(TARGET)/release/bailiwick
+	@scripts/compose-test
 
 examples: ## Make the data and models of the examples again
 	@scripts/setup examples

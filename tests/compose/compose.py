@@ -63,12 +63,14 @@ class Run:
                 self.faults(stack)
                 self.upgrade(stack)
             self.down_and_up(stack)
+            watched(stack)
+            self.say("Prometheus reads the metrics of all four gateways, and shows a certificate to each")
 
     def first_start(self, stack):
         """Everything starts, in its order."""
         began = time.monotonic()
         stack.up(*GATEWAYS, "hub-topics", "prometheus")
-        stack.healthy(*GATEWAYS, "hub-kafka")
+        stack.healthy(*GATEWAYS, "hub-kafka", "prometheus")
         stack.ended("hub-topics")
         self.say(f"four gateways and a hub are ready after {time.monotonic() - began:.1f} s")
 
@@ -149,6 +151,15 @@ class Run:
         counts = {gateway: load.finish() for gateway, load in loads.items()}
         self.say(f"{stream}: accepted {', '.join(f'{count:,} by {gateway}' for gateway, count in counts.items())}")
         return counts
+
+
+def watched(stack):
+    """Prometheus gets the metrics of every gateway."""
+    def query(what):
+        command = ("exec", "-T", "prometheus", "promtool", "query", "instant", "http://localhost:9090", what)
+        return stack.compose(*command, check=False).stdout
+    until(lambda: f"=> {len(GATEWAYS)} " in query("sum(up)"), "Prometheus scrapes every gateway")
+    until(lambda: f"=> {len(GATEWAYS)} " in query("count(count by (instance) (bailiwick_records_accepted_total))"), "each tells its counts")
 
 
 def agree(accepted, expected):

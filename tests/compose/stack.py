@@ -58,7 +58,8 @@ class Stack:
 
     def container(self, service):
         """The id of a service's container."""
-        found = self.compose("ps", "--quiet", service)
+        labels = (f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}", "com.docker.compose.oneoff=False")
+        found = docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels))
         if not found:
             raise Failed(f"{service} has no container")
         return found.splitlines()[0]

@@ -66,7 +66,7 @@ def traced(program, folder):
         gateway = subprocess.Popen(["strace", "-f", "-o", trace, program, "run", "-c", config], stderr=out, stdin=subprocess.DEVNULL,
                                    env={**os.environ, "NO_COLOR": "1"}, start_new_session=True)
     try:
-        port = waited(lambda: re.search(r"address=127\.0\.0\.1:(\d+)", log.read_text()), gateway, log)[1]
+        port = waited(lambda: re.search(r"address\W+127\.0\.0\.1:(\d+)", log.read_text()), gateway, log)[1]
         own = int(Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
         subprocess.run([program, "send", "--to", f"http://127.0.0.1:{port}", "-s", "payments", "-p", "till-7", "--complete", "--no-follow",
                         "--allow-refused", ROOT / "examples" / "card-fraud" / "data.csv.gz"], check=True, capture_output=True)
