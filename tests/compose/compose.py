@@ -20,6 +20,7 @@ import v2
 from engine import CannotStart, Engine, Failed, docker, until
 from hub import cells, examples, expect, holds
 from loads import Load
+from operations import Procedures
 from stack import Stack
 from wire import RELEASED, Capture
 
@@ -65,6 +66,9 @@ class Run:
             self.down_and_up(stack)
             watched(stack)
             self.say("Prometheus reads the metrics of all four gateways, and shows a certificate to each")
+            before = [expect(self.examples["readings"], gateway) for gateway in TAKES["readings"]]
+            Procedures(stack, self.say).all(self.examples, before)
+            self.say("every procedure of docs/operations.md does what it says")
 
     def first_start(self, stack):
         """Everything starts, in its order."""
