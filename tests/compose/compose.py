@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import figures
 import image
 import images
 import v2
@@ -77,6 +78,7 @@ class Run:
         stack.healthy(*GATEWAYS, "hub-kafka", "prometheus")
         stack.ended("hub-topics")
         self.say(f"four gateways and a hub are ready after {time.monotonic() - began:.1f} s")
+        self.say(figures.of(stack, "eu-2"))
 
     @contextlib.contextmanager
     def captured(self, stack):
@@ -142,6 +144,7 @@ class Run:
         expected = [expect(self.examples["deliveries"], gateway) for gateway in first]
         agree({gateway: first[gateway] + second[gateway] for gateway in first}, expected)
         count = holds(stack, "deliveries", expected)
+        self.say(figures.of(stack, "eu-2"))
         self.say(f"deliveries: everything down and up in between: all {count} cells are right, each once")
 
     def finish(self, stream, loads):
