@@ -86,6 +86,7 @@ class Engine:
 
     def __exit__(self, *_):
         if self.process and self.process.poll() is None:
+            docker("image", "prune", "--force", check=False)  # what this run's builds have replaced
             self.process.terminate()
             try:
                 self.process.wait(60)

@@ -53,12 +53,10 @@ def sources(tree):
 
 def services(kafka_home):
     """Kafka and Prometheus, under the names of deploy/ci.yml."""
-    for target in ("kafka", "prometheus"):
-        if exists(f"bailiwick-ci/{target}"):
-            continue
-        with tempfile.TemporaryDirectory(prefix="bailiwick-context-") as folder:
-            shutil.copytree(HERE / "images", folder, dirs_exist_ok=True)
-            shutil.copytree(Path(kafka_home) / "libs", Path(folder) / "libs")
+    with tempfile.TemporaryDirectory(prefix="bailiwick-context-") as folder:
+        shutil.copytree(HERE / "images", folder, dirs_exist_ok=True)
+        shutil.copytree(Path(kafka_home) / "libs", Path(folder) / "libs")
+        for target in ("kafka", "prometheus"):
             build(folder, f"bailiwick-ci/{target}", target, "--network=host")
 
 
