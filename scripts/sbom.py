@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = "x86_64-unknown-linux-gnu"
 # C libraries that crates bring along and build in; a crate's version says theirs after `+`, if it says it.
-BUNDLED = {"rdkafka-sys": ("librdkafka", "BSD-2-Clause")}
+BUNDLED = {"rdkafka-sys": ("librdkafka", "BSD-2-Clause"), "openssl-src": ("openssl", "Apache-2.0")}
 
 
 def metadata():
