@@ -17,6 +17,7 @@ from pathlib import Path
 import figures
 import image
 import images
+import selftest
 import v2
 from engine import CannotStart, Engine, Failed, docker, until
 from hub import cells, examples, expect, holds
@@ -51,6 +52,7 @@ class Run:
 
     def all(self):
         """Every step, in order."""
+        selftest.check()
         self.say(f"Compose v2: {v2.check()}")
         images.debian()
         images.services(self.kafka_home)
