@@ -9,7 +9,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{DistinguishedName, RootCertStore};
 
 use super::certificate::{Described, describe, parse};
-use super::set::provider;
+use super::crypto::provider;
 
 /// An authority.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherEr
 use crate::domain::connection::Turned;
 
 use super::authorities::Authorities;
-use super::set::provider;
+use super::crypto::provider;
 use super::{Identity, Scheme};
 
 /// HTTP/2, as a handshake names it.

@@ -6,7 +6,7 @@ use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::authorities::Authority;
-use super::set::provider;
+use super::crypto::provider;
 
 /// What a list says of itself.
 pub(super) struct List {

@@ -10,6 +10,7 @@ mod acceptor;
 mod authorities;
 mod certificate;
 mod clients;
+mod crypto;
 mod lists;
 pub mod look;
 mod pem;

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
@@ -17,6 +16,7 @@ use crate::files;
 use super::authorities::{Authorities, Authority};
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP1, HTTP2};
+use super::crypto::provider;
 use super::lists::{List, Signed};
 use super::pem::fault_of;
 use super::tokens::Tokens;
@@ -161,11 +161,6 @@ impl Set {
     pub fn ends(&self) -> &[Expiry] {
         &self.ends
     }
-}
-
-/// The one provider of cryptography.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }
 
 impl Files {

@@ -18,8 +18,8 @@ use crate::files;
 
 use super::certificate::{Described, describe};
 use super::clients::{HTTP1, HTTP2};
+use super::crypto::provider;
 use super::pem::fault_of;
-use super::set::provider;
 
 /// Where what a client needs is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -302,7 +302,7 @@ async fn comes_to(app: &App, dialer: &Dialer, is_served: bool) {
 async fn an_authority_is_believed_from_its_beginning_to_its_end_without_another_set() {
     let sound = Authority::new("sound");
     let folder = deployment(&sound);
-    let (ends, begins) = (Authority::holding("ends", -60, 4), Authority::holding("begins", 3, 3_600));
+    let (ends, begins) = (Authority::holding("ends", -60, 14), Authority::holding("begins", 10, 3_600));
     // The clients go on trusting the gateway's authority alone.
     let of = |authority: &Authority, name: &str| dialer(&folder, name, Some(&authority.client(&till(name), |_| {})));
     let (always, before, after) = (of(&sound, "1"), of(&ends, "2"), of(&begins, "3"));
@@ -328,7 +328,7 @@ async fn a_set_that_comes_too_early_is_taken_when_its_time_comes() {
     let folder = deployment(&old);
     let app = folder.start_app(|_| {}).await.unwrap();
     folder.write("tls/ca.pem", new.pem());
-    put(&folder, &new.gateway(|parameters| parameters.not_before = moment(3)));
+    put(&folder, &new.gateway(|parameters| parameters.not_before = moment(8)));
     let till = dialer(&folder, "1", Some(&new.client(&till("1"), |_| {})));
     app.refresh().await;
     assert!(introduce(&app, &till).await.is_err(), "it is taken before its time");
