@@ -16,6 +16,9 @@ use crate::common::records::now;
 
 const US: &str = "spiffe://corp.example/gateways/us";
 
+/// What the law there wants to be shown of a recipient.
+const SHOWN: &str = "\"dest.not_covered_person\" = { ref = \"a test\" }";
+
 /// A gateway in Europe that names one in the United States, and both take certificates and tokens.
 struct World {
     authority: Authority,
@@ -36,6 +39,10 @@ impl World {
         there.edit("gateway.toml", "\"DE\"", "\"US\"");
         there.edit("gateway.toml", "[\"eu-gdpr\"]", "[\"us-dsp\"]");
         there.edit("gateway.toml", "\"gateway-1\"", "\"us-1\"");
+        there.add("gateway.toml", &format!("\n[gateway.conditions]\n{SHOWN}\n"));
+        there.edit("policies/policy.toml", "country = \"DE\"", "country = \"US\"");
+        let accepts = "accepts = [\"events_by_country\"]";
+        there.edit("policies/policy.toml", accepts, &format!("{accepts}\nconditions = {{ {SHOWN} }}"));
         put(&there, &authority.gateway(|parameters| parameters.subject_alt_names[0] = uri_name(US)));
         let us = there.start_app(|_| {}).await.unwrap();
         let records = ["FR", "US", "FR", "US", "US"].map(|country| {
@@ -53,7 +60,7 @@ impl World {
         here.add(
             "gateway.toml",
             &format!(
-                "\n[[peers]]\nid = \"us-1\"\ncountry = \"US\"\nendpoint = \"{endpoint}\"\nserves = [\"us-dsp\"]\n"
+                "\n[[peers]]\nid = \"us-1\"\ncountry = \"US\"\nendpoint = \"{endpoint}\"\nserves = [\"us-dsp\"]\nconditions = {{ {SHOWN} }}\n"
             ),
         );
         let app = here
