@@ -15,6 +15,8 @@ use crate::domain::printable;
 use super::table::table;
 use super::{Failure, diagnostics, json as machine};
 
+mod parts;
+
 /// Checks the configuration, the policies and the models. The report for stdout, as one JSON object if it is for a
 /// machine.
 ///
@@ -91,17 +93,7 @@ fn for_people(config: &Config, today: Date) -> String {
     rows.extend(egress(config, today).into_iter().map(line));
     report.push_str(&table(&rows));
     for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
-        let optional: Vec<String> =
-            dataset.optional_metrics().map(|(metric, field)| format!("`{metric}` (of `{field}`)")).collect();
-        if !optional.is_empty() {
-            let (name, optional) = (&dataset.name, optional.join(", "));
-            let _ = writeln!(
-                report,
-                "\nk also holds for each of these metrics of {name}: {optional}. A record may have no value in the \
-                 field. So in a cell a metric is null unless at least k contributors have a value, and those without \
-                 one are none or at least k."
-            );
-        }
+        report.push_str(&parts::explained(dataset));
     }
     report.push_str(&access(config));
     if !policy.overrides.is_empty() {

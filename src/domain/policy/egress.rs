@@ -4,6 +4,7 @@ use jiff::civil::Date;
 
 use super::form::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
+use crate::domain::aggregate::PartRule;
 use crate::domain::document::Place;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName};
@@ -50,8 +51,17 @@ pub struct Outlet {
     pub destination: DestinationName,
     /// The least number of contributors of a cell.
     pub min_contributors: usize,
-    /// The override that lowered it.
+    /// When a part of a cell may leave.
+    pub parts: PartRule,
+    /// The override that lowered the number.
     pub by_override: Option<String>,
+}
+
+impl Outlet {
+    /// What decides about a cell and its parts, the least strict rule about parts first.
+    pub(super) fn rule(&self) -> (PartRule, usize) {
+        (self.parts, self.min_contributors)
+    }
 }
 
 /// The least number of contributors of records of a special category
@@ -127,7 +137,8 @@ impl PolicySet {
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
         let (plan, declared) = self.dataset(dataset)?;
         let strictest = self.governing(plan, serves).map(|regime| regime.min_contributors).max()?;
-        let special = if self.classes.any_special(&plan.classes) { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
+        let is_special = self.classes.any_special(&plan.classes);
+        let special = if is_special { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
         let least = declared.min_contributors.max(strictest).max(special);
         let (name, destination) = self.destinations.get_key_value(destination)?;
         let is_allowed = self
@@ -142,9 +153,11 @@ impl PolicySet {
             .filter(|relaxed| relaxed.dataset == dataset && *name == relaxed.destination && day <= relaxed.until);
         let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
         let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
+        let min_contributors = relaxed.map_or(least, |relaxed| relaxed.min_contributors);
         Some(Outlet {
             destination: name.clone(),
-            min_contributors: relaxed.map_or(least, |relaxed| relaxed.min_contributors),
+            min_contributors,
+            parts: PartRule { least: min_contributors, not_empty: is_special },
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }
@@ -156,7 +169,9 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
     let stricter = |left: Vec<Outlet>, right: Vec<Outlet>| {
         let both = left.into_iter().filter_map(|outlet| {
             let other = right.iter().find(|other| other.destination == outlet.destination)?;
-            Some(if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet })
+            let parts = outlet.parts.stricter(other.parts);
+            let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
+            Some(Outlet { parts, ..stricter })
         });
         both.collect()
     };

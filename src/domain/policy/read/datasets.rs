@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use crate::domain::aggregate::ENOUGH;
+use crate::domain::aggregate::{COMBINATIONS_MAX, ENOUGH, combinations};
 use crate::domain::dataset::{
     CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
 };
@@ -287,7 +287,7 @@ pub(super) fn resolve(
         metrics.push(Metric { name: metric.name.value.clone(), function });
     }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
-    Some(Dataset {
+    let dataset = Dataset {
         name: DatasetName::new(name).ok()?,
         stream: StreamName::new(&declared.stream.value).ok()?,
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
@@ -297,7 +297,13 @@ pub(super) fn resolve(
         min_contributors: declared.min_contributors,
         keys,
         metrics,
-    })
+    };
+    if combinations(&dataset) > COMBINATIONS_MAX {
+        let place = declared.metrics.first().map_or(&declared.stream.place, |metric| &metric.name.place);
+        let message = "the histograms and fractions part a cell's records into more than 2^64 combinations";
+        problems.error_help(place, message, "use fewer of them, or fewer ranges");
+    }
+    Some(dataset)
 }
 
 fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Option<GroupKey> {
