@@ -9,8 +9,11 @@ mod policies {
     mod dry_run;
     mod knowledge;
     mod load;
+    mod pooled;
     mod quarantine;
     mod reload;
+    #[path = "../../src/domain/policy/release/tests/row_space.rs"]
+    mod row_space;
     mod strictest;
     mod treatments;
     mod versions;

@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Float32Array};
 use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
 use bailiwick::decode::{self, Decoded, Payload};
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, PartRule, Rows, cell_numbers};
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::outcome::{Outcome, Taken};
@@ -108,7 +108,9 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let count = cells.len();
     let closed =
         ClosedWindow { gateway: &"bench".parse().unwrap(), dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
-    let outlets = [Outlet { destination: "fraud_desk".parse().unwrap(), min_contributors: 10, by_override: None }];
+    let parts = PartRule { least: 10, not_empty: false };
+    let destination = "fraud_desk".parse().unwrap();
+    let outlets = [Outlet { destination, min_contributors: 10, parts, by_override: None }];
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }

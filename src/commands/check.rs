@@ -15,6 +15,8 @@ use crate::domain::printable;
 use super::table::table;
 use super::{Failure, diagnostics, json as machine};
 
+mod limits;
+
 /// Checks the configuration, the policies and the models. The report for stdout, as one JSON object if it is for a
 /// machine.
 ///
@@ -91,16 +93,8 @@ fn for_people(config: &Config, today: Date) -> String {
     rows.extend(egress(config, today).into_iter().map(line));
     report.push_str(&table(&rows));
     for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
-        let optional: Vec<String> =
-            dataset.optional_metrics().map(|(metric, field)| format!("`{metric}` (of `{field}`)")).collect();
-        if !optional.is_empty() {
-            let (name, optional) = (&dataset.name, optional.join(", "));
-            let _ = writeln!(
-                report,
-                "\nk also holds for each of these metrics of {name}: {optional}. A record may have no value in the \
-                 field. So in a cell a metric is null unless at least k contributors have a value, and those without \
-                 one are none or at least k."
-            );
+        if let Some(limits) = policy.limits(&dataset.name, &here.serves) {
+            report.push_str(&limits::explained(dataset, &limits));
         }
     }
     report.push_str(&access(config));
@@ -183,6 +177,7 @@ fn line(Egress { row, outlet }: Egress) -> [String; 8] {
         Permission::Allowed { rules, until, .. } => ("yes", until, rules.join(", ")),
         Permission::NotAllowed(country) => ("no", None, format!("no row of {} permits {country}", row.regime)),
         Permission::TooStrong => ("no", None, "`max_form` of the destination".to_owned()),
+        Permission::WindowTooShort(_) => ("no", None, format!("`min_window` of {}", row.regime)),
     };
     let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
     let until = until.map_or("-".to_owned(), |until| until.to_string());
@@ -212,6 +207,11 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
             "model": plan.model.as_ref().map(|model| &model.name),
         })
     });
+    let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
+    let datasets = datasets.filter_map(|dataset| {
+        let limits = policy.limits(&dataset.name, &here.serves)?;
+        Some(limits::for_machines(dataset, &limits))
+    });
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({
             "id": relaxed.id.value,
@@ -233,6 +233,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "day": today.to_string(),
         "streams": streams.collect::<Value>(),
         "egress": egress(config, today).iter().map(row).collect::<Value>(),
+        "datasets": datasets.collect::<Value>(),
         "overrides": overrides.collect::<Value>(),
         "tls": config.tls.is_some(),
         "permissions": policy.access.rules.iter().map(|rule| permission(rule)).collect::<Value>(),
@@ -253,6 +254,7 @@ fn row(Egress { row, outlet }: &Egress) -> Value {
         Permission::Allowed { rules, until, .. } => (rules.iter().map(ToString::to_string).collect(), *until, None),
         Permission::NotAllowed(country) => (Vec::new(), None, Some(format!("no rule permits {country}"))),
         Permission::TooStrong => (Vec::new(), None, Some("max_form".to_owned())),
+        Permission::WindowTooShort(_) => (Vec::new(), None, Some("min_window".to_owned())),
     };
     json!({
         "dataset": row.dataset.as_str(),

@@ -281,8 +281,9 @@ fn flow(change: &FlowChange) -> [String; 6] {
     let what = match (&change.before, &change.after) {
         (None, _) => "newly allowed",
         (_, None) => "newly denied",
-        (Some(before), Some(after)) if before.min_contributors == after.min_contributors => "override changed",
-        _ => "k changed",
+        (Some(before), Some(after)) if before.min_contributors != after.min_contributors => "k changed",
+        (Some(before), Some(after)) if before.parts != after.parts => "k of parts changed",
+        _ => "override changed",
     };
     let k = |outlet: &Option<Outlet>| match outlet {
         None => "-".to_owned(),

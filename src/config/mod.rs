@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
@@ -326,15 +327,20 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
     check_here(declared, policy, today, problems);
     policy::lint(policy, &serves, today, problems);
     for row in policy.egress(&serves, today) {
-        let why = match row.permission {
+        let elsewhere = "remove the dataset from `accepts`, or send it to a destination elsewhere";
+        let (why, help) = match row.permission {
             Permission::Allowed { .. } => continue,
-            Permission::NotAllowed(country) => format!("go to {country}"),
-            Permission::TooStrong => "go there: `max_form` is weaker".to_owned(),
+            Permission::NotAllowed(country) => (format!("go to {country}"), elsewhere),
+            Permission::TooStrong => ("go there: `max_form` is weaker".to_owned(), elsewhere),
+            Permission::WindowTooShort(shortest) => {
+                let shortest = SignedDuration::try_from(shortest).unwrap_or_default();
+                let why = format!("leave: its release profile asks for windows of at least {shortest:#}");
+                (why, "make the dataset's `window.size` longer, or remove it from `accepts`")
+            }
         };
         let (regime, dataset, destination) = (&row.regime, &row.dataset, &row.destination);
         let message =
             format!("regime `{regime}` lets no released cell of `{dataset}` {why} (destination `{destination}`)");
-        let help = "remove the dataset from `accepts`, or send it to a destination elsewhere";
         problems.error_help(&row.place, message, help);
     }
     let accepted: BTreeSet<&str> = policy

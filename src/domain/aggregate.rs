@@ -5,8 +5,9 @@
 //!
 //! Contributors are kept as 128-bit SipHash-1-3 values under a secret key: the count of distinct
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
-//! identifier is held. For a field that a record may be without, the contributors with and without a value are kept
-//! apart ([`contributors`]): k must hold for both. A set ends when it has as many as any rule asks for ([`ENOUGH`]).
+//! identifier is held. A set ends when it has as many as any rule asks for ([`ENOUGH`]). Where metrics part the records of a
+//! cell ([`ways`]), the contributors of each combination of parts are kept too: a part leaves only if it has enough of
+//! them, and so does whatever can be made of what leaves ([`plan`], [`safe`]).
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,27 +19,39 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
-use super::dataset::{Dataset, Function};
+use super::dataset::{Dataset, Function, Measure, Metric};
 use super::policy::Digest;
+use crate::planted::planted;
 
 mod checkpoint;
 mod columns;
 mod contributors;
 mod moments;
 mod open_bytes;
+mod parted;
+mod plan;
+mod safe;
 mod slots;
 mod state;
+mod ways;
 mod wide;
 
 pub use checkpoint::as_version_1;
 pub use contributors::{Contributor, ContributorKey, ENOUGH};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
+pub use plan::PartRule;
+pub(super) use plan::Plan;
+pub use ways::{COMBINATIONS_MAX, combinations};
 
-use columns::{fold_histogram, fold_moments, fold_shares, has_value};
-use contributors::{Contributors, Presence};
+use columns::fold_moments;
+use contributors::Contributors;
+use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes};
+use parted::Parted;
+use safe::at_least;
 use slots::Slots;
-use state::{Share, State};
+use state::State;
+use ways::{By, combinations_of, parts_of, way_of, ways};
 
 /// The open cells of one window of one dataset.
 pub struct Cells {
@@ -47,10 +60,13 @@ pub struct Cells {
     /// The cell number of each slot.
     numbers: Vec<u32>,
     records: Vec<u64>,
+    /// Those of cells whose records are not kept by their combinations.
     contributors: Vec<Contributors>,
     metrics: Vec<State>,
-    /// The fields of metrics that a record may be without.
-    optional: Vec<Optional>,
+    /// The records of each slot by their combinations of parts; empty where no metric parts them.
+    parted: Vec<Parted>,
+    /// Whether a metric does.
+    is_parted: bool,
     /// The policies that the records were decided under.
     policies: BTreeSet<Digest>,
     /// Bytes of a cell without its sets.
@@ -60,12 +76,6 @@ pub struct Cells {
     /// So many contributors are enough: [`ENOUGH`], fewer in tests.
     enough: usize,
     charge: Charge,
-}
-
-/// Who has a value in a field that a record may be without, per slot. Metrics of the same field share it.
-struct Optional {
-    column: usize,
-    presences: Vec<Presence>,
 }
 
 /// The records of a batch that go into one window.
@@ -119,15 +129,16 @@ impl Cells {
     /// No cells yet, whose sets end at so many contributors.
     fn up_to(dataset: &Dataset, enough: usize) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
-        let (metrics, optional) = (State::of(dataset), Optional::of(dataset));
+        let (metrics, is_parted) = (State::of(dataset), !ways(dataset).is_empty());
         Self {
             slots: Slots::new(total),
             numbers: Vec::new(),
             records: Vec::new(),
             contributors: Vec::new(),
-            cell_bytes: cell_bytes(&metrics, optional.len()),
+            cell_bytes: cell_bytes(&metrics, is_parted),
             metrics,
-            optional,
+            parted: Vec::new(),
+            is_parted,
             policies: BTreeSet::new(),
             set_bytes: 0,
             enough,
@@ -144,47 +155,35 @@ impl Cells {
 
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
-        let slots = if self.optional.is_empty() {
-            self.place(records, rows, |cells, slot, contributor| {
-                cells.add_contributor(slot, contributor);
+        let slots = if self.is_parted {
+            let combinations = combinations_of(&ways(dataset), records.columns, records.cells.len());
+            self.place(records, rows, |cells, slot, row, contributor| {
+                if matches!(cells.parted[slot], Parted::Unknown) {
+                    return cells.add_contributor(slot, contributor);
+                }
+                let change = cells.parted[slot].add(combinations[row], contributor, cells.enough);
+                cells.set_bytes = cells.set_bytes + change.after - change.before;
             })
         } else {
-            self.place_with_optional(records, rows)
+            self.place(records, rows, |cells, slot, _, contributor| cells.add_contributor(slot, contributor))
         };
         for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
-            let column = |position: usize| records.columns.get(position);
-            match (&metric.function, state) {
-                (
-                    Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure),
-                    State::Moments(moments),
-                ) => {
-                    if let Some(column) = column(measure.source.column) {
-                        fold_moments(measure, column, rows, &slots, moments);
-                    }
-                }
-                (Function::Histogram { source, edges }, State::Histogram { buckets, counts }) => {
-                    if let Some(column) = column(source.column) {
-                        fold_histogram(edges, *buckets, column, rows, &slots, counts);
-                    }
-                }
-                (Function::Fraction { source, equals }, State::Shares(shares)) => {
-                    if let Some(column) = column(source.column) {
-                        fold_shares(equals, column, rows, &slots, shares);
-                    }
-                }
-                _ => {}
+            if let (Some(measure), State::Moments(moments)) = (metric.function.measure(), state)
+                && let Some(column) = records.columns.get(measure.source.column)
+            {
+                fold_moments(measure, column, rows, &slots, moments);
             }
         }
         self.charge.set(self.bytes());
     }
 
-    /// Counts the records, and calls `visit` with the slot and the contributor of each. Their slots.
+    /// Counts the records, and calls `visit` with the slot, the position and the contributor of each. Their slots.
     #[inline]
     fn place(
         &mut self,
         records: &Foldable<'_>,
         rows: &Rows<'_>,
-        mut visit: impl FnMut(&mut Self, usize, Contributor),
+        mut visit: impl FnMut(&mut Self, usize, usize, Contributor),
     ) -> Vec<u32> {
         let total = records.cells.len();
         let mut slots = Vec::with_capacity(total);
@@ -195,45 +194,8 @@ impl Cells {
             let slot = self.slot(number);
             slots.push(slot as u32);
             self.records[slot] += 1;
-            visit(self, slot, contributor);
+            visit(self, slot, row, contributor);
         });
-        slots
-    }
-
-    /// Counts the records and their contributors, and who has no value in a field that a record may be without.
-    fn place_with_optional(&mut self, records: &Foldable<'_>, rows: &Rows<'_>) -> Vec<u32> {
-        let mut placed = Vec::new();
-        let slots = self.place(records, rows, |_, _, contributor| placed.push(contributor));
-        let each = || slots.iter().map(|slot| *slot as usize).zip(placed.iter().copied());
-        // Before this batch's contributors are added: until now all of a cell have a value, unless it is split.
-        for optional in &mut self.optional {
-            let Some(column) = records.columns.get(optional.column) else { continue };
-            let has_value = has_value(column);
-            let mut given = Vec::with_capacity(slots.len());
-            rows.each(records.cells.len(), |row| {
-                given.push(has_value.as_ref().is_none_or(|has_value| row < has_value.len() && has_value.value(row)));
-            });
-            if given.contains(&false) {
-                for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| !**given) {
-                    let (presence, all) = (&mut optional.presences[slot], &self.contributors[slot]);
-                    let before = presence.bytes(all);
-                    if let Some(split) = presence.split(all) {
-                        split.without.insert(contributor, self.enough);
-                    }
-                    self.set_bytes = self.set_bytes + presence.bytes(all) - before;
-                }
-            }
-            for ((slot, contributor), _) in each().zip(&given).filter(|(_, given)| **given) {
-                if let Presence::Split(split) = &mut optional.presences[slot] {
-                    let before = split.with.bytes();
-                    split.with.insert(contributor, self.enough);
-                    self.set_bytes = self.set_bytes + split.with.bytes() - before;
-                }
-            }
-        }
-        for (slot, contributor) in each() {
-            self.add_contributor(slot, contributor);
-        }
         slots
     }
 
@@ -245,17 +207,20 @@ impl Cells {
         }
         let before = contributors.bytes();
         if contributors.insert(contributor, self.enough) {
-            // The room that a first record without a value would take changes with it.
-            let whole = self.optional.iter().filter(|optional| !matches!(optional.presences[slot], Presence::Split(_)));
-            let copies = 1 + whole.count();
-            self.set_bytes = self.set_bytes + copies * contributors.bytes() - copies * before;
+            self.set_bytes = self.set_bytes + contributors.bytes() - before;
         }
     }
 
+    /// The sets that the contributors of a slot are in. Where its records are kept by their combinations, those are in
+    /// their sets, and in no other.
+    fn sets_of(&self, slot: usize) -> impl Iterator<Item = &Contributors> {
+        let parted = self.parted.get(slot).into_iter().flat_map(Parted::contributors);
+        self.contributors.get(slot).into_iter().chain(parted)
+    }
+
     /// Bytes of the sets of a slot.
-    fn sets_of(&self, slot: usize) -> usize {
-        let all = &self.contributors[slot];
-        all.bytes() + self.optional.iter().map(|optional| optional.presences[slot].bytes(all)).sum::<usize>()
+    fn bytes_of_sets(&self, slot: usize) -> usize {
+        self.contributors[slot].bytes() + self.parted.get(slot).map_or(0, Parted::bytes)
     }
 
     /// Some of the records were decided under this policy.
@@ -279,12 +244,11 @@ impl Cells {
         for (mine, theirs) in self.metrics.iter_mut().zip(&other.metrics) {
             mine.merge(theirs, &places);
         }
-        let held = |cells: &Self| places.iter().map(|&slot| cells.sets_of(slot)).sum::<usize>();
+        let held = |cells: &Self| places.iter().map(|&slot| cells.bytes_of_sets(slot)).sum::<usize>();
         let before = held(self);
-        for (mine, theirs) in self.optional.iter_mut().zip(other.optional) {
-            for ((&slot, presence), others) in places.iter().zip(theirs.presences).zip(&other.contributors) {
-                mine.presences[slot].merge(&self.contributors[slot], presence, others, self.enough);
-            }
+        for (&slot, theirs) in places.iter().zip(other.parted) {
+            let forgotten = self.parted[slot].merge(theirs, self.enough);
+            self.contributors[slot].merge(forgotten, self.enough);
         }
         for (&slot, contributors) in places.iter().zip(other.contributors) {
             self.contributors[slot].merge(contributors, self.enough);
@@ -314,7 +278,10 @@ impl Cells {
 
     /// Whether a slot's cell has at least so many distinct contributors. Of more than [`ENOUGH`] it is not known: no.
     pub(super) fn has(&self, slot: usize, least: usize) -> bool {
-        self.contributors[slot].at_least(least, self.enough)
+        if planted("cells-in-records") {
+            return self.records[slot] >= least as u64;
+        }
+        at_least(self.sets_of(slot), least, self.enough)
     }
 
     /// The positions of a slot's cell in the domains of the dataset's keys.
@@ -329,42 +296,80 @@ impl Cells {
         positions.collect()
     }
 
-    /// The value of a metric of a slot that may leave when the cell has at least `least` contributors. Null when it may
-    /// not, and when there is none: which of both cannot be told.
-    pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize, least: usize) -> Value {
-        let state = match &self.metrics[metric] {
-            State::Same(first) => &self.metrics[*first],
-            state => state,
-        };
-        let function = &dataset.metrics[metric].function;
-        if !self.holds(function, state, slot, least) {
-            return Value::Null;
-        }
+    /// Which parts of a slot's cell may leave under a rule. `finer`: what leaves under a rule that is not stricter.
+    pub(super) fn plan(&self, dataset: &Dataset, slot: usize, rule: PartRule, finer: Option<&Plan>) -> Plan {
+        let parted = self.parted.get(slot).unwrap_or(&Parted::Unknown);
+        Plan::of(dataset, parted, rule, self.enough, finer)
+    }
+
+    /// The value of a metric of a slot that may leave by a plan. Null when it may not, and when there is none: which of
+    /// both cannot be told.
+    pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize, plan: &Plan) -> Value {
+        let Some(Metric { function, .. }) = dataset.metrics.get(metric) else { return Value::Null };
         let number =
             |number: Option<f64>| number.filter(|number| number.is_finite()).map_or(Value::Null, Value::Number);
-        match (function, state) {
-            (Function::Sum(measure), State::Moments(moments)) => number(moments[slot].sum(measure)),
-            (Function::Mean(measure), State::Moments(moments)) => number(moments[slot].mean(measure)),
-            (Function::Variance(measure), State::Moments(moments)) => number(moments[slot].variance(measure)),
-            (Function::Histogram { .. }, State::Histogram { buckets, counts }) => {
-                Value::Counts(counts[slot * buckets..(slot + 1) * buckets].to_vec())
+        match function {
+            Function::Count => Value::Count(self.records[slot]),
+            Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
+                let Some(moments) =
+                    self.moments(metric, slot).filter(|moments| self.holds(dataset, measure, slot, moments, plan))
+                else {
+                    return Value::Null;
+                };
+                number(match function {
+                    Function::Sum(_) => moments.sum(measure),
+                    Function::Mean(_) => moments.mean(measure),
+                    _ => moments.variance(measure),
+                })
             }
-            (Function::Fraction { .. }, State::Shares(shares)) => {
-                let Share { values, matches } = shares[slot];
-                number((values > 0).then(|| matches as f64 / values as f64))
+            Function::Histogram { .. } | Function::Fraction { .. } => {
+                let Some(counts) = self.counts(dataset, metric, slot, plan) else { return Value::Null };
+                match (function, counts.as_slice()) {
+                    (Function::Fraction { .. }, [matches, others]) => {
+                        let (matches, others) = (matches.unwrap_or(0) as f64, others.unwrap_or(0) as f64);
+                        number((matches + others > 0.0).then(|| matches / (matches + others)))
+                    }
+                    _ => Value::Counts(counts),
+                }
             }
-            _ => Value::Count(self.records[slot]),
         }
     }
 
-    /// Whether k holds for a metric of a slot: [`Presence::holds`]. Of a field that every record has, every record must
-    /// have counted; the sets of contributors are not kept for it.
-    fn holds(&self, function: &Function, state: &State, slot: usize, least: usize) -> bool {
-        let Some(source) = function.source() else { return true };
-        match self.optional.iter().find(|optional| optional.column == source.column) {
-            Some(optional) => optional.presences[slot].holds(least, self.enough),
-            None => state.values(slot) == self.records[slot],
+    /// What is kept of the values of a metric's column.
+    fn moments(&self, metric: usize, slot: usize) -> Option<&Moments> {
+        let state = match self.metrics.get(metric)? {
+            State::Same(first) => self.metrics.get(*first)?,
+            state => state,
+        };
+        if let State::Moments(moments) = state { moments.get(slot) } else { None }
+    }
+
+    /// Whether what is computed from all values of a column may leave. Of a field that every record has, every record must
+    /// have counted.
+    fn holds(&self, dataset: &Dataset, measure: &Measure, slot: usize, moments: &Moments, plan: &Plan) -> bool {
+        let column = measure.source.column;
+        let presence = ways(dataset).iter().position(|way| way.by == By::Presence && way.source.column == column);
+        match presence {
+            Some(presence) => plan.groups(presence).is_some(),
+            None => moments.values == self.records[slot],
         }
+    }
+
+    /// How many records of a slot are in each part of a metric's way, as they may leave: those of parts that leave only
+    /// together are counted in the first of them, and the others have no count.
+    fn counts(&self, dataset: &Dataset, metric: usize, slot: usize, plan: &Plan) -> Option<Vec<Option<u64>>> {
+        let ways = ways(dataset);
+        let wanted = way_of(&dataset.metrics.get(metric)?.function)?;
+        let before = dataset.metrics.get(..metric)?.iter().filter(|metric| way_of(&metric.function).is_some()).count();
+        let position = ways.iter().filter(|way| way.by == By::Presence).count() + before;
+        let groups = plan.groups(position)?;
+        let mut counts = vec![0; wanted.parts()];
+        for (combination, records) in self.parted.get(slot)?.counts() {
+            let part = parts_of(&ways, combination).nth(position)?;
+            *counts.get_mut(*groups.get(part)?)? += records;
+        }
+        let of_part = |(part, count): (usize, u64)| (groups.get(part) == Some(&part)).then_some(count);
+        Some(counts.into_iter().enumerate().take(wanted.parts_with_value()).map(of_part).collect())
     }
 
     #[inline]
@@ -385,8 +390,8 @@ impl Cells {
         for state in &mut self.metrics {
             state.appear();
         }
-        for optional in &mut self.optional {
-            optional.presences.push(Presence::default());
+        if self.is_parted {
+            self.parted.push(Parted::default());
         }
         slot
     }
@@ -395,20 +400,6 @@ impl Cells {
     #[must_use]
     pub fn bytes(&self) -> usize {
         cells_bytes(self.numbers.len(), self.cell_bytes) + self.set_bytes
-    }
-}
-
-impl Optional {
-    /// The fields of a dataset's metrics that a record may be without, each once, in the order of the metrics.
-    fn of(dataset: &Dataset) -> Vec<Self> {
-        let mut optional: Vec<Self> = Vec::new();
-        let sources = dataset.metrics.iter().filter_map(|metric| metric.function.source());
-        for source in sources.filter(|source| source.may_be_missing) {
-            if optional.iter().all(|known| known.column != source.column) {
-                optional.push(Self { column: source.column, presences: Vec::new() });
-            }
-        }
-        optional
     }
 }
 
@@ -421,8 +412,8 @@ pub enum Value {
     Count(u64),
     /// A finite number.
     Number(f64),
-    /// The counts of a histogram.
-    Counts(Vec<u64>),
+    /// The counts of a histogram. None: these records are counted in the range before.
+    Counts(Vec<Option<u64>>),
 }
 
 #[cfg(test)]

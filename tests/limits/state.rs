@@ -44,7 +44,7 @@ async fn contributors_in_one_window_without_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contributors_in_many_windows() {
-    let gateway = Limited::start("\n[limits]\nopen_windows_bytes_max = 4194304\n");
+    let gateway = Limited::start("\n[limits]\nopen_windows_bytes_max = 2097152\n");
     let begin = now();
     // Nothing closes before this producer has come on.
     publish(&gateway, request("slow", json_events(&[record_at("p", begin - 400 * MINUTE)]))).await.unwrap();
@@ -60,10 +60,10 @@ async fn contributors_in_many_windows() {
             Err(reason) => break reason,
         }
         taken += 1;
-        assert!(taken < 400, "360,000 contributors fit into 4 MiB");
+        assert!(taken < 400, "360,000 contributors fit into 2 MiB");
     };
     assert_eq!(refused, "REASON_WINDOWS_FULL");
-    assert!(taken > 20, "only {taken} windows of 900 contributors fit into 4 MiB");
+    assert!(taken > 20, "only {taken} windows of 900 contributors fit into 2 MiB");
     // The number was not spent: the same request is taken in when the windows have closed, as the producer promises.
     let promise = PublishRequest { complete_through: now() + 30 * MINUTE, ..empty_request("crowd") };
     let fits = async {

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
+import parts
 from scores import score
 
 TOLERANCE = 1e-9
@@ -27,25 +28,62 @@ def key_of(values, key):
     return values.where(values.isin(words), "other").astype(str)
 
 
-def metric(cell, spec, ranges, contributor, least):
+def with_value(values):
+    has_value = values.notna()
+    return has_value & np.isfinite(values) if values.dtype.kind == "f" else has_value
+
+
+def in_ranges(values, edges):
+    """The range of each value; one outside of all is in the nearest."""
+    found = np.searchsorted(edges, values.astype(np.float64).clip(edges[0], edges[-1]), side="right") - 1
+    return found.clip(0, len(edges) - 2)
+
+
+def cell_metrics(cell, metrics, fields, ranges, contributor, least):
+    """What leaves of a cell with enough contributors."""
+    people = cell[contributor].where(cell[contributor].notna(), "(nobody)").tolist()
+    may_be_missing = lambda field: not field.get("required", True) or field.get("allow_non_finite", False)
+    optional = {spec["field"] for spec in metrics if "field" in spec and may_be_missing(fields.get(spec["field"], {}))}
+    of_field = {spec["field"]: (cell[spec["field"]], with_value(cell[spec["field"]])) for spec in metrics if "field" in spec}
+    ways = {}
+    for spec in metrics:
+        if spec.get("field") in optional:
+            has_value = of_field[spec["field"]][1]
+            ways.setdefault(("presence", spec["field"]), [0 if has else None for has in has_value])
+    for spec in metrics:
+        if spec["fn"] in ("histogram", "fraction"):
+            values, has_value = of_field[spec["field"]]
+            own = in_ranges(values, spec["edges"]) if spec["fn"] == "histogram" else values == spec["equals"]
+            kind = int if spec["fn"] == "histogram" else bool
+            ways[spec["fn"], spec["name"]] = [kind(part) if has else None for part, has in zip(own, has_value)]
+    by_name = {spec["name"]: spec for spec in metrics}
+    described = []
+    for (kind, name), way in ways.items():
+        field = name if kind == "presence" else by_name[name]["field"]
+        ranges_of = len(by_name[name]["edges"]) - 1 if kind == "histogram" else 0
+        described.append((kind, field if field in optional else None, way, ranges_of))
+    plans = dict(zip(ways, parts.plan(people, described, least)))
+    return {spec["name"]: metric(cell, spec, ranges, of_field, ways, plans) for spec in metrics}
+
+
+def metric(cell, spec, ranges, of_field, ways, plans):
     fn = spec["fn"]
     if fn == "count":
         return len(cell)
-    values = cell[spec["field"]]
-    has_value = values.notna()
-    if values.dtype.kind == "f":
-        has_value &= np.isfinite(values)
-    people = lambda rows: cell[contributor][rows].nunique(dropna=False)
-    if people(has_value) < least or 0 < people(~has_value) < least:
+    values, has_value = of_field[spec["field"]]
+    if fn in ("histogram", "fraction"):
+        plan, way = plans[fn, spec["name"]], ways[fn, spec["name"]]
+        if plan is None:
+            return None
+        if fn == "fraction":
+            return way.count(True) / (way.count(True) + way.count(False))
+        counts = [None] * (len(spec["edges"]) - 1)
+        for group in plan:
+            counts[group[0]] = sum(way.count(part) for part in group)
+        return counts
+    if not plans.get(("presence", spec["field"]), True):
         return None
-    values = values[has_value]
-    if fn == "fraction":
-        return float((values == spec["equals"]).mean())
-    values = values.astype(np.float64)
-    if fn == "histogram":
-        edges = spec["edges"]
-        return np.histogram(values.clip(edges[0], edges[-1]), edges)[0].tolist()
-    values = values.clip(*ranges[spec["field"]])
+    values = values[has_value].astype(np.float64).clip(*ranges[spec["field"]])
     return {"sum": values.sum, "mean": values.mean, "variance": lambda: values.var(ddof=0)}[fn]()
 
 
@@ -92,7 +130,8 @@ class Example:
                 withheld += 1
                 continue
             metrics = self.dataset["metrics"]
-            expected[cell_key] = {spec["name"]: metric(cell, spec, ranges, contributor, least) for spec in metrics}
+            fields = self.stream["fields"]
+            expected[cell_key] = cell_metrics(cell, metrics, fields, ranges, contributor, least)
         return expected, withheld, len(data)
 
     def compare(self, released, expected):

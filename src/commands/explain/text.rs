@@ -166,6 +166,9 @@ fn cells(text: &mut String, flow: &Flow) {
             }
             Permission::NotAllowed(country) => writeln!(text, "      no row of {regime} permits {country}"),
             Permission::TooStrong => writeln!(text, "      `max_form` of the destination is weaker"),
+            Permission::WindowTooShort(_) => {
+                writeln!(text, "      `min_window` of {regime} is longer than the windows")
+            }
         };
     }
 }

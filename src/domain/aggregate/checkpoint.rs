@@ -1,22 +1,25 @@
 //! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
 //!
-//! Version 3: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; of
-//! each field that a record may be without, who has a value and who has none, cell by cell. Contributors are a set, or the
-//! word that they are enough: at least 1,000.
+//! Version 4: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; if
+//! metrics part the records of a cell, each cell's combinations of parts, each with its number, records and contributors,
+//! who are then not among those of the cell. Contributors are a set, or the word that they are enough: at least 1,000.
 //!
-//! Version 2, which is still read, kept every set whole. Version 1, which is still read, kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
-//! value. So a metric of a field that a record may be without is null in a window that version 1 began.
+//! Older versions are read. They kept the counts of a part and not its contributors, so it is not known whether it may
+//! leave: in a window that an older version began, every metric that parts the records is null. Version 3 kept who has a
+//! value in an optional field and who has none; version 2 kept every set whole; version 1 kept squares of 61 bits, of a
+//! fraction only the matches, and nobody apart who has no value.
 
-use super::contributors::{Contributors, ENOUGH, Presence, Split};
+use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
-use super::state::{Share, State};
+use super::parted::{Combination, Parted};
+use super::state::State;
 use super::wide::Squares;
 use super::{Cells, Contributor};
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::dataset::{Dataset, Metric};
+use crate::domain::dataset::{Dataset, Function, Metric};
 use crate::domain::policy::Digest;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const _: () = assert!(ENOUGH == 1_000, "what is enough is part of the version");
 
 const FEW: u8 = 0;
@@ -27,9 +30,13 @@ const MOMENTS: u8 = 1;
 const HISTOGRAM: u8 = 2;
 const SHARES: u8 = 3;
 
+/// What version 1 to 3 said of an optional field.
 const WHOLE: u8 = 0;
 const SPLIT: u8 = 1;
 const UNKNOWN: u8 = 2;
+
+const NOT_KEPT: u8 = 0;
+const KEPT: u8 = 1;
 
 /// Cells of a checkpoint from before cells had a version, with the version that they are of.
 #[must_use]
@@ -50,21 +57,7 @@ impl Cells {
             encode_set(contributors, writer);
         }
         self.metrics.iter().for_each(|state| state.encode(writer));
-        for presence in self.optional.iter().flat_map(|optional| &optional.presences) {
-            match presence {
-                Presence::Whole => {
-                    writer.u8(WHOLE);
-                }
-                Presence::Split(split) => {
-                    writer.u8(SPLIT);
-                    encode_set(&split.with, writer);
-                    encode_set(&split.without, writer);
-                }
-                Presence::Unknown => {
-                    writer.u8(UNKNOWN);
-                }
-            }
-        }
+        self.parted.iter().for_each(|parted| encode_parted(parted, writer));
     }
 
     /// Reads cells of a dataset of the very same shape.
@@ -90,18 +83,20 @@ impl Cells {
         }
         for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
             match version {
-                1 => state.decode_version_1(metric, &cells.records, reader)?,
-                2 | VERSION => state.decode(reader)?,
+                VERSION => state.decode(reader)?,
+                1..VERSION => state.decode_before_version_4(version, metric, cells.records.len(), reader)?,
                 _ => return None,
             }
         }
-        for presence in cells.optional.iter_mut().flat_map(|optional| &mut optional.presences) {
-            *presence = match version {
-                1 => Presence::Unknown,
-                _ => decode_presence(version, enough, reader)?,
-            };
+        for parted in &mut cells.parted {
+            *parted = if version < VERSION { Parted::Unknown } else { decode_parted(enough, reader)? };
         }
-        cells.set_bytes = (0..cells.len()).map(|slot| cells.sets_of(slot)).sum();
+        if matches!(version, 2 | 3) {
+            for _ in 0..dataset.optional_fields().len() * cells.len() {
+                pass_presence(version, enough, reader)?;
+            }
+        }
+        cells.set_bytes = (0..cells.len()).map(|slot| cells.bytes_of_sets(slot)).sum();
         Some(cells)
     }
 }
@@ -135,22 +130,49 @@ fn decode_set(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<Con
     }
 }
 
-fn decode_presence(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<Presence> {
-    Some(match reader.u8()? {
-        WHOLE => Presence::Whole,
+/// Passes over what versions 2 and 3 said of an optional field in a cell.
+fn pass_presence(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<()> {
+    match reader.u8()? {
+        WHOLE | UNKNOWN => {}
         SPLIT => {
-            let with = decode_set(version, enough, reader)?;
-            Presence::Split(Box::new(Split { with, without: decode_set(version, enough, reader)? }))
+            decode_set(version, enough, reader)?;
+            decode_set(version, enough, reader)?;
         }
-        UNKNOWN => Presence::Unknown,
         _ => return None,
-    })
+    }
+    Some(())
+}
+
+fn encode_parted(parted: &Parted, writer: &mut Writer) {
+    let Some(combinations) = parted.in_order() else {
+        writer.u8(NOT_KEPT);
+        return;
+    };
+    writer.u8(KEPT).count(combinations.len());
+    for (number, kept) in combinations {
+        writer.u64(number).u64(kept.records);
+        encode_set(&kept.contributors, writer);
+    }
+}
+
+fn decode_parted(enough: usize, reader: &mut Reader<'_>) -> Option<Parted> {
+    match reader.u8()? {
+        NOT_KEPT => Some(Parted::Unknown),
+        KEPT => {
+            let combinations = (0..reader.count(8 + 8 + 1)?).map(|_| {
+                let (number, records) = (reader.u64()?, reader.u64()?);
+                Some((number, Combination { records, contributors: decode_set(VERSION, enough, reader)? }))
+            });
+            Some(Parted::Known(combinations.collect::<Option<_>>()?))
+        }
+        _ => None,
+    }
 }
 
 impl State {
     fn encode(&self, writer: &mut Writer) {
         match self {
-            Self::Count | Self::Same(_) => {
+            Self::Count | Self::Parts | Self::Same(_) => {
                 writer.u8(NOTHING);
             }
             Self::Moments(moments) => {
@@ -160,39 +182,17 @@ impl State {
                     writer.u64(moments.values).i128(moments.sum).u128(low).u64(high);
                 }
             }
-            Self::Histogram { counts, .. } => {
-                writer.u8(HISTOGRAM);
-                for count in counts {
-                    writer.u64(*count);
-                }
-            }
-            Self::Shares(shares) => {
-                writer.u8(SHARES);
-                for share in shares {
-                    writer.u64(share.values).u64(share.matches);
-                }
-            }
         }
     }
 
     /// Reads what was kept of the cells that there are.
     fn decode(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         match (reader.u8()?, self) {
-            (NOTHING, Self::Count | Self::Same(_)) => {}
+            (NOTHING, Self::Count | Self::Parts | Self::Same(_)) => {}
             (MOMENTS, Self::Moments(moments)) => {
                 for moments in moments {
                     let (values, sum) = (reader.u64()?, reader.i128()?);
                     *moments = Moments { values, sum, squares: Squares::new(reader.u128()?, reader.u64()?) };
-                }
-            }
-            (HISTOGRAM, Self::Histogram { counts, .. }) => {
-                for count in counts {
-                    *count = reader.u64()?;
-                }
-            }
-            (SHARES, Self::Shares(shares)) => {
-                for share in shares {
-                    *share = Share { values: reader.u64()?, matches: reader.u64()? };
                 }
             }
             _ => return None,
@@ -200,27 +200,36 @@ impl State {
         Some(())
     }
 
-    fn decode_version_1(&mut self, metric: &Metric, records: &[u64], reader: &mut Reader<'_>) -> Option<()> {
-        match (reader.u8()?, self, metric.function.measure()) {
-            (NOTHING, Self::Count | Self::Same(_), _) => {}
-            (MOMENTS, Self::Moments(moments), Some(measure)) => {
-                for moments in moments {
-                    let (values, sum, squares) = (reader.u64()?, reader.i128()?, reader.i128()?);
-                    *moments = Moments::of_version_1(measure, values, sum, squares)?;
-                }
+    /// The same of versions 1 to 3: the counts of a histogram and of a fraction are passed over.
+    fn decode_before_version_4(
+        &mut self,
+        version: u8,
+        metric: &Metric,
+        cells: usize,
+        reader: &mut Reader<'_>,
+    ) -> Option<()> {
+        let (counts, moments_of_version_1) = match (&metric.function, version) {
+            (Function::Histogram { edges, .. }, _) => (Some((HISTOGRAM, edges.len().saturating_sub(1))), None),
+            (Function::Fraction { .. }, 1) => (Some((SHARES, 1)), None),
+            (Function::Fraction { .. }, _) => (Some((SHARES, 2)), None),
+            (function, 1) => (None, function.measure()),
+            _ => (None, None),
+        };
+        if let Some((kind, each)) = counts {
+            if reader.u8()? != kind {
+                return None;
             }
-            (HISTOGRAM, Self::Histogram { counts, .. }, _) => {
-                for count in counts {
-                    *count = reader.u64()?;
-                }
-            }
-            (SHARES, Self::Shares(shares), _) => {
-                // A null counted as a value that does not match.
-                for (share, records) in shares.iter_mut().zip(records) {
-                    *share = Share { values: *records, matches: reader.u64()? };
-                }
-            }
-            _ => return None,
+            return (0..cells.checked_mul(each)?).try_for_each(|_| reader.u64().map(drop));
+        }
+        let (Self::Moments(moments), Some(measure)) = (&mut *self, moments_of_version_1) else {
+            return self.decode(reader);
+        };
+        if reader.u8()? != MOMENTS {
+            return None;
+        }
+        for moments in moments {
+            let (values, sum, squares) = (reader.u64()?, reader.i128()?, reader.i128()?);
+            *moments = Moments::of_version_1(measure, values, sum, squares)?;
         }
         Some(())
     }

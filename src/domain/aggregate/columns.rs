@@ -3,30 +3,11 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
-use arrow_buffer::BooleanBuffer;
 use arrow_schema::DataType;
 
 use super::Rows;
 use super::moments::Moments;
-use super::state::Share;
 use crate::domain::dataset::{KeyDomain, Measure, bucket};
-
-/// Which records have a value: one that is there, and is finite. `None`: all.
-pub(super) fn has_value(column: &ArrayRef) -> Option<BooleanBuffer> {
-    let valid = |row: usize| column.is_valid(row);
-    let has_value = match column.data_type() {
-        DataType::Float32 => {
-            let values = column.as_primitive::<Float32Type>().values();
-            BooleanBuffer::collect_bool(column.len(), |row| valid(row) && values[row].is_finite())
-        }
-        DataType::Float64 => {
-            let values = column.as_primitive::<Float64Type>().values();
-            BooleanBuffer::collect_bool(column.len(), |row| valid(row) && values[row].is_finite())
-        }
-        _ => column.nulls()?.inner().clone(),
-    };
-    (has_value.count_set_bits() < column.len()).then_some(has_value)
-}
 
 /// Calls `visit` with the slot and the value of every record that has a finite one.
 fn each_value(column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], mut visit: impl FnMut(usize, f64)) {
@@ -68,33 +49,48 @@ pub(super) fn fold_moments(
     each_value(column, rows, slots, |slot, value| moments[slot].add(scale.integer(value)));
 }
 
-pub(super) fn fold_histogram(
-    edges: &[f64],
-    buckets: usize,
-    column: &ArrayRef,
-    rows: &Rows<'_>,
-    slots: &[u32],
-    counts: &mut [u64],
-) {
+/// Calls `visit` with the position of every record and its value, if it has one: one that is there, and is finite.
+fn each_row(column: &ArrayRef, mut visit: impl FnMut(usize, Option<f64>)) {
+    macro_rules! visit_column {
+        ($type:ty, $convert:expr) => {{
+            let values = column.as_primitive::<$type>();
+            for (row, value) in values.values().iter().enumerate() {
+                let value: f64 = $convert(*value);
+                visit(row, (values.is_valid(row) && value.is_finite()).then_some(value));
+            }
+        }};
+    }
+    match column.data_type() {
+        DataType::Float32 => visit_column!(Float32Type, f64::from),
+        DataType::Float64 => visit_column!(Float64Type, |value| value),
+        DataType::Int64 => visit_column!(Int64Type, |value| value as f64),
+        DataType::Timestamp(..) => visit_column!(TimestampMicrosecondType, |value| value as f64),
+        _ => (0..column.len()).for_each(|row| visit(row, column.is_valid(row).then_some(0.0))),
+    }
+}
+
+/// Adds to the combination of every record whether it has a value: 0, or 1 times the stride if not.
+pub(super) fn add_presence(column: &ArrayRef, stride: u64, combinations: &mut [u64]) {
+    each_row(column, |row, value| combinations[row] += stride * u64::from(value.is_none()));
+}
+
+/// Adds to the combination of every record the range that its value lies in; a value outside lies in the nearest one.
+pub(super) fn add_ranges(edges: &[f64], column: &ArrayRef, stride: u64, combinations: &mut [u64]) {
     let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
-    each_value(column, rows, slots, |slot, value| {
-        if let Some(bucket) = bucket(edges, value.clamp(first, last)) {
-            counts[slot * buckets + bucket] += 1;
-        }
+    let none = edges.len() - 1;
+    each_row(column, |row, value| {
+        let range = value.and_then(|value| bucket(edges, value.clamp(first, last))).unwrap_or(none);
+        combinations[row] += stride * range as u64;
     });
 }
 
-pub(super) fn fold_shares(equals: &KeyDomain, column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], shares: &mut [Share]) {
+/// Adds to the combination of every record whether it has the one value of a domain: 0 if it is that, 1 if it is another
+/// one, 2 if there is none.
+pub(super) fn add_shares(equals: &KeyDomain, column: &ArrayRef, stride: u64, combinations: &mut [u64]) {
     let mut positions = vec![0; column.len()];
     equals.add_positions(column, 1, &mut positions);
-    let mut at = slots.iter();
-    rows.each(column.len(), |row| {
-        if let Some(&slot) = at.next()
-            && column.is_valid(row)
-        {
-            let share = &mut shares[slot as usize];
-            share.values += 1;
-            share.matches += u64::from(positions[row] == 0);
-        }
-    });
+    for (row, position) in positions.into_iter().enumerate() {
+        let part = if column.is_null(row) { 2 } else { u64::from(position.min(1)) };
+        combinations[row] += stride * part;
+    }
 }

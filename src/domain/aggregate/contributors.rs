@@ -1,4 +1,4 @@
-//! Sets of contributors, and of which of them have a value in a field that may be missing.
+//! Sets of contributors.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,7 +9,18 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::open_bytes::{SPLIT, set_bytes};
+/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
+pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
+/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
+const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
+
+/// Bytes of a set of so many contributors.
+fn set_bytes(contributors: usize) -> usize {
+    match contributors {
+        0 => 0,
+        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
+    }
+}
 
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
@@ -125,18 +136,6 @@ impl Contributors {
         }
     }
 
-    /// Whether there are at least so many. More than are enough cannot be told: then there are not.
-    pub(super) fn at_least(&self, least: usize, enough: usize) -> bool {
-        match self {
-            Self::Few(set) => set.len() >= least,
-            Self::Enough => enough >= least,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Few(set) if set.is_empty())
-    }
-
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -146,79 +145,18 @@ impl Contributors {
     }
 }
 
-/// Which of a cell's contributors have a value in one field.
-///
-/// Sets are kept only from the first record without a value on: before, all contributors of the cell have one.
-#[derive(Debug, Clone, Default)]
-pub(super) enum Presence {
-    /// Every record has a value.
-    #[default]
-    Whole,
-    /// Not every record has one.
-    Split(Box<Split>),
-    /// It was not kept.
-    Unknown,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The contributors of a cell by what their records hold. One who has records of both kinds is in both.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Split {
-    /// Those with at least one record that has a value.
-    pub(super) with: Contributors,
-    /// Those with at least one record that has none.
-    pub(super) without: Contributors,
-}
-
-impl Presence {
-    /// Both sets. `all` are the cell's contributors so far. `None`: they cannot be known.
-    pub(super) fn split(&mut self, all: &Contributors) -> Option<&mut Split> {
-        if matches!(self, Self::Whole) {
-            *self = Self::Split(Box::new(Split { with: all.clone(), without: Contributors::default() }));
+    #[test]
+    fn the_bytes_of_a_set_are_never_below_those_of_its_table() {
+        let mut set = HashSet::new();
+        for contributor in 0..100_000_u128 {
+            set.insert(contributor);
+            let places = (set.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
+            assert!(set_bytes(set.len()) >= places * 17 + 16, "{} contributors", set.len());
         }
-        match self {
-            Self::Split(split) => Some(split),
-            Self::Whole | Self::Unknown => None,
-        }
-    }
-
-    /// Adds what another part of the cell holds. `all` and `others` are the contributors of both parts, before they are
-    /// put together.
-    pub(super) fn merge(&mut self, all: &Contributors, other: Self, others: &Contributors, enough: usize) {
-        match other {
-            Self::Unknown => *self = Self::Unknown,
-            Self::Whole => {
-                if let Self::Split(split) = self {
-                    split.with.merge(others.clone(), enough);
-                }
-            }
-            Self::Split(other) => {
-                if let Some(split) = self.split(all) {
-                    split.with.merge(other.with, enough);
-                    split.without.merge(other.without, enough);
-                }
-            }
-        }
-    }
-
-    /// Whether what is computed from the records that have a value may leave a cell of at least `least` contributors:
-    /// they come from at least as many, and those without a value from none or from at least as many.
-    pub(super) fn holds(&self, least: usize, enough: usize) -> bool {
-        match self {
-            Self::Whole => true,
-            Self::Split(split) => {
-                split.with.at_least(least, enough)
-                    && (split.without.is_empty() || split.without.at_least(least, enough))
-            }
-            Self::Unknown => false,
-        }
-    }
-
-    /// Bytes of memory. Before a first record without a value: those that it takes, when it comes, to keep a set of
-    /// `all` contributors of the cell.
-    pub(super) fn bytes(&self, all: &Contributors) -> usize {
-        match self {
-            Self::Whole | Self::Unknown => all.bytes(),
-            Self::Split(split) => SPLIT + split.with.bytes() + split.without.bytes(),
-        }
+        assert_eq!(set_bytes(0), 0);
     }
 }

@@ -7,36 +7,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::contributors::FIRST_CONTRIBUTOR;
+use super::parted::{FIRST_COMBINATION, Parted};
 use super::state::State;
+use super::ways::ways;
 use crate::domain::dataset::Dataset;
 
-/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
-const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
-/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
-const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
 /// A window without cells: its lists' heads, the table of a small domain, the digests of policies.
 const WINDOW: usize = 1_024;
 /// A cell without its metrics: its number, its slot in a map or table, its count of records, the head of its set.
 const CELL: usize = 32 + 2 * (size_of::<u32>() + size_of::<u64>() + 4 * size_of::<usize>());
-/// The heads of the two sets of a cell in which not every record has a value.
-pub(super) const SPLIT: usize = 96;
-
-/// Bytes of a set of so many contributors.
-pub(super) fn set_bytes(contributors: usize) -> usize {
-    match contributors {
-        0 => 0,
-        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
-    }
-}
 
 /// Bytes of the cells of a window, without their sets.
 pub(super) fn cells_bytes(cells: usize, each: usize) -> usize {
     WINDOW + cells * each
 }
 
-/// Bytes of a cell of a dataset, without its sets.
-pub(super) fn cell_bytes(metrics: &[State], optional: usize) -> usize {
-    CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + optional * 2 * size_of::<usize>())
+/// Bytes of a cell of a dataset, without its sets. `is_parted`: its records are kept by their combinations too.
+pub(super) fn cell_bytes(metrics: &[State], is_parted: bool) -> usize {
+    let parted = if is_parted { size_of::<Parted>() } else { 0 };
+    CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + parted)
 }
 
 /// The most bytes that records can add to the open windows of a dataset: all of them in cells of their own, as far as
@@ -45,9 +35,9 @@ pub(super) fn cell_bytes(metrics: &[State], optional: usize) -> usize {
 pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
     let windows = windows.min(records);
     let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
-    let optional = dataset.optional_fields().len();
-    let cell = cell_bytes(&State::of(dataset), optional);
-    let of_record = FIRST_CONTRIBUTOR * (1 + optional) + optional * (SPLIT + FIRST_CONTRIBUTOR);
+    let is_parted = !ways(dataset).is_empty();
+    let cell = cell_bytes(&State::of(dataset), is_parted);
+    let of_record = FIRST_CONTRIBUTOR + if is_parted { FIRST_COMBINATION } else { 0 };
     windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
 }
 
@@ -179,16 +169,5 @@ mod tests {
         assert_eq!(open.held(), 0);
         assert!(open.reserve(100).is_ok());
         assert_eq!(open.reserve(101).err(), Some(Full::Held));
-    }
-
-    #[test]
-    fn the_bytes_of_a_set_are_never_below_those_of_its_table() {
-        let mut set = std::collections::HashSet::new();
-        for contributor in 0..100_000_u128 {
-            set.insert(contributor);
-            let places = (set.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
-            assert!(set_bytes(set.len()) >= places * 17 + 16, "{} contributors", set.len());
-        }
-        assert_eq!(set_bytes(0), 0);
     }
 }

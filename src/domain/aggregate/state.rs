@@ -8,20 +8,10 @@ pub(super) enum State {
     /// The count of records is kept for all cells.
     Count,
     Moments(Vec<Moments>),
-    Histogram {
-        buckets: usize,
-        counts: Vec<u64>,
-    },
-    Shares(Vec<Share>),
+    /// The records are kept by the parts that the metric parts them into, for all cells.
+    Parts,
     /// What the metric at this position keeps, which is of the same values.
     Same(usize),
-}
-
-/// How many records have a value, and how many of them the one that is looked for.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Share {
-    pub(super) values: u64,
-    pub(super) matches: u64,
 }
 
 impl State {
@@ -33,10 +23,7 @@ impl State {
                 let first = dataset.metrics.iter().position(|other| other.function.measure() == Some(measure));
                 first.filter(|first| *first < position).map_or(Self::Moments(Vec::new()), Self::Same)
             }
-            Function::Histogram { edges, .. } => {
-                Self::Histogram { buckets: edges.len().saturating_sub(1), counts: Vec::new() }
-            }
-            Function::Fraction { .. } => Self::Shares(Vec::new()),
+            Function::Histogram { .. } | Function::Fraction { .. } => Self::Parts,
         });
         states.collect()
     }
@@ -44,51 +31,23 @@ impl State {
     /// A cell appears.
     pub(super) fn appear(&mut self) {
         match self {
-            Self::Count | Self::Same(_) => {}
+            Self::Count | Self::Parts | Self::Same(_) => {}
             Self::Moments(moments) => moments.push(Moments::default()),
-            Self::Histogram { buckets, counts } => counts.resize(counts.len() + *buckets, 0),
-            Self::Shares(shares) => shares.push(Share::default()),
         }
     }
 
     /// Adds what another part holds; its slots are at these places here.
     pub(super) fn merge(&mut self, other: &Self, places: &[usize]) {
-        match (self, other) {
-            (Self::Moments(mine), Self::Moments(theirs)) => {
-                places.iter().zip(theirs).for_each(|(&slot, theirs)| mine[slot].merge(theirs));
-            }
-            (Self::Histogram { buckets, counts: mine }, Self::Histogram { counts: theirs, .. }) => {
-                for (&slot, theirs) in places.iter().zip(theirs.chunks((*buckets).max(1))) {
-                    mine[slot * *buckets..].iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
-                }
-            }
-            (Self::Shares(mine), Self::Shares(theirs)) => {
-                for (&slot, theirs) in places.iter().zip(theirs) {
-                    mine[slot].values += theirs.values;
-                    mine[slot].matches += theirs.matches;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// How many records of a slot had a value.
-    pub(super) fn values(&self, slot: usize) -> u64 {
-        match self {
-            Self::Moments(moments) => moments[slot].values,
-            Self::Histogram { buckets, counts } => counts[slot * buckets..(slot + 1) * buckets].iter().sum(),
-            Self::Shares(shares) => shares[slot].values,
-            Self::Count | Self::Same(_) => 0,
+        if let (Self::Moments(mine), Self::Moments(theirs)) = (self, other) {
+            places.iter().zip(theirs).for_each(|(&slot, theirs)| mine[slot].merge(theirs));
         }
     }
 
     /// Bytes that it keeps of one cell.
     pub(super) fn bytes_of_a_cell(&self) -> usize {
         match self {
-            Self::Count | Self::Same(_) => 0,
+            Self::Count | Self::Parts | Self::Same(_) => 0,
             Self::Moments(_) => size_of::<Moments>(),
-            Self::Histogram { buckets, .. } => buckets * size_of::<u64>(),
-            Self::Shares(_) => size_of::<Share>(),
         }
     }
 }

@@ -103,14 +103,19 @@ fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record], rows: &Rows<'_
     cells.fold(dataset, &foldable, rows);
 }
 
+/// What leaves of a slot's cell when each part needs so many contributors.
+fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Value> {
+    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false }, None);
+    (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, &plan)).collect()
+}
+
 /// The cells of at least `least` contributors: others do not leave.
 type Results = BTreeMap<String, Vec<Value>>;
 
 fn results(cells: &Cells, dataset: &Dataset, least: usize) -> Results {
     let slots = cells.in_order().into_iter().filter(|&slot| cells.has(slot, least)).map(|slot| {
         let label = dataset.keys[0].domain.label(cells.key_positions(dataset, slot)[0]);
-        let values = (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, least)).collect();
-        (label, values)
+        (label, values(cells, dataset, slot, least))
     });
     slots.collect()
 }
@@ -157,7 +162,7 @@ fn cell(records: &[&Record], least: usize) -> (usize, Vec<Value>) {
         of_values(Value::Number(sum)),
         of_values(Value::Number(sum / n)),
         of_values(Value::Number(variance)),
-        of_values(Value::Counts(vec![below, values.len() as u64 - below])),
+        of_values(Value::Counts(vec![Some(below), Some(values.len() as u64 - below)])),
         if label_leaves { Value::Number(share) } else { Value::Null },
         if has_every_score { Value::Number(scores.iter().sum()) } else { Value::Null },
     ];
@@ -168,6 +173,19 @@ fn close(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => (left - right).abs() <= 1e-9 * (1.0 + right.abs()),
         _ => left == right,
+    }
+}
+
+/// Whether a histogram leaves with ranges merged, or a fraction does not: which of them may is for
+/// `policy::release::tests` to say.
+fn is_less(found: &Value, all: &Value) -> bool {
+    match (found, all) {
+        (Value::Counts(found), Value::Counts(all)) => {
+            let sum = |counts: &[Option<u64>]| counts.iter().flatten().sum::<u64>();
+            found.len() == all.len() && found[0].is_some() && sum(found) == sum(all)
+        }
+        (Value::Null, Value::Number(share)) => (0.0..=1.0).contains(share),
+        _ => false,
     }
 }
 
@@ -184,7 +202,7 @@ fn through_a_checkpoint(cells: &Cells, dataset: &Dataset) -> Cells {
 
 /// What the cells say that their sets take, counted anew.
 fn counted_anew(cells: &Cells) -> usize {
-    (0..cells.len()).map(|slot| cells.sets_of(slot)).sum()
+    (0..cells.len()).map(|slot| cells.bytes_of_sets(slot)).sum()
 }
 
 /// Who is in a set, in order; none when it is enough.
@@ -195,22 +213,25 @@ fn sorted(contributors: &Contributors) -> Option<Vec<Contributor>> {
     }
 }
 
+/// Who is in a cell, in order, as far as sets are kept.
+fn everybody(cells: &Cells, slot: usize) -> BTreeSet<Contributor> {
+    cells.sets_of(slot).filter_map(sorted).flatten().collect()
+}
+
 /// All that cells hold, cell by cell in the order of their numbers, with the sets in order.
 fn canonical(cells: &Cells) -> Vec<String> {
     let of_slot = |slot: usize| {
-        let presences = cells.optional.iter().map(|optional| match &optional.presences[slot] {
-            Presence::Split(split) => format!("{:?} {:?}", sorted(&split.with), sorted(&split.without)),
-            presence => format!("{presence:?}"),
+        let parted = cells.parted[slot].in_order().map(|combinations| {
+            let combinations = combinations.into_iter();
+            combinations.map(|(number, kept)| (number, kept.records, sorted(&kept.contributors))).collect::<Vec<_>>()
         });
         let metrics = cells.metrics.iter().map(|state| match state {
-            State::Count | State::Same(_) => String::new(),
+            State::Count | State::Parts | State::Same(_) => String::new(),
             State::Moments(all) => format!("{} {} {:?}", all[slot].values, all[slot].sum, all[slot].squares.parts()),
-            State::Histogram { buckets, counts } => format!("{:?}", &counts[slot * buckets..(slot + 1) * buckets]),
-            State::Shares(shares) => format!("{} {}", shares[slot].values, shares[slot].matches),
         });
-        let (presences, metrics): (Vec<_>, Vec<_>) = (presences.collect(), metrics.collect());
+        let metrics: Vec<_> = metrics.collect();
         let (number, records, all) = (cells.numbers[slot], cells.records[slot], sorted(&cells.contributors[slot]));
-        format!("{number} {records} {all:?} {presences:?} {metrics:?}")
+        format!("{number} {records} {all:?} {parted:?} {metrics:?}")
     };
     cells.in_order().into_iter().map(of_slot).collect()
 }
@@ -236,8 +257,10 @@ proptest! {
         prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
         for (label, values) in &expected {
             for (found, expected) in found[label].iter().zip(values) {
-                prop_assert!(close(found, expected), "{} {:?} {:?}", label, found, expected);
+                prop_assert!(close(found, expected) || is_less(found, expected), "{label} {found:?} {expected:?}");
             }
+            // What is not parted leaves as it is.
+            prop_assert!(found[label][..4].iter().zip(values).all(|(found, expected)| close(found, expected)));
         }
         prop_assert_eq!(cells.set_bytes, counted_anew(&cells));
     }
@@ -374,7 +397,7 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     let mut cells = Cells::new(&dataset).counted_in(&open);
     let people = |people: std::ops::Range<usize>, value| people.map(|person| of(person, value)).collect::<Vec<_>>();
     fold(&mut cells, &dataset, &people(0..ENOUGH - 1, Some(1.0)), &Rows::All);
-    assert!(open.held() > 100_000 && !cells.has(0, ENOUGH));
+    assert!(open.held() > 30_000 && !cells.has(0, ENOUGH));
     fold(&mut cells, &dataset, &people(0..ENOUGH, Some(1.0)), &Rows::All);
     assert!(open.held() < 3_000 && cells.has(0, ENOUGH), "{}", open.held());
     // More than that is not known, so nothing leaves under a rule that asks for it.
@@ -382,10 +405,10 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     assert!(!cells.has(0, ENOUGH + 1));
     // Who has no value is counted from here on, and all the others have one.
     fold(&mut cells, &dataset, &people(0..4, None), &Rows::All);
-    assert_eq!(cells.value(&dataset, 1, 0, 5), Value::Null);
+    assert_eq!(values(&cells, &dataset, 0, 5)[1], Value::Null);
     fold(&mut cells, &dataset, &people(4..5, None), &Rows::All);
-    assert_eq!(cells.value(&dataset, 1, 0, 5), Value::Number((4 * ENOUGH - 1) as f64));
+    assert_eq!(values(&cells, &dataset, 0, 5)[1], Value::Number((4 * ENOUGH - 1) as f64));
     fold(&mut cells, &dataset, &people(5..ENOUGH, None), &Rows::All);
     assert!(open.held() < 3_000, "{}", open.held());
-    assert_eq!(cells.value(&dataset, 1, 0, ENOUGH), Value::Number((4 * ENOUGH - 1) as f64));
+    assert_eq!(values(&cells, &dataset, 0, ENOUGH)[1], Value::Number((4 * ENOUGH - 1) as f64));
 }

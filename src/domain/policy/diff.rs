@@ -266,6 +266,7 @@ fn why(flow: Option<&Flow>) -> Vec<String> {
             Permission::Allowed { .. } => {}
             Permission::NotAllowed(country) => why.push(format!("no row of {regime} permits {country}")),
             Permission::TooStrong => why.push("`max_form` of the destination".to_owned()),
+            Permission::WindowTooShort(_) => why.push(format!("`min_window` of {regime}")),
         }
     }
     why

@@ -1,9 +1,13 @@
 //! Egress: which dataset may go to which destination, under which regime, by which rule, until when.
 
+use std::time::Duration;
+
 use jiff::civil::Date;
 
 use super::form::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
+use crate::domain::aggregate::PartRule;
+use crate::domain::dataset::Dataset;
 use crate::domain::document::Place;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName};
@@ -41,6 +45,8 @@ pub enum Permission {
     NotAllowed(Jurisdiction),
     /// The destination takes only a weaker form.
     TooStrong,
+    /// Its release profile asks for windows of at least this length.
+    WindowTooShort(Duration),
 }
 
 /// A destination that a dataset may go to.
@@ -50,13 +56,18 @@ pub struct Outlet {
     pub destination: DestinationName,
     /// The least number of contributors of a cell.
     pub min_contributors: usize,
-    /// The override that lowered it.
+    /// When a part of a cell may leave.
+    pub parts: PartRule,
+    /// The override that lowered the number.
     pub by_override: Option<String>,
 }
 
-/// The least number of contributors of records of a special category
-/// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
-const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
+impl Outlet {
+    /// What decides about a cell and its parts, the least strict rule about parts first.
+    pub(super) fn rule(&self) -> (PartRule, usize) {
+        (self.parts, self.min_contributors)
+    }
+}
 
 impl PolicySet {
     /// The egress table of a gateway that serves these regimes, on a day. Only records of regimes it serves are kept,
@@ -73,7 +84,7 @@ impl PolicySet {
                         destination: name.clone(),
                         countries: destination.countries.clone(),
                         regime: regime.id.clone(),
-                        permission: self.permission(regime, destination, day),
+                        permission: self.permission(regime, destination, declared, day),
                         place: place.clone(),
                     });
                 }
@@ -83,9 +94,12 @@ impl PolicySet {
     }
 
     /// What a regime says to released cells at a destination: it must let them go to every country of it.
-    fn permission(&self, regime: &Regime, destination: &Destination, day: Date) -> Permission {
+    fn permission(&self, regime: &Regime, destination: &Destination, dataset: &Dataset, day: Date) -> Permission {
         if destination.max_form < Form::Statistical {
             return Permission::TooStrong;
+        }
+        if let Some(shortest) = regime.release.min_window.filter(|shortest| *shortest > dataset.window) {
+            return Permission::WindowTooShort(shortest);
         }
         let shown = self.shown(&destination.conditions, day);
         let (mut rules, mut basis) = (Vec::new(), Vec::new());
@@ -110,8 +124,8 @@ impl PolicySet {
         covering.filter(|regime| serves.contains(&regime.id))
     }
 
-    /// The destinations that every governing regime lets a dataset go to on a day, each with the strictest number of
-    /// contributors of the dataset, the regimes and the records' classes. A dataset that no regime governs may go
+    /// The destinations that every governing regime lets a dataset go to on a day, each with the strictest numbers of
+    /// contributors of the dataset, the regimes, their profiles and the records' classes. A dataset that no regime governs may go
     /// nowhere.
     #[must_use]
     pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
@@ -126,13 +140,12 @@ impl PolicySet {
     #[must_use]
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
         let (plan, declared) = self.dataset(dataset)?;
-        let strictest = self.governing(plan, serves).map(|regime| regime.min_contributors).max()?;
-        let special = if self.classes.any_special(&plan.classes) { MIN_CONTRIBUTORS_SPECIAL } else { 0 };
-        let least = declared.min_contributors.max(strictest).max(special);
+        let limits = self.limits(dataset, serves)?;
+        let least = limits.contributors.value;
         let (name, destination) = self.destinations.get_key_value(destination)?;
         let is_allowed = self
             .governing(plan, serves)
-            .all(|regime| matches!(self.permission(regime, destination, day), Permission::Allowed { .. }));
+            .all(|regime| matches!(self.permission(regime, destination, declared, day), Permission::Allowed { .. }));
         if !is_allowed {
             return None;
         }
@@ -142,9 +155,12 @@ impl PolicySet {
             .filter(|relaxed| relaxed.dataset == dataset && *name == relaxed.destination && day <= relaxed.until);
         let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
         let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
+        let min_contributors = relaxed.map_or(least, |relaxed| relaxed.min_contributors);
+        let of_part = if relaxed.is_some() { limits.part.value.min(min_contributors) } else { limits.part.value };
         Some(Outlet {
             destination: name.clone(),
-            min_contributors: relaxed.map_or(least, |relaxed| relaxed.min_contributors),
+            min_contributors,
+            parts: PartRule { least: of_part, not_empty: limits.not_empty },
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }
@@ -156,7 +172,9 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
     let stricter = |left: Vec<Outlet>, right: Vec<Outlet>| {
         let both = left.into_iter().filter_map(|outlet| {
             let other = right.iter().find(|other| other.destination == outlet.destination)?;
-            Some(if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet })
+            let parts = outlet.parts.stricter(other.parts);
+            let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
+            Some(Outlet { parts, ..stricter })
         });
         both.collect()
     };

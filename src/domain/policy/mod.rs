@@ -27,8 +27,10 @@ mod egress;
 mod explain;
 mod fixture;
 mod form;
+mod limits;
 mod lint;
 mod permit;
+mod profile;
 mod read;
 mod regime;
 mod release;
@@ -44,8 +46,10 @@ pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
 pub use form::{Form, Lasting};
+pub use limits::{Asked, Limits};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
+pub use profile::Profile;
 pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
 pub use regime::{Class, Classes, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
 pub use release::{ClosedWindow, Outcome, release};
@@ -86,6 +90,8 @@ pub struct PolicySet {
     pub streams: BTreeMap<StreamName, StreamPlan>,
     /// The stream of each dataset.
     pub stream_of: BTreeMap<DatasetName, StreamName>,
+    /// The release profile of each dataset that names one.
+    pub release_of: BTreeMap<DatasetName, Profile>,
     /// The destinations, by name.
     pub destinations: BTreeMap<DestinationName, Destination>,
     /// The relaxations.

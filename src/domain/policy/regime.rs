@@ -10,6 +10,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 
 use super::conditions::Shown;
 use super::form::{Form, Lasting};
+use super::profile::Profile;
 
 /// The ids of the regimes that apply to the same records.
 pub type RegimeSet = Arc<BTreeSet<String>>;
@@ -193,6 +194,8 @@ pub struct Regime {
     pub misroute: Misroute,
     /// The least number of contributors of a released cell.
     pub min_contributors: usize,
+    /// The release profile that it names.
+    pub release: Profile,
     /// What may leave.
     pub transfers: Vec<Transfer>,
     /// When its facts were checked.
@@ -268,6 +271,7 @@ pub(super) mod tests {
             localisation: Localisation::Conditional,
             misroute: Misroute::Redirect,
             min_contributors: 10,
+            release: Profile::default(),
             transfers: Vec::new(),
             as_of: Date::constant(2026, 1, 1),
             review_by: Date::constant(2027, 1, 1),

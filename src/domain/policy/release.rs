@@ -1,6 +1,6 @@
 //! Release: which cells of a closed window may leave, and the columns they leave as.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
@@ -8,11 +8,12 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, 
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::aggregate::{Cells, Value};
+use crate::domain::aggregate::{Cells, PartRule, Plan, Value};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, Function, KeyDomain};
 use crate::domain::name::GatewayId;
 use crate::domain::window::{micros, window_start};
+use crate::planted::planted;
 
 use super::Digest;
 use super::egress::Outlet;
@@ -44,47 +45,57 @@ pub struct Outcome {
 }
 
 /// Releases the cells of a window that hold enough contributors for each outlet: a cell below the number of one may go
-/// to another. A cell counts as released when it goes anywhere. A metric of a field that a record may be without is null
-/// unless the number holds for it too: those with a value are as many, and those without one are none or as many.
+/// to another. A cell counts as released when it goes anywhere. Of the parts of a cell (the ranges of a histogram, a
+/// fraction, who has no value) only those leave that hold enough contributors too, and that give nobody away together.
+///
+/// Outlets of other rules may hear of the same cell. So what leaves under one rule is made of what leaves under those that
+/// are less strict: all of it together tells no more than the least strict.
 ///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
     let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
-    let numbers: BTreeSet<usize> = outlets.iter().map(|outlet| outlet.min_contributors).collect();
-    for least in numbers {
+    let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
+    let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());
+    for (parts, least) in rules {
         let slots: Vec<usize> = in_order.iter().copied().filter(|&slot| closed.cells.has(slot, least)).collect();
         if slots.is_empty() {
             continue;
         }
-        let outlets = outlets.iter().filter(|outlet| outlet.min_contributors == least);
-        outcome.cells_released = outcome.cells_released.max(slots.len());
-        outcome.released.extend(Leaving::new(closed, &slots, least, policy).released(outlets)?);
+        for &slot in &slots {
+            let finer = if planted("plans-apart") { None } else { plans.get(&slot) };
+            let plan = closed.cells.plan(closed.dataset, slot, parts, finer);
+            plans.insert(slot, plan);
+        }
+        released.extend(slots.iter().copied());
+        let outlets = outlets.iter().filter(|outlet| outlet.rule() == (parts, least));
+        outcome.released.extend(Leaving::new(closed, &slots, &plans, policy).released(outlets)?);
     }
+    outcome.cells_released = released.len();
     outcome.cells_withheld -= outcome.cells_released;
     Ok(outcome)
 }
 
-/// The cells of a window that may leave to outlets of one number of contributors.
+/// The cells of a window that may leave to outlets of one rule.
 struct Leaving<'l> {
     closed: &'l ClosedWindow<'l>,
     slots: &'l [usize],
-    /// The number of contributors.
-    least: usize,
+    /// What may leave of the parts of each slot.
+    plans: &'l BTreeMap<usize, Plan>,
     start: i64,
     end: i64,
     policy: Digest,
 }
 
-/// Version 1 hashed texts of Rust's.
-const RELEASE_ID_VERSION: u8 = 2;
+/// Version 1 hashed texts of Rust's; version 2 knew no ranges that leave together.
+const RELEASE_ID_VERSION: u8 = 3;
 
 impl<'l> Leaving<'l> {
-    fn new(closed: &'l ClosedWindow<'l>, slots: &'l [usize], least: usize, policy: Digest) -> Self {
+    fn new(closed: &'l ClosedWindow<'l>, slots: &'l [usize], plans: &'l BTreeMap<usize, Plan>, policy: Digest) -> Self {
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        Self { closed, slots, least, start, end, policy }
+        Self { closed, slots, plans, start, end, policy }
     }
 
     fn released<'o>(&self, outlets: impl Iterator<Item = &'o Outlet>) -> Result<Vec<Released>, ArrowError> {
@@ -103,9 +114,10 @@ impl<'l> Leaving<'l> {
         Ok(released.collect())
     }
 
-    /// The value of a metric of a slot, null when k does not hold for it.
+    /// The value of a metric of a slot, null when it may not leave.
     fn value(&self, metric: usize, slot: usize) -> Value {
-        self.closed.cells.value(self.closed.dataset, metric, slot, self.least)
+        let plan = self.plans.get(&slot);
+        plan.map_or(Value::Null, |plan| self.closed.cells.value(self.closed.dataset, metric, slot, plan))
     }
 
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
@@ -200,9 +212,9 @@ fn hashed(value: &Value, writer: &mut Writer) {
         }
         Value::Counts(counts) => {
             writer.u8(3).count(counts.len());
-            counts.iter().for_each(|count| {
-                writer.u64(*count);
-            });
+            for count in counts {
+                writer.u8(count.is_some().into()).u64(count.unwrap_or(0));
+            }
         }
     }
 }
@@ -216,10 +228,10 @@ fn metric_column(function: &Function, values: &[Value]) -> ArrayRef {
         }))),
         Function::Histogram { .. } => {
             let mut lists =
-                ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, false));
+                ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, true));
             for value in values {
                 if let Value::Counts(counts) = value {
-                    lists.values().append_slice(&counts.iter().map(count).collect::<Vec<_>>());
+                    counts.iter().for_each(|of_range| lists.values().append_option(of_range.as_ref().map(count)));
                 }
                 lists.append(matches!(value, Value::Counts(_)));
             }
@@ -233,103 +245,4 @@ fn metric_column(function: &Function, values: &[Value]) -> ArrayRef {
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow_array::Array;
-    use arrow_array::cast::AsArray;
-    use arrow_array::types::Int64Type;
-
-    use super::*;
-    use crate::domain::aggregate::{ContributorKey, Foldable, Rows, cell_numbers};
-    use crate::domain::dataset::{Metric, samples};
-    use crate::domain::policy::Widest;
-
-    /// The sample without keys, so in one cell, with a histogram of `x` too. Of `x` every third record has no value.
-    fn dataset() -> Dataset {
-        let mut dataset = samples::every_kind();
-        dataset.keys.clear();
-        if let Some(source) = dataset.metrics[4].function.source().cloned() {
-            let function = Function::Histogram { source, edges: vec![0.0, 10.0, 100.0] };
-            dataset.metrics.push(Metric { name: "x_histogram".into(), function });
-        }
-        dataset
-    }
-
-    /// What leaves of some of the records.
-    fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
-        let columns = samples::columns();
-        let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-        let numbers = cell_numbers(dataset, &columns, samples::RECORDS);
-        let mut cells = Cells::new(dataset);
-        let records = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
-        cells.fold(dataset, &records, rows);
-        let gateway = "eu".parse().unwrap();
-        let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells };
-        release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
-    }
-
-    fn to(destination: &str, min_contributors: usize) -> Outlet {
-        Outlet { destination: destination.parse().unwrap(), min_contributors, by_override: None }
-    }
-
-    #[test]
-    fn a_cell_leaves_to_outlets_that_want_no_more_contributors_than_it_has() {
-        let outcome = leaves(&dataset(), &Rows::All, &[to("a", 13), to("b", 14)]);
-        assert_eq!((outcome.cells_released, outcome.cells_withheld), (1, 0));
-        assert_eq!(outcome.released.iter().map(Released::destination).collect::<Vec<_>>(), ["a"]);
-        let outcome = leaves(&dataset(), &Rows::All, &[to("b", 14)]);
-        assert_eq!((outcome.cells_released, outcome.cells_withheld, outcome.released.len()), (0, 1, 0));
-    }
-
-    #[test]
-    fn a_metric_is_null_where_k_does_not_hold_for_it_and_its_column_has_the_same_type() {
-        let dataset = dataset();
-        // All have a value of `x` in some record, and all have none in another. Then in one record only.
-        let one_without: Vec<u32> = (0..60).filter(|row| *row == 0 || row % 3 != 0).collect();
-        let all = leaves(&dataset, &Rows::All, &[to("a", 13)]);
-        let few = leaves(&dataset, &Rows::Some(&one_without), &[to("a", 13)]);
-        let (all, few) = (all.released[0].cells(), few.released[0].cells());
-        assert_eq!(all.schema(), few.schema());
-        for metric in &dataset.metrics {
-            let column = |cells: &RecordBatch| cells.column_by_name(&metric.name).unwrap().clone();
-            assert!(column(all).is_valid(0), "{}", metric.name);
-            assert_eq!(column(few).is_null(0), metric.name.starts_with("x_"), "{}", metric.name);
-            let schema = all.schema();
-            let is_nullable = schema.field_with_name(&metric.name).unwrap().is_nullable();
-            assert_eq!(is_nullable, metric.name != "n", "{}", metric.name);
-        }
-        assert_eq!(few.column_by_name("n").unwrap().as_primitive::<Int64Type>().value(0), 41);
-    }
-
-    #[test]
-    fn outlets_of_other_numbers_have_nulls_and_ids_of_their_own() {
-        let five_without: Vec<u32> = (0..60).filter(|row| *row < 15 || row % 3 != 0).collect();
-        let outcome = leaves(&dataset(), &Rows::Some(&five_without), &[to("a", 5), to("b", 6), to("c", 5)]);
-        let [a, c, b] = outcome.released.as_slice() else { panic!("one for each outlet") };
-        assert!(a.cells().column_by_name("x_sum").unwrap().is_valid(0));
-        assert!(b.cells().column_by_name("x_sum").unwrap().is_null(0));
-        assert_eq!((a.id(), &**a.destination(), &**c.destination()), (c.id(), "a", "c"));
-        assert_ne!(a.id(), b.id());
-    }
-
-    #[test]
-    fn the_id_of_version_2_stays_what_it_is() {
-        let outcome = leaves(&samples::every_kind(), &Rows::All, &[to("a", 3)]);
-        assert_eq!(outcome.released[0].id(), include_str!("../../../tests/golden/release-id-2.txt").trim());
-    }
-
-    /// Written as JSON or as Arrow, no cell is larger than the widest.
-    #[test]
-    fn no_cell_is_larger_than_the_widest() {
-        let dataset = samples::every_kind();
-        let outcome = leaves(&dataset, &Rows::All, &[to("a", 3)]);
-        let released = &outcome.released[0];
-        let widest = Widest::of(&dataset, released.gateway()).unwrap();
-        assert_eq!(widest.cells().schema(), released.cells().schema());
-        for (wide, column) in widest.cells().columns().iter().zip(released.cells().columns()) {
-            if let (Some(wide), Some(texts)) = (wide.as_string_opt::<i32>(), column.as_string_opt::<i32>()) {
-                let longest = texts.iter().flatten().map(|text| format!("{text:?}").len() - 2).max();
-                assert!(longest <= Some(wide.value(0).len()), "{texts:?}");
-            }
-        }
-    }
-}
+mod tests;

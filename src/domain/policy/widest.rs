@@ -36,7 +36,7 @@ impl Widest {
         let labels = |domain: &KeyDomain| vec!["x".repeat(longest(domain))];
         let values = |metric: usize| match dataset.metrics.get(metric).map(|metric| &metric.function) {
             Some(Function::Count) | None => vec![Value::Count(u64::MAX)],
-            Some(Function::Histogram { edges, .. }) => vec![Value::Counts(vec![u64::MAX; edges.len()])],
+            Some(Function::Histogram { edges, .. }) => vec![Value::Counts(vec![Some(u64::MAX); edges.len()])],
             Some(_) => vec![Value::Number(-f64::MAX)],
         };
         let cells = assemble(&head, 1, |_, domain| labels(domain), values)?;

@@ -1,10 +1,10 @@
 //! Datasets: group keys over closed domains, metrics that give nobody away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use crate::domain::aggregate::ENOUGH;
+use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{
     CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
 };
@@ -13,8 +13,10 @@ use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::name;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::StreamPlan;
+use crate::domain::policy::{Profile, StreamPlan};
 use crate::domain::stream::{FieldType, ValueRange};
+
+use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
 
 pub(super) const DATASET: Shape = Shape {
     name: "datasets.NAME",
@@ -27,6 +29,7 @@ pub(super) const DATASET: Shape = Shape {
             Kind::Count,
             "The fewest contributors of a cell, from 5 to 1000; regimes can raise it. Default: 10.",
         ),
+        RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
     ],
@@ -77,6 +80,7 @@ pub(super) struct DeclaredDataset {
     grace: std::time::Duration,
     open_max: u64,
     min_contributors: usize,
+    release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
 }
@@ -94,14 +98,6 @@ struct DeclaredMetric {
     edges: Option<Vec<f64>>,
     equals: Option<Spot<Word>>,
 }
-
-/// The default of `min_contributors`. CMS suppresses cells of 1 to 10 in US Medicare data
-/// (<https://resdac.org/articles/cms-cell-size-suppression-policy>).
-pub(super) const MIN_CONTRIBUTORS: usize = 10;
-/// Below this no aggregate is taken for one.
-const MIN_CONTRIBUTORS_LEAST: usize = 5;
-/// Of more than this a cell does not tell whether it has them: [`ENOUGH`].
-const MIN_CONTRIBUTORS_MOST: usize = ENOUGH;
 
 const FUNCTIONS: [&str; 6] = ["count", "sum", "mean", "variance", "histogram", "fraction"];
 const GIVES_AWAY: [&str; 11] = [
@@ -121,38 +117,11 @@ const GIVES_AWAY: [&str; 11] = [
 /// The names of the columns that every release has.
 const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
-/// `min_contributors`, or its default; less than five is an error, and so is more than a cell can tell.
-pub(super) fn min_contributors(table: &Table<'_>, default: usize) -> Option<usize> {
-    let Some(least) = table.get::<usize>("min_contributors") else { return Some(default) };
-    // Reading goes on after an error, so that what else is wrong is reported too.
-    Some(if check_least(&least, table.problems()) { least.value } else { default })
-}
-
-/// Reports a number of contributors that is too small for anything, or greater than a cell can tell.
-pub(super) fn check_least(least: &Spot<usize>, problems: &Problems) -> bool {
-    if least.value > MIN_CONTRIBUTORS_MOST {
-        let message = format!(
-            "this is {}, and of more than {MIN_CONTRIBUTORS_MOST} contributors a cell does not tell whether it has them",
-            least.value
-        );
-        problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS_MOST} or fewer"));
-        return false;
-    }
-    if least.value >= MIN_CONTRIBUTORS_LEAST {
-        return true;
-    }
-    let message = format!(
-        "this is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} contributors gives people away",
-        least.value
-    );
-    problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
-    false
-}
-
 pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let problems = table.problems();
     let stream = table.need::<String>("stream");
     let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
+    let release = table.get::<String>("release");
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
         let grace = window.value.or("grace", SignedDuration::from_secs(30));
@@ -188,9 +157,26 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         grace,
         open_max,
         min_contributors: min_contributors?,
+        release,
         keys,
         metrics,
     })
+}
+
+impl DeclaredDataset {
+    /// The release profile that it names, which its windows must be long enough for.
+    pub(super) fn profile(&self, profiles: &BTreeMap<String, Spot<Profile>>, problems: &Problems) -> Option<Profile> {
+        let name = self.release.as_ref()?;
+        let profile = profiles::named(Some(name), profiles, problems);
+        if let Some(shortest) = profile.min_window.filter(|shortest| *shortest > self.window) {
+            let [is, shortest] = [self.window, shortest]
+                .map(|length| format!("{:#}", SignedDuration::try_from(length).unwrap_or_default()));
+            let message =
+                format!("the windows are {is} long, and release profile `{}` asks for {shortest}", profile.name);
+            problems.error_help(&name.place, message, "make `window.size` longer, or name another profile");
+        }
+        Some(profile)
+    }
 }
 
 fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
@@ -287,7 +273,7 @@ pub(super) fn resolve(
         metrics.push(Metric { name: metric.name.value.clone(), function });
     }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
-    Some(Dataset {
+    let dataset = Dataset {
         name: DatasetName::new(name).ok()?,
         stream: StreamName::new(&declared.stream.value).ok()?,
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
@@ -297,7 +283,13 @@ pub(super) fn resolve(
         min_contributors: declared.min_contributors,
         keys,
         metrics,
-    })
+    };
+    if combinations(&dataset) > COMBINATIONS_MAX {
+        let place = declared.metrics.first().map_or(&declared.stream.place, |metric| &metric.name.place);
+        let message = "the histograms and fractions part a cell's records into more than 2^64 combinations";
+        problems.error_help(place, message, "use fewer of them, or fewer ranges");
+    }
+    Some(dataset)
 }
 
 fn group_key(key: &DeclaredKey, plan: &StreamPlan, problems: &Problems) -> Option<GroupKey> {

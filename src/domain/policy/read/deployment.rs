@@ -378,7 +378,7 @@ fn read_override(table: &Table<'_>) -> Option<Override> {
     }
     let value = table.need::<usize>("value");
     if let Some(value) = &value {
-        super::datasets::check_least(value, problems);
+        super::profiles::check_least(value, problems);
     }
     let scope = table.need::<Table<'_>>("scope").map(|scope| scope.value);
     let dataset = scope.as_ref().and_then(|scope| scope.need::<String>("dataset"));

@@ -17,6 +17,7 @@ use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::codes::{self, CODES, code};
 use super::deployment::condition;
+use super::profiles::{self, RELEASE};
 use super::{Declared, NAMES, SOURCES, insert};
 
 /// A class whose parents are names.
@@ -34,6 +35,7 @@ pub(super) struct DeclaredRegime {
     localisation: Localisation,
     misroute: Misroute,
     min_contributors: usize,
+    release: Option<Spot<String>>,
     transfers: Vec<DeclaredTransfer>,
     as_of: Date,
     review_by: Date,
@@ -154,6 +156,7 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
             "The fewest contributors of a cell, from 5 to 1000. Default: 20 where `localisation` is first-store or \
              strict, else 10.",
         ),
+        RELEASE,
         Key::new("records", NAMES, "The names of record-keeping duties."),
         Key::new("applies", Kind::List(&Kind::Table(&APPLIES)), "When it applies: any one is enough."),
         Key::new(
@@ -314,8 +317,9 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let classes = table.need::<Names>("classes");
     let misroute = choice(table, "misroute", &Misroute::NAMES);
     let strict = localisation.is_some_and(|localisation| localisation >= Localisation::FirstStore);
-    let least = if strict { MIN_CONTRIBUTORS_STRICT } else { super::datasets::MIN_CONTRIBUTORS };
-    let min_contributors = super::datasets::min_contributors(table, least);
+    let least = if strict { MIN_CONTRIBUTORS_STRICT } else { profiles::MIN_CONTRIBUTORS };
+    let min_contributors = profiles::min_contributors(table, least);
+    let release = table.get::<String>("release");
     let transfers = table.array("transfers");
     let of_regime = id.as_ref().map_or("", |id| &id.value);
     let transfers = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
@@ -339,6 +343,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         localisation,
         misroute,
         min_contributors: min,
+        release,
         transfers,
         as_of: review.0,
         review_by: review.1,
@@ -477,6 +482,7 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
             localisation: regime.localisation,
             misroute: regime.misroute,
             min_contributors: regime.min_contributors,
+            release: profiles::named(regime.release.as_ref(), &declared.profiles, problems),
             transfers,
             as_of: regime.as_of,
             review_by: regime.review_by,

@@ -13,11 +13,11 @@ use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, 
 use crate::domain::evidence::Source as EvidenceSource;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::name::{self, Name, StreamName};
+use crate::domain::name::{self, DatasetName, Name, StreamName};
 use crate::domain::producers::Producers;
 use crate::domain::proof::{Conditions, Proof};
 
-use super::{Dated, Destination, Digest, Override, PolicySet, RegistryShape, StreamPlan};
+use super::{Dated, Destination, Digest, Override, PolicySet, Profile, RegistryShape, StreamPlan};
 
 mod access;
 mod codes;
@@ -26,6 +26,7 @@ mod deployment;
 mod evidence;
 mod legal;
 mod models;
+mod profiles;
 mod streams;
 
 pub use deployment::PROOF;
@@ -55,6 +56,7 @@ struct Declared {
     streams: BTreeMap<String, Spot<streams::DeclaredStream>>,
     models: BTreeMap<String, Spot<models::DeclaredModel>>,
     datasets: BTreeMap<String, Spot<datasets::DeclaredDataset>>,
+    profiles: BTreeMap<String, Spot<Profile>>,
     destinations: BTreeMap<String, Destination>,
 }
 
@@ -74,6 +76,11 @@ const POLICY: Shape = Shape {
         Key::new("streams", Kind::Named(&Kind::Table(&streams::STREAM)), "The streams, by name."),
         Key::new("models", Kind::Named(&Kind::Table(&models::MODEL)), "The models, by name."),
         Key::new("datasets", Kind::Named(&Kind::Table(&datasets::DATASET)), "The datasets, by name."),
+        Key::new(
+            "release",
+            Kind::Named(&Kind::Table(&profiles::PROFILE)),
+            "Release profiles, by name: what must be true of cells before they leave.",
+        ),
         Key::new("facts", Kind::Table(&deployment::FACTS), "How evidence is weighed. Once in a set."),
         Key::new("quarantine", Kind::Table(&deployment::QUARANTINE), "How long records are held. Once in a set."),
         Key::new(
@@ -163,6 +170,7 @@ fn read_policy(table: &Table<'_>, declared: &mut Declared) {
         }
         table.done();
     }
+    profiles::read(table, declared);
     deployment::read(table, declared);
     access::read(table, &mut declared.access);
 }
@@ -201,6 +209,11 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     for (name, dataset) in &declared.datasets {
         attach(name, dataset, &mut streams, problems);
     }
+    let profile = |(name, dataset): (&String, &Spot<datasets::DeclaredDataset>)| {
+        let profile = dataset.value.profile(&declared.profiles, problems)?;
+        Some((DatasetName::new(name).ok()?, profile))
+    };
+    let release_of = declared.datasets.iter().filter_map(profile).collect();
     let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
         if !used.contains(name.as_str()) {
@@ -233,6 +246,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         registries: declared.registries.clone(),
         streams,
         stream_of,
+        release_of,
         destinations: named(&declared.destinations),
         overrides: declared.overrides.clone(),
         needed: declared.needed.clone(),

@@ -1,0 +1,91 @@
+//! What `check` says of what holds for the cells of a dataset, by whose word, and what is merged or withheld inside them.
+
+use std::fmt::Write as _;
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::domain::dataset::{Dataset, Function};
+use crate::domain::policy::Limits;
+
+/// A paragraph for people.
+pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
+    let mut text = String::new();
+    let (contributors, part) = (&limits.contributors, &limits.part);
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "\ncells of {}:", dataset.name);
+    let _ = writeln!(text, "  at least {} contributors in a cell: {}", contributors.value, contributors.by);
+    if let Some(window) = &limits.window {
+        let shortest = SignedDuration::try_from(window.value).unwrap_or_default();
+        let _ = writeln!(text, "  windows of at least {shortest}: {}", window.by);
+    }
+    let parted = Parted::of(dataset);
+    if parted.is_empty() {
+        return text;
+    }
+    let _ = writeln!(text, "  at least {} in each part of a cell: {}", part.value, part.by);
+    let or_none = if limits.not_empty {
+        let _ = writeln!(text, "  no part may be empty: a class is special");
+        ""
+    } else {
+        ", or nobody"
+    };
+    let Parted { histograms, fractions, optional } = parted;
+    if !histograms.is_empty() {
+        let _ = writeln!(text, "  ranges are merged until each has as many{or_none}: {}", histograms.join(", "));
+    }
+    if !fractions.is_empty() {
+        let fractions = fractions.join(", ");
+        let _ =
+            writeln!(text, "  null unless as many{or_none} have the value, and as many{or_none} another: {fractions}");
+    }
+    if !optional.is_empty() {
+        let optional = optional.join(", ");
+        let _ = writeln!(text, "  null unless as many have a value, and as many{or_none} have none: {optional}");
+    }
+    text
+}
+
+/// The same for machines.
+pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
+    let Parted { histograms, fractions, optional } = Parted::of(dataset);
+    let withheld = [fractions, optional].concat();
+    json!({
+        "dataset": dataset.name.as_str(),
+        "min_contributors": { "value": limits.contributors.value, "by": limits.contributors.by },
+        "min_part": { "value": limits.part.value, "by": limits.part.by },
+        "min_window": limits.window.as_ref().map(|window| json!({
+            "value": SignedDuration::try_from(window.value).unwrap_or_default().to_string(),
+            "by": window.by,
+        })),
+        "parts_may_be_empty": !limits.not_empty,
+        "merged": histograms,
+        "withheld": withheld,
+    })
+}
+
+/// The metrics that part the records of a cell.
+struct Parted<'d> {
+    histograms: Vec<&'d str>,
+    fractions: Vec<&'d str>,
+    /// Those of fields that a record may be without.
+    optional: Vec<&'d str>,
+}
+
+impl<'d> Parted<'d> {
+    fn of(dataset: &'d Dataset) -> Self {
+        let of = |wanted: fn(&Function) -> bool| {
+            let metrics = dataset.metrics.iter().filter(|metric| wanted(&metric.function));
+            metrics.map(|metric| metric.name.as_str()).collect()
+        };
+        Self {
+            histograms: of(|function| matches!(function, Function::Histogram { .. })),
+            fractions: of(|function| matches!(function, Function::Fraction { .. })),
+            optional: dataset.optional_metrics().map(|(metric, _)| metric).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.histograms.is_empty() && self.fractions.is_empty() && self.optional.is_empty()
+    }
+}

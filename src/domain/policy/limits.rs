@@ -1,0 +1,189 @@
+//! What everyone with a say asks of the cells of a dataset before they leave, and the strictest of it.
+
+use std::time::Duration;
+
+use super::{PolicySet, Profile, Regime, StreamPlan};
+use crate::domain::dataset::Dataset;
+
+/// A value, and who asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked<T> {
+    /// The value.
+    pub value: T,
+    /// Who asks for it, such as `regime eu-gdpr` or `dataset visits, by release profile strict`.
+    pub by: String,
+}
+
+/// What must be true of a dataset's cells before they leave: of each value the strictest that anyone asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The least number of contributors of a cell.
+    pub contributors: Asked<usize>,
+    /// The least number of contributors of a part of a cell.
+    pub part: Asked<usize>,
+    /// The shortest window. `None`: nobody asks for one.
+    pub window: Option<Asked<Duration>>,
+    /// Whether no part may be empty, because a class is special.
+    pub not_empty: bool,
+}
+
+/// The least number of contributors of records of a special category
+/// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
+const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
+
+/// Someone who has a say: what is asked for without a profile, and with it.
+struct Party<'p> {
+    name: String,
+    min_contributors: usize,
+    profile: Option<&'p Profile>,
+}
+
+impl Party<'_> {
+    fn asked<T>(&self, value: T, by_profile: bool) -> Asked<T> {
+        let profile = self.profile.filter(|profile| by_profile && !profile.name.is_empty());
+        let by = match profile {
+            Some(profile) => format!("{}, by release profile {}", self.name, profile.name),
+            None => self.name.clone(),
+        };
+        Asked { value, by }
+    }
+
+    fn contributors(&self) -> Asked<usize> {
+        let by_profile = self.profile.and_then(|profile| profile.min_contributors);
+        match by_profile.filter(|least| *least > self.min_contributors) {
+            Some(least) => self.asked(least, true),
+            None => self.asked(self.min_contributors, false),
+        }
+    }
+
+    /// Who does not say how many contributors a part has asks for as many as of a cell.
+    fn part(&self) -> Asked<usize> {
+        match self.profile.and_then(|profile| profile.min_part) {
+            Some(least) => self.asked(least, true),
+            None => self.contributors(),
+        }
+    }
+
+    fn window(&self) -> Option<Asked<Duration>> {
+        self.profile?.min_window.map(|window| self.asked(window, true))
+    }
+}
+
+/// The strictest, of equals the first.
+fn strictest<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Asked<T>> {
+    asked.reduce(|strictest, next| if next.value > strictest.value { next } else { strictest })
+}
+
+impl PolicySet {
+    /// What must be true of a dataset's cells at a gateway that serves these regimes. `None`: there is no such dataset, or
+    /// no regime governs it, and nothing of it leaves.
+    #[must_use]
+    pub fn limits(&self, dataset: &str, serves: &[String]) -> Option<Limits> {
+        let (plan, dataset) = self.dataset(dataset)?;
+        self.governing(plan, serves).next()?;
+        let parties = self.parties(plan, dataset, serves);
+        Some(Limits {
+            contributors: strictest(parties.iter().map(Party::contributors))?,
+            part: strictest(parties.iter().map(Party::part))?,
+            window: strictest(parties.iter().filter_map(Party::window)),
+            not_empty: self.classes.any_special(&plan.classes),
+        })
+    }
+
+    /// Everyone who has a say about a dataset.
+    fn parties<'p>(&'p self, plan: &'p StreamPlan, dataset: &'p Dataset, serves: &'p [String]) -> Vec<Party<'p>> {
+        let own = Party {
+            name: format!("dataset {}", dataset.name),
+            min_contributors: dataset.min_contributors,
+            profile: self.release_of.get(&dataset.name),
+        };
+        let regime = |regime: &'p Regime| Party {
+            name: format!("regime {}", regime.id),
+            min_contributors: regime.min_contributors,
+            profile: Some(&regime.release),
+        };
+        let special = self.classes.any_special(&plan.classes).then(|| Party {
+            name: "a special class".to_owned(),
+            min_contributors: MIN_CONTRIBUTORS_SPECIAL,
+            profile: None,
+        });
+        [own].into_iter().chain(self.governing(plan, serves).map(regime)).chain(special).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::policy::explain::tests::STREAM;
+    use crate::domain::policy::fixture::tests::{SET, set};
+
+    const PROFILES: &str = r#"
+schema = "bailiwick.policy/1"
+[release.std]
+min_contributors = 12
+min_part         = 4
+min_window       = "PT1M"
+[release.strict]
+min_contributors = 15
+min_part         = 6
+"#;
+
+    /// The limits of the sample's dataset when the regimes and the dataset name these profiles.
+    fn limits(union_law: &str, br_law: &str, dataset: &str, serves: &[&str]) -> Option<Limits> {
+        let named = |text: &str, before: &str, profile: &str| {
+            let release = if profile.is_empty() { String::new() } else { format!("release = \"{profile}\"\n") };
+            text.replacen(before, &format!("{release}{before}"), 1)
+        };
+        let regime = "[[applies]]";
+        let [regions, classes, union, br] = SET;
+        let texts = [
+            regions.to_owned(),
+            classes.to_owned(),
+            named(union, regime, union_law),
+            named(br, regime, br_law),
+            named(STREAM, "group_by", dataset),
+            PROFILES.to_owned(),
+        ];
+        let set = set(&texts.each_ref().map(String::as_str));
+        let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
+        set.limits("visits_by_home", &serves)
+    }
+
+    fn asked(value: usize, by: &str) -> Asked<usize> {
+        Asked { value, by: by.to_owned() }
+    }
+
+    #[test]
+    fn of_each_value_the_strictest_holds_and_says_whose_word_it_is() {
+        let union = ["union-law"];
+        let plain = limits("", "", "", &union).unwrap();
+        assert_eq!(plain.contributors, asked(10, "dataset visits_by_home"));
+        assert_eq!((plain.part, plain.window, plain.not_empty), (asked(10, "dataset visits_by_home"), None, false));
+        let by_regime = limits("std", "", "", &union).unwrap();
+        assert_eq!(by_regime.contributors, asked(12, "regime union-law, by release profile std"));
+        // The dataset does not say what a part needs: so as many as a cell, by its word.
+        assert_eq!(by_regime.part, asked(10, "dataset visits_by_home"));
+        assert_eq!(by_regime.window.unwrap().value, Duration::from_secs(60));
+        let both = limits("std", "", "strict", &union).unwrap();
+        assert_eq!(both.contributors, asked(15, "dataset visits_by_home, by release profile strict"));
+        assert_eq!(both.part, asked(6, "dataset visits_by_home, by release profile strict"));
+        // A regime more: its own number counts, and that it says nothing of parts.
+        let three = limits("std", "", "strict", &["union-law", "br-law"]).unwrap();
+        assert_eq!((three.contributors, three.part), (asked(20, "regime br-law"), asked(20, "regime br-law")));
+        let three = limits("std", "std", "strict", &["union-law", "br-law"]).unwrap();
+        assert_eq!((three.contributors.value, three.part.value), (20, 6));
+        assert_eq!(limits("std", "std", "strict", &[]), None);
+    }
+
+    #[test]
+    fn another_regime_or_profile_never_makes_it_less_strict() {
+        let profiles = ["", "std", "strict"];
+        for which in 0..27 {
+            let [union_law, br_law, dataset] = [which % 3, which / 3 % 3, which / 9].map(|profile| profiles[profile]);
+            let few = limits(union_law, br_law, dataset, &["union-law"]).unwrap();
+            let more = limits(union_law, br_law, dataset, &["union-law", "br-law"]).unwrap();
+            assert!(more.contributors.value >= few.contributors.value && more.part.value >= few.part.value);
+            assert!(more.window.map(|window| window.value) >= few.window.map(|window| window.value));
+        }
+    }
+}

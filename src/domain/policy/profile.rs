@@ -1,0 +1,16 @@
+//! Release profiles: what a policy can ask of cells before they leave, under a name.
+
+use std::time::Duration;
+
+/// A release profile: `[release.NAME]`. What it does not say, it does not ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name; empty for none.
+    pub name: String,
+    /// The least number of contributors of a cell.
+    pub min_contributors: Option<usize>,
+    /// The least number of contributors of a part of a cell.
+    pub min_part: Option<usize>,
+    /// The shortest window.
+    pub min_window: Option<Duration>,
+}

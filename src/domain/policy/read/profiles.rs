@@ -1,0 +1,151 @@
+//! Release profiles: `[release.NAME]`, and the names of those who use them.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+
+use crate::domain::aggregate::ENOUGH;
+use crate::domain::document::keys::{Key, Kind, Shape};
+use crate::domain::document::{Problems, Spot, Table, hint_of};
+use crate::domain::name;
+use crate::domain::policy::Profile;
+
+use super::{Declared, insert};
+
+pub(super) const PROFILE: Shape = Shape {
+    name: "release.NAME",
+    about: "A release profile: what must be true of cells before they leave. Of several, the strictest of each value.",
+    keys: &[
+        Key::new("min_contributors", Kind::Count, "The fewest contributors of a cell, from 5 to 1000."),
+        Key::new(
+            "min_part",
+            Kind::Count,
+            "The fewest contributors of a part of a cell, from 3 to 1000. Default: as many as of a cell.",
+        ),
+        Key::new("min_window", Kind::Duration, "The shortest window that may leave."),
+    ],
+};
+
+/// In a regime or a dataset: the profile that it names.
+pub(super) const RELEASE: Key = Key::new("release", Kind::Text, "The release profile that holds for it.");
+
+/// The default of `min_contributors`. CMS suppresses cells of 1 to 10 in US Medicare data
+/// (<https://resdac.org/articles/cms-cell-size-suppression-policy>).
+pub(super) const MIN_CONTRIBUTORS: usize = 10;
+/// Below this no aggregate is taken for one.
+const MIN_CONTRIBUTORS_LEAST: usize = 5;
+/// Of more than this a cell does not tell whether it has them: [`ENOUGH`].
+const MIN_CONTRIBUTORS_MOST: usize = ENOUGH;
+
+/// Below this no part is taken for more than single persons.
+const MIN_PART_LEAST: usize = 3;
+
+/// Reads the profiles of a file.
+pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
+    for (name, table) in table.named("release") {
+        let problems = table.problems();
+        name::check("release profile", &name, problems);
+        let min_contributors = table.get::<usize>("min_contributors").filter(|least| check_least(least, problems));
+        let min_part = table.get::<usize>("min_part").filter(|least| check_part(least, problems));
+        let min_window = table.get::<SignedDuration>("min_window");
+        let profile = Profile {
+            name: name.value.clone(),
+            min_contributors: min_contributors.map(|least| least.value),
+            min_part: min_part.map(|least| least.value),
+            min_window: min_window.map(|window| window.value.unsigned_abs()),
+        };
+        insert(&mut declared.profiles, name, profile, problems);
+        table.done();
+    }
+}
+
+/// `min_contributors`, or its default; less than five is an error, and so is more than a cell can tell.
+pub(super) fn min_contributors(table: &Table<'_>, default: usize) -> Option<usize> {
+    let Some(least) = table.get::<usize>("min_contributors") else { return Some(default) };
+    // Reading goes on after an error, so that what else is wrong is reported too.
+    Some(if check_least(&least, table.problems()) { least.value } else { default })
+}
+
+/// Reports a number of contributors that is too small for anything, or greater than a cell can tell.
+pub(super) fn check_least(least: &Spot<usize>, problems: &Problems) -> bool {
+    if least.value > MIN_CONTRIBUTORS_MOST {
+        let message = format!(
+            "this is {}, and of more than {MIN_CONTRIBUTORS_MOST} contributors a cell does not tell whether it has them",
+            least.value
+        );
+        problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS_MOST} or fewer"));
+        return false;
+    }
+    if least.value >= MIN_CONTRIBUTORS_LEAST {
+        return true;
+    }
+    let message = format!(
+        "this is {}, and a cell of fewer than {MIN_CONTRIBUTORS_LEAST} contributors gives people away",
+        least.value
+    );
+    problems.error_help(&least.place, message, format!("use {MIN_CONTRIBUTORS} or more"));
+    false
+}
+
+fn check_part(least: &Spot<usize>, problems: &Problems) -> bool {
+    if least.value < MIN_PART_LEAST {
+        let message = format!(
+            "this is {}, and a part of fewer than {MIN_PART_LEAST} contributors gives people away",
+            least.value
+        );
+        problems.error_help(&least.place, message, format!("use {MIN_PART_LEAST} or more, or leave it out"));
+        return false;
+    }
+    // More than a cell can tell is too many for a part too.
+    least.value <= ENOUGH || check_least(least, problems)
+}
+
+/// The profile that a regime or a dataset names; an empty one where it names none.
+pub(super) fn named(
+    name: Option<&Spot<String>>,
+    profiles: &BTreeMap<String, Spot<Profile>>,
+    problems: &Problems,
+) -> Profile {
+    let Some(name) = name else { return Profile::default() };
+    if let Some(profile) = profiles.get(&name.value) {
+        return profile.value.clone();
+    }
+    let help = hint_of(&name.value, profiles.keys().map(String::as_str));
+    problems.error_help(&name.place, format!("there is no release profile `{}`", name.value), help);
+    Profile::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::policy::explain::tests::STREAM;
+    use crate::domain::policy::fixture::tests::{SET, source};
+    use crate::domain::policy::read;
+
+    /// What is wrong with the sample when it has this profile, and its dataset names a profile.
+    fn wrong(profile: &str, named: &str) -> Vec<String> {
+        let problems = Problems::default();
+        let stream = STREAM.replacen("group_by", &format!("release = \"{named}\"\ngroup_by"), 1);
+        let profile = format!("schema = \"bailiwick.policy/1\"\n[release.strict]\n{profile}");
+        let texts = SET.iter().copied().chain([stream.as_str(), profile.as_str()]);
+        let files: Vec<Arc<_>> = texts.map(|text| source("set.toml", text)).collect();
+        read(&files, &problems);
+        problems.into_vec().into_iter().map(|problem| problem.message).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_profile_is_said() {
+        assert_eq!(wrong("min_contributors = 20\nmin_part = 3\nmin_window = \"PT5M\"", "strict"), [""; 0]);
+        assert_eq!(wrong("min_part = 3", "strikt"), ["there is no release profile `strikt`"]);
+        let few = "this is 2, and a part of fewer than 3 contributors gives people away";
+        assert_eq!(wrong("min_part = 2", "strict"), [few]);
+        let few = "this is 4, and a cell of fewer than 5 contributors gives people away";
+        assert_eq!(wrong("min_contributors = 4", "strict"), [few]);
+        assert_eq!(wrong("min_part = 1001", "strict").len(), 1);
+        assert_eq!(wrong("min_parts = 5", "strict"), ["unknown key `min_parts`"]);
+        let [short] = &wrong("min_window = \"PT6M\"", "strict")[..] else { panic!("one problem") };
+        assert!(short.starts_with("the windows are 5m long") && short.ends_with("`strict` asks for 6m"), "{short}");
+    }
+}
