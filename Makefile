@@ -5,7 +5,7 @@ PYTHON := $(CACHE)/test-venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),$(CACHE)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench instructions crash powerloss planted examples lint
+.PHONY: help demo test bench instructions crash powerloss planted deploy compose examples lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ planted: ## Show that the crash harness notices planted bugs (root)
 	@cp $(TARGET)/release/bailiwick $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/supervised.py --bin $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/planted.py --cycles $(or $(N),300) --bin $(TARGET)/release/bailiwick-planted
+
+deploy: ## Check the unit of systemd, the manifests of Kubernetes and the bill of materials
+	@scripts/setup deploy
+	@scripts/env cargo build --release --quiet
+	@scripts/env $(CACHE)/deploy-venv/bin/python tests/deploy/check.py $(TARGET)/release/bailiwick
+
+compose: ## Build the image, bring docker-compose.yml up, break it, and hold the hub against an oracle (root, KAFKA_HOME)
+	@scripts/compose-test
 
 examples: ## Make the data and models of the examples again
 	@scripts/setup examples

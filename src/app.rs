@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::{self, Config, Destination, Http, Mode, OnStop, today};
 use crate::domain::aggregate::OpenBytes;
+use crate::domain::document::Problems;
 use crate::domain::name::DestinationName;
 use crate::domain::policy::Version;
 use crate::domain::stream::Stream;
@@ -23,7 +24,8 @@ use crate::engine::intake::{Intake, Served};
 use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
-use crate::ingress::grpc::{self, Entrance, Health, Listener, ListenerLimits, Server};
+use crate::identity::Expiry;
+use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
 use crate::ledger::Ledger;
 use crate::ledger::entry::What;
 use crate::monitor;
@@ -85,7 +87,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the system refuses.
 pub async fn bind(config: &Config) -> anyhow::Result<Listener> {
-    let limits = ListenerLimits { connections_max: config.connections_max };
+    let limits = ListenerLimits { connections_max: config.connections_max, must_prove: config.tls.is_some() };
     Listener::bind(config.listen, limits).await.with_context(|| format!("cannot listen on {}", config.listen))
 }
 
@@ -104,12 +106,23 @@ pub fn version(config: &Config) -> anyhow::Result<Version> {
 /// When `gateway.toml` itself cannot be read.
 pub fn load(path: &Path) -> Result<config::Loaded, config::Unreadable> {
     config::load_and(path, |config, problems| {
-        models::check(config, problems);
-        knowledge::check(config, problems);
+        check_policies(config, problems);
         tls::check(config, problems);
         brokers::check(config, problems);
         ledger::check(config, problems);
     })
+}
+
+/// The same for a gateway that runs and takes in other policies. The files of `[tls]` are a matter of their own: a bad one
+/// keeps no policy out.
+fn load_policies(path: &Path) -> Result<config::Loaded, config::Unreadable> {
+    config::load_and(path, check_policies)
+}
+
+fn check_policies(config: &Config, problems: &Problems) {
+    models::check(config, problems);
+    knowledge::check(config, problems);
+    tls::check_rules(config, problems);
 }
 
 /// Checks that what is declared can go on with what the journal holds. Changes nothing.
@@ -129,12 +142,7 @@ impl App {
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
         let rotation = config.tls.as_ref().map(Rotation::begin).transpose()?;
-        let entrance = rotation.as_ref().map(|rotation| Entrance {
-            acceptor: Arc::clone(rotation.acceptor()),
-            connections_per_identity_max: config.tls_connections.per_identity_max,
-            handshakes_per_address_max: config.tls_connections.handshakes_per_address_max,
-            connection_age_max: config.tls_connections.age_max,
-        });
+        let entrance = rotation.as_ref().map(|rotation| tls::entrance(rotation, config.tls_connections));
         let (clock, outcomes) = (Clock::start(), Arc::new(Outcomes::default()));
         let monitor = config.http.map(|http| monitor(http, rotation.as_ref(), clock)).transpose()?;
         let telemetry = Arc::new(Telemetry::new(names(&config)?));
@@ -154,6 +162,7 @@ impl App {
             now,
             telemetry: Arc::clone(&telemetry),
             supervisor: supervisor.clone(),
+            aside: delivery::Place { fs: Arc::new(RealFileSystem), directory: config.journal.directory.join("aside") },
         };
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
@@ -251,10 +260,11 @@ impl App {
         self.monitor.as_ref().map(monitor::Server::address)
     }
 
-    /// Reads the policies again, and puts them in force if they can be used.
+    /// Reads the policies again, and puts them in force if they can be used. The files of `[tls]` too; the log says what came
+    /// of them, and neither keeps the other out.
     ///
     /// # Errors
-    /// Why they cannot be; then what was in force stays.
+    /// Why the policies cannot be used; then those that were in force stay.
     pub async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
         self.rotate(true);
         let reloaded = self.reloader.reload(path).await;
@@ -277,6 +287,14 @@ impl App {
     pub async fn refresh(&self) {
         self.rotate(false);
         self.reloader.refresh().await;
+    }
+
+    /// What of `[tls]` ends, and when: the gateway's certificate first. Empty: the listener speaks plain text.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Expiry> {
+        let rotation = self.rotation.as_ref();
+        let ends = rotation.map(|rotation| rotation.lock().unwrap_or_else(PoisonError::into_inner).ends());
+        ends.unwrap_or_default()
     }
 
     /// Waits until a part of the gateway cannot go on. What it was: the gateway refuses everything and is to be stopped.

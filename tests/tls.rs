@@ -5,11 +5,13 @@
 mod common;
 
 mod tls {
+    mod attacks;
     mod files;
     mod handshakes;
     mod listener;
     mod monitor;
     mod permissions;
+    mod redirects;
     mod rotation;
     mod tokens;
 }

@@ -3,8 +3,8 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`; `-- stages` none of them, `-- policy`,
-//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting` and `-- producers` that alone. `-- batches`,
+//! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`, `speakers`; `-- stages` none of them, `-- policy`,
+//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting`, `-- producers` and `-- speakers` that alone. `-- batches`,
 //! `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
 //! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
@@ -35,6 +35,7 @@ mod producers;
 mod records;
 mod recovery;
 mod side_by_side;
+mod speakers;
 mod stages;
 mod watermark;
 
@@ -54,6 +55,9 @@ fn main() {
     if let Ok(mode) = std::env::var(comparator::COMPARATOR) {
         return comparator::serve(&mode);
     }
+    if let Some(directory) = std::env::var_os(speakers::BARE) {
+        return speakers::bare(std::path::Path::new(&directory));
+    }
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     if parts == ["knowledge"] {
@@ -67,6 +71,9 @@ fn main() {
     }
     if parts == ["producers"] {
         return producers::run();
+    }
+    if parts == ["speakers"] {
+        return speakers::run();
     }
     if parts == ["policy"] {
         return policy::run();
@@ -96,6 +103,9 @@ fn main() {
     }
     if is_wanted("end-to-end") {
         end_to_end::run(&records, staged.bare_score);
+    }
+    if is_wanted("speakers") {
+        speakers::run();
     }
     side_by_side::run(is_wanted);
 }

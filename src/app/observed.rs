@@ -13,7 +13,7 @@ use crate::engine::intake::Intake;
 use crate::engine::pipeline::Pipeline;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
-use crate::identity::Acceptor;
+use crate::identity::{Acceptor, Expiry, Which};
 use crate::ledger::Ledger;
 use crate::monitor::{Check, Health, Observed};
 use crate::storage::{Log, NoRoom, State};
@@ -68,11 +68,9 @@ impl Observer {
         days.min()
     }
 
-    /// Seconds until the gateway's certificate ends, and those of its whole life.
-    fn certificate(&self) -> Option<(i64, i64)> {
-        let set = self.acceptor.as_ref()?.set();
-        let now = self.clock.wall() / 1_000_000;
-        Some((set.until() - now, set.until() - set.from()))
+    /// What of `[tls]` ends, the gateway's certificate first. Empty: plain text.
+    fn ends(&self) -> Vec<Expiry> {
+        self.acceptor.as_ref().map(|acceptor| acceptor.set().ends().to_vec()).unwrap_or_default()
     }
 
     fn of_process(&self) -> Check {
@@ -227,15 +225,25 @@ impl Observer {
             let says = "the files of [tls] were replaced and cannot be used together; the set before them is in force";
             return Check::warning(NAME, says, "correct the files that the log names; they are read again");
         }
-        match self.certificate() {
-            None => Check::well(NAME, "the gateway speaks plain text, on this machine only"),
-            Some((left, _)) if left < 0 => {
-                Check::not_ready(NAME, "the gateway's certificate has ended: no client connects", help)
-            }
-            Some((left, life)) if left < CERTIFICATE_SECONDS.min(life / 3) => {
-                Check::warning(NAME, format!("the gateway's certificate ends in {} days", left / DAY), help)
-            }
-            Some((left, _)) => Check::well(NAME, format!("the gateway's certificate ends in {} days", left / DAY)),
+        let (ends, now) = (self.ends(), self.clock.wall() / 1_000_000);
+        let Some(own) = ends.first() else {
+            return Check::well(NAME, "the gateway speaks plain text, on this machine only");
+        };
+        if own.left(now) < 0 {
+            return Check::not_ready(NAME, "the gateway's certificate has ended: no client connects", help);
+        }
+        // A revocation list lives short, and is replaced late.
+        let soon = |expiry: &&Expiry| match expiry.which {
+            Which::Revocation(_) => expiry.left(now) < 0,
+            _ => expiry.left(now) < CERTIFICATE_SECONDS.min((expiry.until - expiry.from) / 3),
+        };
+        let says = |Expiry { what, .. }: &Expiry, left: i64| match left {
+            ..0 => format!("{what} has ended"),
+            _ => format!("{what} ends in {} days", left / DAY),
+        };
+        match ends.iter().find(soon) {
+            Some(expiry) => Check::warning(NAME, says(expiry, expiry.left(now)), help),
+            None => Check::well(NAME, says(own, own.left(now))),
         }
     }
 }
@@ -324,7 +332,9 @@ impl Observed for Observer {
             samples.amount(declared::POLICY_REVIEW, &[], f64::from(days));
         }
         if let Some(acceptor) = &self.acceptor {
-            samples.amount(declared::CERTIFICATE_END, &[], acceptor.set().until() as f64);
+            if let Some(expiry) = acceptor.set().ends().first() {
+                samples.amount(declared::CERTIFICATE_END, &[], expiry.until as f64);
+            }
             samples.is(declared::CERTIFICATE_STALE, &[], self.outcomes.is_tls_stale());
         }
         samples.is(declared::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], true);

@@ -99,7 +99,7 @@ impl Reloader {
     pub(super) async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
         let mut in_force = self.in_force.lock().await;
         let path: PathBuf = path.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || super::load(&path)).await;
+        let loaded = tokio::task::spawn_blocking(move || super::load_policies(&path)).await;
         let loaded = loaded.map_err(|error| Refused::Other(error.into()))??;
         let Some(config) = loaded.config else { return Err(Refused::Problems(loaded.problems)) };
         self.same_shape(&config)?;

@@ -1,7 +1,10 @@
-//! `bailiwick demo`: three gateways on loopback, the examples' data, and what came of it.
+//! `bailiwick demo`: three gateways on loopback, the examples' data, and what came of it. Everybody proves with a certificate
+//! who it is; an authority is made for that, and goes with the demonstration.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,11 +18,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Destination};
 use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
+use crate::identity::{self, Kind, Scheme, trust};
 use crate::ingress::grpc::client::Dialer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
-use super::{Failure, load};
+use super::{Failure, certs, load};
 
 const GATEWAYS: [&str; 3] = ["eu", "us", "in"];
 
@@ -31,25 +35,65 @@ const STREAMS: [(&str, &str, &str); 3] = [
     ("deliveries", "delivery-eta", "us"),
 ];
 
+/// The certificates of a demonstration.
+struct Certificates {
+    directory: PathBuf,
+    scheme: Scheme,
+}
+
+impl Certificates {
+    /// Makes those of gateways and producers of these names.
+    fn make(directory: PathBuf, gateways: &[&str], producers: &[&str]) -> anyhow::Result<Self> {
+        certs::make(&directory, gateways, producers)?;
+        let scheme = Scheme::new(Kind::Spiffe, certs::TRUST_DOMAIN).context("no trust domain")?;
+        Ok(Self { directory, scheme })
+    }
+
+    fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
+        (self.directory.join(format!("{name}.pem")), self.directory.join(format!("{name}.key")))
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// What a gateway shows and believes.
+    fn of_gateway(&self, name: &str) -> identity::Files {
+        let (certificate, key) = self.pair(name);
+        let (client_ca, scheme) = (self.authority(), self.scheme.clone());
+        identity::Files { certificate, key, client_ca, revocation: Vec::new(), scheme, tokens: None }
+    }
+
+    /// What a producer connects with.
+    fn of_producer(&self, name: &str) -> anyhow::Result<Dialer> {
+        let files = trust::Files { ca: self.authority(), shown: Some(self.pair(name)) };
+        Ok(Dialer::verifying(trust::client(&files)?))
+    }
+}
+
 /// Runs the demonstration. The summary for stdout.
 ///
 /// # Errors
 /// When the examples are not there, or a gateway cannot start.
 pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
     let clock = Clock::start();
-    // A demonstration starts from nothing: its journals are its own.
-    let journals = std::env::temp_dir().join(format!("bailiwick-demo-{}", std::process::id()));
-    let apps = start(examples, out, &journals).await?;
+    // A demonstration starts from nothing: its journals and certificates are its own.
+    let own = std::env::temp_dir().join(format!("bailiwick-demo-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&own).with_context(|| format!("cannot make {}", own.display()))?;
+    let names = STREAMS.map(|(_, example, _)| format!("demo-{example}"));
+    let certificates = Certificates::make(own.join("tls"), &GATEWAYS, &names.each_ref().map(String::as_str))?;
+    let apps = start(examples, out, &own, &certificates).await?;
     let bars = MultiProgress::new();
     let mut producers = Vec::new();
     for (stream, example, home) in STREAMS {
         let app = apps.get(home).context("every producer has a gateway")?;
         let totals = SharedTotals::default();
+        let producer = format!("demo-{example}");
         let options = Options {
-            dialer: Dialer::default(),
-            endpoint: format!("http://{}", app.address()),
+            dialer: certificates.of_producer(&producer)?,
+            endpoint: format!("https://{}", app.address()),
             stream: stream.to_owned(),
-            producer: format!("demo-{example}"),
+            producer,
             follow: true,
             batch: 512,
             complete: true,
@@ -81,38 +125,45 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         }
         counts.push((name, telemetry));
     }
-    if let Err(error) = std::fs::remove_dir_all(&journals) {
-        tracing::warn!(%error, directory = %journals.display(), "the demonstration's journals could not be removed: \
-         remove the directory");
+    if let Err(error) = std::fs::remove_dir_all(&own) {
+        tracing::warn!(%error, directory = %own.display(), "the demonstration's journals and certificates could not be \
+         removed: remove the directory");
     }
     Ok(summary(&sent, &counts, streamed, out))
 }
 
 /// Loads the three configurations, binds free ports, and lets each gateway know where the others are.
-async fn start(examples: &Path, out: &Path, journals: &Path) -> Result<BTreeMap<&'static str, App>, Failure> {
+async fn start(
+    examples: &Path,
+    out: &Path,
+    own: &Path,
+    certificates: &Certificates,
+) -> Result<BTreeMap<&'static str, App>, Failure> {
     let mut bound = Vec::new();
-    let mut endpoints = BTreeMap::new();
+    let mut reached = BTreeMap::new();
     for name in GATEWAYS {
         let mut config = load(&examples.join("demo").join(format!("{name}.toml")))?;
         config.listen.set_port(0);
+        config.tls = Some(certificates.of_gateway(name));
         let listener = app::bind(&config).await?;
         let address = listener.address().context("no address")?;
-        endpoints.insert(config.id.clone(), format!("http://{address}"));
+        let identity = format!("spiffe://{}/gateways/{name}", certs::TRUST_DOMAIN);
+        reached.insert(config.id.clone(), (format!("https://{address}"), identity));
         bound.push((name, config, listener));
     }
     let mut apps = BTreeMap::new();
     for (name, mut config, listener) in bound {
-        relocate(&mut config, &endpoints, &out.join(name));
-        config.journal.directory = journals.join(name);
+        relocate(&mut config, &reached, &out.join(name));
+        config.journal.directory = own.join(name);
         apps.insert(name, App::start(config, listener).await?);
     }
     Ok(apps)
 }
 
-fn relocate(config: &mut Config, endpoints: &BTreeMap<GatewayId, String>, out: &Path) {
+fn relocate(config: &mut Config, reached: &BTreeMap<GatewayId, (String, String)>, out: &Path) {
     for peer in &mut Arc::make_mut(&mut config.here).peers {
-        if let Some(endpoint) = endpoints.get(&peer.id) {
-            *peer = Arc::new(Peer { endpoint: endpoint.clone(), ..Peer::clone(peer) });
+        if let Some((endpoint, identity)) = reached.get(&peer.id).cloned() {
+            *peer = Arc::new(Peer { endpoint, identity: Some(identity), ..Peer::clone(peer) });
         }
     }
     for destination in config.destinations.values_mut() {

@@ -19,6 +19,7 @@ use crate::domain::watermark::ActiveMax;
 use crate::egress::kafka;
 use crate::engine::intake::Limits;
 use crate::engine::pipeline::CheckpointsDue;
+use crate::identity::is_identity;
 use crate::storage;
 
 use super::destinations;
@@ -66,6 +67,7 @@ pub(super) struct Declared {
 pub(super) struct DeclaredPeer {
     pub(super) id: Spot<String>,
     pub(super) endpoint: Spot<String>,
+    pub(super) identity: Option<Spot<String>>,
     country: Jurisdiction,
     pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
@@ -334,26 +336,45 @@ fn read_limits(table: &Table<'_>) -> Limits {
 fn read_peer(table: &Table<'_>) -> Option<DeclaredPeer> {
     let id = table.need::<String>("id");
     let endpoint = table.need::<String>("endpoint");
+    let identity = table.get::<String>("identity");
     let serves = table.need::<Vec<Spot<String>>>("serves");
     let country = read_country(table);
     let conditions = read_conditions(table);
     table.done();
     if let Some(endpoint) = &endpoint {
-        check_endpoint(endpoint, table.problems());
+        check_endpoint(endpoint, identity.as_ref(), table.problems());
     }
     if let Some(id) = &id {
         name::check("gateway", id, table.problems());
     }
     let country = country?.value;
-    Some(DeclaredPeer { id: id?, endpoint: endpoint?, country, conditions, serves: serves?.value })
+    Some(DeclaredPeer { id: id?, endpoint: endpoint?, identity, country, conditions, serves: serves?.value })
 }
 
 /// A peer is named to producers as an address that they can use.
-fn check_endpoint(endpoint: &Spot<String>, problems: &Problems) {
+fn check_endpoint(endpoint: &Spot<String>, identity: Option<&Spot<String>>, problems: &Problems) {
     let uri = endpoint.value.parse::<http::Uri>().ok().filter(|uri| uri.authority().is_some());
-    if !matches!(uri.as_ref().and_then(http::Uri::scheme_str), Some("http" | "https")) {
-        let message = format!("`{}` is no URI like https://gateway.example:7401", endpoint.value);
-        problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
+    match (uri.as_ref().and_then(http::Uri::scheme_str), identity) {
+        (Some("https"), Some(identity)) if !is_identity(&identity.value) => {
+            let message = format!("`{}` is no identity of a gateway", identity.value);
+            let help = "write what its certificate holds: spiffe://corp.example/gateways/2, or a DNS name";
+            problems.error_help(&identity.place, message, help);
+        }
+        (Some("https"), None) => problems.warn(
+            &endpoint.place,
+            format!("`{}` has no `identity`, so producers verify its host alone, and send it no token", endpoint.value),
+            "add the `identity` that its certificate holds: spiffe://corp.example/gateways/2, say",
+        ),
+        (Some("http"), Some(identity)) => problems.error_help(
+            &identity.place,
+            "an identity is verified with TLS only, and the endpoint is plain text",
+            "write https:// for the endpoint, or leave `identity` out",
+        ),
+        (Some("http" | "https"), _) => {}
+        _ => {
+            let message = format!("`{}` is no URI like https://gateway.example:7401", endpoint.value);
+            problems.error_help(&endpoint.place, message, "write the scheme, the host and the port");
+        }
     }
 }
 
@@ -370,6 +391,7 @@ impl Declared {
             Some(Arc::new(Peer {
                 id: GatewayId::new(&peer.id.value).ok()?,
                 endpoint: peer.endpoint.value,
+                identity: peer.identity.map(|identity| identity.value),
                 country: peer.country,
                 serves,
                 conditions,

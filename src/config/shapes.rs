@@ -123,9 +123,24 @@ const TLS: Shape = Shape {
             "The most handshakes in progress of one network address. Default: 64.",
         ),
         Key::new(
+            "handshakes_per_second_per_address_max",
+            Kind::Count,
+            "The most handshakes that one network address may begin in a second. Default: 100.",
+        ),
+        Key::new(
+            "handshakes_per_second_max",
+            Kind::Count,
+            "The most handshakes that begin in a second; more wait. Default: 500.",
+        ),
+        Key::new(
             "connection_age_max",
             Kind::Duration,
             "After about this time a client has to connect anew. Default: PT1H.",
+        ),
+        Key::new(
+            "connection_idle_max",
+            Kind::Duration,
+            "After about this time without a call a connection is brought to its end. Default: PT15M.",
         ),
     ],
 };
@@ -242,6 +257,11 @@ const PEER: Shape = Shape {
         Key::required("id", Kind::Text, "Its id."),
         Key::required("country", Kind::Text, "The ISO 3166 code of the place where it processes records."),
         Key::required("endpoint", Kind::Text, "Its address, as in https://gateway.example:7401."),
+        Key::new(
+            "identity",
+            Kind::Text,
+            "Who it is, as its certificate names it: spiffe://corp.example/gateways/2, say.",
+        ),
         Key::required("serves", NAMES, "The regimes whose records it keeps."),
         CONDITIONS,
     ],

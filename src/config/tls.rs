@@ -32,17 +32,31 @@ pub struct Connections {
     pub per_identity_max: usize,
     /// The most handshakes in progress of one network address.
     pub handshakes_per_address_max: usize,
+    /// The most handshakes that one network address may begin in a second.
+    pub handshakes_per_second_of_address_max: usize,
+    /// The most handshakes that begin in a second.
+    pub handshakes_per_second_max: usize,
     /// After about this time a connection is brought to its end.
     pub age_max: Duration,
+    /// After about this time without a call a connection is brought to its end.
+    pub idle_max: Duration,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { per_identity_max: 64, handshakes_per_address_max: 64, age_max: AGE_MAX.unsigned_abs() }
+        Self {
+            per_identity_max: 64,
+            handshakes_per_address_max: 64,
+            handshakes_per_second_of_address_max: 100,
+            handshakes_per_second_max: 500,
+            age_max: AGE_MAX.unsigned_abs(),
+            idle_max: IDLE_MAX.unsigned_abs(),
+        }
     }
 }
 
 const AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
+const IDLE_MAX: SignedDuration = SignedDuration::from_mins(15);
 
 /// `[listen]` as it is declared.
 pub(super) struct DeclaredListen {
@@ -134,7 +148,12 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
     let limits = Connections {
         per_identity_max: table.or("connections_per_identity_max", default.per_identity_max).max(1),
         handshakes_per_address_max: table.or("handshakes_per_address_max", default.handshakes_per_address_max).max(1),
-        age_max: table.get::<SignedDuration>("connection_age_max").map_or(default.age_max, |age| read_age(&age, table)),
+        handshakes_per_second_of_address_max: table
+            .or("handshakes_per_second_per_address_max", default.handshakes_per_second_of_address_max)
+            .max(1),
+        handshakes_per_second_max: table.or("handshakes_per_second_max", default.handshakes_per_second_max).max(1),
+        age_max: read_time(table, "connection_age_max", default.age_max),
+        idle_max: read_time(table, "connection_idle_max", default.idle_max),
     };
     table.done();
     let files = certificate.zip(key).zip(client_ca).zip(scheme);
@@ -149,11 +168,13 @@ fn read_tls(table: &Table<'_>, base: &Path) -> DeclaredTls {
     DeclaredTls { is_declared: true, files, places, limits }
 }
 
-fn read_age(age: &Spot<SignedDuration>, table: &Table<'_>) -> Duration {
-    if age.value < SignedDuration::from_secs(1) {
-        table.problems().error_help(&age.place, "`connection_age_max` is less than a second", "write \"PT1H\", say");
+fn read_time(table: &Table<'_>, key: &str, default: Duration) -> Duration {
+    let Some(time) = table.get::<SignedDuration>(key) else { return default };
+    if time.value < SignedDuration::from_secs(1) {
+        let message = format!("`{key}` is less than a second");
+        table.problems().error_help(&time.place, message, "write \"PT15M\", say");
     }
-    age.value.unsigned_abs()
+    time.value.unsigned_abs()
 }
 
 fn read_scheme(table: &Table<'_>) -> Option<Scheme> {

@@ -57,7 +57,11 @@ pub enum Turned {
     TokenNotYetValid,
     /// The token names nobody in the claim that counts.
     TokenNoIdentity,
-    /// One network address has as many connections as it may have.
+    /// There are as many connections as there may be; or so many say nothing that the oldest of them had to go.
+    TooMany,
+    /// So many handshakes wait for their turn that this one's would come too late.
+    TooManyHandshakes,
+    /// One network address has as many connections as it may have, or has begun as many handshakes.
     TooManyOfAddress,
     /// One identity has as many connections as it may have.
     TooManyOfIdentity,
@@ -67,7 +71,7 @@ pub enum Turned {
 
 impl Turned {
     /// Every reason, with the name used in the log and in summaries.
-    pub const ALL: [(Self, &'static str); 30] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::NotTls, "not_tls"),
         (Self::NoHttp2, "no_http2"),
         (Self::TooSlow, "too_slow"),
@@ -95,6 +99,8 @@ impl Turned {
         (Self::TokenExpired, "token_expired"),
         (Self::TokenNotYetValid, "token_not_yet_valid"),
         (Self::TokenNoIdentity, "token_no_identity"),
+        (Self::TooMany, "too_many"),
+        (Self::TooManyHandshakes, "too_many_handshakes"),
         (Self::TooManyOfAddress, "too_many_of_address"),
         (Self::TooManyOfIdentity, "too_many_of_identity"),
         (Self::Flood, "flood"),

@@ -11,6 +11,8 @@ pub struct Peer {
     pub id: GatewayId,
     /// Its endpoint, a URI.
     pub endpoint: String,
+    /// Who it is, as its certificate names it. `None`: producers verify its host alone.
+    pub identity: Option<String>,
     /// The country it is in.
     pub country: Jurisdiction,
     /// The regimes it serves.

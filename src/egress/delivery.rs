@@ -18,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::storage::Log;
 use crate::telemetry::Telemetry;
 
+mod aside;
 mod cursor;
 mod report;
 mod runner;
@@ -25,6 +26,7 @@ mod status;
 mod to_files;
 mod to_kafka;
 
+pub use aside::Place;
 pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
 pub use status::{Backlog, Board, Trouble};
 
@@ -52,6 +54,8 @@ pub struct Context {
     pub ledger: Arc<Ledger>,
     /// Hears of a thread that panics.
     pub supervisor: Supervisor,
+    /// Where cells are kept that a destination cannot take.
+    pub aside: Place,
 }
 
 /// The running threads.
@@ -82,6 +86,15 @@ impl Deliveries {
         let mut threads = Vec::new();
         for (name, sink) in sinks {
             let Some(opened) = cursors.remove(name.as_str()) else { continue };
+            let cells = context.aside.count(name.as_str());
+            if cells > 0 {
+                let (destination, directory) = (name.as_str(), context.aside.directory.join(name.as_str()));
+                tracing::warn!(
+                    destination, cells, directory = %directory.display(),
+                    "cells that the destination did not take are set aside: send what the files hold yourself, and remove \
+                     them"
+                );
+            }
             let thread = format!("to-{name}");
             let status = board.status(&name);
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };

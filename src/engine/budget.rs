@@ -17,7 +17,7 @@
 //! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
@@ -102,6 +102,8 @@ impl Budget {
             share: self.new_share(),
             unsent: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             cut: Notify::new(),
         })
     }
@@ -162,6 +164,9 @@ pub struct Line {
     unsent: AtomicUsize,
     /// How many were sent.
     sent: AtomicUsize,
+    /// Calls that are open, and those that have begun.
+    open: AtomicUsize,
+    begun: AtomicU64,
     cut: Notify,
 }
 
@@ -177,8 +182,16 @@ impl Line {
     pub fn call_of(self: &Arc<Self>, share: &Arc<Share>) -> Arc<Call> {
         let own = Lane::new(self.budget.work_share / 4);
         let rooms = Arc::new(Rooms { own, share: Arc::clone(share), line: Arc::clone(self) });
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let place = self.budget.calls.try_take(1).then(|| Charge::new(&rooms, Step::Begin, [1, 0, 0]));
         Arc::new(Call { rooms, place, arrived: Mutex::default(), answered: Mutex::default() })
+    }
+
+    /// How many calls are open, and how many have begun.
+    #[must_use]
+    pub fn calls(&self) -> (usize, u64) {
+        (self.open.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed))
     }
 
     /// Whether it has taken no part of an answer since `sent_before`, although some are there for it. How many it has
@@ -210,6 +223,12 @@ pub struct Call {
     arrived: Mutex<VecDeque<Charge>>,
     /// The charges of answers that the service has given, and that are not in a frame yet.
     answered: Mutex<Vec<Charge>>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.rooms.line.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The lanes that a call takes from.

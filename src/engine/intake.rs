@@ -12,7 +12,8 @@ use crate::clock::Clock;
 use crate::decode;
 use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Outcome, Route};
+use crate::domain::peer::Peer;
 use crate::domain::policy::{Granted, Quarantined, Resident};
 use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Reason;
@@ -137,6 +138,14 @@ impl Intake {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.versions.changes()
+    }
+
+    /// Who the gateway of a route is, as its certificate names it. `None`: that is not declared.
+    #[must_use]
+    pub fn identity_of(&self, route: &Route) -> Option<String> {
+        let version = self.versions.current();
+        let is_it = |peer: &&Arc<Peer>| peer.id == route.gateway && peer.endpoint == route.endpoint;
+        version.here.peers.iter().find(is_it)?.identity.clone()
     }
 
     /// The names of the served streams.

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::domain::connection::Turned;
 
@@ -43,13 +43,20 @@ impl Acceptor {
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
     }
 
-    /// Does the handshake.
+    /// Does the handshake. When the client has said hello, and before that costs anything, `turn` is waited for.
     ///
     /// # Errors
     /// Why the client is turned away; `None` when it went by itself.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Result<Accepted<S>, Option<Turned>> {
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        turn: impl Future<Output = Result<(), Turned>>,
+    ) -> Result<Accepted<S>, Option<Turned>> {
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await;
+        let hello = hello.map_err(|error| turned(&error))?;
+        turn.await.map_err(Some)?;
         let set = self.set();
-        let stream = TlsAcceptor::from(Arc::clone(&set.server)).accept(stream).await.map_err(|error| turned(&error))?;
+        let stream = hello.into_stream(Arc::clone(&set.server)).await.map_err(|error| turned(&error))?;
         let (_, connection) = stream.get_ref();
         if connection.alpn_protocol() != Some(HTTP2) {
             return Err(Some(Turned::NoHttp2));
@@ -82,8 +89,7 @@ impl Set {
     /// Who the certificate belongs to that was shown in a handshake, if one was.
     fn identity_of<S>(&self, stream: &TlsStream<S>) -> Result<Option<Identity>, Option<Turned>> {
         let (_, connection) = stream.get_ref();
-        let shown = connection.peer_certificates().and_then(<[_]>::first);
-        shown.map(|certificate| self.scheme.identity(certificate).map_err(Some)).transpose()
+        connection.peer_certificates().map(|shown| self.clients.identity(shown).map_err(Some)).transpose()
     }
 
     /// Who a token belongs to, as of a moment in seconds since the Unix epoch.

@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 mod acceptor;
+mod authorities;
 mod certificate;
 mod clients;
+mod lists;
 pub mod look;
 mod pem;
 mod scheme;
@@ -18,8 +20,8 @@ pub mod trust;
 
 pub use acceptor::{Accepted, Acceptor};
 pub use certificate::{Described, describe};
-pub use scheme::{Kind, Scheme};
-pub use set::{Files, Remark, Set, Severity, TokenFiles, Which};
+pub use scheme::{Kind, Scheme, is_identity};
+pub use set::{Expiry, Files, Remark, Set, Severity, TokenFiles, Which};
 pub use tokens::Expected;
 
 /// Who has proved to be at the other end of a connection. Only this module makes it.

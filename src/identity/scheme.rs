@@ -78,6 +78,12 @@ impl Scheme {
     }
 }
 
+/// Whether a text can be the identity of a certificate: a SPIFFE ID, or a DNS name.
+#[must_use]
+pub fn is_identity(text: &str) -> bool {
+    parts(text).is_some_and(|(_, path)| !path.is_empty()) || is_host(text)
+}
+
 /// The trust domain and the path of a SPIFFE ID, which may be empty.
 fn parts(id: &str) -> Option<(&str, &str)> {
     let rest = id.strip_prefix(SCHEME).filter(|_| id.len() <= SPIFFE_BYTES_MAX)?;

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 use zeroize::Zeroizing;
 
 use crate::files;
 
+use super::authorities::{Authorities, Authority};
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP1, HTTP2};
+use super::lists::{List, Signed};
 use super::pem::fault_of;
 use super::tokens::Tokens;
 use super::{Expected, Scheme};
@@ -82,6 +83,30 @@ pub struct Remark {
     pub message: String,
     /// What to do.
     pub help: String,
+    /// From when on it is not wrong any more, in seconds since the Unix epoch: a time that has not begun yet. `None`: it
+    /// does not pass by itself.
+    pub passes_at: Option<i64>,
+}
+
+/// Something of a set that ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The part.
+    pub which: Which,
+    /// What it is, for people: `the gateway's certificate`, `the authority CN=...`.
+    pub what: String,
+    /// The first second in which it holds, since the Unix epoch.
+    pub from: i64,
+    /// The last second in which it holds, since the Unix epoch.
+    pub until: i64,
+}
+
+impl Expiry {
+    /// So many seconds are left at a moment. Less than 0: it has ended.
+    #[must_use]
+    pub fn left(&self, now: i64) -> i64 {
+        self.until.saturating_sub(now)
+    }
 }
 
 /// A set that can be used.
@@ -89,10 +114,10 @@ pub struct Set {
     pub(super) server: Arc<ServerConfig>,
     /// For the port of health and metrics: HTTP/1.1, and a certificate only from who has one.
     pub(super) monitor: Arc<ServerConfig>,
-    pub(super) scheme: Scheme,
+    pub(super) clients: Arc<Clients>,
     pub(super) tokens: Option<Tokens>,
-    /// The first and the last second in which the gateway's certificate holds, since the Unix epoch.
-    holds: (i64, i64),
+    /// What of it ends; the gateway's certificate is the first.
+    ends: Vec<Expiry>,
 }
 
 /// The largest file. A bundle of the world's public authorities has a fifth of it.
@@ -107,6 +132,7 @@ struct Remarks<'f> {
     files: &'f Files,
     now: i64,
     found: Vec<Remark>,
+    ends: Vec<Expiry>,
 }
 
 impl Set {
@@ -114,37 +140,26 @@ impl Set {
     /// if nothing is an error.
     #[must_use]
     pub fn load(files: &Files, now: i64) -> (Option<Self>, Vec<Remark>) {
-        let mut remarks = Remarks { files, now, found: Vec::new() };
+        let mut remarks = Remarks { files, now, found: Vec::new(), ends: Vec::new() };
         let shown = remarks.certificate();
         let key = remarks.key();
         let shown = shown.zip(key).and_then(|(shown, key)| remarks.matching(shown, key));
         let authorities = remarks.authorities();
-        let lists = remarks.lists();
+        let lists = remarks.lists(authorities.as_deref().unwrap_or_default());
         let tokens = remarks.tokens();
-        let set = shown.zip(authorities).zip(lists).and_then(|((shown, authorities), lists)| {
-            let (server, monitor) = remarks.servers(shown.0, &Arc::new(authorities), &lists)?;
-            Some(Self {
-                server: Arc::new(server),
-                monitor: Arc::new(monitor),
-                scheme: files.scheme.clone(),
-                tokens,
-                holds: (shown.1.from, shown.1.until),
-            })
-        });
+        let parts = shown.zip(authorities).zip(lists);
+        let parts = parts.and_then(|((shown, authorities), lists)| remarks.servers(shown, authorities, lists));
         let is_sound = remarks.found.iter().all(|remark| remark.severity == Severity::Warning);
-        (set.filter(|_| is_sound), remarks.found)
+        let Remarks { found, ends, .. } = remarks;
+        let set = parts.map(|(server, monitor, clients)| Self { server, monitor, clients, tokens, ends });
+        (set.filter(|_| is_sound), found)
     }
 
-    /// The last second in which the gateway's certificate holds, since the Unix epoch.
+    /// What of it ends, and when: the gateway's certificate first, then those between it and the root, the authorities of
+    /// clients, the revocation lists.
     #[must_use]
-    pub fn until(&self) -> i64 {
-        self.holds.1
-    }
-
-    /// The first second in which the gateway's certificate holds, since the Unix epoch.
-    #[must_use]
-    pub fn from(&self) -> i64 {
-        self.holds.0
+    pub fn ends(&self) -> &[Expiry] {
+        &self.ends
     }
 }
 
@@ -176,7 +191,19 @@ impl Files {
 impl Remarks<'_> {
     fn push(&mut self, which: Which, severity: Severity, message: impl std::fmt::Display, help: impl Into<String>) {
         let message = format!("`{}` {message}", self.files.path(which).display());
-        self.found.push(Remark { which, severity, message, help: help.into() });
+        self.found.push(Remark { which, severity, message, help: help.into(), passes_at: None });
+    }
+
+    fn warn(&mut self, which: Which, message: impl std::fmt::Display, help: impl Into<String>) {
+        self.push(which, Severity::Warning, message, help);
+    }
+
+    /// An error that passes by itself at a moment.
+    fn early(&mut self, which: Which, message: impl std::fmt::Display, passes_at: i64) {
+        self.error(which, message, "look at the clock of this machine, and of the one that issued it");
+        if let Some(remark) = self.found.last_mut() {
+            remark.passes_at = Some(passes_at);
+        }
     }
 
     fn error(&mut self, which: Which, message: impl std::fmt::Display, help: impl Into<String>) {
@@ -195,7 +222,7 @@ impl Remarks<'_> {
                 let form = if which == Which::Jwks { "JSON" } else { "PEM (-----BEGIN ...)" };
                 let help = error.help().unwrap_or_else(|| format!("name a file in {form} that the gateway may read"));
                 let message = format!("{:#}", anyhow::Error::from(error));
-                self.found.push(Remark { which, severity: Severity::Error, message, help });
+                self.found.push(Remark { which, severity: Severity::Error, message, help, passes_at: None });
                 None
             }
         }
@@ -218,7 +245,7 @@ impl Remarks<'_> {
     }
 
     /// The gateway's certificate with those above it.
-    fn certificate(&mut self) -> Option<(Vec<CertificateDer<'static>>, Described)> {
+    fn certificate(&mut self) -> Option<Vec<CertificateDer<'static>>> {
         let which = Which::Certificate;
         let chain: Vec<CertificateDer<'static>> = self.items(which, "certificate")?;
         let Some(described) = chain.first().and_then(describe) else {
@@ -237,16 +264,29 @@ impl Remarks<'_> {
             self.error(which, "is not for servers (extended key usage)", "have one issued for serverAuth");
         }
         self.dates(which, "the gateway's certificate", &described);
+        for certificate in chain.get(1..).unwrap_or_default() {
+            let Some(Described { subject, from, until, .. }) = describe(certificate) else {
+                self.error(which, "holds a certificate that cannot be read", "have it issued again");
+                return None;
+            };
+            let what = format!("the certificate of {subject}");
+            if (from..=until).contains(&self.now) {
+                self.near(which, &what, (from, until));
+            } else {
+                let help =
+                    "clients may turn the gateway away for it: have its certificate issued again, with those above it";
+                self.warn(which, format!("holds {what}, which does not hold now"), help);
+            }
+        }
         if described.hosts.is_empty() && described.addresses.is_empty() {
-            self.push(
+            self.warn(
                 which,
-                Severity::Warning,
                 "names no host and no network address",
                 "most clients verify the host that they connect to: have the certificate issued with its DNS name",
             );
         }
         self.chain(&chain, &described);
-        Some((chain, described))
+        Some(chain)
     }
 
     /// Whether each certificate is signed by the one after it.
@@ -286,25 +326,27 @@ impl Remarks<'_> {
         }
     }
 
-    /// Reports a certificate that does not hold now, or soon will not.
+    /// Reports a certificate of the gateway that does not hold now, or soon will not.
     fn dates(&mut self, which: Which, what: &str, described: &Described) {
         let Described { from, until, .. } = *described;
         let left = until - self.now;
         if left < 0 {
-            self.error(which, format!("holds {what}, which ended {}", ago(-left)), "have a new one issued");
+            self.error(which, format!("holds {what}, which ended {} ago", span(-left)), "have a new one issued");
         } else if from > self.now {
-            let message =
-                format!("holds {what}, which holds only in {}", ago(from - self.now).trim_end_matches(" ago"));
-            self.error(which, message, "look at the clock of this machine, and of the one that issued it");
-        } else if left < WARN_BEFORE.min((until - from) / 3) {
-            let message = format!("holds {what}, which ends in {}", ago(left).trim_end_matches(" ago"));
-            self.push(
-                which,
-                Severity::Warning,
-                message,
-                "have a new one issued and put it in place; the gateway reads it",
-            );
+            self.early(which, format!("holds {what}, which holds only in {}", span(from - self.now)), from);
+        } else {
+            self.near(which, what, (from, until));
         }
+    }
+
+    /// Remembers when something ends that holds now, and reports it if that is soon.
+    fn near(&mut self, which: Which, what: &str, (from, until): (i64, i64)) {
+        let left = until - self.now;
+        if left < WARN_BEFORE.min((until - from) / 3) {
+            let message = format!("holds {what}, which ends in {}", span(left));
+            self.warn(which, message, "have a new one issued and put it in place; the gateway reads it");
+        }
+        self.ends.push(Expiry { which, what: what.to_owned(), from, until });
     }
 
     fn key(&mut self) -> Option<PrivateKeyDer<'static>> {
@@ -330,13 +372,9 @@ impl Remarks<'_> {
     }
 
     /// The certificate and its key, if they belong together.
-    fn matching(
-        &mut self,
-        (chain, described): (Vec<CertificateDer<'static>>, Described),
-        key: PrivateKeyDer<'static>,
-    ) -> Option<(CertifiedKey, Described)> {
+    fn matching(&mut self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Option<CertifiedKey> {
         match CertifiedKey::from_der(chain, key, &provider()) {
-            Ok(certified) => Some((certified, described)),
+            Ok(certified) => Some(certified),
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 let certificate = self.files.certificate.display().to_string();
                 self.error(
@@ -354,56 +392,104 @@ impl Remarks<'_> {
         }
     }
 
-    fn authorities(&mut self) -> Option<RootCertStore> {
+    /// The authorities of clients. One that does not hold now is kept, and believed when it holds; one that has ended is of
+    /// no use, which is said.
+    fn authorities(&mut self) -> Option<Vec<Authority>> {
         let which = Which::ClientCa;
         let certificates: Vec<CertificateDer<'static>> = self.items(which, "certificate")?;
-        let mut roots = RootCertStore::empty();
+        let mut authorities = Vec::new();
         for certificate in certificates {
-            let described = describe(&certificate);
-            let is_added = roots.add(certificate).is_ok();
-            let Some(described) = described.filter(|_| is_added) else {
+            let Some(authority) = Authority::read(certificate) else {
                 self.error(which, "holds a certificate that cannot be read", "remove it, or write it again");
                 return None;
             };
-            if !described.is_authority {
-                let message = format!("holds a certificate that may sign no other ({})", described.subject);
+            let Described { subject, is_authority, from, until, .. } = &authority.described;
+            if !is_authority {
+                let message = format!("holds a certificate that may sign no other ({subject})");
                 self.error(which, message, "name the authorities that sign the certificates of clients");
                 return None;
             }
-            self.dates(which, &format!("the authority {}", described.subject), &described);
+            let what = format!("the authority {subject}");
+            if *until < self.now {
+                let message = format!("holds {what}, which ended {} ago: it is left out", span(self.now - until));
+                self.warn(which, message, "remove it; whoever has a certificate of it needs a new one");
+            } else if *from > self.now {
+                let message =
+                    format!("holds {what}, which holds only in {}: it is left out until then", span(from - self.now));
+                self.warn(which, message, "look at the clock of this machine, and of the one that issued it");
+            } else {
+                self.near(which, &what, (*from, *until));
+            }
+            authorities.push(authority);
         }
-        Some(roots)
+        if !authorities.iter().any(|authority| authority.holds(self.now)) {
+            let begins = authorities.iter().map(|authority| authority.described.from).filter(|from| *from > self.now);
+            match begins.min() {
+                Some(begins) => self.early(which, "holds no authority that holds yet", begins),
+                None => self.error(which, "holds no authority that has not ended", "name those that sign now"),
+            }
+            return None;
+        }
+        Some(authorities)
     }
 
-    fn lists(&mut self) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    /// The revocation lists, the newest first: of several lists of an issuer, TLS looks at the first.
+    fn lists(&mut self, authorities: &[Authority]) -> Option<Vec<CertificateRevocationListDer<'static>>> {
         let mut lists = Vec::new();
         for which in (0..self.files.revocation.len()).map(Which::Revocation) {
-            let of_file: Vec<CertificateRevocationListDer<'static>> =
-                self.items(which, "revocation list (X509 CRL)")?;
-            for list in &of_file {
-                let Ok((_, parsed)) = CertificateRevocationList::from_der(list.as_ref()) else {
+            for der in self.items(which, "revocation list (X509 CRL)")? {
+                let Some(list) = List::read(der) else {
                     self.error(which, "holds a revocation list that cannot be read", "fetch it again");
                     return None;
                 };
-                let next = parsed.next_update().map(|next| next.timestamp());
-                if next.is_none_or(|next| next < self.now) {
-                    let over = next.map_or("never says when it ends".to_owned(), |next| {
-                        format!("was to be replaced {}", ago(self.now - next))
-                    });
-                    let message = format!("holds a revocation list of {} that {over}", parsed.issuer());
-                    self.error(which, message, "fetch the new list; with an old one every client would be refused");
-                    return None;
-                }
+                self.list(which, &list, authorities)?;
+                lists.push(list);
             }
-            lists.extend(of_file);
         }
-        // The first list of an issuer is the one that counts: the newest, however they stand in the files.
-        let made = |list: &CertificateRevocationListDer<'_>| {
-            let parsed = CertificateRevocationList::from_der(list.as_ref()).ok();
-            std::cmp::Reverse(parsed.map(|(_, parsed)| parsed.last_update().timestamp()))
+        if !lists.is_empty() {
+            let is_covered = |authority: &&Authority| lists.iter().any(|list| list.issued_by(authority));
+            let uncovered = authorities.iter().filter(|authority| authority.holds(self.now) && !is_covered(authority));
+            let uncovered: Vec<String> = uncovered.map(|authority| authority.described.subject.clone()).collect();
+            for subject in uncovered {
+                let message = format!("has no list of the authority {subject}, so every client of it is turned away");
+                self.warn(Which::Revocation(0), message, "name the authority's list, too");
+            }
+        }
+        lists.sort_by_key(|list| std::cmp::Reverse(list.made));
+        Some(lists.into_iter().map(|list| list.der).collect())
+    }
+
+    /// Checks a list. `None`: it cannot be used.
+    fn list(&mut self, which: Which, list: &List, authorities: &[Authority]) -> Option<()> {
+        let List { issuer, made, next, .. } = list;
+        let Some(next) = next.filter(|next| *next >= self.now) else {
+            let over = next.map_or("never says when it ends".to_owned(), |next| {
+                format!("was to be replaced {} ago", span(self.now - next))
+            });
+            let message = format!("holds a revocation list of {issuer} that {over}");
+            self.error(which, message, "fetch the new list; with an old one every client would be refused");
+            return None;
         };
-        lists.sort_by_cached_key(made);
-        Some(lists)
+        if *made > self.now {
+            let message = format!("holds a revocation list of {issuer} that is made only in {}", span(made - self.now));
+            self.early(which, message, *made);
+            return None;
+        }
+        match list.signed(authorities) {
+            Signed::Yes => {}
+            Signed::No => {
+                let message = format!("holds a revocation list of {issuer} whose signature is not that authority's");
+                self.error(which, message, "fetch it again, from the authority that `client_ca` holds");
+                return None;
+            }
+            Signed::ByAnother => {
+                let message = format!("holds a revocation list of {issuer}, which `client_ca` does not hold");
+                let help = "it counts only for an authority in between that clients show; for others, remove it";
+                self.warn(which, message, help);
+            }
+        }
+        self.ends.push(Expiry { which, what: format!("the revocation list of {issuer}"), from: *made, until: next });
+        Some(())
     }
 
     /// What checks tokens, if any are taken. What is wrong with the file is said, and makes the whole set unusable.
@@ -415,43 +501,36 @@ impl Remarks<'_> {
             .ok()
     }
 
-    /// What the main port accepts with, and what the port of health and metrics does.
+    /// What the main port accepts with, and what the port of health and metrics does; and what verifies clients.
     fn servers(
         &mut self,
         shown: CertifiedKey,
-        authorities: &Arc<RootCertStore>,
-        lists: &[CertificateRevocationListDer<'static>],
-    ) -> Option<(ServerConfig, ServerConfig)> {
-        let shown: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(shown));
-        let takes_tokens = self.files.tokens.is_some();
-        let main = self.server(&shown, (authorities, lists), takes_tokens, HTTP2)?;
-        // Whoever may only hear a word, whether the gateway is well, has no certificate.
-        let monitor = self.server(&shown, (authorities, lists), true, HTTP1)?;
-        Some((main, monitor))
-    }
-
-    fn server(
-        &mut self,
-        shown: &Arc<dyn ResolvesServerCert>,
-        (authorities, lists): (&Arc<RootCertStore>, &[CertificateRevocationListDer<'static>]),
-        may_be_nobody: bool,
-        protocol: &[u8],
-    ) -> Option<ServerConfig> {
-        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(authorities), provider());
-        if !lists.is_empty() {
-            verifier = verifier.with_crls(lists.to_vec()).enforce_revocation_expiration();
-        }
-        if may_be_nobody {
-            verifier = verifier.allow_unauthenticated();
-        }
-        let chain = match verifier.build() {
-            Ok(chain) => chain,
+        authorities: Vec<Authority>,
+        lists: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Option<(Arc<ServerConfig>, Arc<ServerConfig>, Arc<Clients>)> {
+        let authorities = match Authorities::new(authorities, lists, self.now) {
+            Ok(authorities) => Arc::new(authorities),
             Err(error) => {
                 self.error(Which::ClientCa, format!("and its lists cannot be used: {error}"), "write them again");
                 return None;
             }
         };
-        let clients = Arc::new(Clients { chain, scheme: self.files.scheme.clone() });
+        let scheme = &self.files.scheme;
+        let clients = |may_be_nobody| Arc::new(Clients::new(Arc::clone(&authorities), scheme.clone(), may_be_nobody));
+        // Whoever may only hear a word, whether the gateway is well, has no certificate.
+        let (main, monitored) = (clients(self.files.tokens.is_some()), clients(true));
+        let shown: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(shown));
+        let server = self.server(&shown, Arc::clone(&main), HTTP2)?;
+        let monitor = self.server(&shown, monitored, HTTP1)?;
+        Some((Arc::new(server), Arc::new(monitor), main))
+    }
+
+    fn server(
+        &mut self,
+        shown: &Arc<dyn ResolvesServerCert>,
+        clients: Arc<Clients>,
+        protocol: &[u8],
+    ) -> Option<ServerConfig> {
         let server = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let server = server.map_err(|error| self.error(Which::Certificate, error, "this is a fault of the gateway"));
         let mut server = server.ok()?.with_client_cert_verifier(clients).with_cert_resolver(Arc::clone(shown));
@@ -463,13 +542,13 @@ impl Remarks<'_> {
     }
 }
 
-/// A time that has passed, in the unit that fits.
-fn ago(seconds: i64) -> String {
+/// A span of time, in the unit that fits.
+fn span(seconds: i64) -> String {
     let (count, unit) = match seconds {
         0..120 => (seconds, "seconds"),
         120..7_200 => (seconds / 60, "minutes"),
         7_200..172_800 => (seconds / 3_600, "hours"),
         _ => (seconds / DAY, "days"),
     };
-    format!("{count} {unit} ago")
+    format!("{count} {unit}")
 }

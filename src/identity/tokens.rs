@@ -4,7 +4,7 @@
 //! key, no `none`, no key that a token brings itself.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::domain::connection::Turned;
+use crate::domain::printable;
 
 use super::Identity;
 
@@ -35,7 +36,7 @@ pub(super) struct Tokens {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    public: Public,
+    public: ParsedPublicKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +46,10 @@ enum Algorithm {
     EdDsa,
 }
 
-enum Public {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    Bytes(Vec<u8>),
-}
-
-/// The longest token, the longest name, and how far clocks may differ, in seconds.
-const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// The longest token, the longest name, and how far clocks may differ, in seconds. All headers of a call together have 8 KiB
+/// (`max_header_list_size` of the listener): a token that is somewhat too long is refused for that, and not its call for
+/// its headers.
+const TOKEN_BYTES_MAX: usize = 6 << 10;
 const NAME_BYTES_MAX: usize = 200;
 const SKEW: i64 = 60;
 /// What the identity of a token begins with: no token can speak for a certificate.
@@ -84,7 +82,11 @@ impl Tokens {
         let keys = set.get("keys").and_then(Value::as_array).ok_or("has no list `keys`, as a JWKS file does")?;
         let mut read: Vec<Key> = Vec::new();
         for (position, key) in keys.iter().enumerate() {
-            let Some(key) = Key::read(key).map_err(|why| format!("has a key ({position}, from 0) that {why}"))? else {
+            let named = || match key.get("kid").and_then(Value::as_str) {
+                Some(id) => format!("`{}`", printable::line(id)),
+                None => format!("without `kid`, at {position}, from 0"),
+            };
+            let Some(key) = Key::read(key).map_err(|why| format!("has a key ({}) that {why}", named()))? else {
                 continue;
             };
             if read.iter().any(|known| known.id == key.id) {
@@ -197,6 +199,7 @@ impl Key {
         if key.get("d").is_some() {
             return Err("is a private key: name a file with public keys only");
         }
+        let rejected = |_| "cannot be used: its parts are no such key";
         let (algorithm, public) = match (text("kty").ok_or("has no `kty`")?, text("crv")) {
             ("oct", _) => return Err("is symmetric: whoever can check its tokens can make them"),
             ("RSA", _) => {
@@ -204,16 +207,20 @@ impl Key {
                 if n.len() < 256 {
                     return Err("is an RSA key of less than 2048 bits");
                 }
-                (Algorithm::Rs256, Public::Rsa { n, e })
+                let public = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
+                (Algorithm::Rs256, public.map_err(rejected)?)
             }
             ("EC", Some("P-256")) => {
                 let (x, y) = (bytes("x")?, bytes("y")?);
                 if x.len() != 32 || y.len() != 32 {
                     return Err("is no point of P-256");
                 }
-                (Algorithm::Es256, Public::Bytes([&[4][..], &x, &y].concat()))
+                let public = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, [&[4][..], &x, &y].concat());
+                (Algorithm::Es256, public.map_err(rejected)?)
             }
-            ("OKP", Some("Ed25519")) => (Algorithm::EdDsa, Public::Bytes(bytes("x")?)),
+            ("OKP", Some("Ed25519")) => {
+                (Algorithm::EdDsa, ParsedPublicKey::new(&ED25519, bytes("x")?).map_err(rejected)?)
+            }
             _ => return Ok(None),
         };
         let is_for_it = text("alg").is_none_or(|name| Algorithm::named(name) == Some(algorithm));
@@ -222,16 +229,7 @@ impl Key {
     }
 
     fn verify(&self, signed: &[u8], signature: &[u8]) -> Result<(), Turned> {
-        let verified = match (&self.public, self.algorithm) {
-            (Public::Rsa { n, e }, _) => {
-                RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, signed, signature)
-            }
-            (Public::Bytes(key), Algorithm::Es256) => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(signed, signature)
-            }
-            (Public::Bytes(key), _) => UnparsedPublicKey::new(&ED25519, key).verify(signed, signature),
-        };
-        verified.map_err(|_| Turned::TokenSignature)
+        self.public.verify_sig(signed, signature).map_err(|_| Turned::TokenSignature)
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::files;
 
+use super::certificate::{Described, describe};
 use super::clients::{HTTP1, HTTP2};
 use super::pem::fault_of;
 use super::set::provider;
@@ -61,6 +62,16 @@ pub fn client(files: &Files) -> anyhow::Result<Arc<ClientConfig>> {
     };
     client.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(client))
+}
+
+/// Whether a gateway's certificate, which was verified, is that of an identity: its one URI, or one of its DNS names.
+#[must_use]
+pub fn is_of(shown: &[CertificateDer<'_>], identity: &str) -> bool {
+    let Some(Described { uris, hosts, .. }) = shown.first().and_then(describe) else { return false };
+    match uris.as_slice() {
+        [uri] if uri == identity => true,
+        _ => hosts.iter().any(|host| host == identity),
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -2,7 +2,8 @@
 //!
 //! - Writing never stops the program: [`sink`] writes from a thread of its own, and a stderr that is closed or does not
 //!   take anything loses lines, which are counted.
-//! - [`limit`] bounds how often one and the same warning or error is written, whoever causes it.
+//! - [`limit`] bounds how often one and the same warning or error is written: for each reason and network, where somebody
+//!   outside causes it.
 //! - [`panics`] makes of a panic one line without what the panic says: it may hold values of a record.
 //! - Texts from outside are escaped ([`crate::domain::printable`]).
 
@@ -14,6 +15,7 @@ mod verbosity;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +26,11 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::domain::addresses::Network;
 use crate::domain::printable;
 pub use verbosity::Verbosity;
 
-use limit::Limiter;
+use limit::{Cause, Limiter};
 use sink::Sink;
 
 /// The target of lines that answer something an operator did, such as a reload. They are never left out.
@@ -126,9 +129,11 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, F>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let kind = event.metadata();
-        let is_limited = *kind.level() <= Level::WARN && kind.target() != OPERATOR;
-        if is_limited && !self.limiter.allow(kind.callsite(), (self.now)(), || message(event)) {
-            return Ok(());
+        if *kind.level() <= Level::WARN && kind.target() != OPERATOR {
+            let Said { message, cause } = said(event);
+            if !self.limiter.allow(kind.callsite(), cause, (self.now)(), || message) {
+                return Ok(());
+            }
         }
         match self.style {
             Style::Text { .. } => self.format.format_event(context, writer, event),
@@ -137,17 +142,39 @@ where
     }
 }
 
-/// What an event says, without its values.
-fn message(event: &Event<'_>) -> String {
-    struct Message(String);
-    impl tracing::field::Visit for Message {
+/// What an event says, as far as that limits it.
+#[derive(Default)]
+struct Said {
+    /// Without its values.
+    message: String,
+    /// Why it is said and who has caused it, if it has a `reason` and an `address`.
+    cause: Option<Cause>,
+}
+
+fn said(event: &Event<'_>) -> Said {
+    #[derive(Default)]
+    struct Fields {
+        message: String,
+        reason: Option<String>,
+        address: Option<String>,
+    }
+    impl tracing::field::Visit for Fields {
         fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-            if field.name() == "message" {
-                self.0 = format!("{value:?}");
+            match field.name() {
+                "message" => self.message = format!("{value:?}"),
+                "reason" => self.reason = Some(format!("{value:?}")),
+                "address" => self.address = Some(format!("{value:?}").trim_matches('"').to_owned()),
+                _ => {}
             }
         }
     }
-    let mut message = Message(String::new());
-    event.record(&mut message);
-    message.0
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let Fields { message, reason, address } = fields;
+    let address = address.and_then(|text| {
+        let with_port = text.parse::<SocketAddr>().map(|address| address.ip());
+        with_port.or_else(|_| text.parse::<IpAddr>()).ok()
+    });
+    let cause = reason.zip(address).map(|(reason, address)| Cause { reason, from: Network::of(address) });
+    Said { message, cause }
 }

@@ -57,6 +57,13 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(authority(name, 1), KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// One that signs itself and holds from one moment to another, in seconds from now.
+    pub fn holding(name: &str, from: i64, until: i64) -> Self {
+        let mut parameters = authority(name, 1);
+        (parameters.not_before, parameters.not_after) = (moment(from), moment(until));
+        Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
+    }
+
     /// One that this one signs.
     pub fn below(&self, name: &str) -> Self {
         Self(CertifiedIssuer::signed_by(authority(name, 0), KeyPair::generate().unwrap(), &self.0).unwrap())
@@ -97,6 +104,11 @@ impl Authority {
 
     /// A list of revoked certificates, which is to be replaced in so many seconds.
     pub fn revokes(&self, serials: &[u64], next: i64) -> String {
+        self.revokes_from(serials, -7_200, next)
+    }
+
+    /// The same, made in so many seconds.
+    pub fn revokes_from(&self, serials: &[u64], made: i64, next: i64) -> String {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: moment(-60),
@@ -104,7 +116,7 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: moment(-7_200),
+            this_update: moment(made),
             next_update: moment(next),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,

@@ -102,6 +102,7 @@ pub(super) fn here(gateway: &Gateway) -> Arc<Here> {
         Arc::new(Peer {
             id: peer.id.parse().unwrap(),
             endpoint: "http://127.0.0.1:7401".to_owned(),
+            identity: None,
             country: code(&peer.country),
             serves: peer.serves.clone(),
             conditions: conditions(&peer.conditions),

@@ -109,6 +109,41 @@ fn a_list_that_is_over_is_said_before_it_locks_everybody_out() {
 }
 
 #[test]
+fn a_list_counts_if_its_authority_has_signed_it_and_its_time_has_begun() {
+    let (authority, other) = (Authority::new("root"), Authority::new("other"));
+    let folder = deployment(&authority);
+    folder.edit("gateway.toml", "client_ca    =", "revocation   = [\"tls/root.crl\"]\nclient_ca    =");
+    let (key, good) = ("tls.revocation", authority.revokes(&[], 600));
+    folder.write("tls/root.crl", Authority::new("root").revokes(&[], 600));
+    is_said(&folder, Severity::Error, key, "whose signature is not that authority's");
+    folder.write("tls/root.crl", authority.revokes_from(&[], 9_000, 99_000));
+    is_said(&folder, Severity::Error, key, "made only in 2 hours");
+    folder.write("tls/root.crl", good.clone() + &other.revokes(&[], 600));
+    is_said(&folder, Severity::Warning, key, "which `client_ca` does not hold");
+    folder.write("tls/root.crl", &good);
+    folder.write("tls/ca.pem", authority.pem() + &other.pem());
+    is_said(&folder, Severity::Warning, key, "has no list of the authority");
+    folder.write("tls/root.crl", good + &other.revokes(&[], 600));
+    assert_eq!(said(&folder), []);
+}
+
+#[test]
+fn an_authority_that_does_not_hold_is_left_out_and_the_last_one_is_an_error() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    let (key, over, early) =
+        ("tls.client_ca", Authority::holding("over", -9_000, -8_000), Authority::holding("early", 9_000, 99_000));
+    folder.write("tls/ca.pem", over.pem() + &authority.pem() + &early.pem());
+    is_said(&folder, Severity::Warning, key, "ended 2 hours ago: it is left out");
+    is_said(&folder, Severity::Warning, key, "holds only in 2 hours: it is left out until then");
+    assert!(said(&folder).iter().all(|(severity, _)| *severity == Severity::Warning));
+    folder.write("tls/ca.pem", over.pem());
+    is_said(&folder, Severity::Error, key, "no authority that has not ended");
+    folder.write("tls/ca.pem", over.pem() + &early.pem());
+    is_said(&folder, Severity::Error, key, "no authority that holds yet");
+}
+
+#[test]
 fn plain_text_is_for_this_machine_and_tls_needs_all_of_its_keys() {
     let authority = Authority::new("root");
     let folder = deployment(&authority);

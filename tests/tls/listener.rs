@@ -86,7 +86,11 @@ async fn an_identity_has_so_many_connections_and_others_have_theirs() {
     let mut third = raw(&folder, app.address(), &issued).await;
     let _ = third.write_all(HELLO).await;
     assert!(third.read_exact(&mut [0; 9]).await.is_err());
-    assert_eq!(counted(&app, "too_many_of_identity"), 1);
+    let began = Clock::start();
+    while counted(&app, "too_many_of_identity") < 1 {
+        assert!(began.now() < PATIENCE, "it is not counted");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
     let other = dialer(&folder, "other", Some(&authority.client(&till("8"), |_| {})));
     let endpoint = format!("https://localhost:{}", app.address().port());
     other.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
@@ -116,8 +120,10 @@ async fn silent_connections_of_one_address_keep_nobody_else_out() {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     let began = Clock::start();
-    while counted(&app, "too_many_of_address") < 92 {
-        assert!(began.now() < PATIENCE, "{}", counted(&app, "too_many_of_address"));
+    // Of so many at once some end for those that come after them.
+    let turned_away = || counted(&app, "too_many_of_address") + counted(&app, "too_many");
+    while turned_away() < 92 {
+        assert!(began.now() < PATIENCE, "{}", turned_away());
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     // Somebody from elsewhere, while the eight wait for their deadline.
@@ -135,5 +141,72 @@ async fn silent_connections_of_one_address_keep_nobody_else_out() {
         assert!(began.now() < PATIENCE);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_begins_so_many_handshakes_in_a_second_and_others_begin_theirs() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    folder.edit("gateway.toml", "trust_domain =", "handshakes_per_second_per_address_max = 3\ntrust_domain =");
+    let app = folder.start_app(|_| {}).await.unwrap();
+    let issued = authority.client(&till("7"), |_| {});
+    let client = trust::client(&files(&folder, "raw", Some(&issued))).unwrap();
+    let handshake = async |from: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(app.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::clone(&client)).connect(name, stream).await.is_ok()
+    };
+    let began = Clock::start();
+    while counted(&app, "too_many_of_address") < 5 {
+        handshake("127.0.0.1").await;
+        assert!(began.now() < PATIENCE, "there is no limit");
+    }
+    assert!(handshake("127.0.0.2").await, "another address is held back");
+    // Those that wait a little get in.
+    while !handshake("127.0.0.1").await {
+        assert!(began.now() < PATIENCE, "nobody of the address gets in any more");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_calls_gives_its_place_up_and_one_with_a_call_does_not() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    folder.edit(
+        "gateway.toml",
+        "trust_domain =",
+        "connection_idle_max = \"PT1S\"\nconnections_per_identity_max = 1\ntrust_domain =",
+    );
+    let app = folder.start_app(|_| {}).await.unwrap();
+    let endpoint = format!("https://localhost:{}", app.address().port());
+    let busy = dialer(&folder, "busy", Some(&authority.client(&till("8"), |_| {})));
+    let mut busy = busy.connect(&endpoint).await.unwrap();
+    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+    requests.send(introduction("events", "")).await.unwrap();
+    let mut answers = busy.publish(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    answers.message().await.unwrap().unwrap();
+    let idle = dialer(&folder, "idle", Some(&authority.client(&till("7"), |_| {})));
+    let mut first = idle.connect(&endpoint).await.unwrap();
+    first.publish_once(introduction("events", "")).await.unwrap();
+    // Its identity has one place, which comes free.
+    let began = Clock::start();
+    loop {
+        if let Ok(mut second) = idle.connect(&endpoint).await
+            && second.publish_once(introduction("events", "")).await.is_ok()
+        {
+            break;
+        }
+        assert!(began.now() < PATIENCE, "the place is not given up");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(began.now().as_millis() >= 900, "{:?}", began.now());
+    requests.send(introduction("events", "")).await.unwrap();
+    answers.message().await.unwrap().unwrap();
+    drop((requests, first));
     app.stop().await;
 }

@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_types::{RpcStatusExt, StatusExt};
 
 use crate::common::certs::{Authority, deployment, dialer, till};
@@ -164,5 +167,34 @@ async fn a_reload_counts_for_open_calls_at_their_next_request() {
     world.folder.write("policies/policy.toml", before);
     world.app.reload(&world.folder.path("gateway.toml")).await.unwrap();
     assert_eq!(world.publish(&till("7"), record()).await.unwrap().accepted, 1);
+    world.app.stop().await;
+}
+
+/// Asks for the list of services, of which each answer is a message of the call.
+fn list() -> ServerReflectionRequest {
+    ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_is_allowed_at_each_message() {
+    let world = World::new().await;
+    let endpoint = format!("https://localhost:{}", world.app.address().port());
+    let ask = async |identity: &str| {
+        let mut client = ServerReflectionClient::new(world.dialer(identity).channel(&endpoint).await.unwrap());
+        let (requests, outgoing) = mpsc::channel(1);
+        requests.send(list()).await.unwrap();
+        let answers = client.server_reflection_info(ReceiverStream::new(outgoing)).await;
+        (requests, answers.map(tonic::Response::into_inner))
+    };
+    let (_, refused) = ask(&till("7")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    let (requests, answers) = ask(OFFICE).await;
+    let mut answers = answers.unwrap();
+    assert!(answers.message().await.unwrap().is_some());
+    world.folder.edit("policies/policy.toml", "read       = [\"reflection\"]", "read       = []");
+    world.app.reload(&world.folder.path("gateway.toml")).await.unwrap();
+    requests.send(list()).await.unwrap();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     world.app.stop().await;
 }

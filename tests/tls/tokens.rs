@@ -14,14 +14,14 @@ use crate::common::certs::{Authority, deployment, dialer, files, till};
 use crate::common::folder::Folder;
 use crate::common::records::{introduction, json_events, now, request};
 
-const TOKENS: &str = r#"
+pub(super) const TOKENS: &str = r#"
 [tls.tokens]
 jwks     = "tls/jwks.json"
 issuer   = "https://id.example"
 audience = "bailiwick"
 "#;
 
-const RULES: &str = r#"
+pub(super) const RULES: &str = r#"
 [producers."uploader-*"]
 identities = ["token:tenants/*"]
 
@@ -30,24 +30,42 @@ identities = ["token:tenants/*"]
 write      = ["events"]
 "#;
 
-struct Issuer(Ed25519KeyPair);
+pub(super) struct Issuer {
+    key: Ed25519KeyPair,
+    /// The key's `kid`.
+    id: String,
+}
 
 impl Issuer {
-    fn new() -> Self {
-        Self(Ed25519KeyPair::generate().unwrap())
+    pub(super) fn new() -> Self {
+        Self::named("1")
     }
 
-    fn jwks(&self) -> String {
-        let key = URL_SAFE_NO_PAD.encode(self.0.public_key().as_ref());
-        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "1", "x": key }] }).to_string()
+    /// One whose key has this `kid`.
+    pub(super) fn named(id: &str) -> Self {
+        Self { key: Ed25519KeyPair::generate().unwrap(), id: id.to_owned() }
     }
 
-    fn token(&self, subject: &str, seconds: i64) -> String {
+    fn public(&self) -> Value {
+        let key = URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref());
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": key })
+    }
+
+    pub(super) fn jwks(&self) -> String {
+        json!({ "keys": [self.public()] }).to_string()
+    }
+
+    /// Its key and another one's.
+    pub(super) fn jwks_with(&self, other: &Self) -> String {
+        json!({ "keys": [self.public(), other.public()] }).to_string()
+    }
+
+    pub(super) fn token(&self, subject: &str, seconds: i64) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let until = now().as_second() + seconds;
         let claims = json!({ "iss": "https://id.example", "aud": "bailiwick", "exp": until, "sub": subject });
-        let signed = format!("{}.{}", part(json!({ "alg": "EdDSA", "kid": "1" })), part(claims));
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(self.0.sign(signed.as_bytes()).as_ref()))
+        let signed = format!("{}.{}", part(json!({ "alg": "EdDSA", "kid": self.id })), part(claims));
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes()).as_ref()))
     }
 }
 
@@ -117,6 +135,7 @@ async fn bad_tokens_are_counted_by_reason_and_keys_are_read_again() {
         ("nonsense".to_owned(), "token_malformed"),
         (format!("{}x", issuer.token("tenants/1", 300)), "token_malformed"),
         (issuer.token("", 300), "token_no_identity"),
+        (format!("{}{}", issuer.token("tenants/1", 300), "x".repeat(6_000)), "token_too_long"),
     ] {
         let before = counted(&app, reason);
         let refused = publish(&app, &bearer(&folder, &token), "").await.unwrap_err();
@@ -130,5 +149,34 @@ async fn bad_tokens_are_counted_by_reason_and_keys_are_read_again() {
     app.refresh().await;
     assert!(publish(&app, &bearer(&folder, &other.token("tenants/1", 300)), "").await.is_ok());
     assert!(publish(&app, &bearer(&folder, &issuer.token("tenants/1", 300)), "").await.is_err());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_of_tokens_has_so_many_connections_and_others_have_theirs() {
+    let (authority, issuer) = (Authority::new("root"), Issuer::new());
+    let folder = with_tokens(&authority, &issuer);
+    folder.edit("gateway.toml", "trust_domain =", "connections_per_identity_max = 2\ntrust_domain =");
+    let app = folder.start_app(|_| {}).await.unwrap();
+    let endpoint = format!("https://localhost:{}", app.address().port());
+    let mut open = Vec::new();
+    let one = bearer(&folder, &issuer.token("tenants/1", 300));
+    for _ in 0..2 {
+        let mut client = one.connect(&endpoint).await.unwrap();
+        client.publish_once(one.call(introduction("events", "")).unwrap()).await.unwrap();
+        open.push(client);
+    }
+    let mut third = one.connect(&endpoint).await.unwrap();
+    let refused = third.publish_once(one.call(introduction("events", "")).unwrap()).await.unwrap_err();
+    assert_eq!((refused.code(), counted(&app, "too_many_of_identity")), (Code::ResourceExhausted, 1), "{refused:?}");
+    // On the same connection somebody else may speak; and the connections of an address are no limit for those who have
+    // proved who they are.
+    folder.write("token", issuer.token("tenants/2", 300));
+    third.publish_once(one.call(introduction("events", "")).unwrap()).await.unwrap();
+    // Whoever speaks on a connection last is whose it is.
+    folder.write("token", issuer.token("tenants/3", 300));
+    open[0].publish_once(one.call(introduction("events", "")).unwrap()).await.unwrap();
+    folder.write("token", issuer.token("tenants/1", 300));
+    third.publish_once(one.call(introduction("events", "")).unwrap()).await.unwrap();
     app.stop().await;
 }

@@ -18,7 +18,7 @@ pub enum Task {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
         /// The domain that all its identities belong to.
-        #[arg(long, value_name = "DOMAIN", default_value = "bailiwick.test")]
+        #[arg(long, value_name = "DOMAIN", default_value = TRUST_DOMAIN)]
         trust_domain: String,
         /// For how many days it holds.
         #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..))]
@@ -65,6 +65,26 @@ pub struct Leaf {
     /// Put it in the place of one that is there.
     #[arg(long)]
     pub replace: bool,
+}
+
+/// The trust domain of the identities that are made, unless another one is asked for.
+pub const TRUST_DOMAIN: &str = "bailiwick.test";
+
+/// Makes an authority in a directory, with certificates for gateways and producers of these names, for a day.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(super) fn make(directory: &Path, gateways: &[&str], producers: &[&str]) -> anyhow::Result<()> {
+    issue::authority(directory, TRUST_DOMAIN, 1)?;
+    let leaf = |name: &str| Leaf { directory: directory.to_owned(), name: name.to_owned(), days: 1, replace: false };
+    let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    for name in gateways {
+        issue::leaf(&leaf(name), &issue::For::Gateway(hosts.clone()))?;
+    }
+    for name in producers {
+        issue::leaf(&leaf(name), &issue::For::Producer)?;
+    }
+    Ok(())
 }
 
 /// Does what it is told. The report for stdout.

@@ -30,6 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Line {
     dialer: Dialer,
     endpoint: String,
+    /// By which identity another gateway said to know this one. `None`: the user names it.
+    named: Option<String>,
     /// What introduces the producer.
     hello: PublishRequest,
     /// How long a gateway may be away.
@@ -78,7 +80,27 @@ impl Line {
     ///
     /// # Errors
     /// When nobody answers there, or the producer is not wanted.
-    pub(super) async fn open(endpoint: &str, options: &Options, totals: &SharedTotals) -> Result<Self, Stopped> {
+    pub(super) async fn open(options: &Options, totals: &SharedTotals) -> Result<Self, Stopped> {
+        Self::begin((&options.endpoint, None), options, totals).await
+    }
+
+    /// The same to a gateway that another one names, with the identity to know it by. An empty one: it names none.
+    ///
+    /// # Errors
+    /// When nobody answers there, it is somebody else, or the producer is not wanted.
+    pub(super) async fn follow(
+        (endpoint, identity): (&str, &str),
+        options: &Options,
+        totals: &SharedTotals,
+    ) -> Result<Self, Stopped> {
+        Self::begin((endpoint, Some(identity.to_owned())), options, totals).await
+    }
+
+    async fn begin(
+        (endpoint, named): (&str, Option<String>),
+        options: &Options,
+        totals: &SharedTotals,
+    ) -> Result<Self, Stopped> {
         let hello = PublishRequest {
             stream: options.stream.clone(),
             producer: options.producer.clone(),
@@ -88,6 +110,7 @@ impl Line {
         let mut line = Self {
             dialer: options.dialer.clone(),
             endpoint: endpoint.to_owned(),
+            named,
             hello,
             patience: options.patience,
             totals: Arc::clone(totals),
@@ -267,7 +290,10 @@ impl Line {
 
     async fn connect(&mut self) -> Result<PublishResponse, Broken> {
         let lost = |error: anyhow::Error| Broken::Lost(error);
-        let connected = self.dialer.connect(&self.endpoint).await;
+        let connected = match &self.named {
+            None => self.dialer.connect(&self.endpoint).await,
+            Some(identity) => self.dialer.follow(&self.endpoint, identity).await,
+        };
         let mut client = connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
         let (requests, outgoing) = mpsc::channel(AHEAD * 2);
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;

@@ -50,7 +50,7 @@ pub(super) struct Sending<'s> {
 impl<'s> Sending<'s> {
     /// Introduces the producer to its gateway.
     pub(super) async fn open(options: &'s Options, totals: &'s SharedTotals) -> Result<Self, Stopped> {
-        let home = Line::open(&options.endpoint, options, totals).await?;
+        let home = Line::open(options, totals).await?;
         let (routes, away, clock) = (BTreeMap::new(), BTreeMap::new(), Clock::start());
         Ok(Self { options, totals, home, routes, away, clock })
     }
@@ -132,26 +132,32 @@ impl<'s> Sending<'s> {
     async fn take_home_answer(&mut self) -> Result<(), Stopped> {
         let answer = self.home.answer().await?;
         let Some((sequence, batch, response)) = self.settle(answer) else { return Ok(()) };
-        let mut elsewhere: BTreeMap<(String, String), Vec<u32>> = BTreeMap::new();
+        let mut elsewhere: BTreeMap<[String; 3], Vec<u32>> = BTreeMap::new();
         for refusal in &response.refusals {
             match &refusal.route {
                 Some(route) if self.options.follow => {
-                    let key = (route.endpoint.clone(), route.gateway.clone());
+                    let key = [&route.endpoint, &route.gateway, &route.identity].map(String::clone);
                     elsewhere.entry(key).or_default().extend(run(refusal));
                 }
                 _ => self.refused(sequence, &batch, refusal),
             }
         }
-        for ((endpoint, gateway), positions) in elsewhere {
+        for ([endpoint, gateway, identity], positions) in elsewhere {
             let batch = batch.select(&positions).map_err(Stopped::Input)?;
-            self.send_on(sequence, &endpoint, gateway, batch).await?;
+            self.send_on(sequence, (&endpoint, &identity), gateway, batch).await?;
         }
         Ok(())
     }
 
-    async fn send_on(&mut self, sequence: u64, endpoint: &str, gateway: String, batch: Batch) -> Result<(), Stopped> {
+    async fn send_on(
+        &mut self,
+        sequence: u64,
+        (endpoint, identity): (&str, &str),
+        gateway: String,
+        batch: Batch,
+    ) -> Result<(), Stopped> {
         let count = batch.records.len() as u64;
-        if !self.reach(endpoint, &gateway).await {
+        if !self.reach((endpoint, identity), &gateway).await {
             let place = place(sequence, &batch, 0);
             self.update(|totals| totals.unreachable.entry(gateway).or_default().add(count, place));
             return Ok(());
@@ -165,7 +171,7 @@ impl<'s> Sending<'s> {
     }
 
     /// Whether another gateway answers. One that does not is tried again after a while, and mentioned once.
-    async fn reach(&mut self, endpoint: &str, gateway: &str) -> bool {
+    async fn reach(&mut self, (endpoint, identity): (&str, &str), gateway: &str) -> bool {
         if self.routes.contains_key(endpoint) {
             return true;
         }
@@ -173,7 +179,7 @@ impl<'s> Sending<'s> {
         if known.is_some_and(|until| self.clock.now() < until) {
             return false;
         }
-        let opened = Line::open(endpoint, self.options, self.totals).await;
+        let opened = Line::follow((endpoint, identity), self.options, self.totals).await;
         let notice = match opened {
             Ok(line) => {
                 self.routes.insert(endpoint.to_owned(), line);

@@ -297,6 +297,7 @@ accepts = ["visits_by_home"]
         let us = Peer {
             id: "br".parse().unwrap(),
             endpoint: "http://127.0.0.1:1".to_owned(),
+            identity: None,
             country: Jurisdiction::parse("BR").unwrap(),
             serves: vec!["br-law".to_owned()],
             conditions: BTreeMap::new(),

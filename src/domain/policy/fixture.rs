@@ -273,7 +273,7 @@ fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
         let (id, serves) = (id?, serves?.into_iter().collect());
         crate::domain::name::check("gateway", &id, problems);
         let id = GatewayId::new(&id.value).ok()?;
-        Some(Arc::new(Peer { id, endpoint: String::new(), country: country?, serves, conditions }))
+        Some(Arc::new(Peer { id, endpoint: String::new(), identity: None, country: country?, serves, conditions }))
     });
     let peers: Vec<Arc<Peer>> = peers.collect();
     gateway.done();

@@ -10,9 +10,10 @@ use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::durable::outbox::Closing;
 use crate::egress::encode::{self, Format};
+use crate::egress::kafka;
 use crate::ledger::Intent;
 use crate::planted::planted;
-use crate::storage::Slots;
+use crate::storage::{self, Slots};
 
 use super::Context;
 use super::cursor::{Cursor, Opened};
@@ -72,6 +73,11 @@ impl Delivery {
         let error = format!("{:#}", error.into());
         tracing::debug!(destination = self.name, error, "not delivered");
         self.status.failed(self.now(), error);
+    }
+
+    /// Keeps a cell that the destination does not take.
+    pub(super) fn set_aside(&self, cell: &kafka::Aside) -> Result<(), storage::Error> {
+        self.context.aside.keep(&self.name, cell)
     }
 
     /// The destination answers as it should.

@@ -2,6 +2,7 @@
 //! gap.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
@@ -9,6 +10,9 @@ use crate::egress::kafka;
 use crate::storage::Reader;
 
 use super::runner::{Delivery, TICK};
+
+/// After this time a topic is asked again whether it takes what was set aside for its limit.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sends what the outbox holds until the thread is told to end.
 pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink) {
@@ -38,8 +42,9 @@ fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
 fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
     let mut on_way = OnWay::default();
+    let mut set_aside = None;
     loop {
-        let filled = fill(delivery, sink, &mut reader, &mut on_way);
+        let filled = fill(delivery, sink, (&mut reader, &mut on_way, &mut set_aside));
         if delivery.is_cut() {
             return false;
         }
@@ -67,6 +72,10 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
             }
             Ok(None) if !sink.is_idle() => {}
             Ok(None) if delivery.is_draining() => return false,
+            Ok(None) if set_aside.is_some_and(|at| delivery.now().saturating_sub(at) > ASK_AGAIN_AFTER) => {
+                sink.give_up();
+                return true;
+            }
             Ok(None) => {
                 let _ = delivery.context.outbox.wait_beyond(delivery.cursor.through, TICK);
             }
@@ -91,6 +100,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
                     }
                     Failed::Kafka(error) => failed(delivery, error),
                     Failed::Outbox(error) => delivery.failed(error),
+                    Failed::Aside(error) => delivery.failed(error),
                 }
                 return delivery.pause();
             }
@@ -102,6 +112,8 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
 enum Failed {
     Kafka(kafka::Error),
     Outbox(crate::storage::ReadError),
+    /// A cell that the destination does not take could not be kept.
+    Aside(crate::storage::Error),
 }
 
 /// The ids of releases that the sink has taken and not confirmed, with their positions in the outbox.
@@ -131,12 +143,11 @@ enum Filled {
     Held,
 }
 
-/// Gives the sink entries while it has room.
+/// Gives the sink entries while it has room. Remembers when cells were set aside first.
 fn fill(
     delivery: &Delivery,
     sink: &mut kafka::Sink,
-    reader: &mut Reader,
-    on_way: &mut OnWay,
+    (reader, on_way, set_aside): (&mut Reader, &mut OnWay, &mut Option<Duration>),
 ) -> Result<Filled, Failed> {
     while sink.has_room() {
         let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };
@@ -148,15 +159,25 @@ fn fill(
             *reader = delivery.context.outbox.reader(entry.lsn);
             return Ok(Filled::Held);
         }
-        if let Err(error) = sink.take(entry.lsn, &releases) {
-            // What was taken before it can still be sent. After that it is the first, and says what is wrong.
-            if sink.is_idle() {
-                return Err(Failed::Kafka(error));
+        match sink.take(entry.lsn, &releases) {
+            Ok(aside) => {
+                if !aside.is_empty() {
+                    set_aside.get_or_insert_with(|| delivery.now());
+                }
+                for cell in aside {
+                    delivery.set_aside(&cell).map_err(Failed::Aside)?;
+                }
+                on_way.add(entry.lsn, &releases);
             }
-            *reader = delivery.context.outbox.reader(entry.lsn);
-            break;
+            Err(error) => {
+                // What was taken before it can still be sent. After that it is the first, and says what is wrong.
+                if sink.is_idle() {
+                    return Err(Failed::Kafka(error));
+                }
+                *reader = delivery.context.outbox.reader(entry.lsn);
+                break;
+            }
         }
-        on_way.add(entry.lsn, &releases);
     }
     Ok(Filled::Whole)
 }

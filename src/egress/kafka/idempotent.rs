@@ -11,7 +11,7 @@ use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 
 use super::heard::Heard;
-use super::limit::{self, Limit};
+use super::limit::{self, Aside, Limit};
 use super::queue::Queue;
 use super::security::Replaced;
 use super::topic::{self, Asker, RELEASES};
@@ -101,13 +101,15 @@ impl Idempotent {
         self.queue.is_empty()
     }
 
-    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
-        let mut messages = Vec::new();
+    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
+        let (mut messages, mut aside) = (Vec::new(), Vec::new());
         for released in releases {
-            messages.extend(limit::messages(released, self.settings.format, self.limit)?);
+            let cut = limit::cut(released, self.settings.format, self.limit)?;
+            messages.extend(cut.messages);
+            aside.extend(cut.aside);
         }
         self.queue.push(lsn, "", releases.len(), messages.len(), messages);
-        Ok(())
+        Ok(aside)
     }
 
     pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {

@@ -10,7 +10,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::domain::policy::{Digest, Released, Widest};
 use crate::egress::encode::{self, Format};
 
-use super::Error;
+use super::{Error, TooLarge};
 
 /// What librdkafka takes unless `message.max.bytes` says otherwise. Below what a topic takes by default.
 pub(super) const CLIENT_BYTES: usize = 1_000_000;
@@ -80,8 +80,39 @@ pub(super) struct Message {
     pub(super) bytes: usize,
 }
 
-/// A release as messages, in order.
-pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Result<Vec<Message>, Error> {
+/// A release as messages, in order, and the cells that no message can take.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    pub(super) messages: Vec<Message>,
+    pub(super) aside: Vec<Aside>,
+}
+
+/// A cell that its topic does not take, however its release is cut. The others of the release do not wait for it.
+#[derive(Debug)]
+pub struct Aside {
+    /// The release, and why.
+    pub cell: TooLarge,
+    /// Which part of the release it would have been, from 1, and how many parts there are.
+    pub part: (usize, usize),
+    /// What the message would have held.
+    pub value: Vec<u8>,
+    /// The format of that.
+    pub format: Format,
+}
+
+impl Aside {
+    /// A name of a file that no other cell has: `RELEASE-PART-OF.jsonl`.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{}-{}-{}.{}", self.cell.release, self.part.0, self.part.1, self.format.extension())
+    }
+}
+
+/// Cuts a release.
+///
+/// # Errors
+/// When a cell is larger than a limit that the topic did not tell: the client's, or one that was learned and may be too low.
+pub(super) fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> {
     let rows = released.cells().num_rows();
     // The most parts first: their numbers make the headers longest.
     let named = Named::of(released);
@@ -91,20 +122,24 @@ pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Res
     loop {
         let values = encode::parts(released, format, parts)?;
         let largest = values.iter().map(Vec::len).max().unwrap_or(0);
-        if largest <= room {
-            let of = values.len();
-            let numbered = values.into_iter().enumerate();
-            return Ok(numbered
-                .map(|(index, value)| {
-                    let part = (of > 1).then_some((index + 1, of));
-                    let attributes = attributes(&named, format, part);
-                    let bytes = AROUND + size(released.dataset(), &attributes) + value.len();
-                    Message { key: released.dataset().to_string(), value, headers: headers(&attributes), bytes }
-                })
-                .collect());
+        let is_whole = largest <= room;
+        if !is_whole && parts >= rows && limit.whose != Whose::Topic {
+            return Err(Error::TooLarge(Box::new(too_large(released, largest + around, limit))));
         }
-        if parts >= rows {
-            return Err(too_large(released, largest + around, limit));
+        if is_whole || parts >= rows {
+            let (of, mut cut) = (values.len(), Cut::default());
+            for (value, part) in values.into_iter().zip(1..) {
+                if value.len() > room {
+                    let cell = too_large(released, value.len() + around, limit);
+                    cut.aside.push(Aside { cell, part: (part, of), value, format });
+                    continue;
+                }
+                let attributes = attributes(&named, format, (of > 1).then_some((part, of)));
+                let bytes = AROUND + size(released.dataset(), &attributes) + value.len();
+                let (key, headers) = (released.dataset().to_string(), headers(&attributes));
+                cut.messages.push(Message { key, value, headers, bytes });
+            }
+            return Ok(cut);
         }
         // As many as it takes if cells are alike, and at least one more than before.
         let wanted = (parts * largest).div_ceil(room.max(1));
@@ -112,15 +147,15 @@ pub(super) fn messages(released: &Released, format: Format, limit: Limit) -> Res
     }
 }
 
-fn too_large(released: &Released, bytes: usize, limit: Limit) -> Error {
-    Error::TooLarge(Box::new(super::TooLarge {
+fn too_large(released: &Released, bytes: usize, limit: Limit) -> TooLarge {
+    TooLarge {
         release: released.id().to_owned(),
         dataset: released.dataset().to_string(),
         window: (encode::rfc3339(released.window_start()), encode::rfc3339(released.window_end())),
         bytes,
         limit: limit.bytes,
         whose: limit.whose,
-    }))
+    }
 }
 
 type Attributes = Vec<(&'static str, String)>;
@@ -222,6 +257,13 @@ mod tests {
         Limit { bytes, whose: Whose::Topic }
     }
 
+    /// The messages of a release whose cells all fit.
+    fn messages(released: &Released, format: Format, limit: Limit) -> Result<Vec<Message>, Error> {
+        let cut = cut(released, format, limit)?;
+        assert!(cut.aside.is_empty());
+        Ok(cut.messages)
+    }
+
     fn header(message: &Message, name: &str) -> Option<String> {
         let found = message.headers.iter().find(|header| header.key == name)?;
         Some(String::from_utf8(found.value?.to_vec()).unwrap())
@@ -290,18 +332,44 @@ mod tests {
 
     #[test]
     fn a_cell_larger_than_a_message_is_named_with_the_limit_and_whose_it_is() {
-        let error =
-            messages(&released(vec!["x".repeat(5_000)]), Format::JsonLines, limit(3_000)).unwrap_err().to_string();
-        for part in [
-            "f5a6f5cc3626c88dffcb11739f4282e7",
-            "`cells`",
-            "1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z",
-            "limit of 3000",
-            "max.message.bytes",
-        ] {
-            assert!(error.contains(part), "{part}: {error}");
+        for (whose, name) in [(Whose::Client, "`message.max.bytes`"), (Whose::Learned, "refused larger messages")] {
+            let limit = Limit { bytes: 3_000, whose };
+            let error = cut(&released(vec!["x".repeat(5_000)]), Format::JsonLines, limit).unwrap_err().to_string();
+            for part in [
+                "f5a6f5cc3626c88dffcb11739f4282e7",
+                "`cells`",
+                "1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z",
+                "limit of 3000",
+                name,
+            ] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+            assert!(!error.contains("xxx"), "{error}");
         }
-        assert!(!error.contains("xxx"), "{error}");
+    }
+
+    #[test]
+    fn a_cell_that_the_topic_does_not_take_is_set_aside_and_the_others_keep_their_parts() {
+        let words = ["a".repeat(100), "b".repeat(5_000), "c".repeat(100), "d".repeat(9_000)];
+        for format in [Format::JsonLines, Format::Arrow] {
+            let cut = cut(&released(words.to_vec()), format, limit(4_000)).unwrap();
+            let parts = |message: &Message| (header(message, "ce_bailiwickpart"), header(message, "ce_bailiwickparts"));
+            let sent: Vec<_> = cut.messages.iter().map(parts).collect();
+            let numbered = |part: &str| (Some(part.to_owned()), Some("4".to_owned()));
+            assert_eq!(sent, [numbered("1"), numbered("3")], "{format:?}");
+            let aside: Vec<_> = cut.aside.iter().map(|aside| aside.part).collect();
+            assert_eq!(aside, [(2, 4), (4, 4)]);
+            assert!(cut.messages.iter().all(|message| message.bytes <= 4_000));
+            let names: Vec<String> = cut.aside.iter().map(Aside::file_name).collect();
+            let extension = format.extension();
+            assert_eq!(names[0], format!("f5a6f5cc3626c88dffcb11739f4282e7-2-4.{extension}"));
+            let holds =
+                |aside: &Aside, word: &str| aside.value.windows(word.len()).any(|found| found == word.as_bytes());
+            assert!(holds(&cut.aside[0], &words[1]) && holds(&cut.aside[1], &words[3]));
+            assert!(!cut.aside[1].cell.to_string().contains("ddd"));
+        }
+        let alone = cut(&released(vec!["x".repeat(5_000)]), Format::JsonLines, limit(3_000)).unwrap();
+        assert_eq!((alone.messages.len(), alone.aside.len(), alone.aside[0].part), (0, 1, (1, 1)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use idempotent::Idempotent;
 use limit::Limit;
 use transactional::Transactional;
 
-pub use limit::Whose;
+pub use limit::{Aside, Whose};
 pub use mark::Mark;
 pub use security::{Mechanism, Sasl, Security, Unusable, Which};
 
@@ -322,11 +322,12 @@ impl Sink {
         }
     }
 
-    /// Takes the next entry of the outbox, with its releases for this destination, which may be none.
+    /// Takes the next entry of the outbox, with its releases for this destination, which may be none. The cells that the
+    /// topic does not take are given back, to be kept elsewhere before anything is confirmed.
     ///
     /// # Errors
     /// When it cannot be made into messages. What was taken before stays.
-    pub fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
+    pub fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
         match &mut self.0 {
             Kind::Idempotent(sink) => sink.take(lsn, releases),
             Kind::Transactional(sink) => sink.take(lsn, releases),

@@ -20,7 +20,7 @@ use crate::domain::producer::Lsn;
 
 use super::fenced::Fenced;
 use super::heard::Heard;
-use super::limit::{self, Limit};
+use super::limit::{self, Aside, Limit};
 use super::mark::Mark;
 use super::progress::{self, Known, Record};
 use super::queue::Queue;
@@ -199,20 +199,22 @@ impl Transactional {
         self.queue.is_empty()
     }
 
-    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<(), Error> {
+    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
         let mark = Mark::of(releases).filter(|mark| !self.known.has(lsn, mark));
         let Some(mark) = mark else {
             self.queue.push(lsn, "", releases.len(), 0, Vec::new());
-            return Ok(());
+            return Ok(Vec::new());
         };
-        let mut messages = Vec::new();
+        let (mut messages, mut aside) = (Vec::new(), Vec::new());
         for released in releases {
-            messages.extend(limit::messages(released, self.settings.format, self.limit)?);
+            let cut = limit::cut(released, self.settings.format, self.limit)?;
+            messages.extend(cut.messages);
+            aside.extend(cut.aside);
         }
         let of = messages.len();
         messages.drain(..self.known.part_of(lsn, &mark, of).min(of));
         self.queue.push(lsn, mark.text(), releases.len(), of, messages);
-        Ok(())
+        Ok(aside)
     }
 
     pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {

@@ -132,7 +132,7 @@ fn each_bad_token_is_refused_for_its_own_reason() {
             "claims of nested lists",
             {
                 let signed =
-                    format!("{}.{}", text(header().to_string().as_bytes()), text(&nested.as_bytes()[1_000..6_000]));
+                    format!("{}.{}", text(header().to_string().as_bytes()), text(&nested.as_bytes()[2_000..6_000]));
                 let signature = issuer.ecdsa.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
                 format!("{signed}.{}", text(signature.as_ref()))
             },
@@ -199,6 +199,10 @@ fn files_of_keys_that_cannot_be_used_are_told_why() {
         (json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AAAA", "d": "AAAA" }] }).to_string(), "private key"),
         (json!({ "keys": [{ "kty": "RSA", "n": "AAAA", "e": "AQAB" }] }).to_string(), "less than 2048 bits"),
         (json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": "AAAA" }] }).to_string(), "lacks a part"),
+        (json!({ "keys": [{ "kty": "EC", "kid": "off", "crv": "P-256", "x": text(&[1; 32]), "y": text(&[2; 32]) }] }).to_string(),
+         "(`off`) that cannot be used"),
+        (json!({ "keys": [{ "kty": "OKP", "kid": "cut", "crv": "Ed25519", "x": "AAAA" }] }).to_string(), "(`cut`) that cannot be used"),
+        (json!({ "keys": [{ "kty": "RSA", "kid": "even", "n": text(&[2; 256]), "e": "" }] }).to_string(), "(`even`) that cannot be used"),
         (twice.to_string(), "same `kid`"),
     ];
     for (text, words) in cases {

@@ -52,8 +52,11 @@ pub enum Unreached {
     /// The file of the token holds none.
     #[error("`{0}` holds no token: one line, as the issuer gave it")]
     NoToken(String),
+    /// A token would be sent to a gateway that nobody has vouched for.
+    #[error("the token is not sent to `{0}`: the gateway that names it does not say by which identity to know it")]
+    NotVouchedFor(String),
     /// Certificates are given for a connection that shows and verifies none.
-    #[error("`{0}` is plain text, on which no certificate is verified: write https://, or leave --ca out")]
+    #[error("`{0}` is plain text, on which nobody is verified: write https://, or leave --ca out")]
     PlainText(String),
 }
 
@@ -97,33 +100,57 @@ impl Dialer {
         Ok(request)
     }
 
-    /// Connects to a gateway.
+    /// Connects to a gateway that the user names.
     ///
     /// # Errors
     /// When the endpoint is no URI, nobody answers, or the gateway is not who it should be.
     pub async fn connect(&self, endpoint: &str) -> Result<IngestClient<Channel>, Unreached> {
-        Ok(IngestClient::new(self.channel(endpoint).await?).max_decoding_message_size(RESPONSE_BYTES_MAX))
+        Ok(taking_all(self.channel(endpoint).await?))
     }
 
-    /// A connection to a gateway.
+    /// Connects to a gateway that another one names: by the identity that it names, beside its host. A token goes there only
+    /// if it names one.
+    ///
+    /// # Errors
+    /// When the endpoint is no URI, nobody answers, or the gateway is not who it should be.
+    pub async fn follow(&self, endpoint: &str, identity: &str) -> Result<IngestClient<Channel>, Unreached> {
+        let identity = (!identity.is_empty()).then(|| identity.to_owned());
+        if identity.is_none() && self.token.is_some() {
+            return Err(Unreached::NotVouchedFor(endpoint.to_owned()));
+        }
+        Ok(taking_all(self.reach(endpoint, identity).await?))
+    }
+
+    /// A connection to a gateway that the user names.
     ///
     /// # Errors
     /// When the endpoint is no URI, nobody answers, or the gateway is not who it should be.
     pub async fn channel(&self, endpoint: &str) -> Result<Channel, Unreached> {
+        self.reach(endpoint, None).await
+    }
+
+    async fn reach(&self, endpoint: &str, identity: Option<String>) -> Result<Channel, Unreached> {
         let to = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let to = to.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
         match (to.uri().scheme_str() == Some("https"), &self.tls) {
-            (false, None) => Ok(to.connect().await?),
-            (true, Some(tls)) => Ok(to.connect_with_connector(Secured { tls: Arc::clone(tls) }).await?),
+            (false, None) if identity.is_none() => Ok(to.connect().await?),
+            (true, Some(tls)) => Ok(to.connect_with_connector(Secured { tls: Arc::clone(tls), identity }).await?),
             (true, None) => Err(Unreached::NoAuthority(endpoint.to_owned())),
-            (false, Some(_)) => Err(Unreached::PlainText(endpoint.to_owned())),
+            (false, _) => Err(Unreached::PlainText(endpoint.to_owned())),
         }
     }
+}
+
+/// The largest answer is taken.
+fn taking_all(channel: Channel) -> IngestClient<Channel> {
+    IngestClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
 }
 
 /// Opens connections with TLS.
 struct Secured {
     tls: Arc<ClientConfig>,
+    /// Whose certificate the gateway has to show. `None`: any that holds its host.
+    identity: Option<String>,
 }
 
 type Opened = Result<TokioIo<TlsStream<TcpStream>>, std::io::Error>;
@@ -138,13 +165,20 @@ impl Service<Uri> for Secured {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = TlsConnector::from(Arc::clone(&self.tls));
+        let (tls, identity) = (TlsConnector::from(Arc::clone(&self.tls)), self.identity.clone());
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
             let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
-            Ok(TokioIo::new(tls.connect(name, stream).await?))
+            let stream = tls.connect(name, stream).await?;
+            // Before anything is said to it.
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            if let Some(identity) = identity.filter(|identity| !trust::is_of(shown, identity)) {
+                let error = format!("the gateway at {uri} does not prove to be {identity}, as the redirect names it");
+                return Err(std::io::Error::other(error));
+            }
+            Ok(TokioIo::new(stream))
         })
     }
 }

@@ -10,8 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -19,45 +17,56 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use crate::domain::connection::Turned;
 
 use super::frames::Frames;
+use super::places::Place;
+use super::socket::Socket;
 use super::speaker::Speaker;
 use super::watch::Watch;
 
 /// How long a connection may take until the handshake is done, and HTTP/2's preface and settings are there.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// When a connection must have begun.
-pub(super) struct Deadline(Pin<Box<Sleep>>);
+/// When a connection must have begun, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(Duration);
 
 impl Deadline {
-    /// It has just arrived.
-    pub(super) fn start() -> Self {
-        Self(Box::pin(sleep(BEGIN_WITHIN)))
+    /// That of a connection that has just arrived.
+    pub(super) fn from(now: Duration) -> Self {
+        Self(now + BEGIN_WITHIN)
     }
 
-    /// Comes when the time is over.
-    pub(super) async fn passed(&mut self) {
-        self.0.as_mut().await;
+    /// How much time is left.
+    pub(super) fn left(self, now: Duration) -> Duration {
+        self.0.saturating_sub(now)
     }
 }
 
 /// What a connection's bytes go over.
 pub(super) enum Wire {
     /// As they are.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Wire {
-    fn tcp(&self) -> &TcpStream {
+    fn socket(&self) -> &Socket {
         match self {
-            Self::Plain(stream) => stream,
+            Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Puts it on the runtime that this is called on.
+    pub(super) fn arrive(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.arrive(),
+            Self::Tls(stream) => stream.get_mut().0.arrive(),
         }
     }
 }
 
-/// A connection; gives its slot back when it ends.
+/// A connection; gives its place back when it ends.
 pub(super) struct Connection {
     wire: Wire,
     address: SocketAddr,
@@ -66,20 +75,21 @@ pub(super) struct Connection {
     /// `None` when it has come.
     preface: Option<Preface>,
     frames: Frames,
-    _slot: OwnedSemaphorePermit,
+    _place: Arc<Place>,
 }
 
 impl Connection {
-    /// One that came in, and must have begun by a deadline.
+    /// One that came in, and must have begun by a deadline. This has to be called on the thread that serves it.
     pub(super) fn new(
         wire: Wire,
         address: SocketAddr,
         watch: (Arc<Watch>, Arc<Speaker>),
         deadline: Deadline,
-        slot: OwnedSemaphorePermit,
+        place: Arc<Place>,
     ) -> Self {
-        let frames = Frames::new(watch.0.now());
-        Self { wire, address, watch, preface: Some(Preface::new(deadline)), frames, _slot: slot }
+        let now = watch.0.now();
+        let preface = Some(Preface::new(deadline.left(now)));
+        Self { wire, address, watch, preface, frames: Frames::new(now), _place: place }
     }
 
     /// What was written gives the client room to answer it.
@@ -102,7 +112,7 @@ struct Preface {
     came: usize,
     /// The first bytes of the settings' frame, which say how long it is.
     length: [u8; 3],
-    deadline: Deadline,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl Preface {
@@ -110,8 +120,9 @@ impl Preface {
     const MAGIC_BYTES: usize = 24;
     const FRAME_HEADER_BYTES: usize = 9;
 
-    fn new(deadline: Deadline) -> Self {
-        Self { came: 0, length: [0; 3], deadline }
+    /// It has to be there within this time.
+    fn new(within: Duration) -> Self {
+        Self { came: 0, length: [0; 3], deadline: Box::pin(sleep(within)) }
     }
 
     /// Takes what came. Whether all is there; whether it is what it has to be is looked at by HTTP/2.
@@ -133,7 +144,8 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.wire.tcp().connect_info()
+        let local_addr = self.wire.socket().tcp().and_then(|stream| stream.local_addr().ok());
+        TcpConnectInfo { local_addr, remote_addr: Some(self.address) }
     }
 }
 
@@ -147,7 +159,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let Poll::Ready(result) = Pin::new(&mut this.wire).poll_read(context, buffer) else {
             let Some(preface) = &mut this.preface else { return Poll::Pending };
-            ready!(preface.deadline.0.as_mut().poll(context));
+            ready!(preface.deadline.as_mut().poll(context));
             this.turn_away(Turned::TooSlow);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
@@ -249,7 +261,7 @@ mod tests {
     async fn the_preface_is_there_when_the_settings_are_however_it_is_cut() {
         let whole = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 6, 4, 0, 0, 0, 0, 0], &[0; 6]].concat();
         for cut in 0..whole.len() {
-            let mut preface = Preface::new(Deadline::start());
+            let mut preface = Preface::new(BEGIN_WITHIN);
             assert!(!preface.take(&whole[..cut]), "{cut}");
             assert!(preface.take(&whole[cut..]), "{cut}");
         }

@@ -1,9 +1,13 @@
 //! The door: the handshake of a connection, how many one may have, how long they last, and what is counted and said of
 //! those that do not get in.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::domain::addresses::Network;
 use crate::domain::connection::Turned;
@@ -13,7 +17,10 @@ use crate::identity::{self, Acceptor, Identity};
 use super::caps::{Cap, Inside};
 use super::connection::{Connection, Deadline, Wire};
 use super::guest::Guest;
-use super::listener::Arrived;
+use super::listener::Accepted;
+use super::places::Place;
+use super::rates::{OfAddresses, Turns};
+use super::socket::Socket;
 use super::speaker::Speaker;
 use super::watch::Watch;
 
@@ -23,30 +30,81 @@ pub struct Entrance {
     pub acceptor: Arc<Acceptor>,
     /// The most connections of one identity at a time.
     pub connections_per_identity_max: usize,
-    /// The most handshakes in progress of one network address.
-    pub handshakes_per_address_max: usize,
+    /// How many handshakes there may be.
+    pub handshakes: Handshakes,
     /// After about this time a connection is brought to its end, so that its client proves again who it is.
     pub connection_age_max: Duration,
+    /// After about this time without a call a connection is brought to its end.
+    pub connection_idle_max: Duration,
+}
+
+/// How many handshakes there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshakes {
+    /// The most in progress of one network address.
+    pub per_address_max: usize,
+    /// The most that one network address may begin in a second.
+    pub per_second_of_address_max: usize,
+    /// The most that begin in a second; more wait.
+    pub per_second_max: usize,
 }
 
 /// What connections come in through.
 pub(super) struct Door {
     /// `None`: plain text.
-    entrance: Option<Entrance>,
-    handshakes: Arc<Cap<Network>>,
-    identities: Arc<Cap<String>>,
+    secured: Option<Secured>,
     watch: Arc<Watch>,
     intake: Arc<Intake>,
 }
 
-/// A connection that came in.
+/// The door with a lock.
+struct Secured {
+    acceptor: Arc<Acceptor>,
+    handshakes: Arc<Cap<Network>>,
+    of_addresses: OfAddresses,
+    turns: Turns,
+    identities: Arc<Cap<String>>,
+    age_max: Duration,
+    idle_max: Duration,
+}
+
+/// Who came through the handshake.
+struct Met {
+    wire: Wire,
+    speaker: Speaker,
+    guest: Option<Guest>,
+    life: Life,
+}
+
+/// Why somebody does not get in, and who it is where that is known. `None`: the client went by itself.
+type Refused = Option<(Turned, Option<Speaker>)>;
+
+/// A connection that came in. It is on no thread yet.
 pub(super) struct Entered {
-    pub(super) connection: Connection,
+    wire: Wire,
+    address: SocketAddr,
+    watch: Arc<Watch>,
+    deadline: Deadline,
+    place: Arc<Place>,
     pub(super) speaker: Arc<Speaker>,
     /// What finds out who speaks on each call, where the connection does not say it.
     pub(super) guest: Option<Arc<Guest>>,
     /// `None`: it may last for ever.
     pub(super) life: Option<Life>,
+}
+
+impl Entered {
+    /// The connection on the thread that this is called on, which serves it from now on.
+    pub(super) fn here(&mut self) -> io::Result<()> {
+        self.wire.arrive()
+    }
+
+    /// Its parts: the connection, who speaks on it, and how long it lasts.
+    pub(super) fn into_parts(self) -> (Connection, Arc<Speaker>, Option<Arc<Guest>>, Option<Life>) {
+        let Self { wire, address, watch, deadline, place, speaker, guest, life } = self;
+        let connection = Connection::new(wire, address, (watch, Arc::clone(&speaker)), deadline, place);
+        (connection, speaker, guest, life)
+    }
 }
 
 /// How long a connection lasts.
@@ -56,32 +114,38 @@ pub(super) struct Life {
     pub(super) ends_in: Duration,
     /// After this it is cut.
     pub(super) cut_in: Duration,
+    /// After about this time without a call it is asked to end, too.
+    pub(super) idle_max: Duration,
 }
 
 /// How long a connection that is to end may take.
-const GRACE: Duration = Duration::from_secs(30);
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 impl Life {
     /// That of a connection whose proof ends in so many seconds. Which part of a tenth it lasts longer or shorter is chosen
     /// by chance, so that not all clients come back at once.
-    fn new(age_max: Duration, proof_ends_in: i64, chance: u8) -> Self {
+    fn new(age_max: Duration, idle_max: Duration, proof_ends_in: i64, chance: u8) -> Self {
         let proof_ends_in = Duration::from_secs(u64::try_from(proof_ends_in).unwrap_or(0));
         let shorter_by = age_max / 5 * u32::from(chance) / 255;
         let age = (age_max + age_max / 10).saturating_sub(shorter_by);
         // Whose proof ends soon is served for half of that time, and not sent away at once.
         let ends_in = age.min(proof_ends_in - GRACE.min(proof_ends_in / 2));
-        Self { ends_in, cut_in: (ends_in + GRACE).min(proof_ends_in) }
+        Self { ends_in, cut_in: (ends_in + GRACE).min(proof_ends_in), idle_max }
     }
 }
 
 impl Door {
     pub(super) fn new(entrance: Option<Entrance>, intake: Arc<Intake>) -> Self {
-        let caps = entrance
-            .as_ref()
-            .map(|entrance| (entrance.handshakes_per_address_max, entrance.connections_per_identity_max));
-        let (per_address, per_identity) = caps.unwrap_or_default();
-        let (handshakes, identities) = (Cap::new(per_address), Cap::new(per_identity));
-        Self { entrance, handshakes, identities, watch: Arc::new(Watch::new(Arc::clone(&intake))), intake }
+        let secured = entrance.map(|entrance| Secured {
+            acceptor: entrance.acceptor,
+            handshakes: Cap::new(entrance.handshakes.per_address_max),
+            of_addresses: OfAddresses::new(entrance.handshakes.per_second_of_address_max),
+            turns: Turns::new(entrance.handshakes.per_second_max),
+            identities: Cap::new(entrance.connections_per_identity_max),
+            age_max: entrance.connection_age_max,
+            idle_max: entrance.connection_idle_max,
+        });
+        Self { secured, watch: Arc::new(Watch::new(Arc::clone(&intake))), intake }
     }
 
     /// So many connections are open now.
@@ -90,68 +154,105 @@ impl Door {
     }
 
     /// Lets a connection in. `None`: it was turned away, or went.
-    pub(super) async fn enter(&self, arrived: Arrived) -> Option<Entered> {
-        let Arrived { stream, address, slot } = arrived;
-        let mut deadline = Deadline::start();
-        let turn_away = |why, speaker: Option<&Speaker>| self.watch.turn_away(why, address, speaker);
-        let (wire, speaker, guest, life) = match &self.entrance {
-            None => (Wire::Plain(stream), Speaker::anyone(), None, None),
-            Some(entrance) => {
-                let Some(handshake) = self.handshakes.enter(Network::of(address.ip())) else {
-                    turn_away(Turned::TooManyOfAddress, None);
-                    return None;
-                };
-                let accepted = tokio::select! {
-                    accepted = entrance.acceptor.accept(stream) => accepted,
-                    () = deadline.passed() => Err(Some(Turned::TooSlow)),
-                };
-                drop(handshake);
-                let identity::Accepted { stream, identity } = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(why) => {
-                        why.into_iter().for_each(|why| turn_away(why, None));
-                        return None;
-                    }
-                };
-                let life = Some(self.life(entrance, identity.as_ref()));
-                let wire = Wire::Tls(Box::new(stream));
-                match identity {
-                    Some(identity) => {
-                        let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
-                        let is_inside = inside.is_some();
-                        let speaker = Speaker::known(identity, inside, self.intake.budget());
-                        if !is_inside {
-                            turn_away(Turned::TooManyOfIdentity, Some(&speaker));
-                            return None;
-                        }
-                        (wire, speaker, None, life)
-                    }
-                    None => {
-                        // Who it is will be said later. Until then its address stands for it.
-                        let Some(inside) = self.identities.enter(format!("{:?}", Network::of(address.ip()))) else {
-                            turn_away(Turned::TooManyOfAddress, None);
-                            return None;
-                        };
-                        let guest = Guest::new(Arc::clone(&entrance.acceptor));
-                        (wire, Speaker::unproved(inside), Some(Arc::new(guest)), life)
-                    }
-                }
-            }
+    pub(super) async fn enter(self: Arc<Self>, accepted: Accepted) -> Option<Entered> {
+        let Accepted { stream, address, place } = accepted;
+        let (place, watch) = (Arc::new(place), Arc::clone(&self.watch));
+        let deadline = Deadline::from(watch.now());
+        let socket = Socket::Away(stream);
+        let Some(secured) = &self.secured else {
+            let speaker = Arc::new(Speaker::anyone());
+            let wire = Wire::Plain(socket);
+            return Some(Entered { wire, address, watch, deadline, place, speaker, guest: None, life: None });
         };
-        let speaker = Arc::new(speaker);
-        let watch = (Arc::clone(&self.watch), Arc::clone(&speaker));
-        let connection = Connection::new(wire, address, watch, deadline, slot);
-        Some(Entered { connection, speaker, guest, life })
+        let met = tokio::select! {
+            met = secured.meet(socket, address, &place, deadline, &self.intake) => met,
+            () = place.told_to_end() => Err(Some((Turned::TooMany, None))),
+            () = sleep(deadline.left(watch.now())) => Err(Some((Turned::TooSlow, None))),
+        };
+        match met {
+            Ok(Met { wire, speaker, guest, life }) => {
+                let (speaker, guest) = (Arc::new(speaker), guest.map(Arc::new));
+                Some(Entered { wire, address, watch, deadline, place, speaker, guest, life: Some(life) })
+            }
+            Err(refused) => {
+                if let Some((why, speaker)) = refused {
+                    watch.turn_away(why, address, speaker.as_ref());
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Secured {
+    /// Does the handshake, and looks whether there is room for who has come.
+    async fn meet(
+        &self,
+        mut socket: Socket,
+        address: SocketAddr,
+        place: &Arc<Place>,
+        deadline: Deadline,
+        intake: &Intake,
+    ) -> Result<Met, Refused> {
+        let network = Network::of(address.ip());
+        let Some(handshake) = self.handshakes.enter(network) else {
+            return Err(Some((Turned::TooManyOfAddress, None)));
+        };
+        socket.arrive().map_err(|_| None)?;
+        let turn = async {
+            place.spoken();
+            self.turn(network, deadline, intake).await
+        };
+        let accepted = self.acceptor.accept(socket, turn).await;
+        let identity::Accepted { mut stream, identity } = accepted.map_err(|why| why.map(|why| (why, None)))?;
+        drop(handshake);
+        stream.get_mut().0.leave().map_err(|_| None)?;
+        let wire = Wire::Tls(Box::new(stream));
+        let life = self.life(identity.as_ref(), intake);
+        let Some(identity) = identity else {
+            // Who it is will be said later. Until then its address stands for it.
+            let Some(inside) = self.identities.enter(format!("{network:?}")) else {
+                return Err(Some((Turned::TooManyOfAddress, None)));
+            };
+            let guest = Guest::new(Arc::clone(&self.acceptor), Arc::clone(&self.identities), inside, Arc::clone(place));
+            return Ok(Met { wire, speaker: Speaker::unproved(), guest: Some(guest), life });
+        };
+        let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
+        let is_inside = inside.is_some();
+        let speaker = Speaker::known(identity, inside, intake.budget());
+        if !is_inside {
+            return Err(Some((Turned::TooManyOfIdentity, Some(speaker))));
+        }
+        tokio::select! {
+            () = place.proved() => Ok(Met { wire, speaker, guest: None, life }),
+            () = sleep(deadline.left(intake.now())) => Err(Some((Turned::TooMany, Some(speaker)))),
+        }
     }
 
-    fn life(&self, entrance: &Entrance, identity: Option<&Identity>) -> Life {
+    /// Waits until a handshake may begin, for which its client has said hello.
+    async fn turn(&self, network: Network, deadline: Deadline, intake: &Intake) -> Result<(), Turned> {
+        let now = intake.now();
+        if !self.of_addresses.allow(network, now) {
+            return Err(Turned::TooManyOfAddress);
+        }
+        match self.turns.next(now, deadline.left(now)) {
+            Some(Duration::ZERO) => Ok(()),
+            Some(wait) => {
+                sleep(wait).await;
+                Ok(())
+            }
+            None => Err(Turned::TooManyHandshakes),
+        }
+    }
+
+    fn life(&self, identity: Option<&Identity>, intake: &Intake) -> Life {
         let mut chance = [0];
         // Without chance all last equally long.
         let _ = getrandom::fill(&mut chance);
         let [chance] = chance;
         let until = identity.map_or(i64::MAX, Identity::until);
-        let proof_ends_in = until.saturating_sub(self.intake.wall_seconds());
-        Life::new(entrance.connection_age_max, proof_ends_in, chance)
+        let proof_ends_in = until.saturating_sub(intake.wall_seconds());
+        Life::new(self.age_max, self.idle_max, proof_ends_in, chance)
     }
 }
 
@@ -163,10 +264,10 @@ mod tests {
     fn a_connection_lasts_about_as_long_as_it_may_and_no_longer_than_its_proof() {
         let hour = Duration::from_secs(3_600);
         let seconds = |life: Life| (life.ends_in.as_secs(), life.cut_in.as_secs());
-        assert_eq!(seconds(Life::new(hour, 1 << 40, 0)), (3_960, 3_990));
-        assert_eq!(seconds(Life::new(hour, 1 << 40, 255)), (3_240, 3_270));
-        assert_eq!(seconds(Life::new(hour, 600, 0)), (570, 600));
-        assert_eq!(seconds(Life::new(hour, 10, 0)), (5, 10));
-        assert_eq!(seconds(Life::new(hour, -10, 0)), (0, 0));
+        assert_eq!(seconds(Life::new(hour, hour, 1 << 40, 0)), (3_960, 3_990));
+        assert_eq!(seconds(Life::new(hour, hour, 1 << 40, 255)), (3_240, 3_270));
+        assert_eq!(seconds(Life::new(hour, hour, 600, 0)), (570, 600));
+        assert_eq!(seconds(Life::new(hour, hour, 10, 0)), (5, 10));
+        assert_eq!(seconds(Life::new(hour, hour, -10, 0)), (0, 0));
     }
 }

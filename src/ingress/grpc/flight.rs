@@ -332,7 +332,7 @@ impl Put {
                 return Ok(Err(message.into_iter().fold(rejection, Rejection::saying)));
             }
         };
-        let refusals: Vec<Value> = taken.refusals.runs().iter().map(refusal).collect();
+        let refusals: Vec<Value> = taken.refusals.runs().iter().map(|run| refusal(run, &self.intake)).collect();
         charge.shrink_to(REQUEST_BYTES + refusals.len() * REFUSAL_BYTES);
         self.held.put_answered(charge);
         Ok(Ok(json!({
@@ -378,7 +378,10 @@ fn refused(rejection: &Rejection) -> Value {
     })
 }
 
-fn refusal(Run { first, count, why }: &Run) -> Value {
+fn refusal(Run { first, count, why }: &Run, intake: &Intake) -> Value {
+    let route = why.route.as_ref().map(
+        |to| json!({ "gateway": to.gateway.as_str(), "endpoint": to.endpoint, "identity": intake.identity_of(to) }),
+    );
     json!({
         "index": first,
         "count": count,
@@ -387,6 +390,6 @@ fn refusal(Run { first, count, why }: &Run) -> Value {
         "field": why.field.as_deref(),
         "hint": why.hint.map(Hint::name),
         "rules": why.rules.as_deref().unwrap_or_default(),
-        "route": why.route.as_ref().map(|to| json!({ "gateway": to.gateway.as_str(), "endpoint": to.endpoint })),
+        "route": route,
     })
 }

@@ -1,23 +1,33 @@
 //! A connection whose client showed no certificate: each of its calls says by a token who speaks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, header};
 
 use crate::domain::connection::Turned;
 use crate::engine::intake::Intake;
-use crate::identity::{Acceptor, Set};
+use crate::identity::{Acceptor, Identity, Set};
 
+use super::caps::{Cap, Inside};
+use super::places::Place;
 use super::speaker::Speaker;
 
 /// What checks the tokens of a connection.
 pub(super) struct Guest {
     acceptor: Arc<Acceptor>,
-    /// Whether a token was believed.
-    has_proved: AtomicBool,
+    /// How many connections each identity has.
+    identities: Arc<Cap<String>>,
+    /// The connection's place.
+    place: Arc<Place>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Where the connection counts: as one of its address, and from the first token that is believed as one of the identity
+    /// of the last such token.
+    inside: Inside<String>,
     /// The token that was checked last: most clients send the same one for a while.
-    last: Mutex<Option<Checked>>,
+    last: Option<Checked>,
 }
 
 struct Checked {
@@ -28,13 +38,19 @@ struct Checked {
 }
 
 impl Guest {
-    pub(super) fn new(acceptor: Arc<Acceptor>) -> Self {
-        Self { acceptor, has_proved: AtomicBool::new(false), last: Mutex::default() }
+    /// That of a connection which counts as one of its address until a token is believed.
+    pub(super) fn new(
+        acceptor: Arc<Acceptor>,
+        identities: Arc<Cap<String>>,
+        inside: Inside<String>,
+        place: Arc<Place>,
+    ) -> Self {
+        Self { acceptor, identities, place, state: Mutex::new(State { inside, last: None }) }
     }
 
     /// Whether a token of one of its calls was believed.
     pub(super) fn has_proved(&self) -> bool {
-        self.has_proved.load(Ordering::Relaxed)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last.is_some()
     }
 
     /// Who speaks on a call of the connection.
@@ -52,17 +68,25 @@ impl Guest {
             return Err(Turned::TokenMissing);
         }
         let (set, now) = (self.acceptor.set(), intake.wall_seconds());
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(checked) = &*last
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(checked) = &state.last
             && checked.token == token
             && Arc::ptr_eq(&checked.set, &set)
             && checked.speaker.identity().is_some_and(|identity| now < identity.until())
         {
             return Ok(Arc::clone(&checked.speaker));
         }
-        let speaker = Arc::new(of_connection.with_token(set.check_token(token, now)?, intake.budget()));
-        self.has_proved.store(true, Ordering::Relaxed);
-        *last = Some(Checked { set, token: token.to_owned(), speaker: Arc::clone(&speaker) });
+        let identity = set.check_token(token, now)?;
+        let before = state.last.as_ref().and_then(|checked| checked.speaker.identity());
+        if before.map(Identity::as_str) != Some(identity.as_str()) {
+            let inside = self.identities.enter(identity.to_string()).ok_or(Turned::TooManyOfIdentity)?;
+            if before.is_none() && !self.place.try_proved() {
+                return Err(Turned::TooMany);
+            }
+            state.inside = inside;
+        }
+        let speaker = Arc::new(of_connection.with_token(identity, intake.budget()));
+        state.last = Some(Checked { set, token: token.to_owned(), speaker: Arc::clone(&speaker) });
         Ok(speaker)
     }
 }

@@ -185,7 +185,7 @@ impl Call {
         Self {
             intake: Arc::clone(&service.intake),
             inbox: Arc::clone(&service.inbox),
-            replies: Arc::new(Replies::new(Arc::clone(&held), refusing)),
+            replies: Arc::new(Replies::new(Arc::clone(&held), refusing).knowing(Arc::clone(&service.intake))),
             held,
             speaker,
             stream: String::new(),

@@ -2,26 +2,48 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
+
+use super::places::{Place, Places};
 
 /// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most connections at a time; more wait in the system's backlog.
     pub connections_max: usize,
+    /// Whether a connection has to prove who it is. Until then it has one of further places.
+    pub must_prove: bool,
+}
+
+impl Limits {
+    /// How many connections may be there before they have proved who they are.
+    fn unproved_max(self) -> usize {
+        if self.must_prove { (self.connections_max / 4).max(UNPROVED_LEAST) } else { 0 }
+    }
+
+    /// The places that there are when the system lets so many connections be open.
+    fn places(self, open_max: usize) -> Places {
+        let (served, unproved) = (self.connections_max, self.unproved_max());
+        if unproved == 0 {
+            return Places::new(served.min(open_max), None);
+        }
+        let unproved = (unproved * open_max / (served + unproved)).max(1);
+        Places::new(served.min(open_max.saturating_sub(unproved)).max(1), Some(unproved))
+    }
 }
 
 /// A bound listener.
 pub struct Listener {
     socket: TcpListener,
-    slots: Arc<Semaphore>,
+    places: Places,
 }
+
+/// Of connections that have not proved who they are there may be so many, however few others there may be.
+const UNPROVED_LEAST: usize = 16;
 
 /// File descriptors that connections must leave: for the journal, checkpoints, files, models and brokers.
 const RESERVED: u64 = 128;
@@ -44,8 +66,8 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
-        let connections_max = with_reserve(limits.connections_max);
-        Ok(Self { socket, slots: Arc::new(Semaphore::new(connections_max)) })
+        let open_max = with_reserve(limits.connections_max.saturating_add(limits.unproved_max()));
+        Ok(Self { socket, places: limits.places(open_max) })
     }
 
     /// The address it is bound to.
@@ -58,7 +80,7 @@ impl Listener {
 
     /// The next connection. An error of `accept` is waited out.
     pub(super) async fn accept(&self) -> Option<Accepted> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        let place = self.places.enter().await?;
         let mut pause = PAUSE_MIN;
         loop {
             match self.socket.accept().await {
@@ -66,7 +88,10 @@ impl Listener {
                     // Without it small responses wait for the peer's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
                     match stream.into_std() {
-                        Ok(stream) => return Some(Accepted { stream, address, slot }),
+                        Ok(stream) => {
+                            place.taken();
+                            return Some(Accepted { stream, address, place });
+                        }
                         // It has failed already.
                         Err(_) => continue,
                     }
@@ -101,8 +126,10 @@ fn with_reserve(wanted: usize) -> usize {
         tracing::warn!(
             connections,
             descriptors = soft,
-            "the limit of file descriptors leaves room for fewer connections than `listen.connections_max`; raise it \
-             (`ulimit -n`, LimitNOFILE), or lower `connections_max`"
+            wanted,
+            "the limit of file descriptors leaves room for fewer connections than `listen.connections_max` asks for (with \
+             [tls] a quarter more, for those that have not proved who they are); raise it (`ulimit -n`, LimitNOFILE), or \
+             lower `connections_max`"
         );
     }
     connections
@@ -115,26 +142,13 @@ fn connections(wanted: usize, descriptors: u64) -> usize {
     usize::try_from(room).unwrap_or(usize::MAX).clamp(1, wanted.max(1))
 }
 
-/// An accepted connection that is not dealt to a thread yet.
+/// An accepted connection, which belongs to no thread yet.
 pub(super) struct Accepted {
-    stream: std::net::TcpStream,
-    address: SocketAddr,
-    slot: OwnedSemaphorePermit,
-}
-
-/// The same, on the runtime of its thread.
-pub(super) struct Arrived {
-    pub(super) stream: TcpStream,
+    pub(super) stream: std::net::TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
-impl Accepted {
-    /// The connection on the runtime that this is called on.
-    pub(super) fn here(self) -> io::Result<Arrived> {
-        Ok(Arrived { stream: TcpStream::from_std(self.stream)?, address: self.address, slot: self.slot })
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,13 +13,16 @@ mod guest;
 mod ingest;
 mod listener;
 mod messages;
+mod places;
+mod rates;
 mod replies;
 mod response;
 mod server;
+mod socket;
 mod speaker;
 mod status;
 mod watch;
 
-pub use door::Entrance;
+pub use door::{Entrance, Handshakes};
 pub use listener::{Limits as ListenerLimits, Listener};
 pub use server::{Health, Server, serve};

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::domain::outcome::Outcome;
 use crate::engine::budget::{self, Charge, REQUEST_BYTES, Unsent};
-use crate::engine::intake::Served;
+use crate::engine::intake::{Intake, Served};
 use crate::engine::request::{Answer, Caller};
 use crate::telemetry::StreamCounts;
 
@@ -36,6 +36,8 @@ pub(super) enum Refusing {
 /// The answers of a call.
 pub(super) struct Replies {
     held: Arc<budget::Call>,
+    /// What knows who the gateways of routes are.
+    intake: Option<Arc<Intake>>,
     refusing: Refusing,
     inner: Mutex<Inner>,
 }
@@ -82,7 +84,12 @@ pub(super) struct Asked {
 
 impl Replies {
     pub(super) fn new(held: Arc<budget::Call>, refusing: Refusing) -> Self {
-        Self { held, refusing, inner: Mutex::default() }
+        Self { held, intake: None, refusing, inner: Mutex::default() }
+    }
+
+    /// The same, which say of routes who the gateways there are.
+    pub(super) fn knowing(self, intake: Arc<Intake>) -> Self {
+        Self { intake: Some(intake), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -173,7 +180,7 @@ impl Caller for Replies {
             let Turn::Waits(asked) = turn else { return };
             let goes_out = position == 0 && !inner.is_gone;
             let to = if goes_out { &mut inner.ready } else { &mut early };
-            let refused = asked.answer_into(answer, to, self.refusing);
+            let refused = asked.answer_into(answer, to, self.refusing, self.intake.as_deref());
             if let Some(refused) = refused.filter(|_| !matches!(inner.ended, Some(Err(_)))) {
                 inner.ended = Some(Err(refused.status()));
             }
@@ -196,14 +203,19 @@ impl Caller for Replies {
 
 impl Asked {
     /// Adds the answer to those that go out. It is given back if the call is to be refused by it.
-    fn answer_into(&mut self, answer: Answer, to: &mut Ready, refusing: Refusing) -> Option<Rejection> {
+    fn answer_into(
+        &mut self,
+        answer: Answer,
+        to: &mut Ready,
+        refusing: Refusing,
+        intake: Option<&Intake>,
+    ) -> Option<Rejection> {
         let Answer { told, mark, is_duplicate, outputs, message } = answer;
         let mut response = response::Response { sequence: self.sequence, is_duplicate, taken: None, rejection: None };
         match &told {
             Ok(Outcome::Taken(taken)) => {
-                let served = self.served.as_deref();
-                response.taken =
-                    Some(response::Accepted { taken, mark, outputs: served.map(|served| (served, &outputs)) });
+                let outputs = self.served.as_deref().map(|served| (served, &outputs));
+                response.taken = Some(response::Accepted { taken, mark, outputs, intake });
             }
             Ok(Outcome::Refused(refused)) => {
                 // The first time the message says more than is remembered.

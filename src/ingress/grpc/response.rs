@@ -8,7 +8,7 @@ use prost::encoding::{WireType, bool, encode_key, encode_varint, encoded_len_var
 
 use crate::domain::outcome::{Run, Taken};
 use crate::domain::producer::Mark;
-use crate::engine::intake::Served;
+use crate::engine::intake::{Intake, Served};
 use crate::engine::request::Outputs;
 use crate::ingress::proto::ingest as wire;
 
@@ -30,6 +30,8 @@ pub(super) struct Accepted<'a> {
     pub(super) taken: &'a Taken,
     pub(super) mark: Mark,
     pub(super) outputs: Option<(&'a Served, &'a Outputs)>,
+    /// What knows who the gateways of routes are.
+    pub(super) intake: Option<&'a Intake>,
 }
 
 impl Response<'_> {
@@ -51,11 +53,11 @@ impl Response<'_> {
 
     fn fields(&self, to: &mut Vec<u8>) {
         number(1, self.sequence, to);
-        if let Some(Accepted { taken, mark, outputs }) = &self.taken {
+        if let Some(Accepted { taken, mark, outputs, intake }) = &self.taken {
             if taken.accepted != 0 {
                 uint32::encode(2, &taken.accepted, to);
             }
-            taken.refusals.runs().iter().for_each(|run| message::encode(3, &refusal(run), to));
+            taken.refusals.runs().iter().for_each(|run| message::encode(3, &refusal(run, *intake), to));
             if let Some((served, outputs)) = outputs {
                 for (field, column) in served.outputs.iter().zip(outputs.columns.iter()) {
                     output(field, column, outputs, to);
@@ -82,16 +84,20 @@ fn number(tag: u32, value: u64, to: &mut Vec<u8>) {
     }
 }
 
-fn refusal(run: &Run) -> wire::Refusal {
+fn refusal(run: &Run, intake: Option<&Intake>) -> wire::Refusal {
     let why = &run.why;
-    let route = why.route.as_ref();
+    let route = why.route.as_ref().map(|route| wire::Route {
+        gateway: route.gateway.to_string(),
+        endpoint: route.endpoint.clone(),
+        identity: intake.and_then(|intake| intake.identity_of(route)).unwrap_or_default(),
+    });
     wire::Refusal {
         index: run.first,
         count: run.count,
         reason: status::wire(why.reason).into(),
         retryable: why.retryable(),
         field: why.field.as_deref().unwrap_or_default().to_owned(),
-        route: route.map(|route| wire::Route { gateway: route.gateway.to_string(), endpoint: route.endpoint.clone() }),
+        route,
         rules: why.rules.as_deref().unwrap_or_default().to_vec(),
         hint: status::wire_hint(why.hint).into(),
     }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::Status;
@@ -30,9 +31,9 @@ use crate::engine::budget::{Budget, Line};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Lane;
 
-use super::answers::Answers;
+use super::answers::{Answers, Guard};
 use super::arrivals::{Arrivals, Charged};
-use super::door::{Door, Entered, Entrance};
+use super::door::{Door, Entered, Entrance, GRACE};
 use super::guest::Guest;
 use super::messages::Messages;
 use super::speaker::Speaker;
@@ -108,8 +109,9 @@ pub async fn serve(
     });
     let lanes: Vec<Serving> = lanes.collect();
     let budget = Arc::clone(intake.budget());
+    let handshakes = entrance.is_some().then(HandshakeThread::start).transpose()?;
     let door = Arc::new(Door::new(entrance, Arc::clone(&intake)));
-    let task = tokio::spawn(accept(listener, door, lanes, budget, shutdown));
+    let task = tokio::spawn(accept(listener, (door, handshakes), lanes, budget, shutdown));
     Ok(Server { task, health })
 }
 
@@ -145,10 +147,15 @@ impl Speaks {
                 reason = why.name(),
                 "a call was turned away: docs/security.md explains the reason"
             );
-            Status::unauthenticated(format!(
-                "a certificate, or a bearer token that is believed, is needed: {}",
-                why.name()
-            ))
+            match why {
+                Turned::TooMany | Turned::TooManyOfIdentity => {
+                    Status::resource_exhausted(format!("there are too many connections: {}", why.name()))
+                }
+                _ => Status::unauthenticated(format!(
+                    "a certificate, or a bearer token that is believed, is needed: {}",
+                    why.name()
+                )),
+            }
         })
     }
 }
@@ -161,16 +168,40 @@ struct Serving {
     connections: Arc<()>,
 }
 
-/// Accepts connections until `shutdown`, deals each to the thread that serves the fewest, and waits for the end of those
-/// that are there.
+/// The thread that handshakes are done on. What they cost is taken from nobody who is in.
+struct HandshakeThread(Option<Runtime>);
+
+impl HandshakeThread {
+    fn start() -> io::Result<Self> {
+        let mut builder = runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("handshakes").enable_all().build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Option<&Handle> {
+        self.0.as_ref().map(Runtime::handle)
+    }
+}
+
+impl Drop for HandshakeThread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Accepts connections until `shutdown`, has each prove who it is, deals it to the thread that serves the fewest, and waits
+/// for the end of those that are there.
 async fn accept(
     listener: Listener,
-    door: Arc<Door>,
+    (door, handshakes): (Arc<Door>, Option<HandshakeThread>),
     lanes: Vec<Serving>,
     budget: Arc<Budget>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut open = JoinSet::new();
+    let here = Handle::current();
+    let entering = handshakes.as_ref().and_then(HandshakeThread::handle).unwrap_or(&here);
+    let (mut arriving, mut open) = (JoinSet::new(), JoinSet::new());
     let mut watched = Vec::new();
     let (ending, ended) = watch::channel(());
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -181,17 +212,17 @@ async fn accept(
             () = &mut shutdown => break,
             connection = listener.accept() => {
                 let Some(accepted) = connection else { break };
+                arriving.spawn_on(Arc::clone(&door).enter(accepted), entering);
+            }
+            Some(arrived) = arriving.join_next() => {
+                let Ok(Some(entered)) = arrived else { continue };
                 let Some(lane) = lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections)) else { break };
                 let (line, counted) = (budget.line(), Arc::clone(&lane.connections));
                 watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
                 let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), windows(open.len() + 1));
-                let door = Arc::clone(&door);
                 let serving = async move {
                     let _counted = counted;
-                    let Ok(arrived) = accepted.here() else { return };
-                    if let Some(entered) = door.enter(arrived).await {
-                        serve_connection(entered, calls, line, windows, ended).await;
-                    }
+                    serve_connection(entered, calls, line, windows, ended).await;
                 };
                 open.spawn_on(serving, &lane.runtime);
             }
@@ -202,8 +233,9 @@ async fn accept(
             }
         }
     }
-    // Whoever connects now is refused at once, and does not wait for the end.
+    // Whoever connects now is refused at once, and does not wait for the end. So is who has not proved who it is.
     drop(listener);
+    drop((arriving, handshakes));
     drop(ending);
     while open.join_next().await.is_some() {}
 }
@@ -233,13 +265,33 @@ impl Watched {
     }
 }
 
+/// Whether a connection has no calls. It is looked at twice in the time that it may be idle.
+#[derive(Default)]
+struct Quiet {
+    begun: u64,
+    was: bool,
+}
+
+impl Quiet {
+    /// Looks at how many calls are open and how many have begun. Whether there was none for long.
+    fn is_idle(&mut self, (open, begun): (usize, u64)) -> bool {
+        let is_quiet = open == 0 && begun == self.begun;
+        let is_idle = is_quiet && self.was;
+        (self.begun, self.was) = (begun, is_quiet);
+        is_idle
+    }
+}
+
 async fn serve_connection(
-    Entered { connection, speaker, guest, life }: Entered,
+    mut entered: Entered,
     calls: Calls,
     line: Arc<Line>,
     (stream_window, window): (u32, u32),
     mut ending: watch::Receiver<()>,
 ) {
+    // It has failed already.
+    let Ok(()) = entered.here() else { return };
+    let (connection, speaker, guest, life) = entered.into_parts();
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_concurrent_streams(CALLS_MAX)
@@ -264,6 +316,9 @@ async fn serve_connection(
     let (mut ends, mut cut) = (pin!(tokio::time::sleep(ends_in)), pin!(tokio::time::sleep(cut_in)));
     let mut proof = pin!(tokio::time::sleep(PROOF_WITHIN));
     let mut must_prove = guest.is_some();
+    let idle_max = life.map_or(FOR_EVER, |life| life.idle_max);
+    let mut quiet = Quiet::default();
+    let mut idle = pin!(tokio::time::sleep(idle_max / 2));
     let mut is_ending = false;
     loop {
         tokio::select! {
@@ -289,6 +344,18 @@ async fn serve_connection(
                 is_ending = true;
                 speaker.end();
                 served.as_mut().graceful_shutdown();
+            }
+            () = &mut idle, if !is_ending => {
+                idle.set(tokio::time::sleep(idle_max / 2));
+                if quiet.is_idle(line.calls()) {
+                    is_ending = true;
+                    speaker.end();
+                    served.as_mut().graceful_shutdown();
+                    let soon = tokio::time::sleep(GRACE);
+                    if soon.deadline() < cut.deadline() {
+                        cut.set(soon);
+                    }
+                }
             }
             () = &mut cut => return,
             () = line.is_cut() => return,
@@ -329,21 +396,26 @@ impl Calls {
             let messages = Messages::new(body, Arc::clone(&call), self.message_max);
             Either::Left(self.ingest.call(method, &head.headers, (address, speaker), messages, call))
         } else {
-            let (charged, message_max) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/") {
-                (Charged::WithMessage, self.message_max)
+            let (charged, message_max, guard) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/")
+            {
+                (Charged::WithMessage, self.message_max, Guard::Open)
             } else {
-                (Charged::UntilWhole, OTHER_MESSAGE_MAX)
+                let (speaker, intake, path) =
+                    (Arc::clone(&speaker), Arc::clone(&self.intake), head.uri.path().to_owned());
+                (Charged::UntilWhole, OTHER_MESSAGE_MAX, Guard::Asks { speaker, intake, path })
             };
             let body = Arrivals::new(body, Arc::clone(&call), charged, message_max);
             let mut request = Request::from_parts(head, body);
             request.extensions_mut().insert(Arc::clone(&call));
             request.extensions_mut().insert(speaker);
-            Either::Right((self.routes.call(request), call))
+            Either::Right((self.routes.call(request), call, guard))
         };
         Either::Right(async move {
             match response {
                 Either::Left(response) => Ok(response),
-                Either::Right((response, call)) => Ok(response.await?.map(|body| Answers::of_service(body, call))),
+                Either::Right((response, call, guard)) => {
+                    Ok(response.await?.map(|body| Answers::guarded(body, call, guard)))
+                }
             }
         })
     }

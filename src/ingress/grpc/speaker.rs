@@ -93,9 +93,9 @@ impl Speaker {
         Self { share, ..Self::new(Proof::Identity(identity), inside) }
     }
 
-    /// Somebody who takes a place, and has to prove on each call who it is.
-    pub(super) fn unproved(inside: Inside<String>) -> Self {
-        Self::new(Proof::Missing, Some(inside))
+    /// Somebody who has to prove on each call who it is.
+    pub(super) fn unproved() -> Self {
+        Self::new(Proof::Missing, None)
     }
 
     /// Who a call on this connection is of.

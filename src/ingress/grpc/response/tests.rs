@@ -44,14 +44,14 @@ proptest! {
         let refusals: Vec<Refusal> = refused.iter().map(|&index| Refusal::new(index, Reason::TooLong)).collect();
         let taken = Taken { accepted: rows.len() as u32, dropped_values: dropped, refusals: Refusals::of(&refusals) };
         let mark = Mark { epoch, sequence: durable, ..Mark::default() };
-        let accepted = Accepted { taken: &taken, mark, outputs: Some((&served, &outputs)) };
+        let accepted = Accepted { taken: &taken, mark, outputs: Some((&served, &outputs)), intake: None };
         let mut bytes = vec![1, 2, 3];
         Response { sequence, is_duplicate, taken: Some(accepted), rejection: None }.encode(&mut bytes);
         let output = |field: &str, values| wire::Output { field: field.to_owned(), values: Some(values) };
         let expected = PublishResponse {
             sequence,
             accepted: rows.len() as u32,
-            refusals: taken.refusals.runs().iter().map(refusal).collect(),
+            refusals: taken.refusals.runs().iter().map(|run| refusal(run, None)).collect(),
             outputs: vec![
                 output("fraud", wire::output::Values::Scores(wire::Floats { values: scores[rows.clone()].to_vec() })),
                 output("class", wire::output::Values::Labels(wire::Integers { values: labels[rows].to_vec() })),

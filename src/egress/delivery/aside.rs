@@ -1,0 +1,43 @@
+//! Cells that a destination cannot take, however they are sent: each in a file of its own,
+//! `aside/DESTINATION/RELEASE-PART-OF.jsonl` beside the cursors, so that what comes after them does not wait. A file holds
+//! what the message would have held. Nothing reads them again: the operator sends them, or removes them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::egress::kafka;
+use crate::storage::{self, FileSystem, create_directories, write_file_durably};
+
+/// Where they are kept.
+#[derive(Clone)]
+pub struct Place {
+    /// The file system.
+    pub fs: Arc<dyn FileSystem>,
+    /// The directory of all destinations.
+    pub directory: PathBuf,
+}
+
+impl Place {
+    /// Keeps one, durably, and says so. Done again, it makes the same file.
+    pub(super) fn keep(&self, destination: &str, aside: &kafka::Aside) -> Result<(), storage::Error> {
+        let directory = self.directory.join(destination);
+        create_directories(&*self.fs, &directory)?;
+        let path = directory.join(aside.file_name());
+        write_file_durably(&*self.fs, &path, &aside.value)?;
+        let kafka::TooLarge { release, dataset, window: (from, until), bytes, limit, whose } = &aside.cell;
+        let (part, of) = aside.part;
+        let file = path.display();
+        tracing::error!(
+            destination, release, part, of, dataset, from, until, bytes, limit, %whose, %file,
+            "a cell is larger than a message may be and is set aside; the others go on. Raise the limit, and send what \
+             the file holds yourself"
+        );
+        Ok(())
+    }
+
+    /// How many are kept for a destination.
+    pub(super) fn count(&self, destination: &str) -> u64 {
+        let files = self.fs.list(&self.directory.join(destination)).unwrap_or_default();
+        files.iter().filter(|(name, _)| !name.starts_with('.')).count() as u64
+    }
+}
