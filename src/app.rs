@@ -26,6 +26,8 @@ use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::identity::Expiry;
 use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
+use crate::ledger::Ledger;
+use crate::ledger::entry::What;
 use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem};
@@ -33,6 +35,7 @@ use crate::telemetry::{Names, Summaries, Telemetry};
 
 mod brokers;
 mod knowledge;
+mod ledger;
 pub mod losses;
 mod models;
 mod observed;
@@ -66,6 +69,9 @@ pub struct App {
     deliveries: Deliveries,
     journal: Arc<Log>,
     outbox: Arc<Log>,
+    ledger: Arc<Ledger>,
+    /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
+    keeping: crossbeam_channel::Sender<()>,
     telemetry: Arc<Telemetry>,
     supervisor: Supervisor,
     clock: Clock,
@@ -103,6 +109,7 @@ pub fn load(path: &Path) -> Result<config::Loaded, config::Unreadable> {
         check_policies(config, problems);
         tls::check(config, problems);
         brokers::check(config, problems);
+        ledger::check(config, problems);
     })
 }
 
@@ -148,8 +155,10 @@ impl App {
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let supervisor = Supervisor::default();
+        let ledger = ledger::begin(&config, &state.cursors, &state.damaged);
         let context = delivery::Context {
             outbox: Arc::clone(&outbox),
+            ledger: Arc::clone(&ledger),
             now,
             telemetry: Arc::clone(&telemetry),
             supervisor: supervisor.clone(),
@@ -158,10 +167,12 @@ impl App {
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
+        let keeping = ledger::keep(&ledger, clock, &supervisor)?;
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
-        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
+        let collecting =
+            state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed, Arc::clone(&ledger));
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -176,17 +187,22 @@ impl App {
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
             let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
+            let ledger = Arc::clone(&ledger);
             move || {
+                if ledger.is_broken() {
+                    supervisor.fail("the thread of the ledger's log panicked");
+                }
                 for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
                     if log.is_broken() {
                         supervisor.fail(&format!("the thread of the {name} panicked"));
                     }
                 }
-                !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none()
+                let takes = !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none();
+                Works { takes, releases: takes && ledger.trouble().is_none() }
             }
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
-        let reloader = Reloader::new(&config, state.archive, Arc::clone(&versions), files);
+        let reloader = Reloader::new(&config, state.archive, Arc::clone(&versions), files, Arc::clone(&ledger));
         if let Some(monitor) = &monitor {
             monitor.observe(Arc::new(Observer {
                 gateway: config.id.clone(),
@@ -195,6 +211,7 @@ impl App {
                 versions,
                 journal: Arc::clone(&journal),
                 outbox: Arc::clone(&outbox),
+                ledger: Arc::clone(&ledger),
                 open,
                 board: deliveries.board(),
                 telemetry: Arc::clone(&telemetry),
@@ -221,6 +238,8 @@ impl App {
             deliveries,
             journal,
             outbox,
+            ledger,
+            keeping,
             telemetry,
             supervisor,
             clock,
@@ -331,8 +350,11 @@ impl App {
             drop(cut);
         }
         let stopped = Stopped { left: board.left(clock.now()) };
-        let (journal, outbox) = (self.journal, self.outbox);
+        let (journal, outbox, ledger) = (self.journal, self.outbox, self.ledger);
+        drop(self.keeping);
+        ledger.note(What::Stop { gateway: self.reloader.gateway() });
         let close = tokio::task::spawn_blocking(move || {
+            ledger.close();
             journal.close();
             outbox.close();
         });
@@ -365,15 +387,25 @@ async fn summarize(telemetry: Arc<Telemetry>, every: Duration) {
     }
 }
 
+/// What of a gateway works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Works {
+    /// Requests are taken in.
+    takes: bool,
+    /// Releases may leave.
+    releases: bool,
+}
+
 /// Lets the pipeline know that time passes, and health whether the gateway works.
 async fn tick(
     (pipeline, intake, versions): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>),
     clock: Clock,
-    works: impl Fn() -> bool,
+    works: impl Fn() -> Works,
     health: Health,
 ) {
     let mut interval = tokio::time::interval(TICK);
-    let mut was_serving = true;
+    let mut worked = Works { takes: true, releases: false };
+    health.set_egress(false).await;
     loop {
         interval.tick().await;
         versions.advance(today());
@@ -385,11 +417,14 @@ async fn tick(
                 tokio::spawn(async move { intake.reconsider(&inbox).await });
             }
         }
-        let is_serving = works();
-        if is_serving != was_serving {
-            health.set(is_serving).await;
-            was_serving = is_serving;
+        let now = works();
+        if now.takes != worked.takes {
+            health.set(now.takes).await;
         }
+        if now.releases != worked.releases {
+            health.set_egress(now.releases).await;
+        }
+        worked = now;
     }
 }
 

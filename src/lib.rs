@@ -16,7 +16,7 @@
 //! 4. [`domain::gateway`] moves the watermark; when a window closes, the workers' parts are merged,
 //!    [`domain::policy::release`] lets go the cells with enough contributors, and [`durable::outbox`] holds them.
 //! 5. [`egress::delivery`] gives [`domain::policy::Released`], and nothing else, to [`egress::file`] and
-//!    [`egress::kafka`], until it is confirmed.
+//!    [`egress::kafka`], until it is confirmed. Before the first byte leaves, the [`ledger`] says on disk that it will.
 //!
 //! [`config`] says where things are, the policies say what is allowed, [`app`] puts it all together.
 
@@ -36,6 +36,7 @@ pub mod files;
 pub mod identity;
 pub mod ingress;
 pub mod knowledge;
+pub mod ledger;
 pub mod logging;
 pub mod monitor;
 pub(crate) mod planted;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use bailiwick::clock::Clock;
 use bailiwick::commands::{
     EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, health,
-    init, journal, policy, proto, replay, run, schema, send, terminal, version,
+    init, journal, ledger, policy, proto, replay, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::logging::{self, Log, Style, Verbosity};
@@ -155,6 +155,11 @@ Examples:
     Journal {
         #[command(subcommand)]
         task: JournalTask,
+    },
+    /// Verify a gateway's ledger of what left, show it, prove entries of it to others, and copy it.
+    Ledger {
+        #[command(subcommand)]
+        task: ledger::Task,
     },
     /// Make certificates to try TLS with, and show what certificates say.
     Certs {
@@ -530,6 +535,7 @@ async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Fail
             };
             journal::journal(task, &arguments.directory, arguments.json)
         }
+        Command::Ledger { task } => ledger::ledger(task),
         Command::Certs { task } => certs::certs(task).await,
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }

@@ -8,6 +8,7 @@ mod durable {
     mod crash;
     mod declarations;
     mod deployment;
+    mod ledger;
     mod losses;
     mod moved;
     mod numbers;

@@ -7,6 +7,15 @@ use crate::domain::printable;
 use crate::egress::delivery::Cursor;
 use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong};
 
+/// How much of a log is damaged or missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damaged {
+    /// Which log.
+    pub(super) of: &'static str,
+    /// In how many places.
+    pub(super) places: usize,
+}
+
 /// Something that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loss {

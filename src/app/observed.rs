@@ -14,6 +14,7 @@ use crate::engine::pipeline::Pipeline;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::identity::{Acceptor, Expiry, Which};
+use crate::ledger::Ledger;
 use crate::monitor::{Check, Health, Observed};
 use crate::storage::{Log, NoRoom, State};
 use crate::telemetry::{Samples, Telemetry, declared};
@@ -28,6 +29,7 @@ pub(super) struct Observer {
     pub(super) versions: Arc<Versions>,
     pub(super) journal: Arc<Log>,
     pub(super) outbox: Arc<Log>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) open: Arc<OpenBytes>,
     pub(super) board: Arc<Board>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -104,6 +106,18 @@ impl Observer {
                 name,
                 format!("the thread of the {name} has ended by a fault"),
                 "start the gateway again, and report the log line about the panic",
+            ),
+        }
+    }
+
+    fn of_ledger(&self) -> Check {
+        const NAME: &str = "ledger";
+        match self.ledger.trouble() {
+            None => Check::well(NAME, "the ledger can be written"),
+            Some(why) => Check::warning(
+                NAME,
+                format!("the ledger cannot be written: {why}; nothing leaves until it can, and all else goes on"),
+                "check its disk, and put back what was moved or changed: docs/ledger.md; what waits then leaves by itself",
             ),
         }
     }
@@ -241,6 +255,7 @@ impl Observed for Observer {
         let backlogs = self.board.latest();
         checks.extend([
             Check::well("models", format!("models that are loaded: {}", self.models)),
+            self.of_ledger(),
             self.of_recovery(),
             self.of_windows(),
             self.of_quarantine(),

@@ -10,6 +10,7 @@ use crate::domain::name::StreamName;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::versions::Versions;
+use crate::ledger::Ledger;
 
 use super::knowledge;
 
@@ -52,6 +53,8 @@ pub(super) struct Reloader {
     versions: Arc<Versions>,
     at_start: Arc<PolicySet>,
     fixed: Fixed,
+    ledger: Arc<Ledger>,
+    gateway: String,
     /// One reload at a time.
     in_force: tokio::sync::Mutex<InForce>,
 }
@@ -69,14 +72,27 @@ fn says(config: &Config) -> String {
 }
 
 impl Reloader {
-    pub(super) fn new(config: &Config, archive: Archive, versions: Arc<Versions>, files: knowledge::Files) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        archive: Archive,
+        versions: Arc<Versions>,
+        files: knowledge::Files,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
+            ledger,
+            gateway: config.id.to_string(),
             archive,
             versions,
             at_start: Arc::clone(&config.policy),
             fixed: Fixed::of(config),
             in_force: tokio::sync::Mutex::new(InForce { files, says: says(config) }),
         }
+    }
+
+    /// The gateway's id.
+    pub(super) fn gateway(&self) -> String {
+        self.gateway.clone()
     }
 
     /// Reads the configuration and the policies, and puts the policies in force.
@@ -99,6 +115,7 @@ impl Reloader {
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let (current, shadow) = known.compile(&config);
         self.versions.replace(current, shadow);
+        super::ledger::in_force(&self.ledger, digest, true);
         let is_new = in_force.says != says(&config);
         *in_force = InForce { files: read, says: says(&config) };
         Ok(Reloaded { policy: digest, is_new })

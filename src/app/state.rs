@@ -25,11 +25,12 @@ use crate::durable::recovery::{self, Closed, Present, Replay};
 use crate::egress::delivery::{Confirmed, Cursor, Cursors};
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
+use crate::ledger::Ledger;
 use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
 
-use super::losses::Loss;
+use super::losses::{Damaged, Loss};
 
 /// Everything that outlives the process.
 pub(super) struct State {
@@ -37,6 +38,7 @@ pub(super) struct State {
     pub(super) outbox: Arc<Log>,
     pub(super) archive: Archive,
     pub(super) cursors: Cursors,
+    pub(super) damaged: [Damaged; 2],
     pub(super) gateway: Gateway,
     pub(super) before: Found,
     pub(super) collecting: FoundReleases,
@@ -75,7 +77,7 @@ impl State {
         let held = outbox::held(&outbox, 0).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
-        alarm("outbox", &losses.with_context(in_directory)?);
+        let of_outbox = alarm("outbox", &losses.with_context(in_directory)?);
         check_destinations(config, &held, &outbox, &*fs)?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
@@ -83,7 +85,7 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
-        alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
+        let of_journal = alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
         let mut gateway = Gateway::with_limits(
             config.policy.streams.values().map(|plan| (&plan.stream, plan.datasets.as_slice())),
             config.limits.producers,
@@ -108,6 +110,7 @@ impl State {
             outbox: Arc::new(outbox),
             archive,
             cursors,
+            damaged: [of_journal, of_outbox],
             gateway,
             before: Found { present, key, before },
             collecting: FoundReleases { held, outbox_last: found_outbox.last, checkpoints, key, shapes },
@@ -142,6 +145,7 @@ impl FoundReleases {
         versions: &Arc<Versions>,
         outbox: Arc<Log>,
         confirmed: Confirmed,
+        ledger: Arc<Ledger>,
     ) -> Collecting {
         let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
         let rules = ReleaseRules {
@@ -153,6 +157,7 @@ impl FoundReleases {
         Collecting {
             rules,
             outbox,
+            ledger,
             released: self.held.closed,
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
@@ -225,14 +230,15 @@ fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) 
     Log::open(Arc::new(RealFileSystem), settings).with_context(|| format!("journal in {}", directory.display()))
 }
 
-/// Says what was lost: a person has to know.
-fn alarm(log: &str, losses: &[Loss]) {
+/// Says what was lost: a person has to know. How much it is, for the ledger.
+fn alarm(log: &'static str, losses: &[Loss]) -> Damaged {
     for loss in losses {
         tracing::error!(
             log,
             "{loss}. Put back what was removed, or stop the gateway and run `bailiwick journal verify`, then `repair`"
         );
     }
+    Damaged { of: log, places: losses.len() }
 }
 
 type Windows = BTreeMap<String, BTreeMap<i64, Cells>>;

@@ -11,6 +11,7 @@ pub mod health;
 pub mod init;
 pub mod journal;
 mod json;
+pub mod ledger;
 pub mod policy;
 pub mod proto;
 mod records;

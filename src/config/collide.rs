@@ -43,6 +43,13 @@ pub(super) fn paths(declared: &Declared, base: &Path, problems: &Problems) {
             claims.push(Claim::new(&settings.directory, what, &destination.place, Role::Written));
         }
     }
+    let ledger = &declared.ledger;
+    if let Some((place, directory)) = ledger.directory.as_ref().zip(ledger.ledger.directory.as_ref()) {
+        claims.push(Claim::new(directory, "the ledger".to_owned(), place, Role::Written));
+    }
+    if let Some((place, key)) = ledger.key.as_ref().zip(ledger.ledger.key.as_ref()) {
+        claims.push(Claim::new(key, "the ledger's key".to_owned(), place, Role::Key));
+    }
     let files = declared.models.iter().map(|(name, file)| (format!("model `{name}`"), file));
     let registries = declared.registries.iter().map(|(name, file)| (format!("registry `{name}`"), file));
     for (what, file) in files.chain(registries) {

@@ -42,6 +42,7 @@ impl Fixed {
             "the checkpoints of [journal]",
             format!("{:?} {:?}", journal.checkpoints.bytes, journal.checkpoints.every),
         );
+        part("[ledger]", format!("{:?}", config.ledger));
         part("`every` of [log]", format!("{:?}", config.log_every));
         for (name, path) in &config.models {
             part(&format!("the file of model `{name}`"), path.display().to_string());

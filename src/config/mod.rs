@@ -32,6 +32,7 @@ mod destinations;
 mod files;
 mod fixed;
 mod keys;
+mod ledger;
 mod monitor;
 mod read;
 mod shapes;
@@ -42,6 +43,7 @@ mod word;
 mod tests;
 
 pub use fixed::Fixed;
+pub use ledger::Ledger;
 pub use monitor::Http;
 pub use tls::Connections;
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub on_stop: OnStop,
     /// Where and how the journal is kept.
     pub journal: Journal,
+    /// Where the ledger is, as it is declared; [`Ledger::settings`] completes it.
+    pub ledger: Ledger,
     /// The file of each registry.
     pub registries: BTreeMap<String, PathBuf>,
     /// Databases of network addresses.
@@ -116,6 +120,8 @@ pub struct Places {
     pub tls: BTreeMap<Which, Place>,
     /// The files of Kafka destinations, by the destination's name.
     pub destinations: BTreeMap<(String, kafka::Which), Place>,
+    /// The ledger's key, or what it would stand in.
+    pub ledger: Place,
 }
 
 /// Databases of network addresses.

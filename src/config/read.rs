@@ -24,6 +24,7 @@ use crate::storage;
 
 use super::destinations;
 use super::keys::DeclaredKeys;
+use super::ledger::{self, DeclaredLedger};
 use super::monitor::{self, Http};
 use super::shapes::GATEWAY_TOML;
 use super::tls::{self, DeclaredListen, DeclaredTls};
@@ -59,6 +60,7 @@ pub(super) struct Declared {
     log_every: Duration,
     pub(super) journal: Journal,
     pub(super) journal_place: Place,
+    pub(super) ledger: DeclaredLedger,
     pub(super) keys: Option<DeclaredKeys>,
 }
 
@@ -95,6 +97,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     let http = monitor::read(table, &listen, &tls);
     let limits = read_limits(table);
     let (journal, journal_place, keys) = read_journal(table, base, &limits);
+    let ledger = ledger::read(table, base, id.as_ref());
     let scoring = table.get::<Table<'_>>("scoring").map(|spot| spot.value);
     let scoring = scoring.as_ref();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -156,6 +159,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         log_every: read_log(table),
         journal,
         journal_place,
+        ledger,
         keys,
     }
 }
@@ -402,6 +406,7 @@ impl Declared {
             geoip: self.geoip.as_ref().map(|spot| spot.place.clone()),
             tls: self.tls.places,
             destinations: self.destination_files,
+            ledger: self.ledger.key.unwrap_or(self.ledger.place),
         };
         let here = Here { country: self.country?.value, serves, peers: peers.collect() };
         Some(Config {
@@ -433,6 +438,7 @@ impl Declared {
                 keys: Arc::new(self.keys.map(DeclaredKeys::finish).unwrap_or_default()),
                 ..self.journal
             },
+            ledger: self.ledger.ledger,
             policy_files: policies.0,
             policy: Arc::new(policies.1),
             shadow: shadow.map(Arc::new),

@@ -19,6 +19,7 @@ pub(super) const GATEWAY_TOML: Shape = Shape {
         Key::new("http", Kind::Table(&HTTP), "Where it tells how it does: health and metrics."),
         Key::new("limits", Kind::Table(&LIMITS), "Limits of requests."),
         Key::new("journal", Kind::Table(&JOURNAL), "Where and how the journal is kept."),
+        Key::new("ledger", Kind::Table(&LEDGER), "Where the ledger is kept, which says what left."),
         Key::new("scoring", Kind::Table(&SCORING), "How records are scored."),
         Key::new("models", Kind::Named(&Kind::Text), "The file of each model."),
         Key::new("registries", Kind::Named(&Kind::Text), "The file of each registry."),
@@ -196,6 +197,20 @@ const JOURNAL: Shape = Shape {
         Key::new("checkpoint_bytes", Kind::Count, "After how many bytes a checkpoint is made. Default: 64 MiB."),
         Key::new("checkpoint_every", Kind::Duration, "After how long a checkpoint is made. Default: PT5S."),
         Key::new("keys", Kind::Named(&Kind::Text), "The key file of each regime. Without it nothing is sealed."),
+    ],
+};
+
+const LEDGER: Shape = Shape {
+    name: "ledger",
+    about: "Where the ledger is kept, which says what left.",
+    keys: &[
+        Key::new("directory", Kind::Text, "Its directory. Default: `ledger` in the journal's directory."),
+        Key::new(
+            "key",
+            Kind::Text,
+            "The file of its secret key. It is made if there is none. Default: `ledger.key` in the journal's directory.",
+        ),
+        Key::new("origin", Kind::Text, "Its name, which signatures name. Default: bailiwick/ID."),
     ],
 };
 

@@ -22,6 +22,11 @@ conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
 [http]
 [tls]
 [tls.tokens]
+[ledger]
+directory = "ledger"
+key = "ledger.key"
+origin = "example.com/ledger"
+
 [log]
 [limits]
 [journal]

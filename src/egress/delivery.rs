@@ -14,6 +14,7 @@ use crossbeam_channel::{Sender, bounded};
 use crate::domain::name::DestinationName;
 use crate::egress::{file, kafka};
 use crate::engine::supervision::Supervisor;
+use crate::ledger::Ledger;
 use crate::storage::Log;
 use crate::telemetry::Telemetry;
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
+    /// What says that releases are about to leave, and that they were sent.
+    pub ledger: Arc<Ledger>,
     /// Hears of a thread that panics.
     pub supervisor: Supervisor,
     /// Where cells are kept that a destination cannot take.

@@ -19,6 +19,8 @@ use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::Closing;
+use crate::ledger::Ledger;
+use crate::ledger::entry::{What, coarse};
 use crate::planted::planted;
 use crate::storage::{Error, Log};
 use crate::telemetry::Telemetry;
@@ -44,6 +46,8 @@ pub struct Collecting {
     pub rules: ReleaseRules,
     /// Where releases wait for their destinations.
     pub outbox: Arc<Log>,
+    /// What says which cells were withheld, and which override was used.
+    pub ledger: Arc<Ledger>,
     /// The last closing of each dataset that the outbox held at the start.
     pub released: BTreeMap<String, Lsn>,
     /// The last position of the outbox at the start.
@@ -192,6 +196,10 @@ impl Collector {
                 telemetry.add_of_dataset(dataset, |counts| &counts.cells_withheld, outcome.cells_withheld);
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(dataset, window_start, released, withheld, "window closed");
+                let k = outlets.iter().map(|outlet| outlet.min_contributors).max().unwrap_or(declared.min_contributors);
+                if let Some(at_least) = coarse(withheld, k) {
+                    self.collecting.ledger.note(What::Withheld { dataset: dataset.to_owned(), window_start, at_least });
+                }
                 outcome.released
             }
             Err(error) => {
@@ -240,6 +248,12 @@ impl Collector {
                     relaxed,
                     "an override is used; it ends by itself, or when it is taken out of the policies"
                 );
+                self.collecting.ledger.note(What::Override {
+                    id: relaxed.clone(),
+                    dataset: dataset.to_owned(),
+                    destination: destination.to_string(),
+                    window_start,
+                });
             }
         }
         if let Some(shadow) = versions.outlets_in_shadow(dataset) {

@@ -109,6 +109,8 @@ use std::path::PathBuf;
 
 pub use durable::{create_directories, read_file, write_file_durably, write_shared_file_durably};
 pub use error::{Error, NoRoom, ReadError};
+#[cfg(test)]
+pub(crate) use fs::sim;
 pub use fs::{Access, Directory, File, FileSystem, Kind, Lock, RealFileSystem};
 pub use inspect::{Report, SegmentReport, entries, inspect};
 pub use log::{Log, Usage};

@@ -33,6 +33,7 @@ async def kill(options, name="kill", **kinds):
             await run.random_load()
             await run.gateway.kill()
             run.count_crash()
+            run.check_ledger()
             while run.rng.random() < NESTED_SHARE:
                 await kill_in_recovery(run)
             await run.gateway.start()

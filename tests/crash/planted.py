@@ -35,6 +35,7 @@ PLANTED = {
     "replay-twice": ("kill", [], ("duplicated",)),
     "release-ahead-of-journal": ("powerloss", [], ANY),
     "cursor-before-file": ("kill", FEW, ("lost",)),
+    "send-before-intent": ("kill", [], ("protocol",)),
     "no-dedup": ("network", [], ("duplicated",)),
 }
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
+import ledger
 import protocol
 from deployment import Deployment
 from destinations import Files
@@ -208,9 +209,15 @@ class Run:
     def look(self):
         """Ends the run if something is wrong with what is released already."""
         self.check()
+        self.check_ledger()
         verdict = self.judge.look()
         if not verdict.clean:
             raise Stopped(f"stopped at {len(verdict.remarks)} findings in what is released so far")
+
+    def check_ledger(self):
+        """Ends the run if something left that the ledger did not say before."""
+        if self.durable:
+            ledger.check(self.gateway.command, self.deployment)
 
     async def conclude(self, cycles):
         """Runs the faults, then lets everything be released, and judges. Never raises for what was found."""
@@ -221,7 +228,7 @@ class Run:
             windows = await self._complete_all()
         except (Stopped, CountedWrongly) as found:
             remarks.append(str(found))
-        except (ProtocolBroken, DidNotComeBack) as problem:
+        except (ProtocolBroken, DidNotComeBack, ledger.NotSaid) as problem:
             problems.append(f"{self.name}: {type(problem).__name__}: {problem}")
         verdict = self.judge.look() if windows is None else self.judge.complete(windows)
         verdict.lost += sum(producer.lost_records for producer in self.producers)
@@ -248,6 +255,7 @@ class Run:
             await self.gateway.kill()
             await self.gateway.start()
         await self.gateway.stop()
+        self.check_ledger()
         return windows
 
     async def _all_released(self, windows):

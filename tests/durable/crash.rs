@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::ledger::{entries, intended};
+use crate::common;
 use crate::common::process::{BINARY, Process, copy_of, run, text};
 
 const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
@@ -41,6 +43,19 @@ fn lines(directory: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Whatever left was said in the ledger before, and the ledger is as it was signed.
+fn said_before_it_left(directory: &Path) {
+    let lines = common::lines(&directory.join("examples/card-fraud/released"));
+    let ids: BTreeSet<String> = lines.iter().map(|line| line["release"].as_str().unwrap().to_owned()).collect();
+    let ledger = directory.join("examples/card-fraud/journal/ledger");
+    if ledger.join("verifier").exists() {
+        let intended = intended(&entries(&ledger));
+        assert!(ids.is_subset(&intended), "without an intent: {:?}", ids.difference(&intended).collect::<Vec<_>>());
+    } else {
+        assert_eq!(ids, BTreeSet::new());
+    }
+}
+
 fn without_a_crash() -> BTreeSet<String> {
     let (directory, port) = copy_of("card-fraud");
     let gateway = Process::start_with(directory.root(), &SERVE);
@@ -75,6 +90,7 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
         }
         gateway.kill();
         kills += 1;
+        said_before_it_left(directory.root());
         gateway = Process::start_with(directory.root(), &SERVE);
     }
     let output = producer.wait_with_output().unwrap();
@@ -84,6 +100,7 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
     assert!(kills > 5, "{kills} kills");
     gateway.stop();
     assert_eq!(released(directory.root()), expected, "after {kills} kills");
+    said_before_it_left(directory.root());
 }
 
 #[test]

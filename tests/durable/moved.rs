@@ -15,7 +15,7 @@ use crate::common::TestGateway;
 use crate::common::process::PATIENCE;
 
 /// Asks again until the answer is the wanted one.
-async fn until<T: PartialEq, F: Future<Output = T>>(wanted: T, ask: impl Fn() -> F) {
+pub(super) async fn until<T: PartialEq, F: Future<Output = T>>(wanted: T, ask: impl Fn() -> F) {
     let clock = Clock::start();
     while ask().await != wanted {
         assert!(clock.now() < PATIENCE, "it does not come");
@@ -24,9 +24,16 @@ async fn until<T: PartialEq, F: Future<Output = T>>(wanted: T, ask: impl Fn() ->
 }
 
 async fn health(gateway: &TestGateway) -> ServingStatus {
+    health_of(gateway, "").await
+}
+
+/// The health of one service.
+pub(super) async fn health_of(gateway: &TestGateway, service: &str) -> ServingStatus {
     let channel = Endpoint::new(gateway.endpoint()).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);
-    client.check(HealthCheckRequest::default()).await.unwrap().into_inner().status()
+    let request = HealthCheckRequest { service: service.into() };
+    // A service that was not named yet does not serve.
+    client.check(request).await.map_or(ServingStatus::NotServing, |answer| answer.into_inner().status())
 }
 
 #[tokio::test(flavor = "multi_thread")]

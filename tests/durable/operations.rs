@@ -34,7 +34,7 @@ fn options(endpoint: String, complete: bool) -> Options {
     }
 }
 
-async fn send_payments(endpoint: String, complete: bool) -> u64 {
+pub(super) async fn send_payments(endpoint: String, complete: bool) -> u64 {
     let data = common::root().join("examples/card-fraud/data.csv.gz");
     let totals = SharedTotals::default();
     publish(vec![Input::new(data, None).into()], &options(endpoint, complete), &totals).await.unwrap();

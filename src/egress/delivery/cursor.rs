@@ -193,6 +193,12 @@ impl Cursors {
         self.opened.values().map(|opened| opened.cursor.reached()).max().unwrap_or(0)
     }
 
+    /// Each of them as it was when it was opened.
+    #[must_use]
+    pub fn at_start(&self) -> BTreeMap<String, Cursor> {
+        self.opened.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect()
+    }
+
     /// How far they are, now and later.
     #[must_use]
     pub fn confirmed(&self) -> Confirmed {

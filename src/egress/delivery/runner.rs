@@ -9,7 +9,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::durable::outbox::Closing;
+use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
+use crate::ledger::Intent;
+use crate::planted::planted;
 use crate::storage::{self, Slots};
 
 use super::Context;
@@ -103,6 +106,22 @@ impl Delivery {
         }
         self.passed();
         true
+    }
+
+    /// Makes sure that the ledger says on disk that releases are about to leave; where they stand in the outbox.
+    pub(super) fn intend(&self, releases: &[Released], outbox: Lsn) -> Result<(), anyhow::Error> {
+        if planted("send-before-intent") {
+            return Ok(());
+        }
+        let lines = releases.iter().map(|released| Ok(encode::parts(released, Format::JsonLines, 1)?.concat()));
+        let lines = lines.collect::<Result<Vec<_>, anyhow::Error>>()?;
+        let intents = releases.iter().zip(&lines).map(|(released, lines)| Intent { released, outbox, lines });
+        Ok(self.context.ledger.intend(&intents.collect::<Vec<_>>())?)
+    }
+
+    /// Says that the destination has confirmed releases, which took so many bytes together.
+    pub(super) fn sent(&self, releases: &[String], bytes: usize) {
+        self.context.ledger.sent(&self.name, releases, bytes as u64);
     }
 
     /// The releases of one entry that are for this destination.

@@ -78,6 +78,13 @@ fn write(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, read: Ls
             return false;
         }
     }
+    while let Err(error) = delivery.intend(sink.waiting(dataset), last) {
+        delivery.failed(error);
+        if !delivery.pause() {
+            return false;
+        }
+    }
+    let ids: Vec<String> = sink.waiting(dataset).iter().map(|released| released.id().to_owned()).collect();
     if planted("cursor-before-file") {
         confirm(delivery, sink, dataset, last, read);
         if !delivery.save() {
@@ -97,6 +104,7 @@ fn write(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, read: Ls
             }
         }
     };
+    delivery.sent(&ids, written.bytes);
     confirm(delivery, sink, dataset, last, read);
     if !delivery.save() {
         return false;

@@ -1,8 +1,10 @@
 //! The thread of a Kafka destination: many entries on their way, and a cursor that passes what is confirmed without a
 //! gap.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::egress::kafka;
 use crate::storage::Reader;
@@ -39,15 +41,26 @@ fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
 /// is sent at a stop, or the time for it is up.
 fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+    let mut on_way = OnWay::default();
     let mut set_aside = None;
     loop {
-        let filled = fill(delivery, sink, (&mut reader, &mut set_aside));
+        let filled = fill(delivery, sink, (&mut reader, &mut on_way, &mut set_aside));
         if delivery.is_cut() {
             return false;
+        }
+        if matches!(filled, Ok(Filled::Held)) && sink.is_idle() {
+            if !delivery.pause() {
+                return false;
+            }
+            continue;
         }
         let advanced = filled.and_then(|_| watched(delivery, |watch| sink.advance(watch)).map_err(Failed::Kafka));
         match advanced {
             Ok(Some(confirmed)) => {
+                let sent = on_way.through(confirmed.through);
+                if !sent.is_empty() {
+                    delivery.sent(&sent, confirmed.bytes);
+                }
                 delivery.context.telemetry.released(&delivery.name, confirmed.bytes);
                 delivery.cursor.through = confirmed.through;
                 if confirmed.releases == 0 {
@@ -103,15 +116,49 @@ enum Failed {
     Aside(crate::storage::Error),
 }
 
+/// The ids of releases that the sink has taken and not confirmed, with their positions in the outbox.
+#[derive(Default)]
+struct OnWay(VecDeque<(Lsn, Vec<String>)>);
+
+impl OnWay {
+    fn add(&mut self, lsn: Lsn, releases: &[Released]) {
+        self.0.push_back((lsn, releases.iter().map(|released| released.id().to_owned()).collect()));
+    }
+
+    /// Those through a position. They are on their way no more.
+    fn through(&mut self, through: Lsn) -> Vec<String> {
+        let mut ids = Vec::new();
+        while let Some((_, of_entry)) = self.0.pop_front_if(|(lsn, _)| *lsn <= through) {
+            ids.extend(of_entry);
+        }
+        ids
+    }
+}
+
+/// Why the sink was given no more.
+enum Filled {
+    /// It has no room, or there is no more.
+    Whole,
+    /// The ledger does not say that the next is about to leave.
+    Held,
+}
+
 /// Gives the sink entries while it has room. Remembers when cells were set aside first.
 fn fill(
     delivery: &Delivery,
     sink: &mut kafka::Sink,
-    (reader, set_aside): (&mut Reader, &mut Option<Duration>),
-) -> Result<(), Failed> {
+    (reader, on_way, set_aside): (&mut Reader, &mut OnWay, &mut Option<Duration>),
+) -> Result<Filled, Failed> {
     while sink.has_room() {
         let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };
         let releases = delivery.releases(entry.lsn, &entry.payload);
+        if !releases.is_empty()
+            && let Err(error) = delivery.intend(&releases, entry.lsn)
+        {
+            delivery.failed(error);
+            *reader = delivery.context.outbox.reader(entry.lsn);
+            return Ok(Filled::Held);
+        }
         match sink.take(entry.lsn, &releases) {
             Ok(aside) => {
                 if !aside.is_empty() {
@@ -120,6 +167,7 @@ fn fill(
                 for cell in aside {
                     delivery.set_aside(&cell).map_err(Failed::Aside)?;
                 }
+                on_way.add(entry.lsn, &releases);
             }
             Err(error) => {
                 // What was taken before it can still be sent. After that it is the first, and says what is wrong.
@@ -131,7 +179,7 @@ fn fill(
             }
         }
     }
-    Ok(())
+    Ok(Filled::Whole)
 }
 
 /// Calls a sink that looks at the clock, and at whether the threads are to end.

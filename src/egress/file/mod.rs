@@ -114,6 +114,12 @@ impl Sink {
         due.map(|(dataset, _)| dataset.clone()).collect()
     }
 
+    /// A dataset's releases that wait, in order.
+    #[must_use]
+    pub fn waiting(&self, dataset: &str) -> &[Released] {
+        self.waiting.get(dataset).map_or(&[], |waiting| &waiting.releases)
+    }
+
     /// The last position of a dataset's releases that wait.
     #[must_use]
     pub fn last(&self, dataset: &str) -> Option<Lsn> {

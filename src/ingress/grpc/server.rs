@@ -450,4 +450,10 @@ impl Health {
         self.0.set_service_status("", status).await;
         self.0.set_service_status("bailiwick.v1.Ingest", status).await;
     }
+
+    /// Says whether releases may leave, under a name of its own: who sends records need not know.
+    pub async fn set_egress(&self, may_leave: bool) {
+        let status = if may_leave { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status("bailiwick.egress", status).await;
+    }
 }

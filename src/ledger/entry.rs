@@ -1,0 +1,303 @@
+//! What the ledger says, entry by entry: one JSON object each, in one spelling only.
+//!
+//! Nothing here is personal data, because the ledger forgets nothing: names from the configuration, ids, digests, times,
+//! salted commitments, and counts that say nothing of fewer than k contributors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::time::rfc3339;
+
+/// The version of the entries that this program writes.
+pub const VERSION: u32 = 1;
+/// The longest entry, as `tlog-tiles` has it.
+pub const BYTES_MAX: usize = 65_535;
+/// The most releases in one entry, so that it is short enough.
+pub const RELEASES_MAX: usize = 500;
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The version of its layout.
+    pub v: u32,
+    /// When it was written, by the gateway's clock.
+    pub time: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// A gateway started.
+    Start {
+        /// Its id.
+        gateway: String,
+        /// The version of the program.
+        program: String,
+        /// Whether nothing leaves.
+        dry_run: bool,
+        /// The SHA-256 of each model's file.
+        models: BTreeMap<String, String>,
+    },
+    /// A gateway stopped as it was told to. A start without a stop before it follows a crash.
+    Stop {
+        /// Its id.
+        gateway: String,
+    },
+    /// Policies came into force.
+    Policy {
+        /// Their digest, in full.
+        policy: String,
+        /// Whether they replaced others while the gateway ran.
+        reload: bool,
+    },
+    /// A release is about to leave. Nothing of it has left.
+    Intent {
+        /// The release's id.
+        release: String,
+        /// Where it goes.
+        destination: String,
+        /// Its dataset.
+        dataset: String,
+        /// When its window began.
+        window_start: String,
+        /// When its window ended.
+        window_end: String,
+        /// The policies that it was released under.
+        policy: String,
+        /// Its cells.
+        cells: u64,
+        /// The SHA-256 of a secret salt and the release's cells as JSON lines.
+        commitment: String,
+        /// Where it stands in the outbox.
+        outbox: u64,
+    },
+    /// The destination has confirmed releases.
+    Sent {
+        /// Where they went.
+        destination: String,
+        /// Their ids.
+        releases: Vec<String>,
+        /// How many bytes were given to the destination for them, in all. 0 where an entry before this one says it, or where
+        /// the destination turned out to have them.
+        bytes: u64,
+    },
+    /// After a crash: there is an intent, and nothing says what became of it.
+    Unsettled {
+        /// The release's id.
+        release: String,
+        /// Where it was to go.
+        destination: String,
+        /// The entry with the intent.
+        intent: u64,
+        /// What is known.
+        known: Known,
+    },
+    /// Cells of a closed window were withheld.
+    Withheld {
+        /// The dataset.
+        dataset: String,
+        /// When the window began.
+        window_start: String,
+        /// At least so many: a power of ten, and never less than 10 and k.
+        at_least: u64,
+    },
+    /// An override let cells go that the regimes' own k would have held back.
+    Override {
+        /// Its id.
+        id: String,
+        /// The dataset.
+        dataset: String,
+        /// The destination.
+        destination: String,
+        /// When the window began.
+        window_start: String,
+    },
+    /// Something on the gateway's disk was found damaged or missing at a start.
+    Damage {
+        /// Of what: `journal` or `outbox`.
+        of: String,
+        /// In how many places.
+        places: u64,
+    },
+    /// So many entries were not written, because the ledger could not be. No intent is ever among them.
+    Missed {
+        /// How many.
+        entries: u64,
+    },
+}
+
+/// What is known of a release after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// The destination had confirmed it. How many bytes it took is not known.
+    Confirmed,
+    /// Nothing: it may have left, in part or as a whole. It is sent again.
+    Nothing,
+}
+
+/// Why bytes are no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A later version of the program wrote it.
+    #[error("it has version {0}; this program reads versions up to {VERSION}")]
+    Newer(u32),
+    /// It is something else.
+    #[error("it is no entry of this version")]
+    Malformed,
+}
+
+impl Entry {
+    /// An entry of a moment, in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn new(at: i64, what: What) -> Self {
+        Self { v: VERSION, time: rfc3339(at), what }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Texts and numbers: there is nothing that cannot be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it was written otherwise, by so much as a space.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            v: u32,
+        }
+        let Versioned { v } = serde_json::from_slice(bytes).map_err(|_| Unreadable::Malformed)?;
+        if v > VERSION {
+            return Err(Unreadable::Newer(v));
+        }
+        let entry: Self = serde_json::from_slice(bytes).map_err(|_| Unreadable::Malformed)?;
+        if entry.encode() == bytes { Ok(entry) } else { Err(Unreadable::Malformed) }
+    }
+}
+
+impl What {
+    /// The kind's name.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Policy { .. } => "policy",
+            Self::Intent { .. } => "intent",
+            Self::Sent { .. } => "sent",
+            Self::Unsettled { .. } => "unsettled",
+            Self::Withheld { .. } => "withheld",
+            Self::Override { .. } => "override",
+            Self::Damage { .. } => "damage",
+            Self::Missed { .. } => "missed",
+        }
+    }
+}
+
+/// What may be said of a number of withheld cells: the largest power of ten below it that is at least 10 and k. `None`:
+/// nothing, so that a few are like none.
+#[must_use]
+pub fn coarse(cells: usize, k: usize) -> Option<u64> {
+    let (cells, least) = (cells as u64, (k as u64).max(10));
+    let powers = std::iter::successors(Some(10_u64), |power| power.checked_mul(10));
+    powers.take_while(|power| *power <= cells).filter(|power| *power >= least).last()
+}
+
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+
+    /// One of each kind.
+    pub(in super::super) fn all() -> Vec<Entry> {
+        let text = str::to_owned;
+        let whats = [
+            What::Start {
+                gateway: text("eu-1"),
+                program: text("0.1.0"),
+                dry_run: false,
+                models: [(text("fraud"), "ab".repeat(32))].into(),
+            },
+            What::Policy { policy: "cd".repeat(32), reload: false },
+            What::Damage { of: text("outbox"), places: 2 },
+            What::Intent {
+                release: "0f".repeat(16),
+                destination: text("desk"),
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                window_end: text("2026-11-26T03:10:00Z"),
+                policy: "cd".repeat(32),
+                cells: 12,
+                commitment: "ef".repeat(32),
+                outbox: 7,
+            },
+            What::Sent { destination: text("desk"), releases: vec!["0f".repeat(16)], bytes: 4_096 },
+            What::Unsettled { release: "0f".repeat(16), destination: text("desk"), intent: 3, known: Known::Nothing },
+            What::Withheld { dataset: text("payments"), window_start: text("2026-11-26T03:00:00Z"), at_least: 100 },
+            What::Override {
+                id: text("audit-2026"),
+                dataset: text("payments"),
+                destination: text("desk"),
+                window_start: text("2026-11-26T03:00:00Z"),
+            },
+            What::Missed { entries: 5 },
+            What::Stop { gateway: text("eu-1") },
+        ];
+        let entries = whats.into_iter().zip(0..);
+        entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_as_it_was_written_once() {
+        let golden = include_str!("../../tests/golden/ledger-entries-1.jsonl");
+        let written: String =
+            samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
+        assert_eq!(written, golden);
+        let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
+        assert_eq!(read, samples::all());
+        let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
+        assert_eq!(kinds.len(), 10);
+        for (entry, line) in read.iter().zip(golden.lines()) {
+            assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_spelling() {
+        let line = include_str!("../../tests/golden/ledger-entries-1.jsonl").lines().next().unwrap();
+        for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
+            assert_ne!(other, line);
+            assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
+        }
+        assert_eq!(Entry::decode(line.replace("\"v\":1", "\"v\":2").as_bytes()), Err(Unreadable::Newer(2)));
+        assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
+    }
+
+    #[test]
+    fn a_few_withheld_cells_are_like_none() {
+        let said = [0, 9, 10, 99, 100, 12_345].map(|cells| coarse(cells, 5));
+        assert_eq!(said, [None, None, Some(10), Some(10), Some(100), Some(10_000)]);
+        assert_eq!([11, 99, 100, 1_000].map(|cells| coarse(cells, 50)), [None, None, Some(100), Some(1_000)]);
+    }
+
+    #[test]
+    fn the_longest_entry_fits() {
+        let name = "n".repeat(200);
+        let releases = vec!["0".repeat(64); RELEASES_MAX];
+        let entry = Entry::new(0, What::Sent { destination: name, releases, bytes: u64::MAX });
+        assert!(entry.encode().len() <= BYTES_MAX);
+    }
+}

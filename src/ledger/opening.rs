@@ -1,0 +1,164 @@
+//! How a ledger is opened: the key, the whole verification, then the log.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use super::audit::{Audit, audit};
+use super::entry::What;
+use super::files::{Files, LOG, VERIFIER};
+use super::note::{Checkpoint, Signer};
+use crate::storage::{self, FileSystem, Log, Lsn, create_directories, read_file, write_file_durably};
+
+/// The size of a segment of the log before the tiles.
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// The most bytes of that log. It is emptied into tiles every few seconds.
+const QUOTA_BYTES: u64 = 64 << 20;
+/// The largest file with a key or a note.
+const TEXT_BYTES_MAX: u64 = 16 << 10;
+
+/// Where a ledger is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The file of the secret key. It is made if there is none.
+    pub key: PathBuf,
+    /// The name that a key is made for, and that an existing key must have.
+    pub origin: String,
+    /// Where the gateway keeps the newest published checkpoint for itself, to notice a ledger that is another one.
+    pub seen: PathBuf,
+}
+
+/// An intent of an earlier process that nothing followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unsettled {
+    pub(super) release: String,
+    pub(super) destination: String,
+    pub(super) dataset: String,
+    pub(super) outbox: u64,
+    pub(super) intent: u64,
+}
+
+/// A ledger that was opened.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    /// The last position of the log.
+    pub(super) last: Lsn,
+    pub(super) signer: Signer,
+    pub(super) audit: Audit,
+    pub(super) unsettled: Vec<Unsettled>,
+}
+
+/// Verifies a ledger whole and opens it. A ledger that is not as it was signed is left as it is.
+pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Result<Opened> {
+    let files = Files::new(Arc::clone(fs), &settings.directory);
+    let seen = text(&**fs, &settings.seen)?;
+    let signer = signer(&**fs, &files, settings, seen.is_some())?;
+    let kept = seen.map(|note| signer.verifier().open(&note)).transpose();
+    let kept: Vec<Checkpoint> = kept
+        .with_context(|| format!("`{}` is not of the ledger that the key signs", settings.seen.display()))?
+        .into_iter()
+        .collect();
+    let mut open = BTreeMap::new();
+    let mut hear = |number: u64, _: &[u8], entry: Option<&super::entry::Entry>| match entry.map(|entry| &entry.what) {
+        Some(What::Intent { release, destination, dataset, outbox, .. }) => {
+            let key = (destination.clone(), release.clone());
+            open.insert(key, (number, dataset.clone(), *outbox));
+        }
+        Some(What::Sent { releases, destination, .. }) => {
+            for release in releases {
+                open.remove(&(destination.clone(), release.clone()));
+            }
+        }
+        Some(What::Unsettled { release, destination, .. }) => {
+            open.remove(&(destination.clone(), release.clone()));
+        }
+        _ => {}
+    };
+    let found = audit(&files, signer.verifier(), &kept, &mut hear).context("it cannot be read")?;
+    if let Some(bad) = found.bad.first() {
+        let entry = bad.entry.map(|entry| format!("entry {entry}: ")).unwrap_or_default();
+        bail!(
+            "it is not as it was signed: {entry}{}. See `bailiwick ledger verify {}`, and put back what was changed",
+            bad.what,
+            settings.directory.display()
+        );
+    }
+    let (log, last) = open_log(fs, settings, &found)?;
+    let unsettled = open.into_iter().map(|((destination, release), (intent, dataset, outbox))| Unsettled {
+        release,
+        destination,
+        dataset,
+        outbox,
+        intent,
+    });
+    let mut unsettled: Vec<_> = unsettled.collect();
+    unsettled.sort_by_key(|unsettled| std::cmp::Reverse(unsettled.intent));
+    Ok(Opened { log, last, signer, audit: found, unsettled })
+}
+
+fn open_log(fs: &Arc<dyn FileSystem>, settings: &Settings, found: &Audit) -> anyhow::Result<(Log, Lsn)> {
+    let of_log = storage::Settings {
+        directory: settings.directory.join(LOG),
+        segment_bytes: SEGMENT_BYTES,
+        quota_bytes: QUOTA_BYTES,
+        context: Vec::new(),
+        at_least: 0,
+    };
+    let (log, recovery) = Log::open(Arc::clone(fs), of_log).context("its log cannot be opened")?;
+    // None: its entries are in tiles, and it goes on where it was.
+    if found.last != 0 && recovery.last != found.last {
+        bail!("its log was written while it was verified");
+    }
+    Ok((log, recovery.last))
+}
+
+/// The key: the one that is there, or a new one for a new ledger.
+fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bool) -> anyhow::Result<Signer> {
+    let path = &settings.key;
+    if let Some(key) = text(fs, path)? {
+        let signer = Signer::parse(&key).with_context(|| format!("the key `{}` cannot be used", path.display()))?;
+        let name = signer.verifier().name();
+        if name != settings.origin {
+            bail!("the key `{}` is for `{name}`, and the ledger's `origin` is `{}`", path.display(), settings.origin);
+        }
+        let verifier = signer.verifier().to_string();
+        match files.text(VERIFIER).context("it cannot be read")? {
+            Some(known) if known.trim() == verifier => {}
+            Some(_) => bail!(
+                "it was begun with another key than `{}`: put back the key, or begin a new ledger in another directory",
+                path.display()
+            ),
+            None => begin(fs, settings, &verifier)?,
+        }
+        return Ok(signer);
+    }
+    if was_there || files.is_there().context("it cannot be read")? {
+        bail!(
+            "its key `{}` is missing. Put it back. Or keep the old ledger elsewhere with `{}`, and a new one begins",
+            path.display(),
+            settings.seen.display()
+        );
+    }
+    let signer = Signer::generate(&settings.origin)?;
+    if let Some(folder) = path.parent() {
+        create_directories(fs, folder)?;
+    }
+    write_file_durably(fs, path, signer.secret().as_bytes())?;
+    begin(fs, settings, &signer.verifier().to_string())?;
+    Ok(signer)
+}
+
+fn begin(fs: &dyn FileSystem, settings: &Settings, verifier: &str) -> anyhow::Result<()> {
+    create_directories(fs, &settings.directory)?;
+    write_file_durably(fs, &settings.directory.join(VERIFIER), format!("{verifier}\n").as_bytes())?;
+    Ok(())
+}
+
+fn text(fs: &dyn FileSystem, path: &Path) -> anyhow::Result<Option<String>> {
+    let bytes = read_file(fs, path, TEXT_BYTES_MAX)?;
+    bytes.map(|bytes| String::from_utf8(bytes).with_context(|| format!("`{}` is no text", path.display()))).transpose()
+}

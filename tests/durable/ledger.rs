@@ -1,0 +1,211 @@
+//! What left is what the ledger says, and others can verify it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::moved::{health_of, until};
+use super::numbers::{counted, publish, request};
+use super::operations::send_payments;
+use crate::common::process::{copy_of, run, text};
+use crate::common::{self, TestGateway, gateway};
+
+/// The part of the health service that says whether releases may leave.
+const EGRESS: &str = "bailiwick.egress";
+
+/// Runs `bailiwick ledger` on a ledger.
+fn ledger(directory: &Path, task: &[&str]) -> Output {
+    let directory = directory.display().to_string();
+    run(Path::new("."), &[&["ledger"], task, &["--directory", &directory]].concat())
+}
+
+/// What it prints, which must be a success.
+#[track_caller]
+fn printed(directory: &Path, task: &[&str]) -> String {
+    let output = ledger(directory, task);
+    assert!(output.status.success(), "{task:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The entries of a ledger, which must be as it was signed.
+pub(super) fn entries(directory: &Path) -> Vec<Value> {
+    let shown: Value = serde_json::from_str(&printed(directory, &["show", "--json"])).unwrap();
+    shown["entries"].as_array().unwrap().clone()
+}
+
+fn of_kind<'e>(entries: &'e [Value], kind: &str) -> Vec<&'e Value> {
+    entries.iter().filter(|entry| entry["kind"] == kind).collect()
+}
+
+/// The releases that a ledger has intents for.
+pub(super) fn intended(entries: &[Value]) -> BTreeSet<String> {
+    of_kind(entries, "intent").iter().map(|entry| entry["release"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The releases of lines.
+fn released(lines: &[Value]) -> BTreeSet<String> {
+    lines.iter().map(|line| line["release"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Runs the verifier that is not the gateway's. What it prints.
+#[track_caller]
+fn verified_by_python(task: &[&str]) -> String {
+    let output = python(task);
+    assert!(output.status.success(), "{task:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn python(task: &[&str]) -> Output {
+    let script = common::root().join("tests/python/ledger.py");
+    Command::new(common::python()).arg(script).args(task).output().unwrap()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_says_what_left_and_an_outsider_can_verify_it() {
+    let gateway = TestGateway::start("card-fraud/gateway.toml").await;
+    send_payments(gateway.endpoint(), true).await;
+    let TestGateway { app, released: out, journal } = gateway;
+    app.stop().await;
+    let (directory, lines) = (journal.path().join("ledger"), common::lines(out.path()));
+    let entries = entries(&directory);
+    // Each release was said before it left, and that it was sent, and how many bytes it took.
+    assert!(lines.len() > 50);
+    assert_eq!(intended(&entries), released(&lines));
+    let sent = of_kind(&entries, "sent");
+    let ids = sent.iter().flat_map(|entry| entry["releases"].as_array().unwrap());
+    assert_eq!(ids.map(|id| id.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), released(&lines));
+    let bytes: u64 = sent.iter().map(|entry| entry["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(bytes, files(out.path()).iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>());
+    let kinds: Vec<&str> = entries.iter().map(|entry| entry["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds[0], kinds[1], kinds.last()), ("start", "policy", Some(&"stop")));
+    assert!(of_kind(&entries, "unsettled").is_empty());
+    // A copy as plain files, for somebody who has only the key.
+    let (copy, key) = (TempDir::new().unwrap(), fs::read_to_string(directory.join("verifier")).unwrap());
+    let exported = copy.path().join("exported");
+    let report = ledger(&directory, &["export", &shown(&exported)]);
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let read = verified_by_python(&["ledger", &shown(&exported), &key]);
+    assert_eq!(read.lines().count(), entries.len());
+    assert!(!ledger(&directory, &["export", &shown(&exported)]).status.success(), "it is not empty");
+    // A copy is a ledger, too.
+    assert_eq!(printed(&exported, &["show", "--key", &key]), printed(&directory, &["show"]));
+    // The proof of one release, and what it commits to.
+    let release = lines[lines.len() / 2]["release"].as_str().unwrap();
+    let proof = copy.path().join("release.tlog-proof");
+    fs::write(&proof, printed(&directory, &["prove", release])).unwrap();
+    let entry: Value = serde_json::from_str(&verified_by_python(&["proof", &shown(&proof), &key])).unwrap();
+    assert_eq!((entry["kind"].as_str(), entry["release"].as_str()), (Some("intent"), Some(release)));
+    let other = fs::read_to_string(&proof).unwrap().replacen("index ", "index 1", 1);
+    fs::write(&proof, other).unwrap();
+    assert!(!python(&["proof", &shown(&proof), &key]).status.success());
+    let secret = shown(&journal.path().join("ledger.key"));
+    let salt = run(Path::new("."), &["ledger", "salt", release, "--destination", "fraud_desk", "--secret", &secret]);
+    let salt = text(&salt.stdout).trim().to_owned();
+    let all: String = files(out.path()).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let own: String = all.split_inclusive('\n').filter(|line| line.contains(release)).collect();
+    let cells = copy.path().join("cells.jsonl");
+    fs::write(&cells, &own).unwrap();
+    let commitment = entry["commitment"].as_str().unwrap();
+    verified_by_python(&["opens", &salt, commitment, &shown(&cells)]);
+    fs::write(&cells, own.replacen(':', ": ", 1)).unwrap();
+    assert!(!python(&["opens", &salt, commitment, &shown(&cells)]).status.success());
+    assert!(!ledger(&directory, &["prove", "0000"]).status.success());
+    // It only grew since a checkpoint that somebody kept.
+    let kept = copy.path().join("kept");
+    fs::copy(directory.join("checkpoint"), &kept).unwrap();
+    let mut config = common::example("card-fraud/gateway.toml", out.path());
+    config.journal.directory = journal.path().to_owned();
+    gateway::start(config).await.unwrap().stop().await;
+    let growth = copy.path().join("growth");
+    fs::write(&growth, printed(&directory, &["prove", "--since", &shown(&kept)])).unwrap();
+    let size = verified_by_python(&["growth", &shown(&growth), &key, &shown(&kept)]);
+    assert_eq!(size.trim().parse::<usize>().unwrap(), entries.len() + 3, "another start, its policies, a stop");
+    let report = printed(&directory, &["verify", "--checkpoint", &shown(&kept)]);
+    assert!(report.contains("all is as it was signed"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_ledger_is_away_nothing_leaves_and_all_else_goes_on() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    until(ServingStatus::Serving, || health_of(&gateway, EGRESS)).await;
+    let (log, elsewhere) = (gateway.journal.path().join("ledger/log"), gateway.journal.path().join("elsewhere"));
+    fs::rename(&log, &elsewhere).unwrap();
+    until(ServingStatus::NotServing, || health_of(&gateway, EGRESS)).await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    assert_eq!(health_of(&gateway, "").await, ServingStatus::Serving);
+    let TestGateway { app, released, journal } = gateway;
+    let left = app.stop().await.left;
+    assert!(left.iter().any(|left| left.releases > 0), "{left:?}");
+    let why = left[0].trouble.as_ref().map(|trouble| trouble.error.clone()).unwrap_or_default();
+    assert!(why.contains("nothing leaves before the ledger says so"), "{why}");
+    assert_eq!(common::lines(released.path()), Vec::<Value>::new());
+    fs::rename(&elsewhere, &log).unwrap();
+    let mut config = common::example("delivery-eta/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    assert_eq!(gateway::start(config).await.unwrap().stop().await.left, []);
+    assert_eq!(counted(&common::lines(released.path())), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_changed_stops_what_leaves_until_it_is_put_right() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    let TestGateway { app, released, journal } = gateway;
+    app.stop().await;
+    assert_eq!(counted(&common::lines(released.path())), 10);
+    let directory = journal.path().join("ledger");
+    let intent = of_kind(&entries(&directory), "intent")[0]["entry"].as_u64().unwrap();
+    let bundle = files(&directory.join("tile/entries")).remove(0);
+    let good = fs::read(&bundle).unwrap();
+    let mut bad = good.clone();
+    let cells = good.windows(8).position(|bytes| bytes == b"\"cells\":").unwrap();
+    bad[cells + 5] = b'z';
+    fs::write(&bundle, bad).unwrap();
+    let verified = ledger(&directory, &["verify"]);
+    assert_eq!(verified.status.code(), Some(1));
+    let report = text(&verified.stdout);
+    assert!(report.contains(&format!("BAD entry {intent}: it is not the one that was signed")), "{report}");
+    let verified: Value = serde_json::from_slice(&ledger(&directory, &["verify", "--json"]).stdout).unwrap();
+    assert_eq!((verified["is_sound"].as_bool(), verified["bad"][0]["entry"].as_u64()), (Some(false), Some(intent)));
+    let mut config = common::example("delivery-eta/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    let app = gateway::start(config).await.unwrap();
+    let again = TestGateway { app, released, journal };
+    publish(&again, request(4, 1, 10)).await.unwrap();
+    assert_eq!(health_of(&again, EGRESS).await, ServingStatus::NotServing);
+    fs::write(&bundle, good).unwrap();
+    until(ServingStatus::Serving, || health_of(&again, EGRESS)).await;
+    again.stop().await;
+    printed(&directory, &["verify"]);
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_an_error() {
+    let (folder, _) = copy_of("card-fraud");
+    let check = || run(folder.root(), &["check", "-c", "examples/card-fraud/gateway.toml"]);
+    assert!(check().status.success(), "{}", text(&check().stderr));
+    let key = "examples/card-fraud/journal/ledger.key";
+    folder.write(key, "PRIVATE+KEY+bailiwick/eu-fra-1+00000000+AA==\n");
+    let set = |mode| fs::set_permissions(folder.path(key), fs::Permissions::from_mode(mode)).unwrap();
+    set(0o644);
+    let readable = check();
+    assert_eq!(readable.status.code(), Some(64));
+    assert!(text(&readable.stderr).contains("has mode 0644: everybody on this machine can read it"));
+    set(0o600);
+    assert!(text(&check().stderr).contains("cannot be used: it is no key of a signed note"));
+}
