@@ -106,18 +106,19 @@ def judge_line(line):
     window, off_grid = divmod(round(start) - BASE_MICROS, WINDOW_MICROS)
     group = GROUPS.index(line["group"])
     verdict = Verdict()
-    histogram = line["slots"]
-    if off_grid or len(histogram) != SLOTS or not all(isinstance(times, int) and times >= 0 for times in histogram):
+    counts = slot_counts(line["slots"])
+    if off_grid or counts is None:
         raise ValueError("a window off the grid, or another histogram than was asked for")
-    lost = [slot for slot, times in enumerate(histogram) if times == 0]
-    doubled = [slot for slot, times in enumerate(histogram) if times > 1]
-    verdict.lost = len(lost)
-    verdict.duplicated = sum(histogram[slot] - 1 for slot in doubled)
+    lost = [slots for slots, times in counts if times < len(slots)]
+    doubled = [slots for slots, times in counts if times > len(slots)]
+    verdict.lost = sum(max(len(slots) - times, 0) for slots, times in counts)
+    verdict.duplicated = sum(max(times - len(slots), 0) for slots, times in counts)
     if lost or doubled:
-        verdict.remarks.append(f"cell {(window, group)}: slots lost {brief(lost)}, counted more than once {brief(doubled)}")
-    # Against the histogram, not against the full cell: a lost record is not an altered one as well.
-    count = sum(histogram)
-    total = float((values(window, group, ALL_SLOTS) * histogram).sum())
+        verdict.remarks.append(f"cell {(window, group)}: lost from slots {brief(lost)}, counted more than once in {brief(doubled)}")
+    # Against the histogram, not against the full cell: a lost record is not an altered one as well. Which one of some slots it
+    # is, nobody tells, and so not what is left of the values.
+    count = sum(times for _, times in counts)
+    total = line["value_sum"] if lost or doubled else float(values(window, group, ALL_SLOTS).sum())
     expected = {"records": count, "value_sum": total, "value_mean": total / count if count else None}
     for name, want in expected.items():
         if want is None or not math.isclose(line[name], want, rel_tol=1e-9, abs_tol=1e-9):
@@ -126,6 +127,22 @@ def judge_line(line):
     return (window, group), verdict
 
 
+def slot_counts(histogram):
+    """How many records there are of which slots. Slots of too few contributors stand in the one before (None). None for anything
+    that is no such histogram."""
+    if len(histogram) != SLOTS or not isinstance(histogram[0], int):
+        return None
+    counts = []
+    for slot, times in enumerate(histogram):
+        if times is None:
+            counts[-1][0].append(slot)
+        elif isinstance(times, int) and times >= 0:
+            counts.append(([slot], times))
+        else:
+            return None
+    return counts
+
+
 def brief(slots):
-    """A list of slots, cut short."""
+    """A list of groups of slots, cut short."""
     return f"{len(slots)}: {slots[:6]}{'...' if len(slots) > 6 else ''}" if slots else "none"

@@ -1,7 +1,8 @@
 """The records, as a function of their id (window, group, slot), so that every one can be found again in what comes out.
 
 A cell (window, group) gets exactly one record per slot, each of another contributor, and is released with a
-histogram that has a bucket per slot: 1 is right, 0 is a lost record, 2 a doubled one. `value` differs from
+histogram that has a bucket per slot. Buckets are merged until k contributors are in each, so the number of records of some
+neighbouring slots is right, too small (lost) or too large (doubled). `value` differs from
 record to record, so the sums tell whether a record was altered or counted in a wrong cell.
 """
 
