@@ -7,7 +7,7 @@
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
 //! identifier is held. A set ends when it has as many as any rule asks for ([`ENOUGH`]). Where metrics part the records of a
 //! cell ([`ways`]), the contributors of each combination of parts are kept too: a part leaves only if it has enough of
-//! them, and so does whatever can be made of what leaves ([`plan`], [`safe`]).
+//! them, and so does every number of some of the records that can be made of what leaves ([`plan`], [`safe`]).
 
 #![allow(
     clippy::indexing_slicing,

@@ -43,7 +43,8 @@ pub enum What {
         /// The SHA-256 of each model's file.
         models: BTreeMap<String, String>,
     },
-    /// A gateway stopped as it was told to. A start without a stop before it follows a crash.
+    /// A gateway stopped as it was told to. A start without a stop before it follows a crash, or a stop that could not be
+    /// written.
     Stop {
         /// Its id.
         gateway: String,
@@ -73,7 +74,7 @@ pub enum What {
         cells: u64,
         /// The SHA-256 of a secret salt and the release's cells as JSON lines.
         commitment: String,
-        /// Where it stands in the outbox.
+        /// Where it stands in the outbox; of a file, where the last release of the file does.
         outbox: u64,
     },
     /// The destination has confirmed releases.
