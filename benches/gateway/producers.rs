@@ -43,11 +43,38 @@ pub(super) fn run() {
         encoded(&format!("encode {count} active producers"), |writer| watermark.encode(writer));
     }
     for cells in [1_000, 65_536, 1_000_000] {
-        let windows = windows(cells);
+        let mut windows = windows(cells);
+        saved(&format!("{cells} open cells of 16 contributors"), &mut windows);
         encoded(&format!("encode {cells} open cells of 16 contributors"), |writer| {
             windows.iter().for_each(|window| window.encode(writer));
         });
     }
+}
+
+/// Writes windows as a worker does while records come in: how long all of it takes, and the longest that a record waits.
+fn saved(name: &str, windows: &mut [Cells]) {
+    let times = (0..TURNS).map(|_| {
+        let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
+        let mut step = |step: &mut dyn FnMut() -> bool| {
+            let start = Instant::now();
+            let is_done = step();
+            let took = start.elapsed();
+            (all, longest) = (all + took, longest.max(took));
+            is_done
+        };
+        step(&mut || {
+            windows.iter_mut().for_each(Cells::save);
+            true
+        });
+        for window in &mut *windows {
+            while !step(&mut || window.save_some(&mut (64 << 10))) {}
+            black_box(window.take_saved());
+        }
+        (all.as_secs_f64() * 1e3, longest.as_secs_f64() * 1e3)
+    });
+    let (all, longest): (Vec<_>, Vec<_>) = times.unzip();
+    figure(&format!("write {name} in steps"), median(all), "ms", None);
+    figure(&format!("write {name} in steps: the longest"), median(longest), "ms", None);
 }
 
 fn encoded(name: &str, encode: impl Fn(&mut Writer)) {

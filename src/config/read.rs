@@ -227,8 +227,14 @@ fn read_geoip(table: &Table<'_>, base: &Path) -> Option<Spot<GeoIp>> {
 /// One database of network addresses is never believed alone: open ones differ on a tenth of the addresses.
 const AGREE_MIN: usize = 2;
 
+/// When checkpoints are due. They are put off for so long at most that a restart replays eight times as much, and that the
+/// journal, which is kept for two of them, has most of its quota left.
+fn due(quota_bytes: u64, bytes: u64, every: Duration) -> CheckpointsDue {
+    CheckpointsDue { bytes, bytes_max: bytes.saturating_mul(8).min(quota_bytes / 8).max(bytes), every }
+}
+
 fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Place, Option<DeclaredKeys>) {
-    let checkpoints = CheckpointsDue { bytes: 64 << 20, every: Duration::from_secs(5) };
+    let checkpoints = due(8 << 30, 64 << 20, Duration::from_secs(5));
     let default = Journal {
         directory: base.join("journal"),
         segment_bytes: storage::SEGMENT_BYTES,
@@ -239,14 +245,16 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     let Some(journal) = table.get::<Table<'_>>("journal") else { return (default, table.place.clone(), None) };
     let journal = journal.value;
     let every = SignedDuration::from_secs(5);
+    let quota_bytes = journal.or("quota_bytes", default.quota_bytes);
     let read = Journal {
         directory: journal.get::<String>("directory").map_or(default.directory, |path| base.join(path.value)),
         segment_bytes: journal.or("segment_bytes", default.segment_bytes),
-        quota_bytes: journal.or("quota_bytes", default.quota_bytes),
-        checkpoints: CheckpointsDue {
-            bytes: journal.or("checkpoint_bytes", checkpoints.bytes),
-            every: journal.or("checkpoint_every", every).unsigned_abs(),
-        },
+        quota_bytes,
+        checkpoints: due(
+            quota_bytes,
+            journal.or("checkpoint_bytes", checkpoints.bytes),
+            journal.or("checkpoint_every", every).unsigned_abs(),
+        ),
         keys: default.keys,
     };
     let keys = journal.get::<Table<'_>>("keys").map(|keys| DeclaredKeys::read(&keys.value, base));

@@ -32,11 +32,12 @@ mod parted;
 mod plan;
 mod safe;
 mod slots;
+mod snapshot;
 mod state;
 mod ways;
 mod wide;
 
-pub use checkpoint::as_version_1;
+pub use checkpoint::{Saved, as_version_1};
 pub use contributors::{Contributor, ContributorKey, ENOUGH};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub use plan::PartRule;
@@ -50,6 +51,7 @@ use open_bytes::{Charge, cell_bytes, cells_bytes};
 use parted::Parted;
 use safe::at_least;
 use slots::Slots;
+use snapshot::Snapshot;
 use state::State;
 use ways::{By, combinations_of, parts_of, way_of, ways};
 
@@ -76,6 +78,8 @@ pub struct Cells {
     /// So many contributors are enough: [`ENOUGH`], fewer in tests.
     enough: usize,
     charge: Charge,
+    /// What is being written of the cells for a checkpoint, as they were at its position.
+    snapshot: Option<Box<Snapshot>>,
 }
 
 /// The records of a batch that go into one window.
@@ -143,6 +147,7 @@ impl Cells {
             set_bytes: 0,
             enough,
             charge: Charge::default(),
+            snapshot: None,
         }
     }
 
@@ -155,6 +160,7 @@ impl Cells {
 
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
+        self.save_before_change(records, rows);
         let slots = if self.is_parted {
             let combinations = combinations_of(&ways(dataset), records.columns, records.cells.len());
             self.place(records, rows, |cells, slot, row, contributor| {
@@ -234,7 +240,7 @@ impl Cells {
         &self.policies
     }
 
-    /// Adds the cells of another part of the same window.
+    /// Adds the cells of another part of the same window. Neither is being saved.
     pub fn merge(&mut self, other: Self) {
         self.policies.extend(other.policies.iter().copied());
         let places: Vec<usize> = other.numbers.iter().map(|number| self.slot(*number)).collect();

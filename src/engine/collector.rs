@@ -9,9 +9,11 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use super::versions::Versions;
+use crate::clock::Clock;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
+use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
@@ -25,7 +27,7 @@ use crate::planted::planted;
 use crate::storage::{Error, Log};
 use crate::telemetry::Telemetry;
 
-use super::order::Report;
+use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
 
 /// What the collector must know to release a window.
@@ -67,9 +69,10 @@ pub(super) struct Collector {
     workers: usize,
     sequencer: Arc<Sequencer>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
     /// What the workers have reported of each closing.
     closings: BTreeMap<Lsn, Reported>,
-    checkpoint: Option<(Checkpoint, usize)>,
+    checkpoint: Option<Gathering>,
     /// The end of the outbox at the checkpoint before the last.
     outbox_needed: Lsn,
 }
@@ -81,6 +84,14 @@ struct Reported {
     workers: usize,
 }
 
+/// A checkpoint of which some workers' parts are still to come.
+struct Gathering {
+    checkpoint: Checkpoint,
+    workers: usize,
+    /// How long all have worked on it.
+    took: Duration,
+}
+
 /// How long the outbox is given before it is asked for room again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -90,35 +101,22 @@ impl Collector {
         workers: usize,
         sequencer: Arc<Sequencer>,
         telemetry: Arc<Telemetry>,
+        clock: Clock,
     ) -> Self {
         let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
-        Self { collecting, workers, sequencer, telemetry, closings, checkpoint, outbox_needed }
+        Self { collecting, workers, sequencer, telemetry, clock, closings, checkpoint, outbox_needed }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
         let mut running = self.workers;
         while running > 0 {
             match reports.recv() {
-                Ok(Report::Closed { lsn, dataset, part, windows }) => self.closed(lsn, dataset, part, windows),
-                Ok(Report::State { lsn, gateway }) => {
-                    let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
-                    let mut writer = Writer::default();
-                    gateway.encode(&mut writer);
-                    let gateway = writer.finish();
-                    self.checkpoint = Some((
-                        Checkpoint {
-                            version: VERSION,
-                            lsn,
-                            key,
-                            gateway,
-                            corrections: Vec::new(),
-                            shapes,
-                            windows: Vec::new(),
-                        },
-                        0,
-                    ));
+                Ok(Report::Closed { lsn, dataset, part, mut windows, saving }) => {
+                    self.gather_closed(saving, &dataset, &mut windows);
+                    self.closed(lsn, dataset, part, windows);
                 }
-                Ok(Report::Checkpoint { lsn, windows }) => self.checkpoint(lsn, windows),
+                Ok(Report::State { lsn, gateway }) => self.begin_checkpoint(lsn, &gateway),
+                Ok(Report::Checkpoint { lsn, windows, took }) => self.gather(lsn, windows, took),
                 Ok(Report::Finished) => running -= 1,
                 Err(_) => return,
             }
@@ -288,22 +286,62 @@ impl Collector {
         let _ = outbox.wait_durable(self.collecting.outbox_last);
     }
 
-    fn checkpoint(&mut self, lsn: Lsn, windows: Vec<WindowPart>) {
-        let Some((checkpoint, reported)) = self.checkpoint.as_mut().filter(|(state, _)| state.lsn == lsn) else {
-            return;
+    fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {
+        let began = self.clock.now();
+        let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
+        let mut writer = Writer::default();
+        gateway.encode(&mut writer);
+        let checkpoint = Checkpoint {
+            version: VERSION,
+            lsn,
+            key,
+            gateway: writer.finish(),
+            corrections: Vec::new(),
+            shapes,
+            windows: Vec::new(),
         };
-        checkpoint.windows.extend(windows);
-        *reported += 1;
-        if *reported < self.workers {
+        let took = self.clock.now().saturating_sub(began);
+        self.checkpoint = Some(Gathering { checkpoint, workers: 0, took });
+    }
+
+    /// The checkpoint that is being gathered, if it is the one of this position.
+    fn gathering(&mut self, lsn: Lsn) -> Option<&mut Gathering> {
+        self.checkpoint.as_mut().filter(|gathering| gathering.checkpoint.lsn == lsn)
+    }
+
+    /// A worker's part of windows that have closed while a checkpoint is under way: it holds them as they were before.
+    fn gather_closed(&mut self, saving: Option<Lsn>, dataset: &str, windows: &mut BTreeMap<i64, Cells>) {
+        for (window, cells) in windows {
+            let (Some(saved), Some(lsn)) = (cells.take_saved(), saving) else { continue };
+            if let Some(Gathering { checkpoint, .. }) = self.gathering(lsn) {
+                let part = WindowPart { dataset: dataset.to_owned(), window: *window, cells: saved.bytes() };
+                checkpoint.windows.push(part);
+            }
+        }
+    }
+
+    /// A worker's part of a checkpoint. The last one makes it whole.
+    fn gather(&mut self, lsn: Lsn, windows: Vec<SavedWindow>, took: Duration) {
+        let workers = self.workers;
+        let Some(gathering) = self.gathering(lsn) else { return };
+        let parts = windows.into_iter().map(|SavedWindow { dataset, window, cells }| WindowPart {
+            dataset: dataset.to_string(),
+            window,
+            cells: cells.bytes(),
+        });
+        gathering.checkpoint.windows.extend(parts);
+        gathering.took += took;
+        gathering.workers += 1;
+        if gathering.workers < workers {
             return;
         }
-        if let Some((checkpoint, _)) = self.checkpoint.take()
-            && let Err(error) = self.write(&checkpoint)
-        {
-            tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
-             tried again");
+        if let Some(Gathering { checkpoint, took, .. }) = self.checkpoint.take() {
+            if let Err(error) = self.write(&checkpoint) {
+                tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
+                 tried again");
+            }
+            self.sequencer.checkpoint_is_done(took);
         }
-        self.sequencer.checkpoint_is_done();
     }
 
     /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the

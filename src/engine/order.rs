@@ -1,11 +1,12 @@
 //! What goes between the sequencer, the workers and the collector.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::domain::aggregate::Cells;
+use crate::domain::aggregate::{Cells, Saved};
 use crate::domain::gateway::Snapshot;
+use crate::domain::name::DatasetName;
 use crate::domain::producer::Lsn;
-use crate::durable::checkpoint::WindowPart;
 
 /// An order to a worker. Each worker gets the same orders, in the order of the journal.
 #[derive(Debug, Clone)]
@@ -28,11 +29,20 @@ pub(super) enum Report {
         /// 0, or the position of the flush.
         part: Lsn,
         windows: BTreeMap<i64, Cells>,
+        /// The checkpoint that is under way. The windows' part of it comes with them.
+        saving: Option<Lsn>,
     },
     /// The gateway's own state; comes before the workers'.
     State { lsn: Lsn, gateway: Snapshot },
-    /// Its part of a checkpoint.
-    Checkpoint { lsn: Lsn, windows: Vec<WindowPart> },
+    /// Its part of a checkpoint, without the windows that have closed since, and how long it worked on it.
+    Checkpoint { lsn: Lsn, windows: Vec<SavedWindow>, took: Duration },
     /// It has come to the end.
     Finished,
+}
+
+/// A worker's part of a window, as it was at the position of a checkpoint.
+pub(super) struct SavedWindow {
+    pub(super) dataset: DatasetName,
+    pub(super) window: i64,
+    pub(super) cells: Saved,
 }

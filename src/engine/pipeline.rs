@@ -75,14 +75,20 @@ pub struct Before {
     pub last: Lsn,
 }
 
-/// When a checkpoint is due: whichever comes first, if anything happened.
+/// When a checkpoint is due: whichever comes first, if anything happened. One that took long puts off the next one, so that
+/// checkpoints take at most [`CHECKPOINTS_SHARE`] of the time.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointsDue {
     /// Bytes of the journal since the last one.
     pub bytes: u64,
+    /// So many bytes are never put off.
+    pub bytes_max: u64,
     /// Time since the last one.
     pub every: Duration,
 }
+
+/// One part in so many of the time of one core.
+pub const CHECKPOINTS_SHARE: u32 = 33;
 
 /// A worker's thread, as others see it.
 #[derive(Clone)]
@@ -118,7 +124,7 @@ impl Pipeline {
     ) -> io::Result<Self> {
         let Setup { scorers, present, key, keys, rows_max, open, before, checkpoints } = setup;
         let (reports, from_workers) = unbounded();
-        let windows = || Windows::new(&present, &before.closed_before, key, &open, reports.clone());
+        let windows = || Windows::new(&present, &before.closed_before, key, &open, reports.clone(), intake.clock);
         let workers = scorers.len() + 1;
         let (orders, mut received): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
         for Closed { lsn, dataset, before } in &before.closed {
@@ -128,7 +134,8 @@ impl Pipeline {
             }
         }
         let sequencer = Arc::new(Sequencer::new(journal, gateway, before.last, orders, reports.clone(), checkpoints));
-        let collector = Collector::new(collecting, workers, Arc::clone(&sequencer), Arc::clone(&intake.telemetry));
+        let collector =
+            Collector::new(collecting, workers, Arc::clone(&sequencer), Arc::clone(&intake.telemetry), intake.clock);
         let mut threads = vec![supervisor.spawn("collector", move || collector.run(&from_workers))?];
         let open_windows = Arc::new(OpenWindowsRoom::new(Arc::clone(&open), &present));
         let mut lanes = Vec::new();
@@ -249,6 +256,10 @@ impl Replaying {
         while let Some(order) = self.orders.blocking_recv() {
             if self.windows.obey(order) {
                 return;
+            }
+            // Nobody waits for an answer of this thread.
+            while self.windows.is_saving() {
+                self.windows.save_some();
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::storage::{Log, Room, Then};
 
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};
-use super::pipeline::CheckpointsDue;
+use super::pipeline::{CHECKPOINTS_SHARE, CheckpointsDue};
 use super::request::{Boxed, Content, Origin, Unaccepted};
 
 /// The journal, and the order in which it is filled.
@@ -51,11 +51,14 @@ struct State {
     closing_rooms: ClosingRooms,
 }
 
+#[derive(Clone, Copy)]
 struct LastCheckpoint {
     lsn: Lsn,
     at: Duration,
     /// Bytes given to the journal since.
     bytes: u64,
+    /// How long the last whole one was worked on.
+    took: Duration,
 }
 
 /// What a request's number says of it.
@@ -115,7 +118,7 @@ impl Sequencer {
         reports: Sender<Report>,
         checkpoints: CheckpointsDue,
     ) -> Self {
-        let checkpoint = LastCheckpoint { lsn: last, at: Duration::ZERO, bytes: 0 };
+        let checkpoint = LastCheckpoint { lsn: last, at: Duration::ZERO, bytes: 0, took: Duration::ZERO };
         let closing_rooms = ClosingRooms::new(gateway.datasets());
         let state = Mutex::new(State { gateway, last, checkpoint, closing_rooms });
         Self { journal, state, workers, reports, checkpoints, is_checkpointing: AtomicBool::new(false) }
@@ -241,8 +244,11 @@ impl Sequencer {
 
     fn checkpoint_if_due(&self, state: &mut State, now: Duration) {
         let last = &state.checkpoint;
-        let is_due = last.bytes >= self.checkpoints.bytes
-            || (state.last > last.lsn && now.saturating_sub(last.at) >= self.checkpoints.every);
+        let CheckpointsDue { bytes, bytes_max, every } = self.checkpoints;
+        let since = now.saturating_sub(last.at);
+        let is_wanted = last.bytes >= bytes || (state.last > last.lsn && since >= every);
+        let is_cheap = since >= last.took.saturating_mul(CHECKPOINTS_SHARE) || last.bytes >= bytes_max;
+        let is_due = is_wanted && is_cheap;
         if is_due && !self.is_checkpointing.load(Ordering::Acquire) {
             state.checkpoint.at = now;
             self.checkpoint(state);
@@ -250,7 +256,7 @@ impl Sequencer {
     }
 
     fn checkpoint(&self, state: &mut State) {
-        state.checkpoint = LastCheckpoint { lsn: state.last, bytes: 0, at: state.checkpoint.at };
+        state.checkpoint = LastCheckpoint { lsn: state.last, bytes: 0, ..state.checkpoint };
         self.is_checkpointing.store(true, Ordering::Release);
         // Written down by the collector: a million producers are not written under the lock.
         let gateway = state.gateway.snapshot();
@@ -258,8 +264,9 @@ impl Sequencer {
         self.order(&Order::Checkpoint { lsn: state.last });
     }
 
-    /// A checkpoint is written, or given up.
-    pub(super) fn checkpoint_is_done(&self) {
+    /// A checkpoint is written, or given up, after so much work.
+    pub(super) fn checkpoint_is_done(&self, took: Duration) {
+        self.lock().checkpoint.took = took;
         self.is_checkpointing.store(false, Ordering::Release);
     }
 

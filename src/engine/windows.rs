@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::ArrayRef;
 use crossbeam_channel::Sender;
 
+use crate::clock::Clock;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
 use crate::domain::batch::Batch;
-use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::Lsn;
 use crate::domain::window::{first_window, micros, window_of};
-use crate::durable::checkpoint::WindowPart;
 use crate::durable::recovery::Present;
 use crate::planted::planted;
 
-use super::order::{Order, Report};
+use super::order::{Order, Report, SavedWindow};
 
 /// The open windows of all datasets, as far as one worker has folded records into them.
 pub(super) struct Windows {
@@ -28,10 +28,27 @@ pub(super) struct Windows {
     datasets: BTreeMap<StreamName, Vec<Arc<Dataset>>>,
     /// The open windows of each dataset.
     open: BTreeMap<DatasetName, OpenWindows>,
+    saving: Option<Saving>,
+    clock: Clock,
 }
 
+/// A checkpoint under way: the windows as they were at its position are written, a little at a time.
+struct Saving {
+    lsn: Lsn,
+    /// The windows that are not written yet. One that has closed meanwhile is the collector's to write.
+    left: Vec<(DatasetName, i64)>,
+    windows: Vec<SavedWindow>,
+    /// The time that it has taken so far.
+    took: Duration,
+}
+
+/// So much is written at a time: less than a batch takes.
+const SAVED_AT_ONCE: usize = 64 << 10;
+/// A window counts as at least so much: many small ones take time, too.
+const SAVED_OF_A_WINDOW: usize = 256;
+
 struct OpenWindows {
-    size: std::time::Duration,
+    size: Duration,
     /// The number of the oldest window that may take records.
     first: i64,
     cells: BTreeMap<i64, Cells>,
@@ -47,6 +64,7 @@ impl Windows {
         key: ContributorKey,
         bytes: &Arc<OpenBytes>,
         reports: Sender<Report>,
+        clock: Clock,
     ) -> Self {
         let open = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
             let first = first_window(closed_before.get(&*dataset.name).copied(), dataset.window);
@@ -54,7 +72,7 @@ impl Windows {
             (dataset.name.clone(), windows)
         });
         let datasets = present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone()));
-        Self { key, reports, datasets: datasets.collect(), open: open.collect() }
+        Self { key, reports, datasets: datasets.collect(), open: open.collect(), saving: None, clock }
     }
 
     /// Goes on with the windows of a checkpoint.
@@ -102,6 +120,9 @@ impl Windows {
             Order::Close { lsn, dataset, before } => self.close(lsn, dataset, before),
             Order::Checkpoint { lsn } => self.checkpoint(lsn),
             Order::Finish => {
+                while self.is_saving() {
+                    self.save_some();
+                }
                 let _ = self.reports.send(Report::Finished);
                 return true;
             }
@@ -121,18 +142,51 @@ impl Windows {
         };
         let windows = std::mem::replace(&mut open.cells, still_open);
         let part = if before.is_some() { 0 } else { lsn };
-        let _ = self.reports.send(Report::Closed { lsn, dataset, part, windows });
+        let saving = self.saving.as_ref().map(|saving| saving.lsn);
+        let _ = self.reports.send(Report::Closed { lsn, dataset, part, windows, saving });
     }
 
-    fn checkpoint(&self, lsn: Lsn) {
-        let windows = self.open.iter().flat_map(|(dataset, open)| {
-            open.cells.iter().map(|(&window, cells)| {
-                let mut writer = Writer::default();
-                cells.encode(&mut writer);
-                WindowPart { dataset: dataset.into(), window, cells: writer.finish() }
-            })
-        });
-        let _ = self.reports.send(Report::Checkpoint { lsn, windows: windows.collect() });
+    /// Begins a checkpoint. One that is under way is given up: only the last of all comes so soon.
+    fn checkpoint(&mut self, lsn: Lsn) {
+        let began = self.clock.now();
+        let mut left = Vec::new();
+        for (dataset, open) in &mut self.open {
+            for (window, cells) in &mut open.cells {
+                cells.save();
+                left.push((dataset.clone(), *window));
+            }
+        }
+        self.saving = Some(Saving { lsn, left, windows: Vec::new(), took: self.clock.now().saturating_sub(began) });
+    }
+
+    /// Whether a checkpoint is under way.
+    pub(super) fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// Goes on with the checkpoint that is under way, for a short time. When it is whole the collector gets it.
+    pub(super) fn save_some(&mut self) {
+        let Some(saving) = &mut self.saving else { return };
+        let began = self.clock.now();
+        let mut bytes = SAVED_AT_ONCE;
+        while bytes > 0
+            && let Some((dataset, window)) = saving.left.pop()
+        {
+            let open = self.open.get_mut(&dataset);
+            let Some(cells) = open.and_then(|open| open.cells.get_mut(&window)) else { continue };
+            if !cells.save_some(&mut bytes) {
+                saving.left.push((dataset, window));
+                break;
+            }
+            bytes = bytes.saturating_sub(SAVED_OF_A_WINDOW);
+            saving.windows.extend(cells.take_saved().map(|cells| SavedWindow { dataset, window, cells }));
+        }
+        saving.took += self.clock.now().saturating_sub(began);
+        if saving.left.is_empty()
+            && let Some(Saving { lsn, windows, took, .. }) = self.saving.take()
+        {
+            let _ = self.reports.send(Report::Checkpoint { lsn, windows, took });
+        }
     }
 }
 
@@ -168,3 +222,6 @@ impl OpenWindows {
         cells
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! fault.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -158,6 +159,7 @@ impl Worker {
                         self.take_next().await;
                     }
                 }
+                () = ready(()), if self.windows.is_saving() => self.save_some().await,
             }
         }
         while self.inbox.waiting() > 0 {
@@ -172,6 +174,13 @@ impl Worker {
         tokio::task::yield_now().await;
         let requests = self.inbox.take(self.rows_max);
         self.take_in(requests).await;
+        self.windows.save_some();
+    }
+
+    /// Goes on with a checkpoint while there is nothing else to do.
+    async fn save_some(&mut self) {
+        self.windows.save_some();
+        tokio::task::yield_now().await;
     }
 
     /// Takes requests of one stream in.

@@ -47,17 +47,9 @@ pub fn as_version_1(cells: &[u8]) -> Vec<u8> {
 impl Cells {
     /// Adds the cells to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u8(VERSION).count(self.policies.len());
-        for policy in &self.policies {
-            writer.raw(policy.bytes());
-        }
-        writer.count(self.numbers.len());
-        for ((number, records), contributors) in self.numbers.iter().zip(&self.records).zip(&self.contributors) {
-            writer.u32(*number).u64(*records);
-            encode_set(contributors, writer);
-        }
-        self.metrics.iter().for_each(|state| state.encode(writer));
-        self.parted.iter().for_each(|parted| encode_parted(parted, writer));
+        let mut columns = Columns::of(self);
+        (0..self.len()).for_each(|slot| columns.add(self, slot));
+        writer.raw(&columns.finish().bytes());
     }
 
     /// Reads cells of a dataset of the very same shape.
@@ -98,6 +90,82 @@ impl Cells {
         }
         cells.set_bytes = (0..cells.len()).map(|slot| cells.bytes_of_sets(slot)).sum();
         Some(cells)
+    }
+}
+
+/// What is written of cells so far. They stand in columns, in any order.
+pub(super) struct Columns {
+    /// The version, the policies, and how many cells there are.
+    head: Writer,
+    /// Each cell's number, records and contributors.
+    cells: Writer,
+    /// What each metric keeps.
+    metrics: Vec<Writer>,
+    /// Each cell's combinations of parts.
+    parted: Writer,
+}
+
+/// About how many bytes a cell takes in its column, without its contributors.
+const FIXED_BYTES: usize = 32;
+
+/// Cells as they were at one moment, as bytes.
+pub struct Saved(Vec<Writer>);
+
+impl Columns {
+    /// Nothing is written yet of these cells.
+    pub(super) fn of(cells: &Cells) -> Self {
+        let mut head = Writer::default();
+        head.u8(VERSION).count(cells.policies.len());
+        for policy in &cells.policies {
+            head.raw(policy.bytes());
+        }
+        head.count(cells.len());
+        // Room for all at once, which takes memory only as it is filled: a column that grows would be copied, and records
+        // would wait for that.
+        let metrics = cells.metrics.iter().map(|state| {
+            let mut writer = Writer::with_capacity(1 + cells.len() * state.bytes_of_a_cell());
+            state.encode_kind(&mut writer);
+            writer
+        });
+        let (of_cells, of_parted) = if cells.is_parted { (0, cells.set_bytes) } else { (cells.set_bytes, 0) };
+        Self {
+            head,
+            cells: Writer::with_capacity(cells.len() * FIXED_BYTES + of_cells),
+            metrics: metrics.collect(),
+            parted: Writer::with_capacity(of_parted),
+        }
+    }
+
+    /// Adds a slot's cell to each column.
+    pub(super) fn add(&mut self, cells: &Cells, slot: usize) {
+        self.cells.u32(cells.numbers[slot]).u64(cells.records[slot]);
+        encode_set(&cells.contributors[slot], &mut self.cells);
+        cells.metrics.iter().zip(&mut self.metrics).for_each(|(state, writer)| state.encode_slot(slot, writer));
+        if let Some(parted) = cells.parted.get(slot) {
+            encode_parted(parted, &mut self.parted);
+        }
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> usize {
+        self.cells.len() + self.parted.len() + self.metrics.iter().map(Writer::len).sum::<usize>()
+    }
+
+    /// When each slot's cell was added.
+    pub(super) fn finish(self) -> Saved {
+        Saved([self.head, self.cells].into_iter().chain(self.metrics).chain([self.parted]).collect())
+    }
+}
+
+impl Saved {
+    /// What [`Cells::encode`] gave at that moment, but for the order of the cells.
+    #[must_use]
+    pub fn bytes(self) -> Vec<u8> {
+        let mut whole = Writer::with_capacity(self.0.iter().map(Writer::len).sum());
+        for column in self.0 {
+            whole.raw(&column.finish());
+        }
+        whole.finish()
     }
 }
 
@@ -170,18 +238,20 @@ fn decode_parted(enough: usize, reader: &mut Reader<'_>) -> Option<Parted> {
 }
 
 impl State {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            Self::Count | Self::Parts | Self::Same(_) => {
-                writer.u8(NOTHING);
-            }
-            Self::Moments(moments) => {
-                writer.u8(MOMENTS);
-                for moments in moments {
-                    let (low, high) = moments.squares.parts();
-                    writer.u64(moments.values).i128(moments.sum).u128(low).u64(high);
-                }
-            }
+    /// What stands before what is kept of the cells.
+    fn encode_kind(&self, writer: &mut Writer) {
+        writer.u8(match self {
+            Self::Count | Self::Parts | Self::Same(_) => NOTHING,
+            Self::Moments(_) => MOMENTS,
+        });
+    }
+
+    /// What is kept of one cell.
+    fn encode_slot(&self, slot: usize, writer: &mut Writer) {
+        if let Self::Moments(moments) = self {
+            let moments = &moments[slot];
+            let (low, high) = moments.squares.parts();
+            writer.u64(moments.values).i128(moments.sum).u128(low).u64(high);
         }
     }
 

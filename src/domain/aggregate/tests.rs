@@ -13,6 +13,7 @@ use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
 
 mod golden;
+mod saved;
 
 const WORDS: [&str; 3] = ["a", "b", "rare"];
 

@@ -27,7 +27,7 @@ fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfi
     let (journal, _) = Log::open(Arc::new(RealFileSystem), settings).unwrap();
     let stream = crate::decode::test_stream(&[], Undeclared::Drop);
     let gateway = Gateway::with_limits(std::iter::once((&stream, [].as_slice())), active, remembered);
-    let checkpoints = CheckpointsDue { bytes: u64::MAX, every: Duration::MAX };
+    let checkpoints = CheckpointsDue { bytes: u64::MAX, bytes_max: u64::MAX, every: Duration::MAX };
     let (reports, _) = crossbeam_channel::unbounded();
     (Sequencer::new(Arc::new(journal), gateway, 0, Vec::new(), reports, checkpoints), directory)
 }
@@ -45,6 +45,15 @@ fn first(epoch: u64) -> Option<Number> {
 
 /// Places requests under the numbers under which they were found to come next.
 fn place(sequencer: &Sequencer, requests: &[Boxed], numbers: &[Option<Number>]) -> Result<(), Unplaced> {
+    place_at(sequencer, requests, numbers, NOW)
+}
+
+fn place_at(
+    sequencer: &Sequencer,
+    requests: &[Boxed],
+    numbers: &[Option<Number>],
+    now: Duration,
+) -> Result<(), Unplaced> {
     let outcome = Outcome::nothing();
     let placing = requests.iter().zip(numbers).map(|(request, number)| Placing {
         origin: &request.origin,
@@ -56,7 +65,7 @@ fn place(sequencer: &Sequencer, requests: &[Boxed], numbers: &[Option<Number>]) 
     let placing: Vec<Placing<'_>> = placing.collect();
     let room = sequencer.journal.reserve(8).unwrap();
     let (stream, entry) = ("s", vec![0; 8]);
-    let batch = Batch { stream, requests: &placing, event_times: None, entry, room, now: NOW, wall: 0 };
+    let batch = Batch { stream, requests: &placing, event_times: None, entry, room, now, wall: 0 };
     sequencer.place(batch, || {}, |_| Box::new(|| {})).map(|_| ())
 }
 
@@ -125,4 +134,32 @@ fn a_request_whose_number_became_another_one_is_not_placed() {
         assert_eq!(not.len(), 1);
         assert!(Reason::Overloaded.keeps_number());
     }
+}
+
+#[test]
+fn a_checkpoint_that_took_long_puts_off_the_next_one() {
+    let many = ActiveMax { in_all: 100, per_address: 100 };
+    let (mut sequencer, _directory) = sequencer(many, RememberedMax::default());
+    let (reports, received) = crossbeam_channel::unbounded();
+    sequencer.reports = reports;
+    sequencer.checkpoints = CheckpointsDue { bytes: 20, bytes_max: 100, every: Duration::from_secs(5) };
+    let second = Duration::from_secs(1);
+    // Eight bytes at a time, at this second. Whether a checkpoint was ordered.
+    let mut sequence = 0;
+    let mut comes = |sequencer: &Sequencer, at: u32| {
+        sequence += 1;
+        let number = Some(Number { epoch: 1, sequence });
+        let request = [request("a", "192.0.2.1", number)];
+        place_at(sequencer, &request, &[number], at * second).unwrap();
+        received.try_recv().is_ok()
+    };
+    assert!(!comes(&sequencer, 1) && !comes(&sequencer, 1), "16 bytes");
+    assert!(comes(&sequencer, 1), "24 bytes");
+    assert!(!comes(&sequencer, 10), "one is under way");
+    sequencer.checkpoint_is_done(second);
+    assert!(!comes(&sequencer, 10) && !comes(&sequencer, 33), "24 bytes, and 32 seconds");
+    assert!(comes(&sequencer, 34), "33 times as long as it took");
+    sequencer.checkpoint_is_done(100 * second);
+    let due = (1..=13).position(|_| comes(&sequencer, 35));
+    assert_eq!(due, Some(12), "104 bytes are never put off");
 }
