@@ -95,10 +95,6 @@ const ABOVE_ALL: &[&str] = &["app", "commands"];
 /// shrinks: a ring that is no more must go from here. In `storage` there is none, not even between a file and its folder.
 const RINGS: &[(&[&str], &str)] = &[
     (
-        &["domain::policy::read::deployment", "domain::policy::read::legal"],
-        "one language in two files: `legal` checks conditions as `deployment` does, which reads choices as `legal` does",
-    ),
-    (
         &["domain::policy::read::evidence", "domain::policy::read::streams"],
         "evidence stands in a stream's table and names the stream's fields",
     ),

@@ -74,7 +74,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     let mut second = policy.regimes["eu-gdpr"].clone();
     second.id = "second".into();
     let codes = ["DE", "GB"].iter().filter_map(|code| Jurisdiction::parse(code));
-    second.applies = vec![Scope { fact: Fact::SubjectResidence, within: Region::of(codes) }];
+    second.applies = vec![Scope { fact: Fact::SubjectResidence, within: Region::of(codes), source: String::new() }];
     policy.regimes.insert(second.id.clone(), second);
     let serves: Vec<String> = policy.regimes.keys().cloned().collect();
     let stream = Arc::clone(&policy.streams["payments"].stream);

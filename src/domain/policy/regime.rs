@@ -31,6 +31,8 @@ pub struct Term {
     pub needs: Vec<String>,
     /// When the region's facts must be looked at again.
     pub review_by: Option<Date>,
+    /// The paragraph that it rests on; empty where none is named.
+    pub source: Arc<str>,
 }
 
 impl Region {
@@ -158,6 +160,8 @@ pub struct Scope {
     pub fact: Fact,
     /// What it must be.
     pub within: Region,
+    /// The paragraph that it rests on; empty where none is named.
+    pub source: String,
 }
 
 /// One permitted outflow. There is no row that forbids: what no row permits is forbidden.
@@ -266,7 +270,7 @@ pub(super) mod tests {
         Regime {
             id: id.to_owned(),
             name: id.to_owned(),
-            applies: vec![Scope { fact, within: Region::of(codes) }],
+            applies: vec![Scope { fact, within: Region::of(codes), source: String::new() }],
             classes: vec!["personal".to_owned()],
             localisation: Localisation::Conditional,
             misroute: Misroute::Redirect,

@@ -24,7 +24,7 @@ use crate::domain::proof::{Conditions, Proof};
 use super::Declared;
 use super::NAMES;
 use super::codes::code;
-use super::legal::{choice_or, chosen};
+use super::words::{choice_or, chosen};
 
 /// How long records are held in quarantine, where the policy does not say.
 const HOLD: SignedDuration = SignedDuration::from_mins(10);

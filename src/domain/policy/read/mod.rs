@@ -20,28 +20,32 @@ use crate::domain::proof::{Conditions, Proof};
 use super::{Dated, Destination, Digest, Override, PolicySet, Profile, RegistryShape, StreamPlan};
 
 mod access;
+mod classes;
 mod codes;
 mod datasets;
 mod deployment;
 mod evidence;
-mod legal;
 mod models;
 mod profiles;
+mod regimes;
+mod regions;
 mod streams;
+mod terms;
+mod words;
 
 pub use deployment::PROOF;
 
 /// What the files declare, before references between them are followed.
 #[derive(Default)]
 struct Declared {
-    classes: BTreeMap<String, Spot<legal::DeclaredClass>>,
+    classes: BTreeMap<String, Spot<classes::DeclaredClass>>,
     regions: BTreeMap<String, Spot<super::Region>>,
     disputed: BTreeMap<Jurisdiction, Vec<Jurisdiction>>,
     /// Known before anything else is read.
     codes: Arc<Codes>,
     /// What the sections that were read so far bring, to find what comes twice.
     codes_seen: Codes,
-    regimes: Vec<legal::DeclaredRegime>,
+    regimes: Vec<regimes::DeclaredRegime>,
     /// The conditions that a transfer or a region needs, and those that are shown.
     needed: BTreeSet<String>,
     reviews: Vec<Dated>,
@@ -60,13 +64,15 @@ struct Declared {
     destinations: BTreeMap<String, Destination>,
 }
 
+type Names = Vec<Spot<String>>;
+
 /// A list of names.
 const NAMES: Kind = Kind::List(&Kind::Text);
 
 const SOURCES: Key = Key::required("sources", NAMES, "Where it says so: at least one source.");
 
 /// What each kind of policy file holds; the name of a shape is the file's `schema`.
-pub const SHAPES: [&Shape; 4] = [&legal::CLASSES, &POLICY, &legal::REGIME, &legal::REGIONS];
+pub const SHAPES: [&Shape; 4] = [&classes::CLASSES, &POLICY, &regimes::REGIME, &regions::REGIONS];
 
 const POLICY: Shape = Shape {
     name: "bailiwick.policy/1",
@@ -131,9 +137,9 @@ pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
             let shape = SHAPES.into_iter().find(|shape| shape.name == schema.value);
             shape.into_iter().for_each(|shape| table.is_a(shape));
             match schema.value.as_str() {
-                "bailiwick.classes/1" => legal::read_classes(table, &mut declared),
-                "bailiwick.regions/1" => legal::read_regions(table, &mut declared),
-                "bailiwick.regime/1" => legal::read_regime(table, &mut declared),
+                "bailiwick.classes/1" => classes::read_classes(table, &mut declared),
+                "bailiwick.regions/1" => regions::read_regions(table, &mut declared),
+                "bailiwick.regime/1" => regimes::read_regime(table, &mut declared),
                 "bailiwick.policy/1" => read_policy(table, &mut declared),
                 other => {
                     problems.error_help(
@@ -185,8 +191,8 @@ fn insert<T>(into: &mut BTreeMap<String, Spot<T>>, name: Spot<String>, value: T,
 }
 
 fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet {
-    let classes = legal::resolve_classes(&declared, problems);
-    let regimes = legal::resolve_regimes(&declared, &classes, problems);
+    let classes = classes::resolve_classes(&declared, problems);
+    let regimes = regimes::resolve_regimes(&declared, &classes, problems);
     let roles: BTreeSet<&str> =
         declared.producers.values().flat_map(|producer| &producer.roles).map(String::as_str).collect();
     let mut streams = BTreeMap::new();

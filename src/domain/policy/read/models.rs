@@ -10,8 +10,9 @@ use crate::domain::policy::treat::Treatments;
 use crate::domain::stream::{FieldType, Stream};
 
 use super::NAMES;
-use super::legal::{choice, chosen, known_class};
+use super::classes::known_class;
 use super::streams::{DeclaredStream, RANGE, read_range};
+use super::words::{choice, chosen};
 
 pub(super) const MODEL: Shape = Shape {
     name: "models.NAME",

@@ -16,9 +16,10 @@ use crate::domain::pseudonym::Span;
 use crate::domain::stream::{Field, FieldType, Stream, Undeclared, ValueRange};
 
 use super::NAMES;
+use super::classes::known_class;
 use super::deployment::by_fact;
 use super::evidence::{self, DeclaredEvidence, EVIDENCE};
-use super::legal::{choice, choice_if, choice_or, chosen, known_class};
+use super::words::{choice, choice_if, choice_or, chosen};
 
 const UNDECLARED: [(&str, Undeclared); 2] = [("refuse", Undeclared::Refuse), ("drop", Undeclared::Drop)];
 

@@ -1,0 +1,324 @@
+//! Regimes: one file for each law.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::Date;
+
+use crate::domain::document::keys::{Key, Kind, Shape, names};
+use crate::domain::document::{Problems, Spot, Table};
+use crate::domain::fact::Fact;
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name;
+use crate::domain::policy::form::Form;
+use crate::domain::policy::regime::{Classes, Localisation, Misroute, Regime, Region, Scope, Term, Transfer};
+use crate::domain::policy::scope::REGIMES_MAX;
+
+use super::classes::known_class;
+use super::profiles::{self, RELEASE};
+use super::regions::{ANY, region};
+use super::terms::{AS_OF, NEEDS, REVIEW_BY, SOURCE, UNTIL, read_review, read_source, read_term};
+use super::words::{choice, chosen};
+use super::{Declared, NAMES, Names, SOURCES};
+
+/// A regime whose regions are names.
+pub(super) struct DeclaredRegime {
+    id: Spot<String>,
+    name: String,
+    applies: Vec<DeclaredScope>,
+    classes: Names,
+    localisation: Localisation,
+    misroute: Misroute,
+    min_contributors: usize,
+    release: Option<Spot<String>>,
+    transfers: Vec<DeclaredTransfer>,
+    as_of: Date,
+    review_by: Date,
+}
+
+struct DeclaredScope {
+    fact: Spot<String>,
+    within: Names,
+    source: String,
+}
+
+struct DeclaredTransfer {
+    id: Spot<String>,
+    form: Form,
+    to: Names,
+    except: Names,
+    basis: String,
+    term: Term,
+}
+
+/// The least number of contributors under a regime that keeps data in place, where its file does not say.
+const MIN_CONTRIBUTORS_STRICT: usize = 20;
+
+pub(in crate::domain::policy) const REGIME: Shape = Shape {
+    name: "bailiwick.regime/1",
+    about: "A regime: one law.",
+    keys: &[
+        Key::required("schema", Kind::Word(&["bailiwick.regime/1"]), "What this file is."),
+        Key::required("id", Kind::Text, "The regime's id. Gateways name it in `serves`."),
+        Key::required("name", Kind::Text, "The law's name."),
+        Key::required("notice", Kind::Text, "What a reader of the file must know of it."),
+        AS_OF,
+        REVIEW_BY,
+        Key::required("confidence", Kind::Word(&names(&CONFIDENCE)), "How sure the reading is."),
+        SOURCES,
+        Key::required("classes", NAMES, "The data classes that it covers, with their descendants."),
+        Key::required("localisation", Kind::Word(&names(&Localisation::NAMES)), "How strictly it keeps data in place."),
+        Key::required(
+            "misroute",
+            Kind::Word(&names(&Misroute::NAMES)),
+            "What becomes of a record at a gateway that does not serve the regime.",
+        ),
+        Key::new(
+            "min_contributors",
+            Kind::Count,
+            "The fewest contributors of a cell, from 5 to 1000. Default: 20 where `localisation` is first-store or \
+             strict, else 10.",
+        ),
+        RELEASE,
+        Key::new("records", NAMES, "The names of record-keeping duties."),
+        Key::new("applies", Kind::List(&Kind::Table(&APPLIES)), "When it applies: any one is enough."),
+        Key::new(
+            "transfers",
+            Kind::List(&Kind::Table(&TRANSFER)),
+            "What may go where. What no row permits is forbidden.",
+        ),
+    ],
+};
+
+const CONFIDENCE: [(&str, ()); 3] = [("high", ()), ("medium", ()), ("low", ())];
+
+const APPLIES: Shape = Shape {
+    name: "applies",
+    about: "A fact, and where it brings a record under the regime.",
+    keys: &[
+        Key::required("fact", Kind::Word(&names(&Fact::NAMES)), "The fact that is tested."),
+        Key::required("in", NAMES, "Regions and codes; of `source.system`: names of systems."),
+        SOURCE,
+    ],
+};
+
+const TRANSFER: Shape = Shape {
+    name: "transfers",
+    about: "A row that lets a form of data go to places.",
+    keys: &[
+        Key::required("id", Kind::Text, "The row's id within the regime."),
+        Key::required("form", Kind::Word(&names(&Form::NAMES)), "The strongest form that may go."),
+        Key::required("to", NAMES, "Regions and codes, or `any`."),
+        Key::new("except", NAMES, "Regions and codes that it does not hold for, whatever `to` says."),
+        Key::required("basis", Kind::Text, "The legal basis."),
+        NEEDS,
+        UNTIL,
+        SOURCE,
+    ],
+};
+
+pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
+    let id = table.need::<String>("id");
+    if let Some(id) = &id {
+        name::check("regime", id, table.problems());
+    }
+    let name = table.need::<String>("name");
+    table.need::<String>("notice");
+    choice(table, "confidence", &CONFIDENCE);
+    table.or::<Names>("records", Vec::new());
+    let localisation = choice(table, "localisation", &Localisation::NAMES);
+    let what = format!("regime `{}`", id.as_ref().map_or("", |id| &id.value));
+    let review = read_review(table, what, declared);
+    let applies = table.array("applies").iter().filter_map(read_scope).collect::<Vec<_>>();
+    if applies.is_empty() {
+        table.problems().error(&table.place, "a regime needs `[[applies]]`: without one it never applies");
+    }
+    let classes = table.need::<Names>("classes");
+    let misroute = choice(table, "misroute", &Misroute::NAMES);
+    let strict = localisation.is_some_and(|localisation| localisation >= Localisation::FirstStore);
+    let least = if strict { MIN_CONTRIBUTORS_STRICT } else { profiles::MIN_CONTRIBUTORS };
+    let min_contributors = profiles::min_contributors(table, least);
+    let release = table.get::<String>("release");
+    let transfers = table.array("transfers");
+    let of_regime = id.as_ref().map_or("", |id| &id.value);
+    let transfers: Vec<_> = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
+    if let Some(id) = &id {
+        check_sourced(id, &applies, &transfers, table.problems());
+    }
+    let all = (id, name, review, localisation, classes, misroute, min_contributors);
+    let (Some(id), Some(name), Some(review), Some(localisation), Some(classes), Some(misroute), Some(min)) = all else {
+        return;
+    };
+    if declared.regimes.iter().any(|regime| regime.id.value == id.value) {
+        table.problems().error(&id.place, format!("regime `{}` is declared twice", id.value));
+        return;
+    }
+    if declared.regimes.len() == REGIMES_MAX {
+        table.problems().error(&id.place, format!("there are more than {REGIMES_MAX} regimes"));
+        return;
+    }
+    declared.regimes.push(DeclaredRegime {
+        id,
+        name: name.value,
+        applies,
+        classes: classes.value,
+        localisation,
+        misroute,
+        min_contributors: min,
+        release,
+        transfers,
+        as_of: review.0,
+        review_by: review.1,
+    });
+}
+
+/// Whoever names the paragraph of one rule of a regime names that of each: what has none would look as well founded as
+/// the others.
+fn check_sourced(
+    regime: &Spot<String>,
+    applies: &[DeclaredScope],
+    transfers: &[DeclaredTransfer],
+    problems: &Problems,
+) {
+    let scopes = applies.iter().map(|scope| (&scope.fact, &*scope.source, "the scope test of"));
+    let rows = transfers.iter().map(|row| (&row.id, &*row.term.source, "transfer"));
+    let rules: Vec<_> = scopes.chain(rows).collect();
+    if rules.iter().all(|(_, source, _)| source.is_empty()) {
+        return;
+    }
+    for (name, _, what) in rules.iter().filter(|(_, source, _)| source.is_empty()) {
+        let message =
+            format!("{what} `{}` names no `source`, and other rules of regime `{}` do", name.value, regime.value);
+        problems.error_help(&name.place, message, "name the paragraph that it rests on");
+    }
+}
+
+fn read_scope(table: &Table<'_>) -> Option<DeclaredScope> {
+    let fact = table.need::<String>("fact");
+    let within = table.need::<Names>("in");
+    let source = read_source(table);
+    table.done();
+    Some(DeclaredScope { fact: fact?, within: within?.value, source })
+}
+
+fn read_transfer(table: &Table<'_>, regime: &str, declared: &mut Declared) -> Option<DeclaredTransfer> {
+    let id = table.need::<String>("id");
+    let form = choice(table, "form", &Form::NAMES);
+    let to = table.need::<Names>("to");
+    let except = table.or::<Names>("except", Vec::new());
+    let basis = table.need::<String>("basis");
+    let what = format!("transfer `{}` of regime `{regime}`", id.as_ref().map_or("", |id| &id.value));
+    let term = read_term(table, &what, declared);
+    table.done();
+    Some(DeclaredTransfer { id: id?, form: form?, to: to?.value, except, basis: basis?.value, term })
+}
+
+pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: &Problems) -> BTreeMap<String, Regime> {
+    let mut regimes = BTreeMap::new();
+    for regime in &declared.regimes {
+        regime.classes.iter().for_each(|class| known_class(class, classes, problems));
+        let mut ids = BTreeSet::new();
+        let transfers = regime.transfers.iter().map(|row| {
+            if !ids.insert(&row.id.value) {
+                let message = format!("regime `{}` already has a transfer `{}`", regime.id.value, row.id.value);
+                problems.error(&row.id.place, message);
+            }
+            let (anywhere, named): (Names, Names) = row.to.iter().cloned().partition(|name| name.value == ANY);
+            let to = region(&named, declared, problems);
+            Transfer {
+                id: row.id.value.clone(),
+                form: row.form,
+                to: anywhere.is_empty().then_some(to),
+                except: region(&row.except, declared, problems),
+                basis: row.basis.clone(),
+                term: row.term.clone(),
+            }
+        });
+        let transfers = transfers.collect();
+        let resolved = Regime {
+            id: regime.id.value.clone(),
+            name: regime.name.clone(),
+            applies: regime.applies.iter().filter_map(|scope| resolve_scope(scope, declared, problems)).collect(),
+            classes: regime.classes.iter().map(|class| class.value.clone()).collect(),
+            localisation: regime.localisation,
+            misroute: regime.misroute,
+            min_contributors: regime.min_contributors,
+            release: profiles::named(regime.release.as_ref(), &declared.profiles, problems),
+            transfers,
+            as_of: regime.as_of,
+            review_by: regime.review_by,
+        };
+        regimes.insert(regime.id.value.clone(), resolved);
+    }
+    regimes
+}
+
+fn resolve_scope(scope: &DeclaredScope, declared: &Declared, problems: &Problems) -> Option<Scope> {
+    let DeclaredScope { fact, within, source } = scope;
+    let fact = chosen(fact, &Fact::NAMES, problems)?;
+    let within = match fact {
+        Fact::SourceSystem => Region::of(within.iter().map(|name| Jurisdiction::system(&name.value))),
+        _ => region(within, declared, problems),
+    };
+    Some(Scope { fact, within, source: source.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::document::Problems;
+    use crate::domain::policy::fixture::tests::{SET, set, source};
+
+    /// The sample's set with its first law changed.
+    fn changed(changes: &[(&str, &str)]) -> Vec<String> {
+        let [regions, classes, union, br] = SET;
+        let mut law = union.to_owned();
+        for (before, after) in changes {
+            assert!(law.contains(before), "{before}");
+            law = law.replacen(before, after, 1);
+        }
+        [regions, classes, &law, br].map(str::to_owned).to_vec()
+    }
+
+    fn errors(texts: &[String]) -> Vec<String> {
+        let problems = Problems::default();
+        let files: Vec<_> = texts.iter().map(|text| source("set.toml", text)).collect();
+        super::super::read(&files, &problems);
+        problems.into_vec().into_iter().map(|problem| problem.message).collect()
+    }
+
+    const RESIDENCE: (&str, &str) = ("fact = \"subject.residence\"", "fact = \"subject.residence\"\nsource = \"s. 1\"");
+    const GATEWAY: (&str, &str) = ("fact = \"gateway.country\"", "fact = \"gateway.country\"\nsource = \"s. 2\"");
+    const INSIDE: (&str, &str) = ("basis = \"inside\"", "basis = \"inside\"\nsource = \"s. 3\"");
+    const STATISTICS: (&str, &str) = ("basis = \"nobody is in it\"", "basis = \"nobody is in it\"\nsource = \"s. 4\"");
+
+    #[test]
+    fn a_regime_names_the_paragraphs_of_all_its_rules_or_of_none() {
+        assert_eq!(errors(&changed(&[])), [""; 0]);
+        let whole = changed(&[RESIDENCE, GATEWAY, INSIDE, STATISTICS]);
+        assert_eq!(errors(&whole), [""; 0]);
+        let others = "names no `source`, and other rules of regime `union-law` do";
+        assert_eq!(errors(&changed(&[RESIDENCE, GATEWAY, INSIDE])), [format!("transfer `statistics` {others}")]);
+        assert_eq!(
+            errors(&changed(&[RESIDENCE, INSIDE, STATISTICS])),
+            [format!("the scope test of `gateway.country` {others}")]
+        );
+        let empty = (STATISTICS.0, "basis = \"nobody is in it\"\nsource = \" \"");
+        assert_eq!(
+            errors(&changed(&[RESIDENCE, GATEWAY, INSIDE, empty])),
+            ["`source` is empty: name the paragraph, or leave the key out"]
+        );
+    }
+
+    #[test]
+    fn rules_and_entries_of_regions_know_what_they_rest_on() {
+        let mut texts = changed(&[RESIDENCE, GATEWAY, INSIDE, STATISTICS]);
+        texts[0] = texts[0].replace("until = 2026-06-30", "until = 2026-06-30, source = \"p. 7\"");
+        let set = set(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let law = &set.regimes["union-law"];
+        assert_eq!(law.applies.iter().map(|scope| &*scope.source).collect::<Vec<_>>(), ["s. 1", "s. 2"]);
+        assert_eq!(law.transfers.iter().map(|row| &*row.term.source).collect::<Vec<_>>(), ["s. 3", "s. 4"]);
+        let region = law.transfers[0].to.as_ref().unwrap();
+        let of = |code: &str| &*region.codes[&set.codes.parse(code).unwrap()][0].source;
+        // An entry without a source of its own rests on those of its region.
+        assert_eq!([of("GB"), of("DE")], ["p. 7", "a map"]);
+    }
+}

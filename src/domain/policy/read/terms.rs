@@ -1,0 +1,64 @@
+//! What legal data says of itself: how long it holds, under which conditions, by which paragraph, and when it must be
+//! looked at again.
+
+use jiff::civil::Date;
+
+use crate::domain::document::Table;
+use crate::domain::document::keys::{Key, Kind};
+use crate::domain::policy::Dated;
+use crate::domain::policy::regime::Term;
+
+use super::deployment::condition;
+use super::{Declared, NAMES, Names};
+
+pub(super) const AS_OF: Key = Key::required("as_of", Kind::Date, "The day on which the facts were checked.");
+pub(super) const REVIEW_BY: Key =
+    Key::required("review_by", Kind::Date, "The day by which they must be checked again.");
+pub(super) const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds.");
+pub(super) const SOURCE: Key = Key::new(
+    "source",
+    Kind::Text,
+    "The paragraph that it rests on. Where one rule of a regime names one, all of them must.",
+);
+pub(super) const NEEDS: Key = Key::new("needs", NAMES, "The conditions that must be shown, all of them.");
+
+/// `until`, `needs` and `source`.
+pub(super) fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) -> Term {
+    let until = table.get::<Date>("until").map(|until| {
+        let day = until.value;
+        declared.ends.push(Dated { what: what.to_owned(), day: until });
+        day
+    });
+    let mut needs: Vec<String> = Vec::new();
+    for need in table.or::<Names>("needs", Vec::new()) {
+        condition(&need, table.problems());
+        needs.push(need.value.clone());
+        declared.needed.insert(need.value);
+    }
+    Term { until, needs, review_by: None, source: read_source(table).into() }
+}
+
+/// The paragraph that a rule rests on; empty where it names none.
+pub(super) fn read_source(table: &Table<'_>) -> String {
+    let Some(source) = table.get::<String>("source") else { return String::new() };
+    if source.value.trim().is_empty() {
+        table.problems().error(&source.place, "`source` is empty: name the paragraph, or leave the key out");
+    }
+    source.value
+}
+
+/// What every dated file must say of itself: when its facts were checked, and by when they must be again.
+pub(super) fn read_review(table: &Table<'_>, what: String, declared: &mut Declared) -> Option<(Date, Date)> {
+    let as_of = table.need::<Date>("as_of");
+    let review_by = table.need::<Date>("review_by");
+    if table.need::<Names>("sources").is_some_and(|sources| sources.value.is_empty()) {
+        table.problems().error(&table.place, "`sources` is empty; a legal fact needs its source");
+    }
+    let (as_of, review_by) = (as_of?, review_by?);
+    if review_by.value < as_of.value {
+        table.problems().error(&review_by.place, "`review_by` is before `as_of`");
+    }
+    let day = review_by.value;
+    declared.reviews.push(Dated { what, day: review_by });
+    Some((as_of.value, day))
+}
