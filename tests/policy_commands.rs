@@ -194,10 +194,10 @@ fn other_policies_are_compared_over_the_same_records() {
     let root = directory.root();
     policies(root, "same", |_, text| text + "\n# Nothing else.\n");
     policies(root, "other", |file, text| match file {
-        "uk-gdpr.toml" => changed(&text, "in   = [\"uk\"]", "in   = [\"uk\", \"IE\"]"),
+        "uk-gdpr.toml" => changed(&text, "in     = [\"uk\"]", "in     = [\"uk\", \"IE\"]"),
         "policy.toml" => changed(&text, "country = \"IE\"", "country = \"IE\"\nmax_form = \"dp\""),
         "eu-gdpr.toml" => changed(&text, "\"eea_territories\"]", "\"eea_territories\", \"RU\"]"),
-        "ru-152fz.toml" => changed(&text, "fact = \"subject.residence\"", "fact = \"subject.citizenship\""),
+        "ru-152fz.toml" => changed(&text, "fact   = \"subject.residence\"", "fact   = \"subject.citizenship\""),
         _ => text,
     });
     let replay = |more: &[&str]| {
