@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use crossbeam_channel::Sender;
 
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows};
 use crate::domain::batch::Batch;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
@@ -88,8 +88,7 @@ impl Windows {
         let contributors = self.key.hash(contributor);
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
-            let cells = cell_numbers(dataset, &columns, batch.rows());
-            let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
+            let records = Foldable::new(dataset, &columns, &contributors);
             late = late.max(windows.late(batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }
