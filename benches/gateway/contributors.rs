@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, StringArray};
 use bailiwick::config;
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows};
 use bailiwick::domain::binary::Writer;
 use bailiwick::domain::dataset::Dataset;
 
@@ -82,8 +82,7 @@ fn window(dataset: &Dataset, columns: &[ArrayRef], at: usize, people: &[ArrayRef
         columns[at] = Arc::clone(person);
         let start = Instant::now();
         let contributors = ContributorKey([1; 16]).hash(&columns[at]);
-        let numbers = cell_numbers(dataset, &columns, BATCH);
-        let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+        let foldable = Foldable::new(dataset, &columns, &contributors);
         cells.fold(dataset, &foldable, &Rows::All);
         times.push(start.elapsed());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, StringArray};
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows};
 use bailiwick::domain::binary::Writer;
 use bailiwick::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric, OPEN_MAX};
 use bailiwick::domain::outcome::{Outcome, Taken};
@@ -135,8 +135,7 @@ fn windows(cells: usize) -> Vec<Cells> {
             let people = StringArray::from_iter_values((0..of_one).map(|_| format!("person-{person}")));
             let columns = [Arc::new(people) as ArrayRef, Arc::clone(&keys)];
             let contributors = ContributorKey([1; 16]).hash(&columns[0]);
-            let numbers = cell_numbers(&dataset, &columns, of_one);
-            let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+            let foldable = Foldable::new(&dataset, &columns, &contributors);
             window.fold(&dataset, &foldable, &Rows::All);
         }
         assert_eq!(window.len(), of_one);

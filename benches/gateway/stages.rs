@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Float32Array};
 use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
 use bailiwick::decode::{self, Decoded, Payload};
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, PartRule, Rows, cell_numbers};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, PartRule, Rows};
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::outcome::{Outcome, Taken};
@@ -99,8 +99,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let mut cells = Cells::new(dataset);
     let fold = per_record(BATCH, || {
         let contributors = ContributorKey([1; 16]).hash(&columns[stream.contributor]);
-        let numbers = cell_numbers(dataset, &columns, BATCH);
-        let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+        let foldable = Foldable::new(dataset, &columns, &contributors);
         cells.fold(dataset, &foldable, &Rows::All);
     });
     figure("fold", fold, "ns/record", None);

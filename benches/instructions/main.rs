@@ -15,7 +15,7 @@ use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
 use bailiwick::decode::arrow::Layout;
 use bailiwick::decode::{Limits, Opened, Payload, Together};
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows, cell_numbers};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Rows};
 use bailiwick::domain::dataset::Dataset;
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
@@ -87,11 +87,9 @@ fn the_way_of_a_batch<const N: usize>(way: &mut Way, payloads: [Payload; N]) {
     });
     let sent: Vec<Sent<'_>> = sent.collect();
     black_box(way.writer.encode(&resident, &scores, &sent, 0).unwrap());
-    let rows = resident.batch().rows();
     let mut columns = resident.batch().columns().to_vec();
     columns.extend(scores);
     let contributors = ContributorKey([1; 16]).hash(&columns[way.stream.contributor]);
-    let numbers = cell_numbers(&way.dataset, &columns, rows);
-    let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+    let foldable = Foldable::new(&way.dataset, &columns, &contributors);
     way.cells.fold(&way.dataset, &foldable, &Rows::All);
 }

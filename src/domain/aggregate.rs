@@ -36,6 +36,7 @@ mod snapshot;
 mod state;
 mod ways;
 mod wide;
+mod work;
 
 pub use checkpoint::{Saved, as_version_1};
 pub use contributors::{Contributor, ContributorKey, ENOUGH};
@@ -45,11 +46,10 @@ pub(super) use plan::Plan;
 pub use ways::{COMBINATIONS_MAX, combinations};
 
 use columns::fold_moments;
-use contributors::Contributors;
+use contributors::{Contributors, at_least};
 use moments::Moments;
-use open_bytes::{Charge, cell_bytes, cells_bytes};
+use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
-use safe::at_least;
 use slots::Slots;
 use snapshot::Snapshot;
 use state::State;
@@ -99,19 +99,29 @@ impl Rows<'_> {
     }
 }
 
-/// Columns of scored records, with what folding needs of them computed once.
+/// Columns of scored records, with what a dataset needs of them computed once, however many windows they go into.
 pub struct Foldable<'b> {
-    /// The stream's fields, then the model's outputs.
-    pub columns: &'b [ArrayRef],
-    /// The hashed contributor of each record.
-    pub contributors: &'b [Contributor],
-    /// The cell number of each record, by [`cell_numbers`].
-    pub cells: &'b [u32],
+    columns: &'b [ArrayRef],
+    contributors: &'b [Contributor],
+    /// The cell number of each record.
+    cells: Vec<u32>,
+    /// The combination of parts of each record; none where no metric parts them.
+    combinations: Vec<u64>,
+}
+
+impl<'b> Foldable<'b> {
+    /// Of the stream's fields followed by the model's outputs, and the hashed contributor of each record.
+    #[must_use]
+    pub fn new(dataset: &Dataset, columns: &'b [ArrayRef], contributors: &'b [Contributor]) -> Self {
+        let (cells, ways) = (cell_numbers(dataset, columns, contributors.len()), ways(dataset));
+        let combinations =
+            if ways.is_empty() { Vec::new() } else { combinations_of(&ways, columns, contributors.len()) };
+        Self { columns, contributors, cells, combinations }
+    }
 }
 
 /// The number of the cell that each record of a batch belongs to.
-#[must_use]
-pub fn cell_numbers(dataset: &Dataset, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
+fn cell_numbers(dataset: &Dataset, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
     let mut numbers = vec![0; rows];
     let mut stride = 1;
     for key in &dataset.keys {
@@ -162,12 +172,11 @@ impl Cells {
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
         self.save_before_change(records, rows);
         let slots = if self.is_parted {
-            let combinations = combinations_of(&ways(dataset), records.columns, records.cells.len());
             self.place(records, rows, |cells, slot, row, contributor| {
                 if matches!(cells.parted[slot], Parted::Unknown) {
                     return cells.add_contributor(slot, contributor);
                 }
-                let change = cells.parted[slot].add(combinations[row], contributor, cells.enough);
+                let change = cells.parted[slot].add(records.combinations[row], contributor, cells.enough);
                 cells.set_bytes = cells.set_bytes + change.after - change.before;
             })
         } else {
@@ -306,6 +315,14 @@ impl Cells {
     pub(super) fn plan(&self, dataset: &Dataset, slot: usize, rule: PartRule, finer: Option<&Plan>) -> Plan {
         let parted = self.parted.get(slot).unwrap_or(&Parted::Unknown);
         Plan::of(dataset, parted, rule, self.enough, finer)
+    }
+
+    /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.
+    pub(super) fn room_for_plans(&self, dataset: &Dataset) -> Charge {
+        let ways = ways(dataset);
+        let of_slot = |parted| planning_bytes(&ways, parted);
+        let most = self.parted.iter().map(of_slot).max().unwrap_or(0);
+        self.charge.beside(most + self.numbers.len() * plan_bytes(&ways))
     }
 
     /// The value of a metric of a slot that may leave by a plan. Null when it may not, and when there is none: which of

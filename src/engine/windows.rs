@@ -8,7 +8,7 @@ use arrow_array::ArrayRef;
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows, cell_numbers};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows};
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
@@ -106,8 +106,7 @@ impl Windows {
         let contributors = self.key.hash(contributor);
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
-            let cells = cell_numbers(dataset, &columns, batch.rows());
-            let records = Foldable { columns: &columns, contributors: &contributors, cells: &cells };
+            let records = Foldable::new(dataset, &columns, &contributors);
             late = late.max(windows.late(batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }

@@ -136,13 +136,67 @@ impl Contributors {
         }
     }
 
-    /// Bytes of memory.
-    pub(super) fn bytes(&self) -> usize {
+    /// How many are kept.
+    pub(super) fn known(&self) -> usize {
         match self {
-            Self::Few(set) => set_bytes(set.len()),
+            Self::Few(set) => set.len(),
             Self::Enough => 0,
         }
     }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        set_bytes(self.known())
+    }
+}
+
+/// Distinct contributors of several sets together, until there are as many as are asked for.
+#[derive(Debug)]
+pub(super) struct Together {
+    least: usize,
+    /// Whether so many can be told at all.
+    can_tell: bool,
+    seen: Set,
+    suffice: bool,
+}
+
+impl Together {
+    /// None yet. At least `least` are asked for; more than `enough` cannot be told.
+    pub(super) fn new(least: usize, enough: usize) -> Self {
+        let can_tell = least <= enough;
+        Self { least, can_tell, seen: Set::default(), suffice: can_tell && least == 0 }
+    }
+
+    /// Adds those of a set.
+    pub(super) fn add(&mut self, set: &Contributors) {
+        if self.suffice || !self.can_tell {
+            return;
+        }
+        self.suffice = match set {
+            Contributors::Enough => true,
+            Contributors::Few(set) => set.iter().any(|contributor| {
+                self.seen.insert(*contributor);
+                self.seen.len() >= self.least
+            }),
+        };
+    }
+
+    /// Whether there are as many as are asked for. If more are asked for than can be told, there are not.
+    pub(super) fn suffice(&self) -> bool {
+        self.suffice
+    }
+}
+
+/// Whether there are so many distinct contributors in these sets together. More than `enough` cannot be told: then there
+/// are not.
+pub(super) fn at_least<'c>(sets: impl IntoIterator<Item = &'c Contributors>, least: usize, enough: usize) -> bool {
+    let mut together = Together::new(least, enough);
+    let mut sets = sets.into_iter();
+    while !together.suffice() {
+        let Some(set) = sets.next() else { return false };
+        together.add(set);
+    }
+    true
 }
 
 #[cfg(test)]

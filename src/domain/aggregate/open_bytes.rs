@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::contributors::FIRST_CONTRIBUTOR;
 use super::parted::{FIRST_COMBINATION, Parted};
 use super::state::State;
-use super::ways::ways;
+use super::ways::{Way, ways};
 use crate::domain::dataset::Dataset;
 
 /// A window without cells: its lists' heads, the table of a small domain, the digests of policies.
 const WINDOW: usize = 1_024;
 /// A cell without its metrics: its number, its slot in a map or table, its count of records, the head of its set.
 const CELL: usize = 32 + 2 * (size_of::<u32>() + size_of::<u64>() + 4 * size_of::<usize>());
+
+/// A plan without its groups: its place in a tree.
+const PLAN: usize = 128;
 
 /// Bytes of the cells of a window, without their sets.
 pub(super) fn cells_bytes(cells: usize, each: usize) -> usize {
@@ -39,6 +42,19 @@ pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
     let cell = cell_bytes(&State::of(dataset), is_parted);
     let of_record = FIRST_CONTRIBUTOR + if is_parted { FIRST_COMBINATION } else { 0 };
     windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
+}
+
+/// Bytes of the plan of a cell: the group of each part.
+pub(super) fn plan_bytes(ways: &[Way<'_>]) -> usize {
+    PLAN + ways.iter().map(|way| size_of::<Option<Vec<usize>>>() + way.parts() * size_of::<usize>()).sum::<usize>()
+}
+
+/// The most bytes that planning a cell takes meanwhile.
+pub(super) fn planning_bytes(ways: &[Way<'_>], parted: &Parted) -> usize {
+    // Its atoms by their parts of each way, twice, and by their rests, in trees; beside that two parts' sets, three times.
+    let of_atom = 512 + 64 * ways.len();
+    let of_ways: usize = ways.iter().map(|way| 64 * way.parts()).sum();
+    of_ways + parted.counts().count() * of_atom + 3 * parted.bytes()
 }
 
 /// What all open windows of a gateway hold. Shared by everyone who holds some.
@@ -119,7 +135,7 @@ impl Drop for Reserved {
 
 /// What one window holds of [`OpenBytes`], until it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Charge {
+pub(in crate::domain) struct Charge {
     open: Option<Arc<OpenBytes>>,
     bytes: usize,
 }
@@ -129,6 +145,15 @@ impl Charge {
     pub(super) fn to(&mut self, open: &Arc<OpenBytes>, bytes: usize) {
         *self = Self { open: Some(Arc::clone(open)), bytes: 0 };
         self.set(bytes);
+    }
+
+    /// As many bytes more, for as long as the result is kept.
+    pub(super) fn beside(&self, bytes: usize) -> Self {
+        let mut beside = Self::default();
+        if let Some(open) = &self.open {
+            beside.to(open, bytes);
+        }
+        beside
     }
 
     /// It holds so many bytes now.

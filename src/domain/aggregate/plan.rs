@@ -4,8 +4,9 @@
 //! merged until each has enough contributors and all that leaves is [safe](super::safe).
 
 use super::parted::{Combination, Parted};
-use super::safe::{Atom, is_safe, reach};
+use super::safe::{Asked, Atom, Gathered, is_safe};
 use super::ways::{By, Way, parts_of, ways};
+use super::work::Work;
 use crate::domain::dataset::Dataset;
 use crate::planted::planted;
 
@@ -39,17 +40,7 @@ impl Plan {
     pub(super) fn of(dataset: &Dataset, parted: &Parted, rule: PartRule, enough: usize, finer: Option<&Self>) -> Self {
         let ways = ways(dataset);
         let Some(combinations) = parted.in_order() else { return Self { groups: vec![None; ways.len()] } };
-        let planning = Planning::new(&ways, &combinations, rule, enough);
-        let mut groups: Vec<Option<Vec<usize>>> = Vec::new();
-        for (position, way) in ways.iter().enumerate() {
-            let from = match finer {
-                None => Some((0..way.parts()).collect()),
-                Some(finer) => finer.groups.get(position).cloned().flatten(),
-            };
-            let group = from.and_then(|from| planning.group(position, from, &groups));
-            groups.push(group);
-        }
-        Self { groups }
+        Planning::new(&ways, &combinations, rule, enough).plan(finer)
     }
 
     /// The groups of a way's parts; `None`: it is withheld.
@@ -60,54 +51,84 @@ impl Plan {
 
 struct Planning<'p> {
     ways: &'p [Way<'p>],
+    atoms: Vec<Atom<'p>>,
     /// The part of each way that each atom is in.
     parts: Vec<Vec<usize>>,
-    atoms: Vec<Atom<'p>>,
+    /// The positions of the atoms in each part of each way.
+    atoms_of: Vec<Vec<Vec<usize>>>,
     rule: PartRule,
     enough: usize,
+    work: Work,
 }
 
 impl<'p> Planning<'p> {
     fn new(ways: &'p [Way<'p>], combinations: &[(u64, &'p Combination)], rule: PartRule, enough: usize) -> Self {
         let mut parts = vec![Vec::with_capacity(combinations.len()); ways.len()];
-        for (number, _) in combinations {
-            for (parts, part) in parts.iter_mut().zip(parts_of(ways, *number)) {
+        let mut atoms_of: Vec<Vec<Vec<usize>>> = ways.iter().map(|way| vec![Vec::new(); way.parts()]).collect();
+        for (at, (number, _)) in combinations.iter().enumerate() {
+            for ((parts, atoms_of), part) in parts.iter_mut().zip(&mut atoms_of).zip(parts_of(ways, *number)) {
                 parts.push(part);
+                if let Some(atoms) = atoms_of.get_mut(part) {
+                    atoms.push(at);
+                }
             }
         }
+        let work =
+            Work::for_cell(combinations.len(), combinations.iter().map(|(_, kept)| kept.contributors.known()).sum());
         let atoms = combinations.iter();
         let atoms = atoms.map(|(_, kept)| Atom { records: kept.records, contributors: &kept.contributors });
-        Self { ways, parts, atoms: atoms.collect(), rule, enough }
+        Self { ways, atoms: atoms.collect(), parts, atoms_of, rule, enough, work }
+    }
+
+    /// The plan, under a finer one.
+    fn plan(&self, finer: Option<&Plan>) -> Plan {
+        let mut groups: Vec<Option<Vec<usize>>> = Vec::new();
+        for (position, way) in self.ways.iter().enumerate() {
+            let from = match finer {
+                None => Some((0..way.parts()).collect()),
+                Some(finer) => finer.groups.get(position).cloned().flatten(),
+            };
+            let group = from.and_then(|from| self.group(position, from, &groups));
+            groups.push(group);
+        }
+        Plan { groups }
+    }
+
+    fn asked(&self, least: usize) -> Asked<'_> {
+        Asked { least, enough: self.enough, work: &self.work }
+    }
+
+    /// The atoms in a part of a way.
+    fn atoms_of(&self, way: usize, part: usize) -> impl Iterator<Item = &Atom<'p>> {
+        let positions = self.atoms_of.get(way).and_then(|parts| parts.get(part));
+        positions.into_iter().flatten().filter_map(|at| self.atoms.get(*at))
     }
 
     /// The atoms of a way whose group is the given one.
-    fn of_group(&self, way: usize, groups: &[usize], group: usize) -> impl Iterator<Item = &Atom<'p>> {
-        let parts = self.parts.get(way).map(Vec::as_slice).unwrap_or_default();
-        let atoms = parts.iter().zip(&self.atoms);
-        atoms.filter(move |(part, _)| groups.get(**part) == Some(&group)).map(|(_, atom)| atom)
+    fn of_group(&self, way: usize, groups: &[usize], group: usize, asked: Asked<'_>) -> Gathered {
+        let mut gathered = asked.gather();
+        for (part, _) in groups.iter().enumerate().filter(|(_, of_part)| **of_part == group) {
+            self.atoms_of(way, part).for_each(|atom| gathered.add(atom, asked));
+        }
+        gathered
     }
 
     /// Whether some records may leave as a number of their own.
-    fn may_leave(&self, way: usize, groups: &[usize], group: usize) -> bool {
-        let is_empty = self.of_group(way, groups, group).next().is_none();
-        if is_empty {
-            !self.rule.not_empty
-        } else {
-            reach(self.of_group(way, groups, group), self.rule.least, self.enough)
-        }
+    fn may_leave(&self, records: &Gathered, asked: Asked<'_>) -> bool {
+        if records.is_empty() { !self.rule.not_empty } else { records.suffice(asked) }
     }
 
     /// The groups that the parts of a way leave in, when those of the ways before it are these.
     fn group(&self, position: usize, from: Vec<usize>, before: &[Option<Vec<usize>>]) -> Option<Vec<usize>> {
         let way = self.ways.get(position)?;
-        let without = *from.last()?;
+        let asked = self.asked(self.rule.least);
+        let of_group = |group| self.of_group(position, &from, group, asked);
+        let without = of_group(*from.last()?);
         if way.by == By::Presence {
-            let with = *from.first()?;
             if planted("nulls-by-subtraction") {
                 return Some(from);
             }
-            let holds = reach(self.of_group(position, &from, with), self.rule.least, self.enough)
-                && self.may_leave(position, &from, without);
+            let holds = of_group(*from.first()?).suffice(asked) && self.may_leave(&without, asked);
             return (holds && self.is_safe_with(position, &from, before)).then_some(from);
         }
         // Who has a value at all must be safe to tell; of a field that every record has, none may be without.
@@ -115,12 +136,13 @@ impl<'p> Planning<'p> {
             self.ways.iter().position(|other| other.by == By::Presence && other.source.column == way.source.column);
         match presence {
             Some(presence) => drop(before.get(presence)?.as_ref()?),
-            None if self.of_group(position, &from, without).next().is_some() => return None,
+            None if !without.is_empty() => return None,
             None => {}
         }
         if matches!(way.by, By::Value(_)) {
-            let both = from.iter().take(way.parts_with_value()).all(|group| self.may_leave(position, &from, *group));
-            return (both && self.is_safe_with(position, &from, before)).then_some(from);
+            let mut both = from.iter().take(way.parts_with_value());
+            let both_leave = both.all(|group| self.may_leave(&of_group(*group), asked));
+            return (both_leave && self.is_safe_with(position, &from, before)).then_some(from);
         }
         if planted("bins-free") {
             return Some(from);
@@ -140,33 +162,24 @@ impl<'p> Planning<'p> {
     /// The ranges of a histogram, from the lowest up: one with too few contributors takes in those above it until there are
     /// enough. What is left over at the top joins what is below it.
     fn merged(&self, way: usize, groups: &[usize], least: usize) -> Vec<usize> {
+        let asked = self.asked(least);
         let ranges = groups.len().saturating_sub(1);
         let without = groups.last().copied().unwrap_or(0);
         let mut merged: Vec<Vec<usize>> = Vec::new();
-        let mut open = Vec::new();
-        let suffices = |parts: &[usize]| {
-            let mut own = vec![usize::MAX; groups.len()];
-            for part in parts {
-                if let Some(own) = own.get_mut(*part) {
-                    *own = 0;
-                }
-            }
-            let atoms = || self.of_group(way, &own, 0);
-            match atoms().next() {
-                None => !self.rule.not_empty,
-                Some(_) => reach(atoms(), least, self.enough),
-            }
-        };
+        let (mut open, mut records) = (Vec::new(), asked.gather());
         for part in 0..ranges {
             open.push(part);
+            self.atoms_of(way, part).for_each(|atom| records.add(atom, asked));
             // A group of the finer plan stays whole.
             let is_whole = part + 1 == ranges || groups.get(part) != groups.get(part + 1);
-            if is_whole && suffices(&open) {
+            if is_whole && self.may_leave(&records, asked) {
                 merged.push(std::mem::take(&mut open));
+                records = asked.gather();
             }
         }
-        while !open.is_empty() && !suffices(&open) {
+        while !open.is_empty() && !self.may_leave(&records, asked) {
             let Some(mut below) = merged.pop() else { break };
+            below.iter().flat_map(|part| self.atoms_of(way, *part)).for_each(|atom| records.add(atom, asked));
             below.append(&mut open);
             open = below;
         }
@@ -193,6 +206,9 @@ impl<'p> Planning<'p> {
         };
         let leaving = before.iter().enumerate().filter_map(|(way, groups)| Some(of_atoms(way, groups.as_deref()?)));
         let partitions = leaving.chain([of_atoms(position, groups)]).collect();
-        is_safe(partitions, &self.atoms, self.rule.least, self.enough)
+        is_safe(partitions, &self.atoms, self.asked(self.rule.least))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,24 @@
 //! Whether numbers that are computed from parts of the same records can be combined so that they single somebody out.
 //!
 //! Take what leaves as sets of records: the parts of each way, and all of them. Whoever has the numbers can add and
-//! subtract them. A combination that is the number of *some* of the records, each once, is a function of the records
-//! that is 0 or 1 everywhere and a sum of one function for each way, which depends on the record's part only:
-//! `x = u1(part1) + u2(part2) + ...`. The rule is that every such `x` but 0 has at least `least` contributors.
+//! subtract them, and multiply them by any number. What comes out counts each record with a weight, which is a sum of one
+//! function for each way of the record's part: `x = u1(part1) + u2(part2) + ...`. It is about the records where `x` is
+//! not 0, and no weight may be so chosen that these are few: the rule is that every such `x` but 0 has at least `least`
+//! contributors where it is not 0. That holds for counts of some of the records (weights 0 and 1), and also for the
+//! difference of two numbers, which counts some records once and others minus once.
 //!
-//! Take two parts `i` and `j` of a way, and the records of each whose parts of all *other* ways both parts have too. Where
-//! `u(i)` and `u(j)` differ, they differ by one, so `x` is 1 on all of those records of `i`, or on all of those of `j`.
-//! If both have enough contributors, `x` has. So for the rest of the search `i` and `j` count as one part. When no way is
+//! Take two parts `i` and `j` of a way, and a *rest*: a part of each *other* way. Where `u(i)` and `u(j)` differ, `x`
+//! differs by as much between the records of `i` and of `j` that have the same rest. So for each rest that both parts
+//! have, `x` is not 0 on all of these records of `i`, or on all of those of `j`. Which of both may be another choice for
+//! each rest. [`tell_apart_many`] bounds from below how many contributors that are, whatever is chosen. If they are
+//! enough, then no `x` of fewer tells `i` from `j`, and for the rest of the search they count as one part. When no way is
 //! left with more than one part, only all records are left; when one way is left, its parts must have enough. Otherwise
 //! the answer is no: it may be more careful than need be, and never less.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeMap;
 
-use super::contributors::{Contributors, PassThrough};
+use super::contributors::{Contributors, Set, Together, at_least};
+use super::work::Work;
 use crate::planted::planted;
 
 /// Some of the records of a cell: those of one combination of parts.
@@ -23,57 +27,75 @@ pub(super) struct Atom<'c> {
     pub(super) contributors: &'c Contributors,
 }
 
-/// How many steps a search may take before the answer is no.
-const STEPS_MAX: usize = 1_000_000;
-
-/// Whether these have at least so many contributors together.
-pub(super) fn reach<'a, 'c: 'a>(atoms: impl IntoIterator<Item = &'a Atom<'c>>, least: usize, enough: usize) -> bool {
-    if planted("k-in-records") {
-        return atoms.into_iter().map(|atom| atom.records).sum::<u64>() >= least as u64;
-    }
-    at_least(atoms.into_iter().map(|atom| atom.contributors), least, enough)
+/// What is asked of the records that a number is about.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'w> {
+    /// At least so many contributors.
+    pub(super) least: usize,
+    /// More than so many cannot be told: then there are not so many.
+    pub(super) enough: usize,
+    /// What finding out may take.
+    pub(super) work: &'w Work,
 }
 
-/// Whether there are so many distinct contributors in these sets together. More than `enough` cannot be told: then there
-/// are not.
-pub(super) fn at_least<'c>(sets: impl IntoIterator<Item = &'c Contributors>, least: usize, enough: usize) -> bool {
-    if least > enough {
-        return false;
+impl Asked<'_> {
+    /// Gathers atoms from none on.
+    pub(super) fn gather(self) -> Gathered {
+        Gathered { atoms: 0, records: 0, contributors: Together::new(self.least, self.enough) }
     }
-    let mut seen: HashSet<u128, BuildHasherDefault<PassThrough>> = HashSet::default();
-    for set in sets {
-        match set {
-            Contributors::Enough => return true,
-            Contributors::Few(set) => {
-                for contributor in set {
-                    seen.insert(*contributor);
-                    if seen.len() >= least {
-                        return true;
-                    }
-                }
-            }
+}
+
+/// Atoms that are taken together, one after the other.
+pub(super) struct Gathered {
+    atoms: usize,
+    records: u64,
+    contributors: Together,
+}
+
+impl Gathered {
+    /// Takes an atom in.
+    pub(super) fn add(&mut self, atom: &Atom<'_>, asked: Asked<'_>) {
+        self.atoms += 1;
+        self.records += atom.records;
+        // One that is not looked at has no contributors as far as anybody knows.
+        if asked.work.take(1 + if self.contributors.suffice() { 0 } else { atom.contributors.known() }) {
+            self.contributors.add(atom.contributors);
         }
     }
-    seen.len() >= least
+
+    /// Whether there is no record.
+    pub(super) fn is_empty(&self) -> bool {
+        self.atoms == 0
+    }
+
+    /// Whether these have as many contributors as are asked for.
+    pub(super) fn suffice(&self, asked: Asked<'_>) -> bool {
+        if planted("k-in-records") {
+            return self.records >= asked.least as u64;
+        }
+        self.contributors.suffice()
+    }
 }
 
-/// Whether no combination of the numbers of these partitions is a number of fewer than `least` contributors. A partition
+/// Whether no combination of the numbers of these partitions is about fewer contributors than are asked for. A partition
 /// is the part of each atom.
-pub(super) fn is_safe(mut partitions: Vec<Vec<usize>>, atoms: &[Atom<'_>], least: usize, enough: usize) -> bool {
+pub(super) fn is_safe(mut partitions: Vec<Vec<usize>>, atoms: &[Atom<'_>], asked: Asked<'_>) -> bool {
     if planted("parts-alone") {
         return true;
     }
-    let mut steps = 0;
     loop {
+        if !asked.work.take(partitions.len() * partitions.len() * atoms.len()) {
+            return false;
+        }
         forget_coarser(&mut partitions);
         match partitions.as_slice() {
             [] => return true,
-            [only] => return by_part(only, atoms).values().all(|part| reach(part.iter().copied(), least, enough)),
+            [only] => return parts_suffice(only, atoms, asked),
             _ => {}
         }
         let found: Vec<Option<Vec<usize>>> =
-            (0..partitions.len()).map(|way| joined(&partitions, way, atoms, least, enough, &mut steps)).collect();
-        if found.iter().all(Option::is_none) || steps > STEPS_MAX {
+            (0..partitions.len()).map(|way| joined(&partitions, way, atoms, asked)).collect();
+        if found.iter().all(Option::is_none) || asked.work.is_over() {
             return false;
         }
         for (partition, joined) in partitions.iter_mut().zip(found) {
@@ -84,13 +106,13 @@ pub(super) fn is_safe(mut partitions: Vec<Vec<usize>>, atoms: &[Atom<'_>], least
     }
 }
 
-/// The atoms of each part.
-fn by_part<'a, 'c>(partition: &[usize], atoms: &'a [Atom<'c>]) -> BTreeMap<usize, Vec<&'a Atom<'c>>> {
-    let mut parts: BTreeMap<usize, Vec<&Atom<'_>>> = BTreeMap::new();
+/// Whether each part has enough contributors.
+fn parts_suffice(partition: &[usize], atoms: &[Atom<'_>], asked: Asked<'_>) -> bool {
+    let mut parts: BTreeMap<usize, Gathered> = BTreeMap::new();
     for (part, atom) in partition.iter().zip(atoms) {
-        parts.entry(*part).or_default().push(atom);
+        parts.entry(*part).or_insert_with(|| asked.gather()).add(atom, asked);
     }
-    parts
+    parts.values().all(|part| part.suffice(asked))
 }
 
 /// Drops the partitions that say nothing which another one does not say.
@@ -117,47 +139,99 @@ fn is_union_of_parts(coarse: &[usize], fine: &[usize]) -> bool {
     coarse.iter().zip(fine).all(|(coarse, fine)| part_of.entry(*fine).or_insert(*coarse) == coarse)
 }
 
-/// The partition of one way with the parts taken together between which no small combination can tell. `None`: no two.
-fn joined(
-    partitions: &[Vec<usize>],
-    way: usize,
-    atoms: &[Atom<'_>],
-    least: usize,
-    enough: usize,
-    steps: &mut usize,
-) -> Option<Vec<usize>> {
+/// The atoms of a part by the numbers of their rests: their parts of all other ways.
+type ByRest<'a, 'c> = BTreeMap<usize, Vec<&'a Atom<'c>>>;
+
+/// The partition of one way with the parts taken together that nothing about few tells apart. `None`: no two.
+fn joined(partitions: &[Vec<usize>], way: usize, atoms: &[Atom<'_>], asked: Asked<'_>) -> Option<Vec<usize>> {
     let partition = partitions.get(way)?;
-    // The atoms of each part, by their parts of all other ways.
-    let mut parts: BTreeMap<usize, BTreeMap<Vec<usize>, Vec<&Atom<'_>>>> = BTreeMap::new();
+    let mut parts: BTreeMap<usize, ByRest<'_, '_>> = BTreeMap::new();
+    let mut rests: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     for (at, (part, atom)) in partition.iter().zip(atoms).enumerate() {
         let others = partitions.iter().enumerate().filter(|(other, _)| *other != way);
         let rest = others.filter_map(|(_, partition)| partition.get(at).copied()).collect();
+        let next = rests.len();
+        let rest = *rests.entry(rest).or_insert(next);
         parts.entry(*part).or_default().entry(rest).or_default().push(atom);
     }
-    let mut root: BTreeMap<usize, usize> = parts.keys().map(|part| (*part, *part)).collect();
-    let numbers: Vec<usize> = parts.keys().copied().collect();
+    // The parts, each with the first one that it is taken together with.
+    let mut joined: Vec<(usize, usize)> = parts.keys().map(|part| (*part, *part)).collect();
+    let atoms_of: Vec<ByRest<'_, '_>> = parts.into_values().collect();
     let mut any = false;
     // Neighbours first: most are joined so, and then the others are passed over.
-    for distance in 1..numbers.len() {
-        for (one, other) in numbers.iter().zip(numbers.iter().skip(distance)) {
-            let (Some(root_of_one), Some(root_of_other)) = (root.get(one).copied(), root.get(other).copied()) else {
+    for distance in 1..joined.len() {
+        for (at, (ones, others)) in atoms_of.iter().zip(atoms_of.iter().skip(distance)).enumerate() {
+            let (Some((_, one)), Some((_, other))) = (joined.get(at).copied(), joined.get(at + distance).copied())
+            else {
                 continue;
             };
-            let (Some(ones), Some(others)) = (parts.get(one), parts.get(other)) else { continue };
-            *steps += 1 + ones.len();
-            if root_of_one == root_of_other || *steps > STEPS_MAX {
-                continue;
+            if !asked.work.take(1) {
+                return None;
             }
-            let shared = |mine: &BTreeMap<Vec<usize>, Vec<&Atom<'_>>>,
-                          theirs: &BTreeMap<Vec<usize>, Vec<&Atom<'_>>>| {
-                let atoms = mine.iter().filter(|(rest, _)| theirs.contains_key(*rest)).flat_map(|(_, atoms)| atoms);
-                reach(atoms.copied(), least, enough)
-            };
-            if shared(ones, others) && shared(others, ones) {
+            if one != other && tell_apart_many(ones, others, asked) {
                 any = true;
-                root.values_mut().filter(|root| **root == root_of_other).for_each(|root| *root = root_of_one);
+                joined.iter_mut().filter(|(_, first)| *first == other).for_each(|(_, first)| *first = one);
             }
         }
     }
-    any.then(|| partition.iter().map(|part| root.get(part).copied().unwrap_or(*part)).collect())
+    let joined: BTreeMap<usize, usize> = joined.into_iter().collect();
+    any.then(|| partition.iter().map(|part| joined.get(part).copied().unwrap_or(*part)).collect())
+}
+
+/// Whether everything that tells two parts apart is about enough contributors.
+///
+/// For each rest that both have, it is about those of the one or about those of the other, by choice. Those of both are in
+/// it whatever is chosen, and where one of the two has more than any rule asks for, the other one is chosen. Of those left,
+/// each is counted for one rest alone, so the fewer of both sides add up.
+fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<'_>) -> bool {
+    let Asked { least, enough, work } = asked;
+    if least > enough || !work.take(ones.len()) {
+        return false;
+    }
+    let shared = || ones.iter().filter_map(|(rest, ones)| Some((ones, others.get(rest)?)));
+    if planted("differences-free") {
+        let reach = |atoms: &mut dyn Iterator<Item = &Atom<'_>>| at_least(atoms.map(|a| a.contributors), least, enough);
+        return reach(&mut shared().flat_map(|(ones, _)| ones.iter().copied()))
+            && reach(&mut shared().flat_map(|(_, others)| others.iter().copied()));
+    }
+    let mut counted = Set::default();
+    let mut by_choice = Vec::new();
+    for (ones, others) in shared() {
+        if !work.take(ones.iter().chain(others).map(|atom| 1 + atom.contributors.known()).sum()) {
+            return false;
+        }
+        match (all_of(ones), all_of(others)) {
+            (None, None) => return true,
+            (None, Some(few)) | (Some(few), None) => counted.extend(few),
+            (Some(ones), Some(others)) => {
+                counted.extend(ones.intersection(&others));
+                by_choice.push((ones, others));
+            }
+        }
+        if counted.len() >= least {
+            return true;
+        }
+    }
+    let mut reached = counted.len();
+    for (ones, others) in by_choice {
+        let more = |side: &Set| side.iter().filter(|contributor| !counted.contains(contributor)).count();
+        let fewer = more(&ones).min(more(&others));
+        if fewer > 0 {
+            reached += fewer;
+            counted.extend(ones.into_iter().chain(others));
+        }
+    }
+    reached >= least
+}
+
+/// The contributors of atoms. `None`: there are enough for every rule.
+fn all_of(atoms: &[&Atom<'_>]) -> Option<Set> {
+    let mut all = Set::default();
+    for atom in atoms {
+        match atom.contributors {
+            Contributors::Enough => return None,
+            Contributors::Few(set) => all.extend(set),
+        }
+    }
+    Some(all)
 }

@@ -99,8 +99,7 @@ fn columns(records: &[Record]) -> Vec<ArrayRef> {
 fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record], rows: &Rows<'_>) {
     let columns = columns(records);
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-    let numbers = cell_numbers(dataset, &columns, records.len());
-    let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+    let foldable = Foldable::new(dataset, &columns, &contributors);
     cells.fold(dataset, &foldable, rows);
 }
 
@@ -389,6 +388,21 @@ fn memory_follows_the_cells_that_appear() {
     let mut cells = Cells::new(&dataset);
     fold(&mut cells, &dataset, &[of(1, Some(1.0))], &Rows::All);
     assert!(cells.bytes() < 3_000, "{}", cells.bytes());
+}
+
+#[test]
+fn room_for_plans_counts_for_as_long_as_it_is_kept() {
+    let dataset = dataset();
+    let open = Arc::new(OpenBytes::new(usize::MAX));
+    let mut cells = Cells::new(&dataset).counted_in(&open);
+    let records: Vec<Record> = (0..500).map(|person| of(person, Some(1.0))).collect();
+    fold(&mut cells, &dataset, &records, &Rows::All);
+    let held = open.held();
+    let room = cells.room_for_plans(&dataset);
+    // Two parts' sets are looked at together.
+    assert!(open.held() > held + 2 * counted_anew(&cells), "{} of {held}", open.held());
+    drop(room);
+    assert_eq!(open.held(), held);
 }
 
 #[test]

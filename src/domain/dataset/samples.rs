@@ -47,10 +47,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
     }
 }
 
-/// How many records [`columns`] holds.
-pub(in crate::domain) const RECORDS: usize = 60;
-
-/// Records of that stream.
+/// 60 records of that stream.
 pub(in crate::domain) fn columns() -> Vec<ArrayRef> {
     let rows = 0..60_i32;
     let number = |row: i32| f64::from(row);

@@ -56,6 +56,7 @@ pub struct Outcome {
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
     let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
+    let _room = closed.cells.room_for_plans(closed.dataset);
     let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
     let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());
     for (parts, least) in rules {

@@ -33,9 +33,8 @@ fn cells(dataset: &Dataset, records: i64) -> Cells {
 fn count(cells: &mut Cells, dataset: &Dataset, records: i64) {
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..records));
     let contributors = ContributorKey([7; 16]).hash(&column);
-    let numbers = vec![0; column.len()];
     let columns = [column];
-    cells.fold(dataset, &Foldable { columns: &columns, contributors: &contributors, cells: &numbers }, &Rows::All);
+    cells.fold(dataset, &Foldable::new(dataset, &columns, &contributors), &Rows::All);
 }
 
 fn encoded(cells: &Cells) -> Vec<u8> {

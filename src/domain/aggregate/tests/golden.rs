@@ -7,8 +7,7 @@ use crate::domain::dataset::samples;
 fn sample_up_to(dataset: &Dataset, enough: usize) -> Cells {
     let columns = samples::columns();
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-    let numbers = cell_numbers(dataset, &columns, samples::RECORDS);
-    let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+    let foldable = Foldable::new(dataset, &columns, &contributors);
     let mut cells = Cells::up_to(dataset, enough);
     cells.decided_under(Digest::from_bytes([3; 32]));
     cells.fold(dataset, &foldable, &Rows::All);

@@ -5,7 +5,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 
 use super::*;
-use crate::domain::aggregate::{ContributorKey, Foldable, Rows, cell_numbers};
+use crate::domain::aggregate::{ContributorKey, Foldable, Rows};
 use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
@@ -27,9 +27,8 @@ fn dataset() -> Dataset {
 fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
     let columns = samples::columns();
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-    let numbers = cell_numbers(dataset, &columns, samples::RECORDS);
     let mut cells = Cells::new(dataset);
-    let records = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+    let records = Foldable::new(dataset, &columns, &contributors);
     cells.fold(dataset, &records, rows);
     let gateway = "eu".parse().unwrap();
     let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells };
@@ -55,8 +54,8 @@ fn a_metric_is_null_where_k_does_not_hold_for_it_and_its_column_has_the_same_typ
     let dataset = dataset();
     // All have a value of `x` in some record, and all have none in another. Then in one record only.
     let one_without: Vec<u32> = (0..60).filter(|row| *row == 0 || row % 3 != 0).collect();
-    let all = leaves(&dataset, &Rows::All, &[to("a", 13)]);
-    let few = leaves(&dataset, &Rows::Some(&one_without), &[to("a", 13)]);
+    let all = leaves(&dataset, &Rows::All, &[to("a", 10)]);
+    let few = leaves(&dataset, &Rows::Some(&one_without), &[to("a", 10)]);
     let (all, few) = (all.released[0].cells(), few.released[0].cells());
     assert_eq!(all.schema(), few.schema());
     for metric in &dataset.metrics {

@@ -93,9 +93,8 @@ fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
     let part = |records: &[Record]| {
         let columns = columns(records);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-        let numbers = cell_numbers(&dataset, &columns, records.len());
         let mut cells = Cells::new(&dataset);
-        let foldable = Foldable { columns: &columns, contributors: &contributors, cells: &numbers };
+        let foldable = Foldable::new(&dataset, &columns, &contributors);
         cells.fold(&dataset, &foldable, &Rows::All);
         cells
     };
@@ -224,7 +223,8 @@ fn nothing_that_leaves_singles_out_fewer_than_k() {
 
 #[test]
 fn every_planted_bug_is_found() {
-    for bug in ["cells-in-records", "k-in-records", "bins-free", "nulls-by-subtraction", "parts-alone", "plans-apart"] {
+    let bugs = ["cells-in-records", "k-in-records", "bins-free", "nulls-by-subtraction", "parts-alone", "plans-apart"];
+    for bug in bugs.into_iter().chain(["differences-free"]) {
         let _planted = plant(bug);
         let found = runner(5_000).run(&(records(), outlets()), |(records, outlets)| nobody(&records, &outlets));
         assert!(found.is_err(), "`{bug}` is planted, and nobody noticed");
@@ -297,4 +297,26 @@ fn a_fraction_that_a_histogram_tells_less_the_difference_is_withheld() {
     assert_eq!(counts(&outcome, "values"), Some(vec![Some(7), Some(7), Some(0), Some(0)]));
     assert!(outcome.released[0].cells().column_by_name("share").unwrap().is_null(0));
     nobody(&records, &[outlet("a", 5, 5, false)]).unwrap();
+}
+
+#[test]
+fn a_difference_of_two_small_parts_is_withheld() {
+    // Ten of the twelve people in the second range have the label, and two of the twelve in the first one do: so the range
+    // less those with the label is about two less two. Both parts alone have twelve.
+    let records = (0..24).map(|person| {
+        let (is_in, is_odd) = (person < 12, person % 12 < 2);
+        (Some(if is_in { 1.5 } else { 0.5 }), Some(i64::from(is_in != is_odd)), 0.5)
+    });
+    let records = each(records);
+    let to = |least| [outlet("a", 5, least, false)];
+    let outcome = released(&records, &to(5));
+    assert_eq!(counts(&outcome, "values"), Some(vec![Some(12), Some(12), Some(0), Some(0)]));
+    assert!(outcome.released[0].cells().column_by_name("share").unwrap().is_null(0));
+    // Four people are enough for a rule of four.
+    assert!(released(&records, &to(4)).released[0].cells().column_by_name("share").unwrap().is_valid(0));
+    for least in [4, 5] {
+        nobody(&records, &to(least)).unwrap();
+    }
+    let _planted = plant("differences-free");
+    assert!(nobody(&records, &to(5)).is_err());
 }

@@ -1,9 +1,11 @@
-//! Whether numbers that left can be combined so that they are the number of few contributors: an exact search, written
+//! Whether numbers that left can be combined so that what comes out is about few contributors: an exact search, written
 //! without a look at the code that releases.
 //!
 //! A number that left is a row: the records that it was computed from. The combinations of numbers are the row space of
-//! these rows over the rational numbers. If a vector of zeros and ones is in it, the number of those records can be worked
-//! out. [`Pool::singled_out`] finds one of fewer than k contributors, if there is one. Records that are in the same rows
+//! these rows over the rational numbers. Each vector of it can be worked out: it counts each record with a weight, which
+//! may be below zero, as in the difference of two numbers. It is about the records whose weight is not 0.
+//! [`Pool::singled_out`] finds one that is about fewer than k contributors, if there is one: for every choice of k - 1
+//! contributors it looks whether the space has a vector that is 0 for everybody else. Records that are in the same rows
 //! cannot be told apart, and stand for each other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,13 +54,13 @@ impl Pool {
         self.rows.insert(records.into_iter().collect());
     }
 
-    /// Records of fewer than k contributors, but of one, whose number can be worked out.
+    /// The records of fewer than k contributors, but of one at least, that something which can be worked out is about.
     pub(crate) fn singled_out(&self, k: usize) -> Option<BTreeSet<usize>> {
         self.blocks().into_iter().find_map(|rows| self.in_block(&rows, k))
     }
 
-    /// The rows, apart where they have no record in common, also by way of others: what can be worked out can be worked
-    /// out in one of these blocks, since a vector of zeros and ones has zeros and ones in each.
+    /// The rows, apart where they have no record in common, also by way of others. What can be worked out is about no more
+    /// in one of these blocks than in all of them, since the part of a vector in a block is a vector of the block.
     fn blocks(&self) -> Vec<Vec<&BTreeSet<usize>>> {
         let mut blocks: Vec<(BTreeSet<usize>, Vec<&BTreeSet<usize>>)> = Vec::new();
         for row in &self.rows {
@@ -87,61 +89,47 @@ impl Pool {
         let (signatures, columns): (Vec<Vec<bool>>, Vec<Vec<usize>>) = columns.into_iter().unzip();
         let number = |is_in: bool| Fraction::new(is_in.into(), 1);
         let matrix = (0..rows.len()).map(|row| signatures.iter().map(|signature| number(signature[row])).collect());
-        let (basis, pivots) = reduced(matrix.collect());
-        // A vector of the row space is the sum of the basis' rows, each as often as the vector has it at the row's pivot.
-        let mut chosen = vec![false; pivots.len()];
-        self.search(&basis, &pivots, &columns, k, 0, &mut chosen)
-    }
-
-    /// Tries both for every pivot, one after the other.
-    fn search(
-        &self,
-        basis: &[Vec<Fraction>],
-        pivots: &[usize],
-        columns: &[Vec<usize>],
-        k: usize,
-        at: usize,
-        chosen: &mut Vec<bool>,
-    ) -> Option<BTreeSet<usize>> {
-        if at < pivots.len() {
-            for choice in [false, true] {
-                chosen[at] = choice;
-                // What is chosen already has too many contributors: no more is of fewer.
-                let so_far = (0..=at).filter(|row| chosen[*row]).map(|row| pivots[row]);
-                if choice && self.contributors_of(so_far, columns).len() >= k {
-                    continue;
-                }
-                if let Some(found) = self.search(basis, pivots, columns, k, at + 1, chosen) {
-                    return Some(found);
-                }
+        let basis = reduced(matrix.collect());
+        // The columns that each contributor has a record in; those of the most columns first, as they leave the least.
+        let mut columns_of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (column, records) in columns.iter().enumerate() {
+            for record in records {
+                columns_of.entry(&self.contributors[*record]).or_default().push(column);
             }
-            chosen[at] = false;
-            return None;
         }
-        let minus_one = Fraction::new(-1, 1);
-        let sum = |column: usize| {
-            let rows = basis.iter().zip(chosen.iter()).filter(|(_, chosen)| **chosen);
-            rows.fold(Fraction::new(0, 1), |sum, (row, _)| sum.minus_times(minus_one, row[column]))
-        };
-        let vector: Vec<Fraction> = (0..columns.len()).map(sum).collect();
-        let (zero, one) = (Fraction::new(0, 1), Fraction::new(1, 1));
-        if vector.iter().any(|entry| *entry != zero && *entry != one) {
-            return None;
-        }
-        let support = || (0..columns.len()).filter(|column| vector[*column] == one);
-        let contributors = self.contributors_of(support(), columns);
-        let is_small = !contributors.is_empty() && contributors.len() < k;
-        is_small.then(|| support().flat_map(|column| columns[column].iter().copied()).collect())
-    }
-
-    fn contributors_of(&self, of: impl Iterator<Item = usize>, columns: &[Vec<usize>]) -> BTreeSet<&str> {
-        of.flat_map(|column| &columns[column]).map(|record| self.contributors[*record].as_str()).collect()
+        let mut columns_of: Vec<Vec<usize>> = columns_of.into_values().collect();
+        columns_of.sort_by_key(|columns| usize::MAX - columns.len());
+        let found = search(&basis, &columns_of, k.saturating_sub(1))?;
+        let support = (0..columns.len()).filter(|column| found[*column].0 != 0);
+        Some(support.flat_map(|column| columns[column].iter().copied()).collect())
     }
 }
 
-/// The reduced row echelon form, without its zero rows, and the pivot of each row.
-fn reduced(mut matrix: Vec<Vec<Fraction>>) -> (Vec<Vec<Fraction>>, Vec<usize>) {
-    let (mut pivots, mut rank) = (Vec::new(), 0);
+/// A vector other than 0 of the space of these rows that is 0 in all columns of all but so many of these contributors. Each
+/// of them is tried as one of those, and as one of the others.
+fn search(space: &[Vec<Fraction>], contributors: &[Vec<usize>], but: usize) -> Option<Vec<Fraction>> {
+    let first = space.first()?;
+    let Some((columns, others)) = contributors.split_first() else { return Some(first.clone()) };
+    let without = columns.iter().fold(space.to_vec(), |space, column| zero_in(space, *column));
+    search(&without, others, but).or_else(|| if but == 0 { None } else { search(space, others, but - 1) })
+}
+
+/// Those vectors of a space that are 0 in a column, by a basis of them.
+fn zero_in(mut space: Vec<Vec<Fraction>>, column: usize) -> Vec<Vec<Fraction>> {
+    let Some(at) = space.iter().position(|row| row[column].0 != 0) else { return space };
+    let pivot = space.swap_remove(at);
+    for row in &mut space {
+        let factor = row[column].over(pivot[column]);
+        for (entry, of_pivot) in row.iter_mut().zip(&pivot) {
+            *entry = entry.minus_times(factor, *of_pivot);
+        }
+    }
+    space
+}
+
+/// The reduced row echelon form, without its zero rows.
+fn reduced(mut matrix: Vec<Vec<Fraction>>) -> Vec<Vec<Fraction>> {
+    let mut rank = 0;
     for column in 0..matrix.first().map_or(0, Vec::len) {
         let Some(found) = (rank..matrix.len()).find(|row| matrix[*row][column].0 != 0) else { continue };
         matrix.swap(rank, found);
@@ -155,11 +143,10 @@ fn reduced(mut matrix: Vec<Vec<Fraction>>) -> (Vec<Vec<Fraction>>, Vec<usize>) {
             }
         }
         matrix[rank] = scaled;
-        pivots.push(column);
         rank += 1;
     }
     matrix.truncate(rank);
-    (matrix, pivots)
+    matrix
 }
 
 #[cfg(test)]
@@ -205,26 +192,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_what_trying_every_set_finds() {
-        // Every pair of rows over four records, against every set: is it a combination, by rank?
-        let sets: Vec<BTreeSet<usize>> =
-            (1..16_u32).map(|bits| (0..4).filter(|record| bits >> record & 1 == 1).collect()).collect();
-        let rank = |rows: &[&BTreeSet<usize>]| {
-            let number = |is_in: bool| Fraction::new(is_in.into(), 1);
-            reduced(rows.iter().map(|row| (0..4).map(|record| number(row.contains(&record))).collect()).collect())
-                .1
-                .len()
-        };
-        for one in &sets {
-            for other in &sets {
-                let mut pool = Pool::new((0..4).map(|record| Some(record.to_string())));
-                pool.left(one.iter().copied());
-                pool.left(other.iter().copied());
-                for k in 1..5 {
-                    let small = sets.iter().filter(|set| set.len() < k);
-                    let expected = small.filter(|set| rank(&[one, other, set]) == rank(&[one, other])).count() > 0;
-                    assert_eq!(pool.singled_out(k).is_some(), expected, "{one:?} {other:?} {k}");
-                }
+    fn a_number_less_another_one_is_about_the_records_that_only_one_of_them_has() {
+        // Of ten people, a is the first five and b the second to the sixth: a - b is about the first and the sixth.
+        let both: &[&[usize]] = &[&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], &[0, 1, 2, 3, 4], &[1, 2, 3, 4, 5]];
+        assert_eq!(pool(10, both).singled_out(3), Some([0, 5].into()));
+        assert_eq!(pool(10, both).singled_out(2), None);
+    }
+
+    #[test]
+    fn what_is_found_is_what_trying_every_weight_finds() {
+        // Every three sets over four records. Of so few, whatever is about the fewest is one with weights of -1, 0 and 1.
+        let set = |bits: u32| (0..4).filter(move |record: &usize| bits >> record & 1 == 1);
+        let numbers = (1..16_u32).flat_map(|a| (a..16).flat_map(move |b| (b..16).map(move |c| [a, b, c])));
+        for rows in numbers {
+            let mut pool = Pool::new((0..4).map(|record| Some(record.to_string())));
+            rows.iter().for_each(|row| pool.left(set(*row)));
+            let weight = |weights: [i32; 3], record: u32| -> i32 {
+                rows.iter().zip(weights).map(|(row, weight)| (row >> record & 1).cast_signed() * weight).sum()
+            };
+            let weights = (0..27_i32).map(|number| [number % 3 - 1, number / 3 % 3 - 1, number / 9 - 1]);
+            let about = weights.map(|weights| (0..4).filter(|record| weight(weights, *record) != 0).count());
+            let fewest = about.filter(|records| *records > 0).min().unwrap();
+            for k in 1..6 {
+                let found = pool.singled_out(k);
+                assert_eq!(found.is_some(), fewest < k, "{rows:?} {k}");
+                assert!(found.is_none_or(|found| (1..k).contains(&found.len())), "{rows:?} {k}");
             }
         }
     }
