@@ -155,7 +155,7 @@ impl App {
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let supervisor = Supervisor::default();
-        let ledger = ledger::begin(&config, &state.cursors, &state.damaged);
+        let ledger = ledger::begin(&config, clock, &state);
         let context = delivery::Context {
             outbox: Arc::clone(&outbox),
             ledger: Arc::clone(&ledger),
@@ -171,8 +171,7 @@ impl App {
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
-        let collecting =
-            state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed, Arc::clone(&ledger));
+        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -220,6 +219,7 @@ impl App {
                 acceptor: rotation.as_ref().map(|rotation| Arc::clone(rotation.acceptor())),
                 clock,
                 models: config.models.len(),
+                paces: Default::default(),
             }));
         }
         tracing::info!(gateway = %config.id, %address, %policy, "serving");

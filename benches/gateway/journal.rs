@@ -70,6 +70,10 @@ impl FileSystem for Counting {
         RealFileSystem.remove(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealFileSystem.remove_dir(path)
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         RealFileSystem.create_dir(path)
     }

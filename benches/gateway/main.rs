@@ -3,9 +3,9 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `knowledge`, `watermark`, `journal`, `recovery`, `end-to-end`, `speakers`; `-- stages` none of them, `-- policy`,
-//! `-- knowledge`, `-- watermark`, `-- contributors`, `-- deleting`, `-- producers` and `-- speakers` that alone. `-- batches`,
-//! `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
+//! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`; `-- stages`
+//! none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
+//! `-- producers` and `-- speakers` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
 //! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
@@ -29,6 +29,7 @@ mod deleting;
 mod end_to_end;
 mod journal;
 mod knowledge;
+mod ledger;
 mod policy;
 mod process;
 mod producers;
@@ -69,6 +70,9 @@ fn main() {
     if parts == ["deleting"] {
         return deleting::run();
     }
+    if parts == ["ledger"] {
+        return ledger::run();
+    }
     if parts == ["producers"] {
         return producers::run();
     }
@@ -97,6 +101,9 @@ fn main() {
     }
     if is_wanted("journal") {
         journal::run(&staged.entry);
+    }
+    if is_wanted("ledger") {
+        ledger::run();
     }
     if is_wanted("recovery") {
         recovery::run(&records);

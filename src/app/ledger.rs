@@ -9,15 +9,15 @@ use crate::clock::{Clock, wall_clock};
 use crate::config::{Config, Mode};
 use crate::domain::document::Problems;
 use crate::domain::policy::Digest;
-use crate::egress::delivery::Cursors;
 use crate::engine::supervision::Supervisor;
 use crate::files;
 use crate::ledger::entry::What;
 use crate::ledger::note::Signer;
-use crate::ledger::{Ledger, Settings, in_full};
+use crate::ledger::{Clocks, Ledger, Outbox, Settings, in_full};
 use crate::storage::RealFileSystem;
 
 use super::losses::Damaged;
+use super::state::State;
 
 /// The largest file with a key.
 const KEY_BYTES_MAX: u64 = 16 << 10;
@@ -61,23 +61,23 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// The ledger of a gateway, with what is to be said of its start. It is opened by its thread.
-pub(super) fn begin(config: &Config, cursors: &Cursors, damaged: &[Damaged]) -> Arc<Ledger> {
-    let confirmed = cursors.at_start();
-    let ledger = Ledger::new(
-        settings(config),
-        Arc::new(RealFileSystem),
-        Box::new(|| wall_clock().as_microsecond()),
-        Box::new(move |destination, dataset, lsn| {
+pub(super) fn begin(config: &Config, clock: Clock, found: &State) -> Arc<Ledger> {
+    let confirmed = found.cursors.at_start();
+    let clocks = Clocks { wall: Box::new(|| wall_clock().as_microsecond()), now: Box::new(move || clock.now()) };
+    let outbox = Outbox {
+        last: found.outbox_last,
+        confirmed: Box::new(move |destination, dataset, lsn| {
             confirmed.get(destination).is_some_and(|cursor| cursor.has(dataset, lsn))
         }),
-    );
+    };
+    let ledger = Ledger::new(settings(config), Arc::new(RealFileSystem), clocks, outbox);
     ledger.note(What::Start {
         gateway: config.id.to_string(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         dry_run: config.mode == Mode::DryRun,
         models: models(config),
     });
-    for Damaged { of, places } in damaged.iter().filter(|damaged| damaged.places > 0) {
+    for Damaged { of, places } in found.damaged.iter().filter(|damaged| damaged.places > 0) {
         ledger.note(What::Damage { of: (*of).to_owned(), places: *places as u64 });
     }
     in_force(&ledger, config.policy.digest, false);

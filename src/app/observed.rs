@@ -1,6 +1,7 @@
 //! What there is to tell of a running gateway: how each part of it is, in plain words, and the values of its metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ use crate::engine::versions::Versions;
 use crate::identity::{Acceptor, Expiry, Which};
 use crate::ledger::Ledger;
 use crate::monitor::{Check, Health, Observed};
-use crate::storage::{Log, NoRoom, State};
+use crate::storage::{Log, NoRoom, Pace, State};
 use crate::telemetry::{Samples, Telemetry, declared};
 
 use super::outcomes::Outcomes;
@@ -40,7 +41,12 @@ pub(super) struct Observer {
     pub(super) clock: Clock,
     /// How many models are loaded.
     pub(super) models: usize,
+    /// Whether the logs get on, in the order of `logs`.
+    pub(super) paces: [Mutex<Pace>; 2],
 }
+
+/// When nothing became durable for so long although something waits, the disk hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 
 /// A review that is nearer than this is a warning.
 const REVIEW_DAYS: i32 = 30;
@@ -88,9 +94,14 @@ impl Observer {
         }
     }
 
-    fn of_log(name: &'static str, log: &Log) -> Check {
+    fn of_log(name: &'static str, log: &Log, waits: Duration) -> Check {
         let full = "see which destination does not take releases, make room on the disk, or raise `quota_bytes`";
         match log.state() {
+            State::Healthy if waits >= HANGS_AFTER => Check::not_ready(
+                name,
+                format!("the disk of the {name} hangs: a write to it has been under way for {} s", waits.as_secs()),
+                "check the disk; when it answers, the gateway goes on by itself",
+            ),
             State::Healthy => Check::well(name, format!("the {name} can be written")),
             State::Full => match log.reserve(0) {
                 Err(NoRoom::Full) => Check::not_ready(name, format!("the {name}'s quota or its disk is used up"), full),
@@ -113,7 +124,14 @@ impl Observer {
     fn of_ledger(&self) -> Check {
         const NAME: &str = "ledger";
         match self.ledger.trouble() {
-            None => Check::well(NAME, "the ledger can be written"),
+            None => match self.ledger.damage() {
+                None => Check::well(NAME, "the ledger can be written"),
+                Some(damage) => Check::warning(
+                    NAME,
+                    format!("the ledger is damaged: {damage}"),
+                    "put back what was changed or lost, from a copy of the ledger: docs/ledger.md",
+                ),
+            },
             Some(why) => Check::warning(
                 NAME,
                 format!("the ledger cannot be written: {why}; nothing leaves until it can, and all else goes on"),
@@ -251,7 +269,11 @@ impl Observer {
 impl Observed for Observer {
     fn health(&self) -> Health {
         let mut checks = vec![self.of_process()];
-        checks.extend(self.logs().map(|(name, log)| Self::of_log(name, log)));
+        let now = self.clock.now();
+        checks.extend(self.logs().into_iter().zip(&self.paces).map(|((name, log), pace)| {
+            let waits = pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now);
+            Self::of_log(name, log, waits)
+        }));
         let backlogs = self.board.latest();
         checks.extend([
             Check::well("models", format!("models that are loaded: {}", self.models)),

@@ -25,7 +25,6 @@ use crate::durable::recovery::{self, Closed, Present, Replay};
 use crate::egress::delivery::{Confirmed, Cursor, Cursors};
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
-use crate::ledger::Ledger;
 use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
@@ -42,6 +41,8 @@ pub(super) struct State {
     pub(super) gateway: Gateway,
     pub(super) before: Found,
     pub(super) collecting: FoundReleases,
+    /// The last position that the outbox gave out.
+    pub(super) outbox_last: Lsn,
 }
 
 /// What is to be counted on.
@@ -113,6 +114,7 @@ impl State {
             damaged: [of_journal, of_outbox],
             gateway,
             before: Found { present, key, before },
+            outbox_last: found_outbox.last,
             collecting: FoundReleases { held, outbox_last: found_outbox.last, checkpoints, key, shapes },
         })
     }
@@ -145,7 +147,6 @@ impl FoundReleases {
         versions: &Arc<Versions>,
         outbox: Arc<Log>,
         confirmed: Confirmed,
-        ledger: Arc<Ledger>,
     ) -> Collecting {
         let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
         let rules = ReleaseRules {
@@ -157,7 +158,6 @@ impl FoundReleases {
         Collecting {
             rules,
             outbox,
-            ledger,
             released: self.held.closed,
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),

@@ -1,5 +1,5 @@
 //! `bailiwick ledger`: what the ledger says, and whether it is what was signed. Reads only, also beside a gateway that runs,
-//! and needs neither a configuration nor a secret, but for `salt`.
+//! and needs neither a configuration nor a secret; but for `salt`, which needs the key, and `retire`, which renames.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,6 +19,8 @@ use crate::ledger::{CHECKPOINT, Files, VERIFIER, hex};
 use crate::storage::RealFileSystem;
 
 use super::Failure;
+
+mod retire;
 
 /// What `bailiwick ledger` is told.
 #[derive(Debug, clap::Subcommand)]
@@ -90,6 +92,15 @@ pub enum Task {
         #[command(flatten)]
         ledger: Named,
     },
+    /// Set a ledger aside that cannot be gone on with, so that the next start begins a new one.
+    ///
+    /// The gateway must be stopped. Nothing is deleted: the ledger, its key and what the gateway remembers of it get other
+    /// names. Put back what was changed from a copy instead, if you can.
+    Retire {
+        /// The configuration of the gateway.
+        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
+        config: PathBuf,
+    },
     /// Print the salt that opens the commitment to a release. This needs the ledger's secret key.
     Salt {
         /// The release's id.
@@ -132,6 +143,7 @@ pub fn ledger(task: Task) -> Result<String, Failure> {
             (None, None) => Err(anyhow::anyhow!("name a release, or a checkpoint with `--since`").into()),
         },
         Task::Export { to, ledger } => export(&ledger, &to),
+        Task::Retire { config } => retire::retire(&config),
         Task::Salt { release, destination, secret } => Ok(salt(&release, &destination, &secret)?),
     }
 }
@@ -230,8 +242,7 @@ impl Opened<'_> {
             );
         }
         for bad in &found.bad {
-            let entry = bad.entry.map(|entry| format!("entry {entry}: ")).unwrap_or_default();
-            let _ = writeln!(text, "  BAD {entry}{}", bad.what);
+            let _ = writeln!(text, "  BAD {bad}");
         }
         if found.bad.is_empty() {
             text.push_str("  all is as it was signed\n");

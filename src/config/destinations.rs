@@ -1,6 +1,7 @@
 //! `[destinations.NAME]`: where releases go.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use jiff::SignedDuration;
@@ -44,13 +45,23 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
 
 fn read_file(table: &Table<'_>, base: &Path, format: Option<Format>) -> Option<file::Settings> {
     let directory = table.need::<String>("directory");
-    let rotate_bytes = table.or("rotate_bytes", 8 << 20);
+    let rotate_bytes = table.get::<usize>("rotate_bytes").map_or(8 << 20, |bytes| {
+        if !ROTATE_BYTES.contains(&bytes.value) {
+            let (least, most) = ROTATE_BYTES.into_inner();
+            let message = format!("`rotate_bytes` is {}, and must be {least} to {most}", bytes.value);
+            table.problems().error_help(&bytes.place, message, "a file is made in memory, with all that it will hold");
+        }
+        bytes.value
+    });
     let rotate_after = table.or("rotate_after", SignedDuration::from_secs(60)).unsigned_abs();
     let mode = table.get::<String>("mode").map_or(file::MODE, |mode| read_mode(&mode, table.problems()));
     let group = table.get::<String>("group").and_then(|group| read_group(&group, table.problems()));
     let directory = base.join(directory?.value);
     Some(file::Settings { directory, format: format?, rotate_bytes, rotate_after, mode, group })
 }
+
+/// What `rotate_bytes` may be.
+const ROTATE_BYTES: RangeInclusive<usize> = 1..=256 << 20;
 
 /// The bits of a mode: who may read and write, no more.
 const MODE_BITS: u32 = 0o666;

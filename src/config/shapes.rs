@@ -274,7 +274,11 @@ const DESTINATION: Shape = Shape {
         Key::required("kind", Kind::Word(&["file", "kafka"]), "What it is."),
         Key::new("format", Kind::Word(&names(&Format::NAMES)), "The format of releases. Default: jsonl."),
         Key::new("directory", Kind::Text, "For `file`, required: the directory."),
-        Key::new("rotate_bytes", Kind::Count, "For `file`: the size at which a file is closed. Default: 8388608."),
+        Key::new(
+            "rotate_bytes",
+            Kind::Count,
+            "For `file`: the size in memory at which a file is closed, up to 268435456. Default: 8388608.",
+        ),
         Key::new("rotate_after", Kind::Duration, "For `file`: the age at which a file is closed. Default: PT60S."),
         Key::new("mode", Kind::Text, "For `file`: the mode of its files, in octal. Default: 0640."),
         Key::new("group", Kind::Text, "For `file`: the group of its files, by name or number."),

@@ -30,7 +30,33 @@ pub enum Error {
     Log(#[from] crate::storage::ReadError),
 }
 
-/// The releases of one closing.
+/// What the ledger is to say of a closing besides its releases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Cells of a window were withheld.
+    Withheld {
+        /// When the window began, in microseconds since the Unix epoch.
+        window_start: i64,
+        /// At least so many, coarsely: what the ledger says of it.
+        at_least: u64,
+    },
+    /// An override let cells go.
+    Override {
+        /// Its id.
+        id: String,
+        /// Where they go.
+        destination: DestinationName,
+        /// When the window began, in microseconds since the Unix epoch.
+        window_start: i64,
+    },
+}
+
+/// The version of the notes at the end of an entry. Entries of before end with the releases.
+const NOTES_VERSION: u8 = 1;
+const WITHHELD: u8 = 1;
+const OVERRIDE: u8 = 2;
+
+/// What one closing lets go, and what the ledger says of it.
 pub struct Closing {
     /// Where the journal says that the windows were closed.
     pub closed_at: Lsn,
@@ -38,6 +64,8 @@ pub struct Closing {
     pub dataset: String,
     /// The releases, for all destinations.
     pub releases: Vec<Released>,
+    /// What the ledger is to say.
+    pub notes: Vec<Note>,
 }
 
 impl Closing {
@@ -56,6 +84,7 @@ impl Closing {
             writer.i64(released.window_start()).i64(released.window_end()).raw(released.policy().bytes());
             writer.bytes(&bytes.into_inner()?);
         }
+        encode_notes(&self.notes, &mut writer);
         Ok(writer.finish())
     }
 
@@ -76,8 +105,44 @@ impl Closing {
             let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
             releases.push(Released::from_outbox(parts));
         }
-        reader.is_empty().then_some(Self { closed_at, dataset, releases })
+        let notes = decode_notes(&mut reader)?;
+        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes })
     }
+}
+
+fn encode_notes(notes: &[Note], writer: &mut Writer) {
+    writer.u8(NOTES_VERSION).count(notes.len());
+    for note in notes {
+        match note {
+            Note::Withheld { window_start, at_least } => {
+                writer.u8(WITHHELD).i64(*window_start).u64(*at_least);
+            }
+            Note::Override { id, destination, window_start } => {
+                writer.u8(OVERRIDE).text(id).text(destination).i64(*window_start);
+            }
+        }
+    }
+}
+
+/// Reads notes. There are none where an entry ends with its releases.
+fn decode_notes(reader: &mut Reader<'_>) -> Option<Vec<Note>> {
+    let mut notes = Vec::new();
+    if reader.is_empty() {
+        return Some(notes);
+    }
+    let NOTES_VERSION = reader.u8()? else { return None };
+    for _ in 0..reader.count(1)? {
+        notes.push(match reader.u8()? {
+            WITHHELD => Note::Withheld { window_start: reader.i64()?, at_least: reader.u64()? },
+            OVERRIDE => Note::Override {
+                id: reader.text()?.to_owned(),
+                destination: DestinationName::new(reader.text()?).ok()?,
+                window_start: reader.i64()?,
+            },
+            _ => return None,
+        });
+    }
+    Some(notes)
 }
 
 /// The dataset of an entry, and the destination of each of its releases. The cells are not read.
@@ -167,6 +232,15 @@ mod tests {
         })
     }
 
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-1.bin");
+
+    fn notes() -> Vec<Note> {
+        vec![
+            Note::Withheld { window_start: -60_000_000, at_least: 100 },
+            Note::Override { id: "audit".into(), destination: "desk".parse().unwrap(), window_start: 0 },
+        ]
+    }
+
     /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
     fn before_cells(entry: &[u8]) -> &[u8] {
         let ends = entry.windows(32).position(|bytes| bytes == [7; 32]).unwrap() + 32;
@@ -176,7 +250,7 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_is_written() {
         let releases = vec![released("desk"), released("hub")];
-        let closing = Closing { closed_at: 41, dataset: "golden".into(), releases };
+        let closing = Closing { closed_at: 41, dataset: "golden".into(), releases, notes: notes() };
         let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
         assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
         for bytes in [closing.encode().unwrap().as_slice(), golden] {
@@ -189,9 +263,14 @@ mod tests {
                 assert_eq!((read.window_start(), read.window_end()), (-60_000_000, 0));
                 assert_eq!((read.policy(), read.cells()), (written.policy(), written.cells()));
             }
+            let expected = if bytes == golden { Vec::new() } else { notes() };
+            assert_eq!(read.notes, expected);
+            // Without its notes it is as entries were before there were any.
+            let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
             for cut in 0..bytes.len() {
-                assert!(Closing::decode(&bytes[..cut]).is_none(), "cut at {cut}");
+                assert_eq!(Closing::decode(&bytes[..cut]).is_some(), cut == whole, "cut at {cut}");
             }
         }
+        assert!(closing.encode().unwrap().ends_with(GOLDEN_NOTES));
     }
 }

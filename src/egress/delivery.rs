@@ -1,4 +1,5 @@
-//! From the outbox to the destinations: one thread per destination, each with a cursor of its own on disk.
+//! From the outbox to the destinations: one thread per destination, each with a cursor of its own on disk. One more gives
+//! the ledger what closings say besides their releases.
 //!
 //! A release is sent from what the outbox holds, as often as it takes, and is passed over only when its
 //! destination has confirmed it and the cursor says so on disk. One destination that is away does not hold
@@ -25,6 +26,7 @@ mod runner;
 mod status;
 mod to_files;
 mod to_kafka;
+mod to_ledger;
 
 pub use aside::Place;
 pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
@@ -79,11 +81,16 @@ impl Deliveries {
     pub fn start(sinks: BTreeMap<DestinationName, Sink>, cursors: Cursors, context: &Context) -> std::io::Result<Self> {
         let ((drain, drained), (cut, is_cut), (report, reporting)) = (bounded(0), bounded(0), bounded(0));
         let ends = Ends { drained, cut: is_cut };
+        let noted = cursors.noted;
         let mut cursors = cursors.opened;
         cursors.retain(|name, _| sinks.contains_key(name.as_str()));
         let started: Vec<_> = cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect();
         let board = Arc::new(Board::new(&context.outbox, &started));
         let mut threads = Vec::new();
+        let (of_ledger, ends_of_ledger) = (context.clone(), ends.clone());
+        threads.push(context.supervisor.spawn("to-ledger", move || {
+            to_ledger::run(&of_ledger, &noted, &ends_of_ledger);
+        })?);
         for (name, sink) in sinks {
             let Some(opened) = cursors.remove(name.as_str()) else { continue };
             let cells = context.aside.count(name.as_str());

@@ -20,9 +20,8 @@ use crate::domain::producer::Lsn;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
-use crate::durable::outbox::Closing;
-use crate::ledger::Ledger;
-use crate::ledger::entry::{What, coarse};
+use crate::durable::outbox::{Closing, Note};
+use crate::ledger::entry::coarse;
 use crate::planted::planted;
 use crate::storage::{Error, Log};
 use crate::telemetry::Telemetry;
@@ -48,8 +47,6 @@ pub struct Collecting {
     pub rules: ReleaseRules,
     /// Where releases wait for their destinations.
     pub outbox: Arc<Log>,
-    /// What says which cells were withheld, and which override was used.
-    pub ledger: Arc<Ledger>,
     /// The last closing of each dataset that the outbox held at the start.
     pub released: BTreeMap<String, Lsn>,
     /// The last position of the outbox at the start.
@@ -154,12 +151,12 @@ impl Collector {
             return;
         }
         let Reported { dataset, part, windows, .. } = reported;
-        let mut releases = Vec::new();
+        let (mut releases, mut notes) = (Vec::new(), Vec::new());
         for (window, cells) in windows {
-            releases.extend(self.cells(&dataset, window, part, cells));
+            releases.extend(self.cells(&dataset, window, part, cells, &mut notes));
         }
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
-        if releases.is_empty() && !self.collecting.rules.is_dry_run {
+        if releases.is_empty() && notes.is_empty() && !self.collecting.rules.is_dry_run {
             return;
         }
         // What was counted must be on disk before anyone is told of it.
@@ -167,7 +164,7 @@ impl Collector {
             return;
         }
         let (count, of) = (releases.len(), dataset.clone());
-        match (Closing { closed_at: lsn, dataset, releases }).encode() {
+        match (Closing { closed_at: lsn, dataset, releases, notes }).encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
                 return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
@@ -177,11 +174,12 @@ impl Collector {
         self.telemetry.add_of_dataset(&of, |counts| &counts.releases, count);
     }
 
-    fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells) -> Vec<Released> {
+    /// What of a window's cells may leave. What the ledger is to say of it goes into the notes.
+    fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells, notes: &mut Vec<Note>) -> Vec<Released> {
         let rules = &self.collecting.rules;
         let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
         let (policy, outlets) = self.outlets(dataset, window, &cells);
-        let window_start = self.start_of(dataset, window);
+        let (started, window_start) = (self.start_of(dataset, window), self.start_as_text(dataset, window));
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
         match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {
@@ -195,9 +193,15 @@ impl Collector {
                 let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(dataset, window_start, released, withheld, "window closed");
                 let k = outlets.iter().map(|outlet| outlet.min_contributors).max().unwrap_or(declared.min_contributors);
-                if let Some(at_least) = coarse(withheld, k) {
-                    self.collecting.ledger.note(What::Withheld { dataset: dataset.to_owned(), window_start, at_least });
-                }
+                notes.extend(coarse(withheld, k).map(|at_least| Note::Withheld { window_start: started, at_least }));
+                let leaves = |outlet: &Outlet| {
+                    outcome.released.iter().any(|released| *released.destination() == *outlet.destination)
+                };
+                let used = outlets.iter().filter(|outlet| leaves(outlet)).filter_map(|outlet| {
+                    let (id, destination) = (outlet.by_override.clone()?, outlet.destination.clone());
+                    Some(Note::Override { id, destination, window_start: started })
+                });
+                notes.extend(used);
                 outcome.released
             }
             Err(error) => {
@@ -212,10 +216,15 @@ impl Collector {
         }
     }
 
-    /// When a window began, for the log.
-    fn start_of(&self, dataset: &str, window: i64) -> String {
+    /// When a window began, in microseconds since the Unix epoch.
+    fn start_of(&self, dataset: &str, window: i64) -> i64 {
         let size = self.collecting.rules.datasets.get(dataset).map_or(0, |dataset| micros(dataset.window));
-        rfc3339(window.saturating_mul(size))
+        window.saturating_mul(size)
+    }
+
+    /// The same for the log.
+    fn start_as_text(&self, dataset: &str, window: i64) -> String {
+        rfc3339(self.start_of(dataset, window))
     }
 
     /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
@@ -224,7 +233,7 @@ impl Collector {
         let versions = &self.collecting.rules.versions;
         let (in_force, outlets) = versions.outlets(dataset, cells.policies());
         let outlets = outlets.unwrap_or_else(|policy| {
-            let window_start = self.start_of(dataset, window);
+            let window_start = self.start_as_text(dataset, window);
             tracing::error!(
                 dataset,
                 window_start,
@@ -237,7 +246,7 @@ impl Collector {
         for outlet in &outlets {
             if let Some(relaxed) = &outlet.by_override {
                 let (destination, min_contributors) = (&outlet.destination, outlet.min_contributors);
-                let window_start = self.start_of(dataset, window);
+                let window_start = self.start_as_text(dataset, window);
                 tracing::warn!(
                     dataset,
                     window_start,
@@ -246,12 +255,6 @@ impl Collector {
                     relaxed,
                     "an override is used; it ends by itself, or when it is taken out of the policies"
                 );
-                self.collecting.ledger.note(What::Override {
-                    id: relaxed.clone(),
-                    dataset: dataset.to_owned(),
-                    destination: destination.to_string(),
-                    window_start,
-                });
             }
         }
         if let Some(shadow) = versions.outlets_in_shadow(dataset) {

@@ -1,5 +1,6 @@
 //! Verification: from the entries up to the signed checkpoint, without trusting anything between.
 
+use std::fmt;
 use std::path::Path;
 
 use super::entry::{Entry, Unreadable};
@@ -10,6 +11,10 @@ use super::tile::{Part, Tiles, WIDTH, bundle_path, entries, tile_path};
 use super::tree::{Frontier, Hash, leaf};
 use crate::storage::{Error, Lsn};
 
+mod salvage;
+
+pub(super) use salvage::salvage;
+
 /// Something that is not as it was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bad {
@@ -17,6 +22,15 @@ pub struct Bad {
     pub entry: Option<u64>,
     /// What is wrong, as a sentence without its end.
     pub what: String,
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.entry {
+            Some(entry) => write!(formatter, "entry {entry}: {}", self.what),
+            None => formatter.write_str(&self.what),
+        }
+    }
 }
 
 /// What an audit came to.

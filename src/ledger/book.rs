@@ -1,21 +1,20 @@
-//! The ledger as the gateway writes it: entries become durable in groups, in a log, and go from there into tiles.
+//! The ledger as the gateway writes it: what waits, what may leave, and whether it can be written.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::appending::{Book, CLOSED};
 use super::entry::{BYTES_MAX, Entry, Known, RELEASES_MAX, What};
 use super::files::Files;
-use super::group::Group;
 use super::note::Signer;
-use super::opening::{self, Opened, Settings, Unsettled};
-use super::publisher::Publisher;
-use super::tree::{Frontier, leaf};
+use super::opening::{self, Noted, Settings, Unsettled};
 use crate::domain::policy::{Digest, Released};
 use crate::domain::time::rfc3339;
-use crate::storage::{FileSystem, Log, Lsn, State};
+use crate::storage::{FileSystem, Log, Lsn, Pace};
 
 /// Why nothing may leave now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,19 +31,40 @@ pub struct Intent<'r> {
     pub lines: &'r [u8],
 }
 
-/// Whether a destination has confirmed what the outbox holds of a dataset at a position, as its cursor said at the start.
+/// What is to be said of a closing of windows besides its releases.
+pub struct Closed {
+    /// Where it stands in the outbox.
+    pub outbox: Lsn,
+    /// What is to be said, with this position in it: [`What::Withheld`] and [`What::Override`]. The same each time.
+    pub notes: Vec<What>,
+}
+
+/// The clocks of a gateway.
+pub struct Clocks {
+    /// A wall clock, in microseconds since the Unix epoch.
+    pub wall: Box<dyn Fn() -> i64 + Send + Sync>,
+    /// A monotonic clock.
+    pub now: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+/// Whether a destination has confirmed what the outbox holds of a dataset at a position.
 pub type Confirmed = Box<dyn Fn(&str, &str, Lsn) -> bool + Send + Sync>;
 
-/// A wall clock, in microseconds since the Unix epoch.
-pub type Wall = Box<dyn Fn() -> i64 + Send + Sync>;
+/// What the outbox was at the start.
+pub struct Outbox {
+    /// The last position that it gave out.
+    pub last: Lsn,
+    /// What was confirmed.
+    pub confirmed: Confirmed,
+}
 
-/// A ledger that a gateway writes. What is written while it cannot be waits in memory, but an intent: that is refused, and
-/// what it stands for does not leave.
+/// A ledger that a gateway writes. What is written while it cannot be waits in memory, but for intents and what closings
+/// say: those are refused. What an intent stands for does not leave, and closings wait in the outbox.
 pub struct Ledger {
     settings: Settings,
     fs: Arc<dyn FileSystem>,
-    wall: Wall,
-    confirmed: Confirmed,
+    clocks: Clocks,
+    outbox: Outbox,
     state: Mutex<Inner>,
 }
 
@@ -56,31 +76,24 @@ struct Inner {
     missed: u64,
     /// The intents of this process, by destination and release, with their position in the log.
     intended: BTreeMap<(String, String), Lsn>,
+    /// How far the ledger is with what closings say.
+    noted: Noted,
     /// Why the last group was refused; `None` if it was not.
     refused: Option<Arc<str>>,
-}
-
-/// An open ledger.
-struct Book {
-    log: Arc<Log>,
-    signer: Signer,
-    frontier: Frontier,
-    last: Lsn,
-    /// Entries that are not given to the publisher, oldest first.
-    unpublished: Vec<Vec<u8>>,
-    /// The newest signed checkpoint.
-    checkpoint: String,
-    publisher: Option<Publisher>,
+    /// What is damaged of what is in tiles.
+    damage: Option<Arc<str>>,
+    /// Whether its log gets on.
+    pace: Pace,
 }
 
 /// Why the ledger cannot be written before it was looked at.
 const NOT_OPEN: &str = "it is being verified";
-/// Why it cannot be written at the end.
-const CLOSED: &str = "the gateway stops";
 /// So many notes wait at most. What a release needs is not among them.
 const NOTES_MAX: usize = 4_096;
 /// How long an intent waits for the disk before it is said that it waits.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// When nothing became durable for so long although something waits, the disk hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(3);
 /// How often it is looked whether a ledger is verified.
 const GLANCE: Duration = Duration::from_millis(5);
 /// One wait for the disk.
@@ -89,20 +102,23 @@ const SLICE: Duration = Duration::from_millis(50);
 impl Ledger {
     /// A ledger that is opened by the first [`Self::tend`].
     #[must_use]
-    pub fn new(settings: Settings, fs: Arc<dyn FileSystem>, wall: Wall, confirmed: Confirmed) -> Self {
+    pub fn new(settings: Settings, fs: Arc<dyn FileSystem>, clocks: Clocks, outbox: Outbox) -> Self {
         let inner = Inner {
             book: Err(NOT_OPEN.into()),
             notes: VecDeque::new(),
             missed: 0,
             intended: BTreeMap::new(),
+            noted: Noted::default(),
             refused: None,
+            damage: None,
+            pace: Pace::default(),
         };
-        Self { settings, fs, wall, confirmed, state: Mutex::new(inner) }
+        Self { settings, fs, clocks, outbox, state: Mutex::new(inner) }
     }
 
     /// Adds an entry that nothing waits for. It becomes durable with the next group, or soon.
     pub fn note(&self, what: What) {
-        let entry = Entry::new((self.wall)(), what);
+        let entry = fitting((self.clocks.wall)(), what);
         let mut inner = self.inner();
         if inner.notes.len() >= NOTES_MAX && !matches!(entry.what, What::Sent { .. }) {
             inner.missed += 1;
@@ -119,28 +135,61 @@ impl Ledger {
         self.wait_until_verified();
         let (log, lsn) = {
             let mut inner = self.inner();
-            let inner = &mut *inner;
-            let book = inner.book.as_mut().map_err(|why| Unwritable(Arc::clone(why)))?;
             let key =
                 |intent: &Intent<'_>| (intent.released.destination().to_string(), intent.released.id().to_owned());
-            let is_new = |intent: &&Intent<'_>| !inner.intended.contains_key(&key(intent));
-            let at = (self.wall)();
-            let new: Vec<&Intent<'_>> = intents.iter().filter(is_new).collect();
-            if !new.is_empty() {
-                let entries = new.iter().map(|intent| Entry::new(at, intent.what(&book.signer))).collect();
-                let appended = book.append(&mut inner.notes, &mut inner.missed, at, entries);
-                inner.refused = appended.as_ref().err().cloned();
-                let lsn = appended.map_err(Unwritable)?;
-                inner.intended.extend(new.iter().map(|intent| (key(intent), lsn)));
+            let book = inner.book()?;
+            let (log, at) = (Arc::clone(&book.log), (self.clocks.wall)());
+            let said = |intent: &Intent<'_>| Entry::new(at, intent.what(&book.signer));
+            let new: Vec<_> = intents.iter().filter(|intent| !inner.intended.contains_key(&key(intent))).collect();
+            let entries: Vec<_> = new.iter().map(|intent| said(intent)).collect();
+            let (written, lsn) = inner.write(at, &entries);
+            inner.intended.extend(new.iter().take(written).map(|intent| (key(intent), lsn)));
+            if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
+                return Err(Unwritable(Arc::clone(why)));
             }
             let lsn = intents.iter().filter_map(|intent| inner.intended.get(&key(intent))).max();
-            (Arc::clone(&book.log), lsn.copied().unwrap_or(0))
+            (log, lsn.copied().unwrap_or(0))
         };
+        self.wait(&log, lsn)
+    }
+
+    /// Makes sure that the ledger says on disk what closings say, in the order of the outbox. Each of it is said once, also
+    /// when it is asked for again after a crash.
+    ///
+    /// # Errors
+    /// When it cannot be said now. It is to be asked for again.
+    pub fn closed(&self, closings: &[Closed]) -> Result<(), Unwritable> {
+        self.wait_until_verified();
+        let (log, lsn) = {
+            let mut inner = self.inner();
+            let log = Arc::clone(&inner.book()?.log);
+            let (at, noted) = ((self.clocks.wall)(), inner.noted);
+            let new = closings.iter().flat_map(|closing| {
+                let done = match closing.outbox.cmp(&noted.outbox) {
+                    Ordering::Less => closing.notes.len(),
+                    Ordering::Equal => noted.notes,
+                    Ordering::Greater => 0,
+                };
+                closing.notes.iter().skip(done).map(|note| (closing.outbox, fitting(at, note.clone())))
+            });
+            let (positions, entries): (Vec<Lsn>, Vec<Entry>) = new.unzip();
+            let (written, lsn) = inner.write(at, &entries);
+            positions.iter().take(written).for_each(|outbox| inner.noted.hear(*outbox));
+            if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
+                return Err(Unwritable(Arc::clone(why)));
+            }
+            (log, lsn)
+        };
+        self.wait(&log, lsn)
+    }
+
+    /// Waits until the log is durable through a position.
+    fn wait(&self, log: &Log, lsn: Lsn) -> Result<(), Unwritable> {
         let mut waited = Duration::ZERO;
         while log.wait_beyond(lsn.saturating_sub(1), SLICE) < lsn {
             waited += SLICE;
             if waited >= PATIENCE {
-                return Err(Unwritable(trouble(&log).unwrap_or_else(|| "the disk is slow".into())));
+                return Err(Unwritable(self.trouble().unwrap_or_else(|| "the disk is slow".into())));
             }
         }
         Ok(())
@@ -170,11 +219,27 @@ impl Ledger {
     /// Why it cannot be written now; `None` if it can.
     #[must_use]
     pub fn trouble(&self) -> Option<Arc<str>> {
-        let inner = self.inner();
+        let now = (self.clocks.now)();
+        let mut inner = self.inner();
+        let inner = &mut *inner;
         match &inner.book {
             Err(why) => Some(Arc::clone(why)),
-            Ok(book) => trouble(&book.log).or_else(|| inner.refused.clone()),
+            Ok(book) => {
+                let hangs = inner.pace.look(&book.log, now);
+                let is_hanging = || {
+                    (hangs >= HANGS_AFTER).then(|| {
+                        format!("its disk hangs: a write to it has been under way for {} s", hangs.as_secs()).into()
+                    })
+                };
+                book.trouble().or_else(is_hanging).or_else(|| inner.refused.clone())
+            }
         }
+    }
+
+    /// What of it is damaged although it goes on; `None`: nothing that is known.
+    #[must_use]
+    pub fn damage(&self) -> Option<Arc<str>> {
+        self.inner().damage.clone()
     }
 
     /// Whether the thread of its log has panicked.
@@ -196,12 +261,29 @@ impl Ledger {
         // Not under the lock: it takes as long as the ledger is long.
         let opened = opening::open(&self.fs, &self.settings);
         let mut inner = self.inner();
+        if let Err(why) = &inner.book
+            && **why == *CLOSED
+        {
+            // It was closed meanwhile, and stays so.
+            let why = Arc::clone(why);
+            drop(inner);
+            drop(opened);
+            return Err(why);
+        }
         match opened {
             Ok(opened) => {
-                let at = (self.wall)();
+                let at = (self.clocks.wall)();
                 for unsettled in &opened.unsettled {
                     inner.notes.push_front(Entry::new(at, self.settle(unsettled)));
                 }
+                if let Some(damage) = &opened.damage {
+                    inner
+                        .notes
+                        .push_front(Entry::new(at, What::Damage { of: "ledger".to_owned(), places: damage.places }));
+                    inner.damage = Some(damage.what.as_str().into());
+                }
+                // The positions of another outbox say nothing of this one: the journal's directory was begun anew.
+                inner.noted = Some(opened.noted).filter(|noted| noted.outbox <= self.outbox.last).unwrap_or_default();
                 inner.book =
                     Ok(Book::new(opened, Files::new(Arc::clone(&self.fs), &self.settings.directory), &self.settings));
                 Ok(())
@@ -216,7 +298,7 @@ impl Ledger {
 
     fn settle(&self, unsettled: &Unsettled) -> What {
         let Unsettled { release, destination, dataset, outbox, intent } = unsettled;
-        let is_confirmed = (self.confirmed)(destination, dataset, *outbox);
+        let is_confirmed = (self.outbox.confirmed)(destination, dataset, *outbox);
         What::Unsettled {
             release: release.clone(),
             destination: destination.clone(),
@@ -227,14 +309,10 @@ impl Ledger {
 
     /// Writes the notes that wait, without waiting for the disk.
     pub fn flush(&self) {
-        let at = (self.wall)();
+        let at = (self.clocks.wall)();
         let mut inner = self.inner();
-        let inner = &mut *inner;
-        let is_refused = inner.refused.is_some();
-        if let Ok(book) = &mut inner.book
-            && (!inner.notes.is_empty() || is_refused)
-        {
-            inner.refused = book.append(&mut inner.notes, &mut inner.missed, at, Vec::new()).err();
+        if inner.book.is_ok() {
+            inner.write(at, &[]);
         }
     }
 
@@ -246,7 +324,7 @@ impl Ledger {
         let (mut publisher, log, lsn) = {
             let mut inner = self.inner();
             let Ok(book) = &mut inner.book else { return Ok(()) };
-            if log_is_behind(book) {
+            if book.is_behind() {
                 return Ok(());
             }
             let Some(mut publisher) = book.publisher.take() else { return Ok(()) };
@@ -284,20 +362,39 @@ impl Ledger {
     }
 }
 
-/// Whether not all of the book is durable yet. What is published must be: else a crash would take from the log what the
-/// checkpoint covers.
-fn log_is_behind(book: &Book) -> bool {
-    book.log.durable() < book.last
+impl Inner {
+    fn book(&self) -> Result<&Book, Unwritable> {
+        self.book.as_ref().map_err(|why| Unwritable(Arc::clone(why)))
+    }
+
+    /// Gives the log the notes that wait, then entries. How many of these it took, and the position that they are durable
+    /// at.
+    fn write(&mut self, at: i64, entries: &[Entry]) -> (usize, Lsn) {
+        let Ok(book) = &mut self.book else { return (0, 0) };
+        if self.missed > 0 && self.notes.len() <= NOTES_MAX {
+            self.notes.push_back(Entry::new(at, What::Missed { entries: self.missed }));
+            self.missed = 0;
+        }
+        let notes = self.notes.len();
+        let (taken, refused) = book.append(self.notes.iter().chain(entries));
+        self.notes.drain(..notes.min(taken));
+        self.refused = refused;
+        (taken.saturating_sub(notes), book.last)
+    }
 }
 
-fn trouble(log: &Log) -> Option<Arc<str>> {
-    match log.state() {
-        State::Healthy => None,
-        State::Full => Some("its disk is full, or its log is: free some space".into()),
-        State::Failing { message } => Some(message.into()),
-        State::Closed => Some(CLOSED.into()),
-        State::Broken => Some("its thread has panicked; start the gateway again".into()),
+/// An entry that the ledger takes. One that is too long, which no configuration should come to, is counted instead.
+fn fitting(at: i64, what: What) -> Entry {
+    let kind = what.kind();
+    let entry = Entry::new(at, what);
+    if entry.encode().len() <= BYTES_MAX {
+        return entry;
     }
+    tracing::error!(
+        kind,
+        "an entry of the ledger is too long and is only counted: a fault in bailiwick; please report this line"
+    );
+    Entry::new(at, What::Missed { entries: 1 })
 }
 
 impl Intent<'_> {
@@ -329,60 +426,4 @@ pub fn hex(bytes: &[u8]) -> String {
 #[must_use]
 pub fn in_full(policy: &Digest) -> String {
     hex(policy.bytes())
-}
-
-impl Book {
-    fn new(opened: Opened, files: Files, settings: &Settings) -> Self {
-        let Opened { log, last, signer, audit, .. } = opened;
-        let publisher = Publisher::new(files, settings.seen.clone(), audit.tiles);
-        let checkpoint = audit.checkpoint.unwrap_or_else(|| signer.sign(0, Frontier::default().root()));
-        Self {
-            log: Arc::new(log),
-            signer,
-            frontier: audit.frontier,
-            last,
-            unpublished: audit.unpublished,
-            checkpoint,
-            publisher: Some(publisher),
-        }
-    }
-
-    /// Gives the log the notes that wait and other entries, as one group. Its position.
-    fn append(
-        &mut self,
-        notes: &mut VecDeque<Entry>,
-        missed: &mut u64,
-        at: i64,
-        entries: Vec<Entry>,
-    ) -> Result<Lsn, Arc<str>> {
-        let missing = (*missed > 0).then(|| Entry::new(at, What::Missed { entries: *missed }));
-        let all = notes.iter().chain(&missing).chain(&entries).map(Entry::encode);
-        let mut bytes = Vec::new();
-        for entry in all {
-            if entry.len() > BYTES_MAX {
-                return Err("an entry is too long: a fault in bailiwick; please report this line".into());
-            }
-            bytes.push(entry);
-        }
-        if bytes.is_empty() {
-            return Ok(self.last);
-        }
-        let mut frontier = self.frontier.clone();
-        bytes.iter().for_each(|entry| frontier.push(leaf(entry)));
-        let checkpoint = self.signer.sign(frontier.size(), frontier.root());
-        let group = Group { first: self.frontier.size(), entries: bytes, checkpoint };
-        let payload = group.encode();
-        let room = self
-            .log
-            .reserve(payload.len() as u64)
-            .map_err(|error| trouble(&self.log).unwrap_or_else(|| error.to_string().into()))?;
-        self.last += 1;
-        self.log.submit(self.last, payload, room, None);
-        self.frontier = frontier;
-        self.checkpoint = group.checkpoint;
-        self.unpublished.extend(group.entries);
-        notes.clear();
-        *missed = 0;
-        Ok(self.last)
-    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -106,6 +106,9 @@ pub enum What {
         window_start: String,
         /// At least so many: a power of ten, and never less than 10 and k.
         at_least: u64,
+        /// Where the closing stands in the outbox. Not in version 1.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        outbox: Option<u64>,
     },
     /// An override let cells go that the regimes' own k would have held back.
     Override {
@@ -117,10 +120,13 @@ pub enum What {
         destination: String,
         /// When the window began.
         window_start: String,
+        /// Where the closing stands in the outbox. Not in version 1.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        outbox: Option<u64>,
     },
     /// Something on the gateway's disk was found damaged or missing at a start.
     Damage {
-        /// Of what: `journal` or `outbox`.
+        /// Of what: `journal`, `outbox` or `ledger`.
         of: String,
         /// In how many places.
         places: u64,
@@ -242,12 +248,18 @@ pub(super) mod samples {
             },
             What::Sent { destination: text("desk"), releases: vec!["0f".repeat(16)], bytes: 4_096 },
             What::Unsettled { release: "0f".repeat(16), destination: text("desk"), intent: 3, known: Known::Nothing },
-            What::Withheld { dataset: text("payments"), window_start: text("2026-11-26T03:00:00Z"), at_least: 100 },
+            What::Withheld {
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                at_least: 100,
+                outbox: Some(8),
+            },
             What::Override {
                 id: text("audit-2026"),
                 dataset: text("payments"),
                 destination: text("desk"),
                 window_start: text("2026-11-26T03:00:00Z"),
+                outbox: Some(8),
             },
             What::Missed { entries: 5 },
             What::Stop { gateway: text("eu-1") },
@@ -263,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-1.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-2.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
@@ -277,13 +289,27 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_version_1_do_not_say_where_a_closing_stands() {
+        let golden = include_str!("../../tests/golden/ledger-entries-1.jsonl");
+        let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
+        let without = samples::all().into_iter().map(|mut entry| {
+            entry.v = 1;
+            if let What::Withheld { outbox, .. } | What::Override { outbox, .. } = &mut entry.what {
+                *outbox = None;
+            }
+            entry
+        });
+        assert!(read.into_iter().eq(without));
+    }
+
+    #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-1.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-2.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":1", "\"v\":2").as_bytes()), Err(Unreadable::Newer(2)));
+        assert_eq!(Entry::decode(line.replace("\"v\":2", "\"v\":3").as_bytes()), Err(Unreadable::Newer(3)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

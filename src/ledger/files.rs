@@ -91,6 +91,14 @@ impl Files {
         let _ = self.fs.remove(&self.directory.join(path));
     }
 
+    /// Removes a folder of the tree that nothing stands in any more. That it cannot be removed harms nothing.
+    pub(super) fn remove_folder(&self, folder: &Path, folders: &mut BTreeSet<PathBuf>) {
+        let folder = self.directory.join(folder);
+        if self.fs.remove_dir(&folder).is_ok() {
+            folders.remove(&folder);
+        }
+    }
+
     /// What the log before the tiles holds, and what of it is damaged.
     pub(super) fn log(&self) -> Result<(Reader, Vec<Damage>), Error> {
         let log = self.directory.join(LOG);

@@ -20,6 +20,7 @@
 //! - While the ledger cannot be written, or is not as it was signed, nothing leaves, and nothing else stops.
 //! - What an outsider holds, a checkpoint, is enough to find every change of what came before it.
 
+mod appending;
 pub mod audit;
 mod book;
 pub mod entry;
@@ -33,7 +34,7 @@ mod publisher;
 pub mod tile;
 pub mod tree;
 
-pub use book::{Confirmed, Intent, Ledger, Unwritable, Wall, hex, in_full};
+pub use book::{Clocks, Closed, Confirmed, Intent, Ledger, Outbox, Unwritable, hex, in_full};
 pub use files::{CHECKPOINT, Files, VERIFIER};
 pub use opening::Settings;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::audit::{Audit, audit};
-use super::entry::What;
+use super::audit::{Audit, audit, salvage};
+use super::entry::{Entry, What};
 use super::files::{Files, LOG, VERIFIER};
 use super::note::{Checkpoint, Signer};
 use crate::storage::{self, FileSystem, Log, Lsn, create_directories, read_file, write_file_durably};
@@ -42,6 +42,31 @@ pub(super) struct Unsettled {
     pub(super) intent: u64,
 }
 
+/// How far a ledger is with what closings say: how much it says of the last one that it says anything of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// Where the closing stands in the outbox.
+    pub(super) outbox: Lsn,
+    pub(super) notes: usize,
+}
+
+impl Noted {
+    /// It says one more thing of the closing at a position.
+    pub(super) fn hear(&mut self, outbox: Lsn) {
+        let before = if self.outbox == outbox { self.notes } else { 0 };
+        *self = Self { outbox, notes: before + 1 };
+    }
+}
+
+/// What of a ledger is damaged that can be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damaged {
+    /// How many entries, or tiles if no entry is.
+    pub(super) places: u64,
+    /// The first of it, and what to do.
+    pub(super) what: String,
+}
+
 /// A ledger that was opened.
 pub(super) struct Opened {
     pub(super) log: Log,
@@ -50,6 +75,8 @@ pub(super) struct Opened {
     pub(super) signer: Signer,
     pub(super) audit: Audit,
     pub(super) unsettled: Vec<Unsettled>,
+    pub(super) noted: Noted,
+    pub(super) damage: Option<Damaged>,
 }
 
 /// Verifies a ledger whole and opens it. A ledger that is not as it was signed is left as it is.
@@ -62,32 +89,9 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
         .with_context(|| format!("`{}` is not of the ledger that the key signs", settings.seen.display()))?
         .into_iter()
         .collect();
-    let mut open = BTreeMap::new();
-    let mut hear = |number: u64, _: &[u8], entry: Option<&super::entry::Entry>| match entry.map(|entry| &entry.what) {
-        Some(What::Intent { release, destination, dataset, outbox, .. }) => {
-            let key = (destination.clone(), release.clone());
-            open.insert(key, (number, dataset.clone(), *outbox));
-        }
-        Some(What::Sent { releases, destination, .. }) => {
-            for release in releases {
-                open.remove(&(destination.clone(), release.clone()));
-            }
-        }
-        Some(What::Unsettled { release, destination, .. }) => {
-            open.remove(&(destination.clone(), release.clone()));
-        }
-        _ => {}
-    };
-    let found = audit(&files, signer.verifier(), &kept, &mut hear).context("it cannot be read")?;
-    if let Some(bad) = found.bad.first() {
-        let entry = bad.entry.map(|entry| format!("entry {entry}: ")).unwrap_or_default();
-        bail!(
-            "it is not as it was signed: {entry}{}. See `bailiwick ledger verify {}`, and put back what was changed",
-            bad.what,
-            settings.directory.display()
-        );
-    }
+    let (found, heard, damage) = verified(&files, &signer, &kept)?;
     let (log, last) = open_log(fs, settings, &found)?;
+    let Heard { open, noted } = heard;
     let unsettled = open.into_iter().map(|((destination, release), (intent, dataset, outbox))| Unsettled {
         release,
         destination,
@@ -97,7 +101,81 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
     });
     let mut unsettled: Vec<_> = unsettled.collect();
     unsettled.sort_by_key(|unsettled| std::cmp::Reverse(unsettled.intent));
-    Ok(Opened { log, last, signer, audit: found, unsettled })
+    Ok(Opened { log, last, signer, audit: found, unsettled, noted, damage })
+}
+
+/// What the entries of a ledger say to who goes on with it.
+#[derive(Default)]
+struct Heard {
+    /// Intents that nothing followed, by destination and release.
+    open: BTreeMap<(String, String), (u64, String, u64)>,
+    noted: Noted,
+}
+
+impl Heard {
+    fn hear(&mut self, number: u64, what: &What) {
+        match what {
+            What::Intent { release, destination, dataset, outbox, .. } => {
+                let key = (destination.clone(), release.clone());
+                self.open.insert(key, (number, dataset.clone(), *outbox));
+            }
+            What::Sent { releases, destination, .. } => {
+                for release in releases {
+                    self.open.remove(&(destination.clone(), release.clone()));
+                }
+            }
+            What::Unsettled { release, destination, .. } => {
+                self.open.remove(&(destination.clone(), release.clone()));
+            }
+            What::Withheld { outbox: Some(outbox), .. } | What::Override { outbox: Some(outbox), .. } => {
+                self.noted.hear(*outbox);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Verifies a ledger. Where something in its tiles is not as it was signed, but the signed tree can be gone on with, it says
+/// what is damaged.
+///
+/// # Errors
+/// When it cannot be read, or the tree that was signed last cannot be gone on with: whatever were written after it would be
+/// a second history under one name.
+fn verified(files: &Files, signer: &Signer, kept: &[Checkpoint]) -> anyhow::Result<(Audit, Heard, Option<Damaged>)> {
+    let mut heard = Heard::default();
+    let mut hear = |number: u64, _: &[u8], entry: Option<&Entry>| {
+        if let Some(entry) = entry {
+            heard.hear(number, &entry.what);
+        }
+    };
+    let bad = match audit(files, signer.verifier(), kept, &mut hear) {
+        Ok(found) => match found.bad.first() {
+            None => return Ok((found, heard, None)),
+            Some(bad) => format!("it is not as it was signed: {bad}"),
+        },
+        Err(error) => format!("it cannot be read: {:#}", anyhow::Error::from(error)),
+    };
+    let directory = files.directory().display();
+    let mut heard = Heard::default();
+    let mut hear = |number: u64, _: &[u8], entry: Option<&Entry>| {
+        if let Some(entry) = entry {
+            heard.hear(number, &entry.what);
+        }
+    };
+    let salvaged = salvage(files, signer.verifier(), kept, &mut hear).context("it cannot be read")?;
+    let Some((found, places)) = salvaged else {
+        bail!(
+            "{bad}. See `bailiwick ledger verify -d {directory}`, and put back what was \
+             changed, from a copy of the ledger. If there is none, stop the gateway and run `bailiwick ledger retire`: a \
+             new ledger begins, and the old one is kept"
+        );
+    };
+    let what = format!(
+        "{bad}. It goes on, because the hashes of all entries are as they were signed. Put back what was changed, from a \
+         copy of the ledger; see `bailiwick ledger verify -d {directory}`"
+    );
+    tracing::error!(what, places, "the ledger is damaged");
+    Ok((found, heard, Some(Damaged { places, what })))
 }
 
 fn open_log(fs: &Arc<dyn FileSystem>, settings: &Settings, found: &Audit) -> anyhow::Result<(Log, Lsn)> {

@@ -68,6 +68,11 @@ impl Publisher {
         let [before, last] = std::mem::take(&mut self.edges);
         for path in before.iter().filter(|path| !last.contains(path) && !edge.contains(path)) {
             self.files.remove(path);
+            if let Some(folder) = path.parent()
+                && !last.iter().chain(&edge).any(|path| path.starts_with(folder))
+            {
+                self.files.remove_folder(folder, &mut self.folders);
+            }
         }
         self.edges = [last, edge];
         Ok(true)

@@ -103,7 +103,22 @@ impl Tiles {
         if self.size.is_multiple_of(WIDTH as u64) {
             whole.push(Part { path: bundle_path(number, WIDTH), bytes: std::mem::take(&mut self.bundle) });
         }
-        let mut hash = leaf(entry);
+        whole.extend(self.push_hash(leaf(entry)));
+        whole
+    }
+
+    /// Passes over a whole bundle, by the hashes of its entries. Its files are there.
+    pub(super) fn pass(&mut self, hashes: &[Hash]) {
+        debug_assert!(hashes.len() == WIDTH && self.bundle.is_empty());
+        self.size += hashes.len() as u64;
+        for hash in hashes {
+            let _ = self.push_hash(*hash);
+        }
+    }
+
+    /// Adds the hash of an entry. The tiles that are whole by it.
+    fn push_hash(&mut self, mut hash: Hash) -> Vec<Part> {
+        let mut whole = Vec::new();
         for depth in 0.. {
             if self.levels.len() == depth {
                 self.levels.push(Level::default());

@@ -39,6 +39,12 @@ pub trait FileSystem: Send + Sync {
     /// When the system refuses.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// When the system refuses, as it does when something is in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
     /// Creates one directory.
     ///
     /// # Errors

@@ -145,6 +145,7 @@ impl Log {
         assert!(lsn >= inner.next && !inner.queue.contains_key(&lsn), "each LSN is submitted once");
         let pending = Pending { lsn, payload, cost: room.spend(), then };
         inner.queue.insert(lsn, pending);
+        inner.submitted = inner.submitted.max(lsn);
         if lsn == inner.next {
             self.shared.work.notify_one();
         }
@@ -183,6 +184,13 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> Lsn {
         self.shared.table.durable()
+    }
+
+    /// Whether something was submitted that is not durable.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let submitted = self.shared.inner().submitted;
+        self.durable() < submitted
     }
 
     /// Waits until everything through an LSN is durable; `false` if the log ended before.

@@ -69,6 +69,17 @@ pub(super) fn recover(fs: &dyn FileSystem, settings: &Settings) -> Result<Recove
     Ok(Recovered { home, lock, recovery, segments, id, durable, unproven })
 }
 
+/// Keeps everybody else from opening a log, for as long as what it gives is held. `None`: there is no such directory.
+///
+/// # Errors
+/// When another process has the log open, or the system refuses.
+pub fn hold(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Box<dyn Lock>>, Error> {
+    match fs.kind(directory).map_err(Error::io("look up", directory))? {
+        None => Ok(None),
+        Some(_) => lock(fs, directory).map(Some),
+    }
+}
+
 /// Takes the lock of a directory.
 pub(super) fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Lock>, Error> {
     let path = directory.join(LOCK_FILE);

@@ -96,6 +96,8 @@ pub(super) struct Inner {
     pub(super) queue: BTreeMap<Lsn, Pending>,
     /// What the writer takes next.
     pub(super) next: Lsn,
+    /// The greatest LSN that was submitted by this process, or was there before.
+    pub(super) submitted: Lsn,
     pub(super) promises: Promises,
     pub(super) waiters: BTreeMap<Lsn, Vec<Then>>,
     pub(super) state: State,
@@ -125,6 +127,7 @@ impl Shared {
         let inner = Inner {
             queue: BTreeMap::new(),
             next,
+            submitted: next.saturating_sub(1),
             promises: Promises::default(),
             waiters: BTreeMap::new(),
             state: State::Healthy,

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use bailiwick::ingress::proto::ingest::PublishRequest;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -14,7 +15,7 @@ use super::moved::{health_of, until};
 use super::numbers::{counted, publish, request};
 use super::operations::send_payments;
 use crate::common::process::{copy_of, run, text};
-use crate::common::{self, TestGateway, gateway};
+use crate::common::{self, TestGateway, gateway, records};
 
 /// The part of the health service that says whether releases may leave.
 const EGRESS: &str = "bailiwick.egress";
@@ -188,11 +189,73 @@ async fn a_ledger_that_was_changed_stops_what_leaves_until_it_is_put_right() {
     let again = TestGateway { app, released, journal };
     publish(&again, request(4, 1, 10)).await.unwrap();
     assert_eq!(health_of(&again, EGRESS).await, ServingStatus::NotServing);
-    fs::write(&bundle, good).unwrap();
+    fs::write(&bundle, &good).unwrap();
     until(ServingStatus::Serving, || health_of(&again, EGRESS)).await;
     // Its journal stays.
     again.app.stop().await;
     printed(&directory, &["verify"]);
+}
+
+/// One recipient in each of 24 cells: too few for each of them.
+fn alone() -> PublishRequest {
+    let cells = ["9E", "AA", "B6", "DL", "EV", "MQ", "US", "WN"].into_iter().flat_map(|carrier| {
+        ["EWR", "JFK", "LGA"].map(|origin| {
+            json!({
+                "event_time": "2013-11-01T12:00:00Z", "recipient": "r-1", "country": "DE", "carrier": carrier,
+                "origin": origin, "distance": 100.0, "dep_delay": 3, "hour": 12, "weekday": 4
+            })
+        })
+    });
+    PublishRequest { payload: Some(records::json_events(cells)), ..request(3, 2, 0) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_withheld_while_the_ledger_was_away_is_said_after_a_restart_and_once() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    until(ServingStatus::Serving, || health_of(&gateway, EGRESS)).await;
+    let (log, elsewhere) = (gateway.journal.path().join("ledger/log"), gateway.journal.path().join("elsewhere"));
+    fs::rename(&log, &elsewhere).unwrap();
+    until(ServingStatus::NotServing, || health_of(&gateway, EGRESS)).await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    publish(&gateway, alone()).await.unwrap();
+    let TestGateway { app, released, journal } = gateway;
+    app.stop().await;
+    fs::rename(&elsewhere, &log).unwrap();
+    for _ in 0..2 {
+        let mut config = common::example("delivery-eta/gateway.toml", released.path());
+        config.journal.directory = journal.path().to_owned();
+        gateway::start(config).await.unwrap().stop().await;
+        let said = entries(&journal.path().join("ledger"));
+        let said: Vec<_> = of_kind(&said, "withheld").iter().map(|entry| entry["at_least"].as_u64()).collect();
+        assert_eq!(said, [Some(10)]);
+    }
+    assert_eq!(counted(&common::lines(released.path())), 10);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_gone_on_with_is_retired_and_a_new_one_begins() {
+    let (folder, _) = copy_of("card-fraud");
+    let retire = || run(folder.root(), &["ledger", "retire", "-c", "examples/card-fraud/gateway.toml"]);
+    let nothing = retire();
+    assert!(text(&nothing.stderr).contains("there is no ledger"), "{}", text(&nothing.stderr));
+    let journal = folder.path("examples/card-fraud/journal");
+    for (name, bytes) in [("ledger/verifier", "v"), ("ledger.key", "k"), ("ledger-seen", "s")] {
+        folder.write(&format!("examples/card-fraud/journal/{name}"), bytes);
+    }
+    // A key that cannot be used must not keep anybody from retiring its ledger.
+    let retired = retire();
+    assert!(retired.status.success(), "{}", text(&retired.stderr));
+    assert!(text(&retired.stdout).contains("ledger.retired-1"), "{}", text(&retired.stdout));
+    let read = |name: &str| fs::read_to_string(journal.join(name)).unwrap();
+    assert_eq!(
+        read("ledger.retired-1/verifier") + &read("ledger.key.retired-1") + &read("ledger-seen.retired-1"),
+        "vks"
+    );
+    assert!(!journal.join("ledger").exists() && !journal.join("ledger.key").exists());
+    // What comes later gets another number.
+    folder.write("examples/card-fraud/journal/ledger.key", "k2");
+    assert!(retire().status.success());
+    assert_eq!(read("ledger.key.retired-2"), "k2");
 }
 
 #[test]

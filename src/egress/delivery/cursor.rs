@@ -126,12 +126,12 @@ impl Cursor {
     }
 }
 
-/// How far every destination is, for whoever shortens the outbox.
+/// How far every destination is, and the ledger, for whoever shortens the outbox.
 #[derive(Clone, Default)]
 pub struct Confirmed(Vec<Arc<AtomicU64>>);
 
 impl Confirmed {
-    /// The position through which all destinations have confirmed.
+    /// The position through which all destinations have confirmed, and the ledger says what closings say.
     #[must_use]
     pub fn through(&self) -> Lsn {
         self.0.iter().map(|cursor| cursor.load(Ordering::Acquire)).min().unwrap_or(Lsn::MAX)
@@ -149,6 +149,8 @@ pub(super) struct Opened {
 /// The cursors of all destinations, read before anything is sent.
 pub struct Cursors {
     pub(super) opened: BTreeMap<String, Opened>,
+    /// Through which position the ledger says on disk what closings say. It is its own cursor: it knows what it says.
+    pub(super) noted: Arc<AtomicU64>,
 }
 
 impl Cursors {
@@ -184,7 +186,7 @@ impl Cursors {
             let through = Arc::new(AtomicU64::new(cursor.through));
             opened.insert(name.to_owned(), Opened { slots, cursor, through });
         }
-        Ok(Self { opened })
+        Ok(Self { opened, noted: Arc::default() })
     }
 
     /// The last position of the outbox that any of them has come to.
@@ -202,7 +204,8 @@ impl Cursors {
     /// How far they are, now and later.
     #[must_use]
     pub fn confirmed(&self) -> Confirmed {
-        Confirmed(self.opened.values().map(|opened| Arc::clone(&opened.through)).collect())
+        let destinations = self.opened.values().map(|opened| &opened.through);
+        Confirmed(destinations.chain([&self.noted]).map(Arc::clone).collect())
     }
 }
 

@@ -22,7 +22,10 @@ use super::status::Status;
 /// How often a thread looks up when nothing happens.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 /// How long it waits after a failure.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
+/// So many releases are said to the ledger together.
+const INTENTS_TOGETHER: usize = 1_000;
 
 /// One destination's thread: its cursor, and what tells it to end.
 pub(super) struct Delivery {
@@ -45,6 +48,16 @@ pub(super) struct Ends {
     pub(super) cut: Receiver<()>,
 }
 
+impl Ends {
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drained.try_recv() == Err(TryRecvError::Disconnected)
+    }
+}
+
 impl Delivery {
     pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
         let Opened { slots, cursor, through } = opened;
@@ -52,11 +65,11 @@ impl Delivery {
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.ends.cut.try_recv() == Err(TryRecvError::Disconnected)
+        self.ends.is_cut()
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.ends.drained.try_recv() == Err(TryRecvError::Disconnected)
+        self.ends.is_draining()
     }
 
     /// Waits after a failure. Whether to go on.
@@ -113,10 +126,14 @@ impl Delivery {
         if planted("send-before-intent") {
             return Ok(());
         }
-        let lines = releases.iter().map(|released| Ok(encode::parts(released, Format::JsonLines, 1)?.concat()));
-        let lines = lines.collect::<Result<Vec<_>, anyhow::Error>>()?;
-        let intents = releases.iter().zip(&lines).map(|(released, lines)| Intent { released, outbox, lines });
-        Ok(self.context.ledger.intend(&intents.collect::<Vec<_>>())?)
+        // Not all at once: a file may hold very many releases, and their lines take memory.
+        for releases in releases.chunks(INTENTS_TOGETHER) {
+            let lines = releases.iter().map(|released| Ok(encode::parts(released, Format::JsonLines, 1)?.concat()));
+            let lines = lines.collect::<Result<Vec<_>, anyhow::Error>>()?;
+            let intents = releases.iter().zip(&lines).map(|(released, lines)| Intent { released, outbox, lines });
+            self.context.ledger.intend(&intents.collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// Says that the destination has confirmed releases, which took so many bytes together.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::super::durable::parent;
 use super::{Access, Directory, File, FileSystem, Kind, Lock};
 
+mod hang;
 mod names;
 
 pub(crate) use names::Hidden;
@@ -41,6 +42,8 @@ struct Disk {
     randoms: u32,
     /// How many directories were made.
     directories: u64,
+    /// Syncs of files do not return.
+    hangs: bool,
     /// The next operation panics.
     panics: bool,
     lock: Option<Arc<AtomicBool>>,
@@ -342,9 +345,8 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, what: &What) {
         What::Set(path, node) => {
             names.insert(path.clone(), *node);
         }
-        What::Remove(path) => {
-            names.remove(path);
-        }
+        // A directory that is gone has nothing in it, whether or not it was synced after the last file went.
+        What::Remove(path) => names.retain(|name, _| !name.starts_with(path)),
         What::Rename(from, to) => {
             if let Some(node) = names.remove(from) {
                 names.insert(to.clone(), node);
@@ -407,15 +409,12 @@ impl FileSystem for Sim {
         Ok(())
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk().remove_dir(path)
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.operate()?;
-        if disk.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let directory = disk.new_directory();
-        disk.change(What::Set(path.to_owned(), directory));
-        Ok(())
+        self.disk().create_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -535,6 +534,7 @@ impl File for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        hang::pass(&self.disk);
         let mut disk = self.disk.lock().unwrap();
         disk.operate()?;
         let fails = disk.failing_syncs.fails();

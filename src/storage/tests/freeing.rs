@@ -45,6 +45,10 @@ impl FileSystem for Meddling {
         self.sim.remove(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.sim.remove_dir(path)
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.sim.create_dir(path)
     }

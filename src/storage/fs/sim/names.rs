@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::super::Directory;
-use super::{Disk, Node, Sim, apply};
+use super::{Disk, Node, Sim, What, apply};
 
 /// Names that were taken away.
 #[derive(Debug)]
@@ -36,6 +37,21 @@ impl Sim {
         }
     }
 
+    /// The names of the directories in a directory, in order.
+    pub(crate) fn folders(&self, directory: &Path) -> Vec<String> {
+        let disk = self.disk();
+        let inside = disk
+            .names
+            .iter()
+            .filter(|(path, node)| path.parent() == Some(directory) && matches!(node, Node::Directory(_)));
+        inside.map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    /// Whether a process holds the lock.
+    pub(crate) fn is_held(&self) -> bool {
+        self.disk().lock.as_ref().is_some_and(|lock| lock.load(Ordering::Relaxed))
+    }
+
     /// Makes an empty directory, durably.
     pub(crate) fn make_directory(&self, path: &Path) {
         self.disk().make_directory(path);
@@ -53,6 +69,28 @@ impl Disk {
         for change in std::mem::take(&mut self.changes) {
             apply(&mut self.durable_names, &change.what);
         }
+    }
+
+    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.operate()?;
+        if self.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let directory = self.new_directory();
+        self.change(What::Set(path.to_owned(), directory));
+        Ok(())
+    }
+
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.operate()?;
+        if !matches!(self.names.get(path), Some(Node::Directory(_))) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if self.names.keys().any(|name| name != path && name.starts_with(path)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.change(What::Remove(path.to_owned()));
+        Ok(())
     }
 
     /// Makes a directory, unless it is there.
