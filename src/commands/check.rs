@@ -15,6 +15,8 @@ use crate::domain::printable;
 use super::table::table;
 use super::{Failure, diagnostics, json as machine};
 
+mod ahead;
+mod grounds;
 mod limits;
 
 /// Checks the configuration, the policies and the models. The report for stdout, as one JSON object if it is for a
@@ -93,10 +95,12 @@ fn for_people(config: &Config, today: Date) -> String {
     rows.extend(egress(config, today).into_iter().map(line));
     report.push_str(&table(&rows));
     for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
-        if let Some(limits) = policy.limits(&dataset.name, &here.serves) {
+        if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
             report.push_str(&limits::explained(dataset, &limits));
         }
     }
+    report.push_str(&grounds::explained(&policy.grounds(here, (&config.id, &config.conditions), today)));
+    report.push_str(&ahead::explained(&policy.ahead(&here.serves, today), &here.serves));
     report.push_str(&access(config));
     if !policy.overrides.is_empty() {
         let _ = writeln!(report, "\noverrides:\n");
@@ -209,7 +213,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     });
     let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
     let datasets = datasets.filter_map(|dataset| {
-        let limits = policy.limits(&dataset.name, &here.serves)?;
+        let limits = policy.limits(&dataset.name, &here.serves, today)?;
         Some(limits::for_machines(dataset, &limits))
     });
     let overrides = policy.overrides.iter().map(|relaxed| {
@@ -223,6 +227,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
             "has_ended": relaxed.until < today,
         })
     });
+    let grounds = policy.grounds(here, (&config.id, &config.conditions), today);
     json!({
         "problems": machine::problems(problems),
         "gateway": config.id.as_str(),
@@ -234,6 +239,8 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "streams": streams.collect::<Value>(),
         "egress": egress(config, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
+        "grounds": grounds.iter().map(grounds::for_machines).collect::<Value>(),
+        "ahead": policy.ahead(&here.serves, today).iter().map(ahead::for_machines).collect::<Value>(),
         "overrides": overrides.collect::<Value>(),
         "tls": config.tls.is_some(),
         "permissions": policy.access.rules.iter().map(|rule| permission(rule)).collect::<Value>(),

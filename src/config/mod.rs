@@ -19,7 +19,7 @@ use crate::domain::document::keys::Shape;
 use crate::domain::document::{self, Place, Problem, Problems, Severity, Spot};
 use crate::domain::evidence::Source;
 use crate::domain::name::{DestinationName, GatewayId};
-use crate::domain::policy::{self, Form, Here, Permission, PolicySet, Widest};
+use crate::domain::policy::{self, Conditions, Here, Permission, PolicySet, Widest};
 use crate::durable::seal::Keys;
 use crate::egress::{file, kafka};
 use crate::engine::intake::Limits;
@@ -31,6 +31,7 @@ mod collide;
 mod destinations;
 mod files;
 mod fixed;
+mod here;
 mod keys;
 mod ledger;
 mod monitor;
@@ -53,6 +54,8 @@ pub struct Config {
     pub id: GatewayId,
     /// Where it stands: its country, the regimes whose records it keeps, its peers.
     pub here: Arc<Here>,
+    /// What has been shown of it as a recipient of records.
+    pub conditions: Conditions,
     /// Whether anything leaves.
     pub mode: Mode,
     /// The address it listens on. Without `tls`, loopback.
@@ -330,7 +333,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         keys.check(&declared.serves, &known, problems);
     }
     let serves: Vec<String> = declared.serves.iter().map(|regime| regime.value.clone()).collect();
-    check_here(declared, policy, today, problems);
+    here::check(declared, policy, today, problems);
     policy::lint(policy, &serves, today, problems);
     for row in policy.egress(&serves, today) {
         let elsewhere = "remove the dataset from `accepts`, or send it to a destination elsewhere";
@@ -375,28 +378,6 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         declared,
         problems,
     );
-}
-
-/// A gateway may hold records of the regimes it serves, and what is shown of it and its peers is needed somewhere.
-fn check_here(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &Problems) {
-    let Some(country) = &declared.country else { return };
-    let own = declared.conditions.iter().map(|(name, evidence)| (name.value.clone(), evidence.clone())).collect();
-    let shown = policy.shown(&own, today);
-    for served in &declared.serves {
-        let Some(regime) = policy.regimes.get(&served.value) else { continue };
-        if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
-            let message = format!("regime `{}` lets no identifiable record be in {}", regime.id, country.value);
-            let help = "serve it from a gateway where it does, or show the conditions in [gateway.conditions]";
-            problems.error_help(&served.place, message, help);
-        }
-    }
-    let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
-    for (name, _) in declared.conditions.iter().chain(declared.peers.iter().flat_map(|peer| &peer.conditions)) {
-        if !policy.needed.contains(&name.value) {
-            let message = format!("no regime and no region needs `{}`", name.value);
-            problems.error_help(&name.place, message, document::hint(&name.value, &needed));
-        }
-    }
 }
 
 /// Every regime that is served, here or by a peer, is there.

@@ -420,6 +420,7 @@ impl Declared {
         Some(Config {
             id: GatewayId::new(&self.id?.value).ok()?,
             here: Arc::new(here),
+            conditions: shown(self.conditions),
             mode: self.mode,
             registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             geoip: self.geoip.map(|geoip| geoip.value),

@@ -48,8 +48,11 @@ metrics = [
 country = "IE"
 accepts = ["{DATASET}"]
 
-[conditions]
-"data.anonymity_assessed" = {{ ref = "a test" }}
+[[shown]]
+conditions = ["data.anonymity_assessed"]
+for        = {{ dataset = "{DATASET}" }}
+by         = "nobody"
+ref        = "a test"
 """.replace("'", '"')
 
 GATEWAY = """

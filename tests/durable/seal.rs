@@ -74,7 +74,8 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     let mut second = policy.regimes["eu-gdpr"].clone();
     second.id = "second".into();
     let codes = ["DE", "GB"].iter().filter_map(|code| Jurisdiction::parse(code));
-    second.applies = vec![Scope { fact: Fact::SubjectResidence, within: Region::of(codes), source: String::new() }];
+    second.applies =
+        vec![Scope { fact: Fact::SubjectResidence, within: Region::of(codes), from: None, source: String::new() }];
     policy.regimes.insert(second.id.clone(), second);
     let serves: Vec<String> = policy.regimes.keys().cloned().collect();
     let stream = Arc::clone(&policy.streams["payments"].stream);
@@ -83,8 +84,8 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
         let code = Jurisdiction::parse(code).unwrap();
         let applies = |regime: &&Regime| {
             regime.covers_class(&policy.classes, &policy.streams["payments"].classes)
-                && (regime.met(Fact::SubjectResidence, code).next().is_some()
-                    || regime.met(Fact::GatewayCountry, here.country).next().is_some())
+                && (regime.met(Fact::SubjectResidence, code, today()).next().is_some()
+                    || regime.met(Fact::GatewayCountry, here.country, today()).next().is_some())
         };
         policy.regimes.values().filter(applies).map(|regime| regime.id.clone()).collect()
     };

@@ -23,6 +23,36 @@ fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
     assert_eq!(deployment.errors().len(), 1);
 }
 
+/// Who vouches for one stream frees no other to be held here.
+#[test]
+fn a_condition_counts_for_the_stream_that_it_is_shown_of_alone() {
+    let deployment = Deployment::new();
+    let law = regime("aa", "\"DE\", \"FR\"", "DE", "redirect");
+    deployment.write(REGIME, changed(&law, "basis = \"at home\"", "basis = \"at home\"\nneeds = [\"data.agreed\"]"));
+    let other = "[streams.staff]\nevent_time = \"at\"\ncontributor = \"person\"\n[streams.staff.facts]\n\
+                 \"subject.residence\" = [{ field = \"country\", strength = 90 }]\n[streams.staff.fields]\n\
+                 at = { type = \"timestamp\", class = \"personal\" }\n\
+                 person = { type = \"string\", class = \"personal\" }\n\
+                 country = { type = \"string\", class = \"personal\" }\n";
+    let shown = |of: &str| {
+        format!(
+            "\n[[shown]]\nconditions = [\"data.agreed\"]\nfor = {{ {of} }}\nby = \"the works council\"\nref = \"WC-1\"\n"
+        )
+    };
+    deployment.add(POLICY, &format!("\n{other}{}", shown("stream = \"staff\"")));
+    let errors = deployment.errors();
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
+    assert!(error.contains("lets no identifiable record of stream `visits` be in DE"), "{error}");
+    deployment.add(POLICY, &shown("stream = \"visits\", gateway = \"g-2\""));
+    assert_eq!(deployment.errors().len(), 1, "it is shown of another gateway");
+    deployment.edit(POLICY, "gateway = \"g-2\"", "gateway = \"g-1\"");
+    assert_eq!(deployment.errors(), Vec::<String>::new());
+    deployment.add(POLICY, "\n[conditions]\n\"data.agreed\" = { ref = \"WC-1\" }\n");
+    let errors = deployment.errors();
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
+    assert!(error.contains("`data.agreed` is no longer shown of the whole deployment"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_does_a_running_one_take_such_policies() {
     let deployment = Deployment::new();

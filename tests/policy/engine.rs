@@ -89,7 +89,8 @@ pub(super) fn day(day: &str) -> Date {
 }
 
 fn conditions(shown: &[Shown]) -> Conditions {
-    let evidence = |shown: &Shown| Proof { reference: "REF".to_owned(), until: shown.until.as_deref().map(day) };
+    let evidence =
+        |shown: &Shown| Proof { by: None, reference: "REF".to_owned(), until: shown.until.as_deref().map(day) };
     shown.iter().map(|shown| (shown.name.clone(), evidence(shown))).collect()
 }
 

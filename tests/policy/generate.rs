@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::reference::{
     Applies, Class, Destination, Entry, Evidence, FACTS, FORMS, Field, Gateway, Model, Override, Peer, Policy,
-    Producer, Record, Regime, Region, Registry, Sender, Shown, Source, Stream, Transfer,
+    Producer, Record, Regime, Region, Registry, Sender, Shown, Source, Stream, Transfer, Vouch,
 };
 use super::render;
 
@@ -48,7 +48,7 @@ const SAID: [Option<&str>; 26] = [
 ];
 const SYSTEMS: [&str; 3] = ["ehr", "crm", "EHR"];
 const DAYS: [&str; 6] = ["2026-11-01", "2026-11-23", "2026-12-31", "2027-01-01", "2027-01-02", "2028-06-30"];
-const CONDITIONS: [&str; 4] = ["dest.scc", "dest.dpf", "controller.filed", "approval.cac"];
+pub(super) const CONDITIONS: [&str; 5] = ["dest.scc", "dest.dpf", "controller.filed", "approval.cac", "data.clean"];
 const ROLES: [&str; 2] = ["crm", "edge"];
 const PHONES: [Option<&str>; 7] = [
     Some("+491701234567"),
@@ -119,6 +119,13 @@ impl Tape {
 
     fn day(&mut self) -> Option<String> {
         self.is(30).then(|| self.name(&DAYS))
+    }
+
+    /// A first and a last day, the one not after the other.
+    fn days(&mut self) -> (Option<String>, Option<String>) {
+        let (from, until) = (self.is(15).then(|| self.name(&DAYS)), self.day());
+        let from = from.filter(|from| until.as_ref().is_none_or(|until| from <= until));
+        (from, until)
     }
 }
 
@@ -233,7 +240,7 @@ pub(super) fn policy(tape: &mut Tape) -> Policy {
         min_strength: tape.one(&[60, 60, 40, 75]),
         unknown: tape.name(&["refuse", "refuse", "quarantine"]),
         on_expired: tape.name(&["deny-identifiable", "deny-identifiable", "deny-all", "warn"]),
-        conditions: shown(tape, &["controller.filed", "approval.cac"]),
+        vouches: vouches(tape),
         producers,
         registries,
         stream,
@@ -255,7 +262,7 @@ pub(super) fn needed(policy: &Policy) -> BTreeSet<String> {
 /// What nothing needs may not be shown.
 pub(super) fn only_needed(policy: &mut Policy) {
     let needed = needed(policy);
-    policy.conditions.retain(|shown| needed.contains(&shown.name));
+    policy.vouches.retain(|vouch| needed.contains(&vouch.name));
     for destination in &mut policy.destinations {
         destination.conditions.retain(|shown| needed.contains(&shown.name));
     }
@@ -271,6 +278,33 @@ fn shown(tape: &mut Tape, names: &[&str]) -> Vec<Shown> {
     shown
 }
 
+/// Of what something can be shown: this stream, the other one, and what there always is.
+const OF: [&[(&str, &str)]; 12] = [
+    &[],
+    &[("destination", "hub0")],
+    &[("gateway", "peer0")],
+    &[("stream", render::STREAM)],
+    &[("dataset", render::DATASET)],
+    &[("stream", render::OTHER[0])],
+    &[("dataset", render::OTHER[1])],
+    &[("stream", render::STREAM), ("destination", "hub0")],
+    &[("stream", render::STREAM), ("gateway", "peer1")],
+    &[("dataset", render::DATASET), ("destination", "hub0")],
+    &[("stream", render::OTHER[0]), ("destination", "hub0")],
+    &[("stream", render::OTHER[0]), ("gateway", "peer0")],
+];
+
+fn vouches(tape: &mut Tape) -> Vec<Vouch> {
+    let mut vouches = Vec::new();
+    for (name, may_be_of) in [("controller.filed", &OF[..]), ("approval.cac", &OF[1..]), ("data.clean", &OF[3..])] {
+        for of in tape.some(may_be_of, 0, 2) {
+            let of = of.iter().map(|(what, name)| (*what, (*name).to_owned())).collect();
+            vouches.push(Vouch { name: name.to_owned(), of, until: tape.day() });
+        }
+    }
+    vouches
+}
+
 fn classes(tape: &mut Tape) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
     for name in ["personal", "machine", "health", "genome", "odd"] {
@@ -283,11 +317,15 @@ fn classes(tape: &mut Tape) -> Vec<Class> {
 
 fn region(tape: &mut Tape, number: usize) -> Region {
     let review_by = tape.name(&["2028-12-31", "2026-11-23", "2027-01-01", "2028-06-30"]);
-    let entries = (0..1 + tape.below(5)).map(|_| Entry {
-        code: tape.name(&NAMED),
-        until: tape.day(),
-        needs: if tape.is(20) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
-        review_by: review_by.clone(),
+    let entries = (0..1 + tape.below(5)).map(|_| {
+        let (from, until) = tape.days();
+        Entry {
+            code: tape.name(&NAMED),
+            from,
+            until,
+            needs: if tape.is(20) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
+            review_by: review_by.clone(),
+        }
     });
     Region { name: format!("region{number}"), entries: entries.collect() }
 }
@@ -317,24 +355,30 @@ pub(super) fn regime(tape: &mut Tape, id: &str, regions: &[Region], classes: &[S
             "source.system" => tape.names(&SYSTEMS, 1, 2),
             _ => codes_and_regions(tape, regions, 4),
         };
-        applies.push(Applies { fact: fact.to_owned(), within });
+        let from = tape.is(10).then(|| tape.name(&DAYS));
+        applies.push(Applies { fact: fact.to_owned(), within, from });
     }
-    let transfers = (0..tape.below(5)).map(|number| Transfer {
-        id: format!("row-{number}"),
-        form: tape.name(&["identifiable", "statistical", "pseudonymised", "identifiable", "dp"]),
-        to: if tape.is(25) { vec!["any".to_owned()] } else { codes_and_regions(tape, regions, 5) },
-        except: if tape.is(25) { codes_and_regions(tape, regions, 2) } else { Vec::new() },
-        needs: if tape.is(25) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
-        until: tape.day(),
+    let transfers = (0..tape.below(5)).map(|number| {
+        let (from, until) = tape.days();
+        Transfer {
+            id: format!("row-{number}"),
+            form: tape.name(&["identifiable", "statistical", "pseudonymised", "identifiable", "dp"]),
+            to: if tape.is(25) { vec!["any".to_owned()] } else { codes_and_regions(tape, regions, 5) },
+            except: if tape.is(25) { codes_and_regions(tape, regions, 2) } else { Vec::new() },
+            needs: if tape.is(40) { tape.names(&CONDITIONS, 1, 2) } else { Vec::new() },
+            from,
+            until,
+        }
     });
     let mut transfers: Vec<Transfer> = transfers.collect();
     // Without one in a while, no record would be let go to another gateway.
     if let Some(row) = transfers.first_mut().filter(|_| tape.is(50)) {
         (row.form, row.to) = ("identifiable".to_owned(), vec!["any".to_owned()]);
-        row.needs.clear();
+        (row.needs, row.from) = (Vec::new(), None);
     }
     Regime {
         id: id.to_owned(),
+        from: tape.is(15).then(|| tape.name(&DAYS)),
         review_by: tape.name(&["2028-06-30", "2026-11-23", "2027-01-01", "2028-12-31"]),
         classes: tape.some(classes, 1, 3),
         localisation: tape.name(&["conditional", "none", "mirror", "first-store", "strict"]),

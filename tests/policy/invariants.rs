@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use bailiwick::domain::policy::{Form, Permission};
+use bailiwick::domain::policy::{AtHand, Form, Permission, Recipient};
 use bailiwick::engine::versions::Versions;
 use proptest::prelude::*;
 
 use super::engine::{self, day, decide, read, verdict, verdicts, version, version_of};
 use super::generate::{self, Case, cases, many, policies};
-use super::reference::{Finding, Gateway, Policy, Record, Reference, Sender, Source, Verdict};
+use super::reference::{Destination, Finding, Gateway, Policy, Record, Reference, Sender, Source, Verdict, Vouch};
 use super::render::{self, DATASET, STREAM};
 
 fn reference(case: &Case) -> Reference<'_> {
@@ -32,6 +32,21 @@ fn rows_kept(decided: &bailiwick::domain::policy::Decided) -> Vec<i64> {
 fn outlets(policy: &Policy, serves: &[String], on: &str) -> Vec<(String, usize)> {
     let outlets = read(policy).outlets(DATASET, serves, day(on));
     outlets.into_iter().map(|outlet| (outlet.destination.to_string(), outlet.min_contributors)).collect()
+}
+
+/// The first day of everything that has one or could have one.
+fn firsts(policy: &mut Policy) -> Vec<&mut Option<String>> {
+    let entries = policy.regions.iter_mut().flat_map(|region| &mut region.entries).map(|entry| &mut entry.from);
+    let of_regimes = policy.regimes.iter_mut().flat_map(|regime| {
+        let rows = regime.transfers.iter_mut().map(|row| &mut row.from);
+        let tests = regime.applies.iter_mut().map(|applies| &mut applies.from);
+        std::iter::once(&mut regime.from).chain(rows).chain(tests)
+    });
+    entries.chain(of_regimes).collect()
+}
+
+fn is_to_begin(policy: &Policy, day: &str) -> bool {
+    firsts(&mut policy.clone()).into_iter().flatten().any(|first| day < first.as_str())
 }
 
 fn only_peer(gateway: &Gateway, at: usize) -> Gateway {
@@ -102,7 +117,7 @@ proptest! {
                     matches!(same.unwrap().permission, Permission::Allowed { .. })
                 };
                 prop_assert!(on_day(later), "{:?} does not last", row.destination);
-                if let Some(until) = until {
+                if let Some(until) = until.filter(|_| !is_to_begin(&case.policy, &case.day)) {
                     prop_assert!(!on_day(until.tomorrow().unwrap()), "{:?} lasts longer than {}", row.destination, until);
                 }
             }
@@ -117,12 +132,15 @@ proptest! {
         }) {
             for destination in &case.policy.destinations {
                 let conditions = &policy.destinations[destination.name.as_str()].conditions;
-                let shown = policy.shown(conditions, day(&case.day));
+                let to = Recipient::Destination(&destination.name);
+                let at_hand = AtHand { stream: STREAM, dataset: Some(DATASET), to };
+                let shown = policy.shown(at_hand, conditions, day(&case.day));
+                let at = Reference::cells_to(destination);
                 let mut weaker = true;
                 for (name, form) in Form::NAMES {
                     let place = engine::code(&destination.country);
                     let permits = regime.permits(form, place, &shown).is_some();
-                    prop_assert_eq!(permits, reference.permits(declared, name, &destination.country, &destination.conditions));
+                    prop_assert_eq!(permits, reference.permits(declared, name, &destination.country, (&destination.conditions, &at)));
                     prop_assert!(weaker || !permits, "a stronger form may go where a weaker one may not");
                     weaker = permits;
                 }
@@ -166,10 +184,50 @@ proptest! {
         let mut serves = case.gateway.serves.clone();
         let was = outlets(&case.policy, &serves, &case.day);
         prop_assert_eq!(&outlets(&more, &serves, &case.day), &was);
-        if before.governing(&before.streams[STREAM], &serves).next().is_some() {
+        if before.governing(&before.streams[STREAM], &serves, day(&case.day)).next().is_some() {
             serves.push("added".to_owned());
             for (destination, k) in outlets(&more, &serves, &case.day) {
                 prop_assert!(was.iter().any(|(known, least)| *known == destination && *least <= k), "{} is new", destination);
+            }
+        }
+    }
+
+    /// Who vouches for one stream frees no other; what is shown of another destination or gateway frees none at hand.
+    #[test]
+    fn what_is_shown_of_one_thing_changes_no_decision_of_another(case in cases()) {
+        let mut with = case.policy.clone();
+        let elsewhere = [
+            vec![("stream", render::OTHER[0])],
+            vec![("dataset", render::OTHER[1])],
+            vec![("stream", STREAM), ("destination", "elsewhere")],
+            vec![("stream", STREAM), ("gateway", "elsewhere")],
+            vec![("stream", render::OTHER[0]), ("destination", "hub0")],
+            vec![("stream", render::OTHER[0]), ("gateway", "peer0")],
+        ];
+        let needed = generate::needed(&case.policy);
+        for name in generate::CONDITIONS.into_iter().filter(|name| !name.starts_with("dest.") && needed.contains(*name)) {
+            with.vouches.retain(|vouch| vouch.name != name || vouch.of.iter().all(|(_, name)| !render::OTHER.contains(&&**name)));
+            for of in &elsewhere {
+                let of = of.iter().map(|(what, name)| (*what, (*name).to_owned())).collect();
+                with.vouches.push(Vouch { name: name.to_owned(), of, until: None });
+            }
+        }
+        let mut without = case.policy.clone();
+        without.vouches.retain(|vouch| vouch.of.iter().all(|(_, name)| !render::OTHER.contains(&&**name)));
+        for policy in [&mut with, &mut without] {
+            let hub = &policy.destinations[0];
+            policy.destinations.push(Destination { name: "elsewhere".to_owned(), accepts: Vec::new(), ..hub.clone() });
+        }
+        let (with_read, without_read) = (read(&with), read(&without));
+        let serves = &case.gateway.serves;
+        prop_assert_eq!(
+            with_read.outlets(DATASET, serves, day(&case.day)), without_read.outlets(DATASET, serves, day(&case.day)));
+        for gateway in with_each_peer(&case.gateway) {
+            let one = version(&with, &with_read, &gateway, &case.day);
+            let other = version(&without, &without_read, &gateway, &case.day);
+            for sender in &case.senders {
+                let (one, other) = (decide(&one, &case.records, sender), decide(&other, &case.records, sender));
+                prop_assert_eq!(verdicts(&one, case.records.len()), verdicts(&other, case.records.len()));
             }
         }
     }
@@ -336,6 +394,10 @@ proptest! {
         let start = day("2026-10-01");
         let on = |days: i64| start.checked_add(jiff::Span::new().days(days)).unwrap();
         let (earlier, later) = (on(first.min(second)), on(first.max(second)));
+        // But what begins later.
+        let mut case = case;
+        let firsts = firsts(&mut case.policy);
+        firsts.into_iter().for_each(|first| *first = None);
         let policy = read(&case.policy);
         let serves = &case.gateway.serves;
         let was = policy.outlets(DATASET, serves, earlier);
@@ -394,7 +456,7 @@ proptest! {
             policy.outlets(DATASET, serves, on).into_iter().map(|outlet| outlet.destination.to_string()).collect()
         };
         let plan = &policy.streams[STREAM];
-        let is_governed = |serves: &[String]| policy.governing(plan, serves).next().is_some();
+        let is_governed = |serves: &[String]| policy.governing(plan, serves, on).next().is_some();
         // Regimes that do not cover the records have nothing to say, and where none has, nothing may leave.
         let wanted = match (is_governed(&left), is_governed(&right)) {
             (true, true) => allowed(&left).intersection(&allowed(&right)).cloned().collect(),
@@ -477,7 +539,7 @@ fn shuffled_policy(policy: &Policy, tape: &mut generate::Tape) -> Policy {
             tape.shuffle(&mut row.needs);
         }
     }
-    tape.shuffle(&mut policy.conditions);
+    tape.shuffle(&mut policy.vouches);
     tape.shuffle(&mut policy.producers);
     for producer in &mut policy.producers {
         tape.shuffle(&mut producer.roles);

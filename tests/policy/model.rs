@@ -9,7 +9,7 @@ pub(super) struct Policy {
     pub(super) min_strength: u8,
     pub(super) unknown: String,
     pub(super) on_expired: String,
-    pub(super) conditions: Vec<Shown>,
+    pub(super) vouches: Vec<Vouch>,
     pub(super) producers: Vec<Producer>,
     pub(super) registries: Vec<Registry>,
     pub(super) stream: Stream,
@@ -34,6 +34,7 @@ pub(super) struct Region {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) code: String,
+    pub(super) from: Option<String>,
     pub(super) until: Option<String>,
     pub(super) needs: Vec<String>,
     /// That of its region.
@@ -43,6 +44,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Regime {
     pub(super) id: String,
+    pub(super) from: Option<String>,
     pub(super) review_by: String,
     pub(super) classes: Vec<String>,
     pub(super) localisation: String,
@@ -56,6 +58,7 @@ pub(super) struct Regime {
 pub(super) struct Applies {
     pub(super) fact: String,
     pub(super) within: Vec<String>,
+    pub(super) from: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,10 +68,19 @@ pub(super) struct Transfer {
     pub(super) to: Vec<String>,
     pub(super) except: Vec<String>,
     pub(super) needs: Vec<String>,
+    pub(super) from: Option<String>,
     pub(super) until: Option<String>,
 }
 
-/// A condition that has been shown.
+/// A condition that somebody vouches for, and of what: kinds of things with their names, all of which must fit.
+#[derive(Clone, Debug)]
+pub(super) struct Vouch {
+    pub(super) name: String,
+    pub(super) of: Vec<(&'static str, String)>,
+    pub(super) until: Option<String>,
+}
+
+/// A condition that has been shown of a recipient.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) name: String,

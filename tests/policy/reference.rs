@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use super::render::{DATASET, STREAM};
+
 pub(super) use super::model::*;
 
 /// The facts that need evidence, in the order in which they are looked at.
@@ -241,7 +243,7 @@ impl Reference<'_> {
                 Some(region) => entries.extend(region.entries.clone()),
                 None => {
                     let review_by = "9999-12-31".to_owned();
-                    entries.push(Entry { code: name.clone(), until: None, needs: Vec::new(), review_by });
+                    entries.push(Entry { code: name.clone(), from: None, until: None, needs: Vec::new(), review_by });
                 }
             }
         }
@@ -260,7 +262,7 @@ impl Reference<'_> {
 
     fn applies(&self, regime: &Regime, fact: &str, candidate: &str) -> bool {
         self.covers(regime)
-            && regime.applies.iter().filter(|applies| applies.fact == fact).any(|applies| match fact {
+            && self.tests(regime).filter(|applies| applies.fact == fact).any(|applies| match fact {
                 "source.system" => applies.within.iter().any(|name| name.to_lowercase() == candidate),
                 _ => self.matches(candidate, &applies.within),
             })
@@ -275,9 +277,25 @@ impl Reference<'_> {
         self.policy.regimes.iter().find(|regime| regime.id == id).unwrap()
     }
 
-    fn is_shown(&self, need: &str, recipient: &[Shown]) -> bool {
-        let shown = if need.starts_with("dest.") { recipient } else { &self.policy.conditions };
-        shown.iter().any(|shown| shown.name == need && self.holds(shown.until.as_deref()))
+    /// The scope tests that count on the day: neither they nor their regime are to begin later.
+    fn tests<'a>(&'a self, regime: &'a Regime) -> impl Iterator<Item = &'a Applies> {
+        regime.applies.iter().filter(|applies| self.has_begun(&regime.from) && self.has_begun(&applies.from))
+    }
+
+    /// Whether something is shown of a recipient, or vouched for of what is at hand: `at` says which things those are.
+    fn is_shown(&self, need: &str, recipient: &[Shown], at: &[(&str, &str)]) -> bool {
+        if need.starts_with("dest.") {
+            return recipient.iter().any(|shown| shown.name == need && self.holds(shown.until.as_deref()));
+        }
+        self.policy.vouches.iter().any(|vouch| {
+            vouch.name == need
+                && self.holds(vouch.until.as_deref())
+                && vouch.of.iter().all(|(what, name)| at.contains(&(*what, name.as_str())))
+        })
+    }
+
+    fn has_begun(&self, from: &Option<String>) -> bool {
+        from.as_deref().is_none_or(|from| from <= self.day)
     }
 
     fn holds(&self, until: Option<&str>) -> bool {
@@ -285,7 +303,13 @@ impl Reference<'_> {
     }
 
     /// Whether a regime lets a form go to a place.
-    pub(super) fn permits(&self, regime: &Regime, form: &str, place: &str, recipient: &[Shown]) -> bool {
+    pub(super) fn permits(
+        &self,
+        regime: &Regime,
+        form: &str,
+        place: &str,
+        (recipient, at): (&[Shown], &[(&str, &str)]),
+    ) -> bool {
         let place = canonical(place).unwrap();
         let rank = |form: &str| FORMS.iter().position(|known| *known == form).unwrap();
         regime.transfers.iter().any(|row| {
@@ -301,17 +325,19 @@ impl Reference<'_> {
                 row.to.iter().any(|name| name == "any")
                     || self.entries(&row.to).iter().any(|entry| {
                         (entry.code == place || entry.code == country(&place))
+                            && self.has_begun(&entry.from)
                             && self.holds(entry.until.as_deref())
                             && !is_off(&entry.review_by)
-                            && entry.needs.iter().all(|need| self.is_shown(need, recipient))
+                            && entry.needs.iter().all(|need| self.is_shown(need, recipient, at))
                     })
             };
             rank(&row.form) >= rank(form)
                 && !is_off(&regime.review_by)
                 && !self.matches(&place, &row.except)
                 && goes_there()
+                && self.has_begun(&row.from)
                 && self.holds(row.until.as_deref())
-                && row.needs.iter().all(|need| self.is_shown(need, recipient))
+                && row.needs.iter().all(|need| self.is_shown(need, recipient, at))
         })
     }
 
@@ -351,9 +377,10 @@ impl Reference<'_> {
         }
         for peer in &self.gateway.peers {
             let serves_all = by_facts.iter().chain(&in_country(&peer.country)).all(|id| peer.serves.contains(id));
-            let may_go_there = by_facts
-                .iter()
-                .all(|id| self.permits(self.regime(id), "identifiable", &peer.country, &peer.conditions));
+            let at = [("stream", STREAM), ("gateway", peer.id.as_str())];
+            let shown = (peer.conditions.as_slice(), at.as_slice());
+            let may_go_there =
+                by_facts.iter().all(|id| self.permits(self.regime(id), "identifiable", &peer.country, shown));
             if serves_all && may_go_there {
                 return Verdict::Redirect(peer.id.clone());
             }
@@ -363,7 +390,13 @@ impl Reference<'_> {
 
     fn served(&self) -> Vec<&Regime> {
         let regimes = self.policy.regimes.iter();
-        regimes.filter(|regime| self.gateway.serves.contains(&regime.id) && self.covers(regime)).collect()
+        let served = regimes.filter(|regime| self.gateway.serves.contains(&regime.id) && self.covers(regime));
+        served.filter(|regime| self.tests(regime).next().is_some()).collect()
+    }
+
+    /// What is at hand where cells of the dataset go to a destination.
+    pub(super) fn cells_to(destination: &Destination) -> [(&str, &str); 3] {
+        [("stream", STREAM), ("dataset", DATASET), ("destination", &destination.name)]
     }
 
     /// Whether a regime lets the dataset go to a destination.
@@ -372,14 +405,16 @@ impl Reference<'_> {
             .into_iter()
             .flatten()
             .chain(&destination.onward);
+        let at = Self::cells_to(destination);
+        let shown = (destination.conditions.as_slice(), at.as_slice());
         destination.max_form.as_deref() != Some("dp")
-            && countries.into_iter().all(|code| self.permits(regime, "statistical", code, &destination.conditions))
+            && countries.into_iter().all(|code| self.permits(regime, "statistical", code, shown))
     }
 
     /// The number of contributors of the dataset's cells at a destination; `None` where it may not go.
     pub(super) fn egress(&self, destination: &Destination) -> Option<usize> {
         let served = self.served();
-        let accepts = destination.accepts.iter().any(|name| name == super::render::DATASET);
+        let accepts = destination.accepts.iter().any(|name| name == DATASET);
         if !accepts || served.is_empty() || !served.iter().all(|regime| self.lets_go(regime, destination)) {
             return None;
         }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::reference::{Policy, Shown, Source};
+use super::reference::{FACTS, Policy, Shown, Source};
 
 pub(super) const STREAM: &str = "events";
 pub(super) const DATASET: &str = "counts";
+/// Another stream and its dataset, of which no record is ever sent and nothing goes anywhere.
+pub(super) const OTHER: [&str; 2] = ["others", "other_counts"];
 
 /// A file: its name, the lines that must come first, and its tables.
 #[derive(Clone, Debug)]
@@ -58,7 +60,14 @@ pub(super) fn files(policy: &Policy) -> Vec<File> {
     let mut weighing = File::new("weighing.toml", "policy");
     weighing.tables.push(format!("[facts]\nmin_strength = {}\nunknown = {:?}", policy.min_strength, policy.unknown));
     weighing.tables.push(format!("[review]\non_expired = {:?}", policy.on_expired));
-    weighing.tables.push(format!("[conditions]\n{}", shown(&policy.conditions).join("\n")));
+    for vouch in &policy.vouches {
+        let of: Vec<String> = vouch.of.iter().map(|(what, name)| format!("{what} = {name:?}")).collect();
+        let of = if of.is_empty() { String::new() } else { format!("for = {{ {} }}\n", of.join(", ")) };
+        let until = vouch.until.as_ref().map_or(String::new(), |until| format!("\nuntil = {until}"));
+        weighing
+            .tables
+            .push(format!("[[shown]]\nconditions = [{:?}]\n{of}by = \"somebody\"\nref = \"REF-1\"{until}", vouch.name));
+    }
     files.push(weighing);
 
     let mut stream = File::new("stream.toml", "policy");
@@ -77,6 +86,18 @@ pub(super) fn files(policy: &Policy) -> Vec<File> {
         stream.tables.push(table);
     }
     stream.tables.extend(stream_tables(policy));
+    let [other, other_dataset] = OTHER;
+    let untested: Vec<String> = FACTS.map(str::to_owned).to_vec();
+    stream.tables.push(format!(
+        "[streams.{other}]\nevent_time = \"time\"\ncontributor = \"who\"\nuntested = {}\n[streams.{other}.facts]\n[streams.{other}.fields]\n\
+         time = {{ type = \"timestamp\", class = {class:?} }}\nwho = {{ type = \"string\", class = {class:?} }}",
+        list(&untested),
+        class = policy.classes[0].name
+    ));
+    stream.tables.push(format!(
+        "[datasets.{other_dataset}]\nstream = {other:?}\nwindow = {{ size = \"PT1M\" }}\n\
+         metrics = [{{ name = \"events\", fn = \"count\" }}]"
+    ));
     files.push(stream);
 
     let mut out = File::new("out.toml", "policy");
@@ -138,13 +159,13 @@ fn legal(policy: &Policy) -> Vec<File> {
             region.entries.first().map_or("2027-01-01", |entry| &entry.review_by)
         );
         for entry in &region.entries {
-            if entry.until.is_none() && entry.needs.is_empty() {
+            if entry.from.is_none() && entry.until.is_none() && entry.needs.is_empty() {
                 write!(table, "\n  {:?},", entry.code).unwrap();
                 continue;
             }
             write!(table, "\n  {{ code = {:?}", entry.code).unwrap();
-            if let Some(until) = &entry.until {
-                write!(table, ", until = {until}").unwrap();
+            for (key, day) in [("from", &entry.from), ("until", &entry.until)] {
+                day.iter().for_each(|day| write!(table, ", {key} = {day}").unwrap());
             }
             optional(&mut table, "needs", &entry.needs);
             table.push_str(" },");
@@ -171,11 +192,16 @@ fn legal(policy: &Policy) -> Vec<File> {
             regime.localisation,
             regime.misroute
         ));
+        if let Some(from) = &regime.from {
+            file.head.push(format!("from = {from}"));
+        }
         if let Some(k) = regime.min_contributors {
             file.head.push(format!("min_contributors = {k}"));
         }
         for applies in &regime.applies {
-            file.tables.push(format!("[[applies]]\nfact = {:?}\nin = {}", applies.fact, list(&applies.within)));
+            let mut table = format!("[[applies]]\nfact = {:?}\nin = {}", applies.fact, list(&applies.within));
+            applies.from.iter().for_each(|from| write!(table, "\nfrom = {from}").unwrap());
+            file.tables.push(table);
         }
         for row in &regime.transfers {
             let mut table = format!(
@@ -186,8 +212,8 @@ fn legal(policy: &Policy) -> Vec<File> {
                 list(&row.except),
                 list(&row.needs)
             );
-            if let Some(until) = &row.until {
-                write!(table, "\nuntil = {until}").unwrap();
+            for (key, day) in [("from", &row.from), ("until", &row.until)] {
+                day.iter().for_each(|day| write!(table, "\n{key} = {day}").unwrap());
             }
             file.tables.push(table);
         }
@@ -206,7 +232,7 @@ fn stream_tables(policy: &Policy) -> Vec<String> {
         head.push_str("\nmodel = \"scorer\"");
     }
     let mut table = format!("[streams.{STREAM}.facts]");
-    for fact in super::reference::FACTS {
+    for fact in FACTS {
         let of_fact: Vec<_> = stream.evidence.iter().filter(|evidence| evidence.fact == fact).collect();
         if of_fact.is_empty() {
             continue;
@@ -232,7 +258,7 @@ fn stream_tables(policy: &Policy) -> Vec<String> {
         table.push_str("\n]");
     }
     // What is no fact of ours is written too: it is to be refused.
-    for evidence in stream.evidence.iter().filter(|evidence| !super::reference::FACTS.contains(&&*evidence.fact)) {
+    for evidence in stream.evidence.iter().filter(|evidence| !FACTS.contains(&&*evidence.fact)) {
         write!(table, "\n{:?} = [{{ field = \"a\", strength = {} }}]", evidence.fact, evidence.strength).unwrap();
     }
     let mut fields = format!("[streams.{STREAM}.fields]");

@@ -7,9 +7,9 @@ use super::engine::{self, errors, read, verdict, version};
 use super::generate::{self, Case, cases, many};
 use super::reference::{
     Applies, Evidence, FACTS, Finding, Gateway, Override, Peer, Policy, Record, Reference, Regime, Sender, Source,
-    Transfer, Verdict,
+    Transfer, Verdict, Vouch,
 };
-use super::render::{self, DATASET};
+use super::render::{self, DATASET, STREAM};
 
 fn evidence(fact: &str, source: Source, strength: u8, roles: Option<&str>) -> Evidence {
     let trusted_from = roles.map(|role| vec![role.to_owned()]);
@@ -158,6 +158,10 @@ fn places() -> Vec<(&'static str, Put)> {
         *name = NONSENSE.to_owned();
         true
     }
+    fn vouched(policy: &mut Policy, name: &str, what: &'static str, of: &str) -> bool {
+        policy.vouches.push(Vouch { name: name.to_owned(), of: vec![(what, of.to_owned())], until: None });
+        true
+    }
     fn row(policy: &mut Policy) -> Option<&mut Transfer> {
         policy.regimes.iter_mut().flat_map(|regime| &mut regime.transfers).next()
     }
@@ -245,10 +249,11 @@ fn places() -> Vec<(&'static str, Put)> {
             policy.destinations[0].conditions.push(shown);
             true
         }),
-        ("a condition of the deployment", |policy| {
-            let shown = super::reference::Shown { name: "data.nonsense".to_owned(), until: None };
-            policy.conditions.push(shown);
-            true
+        ("a condition that is vouched for", |policy| vouched(policy, "data.nonsense", "stream", STREAM)),
+        ("a stream of which something is shown", |policy| vouched(policy, "data.clean", "stream", NONSENSE)),
+        ("a dataset of which something is shown", |policy| vouched(policy, "data.clean", "dataset", NONSENSE)),
+        ("a destination of which something is shown", |policy| {
+            vouched(policy, "approval.cac", "destination", NONSENSE)
         }),
         ("a dataset of an override", |policy| {
             policy.overrides.first_mut().is_some_and(|relaxed| set(&mut relaxed.dataset))
@@ -293,18 +298,20 @@ fn regime(id: &str, within: &[&str], to: &[&str], except: &[&str]) -> Regime {
     let form = "identifiable".to_owned();
     Regime {
         id: id.to_owned(),
+        from: None,
         review_by: "2028-01-01".to_owned(),
         classes: names(&["personal"]),
         localisation: "conditional".to_owned(),
         misroute: "redirect".to_owned(),
         min_contributors: None,
-        applies: vec![Applies { fact: "collection.place".to_owned(), within: names(within) }],
+        applies: vec![Applies { fact: "collection.place".to_owned(), within: names(within), from: None }],
         transfers: vec![Transfer {
             id: "row".to_owned(),
             form,
             to: names(to),
             except: names(except),
             needs: Vec::new(),
+            from: None,
             until: None,
         }],
     }
@@ -475,7 +482,8 @@ fn a_route_serves_all_that_applies_and_would_apply_there_and_is_let_by_all_that_
 fn the_name_of_a_system_is_the_same_in_capitals() {
     let mut policy = plain();
     let mut law = regime("law", &["DE"], &["any"], &[]);
-    law.applies = vec![Applies { fact: "source.system".to_owned(), within: vec!["au-my-health-record".to_owned()] }];
+    law.applies =
+        vec![Applies { fact: "source.system".to_owned(), within: vec!["au-my-health-record".to_owned()], from: None }];
     policy.regimes = vec![law];
     policy.stream.evidence = vec![evidence("source.system", field("x"), 90, None)];
     policy.stream.untested = FACTS[..4].iter().map(|fact| (*fact).to_owned()).collect();

@@ -1,8 +1,8 @@
-//! What has been shown of a recipient and of the deployment, and what holds by it on a day.
+//! What has been shown of a recipient, of a stream, of a dataset, and what holds by it on a day.
 
 use jiff::civil::Date;
 
-use crate::domain::proof::Conditions;
+use crate::domain::proof::{About, Conditions, Proof, Vouches};
 
 use super::form::{Form, Lasting};
 
@@ -23,29 +23,90 @@ impl OnExpired {
         [("deny-all", Self::DenyAll), ("deny-identifiable", Self::DenyIdentifiable), ("warn", Self::Warn)];
 }
 
-/// What holds on a day towards one recipient.
+/// What is asked about: whose records or cells, and who gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtHand<'h> {
+    /// The stream.
+    pub stream: &'h str,
+    /// The dataset. `None`: records, not cells.
+    pub dataset: Option<&'h str>,
+    /// Who gets them.
+    pub to: Recipient<'h>,
+}
+
+/// Who gets records or cells, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient<'h> {
+    /// A destination.
+    Destination(&'h str),
+    /// A gateway: this one or a peer.
+    Gateway(&'h str),
+}
+
+impl AtHand<'_> {
+    /// Whether what is shown of something is shown of this.
+    #[must_use]
+    pub fn is_of(&self, about: &About) -> bool {
+        let (destination, gateway) = match self.to {
+            Recipient::Destination(name) => (Some(name), None),
+            Recipient::Gateway(id) => (None, Some(id)),
+        };
+        let fits = |named: Option<&str>, here: Option<&str>| named.is_none_or(|named| here == Some(named));
+        fits(about.stream.as_deref(), Some(self.stream))
+            && fits(about.dataset.as_deref(), self.dataset)
+            && fits(about.destination.as_deref(), destination)
+            && fits(about.gateway.as_deref(), gateway)
+    }
+}
+
+/// What holds on a day for what is at hand.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'s> {
     /// The day.
     pub day: Date,
     /// What becomes of regimes past their review.
     pub on_expired: OnExpired,
-    /// Shown of the deployment.
-    pub deployment: &'s Conditions,
     /// Shown of the recipient.
     pub recipient: &'s Conditions,
+    /// What is vouched for, of which only that counts which is of what is at hand. `None`: the law is asked alone.
+    pub vouched: Option<(&'s Vouches, AtHand<'s>)>,
 }
 
-impl Shown<'_> {
-    /// How long terms hold, if they hold today.
+/// What shows a condition: of what it is shown, and the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ground<'s> {
+    /// Of what. `None`: of the recipient.
+    pub of: Option<&'s About>,
+    /// The proof.
+    pub proof: &'s Proof,
+}
+
+impl<'s> Shown<'s> {
+    /// What shows a condition today: of several, what does so longest.
     #[must_use]
-    pub fn lasting(&self, until: Option<Date>, needs: &[String]) -> Option<Lasting> {
+    pub fn ground(&self, condition: &str) -> Option<Ground<'s>> {
+        let of_recipient = self.recipient.get(condition).map(|proof| Ground { of: None, proof });
+        let vouched = self.vouched.and_then(|(vouches, at_hand)| Some((vouches.get(condition)?, at_hand)));
+        let vouched = vouched.into_iter().flat_map(|(vouches, at_hand)| {
+            let of_this = vouches.iter().filter(move |vouched| at_hand.is_of(&vouched.of));
+            of_this.map(|vouched| Ground { of: Some(&vouched.of), proof: &vouched.proof })
+        });
+        let good = of_recipient.into_iter().chain(vouched).filter(|ground| self.is_on(None, ground.proof.until));
+        good.max_by_key(|ground| Lasting(ground.proof.until))
+    }
+
+    /// How long terms hold, if they hold today: from a day, until a day, and while conditions are shown.
+    #[must_use]
+    pub fn lasting(&self, (from, until): (Option<Date>, Option<Date>), needs: &[String]) -> Option<Lasting> {
         let mut lasting = Lasting(until);
         for need in needs {
-            let evidence = self.recipient.get(need).or_else(|| self.deployment.get(need))?;
-            lasting = lasting.and(Lasting(evidence.until));
+            lasting = lasting.and(Lasting(self.ground(need)?.proof.until));
         }
-        (Lasting(Some(self.day)) <= lasting).then_some(lasting)
+        self.is_on(from, lasting.0).then_some(lasting)
+    }
+
+    fn is_on(&self, from: Option<Date>, until: Option<Date>) -> bool {
+        from.is_none_or(|from| from <= self.day) && Lasting(Some(self.day)) <= Lasting(until)
     }
 
     /// How long a row of a form holds whose facts must be looked at again by a day.
@@ -57,5 +118,42 @@ impl Shown<'_> {
             OnExpired::Warn => false,
         };
         Lasting(ends.then_some(review_by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(stream: &str, dataset: &str, destination: &str, gateway: &str) -> About {
+        About {
+            stream: stream.parse().ok(),
+            dataset: dataset.parse().ok(),
+            destination: destination.parse().ok(),
+            gateway: gateway.parse().ok(),
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_one_thing_is_shown_of_nothing_else() {
+        let cells = AtHand { stream: "hr", dataset: Some("heads"), to: Recipient::Destination("cloud") };
+        let records = AtHand { stream: "hr", dataset: None, to: Recipient::Gateway("us-1") };
+        for (of, of_cells, of_records) in [
+            (about("", "", "", ""), true, true),
+            (about("hr", "", "", ""), true, true),
+            (about("customers", "", "", ""), false, false),
+            // Cells are not records: who found cells anonymous said nothing of the records.
+            (about("", "heads", "", ""), true, false),
+            (about("", "sales", "", ""), false, false),
+            (about("", "", "cloud", ""), true, false),
+            (about("", "", "cellar", ""), false, false),
+            (about("", "", "", "us-1"), false, true),
+            (about("", "", "", "us-2"), false, false),
+            (about("hr", "", "cloud", ""), true, false),
+            (about("hr", "", "cellar", ""), false, false),
+            (about("customers", "", "cloud", ""), false, false),
+        ] {
+            assert_eq!((cells.is_of(&of), records.is_of(&of)), (of_cells, of_records), "{of}");
+        }
     }
 }

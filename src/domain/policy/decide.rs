@@ -17,13 +17,12 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::peer::Peer;
-use crate::domain::proof::Conditions;
 use crate::domain::refusal::{Reason, Refusal};
 
-use super::conditions::Shown;
+use super::conditions::{AtHand, Recipient, Shown};
 use super::form::Form;
 use super::permit::{Foreign, Quarantined, Resident};
-use super::regime::{Misroute, RegimeSet};
+use super::regime::{Misroute, Regime, RegimeSet};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
 use super::treat::Treatments;
 use super::{Digest, PolicySet, StreamPlan, Unknown};
@@ -112,7 +111,7 @@ impl Version {
     /// What the policies come to at a gateway on a day.
     #[must_use]
     pub fn compile(policy: Arc<PolicySet>, here: Arc<Here>, knowledge: Knowledge, day: Date) -> Self {
-        let scopes = Arc::new(Scopes::compile(&policy.regimes));
+        let scopes = Arc::new(Scopes::compile(&policy.regimes, day));
         let streams = policy.streams.iter();
         let streams = streams.map(|(name, plan)| (name.clone(), Rules::new(&policy, plan, &here, &scopes, day)));
         Self { streams: streams.collect(), policy, here, knowledge, day }
@@ -328,7 +327,7 @@ impl Rules {
         Self {
             evidence: plan.evidence.clone(),
             scopes: Arc::clone(scopes),
-            standing: Standing::new(policy, &plan.classes, here, scopes, (day, &policy.conditions)),
+            standing: Standing::new(policy, &plan.classes, here, scopes, (day, Some(&plan.stream.name))),
             treatments: plan.treatments.clone(),
             rulings: RwLock::default(),
         }
@@ -356,22 +355,27 @@ impl Rules {
 }
 
 impl Standing {
+    /// How a gateway stands on a day to records of these classes. Without a stream nothing counts that somebody vouches for:
+    /// the law is asked alone.
     pub(super) fn new(
         policy: &PolicySet,
         classes: &BTreeSet<String>,
         here: &Here,
         scopes: &Scopes,
-        (day, deployment): (Date, &Conditions),
+        (day, stream): (Date, Option<&StreamName>),
     ) -> Self {
         let regimes = &policy.regimes;
-        let covering = mask_of(regimes, |regime| regime.covers_class(&policy.classes, classes));
+        let covering = |regime: &Regime| regime.is_in_force(day) && regime.covers_class(&policy.classes, classes);
+        let covering = mask_of(regimes, covering);
         let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
         let peers = here.peers.iter().map(|peer| PeerRules {
             peer: Arc::clone(peer),
             serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
             there: in_country(peer.country),
             permitting: mask_of(regimes, |regime| {
-                let shown = Shown { deployment, ..policy.shown(&peer.conditions, day) };
+                let to = Recipient::Gateway(&peer.id);
+                let vouched = stream.map(|stream| (&policy.vouches, AtHand { stream, dataset: None, to }));
+                let shown = Shown { day, on_expired: policy.on_expired, recipient: &peer.conditions, vouched };
                 regime.permits(Form::Identifiable, peer.country, &shown).is_some()
             }),
         });

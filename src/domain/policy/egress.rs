@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 
+use super::conditions::{AtHand, Recipient};
 use super::form::{Form, Lasting};
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::aggregate::PartRule;
@@ -49,6 +50,14 @@ pub enum Permission {
     WindowTooShort(Duration),
 }
 
+impl Permission {
+    /// Whether it may leave.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+}
+
 /// A destination that a dataset may go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlet {
@@ -78,13 +87,13 @@ impl PolicySet {
         for (name, destination) in &self.destinations {
             for (dataset, place) in &destination.accepts {
                 let Some((plan, declared)) = self.dataset(dataset) else { continue };
-                for regime in self.governing(plan, serves) {
+                for regime in self.governing(plan, serves, day) {
                     rows.push(EgressRow {
                         dataset: declared.name.clone(),
                         destination: name.clone(),
                         countries: destination.countries.clone(),
                         regime: regime.id.clone(),
-                        permission: self.permission(regime, destination, declared, day),
+                        permission: self.permission(regime, (name, destination), declared, day),
                         place: place.clone(),
                     });
                 }
@@ -94,14 +103,22 @@ impl PolicySet {
     }
 
     /// What a regime says to released cells at a destination: it must let them go to every country of it.
-    fn permission(&self, regime: &Regime, destination: &Destination, dataset: &Dataset, day: Date) -> Permission {
+    fn permission(
+        &self,
+        regime: &Regime,
+        (name, destination): (&DestinationName, &Destination),
+        dataset: &Dataset,
+        day: Date,
+    ) -> Permission {
         if destination.max_form < Form::Statistical {
             return Permission::TooStrong;
         }
         if let Some(shortest) = regime.release.min_window.filter(|shortest| *shortest > dataset.window) {
             return Permission::WindowTooShort(shortest);
         }
-        let shown = self.shown(&destination.conditions, day);
+        let at_hand =
+            AtHand { stream: &dataset.stream, dataset: Some(&dataset.name), to: Recipient::Destination(name) };
+        let shown = self.shown(at_hand, &destination.conditions, day);
         let (mut rules, mut basis) = (Vec::new(), Vec::new());
         let mut lasting = Lasting(None);
         for &country in &destination.countries {
@@ -118,9 +135,15 @@ impl PolicySet {
         Permission::Allowed { rules, basis, until: lasting.0 }
     }
 
-    /// The regimes of a gateway that may cover a stream's records.
-    pub fn governing<'p>(&'p self, plan: &'p StreamPlan, serves: &'p [String]) -> impl Iterator<Item = &'p Regime> {
-        let covering = self.regimes.values().filter(|regime| regime.covers_class(&self.classes, &plan.classes));
+    /// The regimes of a gateway that may cover a stream's records on a day.
+    pub fn governing<'p>(
+        &'p self,
+        plan: &'p StreamPlan,
+        serves: &'p [String],
+        day: Date,
+    ) -> impl Iterator<Item = &'p Regime> {
+        let in_force = self.regimes.values().filter(move |regime| regime.is_in_force(day));
+        let covering = in_force.filter(|regime| regime.covers_class(&self.classes, &plan.classes));
         covering.filter(|regime| serves.contains(&regime.id))
     }
 
@@ -140,12 +163,12 @@ impl PolicySet {
     #[must_use]
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
         let (plan, declared) = self.dataset(dataset)?;
-        let limits = self.limits(dataset, serves)?;
+        let limits = self.limits(dataset, serves, day)?;
         let least = limits.contributors.value;
         let (name, destination) = self.destinations.get_key_value(destination)?;
         let is_allowed = self
-            .governing(plan, serves)
-            .all(|regime| matches!(self.permission(regime, destination, declared, day), Permission::Allowed { .. }));
+            .governing(plan, serves, day)
+            .all(|regime| self.permission(regime, (name, destination), declared, day).is_allowed());
         if !is_allowed {
             return None;
         }

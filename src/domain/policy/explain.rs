@@ -181,9 +181,10 @@ impl Version {
         let policy = &self.policy;
         let covering = policy.regimes.values().filter(|regime| regime.covers_class(&policy.classes, &plan.classes));
         let applying = covering.filter_map(|regime| {
-            let mut rules: BTreeSet<String> = known().flat_map(|(fact, code)| regime.met(fact, code)).collect();
+            let mut rules: BTreeSet<String> =
+                known().flat_map(|(fact, code)| regime.met(fact, code, self.day)).collect();
             let by_facts = !rules.is_empty();
-            rules.extend(regime.met(Fact::GatewayCountry, self.here.country));
+            rules.extend(regime.met(Fact::GatewayCountry, self.here.country, self.day));
             let is_served = self.here.serves.contains(&regime.id);
             (!rules.is_empty()).then(|| Applies { regime: regime.id.clone(), rules, by_facts, is_served })
         });

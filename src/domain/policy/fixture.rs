@@ -198,7 +198,7 @@ fn read_shown(table: &Table<'_>, policy: &PolicySet) -> Conditions {
     let names = table.or::<Names>("conditions", Vec::new());
     let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
     let names = known(names, &needed, "regime or region that needs", table.problems());
-    names.into_iter().map(|name| (name, Proof { reference: "a test".to_owned(), until: None })).collect()
+    names.into_iter().map(|name| (name, Proof { by: None, reference: "a test".to_owned(), until: None })).collect()
 }
 
 fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> Option<Asked> {
@@ -294,7 +294,7 @@ impl Case {
     #[must_use]
     pub fn run(&self, policy: &PolicySet, day: Date) -> Vec<Failed> {
         let day = self.at.unwrap_or(day);
-        let by_facts = self.by_facts(policy);
+        let by_facts = self.by_facts(policy, day);
         let ids: BTreeSet<String> = regimes_of(&policy.regimes, by_facts).map(|regime| regime.id.clone()).collect();
         let mut failed = Vec::new();
         let mut expect = |place: &Place, expected: String, found: String| {
@@ -312,9 +312,8 @@ impl Case {
             asked.run(&regimes, policy, day, &mut expect);
         }
         if let Some(routed) = &self.gateway {
-            let scopes = Scopes::compile(&policy.regimes);
-            let nothing = Conditions::new();
-            let standing = Standing::new(policy, &self.classes, &routed.here, &scopes, (day, &nothing));
+            let scopes = Scopes::compile(&policy.regimes, day);
+            let standing = Standing::new(policy, &self.classes, &routed.here, &scopes, (day, None));
             let ruling = standing.rule(policy, by_facts);
             let why = if ruling.rules.is_empty() { "no rule".to_owned() } else { ruling.rules.join(", ") };
             let (verdict, route) = match &ruling.verdict {
@@ -340,8 +339,8 @@ impl Case {
         failed
     }
 
-    /// The regimes that apply by the facts.
-    fn by_facts(&self, policy: &PolicySet) -> Mask {
+    /// The regimes that apply by the facts on a day.
+    fn by_facts(&self, policy: &PolicySet, day: Date) -> Mask {
         let candidates: Vec<(Fact, Jurisdiction)> = self
             .facts
             .iter()
@@ -354,15 +353,14 @@ impl Case {
             .collect();
         mask_of(&policy.regimes, |regime| {
             regime.covers_class(&policy.classes, &self.classes)
-                && candidates.iter().any(|(fact, code)| regime.met(*fact, *code).next().is_some())
+                && candidates.iter().any(|(fact, code)| regime.met(*fact, *code, day).next().is_some())
         })
     }
 }
 
 impl Asked {
     fn run(&self, regimes: &[&Regime], policy: &PolicySet, day: Date, expect: &mut impl FnMut(&Place, String, String)) {
-        let nothing = Conditions::new();
-        let shown = Shown { day, on_expired: policy.on_expired, deployment: &nothing, recipient: &self.shown };
+        let shown = Shown { day, on_expired: policy.on_expired, recipient: &self.shown, vouched: None };
         let mut rules: Vec<String> = Vec::new();
         let mut silent = BTreeSet::new();
         for regime in regimes {

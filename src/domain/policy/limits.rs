@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::civil::Date;
+
 use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
 
@@ -75,13 +77,13 @@ fn strictest<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Ask
 }
 
 impl PolicySet {
-    /// What must be true of a dataset's cells at a gateway that serves these regimes. `None`: there is no such dataset, or
+    /// What must be true of a dataset's cells on a day, at a gateway that serves these regimes. `None`: there is no such dataset, or
     /// no regime governs it, and nothing of it leaves.
     #[must_use]
-    pub fn limits(&self, dataset: &str, serves: &[String]) -> Option<Limits> {
+    pub fn limits(&self, dataset: &str, serves: &[String], day: Date) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
-        self.governing(plan, serves).next()?;
-        let parties = self.parties(plan, dataset, serves);
+        self.governing(plan, serves, day).next()?;
+        let parties = self.parties(plan, dataset, (serves, day));
         Some(Limits {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
@@ -91,7 +93,12 @@ impl PolicySet {
     }
 
     /// Everyone who has a say about a dataset.
-    fn parties<'p>(&'p self, plan: &'p StreamPlan, dataset: &'p Dataset, serves: &'p [String]) -> Vec<Party<'p>> {
+    fn parties<'p>(
+        &'p self,
+        plan: &'p StreamPlan,
+        dataset: &'p Dataset,
+        (serves, day): (&'p [String], Date),
+    ) -> Vec<Party<'p>> {
         let own = Party {
             name: format!("dataset {}", dataset.name),
             min_contributors: dataset.min_contributors,
@@ -107,7 +114,7 @@ impl PolicySet {
             min_contributors: MIN_CONTRIBUTORS_SPECIAL,
             profile: None,
         });
-        [own].into_iter().chain(self.governing(plan, serves).map(regime)).chain(special).collect()
+        [own].into_iter().chain(self.governing(plan, serves, day).map(regime)).chain(special).collect()
     }
 }
 
@@ -146,7 +153,7 @@ min_part         = 6
         ];
         let set = set(&texts.each_ref().map(String::as_str));
         let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
-        set.limits("visits_by_home", &serves)
+        set.limits("visits_by_home", &serves, Date::constant(2026, 1, 2))
     }
 
     fn asked(value: usize, by: &str) -> Asked<usize> {

@@ -78,8 +78,12 @@ mod tests {
 
     const POLICY: &str = r#"
 schema = "bailiwick.policy/1"
-[conditions]
-"approval.counsel" = { ref = "C-1", until = 2026-06-30 }
+[[shown]]
+conditions = ["approval.counsel"]
+for   = { stream = "events" }
+by    = "counsel"
+ref   = "C-1"
+until = 2026-06-30
 [streams.events]
 event_time  = "at"
 contributor = "person"
@@ -137,9 +141,9 @@ until = 2026-09-30
         assert_eq!(
             found,
             [
-                "policy.toml:5: the evidence of `subject.residence` is weaker than 60 and of one kind only",
-                "policy.toml:5: no producer has `collection.place` in its `facts`",
-                "policy.toml:5: regime `law` can never apply to `events`: it tests subject.citizenship",
+                "policy.toml:9: the evidence of `subject.residence` is weaker than 60 and of one kind only",
+                "policy.toml:9: no producer has `collection.place` in its `facts`",
+                "policy.toml:9: regime `law` can never apply to `events`: it tests subject.citizenship",
             ]
         );
         let better = POLICY
@@ -160,14 +164,14 @@ until = 2026-09-30
         assert_eq!(about_time(Date::constant(2026, 6, 30)), Vec::<String>::new());
         assert_eq!(
             about_time(Date::constant(2026, 7, 1)),
-            ["policy.toml:4: what shows `approval.counsel` ended on 2026-06-30"]
+            ["policy.toml:4: what shows `approval.counsel` of stream events ended on 2026-06-30"]
         );
         assert_eq!(
             about_time(Date::constant(2027, 1, 1)),
             [
                 "law.toml:7: the facts of regime `law` were to be reviewed by 2026-12-31",
                 "law.toml:22: transfer `counsel` of regime `law` ended on 2026-09-30",
-                "policy.toml:4: what shows `approval.counsel` ended on 2026-06-30",
+                "policy.toml:4: what shows `approval.counsel` of stream events ended on 2026-06-30",
             ]
         );
     }

@@ -20,6 +20,7 @@ use super::producers::Producers;
 use super::stream::Stream;
 
 mod access;
+mod ahead;
 mod conditions;
 mod decide;
 mod diff;
@@ -27,6 +28,7 @@ mod egress;
 mod explain;
 mod fixture;
 mod form;
+mod grounds;
 mod limits;
 mod lint;
 mod permit;
@@ -39,13 +41,15 @@ mod treat;
 mod widest;
 
 pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken};
-pub use conditions::{OnExpired, Shown};
+pub use ahead::Ahead;
+pub use conditions::{AtHand, Ground, OnExpired, Recipient, Shown};
 pub use decide::{Decided, Here, Ruling, Verdict, Version};
 pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
 pub use form::{Form, Lasting};
+pub use grounds::{Grounds, Use, Vouching};
 pub use limits::{Asked, Limits};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
@@ -57,7 +61,7 @@ pub use treat::{Treatment, Treatments};
 pub use widest::Widest;
 
 pub use super::digest::Digest;
-pub use super::proof::{Conditions, Proof};
+pub use super::proof::{About, Conditions, Proof, Vouched, Vouches};
 
 /// Everything the policy files declare, checked.
 #[derive(Debug)]
@@ -78,8 +82,8 @@ pub struct PolicySet {
     pub hold: Duration,
     /// What becomes of a regime past its review.
     pub on_expired: OnExpired,
-    /// What has been shown of the deployment.
-    pub conditions: Conditions,
+    /// What somebody vouches for, of a stream, a dataset, a destination, a gateway or the whole deployment.
+    pub vouches: Vouches,
     /// The producers, by name.
     pub producers: Arc<Producers>,
     /// Who may do what, and under which names identities speak.
@@ -96,10 +100,14 @@ pub struct PolicySet {
     pub destinations: BTreeMap<DestinationName, Destination>,
     /// The relaxations.
     pub overrides: Vec<Override>,
+    /// The gateways that something is shown of. Which there are the configuration knows.
+    pub shown_of_gateways: Vec<Spot<String>>,
     /// The conditions that a transfer or a region needs.
     pub needed: BTreeSet<String>,
     /// What must be looked at again, and by when.
     pub reviews: Vec<Dated>,
+    /// What begins, and on which day.
+    pub begins: Vec<Dated>,
     /// What ends, and on which day.
     pub ends: Vec<Dated>,
 }
@@ -211,10 +219,10 @@ pub struct Override {
 }
 
 impl PolicySet {
-    /// What holds on a day towards a recipient of which these conditions have been shown.
+    /// What holds on a day for what is at hand, towards a recipient of which these conditions have been shown.
     #[must_use]
-    pub fn shown<'s>(&'s self, recipient: &'s Conditions, day: Date) -> Shown<'s> {
-        Shown { day, on_expired: self.on_expired, deployment: &self.conditions, recipient }
+    pub fn shown<'s>(&'s self, at_hand: AtHand<'s>, recipient: &'s Conditions, day: Date) -> Shown<'s> {
+        Shown { day, on_expired: self.on_expired, recipient, vouched: Some((&self.vouches, at_hand)) }
     }
 
     /// A dataset and the plan of its stream.

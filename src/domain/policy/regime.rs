@@ -25,7 +25,9 @@ pub struct Region {
 /// Under which terms a code belongs to a region.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Term {
-    /// The last day.
+    /// The first day, UTC.
+    pub from: Option<Date>,
+    /// The last day, UTC.
     pub until: Option<Date>,
     /// Conditions, all of which must be shown.
     pub needs: Vec<String>,
@@ -52,14 +54,15 @@ impl Region {
     }
 
     /// The terms under which the whole of a place lies in the region today, if it does: those that hold longest.
-    fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<Lasting> {
+    fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<(Lasting, &Term)> {
         let listed = [place, place.country()];
         let terms = listed.iter().filter_map(|code| self.codes.get(code)).flatten();
         let lasting = terms.filter_map(|term| {
             let review = term.review_by.map_or(Lasting(None), |review_by| shown.until_review(form, review_by));
-            Some(shown.lasting(term.until, &term.needs)?.and(review))
+            Some((shown.lasting((term.from, term.until), &term.needs)?.and(review), term))
         });
-        lasting.filter(|lasting| Lasting(Some(shown.day)) <= *lasting).max()
+        let lasting = lasting.filter(|(lasting, _)| Lasting(Some(shown.day)) <= *lasting);
+        lasting.max_by(|(left, term), (right, other)| left.cmp(right).then(other.needs.len().cmp(&term.needs.len())))
     }
 
     /// Adds another region's codes.
@@ -160,6 +163,8 @@ pub struct Scope {
     pub fact: Fact,
     /// What it must be.
     pub within: Region,
+    /// The first day on which it counts, UTC.
+    pub from: Option<Date>,
     /// The paragraph that it rests on; empty where none is named.
     pub source: String,
 }
@@ -188,7 +193,7 @@ pub struct Regime {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// What brings a record under it; any one is enough.
+    /// What brings a record under it; any one that counts on the day is enough.
     pub applies: Vec<Scope>,
     /// The data classes it covers, with their descendants.
     pub classes: Vec<String>,
@@ -215,6 +220,16 @@ pub struct Permit<'r> {
     pub row: &'r Transfer,
     /// How long it does.
     pub lasting: Lasting,
+    /// The conditions that it rests on, those of the place among them, each once.
+    pub needs: Vec<&'r str>,
+}
+
+impl Scope {
+    /// Whether it counts on a day.
+    #[must_use]
+    pub fn is_in_force(&self, day: Date) -> bool {
+        self.from.is_none_or(|from| from <= day)
+    }
 }
 
 impl Regime {
@@ -224,9 +239,22 @@ impl Regime {
         of_record.iter().any(|class| self.classes.iter().any(|covered| classes.covers(covered, class)))
     }
 
-    /// The rule ids of the tests that a fact of this value meets.
-    pub fn met(&self, fact: Fact, candidate: Jurisdiction) -> impl Iterator<Item = String> {
-        let met = self.applies.iter().filter(move |scope| scope.fact == fact && scope.within.may_hold(candidate));
+    /// Whether it can apply on a day: one of its scope tests counts by then. Before, it is dark.
+    #[must_use]
+    pub fn is_in_force(&self, day: Date) -> bool {
+        self.applies.iter().any(|scope| scope.is_in_force(day))
+    }
+
+    /// The first day on which it can apply. `None`: it always could.
+    #[must_use]
+    pub fn begins(&self) -> Option<Date> {
+        self.applies.iter().map(|scope| scope.from).min().flatten()
+    }
+
+    /// The rule ids of the tests that a fact of this value meets on a day.
+    pub fn met(&self, fact: Fact, candidate: Jurisdiction, day: Date) -> impl Iterator<Item = String> {
+        let tests = self.applies.iter().filter(move |scope| scope.fact == fact && scope.is_in_force(day));
+        let met = tests.filter(move |scope| scope.within.may_hold(candidate));
         met.map(|scope| format!("{}/applies/{}", self.id, scope.fact.name()))
     }
 
@@ -242,13 +270,16 @@ impl Regime {
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
         let rows = self.transfers.iter().filter(|row| row.form >= form && !row.except.may_hold(place));
         let permits = rows.filter_map(|row| {
-            let there = match &row.to {
-                None => Lasting(None),
-                Some(region) => region.terms(place, row.form, shown)?,
+            let (there, of_place): (_, &[String]) = match &row.to {
+                None => (Lasting(None), &[]),
+                Some(region) => region.terms(place, row.form, shown).map(|(lasting, term)| (lasting, &*term.needs))?,
             };
             let review = shown.until_review(row.form, self.review_by);
-            let lasting = there.and(shown.lasting(row.term.until, &row.term.needs)?).and(review);
-            (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting })
+            let here = shown.lasting((row.term.from, row.term.until), &row.term.needs)?;
+            let lasting = there.and(here).and(review);
+            let needs: BTreeSet<&str> = row.term.needs.iter().chain(of_place).map(String::as_str).collect();
+            let needs = needs.into_iter().collect();
+            (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting, needs })
         });
         permits.max_by(|left, right| {
             let weaker = right.row.form.cmp(&left.row.form);
@@ -270,7 +301,7 @@ pub(super) mod tests {
         Regime {
             id: id.to_owned(),
             name: id.to_owned(),
-            applies: vec![Scope { fact, within: Region::of(codes), source: String::new() }],
+            applies: vec![Scope { fact, within: Region::of(codes), from: None, source: String::new() }],
             classes: vec!["personal".to_owned()],
             localisation: Localisation::Conditional,
             misroute: Misroute::Redirect,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
+use jiff::civil::Date;
 
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
@@ -31,13 +32,13 @@ struct ByCode {
 }
 
 impl Scopes {
-    /// Compiles the tests of at most [`REGIMES_MAX`] regimes.
+    /// Compiles the tests that count on a day, of at most [`REGIMES_MAX`] regimes.
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "there is one entry for each fact")]
-    pub(super) fn compile(regimes: &BTreeMap<String, Regime>) -> Self {
+    pub(super) fn compile(regimes: &BTreeMap<String, Regime>, day: Date) -> Self {
         let mut scopes = Self::default();
         for (regime, bit) in regimes.values().zip(bits()) {
-            for scope in &regime.applies {
+            for scope in regime.applies.iter().filter(|scope| scope.is_in_force(day)) {
                 let by_code = &mut scopes.by_fact[scope.fact as usize];
                 for &code in scope.within.codes.keys() {
                     *by_code.listed.entry(code).or_default() |= bit;
@@ -90,17 +91,19 @@ mod tests {
         /// The compiled tests are the regimes' own.
         #[test]
         fn a_mask_holds_the_regimes_whose_tests_are_met(
-            listed in proptest::collection::vec(proptest::collection::vec(0..CODES.len(), 0..4), 1..60),
+            listed in proptest::collection::vec((proptest::collection::vec(0..CODES.len(), 0..4), 0..4_i8), 1..60),
             candidate in 0..CODES.len(),
         ) {
             let code = |at: usize| Jurisdiction::parse(CODES[at]).unwrap();
-            let regimes: BTreeMap<String, Regime> = listed.iter().enumerate().map(|(number, codes)| {
-                let regime = crate::domain::policy::regime::tests::regime(
+            let regimes: BTreeMap<String, Regime> = listed.iter().enumerate().map(|(number, (codes, from))| {
+                let mut regime = crate::domain::policy::regime::tests::regime(
                     &format!("r{number:03}"), Fact::CollectionPlace, codes.iter().map(|&at| code(at)));
+                regime.applies[0].from = (*from > 0).then(|| Date::constant(2026, 1, *from));
                 (regime.id.clone(), regime)
             }).collect();
-            let scopes = Scopes::compile(&regimes);
-            let slow = mask_of(&regimes, |regime| regime.met(Fact::CollectionPlace, code(candidate)).next().is_some());
+            let day = Date::constant(2026, 1, 2);
+            let scopes = Scopes::compile(&regimes, day);
+            let slow = mask_of(&regimes, |regime| regime.met(Fact::CollectionPlace, code(candidate), day).next().is_some());
             prop_assert_eq!(scopes.mask(Fact::CollectionPlace, code(candidate)), slow);
             prop_assert_eq!(scopes.mask(Fact::SubjectResidence, code(candidate)), 0);
         }

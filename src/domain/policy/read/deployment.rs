@@ -1,5 +1,4 @@
-//! What a deployment says of itself: how evidence is weighed, its producers and registries, what has been shown, where
-//! cells may go, and the relaxations.
+//! What a deployment says of itself: how evidence is weighed, its producers and registries, where cells may go, and the relaxations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,11 +18,12 @@ use crate::domain::policy::conditions::OnExpired;
 use crate::domain::policy::form::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
 use crate::domain::producers::Producer;
-use crate::domain::proof::{Conditions, Proof};
+use crate::domain::proof::Conditions;
 
 use super::Declared;
 use super::NAMES;
 use super::codes::code;
+use super::conditions::{self, PROOF};
 use super::words::{choice_or, chosen};
 
 /// How long records are held in quarantine, where the policy does not say.
@@ -62,16 +62,6 @@ pub(super) const REVIEW: Shape = Shape {
         Kind::Word(&names(&OnExpired::NAMES)),
         "Which rows are off. Default: deny-identifiable.",
     )],
-};
-
-/// What shows a condition, of the deployment or of a recipient.
-pub const PROOF: Shape = Shape {
-    name: "conditions.NAME",
-    about: "What shows that a condition is met.",
-    keys: &[
-        Key::required("ref", Kind::Text, "Where it can be looked up."),
-        Key::new("until", Kind::Date, "The last day it is good for."),
-    ],
 };
 
 /// The facts that need evidence, by name. The gateway's country, which needs none, is the last of all.
@@ -186,13 +176,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         review.value.done();
         once(&mut declared.once.on_expired, Spot { value, place: review.place }, table.problems());
     }
-    for (name, spot) in conditions(table, "conditions", false) {
-        ends(&name, &spot, declared);
-        if declared.conditions.insert(name.value.clone(), spot).is_some() {
-            table.problems().error(&name.place, format!("condition `{}` is shown twice", name.value));
-        }
-        declared.shown.push(name);
-    }
+    conditions::read_vouched(table, declared);
     for (name, table) in table.named("producers") {
         let producer = read_producer(&table, &declared.codes);
         super::access::read_names(&name, &table, &mut declared.access);
@@ -245,45 +229,6 @@ pub(super) fn strength(table: &Table<'_>, key: &str) -> Option<u8> {
         table.problems().error(&strength.place, "a strength must be a whole number from 0 to 100");
     }
     read
-}
-
-const PREFIXES: [&str; 5] = ["dest.", "controller.", "data.", "origin.", "approval."];
-
-/// Reports a name that no condition can have.
-pub(super) fn condition(name: &Spot<String>, problems: &Problems) {
-    if !PREFIXES.iter().any(|prefix| name.value.len() > prefix.len() && name.value.starts_with(prefix)) {
-        let message = format!("`{}` is not a condition", name.value);
-        problems.error_help(&name.place, message, format!("a condition begins with one of {}", PREFIXES.join(", ")));
-    }
-}
-
-/// What has been shown: of a recipient (`dest.*`), or of the deployment (the others).
-pub(super) fn conditions(table: &Table<'_>, key: &str, of_recipient: bool) -> Vec<(Spot<String>, Proof)> {
-    let mut shown = Vec::new();
-    for (name, table) in table.named(key) {
-        condition(&name, table.problems());
-        if name.value.starts_with("dest.") != of_recipient {
-            let help = "show `dest.*` in a destination or a peer, and everything else in `[conditions]`";
-            table.problems().error_help(&name.place, format!("`{}` cannot be shown here", name.value), help);
-        }
-        let reference = table.need::<String>("ref");
-        let until = table.get::<Date>("until").map(|until| until.value);
-        table.done();
-        if let Some(reference) = reference {
-            if reference.value.trim().is_empty() {
-                table.problems().error(&reference.place, "`ref` is empty: say where the proof is");
-            }
-            shown.push((name, Proof { reference: reference.value, until }));
-        }
-    }
-    shown
-}
-
-/// Remembers when what shows a condition ends.
-fn ends(name: &Spot<String>, proof: &Proof, declared: &mut Declared) {
-    let what = format!("what shows `{}`", name.value);
-    let day = proof.until.map(|value| Spot { value, place: name.place.clone() });
-    declared.ends.extend(day.map(|day| Dated { what, day }));
 }
 
 fn read_producer(table: &Table<'_>, known: &Codes) -> Producer {
@@ -350,8 +295,8 @@ fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Decla
     let accepts = table.need::<Vec<Spot<String>>>("accepts");
     let max_form = choice_or(table, "max_form", &Form::NAMES, Form::Statistical);
     let mut shown = Conditions::new();
-    for (name, evidence) in conditions(table, "conditions", true) {
-        ends(&name, &evidence, declared);
+    for (name, evidence) in conditions::of_recipient(table) {
+        conditions::ends(&name, &evidence, None, declared);
         shown.insert(name.value.clone(), evidence);
         declared.shown.push(name);
     }

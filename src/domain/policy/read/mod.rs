@@ -15,13 +15,14 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{self, DatasetName, Name, StreamName};
 use crate::domain::producers::Producers;
-use crate::domain::proof::{Conditions, Proof};
+use crate::domain::proof::{Proof, Vouches};
 
 use super::{Dated, Destination, Digest, Override, PolicySet, Profile, RegistryShape, StreamPlan};
 
 mod access;
 mod classes;
 mod codes;
+mod conditions;
 mod datasets;
 mod deployment;
 mod evidence;
@@ -33,7 +34,7 @@ mod streams;
 mod terms;
 mod words;
 
-pub use deployment::PROOF;
+pub use conditions::PROOF;
 
 /// What the files declare, before references between them are followed.
 #[derive(Default)]
@@ -49,10 +50,13 @@ struct Declared {
     /// The conditions that a transfer or a region needs, and those that are shown.
     needed: BTreeSet<String>,
     reviews: Vec<Dated>,
+    begins: Vec<Dated>,
     ends: Vec<Dated>,
     shown: Vec<Spot<String>>,
+    /// Of what something is shown: what kind of thing, and its name.
+    shown_of: Vec<(&'static str, Spot<String>)>,
     once: deployment::Once,
-    conditions: Conditions,
+    vouches: Vouches,
     producers: Producers,
     access: access::Declared,
     registries: BTreeMap<String, RegistryShape>,
@@ -95,9 +99,9 @@ const POLICY: Shape = Shape {
             "What becomes of facts that are past their review. Once in a set.",
         ),
         Key::new(
-            "conditions",
-            Kind::Named(&Kind::Table(&PROOF)),
-            "What has been shown of the deployment, by condition.",
+            "shown",
+            Kind::List(&Kind::Table(&conditions::SHOWN)),
+            "Conditions that somebody vouches for, and of what.",
         ),
         Key::new(
             "producers",
@@ -125,7 +129,7 @@ const POLICY: Shape = Shape {
 
 /// What `conditions` shows of a recipient, each with its place.
 pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
-    deployment::conditions(table, "conditions", true)
+    conditions::of_recipient(table)
 }
 
 /// Reads all policy files. The set is to be used only if `problems` holds no error.
@@ -246,7 +250,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         facts: once.facts.as_ref().map(|facts| facts.value).unwrap_or_default(),
         hold: once.hold(),
         on_expired: once.on_expired(),
-        conditions: declared.conditions.clone(),
+        vouches: declared.vouches.clone(),
         producers: Arc::new(declared.producers.clone()),
         access,
         registries: declared.registries.clone(),
@@ -255,8 +259,10 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         release_of,
         destinations: named(&declared.destinations),
         overrides: declared.overrides.clone(),
+        shown_of_gateways: conditions::gateways(&declared),
         needed: declared.needed.clone(),
         reviews: declared.reviews.clone(),
+        begins: declared.begins.clone(),
         ends: declared.ends.clone(),
     };
     check(&declared, &set, problems);
@@ -284,13 +290,7 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
     }
-    let needed = || declared.needed.iter().map(String::as_str);
-    for shown in &declared.shown {
-        if !declared.needed.contains(&shown.value) {
-            let message = format!("no regime and no region needs `{}`", shown.value);
-            problems.error_help(&shown.place, message, hint_of(&shown.value, needed()));
-        }
-    }
+    conditions::check(declared, problems);
     for (name, stream) in &declared.streams {
         let Some(plan) = set.streams.get(name.as_str()) else { continue };
         check_tested(set, plan, &stream.place, problems);

@@ -16,7 +16,7 @@ use crate::domain::policy::scope::REGIMES_MAX;
 use super::classes::known_class;
 use super::profiles::{self, RELEASE};
 use super::regions::{ANY, region};
-use super::terms::{AS_OF, NEEDS, REVIEW_BY, SOURCE, UNTIL, read_review, read_source, read_term};
+use super::terms::{AS_OF, FROM, NEEDS, REVIEW_BY, SOURCE, UNTIL, read_from, read_review, read_source, read_term};
 use super::words::{choice, chosen};
 use super::{Declared, NAMES, Names, SOURCES};
 
@@ -38,6 +38,7 @@ pub(super) struct DeclaredRegime {
 struct DeclaredScope {
     fact: Spot<String>,
     within: Names,
+    from: Option<Date>,
     source: String,
 }
 
@@ -61,6 +62,7 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
         Key::required("id", Kind::Text, "The regime's id. Gateways name it in `serves`."),
         Key::required("name", Kind::Text, "The law's name."),
         Key::required("notice", Kind::Text, "What a reader of the file must know of it."),
+        Key::new("from", Kind::Date, "The first day of the law, UTC. Before, none of its scope tests counts."),
         AS_OF,
         REVIEW_BY,
         Key::required("confidence", Kind::Word(&names(&CONFIDENCE)), "How sure the reading is."),
@@ -97,6 +99,7 @@ const APPLIES: Shape = Shape {
     keys: &[
         Key::required("fact", Kind::Word(&names(&Fact::NAMES)), "The fact that is tested."),
         Key::required("in", NAMES, "Regions and codes; of `source.system`: names of systems."),
+        FROM,
         SOURCE,
     ],
 };
@@ -111,6 +114,7 @@ const TRANSFER: Shape = Shape {
         Key::new("except", NAMES, "Regions and codes that it does not hold for, whatever `to` says."),
         Key::required("basis", Kind::Text, "The legal basis."),
         NEEDS,
+        FROM,
         UNTIL,
         SOURCE,
     ],
@@ -128,7 +132,10 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let localisation = choice(table, "localisation", &Localisation::NAMES);
     let what = format!("regime `{}`", id.as_ref().map_or("", |id| &id.value));
     let review = read_review(table, what, declared);
-    let applies = table.array("applies").iter().filter_map(read_scope).collect::<Vec<_>>();
+    let of_regime = id.as_ref().map_or("", |id| &id.value);
+    let from = read_from(table, &format!("regime `{of_regime}`"), declared);
+    let applies: Vec<DeclaredScope> =
+        table.array("applies").iter().filter_map(|table| read_scope(table, (of_regime, from), declared)).collect();
     if applies.is_empty() {
         table.problems().error(&table.place, "a regime needs `[[applies]]`: without one it never applies");
     }
@@ -139,7 +146,6 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let min_contributors = profiles::min_contributors(table, least);
     let release = table.get::<String>("release");
     let transfers = table.array("transfers");
-    let of_regime = id.as_ref().map_or("", |id| &id.value);
     let transfers: Vec<_> = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
     if let Some(id) = &id {
         check_sourced(id, &applies, &transfers, table.problems());
@@ -192,12 +198,19 @@ fn check_sourced(
     }
 }
 
-fn read_scope(table: &Table<'_>) -> Option<DeclaredScope> {
+/// A scope test, which does not count before the first day of its regime.
+fn read_scope(
+    table: &Table<'_>,
+    (regime, of_regime): (&str, Option<Date>),
+    declared: &mut Declared,
+) -> Option<DeclaredScope> {
     let fact = table.need::<String>("fact");
     let within = table.need::<Names>("in");
+    let what = format!("the test of `{}` of regime `{regime}`", fact.as_ref().map_or("", |fact| &fact.value));
+    let from = read_from(table, &what, declared).max(of_regime);
     let source = read_source(table);
     table.done();
-    Some(DeclaredScope { fact: fact?, within: within?.value, source })
+    Some(DeclaredScope { fact: fact?, within: within?.value, from, source })
 }
 
 fn read_transfer(table: &Table<'_>, regime: &str, declared: &mut Declared) -> Option<DeclaredTransfer> {
@@ -253,13 +266,13 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
 }
 
 fn resolve_scope(scope: &DeclaredScope, declared: &Declared, problems: &Problems) -> Option<Scope> {
-    let DeclaredScope { fact, within, source } = scope;
+    let DeclaredScope { fact, within, from, source } = scope;
     let fact = chosen(fact, &Fact::NAMES, problems)?;
     let within = match fact {
         Fact::SourceSystem => Region::of(within.iter().map(|name| Jurisdiction::system(&name.value))),
         _ => region(within, declared, problems),
     };
-    Some(Scope { fact, within, source: source.clone() })
+    Some(Scope { fact, within, from: *from, source: source.clone() })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::regime::{Region, Term};
 
 use super::codes::{self, CODES, code};
-use super::terms::{AS_OF, NEEDS, REVIEW_BY, UNTIL, read_review, read_term};
+use super::terms::{AS_OF, FROM, NEEDS, REVIEW_BY, UNTIL, read_review, read_term};
 use super::{Declared, NAMES, Names, SOURCES, insert};
 
 /// In `to`: every place.
@@ -54,6 +54,7 @@ const REGION_CODE: Shape = Shape {
     about: "A code of a region, with its terms.",
     keys: &[
         Key::required("code", Kind::Text, "The ISO 3166 code."),
+        FROM,
         UNTIL,
         NEEDS,
         Key::new("source", Kind::Text, "Where it says so. Default: the region's `sources`."),

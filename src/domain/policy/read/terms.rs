@@ -8,13 +8,15 @@ use crate::domain::document::keys::{Key, Kind};
 use crate::domain::policy::Dated;
 use crate::domain::policy::regime::Term;
 
-use super::deployment::condition;
+use super::conditions::condition;
 use super::{Declared, NAMES, Names};
 
 pub(super) const AS_OF: Key = Key::required("as_of", Kind::Date, "The day on which the facts were checked.");
 pub(super) const REVIEW_BY: Key =
     Key::required("review_by", Kind::Date, "The day by which they must be checked again.");
-pub(super) const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds.");
+pub(super) const FROM: Key =
+    Key::new("from", Kind::Date, "The first day on which it holds, UTC. Before, it is as if it were not there.");
+pub(super) const UNTIL: Key = Key::new("until", Kind::Date, "The last day on which it holds, UTC.");
 pub(super) const SOURCE: Key = Key::new(
     "source",
     Kind::Text,
@@ -22,10 +24,14 @@ pub(super) const SOURCE: Key = Key::new(
 );
 pub(super) const NEEDS: Key = Key::new("needs", NAMES, "The conditions that must be shown, all of them.");
 
-/// `until`, `needs` and `source`.
+/// `from`, `until`, `needs` and `source`.
 pub(super) fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) -> Term {
+    let from = read_from(table, what, declared);
     let until = table.get::<Date>("until").map(|until| {
         let day = until.value;
+        if from.is_some_and(|from| day < from) {
+            table.problems().error(&until.place, "`until` is before `from`");
+        }
         declared.ends.push(Dated { what: what.to_owned(), day: until });
         day
     });
@@ -35,7 +41,15 @@ pub(super) fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) 
         needs.push(need.value.clone());
         declared.needed.insert(need.value);
     }
-    Term { until, needs, review_by: None, source: read_source(table).into() }
+    Term { from, until, needs, review_by: None, source: read_source(table).into() }
+}
+
+/// The first day of something.
+pub(super) fn read_from(table: &Table<'_>, what: &str, declared: &mut Declared) -> Option<Date> {
+    let from = table.get::<Date>("from")?;
+    let day = from.value;
+    declared.begins.push(Dated { what: what.to_owned(), day: from });
+    Some(day)
 }
 
 /// The paragraph that a rule rests on; empty where it names none.

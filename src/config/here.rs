@@ -1,0 +1,59 @@
+//! Whether the gateway may be where it is, and what is shown of it and its peers.
+
+use jiff::civil::Date;
+
+use crate::domain::document::{Problems, Spot, hint};
+use crate::domain::policy::{AtHand, Conditions, Form, PolicySet, Recipient, Regime};
+use crate::domain::proof::Proof;
+
+use super::read::Declared;
+
+/// A gateway may hold the records of each stream under the regimes it serves, and what is shown of it and its peers is
+/// needed somewhere.
+pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, problems: &Problems) {
+    let peers = || declared.peers.iter();
+    for shown in declared.conditions.iter().chain(peers().flat_map(|peer| &peer.conditions)) {
+        check_needed(shown, policy, problems);
+    }
+    let Some((id, country)) = declared.id.as_ref().zip(declared.country.as_ref()) else { return };
+    for named in &policy.shown_of_gateways {
+        if named.value != id.value && peers().all(|peer| peer.id.value != named.value) {
+            let message = format!("no gateway is called `{}` here: what is shown of it counts for nobody", named.value);
+            problems.warn(&named.place, message, "write this gateway's id, or that of one of its [[peers]]");
+        }
+    }
+    let own: Conditions = declared.conditions.iter().map(|(name, proof)| (name.value.clone(), proof.clone())).collect();
+    for served in &declared.serves {
+        let Some(regime) = policy.regimes.get(&served.value) else { continue };
+        // A law that does not hold yet is looked at on its first day.
+        let day = regime.begins().map_or(today, |begins| begins.max(today));
+        for stream in streams(policy, regime) {
+            let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(&id.value) };
+            let shown = policy.shown(at_hand, &own, day);
+            if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
+                let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
+                let message =
+                    format!("regime `{}` lets no identifiable record{of_stream} be in {}", regime.id, country.value);
+                let help = "serve it from a gateway where it does, or show the conditions: `dest.*` in \
+                            [gateway.conditions], the others in [[shown]] of the policies";
+                problems.error_help(&served.place, message, help);
+            }
+        }
+    }
+}
+
+/// The streams whose records a regime covers. Where there is none, the regime is asked about one without a name, of which
+/// nothing is shown.
+fn streams<'p>(policy: &'p PolicySet, regime: &Regime) -> Vec<&'p str> {
+    let covered = policy.streams.values().filter(|plan| regime.covers_class(&policy.classes, &plan.classes));
+    let covered: Vec<&str> = covered.map(|plan| plan.stream.name.as_str()).collect();
+    if covered.is_empty() { vec![""] } else { covered }
+}
+
+fn check_needed((name, _): &(Spot<String>, Proof), policy: &PolicySet, problems: &Problems) {
+    if !policy.needed.contains(&name.value) {
+        let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
+        let message = format!("no regime and no region needs `{}`", name.value);
+        problems.error_help(&name.place, message, hint(&name.value, &needed));
+    }
+}
