@@ -1,8 +1,14 @@
-"""Which parts of a cell may leave (docs/policy.md, "k for every part"), as sets of Python.
+"""Which parts of a cell may leave (docs/policy.md, "k for every number"), as sets of Python.
 
 A way of parting the records of a cell is a list with the part of each record; the records without a value are in the part
 None. `people` is who each record is of.
 """
+
+from collections import Counter
+
+
+# What a person counts for: a number that is divided without a rest by how often people are counted.
+WHOLE = 720720
 
 
 def few(people, records, least):
@@ -52,7 +58,7 @@ def finer(fine, coarse):
 
 
 def together(people, ways, least):
-    """Whether no sum and difference of what leaves of these ways tells of few."""
+    """Whether nothing that can be made of what leaves of these ways is about few."""
     ways = list(ways)
     while True:
         at = 0
@@ -71,7 +77,7 @@ def together(people, ways, least):
 
 
 def joins(people, ways, at, least):
-    """The way with parts taken together that have enough people in common combinations with the others."""
+    """The way with parts taken together if whatever tells them apart is about enough people."""
     combinations = {}
     for record, part in enumerate(ways[at]):
         rest = tuple(way[record] for other, way in enumerate(ways) if other != at)
@@ -79,12 +85,20 @@ def joins(people, ways, at, least):
     group = {part: part for part in combinations}
     for one in combinations:
         for other in combinations:
-            common = combinations[one].keys() & combinations[other].keys()
-            both = [[r for rest in common for r in combinations[part][rest]] for part in (one, other)]
-            if group[one] != group[other] and not any(few(people, records, least) for records in both):
+            if group[one] != group[other] and tell_apart_many(people, combinations[one], combinations[other], least):
                 old, new = group[other], group[one]
                 group = {part: new if own == old else own for part, own in group.items()}
     return [group[part] for part in ways[at]]
+
+
+def tell_apart_many(people, ones, others, least):
+    """Whether what tells two parts apart is about enough people. For each rest that both have, it is about the people of
+    the one or of the other."""
+    sides = [[{people[r] for r in part[rest]} for part in (ones, others)] for rest in ones.keys() & others.keys()]
+    always = set().union(*(one & other for one, other in sides))
+    times = Counter(person for side in sides for person in side[0] ^ side[1] if person not in always)
+    fewest = sum(min(sum(WHOLE // times[person] for person in side - always) for side in both) for both in sides)
+    return len(always) * WHOLE + fewest >= least * WHOLE
 
 
 def plan(people, ways, least):

@@ -15,9 +15,10 @@
 //! left with more than one part, only all records are left; when one way is left, its parts must have enough. Otherwise
 //! the answer is no: it may be more careful than need be, and never less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 
-use super::contributors::{Contributors, Set, Together, at_least};
+use super::contributors::{Contributor, Contributors, PassThrough, Set, Together, at_least};
 use super::work::Work;
 use crate::planted::planted;
 
@@ -178,11 +179,15 @@ fn joined(partitions: &[Vec<usize>], way: usize, atoms: &[Atom<'_>], asked: Aske
     any.then(|| partition.iter().map(|part| joined.get(part).copied().unwrap_or(*part)).collect())
 }
 
+/// What a contributor counts for: a number that whatever is usual divides.
+const WHOLE: u64 = 720_720;
+
 /// Whether everything that tells two parts apart is about enough contributors.
 ///
 /// For each rest that both have, it is about those of the one or about those of the other, by choice. Those of both are in
-/// it whatever is chosen, and where one of the two has more than any rule asks for, the other one is chosen. Of those left,
-/// each is counted for one rest alone, so the fewer of both sides add up.
+/// it whatever is chosen, and where one of the two has more than any rule asks for, the other one is chosen. Each of the
+/// others counts with an equal share in each of its rests. Whatever is chosen, a contributor who is in it counts for
+/// one at most; so what the lesser side of each rest counts for, added up, is no more than how many are in it.
 fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<'_>) -> bool {
     let Asked { least, enough, work } = asked;
     if least > enough || !work.take(ones.len()) {
@@ -212,16 +217,17 @@ fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<
             return true;
         }
     }
-    let mut reached = counted.len();
-    for (ones, others) in by_choice {
-        let more = |side: &Set| side.iter().filter(|contributor| !counted.contains(contributor)).count();
-        let fewer = more(&ones).min(more(&others));
-        if fewer > 0 {
-            reached += fewer;
-            counted.extend(ones.into_iter().chain(others));
-        }
+    let is_open = |contributor: &&Contributor| !counted.contains(*contributor);
+    let mut rests_of: HashMap<Contributor, u64, BuildHasherDefault<PassThrough>> = HashMap::default();
+    for contributor in by_choice.iter().flat_map(|(ones, others)| ones.iter().chain(others)).filter(is_open) {
+        *rests_of.entry(*contributor).or_default() += 1;
     }
-    reached >= least
+    let shares = |side: &Set| -> u64 {
+        let rests = side.iter().filter(is_open).filter_map(|contributor| rests_of.get(contributor));
+        rests.map(|rests| WHOLE / rests).sum()
+    };
+    let by_choice: u64 = by_choice.iter().map(|(ones, others)| shares(ones).min(shares(others))).sum();
+    by_choice >= (least - counted.len()) as u64 * WHOLE
 }
 
 /// The contributors of atoms. `None`: there are enough for every rule.
