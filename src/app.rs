@@ -87,7 +87,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the system refuses.
 pub async fn bind(config: &Config) -> anyhow::Result<Listener> {
-    let limits = ListenerLimits { connections_max: config.connections_max, must_prove: config.tls.is_some() };
+    let others_max = config.http.map_or(0, |_| monitor::CONNECTIONS_MAX);
+    let (connections_max, must_prove) = (config.connections_max, config.tls.is_some());
+    let limits = ListenerLimits { connections_max, must_prove, others_max };
     Listener::bind(config.listen, limits).await.with_context(|| format!("cannot listen on {}", config.listen))
 }
 
@@ -143,8 +145,8 @@ impl App {
         let address = listener.address()?;
         let rotation = config.tls.as_ref().map(Rotation::begin).transpose()?;
         let entrance = rotation.as_ref().map(|rotation| tls::entrance(rotation, config.tls_connections));
-        let (clock, outcomes) = (Clock::start(), Arc::new(Outcomes::default()));
-        let monitor = config.http.map(|http| monitor(http, rotation.as_ref(), clock)).transpose()?;
+        let (clock, outcomes, supervisor) = (Clock::start(), Arc::new(Outcomes::default()), Supervisor::default());
+        let monitor = config.http.map(|http| monitor(http, rotation.as_ref(), clock, &supervisor)).transpose()?;
         let telemetry = Arc::new(Telemetry::new(names(&config)?));
         let watch = Watch::start(config.scoring_deadline).context("no thread for the deadline of models")?;
         let scorers = (0..config.workers).map(|_| models::scorers(&config, &watch));
@@ -154,7 +156,6 @@ impl App {
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
-        let supervisor = Supervisor::default();
         let ledger = ledger::begin(&config, clock, &state);
         let context = delivery::Context {
             outbox: Arc::clone(&outbox),
@@ -181,7 +182,8 @@ impl App {
         let pipeline = Arc::new(pipeline);
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
-        let server = grpc::serve(listener, Arc::clone(&intake), entrance, pipeline.lanes(), stopped).await?;
+        let lanes = pipeline.lanes();
+        let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
@@ -429,13 +431,18 @@ async fn tick(
 }
 
 /// The port of health and metrics.
-fn monitor(http: Http, rotation: Option<&Rotation>, clock: Clock) -> anyhow::Result<monitor::Server> {
+fn monitor(
+    http: Http,
+    rotation: Option<&Rotation>,
+    clock: Clock,
+    supervisor: &Supervisor,
+) -> anyhow::Result<monitor::Server> {
     let acceptor = match (http.is_plaintext, rotation) {
         (true, _) => None,
         (false, Some(rotation)) => Some(Arc::clone(rotation.acceptor())),
         (false, None) => anyhow::bail!("[http] needs [tls] on {}", http.listen),
     };
-    let server = monitor::Server::start(http.listen, acceptor, clock)
+    let server = monitor::Server::start(http.listen, acceptor, clock, supervisor)
         .with_context(|| format!("cannot listen on {} for health and metrics ([http])", http.listen))?;
     tracing::info!(http = %server.address(), "health and metrics are told");
     Ok(server)

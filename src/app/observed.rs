@@ -267,6 +267,10 @@ impl Observer {
 }
 
 impl Observed for Observer {
+    fn is_alive(&self) -> bool {
+        self.supervisor.failure().is_none()
+    }
+
     fn health(&self) -> Health {
         let mut checks = vec![self.of_process()];
         let now = self.clock.now();
@@ -287,7 +291,7 @@ impl Observed for Observer {
             self.of_review(),
             self.of_certificate(),
         ]);
-        Health { is_alive: self.supervisor.failure().is_none(), checks }
+        Health { is_alive: self.is_alive(), checks }
     }
 
     fn about(&self) -> Value {

@@ -38,6 +38,12 @@ impl Addresses {
         self.counts.get(&network).copied().unwrap_or(0)
     }
 
+    /// How many came from the address that most came from.
+    #[must_use]
+    pub fn greatest(&self) -> usize {
+        self.counts.values().copied().max().unwrap_or(0)
+    }
+
     /// One more came.
     pub fn add(&mut self, network: Network) {
         *self.counts.entry(network).or_default() += 1;
@@ -75,6 +81,12 @@ mod tests {
         addresses.add(here);
         addresses.remove(here);
         assert_eq!(addresses.count(here), 1);
+        addresses.add(network("192.0.2.2"));
+        addresses.add(network("192.0.2.2"));
+        assert_eq!(addresses.greatest(), 2);
+        addresses.remove(network("192.0.2.2"));
+        addresses.remove(network("192.0.2.2"));
+        assert_eq!(addresses.greatest(), 1);
         addresses.remove(here);
         addresses.remove(here);
         assert_eq!((addresses.count(here), addresses.counts.len()), (0, 0));

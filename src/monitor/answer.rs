@@ -1,5 +1,6 @@
 //! What each path is answered with.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,11 +10,13 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
 use crate::clock::Clock;
+use crate::domain::refusal::Reason;
 use crate::identity::{Acceptor, Identity};
 use crate::telemetry::{Samples, declared};
 
-use super::health::State;
+use super::health::{Health, State};
 use super::observed::Observed;
+use super::places::Place;
 use super::process::Process;
 
 /// What is costly is made again after this time at the earliest, however often it is asked for.
@@ -35,23 +38,37 @@ pub(super) struct Answers {
     process: Process,
     /// When it started, in seconds since 1970.
     started: f64,
-    status: Made,
-    metrics: Made,
+    health: Made<Arc<Health>>,
+    status: Made<String>,
+    metrics: Made<String>,
     requests: [AtomicU64; PATHS.len()],
     /// Connections that found no place.
     turned_away: AtomicU64,
 }
 
-/// A text, and when it was made.
-#[derive(Default)]
-struct Made(Mutex<Option<(Duration, String)>>);
+/// Who asks: somebody on a connection.
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    /// Who has proved it by a certificate.
+    pub(super) identity: Option<Identity>,
+    pub(super) place: Place,
+}
 
-impl Made {
-    /// The text, made again if it is old. Who comes while it is made waits for it.
-    fn get(&self, now: Duration, make: impl FnOnce() -> String) -> String {
+/// Something, and when it was made.
+struct Made<T>(Mutex<Option<(Duration, T)>>);
+
+impl<T> Default for Made<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Made<T> {
+    /// What was made, made again if it is old. Who comes while it is made waits for it.
+    fn get(&self, now: Duration, make: impl FnOnce() -> T) -> T {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {
-            Some((at, text)) if now.saturating_sub(*at) < MADE_EVERY => text.clone(),
+            Some((at, known)) if now.saturating_sub(*at) < MADE_EVERY => known.clone(),
             _ => made.insert((now, make())).1.clone(),
         }
     }
@@ -59,15 +76,15 @@ impl Made {
 
 impl Answers {
     pub(super) fn new(acceptor: Option<Arc<Acceptor>>, clock: Clock) -> Self {
-        let (observed, status, metrics) = (OnceLock::new(), Made::default(), Made::default());
         Self {
-            observed,
+            observed: OnceLock::new(),
             acceptor,
             process: Process::new(std::process::id()),
             started: clock.wall() as f64 / 1e6,
             clock,
-            status,
-            metrics,
+            health: Made::default(),
+            status: Made::default(),
+            metrics: Made::default(),
             requests: Default::default(),
             turned_away: AtomicU64::default(),
         }
@@ -82,13 +99,23 @@ impl Answers {
         self.acceptor.as_ref()
     }
 
-    /// A connection found no place.
+    /// The monotonic clock.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// How the gateway is, or was a moment ago.
+    fn health(&self, observed: &dyn Observed) -> Arc<Health> {
+        self.health.get(self.now(), || Arc::new(observed.health()))
+    }
+
+    /// A connection found no place, or lost it to another one.
     pub(super) fn turned_away(&self) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The answer to a request on a connection of somebody, or of nobody that is known.
-    pub(super) fn to<B>(&self, request: &Request<B>, identity: Option<&Identity>) -> Response<String> {
+    /// The answer to a request of somebody.
+    pub(super) fn to<B>(&self, request: &Request<B>, client: &Client) -> Response<String> {
         let path = PATHS.iter().position(|path| *path == request.uri().path()).unwrap_or(PATHS.len() - 1);
         if let Some(count) = self.requests.get(path) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -101,18 +128,20 @@ impl Answers {
         let observed = self.observed.get();
         match request.uri().path() {
             // While it starts it is alive: recovery may take its time.
-            "/healthz" => word(observed.is_none_or(|observed| observed.health().is_alive), "ok", "failing"),
-            "/readyz" => word(observed.is_some_and(|observed| observed.health().is_ready()), "ready", "not ready"),
+            "/healthz" => word(observed.is_none_or(|observed| observed.is_alive()), "ok", "failing"),
+            "/readyz" => {
+                word(observed.is_some_and(|observed| self.health(&**observed).is_ready()), "ready", "not ready")
+            }
             path @ ("/status" | "/metrics") => {
                 let Some(observed) = observed else {
                     return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting: ask again\n");
                 };
-                if let Err(denied) = self.may_read(&**observed, request, identity) {
+                if let Err(denied) = self.may_read(&**observed, request, client) {
                     return *denied;
                 }
                 let now = self.clock.now();
                 if path == "/status" {
-                    let status = self.status.get(now, || status(&**observed));
+                    let status = self.status.get(now, || self.status(&**observed));
                     answer(StatusCode::OK, "application/json", status)
                 } else {
                     answer(StatusCode::OK, OPEN_METRICS, self.metrics.get(now, || self.scrape(&**observed)))
@@ -122,29 +151,31 @@ impl Answers {
         }
     }
 
-    /// Whether a request may read what is not for everybody.
+    /// Whether a request may read what is not for everybody. Whoever may keeps the place of the connection.
     fn may_read<B>(
         &self,
         observed: &dyn Observed,
         request: &Request<B>,
-        identity: Option<&Identity>,
+        client: &Client,
     ) -> Result<(), Box<Response<String>>> {
         let Some(acceptor) = &self.acceptor else { return Ok(()) };
+        let now = self.clock.wall() / 1_000_000;
+        let by_certificate = client.identity.as_ref().filter(|identity| now < identity.until());
         let by_token = || {
             let mut tokens = request.headers().get_all(AUTHORIZATION).iter();
             let (Some(token), None) = (tokens.next(), tokens.next()) else { return None };
             let (scheme, token) = token.to_str().ok()?.split_once(' ')?;
-            let now = self.clock.wall() / 1_000_000;
             acceptor.set().check_token(token, now).ok().filter(|_| scheme.eq_ignore_ascii_case("bearer"))
         };
-        let Some(identity) = identity.cloned().or_else(by_token) else {
-            let says = "show a certificate, or a bearer token that the gateway believes\n";
+        let Some(identity) = by_certificate.cloned().or_else(by_token) else {
+            let says = "show a certificate that is in date, or a bearer token that the gateway believes\n";
             let mut response = text(StatusCode::UNAUTHORIZED, says);
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return Err(Box::new(response));
         };
-        observed.may_read(identity.as_str()).map_err(|denied| {
-            tracing::warn!(%identity, rule = %denied.rule, "{}", denied.why);
+        observed.may_read(identity.as_str()).map(|()| client.place.keep()).map_err(|denied| {
+            let (address, rule, reason) = (client.address, &denied.rule, Reason::PermissionDenied.name());
+            tracing::warn!(%address, %identity, %rule, reason, "{}", denied.why);
             let says = format!(
                 "{} (rule `{}`): add it to a rule of [permissions] with read = [\"metrics\"]\n",
                 denied.why, denied.rule
@@ -153,10 +184,17 @@ impl Answers {
         })
     }
 
+    fn status(&self, observed: &dyn Observed) -> String {
+        let status = self.health(observed).json(&observed.about());
+        let mut text = serde_json::to_string_pretty(&status).unwrap_or_else(|_| json!({}).to_string());
+        text.push('\n');
+        text
+    }
+
     fn scrape(&self, observed: &dyn Observed) -> String {
         let mut samples = Samples::default();
         observed.sample(&mut samples);
-        let health = observed.health();
+        let health = self.health(observed);
         samples.is(declared::READY, &[], health.is_ready());
         for check in &health.checks {
             samples.is(declared::CHECK_FAILING, &[check.name], check.state != State::Well);
@@ -185,13 +223,6 @@ impl Answers {
     }
 }
 
-fn status(observed: &dyn Observed) -> String {
-    let status = observed.health().json(&observed.about());
-    let mut text = serde_json::to_string_pretty(&status).unwrap_or_else(|_| json!({}).to_string());
-    text.push('\n');
-    text
-}
-
 fn word(is_well: bool, well: &str, not: &str) -> Response<String> {
     let (code, word) = if is_well { (StatusCode::OK, well) } else { (StatusCode::SERVICE_UNAVAILABLE, not) };
     text(code, &format!("{word}\n"))
@@ -208,4 +239,59 @@ fn answer(code: StatusCode, kind: &'static str, body: String) -> Response<String
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::health::Check;
+    use super::super::places::Places;
+    use super::*;
+    use crate::domain::policy::Denied;
+
+    /// Counts how often it is looked at closely.
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    impl Observed for Counting {
+        fn is_alive(&self) -> bool {
+            true
+        }
+
+        fn health(&self) -> Health {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Health { is_alive: true, checks: vec![Check::well("process", "all parts run")] }
+        }
+
+        fn about(&self) -> Value {
+            json!({})
+        }
+
+        fn sample(&self, _: &mut Samples) {}
+
+        fn may_read(&self, _: &str) -> Result<(), Denied> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn however_often_it_is_asked_little_is_looked_at_and_for_a_sign_of_life_nothing() {
+        let (clock, counting) = (Clock::start(), Arc::new(Counting::default()));
+        let answers = Answers::new(None, clock);
+        answers.observe(Arc::clone(&counting) as Arc<dyn Observed>);
+        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let place = Arc::new(Places::default()).enter(address.ip(), clock.now()).unwrap();
+        let client = Client { address, identity: None, place };
+        let ask = |path: &str| answers.to(&Request::get(path).body(()).unwrap(), &client).into_body();
+        (0..1_000).for_each(|_| assert_eq!(ask("/healthz"), "ok\n"));
+        assert_eq!(counting.0.load(Ordering::Relaxed), 0);
+        let began = clock.now();
+        for _ in 0..1_000 {
+            assert_eq!(ask("/readyz"), "ready\n");
+            assert!(ask("/status").contains("all parts run") && ask("/metrics").ends_with("# EOF\n"));
+        }
+        let most = (clock.now() - began).as_millis() / MADE_EVERY.as_millis() + 1;
+        assert!(u128::from(counting.0.load(Ordering::Relaxed)) <= most, "{counting:?} of {most}", counting = counting.0);
+    }
 }

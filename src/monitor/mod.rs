@@ -16,4 +16,5 @@ mod server;
 
 pub use health::{Check, Health, State};
 pub use observed::Observed;
+pub use places::CONNECTIONS_MAX;
 pub use server::Server;

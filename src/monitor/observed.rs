@@ -9,6 +9,9 @@ use super::health::Health;
 
 /// What there is to tell. It is asked on the port's thread, and must not wait for anything.
 pub trait Observed: Send + Sync {
+    /// Whether it is alive. This takes no lock and costs nothing: whoever asks for it decides whether to end the gateway.
+    fn is_alive(&self) -> bool;
+
     /// How the gateway is.
     fn health(&self) -> Health;
 

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::Request;
@@ -14,13 +14,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::identity::{Acceptor, Identity};
+use crate::engine::supervision::Supervisor;
+use crate::identity::Acceptor;
+use crate::planted::planted;
 
-use super::answer::Answers;
+use super::answer::{Answers, Client};
 use super::observed::Observed;
 use super::places::Places;
 
@@ -50,19 +52,28 @@ const PAUSE: Duration = Duration::from_millis(200);
 const NICE: i32 = 10;
 
 impl Server {
-    /// Listens, and answers on a thread of its own. Without an `acceptor` it speaks plain text.
+    /// Listens, and answers on a thread of its own, which `supervisor` hears of. Without an `acceptor` it speaks plain text.
     ///
     /// # Errors
     /// When the system refuses the address or the thread.
-    pub fn start(listen: SocketAddr, acceptor: Option<Arc<Acceptor>>, clock: Clock) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen)?;
+    pub fn start(
+        listen: SocketAddr,
+        acceptor: Option<Arc<Acceptor>>,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let answers = Arc::new(Answers::new(acceptor, clock));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _on_its_runtime = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let (end, ended) = oneshot::channel();
         let of_thread = Arc::clone(&answers);
-        let thread = thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let thread = supervisor.spawn("http", move || {
             // A priority that cannot be changed is as good as none.
             #[cfg(target_os = "linux")]
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
@@ -92,32 +103,34 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so in the log.
+            // One that panicked has told the supervisor.
             let _ = thread.join();
         }
     }
 }
 
 async fn accept(listener: TcpListener, answers: &Arc<Answers>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            return tracing::error!(%error, "health and metrics cannot be told: start the gateway again");
-        }
-    };
     let places = Arc::new(Places::default());
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => match places.enter(address.ip()) {
-                Some(place) => {
-                    let answers = Arc::clone(answers);
-                    tokio::spawn(async move {
-                        let _place = place;
-                        enter(stream, &answers).await;
-                    });
+            Ok((stream, address)) => {
+                #[expect(clippy::panic, reason = "shows that the port does not end in silence")]
+                if planted("panic-in-http") {
+                    panic!("planted");
                 }
-                None => answers.turned_away(),
-            },
+                let Some(place) = places.enter(address.ip(), answers.now()) else {
+                    answers.turned_away();
+                    continue;
+                };
+                let answers = Arc::clone(answers);
+                tokio::spawn(async move {
+                    let told = place.told_to_end();
+                    tokio::select! {
+                        () = enter(stream, Client { address, identity: None, place }, &answers) => {}
+                        () = told => answers.turned_away(),
+                    }
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the port of health and metrics could not be accepted: if files \
                  ran out, raise the limit of open files (ulimit -n)");
@@ -127,13 +140,16 @@ async fn accept(listener: TcpListener, answers: &Arc<Answers>) {
     }
 }
 
-async fn enter(stream: TcpStream, answers: &Arc<Answers>) {
+async fn enter(stream: TcpStream, client: Client, answers: &Arc<Answers>) {
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = answers.acceptor() else { return serve(stream, None, answers).await };
+    let Some(acceptor) = answers.acceptor() else { return serve(stream, client, answers).await };
     match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept_to_monitor(stream)).await {
-        Ok(Ok(accepted)) => serve(accepted.stream, accepted.identity, answers).await,
+        Ok(Ok(accepted)) => {
+            serve(accepted.stream, Client { identity: accepted.identity, ..client }, answers).await;
+        }
         Ok(Err(Some(why))) => {
             tracing::warn!(
+                address = %client.address,
                 reason = why.name(),
                 "a connection to the port of health and metrics was turned away: \
                             docs/security.md explains the reason"
@@ -146,7 +162,7 @@ async fn enter(stream: TcpStream, answers: &Arc<Answers>) {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    identity: Option<Identity>,
+    client: Client,
     answers: &Arc<Answers>,
 ) {
     let mut http = http1::Builder::new();
@@ -156,7 +172,7 @@ async fn serve(
         .max_headers(HEADERS_MAX);
     let answers = Arc::clone(answers);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answers.to(&request, identity.as_ref());
+        let response = answers.to(&request, &client);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));

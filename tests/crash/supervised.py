@@ -3,8 +3,9 @@
 
 usage: supervised.py --bin GATEWAY
 
-The gateway is one that was built with the feature `planted-bugs`. Its worker panics while it counts the first batch, whose
-entry is given to the journal by then. The worker serves the connection too. So the call must end without an acknowledgement,
+The gateway is one that was built with the feature `planted-bugs`. First its listener panics when a connection comes, then
+the thread of health and metrics: each time the process must end with code 70 by itself. Then its worker panics while it
+counts the first batch, whose entry is given to the journal by then. The worker serves the connection too. So the call must end without an acknowledgement,
 the process must end with code 70 by itself, and a gateway without the bug must go on: it has counted what was in the journal,
 says so of a repeat, and takes the next request.
 """
@@ -12,6 +13,7 @@ says so of a repeat, and takes the next request.
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from pathlib import Path
 import grpc
 
 import protocol
-from deployment import Deployment
+from deployment import Deployment, free_port
 from destinations import Files
 from workload import ALL_SLOTS, STREAM, Batch
 
@@ -90,6 +92,17 @@ def expect(what, is_so, detail=""):
         raise SystemExit(1)
 
 
+def dies_of_a_connection(binary, deployment, bug, port, thread):
+    """A gateway that panics when a connection comes to a port: it ends by itself."""
+    failing = Gateway(binary, deployment, bug)
+    until(lambda: "serving" in deployment.log.read_text(), "the gateway serves")
+    with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_SECONDS):
+        code = failing.ended()
+    expect(f"the gateway ends by itself with code 70: {bug}", code == EXIT_INTERNAL, str(code))
+    expect(f"the log names {thread}", f"{thread} panicked" in deployment.log.read_text())
+    deployment.log.unlink()
+
+
 def main():
     """The whole story."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,6 +111,11 @@ def main():
     with tempfile.TemporaryDirectory() as root:
         deployment = Deployment(Path(root) / "deployment", Files(root))
         pb, rows_pb = protocol.load([given.bin], deployment.config)
+        http = free_port()
+        with deployment.config.open("a") as config:
+            config.write(f'\n[http]\nlisten = "127.0.0.1:{http}"\n')
+        dies_of_a_connection(given.bin, deployment, "panic-in-listener", deployment.port, "task `listener`")
+        dies_of_a_connection(given.bin, deployment, "panic-in-http", http, "thread `http`")
 
         failing = Gateway(given.bin, deployment, "panic-in-fold")
         answer = failing.publish(pb, rows_pb, 1)

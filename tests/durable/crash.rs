@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bailiwick::clock::Clock;
+
 use super::ledger::{entries, intended};
-use crate::common;
+use crate::common::{self, PATIENCE};
 use crate::common::process::{BINARY, Process, copy_of, run, text};
 
 const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
@@ -84,8 +86,9 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
     };
     while producer.try_wait().unwrap().is_none() {
         // Killed whenever it has written some more: the moment within its work is chance.
-        let before = size();
+        let (before, began) = (size(), Clock::start());
         while size() < before + 40_000 && producer.try_wait().unwrap().is_none() {
+            assert!(began.now() < PATIENCE, "the producer neither goes on nor ends");
             std::thread::yield_now();
         }
         gateway.kill();

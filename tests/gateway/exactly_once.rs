@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::broker::Broker;
 use super::process::{Deployment, Gateway, number};
 use super::proxy::{Fault, Proxy};
+use crate::common::until;
 
 /// What the gateway says when it knows how far the destination is.
 const GOING_ON: &str = "going on in kafka";
@@ -148,9 +149,7 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
     proxy.inject(2, &faults);
     let mut sending = deployment.send_slowly();
     // While one transaction waits for its answer: the broker comes back with everything that it had.
-    while proxy.left() > 3 {
-        thread::sleep(Duration::from_millis(5));
-    }
+    until(|| Some(()).filter(|()| proxy.left() <= 3));
     broker.control("kill");
     broker.control("start");
     assert!(sending.wait().unwrap().success());

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::send::Place;
 use crate::common::process::{BINARY, text};
+use crate::common::until;
 
 /// Records of a year that a live stream does not take.
 const OLD: &str = "at,who,country,x,n,flag,note\n\
@@ -94,9 +95,7 @@ fn at_a_rate_a_gateway_that_stalls_is_not_forgiven() {
     place.write("old.csv", OLD);
     let load = ["--json", "--rate", "500", "--records", "1", "--in-flight", "1", "--for", "4", "--warm-up", "0"];
     let child = bench(&place, &[&load[..], &["old.csv"]].concat()).stdout(Stdio::piped()).spawn().unwrap();
-    while place.on_disk_of("bench-0") == 0 {
-        thread::sleep(Duration::from_millis(10));
-    }
+    until(|| Some(()).filter(|()| place.on_disk_of("bench-0") > 0));
     gateway.signal("STOP");
     thread::sleep(Duration::from_secs(1));
     gateway.signal("CONT");

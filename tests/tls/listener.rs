@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bailiwick::app::App;
 use bailiwick::clock::Clock;
 use bailiwick::identity::trust;
+use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -16,6 +17,7 @@ use crate::common::PATIENCE;
 use crate::common::certs::{Authority, Issued, deployment, dialer, files, till};
 use crate::common::folder::Folder;
 use crate::common::records::introduction;
+use super::tokens::{Issuer, with_tokens};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -142,6 +144,74 @@ async fn silent_connections_of_one_address_keep_nobody_else_out() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     app.stop().await;
+}
+
+/// A connection from an address.
+async fn connected(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Of places for those that have proved nothing there are sixteen at least.
+const PLACES: usize = 16;
+
+/// Takes all places of those that have proved nothing, from four addresses. `begin` does with each what makes the gateway
+/// answer, and nothing more. Then somebody from elsewhere gets in at once, not when the time of one is over.
+async fn stalled_ones_keep_nobody_out(
+    folder: &Folder,
+    authority: &Authority,
+    begin: impl AsyncFn(TcpStream) -> Box<dyn std::any::Any + Send>,
+) {
+    let app = folder.start_app(|config| config.connections_max = 32).await.unwrap();
+    let mut stalled = Vec::new();
+    for number in 0..PLACES {
+        let from = format!("127.0.0.{}", 2 + number % 4);
+        stalled.push(begin(connected(&from, app.address()).await).await);
+    }
+    let good = dialer(folder, "good", Some(&authority.client(&till("7"), |_| {})));
+    let endpoint = format!("https://localhost:{}", app.address().port());
+    good.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
+    assert_eq!((counted(&app, "too_slow"), counted(&app, "too_many")), (0, 1));
+    // However many more come from the four, the next one gets in as well.
+    for number in 0..4 * PLACES {
+        stalled.push(Box::new(connected(&format!("127.0.0.{}", 2 + number % 4), app.address()).await));
+    }
+    good.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
+    assert_eq!(counted(&app, "too_slow"), 0);
+    drop(stalled);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_begin_and_stall_keep_nobody_out() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    let client = trust::client(&files(&folder, "stalls", None)).unwrap();
+    let begin = async |mut stream: TcpStream| {
+        let mut hello = Vec::new();
+        let name = ServerName::try_from("localhost").unwrap();
+        ClientConnection::new(Arc::clone(&client), name).unwrap().write_tls(&mut hello).unwrap();
+        stream.write_all(&hello).await.unwrap();
+        stream.read_exact(&mut [0; 5]).await.unwrap();
+        Box::new(stream) as Box<dyn std::any::Any + Send>
+    };
+    stalled_ones_keep_nobody_out(&folder, &authority, begin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_bring_no_token_keep_nobody_out() {
+    let authority = Authority::new("root");
+    let folder = with_tokens(&authority, &Issuer::new());
+    let client = trust::client(&files(&folder, "stalls", None)).unwrap();
+    let begin = async |stream: TcpStream| {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = TlsConnector::from(Arc::clone(&client)).connect(name, stream).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        Box::new(stream) as Box<dyn std::any::Any + Send>
+    };
+    stalled_ones_keep_nobody_out(&folder, &authority, begin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

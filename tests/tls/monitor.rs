@@ -10,7 +10,7 @@ use bailiwick::identity::trust;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::common::certs::{Authority, Issued, deployment, files, till};
+use crate::common::certs::{Authority, Issued, deployment, files, moment, till};
 use crate::common::changed;
 use crate::common::folder::Folder;
 
@@ -39,14 +39,19 @@ impl World {
         self.authority.client(identity, |_| {})
     }
 
-    /// The code and the body that a client gets, or `None` when the handshake fails.
-    fn get(&self, shown: Option<&Issued>, path: &str) -> Option<(u16, String)> {
+    /// A connection on which nothing was said yet.
+    fn connect(&self, shown: Option<&Issued>) -> StreamOwned<ClientConnection, TcpStream> {
         let files = files(&self.folder, "watcher", shown);
         let mut client = Arc::unwrap_or_clone(trust::client(&files).unwrap());
         client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(client), name).unwrap();
-        let mut stream = StreamOwned::new(connection, TcpStream::connect(self.address()).unwrap());
+        StreamOwned::new(connection, TcpStream::connect(self.address()).unwrap())
+    }
+
+    /// The code and the body that a client gets, or `None` when the handshake fails.
+    fn get(&self, shown: Option<&Issued>, path: &str) -> Option<(u16, String)> {
+        let mut stream = self.connect(shown);
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = Vec::new();
         // An end without a word is as good as one with it.
@@ -77,6 +82,31 @@ async fn a_word_is_for_everybody_and_the_rest_for_whom_a_rule_lets() {
     // Whoever may read may not write, and a certificate that is not believed is worse than none.
     let other = Authority::new("other").client(PROMETHEUS, |_| {});
     assert_eq!(world.get(Some(&other), "/healthz"), None);
+    world.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_counts_to_its_end_on_a_connection_that_stays() {
+    let world = World::new().await;
+    let short = world.authority.client(PROMETHEUS, |parameters| parameters.not_after = moment(4));
+    let mut stream = world.connect(Some(&short));
+    let mut code = || {
+        write!(stream, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        let head = String::from_utf8(answer).unwrap();
+        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        head.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(code(), 200);
+    let code = std::cell::RefCell::new(code);
+    let last = crate::common::until(|| Some(code.borrow_mut()()).filter(|code| *code != 200));
+    assert_eq!(last, 401);
     world.app.stop().await;
 }
 

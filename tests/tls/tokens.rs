@@ -69,7 +69,7 @@ impl Issuer {
     }
 }
 
-fn with_tokens(authority: &Authority, issuer: &Issuer) -> Folder {
+pub(super) fn with_tokens(authority: &Authority, issuer: &Issuer) -> Folder {
     let folder = deployment(authority);
     folder.add("gateway.toml", TOKENS);
     folder.add("policies/policy.toml", RULES);

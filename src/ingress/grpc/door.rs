@@ -99,6 +99,12 @@ impl Entered {
         self.wire.arrive()
     }
 
+    /// What turns it away after all.
+    pub(super) fn turner(&self) -> impl Fn(Turned) + Send + use<> {
+        let (watch, address, speaker) = (Arc::clone(&self.watch), self.address, Arc::clone(&self.speaker));
+        move |why| watch.turn_away(why, address, Some(&speaker))
+    }
+
     /// Its parts: the connection, who speaks on it, and how long it lasts.
     pub(super) fn into_parts(self) -> (Connection, Arc<Speaker>, Option<Arc<Guest>>, Option<Life>) {
         let Self { wire, address, watch, deadline, place, speaker, guest, life } = self;
@@ -148,6 +154,12 @@ impl Door {
         Self { secured, watch: Arc::new(Watch::new(Arc::clone(&intake))), intake }
     }
 
+    /// The monotonic clock.
+    pub(super) fn clock(&self) -> impl Fn() -> Duration + Send + use<> {
+        let watch = Arc::clone(&self.watch);
+        move || watch.now()
+    }
+
     /// So many connections are open now.
     pub(super) fn has(&self, connections: usize) {
         self.intake.telemetry().connections.store(connections as u64, Ordering::Relaxed);
@@ -156,11 +168,15 @@ impl Door {
     /// Lets a connection in. `None`: it was turned away, or went.
     pub(super) async fn enter(self: Arc<Self>, accepted: Accepted) -> Option<Entered> {
         let Accepted { stream, address, place } = accepted;
-        let (place, watch) = (Arc::new(place), Arc::clone(&self.watch));
+        let watch = Arc::clone(&self.watch);
+        let Some(place) = place.map(Arc::new) else {
+            watch.turn_away(Turned::TooMany, address, None);
+            return None;
+        };
         let deadline = Deadline::from(watch.now());
         let socket = Socket::Away(stream);
         let Some(secured) = &self.secured else {
-            let speaker = Arc::new(Speaker::anyone());
+            let speaker = Arc::new(Speaker::anyone(address));
             let wire = Wire::Plain(socket);
             return Some(Entered { wire, address, watch, deadline, place, speaker, guest: None, life: None });
         };
@@ -201,11 +217,14 @@ impl Secured {
         socket.arrive().map_err(|_| None)?;
         let turn = async {
             place.spoken();
-            self.turn(network, deadline, intake).await
+            self.turn(network, deadline, intake).await?;
+            place.answered(intake.now());
+            Ok(())
         };
         let accepted = self.acceptor.accept(socket, turn).await;
         let identity::Accepted { mut stream, identity } = accepted.map_err(|why| why.map(|why| (why, None)))?;
         drop(handshake);
+        place.answered(intake.now());
         stream.get_mut().0.leave().map_err(|_| None)?;
         let wire = Wire::Tls(Box::new(stream));
         let life = self.life(identity.as_ref(), intake);
@@ -215,11 +234,11 @@ impl Secured {
                 return Err(Some((Turned::TooManyOfAddress, None)));
             };
             let guest = Guest::new(Arc::clone(&self.acceptor), Arc::clone(&self.identities), inside, Arc::clone(place));
-            return Ok(Met { wire, speaker: Speaker::unproved(), guest: Some(guest), life });
+            return Ok(Met { wire, speaker: Speaker::unproved(address), guest: Some(guest), life });
         };
         let inside: Option<Inside<String>> = self.identities.enter(identity.to_string());
         let is_inside = inside.is_some();
-        let speaker = Speaker::known(identity, inside, intake.budget());
+        let speaker = Speaker::known(identity, address, inside, intake.budget());
         if !is_inside {
             return Err(Some((Turned::TooManyOfIdentity, Some(speaker))));
         }

@@ -53,6 +53,11 @@ impl Guest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last.is_some()
     }
 
+    /// Comes when the connection is to end, because it has not proved who it is and another one has to have its place.
+    pub(super) async fn told_to_end(&self) {
+        self.place.told_to_end().await;
+    }
+
     /// Who speaks on a call of the connection.
     pub(super) fn speaker(
         &self,

@@ -1,12 +1,16 @@
-//! The accept loop: a cap on connections, and patience when the system has no file descriptors left.
+//! The connections that come: a cap on them, and patience when the system has no file descriptors left.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::Stream;
+use futures::stream::unfold;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
+
+use crate::domain::addresses::Network;
 
 use super::places::{Place, Places};
 
@@ -17,6 +21,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Whether a connection has to prove who it is. Until then it has one of further places.
     pub must_prove: bool,
+    /// The most connections that others listen for. They need file descriptors, too.
+    pub others_max: usize,
 }
 
 impl Limits {
@@ -45,7 +51,8 @@ pub struct Listener {
 /// Of connections that have not proved who they are there may be so many, however few others there may be.
 const UNPROVED_LEAST: usize = 16;
 
-/// File descriptors that connections must leave: for the journal, checkpoints, files, models and brokers.
+/// File descriptors that connections must leave: for the journal, checkpoints, files, models and brokers, and for the one
+/// that has come and waits for a place.
 const RESERVED: u64 = 128;
 /// Connections that wait to be accepted: after an outage all producers come back at once. The system cuts it to its own
 /// limit (`net.core.somaxconn`, 4,096 by default on Linux).
@@ -66,7 +73,8 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
-        let open_max = with_reserve(limits.connections_max.saturating_add(limits.unproved_max()));
+        let reserved = RESERVED.saturating_add(u64::try_from(limits.others_max).unwrap_or(u64::MAX));
+        let open_max = with_reserve(limits.connections_max.saturating_add(limits.unproved_max()), reserved);
         Ok(Self { socket, places: limits.places(open_max) })
     }
 
@@ -78,9 +86,17 @@ impl Listener {
         self.socket.local_addr()
     }
 
+    /// The connections that come, without an end. `now` is the monotonic clock.
+    pub(super) fn connections(self, now: impl Fn() -> Duration) -> impl Stream<Item = Accepted> {
+        unfold((self, now), async |(listener, now)| {
+            let (stream, address) = listener.accept().await;
+            let place = listener.places.enter(Network::of(address.ip()), &now).await;
+            Some((Accepted { stream, address, place }, (listener, now)))
+        })
+    }
+
     /// The next connection. An error of `accept` is waited out.
-    pub(super) async fn accept(&self) -> Option<Accepted> {
-        let place = self.places.enter().await?;
+    async fn accept(&self) -> (std::net::TcpStream, SocketAddr) {
         let mut pause = PAUSE_MIN;
         loop {
             match self.socket.accept().await {
@@ -88,10 +104,7 @@ impl Listener {
                     // Without it small responses wait for the peer's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
                     match stream.into_std() {
-                        Ok(stream) => {
-                            place.taken();
-                            return Some(Accepted { stream, address, place });
-                        }
+                        Ok(stream) => return (stream, address),
                         // It has failed already.
                         Err(_) => continue,
                     }
@@ -111,9 +124,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// As many connections as may be open beside what else needs file descriptors.
-fn with_reserve(wanted: usize) -> usize {
+fn with_reserve(wanted: usize, reserved: u64) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(RESERVED);
+    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(reserved);
     let Some(mut soft) = limit.current else { return wanted };
     if soft < needed {
         let raised = limit.maximum.map_or(needed, |hard| hard.min(needed)).max(soft);
@@ -121,7 +134,7 @@ fn with_reserve(wanted: usize) -> usize {
             soft = raised;
         }
     }
-    let connections = connections(wanted, soft);
+    let connections = connections(wanted, soft, reserved);
     if connections < wanted {
         tracing::warn!(
             connections,
@@ -135,10 +148,10 @@ fn with_reserve(wanted: usize) -> usize {
     connections
 }
 
-/// How many of the wanted connections fit under a limit of file descriptors.
-fn connections(wanted: usize, descriptors: u64) -> usize {
+/// How many of the wanted connections fit under a limit of file descriptors, of which some are for others.
+fn connections(wanted: usize, descriptors: u64, reserved: u64) -> usize {
     // Of few descriptors half are left.
-    let room = descriptors.saturating_sub(RESERVED.min(descriptors.div_ceil(2)));
+    let room = descriptors.saturating_sub(reserved.min(descriptors.div_ceil(2)));
     usize::try_from(room).unwrap_or(usize::MAX).clamp(1, wanted.max(1))
 }
 
@@ -146,7 +159,8 @@ fn connections(wanted: usize, descriptors: u64) -> usize {
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) place: Place,
+    /// `None`: there is none for it.
+    pub(super) place: Option<Place>,
 }
 
 #[cfg(test)]
@@ -157,7 +171,8 @@ mod tests {
     fn connections_leave_descriptors_for_everything_else() {
         let cases = [(1_024, 1_024, 896), (1_024, 1_152, 1_024), (16, 1_024, 16), (1_024, 64, 32), (1_024, 0, 1)];
         for (wanted, descriptors, expected) in cases {
-            assert_eq!(connections(wanted, descriptors), expected, "{wanted} of {descriptors}");
+            assert_eq!(connections(wanted, descriptors, RESERVED), expected, "{wanted} of {descriptors}");
         }
+        assert_eq!(connections(1_024, 1_024, RESERVED + 80), 816);
     }
 }

@@ -1,12 +1,16 @@
 //! The places of connections. Those that have not proved who they are have places of their own, so that they cannot take
-//! those of others. When all of these are taken, the one that has said nothing for longest is ended for the next: so
-//! silent connections, however many, keep nobody out.
+//! those of others. When all of these are taken, one that holds a place has to end for the next ([`Crowd`] says which): so
+//! whoever says nothing, or begins and says no more, keeps nobody else out.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::domain::addresses::Network;
+use crate::domain::crowd::{Choice, Crowd, STALLED};
 
 /// All places of a listener.
 #[derive(Clone)]
@@ -18,70 +22,77 @@ pub(super) struct Places {
 
 /// The places of connections that have not proved who they are.
 struct Unproved {
-    most: usize,
     free: Arc<Semaphore>,
-    /// Those that came, in their order; some have spoken or gone since.
-    came: Mutex<VecDeque<Weak<Held>>>,
-    /// How many were told to end and have not ended yet.
-    ending: Arc<AtomicUsize>,
+    held: Mutex<Held>,
+}
+
+/// Who holds them.
+#[derive(Default)]
+struct Held {
+    crowd: Crowd,
+    /// How each is told to end.
+    told: HashMap<u64, Arc<Notify>>,
 }
 
 /// The place of a connection; it is free again when this is dropped.
 pub(super) struct Place {
     places: Places,
-    held: Arc<Held>,
-}
-
-struct Held {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
-    /// Whether it may be told to end.
-    is_silent: AtomicBool,
-    /// It was told to.
-    told: Notify,
-    /// Where it counts then.
-    ending: OnceLock<Arc<AtomicUsize>>,
+    /// Its number in the crowd.
+    number: u64,
+    /// It was told to end.
+    told: Arc<Notify>,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        // First the place is free, then another one may be told to end.
-        drop(self.permit.get_mut().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(ending) = self.ending.get() {
-            ending.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
+/// So often it is waited for a place. Who ends for another one does so at once, unless its thread has much to do.
+const TRIES: usize = 3;
 
 impl Unproved {
-    /// Tells the one that has said nothing for longest to end, unless one was told to that is still there.
-    fn end_oldest(&self) {
-        let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.ending.load(Ordering::Relaxed) == 0 {
-            let Some(oldest) = came.pop_front() else { return };
-            let Some(held) = oldest.upgrade().filter(|held| held.is_silent.load(Ordering::Relaxed)) else { continue };
-            self.ending.fetch_add(1, Ordering::Relaxed);
-            // Nobody else sets it: it was taken out of the list.
-            let _ = held.ending.set(Arc::clone(&self.ending));
-            held.told.notify_one();
-        }
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, held: &Arc<Held>) {
-        let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
-        if came.len() >= 2 * self.most {
-            let is_silent =
-                |held: &Weak<Held>| held.upgrade().is_some_and(|held| held.is_silent.load(Ordering::Relaxed));
-            came.retain(is_silent);
+    /// Waits for a place for a connection that comes. `None`: it gets none.
+    async fn wait(&self, from: Network, now: &impl Fn() -> Duration) -> Option<OwnedSemaphorePermit> {
+        for _ in 0..TRIES {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                return Some(permit);
+            }
+            let wait = match self.choose(from, now()) {
+                Choice::Ends(_) => STALLED,
+                Choice::Waits(wait) => wait,
+                Choice::Refused => return None,
+            };
+            if let Ok(permit) = timeout(wait, Arc::clone(&self.free).acquire_owned()).await {
+                return permit.ok();
+            }
         }
-        came.push_back(Arc::downgrade(held));
+        None
     }
 
-    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Some(permit);
+    /// Chooses what becomes of a connection that comes, and tells the one that has to end for it.
+    fn choose(&self, from: Network, now: Duration) -> Choice {
+        let mut held = self.held();
+        let choice = held.crowd.choose(from, now);
+        if let Choice::Ends(number) = choice
+            && let Some(told) = held.told.remove(&number)
+        {
+            told.notify_one();
         }
-        self.end_oldest();
-        Arc::clone(&self.free).acquire_owned().await.ok()
+        choice
+    }
+
+    fn enter(&self, from: Network, now: Duration, told: &Arc<Notify>) -> u64 {
+        let mut held = self.held();
+        let number = held.crowd.enter(from, now);
+        held.told.insert(number, Arc::clone(told));
+        number
+    }
+
+    fn leave(&self, number: u64) {
+        let mut held = self.held();
+        held.crowd.leave(number);
+        held.told.remove(&number);
     }
 }
 
@@ -89,53 +100,60 @@ impl Places {
     /// So many for connections that are served, and so many for those that have to prove who they are first, if they have
     /// to.
     pub(super) fn new(served: usize, unproved: Option<usize>) -> Self {
-        let unproved = unproved.map(|most| {
-            let free = Arc::new(Semaphore::new(most));
-            Arc::new(Unproved { most, free, came: Mutex::default(), ending: Arc::default() })
-        });
+        let unproved =
+            unproved.map(|most| Arc::new(Unproved { free: Arc::new(Semaphore::new(most)), held: Mutex::default() }));
         Self { served: Arc::new(Semaphore::new(served)), unproved }
     }
 
-    /// Waits for a place for a connection that comes.
-    pub(super) async fn enter(&self) -> Option<Place> {
-        let permit = match &self.unproved {
-            None => Arc::clone(&self.served).acquire_owned().await.ok()?,
-            Some(unproved) => unproved.wait().await?,
+    /// Waits for a place for a connection that has come from a network. `None`: it gets none, because its network holds
+    /// most of them, or nobody ends.
+    pub(super) async fn enter(&self, from: Network, now: &impl Fn() -> Duration) -> Option<Place> {
+        let told = Arc::default();
+        let (permit, number) = match &self.unproved {
+            None => (Arc::clone(&self.served).acquire_owned().await.ok()?, 0),
+            Some(unproved) => {
+                let permit = unproved.wait(from, now).await?;
+                (permit, unproved.enter(from, now(), &told))
+            }
         };
-        let held = Arc::new(Held {
-            permit: Mutex::new(Some(permit)),
-            is_silent: AtomicBool::new(self.unproved.is_some()),
-            told: Notify::new(),
-            ending: OnceLock::new(),
-        });
-        Some(Place { places: self.clone(), held })
+        Some(Place { places: self.clone(), permit: Mutex::new(Some(permit)), number, told })
     }
 }
 
 impl Place {
-    /// A connection has come for it.
-    pub(super) fn taken(&self) {
+    /// The client has said what it has to, and waits for the gateway.
+    pub(super) fn spoken(&self) {
         if let Some(unproved) = &self.places.unproved {
-            unproved.enter(&self.held);
+            unproved.held().crowd.spoken(self.number);
         }
     }
 
-    /// The client has said something: it is not told to end any more.
-    pub(super) fn spoken(&self) {
-        self.held.is_silent.store(false, Ordering::Relaxed);
+    /// The gateway has answered, and waits for the client.
+    pub(super) fn answered(&self, now: Duration) {
+        if let Some(unproved) = &self.places.unproved {
+            unproved.held().crowd.answered(self.number, now);
+        }
     }
 
-    /// Comes when the connection is to end, because others wait for its place.
+    /// Comes when the connection is to end, because another one has to have its place.
     pub(super) async fn told_to_end(&self) {
-        self.held.told.notified().await;
+        self.told.notified().await;
+    }
+
+    /// It is not told to end any more.
+    fn leave(&self) {
+        if let Some(unproved) = &self.places.unproved {
+            unproved.leave(self.number);
+        }
     }
 
     fn put(&self, permit: OwnedSemaphorePermit) {
-        *self.held.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
     /// It has proved who it is: waits for a place among those that are served.
     pub(super) async fn proved(&self) {
+        self.leave();
         if let Ok(permit) = Arc::clone(&self.places.served).acquire_owned().await {
             self.put(permit);
         }
@@ -143,65 +161,82 @@ impl Place {
 
     /// The same without waiting. Whether there is a place.
     pub(super) fn try_proved(&self) -> bool {
-        let permit = Arc::clone(&self.places.served).try_acquire_owned();
-        permit.map(|permit| self.put(permit)).is_ok()
+        let Ok(permit) = Arc::clone(&self.places.served).try_acquire_owned() else { return false };
+        self.leave();
+        self.put(permit);
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // First the place is free, so that nobody else is told to end for it.
+        drop(self.permit.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        self.leave();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures::FutureExt;
 
     use super::*;
 
-    async fn arrived(places: &Places) -> Place {
-        let place = places.enter().await.unwrap();
-        place.taken();
-        place
+    async fn enter(places: &Places, from: u32) -> Option<Place> {
+        places.enter(Network::of(Ipv4Addr::from_bits(from).into()), &|| Duration::ZERO).await
+    }
+
+    fn is_told(place: &Place) -> bool {
+        place.told_to_end().now_or_never().is_some()
     }
 
     #[tokio::test]
     async fn who_has_proved_nothing_takes_no_place_of_those_who_have() {
         let places = Places::new(1, Some(2));
-        let (first, second) = (arrived(&places).await, arrived(&places).await);
+        let (first, second) = (enter(&places, 1).await.unwrap(), enter(&places, 2).await.unwrap());
         first.spoken();
         second.spoken();
-        assert!(places.enter().now_or_never().is_none(), "a third one");
+        assert!(enter(&places, 3).now_or_never().is_none(), "a third one");
         first.proved().await;
-        let third = arrived(&places).await;
+        let third = enter(&places, 3).await.unwrap();
         assert!(!second.try_proved() && third.proved().now_or_never().is_none(), "there is one place");
         drop(first);
         assert!(second.try_proved());
         drop((second, third));
         let plain = Places::new(1, None);
-        let only = plain.enter().await.unwrap();
-        assert!(plain.enter().now_or_never().is_none());
+        let only = enter(&plain, 1).await.unwrap();
+        assert!(enter(&plain, 2).now_or_never().is_none());
         drop(only);
-        assert!(plain.enter().await.is_some());
+        assert!(enter(&plain, 2).await.is_some());
     }
 
-    #[tokio::test]
-    async fn who_has_said_nothing_for_longest_ends_for_the_next() {
-        let places = Places::new(1, Some(3));
+    #[tokio::test(start_paused = true)]
+    async fn one_ends_for_the_next_and_who_has_proved_itself_does_not() {
+        let places = Places::new(2, Some(3));
         let unproved = Arc::clone(places.unproved.as_ref().unwrap());
-        let (first, second, third) = (arrived(&places).await, arrived(&places).await, arrived(&places).await);
-        first.spoken();
-        // However often it is tried, one alone is told, until it has ended.
-        for _ in 0..3 {
-            assert!(places.enter().now_or_never().is_none());
+        let (first, second, third) = (enter(&places, 1).await, enter(&places, 1).await, enter(&places, 2).await);
+        let [first, second, third] = [first, second, third].map(Option::unwrap);
+        for place in [&first, &second, &third] {
+            place.answered(Duration::ZERO);
         }
-        assert!(second.told_to_end().now_or_never().is_some() && third.told_to_end().now_or_never().is_none());
-        drop(second);
-        let fourth = arrived(&places).await;
-        assert!(first.told_to_end().now_or_never().is_none() && third.told_to_end().now_or_never().is_none());
-        assert!(places.enter().now_or_never().is_none());
-        assert!(third.told_to_end().now_or_never().is_some() && fourth.told_to_end().now_or_never().is_none());
-        drop(third);
-        for _ in 0..100 {
-            drop(arrived(&places).await);
-        }
-        assert!(unproved.came.lock().unwrap().len() <= 6);
-        drop((first, fourth));
-        assert_eq!((unproved.free.available_permits(), unproved.ending.load(Ordering::Relaxed)), (3, 0));
+        assert!(enter(&places, 1).await.is_none(), "its own network holds most");
+        let mut coming = Box::pin(enter(&places, 3));
+        assert!(coming.as_mut().now_or_never().is_none());
+        assert!(is_told(&first) && !is_told(&second) && !is_told(&third));
+        drop(first);
+        let fourth = coming.await.unwrap();
+        // Who is not asked to end any more keeps what it has.
+        second.proved().await;
+        third.proved().await;
+        let (fifth, sixth) = (enter(&places, 4).await.unwrap(), enter(&places, 5).await.unwrap());
+        assert!(enter(&places, 6).now_or_never().is_none());
+        assert!(!is_told(&second) && !is_told(&third) && is_told(&fourth));
+        // One that was told and has no end gets nobody else in, and nothing waits for ever.
+        assert!(enter(&places, 6).await.is_none());
+        drop((second, third, fourth, fifth, sixth));
+        let held = unproved.held();
+        assert_eq!((unproved.free.available_permits(), held.crowd.len(), held.told.len()), (3, 0, 0));
     }
 }

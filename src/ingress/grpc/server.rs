@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::StreamExt;
 use futures::future::Either;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -30,6 +31,7 @@ use crate::domain::connection::Turned;
 use crate::engine::budget::{Budget, Line};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Lane;
+use crate::engine::supervision::Supervisor;
 
 use super::answers::{Answers, Guard};
 use super::arrivals::{Arrivals, Charged};
@@ -39,6 +41,7 @@ use super::messages::Messages;
 use super::speaker::Speaker;
 use super::{Listener, flight, ingest};
 use crate::ingress::proto::DESCRIPTORS;
+use crate::planted::planted;
 
 /// A running server.
 pub struct Server {
@@ -74,7 +77,8 @@ fn windows(connections: usize) -> (u32, u32) {
     }
 }
 
-/// Serves until `shutdown` is ready, in plain text without an `entrance`, then lets open calls come to their end.
+/// Serves until `shutdown` is ready, in plain text without an `entrance`, then lets open calls come to their end. When
+/// connections are not accepted any more before that, `supervisor` is told.
 ///
 /// # Errors
 /// When reflection cannot be built, which only broken descriptors cause.
@@ -83,6 +87,7 @@ pub async fn serve(
     intake: Arc<Intake>,
     entrance: Option<Entrance>,
     lanes: &[Lane],
+    supervisor: &Supervisor,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Server> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -111,7 +116,7 @@ pub async fn serve(
     let budget = Arc::clone(intake.budget());
     let handshakes = entrance.is_some().then(HandshakeThread::start).transpose()?;
     let door = Arc::new(Door::new(entrance, Arc::clone(&intake)));
-    let task = tokio::spawn(accept(listener, (door, handshakes), lanes, budget, shutdown));
+    let task = supervisor.spawn_task("listener", accept(listener, (door, handshakes), lanes, budget, shutdown));
     Ok(Server { task, health })
 }
 
@@ -201,6 +206,7 @@ async fn accept(
 ) {
     let here = Handle::current();
     let entering = handshakes.as_ref().and_then(HandshakeThread::handle).unwrap_or(&here);
+    let mut coming = Box::pin(listener.connections(door.clock()));
     let (mut arriving, mut open) = (JoinSet::new(), JoinSet::new());
     let mut watched = Vec::new();
     let (ending, ended) = watch::channel(());
@@ -210,13 +216,16 @@ async fn accept(
         door.has(open.len());
         tokio::select! {
             () = &mut shutdown => break,
-            connection = listener.accept() => {
-                let Some(accepted) = connection else { break };
+            Some(accepted) = coming.next() => {
+                #[expect(clippy::panic, reason = "shows that the listener does not end in silence")]
+                if planted("panic-in-listener") {
+                    panic!("planted");
+                }
                 arriving.spawn_on(Arc::clone(&door).enter(accepted), entering);
             }
             Some(arrived) = arriving.join_next() => {
                 let Ok(Some(entered)) = arrived else { continue };
-                let Some(lane) = lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections)) else { break };
+                let Some(lane) = lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections)) else { continue };
                 let (line, counted) = (budget.line(), Arc::clone(&lane.connections));
                 watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
                 let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), windows(open.len() + 1));
@@ -234,7 +243,7 @@ async fn accept(
         }
     }
     // Whoever connects now is refused at once, and does not wait for the end. So is who has not proved who it is.
-    drop(listener);
+    drop(coming);
     drop((arriving, handshakes));
     drop(ending);
     while open.join_next().await.is_some() {}
@@ -291,6 +300,7 @@ async fn serve_connection(
 ) {
     // It has failed already.
     let Ok(()) = entered.here() else { return };
+    let turn_away = entered.turner();
     let (connection, speaker, guest, life) = entered.into_parts();
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
@@ -304,7 +314,6 @@ async fn serve_connection(
         .initial_connection_window_size(window)
         .max_frame_size(FRAME);
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
-    let intake = Arc::clone(&calls.intake);
     let of_requests = Speaks { speaker: Arc::clone(&speaker), guest: guest.clone(), denied: Arc::default() };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
@@ -316,6 +325,12 @@ async fn serve_connection(
     let (mut ends, mut cut) = (pin!(tokio::time::sleep(ends_in)), pin!(tokio::time::sleep(cut_in)));
     let mut proof = pin!(tokio::time::sleep(PROOF_WITHIN));
     let mut must_prove = guest.is_some();
+    let mut told = pin!(async {
+        match &guest {
+            Some(guest) => guest.told_to_end().await,
+            None => std::future::pending().await,
+        }
+    });
     let idle_max = life.map_or(FOR_EVER, |life| life.idle_max);
     let mut quiet = Quiet::default();
     let mut idle = pin!(tokio::time::sleep(idle_max / 2));
@@ -325,10 +340,10 @@ async fn serve_connection(
             () = &mut proof, if must_prove => {
                 must_prove = false;
                 if guest.as_ref().is_some_and(|guest| !guest.has_proved()) {
-                    intake.telemetry().turned_away.add(Turned::TooSlow);
-                    return;
+                    return turn_away(Turned::TooSlow);
                 }
             }
+            () = &mut told => return turn_away(Turned::TooMany),
             result = &mut served => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a connection ended with an error");

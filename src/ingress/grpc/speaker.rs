@@ -1,6 +1,6 @@
 //! Who speaks on a connection, and what the policies let them do. Looked up once for each version of the policies.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +19,8 @@ use super::status::Rejection;
 /// Who speaks on a connection.
 pub(super) struct Speaker {
     proof: Proof,
+    /// Where its connection comes from.
+    address: SocketAddr,
     /// What its calls take of the memory. `None`: what the connection has by itself.
     share: Option<Arc<Share>>,
     granted: Mutex<Option<(u64, Arc<Granted>)>>,
@@ -78,30 +80,35 @@ pub(super) struct Allowed {
 
 impl Speaker {
     /// Anybody: plain text, on this machine.
-    pub(super) fn anyone() -> Self {
-        Self::new(Proof::NotAsked, None)
+    pub(super) fn anyone(address: SocketAddr) -> Self {
+        Self::new(Proof::NotAsked, address, None)
     }
 
-    fn new(proof: Proof, inside: Option<Inside<String>>) -> Self {
+    fn new(proof: Proof, address: SocketAddr, inside: Option<Inside<String>>) -> Self {
         let (granted, is_ending) = (Mutex::default(), Arc::default());
-        Self { proof, share: None, granted, is_ending, token_until: None, _inside: inside }
+        Self { proof, address, share: None, granted, is_ending, token_until: None, _inside: inside }
     }
 
     /// Somebody who has proved it.
-    pub(super) fn known(identity: Identity, inside: Option<Inside<String>>, budget: &Budget) -> Self {
+    pub(super) fn known(
+        identity: Identity,
+        address: SocketAddr,
+        inside: Option<Inside<String>>,
+        budget: &Budget,
+    ) -> Self {
         let share = Some(budget.share_of(identity.as_str()));
-        Self { share, ..Self::new(Proof::Identity(identity), inside) }
+        Self { share, ..Self::new(Proof::Identity(identity), address, inside) }
     }
 
     /// Somebody who has to prove on each call who it is.
-    pub(super) fn unproved() -> Self {
-        Self::new(Proof::Missing, None)
+    pub(super) fn unproved(address: SocketAddr) -> Self {
+        Self::new(Proof::Missing, address, None)
     }
 
     /// Who a call on this connection is of.
     pub(super) fn with_token(&self, identity: Identity, budget: &Budget) -> Self {
         let (is_ending, token_until) = (Arc::clone(&self.is_ending), Some(identity.until()));
-        Self { is_ending, token_until, ..Self::known(identity, None, budget) }
+        Self { is_ending, token_until, ..Self::known(identity, self.address, None, budget) }
     }
 
     /// A call of a connection that it makes.
@@ -205,7 +212,8 @@ impl Speaker {
 
     fn deny(&self, denied: Denied) -> Rejection {
         if let Some(identity) = self.identity() {
-            tracing::warn!(%identity, rule = %denied.rule, reason = Reason::PermissionDenied.name(), "{}", denied.why);
+            let (address, rule, reason) = (self.address, &denied.rule, Reason::PermissionDenied.name());
+            tracing::warn!(%address, %identity, %rule, reason, "{}", denied.why);
         }
         denied.into()
     }
