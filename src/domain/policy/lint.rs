@@ -6,11 +6,12 @@ use crate::domain::document::Problems;
 use crate::domain::evidence::{Evidence, Source};
 use crate::domain::fact::Fact;
 
+use super::access::{Access, Right};
 use super::regime::Regime;
 use super::{PolicySet, StreamPlan};
 
-/// Warns of what is past its day, of evidence that nobody supplies, and of rules that can never apply, as seen by a
-/// gateway that serves these regimes.
+/// Warns of what is past its day, of evidence that nobody supplies, of rules that can never apply, and of who may do what
+/// nobody should do together, as seen by a gateway that serves these regimes.
 pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problems) {
     for reviewed in policy.reviews.iter().filter(|reviewed| reviewed.day.value < day) {
         let message = format!("the facts of {} were to be reviewed by {}", reviewed.what, reviewed.day.value);
@@ -20,9 +21,30 @@ pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problem
         let message = format!("{} ended on {}", ended.what, ended.day.value);
         problems.warn(&ended.day.place, message, "it no longer permits anything; renew it or remove it");
     }
+    lint_access(&policy.access, problems);
     for plan in policy.streams.values() {
         lint_evidence(policy, plan, problems);
         lint_scopes(policy, plan, serves, problems);
+    }
+}
+
+/// Identities that write records and read metrics. Counts are shown in steps; whoever adds records of his own until one
+/// changes learns where a step begins.
+fn lint_access(access: &Access, problems: &Problems) {
+    for reads in access.rules.iter().filter(|rule| rule.read.contains(&Right::Metrics)) {
+        let both = access.rules.iter().filter(|rule| !rule.write.is_empty()).find_map(|writes| {
+            let pairs = reads.identities.iter().flat_map(|one| writes.identities.iter().map(move |other| (one, other)));
+            let (one, other) = pairs.into_iter().find(|(one, other)| one.meets(other))?;
+            Some((writes, if one.is_open() { other } else { one }))
+        });
+        if let Some((writes, identity)) = both {
+            let (reads_id, writes_id) = (&reads.id, &writes.id);
+            problems.warn(
+                &reads.place,
+                format!("`{identity}` may read metrics (rule `{reads_id}`) and write records (rule `{writes_id}`)"),
+                "with records of its own it can learn from the metrics how many others a cell has: let other identities read them",
+            );
+        }
     }
 }
 
@@ -155,6 +177,22 @@ until = 2026-09-30
                 "\"subject.citizenship\" = [{ phone = \"phone\", strength = 60 }]\n[streams.events.fields]",
             );
         assert_eq!(lints(&better, Date::constant(2026, 6, 30)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_writes_and_reads_metrics_is_said() {
+        let access = |read: &str| {
+            let rules = "[permissions.all]\nidentities = [\"spiffe://c.example/tills/*\"]\nwrite = [\"events\"]\n";
+            let reads = format!("[permissions.watch]\nidentities = [{read}]\nread = [\"metrics\"]\n");
+            let found = lints(&format!("{POLICY}{rules}{reads}"), Date::constant(2026, 6, 30));
+            found.into_iter().filter(|lint| lint.contains("metrics")).collect::<Vec<_>>()
+        };
+        assert_eq!(access("\"spiffe://c.example/prometheus\", \"spiffe://c.example/watch/*\""), Vec::<String>::new());
+        let said = "may read metrics (rule `watch`) and write records (rule `all`)";
+        for (read, who) in [("tills/7", "tills/7"), ("tills/*", "tills/*")] {
+            let found = access(&format!("\"spiffe://c.example/prometheus\", \"spiffe://c.example/{read}\""));
+            assert!(found.len() == 1 && found[0].ends_with(&format!("`spiffe://c.example/{who}` {said}")), "{found:?}");
+        }
     }
 
     #[test]
