@@ -24,6 +24,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use common::changed;
+use common::folder::Folder;
 use common::process::{BINARY, Process, copy_of, run, text};
 
 fn readme() -> String {
@@ -44,8 +45,25 @@ fn the_readmes_commands_do_what_they_say() {
         .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let [check, serve, send, inspect, test, explain, replay, init, schema, completions, version, loads @ ..] =
-        commands.as_slice()
+    let [
+        check,
+        serve,
+        send,
+        inspect,
+        test,
+        explain,
+        replay,
+        init,
+        schema,
+        completions,
+        version,
+        authority,
+        of_gateway,
+        of_producer,
+        serve_tls,
+        send_tls,
+        loads @ ..,
+    ] = commands.as_slice()
     else {
         panic!("the README's commands changed: {commands:?}");
     };
@@ -71,6 +89,7 @@ fn the_readmes_commands_do_what_they_say() {
         assert!(text(&measured.stdout).contains("  records/s "), "{}", text(&measured.stdout));
     }
     gateway.stop();
+    with_tls(&directory, &[authority, of_gateway, of_producer], serve_tls, send_tls);
     let tested = run(directory.root(), test);
     let passed = text(&tested.stdout);
     assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
@@ -86,6 +105,34 @@ fn the_readmes_commands_do_what_they_say() {
     }
     let lines = common::lines(&directory.root().join("examples/card-fraud/released"));
     assert!(lines.len() > 50, "{} cells", lines.len());
+}
+
+/// Makes the certificates of the example with TLS, runs it, and sends.
+fn with_tls(folder: &Folder, certificates: &[&Vec<&str>], serve: &[&str], send: &[&str]) {
+    for command in certificates {
+        let made = run(folder.root(), command);
+        assert!(made.status.success(), "{command:?} {}", text(&made.stderr));
+    }
+    let port = common::free_port();
+    for name in ["examples/card-fraud/tls.toml", "examples/card-fraud/access.toml"] {
+        let file = fs::read_to_string(common::root().join(name)).unwrap();
+        folder.write(name, file.replace("127.0.0.1:7400", &format!("127.0.0.1:{port}")));
+    }
+    let checked = run(folder.root(), &["check", "-c", "examples/card-fraud/tls.toml"]);
+    assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), String::new()));
+    let gateway = Process::start_with(folder.root(), serve);
+    let here = format!("https://localhost:{port}");
+    let send: Vec<&str> =
+        send.iter().map(|word| if *word == "https://localhost:7400" { &here } else { *word }).collect();
+    let sent = run(folder.root(), &send);
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
+    // Who shows no certificate gets nowhere.
+    let bare: Vec<&str> =
+        send.iter().copied().filter(|word| !word.contains("till-7") && !["--cert", "--key"].contains(word)).collect();
+    let refused = run(folder.root(), &[&bare[..], &["--producer", "till-7", "--patience", "1"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    assert!(gateway.stop().iter().any(|line| line.contains("no_certificate")));
 }
 
 #[test]
