@@ -30,7 +30,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::What;
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{Log, RealFileSystem};
+use crate::storage::{Log, RealFileSystem, Timed};
 use crate::telemetry::{Names, Summaries, Telemetry};
 
 mod brokers;
@@ -56,6 +56,7 @@ pub struct App {
     address: SocketAddr,
     intake: Arc<Intake>,
     reloader: Reloader,
+    brokers: Arc<brokers::Certificates>,
     /// `None`: the listener speaks plain text.
     rotation: Option<Mutex<Rotation>>,
     outcomes: Arc<Outcomes>,
@@ -154,6 +155,13 @@ impl App {
         let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
+        for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
+            let syncs = telemetry.syncs(name);
+            log.time_syncs(Timed {
+                now: Box::new(move || clock.now()),
+                took: Box::new(move |took| syncs.add(took, 1)),
+            });
+        }
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let ledger = ledger::begin(&config, clock, &state);
@@ -204,6 +212,7 @@ impl App {
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
         let reloader = Reloader::new(&config, state.archive, Arc::clone(&versions), files, Arc::clone(&ledger));
+        let brokers = Arc::new(brokers::Certificates::new(&config));
         if let Some(monitor) = &monitor {
             monitor.observe(Arc::new(Observer {
                 gateway: config.id.clone(),
@@ -218,6 +227,7 @@ impl App {
                 telemetry: Arc::clone(&telemetry),
                 supervisor: supervisor.clone(),
                 outcomes: Arc::clone(&outcomes),
+                brokers: Arc::clone(&brokers),
                 acceptor: rotation.as_ref().map(|rotation| Arc::clone(rotation.acceptor())),
                 clock,
                 models: config.models.len(),
@@ -229,6 +239,7 @@ impl App {
             address,
             intake,
             reloader,
+            brokers,
             rotation: rotation.map(Mutex::new),
             outcomes,
             monitor,
@@ -285,9 +296,11 @@ impl App {
         }
     }
 
-    /// Reads registries, databases and the files of `[tls]` again where a file was replaced. The policies stay.
+    /// Reads registries, databases and the files of `[tls]` again where a file was replaced, and looks whether certificates
+    /// end soon. The policies stay.
     pub async fn refresh(&self) {
         self.rotate(false);
+        tokio::task::block_in_place(|| self.brokers.look());
         self.reloader.refresh().await;
     }
 
@@ -336,7 +349,7 @@ impl App {
             );
             return Stopped { left: board.left(clock.now()) };
         }
-        self.telemetry.shadow.say();
+        self.telemetry.shadow.say(self.telemetry.steps());
         let records = intake.in_quarantine();
         if records > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, records);

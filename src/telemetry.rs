@@ -322,6 +322,12 @@ impl Telemetry {
         self.times.of(worker)
     }
 
+    /// Where a log says how long its syncs take.
+    #[must_use]
+    pub fn syncs(&self, log: &str) -> Arc<Histogram> {
+        self.times.of_log(log)
+    }
+
     /// Adds to a count.
     pub fn add(counter: &AtomicU64, amount: usize) {
         counter.fetch_add(amount as u64, Ordering::Relaxed);
@@ -339,13 +345,18 @@ fn shown(
     steps: Steps,
 ) {
     for (_, declared, count) in counts {
-        let Some(declared) = declared else { continue };
-        let count = match (declared.kind, declared.unit) {
-            (Kind::Steps, Unit::Bytes) => steps.bytes(count),
-            (Kind::Steps, _) => steps.records(count),
-            _ => count,
-        };
-        samples.count(declared, labels, count);
+        if let Some(declared) = declared {
+            samples.count(declared, labels, as_shown(Some(declared), count, steps));
+        }
+    }
+}
+
+/// A count as it is shown outside: one of what may be in a cell in steps. What is no metric is such a one.
+fn as_shown(declared: Option<Declaration>, count: u64, steps: Steps) -> u64 {
+    match declared.map(|declared| (declared.kind, declared.unit)) {
+        Some((Kind::Steps, Unit::Bytes)) => steps.bytes(count),
+        None | Some((Kind::Steps, _)) => steps.records(count),
+        Some(_) => count,
     }
 }
 

@@ -14,12 +14,13 @@ use crate::engine::intake::Intake;
 use crate::engine::pipeline::Pipeline;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
-use crate::identity::{Acceptor, Expiry, Which};
+use crate::identity::{Acceptor, Expiry};
 use crate::ledger::Ledger;
 use crate::monitor::{Check, Health, Observed};
 use crate::storage::{Log, NoRoom, Pace, State};
 use crate::telemetry::{Samples, Telemetry, declared};
 
+use super::brokers::Certificates;
 use super::outcomes::Outcomes;
 
 /// The parts that are looked at.
@@ -36,6 +37,7 @@ pub(super) struct Observer {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) supervisor: Supervisor,
     pub(super) outcomes: Arc<Outcomes>,
+    pub(super) brokers: Arc<Certificates>,
     /// `None`: plain text.
     pub(super) acceptor: Option<Arc<Acceptor>>,
     pub(super) clock: Clock,
@@ -50,13 +52,12 @@ const HANGS_AFTER: Duration = Duration::from_secs(10);
 
 /// A review that is nearer than this is a warning.
 const REVIEW_DAYS: i32 = 30;
-/// A certificate that ends sooner than this, in seconds, is a warning; a third of its life if that is less.
-const CERTIFICATE_SECONDS: i64 = 30 * DAY;
-const DAY: i64 = 86_400;
 /// Open windows that take as much of their memory are a warning.
 const WINDOWS_PERCENT: usize = 90;
 /// Bytes of open windows are shown in these steps: a contributor more is not seen.
 const WINDOW_STEP: usize = 64 << 10;
+/// The same for their cells.
+const CELLS_STEP: usize = 64;
 
 impl Observer {
     fn logs(&self) -> [(&'static str, &Log); 2] {
@@ -209,6 +210,22 @@ impl Observer {
         )
     }
 
+    fn of_cells_aside(&self, backlogs: &[Backlog]) -> Check {
+        const NAME: &str = "set_aside";
+        let aside = backlogs.iter().filter(|backlog| backlog.set_aside > 0);
+        let each: Vec<String> =
+            aside.map(|Backlog { destination, set_aside, .. }| format!("{set_aside} of `{destination}`")).collect();
+        if each.is_empty() {
+            return Check::well(NAME, "no cell is set aside");
+        }
+        Check::warning(
+            NAME,
+            format!("cells are set aside, because they are larger than a message may be: {}", each.join(", ")),
+            "raise the limit that the log names; send what the files in the folder `aside` of the journal hold yourself, \
+             and remove them",
+        )
+    }
+
     fn of_policies(&self) -> Check {
         const NAME: &str = "policies";
         match self.outcomes.policies_refused() {
@@ -244,24 +261,15 @@ impl Observer {
             return Check::warning(NAME, says, "correct the files that the log names; they are read again");
         }
         let (ends, now) = (self.ends(), self.clock.wall() / 1_000_000);
-        let Some(own) = ends.first() else {
-            return Check::well(NAME, "the gateway speaks plain text, on this machine only");
-        };
-        if own.left(now) < 0 {
+        if ends.first().is_some_and(|own| own.left(now) < 0) {
             return Check::not_ready(NAME, "the gateway's certificate has ended: no client connects", help);
         }
-        // A revocation list lives short, and is replaced late.
-        let soon = |expiry: &&Expiry| match expiry.which {
-            Which::Revocation(_) => expiry.left(now) < 0,
-            _ => expiry.left(now) < CERTIFICATE_SECONDS.min((expiry.until - expiry.from) / 3),
-        };
-        let says = |Expiry { what, .. }: &Expiry, left: i64| match left {
-            ..0 => format!("{what} has ended"),
-            _ => format!("{what} ends in {} days", left / DAY),
-        };
-        match ends.iter().find(soon) {
-            Some(expiry) => Check::warning(NAME, says(expiry, expiry.left(now)), help),
-            None => Check::well(NAME, says(own, own.left(now))),
+        let says = |expiry: &Expiry| format!("{} {}", expiry.what, expiry.when(now));
+        let brokers = self.brokers.ends();
+        match (ends.iter().chain(&brokers).find(|expiry| expiry.is_near(now)), ends.first()) {
+            (Some(expiry), _) => Check::warning(NAME, says(expiry), help),
+            (None, Some(own)) => Check::well(NAME, says(own)),
+            (None, None) => Check::well(NAME, "the gateway speaks plain text, on this machine only"),
         }
     }
 }
@@ -287,6 +295,7 @@ impl Observed for Observer {
             self.of_quarantine(),
             self.of_damage(),
             self.of_destinations(&backlogs),
+            self.of_cells_aside(&backlogs),
             self.of_policies(),
             self.of_review(),
             self.of_certificate(),
@@ -296,11 +305,12 @@ impl Observed for Observer {
 
     fn about(&self) -> Value {
         let destinations = self.board.latest().into_iter().map(|backlog| {
-            let Backlog { destination, releases, oldest, trouble } = backlog;
+            let Backlog { destination, releases, oldest, trouble, set_aside } = backlog;
             json!({
                 "destination": destination,
                 "waiting_releases": releases,
                 "oldest_seconds": oldest.as_secs(),
+                "cells_set_aside": set_aside,
                 "error": trouble.map(|trouble| trouble.error),
             })
         });
@@ -333,10 +343,11 @@ impl Observed for Observer {
                 samples.is(declared::LOG_STATE, &[name, known], state.name() == known);
             }
         }
-        for Backlog { destination, releases, oldest, trouble } in self.board.latest() {
+        for Backlog { destination, releases, oldest, trouble, set_aside } in self.board.latest() {
             samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
+            samples.amount(declared::CELLS_ASIDE, &[&destination], set_aside as f64);
         }
         for (dataset, closed, open) in self.pipeline.windows() {
             samples.amount(declared::WINDOWS_CLOSED, &[&dataset], closed.unwrap_or(0) as f64 / 1e6);
@@ -344,6 +355,8 @@ impl Observed for Observer {
         }
         let held = self.open.held() / WINDOW_STEP * WINDOW_STEP;
         samples.amount(declared::WINDOWS_SIZE, &[], held as f64);
+        let cells = self.open.cells() / CELLS_STEP * CELLS_STEP;
+        samples.amount(declared::CELLS_OPEN, &[], cells as f64);
         samples.amount(declared::WINDOWS_LIMIT, &[], self.open.max() as f64);
         for (lane, worker) in self.pipeline.lanes().iter().zip(0..) {
             samples.amount(declared::INBOX_WAITING, &[&format!("{worker}")], lane.inbox.waiting() as f64);

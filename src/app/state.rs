@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field};
+use rustix::process::{getegid, geteuid};
 
 use crate::config::{Config, Mode};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
@@ -63,6 +65,10 @@ pub(super) struct FoundReleases {
 
 impl State {
     pub(super) fn open(config: &Config, now: Duration) -> anyhow::Result<Self> {
+        Self::open_all(config, now).map_err(|error| advised(error, &config.journal.directory))
+    }
+
+    fn open_all(config: &Config, now: Duration) -> anyhow::Result<Self> {
         let directory = &config.journal.directory;
         let in_directory = || format!("journal in {}", directory.display());
         private(directory).with_context(in_directory)?;
@@ -177,7 +183,34 @@ pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    recovery::examine(&fs, directory, &present).with_context(|| format!("journal in {}", directory.display()))
+    let examined = recovery::examine(&fs, directory, &present);
+    let examined = examined.with_context(|| format!("journal in {}", directory.display()));
+    examined.map_err(|error| advised(error, directory))
+}
+
+/// An error of the journal, with what to type where the system denies the gateway its directory.
+fn advised(error: anyhow::Error, directory: &Path) -> anyhow::Error {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if !error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denied)) {
+        return error;
+    }
+    let who = (geteuid().as_raw(), getegid().as_raw());
+    error.context(to_type(directory, fs::metadata(directory).is_ok(), who))
+}
+
+/// What lets a user and a group use a directory.
+fn to_type(directory: &Path, is_there: bool, (user, group): (u32, u32)) -> String {
+    let path = format!("'{}'", directory.display().to_string().replace('\'', r"'\''"));
+    let (what, command) = if is_there {
+        ("use all of", format!("sudo chown -R {user}:{group} {path}"))
+    } else {
+        ("make", format!("sudo install -d -o {user} -g {group} -m 700 {path}"))
+    };
+    format!(
+        "the gateway runs as user {user}, group {group}, and may not {what} {}: type `{command}` (of a volume of a \
+         container: for the folder of the host that stands for it)",
+        directory.display()
+    )
 }
 
 /// What streams and datasets are declared as, for the head of every segment.
@@ -197,7 +230,7 @@ fn catalog(config: &Config, present: &[Present]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Makes the directory for its owner only: records are in it.
-fn private(directory: &Path) -> std::io::Result<()> {
+fn private(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mode = fs::metadata(directory)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -288,4 +321,23 @@ fn report(found: &Recovery, from: Lsn, windows: &Windows, closed: &[Closed]) {
     let (windows, closed) = (windows.values().map(BTreeMap::len).sum::<usize>(), closed.len());
     let (last, torn_bytes) = (found.last, found.torn_bytes);
     tracing::info!(from, last, windows, closed, torn_bytes, "going on from the journal");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_denied_comes_with_what_to_type() {
+        let directory = Path::new("/srv/o'hare/eu 1");
+        let denied = || anyhow::Error::from(io::Error::from(io::ErrorKind::PermissionDenied)).context("journal");
+        let said = |is_there| to_type(directory, is_there, (65_532, 65_533));
+        assert!(said(true).contains(r"`sudo chown -R 65532:65533 '/srv/o'\''hare/eu 1'`"), "{}", said(true));
+        let command = r"`sudo install -d -o 65532 -g 65533 -m 700 '/srv/o'\''hare/eu 1'`";
+        assert!(said(false).contains(command), "{}", said(false));
+        let advised = |error| format!("{:#}", advised(error, Path::new("/nowhere/journal")));
+        assert!(advised(denied()).contains("may not make /nowhere/journal: type `sudo install -d"));
+        assert!(advised(denied()).ends_with(": journal: permission denied"), "{}", advised(denied()));
+        assert_eq!(advised(io::Error::from(io::ErrorKind::StorageFull).into()), "no storage space");
+    }
 }

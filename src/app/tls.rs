@@ -59,8 +59,7 @@ pub(super) struct Rotation {
     read: Prints,
     /// Those that could not be used.
     failed: Option<Failed>,
-    /// How often it was said of each part that its end is near.
-    warned: BTreeMap<(Which, String), usize>,
+    warned: Warned,
 }
 
 /// Files that could not be used.
@@ -79,11 +78,6 @@ struct Unusable {
     again_at: Option<i64>,
 }
 
-/// A day, in seconds.
-const DAY: i64 = 86_400;
-/// How long before its end a certificate is reported, and the part of its life if that is less.
-const WARNINGS: [(i64, i64); 4] = [(30 * DAY, 3), (7 * DAY, 12), (DAY, 48), (0, i64::MAX)];
-
 type Prints = Vec<Option<Fingerprint>>;
 
 /// The files as they are now. Links are followed: a folder that is replaced as Kubernetes does it counts.
@@ -91,14 +85,27 @@ fn prints(files: &Files) -> Prints {
     files.paths().map(|path| Fingerprint::of(path).ok()).collect()
 }
 
-/// How many of the warnings are due for something that ends.
-fn due(Expiry { from, until, .. }: &Expiry, now: i64) -> usize {
-    let (left, life) = (until - now, until - from);
-    WARNINGS.iter().filter(|(before, part)| left <= *(before.min(&(life / part)))).count()
+/// A second since the Unix epoch, for people.
+pub(super) fn time(second: i64) -> String {
+    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
 }
 
-fn time(second: i64) -> String {
-    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
+/// How often it was said of each thing that its end is near.
+#[derive(Default)]
+pub(super) struct Warned(BTreeMap<(Which, String), (i64, usize)>);
+
+impl Warned {
+    /// Whether it is to be said now: once at each of a few times before the end, and again of what replaces it.
+    pub(super) fn is_due(&mut self, expiry: &Expiry, now: i64) -> bool {
+        let Expiry { which, what, until, .. } = expiry;
+        let warned = self.0.entry((*which, what.clone())).or_default();
+        if warned.0 != *until {
+            *warned = (*until, 0);
+        }
+        let is_due = expiry.stage(now) > warned.1;
+        warned.1 = warned.1.max(expiry.stage(now));
+        is_due
+    }
 }
 
 impl Rotation {
@@ -106,7 +113,7 @@ impl Rotation {
     pub(super) fn begin(files: &Files) -> anyhow::Result<Self> {
         let read = prints(files);
         let acceptor = Arc::new(Acceptor::new(load(files)?));
-        Ok(Self { acceptor, files: files.clone(), read, failed: None, warned: BTreeMap::new() })
+        Ok(Self { acceptor, files: files.clone(), read, failed: None, warned: Warned::default() })
     }
 
     /// What connections are accepted by.
@@ -114,18 +121,11 @@ impl Rotation {
         &self.acceptor
     }
 
-    /// Says that the end of a part is near: once at each of a few times before it. A revocation list lives for a short time
-    /// and is replaced late; only its end is said.
+    /// Says that the end of a part is near: once at each of a few times before it.
     fn warn(&mut self) {
         let (set, now) = (self.acceptor.set(), wall_clock().as_second());
         for expiry in set.ends() {
-            let due = match expiry.which {
-                Which::Revocation(_) => usize::from(expiry.left(now) < 0),
-                _ => due(expiry, now),
-            };
-            let warned = self.warned.entry((expiry.which, expiry.what.clone())).or_default();
-            if due > *warned {
-                *warned = due;
+            if self.warned.is_due(expiry, now) {
                 let (what, until) = (&expiry.what, time(expiry.until));
                 tracing::warn!(target: OPERATOR, what, until, "a part of [tls] is near its end, or over: put a new one in its place");
             }
@@ -157,7 +157,7 @@ impl Rotation {
                 let until = set.ends().first().map(|expiry| time(expiry.until)).unwrap_or_default();
                 self.acceptor.replace(set);
                 outcomes.tls(true);
-                (self.read, self.failed, self.warned) = (now, None, BTreeMap::new());
+                (self.read, self.failed) = (now, None);
                 tracing::info!(target: OPERATOR, until, "the files of [tls] are read again and in force for new connections");
             }
             Err(unusable) => {
@@ -192,19 +192,4 @@ fn load(files: &Files) -> Result<Set, Unusable> {
         let errors = errors.iter().map(|remark| remark.message.clone()).collect();
         Unusable { errors, again_at: passes.and_then(|moments| moments.into_iter().max()) }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_is_said_at_a_few_times_before_it_and_sooner_for_what_lives_short() {
-        let expiry = |life: i64| Expiry { which: Which::Certificate, what: String::new(), from: 0, until: life };
-        let stages = |life: i64, left: &[i64]| -> Vec<usize> {
-            left.iter().map(|left| due(&expiry(life), life - left)).collect()
-        };
-        assert_eq!(stages(365 * DAY, &[31 * DAY, 30 * DAY, 7 * DAY, DAY, 0, -1]), [0, 1, 2, 3, 4, 4]);
-        assert_eq!(stages(3_600, &[1_201, 1_200, 300, 75, 0]), [0, 1, 2, 3, 4]);
-    }
 }

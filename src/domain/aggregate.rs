@@ -164,7 +164,7 @@ impl Cells {
     /// From now on what this holds counts among what all open windows hold.
     #[must_use]
     pub fn counted_in(mut self, open: &Arc<OpenBytes>) -> Self {
-        self.charge.to(open, self.bytes());
+        self.charge.to(open, self.bytes(), self.len());
         self
     }
 
@@ -189,7 +189,7 @@ impl Cells {
                 fold_moments(measure, column, rows, &slots, moments);
             }
         }
-        self.charge.set(self.bytes());
+        self.charge.set(self.bytes(), self.len());
     }
 
     /// Counts the records, and calls `visit` with the slot, the position and the contributor of each. Their slots.
@@ -269,7 +269,7 @@ impl Cells {
             self.contributors[slot].merge(contributors, self.enough);
         }
         self.set_bytes = self.set_bytes + held(self) - before;
-        self.charge.set(self.bytes());
+        self.charge.set(self.bytes(), self.len());
     }
 
     /// How many cells hold a record.

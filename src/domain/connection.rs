@@ -57,7 +57,7 @@ pub enum Turned {
     TokenNotYetValid,
     /// The token names nobody in the claim that counts.
     TokenNoIdentity,
-    /// There are as many connections as there may be; or so many say nothing that the oldest of them had to go.
+    /// There are as many connections as there may be; or it had proved nothing, and had to make room for another one.
     TooMany,
     /// So many handshakes wait for their turn that this one's would come too late.
     TooManyHandshakes,

@@ -85,7 +85,7 @@ impl Deliveries {
         let mut cursors = cursors.opened;
         cursors.retain(|name, _| sinks.contains_key(name.as_str()));
         let started: Vec<_> = cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect();
-        let board = Arc::new(Board::new(&context.outbox, &started));
+        let board = Arc::new(Board::new(&context.outbox, context.aside.clone(), &started));
         let mut threads = Vec::new();
         let (of_ledger, ends_of_ledger) = (context.clone(), ends.clone());
         threads.push(context.supervisor.spawn("to-ledger", move || {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConnection, Stream};
 
-use super::certificate::describe;
+use super::certificate::{Described, describe};
+use super::expiry::Expiry;
+use super::part::Which;
 use super::trust::{self, Files};
 
 /// How long connecting, and each read and write, may take.
@@ -184,11 +187,18 @@ fn refused(files: &Files, now: i64) -> Fault {
     Fault::RefusesCertificate(ended(certificate, now))
 }
 
+/// When the first certificate of a file ends, if it can be read. `what` is what it is, for people.
+#[must_use]
+pub fn end(certificate: &Path, what: &str) -> Option<Expiry> {
+    let Described { from, until, .. } = describe(trust::certificates(certificate).ok()?.first()?)?;
+    Some(Expiry { which: Which::Certificate, what: what.to_owned(), from, until })
+}
+
 /// When the first certificate of a file ended, if it did.
 #[must_use]
-pub fn ended(certificate: &std::path::Path, now: i64) -> Option<String> {
-    let until = describe(trust::certificates(certificate).ok()?.first()?)?.until;
-    (until < now).then(|| Timestamp::from_second(until).map(|until| until.to_string()).unwrap_or_default())
+pub fn ended(certificate: &Path, now: i64) -> Option<String> {
+    let until = end(certificate, "").filter(|end| end.left(now) < 0)?.until;
+    Some(Timestamp::from_second(until).map(|until| until.to_string()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ mod authorities;
 mod certificate;
 mod clients;
 mod crypto;
+mod expiry;
 mod lists;
 pub mod look;
+mod part;
 mod pem;
 mod scheme;
 mod set;
@@ -21,8 +23,10 @@ pub mod trust;
 
 pub use acceptor::{Accepted, Acceptor};
 pub use certificate::{Described, describe};
+pub use expiry::Expiry;
+pub use part::Which;
 pub use scheme::{Kind, Scheme, is_identity};
-pub use set::{Expiry, Files, Remark, Set, Severity, TokenFiles, Which};
+pub use set::{Files, Remark, Set, Severity, TokenFiles};
 pub use tokens::Expected;
 
 /// Who has proved to be at the other end of a connection. Only this module makes it.

@@ -17,7 +17,9 @@ use super::authorities::{Authorities, Authority};
 use super::certificate::{Described, describe};
 use super::clients::{Clients, HTTP1, HTTP2};
 use super::crypto::provider;
+use super::expiry::{Expiry, span};
 use super::lists::{List, Signed};
+use super::part::Which;
 use super::pem::fault_of;
 use super::tokens::Tokens;
 use super::{Expected, Scheme};
@@ -48,21 +50,6 @@ pub struct TokenFiles {
     pub expected: Expected,
 }
 
-/// A part of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Which {
-    /// The certificate.
-    Certificate,
-    /// Its key.
-    Key,
-    /// The authorities of clients.
-    ClientCa,
-    /// A revocation list, by its place in the list of files.
-    Revocation(usize),
-    /// The keys of tokens.
-    Jwks,
-}
-
 /// Whether a set can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -88,27 +75,6 @@ pub struct Remark {
     pub passes_at: Option<i64>,
 }
 
-/// Something of a set that ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expiry {
-    /// The part.
-    pub which: Which,
-    /// What it is, for people: `the gateway's certificate`, `the authority CN=...`.
-    pub what: String,
-    /// The first second in which it holds, since the Unix epoch.
-    pub from: i64,
-    /// The last second in which it holds, since the Unix epoch.
-    pub until: i64,
-}
-
-impl Expiry {
-    /// So many seconds are left at a moment. Less than 0: it has ended.
-    #[must_use]
-    pub fn left(&self, now: i64) -> i64 {
-        self.until.saturating_sub(now)
-    }
-}
-
 /// A set that can be used.
 pub struct Set {
     pub(super) server: Arc<ServerConfig>,
@@ -122,11 +88,6 @@ pub struct Set {
 
 /// The largest file. A bundle of the world's public authorities has a fifth of it.
 const BYTES_MAX: u64 = 1 << 20;
-/// A day, in seconds.
-const DAY: i64 = 86_400;
-/// So long before its end a certificate is reported: 30 days, or a third of its life if that is less.
-const WARN_BEFORE: i64 = 30 * DAY;
-
 /// Collects what is wrong.
 struct Remarks<'f> {
     files: &'f Files,
@@ -336,12 +297,12 @@ impl Remarks<'_> {
 
     /// Remembers when something ends that holds now, and reports it if that is soon.
     fn near(&mut self, which: Which, what: &str, (from, until): (i64, i64)) {
-        let left = until - self.now;
-        if left < WARN_BEFORE.min((until - from) / 3) {
-            let message = format!("holds {what}, which ends in {}", span(left));
+        let expiry = Expiry { which, what: what.to_owned(), from, until };
+        if expiry.is_near(self.now) {
+            let message = format!("holds {what}, which {}", expiry.when(self.now));
             self.warn(which, message, "have a new one issued and put it in place; the gateway reads it");
         }
-        self.ends.push(Expiry { which, what: what.to_owned(), from, until });
+        self.ends.push(expiry);
     }
 
     fn key(&mut self) -> Option<PrivateKeyDer<'static>> {
@@ -535,15 +496,4 @@ impl Remarks<'_> {
         server.send_tls13_tickets = 0;
         Some(server)
     }
-}
-
-/// A span of time, in the unit that fits.
-fn span(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "seconds"),
-        120..7_200 => (seconds / 60, "minutes"),
-        7_200..172_800 => (seconds / 3_600, "hours"),
-        _ => (seconds / DAY, "days"),
-    };
-    format!("{count} {unit}")
 }

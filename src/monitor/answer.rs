@@ -292,6 +292,10 @@ mod tests {
             assert!(ask("/status").contains("all parts run") && ask("/metrics").ends_with("# EOF\n"));
         }
         let most = (clock.now() - began).as_millis() / MADE_EVERY.as_millis() + 1;
-        assert!(u128::from(counting.0.load(Ordering::Relaxed)) <= most, "{counting:?} of {most}", counting = counting.0);
+        assert!(
+            u128::from(counting.0.load(Ordering::Relaxed)) <= most,
+            "{counting:?} of {most}",
+            counting = counting.0
+        );
     }
 }

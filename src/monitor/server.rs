@@ -160,11 +160,7 @@ async fn enter(stream: TcpStream, client: Client, answers: &Arc<Answers>) {
     }
 }
 
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Client,
-    answers: &Arc<Answers>,
-) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, answers: &Arc<Answers>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)

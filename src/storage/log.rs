@@ -13,7 +13,7 @@ use super::fs::FileSystem;
 use super::recover::{Recovered, recover};
 use super::room::Room;
 use super::segment::{CONTEXT_BYTES_MAX, header_bytes};
-use super::shared::{Inner, Limits, Pending, Shared, State, Then};
+use super::shared::{Inner, Limits, Pending, Shared, State, Then, Timed};
 use super::table::Table;
 use super::writer::Writer;
 use super::{Damage, Error, Lsn, NoRoom, Recovery, SEGMENT_BYTES_RANGE, Settings};
@@ -232,6 +232,12 @@ impl Log {
             committed: self.shared.committed.load(Ordering::Relaxed),
             oldest: segments.first().map_or(self.durable() + 1, |segment| segment.name.first),
         }
+    }
+
+    /// From now on somebody hears how long each sync takes that makes entries durable.
+    pub fn time_syncs(&self, timed: Timed) {
+        // Whoever came first goes on hearing.
+        let _ = self.shared.syncs.set(timed);
     }
 
     /// The damage that is known: found when the log was opened, or by a reader since.

@@ -121,7 +121,7 @@ pub use recover::hold;
 pub use repair::repair;
 pub use room::Room;
 pub use segment::VERSION;
-pub use shared::{State, Then};
+pub use shared::{State, Then, Timed};
 pub use slots::{SLOT_BYTES_MAX, Slots, Stored};
 
 /// The number of an entry. The first is 1.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::freeing::{Freeing, STEP_BYTES};
 use super::fs::{Directory, FileSystem};
@@ -72,6 +73,14 @@ impl State {
     }
 }
 
+/// Hears how long something takes.
+pub struct Timed {
+    /// A monotonic clock.
+    pub now: Box<dyn Fn() -> Duration + Send + Sync>,
+    /// It took so long.
+    pub took: Box<dyn Fn(Duration) + Send + Sync>,
+}
+
 /// What the log, its writer, its readers and rooms share.
 pub(super) struct Shared {
     pub(super) fs: Arc<dyn FileSystem>,
@@ -85,6 +94,8 @@ pub(super) struct Shared {
     /// Syncs that made entries durable, and how many entries, since the log was opened.
     pub(super) commits: AtomicU64,
     pub(super) committed: AtomicU64,
+    /// Hears how long each sync takes, if anybody wants to know.
+    pub(super) syncs: OnceLock<Timed>,
     /// Something for the writer to do.
     pub(super) work: Condvar,
     /// More is durable, or the log is closed.
@@ -144,6 +155,7 @@ impl Shared {
             freeing: Freeing::new(limits.freed_bytes),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
+            syncs: OnceLock::new(),
             work: Condvar::new(),
             moved: Condvar::new(),
         }

@@ -229,7 +229,12 @@ impl Writer {
             // A slow disk, so that a power loss in between is not too rare.
             std::thread::sleep(Duration::from_millis(50));
         }
+        let syncs = self.shared.syncs.get();
+        let began = syncs.map(|syncs| (syncs.now)());
         written = written.and_then(|()| current.file.sync_data());
+        if let (Some(syncs), Some(began)) = (syncs, began) {
+            (syncs.took)((syncs.now)().saturating_sub(began));
+        }
         if planted("reuse-poisoned-file") && written.is_err() {
             written = current.file.sync_data();
         }

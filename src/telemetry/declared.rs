@@ -140,6 +140,8 @@ declare! {
     OUTBOX_OLDEST = Gauge "bailiwick_outbox_oldest_release" Seconds ["destination"];
     /// 1 while a destination takes releases, 0 while it does not.
     DESTINATION_UP = Gauge "bailiwick_destination_up" None ["destination"];
+    /// Cells that a destination cannot take, because they are larger than a message may be. They are set aside, in files.
+    CELLS_ASIDE = Gauge "bailiwick_cells_set_aside" None ["destination"];
 
     /// Bytes of a log on disk, in whole segments.
     LOG_SIZE = Gauge "bailiwick_log_size" Bytes ["log"];
@@ -151,6 +153,8 @@ declare! {
     LOG_COMMITS = Steps "bailiwick_log_commits" None ["log"];
     /// Entries that a log made durable. Divided by the commits: how many share a sync.
     LOG_ENTRIES = Steps "bailiwick_log_entries" None ["log"];
+    /// How long a sync takes that makes entries of a log durable.
+    LOG_SYNC = Histogram "bailiwick_log_sync" Seconds ["log"];
     /// 1 for the state that a log is in, 0 for the others: healthy, full, failing, closed, broken.
     LOG_STATE = Gauge "bailiwick_log_state" None ["log", "state"];
     /// Places of a log that are known to be damaged.
@@ -163,6 +167,8 @@ declare! {
     WINDOWS_OPEN = Gauge "bailiwick_open_windows" None ["dataset"];
     /// Bytes of memory that open windows hold, in steps of 64 KiB.
     WINDOWS_SIZE = Gauge "bailiwick_open_windows_size" Bytes [];
+    /// Cells of open windows, in steps of 64. A cell counts once for each worker that has records of it.
+    CELLS_OPEN = Gauge "bailiwick_open_cells" None [];
     /// The most bytes that open windows may hold.
     WINDOWS_LIMIT = Gauge "bailiwick_open_windows_limit" Bytes [];
     /// Requests that wait for a worker.
@@ -195,7 +201,7 @@ declare! {
     BUILD_INFO = Gauge "bailiwick_build_info" None ["version"];
     /// Requests to this port, by path.
     HTTP_REQUESTS = Counter "bailiwick_http_requests" None ["path"];
-    /// Connections to this port that were closed at once, because there were too many.
+    /// Connections to this port that were closed because there were too many.
     HTTP_TURNED_AWAY = Counter "bailiwick_http_connections_turned_away" None [];
 
     /// Processor time of the process, user and system.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::Steps;
 use crate::domain::refusal::Refusal;
 
 /// What the policies in the shadow would do otherwise.
@@ -32,14 +33,16 @@ impl Shadow {
         self.by_outlet.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says in the log what would be otherwise, if anything would.
-    pub fn say(&self) {
+    /// Says in the log what would be otherwise, if anything would. Records are shown in steps.
+    pub fn say(&self, steps: Steps) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (newly_allowed, newly_denied) = (count(&self.newly_allowed), count(&self.newly_denied));
-        if newly_allowed + newly_denied > 0 {
+        let (allowed, denied) = (count(&self.newly_allowed), count(&self.newly_denied));
+        if allowed + denied > 0 {
+            let (newly_allowed, newly_denied) = (steps.records(allowed), steps.records(denied));
             tracing::info!(newly_allowed, newly_denied, "records under the policies in the shadow");
         }
-        for (rule, (newly_allowed, newly_denied)) in self.by_rule() {
+        for (rule, (allowed, denied)) in self.by_rule() {
+            let (newly_allowed, newly_denied) = (steps.records(allowed), steps.records(denied));
             tracing::info!(rule, newly_allowed, newly_denied, "records under the policies in the shadow");
         }
         for ((dataset, destination), (newly_allowed, newly_denied)) in self.by_outlet() {

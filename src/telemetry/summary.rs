@@ -1,8 +1,9 @@
-//! What happened, as log lines: one for each stream and interval, and one for each stream at the stop.
+//! What happened, as log lines: one for each stream and interval, and one for each stream at the stop. Counts are shown as
+//! metrics are: those of what may be in a cell in steps.
 
 use std::collections::BTreeMap;
 
-use super::{DatasetCounts, StreamCounts, Telemetry, UNDECLARED};
+use super::{DatasetCounts, Steps, StreamCounts, Telemetry, UNDECLARED, as_shown};
 
 /// After so many intervals in which nothing happened, that is said. So a log that says nothing for longer is of a gateway
 /// that does not run.
@@ -28,9 +29,11 @@ impl Counted {
         // A stream without a dataset has the counts of one, too.
         let none = DatasetCounts::default();
         let of_datasets = counts.datasets.values().chain([&none]).flat_map(DatasetCounts::each);
+        let of_datasets = of_datasets.map(|counted| (counted, Steps::default()));
         let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for (name, _, count) in counts.each().chain(of_datasets) {
-            *all.entry(name).or_default() += count;
+        for ((name, declared, count), steps) in counts.each().map(|counted| (counted, counts.steps)).chain(of_datasets)
+        {
+            *all.entry(name).or_default() += as_shown(declared, count, steps);
         }
         Self { counts: all, refused }
     }
@@ -126,6 +129,26 @@ fn say(stream: Option<&str>, counted: &Counted, message: &str) {
 mod tests {
     use super::*;
     use crate::domain::refusal::Reason;
+
+    #[test]
+    fn the_log_tells_of_records_as_metrics_do() {
+        let counts = StreamCounts { steps: Steps::new(10, 5), ..StreamCounts::default() };
+        let add = |records: usize| {
+            for count in [&counts.records_in, &counts.accepted, &counts.scored] {
+                Telemetry::add(count, records);
+            }
+            counts.refused.add(Reason::TooLong, 1);
+        };
+        add(14);
+        let before = Counted::now(&counts);
+        assert_eq!(["records_in", "accepted", "scored"].map(|name| before.of(name)), [0; 3]);
+        assert_eq!(list(before.refused.iter()), "[too_long 1]");
+        add(1);
+        assert_eq!(
+            ["records_in", "accepted", "scored"].map(|name| Counted::now(&counts).since(&before).of(name)),
+            [20; 3]
+        );
+    }
 
     #[test]
     fn an_interval_is_what_came_since_the_one_before() {

@@ -1,10 +1,10 @@
-//! How long the steps of a batch take, counted by each worker for itself.
+//! How long the steps of a batch take, counted by each worker for itself, and the syncs of each log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Counted;
-use super::{Histogram, Samples, Steps, declared};
+use super::{Declaration, Histogram, Samples, Steps, declared};
 use crate::domain::name::StreamName;
 
 /// One worker's times. Nobody else writes them.
@@ -39,9 +39,14 @@ impl Times {
 #[derive(Debug, Default)]
 pub(super) struct AllTimes {
     workers: Vec<Arc<Times>>,
+    /// Of syncs that made entries of a log durable.
+    logs: [Arc<Histogram>; LOGS.len()],
     /// What was shown last, by metric and label.
     shown: Mutex<BTreeMap<(&'static str, String), Counted>>,
 }
+
+/// The logs whose syncs are metrics.
+const LOGS: [&str; 2] = ["journal", "outbox"];
 
 /// Finds a histogram among a worker's.
 type Find<'f> = &'f dyn Fn(&Times) -> Option<&Histogram>;
@@ -49,7 +54,13 @@ type Find<'f> = &'f dyn Fn(&Times) -> Option<&Histogram>;
 impl AllTimes {
     pub(super) fn new<'s>(workers: usize, streams: impl Iterator<Item = &'s StreamName> + Clone) -> Self {
         let workers = (0..workers).map(|_| Arc::new(Times::new(streams.clone()))).collect();
-        Self { workers, shown: Mutex::default() }
+        Self { workers, ..Self::default() }
+    }
+
+    /// Those of the syncs of a log.
+    pub(super) fn of_log(&self, log: &str) -> Arc<Histogram> {
+        let found = LOGS.iter().zip(&self.logs).find(|(name, _)| **name == log);
+        found.map(|(_, histogram)| Arc::clone(histogram)).unwrap_or_default()
     }
 
     /// Those of one worker, by its number.
@@ -68,20 +79,28 @@ impl AllTimes {
             samples.histogram(
                 declared::BATCH_STAGE,
                 &[stage],
-                self.sum(declared::BATCH_STAGE.name, stage, find, steps),
+                self.of_workers(declared::BATCH_STAGE, stage, find, steps),
             );
         }
-        let answers = self.sum(declared::ANSWER.name, "", &|times| Some(&times.answer), steps);
+        let answers = self.of_workers(declared::ANSWER, "", &|times| Some(&times.answer), steps);
         samples.histogram(declared::ANSWER, &[], answers);
         for (stream, steps) in of_streams {
-            let runs = self.sum(declared::MODEL_RUN.name, stream, &|times| times.model(stream), *steps);
+            let runs = self.of_workers(declared::MODEL_RUN, stream, &|times| times.model(stream), *steps);
             samples.histogram(declared::MODEL_RUN, &[stream], runs);
+        }
+        for (log, histogram) in LOGS.iter().zip(&self.logs) {
+            let syncs = self.shown(declared::LOG_SYNC.name, log, Histogram::sum([&**histogram].into_iter(), steps));
+            samples.histogram(declared::LOG_SYNC, &[log], syncs);
         }
     }
 
-    /// The sum of all workers. What is shown changes only with the shown count: else the seconds would tell of each one.
-    fn sum(&self, metric: &'static str, label: &str, find: Find<'_>, steps: Steps) -> Counted {
-        let counted = Histogram::sum(self.workers.iter().filter_map(|times| find(times)), steps);
+    /// The sum of all workers.
+    fn of_workers(&self, metric: Declaration, label: &str, find: Find<'_>, steps: Steps) -> Counted {
+        self.shown(metric.name, label, Histogram::sum(self.workers.iter().filter_map(|times| find(times)), steps))
+    }
+
+    /// What is shown changes only with the shown count: else the seconds would tell of each one.
+    fn shown(&self, metric: &'static str, label: &str, counted: Counted) -> Counted {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let last = shown.entry((metric, label.to_owned())).or_default();
         if last.count != counted.count || last.buckets.is_empty() {
@@ -111,12 +130,14 @@ mod tests {
             all.sample(&mut samples, Steps::new(10, 3), &[("a", Steps::new(10, 3))]);
             samples.text()
         };
+        all.of_log("journal").add(Duration::from_millis(4), 40);
         add(0, 30);
         add(1, 10);
         let before = text();
         assert!(before.contains("bailiwick_batch_stage_seconds_count{stage=\"judge\"} 40\n"), "{before}");
         assert!(before.contains("bailiwick_model_run_seconds_count{stream=\"a\"} 40\n"), "{before}");
         assert!(before.contains("bailiwick_answer_seconds_count 0\n"), "{before}");
+        assert!(before.contains("bailiwick_log_sync_seconds_bucket{le=\"0.005\",log=\"journal\"} 40\n"), "{before}");
         add(1, 1);
         assert_eq!(text(), before);
         add(1, 20);

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use bailiwick::clock::Clock;
 
 use super::ledger::{entries, intended};
-use crate::common::{self, PATIENCE};
 use crate::common::process::{BINARY, Process, copy_of, run, text};
+use crate::common::{self, PATIENCE};
 
 const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
 

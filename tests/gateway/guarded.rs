@@ -146,6 +146,8 @@ fn properties(ports: &[(&str, u16)], controller: u16) -> Vec<String> {
             "listener.name.users.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required \
              unsecuredLoginStringClaim_sub=\"broker\";"
         ),
+        // A connection ends with the token that it was opened with, unless another one is shown on it.
+        "listener.name.users.oauthbearer.connections.max.reauth.ms=600000".to_owned(),
     ]
 }
 

@@ -14,6 +14,7 @@ use bailiwick::identity::trust;
 use crate::common;
 use crate::common::certs::{Authority, Issued, moment};
 use crate::common::folder::Folder;
+use crate::common::http::check;
 use crate::common::process::{run, text};
 
 use super::guarded::{Guarded, PASSWORD, secret, token};
@@ -212,6 +213,39 @@ fn transactions_go_over_tls_with_a_password_that_is_put_right_and_then_replaced(
     says_none_of(&said, &[PASSWORD, NEXT, "not-the-password"]);
 }
 
+const TOKEN: &str = r#"
+[destinations.fraud_desk.tls]
+ca = "tls/ca.pem"
+
+[destinations.fraud_desk.sasl]
+mechanism  = "OAUTHBEARER"
+token_file = "secrets/token"
+"#;
+
+#[test]
+fn transactions_go_by_a_token_that_ends_and_is_replaced() {
+    let Some(guarded) = Guarded::shared() else { return };
+    let topic = format!("token-{}", std::process::id());
+    guarded.broker.create_topics(&topic);
+    let deployment = Deployment::new(&guarded.at("USERS"), &topic, &format!("exactly_once = true\n{TOKEN}"));
+    deployment.write("tls/ca.pem", guarded.authority.pem());
+    let (file, first) = (deployment.path("secrets/token"), token(15));
+    secret(&file, &first);
+    let gateway = deployment.start();
+    let mut sending = deployment.send_slowly();
+    let cursor = deployment.cursor_after(None);
+    // The broker takes nothing more by it, and the gateway says what to do.
+    let said = gateway.wait_for("refuses the credentials", 1);
+    assert!(said.contains("fraud_desk") && said.contains("`token_file`; it is read again"), "{said}");
+    let next = token(3_600);
+    secret(&file, &next);
+    deployment.cursor_after(deployment.cursor_now());
+    assert!(cursor.is_some() && sending.wait().unwrap().success());
+    let log = gateway.stop();
+    each_once(&guarded, &deployment, &topic);
+    says_none_of(&log, &[&first, &next]);
+}
+
 const MUTUAL: &str = r#"
 [destinations.fraud_desk.tls]
 ca          = "tls/ca.pem"
@@ -246,6 +280,45 @@ fn a_broker_that_is_not_believed_gets_nothing_until_its_authority_is_named() {
     each_once(&guarded, &deployment, &topic);
     let keys: Vec<&str> = [&issued, &next].into_iter().filter_map(|issued| issued.key.lines().nth(1)).collect();
     says_none_of(&log, &keys);
+}
+
+#[test]
+fn the_end_of_a_certificate_for_kafka_is_said_ahead_and_bad_secrets_keep_no_policy_out() {
+    let authority = Authority::new("brokers");
+    let deployment = Deployment::new("127.0.0.1:9", "desk", &(MUTUAL.to_owned() + SASL.split_once("\n\n").unwrap().1));
+    // Less than a third of its life is left.
+    let soon = Guarded::client(&authority, |certificate| {
+        (certificate.not_before, certificate.not_after) = (moment(-3_600), moment(600));
+    });
+    deployment.write("tls/ca.pem", authority.pem());
+    deployment.write("tls/gateway.pem", &soon.certificate);
+    secret(&deployment.path("tls/gateway.key"), &soon.key);
+    secret(&deployment.path("secrets/kafka"), PASSWORD);
+    let port = common::free_port();
+    deployment.add("gateway.toml", &format!("\n[http]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let checked = run(deployment.root(), &["check", "-c", "gateway.toml"]);
+    let said = text(&checked.stdout) + &text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(said.contains("holds our certificate, which ends in") && said.contains(" minutes"), "{said}");
+    let gateway = deployment.start();
+    let line = gateway.wait_for("a certificate for Kafka is near its end", 1);
+    assert!(line.contains("the certificate that destination `fraud_desk` shows to Kafka"), "{line}");
+    let address = format!("127.0.0.1:{port}");
+    let found = check(&address, "certificate");
+    assert_eq!(found["state"], "warning", "{found}");
+    assert!(found["says"].as_str().unwrap().contains("`fraud_desk` shows to Kafka ends in "), "{found}");
+    // The next one is seen when it is there.
+    let next = Guarded::client(&authority, |_| {});
+    deployment.write("tls/gateway.pem", &next.certificate);
+    secret(&deployment.path("tls/gateway.key"), &next.key);
+    common::until(|| Some(()).filter(|()| check(&address, "certificate")["state"] == "well"));
+    // Files of a destination are a matter of their own: policies come into force without them.
+    secret(&deployment.path("secrets/kafka"), "");
+    deployment.write("tls/ca.pem", "nothing");
+    deployment.add("policies/policy.toml", "# Another version.\n");
+    let came = gateway.reload();
+    assert!(came.contains("policies are in force"), "{came}");
+    gateway.kill();
 }
 
 #[test]

@@ -155,11 +155,14 @@ fn the_log_sums_up_what_happened() {
     };
     let (intervals, ends) = (of("counted since the last summary"), of("counted since the start"));
     let [end] = ends.as_slice() else { panic!("{}", log.join("\n")) };
-    assert_eq!((field(end, "records_in"), field(end, "accepted")), (16_716, 8_417));
+    // Counts of records are shown in steps of twice k, as metrics are.
+    let is_about = |shown: u64, count: u64| shown.is_multiple_of(20) && shown.abs_diff(count) < 20;
+    assert!(is_about(field(end, "records_in"), 16_716) && is_about(field(end, "accepted"), 8_417), "{end}");
     assert!(end.contains("belongs_elsewhere 6305") && end.contains("may_not_be_here 1882"), "{end}");
     assert!(field(end, "cells_released") > 50 && field(end, "cells_withheld") > 40, "{end}");
     // What came in is in the intervals, once.
-    assert_eq!(intervals.iter().map(|line| field(line, "records_in")).sum::<u64>(), 16_716, "{}", log.join("\n"));
+    let of_intervals = intervals.iter().map(|line| field(line, "records_in")).sum();
+    assert!(is_about(of_intervals, 16_716), "{}", log.join("\n"));
     // Seconds in which nothing happened have no line.
     assert!(intervals.iter().all(|line| !line.contains(
         " records_in=0 accepted=0 refused=[] late=0 releases=0 cells_released=0 cells_withheld=0 others=[]"

@@ -3,6 +3,7 @@
 use std::fs;
 
 use bailiwick::telemetry::declared;
+use serde_json::Value;
 
 use crate::common::folder::Folder;
 use crate::common::http::{check, get};
@@ -55,15 +56,15 @@ fn health_is_an_exit_code() {
     let (journal, elsewhere) = (folder.path("examples/card-fraud/journal/log"), folder.path("elsewhere"));
     fs::rename(&journal, &elsewhere).unwrap();
     gateway.wait_for("the log cannot be written", 1);
-    let (code, out, _) = asked(&["--ready", "--at", &address]);
-    assert_eq!(code, Some(1), "{out}");
+    // What was found a moment ago is told again.
+    let out = until(|| Some(asked(&["--ready", "--at", &address])).filter(|(code, _, _)| *code == Some(1))).1;
     assert!(out.starts_with("not ready\njournal, not ready: the journal cannot be written: "), "{out}");
     assert!(out.contains("To do: check the disk, and put the journal's directory back"), "{out}");
     // It is alive all the same: a start would not help.
     assert_eq!(asked(&["--at", &address]), well("ok"));
     fs::rename(&elsewhere, &journal).unwrap();
     gateway.wait_for("the log can be written again", 1);
-    assert_eq!(asked(&["--ready", "--at", &address]), well("ready"));
+    until(|| Some(()).filter(|()| asked(&["--ready", "--at", &address]) == well("ready")));
     folder.write("examples/card-fraud/gateway.toml", changed(&config, "[http]", "[log]\nevery = \"PT60S\"\n[more]"));
     let (code, _, error) = asked(&of_config);
     assert!(code == Some(1) && error.contains("has no [http]: add it"), "{error}");
@@ -95,6 +96,26 @@ fn a_reload_that_is_refused_is_told_until_one_is_not() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
+    gateway.stop();
+}
+
+#[test]
+fn cells_that_are_set_aside_are_told_until_they_are_removed() {
+    let (folder, gateway, address) = told();
+    assert_eq!(check(&address, "set_aside")["state"], "well");
+    folder.write("examples/card-fraud/journal/aside/fraud_desk/a-1-1.jsonl", "{}");
+    let found = until(|| Some(check(&address, "set_aside")).filter(|check| check["state"] == "warning"));
+    assert!(found["says"].as_str().unwrap().ends_with("a message may be: 1 of `fraud_desk`"), "{found}");
+    let (_, status) = get(&address, "/status");
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let destinations = status["about"]["destinations"].as_array().unwrap();
+    assert_eq!(destinations.iter().map(|one| one["cells_set_aside"].as_u64().unwrap()).sum::<u64>(), 1, "{status}");
+    until(|| {
+        let (_, metrics) = get(&address, "/metrics");
+        Some(()).filter(|()| metrics.contains("bailiwick_cells_set_aside{destination=\"fraud_desk\"} 1.0\n"))
+    });
+    fs::remove_file(folder.path("examples/card-fraud/journal/aside/fraud_desk/a-1-1.jsonl")).unwrap();
+    until(|| Some(()).filter(|()| check(&address, "set_aside")["state"] == "well"));
     gateway.stop();
 }
 

@@ -13,11 +13,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::tokens::{Issuer, with_tokens};
 use crate::common::PATIENCE;
 use crate::common::certs::{Authority, Issued, deployment, dialer, files, till};
 use crate::common::folder::Folder;
 use crate::common::records::introduction;
-use super::tokens::{Issuer, with_tokens};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 

@@ -114,7 +114,7 @@ async fn a_certificate_counts_to_its_end_on_a_connection_that_stays() {
 async fn a_flood_of_connections_leaves_the_gateway_and_the_port_alive() {
     let world = World::new().await;
     let address = world.address();
-    // More than there are places: those that find none are closed at once.
+    // More than there are places: of those that wait for nothing, the oldest end for the next.
     let mut held: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
     held.iter_mut().for_each(|stream| {
         let _ = stream.write_all(&[0x16, 0x03]);

@@ -16,6 +16,7 @@ use tonic_types::{RpcStatusExt, StatusExt};
 
 use crate::common::certs::{Authority, deployment, dialer, till};
 use crate::common::folder::Folder;
+use crate::common::process::Process;
 use crate::common::records::{introduction, json_events, now, request};
 
 struct World {
@@ -197,4 +198,23 @@ async fn reflection_is_allowed_at_each_message() {
     let refused = answers.message().await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     world.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_denied_over_and_over_does_not_fill_the_log() {
+    let authority = Authority::new("root");
+    let folder = deployment(&authority);
+    let gateway = Process::start(folder.root());
+    let endpoint = format!("https://localhost:{}", gateway.address().port());
+    let seven = dialer(&folder, "seven", Some(&authority.client(&till("7"), |_| {})));
+    let mut client = seven.connect(&endpoint).await.unwrap();
+    for _ in 0..50 {
+        let denied = client.publish_once(introduction("another", "")).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied);
+    }
+    let log = gateway.stop();
+    let lines: Vec<&String> = log.iter().filter(|line| line.contains("reason=\"permission_denied\"")).collect();
+    // As many as one address gets for one reason; so others have theirs.
+    assert_eq!(lines.len(), 10, "{}", log.join("\n"));
+    assert!(lines.iter().all(|line| line.contains("address=127.0.0.1:") && line.contains("tills/7")), "{lines:?}");
 }

@@ -62,6 +62,7 @@ pub(super) fn planning_bytes(ways: &[Way<'_>], parted: &Parted) -> usize {
 pub struct OpenBytes {
     max: usize,
     held: AtomicUsize,
+    cells: AtomicUsize,
     reserved: AtomicUsize,
 }
 
@@ -78,7 +79,7 @@ impl OpenBytes {
     /// Nothing yet, and at most so many bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, held: AtomicUsize::new(0), reserved: AtomicUsize::new(0) }
+        Self { max, held: AtomicUsize::new(0), cells: AtomicUsize::new(0), reserved: AtomicUsize::new(0) }
     }
 
     /// The limit.
@@ -91,6 +92,12 @@ impl OpenBytes {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Cells that are held. One counts once for each worker that has records of it.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.cells.load(Ordering::Relaxed)
     }
 
     /// Room for what records can add at most, until they are counted.
@@ -110,13 +117,13 @@ impl OpenBytes {
         }
         Ok(reservation)
     }
+}
 
-    fn change(&self, before: usize, after: usize) {
-        if after >= before {
-            self.held.fetch_add(after - before, Ordering::SeqCst);
-        } else {
-            self.held.fetch_sub(before - after, Ordering::SeqCst);
-        }
+fn change(count: &AtomicUsize, before: usize, after: usize) {
+    if after >= before {
+        count.fetch_add(after - before, Ordering::SeqCst);
+    } else {
+        count.fetch_sub(before - after, Ordering::SeqCst);
     }
 }
 
@@ -138,36 +145,40 @@ impl Drop for Reserved {
 pub(in crate::domain) struct Charge {
     open: Option<Arc<OpenBytes>>,
     bytes: usize,
+    cells: usize,
 }
 
 impl Charge {
     /// From now on it counts.
-    pub(super) fn to(&mut self, open: &Arc<OpenBytes>, bytes: usize) {
-        *self = Self { open: Some(Arc::clone(open)), bytes: 0 };
-        self.set(bytes);
+    pub(super) fn to(&mut self, open: &Arc<OpenBytes>, bytes: usize, cells: usize) {
+        *self = Self { open: Some(Arc::clone(open)), bytes: 0, cells: 0 };
+        self.set(bytes, cells);
     }
 
     /// As many bytes more, for as long as the result is kept.
     pub(super) fn beside(&self, bytes: usize) -> Self {
         let mut beside = Self::default();
         if let Some(open) = &self.open {
-            beside.to(open, bytes);
+            beside.to(open, bytes, 0);
         }
         beside
     }
 
-    /// It holds so many bytes now.
-    pub(super) fn set(&mut self, bytes: usize) {
+    /// It holds so many bytes now, and so many cells.
+    pub(super) fn set(&mut self, bytes: usize, cells: usize) {
         if let Some(open) = &self.open {
-            open.change(self.bytes, bytes);
-            self.bytes = bytes;
+            change(&open.held, self.bytes, bytes);
+            if cells != self.cells {
+                change(&open.cells, self.cells, cells);
+            }
+            (self.bytes, self.cells) = (bytes, cells);
         }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.set(0);
+        self.set(0, 0);
     }
 }
 
@@ -179,19 +190,20 @@ mod tests {
     fn room_is_for_what_is_held_and_what_is_reserved() {
         let open = Arc::new(OpenBytes::new(100));
         let mut charge = Charge::default();
-        charge.set(1_000);
+        charge.set(1_000, 9);
         assert_eq!(open.held(), 0);
-        charge.to(&open, 60);
+        charge.to(&open, 60, 3);
         assert_eq!(open.reserve(41).err(), Some(Full::Held));
         let first = open.reserve(30).unwrap();
         assert_eq!(open.reserve(20).err(), Some(Full::Reserved));
         drop(first);
         let all = open.reserve(40).unwrap();
-        charge.set(70);
+        charge.set(70, 4);
+        assert_eq!(open.cells(), 4);
         drop(all);
         assert_eq!(open.reserve(31).err(), Some(Full::Held));
         drop(charge);
-        assert_eq!(open.held(), 0);
+        assert_eq!((open.held(), open.cells()), (0, 0));
         assert!(open.reserve(100).is_ok());
         assert_eq!(open.reserve(101).err(), Some(Full::Held));
     }

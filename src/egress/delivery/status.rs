@@ -9,6 +9,7 @@ use crate::domain::producer::Lsn;
 use crate::durable::outbox;
 use crate::storage::{Log, ReadError, Reader};
 
+use super::aside::Place;
 use super::cursor::Cursor;
 
 /// The most times that are remembered per destination. With more of them, neighbours become one.
@@ -71,11 +72,14 @@ pub struct Backlog {
     pub oldest: Duration,
     /// Why they wait, when something is wrong.
     pub trouble: Option<Trouble>,
+    /// How many cells are set aside, which it cannot take. Files in the journal's directory hold them.
+    pub set_aside: u64,
 }
 
 /// How every destination's deliveries go, and what waits in the outbox.
 pub struct Board {
     statuses: BTreeMap<String, Arc<Status>>,
+    aside: Place,
     counted: Mutex<Counted>,
     /// What was found last.
     latest: Mutex<Vec<Backlog>>,
@@ -99,7 +103,7 @@ struct Releases {
 
 impl Board {
     /// Of destinations whose cursors stand as they do at the start.
-    pub(super) fn new(outbox: &Log, destinations: &[(String, Cursor)]) -> Self {
+    pub(super) fn new(outbox: &Log, aside: Place, destinations: &[(String, Cursor)]) -> Self {
         let from = destinations.iter().map(|(_, cursor)| cursor.through).min().map_or(Lsn::MAX, |first| first + 1);
         let releases = |cursor: &Cursor| Releases { start: cursor.clone(), found: 0, marks: VecDeque::new() };
         let counted = Counted {
@@ -109,10 +113,11 @@ impl Board {
         let statuses = destinations.iter().map(|(name, _)| (name.clone(), Arc::default())).collect();
         let none = |name: &String| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
-            Backlog { destination, releases: 0, oldest, trouble }
+            let set_aside = aside.count(name);
+            Backlog { destination, releases: 0, oldest, trouble, set_aside }
         };
         let latest = destinations.iter().map(|(name, _)| none(name)).collect();
-        Self { statuses, counted: Mutex::new(counted), latest: Mutex::new(latest) }
+        Self { statuses, aside, counted: Mutex::new(counted), latest: Mutex::new(latest) }
     }
 
     /// Where the thread of a destination says how it goes.
@@ -135,7 +140,8 @@ impl Board {
             if releases == 0 && status.answered.load(Ordering::Acquire) {
                 *status.trouble() = None;
             }
-            Some(Backlog { destination: name.clone(), releases, oldest, trouble: status.trouble().clone() })
+            let (destination, set_aside) = (name.clone(), self.aside.count(name));
+            Some(Backlog { destination, releases, oldest, trouble: status.trouble().clone(), set_aside })
         });
         let backlogs: Vec<Backlog> = backlogs.collect();
         backlogs.clone_into(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner));

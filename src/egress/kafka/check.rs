@@ -89,11 +89,20 @@ pub fn files(settings: &Settings, now: i64) -> Option<(Unusable, bool)> {
         let help = "Write the files of [tls] and [sasl] again".to_owned();
         return Some((Unusable { which, message: format!("librdkafka does not take the files: {said}"), help }, false));
     }
-    let (certificate, _) = settings.security.tls.as_ref()?.shown.as_ref()?;
-    let until = look::ended(certificate, now)?;
-    let message = format!("`{}` holds our certificate, which ended at {until}", certificate.display());
-    let help = "Put a new one in its place; until then the broker may not let us in, and releases wait".to_owned();
-    Some((Unusable { which: Which::Certificate, message, help }, true))
+    let certificate = settings.security.certificate()?;
+    let shown = certificate.display();
+    let (message, help) = match look::ended(certificate, now) {
+        Some(until) => (
+            format!("`{shown}` holds our certificate, which ended at {until}"),
+            "Put a new one in its place; until then the broker may not let us in, and releases wait",
+        ),
+        None => {
+            let end = look::end(certificate, "our certificate").filter(|end| end.is_near(now))?;
+            let message = format!("`{shown}` holds our certificate, which {}", end.when(now));
+            (message, "Have a new one issued and put it in its place, with its key; the gateway reads them")
+        }
+    };
+    Some((Unusable { which: Which::Certificate, message, help: help.to_owned() }, true))
 }
 
 /// A cell of a dataset that may be larger than a message, so that no cut of a release can fit: its bytes, and the limit.

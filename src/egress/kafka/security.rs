@@ -139,6 +139,12 @@ impl Security {
         Ok(())
     }
 
+    /// The file of the certificate that brokers are shown, if there is one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Path> {
+        self.tls.as_ref()?.shown.as_ref().map(|(certificate, _)| certificate.as_path())
+    }
+
     fn protocol(&self) -> &'static str {
         match (&self.tls, &self.sasl) {
             (None, None) => "plaintext",
