@@ -30,6 +30,8 @@ mod moments;
 mod open_bytes;
 mod parted;
 mod plan;
+mod portions;
+mod rule;
 mod safe;
 mod slots;
 mod snapshot;
@@ -41,15 +43,16 @@ mod work;
 pub use checkpoint::{Saved, as_version_1};
 pub use contributors::{Contributor, ContributorKey, ENOUGH};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
-pub use plan::PartRule;
 pub(super) use plan::Plan;
+pub use rule::PartRule;
 pub use ways::{COMBINATIONS_MAX, combinations};
 
-use columns::fold_moments;
+use columns::each_summed;
 use contributors::{Contributors, at_least};
 use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
+use portions::{Key, Portions, key};
 use slots::Slots;
 use snapshot::Snapshot;
 use state::State;
@@ -69,6 +72,10 @@ pub struct Cells {
     parted: Vec<Parted>,
     /// Whether a metric does.
     is_parted: bool,
+    /// What the contributors of each slot add to its sums; empty where nothing is summed.
+    portions: Vec<Portions>,
+    /// How many columns are summed.
+    summed: usize,
     /// The policies that the records were decided under.
     policies: BTreeSet<Digest>,
     /// Bytes of a cell without its sets.
@@ -144,6 +151,7 @@ impl Cells {
     fn up_to(dataset: &Dataset, enough: usize) -> Self {
         let total = dataset.keys.iter().map(|key| key.domain.size()).product();
         let (metrics, is_parted) = (State::of(dataset), !ways(dataset).is_empty());
+        let summed = State::summed(&metrics);
         Self {
             slots: Slots::new(total),
             numbers: Vec::new(),
@@ -153,6 +161,8 @@ impl Cells {
             metrics,
             parted: Vec::new(),
             is_parted,
+            portions: Vec::new(),
+            summed,
             policies: BTreeSet::new(),
             set_bytes: 0,
             enough,
@@ -182,14 +192,42 @@ impl Cells {
         } else {
             self.place(records, rows, |cells, slot, _, contributor| cells.add_contributor(slot, contributor))
         };
-        for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
-            if let (Some(measure), State::Moments(moments)) = (metric.function.measure(), state)
-                && let Some(column) = records.columns.get(measure.source.column)
-            {
-                fold_moments(measure, column, rows, &slots, moments);
-            }
+        if self.summed > 0 {
+            self.fold_sums(dataset, records, rows, &slots);
         }
         self.charge.set(self.bytes(), self.len());
+    }
+
+    /// Adds the values of records, whose slots these are, to sums.
+    fn fold_sums(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>, slots: &[u32]) {
+        let summed = self.summed;
+        // The slot of each record, and where the portions of its contributor are.
+        let mut places: Vec<(usize, (Key, u32))> = Vec::with_capacity(slots.len());
+        let mut slots = slots.iter();
+        rows.each(records.cells.len(), |row| {
+            let (Some(slot), Some(contributor)) = (slots.next(), records.contributors.get(row)) else { return };
+            let (slot, key) = (*slot as usize, key(*contributor));
+            let (place, change) = self.portions[slot].place(key, summed);
+            self.set_bytes = self.set_bytes + change.after - change.before;
+            places.push((slot, (key, place)));
+        });
+        let mut next = 0;
+        for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
+            if let (Some(measure), State::Moments(moments)) = (metric.function.measure(), state) {
+                let summed_column = next;
+                next += 1;
+                let Some(column) = records.columns.get(measure.source.column) else { continue };
+                each_summed(measure, column, rows, |at, integer, portion| {
+                    let (slot, place) = places[at];
+                    moments[slot].add(integer);
+                    self.portions[slot].add(place, summed, summed_column, portion);
+                });
+            }
+        }
+        for (slot, _) in places {
+            let change = self.portions[slot].end(summed, self.enough);
+            self.set_bytes = self.set_bytes + change.after - change.before;
+        }
     }
 
     /// Counts the records, and calls `visit` with the slot, the position and the contributor of each. Their slots.
@@ -235,7 +273,8 @@ impl Cells {
 
     /// Bytes of the sets of a slot.
     fn bytes_of_sets(&self, slot: usize) -> usize {
-        self.contributors[slot].bytes() + self.parted.get(slot).map_or(0, Parted::bytes)
+        let portions = self.portions.get(slot).map_or(0, |portions| portions.bytes(self.summed));
+        self.contributors[slot].bytes() + self.parted.get(slot).map_or(0, Parted::bytes) + portions
     }
 
     /// Some of the records were decided under this policy.
@@ -267,6 +306,9 @@ impl Cells {
         }
         for (&slot, contributors) in places.iter().zip(other.contributors) {
             self.contributors[slot].merge(contributors, self.enough);
+        }
+        for (&slot, portions) in places.iter().zip(other.portions) {
+            self.portions[slot].merge(portions, self.summed, self.enough);
         }
         self.set_bytes = self.set_bytes + held(self) - before;
         self.charge.set(self.bytes(), self.len());
@@ -314,7 +356,11 @@ impl Cells {
     /// Which parts of a slot's cell may leave under a rule. `finer`: what leaves under a rule that is not stricter.
     pub(super) fn plan(&self, dataset: &Dataset, slot: usize, rule: PartRule, finer: Option<&Plan>) -> Plan {
         let parted = self.parted.get(slot).unwrap_or(&Parted::Unknown);
-        Plan::of(dataset, parted, rule, self.enough, finer)
+        let sums = (0..self.summed).map(|column| {
+            let holds = self.portions[slot].hold(self.summed, column, rule);
+            holds && finer.is_none_or(|finer| finer.sum_leaves(column))
+        });
+        Plan::of(dataset, parted, rule, self.enough, finer).with_sums(sums.collect())
     }
 
     /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.
@@ -334,11 +380,10 @@ impl Cells {
         match function {
             Function::Count => Value::Count(self.records[slot]),
             Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
-                let Some(moments) =
-                    self.moments(metric, slot).filter(|moments| self.holds(dataset, measure, slot, moments, plan))
-                else {
+                let Some((column, moments)) = self.moments(metric, slot) else { return Value::Null };
+                if !plan.sum_leaves(column) || !self.holds(dataset, measure, slot, moments, plan) {
                     return Value::Null;
-                };
+                }
                 number(match function {
                     Function::Sum(_) => moments.sum(measure),
                     Function::Mean(_) => moments.mean(measure),
@@ -358,13 +403,14 @@ impl Cells {
         }
     }
 
-    /// What is kept of the values of a metric's column.
-    fn moments(&self, metric: usize, slot: usize) -> Option<&Moments> {
-        let state = match self.metrics.get(metric)? {
-            State::Same(first) => self.metrics.get(*first)?,
-            state => state,
+    /// What is kept of the values of a metric's column, and which of the summed columns that is.
+    fn moments(&self, metric: usize, slot: usize) -> Option<(usize, &Moments)> {
+        let first = match self.metrics.get(metric)? {
+            State::Same(first) => *first,
+            _ => metric,
         };
-        if let State::Moments(moments) = state { moments.get(slot) } else { None }
+        let State::Moments(moments) = self.metrics.get(first)? else { return None };
+        Some((State::summed(self.metrics.get(..first)?), moments.get(slot)?))
     }
 
     /// Whether what is computed from all values of a column may leave. Of a field that every record has, every record must
@@ -415,6 +461,9 @@ impl Cells {
         }
         if self.is_parted {
             self.parted.push(Parted::default());
+        }
+        if self.summed > 0 {
+            self.portions.push(Portions::default());
         }
         slot
     }

@@ -1,7 +1,8 @@
 //! All that leaves of a run to all destinations, pooled: late records, repeats, kills, stops, a reload and an override do
 //! not single out fewer than k contributors, and no record is in two cells.
 //!
-//! The amounts are powers of two. So a cell's sum says which records it is made of, whatever the gateway's windows are.
+//! The amounts are powers of two, all above the same number. So a cell's sum says which records it is made of, whatever the
+//! gateway's windows are, and no contributor adds much more to it than the others.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,12 @@ use serde_json::{Value, json};
 use super::deployment::{Deployment, POLICY, Process, Producer, at};
 use super::row_space::Pool;
 
-/// A sum of so many powers of two is a whole number that a float holds.
-const RECORDS: usize = 50;
+/// The sum of so many amounts is a whole number that a float holds.
+const RECORDS: usize = 46;
+/// What every amount is above.
+const BASE: u64 = 1 << RECORDS;
+/// The edges of the histogram: the amounts of the first 16 records, of the next 16, of the others.
+const EDGES: [u64; 4] = [BASE, BASE + (1 << 16), BASE + (1 << 32), 2 * BASE];
 /// What the destination with an override asks for; the other one asks for more.
 const LEAST: usize = 5;
 
@@ -27,9 +32,8 @@ impl Tape {
 
 fn deployment() -> Deployment {
     let deployment = Deployment::new();
-    deployment.edit(POLICY, "range = [0, 1000], required = false", "range = [0, 2251799813685248]");
-    let histogram =
-        r#"{ name = "sizes", fn = "histogram", field = "amount", edges = [0, 65536, 4294967296, 2251799813685248] }"#;
+    deployment.edit(POLICY, "range = [0, 1000], required = false", &format!("range = [0, {}]", 2 * BASE));
+    let histogram = format!("{{ name = \"sizes\", fn = \"histogram\", field = \"amount\", edges = {EDGES:?} }}");
     deployment.edit(POLICY, r#"field = "amount" }]"#, &format!("field = \"amount\" }}, {histogram}]"));
     let relaxed = format!(
         "{}\n[[overrides]]\nid = \"OVR-1\"\nrelaxes = \"min_contributors\"\nvalue = {LEAST}\nscope = {{ dataset = \
@@ -56,7 +60,7 @@ fn records(tape: &mut Tape) -> (Vec<String>, Vec<(u32, Value)>) {
     let records = (0..RECORDS).map(|position| {
         let country = ["DE", "DE", "FR"][tape.below(3)];
         let (person, minute) = (format!("{country}-{}", tape.below(14)), 1 + tape.below(3) as u32);
-        let amount = 2_f64.powi(position as i32);
+        let amount = BASE as f64 + 2_f64.powi(position as i32);
         let sent = json!({ "at": at(minute, 30), "person": person, "country": country, "amount": amount });
         (person, (minute, sent))
     });
@@ -95,7 +99,8 @@ async fn a_run(deployment: &Deployment, records: &[(u32, Value)]) {
 fn made_of(line: &Value) -> Vec<usize> {
     let sum = line["amount"].as_f64().unwrap();
     assert_eq!(sum.fract(), 0.0);
-    (0..RECORDS).filter(|record| sum as u64 >> record & 1 == 1).collect()
+    let above = sum as u64 - BASE * line["visits"].as_u64().unwrap();
+    (0..RECORDS).filter(|record| above >> record & 1 == 1).collect()
 }
 
 /// The rows of a histogram: the records of ranges that leave together.

@@ -16,6 +16,7 @@ import parts
 from scores import score
 
 TOLERANCE = 1e-9
+SUMS = ("sum", "mean", "variance")
 
 
 def seconds(duration):
@@ -63,7 +64,25 @@ def cell_metrics(cell, metrics, fields, ranges, contributor, least):
         ranges_of = len(by_name[name]["edges"]) - 1 if kind == "histogram" else 0
         described.append((kind, field if field in optional else None, way, ranges_of))
     plans = dict(zip(ways, parts.plan(people, described, least)))
-    return {spec["name"]: metric(cell, spec, ranges, of_field, ways, plans) for spec in metrics}
+    summed = {spec["field"] for spec in metrics if spec["fn"] in SUMS}
+    leave = {field: sum_leaves(people, *of_field[field], *ranges[field], least) for field in summed}
+    is_withheld = lambda spec: spec["fn"] in SUMS and not leave[spec["field"]]
+    return {
+        spec["name"]: None if is_withheld(spec) else metric(cell, spec, ranges, of_field, ways, plans) for spec in metrics
+    }
+
+
+def sum_leaves(people, values, has_value, low, high, least):
+    """Whether a sum says little about everybody: as many as a part needs are off each end of the range, or nobody; and what all but
+    the two largest add is at least 10 % of what the largest one adds."""
+    values = values[has_value].astype(np.float64).clip(low, high)
+    people = np.array(people, dtype=object)[has_value.to_numpy()]
+    for portions in (values - low, high - values):
+        of_each = portions.groupby(people).sum().sort_values(ascending=False)
+        of_each = of_each[of_each > 0]
+        if len(of_each) and (len(of_each) < least or of_each.iloc[2:].sum() < 0.1 * of_each.iloc[0]):
+            return False
+    return True
 
 
 def metric(cell, spec, ranges, of_field, ways, plans):

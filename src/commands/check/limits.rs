@@ -20,7 +20,7 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
         let _ = writeln!(text, "  windows of at least {shortest}: {}", window.by);
     }
     let parted = Parted::of(dataset);
-    if parted.is_empty() {
+    if parted.is_empty() && parted.sums.is_empty() {
         return text;
     }
     let _ = writeln!(text, "  at least {} in each part of a cell: {}", part.value, part.by);
@@ -30,7 +30,18 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     } else {
         ", or nobody"
     };
-    let Parted { histograms, fractions, optional } = parted;
+    let Parted { histograms, fractions, optional, sums } = parted;
+    if !sums.is_empty() {
+        let percent = &limits.percent;
+        let _ = writeln!(
+            text,
+            "  sums: all but the two largest contributors add at least {} % of what the largest adds: {}",
+            percent.value, percent.by
+        );
+        let sums = sums.join(", ");
+        let _ =
+            writeln!(text, "  null unless that is so, and as many{or_none} are not at each end of the range: {sums}");
+    }
     if !histograms.is_empty() {
         let _ = writeln!(text, "  ranges are merged until each has as many{or_none}: {}", histograms.join(", "));
     }
@@ -48,12 +59,14 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
 
 /// The same for machines.
 pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
-    let Parted { histograms, fractions, optional } = Parted::of(dataset);
-    let withheld = [fractions, optional].concat();
+    let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
+    let mut withheld = [fractions, optional].concat();
+    withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());
     json!({
         "dataset": dataset.name.as_str(),
         "min_contributors": { "value": limits.contributors.value, "by": limits.contributors.by },
         "min_part": { "value": limits.part.value, "by": limits.part.by },
+        "p_percent": { "value": limits.percent.value, "by": limits.percent.by },
         "min_window": limits.window.as_ref().map(|window| json!({
             "value": SignedDuration::try_from(window.value).unwrap_or_default().to_string(),
             "by": window.by,
@@ -64,12 +77,14 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
     })
 }
 
-/// The metrics that part the records of a cell.
+/// The metrics that part the records of a cell, and those that are computed from sums.
 struct Parted<'d> {
     histograms: Vec<&'d str>,
     fractions: Vec<&'d str>,
     /// Those of fields that a record may be without.
     optional: Vec<&'d str>,
+    /// Those that are computed from sums.
+    sums: Vec<&'d str>,
 }
 
 impl<'d> Parted<'d> {
@@ -82,6 +97,7 @@ impl<'d> Parted<'d> {
             histograms: of(|function| matches!(function, Function::Histogram { .. })),
             fractions: of(|function| matches!(function, Function::Fraction { .. })),
             optional: dataset.optional_metrics().map(|(metric, _)| metric).collect(),
+            sums: of(|function| function.measure().is_some()),
         }
     }
 

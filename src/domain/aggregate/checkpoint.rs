@@ -1,10 +1,12 @@
 //! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
 //!
-//! Version 4: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; if
+//! Version 5: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; if
 //! metrics part the records of a cell, each cell's combinations of parts, each with its number, records and contributors,
-//! who are then not among those of the cell. Contributors are a set, or the word that they are enough: at least 1,000.
+//! who are then not among those of the cell; if columns are summed, each cell's portions: of each contributor, or of
+//! many together. Contributors are a set, or the word that they are enough: at least 1,000.
 //!
-//! Older versions are read. They kept the counts of a part and not its contributors, so it is not known whether it may
+//! Older versions are read. Version 4 kept no portions, so it is not known whether a sum says much about one contributor: in
+//! a window that it began, all sums, means and variances are null. Versions before kept the counts of a part and not its contributors, so it is not known whether it may
 //! leave: in a window that an older version began, every metric that parts the records is null. Version 3 kept who has a
 //! value in an optional field and who has none; version 2 kept every set whole; version 1 kept squares of 61 bits, of a
 //! fraction only the matches, and nobody apart who has no value.
@@ -12,6 +14,7 @@
 use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
 use super::parted::{Combination, Parted};
+use super::portions::{Portion, Portions, Shared};
 use super::state::State;
 use super::wide::Squares;
 use super::{Cells, Contributor};
@@ -19,7 +22,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, Function, Metric};
 use crate::domain::policy::Digest;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const _: () = assert!(ENOUGH == 1_000, "what is enough is part of the version");
 
 const FEW: u8 = 0;
@@ -37,6 +40,7 @@ const UNKNOWN: u8 = 2;
 
 const NOT_KEPT: u8 = 0;
 const KEPT: u8 = 1;
+const SHARED: u8 = 2;
 
 /// Cells of a checkpoint from before cells had a version, with the version that they are of.
 #[must_use]
@@ -75,13 +79,17 @@ impl Cells {
         }
         for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
             match version {
-                VERSION => state.decode(reader)?,
-                1..VERSION => state.decode_before_version_4(version, metric, cells.records.len(), reader)?,
+                4 | VERSION => state.decode(reader)?,
+                1..4 => state.decode_before_version_4(version, metric, cells.records.len(), reader)?,
                 _ => return None,
             }
         }
         for parted in &mut cells.parted {
-            *parted = if version < VERSION { Parted::Unknown } else { decode_parted(enough, reader)? };
+            *parted = if version < 4 { Parted::Unknown } else { decode_parted(enough, reader)? };
+        }
+        let summed = cells.summed;
+        for portions in &mut cells.portions {
+            *portions = if version < VERSION { Portions::Unknown } else { decode_portions(summed, reader)? };
         }
         if matches!(version, 2 | 3) {
             for _ in 0..dataset.optional_fields().len() * cells.len() {
@@ -103,6 +111,8 @@ pub(super) struct Columns {
     metrics: Vec<Writer>,
     /// Each cell's combinations of parts.
     parted: Writer,
+    /// What each cell's contributors add to its sums.
+    portions: Writer,
 }
 
 /// About how many bytes a cell takes in its column, without its contributors.
@@ -127,12 +137,15 @@ impl Columns {
             state.encode_kind(&mut writer);
             writer
         });
-        let (of_cells, of_parted) = if cells.is_parted { (0, cells.set_bytes) } else { (cells.set_bytes, 0) };
+        let of_portions = cells.portions.iter().map(|portions| portions.bytes(cells.summed)).sum();
+        let of_sets = cells.set_bytes.saturating_sub(of_portions);
+        let (of_cells, of_parted) = if cells.is_parted { (0, of_sets) } else { (of_sets, 0) };
         Self {
             head,
             cells: Writer::with_capacity(cells.len() * FIXED_BYTES + of_cells),
             metrics: metrics.collect(),
             parted: Writer::with_capacity(of_parted),
+            portions: Writer::with_capacity(of_portions + cells.portions.len()),
         }
     }
 
@@ -144,16 +157,20 @@ impl Columns {
         if let Some(parted) = cells.parted.get(slot) {
             encode_parted(parted, &mut self.parted);
         }
+        if let Some(portions) = cells.portions.get(slot) {
+            encode_portions(portions, cells.summed, &mut self.portions);
+        }
     }
 
     /// How many bytes there are.
     pub(super) fn len(&self) -> usize {
-        self.cells.len() + self.parted.len() + self.metrics.iter().map(Writer::len).sum::<usize>()
+        let all = [&self.cells, &self.parted, &self.portions].into_iter().chain(&self.metrics);
+        all.map(Writer::len).sum()
     }
 
     /// When each slot's cell was added.
     pub(super) fn finish(self) -> Saved {
-        Saved([self.head, self.cells].into_iter().chain(self.metrics).chain([self.parted]).collect())
+        Saved([self.head, self.cells].into_iter().chain(self.metrics).chain([self.parted, self.portions]).collect())
     }
 }
 
@@ -232,6 +249,61 @@ fn decode_parted(enough: usize, reader: &mut Reader<'_>) -> Option<Parted> {
                 Some((number, Combination { records, contributors: decode_set(VERSION, enough, reader)? }))
             });
             Some(Parted::Known(combinations.collect::<Option<_>>()?))
+        }
+        _ => None,
+    }
+}
+
+fn encode_portions(portions: &Portions, summed: usize, writer: &mut Writer) {
+    let encode = |portion: &Portion, writer: &mut Writer| {
+        writer.u64(portion.above).u64(portion.below);
+    };
+    match portions {
+        Portions::Unknown => {
+            writer.u8(NOT_KEPT);
+        }
+        Portions::Each { at, portions } => {
+            writer.u8(KEPT).count(at.len());
+            for (key, place) in at {
+                writer.u64(*key);
+                let own = portions.iter().skip(*place as usize).take(summed);
+                own.for_each(|portion| encode(portion, writer));
+            }
+        }
+        Portions::Shared(shared) => {
+            writer.u8(SHARED);
+            shared.portions.iter().for_each(|portion| encode(portion, writer));
+            for marks in &shared.marks {
+                writer.u64(*marks);
+            }
+        }
+    }
+}
+
+fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
+    let decode = |reader: &mut Reader<'_>| Some(Portion { above: reader.u64()?, below: reader.u64()? });
+    match reader.u8()? {
+        NOT_KEPT => Some(Portions::Unknown),
+        KEPT => {
+            let mut portions = Portions::default();
+            for _ in 0..reader.count(8 + 16 * summed)? {
+                let key = reader.u64()?;
+                let (place, _) = portions.place(key, summed);
+                for column in 0..summed {
+                    portions.add((key, place), summed, column, decode(reader)?);
+                }
+            }
+            Some(portions)
+        }
+        SHARED => {
+            let mut shared = Shared::new(summed);
+            for portion in &mut shared.portions {
+                *portion = decode(reader)?;
+            }
+            for marks in &mut shared.marks {
+                *marks = reader.u64()?;
+            }
+            Some(Portions::Shared(Box::new(shared)))
         }
         _ => None,
     }

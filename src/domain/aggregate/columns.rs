@@ -6,24 +6,24 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 
 use super::Rows;
-use super::moments::Moments;
+use super::portions::Portion;
 use crate::domain::dataset::{KeyDomain, Measure, bucket};
 
-/// Calls `visit` with the slot and the value of every record that has a finite one.
-fn each_value(column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], mut visit: impl FnMut(usize, f64)) {
+/// Calls `visit` with every record that has a finite value, as its position among these rows, and the value.
+fn each_value(column: &ArrayRef, rows: &Rows<'_>, mut visit: impl FnMut(usize, f64)) {
     macro_rules! visit_column {
         ($type:ty, $convert:expr) => {{
             let values = column.as_primitive::<$type>();
             let numbers = values.values();
-            let mut at = slots.iter();
+            let mut next = 0;
             let valid = values.null_count() == 0;
             rows.each(numbers.len(), |row| {
-                if let Some(&slot) = at.next()
-                    && (valid || values.is_valid(row))
-                {
+                let at = next;
+                next += 1;
+                if valid || values.is_valid(row) {
                     let value: f64 = $convert(numbers[row]);
                     if value.is_finite() {
-                        visit(slot as usize, value);
+                        visit(at, value);
                     }
                 }
             });
@@ -38,15 +38,20 @@ fn each_value(column: &ArrayRef, rows: &Rows<'_>, slots: &[u32], mut visit: impl
     }
 }
 
-pub(super) fn fold_moments(
+/// Calls `visit` with every record that has a value to be summed, as its position among these rows, the integer that the
+/// value becomes, and what it adds to its contributor's portion.
+pub(super) fn each_summed(
     measure: &Measure,
     column: &ArrayRef,
     rows: &Rows<'_>,
-    slots: &[u32],
-    moments: &mut [Moments],
+    mut visit: impl FnMut(usize, i64, Portion),
 ) {
     let scale = measure.scale();
-    each_value(column, rows, slots, |slot, value| moments[slot].add(scale.integer(value)));
+    let ends = scale.ends();
+    each_value(column, rows, |at, value| {
+        let integer = scale.integer(value);
+        visit(at, integer, ends.portion(integer));
+    });
 }
 
 /// Calls `visit` with the position of every record and its value, if it has one: one that is there, and is finite.

@@ -15,7 +15,7 @@ pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
 const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
 
 /// Bytes of a set of so many contributors.
-fn set_bytes(contributors: usize) -> usize {
+pub(super) fn set_bytes(contributors: usize) -> usize {
     match contributors {
         0 => 0,
         more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
@@ -78,6 +78,10 @@ impl Hasher for PassThrough {
 
     fn write_u128(&mut self, contributor: u128) {
         self.0 = contributor as u64;
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.0 = half;
     }
 }
 

@@ -11,6 +11,7 @@
 //! - the sum is off by at most `n * u` and one rounding (2^-53 of itself), the mean by `u` and two roundings;
 //! - the standard deviation is off by at most `u`, and then the variance by four roundings (2^-51 of itself).
 
+use super::portions::Portion;
 use super::wide::{Squares, U256};
 use crate::domain::dataset::Measure;
 
@@ -24,6 +25,9 @@ pub(super) struct Moments {
     pub(super) sum: i128,
     pub(super) squares: Squares,
 }
+
+/// Bits of how far a value is from an end of its range.
+const END_BITS: u32 = 40;
 
 /// What turns values into integers.
 #[derive(Clone, Copy)]
@@ -52,6 +56,32 @@ impl Scale {
     /// The integer that a finite value becomes.
     pub(super) fn integer(self, value: f64) -> i64 {
         rounded(value.clamp(self.low, self.high) * self.factor)
+    }
+}
+
+/// Both ends of a range as integers, and the steps that portions are counted in: 2^-40 of the range, or what the integers can
+/// tell. A value that is not at an end is at least one step from it.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    low: i64,
+    high: i64,
+    shift: u32,
+}
+
+impl Scale {
+    /// The ends of the range.
+    pub(super) fn ends(self) -> Ends {
+        let (low, high) = (self.integer(self.low), self.integer(self.high));
+        let bits = u64::BITS - high.abs_diff(low).leading_zeros();
+        Ends { low, high, shift: bits.saturating_sub(END_BITS) }
+    }
+}
+
+impl Ends {
+    /// What a value adds, as the integer that it became.
+    pub(super) fn portion(self, integer: i64) -> Portion {
+        let steps = |distance: u64| (distance + (1 << self.shift) - 1) >> self.shift;
+        Portion { above: steps(integer.abs_diff(self.low)), below: steps(self.high.abs_diff(integer)) }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::contributors::FIRST_CONTRIBUTOR;
 use super::parted::{FIRST_COMBINATION, Parted};
+use super::portions::{Portions, first_portion};
 use super::state::State;
 use super::ways::{Way, ways};
 use crate::domain::dataset::Dataset;
@@ -29,7 +30,8 @@ pub(super) fn cells_bytes(cells: usize, each: usize) -> usize {
 /// Bytes of a cell of a dataset, without its sets. `is_parted`: its records are kept by their combinations too.
 pub(super) fn cell_bytes(metrics: &[State], is_parted: bool) -> usize {
     let parted = if is_parted { size_of::<Parted>() } else { 0 };
-    CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + parted)
+    let portions = if State::summed(metrics) > 0 { size_of::<Portions>() } else { 0 };
+    CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + parted + portions)
 }
 
 /// The most bytes that records can add to the open windows of a dataset: all of them in cells of their own, as far as
@@ -39,8 +41,11 @@ pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
     let windows = windows.min(records);
     let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
     let is_parted = !ways(dataset).is_empty();
-    let cell = cell_bytes(&State::of(dataset), is_parted);
-    let of_record = FIRST_CONTRIBUTOR + if is_parted { FIRST_COMBINATION } else { 0 };
+    let metrics = State::of(dataset);
+    let (cell, summed) = (cell_bytes(&metrics, is_parted), State::summed(&metrics));
+    let of_parts = if is_parted { FIRST_COMBINATION } else { 0 };
+    let of_portions = if summed > 0 { first_portion(summed) } else { 0 };
+    let of_record = FIRST_CONTRIBUTOR + of_parts + of_portions;
     windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
 }
 

@@ -4,34 +4,20 @@
 //! merged until each has enough contributors and all that leaves is [safe](super::safe).
 
 use super::parted::{Combination, Parted};
+use super::rule::PartRule;
 use super::safe::{Asked, Atom, Gathered, is_safe};
 use super::ways::{By, Way, parts_of, ways};
 use super::work::Work;
 use crate::domain::dataset::Dataset;
 use crate::planted::planted;
 
-/// When a part of a cell may leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartRule {
-    /// It has at least so many distinct contributors.
-    pub least: usize,
-    /// Or none at all, unless that says too much: whom nothing of a special category is said of is named by it too.
-    pub not_empty: bool,
-}
-
-impl PartRule {
-    /// The stricter of each of the two rules' values.
-    #[must_use]
-    pub fn stricter(self, other: Self) -> Self {
-        Self { least: self.least.max(other.least), not_empty: self.not_empty || other.not_empty }
-    }
-}
-
 /// What may leave of the parts of one cell.
 #[derive(Debug, Clone)]
 pub(in crate::domain) struct Plan {
     /// Of each way the group that each part leaves in; the part without a value has one of its own. `None`: withheld.
     groups: Vec<Option<Vec<usize>>>,
+    /// Of each summed column whether what is computed from its sums leaves.
+    sums: Vec<bool>,
 }
 
 impl Plan {
@@ -39,8 +25,20 @@ impl Plan {
     /// under both must not learn more than by that one, so every group is made of whole groups of it.
     pub(super) fn of(dataset: &Dataset, parted: &Parted, rule: PartRule, enough: usize, finer: Option<&Self>) -> Self {
         let ways = ways(dataset);
-        let Some(combinations) = parted.in_order() else { return Self { groups: vec![None; ways.len()] } };
+        let Some(combinations) = parted.in_order() else {
+            return Self { groups: vec![None; ways.len()], sums: Vec::new() };
+        };
         Planning::new(&ways, &combinations, rule, enough).plan(finer)
+    }
+
+    /// With whether each summed column leaves.
+    pub(super) fn with_sums(self, sums: Vec<bool>) -> Self {
+        Self { sums, ..self }
+    }
+
+    /// Whether what is computed from the sums of a column leaves.
+    pub(super) fn sum_leaves(&self, column: usize) -> bool {
+        self.sums.get(column) == Some(&true)
     }
 
     /// The groups of a way's parts; `None`: it is withheld.
@@ -91,7 +89,7 @@ impl<'p> Planning<'p> {
             let group = from.and_then(|from| self.group(position, from, &groups));
             groups.push(group);
         }
-        Plan { groups }
+        Plan { groups, sums: Vec::new() }
     }
 
     fn asked(&self, least: usize) -> Asked<'_> {

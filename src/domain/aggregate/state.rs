@@ -28,6 +28,11 @@ impl State {
         states.collect()
     }
 
+    /// How many columns are summed.
+    pub(super) fn summed(metrics: &[Self]) -> usize {
+        metrics.iter().filter(|state| matches!(state, Self::Moments(_))).count()
+    }
+
     /// A cell appears.
     pub(super) fn appear(&mut self) {
         match self {

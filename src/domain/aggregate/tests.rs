@@ -105,7 +105,7 @@ fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record], rows: &Rows<'_
 
 /// What leaves of a slot's cell when each part needs so many contributors.
 fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Value> {
-    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false }, None);
+    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0 }, None);
     (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, &plan)).collect()
 }
 
@@ -231,7 +231,14 @@ fn canonical(cells: &Cells) -> Vec<String> {
         });
         let metrics: Vec<_> = metrics.collect();
         let (number, records, all) = (cells.numbers[slot], cells.records[slot], sorted(&cells.contributors[slot]));
-        format!("{number} {records} {all:?} {parted:?} {metrics:?}")
+        let portions = match &cells.portions[slot] {
+            Portions::Each { at, portions } => {
+                let of = |place: &u32| portions[*place as usize..][..cells.summed].to_vec();
+                format!("{:?}", at.iter().map(|(key, place)| (*key, of(place))).collect::<BTreeMap<_, _>>())
+            }
+            shared_or_unknown => format!("{shared_or_unknown:?}"),
+        };
+        format!("{number} {records} {all:?} {parted:?} {metrics:?} {portions}")
     };
     cells.in_order().into_iter().map(of_slot).collect()
 }
@@ -400,7 +407,7 @@ fn room_for_plans_counts_for_as_long_as_it_is_kept() {
     let held = open.held();
     let room = cells.room_for_plans(&dataset);
     // Two parts' sets are looked at together.
-    assert!(open.held() > held + 2 * counted_anew(&cells), "{} of {held}", open.held());
+    assert!(open.held() > held + 2 * cells.parted[0].bytes(), "{} of {held}", open.held());
     drop(room);
     assert_eq!(open.held(), held);
 }
@@ -414,7 +421,7 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     fold(&mut cells, &dataset, &people(0..ENOUGH - 1, Some(1.0)), &Rows::All);
     assert!(open.held() > 30_000 && !cells.has(0, ENOUGH));
     fold(&mut cells, &dataset, &people(0..ENOUGH, Some(1.0)), &Rows::All);
-    assert!(open.held() < 3_000 && cells.has(0, ENOUGH), "{}", open.held());
+    assert!(open.held() < 7_500 && cells.has(0, ENOUGH), "{}", open.held());
     // More than that is not known, so nothing leaves under a rule that asks for it.
     fold(&mut cells, &dataset, &people(0..2 * ENOUGH, Some(1.0)), &Rows::All);
     assert!(!cells.has(0, ENOUGH + 1));
@@ -424,6 +431,6 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     fold(&mut cells, &dataset, &people(4..5, None), &Rows::All);
     assert_eq!(values(&cells, &dataset, 0, 5)[1], Value::Number((4 * ENOUGH - 1) as f64));
     fold(&mut cells, &dataset, &people(5..ENOUGH, None), &Rows::All);
-    assert!(open.held() < 3_000, "{}", open.held());
+    assert!(open.held() < 7_500, "{}", open.held());
     assert_eq!(values(&cells, &dataset, 0, ENOUGH)[1], Value::Number((4 * ENOUGH - 1) as f64));
 }

@@ -183,7 +183,7 @@ impl PolicySet {
         Some(Outlet {
             destination: name.clone(),
             min_contributors,
-            parts: PartRule { least: of_part, not_empty: limits.not_empty },
+            parts: PartRule { least: of_part, not_empty: limits.not_empty, percent: limits.percent.value },
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }

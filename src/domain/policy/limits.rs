@@ -23,6 +23,8 @@ pub struct Limits {
     pub contributors: Asked<usize>,
     /// The least number of contributors of a part of a cell.
     pub part: Asked<usize>,
+    /// What all but the two largest contributors must add to a sum, in percent of what the largest one adds.
+    pub percent: Asked<u32>,
     /// The shortest window. `None`: nobody asks for one.
     pub window: Option<Asked<Duration>>,
     /// Whether no part may be empty, because a class is special.
@@ -32,6 +34,10 @@ pub struct Limits {
 /// The least number of contributors of records of a special category
 /// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
 const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
+
+/// The percent of the p%-rule of whoever does not say it. Statistical offices use 10 to 15 (Handbook on Statistical
+/// Disclosure Control, 4.2.2).
+const PERCENT: u32 = 10;
 
 /// Someone who has a say: what is asked for without a profile, and with it.
 struct Party<'p> {
@@ -66,6 +72,13 @@ impl Party<'_> {
         }
     }
 
+    fn percent(&self) -> Asked<u32> {
+        match self.profile.and_then(|profile| profile.percent) {
+            Some(percent) => self.asked(percent, true),
+            None => self.asked(PERCENT, false),
+        }
+    }
+
     fn window(&self) -> Option<Asked<Duration>> {
         self.profile?.min_window.map(|window| self.asked(window, true))
     }
@@ -87,6 +100,7 @@ impl PolicySet {
         Some(Limits {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
+            percent: strictest(parties.iter().map(Party::percent))?,
             window: strictest(parties.iter().filter_map(Party::window)),
             not_empty: self.classes.any_special(&plan.classes),
         })
@@ -129,10 +143,12 @@ schema = "bailiwick.policy/1"
 [release.std]
 min_contributors = 12
 min_part         = 4
+p_percent        = 5
 min_window       = "PT1M"
 [release.strict]
 min_contributors = 15
 min_part         = 6
+p_percent        = 20
 "#;
 
     /// The limits of the sample's dataset when the regimes and the dataset name these profiles.
@@ -165,15 +181,24 @@ min_part         = 6
         let union = ["union-law"];
         let plain = limits("", "", "", &union).unwrap();
         assert_eq!(plain.contributors, asked(10, "dataset visits_by_home"));
-        assert_eq!((plain.part, plain.window, plain.not_empty), (asked(10, "dataset visits_by_home"), None, false));
+        assert_eq!(
+            (plain.part.clone(), plain.window.clone(), plain.not_empty),
+            (asked(10, "dataset visits_by_home"), None, false)
+        );
         let by_regime = limits("std", "", "", &union).unwrap();
         assert_eq!(by_regime.contributors, asked(12, "regime union-law, by release profile std"));
         // The dataset does not say what a part needs: so as many as a cell, by its word.
         assert_eq!(by_regime.part, asked(10, "dataset visits_by_home"));
-        assert_eq!(by_regime.window.unwrap().value, Duration::from_secs(60));
+        assert_eq!(by_regime.window.as_ref().unwrap().value, Duration::from_secs(60));
         let both = limits("std", "", "strict", &union).unwrap();
         assert_eq!(both.contributors, asked(15, "dataset visits_by_home, by release profile strict"));
         assert_eq!(both.part, asked(6, "dataset visits_by_home, by release profile strict"));
+        let percent = |limits: &Limits| (limits.percent.value, limits.percent.by.clone());
+        assert_eq!(percent(&plain), (10, "dataset visits_by_home".to_owned()));
+        // The regime asks for 5, and the dataset for what holds if it says nothing.
+        assert_eq!(percent(&by_regime), (10, "dataset visits_by_home".to_owned()));
+        assert_eq!(percent(&both), (20, "dataset visits_by_home, by release profile strict".to_owned()));
+        assert_eq!(limits("std", "", "std", &union).unwrap().percent.value, 5);
         // A regime more: its own number counts, and that it says nothing of parts.
         let three = limits("std", "", "strict", &["union-law", "br-law"]).unwrap();
         assert_eq!((three.contributors, three.part), (asked(20, "regime br-law"), asked(20, "regime br-law")));
@@ -190,6 +215,7 @@ min_part         = 6
             let few = limits(union_law, br_law, dataset, &["union-law"]).unwrap();
             let more = limits(union_law, br_law, dataset, &["union-law", "br-law"]).unwrap();
             assert!(more.contributors.value >= few.contributors.value && more.part.value >= few.part.value);
+            assert!(more.percent.value >= few.percent.value);
             assert!(more.window.map(|window| window.value) >= few.window.map(|window| window.value));
         }
     }

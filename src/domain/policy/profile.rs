@@ -11,6 +11,8 @@ pub struct Profile {
     pub min_contributors: Option<usize>,
     /// The least number of contributors of a part of a cell.
     pub min_part: Option<usize>,
+    /// What all but the two largest contributors must add to a sum, in percent of what the largest one adds.
+    pub percent: Option<u32>,
     /// The shortest window.
     pub min_window: Option<Duration>,
 }

@@ -22,6 +22,12 @@ pub(super) const PROFILE: Shape = Shape {
             Kind::Count,
             "The fewest contributors of a part of a cell, from 3 to 1000. Default: as many as of a cell.",
         ),
+        Key::new(
+            "p_percent",
+            Kind::Count,
+            "What all but the two largest contributors add to a sum, at least, in percent of what the largest one adds: from 1 \
+             to 100. Default: 10.",
+        ),
         Key::new("min_window", Kind::Duration, "The shortest window that may leave."),
     ],
 };
@@ -47,11 +53,13 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         name::check("release profile", &name, problems);
         let min_contributors = table.get::<usize>("min_contributors").filter(|least| check_least(least, problems));
         let min_part = table.get::<usize>("min_part").filter(|least| check_part(least, problems));
+        let percent = table.get::<usize>("p_percent").filter(|percent| check_percent(percent, problems));
         let min_window = table.get::<SignedDuration>("min_window");
         let profile = Profile {
             name: name.value.clone(),
             min_contributors: min_contributors.map(|least| least.value),
             min_part: min_part.map(|least| least.value),
+            percent: percent.and_then(|percent| u32::try_from(percent.value).ok()),
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
         insert(&mut declared.profiles, name, profile, problems);
@@ -100,6 +108,15 @@ fn check_part(least: &Spot<usize>, problems: &Problems) -> bool {
     least.value <= ENOUGH || check_least(least, problems)
 }
 
+fn check_percent(percent: &Spot<usize>, problems: &Problems) -> bool {
+    let is_one = (1..=100).contains(&percent.value);
+    if !is_one {
+        let message = format!("this is {}, and `p_percent` is from 1 to 100", percent.value);
+        problems.error_help(&percent.place, message, "use 10, or leave it out");
+    }
+    is_one
+}
+
 /// The profile that a regime or a dataset names; an empty one where it names none.
 pub(super) fn named(
     name: Option<&Spot<String>>,
@@ -144,6 +161,9 @@ mod tests {
         let few = "this is 4, and a cell of fewer than 5 contributors gives people away";
         assert_eq!(wrong("min_contributors = 4", "strict"), [few]);
         assert_eq!(wrong("min_part = 1001", "strict").len(), 1);
+        assert_eq!(wrong("p_percent = 0", "strict"), ["this is 0, and `p_percent` is from 1 to 100"]);
+        assert_eq!(wrong("p_percent = 101", "strict"), ["this is 101, and `p_percent` is from 1 to 100"]);
+        assert_eq!(wrong("p_percent = 100", "strict"), [""; 0]);
         assert_eq!(wrong("min_parts = 5", "strict"), ["unknown key `min_parts`"]);
         let [short] = &wrong("min_window = \"PT6M\"", "strict")[..] else { panic!("one problem") };
         assert!(short.starts_with("the windows are 5m long") && short.ends_with("`strict` asks for 6m"), "{short}");

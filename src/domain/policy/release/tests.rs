@@ -11,6 +11,7 @@ use crate::domain::policy::Widest;
 
 mod nobody;
 mod row_space;
+mod sums;
 
 /// The sample without keys, so in one cell, with a histogram of `x` too. Of `x` every third record has no value.
 fn dataset() -> Dataset {
@@ -36,7 +37,7 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 }
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
-    let parts = PartRule { least: min_contributors, not_empty: false };
+    let parts = PartRule { least: min_contributors, not_empty: false, percent: 0 };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 

@@ -17,22 +17,22 @@ use crate::domain::stream::ValueRange;
 use crate::planted::for_tests::plant;
 
 #[derive(Debug, Clone)]
-struct Record {
-    person: Option<usize>,
-    group: usize,
+pub(super) struct Record {
+    pub(super) person: Option<usize>,
+    pub(super) group: usize,
     /// Optional.
-    value: Option<f64>,
+    pub(super) value: Option<f64>,
     /// Optional.
-    label: Option<i64>,
+    pub(super) label: Option<i64>,
     /// Required.
-    level: f64,
+    pub(super) level: f64,
 }
 
 const EDGES: [f64; 5] = [0.0, 1.0, 2.0, 3.0, 4.0];
 const LEVELS: [f64; 4] = [0.0, 1.0, 2.0, 3.0];
 
 /// Records of few people, of which some are like each other: a label often goes with a value, and a value with a level.
-fn records() -> impl Strategy<Value = Vec<Record>> {
+pub(super) fn records() -> impl Strategy<Value = Vec<Record>> {
     let person = prop::option::weighted(0.95, 0..9_usize);
     let value = prop::option::weighted(0.85, 0..4_u8);
     let record = (person, 0..2_usize, value, 0..10_u8, 0..3_u8, any::<(bool, bool)>());
@@ -88,7 +88,7 @@ fn columns(records: &[Record]) -> Vec<ArrayRef> {
 }
 
 /// What leaves of the records, counted in two parts.
-fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
+pub(super) fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
     let dataset = dataset();
     let part = |records: &[Record]| {
         let columns = columns(records);
@@ -160,8 +160,8 @@ fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> 
     Ok(pool)
 }
 
-fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
-    let parts = PartRule { least, not_empty };
+pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
+    let parts = PartRule { least, not_empty, percent: 0 };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 
@@ -185,7 +185,7 @@ fn nobody(records: &[Record], outlets: &[Outlet]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn runner(cases: u32) -> TestRunner {
+pub(super) fn runner(cases: u32) -> TestRunner {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     TestRunner::new_with_rng(config, proptest::test_runner::TestRng::deterministic_rng(Default::default()))
 }

@@ -1,0 +1,255 @@
+//! What each contributor of a cell adds to its sums, for the rules that no sum says much about one of them.
+//!
+//! Of each summed column and contributor two totals are kept: how far the values are *above* the range's lower end, and how
+//! far *below* its upper end. In both terms nothing is below zero, and whoever knows the sum and how many values there
+//! are knows the total of both. [`Portions::hold`] has the rules:
+//!
+//! - **p%**: the second largest contributor knows the total less the own portion, and so what the largest one adds at most.
+//!   What all others add must be at least p percent of the largest portion, so that this is no good estimate.
+//! - **k off the end**: if only few have values that are not at the end, the sum is about these few: the sum of a field
+//!   that is 0 or 1 is a count. So there are at least as many of them as a part of a cell needs, or none.
+//!
+//! When a cell has as many contributors as are enough for every rule, they are no longer kept apart: those whose hashes
+//! have the same few bits share a portion. The portion of each is at most what it is together with others, and a mark
+//! for each who is off the end shows at most as many as there are. So the rules may then be too careful, never too lenient.
+//! What is kept depends only on who added what, not on the order or on how it was merged.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use super::contributors::{Contributor, PassThrough, set_bytes};
+use super::parted::Change;
+use super::rule::PartRule;
+use crate::planted::planted;
+
+/// How many portions many contributors share. This and [`WORDS`] are part of the cells' version in checkpoints.
+pub(super) const SHARED: usize = 64;
+/// Marks of contributors, in words of 64 bits. Of 1,000 contributors some 890 have a mark of their own.
+pub(super) const WORDS: usize = 64;
+/// Fewer contributors than these are kept apart, whatever is enough: it takes less memory.
+const KEPT_APART: usize = 128;
+
+/// A contributor, by half of the hash. That two have the same one is as good as impossible, and would only make a rule
+/// stricter.
+pub(super) type Key = u64;
+
+/// The key of a contributor.
+pub(super) fn key(contributor: Contributor) -> Key {
+    contributor as Key
+}
+
+/// What one contributor, or several, add to the sum of one column, in steps of the range: see [`Ends`](super::moments::Ends). A total that is
+/// too large for its integer stays at the largest one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Portion {
+    /// How far its values are above the lower end.
+    pub(super) above: u64,
+    /// How far they are below the upper end.
+    pub(super) below: u64,
+}
+
+impl Portion {
+    fn add(&mut self, other: Self) {
+        self.above = self.above.saturating_add(other.above);
+        self.below = self.below.saturating_add(other.below);
+    }
+}
+
+/// The portions of a cell's contributors, of each summed column.
+#[derive(Debug, Clone)]
+pub(super) enum Portions {
+    /// Of each contributor. The portions of one are beside each other, one for each column.
+    Each { at: HashMap<Key, u32, BuildHasherDefault<PassThrough>>, portions: Vec<Portion> },
+    /// There are enough contributors.
+    Shared(Box<Shared>),
+    /// They were not kept: an older version began the window.
+    Unknown,
+}
+
+/// Portions of many contributors.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shared {
+    /// [`SHARED`] times one for each column.
+    pub(super) portions: Vec<Portion>,
+    /// For each column, [`WORDS`] of marks of who has a value above the lower end, and as many for below the upper end.
+    pub(super) marks: Vec<u64>,
+}
+
+impl Shared {
+    pub(super) fn new(columns: usize) -> Self {
+        Self { portions: vec![Portion::default(); SHARED * columns], marks: vec![0; 2 * WORDS * columns] }
+    }
+
+    fn add(&mut self, key: Key, columns: usize, column: usize, portion: Portion) {
+        let place = key as usize % SHARED * columns + column;
+        if let Some(shared) = self.portions.get_mut(place) {
+            shared.add(portion);
+        }
+        // Other bits than those that say with whom a portion is shared.
+        let bit = (key >> 32) as usize % (64 * WORDS);
+        for (end, portion) in [portion.above, portion.below].into_iter().enumerate() {
+            if let Some(word) = self.marks.get_mut((2 * column + end) * WORDS + bit / 64) {
+                *word |= u64::from(portion > 0) << (bit % 64);
+            }
+        }
+    }
+
+    /// How many contributors at least are off an end of a column.
+    fn off_end(&self, column: usize, end: usize) -> usize {
+        let words = self.marks.iter().skip((2 * column + end) * WORDS).take(WORDS);
+        words.map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+impl Default for Portions {
+    fn default() -> Self {
+        Self::Each { at: HashMap::default(), portions: Vec::new() }
+    }
+}
+
+/// Bytes of a contributor's portion of one column, as if the list had just doubled.
+const EACH_PORTION: usize = 2 * size_of::<Portion>();
+
+/// Bytes of the portions of so many contributors.
+fn each_bytes(contributors: usize, columns: usize) -> usize {
+    if contributors == 0 { 0 } else { set_bytes(contributors) + (contributors + 1) * columns * EACH_PORTION }
+}
+
+/// The most bytes that one more contributor of a cell adds, with so many summed columns.
+pub(super) fn first_portion(columns: usize) -> usize {
+    each_bytes(1, columns)
+}
+
+impl Portions {
+    /// Where the portions of a contributor begin, with room for them: for [`Portions::add`].
+    #[inline]
+    pub(super) fn place(&mut self, key: Key, columns: usize) -> (u32, Change) {
+        let Self::Each { at, portions } = self else { return (0, Change::default()) };
+        let known = at.len();
+        let next = portions.len() as u32;
+        let place = *at.entry(key).or_insert(next);
+        if place < next {
+            return (place, Change::default());
+        }
+        portions.resize(portions.len() + columns, Portion::default());
+        (place, Change { before: each_bytes(known, columns), after: each_bytes(known + 1, columns) })
+    }
+
+    /// Adds a value of a contributor to the portion of a column.
+    #[inline]
+    pub(super) fn add(&mut self, (key, place): (Key, u32), columns: usize, column: usize, portion: Portion) {
+        match self {
+            Self::Each { portions, .. } => {
+                if let Some(own) = portions.get_mut(place as usize + column) {
+                    own.add(portion);
+                }
+            }
+            Self::Shared(shared) => shared.add(key, columns, column, portion),
+            Self::Unknown => {}
+        }
+    }
+
+    /// No longer keeps contributors apart if there are enough of them.
+    pub(super) fn end(&mut self, columns: usize, enough: usize) -> Change {
+        let Self::Each { at, .. } = self else { return Change::default() };
+        if at.len() < enough.max(KEPT_APART) {
+            return Change::default();
+        }
+        let before = self.bytes(columns);
+        self.share(columns);
+        Change { before, after: self.bytes(columns) }
+    }
+
+    fn share(&mut self, columns: usize) {
+        let Self::Each { at, portions } = self else { return };
+        let mut shared = Shared::new(columns);
+        for (key, place) in at.iter() {
+            let own = portions.iter().skip(*place as usize).take(columns);
+            for (column, portion) in own.enumerate() {
+                shared.add(*key, columns, column, *portion);
+            }
+        }
+        *self = Self::Shared(Box::new(shared));
+    }
+
+    /// Adds those of another part of the cell.
+    pub(super) fn merge(&mut self, mut other: Self, columns: usize, enough: usize) {
+        if matches!(self, Self::Unknown) || matches!(other, Self::Unknown) {
+            *self = Self::Unknown;
+            return;
+        }
+        if matches!(self, Self::Shared(_)) || matches!(other, Self::Shared(_)) {
+            self.share(columns);
+            other.share(columns);
+        }
+        match (&mut *self, other) {
+            (Self::Shared(mine), Self::Shared(theirs)) => {
+                mine.portions.iter_mut().zip(theirs.portions).for_each(|(mine, theirs)| mine.add(theirs));
+                mine.marks.iter_mut().zip(theirs.marks).for_each(|(mine, theirs)| *mine |= theirs);
+            }
+            (mine, Self::Each { at, portions }) => {
+                for (key, theirs) in at {
+                    let (place, _) = mine.place(key, columns);
+                    let own = portions.iter().skip(theirs as usize).take(columns);
+                    for (column, portion) in own.enumerate() {
+                        mine.add((key, place), columns, column, *portion);
+                    }
+                }
+                mine.end(columns, enough);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the sum of a column may leave.
+    pub(super) fn hold(&self, columns: usize, column: usize, rule: PartRule) -> bool {
+        if rule.percent == 0 {
+            return true;
+        }
+        let (portions, shared) = match self {
+            Self::Each { portions, .. } => (portions, None),
+            Self::Shared(shared) => (&shared.portions, Some(shared)),
+            Self::Unknown => return false,
+        };
+        let ends: [fn(&Portion) -> u64; 2] = [|portion| portion.above, |portion| portion.below];
+        ends.into_iter().enumerate().all(|(end, of)| {
+            let portions = portions.iter().skip(column).step_by(columns.max(1)).map(of);
+            holds_at(portions, shared.map(|shared| shared.off_end(column, end)), rule)
+        })
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self, columns: usize) -> usize {
+        match self {
+            Self::Each { at, .. } => each_bytes(at.len(), columns),
+            Self::Shared(shared) => size_of::<Shared>() + size_of_val(&*shared.portions) + size_of_val(&*shared.marks),
+            Self::Unknown => 0,
+        }
+    }
+}
+
+/// Whether both rules hold at one end of the range. `off_end`: how many contributors at least are off it, where they share
+/// portions.
+fn holds_at(portions: impl Iterator<Item = u64>, off_end: Option<usize>, rule: PartRule) -> bool {
+    let (mut total, mut largest, mut second, mut has_one) = (0_u128, 0, 0, 0);
+    for portion in portions {
+        total += u128::from(portion);
+        has_one += usize::from(portion > 0);
+        if portion > largest {
+            (largest, second) = (portion, largest);
+        } else if portion > second {
+            second = portion;
+        }
+    }
+    if largest == 0 {
+        return !rule.not_empty;
+    }
+    let others = total - u128::from(largest) - u128::from(second);
+    // A total that reached the end of its integer may be greater.
+    let by_percent = largest < u64::MAX && others * 100 >= u128::from(largest) * u128::from(rule.percent);
+    let are_enough = off_end.unwrap_or(has_one) >= rule.least;
+    (are_enough || planted("sums-of-few")) && (by_percent || planted("sums-of-one"))
+}
+
+#[cfg(test)]
+mod tests;

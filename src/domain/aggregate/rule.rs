@@ -1,0 +1,25 @@
+//! What is asked of the parts and the sums of a cell.
+
+/// When a part of a cell may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartRule {
+    /// It has at least so many distinct contributors.
+    pub least: usize,
+    /// Or none at all, unless that says too much: whom nothing of a special category is said of is named by it too.
+    pub not_empty: bool,
+    /// A sum leaves if what all but the two largest contributors add is at least so many percent of what the largest one adds
+    /// (`portions`). 0: sums leave whatever they are of.
+    pub percent: u32,
+}
+
+impl PartRule {
+    /// The stricter of each of the two rules' values.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        Self {
+            least: self.least.max(other.least),
+            not_empty: self.not_empty || other.not_empty,
+            percent: self.percent.max(other.percent),
+        }
+    }
+}
