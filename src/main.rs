@@ -12,7 +12,7 @@ use anyhow::Context;
 use bailiwick::clock::Clock;
 use bailiwick::commands::{
     EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, health,
-    init, journal, ledger, policy, proto, replay, run, schema, send, terminal, version,
+    init, journal, ledger, policy, proto, replay, report, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
 use bailiwick::logging::{self, Log, Style, Verbosity};
@@ -161,6 +161,14 @@ Examples:
         #[command(subcommand)]
         task: ledger::Task,
     },
+    /// Say what left, to where, under which policies, and what was held back: a page for the person who answers for it.
+    ///
+    /// It comes from the ledger, which is verified first: offline, without the gateway and without secrets. It is HTML that
+    /// prints well, or JSON.
+    #[command(after_help = "Examples:
+  bailiwick report -d journal/ledger > report.html
+  bailiwick report --from 2026-11-01 --to 2026-12-01 --bytes-in 20160000000 --price-per-gib 0.08 -c gateway.toml --json")]
+    Report(Box<report::Options>),
     /// Make certificates to try TLS with, and show what certificates say.
     Certs {
         #[command(subcommand)]
@@ -536,6 +544,7 @@ async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Fail
             journal::journal(task, &arguments.directory, arguments.json)
         }
         Command::Ledger { task } => ledger::ledger(task),
+        Command::Report(options) => report::report(*options),
         Command::Certs { task } => certs::certs(task).await,
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
     }

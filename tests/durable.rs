@@ -14,6 +14,7 @@ mod durable {
     mod numbers;
     mod operations;
     mod repeats;
+    mod report;
     mod seal;
     mod upgrade;
 }

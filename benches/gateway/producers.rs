@@ -126,7 +126,7 @@ fn windows(cells: usize) -> Vec<Cells> {
         open_max: OPEN_MAX,
         min_contributors: 5,
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
-        metrics: vec![Metric { name: "n".into(), function: Function::Count }],
+        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     };
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(words.iter().map(String::as_str).chain(["other"])));
     let window = |_| {

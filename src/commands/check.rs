@@ -251,6 +251,11 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     })
 }
 
+/// What may leave by the rules of a day, as the JSON report has it.
+pub(super) fn rows(config: &Config, today: Date) -> Vec<Value> {
+    egress(config, today).iter().map(row).collect()
+}
+
 fn permission(rule: &Rule) -> Value {
     let Listed { identities, write, speaks_as, read } = Listed::of(rule);
     json!({ "rule": &*rule.id, "identities": identities, "write": write, "as": speaks_as, "read": read })

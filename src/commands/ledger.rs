@@ -149,14 +149,14 @@ pub fn ledger(task: Task) -> Result<String, Failure> {
 }
 
 /// A ledger that can be read.
-struct Opened<'n> {
+pub(super) struct Opened<'n> {
     named: &'n Named,
     files: Files,
     verifier: Verifier,
 }
 
 impl Named {
-    fn open(&self) -> anyhow::Result<Opened<'_>> {
+    pub(super) fn open(&self) -> anyhow::Result<Opened<'_>> {
         let files = Files::new(Arc::new(RealFileSystem), &self.directory);
         let key = match &self.key {
             Some(key) if Path::new(key).is_file() => {
@@ -196,8 +196,13 @@ impl Opened<'_> {
         }
     }
 
+    /// The public key.
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     /// The same, of a ledger that has to be as it was signed.
-    fn sound<T>(
+    pub(super) fn sound<T>(
         &self,
         kept: &[Checkpoint],
         begin: impl Fn() -> T,

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod proto;
 mod records;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod send;

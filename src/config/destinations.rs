@@ -27,7 +27,14 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
                 hint(&format.value, &names),
             );
         }
-        known.map(|(_, format)| *format)
+        let known = known.map(|(_, format)| *format);
+        if kind.value == "kafka" && known.is_some_and(|format| !format.is_for_messages()) {
+            let message = format!("`{}` is for files; messages are `jsonl` or `arrow`", format.value);
+            let help = "to compress messages, set `compression.type` in `options`";
+            table.problems().error_help(&format.place, message, help);
+            return None;
+        }
+        known
     });
     match kind.value.as_str() {
         "file" => read_file(table, base, format).map(|settings| (Destination::File(settings), FilePlaces::new())),

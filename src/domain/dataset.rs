@@ -232,6 +232,8 @@ pub struct Metric {
     pub name: String,
     /// What is computed.
     pub function: Function,
+    /// To how many significant digits its values are rounded before they leave; `None`: not at all.
+    pub digits: Option<u8>,
 }
 
 /// What a metric computes. Minimum, maximum, quantiles and distinct values give single contributors away

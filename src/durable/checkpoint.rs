@@ -303,7 +303,7 @@ mod tests {
             open_max: 100,
             min_contributors: 10,
             keys: Vec::new(),
-            metrics: vec![Metric { name: "n".into(), function: Function::Count }],
+            metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         };
         let datasets = vec![Arc::new(dataset)];
         let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));

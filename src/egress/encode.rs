@@ -1,55 +1,93 @@
-//! Releases as bytes: JSON lines, or an Arrow IPC stream. Takes nothing but [`Released`]; of a [`Widest`], which holds
-//! nothing of a record, it tells the size.
+//! Releases as bytes: JSON lines, plain or compressed; columns as Arrow IPC or Parquet. Takes nothing but [`Released`]; of a
+//! [`Widest`], which holds nothing of a record, it tells the size.
 //!
 //! JSON lines: one object per cell, with the release's columns, the group keys and the metrics as flat
-//! keys in that order; times in RFC 3339, a metric without a value is null, a histogram an array.
+//! keys in that order; times in RFC 3339, a metric without a value is null, a histogram an array. Columns have the same
+//! names and the same order (`columns`).
+
+use std::io;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Number, Value};
 
 use crate::domain::policy::{Released, Widest};
+
+mod columns;
 
 /// How releases are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// JSON lines.
     JsonLines,
-    /// Arrow IPC: the file format in files, the stream format in messages.
+    /// JSON lines, compressed by zstd.
+    JsonLinesZstd,
+    /// Arrow IPC: the file format in files, compressed by zstd; the stream format in messages.
     Arrow,
+    /// Parquet.
+    Parquet,
 }
 
 impl Format {
     /// Every format with its name in the configuration.
-    pub const NAMES: [(&'static str, Self); 2] = [("jsonl", Self::JsonLines), ("arrow", Self::Arrow)];
+    pub const NAMES: [(&'static str, Self); 4] = [
+        ("jsonl", Self::JsonLines),
+        ("jsonl-zstd", Self::JsonLinesZstd),
+        ("arrow", Self::Arrow),
+        ("parquet", Self::Parquet),
+    ];
 
     /// The file name's extension.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
             Self::JsonLines => "jsonl",
+            Self::JsonLinesZstd => "jsonl.zst",
             Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
         }
     }
 
-    /// The media type of a message.
+    /// Whether messages may have it, and not only files. What sends messages compresses them itself.
+    #[must_use]
+    pub fn is_for_messages(self) -> bool {
+        matches!(self, Self::JsonLines | Self::Arrow)
+    }
+
+    /// The media type.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
             Self::JsonLines => "application/x-ndjson",
+            Self::JsonLinesZstd => "application/zstd",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
+}
+
+/// Why cells could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The columns cannot be written.
+    #[error("cannot write the columns")]
+    Columns(#[from] ArrowError),
+    /// They cannot be written as Parquet.
+    #[error("cannot write the columns as Parquet")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// They cannot be compressed.
+    #[error("cannot compress the cells")]
+    Compress(#[from] io::Error),
 }
 
 /// The cells of a release as so many messages or fewer, in order, with as many cells in each but the last.
 ///
 /// # Errors
-/// When Arrow cannot write the columns.
-pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Vec<u8>>, ArrowError> {
+/// When the columns cannot be written.
+pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Vec<u8>>, Error> {
     let cells = released.cells();
     let rows = cells.num_rows();
     let each = rows.div_ceil(parts.max(1)).max(1);
@@ -60,37 +98,43 @@ pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Ve
 /// The bytes of a message of one cell, at most.
 ///
 /// # Errors
-/// When Arrow cannot write the columns.
-pub fn widest(widest: &Widest, format: Format) -> Result<usize, ArrowError> {
+/// When the columns cannot be written.
+pub fn widest(widest: &Widest, format: Format) -> Result<usize, Error> {
     message(widest.cells(), format).map(|message| message.len())
 }
 
-fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, ArrowError> {
+fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, Error> {
     match format {
-        Format::JsonLines => Ok(json_lines(cells)),
         Format::Arrow => {
             let mut writer = StreamWriter::try_new(Vec::new(), &cells.schema())?;
             writer.write(cells)?;
-            writer.into_inner()
+            Ok(writer.into_inner()?)
         }
+        Format::JsonLines | Format::JsonLinesZstd | Format::Parquet => written(std::slice::from_ref(cells), format),
     }
 }
 
 /// A file with all cells of releases of one dataset, which have the same columns.
 ///
 /// # Errors
-/// When Arrow cannot write the columns.
-pub fn file(releases: &[Released], format: Format) -> Result<Vec<u8>, ArrowError> {
-    match (format, releases.first()) {
-        (Format::JsonLines, _) => Ok(releases.iter().flat_map(|released| json_lines(released.cells())).collect()),
-        (Format::Arrow, None) => Ok(Vec::new()),
-        (Format::Arrow, Some(first)) => {
-            let mut writer = FileWriter::try_new(Vec::new(), &first.cells().schema())?;
-            releases.iter().try_for_each(|released| writer.write(released.cells()))?;
-            writer.into_inner()
-        }
+/// When the columns cannot be written.
+pub fn file(releases: &[Released], format: Format) -> Result<Vec<u8>, Error> {
+    let cells: Vec<RecordBatch> = releases.iter().map(|released| released.cells().clone()).collect();
+    written(&cells, format)
+}
+
+fn written(cells: &[RecordBatch], format: Format) -> Result<Vec<u8>, Error> {
+    let lines = || cells.iter().flat_map(json_lines).collect::<Vec<u8>>();
+    match format {
+        Format::JsonLines => Ok(lines()),
+        Format::JsonLinesZstd => Ok(zstd::bulk::compress(&lines(), ZSTD_LEVEL)?),
+        Format::Arrow => Ok(columns::arrow(cells)?),
+        Format::Parquet => columns::parquet(cells),
     }
 }
+
+/// How hard zstd tries. Cells are few and leave once: bytes count more than time.
+const ZSTD_LEVEL: i32 = 19;
 
 fn json_lines(cells: &RecordBatch) -> Vec<u8> {
     let schema = cells.schema();
@@ -123,3 +167,6 @@ fn json(column: &ArrayRef, row: usize) -> Value {
 }
 
 pub use crate::domain::time::rfc3339;
+
+#[cfg(test)]
+mod tests;

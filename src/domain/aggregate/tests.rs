@@ -63,7 +63,7 @@ fn dataset() -> Dataset {
     let of_value = || source("value", 2, true);
     let measure = Measure { source: of_value(), range: ValueRange { low: -1_000.0, high: 1_000.0 } };
     let score = Measure { source: source("score", 4, false), range: ValueRange { low: 0.0, high: 1.0 } };
-    let metric = |name: &str, function| Metric { name: name.into(), function };
+    let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
     let equals = KeyDomain::Integers(vec![1]);
     Dataset {
         name: "d".parse().unwrap(),
@@ -433,4 +433,37 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     fold(&mut cells, &dataset, &people(5..ENOUGH, None), &Rows::All);
     assert!(open.held() < 7_500, "{}", open.held());
     assert_eq!(values(&cells, &dataset, 0, ENOUGH)[1], Value::Number((4 * ENOUGH - 1) as f64));
+}
+
+#[test]
+fn values_are_rounded_to_the_nearest_decimal_of_so_many_digits() {
+    let number = |number: f64, digits| match Value::Number(number).rounded(digits) {
+        Value::Number(rounded) => rounded,
+        other => panic!("{other:?}"),
+    };
+    for (exact, digits, expected) in [
+        (1.0 / 3.0, 4, 0.3333),
+        (-2.0 / 3.0, 2, -0.67),
+        (123_456.789, 4, 123_500.0),
+        (0.000_123_456, 3, 0.000_123),
+        (9.99, 2, 10.0),
+        (1e300 / 7.0, 1, 1e299),
+        (0.1 + 0.2, 15, 0.3),
+        (5e-324, 4, 5e-324),
+        (f64::MAX, 15, f64::MAX),
+    ] {
+        assert_eq!(number(exact, digits), expected, "{exact} to {digits}");
+        assert_eq!(number(expected, digits), expected, "rounded twice");
+    }
+    assert!(number(-0.0, 3).is_sign_positive());
+    let count = |count, digits| Value::Count(count).rounded(digits);
+    for (exact, digits, expected) in
+        [(0, 1, 0), (7, 1, 7), (14, 1, 10), (15, 1, 20), (99, 1, 100), (12_345, 3, 12_300), (12_345, 5, 12_345)]
+    {
+        assert_eq!(count(exact, digits), Value::Count(expected), "{exact} to {digits}");
+    }
+    assert_eq!(count(u64::MAX, 1), Value::Count(u64::MAX));
+    let counts = Value::Counts(vec![Some(12_345), None]);
+    assert_eq!(counts.clone().rounded(1), counts);
+    assert_eq!(Value::Null.rounded(1), Value::Null);
 }

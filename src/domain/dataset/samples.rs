@@ -13,7 +13,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
     let source = |field: &str, column, may_be_missing| Source { column, field: field.into(), may_be_missing };
     let amount = Measure { source: source("amount", 4, false), range: ValueRange { low: -10.0, high: 30.0 } };
     let x = Measure { source: source("x", 5, true), range: ValueRange { low: 0.0, high: 1.5e9 } };
-    let metric = |name: &str, function| Metric { name: name.into(), function };
+    let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
     let key = |name: &str, column, domain| GroupKey { name: name.into(), column, domain };
     let words = |words: &[&str]| KeyDomain::text(words.iter().map(|word| (*word).to_owned()).collect());
     let histogram =

@@ -117,8 +117,12 @@ impl<'l> Leaving<'l> {
 
     /// The value of a metric of a slot, null when it may not leave.
     fn value(&self, metric: usize, slot: usize) -> Value {
-        let plan = self.plans.get(&slot);
-        plan.map_or(Value::Null, |plan| self.closed.cells.value(self.closed.dataset, metric, slot, plan))
+        let (plan, dataset) = (self.plans.get(&slot), self.closed.dataset);
+        let value = plan.map_or(Value::Null, |plan| self.closed.cells.value(dataset, metric, slot, plan));
+        match dataset.metrics.get(metric).and_then(|metric| metric.digits) {
+            Some(digits) => value.rounded(digits),
+            None => value,
+        }
     }
 
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records

@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_schema::ArrowError;
-
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
 use crate::egress::encode::{self, Format};
@@ -45,7 +43,7 @@ pub enum Error {
     Io(#[from] storage::Error),
     /// The columns could not be encoded.
     #[error("cannot encode a release")]
-    Encode(#[from] ArrowError),
+    Encode(#[from] encode::Error),
 }
 
 /// What a file holds.

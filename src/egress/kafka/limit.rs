@@ -4,7 +4,6 @@
 //! the same key. Which cells are in which part hangs on the release and the limit alone, so the same bytes are sent
 //! again.
 
-use arrow_schema::ArrowError;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::domain::policy::{Digest, Released, Widest};
@@ -161,7 +160,7 @@ fn too_large(released: &Released, bytes: usize, limit: Limit) -> TooLarge {
 type Attributes = Vec<(&'static str, String)>;
 
 /// The most bytes that one cell takes as a message of its own.
-pub(super) fn widest(widest: &Widest, format: Format) -> Result<usize, ArrowError> {
+pub(super) fn widest(widest: &Widest, format: Format) -> Result<usize, encode::Error> {
     let named = Named {
         id: widest.id(),
         gateway: widest.gateway(),
@@ -397,7 +396,7 @@ mod tests {
             open_max: 100,
             min_contributors: 10,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
-            metrics: vec![Metric { name: "count".into(), function: Function::Count }],
+            metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
         };
         let wide = Widest::of(&dataset, "eu-1").unwrap();
         for format in [Format::JsonLines, Format::Arrow] {

@@ -6,7 +6,6 @@ use std::error::Error as StdError;
 use std::thread;
 use std::time::Duration;
 
-use arrow_schema::ArrowError;
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -14,7 +13,7 @@ use rdkafka::error::KafkaError;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::Released;
 use crate::domain::producer::Lsn;
-use crate::egress::encode::Format;
+use crate::egress::encode::{self, Format};
 
 use heard::Heard;
 use idempotent::Idempotent;
@@ -101,7 +100,7 @@ pub enum Error {
     Step(&'static str, KafkaError),
     /// The columns could not be encoded.
     #[error("cannot encode a release")]
-    Encode(#[from] ArrowError),
+    Encode(#[from] encode::Error),
     /// A topic is missing.
     #[error("kafka: there is no topic `{0}`. Create it, {1}")]
     NoTopic(String, &'static str),

@@ -19,7 +19,7 @@ fn dataset() -> Arc<Dataset> {
         open_max: OPEN_MAX,
         min_contributors: 10,
         keys: Vec::new(),
-        metrics: vec![Metric { name: "n".into(), function: Function::Count }],
+        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     })
 }
 

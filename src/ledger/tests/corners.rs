@@ -62,10 +62,10 @@ fn the_positions_of_an_outbox_that_is_no_more_say_nothing_of_the_next() {
 fn what_closings_say_waits_while_the_ledger_is_away_and_is_not_dropped() {
     let fs = Sim::default();
     let ledger = opened(&fs);
-    fs.hang(true);
+    let hanging = fs.hang();
     let many = || [closing(9, 6_000)];
     (0..2).for_each(|_| assert!(ledger.closed(&many()).is_err()));
-    fs.hang(false);
+    drop(hanging);
     let mut tries = 0;
     while ledger.closed(&many()).is_err() {
         tries += 1;
@@ -104,14 +104,14 @@ fn a_disk_that_hangs_is_told() {
     let ledger = opened(&fs);
     intend(&ledger, "before", 1).unwrap();
     assert_eq!(ledger.trouble(), None);
-    fs.hang(true);
+    let hanging = fs.hang();
     note(&ledger, 1);
     // In this test a second passes at each look.
     let said: Vec<_> = (0..6).map(|_| ledger.trouble()).collect();
     assert_eq!(said[..2], [None, None]);
     assert!(said[5].as_ref().is_some_and(|why| why.contains("its disk hangs: a write to it has been under way")));
     assert!(intend(&ledger, "during", 1).unwrap_err().contains("its disk hangs"));
-    fs.hang(false);
+    drop(hanging);
     while intend(&ledger, "during", 1).is_err() {}
     assert_eq!(ledger.trouble(), None);
 }
@@ -121,14 +121,14 @@ fn a_ledger_that_is_closed_while_it_is_opened_stays_closed() {
     let fs = Sim::default();
     opened(&fs).close();
     let ledger = ledger(&fs);
-    fs.hang(true);
+    let hanging = fs.hang();
     thread::scope(|scope| {
         let opening = scope.spawn(|| ledger.open());
         while !fs.is_held() {
             thread::sleep(Duration::from_millis(1));
         }
         ledger.close();
-        fs.hang(false);
+        drop(hanging);
         assert_eq!(opening.join().unwrap().unwrap_err().as_ref(), "the gateway stops");
     });
     assert!(intend(&ledger, "late", 1).unwrap_err().contains("the gateway stops"));

@@ -12,7 +12,7 @@ fn dataset(ranges: usize) -> Dataset {
     let edges: Vec<f64> = (0..=ranges).map(|edge| edge as f64).collect();
     let histogram = |column| Function::Histogram { source: source(column), edges: edges.clone() };
     let share = Function::Fraction { source: source(2), equals: KeyDomain::Integers(vec![1]) };
-    let metric = |function| Metric { name: "m".into(), function };
+    let metric = |function| Metric { name: "m".into(), function, digits: None };
     Dataset { metrics: vec![metric(histogram(0)), metric(histogram(1)), metric(share)], ..samples::every_kind() }
 }
 

@@ -112,7 +112,7 @@ fn every_change_of_a_metric_is_said_in_plain_words() {
         Function::Histogram { source, .. } | Function::Fraction { source, .. } => change(source),
     };
     assert_eq!(said(|now| drop(now.metrics.remove(0))), ["metric `n` was removed"]);
-    let metric = DatasetMetric { name: "m".into(), function: Function::Count };
+    let metric = DatasetMetric { name: "m".into(), function: Function::Count, digits: None };
     assert_eq!(said(|now| now.metrics.push(metric)), ["metric `m` was added"]);
     assert_eq!(said(|now| now.metrics.swap(1, 2)), ["the metrics are in another order"]);
     assert_eq!(

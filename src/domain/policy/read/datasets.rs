@@ -70,6 +70,11 @@ const METRIC: Shape = Shape {
         Key::new("field", Kind::Text, "Of which field. `count` needs none."),
         Key::new("edges", Kind::List(&Kind::Number), "For `histogram`: the edges of the ranges, ascending."),
         Key::new("equals", WORD, "For `fraction`: the value whose share is computed."),
+        Key::new(
+            "digits",
+            Kind::Count,
+            "To how many significant digits it is rounded, from 1 to 15. Default: not at all.",
+        ),
     ],
 };
 
@@ -97,6 +102,7 @@ struct DeclaredMetric {
     field: Option<Spot<String>>,
     edges: Option<Vec<f64>>,
     equals: Option<Spot<Word>>,
+    digits: Option<Spot<u64>>,
 }
 
 const FUNCTIONS: [&str; 6] = ["count", "sum", "mean", "variance", "histogram", "fraction"];
@@ -185,8 +191,25 @@ fn read_metric(table: &Table<'_>) -> Option<DeclaredMetric> {
     let field = table.get::<String>("field");
     let edges = edges(table);
     let equals = table.get::<Word>("equals");
+    let digits = table.get::<u64>("digits");
     table.done();
-    Some(DeclaredMetric { name: name?, function: function?, field, edges, equals })
+    Some(DeclaredMetric { name: name?, function: function?, field, edges, equals, digits })
+}
+
+/// The most significant digits that a metric may ask for: a float has hardly more.
+const DIGITS_MAX: u8 = 15;
+
+fn precision(digits: &Spot<u64>, function: &Function, problems: &Problems) -> Option<u8> {
+    if let Function::Histogram { .. } = function {
+        let help = "round its records into wider ranges instead: set `edges`";
+        problems.error_help(&digits.place, "`digits` is for single numbers; a histogram has counts", help);
+        return None;
+    }
+    let known = u8::try_from(digits.value).ok().filter(|digits| (1..=DIGITS_MAX).contains(digits));
+    if known.is_none() {
+        problems.error(&digits.place, format!("`digits` is {}, and must be 1 to {DIGITS_MAX}", digits.value));
+    }
+    known
 }
 
 /// The most edges of a histogram, of a key, or of a treatment.
@@ -270,7 +293,8 @@ pub(super) fn resolve(
             problems.error(&metric.name.place, format!("a release already has a column `{}`", metric.name.value));
         }
         let function = function(metric, plan, problems)?;
-        metrics.push(Metric { name: metric.name.value.clone(), function });
+        let digits = metric.digits.as_ref().and_then(|digits| precision(digits, &function, problems));
+        metrics.push(Metric { name: metric.name.value.clone(), function, digits });
     }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
     let dataset = Dataset {

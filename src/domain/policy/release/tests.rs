@@ -2,7 +2,7 @@
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
+use arrow_array::types::{Float64Type, Int64Type};
 
 use super::*;
 use crate::domain::aggregate::{ContributorKey, Foldable, Rows};
@@ -19,7 +19,7 @@ fn dataset() -> Dataset {
     dataset.keys.clear();
     if let Some(source) = dataset.metrics[4].function.source().cloned() {
         let function = Function::Histogram { source, edges: vec![0.0, 10.0, 100.0] };
-        dataset.metrics.push(Metric { name: "x_histogram".into(), function });
+        dataset.metrics.push(Metric { name: "x_histogram".into(), function, digits: None });
     }
     dataset
 }
@@ -103,4 +103,24 @@ fn no_cell_is_larger_than_the_widest() {
             assert!(longest <= Some(wide.value(0).len()), "{texts:?}");
         }
     }
+}
+
+#[test]
+fn a_metric_leaves_with_no_more_digits_than_it_is_declared_with_and_the_release_has_another_id() {
+    let (exact, mut coarse) = (dataset(), dataset());
+    for metric in &mut coarse.metrics {
+        metric.digits = Some(2);
+    }
+    let released = |dataset: &Dataset| leaves(dataset, &Rows::All, &[to("a", 5)]).released.remove(0);
+    let (exact, coarse) = (released(&exact), released(&coarse));
+    assert_ne!(exact.id(), coarse.id());
+    assert_eq!(exact.cells().schema(), coarse.cells().schema());
+    let mut differ = 0;
+    for (field, column) in exact.cells().schema().fields().iter().zip(exact.cells().columns()) {
+        let Some(column) = column.as_primitive_opt::<Float64Type>() else { continue };
+        let rounded = coarse.cells().column_by_name(field.name()).unwrap().as_primitive::<Float64Type>().value(0);
+        assert_eq!(rounded, format!("{:.1e}", column.value(0)).parse::<f64>().unwrap(), "{}", field.name());
+        differ += usize::from(rounded != column.value(0));
+    }
+    assert!(differ > 1);
 }

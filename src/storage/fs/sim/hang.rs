@@ -6,10 +6,20 @@ use std::time::Duration;
 
 use super::{Disk, Sim};
 
+/// For as long as it is there, a sync of a file does not return.
+pub(crate) struct Hanging(Sim);
+
 impl Sim {
-    /// From now on a sync of a file does not return, until this is called with `false`.
-    pub(crate) fn hang(&self, hangs: bool) {
-        self.disk().hangs = hangs;
+    /// From now on a sync of a file does not return.
+    pub(crate) fn hang(&self) -> Hanging {
+        self.disk().hangs = true;
+        Hanging(self.clone())
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.disk().hangs = false;
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn records() -> impl Strategy<Value = Vec<Record>> {
 fn dataset() -> Dataset {
     let source = |field: &str, column, may_be_missing| Source { column, field: field.into(), may_be_missing };
     let range = ValueRange { low: 0.0, high: 4.0 };
-    let metric = |name: &str, function| Metric { name: name.into(), function };
+    let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
     let domain = KeyDomain::text(vec!["a".into()]);
     Dataset {
         name: "d".parse().unwrap(),

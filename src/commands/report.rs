@@ -1,0 +1,175 @@
+//! `bailiwick report`: what left, to where, under which policies, and what was held back, for the person who answers for it.
+//! From the ledger alone, which is verified first; offline, and without secrets.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::ledger::Named;
+use super::{Failure, check, load};
+use crate::ledger::in_full;
+
+mod account;
+mod html;
+
+use account::Account;
+
+/// What `bailiwick report` is told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The ledger.
+    #[command(flatten)]
+    pub ledger: Named,
+    /// Only what the ledger says from this moment on: a date (UTC), or a time as in RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Timestamp>,
+    /// Only what the ledger says before this moment.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Timestamp>,
+    /// How many bytes of records came in meanwhile, as you counted them.
+    #[arg(long, value_name = "BYTES")]
+    pub bytes_in: Option<u64>,
+    /// What a GiB costs that crosses the border, to say what was saved. Needs `--bytes-in`.
+    #[arg(long, value_name = "PRICE", requires = "bytes_in", value_parser = price)]
+    pub price_per_gib: Option<f64>,
+    /// The currency of the price.
+    #[arg(long, value_name = "CURRENCY", default_value = "EUR")]
+    pub currency: String,
+    /// The gateway's configuration, to name the rules by which each dataset may leave.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the report as JSON and not as HTML.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A date is its first moment in UTC.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let of_date = |date: Date| TimeZone::UTC.to_timestamp(date.to_datetime(Time::midnight()));
+    text.parse::<Timestamp>()
+        .or_else(|_| text.parse::<Date>().and_then(of_date))
+        .map_err(|_| "neither a date such as 2026-11-26 nor a time such as 2026-11-26T08:00:00Z".to_owned())
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price = text.parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| "not a price".to_owned())
+}
+
+/// Everything that a report says, before it is written as HTML or JSON.
+struct Report {
+    name: String,
+    key: String,
+    checkpoint: String,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    account: Account,
+    cost: Option<Cost>,
+    rules: Option<Rules>,
+}
+
+/// What crossed, and what it saved that not all did.
+struct Cost {
+    bytes_in: u64,
+    bytes_out: u64,
+    /// What a GiB costs, and the currency.
+    price: Option<(f64, String)>,
+}
+
+/// The rules by which datasets may leave, by the configuration that was named.
+struct Rules {
+    policy: String,
+    day: String,
+    /// As `check --json` has them.
+    rows: Vec<Value>,
+}
+
+impl Cost {
+    /// How many times as much came in.
+    fn ratio(&self) -> Option<f64> {
+        (self.bytes_out > 0).then(|| self.bytes_in as f64 / self.bytes_out as f64)
+    }
+
+    fn saved(&self) -> Option<(f64, &str)> {
+        let gib = (self.bytes_in as f64 - self.bytes_out as f64) / f64::from(1 << 30);
+        self.price.as_ref().map(|(price, currency)| (gib * price, currency.as_str()))
+    }
+}
+
+/// What a report does not show, whatever it says.
+const NOT_PROVED: [&str; 6] = [
+    "That nothing else left. The ledger says what this program sent; compare its bytes with what your network counts.",
+    "That a release was right. The ledger says which release it was, and under which policies.",
+    "That the ledger is the only one, or ends here. Whoever holds the machine and the key can rewrite what only that machine \
+     knows. Compare the checkpoint below with one that somebody else kept.",
+    "How many cells were withheld. The numbers are powers of ten, and fewer than ten, or than k, are like none.",
+    "That a release which may have left did leave. After a crash the ledger says so, and it is sent again.",
+    "What came in. The number is that of whoever made this report.",
+];
+
+/// Makes a report. It is for stdout.
+///
+/// # Errors
+/// When the ledger cannot be read, or is not as it was signed: there is no report of such a ledger.
+pub fn report(options: Options) -> Result<String, Failure> {
+    let Options { ledger, from, to, bytes_in, price_per_gib, currency, config, json } = options;
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(anyhow!("`--from` must be before `--to`").into());
+    }
+    let opened = ledger.open()?;
+    let begin = || Account::of(from, to);
+    let (audit, account) = opened.sound(&[], begin, |account, number, _, entry| account.hear(number, entry))?;
+    let rules = config.map(|config| rules(&config)).transpose()?;
+    let cost = bytes_in.map(|bytes_in| Cost {
+        bytes_in,
+        bytes_out: account.bytes(),
+        price: price_per_gib.map(|price| (price, currency)),
+    });
+    let (name, key) = (opened.verifier().name().to_owned(), opened.verifier().to_string());
+    let checkpoint = audit.checkpoint.unwrap_or_default();
+    let report = Report { name, key, checkpoint, from, to, account, cost, rules };
+    Ok(if json { super::json::print(&in_json(&report)) } else { html::page(&report) })
+}
+
+fn rules(config: &Path) -> Result<Rules, Failure> {
+    let config = load(config)?;
+    let day = crate::config::today();
+    let rows = check::rows(&config, day);
+    Ok(Rules { policy: in_full(&config.policy.digest), day: day.to_string(), rows })
+}
+
+fn in_json(report: &Report) -> Value {
+    let Report { name, key, checkpoint, from, to, account, cost, rules } = report;
+    let mut value = account.json();
+    let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
+    let cost = cost.as_ref().map(|cost| {
+        json!({
+            "bytes_in": cost.bytes_in,
+            "bytes_out": cost.bytes_out,
+            "ratio": cost.ratio(),
+            "saved": cost.saved().map(|(amount, _)| amount),
+            "currency": cost.saved().map(|(_, currency)| currency),
+        })
+    });
+    let rules = rules.as_ref().map(|rules| json!({ "policy": rules.policy, "day": rules.day, "egress": rules.rows }));
+    let others = [
+        ("name", json!(name)),
+        ("key", json!(key)),
+        ("checkpoint", json!(checkpoint)),
+        ("from", json!(time(from))),
+        ("to", json!(time(to))),
+        ("cost", json!(cost)),
+        ("rules", json!(rules)),
+        ("does_not_prove", json!(NOT_PROVED)),
+    ];
+    for (name, member) in others {
+        super::json::add(&mut value, name, member);
+    }
+    value
+}

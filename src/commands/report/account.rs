@@ -1,0 +1,246 @@
+//! What a ledger's entries come to, in a span of time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::ledger::entry::{Entry, Known, What};
+
+/// What the entries of a span of time come to.
+#[derive(Default)]
+pub(super) struct Account {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    /// Entries in the span.
+    pub(super) entries: u64,
+    /// Entries of a later version, which say nothing to this program.
+    pub(super) unread: u64,
+    pub(super) runs: Vec<Run>,
+    pub(super) policies: Vec<InForce>,
+    /// By destination and dataset.
+    pub(super) flows: BTreeMap<(String, String), Flow>,
+    /// What is known of each release that was about to leave, by destination and id.
+    releases: BTreeMap<(String, String), Release>,
+    /// Bytes that destinations were given.
+    pub(super) sent: BTreeMap<String, u64>,
+    pub(super) withheld: BTreeMap<String, Withheld>,
+    /// By id, dataset and destination.
+    pub(super) overrides: BTreeMap<(String, String, String), Used>,
+    pub(super) damage: Vec<Damage>,
+    /// Entries that were not written while the ledger could not be.
+    pub(super) missed: u64,
+}
+
+/// A start of a gateway, and how it ended.
+pub(super) struct Run {
+    pub(super) started: String,
+    /// `None`: it has not ended, or ended by a crash.
+    pub(super) stopped: Option<String>,
+    pub(super) gateway: String,
+    pub(super) program: String,
+    pub(super) dry_run: bool,
+    pub(super) models: BTreeMap<String, String>,
+}
+
+pub(super) struct InForce {
+    pub(super) since: String,
+    pub(super) policy: String,
+    pub(super) reload: bool,
+}
+
+/// What left of a dataset to a destination, or may have.
+#[derive(Default)]
+pub(super) struct Flow {
+    pub(super) releases: u64,
+    pub(super) cells: u64,
+    /// Releases that the destination confirmed.
+    pub(super) confirmed: u64,
+    /// From the start of the first window to the end of the last.
+    pub(super) windows: Option<(String, String)>,
+    /// The policies that they left under, in full.
+    pub(super) policies: BTreeSet<String>,
+}
+
+struct Release {
+    dataset: String,
+    is_confirmed: bool,
+}
+
+/// What was withheld of a dataset.
+#[derive(Default)]
+pub(super) struct Withheld {
+    pub(super) windows: u64,
+    pub(super) at_least: u64,
+}
+
+/// How an override was used.
+pub(super) struct Used {
+    pub(super) windows: u64,
+    pub(super) first: String,
+    pub(super) last: String,
+}
+
+pub(super) struct Damage {
+    pub(super) found: String,
+    pub(super) of: String,
+    pub(super) places: u64,
+}
+
+impl Account {
+    pub(super) fn of(from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
+        Self { from, to, ..Self::default() }
+    }
+
+    /// Bytes that left, to all destinations.
+    pub(super) fn bytes(&self) -> u64 {
+        self.sent.values().sum()
+    }
+
+    fn is_in_span(&self, entry: &Entry) -> bool {
+        // Every version writes times that can be read.
+        entry
+            .time
+            .parse::<Timestamp>()
+            .is_ok_and(|time| self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to))
+    }
+
+    /// Hears an entry. What becomes of a release is heard after the span, too.
+    pub(super) fn hear(&mut self, _number: u64, entry: Option<&Entry>) {
+        let Some(entry) = entry else {
+            self.unread += 1;
+            return;
+        };
+        if !self.is_in_span(entry) {
+            self.hear_of_releases(&entry.what);
+            return;
+        }
+        self.entries += 1;
+        let time = || entry.time.clone();
+        match &entry.what {
+            What::Start { gateway, program, dry_run, models } => self.runs.push(Run {
+                started: time(),
+                stopped: None,
+                gateway: gateway.clone(),
+                program: program.clone(),
+                dry_run: *dry_run,
+                models: models.clone(),
+            }),
+            What::Stop { .. } => {
+                if let Some(run) = self.runs.last_mut() {
+                    run.stopped = Some(time());
+                }
+            }
+            What::Policy { policy, reload } => {
+                self.policies.push(InForce { since: time(), policy: policy.clone(), reload: *reload });
+            }
+            What::Intent { release, destination, dataset, window_start, window_end, policy, cells, .. } => {
+                let key = (destination.clone(), release.clone());
+                if self.releases.contains_key(&key) {
+                    return;
+                }
+                self.releases.insert(key, Release { dataset: dataset.clone(), is_confirmed: false });
+                let flow = self.flows.entry((destination.clone(), dataset.clone())).or_default();
+                flow.releases += 1;
+                flow.cells += cells;
+                flow.policies.insert(policy.clone());
+                let (first, last) = flow.windows.get_or_insert_with(|| (window_start.clone(), window_end.clone()));
+                if window_start < first {
+                    first.clone_from(window_start);
+                }
+                if window_end > last {
+                    last.clone_from(window_end);
+                }
+            }
+            What::Sent { destination, bytes, .. } => {
+                *self.sent.entry(destination.clone()).or_default() += bytes;
+                self.hear_of_releases(&entry.what);
+            }
+            What::Unsettled { .. } => self.hear_of_releases(&entry.what),
+            What::Withheld { dataset, at_least, .. } => {
+                let withheld = self.withheld.entry(dataset.clone()).or_default();
+                withheld.windows += 1;
+                withheld.at_least += at_least;
+            }
+            What::Override { id, dataset, destination, window_start, .. } => {
+                let key = (id.clone(), dataset.clone(), destination.clone());
+                let start = || window_start.clone();
+                let used =
+                    self.overrides.entry(key).or_insert_with(|| Used { windows: 0, first: start(), last: start() });
+                used.windows += 1;
+                used.first = start().min(std::mem::take(&mut used.first));
+                used.last = start().max(std::mem::take(&mut used.last));
+            }
+            What::Damage { of, places } => {
+                self.damage.push(Damage { found: time(), of: of.clone(), places: *places });
+            }
+            What::Missed { entries } => self.missed += entries,
+        }
+    }
+
+    /// Hears that releases were confirmed. Those that were not about to leave in the span are of no account.
+    fn hear_of_releases(&mut self, what: &What) {
+        match what {
+            What::Sent { destination, releases, .. } => {
+                releases.iter().for_each(|release| self.confirm(destination, release));
+            }
+            What::Unsettled { destination, release, known: Known::Confirmed, .. } => self.confirm(destination, release),
+            _ => {}
+        }
+    }
+
+    fn confirm(&mut self, destination: &str, release: &str) {
+        let key = (destination.to_owned(), release.to_owned());
+        let Some(release) = self.releases.get_mut(&key).filter(|release| !release.is_confirmed) else { return };
+        release.is_confirmed = true;
+        if let Some(flow) = self.flows.get_mut(&(key.0, release.dataset.clone())) {
+            flow.confirmed += 1;
+        }
+    }
+
+    /// All of it, as the report's JSON has it.
+    pub(super) fn json(&self) -> Value {
+        let runs = self.runs.iter().map(|run| {
+            json!({
+                "started": run.started, "stopped": run.stopped, "gateway": run.gateway, "program": run.program,
+                "dry_run": run.dry_run, "models": run.models,
+            })
+        });
+        let policies = self
+            .policies
+            .iter()
+            .map(|in_force| json!({ "since": in_force.since, "policy": in_force.policy, "reload": in_force.reload }));
+        let flows = self.flows.iter().map(|((destination, dataset), flow)| {
+            json!({
+                "destination": destination, "dataset": dataset, "releases": flow.releases, "cells": flow.cells,
+                "confirmed": flow.confirmed, "may_have_left": flow.releases - flow.confirmed,
+                "first_window_start": flow.windows.as_ref().map(|(first, _)| first),
+                "last_window_end": flow.windows.as_ref().map(|(_, last)| last),
+                "policies": flow.policies,
+            })
+        });
+        let withheld = self.withheld.iter().map(|(dataset, withheld)| {
+            json!({ "dataset": dataset, "windows": withheld.windows, "at_least": withheld.at_least })
+        });
+        let overrides = self.overrides.iter().map(|((id, dataset, destination), used)| {
+            json!({
+                "id": id, "dataset": dataset, "destination": destination, "windows": used.windows,
+                "first_window_start": used.first, "last_window_start": used.last,
+            })
+        });
+        let damage =
+            self.damage.iter().map(|damage| json!({ "found": damage.found, "of": damage.of, "places": damage.places }));
+        json!({
+            "entries": self.entries,
+            "of_later_versions": self.unread,
+            "runs": runs.collect::<Value>(),
+            "policies": policies.collect::<Value>(),
+            "left": flows.collect::<Value>(),
+            "bytes": self.sent,
+            "withheld": withheld.collect::<Value>(),
+            "overrides": overrides.collect::<Value>(),
+            "damage": damage.collect::<Value>(),
+            "missed": self.missed,
+        })
+    }
+}

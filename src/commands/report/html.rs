@@ -1,0 +1,216 @@
+//! A report as one page of HTML that needs nothing else and prints well.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::{NOT_PROVED, Report};
+
+const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}\
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #999}\
+table{border-collapse:collapse;width:100%;margin:.5rem 0}th,td{text-align:left;vertical-align:top;padding:.25rem .6rem;\
+border-bottom:1px solid #ddd}td.n,th.n{text-align:right}code,pre{font-size:.85em;overflow-wrap:anywhere;white-space:pre-wrap}\
+@media print{body{margin:0;max-width:none;font-size:10pt}h2{break-after:avoid}tr{break-inside:avoid}}";
+
+/// The page.
+pub(super) fn page(report: &Report) -> String {
+    let mut page = Page::default();
+    let (name, account) = (&report.name, &report.account);
+    page.raw("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>What left: ");
+    page.text(name);
+    page.raw(&format!("</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>What left: "));
+    page.text(name);
+    page.raw("</h1>\n");
+    let from = report.from.map_or_else(|| "the beginning of the ledger".to_owned(), |from| from.to_string());
+    let to = report.to.map_or_else(|| "its end".to_owned(), |to| to.to_string());
+    page.paragraph(&format!("From {from} to {to}. {} entries, all as they were signed.", account.entries));
+    left(&mut page, report);
+    cost(&mut page, report);
+    rules(&mut page, report);
+    held_back(&mut page, report);
+    happened(&mut page, report);
+    page.heading("What this does not prove");
+    page.raw("<ul>\n");
+    for sentence in NOT_PROVED {
+        page.raw("<li>");
+        page.text(sentence);
+        page.raw("</li>\n");
+    }
+    page.raw("</ul>\n");
+    page.heading("How to verify it");
+    page.paragraph(
+        "Run `bailiwick ledger verify` on the ledger, with the public key that you were given and a checkpoint that you \
+         kept. Any other verifier of C2SP tlog-tiles does as well.",
+    );
+    page.raw("<pre>");
+    page.text(&format!("{}\n\n{}", report.key, report.checkpoint));
+    page.raw("</pre>\n</body>\n</html>\n");
+    page.html
+}
+
+fn left(page: &mut Page, report: &Report) {
+    page.heading("What left, and to where");
+    let rows = report.account.flows.iter().map(|((destination, dataset), flow)| {
+        let windows = flow.windows.as_ref().map(|(first, last)| format!("{first} to {last}")).unwrap_or_default();
+        let policies: Vec<&str> = flow.policies.iter().map(|policy| short(policy)).collect();
+        vec![
+            destination.clone(),
+            dataset.clone(),
+            flow.releases.to_string(),
+            (flow.releases - flow.confirmed).to_string(),
+            flow.cells.to_string(),
+            windows,
+            policies.join(", "),
+        ]
+    });
+    let header = ["destination", "dataset", "#releases", "#of them not confirmed", "#cells", "windows", "policies"];
+    page.table(&header, rows.collect(), "Nothing left.");
+    let rows = report.account.sent.iter().map(|(destination, bytes)| vec![destination.clone(), bytes.to_string()]);
+    page.table(&["destination", "#bytes"], rows.collect(), "No destination has confirmed any byte.");
+}
+
+fn cost(page: &mut Page, report: &Report) {
+    let Some(cost) = &report.cost else { return };
+    page.heading("What it saved");
+    let ratio = cost.ratio().map(|ratio| format!(", {ratio:.0} to 1")).unwrap_or_default();
+    let saved =
+        cost.saved().map(|(amount, currency)| format!(" This saved {amount:.2} {currency}.")).unwrap_or_default();
+    page.paragraph(&format!("{} bytes came in, {} left{ratio}.{saved}", cost.bytes_in, cost.bytes_out));
+}
+
+fn rules(page: &mut Page, report: &Report) {
+    let Some(rules) = &report.rules else { return };
+    page.heading("By which rules");
+    page.paragraph(&format!("By the policies {} as they hold on {}.", short(&rules.policy), rules.day));
+    let is_other = |policy: &String| *policy != rules.policy;
+    if report.account.flows.values().flat_map(|flow| &flow.policies).any(is_other) {
+        page.paragraph("Some of what is above left under other policies, whose rules are not shown here.");
+    }
+    let rows = rules.rows.iter().map(|row| {
+        let text = |name: &str| match row.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        let is_allowed = row.get("is_allowed").and_then(Value::as_bool).unwrap_or_default();
+        let allowed = if is_allowed { text("rules") } else { format!("not allowed: {}", text("denied_by")) };
+        vec![text("dataset"), text("destination"), text("countries"), text("regime"), allowed, text("min_contributors")]
+    });
+    let header = ["dataset", "destination", "countries", "regime", "by which rule", "#k"];
+    page.table(&header, rows.collect(), "Nothing may leave.");
+}
+
+fn held_back(page: &mut Page, report: &Report) {
+    page.heading("What was held back");
+    page.paragraph("Cells of fewer contributors than the rules ask for. They left nowhere.");
+    let rows =
+        report.account.withheld.iter().map(|(dataset, withheld)| {
+            vec![dataset.clone(), withheld.windows.to_string(), withheld.at_least.to_string()]
+        });
+    let header = ["dataset", "#windows", "#cells, at least"];
+    page.table(&header, rows.collect(), "None, or in each window too few to be told.");
+    page.heading("Overrides");
+    let rows = report.account.overrides.iter().map(|((id, dataset, destination), used)| {
+        let (windows, span) = (used.windows.to_string(), format!("{} to {}", used.first, used.last));
+        vec![id.clone(), dataset.clone(), destination.clone(), windows, span]
+    });
+    page.table(&["id", "dataset", "destination", "#windows", "their starts"], rows.collect(), "None was used.");
+}
+
+fn happened(page: &mut Page, report: &Report) {
+    let account = &report.account;
+    page.heading("Under which program, models and policies");
+    let rows = account.runs.iter().map(|run| {
+        let stopped = run.stopped.clone().unwrap_or_else(|| "not told to stop: it runs, or crashed".to_owned());
+        let models: Vec<String> = run.models.iter().map(|(name, sha256)| format!("{name} {}", short(sha256))).collect();
+        let mode = if run.dry_run { "dry run" } else { "" };
+        vec![run.gateway.clone(), run.started.clone(), stopped, run.program.clone(), mode.to_owned(), models.join(", ")]
+    });
+    let header = ["gateway", "started", "stopped", "program", "mode", "models"];
+    page.table(&header, rows.collect(), "No gateway started in this time.");
+    let rows = account.policies.iter().map(|in_force| {
+        let how = if in_force.reload { "reload" } else { "start" };
+        vec![in_force.since.clone(), how.to_owned(), in_force.policy.clone()]
+    });
+    page.table(&["in force since", "by", "policies"], rows.collect(), "No policies came into force in this time.");
+    page.heading("Damage");
+    let rows =
+        account.damage.iter().map(|damage| vec![damage.found.clone(), damage.of.clone(), damage.places.to_string()]);
+    page.table(&["found", "of", "#places"], rows.collect(), "None was found.");
+    if account.missed > 0 {
+        page.paragraph(&format!(
+            "{} entries were not written while the ledger could not be. No intent is among them.",
+            account.missed
+        ));
+    }
+    if account.unread > 0 {
+        let unread = account.unread;
+        page.paragraph(&format!("{unread} entries are of a later version and are not in this report."));
+    }
+}
+
+/// The beginning of a digest, which is enough to know it again.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+#[derive(Default)]
+struct Page {
+    html: String,
+}
+
+impl Page {
+    fn raw(&mut self, html: &str) {
+        self.html.push_str(html);
+    }
+
+    fn text(&mut self, text: &str) {
+        for letter in text.chars() {
+            match letter {
+                '&' => self.html.push_str("&amp;"),
+                '<' => self.html.push_str("&lt;"),
+                '>' => self.html.push_str("&gt;"),
+                '"' => self.html.push_str("&quot;"),
+                letter => self.html.push(letter),
+            }
+        }
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.raw("<h2>");
+        self.text(text);
+        self.raw("</h2>\n");
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        self.raw("<p>");
+        self.text(text);
+        self.raw("</p>\n");
+    }
+
+    /// A table. The names of columns of numbers begin with `#`. Without rows it says so.
+    fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
+        if rows.is_empty() {
+            return self.paragraph(nothing);
+        }
+        let class = |name: &str| if name.starts_with('#') { " class=\"n\"" } else { "" };
+        self.raw("<table>\n<tr>");
+        for name in header {
+            let _ = write!(self.html, "<th{}>", class(name));
+            self.text(name.trim_start_matches('#'));
+            self.raw("</th>");
+        }
+        self.raw("</tr>\n");
+        for row in rows {
+            self.raw("<tr>");
+            for (cell, name) in row.iter().zip(header) {
+                let _ = write!(self.html, "<td{}>", class(name));
+                self.text(cell);
+                self.raw("</td>");
+            }
+            self.raw("</tr>\n");
+        }
+        self.raw("</table>\n");
+    }
+}

@@ -1,0 +1,131 @@
+//! Files of every format hold the same cells, byte for byte the same each time, and take fewer bytes.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{Int64Builder, ListBuilder};
+use arrow_array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow_cast::cast;
+use arrow_ipc::reader::FileReader;
+use arrow_select::concat::concat_batches;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use crate::domain::policy::{Digest, ReleasedParts};
+
+const COUNTRIES: [&str; 4] = ["DE", "F\u{e9}", "IE", "other"];
+
+/// A release of a window of a minute, with as many cells as countries and channels.
+fn released(window: i64) -> Released {
+    let rows = COUNTRIES.len() * 8;
+    let id = format!("{window:032x}");
+    let (start, end) = (window * 60_000_000, (window + 1) * 60_000_000);
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows])) };
+    let time =
+        |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
+    let countries = (0..rows).map(|row| Some(COUNTRIES[row % COUNTRIES.len()])).collect::<StringArray>();
+    let mut bins = ListBuilder::new(Int64Builder::new());
+    for row in 0..rows as i64 {
+        (0..5).for_each(|bin| bins.values().append_option((bin != 3).then_some(row * bin)));
+        bins.append(row != 2);
+    }
+    let means = (0..rows).map(|row| (row % 7 != 0).then_some((row as f64 + window as f64) / 7.0));
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("release", text(&id)),
+        ("gateway", text("eu-1")),
+        ("dataset", text("cells")),
+        ("policy", text("0123456789ab")),
+        ("window_start", time(start)),
+        ("window_end", time(end)),
+        ("country", Arc::new(countries)),
+        ("channel", Arc::new((0..rows).map(|row| Some(format!("channel-{}", row / 4))).collect::<StringArray>())),
+        ("n", Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| row * 97 % 61 + window)))),
+        ("mean", Arc::new(means.collect::<Float64Array>())),
+        ("bins", Arc::new(bins.finish())),
+    ];
+    Released::for_tests(ReleasedParts {
+        id,
+        destination: "desk".parse().unwrap(),
+        dataset: "cells".parse().unwrap(),
+        gateway: "eu-1".parse().unwrap(),
+        window_start: start,
+        window_end: end,
+        policy: Digest::from_bytes([7; 32]),
+        cells: RecordBatch::try_from_iter(columns).unwrap(),
+    })
+}
+
+fn plain(cells: &RecordBatch) -> Vec<ArrayRef> {
+    let texts = |column: &ArrayRef| match column.data_type() {
+        DataType::Dictionary(..) => cast(column, &DataType::Utf8).unwrap(),
+        _ => Arc::clone(column),
+    };
+    cells.columns().iter().map(texts).collect()
+}
+
+fn from_arrow(bytes: &[u8]) -> RecordBatch {
+    let reader = FileReader::try_new(io::Cursor::new(bytes), None).unwrap();
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+fn from_parquet(bytes: Vec<u8>) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap().build().unwrap();
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+#[test]
+fn every_format_holds_the_same_cells() {
+    let releases: Vec<Released> = (29_000_000..29_000_003).map(released).collect();
+    let all: Vec<RecordBatch> = releases.iter().map(|released| released.cells().clone()).collect();
+    let expected = concat_batches(&all[0].schema(), &all).unwrap();
+    let lines = file(&releases, Format::JsonLines).unwrap();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), expected.num_rows());
+    let compressed = file(&releases, Format::JsonLinesZstd).unwrap();
+    assert_eq!(zstd::bulk::decompress(&compressed, lines.len()).unwrap(), lines);
+    let arrow = from_arrow(&file(&releases, Format::Arrow).unwrap());
+    assert_eq!(plain(&arrow), expected.columns());
+    let parquet = from_parquet(file(&releases, Format::Parquet).unwrap());
+    let as_expected = |(column, expected): (&ArrayRef, &ArrayRef)| cast(column, expected.data_type()).unwrap();
+    let columns: Vec<ArrayRef> = parquet.columns().iter().zip(expected.columns()).map(as_expected).collect();
+    assert_eq!(columns, expected.columns());
+    for read in [&arrow, &parquet] {
+        let names = read.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        assert_eq!(names, expected.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>());
+    }
+    for (_, format) in Format::NAMES {
+        assert_eq!(file(&releases, format).unwrap(), file(&releases, format).unwrap(), "{format:?}");
+        assert_eq!(file(&[], format).unwrap().is_empty(), format != Format::JsonLinesZstd);
+    }
+}
+
+#[test]
+fn constants_and_labels_are_written_once() {
+    let size = |releases: i64, format| {
+        let releases: Vec<Released> = (29_000_000..29_000_000 + releases).map(released).collect();
+        file(&releases, format).unwrap().len()
+    };
+    for (name, format) in Format::NAMES.into_iter().skip(1) {
+        let (one, ten) = (size(1, format), size(10, format));
+        // Of each further cell, 32 in a release, only its numbers: three of them and five bins.
+        let more = (ten - one) / (9 * 32);
+        assert!(more < 24, "{name}: {more} bytes for each further cell; {one} for the first release");
+        assert!(ten * 4 < size(10, Format::JsonLines), "{name}: {ten}");
+    }
+}
+
+#[test]
+fn files_of_every_version_are_read() {
+    let expected = plain(released(29_000_000).cells());
+    let golden = |name: &str| std::fs::read(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    assert_eq!(plain(&from_arrow(&golden("cells-arrow-1.arrow"))), expected);
+    assert_eq!(plain(&from_arrow(&golden("cells-arrow-2.arrow"))), expected);
+    let parquet = from_parquet(golden("cells-parquet-1.parquet"));
+    let as_expected = |(column, expected): (&ArrayRef, &ArrayRef)| cast(column, expected.data_type()).unwrap();
+    assert_eq!(parquet.columns().iter().zip(&expected).map(as_expected).collect::<Vec<_>>(), expected);
+    // What is written now says the same.
+    let now = from_arrow(&file(&[released(29_000_000)], Format::Arrow).unwrap());
+    assert_eq!(now, from_arrow(&golden("cells-arrow-2.arrow")));
+    assert_eq!(now.schema().metadata()["bailiwick.cells"], "2");
+}
