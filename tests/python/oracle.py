@@ -126,7 +126,8 @@ class Example:
 
     def expected(self, region, count):
         """The cells of the first so many records, how many are withheld, and how many records they hold."""
-        codes = set(self.regions[region]["codes"])
+        entries = self.regions[region]["codes"]
+        codes = {entry["code"] if isinstance(entry, dict) else entry for entry in entries}
         data = self.data.assign(**self.scores).iloc[:count]
         (evidence,), = self.stream["facts"].values()
         place = data[evidence["field"]]

@@ -421,12 +421,75 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
             "give the field a `range = [low, high]`; values outside are moved to the nearer end",
         ),
         (_, Some(range), ..) => {
+            warn_of_few_values(metric, field, column.field_type, range, problems);
             let measure = Measure { source, range };
             Some(match name {
                 "sum" => Function::Sum(measure),
                 "mean" => Function::Mean(measure),
                 _ => Function::Variance(measure),
             })
+        }
+    }
+}
+
+/// Sums of a field with so few values may tell how often each of them occurs.
+const FEW_VALUES: f64 = 20.0;
+
+/// Warns of a sum, a mean or a variance of a field with few values. Of two, the sum is a count that leaves only where a
+/// fraction would, which is no worse.
+fn warn_of_few_values(
+    metric: &DeclaredMetric,
+    field: &Spot<String>,
+    field_type: FieldType,
+    range: ValueRange,
+    problems: &Problems,
+) {
+    let values = range.high.floor() - range.low.ceil() + 1.0;
+    if field_type == FieldType::Int64 && values > 2.0 && values <= FEW_VALUES {
+        let (function, field) = (&metric.function.value, &field.value);
+        let message =
+            format!("`{field}` has at most {values} values, and its {function} may tell how often each occurs");
+        let help = "use a `histogram`: ranges with too few contributors are merged";
+        problems.warn(&metric.function.place, message, help);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::policy::explain::tests::STREAM;
+    use crate::domain::policy::fixture::tests::{SET, source};
+    use crate::domain::policy::read;
+
+    /// What is said of a metric of a field of this type.
+    fn said(field: &str, function: &str) -> Vec<String> {
+        let problems = Problems::default();
+        let fields = "[streams.visits.fields]\n";
+        let with_field = format!("{fields}level  = {{ type = \"{field}, class = \"health\" }}\n");
+        let metric = format!("{{ name = \"m\", fn = \"{function}\", field = \"level\" }}");
+        let stream = STREAM.replacen(fields, &with_field, 1).replacen(
+            "fn = \"count\" }",
+            &format!("fn = \"count\" }}, {metric}"),
+            1,
+        );
+        let texts = SET.iter().copied().chain([stream.as_str()]);
+        let files: Vec<Arc<_>> = texts.map(|text| source("set.toml", text)).collect();
+        read(&files, &problems);
+        problems.into_vec().into_iter().map(|problem| problem.message).collect()
+    }
+
+    #[test]
+    fn a_sum_of_a_field_with_few_values_is_warned_of() {
+        let few =
+            |function: &str| format!("`level` has at most 5 values, and its {function} may tell how often each occurs");
+        for function in ["sum", "mean", "variance"] {
+            assert_eq!(said("int64\", range = [0, 4]", function), [few(function)]);
+        }
+        // Many values, two of them, and numbers that are not whole.
+        for field in ["int64\", range = [0, 20]", "int64\", range = [0, 1]", "float64\", range = [0, 4]"] {
+            assert_eq!(said(field, "sum"), [""; 0], "{field}");
         }
     }
 }
