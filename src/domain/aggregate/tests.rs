@@ -258,7 +258,7 @@ proptest! {
             let before = cells.bytes();
             fold(&mut cells, &dataset, batch, &Rows::All);
             prop_assert!(cells.bytes() <= before + most_added(&dataset, batch.len(), 1));
-            prop_assert_eq!(open.held(), cells.bytes());
+            prop_assert_eq!((open.held(), open.cells()), (cells.bytes(), cells.len()));
         }
         let (found, expected) = (results(&cells, &dataset, least), reference(&records, least));
         prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::{
-    Error, Log, Lsn, NoRoom, RealFileSystem, Recovery, Room, Settings, Slots, State, Stored, inspect, repair,
+    Error, Log, Lsn, NoRoom, RealFileSystem, Recovery, Room, Settings, Slots, State, Stored, Timed, inspect, repair,
 };
 use super::world::payload;
 
@@ -281,4 +281,21 @@ fn a_value_in_slots_is_kept() {
         slots.write(&[77; 3]).unwrap();
         slots.write(&[number; 100]).unwrap();
     }
+}
+
+#[test]
+fn somebody_hears_how_long_each_sync_takes() {
+    let root = tempfile::tempdir().unwrap();
+    let (log, _) = open(&settings(root.path())).unwrap();
+    let (clock, (took, heard)) = (AtomicU64::new(0), mpsc::channel());
+    let now = move || Duration::from_secs(clock.fetch_add(3, Ordering::Relaxed));
+    let took = Mutex::new(took);
+    log.time_syncs(Timed { now: Box::new(now), took: Box::new(move |time| took.lock().unwrap().send(time).unwrap()) });
+    // The first entry begins a segment, which is synced with its name.
+    for lsn in 1..=3 {
+        append(&log, lsn);
+        assert!(log.wait_durable(lsn));
+    }
+    log.close();
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Duration::from_secs(3); 2]);
 }
