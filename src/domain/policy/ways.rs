@@ -115,7 +115,7 @@ mod tests {
 
     const NEEDS: [&str; 3] = ["dest.a", "dest.b", "dest.listed"];
     const DAYS: [&str; 4] = ["2026-01-31", "2026-02-01", "2026-06-30", "2026-07-01"];
-    const PLACES: [&str; 5] = ["DE", "GB", "US", "US-CA", "KP"];
+    const PLACES: [&str; 6] = ["DE", "FR", "GB", "US", "US-CA", "KP"];
 
     fn law(rows: &[(usize, usize, usize, usize)]) -> PolicySet {
         let [regions, classes, union, br] = SET;
