@@ -149,7 +149,7 @@ Examples:
     /// Work with policies alone, without a gateway.
     Policy {
         #[command(subcommand)]
-        task: PolicyTask,
+        task: policy::Task,
     },
     /// Show what a gateway has on disk: what is there, how old it is, for whom, what is damaged, what would be lost.
     Journal {
@@ -243,32 +243,6 @@ struct JournalArgs {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Subcommand)]
-enum PolicyTask {
-    /// Run the tests beside the policies, `*.test.toml`.
-    ///
-    /// Each case names a legal statement, and says what must follow from its facts: which regimes apply, whether data
-    /// may go somewhere, what a gateway does with a record. The policy files of all given directories are one set.
-    /// Every test in and below the directories runs against it. A case runs on its own day (`at`), or on the newest
-    /// `as_of` of the set, so tests do not begin to fail as time passes. Exit code 1: a case failed; 64: files are
-    /// wrong.
-    Test {
-        /// Test the policies that this configuration names.
-        #[arg(short, long, value_name = "FILE", conflicts_with = "paths")]
-        config: Option<PathBuf>,
-        /// Directories, or policy files and test files [default: policies]
-        #[arg(value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// Policies that the tested ones need, such as classes and regions. Their own tests do not run. You can give
-        /// this option several times.
-        #[arg(long, value_name = "PATH")]
-        policies: Vec<PathBuf>,
-        /// Print the report as one JSON object, problems included.
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Args)]
@@ -528,9 +502,7 @@ async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Fail
             let (against, fail_on_difference) = (args.against, args.fail_on_difference);
             replay::replay(&args.config, &replay::Options { against, records, fail_on_difference })
         }
-        Command::Policy { task: PolicyTask::Test { config, paths, policies: beside, json } } => {
-            policy::test(&policy::Options { config, paths, beside, json })
-        }
+        Command::Policy { task } => policy::run(task),
         Command::Init { directory } => init::init(&directory),
         Command::Schema { of } => Ok(schema::schema(of.into())),
         Command::Completions { shell } => Ok(completions(shell)),

@@ -51,6 +51,8 @@ fn the_readmes_commands_do_what_they_say() {
         send,
         inspect,
         test,
+        law,
+        matrix,
         explain,
         replay,
         init,
@@ -99,7 +101,7 @@ fn the_readmes_commands_do_what_they_say() {
     assert!(text(&explained.stdout).contains("us-dsp/applies/subject.residence"), "{}", text(&explained.stdout));
     let replayed = run(directory.root(), replay);
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
-    for command in [init, schema, completions, version] {
+    for command in [law, matrix, init, schema, completions, version] {
         let done = run(directory.root(), command);
         assert!(done.status.success() && !done.stdout.is_empty(), "{command:?} {}", text(&done.stderr));
     }

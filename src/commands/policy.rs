@@ -1,173 +1,170 @@
-//! `bailiwick policy test`: runs the tests that stand beside the policies.
+//! `bailiwick policy`: what can be done with policies alone, without a gateway.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
-use serde_json::{Value, json};
+use anyhow::{anyhow, bail};
+use clap::{Subcommand, ValueEnum};
 
-use crate::config;
-use crate::domain::document::{self, Problem, Problems, Severity, Source, Spot, Table};
-use crate::domain::policy::{self, Case, PolicySet, newest_as_of, read_cases};
+use crate::config::{self, today};
+use crate::domain::document::{self, Problems, Spot, Table, hint};
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::policy::{self, PolicySet, Regime};
+use crate::domain::printable;
 
+use super::Failure;
 use super::replay::named;
-use super::{Failure, diagnostics, json as machine};
 
-/// Which policies are tested.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The configuration whose policies they are.
-    pub config: Option<PathBuf>,
-    /// Files and directories; they are one set.
-    pub paths: Vec<PathBuf>,
-    /// Files and directories that the set needs, and whose tests are not run: classes and regions, say.
-    pub beside: Vec<PathBuf>,
-    /// The report is one JSON object.
-    pub json: bool,
+mod law;
+mod laws;
+mod matrix;
+mod test;
+mod words;
+
+pub use laws::tables;
+pub use matrix::Format;
+pub use test::{Options, test};
+
+/// What is to be done with policies.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Run the tests beside the policies, `*.test.toml`.
+    ///
+    /// Each case names a legal statement, and says what must follow from its facts: which regimes apply, whether data
+    /// may go somewhere, what a gateway does with a record. The policy files of all given directories are one set.
+    /// Every test in and below the directories runs against it. A case runs on its own day (`at`), or on the newest
+    /// `as_of` of the set, so tests do not begin to fail as time passes. Exit code 1: a case failed; 64: files are
+    /// wrong.
+    Test {
+        /// Test the policies that this configuration names.
+        #[arg(short, long, value_name = "FILE", conflicts_with = "paths")]
+        config: Option<PathBuf>,
+        /// Directories, or policy files and test files [default: policies]
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Policies that the tested ones need, such as classes and regions. Their own tests do not run. You can give
+        /// this option several times.
+        #[arg(long, value_name = "PATH")]
+        policies: Vec<PathBuf>,
+        /// Print the report as one JSON object, problems included.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a law as bailiwick reads it, in sentences that counsel can sign or mark.
+    Law {
+        /// The regime's id, such as eu-gdpr.
+        regime: String,
+        /// The policies.
+        #[command(flatten)]
+        set: Set,
+    },
+    /// Print which form of which law's data may go where, under which conditions.
+    Matrix {
+        /// The ids of regimes [default: all].
+        #[arg(value_name = "REGIME")]
+        regimes: Vec<String>,
+        /// Only laws that may apply to data from this place: an ISO 3166 code.
+        #[arg(long, value_name = "CODE")]
+        from: Option<String>,
+        /// Only these destinations, as ISO 3166 codes. You can give this option several times.
+        #[arg(long, value_name = "CODE")]
+        to: Vec<String>,
+        /// How it is printed.
+        #[arg(long, value_enum, default_value_t = Printed::Table)]
+        format: Printed,
+        /// The policies.
+        #[command(flatten)]
+        set: Set,
+    },
 }
 
-/// Runs the tests. The report for stdout.
+/// Where policies are.
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// The policies that this configuration names.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "policies")]
+    config: Option<PathBuf>,
+    /// Policy files, or directories of them [default: policies]. You can give this option several times.
+    #[arg(long, value_name = "PATH")]
+    policies: Vec<PathBuf>,
+}
+
+/// How a matrix is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Printed {
+    /// Tables of text.
+    Table,
+    /// Comma-separated values.
+    Csv,
+    /// A page for a browser.
+    Html,
+}
+
+impl From<Printed> for Format {
+    fn from(printed: Printed) -> Self {
+        match printed {
+            Printed::Table => Self::Text,
+            Printed::Csv => Self::Csv,
+            Printed::Html => Self::Html,
+        }
+    }
+}
+
+/// Does it. The report for stdout.
 ///
 /// # Errors
-/// [`Failure::Config`] or [`Failure::Unusable`] when policies or tests cannot be used, [`Failure::Found`] when a case
-/// failed, another one when there is no case.
-pub fn test(options: &Options) -> Result<String, Failure> {
-    let paths = match (&options.config, options.paths.as_slice()) {
-        (Some(config), []) => of_config(config)?,
-        (None, []) => vec![PathBuf::from("policies")],
-        (_, paths) => paths.to_vec(),
-    };
+/// As [`test`] says; [`Failure::Config`] when policies cannot be used, another one when a name is not known.
+pub fn run(task: Task) -> Result<String, Failure> {
+    match task {
+        Task::Test { config, paths, policies: beside, json } => test(&Options { config, paths, beside, json }),
+        Task::Law { regime, set } => {
+            let policy = read(&set)?;
+            Ok(law::law(find(&policy, &regime)?, &policy, today()))
+        }
+        Task::Matrix { regimes, from, to, format, set } => {
+            let policy = read(&set)?;
+            let laws: Vec<&Regime> = match regimes.as_slice() {
+                [] => policy.regimes.values().collect(),
+                some => some.iter().map(|id| find(&policy, id)).collect::<Result<_, Failure>>()?,
+            };
+            let from = from.map(|from| code(&policy, &from)).transpose()?;
+            let to = to.iter().map(|to| code(&policy, to)).collect::<Result<BTreeSet<_>, _>>()?;
+            Ok(matrix::matrix(&policy, &laws, (from, &to), (today(), format.into())))
+        }
+    }
+}
+
+fn find<'p>(policy: &'p PolicySet, id: &str) -> Result<&'p Regime, Failure> {
+    let known: Vec<&str> = policy.regimes.keys().map(String::as_str).collect();
+    Ok(policy
+        .regimes
+        .get(id)
+        .ok_or_else(|| anyhow!("there is no regime `{}`; {}", printable::line(id), hint(id, &known)))?)
+}
+
+fn code(policy: &PolicySet, code: &str) -> Result<Jurisdiction, Failure> {
+    let known = policy.codes.parse(code).filter(|code| *code != Jurisdiction::UNKNOWN);
+    Ok(known.ok_or_else(|| anyhow!("`{}` is not an ISO 3166-1 alpha-2 or ISO 3166-2 code", printable::line(code)))?)
+}
+
+/// The policies, whose problems are printed.
+fn read(set: &Set) -> Result<PolicySet, Failure> {
     let problems = Problems::default();
-    let (files, tests) = find(&paths, &options.beside, &problems)?;
+    let files = config::policies(&named(&paths(set.config.as_deref(), &set.policies)?, "--policies"), &problems);
     let policy = policy::read(&files, &problems);
     if problems.any_error() {
-        return Err(unusable(problems, &files, options.json));
+        return Err(test::unusable(problems, &files, false));
     }
-    // What is only a warning says `check`.
-    let problems = Problems::default();
-    let tests: Vec<(Arc<Source>, Vec<Case>)> =
-        tests.into_iter().map(|file| (Arc::clone(&file), read_cases(&file, &policy, &problems))).collect();
-    if problems.any_error() {
-        return Err(unusable(problems, &files, options.json));
-    }
-    if tests.is_empty() {
-        let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(anyhow!("there is no test in {}: no *.test.toml file", shown.join(", ")).into());
-    }
-    let day = newest_as_of(&files).context("no regime and no region has an `as_of`: there is nothing to test")?;
-    let tested: Vec<Tested<'_>> = tests.iter().map(|(file, cases)| Tested::run(file, cases, &policy, day)).collect();
-    let report = match options.json {
-        true => machine::print(&for_machines(&tested, &policy)),
-        false => for_people(&tested, &policy),
-    };
-    if tested.iter().any(|file| !file.failures.is_empty()) { Err(Failure::Found(report)) } else { Ok(report) }
+    Ok(policy)
 }
 
-/// What came of the cases of one file.
-struct Tested<'t> {
-    file: &'t Source,
-    passed: usize,
-    failed: usize,
-    /// The expectations that were not met, each with its case.
-    failures: Vec<(&'t str, policy::Failed)>,
-}
-
-impl<'t> Tested<'t> {
-    fn run(file: &'t Source, cases: &'t [Case], policy: &PolicySet, day: jiff::civil::Date) -> Self {
-        let mut tested = Self { file, passed: 0, failed: 0, failures: Vec::new() };
-        for case in cases {
-            let failures = case.run(policy, day);
-            *if failures.is_empty() { &mut tested.passed } else { &mut tested.failed } += 1;
-            tested.failures.extend(failures.into_iter().map(|failure| (case.name.value.as_str(), failure)));
-        }
-        tested
+/// The paths of policies: those that are given, or that a configuration names, or `policies`.
+fn paths(config: Option<&Path>, given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    match (config, given) {
+        (Some(config), []) => of_config(config),
+        (None, []) => Ok(vec![PathBuf::from("policies")]),
+        (_, paths) => Ok(paths.to_vec()),
     }
-}
-
-/// The sums of passed and failed cases.
-fn sums(tested: &[Tested<'_>]) -> (usize, usize) {
-    (tested.iter().map(|file| file.passed).sum(), tested.iter().map(|file| file.failed).sum())
-}
-
-fn for_people(tested: &[Tested<'_>], policy: &PolicySet) -> String {
-    let mut report = String::new();
-    for file in tested {
-        let problems = file.failures.iter().map(|(case, failure)| Problem {
-            severity: Severity::Error,
-            place: failure.place.clone(),
-            message: format!("{case}: expected {}, found {}", failure.expected, failure.found),
-            help: None,
-        });
-        diagnostics::print(&problems.collect::<Vec<_>>());
-        // Writing to a string does not fail.
-        let _ = writeln!(report, "{}: {} passed, {} failed", file.file.path, file.passed, file.failed);
-    }
-    let (passed, failed) = sums(tested);
-    let _ = writeln!(report, "\n{} files: {passed} passed, {failed} failed; policy {}", tested.len(), policy.digest);
-    report
-}
-
-fn for_machines(tested: &[Tested<'_>], policy: &PolicySet) -> Value {
-    let failure = |(case, failure): &(&str, policy::Failed)| {
-        json!({
-            "case": case,
-            "line": failure.place.line(),
-            "key": failure.place.key,
-            "expected": failure.expected,
-            "found": failure.found,
-        })
-    };
-    let files = tested.iter().map(|file| {
-        json!({
-            "file": file.file.path,
-            "passed": file.passed,
-            "failed": file.failed,
-            "failures": file.failures.iter().map(failure).collect::<Value>(),
-        })
-    });
-    let (passed, failed) = sums(tested);
-    json!({
-        "problems": [],
-        "policy": policy.digest.to_string(),
-        "passed": passed,
-        "failed": failed,
-        "files": files.collect::<Value>(),
-    })
-}
-
-/// Says what is wrong with the files, and what may be missing beside them.
-fn unusable(problems: Problems, files: &[Arc<Source>], is_json: bool) -> Failure {
-    let problems = problems.into_vec();
-    let missing = missing(files);
-    if is_json {
-        let missing: Vec<&str> = missing.iter().map(|(schema, _)| *schema).collect();
-        return Failure::Unusable(machine::print(&json!({
-            "problems": machine::problems(&problems),
-            "missing_schemas": missing,
-        })));
-    }
-    diagnostics::print(&problems);
-    let what: Vec<&str> = missing.iter().map(|(_, what)| *what).collect();
-    if what.is_empty() {
-        return Failure::Config;
-    }
-    let what = what.join(" and no ");
-    Failure::Said(format!("there are no {what} among these files; say where they are with --policies PATH"))
-}
-
-/// The schemas that every set of policies needs a file of, and what such a file declares.
-const NEEDED: [(&str, &str); 2] = [("bailiwick.classes/1", "classes"), ("bailiwick.regions/1", "regions")];
-
-fn missing(files: &[Arc<Source>]) -> Vec<(&'static str, &'static str)> {
-    let declared: Vec<String> = files
-        .iter()
-        .filter_map(|file| {
-            document::read(file, &Problems::default(), |table| table.get::<String>("schema"))?
-                .map(|schema| schema.value)
-        })
-        .collect();
-    NEEDED.into_iter().filter(|(schema, _)| !declared.iter().any(|declared| declared == schema)).collect()
 }
 
 /// The policies that a configuration names. The rest of it is not looked at: tests need no gateway.
@@ -182,31 +179,4 @@ fn of_config(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         bail!("{} has no `policies` in [gateway] that can be read", path.display());
     };
     Ok(named.value.into_iter().map(|policy| base.join(policy.value)).collect())
-}
-
-type Sources = Vec<Arc<Source>>;
-
-/// The policy files of paths and of those beside them, and the tests of the former.
-fn find(paths: &[PathBuf], beside: &[PathBuf], problems: &Problems) -> anyhow::Result<(Sources, Sources)> {
-    let mut tests = Vec::new();
-    let mut policies = Vec::new();
-    for path in paths {
-        let found = config::tests(path)?;
-        if path.is_dir() || found.is_empty() {
-            policies.push(path.clone());
-        }
-        tests.extend(found);
-    }
-    let mut files = config::policies(&named(&policies, "PATH"), problems);
-    let more = config::policies(&named(beside, "--policies"), problems);
-    // A file that is named in both is one.
-    let is_there = |file: &Arc<Source>| files.iter().any(|known| is_same(&known.path, &file.path));
-    let more: Vec<Arc<Source>> = more.into_iter().filter(|file| !is_there(file)).collect();
-    files.extend(more);
-    Ok((files, tests))
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    let whole = |path: &str| Path::new(path).canonicalize().ok();
-    whole(one).is_some_and(|one| Some(one) == whole(other))
 }

@@ -38,6 +38,7 @@ mod regime;
 mod release;
 mod scope;
 mod treat;
+mod ways;
 mod widest;
 
 pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken};
@@ -55,9 +56,12 @@ pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use profile::Profile;
 pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
-pub use regime::{Class, Classes, Localisation, Misroute, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer};
+pub use regime::{
+    Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
+};
 pub use release::{ClosedWindow, Outcome, release};
 pub use treat::{Treatment, Treatments};
+pub use ways::{Alike, Way, Ways};
 pub use widest::Widest;
 
 pub use super::digest::Digest;

@@ -18,6 +18,8 @@ pub type RegimeSet = Arc<BTreeSet<String>>;
 /// A named, dated set of jurisdictions.
 #[derive(Debug, Clone, Default)]
 pub struct Region {
+    /// The names that it was put together from: of regions, of codes, of systems.
+    pub names: Vec<String>,
     /// Each code with the terms under which it belongs; any one is enough.
     pub codes: BTreeMap<Jurisdiction, Vec<Term>>,
 }
@@ -41,7 +43,7 @@ impl Region {
     /// A region of codes without terms.
     #[must_use]
     pub fn of(codes: impl IntoIterator<Item = Jurisdiction>) -> Self {
-        Self { codes: codes.into_iter().map(|code| (code, vec![Term::default()])).collect() }
+        Self { names: Vec::new(), codes: codes.into_iter().map(|code| (code, vec![Term::default()])).collect() }
     }
 
     /// Whether a candidate may lie in the region, whatever the terms: it or its country is listed, or it is a country of
@@ -55,14 +57,19 @@ impl Region {
 
     /// The terms under which the whole of a place lies in the region today, if it does: those that hold longest.
     fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<(Lasting, &Term)> {
-        let listed = [place, place.country()];
-        let terms = listed.iter().filter_map(|code| self.codes.get(code)).flatten();
-        let lasting = terms.filter_map(|term| {
+        let lasting = self.terms_of(place).filter_map(|term| {
             let review = term.review_by.map_or(Lasting(None), |review_by| shown.until_review(form, review_by));
             Some((shown.lasting((term.from, term.until), &term.needs)?.and(review), term))
         });
         let lasting = lasting.filter(|(lasting, _)| Lasting(Some(shown.day)) <= *lasting);
         lasting.max_by(|(left, term), (right, other)| left.cmp(right).then(other.needs.len().cmp(&term.needs.len())))
+    }
+
+    /// The terms under which the whole of a place belongs to the region.
+    pub fn terms_of(&self, place: Jurisdiction) -> impl Iterator<Item = &Term> {
+        // A country is its own country: its terms come once.
+        let listed = BTreeSet::from([place, place.country()]);
+        listed.into_iter().filter_map(|code| self.codes.get(&code)).flatten()
     }
 
     /// Adds another region's codes.
@@ -186,6 +193,25 @@ pub struct Transfer {
     pub term: Term,
 }
 
+/// What a file says of its reading of a law, for those who check it. Nothing is decided by it.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// What a reader must know of the file.
+    pub notice: String,
+    /// How sure the reading is: `high`, `medium`, `low`.
+    pub confidence: String,
+    /// Where it says so.
+    pub sources: Vec<String>,
+    /// The names of record-keeping duties.
+    pub records: Vec<String>,
+    /// What is certain; empty where the file does not say.
+    pub certain: String,
+    /// What is not certain, and how it was read; empty where the file does not say.
+    pub uncertain: String,
+    /// What was left out, and why; empty where the file does not say.
+    pub left_out: String,
+}
+
 /// One law's rules.
 #[derive(Debug, Clone)]
 pub struct Regime {
@@ -193,6 +219,10 @@ pub struct Regime {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// What its file says of the reading.
+    pub notes: Notes,
+    /// The first day of the law. `None`: it is old.
+    pub from: Option<Date>,
     /// What brings a record under it; any one that counts on the day is enough.
     pub applies: Vec<Scope>,
     /// The data classes it covers, with their descendants.
@@ -301,6 +331,8 @@ pub(super) mod tests {
         Regime {
             id: id.to_owned(),
             name: id.to_owned(),
+            notes: Notes::default(),
+            from: None,
             applies: vec![Scope { fact, within: Region::of(codes), from: None, source: String::new() }],
             classes: vec!["personal".to_owned()],
             localisation: Localisation::Conditional,

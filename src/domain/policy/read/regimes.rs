@@ -10,7 +10,7 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::policy::form::Form;
-use crate::domain::policy::regime::{Classes, Localisation, Misroute, Regime, Region, Scope, Term, Transfer};
+use crate::domain::policy::regime::{Classes, Localisation, Misroute, Notes, Regime, Region, Scope, Term, Transfer};
 use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::classes::known_class;
@@ -24,6 +24,8 @@ use super::{Declared, NAMES, Names, SOURCES};
 pub(super) struct DeclaredRegime {
     id: Spot<String>,
     name: String,
+    notes: Notes,
+    from: Option<Date>,
     applies: Vec<DeclaredScope>,
     classes: Names,
     localisation: Localisation,
@@ -67,6 +69,9 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
         REVIEW_BY,
         Key::required("confidence", Kind::Word(&names(&CONFIDENCE)), "How sure the reading is."),
         SOURCES,
+        Key::new("certain", Kind::Text, "What is certain of this reading. For docs/laws.md, like the next two."),
+        Key::new("uncertain", Kind::Text, "What is not certain, and how it was read."),
+        Key::new("left_out", Kind::Text, "What was left out, and why."),
         Key::required("classes", NAMES, "The data classes that it covers, with their descendants."),
         Key::required("localisation", Kind::Word(&names(&Localisation::NAMES)), "How strictly it keeps data in place."),
         Key::required(
@@ -91,7 +96,7 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
     ],
 };
 
-const CONFIDENCE: [(&str, ()); 3] = [("high", ()), ("medium", ()), ("low", ())];
+const CONFIDENCE: [(&str, &str); 3] = [("high", "high"), ("medium", "medium"), ("low", "low")];
 
 const APPLIES: Shape = Shape {
     name: "applies",
@@ -126,9 +131,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         name::check("regime", id, table.problems());
     }
     let name = table.need::<String>("name");
-    table.need::<String>("notice");
-    choice(table, "confidence", &CONFIDENCE);
-    table.or::<Names>("records", Vec::new());
+    let notes = read_notes(table);
     let localisation = choice(table, "localisation", &Localisation::NAMES);
     let what = format!("regime `{}`", id.as_ref().map_or("", |id| &id.value));
     let review = read_review(table, what, declared);
@@ -165,6 +168,8 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     declared.regimes.push(DeclaredRegime {
         id,
         name: name.value,
+        notes,
+        from,
         applies,
         classes: classes.value,
         localisation,
@@ -195,6 +200,21 @@ fn check_sourced(
         let message =
             format!("{what} `{}` names no `source`, and other rules of regime `{}` do", name.value, regime.value);
         problems.error_help(&name.place, message, "name the paragraph that it rests on");
+    }
+}
+
+/// What is said of the reading, and decides nothing.
+fn read_notes(table: &Table<'_>) -> Notes {
+    let texts =
+        |key: &str| -> Vec<String> { table.or::<Names>(key, Vec::new()).into_iter().map(|text| text.value).collect() };
+    Notes {
+        notice: table.need::<String>("notice").map(|notice| notice.value).unwrap_or_default(),
+        confidence: choice(table, "confidence", &CONFIDENCE).unwrap_or_default().to_owned(),
+        sources: texts("sources"),
+        records: texts("records"),
+        certain: table.or("certain", String::new()),
+        uncertain: table.or("uncertain", String::new()),
+        left_out: table.or("left_out", String::new()),
     }
 }
 
@@ -250,6 +270,8 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
         let resolved = Regime {
             id: regime.id.value.clone(),
             name: regime.name.clone(),
+            notes: regime.notes.clone(),
+            from: regime.from,
             applies: regime.applies.iter().filter_map(|scope| resolve_scope(scope, declared, problems)).collect(),
             classes: regime.classes.iter().map(|class| class.value.clone()).collect(),
             localisation: regime.localisation,
@@ -269,7 +291,10 @@ fn resolve_scope(scope: &DeclaredScope, declared: &Declared, problems: &Problems
     let DeclaredScope { fact, within, from, source } = scope;
     let fact = chosen(fact, &Fact::NAMES, problems)?;
     let within = match fact {
-        Fact::SourceSystem => Region::of(within.iter().map(|name| Jurisdiction::system(&name.value))),
+        Fact::SourceSystem => {
+            let names = within.iter().map(|name| name.value.clone()).collect();
+            Region { names, ..Region::of(within.iter().map(|name| Jurisdiction::system(&name.value))) }
+        }
         _ => region(within, declared, problems),
     };
     Some(Scope { fact, within, from: *from, source: source.clone() })

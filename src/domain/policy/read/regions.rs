@@ -133,7 +133,7 @@ fn read_code(
 
 /// The union of regions and codes.
 pub(super) fn region(names: &Names, declared: &Declared, problems: &Problems) -> Region {
-    let mut union = Region::default();
+    let mut union = Region { names: names.iter().map(|name| name.value.clone()).collect(), ..Region::default() };
     for name in names {
         if let Some(region) = declared.regions.get(&name.value) {
             union.extend(&region.value);
