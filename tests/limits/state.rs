@@ -63,7 +63,8 @@ async fn contributors_in_many_windows() {
         assert!(taken < 400, "360,000 contributors fit into 2 MiB");
     };
     assert_eq!(refused, "REASON_WINDOWS_FULL");
-    assert!(taken > 20, "only {taken} windows of 900 contributors fit into 2 MiB");
+    // 71 bytes for a contributor who adds to a sum, and what the batch that does not fit may take.
+    assert!(taken > 10, "only {taken} windows of 900 contributors fit into 2 MiB");
     // The number was not spent: the same request is taken in when the windows have closed, as the producer promises.
     let promise = PublishRequest { complete_through: now() + 30 * MINUTE, ..empty_request("crowd") };
     let fits = async {
