@@ -34,8 +34,7 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     let lines = common::lines(released.path());
     let files = walk(released.path());
     let bytes: u64 = files.iter().map(|file| fs::metadata(file).unwrap().len()).sum();
-    let releases: BTreeSet<&str> =
-        lines.iter().map(|line| line["release"].as_str().unwrap()).collect();
+    let releases: BTreeSet<&str> = lines.iter().map(|line| line["release"].as_str().unwrap()).collect();
     // It agrees with what the destination has.
     let config = common::root().join("examples/card-fraud/gateway.toml").display().to_string();
     let whole = report(&ledger, &["--bytes-in", "20160000", "--price-per-gib", "2", "-c", &config]);
