@@ -79,7 +79,7 @@ fn goes_on_or_heals(fs: &Sim, key: &Verifier, kept: &Checkpoint) {
 
 #[test]
 fn what_cannot_be_gone_on_with_is_not() {
-    let (fs, _, _) = long();
+    let (fs, key, _) = long();
     let (bundle, tile) = (path(bundle_path(1, WIDTH)), path(tile_path(0, 1, WIDTH)));
     // An entry and its hash: nothing says any more what was signed.
     let both = fs.copy();
@@ -97,6 +97,14 @@ fn what_cannot_be_gone_on_with_is_not() {
         assert!(why.contains("ledger retire"), "{name}: {why}");
         assert!(intend(&ledger, "next", 3).is_err(), "{name}");
     }
+    // The root alone tells, too: without entries after the tiles, and without a checkpoint that somebody kept.
+    let alone = fs.copy();
+    fs.files(&path(LOG.into())).iter().for_each(|segment| alone.take_away(segment));
+    let gone_on_with = |fs: &Sim| salvage(&files(fs), &key, &[], &mut |_, _, _| {}).unwrap().is_some();
+    alone.flip(&bundle, 500, 1);
+    assert!(gone_on_with(&alone));
+    alone.flip(&tile, 3, 1);
+    assert!(!gone_on_with(&alone));
     // Nor a ledger that was rewritten, however sound it looks: somebody kept another checkpoint of it.
     let forked = fs.copy();
     let other = opened(&fs);
