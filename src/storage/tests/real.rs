@@ -291,11 +291,12 @@ fn somebody_hears_how_long_each_sync_takes() {
     let now = move || Duration::from_secs(clock.fetch_add(3, Ordering::Relaxed));
     let took = Mutex::new(took);
     log.time_syncs(Timed { now: Box::new(now), took: Box::new(move |time| took.lock().unwrap().send(time).unwrap()) });
-    // The first entry begins a segment, which is synced with its name.
     for lsn in 1..=3 {
         append(&log, lsn);
         assert!(log.wait_durable(lsn));
     }
     log.close();
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Duration::from_secs(3); 2]);
+    let heard: Vec<Duration> = heard.try_iter().collect();
+    // The first entry may come with the beginning of its segment, which is synced as a whole.
+    assert!((2..=3).contains(&heard.len()) && heard.iter().all(|took| took.as_secs() == 3), "{heard:?}");
 }
