@@ -90,7 +90,7 @@ impl Archive {
             let files: Vec<Arc<Source>> =
                 kept.files.into_iter().map(|file| Arc::new(Source::new(file.path, file.text))).collect();
             let problems = Problems::default();
-            let policy = policy::read(&files, &problems);
+            let policy = policy::read_kept(&files, &problems);
             if problems.any_error() {
                 tracing::error!(file = %path.display(), "policies that were in force are not policies of this \
                  version: windows that they decided are not released. Go on with the version that wrote them until \

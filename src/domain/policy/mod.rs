@@ -55,7 +55,7 @@ pub use limits::{Asked, Limits};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use profile::Profile;
-pub use read::{PROOF, SHAPES, conditions_of_recipient, read};
+pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };

@@ -110,7 +110,11 @@ fn read_proof(table: &Table<'_>, by: Option<Spot<String>>) -> Option<Proof> {
 
 /// What is vouched for, and what once was shown of the whole deployment.
 pub(super) fn read_vouched(table: &Table<'_>, declared: &mut Declared) {
-    refuse_unnamed(table);
+    if declared.was_in_force {
+        read_unnamed(table, declared);
+    } else {
+        refuse_unnamed(table);
+    }
     for table in table.array("shown") {
         let conditions = table.need::<Names>("conditions");
         let of = table.get::<Table<'_>>("for").map(|of| read_about(&of.value, declared)).unwrap_or_default();
@@ -140,6 +144,18 @@ fn refuse_unnamed(table: &Table<'_>) {
     for (name, _) in table.named("conditions") {
         let message = format!("`{}` is no longer shown of the whole deployment", name.value);
         table.problems().error_help(&name.place, message, where_to(&name.value));
+    }
+}
+
+/// What `[conditions]` showed, of the whole deployment, when the policies were in force.
+fn read_unnamed(table: &Table<'_>, declared: &mut Declared) {
+    for (name, table) in table.named("conditions") {
+        let proof = read_proof(&table, None);
+        table.done();
+        if let Some(proof) = proof {
+            vouch(&name, Vouched { of: About::default(), proof }, declared, table.problems());
+        }
+        declared.shown.push(name);
     }
 }
 
@@ -274,6 +290,25 @@ mod tests {
     fn is_refused(condition: &str, of: &str, message: &str) {
         let said = said(&shown(condition, of));
         assert_eq!(said.iter().map(|(message, _)| message.as_str()).collect::<Vec<_>>(), [message], "{condition} {of}");
+    }
+
+    /// Windows that were decided under such policies go by them, and by those in force.
+    #[test]
+    fn policies_that_were_in_force_show_conditions_of_the_whole_deployment() {
+        let [regions, classes, union, br] = SET;
+        let union = union.replacen("basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.clean\"]", 1);
+        let policy =
+            "schema = \"bailiwick.policy/1\"\n[conditions]\n\"data.clean\" = { ref = \"C-1\", until = 2027-01-31 }";
+        let files = [regions, classes, &union, br, STREAM, policy].map(|text| source("set.toml", text));
+        let problems = Problems::default();
+        let kept = super::super::read_kept(&files, &problems);
+        assert!(!problems.any_error());
+        let [vouched] = kept.vouches["data.clean"].as_slice() else { panic!("one proof") };
+        assert!(vouched.of.is_everything());
+        assert_eq!((vouched.proof.reference.as_str(), vouched.proof.by.as_deref()), ("C-1", None));
+        assert_eq!(vouched.proof.until, Some(jiff::civil::date(2027, 1, 31)));
+        super::super::read(&files, &problems);
+        assert!(problems.any_error());
     }
 
     #[test]

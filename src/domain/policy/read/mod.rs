@@ -39,6 +39,8 @@ pub use conditions::PROOF;
 /// What the files declare, before references between them are followed.
 #[derive(Default)]
 struct Declared {
+    /// They were in force, and are not now: they may be of an earlier version of the language.
+    was_in_force: bool,
     classes: BTreeMap<String, Spot<classes::DeclaredClass>>,
     regions: BTreeMap<String, Spot<super::Region>>,
     disputed: BTreeMap<Jurisdiction, Vec<Jurisdiction>>,
@@ -134,7 +136,16 @@ pub fn conditions_of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> 
 
 /// Reads all policy files. The set is to be used only if `problems` holds no error.
 pub fn read(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
-    let mut declared = Declared { codes: Arc::new(codes::of(files)), ..Declared::default() };
+    read_as(false, files, problems)
+}
+
+/// Reads the files of policies that were in force, as they were meant then.
+pub fn read_kept(files: &[Arc<Source>], problems: &Problems) -> PolicySet {
+    read_as(true, files, problems)
+}
+
+fn read_as(was_in_force: bool, files: &[Arc<Source>], problems: &Problems) -> PolicySet {
+    let mut declared = Declared { was_in_force, codes: Arc::new(codes::of(files)), ..Declared::default() };
     for file in files {
         document::read(file, problems, |table| {
             let Some(schema) = table.need::<String>("schema") else { return };
