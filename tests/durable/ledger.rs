@@ -140,13 +140,19 @@ async fn the_ledger_says_what_left_and_an_outsider_can_verify_it() {
     assert!(report.contains("all is as it was signed"), "{report}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_ledger_is_away_nothing_leaves_and_all_else_goes_on() {
+/// A gateway whose ledger cannot be written: where its log belongs, and where it is.
+async fn without_its_ledger() -> (TestGateway, PathBuf, PathBuf) {
     let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
     until(ServingStatus::Serving, || health_of(&gateway, EGRESS)).await;
     let (log, elsewhere) = (gateway.journal.path().join("ledger/log"), gateway.journal.path().join("elsewhere"));
     fs::rename(&log, &elsewhere).unwrap();
     until(ServingStatus::NotServing, || health_of(&gateway, EGRESS)).await;
+    (gateway, log, elsewhere)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_ledger_is_away_nothing_leaves_and_all_else_goes_on() {
+    let (gateway, log, elsewhere) = without_its_ledger().await;
     publish(&gateway, request(3, 1, 10)).await.unwrap();
     assert_eq!(health_of(&gateway, "").await, ServingStatus::Serving);
     let TestGateway { app, released, journal } = gateway;
@@ -211,11 +217,7 @@ fn alone() -> PublishRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_withheld_while_the_ledger_was_away_is_said_after_a_restart_and_once() {
-    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
-    until(ServingStatus::Serving, || health_of(&gateway, EGRESS)).await;
-    let (log, elsewhere) = (gateway.journal.path().join("ledger/log"), gateway.journal.path().join("elsewhere"));
-    fs::rename(&log, &elsewhere).unwrap();
-    until(ServingStatus::NotServing, || health_of(&gateway, EGRESS)).await;
+    let (gateway, log, elsewhere) = without_its_ledger().await;
     publish(&gateway, request(3, 1, 10)).await.unwrap();
     publish(&gateway, alone()).await.unwrap();
     let TestGateway { app, released, journal } = gateway;
