@@ -3,9 +3,9 @@
 //! Each figure is a line `figure<TAB>name<TAB>value<TAB>unit<TAB>ratio to the bare part`, `-` where there is
 //! none. Stages run in this process on one thread; the gateway and the bare echo are processes of their
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
-//! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`; `-- stages`
+//! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`, `storm`; `-- stages`
 //! none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
-//! `-- producers` and `-- speakers` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
+//! `-- producers`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
 //! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
@@ -38,6 +38,7 @@ mod recovery;
 mod side_by_side;
 mod speakers;
 mod stages;
+mod storm;
 mod watermark;
 
 use std::time::{Duration, Instant};
@@ -59,6 +60,9 @@ fn main() {
     if let Some(directory) = std::env::var_os(speakers::BARE) {
         return speakers::bare(std::path::Path::new(&directory));
     }
+    if let Ok(target) = std::env::var(storm::STORM) {
+        return storm::rage(&target);
+    }
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     if parts == ["knowledge"] {
@@ -78,6 +82,9 @@ fn main() {
     }
     if parts == ["speakers"] {
         return speakers::run();
+    }
+    if parts == ["storm"] {
+        return storm::run();
     }
     if parts == ["policy"] {
         return policy::run();
@@ -113,6 +120,9 @@ fn main() {
     }
     if is_wanted("speakers") {
         speakers::run();
+    }
+    if is_wanted("storm") {
+        storm::run();
     }
     side_by_side::run(is_wanted);
 }

@@ -103,7 +103,7 @@ pub(super) fn file_system(directory: &Path) -> String {
 }
 
 /// What the binary is started with before its configuration: the log is read as text.
-const RUN: [&str; 4] = ["--log-format", "text", "run", "-c"];
+pub(super) const RUN: [&str; 4] = ["--log-format", "text", "run", "-c"];
 
 /// A server's process.
 pub(super) struct Server {

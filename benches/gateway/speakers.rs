@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::process::{Server, pinned};
+use super::process::{RUN, Server, pinned};
 use super::{BATCH, figure, median, per_record};
 
 /// Set in the process that is the bare acceptor: where its certificates are.
@@ -35,16 +35,22 @@ const SERVER: usize = 0;
 
 /// Runs them.
 pub(super) fn run() {
-    let deployment = Deployment::new();
+    let deployment = Deployment::new(NO_LIMITS);
     handshakes(&deployment);
     authorisation(&deployment);
 }
 
 /// A gateway with TLS that lets everything in, and a producer's certificate.
-struct Deployment(TempDir);
+pub(super) struct Deployment(TempDir);
+
+/// Whoever comes is let in, as fast as it comes.
+pub(super) const NO_LIMITS: &str = "connections_per_identity_max = 100000\nhandshakes_per_address_max = 100000\n\
+                                    handshakes_per_second_per_address_max = 100000000\n\
+                                    handshakes_per_second_max = 100000000\n";
 
 impl Deployment {
-    fn new() -> Self {
+    /// With lines of `[tls]`.
+    pub(super) fn new(limits: &str) -> Self {
         let this = Self(TempDir::new().unwrap());
         this.bailiwick(&["init", "."]);
         for arguments in
@@ -54,11 +60,9 @@ impl Deployment {
         }
         let config = fs::read_to_string(this.path("gateway.toml")).unwrap().replace("127.0.0.1:7400", "127.0.0.1:0");
         let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("plaintext")).collect();
-        let limits = "connections_per_identity_max = 100000\nhandshakes_per_address_max = 100000\n\
-                      handshakes_per_second_per_address_max = 100000000\nhandshakes_per_second_max = 100000000";
         let tls = format!(
             "[tls]\ncertificate = \"tls/g.pem\"\nkey = \"tls/g.key\"\nclient_ca = \"tls/ca.pem\"\n\
-             trust_domain = \"bailiwick.test\"\n{limits}\n\n[scoring]\nworkers = 1\n"
+             trust_domain = \"bailiwick.test\"\n{limits}\n[scoring]\nworkers = 1\n"
         );
         fs::write(this.path("gateway.toml"), format!("{}\n{tls}", config.join("\n"))).unwrap();
         let policy = fs::read_to_string(this.path("policies/policy.toml")).unwrap();
@@ -68,19 +72,19 @@ impl Deployment {
         this
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
     }
 
-    fn bailiwick(&self, arguments: &[&str]) {
+    pub(super) fn bailiwick(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_bailiwick")).args(arguments).current_dir(self.0.path()).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn gateway(&self) -> Server {
+    pub(super) fn gateway(&self) -> Server {
         let config = self.path("gateway.toml");
-        Server::start(pinned(SERVER, env!("CARGO_BIN_EXE_bailiwick")).arg("run").arg("-c").arg(config))
+        Server::start(pinned(SERVER, env!("CARGO_BIN_EXE_bailiwick")).args(RUN).arg(config))
     }
 
     fn bare(&self) -> Server {

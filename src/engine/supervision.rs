@@ -13,6 +13,18 @@ use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::task;
 
+/// The priority (`nice`) of threads that give way to records.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// From now on this thread gives way to those that take records in. Where threads have no priority of their own, nothing
+/// happens: only Linux has one.
+pub fn give_way_to_records() {
+    // A priority that cannot be changed is as good as none.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
 /// Hears of threads that cannot go on. Clones share what they heard.
 #[derive(Debug, Clone, Default)]
 pub struct Supervisor {

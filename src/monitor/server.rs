@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::engine::supervision::Supervisor;
+use crate::engine::supervision::{Supervisor, give_way_to_records};
 use crate::identity::Acceptor;
 use crate::planted::planted;
 
@@ -47,9 +47,6 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// How long no connection is accepted when the system refuses one: files ran out, most likely.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The thread's priority (`nice`): records come first. On Linux a thread has one of its own.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
 
 impl Server {
     /// Listens, and answers on a thread of its own, which `supervisor` hears of. Without an `acceptor` it speaks plain text.
@@ -74,9 +71,7 @@ impl Server {
         let (end, ended) = oneshot::channel();
         let of_thread = Arc::clone(&answers);
         let thread = supervisor.spawn("http", move || {
-            // A priority that cannot be changed is as good as none.
-            #[cfg(target_os = "linux")]
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            give_way_to_records();
             runtime.block_on(async {
                 tokio::select! {
                     () = accept(listener, &of_thread) => {}

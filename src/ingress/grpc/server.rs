@@ -31,7 +31,7 @@ use crate::domain::connection::Turned;
 use crate::engine::budget::{Budget, Line};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Lane;
-use crate::engine::supervision::Supervisor;
+use crate::engine::supervision::{Supervisor, give_way_to_records};
 
 use super::answers::{Answers, Guard};
 use super::arrivals::{Arrivals, Charged};
@@ -173,13 +173,14 @@ struct Serving {
     connections: Arc<()>,
 }
 
-/// The thread that handshakes are done on. What they cost is taken from nobody who is in.
+/// The thread that handshakes are done on. It gives way to the threads of those who are in.
 struct HandshakeThread(Option<Runtime>);
 
 impl HandshakeThread {
     fn start() -> io::Result<Self> {
         let mut builder = runtime::Builder::new_multi_thread();
-        builder.worker_threads(1).thread_name("handshakes").enable_all().build().map(|runtime| Self(Some(runtime)))
+        builder.worker_threads(1).thread_name("handshakes").on_thread_start(give_way_to_records);
+        builder.enable_all().build().map(|runtime| Self(Some(runtime)))
     }
 
     fn handle(&self) -> Option<&Handle> {
