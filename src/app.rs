@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -15,7 +16,7 @@ use crate::config::{self, Config, Destination, Http, Mode, OnStop, today};
 use crate::domain::aggregate::OpenBytes;
 use crate::domain::document::Problems;
 use crate::domain::name::DestinationName;
-use crate::domain::policy::Version;
+use crate::domain::policy::{StreamPlan, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
@@ -27,7 +28,7 @@ use crate::engine::versions::Versions;
 use crate::identity::Expiry;
 use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
 use crate::ledger::Ledger;
-use crate::ledger::entry::What;
+use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem, Timed};
@@ -40,6 +41,7 @@ pub mod losses;
 mod models;
 mod observed;
 mod outcomes;
+mod quarantined;
 mod reload;
 mod state;
 mod tls;
@@ -48,6 +50,7 @@ pub use reload::{Refused, Reloaded};
 
 use observed::Observer;
 use outcomes::Outcomes;
+use quarantined::Quarantined;
 use reload::Reloader;
 use tls::Rotation;
 
@@ -71,6 +74,7 @@ pub struct App {
     journal: Arc<Log>,
     outbox: Arc<Log>,
     ledger: Arc<Ledger>,
+    quarantined: Arc<Quarantined>,
     /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
     keeping: crossbeam_channel::Sender<()>,
     telemetry: Arc<Telemetry>,
@@ -192,7 +196,8 @@ impl App {
         let stopped = async { stopped.await.unwrap_or(()) };
         let lanes = pipeline.lanes();
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
-        let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions));
+        let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
+        let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions), Arc::clone(&quarantined));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
             let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
@@ -252,6 +257,7 @@ impl App {
             journal,
             outbox,
             ledger,
+            quarantined,
             keeping,
             telemetry,
             supervisor,
@@ -281,10 +287,17 @@ impl App {
     pub async fn reload(&self, path: &Path) -> Result<Reloaded, Refused> {
         self.rotate(true);
         let reloaded = self.reloader.reload(path).await;
-        match &reloaded {
-            Ok(Reloaded { is_new, .. }) => self.outcomes.reloaded(*is_new),
-            Err(refused) => self.outcomes.refused(format!("{refused:#}")),
-        }
+        let outcome = match &reloaded {
+            Ok(Reloaded { is_new, .. }) => {
+                self.outcomes.reloaded(*is_new);
+                if *is_new { entry::Outcome::Changed } else { entry::Outcome::Unchanged }
+            }
+            Err(refused) => {
+                self.outcomes.refused(format!("{refused:#}"));
+                entry::Outcome::Refused
+            }
+        };
+        self.ledger.note(What::Reload { of: Reread::Policies, outcome });
         reloaded
     }
 
@@ -366,6 +379,7 @@ impl App {
         }
         let stopped = Stopped { left: board.left(clock.now()) };
         let (journal, outbox, ledger) = (self.journal, self.outbox, self.ledger);
+        self.quarantined.end(clock.now());
         drop(self.keeping);
         ledger.note(What::Stop { gateway: self.reloader.gateway() });
         let close = tokio::task::spawn_blocking(move || {
@@ -411,9 +425,9 @@ struct Works {
     releases: bool,
 }
 
-/// Lets the pipeline know that time passes, and health whether the gateway works.
+/// Lets the pipeline know that time passes, the ledger what came of quarantine, and health whether the gateway works.
 async fn tick(
-    (pipeline, intake, versions): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>),
+    (pipeline, intake, versions, quarantined): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>, Arc<Quarantined>),
     clock: Clock,
     works: impl Fn() -> Works,
     health: Health,
@@ -432,6 +446,7 @@ async fn tick(
                 tokio::spawn(async move { intake.reconsider(&inbox).await });
             }
         }
+        quarantined.look(clock.now());
         let now = works();
         if now.takes != worked.takes {
             health.set(now.takes).await;
@@ -467,13 +482,8 @@ fn names(config: &Config) -> anyhow::Result<Names> {
     getrandom::fill(&mut chance).context("the system gives no random numbers")?;
     let (policy, day) = (&config.policy, today());
     let streams = policy.streams.iter().map(|(name, plan)| {
-        let outlets = |dataset: &str| policy.outlets(dataset, &config.here.serves, day).into_iter();
-        let each = plan.datasets.iter().flat_map(|dataset| {
-            let least = outlets(&dataset.name).map(|outlet| outlet.min_contributors);
-            least.chain([dataset.min_contributors])
-        });
         let datasets = plan.datasets.iter().map(|dataset| dataset.name.clone()).collect();
-        (name.clone(), (datasets, each.max().unwrap_or(0)))
+        (name.clone(), (datasets, greatest_k(config, plan, day)))
     });
     Ok(Names {
         streams: streams.collect(),
@@ -482,6 +492,16 @@ fn names(config: &Config) -> anyhow::Result<Names> {
         workers: config.workers,
         chance: u64::from_le_bytes(chance),
     })
+}
+
+/// The greatest k of the cells of a stream's datasets on a day.
+fn greatest_k(config: &Config, plan: &StreamPlan, day: Date) -> usize {
+    let outlets = |dataset: &str| config.policy.outlets(dataset, &config.here.serves, day).into_iter();
+    let each = plan.datasets.iter().flat_map(|dataset| {
+        let least = outlets(&dataset.name).map(|outlet| outlet.min_contributors);
+        least.chain([dataset.min_contributors])
+    });
+    each.max().unwrap_or(0)
 }
 
 /// The policies of the configuration in force, with those that were before.

@@ -10,6 +10,7 @@ mod durable {
     mod deployment;
     mod ledger;
     mod losses;
+    mod merkle;
     mod moved;
     mod numbers;
     mod operations;

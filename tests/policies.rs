@@ -5,6 +5,7 @@
 mod common;
 
 mod policies {
+    mod decisions;
     mod deployment;
     mod dry_run;
     mod knowledge;

@@ -11,6 +11,7 @@ use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::versions::Versions;
 use crate::ledger::Ledger;
+use crate::ledger::entry::{Outcome, Reread, What};
 
 use super::knowledge;
 
@@ -134,6 +135,7 @@ impl Reloader {
                 };
                 let shadow = shadow.zip(known.in_shadow).map(|(shadow, known)| again(&shadow, known));
                 self.versions.replace(again(&current, known.in_force), shadow);
+                self.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Changed });
                 tracing::info!("registries and databases are read again");
             }
             Err(error) => tracing::error!(

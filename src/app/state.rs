@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field};
 use rustix::process::{getegid, geteuid};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, today};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
@@ -23,13 +23,14 @@ use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
-use crate::durable::recovery::{self, Closed, Present, Replay};
+use crate::durable::recovery::{self, Closed, Present, Replay, Scanned};
 use crate::egress::delivery::{Confirmed, Cursor, Cursors};
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
 use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
+use crate::telemetry::Steps;
 
 use super::losses::{Damaged, Loss};
 
@@ -98,11 +99,14 @@ impl State {
             config.limits.producers,
             config.limits.remembered,
         );
+        for (name, plan) in &config.policy.streams {
+            gateway.tell_in_steps(name, Steps::new(super::greatest_k(config, plan, today()), 0).size());
+        }
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));
         let closed_before = closed_before.collect();
         let from = counted + 1;
-        let closed =
+        let Scanned { closed, refused } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
         let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
         report(&found, from, &windows, &closed);
@@ -111,7 +115,7 @@ impl State {
             .flat_map(|present| &present.datasets)
             .map(|dataset| (String::from(&dataset.name), KeptShape::Shape(dataset.shape())));
         let shapes = shapes.collect();
-        let before = Before { closed_before, windows, replay, closed, last: found.last };
+        let before = Before { closed_before, windows, replay, closed, refused, last: found.last };
         Ok(Self {
             journal: Arc::new(journal),
             outbox: Arc::new(outbox),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ledger::audit::{Audit, Visit, audit};
 use crate::ledger::entry::{Entry, What};
@@ -21,6 +21,9 @@ use crate::storage::RealFileSystem;
 use super::Failure;
 
 mod retire;
+mod words;
+
+use words::words;
 
 /// What `bailiwick ledger` is told.
 #[derive(Debug, clap::Subcommand)]
@@ -40,7 +43,7 @@ pub enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Print the entries, after verifying the ledger.
+    /// Print the entries in words, after verifying the ledger.
     Show {
         /// The ledger.
         #[command(flatten)]
@@ -337,21 +340,9 @@ fn show(named: &Named, shown: &Shown, json: bool) -> Result<String, Failure> {
     }
     let mut text = String::new();
     for (number, entry) in &entries {
-        let fields = serde_json::to_value(entry).unwrap_or_default();
-        let fields = fields.as_object().into_iter().flatten();
-        let fields = fields.filter(|(name, _)| !["v", "time", "kind"].contains(&name.as_str()));
-        let fields: Vec<String> = fields.map(|(name, value)| format!("{name}={}", plain(value))).collect();
-        let _ = writeln!(text, "{number} {} {} {}", entry.time, entry.what.kind(), fields.join(" "));
+        let _ = writeln!(text, "{number} {} {}: {}", entry.time, entry.what.kind(), words(&entry.what));
     }
     Ok(text)
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
 }
 
 /// What is to be proved.

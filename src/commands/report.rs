@@ -1,7 +1,7 @@
 //! `bailiwick report`: what left, to where, under which policies, and what was held back, for the person who answers for it.
 //! From the ledger alone, which is verified first; offline, and without secrets.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use super::ledger::Named;
 use super::{Failure, check, load};
+use crate::config::Config;
 use crate::ledger::in_full;
 
 mod account;
+mod extracts;
 mod html;
 
 use account::Account;
@@ -39,7 +41,8 @@ pub struct Options {
     /// The currency of the price.
     #[arg(long, value_name = "CURRENCY", default_value = "EUR")]
     pub currency: String,
-    /// The gateway's configuration, to name the rules by which each dataset may leave.
+    /// The gateway's configuration, to name the rules by which each dataset may leave, and to fill the extracts that the GDPR
+    /// and 28 CFR Part 202 ask for.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print the report as JSON and not as HTML.
@@ -70,6 +73,8 @@ struct Report {
     account: Account,
     cost: Option<Cost>,
     rules: Option<Rules>,
+    /// What laws on records ask for, by the configuration that was named.
+    extracts: Option<Value>,
 }
 
 /// What crossed, and what it saved that not all did.
@@ -101,12 +106,14 @@ impl Cost {
 }
 
 /// What a report does not show, whatever it says.
-const NOT_PROVED: [&str; 6] = [
+const NOT_PROVED: [&str; 7] = [
     "That nothing else left. The ledger says what this program sent; compare its bytes with what your network counts.",
     "That a release was right. The ledger says which release it was, and under which policies.",
     "That the ledger is the only one, or ends here. Whoever holds the machine and the key can rewrite what only that machine \
      knows. Compare the checkpoint below with one that somebody else kept.",
     "How many cells were withheld. The numbers are powers of ten, and fewer than ten, or than k, are like none.",
+    "How many persons were behind refused records. The numbers are of records, in steps, and what is less than a step is not \
+     told yet.",
     "That a release which may have left did leave. After a crash the ledger says so, and it is sent again.",
     "What came in. The number is that of whoever made this report.",
 ];
@@ -125,7 +132,9 @@ pub fn report(options: Options) -> Result<String, Failure> {
     let opened = ledger.open()?;
     let begin = || Account::of(from, to);
     let (audit, account) = opened.sound(&[], begin, |account, number, _, entry| account.hear(number, entry))?;
-    let rules = config.map(|config| rules(&config)).transpose()?;
+    let (config, day) = (config.map(|config| load(&config)).transpose()?, crate::config::today());
+    let rules = config.as_ref().map(|config| rules(config, day));
+    let extracts = config.as_ref().map(|config| extracts::extracts(config, &account, day));
     let cost = bytes_in.map(|bytes_in| Cost {
         bytes_in,
         bytes_out: account.bytes(),
@@ -133,19 +142,16 @@ pub fn report(options: Options) -> Result<String, Failure> {
     });
     let (name, key) = (opened.verifier().name().to_owned(), opened.verifier().to_string());
     let checkpoint = audit.checkpoint.unwrap_or_default();
-    let report = Report { name, key, checkpoint, from, to, account, cost, rules };
+    let report = Report { name, key, checkpoint, from, to, account, cost, rules, extracts };
     Ok(if json { super::json::print(&in_json(&report)) } else { html::page(&report) })
 }
 
-fn rules(config: &Path) -> Result<Rules, Failure> {
-    let config = load(config)?;
-    let day = crate::config::today();
-    let rows = check::rows(&config, day);
-    Ok(Rules { policy: in_full(&config.policy.digest), day: day.to_string(), rows })
+fn rules(config: &Config, day: Date) -> Rules {
+    Rules { policy: in_full(&config.policy.digest), day: day.to_string(), rows: check::rows(config, day) }
 }
 
 fn in_json(report: &Report) -> Value {
-    let Report { name, key, checkpoint, from, to, account, cost, rules } = report;
+    let Report { name, key, checkpoint, from, to, account, cost, rules, extracts } = report;
     let mut value = account.json();
     let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
     let cost = cost.as_ref().map(|cost| {
@@ -166,6 +172,7 @@ fn in_json(report: &Report) -> Value {
         ("to", json!(time(to))),
         ("cost", json!(cost)),
         ("rules", json!(rules)),
+        ("extracts", json!(extracts)),
         ("does_not_prove", json!(NOT_PROVED)),
     ];
     for (name, member) in others {

@@ -18,6 +18,7 @@ use super::newcomers::Newcomers;
 use super::producer::{self, Producers, RememberedMax, TooMany};
 use super::span::WindowSpan;
 use super::stream::Stream;
+use super::tally::{Tally, Told};
 use super::watermark::{self, ActiveMax, Heard, Watermark};
 use super::window::{Closing, first_window, micros, window_start};
 
@@ -47,6 +48,8 @@ pub enum Effect {
         before: i64,
         /// The watermark that closes them.
         watermark: i64,
+        /// What is told of refused records with it.
+        refused: Vec<Told>,
     },
 }
 
@@ -64,6 +67,10 @@ struct StreamState {
     stream: Option<Arc<Stream>>,
     watermark: Watermark,
     datasets: Vec<DatasetState>,
+    /// Refused records that are not told yet.
+    refused: Tally,
+    /// In steps of so many they are told.
+    step: u64,
 }
 
 #[derive(Debug)]
@@ -109,6 +116,8 @@ impl Gateway {
                 stream: Some(Arc::clone(stream)),
                 watermark: Watermark::new(stream.idle_after, active_max),
                 datasets: datasets.iter().map(|dataset| DatasetState::new(dataset)).collect(),
+                refused: Tally::default(),
+                step: datasets.iter().map(|dataset| 2 * dataset.min_contributors as u64).max().unwrap_or(0),
             };
             (stream.name.clone(), state)
         });
@@ -121,6 +130,28 @@ impl Gateway {
         if let Some(state) = self.streams.get_mut(stream) {
             state.watermark.observe(heard, now);
         }
+    }
+
+    /// Refused records of a stream are told in steps of so many. Until this is said, the steps are twice the declared k: the
+    /// policies may ask for more.
+    pub fn tell_in_steps(&mut self, stream: &str, step: u64) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.step = step;
+        }
+    }
+
+    /// Records of a stream were refused.
+    pub fn refused(&mut self, stream: &str, refused: &Tally) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.refused.merge(refused);
+        }
+    }
+
+    /// Windows of a dataset were closed or released: what is told of its stream's refused records with that. In a replay it
+    /// is what was told then, for the journal has the same requests before the same closings.
+    pub fn tell_refused(&mut self, dataset: &str) -> Vec<Told> {
+        let is_of = |state: &&mut StreamState| state.datasets.iter().any(|known| known.name == dataset);
+        self.streams.values_mut().find(is_of).map_or_else(Vec::new, |state| state.refused.tell(state.step))
     }
 
     /// Moves a stream's watermark on to what was heard of it, and adds what is to be done to `effects`.
@@ -238,7 +269,8 @@ impl Gateway {
         let streams = self.streams.iter().map(|(name, state)| {
             let closed = |dataset: &DatasetState| ((&dataset.name).into(), dataset.closing.before());
             let closed = state.datasets.iter().map(closed).collect();
-            StreamSnapshot { name: name.into(), watermark: state.watermark.snapshot(), closed }
+            let (watermark, refused) = (state.watermark.snapshot(), state.refused.clone());
+            StreamSnapshot { name: name.into(), watermark, closed, refused }
         });
         Snapshot { producers: self.producers.snapshot(), streams: streams.collect() }
     }
@@ -246,20 +278,34 @@ impl Gateway {
     /// Reads the state from a checkpoint into a new gateway. What is no longer declared is passed over.
     pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
         self.producers.decode(reader)?;
-        self.decode_streams(reader, |watermark, reader| watermark.decode(reader, now), Closing::restore)
+        let watermark = |watermark: &mut Watermark, reader: &mut Reader<'_>| watermark.decode(reader, now);
+        self.decode_streams(reader, watermark, Closing::restore, Tally::decode)
+    }
+
+    /// Reads the state from a checkpoint of version 4, which does not say what was refused.
+    pub fn decode_v4(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
+        self.producers.decode(reader)?;
+        self.decode_streams(
+            reader,
+            |watermark, reader| watermark.decode(reader, now),
+            Closing::restore,
+            nothing_refused,
+        )
     }
 
     /// Reads the state from a checkpoint of version 3, which does not say when producers were heard.
     pub fn decode_v3(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
         self.producers.decode_v3(reader)?;
-        self.decode_streams(reader, |watermark, reader| watermark.decode_v3(reader, now), Closing::restore)
+        let watermark = |watermark: &mut Watermark, reader: &mut Reader<'_>| watermark.decode_v3(reader, now);
+        self.decode_streams(reader, watermark, Closing::restore, nothing_refused)
     }
 
     /// Reads the state from a checkpoint of version 2, which holds no outcomes either, and numbers of windows instead of
     /// times.
     pub fn decode_v2(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
         self.producers.decode_v2(reader)?;
-        self.decode_streams(reader, |watermark, reader| watermark.decode_v3(reader, now), Closing::restore_window)
+        let watermark = |watermark: &mut Watermark, reader: &mut Reader<'_>| watermark.decode_v3(reader, now);
+        self.decode_streams(reader, watermark, Closing::restore_window, nothing_refused)
     }
 
     fn decode_streams(
@@ -267,10 +313,12 @@ impl Gateway {
         reader: &mut Reader<'_>,
         read: impl Fn(&mut Watermark, &mut Reader<'_>) -> Option<()>,
         restore: impl Fn(&mut Closing, Option<i64>),
+        refused: impl Fn(&mut Reader<'_>) -> Option<Tally>,
     ) -> Option<()> {
         for _ in 0..reader.count(25)? {
             let watermark = Watermark::new(Duration::ZERO, ActiveMax::default());
-            let mut undeclared = StreamState { stream: None, watermark, datasets: Vec::new() };
+            let (datasets, tally) = (Vec::new(), Tally::default());
+            let mut undeclared = StreamState { stream: None, watermark, datasets, refused: tally, step: 0 };
             let state = self.streams.get_mut(reader.text()?).unwrap_or(&mut undeclared);
             read(&mut state.watermark, reader)?;
             for _ in 0..reader.count(17)? {
@@ -280,6 +328,7 @@ impl Gateway {
                     known.restore(|closing| restore(closing, before));
                 }
             }
+            state.refused = refused(reader)?;
         }
         Some(())
     }
@@ -298,6 +347,13 @@ struct StreamSnapshot {
     watermark: watermark::Snapshot,
     /// What has closed of each dataset, with its name.
     closed: Vec<(String, Option<i64>)>,
+    refused: Tally,
+}
+
+/// What checkpoints say of refused records that were written before any was counted.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where others read")]
+fn nothing_refused(_: &mut Reader<'_>) -> Option<Tally> {
+    Some(Tally::default())
 }
 
 impl Snapshot {
@@ -305,13 +361,14 @@ impl Snapshot {
     pub fn encode(&self, writer: &mut Writer) {
         self.producers.encode(writer);
         writer.count(self.streams.len());
-        for StreamSnapshot { name, watermark, closed } in &self.streams {
+        for StreamSnapshot { name, watermark, closed, refused } in &self.streams {
             writer.text(name);
             watermark.encode(writer);
             writer.count(closed.len());
             for (dataset, before) in closed {
                 writer.text(dataset).option(*before);
             }
+            refused.encode(writer);
         }
     }
 }
@@ -322,7 +379,8 @@ impl StreamState {
         for dataset in &mut self.datasets {
             if let Some(before) = dataset.closing.advance(watermark) {
                 dataset.span.close(before);
-                effects.push(Effect::Close { dataset: (&dataset.name).into(), before, watermark });
+                let refused = self.refused.tell(self.step);
+                effects.push(Effect::Close { dataset: (&dataset.name).into(), before, watermark, refused });
             }
         }
     }

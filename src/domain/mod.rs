@@ -34,6 +34,7 @@ pub mod recency;
 pub mod refusal;
 pub mod span;
 pub mod stream;
+pub mod tally;
 pub mod time;
 pub mod watermark;
 pub mod window;

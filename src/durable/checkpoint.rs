@@ -22,9 +22,9 @@ use crate::domain::window::window_start;
 use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
-/// The version that is written. Versions 2 and 3 are read, too: they have other forms of the gateway's state, and version 2
-/// has no corrections.
-pub const VERSION: u32 = 4;
+/// The version that is written. Versions 2, 3 and 4 are read, too: they have other forms of the gateway's state, and version
+/// 2 has no corrections.
+pub const VERSION: u32 = 5;
 const OLDEST_VERSION: u32 = 2;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
@@ -98,6 +98,7 @@ impl Checkpoint {
         match self.version {
             OLDEST_VERSION => return gateway.decode_v2(&mut reader, now),
             3 => gateway.decode_v3(&mut reader, now)?,
+            4 => gateway.decode_v4(&mut reader, now)?,
             _ => gateway.decode(&mut reader, now)?,
         }
         for Correction { producer, number, outcome } in &self.corrections {
@@ -235,8 +236,11 @@ mod tests {
     use super::*;
     use crate::domain::dataset::{Dataset, Function, Metric};
     use crate::domain::newcomers::Newcomers;
+    use crate::domain::outcome::{Refusals, Taken};
     use crate::domain::producer::{Came, Mark};
+    use crate::domain::refusal::{Reason, Refusal};
     use crate::domain::stream::{Stream, Undeclared};
+    use crate::domain::tally::{Tally, Told};
     use crate::domain::watermark::Heard;
 
     /// A checkpoint as version 2 wrote it.
@@ -267,7 +271,7 @@ mod tests {
     fn a_checkpoint_of_version_3_is_read_as_it_is_written() {
         let old = Checkpoint::decode(&version_2()).unwrap();
         let number = Number { epoch: 4, sequence: 700 };
-        let outcome = Outcome::refused(crate::domain::refusal::Reason::ModelFailed);
+        let outcome = refused();
         let corrections = vec![Correction { producer: "till-7".into(), number, outcome }];
         let windows = vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }];
         let checkpoint = Checkpoint { version: 3, corrections, windows, ..old };
@@ -310,48 +314,74 @@ mod tests {
         (stream, datasets, gateway)
     }
 
+    const WALL: i64 = 1_764_000_000_000_000;
+    const NUMBER: Number = Number { epoch: 4, sequence: 700 };
+
+    fn refused() -> Outcome {
+        Outcome::refused(Reason::ModelFailed)
+    }
+
+    /// What a new gateway goes on with that reads a checkpoint.
+    fn restored(checkpoint: &Checkpoint) -> Gateway {
+        let (_, datasets, mut restored) = state();
+        assert_eq!((checkpoint.lsn, checkpoint.key.0), (7, [9; 16]));
+        assert_eq!(checkpoint.shapes, [("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))]);
+        let [part] = checkpoint.windows.as_slice() else { panic!("one window") };
+        assert_eq!((part.dataset.as_str(), part.window, part.cells.as_slice()), ("golden", -3, &[1, 2, 3][..]));
+        let now = Duration::from_secs(3);
+        checkpoint.restore_gateway(&mut restored, now).unwrap();
+        assert_eq!(restored.producers.mark("till-7"), Mark { epoch: 4, sequence: 700, lsn: 6 });
+        assert_eq!(restored.producers.outcome("till-7", NUMBER), Some(refused()));
+        assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
+        assert_eq!(restored.closed_before("golden"), Some(WALL - 60_000_000));
+        for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {
+            let heard = Heard { producer, address: None, event_time: None };
+            assert_eq!(restored.admit("s", heard, now, &Newcomers::default()), Ok(is_new), "{producer}");
+        }
+        restored
+    }
+
     #[test]
-    fn a_checkpoint_of_version_4_is_read_as_it_is_written() {
-        const WALL: i64 = 1_764_000_000_000_000;
+    fn a_checkpoint_of_version_4_is_read() {
+        let read = Checkpoint::decode(&unhex(include_str!("../../tests/golden/checkpoint-4.hex").trim())).unwrap();
+        assert_eq!(read.version, 4);
+        assert_eq!(restored(&read).tell_refused("golden"), []);
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_5_is_read_as_it_is_written() {
         let (_, datasets, mut gateway) = state();
         let second = Duration::from_secs(1);
         gateway.hear("s", Heard { producer: "till-7", address: None, event_time: Some(WALL - 5) }, second);
         gateway.hear("s", Heard { producer: "silent", address: None, event_time: None }, 2 * second);
         gateway.restore_closed("golden", WALL - 60_000_000, WALL - 10);
-        let number = Number { epoch: 4, sequence: 700 };
         let came = Came { at: Some(WALL), from: None };
-        gateway.producers.take("till-7", number, 6, Some(&Outcome::nothing()), came);
+        gateway.producers.take("till-7", NUMBER, 6, Some(&Outcome::nothing()), came);
+        let refusals: Vec<Refusal> = (0..45).map(|index| Refusal::new(index, Reason::NoRegime)).collect();
+        let taken = Outcome::Taken(Taken { refusals: Refusals::of(&refusals), ..Taken::default() });
+        gateway.refused("s", &Tally::of([&taken]));
         gateway.producers.take("old", Number { epoch: 1, sequence: 1 }, 5, None, Came::default());
         let mut writer = Writer::default();
         gateway.encode(&mut writer);
-        let outcome = Outcome::refused(crate::domain::refusal::Reason::ModelFailed);
         let checkpoint = Checkpoint {
-            version: 4,
+            version: 5,
             lsn: 7,
             key: ContributorKey([9; 16]),
             gateway: writer.finish(),
-            corrections: vec![Correction { producer: "till-7".into(), number, outcome: outcome.clone() }],
+            corrections: vec![Correction { producer: "till-7".into(), number: NUMBER, outcome: refused() }],
             shapes: vec![("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))],
             windows: vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }],
         };
-        let golden = include_str!("../../tests/golden/checkpoint-4.hex").trim();
+        let golden = include_str!("../../tests/golden/checkpoint-5.hex").trim();
         assert_eq!(hex(&checkpoint.encode()), golden);
         let read = Checkpoint::decode(&unhex(golden)).unwrap();
-        assert_eq!((read.version, read.lsn, read.key.0, read.shapes), (4, 7, [9; 16], checkpoint.shapes));
-        let [part] = read.windows.as_slice() else { panic!("one window") };
-        assert_eq!((part.dataset.as_str(), part.window, part.cells.as_slice()), ("golden", -3, &[1, 2, 3][..]));
-        // What the state says is what a new gateway goes on with.
-        let (.., mut restored) = state();
-        let read = Checkpoint::decode(&unhex(golden)).unwrap();
-        read.restore_gateway(&mut restored, 3 * second).unwrap();
-        assert_eq!(restored.producers.mark("till-7"), Mark { epoch: 4, sequence: 700, lsn: 6 });
-        assert_eq!(restored.producers.outcome("till-7", number), Some(outcome));
-        assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
-        assert_eq!(restored.closed_before("golden"), Some(WALL - 60_000_000));
-        for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {
-            let heard = Heard { producer, address: None, event_time: None };
-            assert_eq!(restored.admit("s", heard, 3 * second, &Newcomers::default()), Ok(is_new), "{producer}");
-        }
+        assert_eq!(read.version, 5);
+        // 45 records, in steps of 20. What is left over is not forgotten.
+        let mut restored = restored(&read);
+        let of = |told: Vec<Told>| told.iter().map(|told| (told.cause.reason, told.records)).collect::<Vec<_>>();
+        assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 40)]);
+        restored.tell_in_steps("s", 5);
+        assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 5)]);
     }
 
     fn hex(bytes: &[u8]) -> String {

@@ -12,8 +12,9 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::name::{DatasetName, DestinationName, GatewayId};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
+use crate::domain::tally::Told;
 use crate::storage::{Log, Lsn};
 
 /// Why the outbox cannot be used.
@@ -49,12 +50,24 @@ pub enum Note {
         /// When the window began, in microseconds since the Unix epoch.
         window_start: i64,
     },
+    /// Records were refused.
+    Refused {
+        /// Their stream.
+        stream: StreamName,
+        /// The windows that began before this time are closed, in microseconds since the Unix epoch. `None`: they are
+        /// released as they are.
+        before: Option<i64>,
+        /// How many, and for what.
+        told: Told,
+    },
 }
 
-/// The version of the notes at the end of an entry. Entries of before end with the releases.
-const NOTES_VERSION: u8 = 1;
+/// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records. Entries of before
+/// end with the releases.
+const NOTES_VERSION: u8 = 2;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
+const REFUSED: u8 = 3;
 
 /// What one closing lets go, and what the ledger says of it.
 pub struct Closing {
@@ -120,6 +133,10 @@ fn encode_notes(notes: &[Note], writer: &mut Writer) {
             Note::Override { id, destination, window_start } => {
                 writer.u8(OVERRIDE).text(id).text(destination).i64(*window_start);
             }
+            Note::Refused { stream, before, told } => {
+                writer.u8(REFUSED).text(stream).option(*before);
+                told.encode(writer);
+            }
         }
     }
 }
@@ -130,7 +147,10 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Vec<Note>> {
     if reader.is_empty() {
         return Some(notes);
     }
-    let NOTES_VERSION = reader.u8()? else { return None };
+    let version = reader.u8()?;
+    if !(1..=NOTES_VERSION).contains(&version) {
+        return None;
+    }
     for _ in 0..reader.count(1)? {
         notes.push(match reader.u8()? {
             WITHHELD => Note::Withheld { window_start: reader.i64()?, at_least: reader.u64()? },
@@ -138,6 +158,11 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Vec<Note>> {
                 id: reader.text()?.to_owned(),
                 destination: DestinationName::new(reader.text()?).ok()?,
                 window_start: reader.i64()?,
+            },
+            REFUSED if version > 1 => Note::Refused {
+                stream: StreamName::new(reader.text()?).ok()?,
+                before: reader.option()?,
+                told: Told::decode(reader)?,
             },
             _ => return None,
         });
@@ -214,6 +239,8 @@ mod tests {
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
     use super::*;
+    use crate::domain::refusal::Reason;
+    use crate::domain::tally::Cause;
 
     fn released(destination: &str) -> Released {
         let columns: [(&str, ArrayRef); 2] = [
@@ -232,12 +259,21 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-1.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-2.bin");
+
+    fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
+        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let rules = (!rules.is_empty()).then(|| rules.into());
+        let cause = Cause { reason, rules, to: to.map(|to| to.parse().unwrap()) };
+        Note::Refused { stream: "visits".parse().unwrap(), before, told: Told { cause, records: 300 } }
+    }
 
     fn notes() -> Vec<Note> {
         vec![
             Note::Withheld { window_start: -60_000_000, at_least: 100 },
             Note::Override { id: "audit".into(), destination: "desk".parse().unwrap(), window_start: 0 },
+            refused(Reason::NoRegime, &[], None, None),
+            refused(Reason::BelongsElsewhere, &["law/a", "law/b"], Some("in-1"), Some(-1)),
         ]
     }
 
@@ -272,5 +308,17 @@ mod tests {
             }
         }
         assert!(closing.encode().unwrap().ends_with(GOLDEN_NOTES));
+    }
+
+    #[test]
+    fn notes_of_version_1_are_read() {
+        let golden = include_bytes!("../../tests/golden/outbox-notes-1.bin");
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some(notes()[..2].to_vec()));
+        // It had no refused records.
+        let mut other = GOLDEN_NOTES.to_vec();
+        other[0] = 1;
+        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
+        other[0] = NOTES_VERSION + 1;
+        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::gateway::Gateway;
 use crate::domain::policy::Digest;
 use crate::domain::producer::Came;
 use crate::domain::stream::Stream;
+use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
 use crate::domain::window::window_start;
 use crate::storage::{self, FileSystem, Log, Lsn};
@@ -98,6 +99,25 @@ pub struct Closed {
     pub before: Option<i64>,
 }
 
+/// What the journal holds after the checkpoint.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// What was closed, in order.
+    pub closed: Vec<Closed>,
+    /// What is told of refused records with each closing that tells something.
+    pub refused: BTreeMap<Lsn, Vec<Told>>,
+}
+
+impl Scanned {
+    fn closed(&mut self, closed: Closed, gateway: &mut Gateway) {
+        let refused = gateway.tell_refused(&closed.dataset);
+        if !refused.is_empty() {
+            self.refused.insert(closed.lsn, refused);
+        }
+        self.closed.push(closed);
+    }
+}
+
 /// Restores the state of a checkpoint. The windows that were open, by dataset.
 ///
 /// # Errors
@@ -130,7 +150,7 @@ pub fn restore(
     Ok(windows)
 }
 
-/// The first pass: tells the gateway what the journal holds from a position on. What was closed, in order.
+/// The first pass: tells the gateway what the journal holds from a position on. What was closed.
 ///
 /// # Errors
 /// When the journal cannot be read, or holds what the policy cannot count.
@@ -140,8 +160,8 @@ pub fn scan(
     gateway: &mut Gateway,
     present: &[Present],
     now: Duration,
-) -> Result<Vec<Closed>, Error> {
-    let mut closed = Vec::new();
+) -> Result<Scanned, Error> {
+    let mut scanned = Scanned::default();
     let mut mapping = Mapping::new(present);
     while let Some(storage::Entry { lsn, context, payload }) = entries.next()? {
         if lsn < from {
@@ -167,13 +187,15 @@ pub fn scan(
                 // A dataset that is not declared any more has nothing to be closed.
                 if let Some(before) = mapping.time(dataset, before) {
                     gateway.restore_closed(dataset, before, watermark);
-                    closed.push(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) });
+                    scanned.closed(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) }, gateway);
                 }
             }
-            Entry::Flushed { dataset } => closed.push(Closed { lsn, dataset: dataset.to_owned(), before: None }),
+            Entry::Flushed { dataset } => {
+                scanned.closed(Closed { lsn, dataset: dataset.to_owned(), before: None }, gateway);
+            }
         }
     }
-    Ok(closed)
+    Ok(scanned)
 }
 
 /// Tells the gateway of requests that the journal holds.
@@ -186,6 +208,7 @@ fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], (stream, at): 
             gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
         }
     }
+    gateway.refused(stream, &Tally::of(requests.iter().filter_map(|request| request.outcome.as_ref())));
 }
 
 /// Looks at what is on disk and changes nothing: whether what is declared now can go on with it. The gateway may be

@@ -17,6 +17,7 @@ use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::producer::Lsn;
+use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
@@ -69,6 +70,8 @@ pub(super) struct Collector {
     clock: Clock,
     /// What the workers have reported of each closing.
     closings: BTreeMap<Lsn, Reported>,
+    /// What is told of refused records with closings to come: the windows that are closed began before a time.
+    refused: BTreeMap<Lsn, (Option<i64>, Vec<Told>)>,
     checkpoint: Option<Gathering>,
     /// The end of the outbox at the checkpoint before the last.
     outbox_needed: Lsn,
@@ -100,8 +103,9 @@ impl Collector {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> Self {
-        let (closings, checkpoint, outbox_needed) = (BTreeMap::new(), None, 0);
-        Self { collecting, workers, sequencer, telemetry, clock, closings, checkpoint, outbox_needed }
+        let (closings, refused) = (BTreeMap::new(), BTreeMap::new());
+        let (checkpoint, outbox_needed) = (None, 0);
+        Self { collecting, workers, sequencer, telemetry, clock, closings, refused, checkpoint, outbox_needed }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
@@ -111,6 +115,9 @@ impl Collector {
                 Ok(Report::Closed { lsn, dataset, part, mut windows, saving }) => {
                     self.gather_closed(saving, &dataset, &mut windows);
                     self.closed(lsn, dataset, part, windows);
+                }
+                Ok(Report::Refused { lsn, before, refused }) => {
+                    self.refused.insert(lsn, (before, refused));
                 }
                 Ok(Report::State { lsn, gateway }) => self.begin_checkpoint(lsn, &gateway),
                 Ok(Report::Checkpoint { lsn, windows, took }) => self.gather(lsn, windows, took),
@@ -146,12 +153,14 @@ impl Collector {
     /// Releases what was closed at a position. All its releases are one entry of the outbox: after a crash
     /// they are there as a whole, or the closing is replayed and released then.
     fn release(&mut self, lsn: Lsn, reported: Reported) {
+        let refused = self.refused.remove(&lsn);
         let is_in_outbox = self.collecting.released.get(&reported.dataset).is_some_and(|released| *released >= lsn);
         if is_in_outbox && !planted("replay-twice") {
             return;
         }
         let Reported { dataset, part, windows, .. } = reported;
-        let (mut releases, mut notes) = (Vec::new(), Vec::new());
+        let mut releases = Vec::new();
+        let mut notes = refused.map_or_else(Vec::new, |refused| self.refused_notes(&dataset, refused));
         for (window, cells) in windows {
             releases.extend(self.cells(&dataset, window, part, cells, &mut notes));
         }
@@ -172,6 +181,13 @@ impl Collector {
             }
         }
         self.telemetry.add_of_dataset(&of, |counts| &counts.releases, count);
+    }
+
+    /// What the ledger is to say of refused records of a dataset's stream.
+    fn refused_notes(&self, dataset: &str, (before, refused): (Option<i64>, Vec<Told>)) -> Vec<Note> {
+        let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return Vec::new() };
+        let notes = refused.into_iter().map(|told| Note::Refused { stream: declared.stream.clone(), before, told });
+        notes.collect()
     }
 
     /// What of a window's cells may leave. What the ledger is to say of it goes into the notes.

@@ -7,6 +7,7 @@ use crate::domain::aggregate::{Cells, Saved};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::DatasetName;
 use crate::domain::producer::Lsn;
+use crate::domain::tally::Told;
 
 /// An order to a worker. Each worker gets the same orders, in the order of the journal.
 #[derive(Debug, Clone)]
@@ -31,6 +32,14 @@ pub(super) enum Report {
         windows: BTreeMap<i64, Cells>,
         /// The checkpoint that is under way. The windows' part of it comes with them.
         saving: Option<Lsn>,
+    },
+    /// What is told of refused records with the closing at `lsn`, which comes after it.
+    Refused {
+        lsn: Lsn,
+        /// The windows that began before this time are closed, in microseconds since the Unix epoch. `None`: they are
+        /// released as they are.
+        before: Option<i64>,
+        refused: Vec<Told>,
     },
     /// The gateway's own state; comes before the workers'.
     State { lsn: Lsn, gateway: Snapshot },

@@ -21,6 +21,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::gateway::Gateway;
 use crate::domain::name::StreamName;
 use crate::domain::producer::Lsn;
+use crate::domain::tally::Told;
 use crate::durable::entry::BatchWriter;
 use crate::durable::recovery::{self, Closed, Present, Replay, Step};
 use crate::durable::seal::Keys;
@@ -32,7 +33,7 @@ use super::collector::Collector;
 use super::inbox::Inbox;
 use super::intake::Intake;
 use super::open_windows::OpenWindowsRoom;
-use super::order::Order;
+use super::order::{Order, Report};
 use super::scores::Scores;
 use super::sequencer::Sequencer;
 use super::supervision::Supervisor;
@@ -71,6 +72,8 @@ pub struct Before {
     pub replay: Replay,
     /// What was closed in it.
     pub closed: Vec<Closed>,
+    /// What is told of refused records with each closing that tells something.
+    pub refused: BTreeMap<Lsn, Vec<Told>>,
     /// The last position of the journal.
     pub last: Lsn,
 }
@@ -122,7 +125,8 @@ impl Pipeline {
         intake: &Arc<Intake>,
         supervisor: &Supervisor,
     ) -> io::Result<Self> {
-        let Setup { scorers, present, key, keys, rows_max, open, before, checkpoints } = setup;
+        let Setup { scorers, present, key, keys, rows_max, open, mut before, checkpoints } = setup;
+        let mut refused = std::mem::take(&mut before.refused);
         let (reports, from_workers) = unbounded();
         let windows = || Windows::new(&present, &before.closed_before, key, &open, reports.clone(), intake.clock);
         let workers = scorers.len() + 1;
@@ -131,6 +135,9 @@ impl Pipeline {
             // Not to the one that replays: it finds them itself.
             for orders in orders.iter().skip(1) {
                 let _ = orders.send(Order::Close { lsn: *lsn, dataset: dataset.clone(), before: *before });
+            }
+            if let Some(refused) = refused.remove(lsn) {
+                let _ = reports.send(Report::Refused { lsn: *lsn, before: *before, refused });
             }
         }
         let sequencer = Arc::new(Sequencer::new(journal, gateway, before.last, orders, reports.clone(), checkpoints));

@@ -21,6 +21,7 @@ use crate::domain::gateway::{Effect, Gateway, Input};
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
+use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
 use crate::durable::entry::{Before, Entry};
 use crate::planted::planted;
@@ -91,6 +92,8 @@ pub(super) struct Batch<'b> {
     /// Its stream's name; empty: it is not declared.
     pub(super) stream: &'b str,
     pub(super) requests: &'b [Placing<'b>],
+    /// The records of the requests that were refused.
+    pub(super) refused: &'b Tally,
     /// The oldest and the newest event time of its records.
     pub(super) event_times: Option<(i64, i64)>,
     pub(super) entry: Vec<u8>,
@@ -178,7 +181,7 @@ impl Sequencer {
         earlier: impl FnOnce(),
         then: impl FnOnce(Lsn) -> Then,
     ) -> Result<(Lsn, Vec<Mark>), Unplaced> {
-        let Batch { stream, requests, event_times, entry, room, now, wall } = batch;
+        let Batch { stream, requests, refused, event_times, entry, room, now, wall } = batch;
         let mut state = self.lock();
         state.admit(stream, requests, now, wall)?;
         if let Some((oldest, newest)) = event_times
@@ -189,6 +192,7 @@ impl Sequencer {
         earlier();
         let lsn = state.next(room.bytes());
         let marks = requests.iter().map(|request| state.take(stream, request, lsn, now, wall)).collect();
+        state.gateway.refused(stream, refused);
         self.journal.submit(lsn, entry, room, Some(then(lsn)));
         self.advance(&mut state, Some(stream), now);
         self.checkpoint_if_due(&mut state, now);
@@ -225,13 +229,21 @@ impl Sequencer {
             Some(stream) => state.gateway.advance(stream, now, &mut effects),
             None => state.gateway.handle(Input::Tick, now, &mut effects),
         }
-        for Effect::Close { dataset, before, watermark } in effects {
+        for Effect::Close { dataset, before, watermark, refused } in effects {
             // One input closes a dataset's windows at most once, and each has room.
             let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else { continue };
             let bytes = Entry::Closed { dataset: &dataset, before: Before::Time(before), watermark }.encode();
             let lsn = state.next(bytes.len() as u64);
             self.journal.submit(lsn, bytes, room, None);
+            self.tell(lsn, Some(before), refused);
             self.order(&Order::Close { lsn, dataset, before: Some(before) });
+        }
+    }
+
+    /// Tells the collector of refused records, before it hears of the closing that they are told with.
+    fn tell(&self, lsn: Lsn, before: Option<i64>, refused: Vec<Told>) {
+        if !refused.is_empty() {
+            let _ = self.reports.send(Report::Refused { lsn, before, refused });
         }
     }
 
@@ -288,6 +300,8 @@ impl Sequencer {
                 let bytes = Entry::Flushed { dataset: &dataset }.encode();
                 let lsn = state.next(bytes.len() as u64);
                 self.journal.submit(lsn, bytes, room, None);
+                let refused = state.gateway.tell_refused(&dataset);
+                self.tell(lsn, None, refused);
                 self.order(&Order::Close { lsn, dataset, before: None });
             }
         }

@@ -24,6 +24,7 @@ use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
 use crate::domain::producer::{Lsn, Mark, Number};
 use crate::domain::refusal::Reason;
+use crate::domain::tally::Tally;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
 use crate::storage::{NoRoom, Room, Then};
 use crate::telemetry::{Telemetry, Times};
@@ -328,7 +329,8 @@ impl Worker {
             let (oldest, newest) = resident.batch().event_time_range();
             oldest.zip(newest)
         });
-        let batch = Batch { stream, requests: &placing, event_times, entry, room, now, wall };
+        let refused = Tally::of(&kept);
+        let batch = Batch { stream, requests: &placing, refused: &refused, event_times, entry, room, now, wall };
         let (orders, mut earlier) = (&mut self.orders, Vec::new());
         let drain = || earlier.extend(std::iter::from_fn(|| orders.try_recv().ok()));
         let placed = self.sequencer.place(batch, drain, |lsn| self.waiting.when_durable(lsn));

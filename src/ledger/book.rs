@@ -1,7 +1,7 @@
 //! The ledger as the gateway writes it: what waits, what may leave, and whether it can be written.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub struct Intent<'r> {
 pub struct Closed {
     /// Where it stands in the outbox.
     pub outbox: Lsn,
-    /// What is to be said, with this position in it: [`What::Withheld`] and [`What::Override`]. The same each time.
+    /// What is to be said, with this position in it: [`What::Withheld`], [`What::Override`], [`What::Refused`]. The same
+    /// each time.
     pub notes: Vec<What>,
 }
 
@@ -273,6 +274,7 @@ impl Ledger {
         match opened {
             Ok(opened) => {
                 let at = (self.clocks.wall)();
+                inner.say_models(at, opened.models.as_ref());
                 for unsettled in &opened.unsettled {
                     inner.notes.push_front(Entry::new(at, self.settle(unsettled)));
                 }
@@ -341,8 +343,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what waits, publishes it, and closes the ledger.
+    /// Writes what waits, publishes it, and closes the ledger. One that is being opened is waited for, for a moment: what a
+    /// short run has to say is not lost.
     pub fn close(&self) {
+        self.wait_until_verified();
         self.flush();
         let log = self.inner().book.as_ref().ok().map(|book| (Arc::clone(&book.log), book.last));
         if let Some((log, last)) = &log
@@ -365,6 +369,21 @@ impl Ledger {
 impl Inner {
     fn book(&self) -> Result<&Book, Unwritable> {
         self.book.as_ref().map_err(|why| Unwritable(Arc::clone(why)))
+    }
+
+    /// Says after the start which models are others than `before`, if there was anything before.
+    fn say_models(&mut self, at: i64, before: Option<&BTreeMap<String, String>>) {
+        let start = self.notes.iter().position(|note| matches!(note.what, What::Start { .. }));
+        let (Some(before), Some(start)) = (before, start) else { return };
+        let Some(What::Start { models: now, .. }) = self.notes.get(start).map(|note| &note.what) else { return };
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let of = |models: &BTreeMap<String, String>, name: &String| models.get(name).cloned();
+        let changed = names.into_iter().map(|name| (name.clone(), of(before, name), of(now, name)));
+        let changed = changed.filter(|(_, before, now)| before != now);
+        let changed: Vec<_> = changed.map(|(model, before, now)| What::Model { model, before, now }).collect();
+        for (place, what) in (start + 1..).zip(changed) {
+            self.notes.insert(place, Entry::new(at, what));
+        }
     }
 
     /// Gives the log the notes that wait, then entries. How many of these it took, and the position that they are durable

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -131,6 +131,55 @@ pub enum What {
         /// In how many places.
         places: u64,
     },
+    /// Records of a stream were refused. The count is of records, not of persons: one person may be behind all of them. It is
+    /// told in steps of twice k, and what is less than a step is told with a later closing. From version 3 on.
+    Refused {
+        /// The stream.
+        stream: String,
+        /// Windows that began before this time closed, and with them it was told. `None`: they were released as they were,
+        /// at a stop.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        closed_before: Option<String>,
+        /// The reason, by its name.
+        reason: String,
+        /// The ids of the rules that determined it, where rules did.
+        rules: Vec<String>,
+        /// The gateway that they belong to: the producer was told to send them there.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        to: Option<String>,
+        /// How many since the last such entry of the same stream, reason, rules and gateway.
+        records: u64,
+        /// Where the closing stands in the outbox.
+        outbox: u64,
+    },
+    /// What came of records in quarantine, since the last such entry, in the steps in which metrics tell it. From version 3
+    /// on.
+    Quarantine {
+        /// Records that were put into it.
+        held: u64,
+        /// Records that were taken in from it, when more was known.
+        released: u64,
+        /// Records that were discarded.
+        discarded: u64,
+    },
+    /// A gateway started with another model than before. From version 3 on.
+    Model {
+        /// The model.
+        model: String,
+        /// The SHA-256 of its file before; `None`: there was none.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        before: Option<String>,
+        /// The SHA-256 of its file now; `None`: there is none any more.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        now: Option<String>,
+    },
+    /// Files were read again while the gateway ran. From version 3 on.
+    Reload {
+        /// Which ones.
+        of: Reread,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
         /// How many.
@@ -146,6 +195,28 @@ pub enum Known {
     Confirmed,
     /// Nothing: it may have left, in part or as a whole. It is sent again.
     Nothing,
+}
+
+/// Which files were read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reread {
+    /// The configuration and the policies, as somebody asked for.
+    Policies,
+    /// Registries and databases, because a file was replaced.
+    Registries,
+}
+
+/// What came of reading files again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// What they say is in force, and is not what was.
+    Changed,
+    /// They say what was in force.
+    Unchanged,
+    /// They cannot be used: what was in force stays.
+    Refused,
 }
 
 /// Why bytes are no entry.
@@ -204,6 +275,10 @@ impl What {
             Self::Unsettled { .. } => "unsettled",
             Self::Withheld { .. } => "withheld",
             Self::Override { .. } => "override",
+            Self::Refused { .. } => "refused",
+            Self::Quarantine { .. } => "quarantine",
+            Self::Model { .. } => "model",
+            Self::Reload { .. } => "reload",
             Self::Damage { .. } => "damage",
             Self::Missed { .. } => "missed",
         }
@@ -223,7 +298,7 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind.
+    /// One of each kind. Those that came with version 3 are the last four.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -263,6 +338,18 @@ pub(super) mod samples {
             },
             What::Missed { entries: 5 },
             What::Stop { gateway: text("eu-1") },
+            What::Refused {
+                stream: text("payments"),
+                closed_before: Some(text("2026-11-26T03:10:00Z")),
+                reason: text("belongs_elsewhere"),
+                rules: vec![text("in-rbi/localise"), text("in-dpdp/any")],
+                to: Some(text("in-bom-1")),
+                records: 340,
+                outbox: 8,
+            },
+            What::Quarantine { held: 60, released: 40, discarded: 20 },
+            What::Model { model: text("fraud"), before: Some("ab".repeat(32)), now: Some("ac".repeat(32)) },
+            What::Reload { of: Reread::Policies, outcome: Outcome::Refused },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -275,24 +362,31 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-2.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-3.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
         assert_eq!(read, samples::all());
         let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
-        assert_eq!(kinds.len(), 10);
+        assert_eq!(kinds.len(), 14);
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
     }
 
     #[test]
+    fn entries_of_version_2_tell_less() {
+        let golden = include_str!("../../tests/golden/ledger-entries-2.jsonl");
+        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+        assert!(read.eq(samples::all().into_iter().take(10).map(|entry| Entry { v: 2, ..entry })));
+    }
+
+    #[test]
     fn entries_of_version_1_do_not_say_where_a_closing_stands() {
         let golden = include_str!("../../tests/golden/ledger-entries-1.jsonl");
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
-        let without = samples::all().into_iter().map(|mut entry| {
+        let without = samples::all().into_iter().take(10).map(|mut entry| {
             entry.v = 1;
             if let What::Withheld { outbox, .. } | What::Override { outbox, .. } = &mut entry.what {
                 *outbox = None;
@@ -304,12 +398,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-2.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-3.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":2", "\"v\":3").as_bytes()), Err(Unreadable::Newer(3)));
+        assert_eq!(Entry::decode(line.replace("\"v\":3", "\"v\":4").as_bytes()), Err(Unreadable::Newer(4)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Opened {
     pub(super) audit: Audit,
     pub(super) unsettled: Vec<Unsettled>,
     pub(super) noted: Noted,
+    /// The SHA-256 of each model that the last start named; `None`: nothing was started.
+    pub(super) models: Option<BTreeMap<String, String>>,
     pub(super) damage: Option<Damaged>,
 }
 
@@ -91,7 +93,7 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
         .collect();
     let (found, heard, damage) = verified(&files, &signer, &kept)?;
     let (log, last) = open_log(fs, settings, &found)?;
-    let Heard { open, noted } = heard;
+    let Heard { open, noted, models } = heard;
     let unsettled = open.into_iter().map(|((destination, release), (intent, dataset, outbox))| Unsettled {
         release,
         destination,
@@ -101,7 +103,7 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
     });
     let mut unsettled: Vec<_> = unsettled.collect();
     unsettled.sort_by_key(|unsettled| std::cmp::Reverse(unsettled.intent));
-    Ok(Opened { log, last, signer, audit: found, unsettled, noted, damage })
+    Ok(Opened { log, last, signer, audit: found, unsettled, noted, models, damage })
 }
 
 /// What the entries of a ledger say to who goes on with it.
@@ -110,6 +112,7 @@ struct Heard {
     /// Intents that nothing followed, by destination and release.
     open: BTreeMap<(String, String), (u64, String, u64)>,
     noted: Noted,
+    models: Option<BTreeMap<String, String>>,
 }
 
 impl Heard {
@@ -127,7 +130,10 @@ impl Heard {
             What::Unsettled { release, destination, .. } => {
                 self.open.remove(&(destination.clone(), release.clone()));
             }
-            What::Withheld { outbox: Some(outbox), .. } | What::Override { outbox: Some(outbox), .. } => {
+            What::Start { models, .. } => self.models = Some(models.clone()),
+            What::Withheld { outbox: Some(outbox), .. }
+            | What::Override { outbox: Some(outbox), .. }
+            | What::Refused { outbox, .. } => {
                 self.noted.hear(*outbox);
             }
             _ => {}

@@ -132,6 +132,30 @@ fn what_was_written_is_read_and_verified() {
 }
 
 #[test]
+fn a_start_with_another_model_says_so() {
+    let (fs, start) = (Sim::default(), |models: &[(&str, &str)]| What::Start {
+        gateway: "eu-1".to_owned(),
+        program: "0".to_owned(),
+        dry_run: false,
+        models: models.iter().map(|(name, sha256)| ((*name).to_owned(), (*sha256).to_owned())).collect(),
+    });
+    for models in [&[("a", "1"), ("b", "1")][..], &[("a", "1"), ("b", "1")], &[("b", "2"), ("c", "1")]] {
+        let ledger = ledger(&fs);
+        ledger.note(start(models));
+        ledger.note(What::Policy { policy: "p".to_owned(), reload: false });
+        ledger.open().unwrap();
+        ledger.close();
+    }
+    let (found, all) = look(&fs, &verifier(&fs), &[]);
+    let text = |text: &str| Some(text.to_owned());
+    let model = |name: &str, before, now| What::Model { model: name.to_owned(), before, now };
+    let changes = [model("a", text("1"), None), model("b", text("1"), text("2")), model("c", None, text("1"))];
+    assert_eq!((found.bad, all.len()), (vec![], 9));
+    assert_eq!(said(&all)[4], start(&[("b", "2"), ("c", "1")]));
+    assert_eq!(said(&all)[5..8], changes);
+}
+
+#[test]
 fn a_ledger_goes_on_where_it_was() {
     let fs = Sim::default();
     for round in 0..6 {

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod gateway;
 pub mod http;
 pub mod laws;
+pub mod ledger;
 pub mod process;
 pub mod records;
 

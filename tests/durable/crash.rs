@@ -1,13 +1,14 @@
 //! The binary is killed, and what it releases is what it would have released.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bailiwick::clock::Clock;
 
-use super::ledger::{entries, intended};
+use super::ledger::intended;
+use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{BINARY, Process, copy_of, run, text};
 use crate::common::{self, PATIENCE};
 
@@ -58,19 +59,31 @@ fn said_before_it_left(directory: &Path) {
     }
 }
 
-fn without_a_crash() -> BTreeSet<String> {
+/// The refused records that the ledger says, by reason, rules and gateway.
+fn refused(directory: &Path) -> BTreeMap<String, u64> {
+    let mut refused = BTreeMap::new();
+    for entry in of_kind(&entries(&directory.join("examples/card-fraud/journal/ledger")), "refused") {
+        let cause = format!("{} {} {}", entry["reason"], entry["rules"], entry["to"]);
+        *refused.entry(cause).or_default() += entry["records"].as_u64().unwrap();
+    }
+    refused
+}
+
+/// What leaves, and what is refused.
+fn without_a_crash() -> (BTreeSet<String>, BTreeMap<String, u64>) {
     let (directory, port) = copy_of("card-fraud");
     let gateway = Process::start_with(directory.root(), &SERVE);
     let arguments = send(directory.root(), port, &["--complete"]);
     let sent = run(directory.root(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     gateway.stop();
-    released(directory.root())
+    (released(directory.root()), refused(directory.root()))
 }
 
 #[test]
 fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_producer_goes_on() {
-    let expected = without_a_crash();
+    let (expected, not_taken) = without_a_crash();
+    assert!(not_taken.len() > 1, "{not_taken:?}");
     let (directory, port) = copy_of("card-fraud");
     let mut gateway = Process::start_with(directory.root(), &SERVE);
     let mut producer = Command::new(BINARY)
@@ -103,12 +116,13 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
     assert!(kills > 5, "{kills} kills");
     gateway.stop();
     assert_eq!(released(directory.root()), expected, "after {kills} kills");
+    assert_eq!(refused(directory.root()), not_taken, "after {kills} kills");
     said_before_it_left(directory.root());
 }
 
 #[test]
 fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
-    let expected = without_a_crash();
+    let (expected, _) = without_a_crash();
     let (directory, port) = copy_of("card-fraud");
     let mut token = None;
     for round in 0..3 {

@@ -14,6 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use super::moved::{health_of, until};
 use super::numbers::{counted, publish, request};
 use super::operations::send_payments;
+use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway, gateway, records};
 
@@ -28,20 +29,10 @@ fn ledger(directory: &Path, task: &[&str]) -> Output {
 
 /// What it prints, which must be a success.
 #[track_caller]
-fn printed(directory: &Path, task: &[&str]) -> String {
+pub(super) fn printed(directory: &Path, task: &[&str]) -> String {
     let output = ledger(directory, task);
     assert!(output.status.success(), "{task:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
-}
-
-/// The entries of a ledger, which must be as it was signed.
-pub(super) fn entries(directory: &Path) -> Vec<Value> {
-    let shown: Value = serde_json::from_str(&printed(directory, &["show", "--json"])).unwrap();
-    shown["entries"].as_array().unwrap().clone()
-}
-
-fn of_kind<'e>(entries: &'e [Value], kind: &str) -> Vec<&'e Value> {
-    entries.iter().filter(|entry| entry["kind"] == kind).collect()
 }
 
 /// The releases that a ledger has intents for.
@@ -67,11 +58,11 @@ fn python(task: &[&str]) -> Output {
     Command::new(common::python()).arg(script).args(task).output().unwrap()
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::ledger::entries;
 use super::operations::send_payments;
-use crate::common::process::{run, text};
+use crate::common::ledger::entries;
+use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway};
 
 /// Runs `bailiwick report` on a ledger. What it prints, which must be a success.
@@ -55,6 +55,52 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     assert!(whole["rules"]["egress"].as_array().unwrap().iter().any(|row| row["is_allowed"] == true), "{whole}");
     assert_eq!(whole["entries"].as_u64(), Some(entries(&ledger).len() as u64));
     assert!(whole["runs"][0]["stopped"].is_string() && whole["policies"][0]["policy"] == flow["policies"][0]);
+    // What was refused is there, with where it belongs.
+    let refused = whole["refused"].as_array().unwrap();
+    let of = |to: &str| {
+        refused.iter().filter(|row| row["to"] == to).map(|row| row["records"].as_u64().unwrap()).sum::<u64>()
+    };
+    let (in_bom, us_iad) = (of("in-bom-1"), of("us-iad-1"));
+    assert!(in_bom > 0 && us_iad > 0 && in_bom + us_iad <= 16_716 - 8_417, "{refused:?}");
+    assert!(refused.iter().all(|row| row["records"].as_u64().unwrap().is_multiple_of(20)), "{refused:?}");
+    assert_eq!(whole["quarantine"]["held"].as_u64(), Some(0));
+    // The extract for the record of processing names data, recipients and what they rest on, and what is missing.
+    let extract = &whole["extracts"]["gdpr_article_30"];
+    let [activity] = extract["activities"].as_array().unwrap().as_slice() else { panic!("{extract}") };
+    let kept: Vec<_> =
+        activity["data"].as_array().unwrap().iter().map(|field| field["kept"].as_str().unwrap()).collect();
+    assert!(activity["purposes"].is_null() && kept.contains(&"as it is"), "{activity}");
+    let [recipient] = activity["recipients"].as_array().unwrap().as_slice() else { panic!("{activity}") };
+    assert_eq!((recipient["destination"].as_str(), &recipient["cells"]), (Some("fraud_desk"), &flow["cells"]));
+    let rule = recipient["safeguards"][0]["rule"].as_str().unwrap();
+    assert!(rule.starts_with("eu-gdpr/"), "{rule}");
+    assert!(extract["to_be_added"][1].as_str().unwrap().contains("purposes"));
+    assert!(whole["extracts"]["us_28_cfr_202"].is_null(), "no such law governs here");
+    // The same under a configuration in the US: the extract for the record of transactions.
+    let (folder, _) = copy_of("card-fraud");
+    let file = "examples/card-fraud/gateway.toml";
+    let whole_text = folder.read(file);
+    let (gateway, peers) = whole_text.split_once("[[peers]]").unwrap();
+    let (_, others) = peers.split_once("[[peers]]").unwrap();
+    folder.write(file, format!("{gateway}[[peers]]{others}"));
+    folder.edit(file, "\"eu-fra-1\"", "\"us-iad-1\"");
+    folder.edit(file, "country  = \"DE\"", "country  = \"US\"");
+    let shown = "[\"us-dsp\"]\nconditions = { \"dest.not_covered_person\" = { ref = \"example\" } }";
+    folder.edit(file, "[\"eu-gdpr\"]", shown);
+    let here = folder.path(file).display().to_string();
+    let extracts = &report(&ledger, &["-c", &here])["extracts"];
+    assert!(extracts["gdpr_article_30"].is_null(), "{extracts}");
+    let extract = &extracts["us_28_cfr_202"];
+    let [transaction] = extract["transactions"].as_array().unwrap().as_slice() else { panic!("{extract}") };
+    assert_eq!((&transaction["cells"], transaction["countries"][0].as_str()), (&flow["cells"], Some("IE")));
+    let safeguard = &transaction["safeguards"][0];
+    assert_eq!(safeguard["rule"], "us-dsp/transfers/statistics");
+    let conditions = safeguard["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|condition| condition["condition"] == "dest.us_dsp_onward_ban"), "{safeguard}");
+    assert_eq!((&extract["regimes"][0]["confidence"], &extract["keep_for_years"]), (&"medium".into(), &10.into()));
+    assert!(
+        printed(&ledger, &["-c", &here]).contains("<h2>Extract for the record of transactions (28 CFR 202.1101)</h2>")
+    );
     // Another span of time holds nothing.
     let nothing = report(&ledger, &["--to", "2026-01-01"]);
     assert_eq!((nothing["entries"].as_u64(), nothing["left"].as_array().map(Vec::len)), (Some(0), Some(0)));
@@ -67,6 +113,9 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
         "<td>payments_by_country</td>",
         &format!("<td class=\"n\">{}</td>", lines.len()),
         &format!("20160000 bytes came in, {bytes} left, "),
+        "<h2>What was not taken in</h2>",
+        "<h2>Extract for the record of processing (GDPR Art. 30(1))</h2>",
+        "<td>belongs_elsewhere</td>",
         "<h2>What this does not prove</h2>",
         whole["key"].as_str().unwrap(),
     ] {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::Value;
 
 use super::deployment::{Deployment, POLICY, refusals, visit, visits};
+use crate::common::ledger::{entries, of_kind};
 
 const CANARY: &str = "canary-7f3a";
 const RULE: &str = "facts/subject.residence/contradiction";
@@ -176,6 +177,14 @@ async fn what_there_is_no_room_for_is_refused_as_overloaded_and_may_come_again()
     producer.close_before(9).await;
     gateway.stop().await;
     assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 10 + 50 + held as i64)]);
+    // The ledger says so, in steps of twice k.
+    let said = entries(&deployment.path("journal/ledger"));
+    let sum = |key: &str| of_kind(&said, "quarantine").iter().map(|entry| entry[key].as_u64().unwrap()).sum::<u64>();
+    for key in ["held", "released"] {
+        let records = sum(key);
+        assert!(records.is_multiple_of(20) && records.abs_diff(held) < 20, "{key}: {records} of {held}");
+    }
+    assert_eq!(sum("discarded"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 
 import base64
 import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -96,6 +97,36 @@ def tile(directory, kind, number, width):
     return (path if width == 256 else Path(f"{path}.p") / str(width)).read_bytes()
 
 
+# What an entry of each kind says after `v`, `time` and `kind`, in this order; what ends with `?` may be missing.
+KINDS = {
+    "start": "gateway program dry_run models",
+    "stop": "gateway",
+    "policy": "policy reload",
+    "intent": "release destination dataset window_start window_end policy cells commitment outbox",
+    "sent": "destination releases bytes",
+    "unsettled": "release destination intent known",
+    "withheld": "dataset window_start at_least outbox?",
+    "override": "id dataset destination window_start outbox?",
+    "damage": "of places",
+    "missed": "entries",
+    "refused": "stream closed_before? reason rules to? records outbox",
+    "quarantine": "held released discarded",
+    "model": "model before? now?",
+    "reload": "of outcome",
+}
+
+
+def spelled(entry):
+    """Checks that an entry says what its kind says, in its one spelling."""
+    said = json.loads(entry)
+    version, _, kind, *keys = said
+    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 3, "the version"
+    assert said["v"] == 3 or said["kind"] not in ("refused", "quarantine", "model", "reload"), "the kind came later"
+    expected = [key.rstrip("?") for key in KINDS[said["kind"]].split() if key[-1] != "?" or key[:-1] in said]
+    assert keys == expected, f"{said['kind']}: {keys}"
+    assert json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode() == entry, "the spelling"
+
+
 def ledger(directory, key):
     """The entries of an exported ledger."""
     size, root = checkpoint((directory / "checkpoint").read_text(), key)
@@ -107,6 +138,8 @@ def ledger(directory, key):
             entries, bundle = [*entries, bundle[2:length]], bundle[length:]
     hashes = [leaf(entry) for entry in entries]
     assert len(entries) == size and tree(hashes) == root, "the entries are not those that were signed"
+    for entry in entries:
+        spelled(entry)
     level = 0
     while hashes:
         for first in range(0, len(hashes), 256):

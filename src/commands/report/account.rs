@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::ledger::entry::{Entry, Known, What};
+use crate::ledger::entry::{Entry, Known, Outcome, Reread, What};
 
 /// What the entries of a span of time come to.
 #[derive(Default)]
@@ -27,6 +27,11 @@ pub(super) struct Account {
     pub(super) withheld: BTreeMap<String, Withheld>,
     /// By id, dataset and destination.
     pub(super) overrides: BTreeMap<(String, String, String), Used>,
+    /// Records that were refused, by what refused them.
+    pub(super) refused: BTreeMap<Refused, u64>,
+    pub(super) quarantine: Quarantine,
+    pub(super) models: Vec<Model>,
+    pub(super) reloads: Vec<Reload>,
     pub(super) damage: Vec<Damage>,
     /// Entries that were not written while the ledger could not be.
     pub(super) missed: u64,
@@ -79,6 +84,39 @@ pub(super) struct Used {
     pub(super) windows: u64,
     pub(super) first: String,
     pub(super) last: String,
+}
+
+/// What records were refused for.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Refused {
+    pub(super) stream: String,
+    pub(super) reason: String,
+    pub(super) rules: Vec<String>,
+    /// The gateway that they belong to.
+    pub(super) to: Option<String>,
+}
+
+/// What came of records in quarantine.
+#[derive(Default)]
+pub(super) struct Quarantine {
+    pub(super) held: u64,
+    pub(super) released: u64,
+    pub(super) discarded: u64,
+}
+
+/// A model that is another one since a start.
+pub(super) struct Model {
+    pub(super) since: String,
+    pub(super) model: String,
+    pub(super) before: Option<String>,
+    pub(super) now: Option<String>,
+}
+
+/// Files that were read again.
+pub(super) struct Reload {
+    pub(super) at: String,
+    pub(super) of: Reread,
+    pub(super) outcome: Outcome,
 }
 
 pub(super) struct Damage {
@@ -171,6 +209,20 @@ impl Account {
                 used.first = start().min(std::mem::take(&mut used.first));
                 used.last = start().max(std::mem::take(&mut used.last));
             }
+            What::Refused { stream, reason, rules, to, records, .. } => {
+                let (stream, reason, rules) = (stream.clone(), reason.clone(), rules.clone());
+                *self.refused.entry(Refused { stream, reason, rules, to: to.clone() }).or_default() += records;
+            }
+            What::Quarantine { held, released, discarded } => {
+                self.quarantine.held += held;
+                self.quarantine.released += released;
+                self.quarantine.discarded += discarded;
+            }
+            What::Model { model, before, now } => {
+                let (model, before, now) = (model.clone(), before.clone(), now.clone());
+                self.models.push(Model { since: time(), model, before, now });
+            }
+            What::Reload { of, outcome } => self.reloads.push(Reload { at: time(), of: *of, outcome: *outcome }),
             What::Damage { of, places } => {
                 self.damage.push(Damage { found: time(), of: of.clone(), places: *places });
             }
@@ -228,6 +280,17 @@ impl Account {
                 "first_window_start": used.first, "last_window_start": used.last,
             })
         });
+        let refused = self.refused.iter().map(|(refused, records)| {
+            let Refused { stream, reason, rules, to } = refused;
+            json!({ "stream": stream, "reason": reason, "rules": rules, "to": to, "records": records })
+        });
+        let models = self.models.iter().map(|changed| {
+            let Model { since, model, before, now } = changed;
+            json!({ "since": since, "model": model, "before": before, "now": now })
+        });
+        let reloads =
+            self.reloads.iter().map(|reload| json!({ "at": reload.at, "of": reload.of, "outcome": reload.outcome }));
+        let Quarantine { held, released, discarded } = &self.quarantine;
         let damage =
             self.damage.iter().map(|damage| json!({ "found": damage.found, "of": damage.of, "places": damage.places }));
         json!({
@@ -239,6 +302,10 @@ impl Account {
             "bytes": self.sent,
             "withheld": withheld.collect::<Value>(),
             "overrides": overrides.collect::<Value>(),
+            "refused": refused.collect::<Value>(),
+            "quarantine": { "held": held, "released": released, "discarded": discarded },
+            "model_changes": models.collect::<Value>(),
+            "reloads": reloads.collect::<Value>(),
             "damage": damage.collect::<Value>(),
             "missed": self.missed,
         })

@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+mod laws;
+
+use super::account::Quarantine;
 use super::{NOT_PROVED, Report};
+use crate::ledger::entry::{Outcome, Reread};
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}\
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #999}\
@@ -29,14 +33,11 @@ pub(super) fn page(report: &Report) -> String {
     rules(&mut page, report);
     held_back(&mut page, report);
     happened(&mut page, report);
-    page.heading("What this does not prove");
-    page.raw("<ul>\n");
-    for sentence in NOT_PROVED {
-        page.raw("<li>");
-        page.text(sentence);
-        page.raw("</li>\n");
+    if let Some(extracts) = &report.extracts {
+        laws::extracts(&mut page, extracts);
     }
-    page.raw("</ul>\n");
+    page.heading("What this does not prove");
+    page.sentences(NOT_PROVED);
     page.heading("How to verify it");
     page.paragraph(
         "Run `bailiwick ledger verify` on the ledger, with the public key that you were given and a checkpoint that you \
@@ -110,6 +111,21 @@ fn held_back(page: &mut Page, report: &Report) {
         });
     let header = ["dataset", "#windows", "#cells, at least"];
     page.table(&header, rows.collect(), "None, or in each window too few to be told.");
+    page.heading("What was not taken in");
+    page.paragraph(
+        "Records, in steps. Those that belong to another gateway were not sent there: their producers were told.",
+    );
+    let rows = report.account.refused.iter().map(|(refused, records)| {
+        let to = refused.to.clone().unwrap_or_default();
+        vec![refused.stream.clone(), refused.reason.clone(), refused.rules.join(", "), to, records.to_string()]
+    });
+    let header = ["stream", "reason", "by which rules", "belongs to gateway", "#records"];
+    page.table(&header, rows.collect(), "None, or too few to be told.");
+    let Quarantine { held, released, discarded } = &report.account.quarantine;
+    page.paragraph(&format!(
+        "Of quarantine, in steps: {held} records were put into it, {released} were taken in from it, {discarded} were \
+         discarded."
+    ));
     page.heading("Overrides");
     let rows = report.account.overrides.iter().map(|((id, dataset, destination), used)| {
         let (windows, span) = (used.windows.to_string(), format!("{} to {}", used.first, used.last));
@@ -134,6 +150,24 @@ fn happened(page: &mut Page, report: &Report) {
         vec![in_force.since.clone(), how.to_owned(), in_force.policy.clone()]
     });
     page.table(&["in force since", "by", "policies"], rows.collect(), "No policies came into force in this time.");
+    let rows = account.models.iter().map(|changed| {
+        let of = |sha256: &Option<String>| sha256.as_deref().map_or("none", short).to_owned();
+        vec![changed.since.clone(), changed.model.clone(), of(&changed.before), of(&changed.now)]
+    });
+    page.table(&["since", "model", "before", "now"], rows.collect(), "No model was changed in this time.");
+    let rows = account.reloads.iter().map(|reload| {
+        let of = match reload.of {
+            Reread::Policies => "policies",
+            Reread::Registries => "registries and databases",
+        };
+        let outcome = match reload.outcome {
+            Outcome::Changed => "changed",
+            Outcome::Unchanged => "nothing new",
+            Outcome::Refused => "refused: they cannot be used",
+        };
+        vec![reload.at.clone(), of.to_owned(), outcome.to_owned()]
+    });
+    page.table(&["read again", "what", "outcome"], rows.collect(), "Nothing was read again in this time.");
     page.heading("Damage");
     let rows =
         account.damage.iter().map(|damage| vec![damage.found.clone(), damage.of.clone(), damage.places.to_string()]);
@@ -187,6 +221,22 @@ impl Page {
         self.raw("<p>");
         self.text(text);
         self.raw("</p>\n");
+    }
+
+    /// A list of sentences under a line of its own.
+    fn list(&mut self, what: &str, sentences: Option<&Value>) {
+        self.paragraph(&format!("{what}:"));
+        self.sentences(sentences.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+    }
+
+    fn sentences<'s>(&mut self, sentences: impl IntoIterator<Item = &'s str>) {
+        self.raw("<ul>\n");
+        for sentence in sentences {
+            self.raw("<li>");
+            self.text(sentence);
+            self.raw("</li>\n");
+        }
+        self.raw("</ul>\n");
     }
 
     /// A table. The names of columns of numbers begin with `#`. Without rows it says so.

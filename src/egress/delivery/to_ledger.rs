@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::RecvTimeoutError;
 
+use crate::domain::tally::{Cause, Told};
 use crate::domain::time::rfc3339;
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::Closed;
@@ -70,7 +71,7 @@ fn read(reader: &mut Reader, mut through: Lsn) -> Result<(Vec<Closed>, Lsn), Rea
 }
 
 fn said(closing: &Closing, outbox: Lsn) -> Vec<What> {
-    let (dataset, outbox) = (&closing.dataset, Some(outbox));
+    let (dataset, at, outbox) = (&closing.dataset, outbox, Some(outbox));
     let notes = closing.notes.iter().map(|note| match note {
         Note::Withheld { window_start, at_least } => What::Withheld {
             dataset: dataset.clone(),
@@ -84,6 +85,15 @@ fn said(closing: &Closing, outbox: Lsn) -> Vec<What> {
             destination: destination.to_string(),
             window_start: rfc3339(*window_start),
             outbox,
+        },
+        Note::Refused { stream, before, told: Told { cause: Cause { reason, rules, to }, records } } => What::Refused {
+            stream: stream.to_string(),
+            closed_before: before.map(rfc3339),
+            reason: reason.name().to_owned(),
+            rules: rules.as_deref().unwrap_or_default().to_vec(),
+            to: to.as_ref().map(ToString::to_string),
+            records: *records,
+            outbox: at,
         },
     });
     notes.collect()

@@ -65,7 +65,8 @@ fn place_at(
     let placing: Vec<Placing<'_>> = placing.collect();
     let room = sequencer.journal.reserve(8).unwrap();
     let (stream, entry) = ("s", vec![0; 8]);
-    let batch = Batch { stream, requests: &placing, event_times: None, entry, room, now, wall: 0 };
+    let refused = Tally::default();
+    let batch = Batch { stream, requests: &placing, refused: &refused, event_times: None, entry, room, now, wall: 0 };
     sequencer.place(batch, || {}, |_| Box::new(|| {})).map(|_| ())
 }
 

@@ -1,0 +1,113 @@
+//! What an entry says, in words.
+
+use crate::ledger::entry::{Known, Outcome, Reread, What};
+
+/// What an entry says, as a sentence without its end. Ids are in full, so that they can be searched for.
+pub(super) fn words(what: &What) -> String {
+    match what {
+        What::Start { gateway, program, dry_run, models } => {
+            let models: Vec<String> = models.iter().map(|(name, sha256)| format!("`{name}` {sha256}")).collect();
+            let models = if models.is_empty() { "no model".to_owned() } else { models.join(", ") };
+            let dry_run = if *dry_run { "; a dry run: nothing leaves" } else { "" };
+            format!("gateway `{gateway}` started: bailiwick {program}, {models}{dry_run}")
+        }
+        What::Stop { gateway } => format!("gateway `{gateway}` stopped as it was told"),
+        What::Policy { policy, reload } => {
+            let how = if *reload { "by a reload" } else { "at a start" };
+            format!("policies {policy} came into force {how}")
+        }
+        What::Intent { release, destination, dataset, window_start, window_end, policy, cells, .. } => format!(
+            "release {release} is about to leave for `{destination}`: {} of `{dataset}`, {window_start} to {window_end}, \
+             under policies {policy}",
+            count(*cells, "cell")
+        ),
+        What::Sent { destination, releases, bytes } => {
+            let (count, bytes) = (count(releases.len() as u64, "release"), count(*bytes, "byte"));
+            format!("`{destination}` has confirmed {count}, {bytes}: {}", releases.join(", "))
+        }
+        What::Unsettled { release, destination, intent, known } => {
+            let known = match known {
+                Known::Confirmed => "the destination has it",
+                Known::Nothing => "it may have left, and is sent again",
+            };
+            format!("after a crash, of release {release} to `{destination}`, entry {intent}: {known}")
+        }
+        What::Withheld { dataset, window_start, at_least, .. } => {
+            format!(
+                "at least {at_least} cells of `{dataset}` were withheld, of the window that began at {window_start}"
+            )
+        }
+        What::Override { id, dataset, destination, window_start, .. } => {
+            format!("override `{id}` let cells of `{dataset}` go to `{destination}`, of the window from {window_start}")
+        }
+        What::Refused { stream, closed_before, reason, rules, to, records, .. } => {
+            let to = to.as_ref().map_or_else(String::new, |to| format!(", and belong to gateway `{to}`"));
+            let by = if rules.is_empty() { String::new() } else { format!(", by {}", rules.join(", ")) };
+            let closed = match closed_before {
+                Some(before) => format!("windows before {before} closed"),
+                None => "open windows were released".to_owned(),
+            };
+            format!("{records} records of `{stream}` were refused as {reason}{by}{to}; said when {closed}")
+        }
+        What::Quarantine { held, released, discarded } => format!(
+            "of quarantine, in steps: {held} records put into it, {released} taken in from it, {discarded} discarded"
+        ),
+        What::Model { model, before, now } => {
+            let of = |sha256: &Option<String>| sha256.clone().unwrap_or_else(|| "none".to_owned());
+            format!("model `{model}` is {} and was {}", of(now), of(before))
+        }
+        What::Reload { of, outcome } => {
+            let of = match of {
+                Reread::Policies => "the policies",
+                Reread::Registries => "registries and databases",
+            };
+            let outcome = match outcome {
+                Outcome::Changed => "they are in force as they are now",
+                Outcome::Unchanged => "nothing is new",
+                Outcome::Refused => "they cannot be used, and what was in force stays",
+            };
+            format!("{of} were read again: {outcome}")
+        }
+        What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
+        What::Missed { entries } => {
+            let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
+            format!("{missed} not written, because the ledger could not be; no intent among them")
+        }
+    }
+}
+
+fn count(number: u64, of: &str) -> String {
+    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::entry::Entry;
+
+    #[test]
+    fn each_kind_is_a_sentence_that_holds_what_it_names() {
+        let golden = include_str!("../../../tests/golden/ledger-entries-3.jsonl");
+        let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
+        let said: Vec<String> = all.iter().map(words).collect();
+        assert_eq!(said.len(), 14);
+        let says = |kind: &str, parts: &[&str]| {
+            let at = all.iter().position(|what| what.kind() == kind).unwrap();
+            let sentence = &said[at];
+            assert!(parts.iter().all(|part| sentence.contains(part)), "{kind}: {sentence}");
+        };
+        says("intent", &["is about to leave for `desk`: 12 cells of `payments`", "2026-11-26T03:00:00Z to"]);
+        says("sent", &["`desk` has confirmed 1 release, 4096 bytes: 0f0f"]);
+        says(
+            "refused",
+            &["340 records of `payments` were refused as belongs_elsewhere, by in-rbi/localise, in-dpdp/any"],
+        );
+        says("refused", &["and belong to gateway `in-bom-1`; said when windows before 2026-11-26T03:10:00Z closed"]);
+        says("quarantine", &["60 records put into it, 40 taken in from it, 20 discarded"]);
+        says("model", &["model `fraud` is acac", "and was abab"]);
+        says("reload", &["the policies were read again: they cannot be used, and what was in force stays"]);
+        says("damage", &["the outbox was found damaged, in 2 places"]);
+        says("missed", &["5 entries were not written"]);
+        says("stop", &["gateway `eu-1` stopped as it was told"]);
+    }
+}
