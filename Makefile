@@ -26,10 +26,11 @@ instructions: ## Count the instructions of the way of a batch, and compare them 
 	@scripts/setup instructions
 	@scripts/env python3 scripts/instructions.py
 
-crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections
+crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections; look for leaks
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(PYTHON) tests/crash/crash.py process --cycles $(or $(N),50) --bin $(TARGET)/release/bailiwick
+	@scripts/env $(PYTHON) tests/crash/crash.py process --canaries --cycles $$(($(or $(N),50) / 5)) --bin $(TARGET)/release/bailiwick
 
 powerloss: ## Cut the power of a gateway N times, on ext4 and XFS (root)
 	@scripts/setup crash
