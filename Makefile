@@ -5,7 +5,7 @@ PYTHON := $(CACHE)/test-venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),$(CACHE)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench instructions crash powerloss planted deploy compose examples lint
+.PHONY: help demo test bench instructions crash powerloss planted deploy alerts compose examples lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +26,11 @@ instructions: ## Count the instructions of the way of a batch, and compare them 
 	@scripts/setup instructions
 	@scripts/env python3 scripts/instructions.py
 
-crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections
+crash: ## Kill a gateway under load N times, at random and at system calls; fail and fill its disk, cut its connections; look for leaks
 	@scripts/setup crash
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(PYTHON) tests/crash/crash.py process --cycles $(or $(N),50) --bin $(TARGET)/release/bailiwick
+	@scripts/env $(PYTHON) tests/crash/crash.py process --canaries --cycles $$(($(or $(N),50) / 5)) --bin $(TARGET)/release/bailiwick
 
 powerloss: ## Cut the power of a gateway N times, on ext4 and XFS (root)
 	@scripts/setup crash
@@ -47,6 +48,11 @@ deploy: ## Check the unit of systemd, the manifests of Kubernetes and the bill o
 	@scripts/setup deploy
 	@scripts/env cargo build --release --quiet
 	@scripts/env $(CACHE)/deploy-venv/bin/python tests/deploy/check.py $(TARGET)/release/bailiwick
+
+alerts: ## Inject a fault for each alert, and see it fire and clear in a real Prometheus (root, for strace)
+	@scripts/setup deploy
+	@scripts/env cargo build --release --quiet
+	@scripts/env python3 tests/deploy/alerts.py $(TARGET)/release/bailiwick
 
 compose: ## Build the image, bring docker-compose.yml up, break it, and hold the hub against an oracle (root, KAFKA_HOME)
 	@scripts/compose-test

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
+use crate::clock::Clock;
+
 use super::request::{Boxed, Content, Request};
 
 /// The requests that wait for one worker, in the order in which they came.
-#[derive(Default)]
 pub struct Inbox {
+    clock: Clock,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
@@ -44,8 +46,14 @@ const BYTES_MAX: usize = 16 << 20;
 const PASSED_MAX: usize = 4_096;
 
 impl Inbox {
+    /// Nothing waits.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, waiting: Mutex::default(), arrived: Notify::default() }
+    }
+
     /// A request has arrived.
-    pub fn push(&self, request: Boxed) {
+    pub fn push(&self, mut request: Boxed) {
+        request.arrived = self.clock.now();
         let mut waiting = self.lock();
         waiting.rows += size_of(&request).0;
         waiting.requests.push_back(request);
@@ -70,7 +78,7 @@ impl Inbox {
         }
     }
 
-    /// Puts requests back before all others.
+    /// Puts requests back before all others. They keep the time at which they arrived.
     pub(super) fn put_back(&self, requests: Vec<Boxed>) {
         let mut waiting = self.lock();
         requests.into_iter().rev().for_each(|request| waiting.put_back(request));
@@ -148,6 +156,7 @@ fn is_of_stream_of(one: &Request, other: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -167,6 +176,23 @@ mod tests {
         Arc::new(Served { stream, outputs: Vec::new(), counts: Arc::new(StreamCounts::default()) })
     }
 
+    #[test]
+    fn a_request_that_is_put_back_keeps_the_time_at_which_it_arrived() {
+        let caller: Arc<dyn Caller> = Arc::new(Nobody);
+        let inbox = Inbox::new(Clock::start());
+        for ticket in 0..2 {
+            let origin = Arc::new(Origin { producer: "p".to_owned(), series: None, address: None });
+            let reply = Reply::new(Arc::clone(&caller), ticket);
+            inbox.push(Box::new(Request::new(None, origin, None, Content::Nothing, reply)));
+        }
+        let arrived = |requests: &[Boxed]| requests.iter().map(|request| request.arrived).collect::<Vec<_>>();
+        let taken = inbox.take(2);
+        let first = arrived(&taken);
+        assert!(Duration::ZERO < first[0] && first[0] <= first[1], "{first:?}");
+        inbox.put_back(taken);
+        assert_eq!(arrived(&inbox.take(2)), first);
+    }
+
     proptest! {
         /// Whatever is taken is of one stream and within the limit, nothing overtakes another request of its caller, and
         /// all comes in the end.
@@ -177,7 +203,7 @@ mod tests {
         ) {
             let callers: Vec<Arc<dyn Caller>> = (0..4).map(|_| Arc::new(Nobody) as _).collect();
             let streams = [Some(served()), Some(served()), None];
-            let (inbox, mut pushed, mut came) = (Inbox::default(), BTreeMap::new(), BTreeMap::new());
+            let (inbox, mut pushed, mut came) = (Inbox::new(Clock::start()), BTreeMap::new(), BTreeMap::new());
             let mut take = || {
                 let taken = inbox.take(rows_max);
                 prop_assert!(taken.len() <= rows_max);

@@ -148,7 +148,7 @@ impl Pipeline {
         let mut lanes = Vec::new();
         for (index, (scorers, orders)) in scorers.into_iter().zip(received.drain(1..)).enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let lane = Lane { inbox: Arc::default(), runtime: runtime.handle().clone() };
+            let lane = Lane { inbox: Arc::new(Inbox::new(intake.clock)), runtime: runtime.handle().clone() };
             let writers = present.iter().map(|present| {
                 let writer = BatchWriter::new(&present.stream, present.outputs.clone(), Arc::clone(&keys));
                 (present.stream.name.clone(), writer)

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::ArrayRef;
 
@@ -37,6 +38,8 @@ pub struct Request {
     pub wants_outputs: bool,
     /// What its records take of the bytes in work; given back when they are on disk.
     pub charge: Charge,
+    /// When it came into its worker's inbox, by the monotonic clock.
+    pub(super) arrived: Duration,
     /// Where its answer goes.
     pub reply: Reply,
 }
@@ -52,7 +55,8 @@ impl Request {
         reply: Reply,
     ) -> Self {
         let (located, promised, wants_outputs, charge) = (None, None, false, Charge::default());
-        Self { served, origin, number, located, content, promised, wants_outputs, charge, reply }
+        let arrived = Duration::ZERO;
+        Self { served, origin, number, located, content, promised, wants_outputs, charge, arrived, reply }
     }
 }
 

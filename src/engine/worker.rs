@@ -62,18 +62,18 @@ pub(super) struct Worker {
 
 /// Answers that wait until the journal is on disk through a position.
 pub(super) struct Waiting {
-    /// With when their batch was begun, and when it got its place.
-    answers: BTreeMap<Lsn, Vec<(Answers, Began)>>,
+    /// With the times that the answers are measured from.
+    answers: BTreeMap<Lsn, Vec<(Answers, Since)>>,
     is_durable: UnboundedSender<Lsn>,
     durable: UnboundedReceiver<Lsn>,
     clock: Clock,
     times: Arc<Times>,
 }
 
-/// When a batch was begun, and when it got its place.
+/// When the oldest request of a batch arrived, and when the batch got its place.
 #[derive(Debug, Clone, Copy)]
-struct Began {
-    begun: Duration,
+struct Since {
+    arrived: Duration,
     placed: Duration,
 }
 
@@ -90,16 +90,16 @@ impl Waiting {
         Box::new(move || is_durable.send(lsn).unwrap_or(()))
     }
 
-    fn push(&mut self, lsn: Lsn, answers: Answers, began: Began) {
-        self.answers.entry(lsn).or_default().push((answers, began));
+    fn push(&mut self, lsn: Lsn, answers: Answers, since: Since) {
+        self.answers.entry(lsn).or_default().push((answers, since));
     }
 
     fn tell(&mut self, durable: Lsn) {
         let now = self.clock.now();
         while let Some(first) = self.answers.first_entry().filter(|first| *first.key() <= durable) {
-            for (answers, Began { begun, placed }) in first.remove() {
+            for (answers, Since { arrived, placed }) in first.remove() {
                 self.times.journal.add(now.saturating_sub(placed), 1);
-                self.times.answer.add(now.saturating_sub(begun), answers.len());
+                self.times.answer.add(now.saturating_sub(arrived), answers.len());
                 answers.tell();
             }
         }
@@ -174,6 +174,10 @@ impl Worker {
         // Whatever else this turn of the reactor brings shares it.
         tokio::task::yield_now().await;
         let requests = self.inbox.take(self.rows_max);
+        // The first one has waited longest.
+        if let Some(first) = requests.first() {
+            self.waiting.times.wait.add(self.intake.clock.now().saturating_sub(first.arrived), 1);
+        }
         self.take_in(requests).await;
         self.windows.save_some();
     }
@@ -368,7 +372,8 @@ impl Worker {
         }
         let placed = self.intake.clock.now();
         self.waiting.times.place.add(placed.saturating_sub(judged_at), 1);
-        self.waiting.push(lsn, answers(served, requests, judged, marks), Began { begun: now, placed });
+        let arrived = requests.iter().map(|request| request.arrived).min().unwrap_or(now);
+        self.waiting.push(lsn, answers(served, requests, judged, marks), Since { arrived, placed });
         Attempt::Done
     }
 
@@ -428,10 +433,9 @@ impl Worker {
         let outputs = if request.wants_outputs { self.outputs_again(&request, &outcome) } else { None };
         let answer = Answer { is_duplicate: true, outputs: outputs.unwrap_or_default(), ..Answer::of(outcome, mark) };
         let mut answers = Answers::new(request.served.as_deref(), 1);
-        let Request { reply, charge, .. } = *request;
+        let Request { reply, charge, arrived, .. } = *request;
         answers.push(reply, charge, answer);
-        let now = self.intake.clock.now();
-        self.waiting.push(mark.lsn, answers, Began { begun: now, placed: now });
+        self.waiting.push(mark.lsn, answers, Since { arrived, placed: self.intake.clock.now() });
         self.sequencer.journal.when_durable(mark.lsn, self.waiting.when_durable(mark.lsn));
     }
 

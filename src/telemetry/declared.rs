@@ -116,10 +116,10 @@ declare! {
     /// Records that the policies in the shadow would not let stay, and the ones in force do.
     SHADOW_NEWLY_DENIED = Steps "bailiwick_shadow_newly_denied" None [];
 
-    /// How long a batch takes at each stage: `judge` (decoded, decided, scored), `place` (written, ordered, counted), `journal`
-    /// (until it is on disk).
+    /// How long a batch takes at each stage: `wait` (the oldest of its requests waits for the worker), `judge` (decoded, decided,
+    /// scored), `place` (written, ordered, counted), `journal` (until it is on disk).
     BATCH_STAGE = Histogram "bailiwick_batch_stage" Seconds ["stage"];
-    /// How long requests take, from when their batch is begun until they are answered.
+    /// How long requests take, from when the oldest one of their batch has arrived at a worker until they are answered.
     ANSWER = Histogram "bailiwick_answer" Seconds [];
     /// How long a run of a stream's model takes.
     MODEL_RUN = Histogram "bailiwick_model_run" Seconds ["stream"];
@@ -219,7 +219,7 @@ declare! {
 /// What each label stands for.
 const LABELS: &[(&str, &str)] = &[
     ("stream", "a declared stream; `(not declared)` for all others together"),
-    ("stage", "`judge`, `place`, `journal`"),
+    ("stage", "`wait`, `judge`, `place`, `journal`"),
     ("dataset", "a declared dataset"),
     ("destination", "a declared destination"),
     ("peer", "a peer that was declared at the start; `(other)` for those that a reload brought"),

@@ -10,6 +10,8 @@ use crate::domain::name::StreamName;
 /// One worker's times. Nobody else writes them.
 #[derive(Debug, Default)]
 pub struct Times {
+    /// Of a batch: how long the oldest of its requests has waited for the worker when it is taken.
+    pub wait: Histogram,
     /// Of a batch: decoded, checked, decided, scored.
     pub judge: Histogram,
     /// Of a batch: written, given its place in the order of everything, counted in the open windows. With the wait for room
@@ -17,7 +19,7 @@ pub struct Times {
     pub place: Histogram,
     /// Of a batch, from its place until the journal is on disk.
     pub journal: Histogram,
-    /// Of a request, from when its batch was begun until it is answered.
+    /// Of a request, from when the oldest one of its batch arrived at the worker until it is answered.
     pub answer: Histogram,
     /// Of a run of the model of a stream.
     models: BTreeMap<StreamName, Histogram>,
@@ -70,7 +72,8 @@ impl AllTimes {
 
     /// All of them, in steps.
     pub(super) fn sample(&self, samples: &mut Samples, steps: Steps, of_streams: &[(&str, Steps)]) {
-        let stages: [(&str, Find<'_>); 3] = [
+        let stages: [(&str, Find<'_>); 4] = [
+            ("wait", &|times| Some(&times.wait)),
             ("judge", &|times| Some(&times.judge)),
             ("place", &|times| Some(&times.place)),
             ("journal", &|times| Some(&times.journal)),
@@ -122,6 +125,7 @@ mod tests {
         let all = AllTimes::new(2, streams.iter());
         let add = |worker: usize, times: usize| {
             let of = all.of(worker);
+            of.wait.add(Duration::from_millis(2), times);
             of.judge.add(Duration::from_millis(1), times);
             of.model("a").unwrap().add(Duration::from_millis(3), times);
         };
@@ -134,7 +138,10 @@ mod tests {
         add(0, 30);
         add(1, 10);
         let before = text();
-        assert!(before.contains("bailiwick_batch_stage_seconds_count{stage=\"judge\"} 40\n"), "{before}");
+        for stage in ["wait", "judge"] {
+            let counted = format!("bailiwick_batch_stage_seconds_count{{stage=\"{stage}\"}} 40\n");
+            assert!(before.contains(&counted), "{before}");
+        }
         assert!(before.contains("bailiwick_model_run_seconds_count{stream=\"a\"} 40\n"), "{before}");
         assert!(before.contains("bailiwick_answer_seconds_count 0\n"), "{before}");
         assert!(before.contains("bailiwick_log_sync_seconds_bucket{le=\"0.005\",log=\"journal\"} 40\n"), "{before}");

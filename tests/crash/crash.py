@@ -41,7 +41,8 @@ async def process(options):
     outcome = Outcome()
     for mode, share in SHARES.items():
         cycles = max(1, round(options.cycles * share / SHARES["kill"]))
-        outcome.add(await MODES[mode][0](dataclasses.replace(options, cycles=cycles)))
+        records = round(options.records * share / sum(SHARES.values()))
+        outcome.add(await MODES[mode][0](dataclasses.replace(options, cycles=cycles, records=records)))
     return outcome
 
 
@@ -55,6 +56,9 @@ def arguments():
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("--bin", default=os.environ.get("BAILIWICK_BIN"), help="the gateway (BAILIWICK_BIN)")
     parser.add_argument("--cycles", type=int, default=50, help="how many faults")
+    parser.add_argument("--records", type=int, default=0, help="go on with faults until so many records are acked")
+    parser.add_argument("--canaries", action="store_true",
+                        help="records hold canaries, the journal is sealed, and all else is searched for them")
     parser.add_argument("--seed", type=int, help="replays the schedule, as far as time allows")
     parser.add_argument("--producers", type=int, default=3)
     parser.add_argument("--rate", type=float, default=30_000.0, help="records per second of all producers together")
@@ -67,6 +71,8 @@ def arguments():
     given = parser.parse_args()
     if not given.bin:
         parser.error("no gateway: give --bin or BAILIWICK_BIN")
+    if given.canaries and (given.mode == "kafka" or given.no_journal):
+        parser.error("--canaries searches files and a sealed journal: not with the mode kafka, nor with --no-journal")
     return given
 
 
@@ -84,7 +90,8 @@ def main():
     options = Options(binary=os.path.abspath(given.bin), cycles=given.cycles, seed=seed, producers=given.producers,
                       records_per_second=given.rate, load_ms=given.load_ms, new_epochs=not given.same_epoch,
                       durable=not given.no_journal, segment_bytes=given.segment_bytes,
-                      filesystems=tuple(given.filesystems.split(",")), keep=not given.discard)
+                      filesystems=tuple(given.filesystems.split(",")), keep=not given.discard,
+                      records=given.records, canaries=given.canaries)
     try:
         outcome = asyncio.run(interruptible(MODES[given.mode][0], options))
     except (KeyboardInterrupt, asyncio.CancelledError):

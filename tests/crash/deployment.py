@@ -1,5 +1,6 @@
 """A small deployment of its own: the folder that one gateway is run in."""
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -19,6 +20,7 @@ history_from = "2024-01-01T00:00:00Z"
 contributor  = "contributor"
 untested     = ["collection.place", "subject.citizenship", "controller.establishment", "source.system"]
 late_max     = "PT8760H"
+undeclared   = "drop"
 idle_after   = "PT1H"
 
 [streams.{STREAM}.facts]
@@ -83,7 +85,8 @@ checkpoint_every = "PT1S"
 class Deployment:
     """`root/` holds the configuration and the log; `root/disk/` what must survive: the journal and released files."""
 
-    def __init__(self, root, destination, *, journal=True, segment_bytes=1 << 20):
+    def __init__(self, root, destination, *, journal=True, segment_bytes=1 << 20, fields="", more="", sealed=False):
+        """`fields` are declared beside the usual ones, `more` is added to gateway.toml; a sealed journal has a key."""
         self.root = Path(root)
         self.disk = self.root / "disk"
         self.destination = destination
@@ -92,11 +95,17 @@ class Deployment:
         self.log = self.root / "gateway.log"
         (self.root / "policies").mkdir(parents=True)
         self.disk.mkdir()
-        (self.root / "policies" / "policy.toml").write_text(POLICY)
+        (self.root / "policies" / "policy.toml").write_text(POLICY.replace("\n[datasets.", f"{fields}\n[datasets.", 1))
         text = GATEWAY.format(repository=REPOSITORY, port=self.port, batch_bytes_max=segment_bytes // 4) + destination.toml(DESTINATION)
         if journal:
             text += JOURNAL.format(segment_bytes=segment_bytes, checkpoint_bytes=segment_bytes)
-        self.config.write_text(text)
+        if sealed:
+            key = self.root / "keys" / "eu-gdpr"
+            key.parent.mkdir(mode=0o700)
+            key.touch(mode=0o600)
+            key.write_bytes(os.urandom(32))
+            text += '\n[journal.keys]\neu-gdpr = "keys/eu-gdpr"\n'
+        self.config.write_text(text + more)
 
     @property
     def address(self):

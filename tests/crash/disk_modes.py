@@ -1,6 +1,7 @@
 """The modes that need a file system of their own: powerloss, full."""
 
 import asyncio
+import dataclasses
 
 import tracing
 from disks import LoopDisk, SmallDisk, missing
@@ -24,17 +25,18 @@ async def powerloss(options):
     for position, kind in enumerate(options.filesystems):
         cycles = (options.cycles + position) // len(options.filesystems)
         if cycles and outcome.good:
-            outcome.add(await powerloss_on(kind, cycles, options))
+            records = options.records // len(options.filesystems)
+            outcome.add(await powerloss_on(kind, dataclasses.replace(options, cycles=cycles, records=records)))
     return outcome
 
 
-async def powerloss_on(kind, count, options):
+async def powerloss_on(kind, options):
     """Power losses on one file system."""
     disk = LoopDisk(kind)
     can_trace = missing("strace") is None and await tracing.works()
 
     async def cycles(run):
-        for _ in range(count):
+        for _ in run.faults():
             await run.under_load()
             if can_trace and run.rng.random() < UNSYNCED_SHARE:
                 await killed_unsynced(run)
@@ -81,7 +83,7 @@ async def full(options):
     disk = SmallDisk("48m")
 
     async def cycles(run):
-        for number in range(options.cycles):
+        for number in run.faults():
             await run.under_load()
             await run.random_load()
             refused = run.refused()

@@ -15,7 +15,7 @@ async def clean(options, name="clean", **kinds):
     """No fault at all."""
 
     async def cycles(run):
-        for _ in range(options.cycles):
+        for _ in run.faults():
             await run.under_load()
             await run.random_load()
             run.look()
@@ -28,7 +28,7 @@ async def kill(options, name="kill", **kinds):
     """SIGKILL at a random instant under load, sometimes again during recovery."""
 
     async def cycles(run):
-        for _ in range(options.cycles):
+        for _ in run.faults():
             await run.under_load()
             await run.random_load()
             await run.gateway.kill()
@@ -47,7 +47,7 @@ async def recovery(options):
     """Kills during recovery, nested, then a real start."""
 
     async def cycles(run):
-        for _ in range(options.cycles):
+        for _ in run.faults():
             await run.under_load()
             await run.random_load()
             await run.gateway.kill()
@@ -74,7 +74,7 @@ async def network(options):
     proxy = Proxy()
 
     async def cycles(run):
-        for _ in range(options.cycles):
+        for _ in run.faults():
             await run.under_load()
             await run.random_load()
             proxy.drop_answers()

@@ -227,7 +227,7 @@ class Producer:
         if not self.parts and not self.singles:
             if self._nothing_left() or self.window >= self.run.slowest_window() + LEAD_WINDOWS_MAX:
                 return None
-            self.parts.extend(batches(self.window, self.slots, self.rng))
+            self.parts.extend(batches(self.window, self.slots, self.rng, self.run.more_columns))
             self.window += 1
         payload, rows = self._next_payload()
         # Some windows are promised to be complete, the others close by what comes later.

@@ -8,6 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
+import canaries
 import ledger
 import protocol
 from deployment import Deployment
@@ -41,6 +42,8 @@ class Options:
     segment_bytes: int = 1 << 20
     filesystems: tuple = ("ext4", "xfs")
     keep: bool = False
+    records: int = 0  # go on with faults until so many are acked
+    canaries: bool = False  # records hold canaries, which are searched for
     environment: dict = field(default_factory=dict)
 
 
@@ -88,7 +91,11 @@ class Run:
         self.name, self.options = name, options
         self.rng = random.Random(f"{options.seed}/{name}")
         self.root = tempfile.mkdtemp(prefix=f"bailiwick-crash-{name}-")
-        self.deployment = Deployment(self.root, destination(self.root), journal=options.durable, segment_bytes=options.segment_bytes)
+        self.canaries = canaries.Canaries() if options.canaries else None
+        self.more_columns = canaries.columns if options.canaries else None
+        with_canaries = {"fields": canaries.FIELDS, "more": self.canaries.gateway_toml, "sealed": True} if options.canaries else {}
+        self.deployment = Deployment(self.root, destination(self.root), journal=options.durable, segment_bytes=options.segment_bytes,
+                                     **with_canaries)
         self.disk, self.proxy = disk, proxy
         self.gateway = Gateway(options.binary, self.deployment, options.environment)
         self.judge = Judge(self.deployment.destination)
@@ -198,18 +205,33 @@ class Run:
     async def random_load(self):
         """Goes on under load until a random instant."""
         await asyncio.sleep(self.rng.uniform(0, self.options.load_ms / 1000))
+        if self.canaries:
+            await self.canaries.offend(self)
+            await self.canaries.listen()
+
+    def faults(self):
+        """The numbers of the faults that there are to be: as many as were asked for, and on until as many records are acked."""
+        number = 0
+        while number < self.options.cycles or self.acked_records() < self.options.records:
+            yield number
+            number += 1
+
+    def acked_records(self):
+        """How many records were acked so far."""
+        return sum(producer.acked_records for producer in self.producers)
 
     def count_crash(self):
         """One more; says how far it is from time to time."""
         self.crashes += 1
         if self.crashes % 25 == 0:
-            acked = sum(producer.acked_records for producer in self.producers)
-            print(f"{self.name}: {self.crashes} crashes, {acked} records acked", flush=True)
+            print(f"{self.name}: {self.crashes} crashes, {self.acked_records()} records acked", flush=True)
 
     def look(self):
         """Ends the run if something is wrong with what is released already."""
         self.check()
         self.check_ledger()
+        if self.canaries:
+            self.canaries.look(self.root)
         verdict = self.judge.look()
         if not verdict.clean:
             raise Stopped(f"stopped at {len(verdict.remarks)} findings in what is released so far")
@@ -228,14 +250,14 @@ class Run:
             windows = await self._complete_all()
         except (Stopped, CountedWrongly) as found:
             remarks.append(str(found))
-        except (ProtocolBroken, DidNotComeBack, ledger.NotSaid) as problem:
+        except (ProtocolBroken, DidNotComeBack, ledger.NotSaid, canaries.Leaked) as problem:
             problems.append(f"{self.name}: {type(problem).__name__}: {problem}")
         verdict = self.judge.look() if windows is None else self.judge.complete(windows)
         verdict.lost += sum(producer.lost_records for producer in self.producers)
         verdict.duplicated += sum(producer.doubled_records for producer in self.producers)
         verdict.remarks[:0] = remarks
         problems += [f"{self.name}: the log says: {line}" for line in self.gateway.log_lines("panicked")[:3]]
-        self.outcome = Outcome(self.crashes, sum(producer.acked_records for producer in self.producers), verdict, problems)
+        self.outcome = Outcome(self.crashes, self.acked_records(), verdict, problems)
         self._report(windows, time.monotonic() - began)
         return self.outcome
 
@@ -256,6 +278,8 @@ class Run:
             await self.gateway.start()
         await self.gateway.stop()
         self.check_ledger()
+        if self.canaries:
+            self.canaries.look(self.root, is_last=True)
         return windows
 
     async def _all_released(self, windows):
@@ -278,6 +302,8 @@ class Run:
         ready = sorted(self.gateway.seconds_to_ready) or [0.0]
         print(f"{self.name}: {outcome.line()}; {windows or 'unknown'} windows, {seconds:.0f} s, ready after {ready[len(ready) // 2]:.2f} s "
               f"(at most {ready[-1]:.2f} s), {duplicates} requests answered as duplicates, calls ended by {dict(refusals)}")
+        if self.canaries and outcome.good:
+            print(f"{self.name}: {self.canaries.line()}")
         errors = self.gateway.log_lines(" ERROR ")
         if errors:
             print(f"{self.name}: {len(errors)} ERROR lines in the gateway's log, the first: {errors[0][:300]}")

@@ -46,7 +46,7 @@ async def syscall(options):
         kills = list(KILLS.items())
         errors = [functools.partial(failing, *error) for error in ERRORS]
         errors.insert(1, no_sync_succeeds)
-        for number in range(options.cycles):
+        for number in run.faults():
             await run.under_load()
             await run.gateway.kill()
             run.count_crash()

@@ -39,11 +39,13 @@ def values(window, group, slots):
 
 
 class Batch:
-    """All groups' records of some slots of one window, in the order of their event times."""
+    """All groups' records of some slots of one window, in the order of their event times. `more` gives further columns of the
+    slots, or others in the place of the usual ones; `stray` among them is not declared, and only Arrow can hold it."""
 
-    def __init__(self, window, slots):
+    def __init__(self, window, slots, more=None):
         self.window = window
         self.slots = slots
+        self.more = more
         self.rows = len(slots) * len(GROUPS)
 
     def columns(self):
@@ -58,6 +60,7 @@ class Batch:
             "group": np.array(GROUPS)[group],
             "slot": slot,
             "value": value,
+            **(self.more(self.slots, len(GROUPS)) if self.more else {}),
         }
 
     def arrow_ipc(self):
@@ -79,13 +82,15 @@ class Batch:
         return [self._message(rows_pb2, [record]) for record in self._records()]
 
     def _records(self):
-        return zip(*(column.tolist() for column in self.columns().values()), strict=True)
+        columns = {name: column for name, column in self.columns().items() if name != "stray"}
+        for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
     def _message(self, rows_pb2, records):
         message = rows_pb2.Rows()
-        for at, contributor, country, group, slot, value in records:
-            row = message.rows.add(contributor=contributor, country=country, group=group, slot=slot, value=value)
-            row.at.FromMicroseconds(at)
+        for record in records:
+            at = record.pop("at")
+            message.rows.add(**record).at.FromMicroseconds(at)
         return message.SerializeToString()
 
 
@@ -94,11 +99,11 @@ def share(producer, producers):
     return ALL_SLOTS[producer::producers]
 
 
-def batches(window, slots, rng):
+def batches(window, slots, rng, more=None):
     """Cuts a producer's share of a window into batches of random size; event times ascend."""
     parts, start = [], 0
     while start < len(slots):
         length = rng.choice(BATCH_SLOTS)
-        parts.append(Batch(window, slots[start : start + length]))
+        parts.append(Batch(window, slots[start : start + length], more))
         start += length
     return parts
