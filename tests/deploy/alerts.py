@@ -42,6 +42,10 @@ DESCRIPTORS = 1200
 CONNECTIONS = 960
 
 
+class LeftOut(Exception):
+    """A fault cannot be injected here."""
+
+
 def destination_is_away(gateway):
     """A file stands where the destination's directory should be, until the outbox and then the journal are full."""
     gateway.add("gateway.toml", SMALL)
@@ -82,7 +86,7 @@ def journal_is_moved(gateway):
 def disk_does_not_sync(gateway):
     """Every sync fails, later every sync hangs: strace makes it so."""
     if shutil.which("strace") is None:
-        return "there is no strace"
+        raise LeftOut("there is no strace")
     gateway.add("gateway.toml", SMALL)
     gateway.start()
     gateway.is_quiet()
@@ -94,7 +98,6 @@ def disk_does_not_sync(gateway):
         load(gateway, "second")
         gateway.fires("BailiwickNotReady", "BailiwickMemoryWaits")
     gateway.clears("BailiwickNotReady", "BailiwickMemoryWaits")
-    return None
 
 
 class traced:
@@ -107,6 +110,10 @@ class traced:
 
     def __enter__(self):
         self.strace = self.gateway.begin(*self.command)
+        status = Path(f"/proc/{self.gateway.process.pid}/status")
+        until(lambda: "TracerPid:\t0\n" not in status.read_text() or self.strace.poll() is not None, "strace traces the gateway")
+        if self.strace.poll() is not None:
+            raise LeftOut("strace may not trace a running process here: that needs root")
 
     def __exit__(self, *_):
         self.strace.terminate()
@@ -338,12 +345,15 @@ def tried(fault, program, prometheus, root):
     began = time.monotonic()
     with Gateway(program, prometheus, root, fault.__name__) as gateway:
         try:
-            left_out, wrong = fault(gateway), None
+            left_out = wrong = None
+            fault(gateway)
+        except LeftOut as why:
+            left_out = str(why)
         except (Failed, OSError, subprocess.SubprocessError) as error:
-            left_out, wrong = None, f"{error}\n{traceback.format_exc(limit=-3)}\n{gateway.last_lines()}"
+            wrong = f"{error}\n{traceback.format_exc(limit=-3)}\n{gateway.last_lines()}"
     seconds = time.monotonic() - began
-    what = f"SKIPPED: {left_out}" if left_out else wrong or f"{', '.join(sorted(gateway.fired))} fired and cleared"
-    print(f"{'NOT OK' if wrong else 'ok':6} {fault.__name__} ({seconds:.0f} s): {what}", flush=True)
+    what = left_out or wrong or f"{', '.join(sorted(gateway.fired))} fired and cleared"
+    print(f"{'SKIPPED' if left_out else 'NOT OK' if wrong else 'ok':7} {fault.__name__} ({seconds:.0f} s): {what}", flush=True)
     return gateway.fired, bool(left_out), wrong is not None
 
 
