@@ -140,6 +140,17 @@ impl Server {
         Duration::from_millis(ticks * 10)
     }
 
+    /// The CPU time of its threads of a name.
+    pub(super) fn cpu_of_threads(&self, name: &str) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().map(|task| task.unwrap().path());
+        let of_name = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        let nanoseconds = of_name.map(|task| {
+            let schedule = fs::read_to_string(task.join("schedstat")).unwrap();
+            schedule.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+
     /// The most memory it held, in MiB.
     pub(super) fn memory(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

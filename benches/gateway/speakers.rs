@@ -128,19 +128,24 @@ pub(super) fn bare(directory: &Path) {
 fn handshakes(deployment: &Deployment) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let measure = |server: Server| {
-        let (cpu, start) = (server.cpu(), Instant::now());
+        let (cpu, of_thread, start) = (server.cpu(), server.cpu_of_threads("handshakes"), Instant::now());
         runtime.block_on(load(deployment, server.endpoint()));
-        let count = HANDSHAKES as f64;
-        ((server.cpu() - cpu).as_micros() as f64 / count, count / start.elapsed().as_secs_f64())
+        let [cpu, of_thread] = [server.cpu() - cpu, server.cpu_of_threads("handshakes") - of_thread]
+            .map(|time| time.as_micros() as f64 / HANDSHAKES as f64);
+        (cpu, of_thread, HANDSHAKES as f64 / start.elapsed().as_secs_f64())
     };
     let (mut gateway, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         gateway.push(measure(deployment.gateway()));
         bare.push(measure(deployment.bare()));
     }
-    let [(cpu, rate), (bare_cpu, bare_rate)] =
-        [gateway, bare].map(|all| (median(all.iter().map(|one| one.0)), median(all.iter().map(|one| one.1))));
-    figure("handshake: gateway: CPU", cpu, "us", Some(cpu / bare_cpu));
+    let [(cpu, of_thread, rate), (bare_cpu, _, bare_rate)] = [gateway, bare].map(|all| {
+        let values: [fn(&(f64, f64, f64)) -> f64; 3] = [|one| one.0, |one| one.1, |one| one.2];
+        let [cpu, of_thread, rate] = values.map(|value| median(all.iter().map(value)));
+        (cpu, of_thread, rate)
+    });
+    figure("handshake: gateway, its thread of handshakes: CPU", of_thread, "us", Some(of_thread / bare_cpu));
+    figure("handshake and connection of HTTP/2: gateway: CPU", cpu, "us", Some(cpu / bare_cpu));
     figure("handshake: bare tokio-rustls: CPU", bare_cpu, "us", None);
     figure("handshakes: gateway", rate, "per second", Some(rate / bare_rate));
     figure("handshakes: bare tokio-rustls", bare_rate, "per second", None);
