@@ -91,7 +91,13 @@ fn the_readmes_commands_do_what_they_say() {
         assert!(text(&measured.stdout).contains("  records/s "), "{}", text(&measured.stdout));
     }
     gateway.stop();
-    with_tls(&directory, &[authority, of_gateway, of_producer], serve_tls, send_tls);
+    with_tls(
+        &directory,
+        &[authority, of_gateway, of_producer],
+        serve_tls,
+        send_tls,
+        "16716 records read, 8417 accepted",
+    );
     let tested = run(directory.root(), test);
     let passed = text(&tested.stdout);
     assert!(tested.status.success() && passed.contains(" passed, 0 failed"), "{passed}{}", text(&tested.stderr));
@@ -109,18 +115,19 @@ fn the_readmes_commands_do_what_they_say() {
     assert!(lines.len() > 50, "{} cells", lines.len());
 }
 
-/// Makes the certificates of the example with TLS, runs it, and sends.
-fn with_tls(folder: &Folder, certificates: &[&Vec<&str>], serve: &[&str], send: &[&str]) {
+/// Makes the certificates of an example with TLS, runs it, and sends. What `send` says begins so.
+fn with_tls(folder: &Folder, certificates: &[&Vec<&str>], serve: &[&str], send: &[&str], begins: &str) {
     for command in certificates {
         let made = run(folder.root(), command);
         assert!(made.status.success(), "{command:?} {}", text(&made.stderr));
     }
     let port = common::free_port();
-    for name in ["examples/card-fraud/tls.toml", "examples/card-fraud/access.toml"] {
-        let file = fs::read_to_string(common::root().join(name)).unwrap();
-        folder.write(name, file.replace("127.0.0.1:7400", &format!("127.0.0.1:{port}")));
+    let config = serve.last().unwrap();
+    for name in [(*config).to_owned(), config.replace("tls.toml", "access.toml")] {
+        let file = fs::read_to_string(common::root().join(&name)).unwrap();
+        folder.write(&name, file.replace("127.0.0.1:7400", &format!("127.0.0.1:{port}")));
     }
-    let checked = run(folder.root(), &["check", "-c", "examples/card-fraud/tls.toml"]);
+    let checked = run(folder.root(), &["check", "-c", config]);
     assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), String::new()));
     let gateway = Process::start_with(folder.root(), serve);
     let here = format!("https://localhost:{port}");
@@ -128,13 +135,40 @@ fn with_tls(folder: &Folder, certificates: &[&Vec<&str>], serve: &[&str], send: 
         send.iter().map(|word| if *word == "https://localhost:7400" { &here } else { *word }).collect();
     let sent = run(folder.root(), &send);
     assert!(sent.status.success(), "{}", text(&sent.stderr));
-    assert!(text(&sent.stdout).starts_with("16716 records read, 8417 accepted"), "{}", text(&sent.stdout));
+    assert!(text(&sent.stdout).starts_with(begins), "{}", text(&sent.stdout));
     // Who shows no certificate gets nowhere.
-    let bare: Vec<&str> =
-        send.iter().copied().filter(|word| !word.contains("till-7") && !["--cert", "--key"].contains(word)).collect();
-    let refused = run(folder.root(), &[&bare[..], &["--producer", "till-7", "--patience", "1"]].concat());
+    let is_shown = |word: &str| word.starts_with("--cert") || word == "--key" || word.contains("/tls/");
+    let bare: Vec<&str> = send.iter().copied().filter(|word| !is_shown(word) || word.ends_with("/ca.pem")).collect();
+    let refused = run(folder.root(), &[&bare[..], &["--producer", "somebody", "--patience", "1"]].concat());
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
     assert!(gateway.stop().iter().any(|line| line.contains("no_certificate")));
+}
+
+#[test]
+fn the_examples_run_as_their_pages_say() {
+    for (name, begins) in [
+        ("delivery-eta", "26971 records read, 9403 accepted"),
+        ("predictive-maintenance", "25200 records read, 13860 accepted"),
+    ] {
+        let page = fs::read_to_string(common::root().join("examples").join(name).join("README.md")).unwrap();
+        let shell = blocks(&page, "sh").concat();
+        let commands: Vec<Vec<&str>> = shell
+            .lines()
+            .filter_map(|line| line.split('#').next().unwrap().trim().strip_prefix("bailiwick "))
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let [check, serve, send, certificates @ .., serve_tls, send_tls] = commands.as_slice() else {
+            panic!("the commands of {name} changed: {commands:?}");
+        };
+        let (folder, port) = copy_of(name);
+        let checked = run(folder.root(), check);
+        assert!(checked.status.success(), "{}", text(&checked.stderr));
+        let gateway = Process::start_with(folder.root(), serve);
+        let sent = run(folder.root(), &[send.as_slice(), &["--to", &format!("http://127.0.0.1:{port}")]].concat());
+        assert!(sent.status.success() && text(&sent.stdout).starts_with(begins), "{}", text(&sent.stdout));
+        gateway.stop();
+        with_tls(&folder, &certificates.iter().collect::<Vec<_>>(), serve_tls, send_tls, begins);
+    }
 }
 
 #[test]
