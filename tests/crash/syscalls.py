@@ -4,11 +4,15 @@ import asyncio
 import functools
 from collections import Counter
 
+import grpc
+
+import protocol
 import tracing
 from disks import missing
 from gateway import DidNotComeBack, until
 from producer import ProtocolBroken
-from run import Run, skipped
+from run import NOT_DURABLE, Run, skipped
+from workload import STREAM
 
 # What it is killed before, and the greatest K: strace counts the calls of each thread by itself.
 KILLS = {
@@ -31,6 +35,7 @@ ERRORS = (
 )
 REACHED_WITHIN_SECONDS = 2.0
 REFUSED_WITHIN_SECONDS = 30.0
+ASKED_WITHIN_SECONDS = 2.0
 SETTLED_SECONDS = 1.0
 
 
@@ -109,7 +114,13 @@ async def no_sync_succeeds(run, reached):
     refused = run.refused()
     tracer = await tracing.attach(run, "fdatasync,fsync", "error=EIO")
     try:
-        await run.wait_for(lambda: run.refused() > refused, "requests are refused while no sync succeeds", REFUSED_WITHIN_SECONDS)
+        # Producers send nothing while all that they may have in flight was taken and waits for the disk: so somebody asks.
+        asking = asyncio.create_task(until_asked_and_refused(run))
+        try:
+            await run.wait_for(lambda: asking.done() or run.refused() > refused, "requests are refused while no sync succeeds",
+                               REFUSED_WITHIN_SECONDS)
+        finally:
+            asking.cancel()
         await asyncio.sleep(SETTLED_SECONDS)
         before = sum(producer.fresh for producer in run.producers)
         await asyncio.sleep(SETTLED_SECONDS)
@@ -125,3 +136,20 @@ async def no_sync_succeeds(run, reached):
     finally:
         await run.gateway.kill()
         await tracing.detach(tracer)
+
+
+async def until_asked_and_refused(run):
+    """Introduces a producer again and again, until that is refused because nothing can be made durable."""
+    async with grpc.aio.insecure_channel(run.address) as channel:
+        publish = channel.stream_stream(protocol.PUBLISH, request_serializer=run.pb.PublishRequest.SerializeToString,
+                                        response_deserializer=run.pb.PublishResponse.FromString)
+        while True:
+            try:
+                call = publish(timeout=ASKED_WITHIN_SECONDS)
+                await call.write(run.pb.PublishRequest(stream=STREAM, producer=run.producers[0].name))
+                answer = await call.read()
+                if answer is not grpc.aio.EOF and protocol.reason(answer.error) in NOT_DURABLE:
+                    return
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+                pass  # it does not answer, or the call has ended
+            await asyncio.sleep(ASKED_WITHIN_SECONDS / 10)
