@@ -21,6 +21,7 @@ use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
+use crate::engine::counting::Counting;
 use crate::engine::intake::{Intake, Served};
 use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::supervision::Supervisor;
@@ -35,6 +36,7 @@ use crate::storage::{Log, RealFileSystem, Timed};
 use crate::telemetry::{Names, Summaries, Telemetry};
 
 mod brokers;
+mod counting;
 mod knowledge;
 mod ledger;
 pub mod losses;
@@ -73,6 +75,7 @@ pub struct App {
     deliveries: Deliveries,
     journal: Arc<Log>,
     outbox: Arc<Log>,
+    counting: Arc<Counting>,
     ledger: Arc<Ledger>,
     quarantined: Arc<Quarantined>,
     /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
@@ -159,6 +162,7 @@ impl App {
         let (files, knowledge) = knowledge::Files::load(&config, None)?;
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
+        let counting = counting::open(&config, clock)?;
         for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
             let syncs = telemetry.syncs(name);
             log.time_syncs(Timed {
@@ -189,7 +193,9 @@ impl App {
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
         let (served, versions_of_intake) = (served.collect(), Arc::clone(&versions));
-        let intake = Arc::new(Intake::new(served, versions_of_intake, limits, clock, Arc::clone(&telemetry)));
+        let intake =
+            Intake::new(served, versions_of_intake, Arc::clone(&counting), limits, clock, Arc::clone(&telemetry));
+        let intake = Arc::new(intake);
         let pipeline = Pipeline::start(state.gateway, setup, collecting, Arc::clone(&journal), &intake, &supervisor)?;
         let pipeline = Arc::new(pipeline);
         let (stop_serving, stopped) = oneshot::channel();
@@ -216,7 +222,8 @@ impl App {
             }
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
-        let reloader = Reloader::new(&config, state.archive, Arc::clone(&versions), files, Arc::clone(&ledger));
+        let kept = (state.archive, Arc::clone(&counting));
+        let reloader = Reloader::new(&config, kept, Arc::clone(&versions), files, Arc::clone(&ledger));
         let brokers = Arc::new(brokers::Certificates::new(&config));
         if let Some(monitor) = &monitor {
             monitor.observe(Arc::new(Observer {
@@ -227,6 +234,7 @@ impl App {
                 journal: Arc::clone(&journal),
                 outbox: Arc::clone(&outbox),
                 ledger: Arc::clone(&ledger),
+                counting: Arc::clone(&counting),
                 open,
                 board: deliveries.board(),
                 telemetry: Arc::clone(&telemetry),
@@ -256,6 +264,7 @@ impl App {
             deliveries,
             journal,
             outbox,
+            counting,
             ledger,
             quarantined,
             keeping,
@@ -378,7 +387,7 @@ impl App {
             drop(cut);
         }
         let stopped = Stopped { left: board.left(clock.now()) };
-        let (journal, outbox, ledger) = (self.journal, self.outbox, self.ledger);
+        let (journal, outbox, counting, ledger) = (self.journal, self.outbox, self.counting, self.ledger);
         self.quarantined.end(clock.now());
         drop(self.keeping);
         ledger.note(What::Stop { gateway: self.reloader.gateway() });
@@ -386,6 +395,7 @@ impl App {
             ledger.close();
             journal.close();
             outbox.close();
+            counting.close();
         });
         // An open log is as safe as one that was closed.
         let _ = tokio::time::timeout(left().max(CLOSE_WITHIN), close).await;

@@ -5,6 +5,7 @@
 mod common;
 
 mod policies {
+    mod counters;
     mod decisions;
     mod deployment;
     mod dry_run;

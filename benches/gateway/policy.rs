@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bailiwick::config::today;
 use bailiwick::domain::batch::Candidate;
+use bailiwick::domain::counting::NotCounted;
 use bailiwick::domain::document::{Problems, Source};
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::fact::Fact;
@@ -49,7 +50,7 @@ fn decide(regimes: usize, devices: usize) -> f64 {
     let knowledge =
         Knowledge { registries: [("devices".to_owned(), Arc::new(registry))].into(), ..Knowledge::default() };
     let serves = policy.regimes.keys().cloned().collect();
-    let here = Here { country: codes[0], serves, peers: Vec::new() };
+    let here = Here { country: codes[0], serves, peers: Vec::new(), own: None };
     let stream = Arc::clone(&policy.streams["events"].stream);
     let version = Version::compile(policy, Arc::new(here), knowledge, today());
     let countries = ["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI"];
@@ -66,8 +67,8 @@ fn decide(regimes: usize, devices: usize) -> f64 {
     ];
     let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns).unwrap();
     let batch = || Candidate::new(Arc::clone(&stream), columns.clone(), Vec::new());
-    assert_eq!(version.decide(batch(), Sender::default()).unwrap().resident.unwrap().batch().rows(), ROWS);
-    let all = per_record(ROWS, || drop(black_box(version.decide(batch(), Sender::default()).unwrap())));
+    assert_eq!(version.decide(batch(), Sender::default(), &NotCounted).unwrap().resident.unwrap().batch().rows(), ROWS);
+    let all = per_record(ROWS, || drop(black_box(version.decide(batch(), Sender::default(), &NotCounted).unwrap())));
     all - per_record(ROWS, || drop(black_box(batch())))
 }
 
@@ -150,7 +151,7 @@ fn load() {
     let compiled = || {
         let policy = Arc::new(read(&files));
         let country = Jurisdiction::parse("DE").unwrap();
-        let here = Here { country, serves: vec!["eu-gdpr".to_owned()], peers: Vec::new() };
+        let here = Here { country, serves: vec!["eu-gdpr".to_owned()], peers: Vec::new(), own: None };
         Version::compile(policy, Arc::new(here), Knowledge::default(), today())
     };
     let nanoseconds = per_record(1, || drop(black_box(compiled())));

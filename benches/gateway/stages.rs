@@ -10,6 +10,7 @@ use arrow_schema::{DataType, Field};
 use bailiwick::config::{self, today};
 use bailiwick::decode::{self, Decoded, Payload};
 use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, PartRule, Rows};
+use bailiwick::domain::counting::NotCounted;
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::outcome::{Outcome, Taken};
@@ -63,7 +64,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let decided = |decoded: Decoded| -> Resident {
         let mut candidate = decoded.candidate;
         candidate.check(ANY_TIME);
-        version.decide(candidate, Sender::default()).unwrap().resident.unwrap()
+        version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident.unwrap()
     };
     let both = per_record(BATCH, || drop(black_box(decided(decode_arrow()))));
     let alone = per_record(BATCH, || drop(black_box(decode_arrow())));
@@ -127,7 +128,7 @@ pub(super) fn columns(records: &Prepared) -> Vec<ArrayRef> {
     candidate.check(ANY_TIME);
     let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
     let version = Version::compile(policy, here, Knowledge::default(), today());
-    let resident = version.decide(candidate, Sender::default()).unwrap().resident.unwrap();
+    let resident = version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident.unwrap();
     let mut columns = resident.batch().columns().to_vec();
     columns.push(Arc::new(Float32Array::from_iter_values((0..BATCH).map(|row| row as f32 / BATCH as f32))));
     columns

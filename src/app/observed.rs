@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::domain::aggregate::OpenBytes;
+use crate::domain::counting::{Name, Tally};
 use crate::domain::name::GatewayId;
 use crate::domain::policy::{Denied, Right};
 use crate::egress::delivery::{Backlog, Board};
+use crate::engine::counting::Counting;
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Pipeline;
 use crate::engine::supervision::Supervisor;
@@ -32,6 +34,7 @@ pub(super) struct Observer {
     pub(super) journal: Arc<Log>,
     pub(super) outbox: Arc<Log>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) counting: Arc<Counting>,
     pub(super) open: Arc<OpenBytes>,
     pub(super) board: Arc<Board>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -58,6 +61,10 @@ const WINDOWS_PERCENT: usize = 90;
 const WINDOW_STEP: usize = 64 << 10;
 /// The same for their cells.
 const CELLS_STEP: usize = 64;
+/// How much of a counter is used is shown in steps of so many percent.
+const COUNTER_STEP: u64 = 5;
+/// A counter of which so much is used is a warning.
+const COUNTER_PERCENT: u64 = 90;
 
 impl Observer {
     fn logs(&self) -> [(&'static str, &Log); 2] {
@@ -177,6 +184,44 @@ impl Observer {
         }
     }
 
+    /// The counts of laws that the gateway keeps, each with how much of it is used, in steps.
+    fn counters(&self) -> Vec<(Tally, u64)> {
+        let version = self.versions.current();
+        let tallies = version.policy.tallies(&version.here).into_iter();
+        let used = |tally: &Tally| match self.counting.used(tally) {
+            100 => 100,
+            percent => percent / COUNTER_STEP * COUNTER_STEP,
+        };
+        tallies.map(|tally| (tally.clone(), used(&tally))).collect()
+    }
+
+    fn of_counters(&self) -> Check {
+        const NAME: &str = "counters";
+        let help =
+            "records of other persons go there by another row of the law, or not at all: see docs/policy.md, Counters";
+        if let Some(log) = self.counting.log()
+            && let State::Failing { message } = log.state()
+        {
+            let says =
+                format!("what the counters of laws count cannot be written: {message}; what rests on them is refused");
+            return Check::warning(NAME, says, "check the disk of the journal's directory; it is tried again");
+        }
+        let counters = self.counters();
+        let near = counters.iter().filter(|(_, used)| *used >= COUNTER_PERCENT);
+        let near: Vec<String> = near
+            .map(|(tally, used)| {
+                let Name { counter, to } = &*tally.name;
+                let used = if *used == 100 { "full".to_owned() } else { format!("{used} % used") };
+                format!("{counter} to {to} is {used}")
+            })
+            .collect();
+        match (counters.is_empty(), near.is_empty()) {
+            (true, _) => Check::well(NAME, "no policy asks for persons to be counted"),
+            (false, true) => Check::well(NAME, format!("below {COUNTER_PERCENT} % of every counter of a law are used")),
+            (false, false) => Check::warning(NAME, near.join("; "), help),
+        }
+    }
+
     fn of_damage(&self) -> Check {
         const NAME: &str = "damage";
         let places: usize = self.logs().iter().map(|(_, log)| log.damage().len()).sum();
@@ -293,6 +338,7 @@ impl Observed for Observer {
             self.of_recovery(),
             self.of_windows(),
             self.of_quarantine(),
+            self.of_counters(),
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_cells_aside(&backlogs),
@@ -348,6 +394,10 @@ impl Observed for Observer {
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
             samples.amount(declared::CELLS_ASIDE, &[&destination], set_aside as f64);
+        }
+        for (tally, used) in self.counters() {
+            let Name { counter, to } = &*tally.name;
+            samples.amount(declared::COUNTER_USED, &[counter, to], used as f64 / 100.0);
         }
         for (dataset, closed, open) in self.pipeline.windows() {
             samples.amount(declared::WINDOWS_CLOSED, &[&dataset], closed.unwrap_or(0) as f64 / 1e6);

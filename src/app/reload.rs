@@ -9,6 +9,7 @@ use crate::domain::document::{Problem, Severity};
 use crate::domain::name::StreamName;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
+use crate::engine::counting::Counting;
 use crate::engine::versions::Versions;
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Outcome, Reread, What};
@@ -51,6 +52,7 @@ pub struct Reloaded {
 /// What a reload works with.
 pub(super) struct Reloader {
     archive: Archive,
+    counting: Arc<Counting>,
     versions: Arc<Versions>,
     at_start: Arc<PolicySet>,
     fixed: Fixed,
@@ -75,7 +77,7 @@ fn says(config: &Config) -> String {
 impl Reloader {
     pub(super) fn new(
         config: &Config,
-        archive: Archive,
+        (archive, counting): (Archive, Arc<Counting>),
         versions: Arc<Versions>,
         files: knowledge::Files,
         ledger: Arc<Ledger>,
@@ -84,6 +86,7 @@ impl Reloader {
             ledger,
             gateway: config.id.to_string(),
             archive,
+            counting,
             versions,
             at_start: Arc::clone(&config.policy),
             fixed: Fixed::of(config),
@@ -156,6 +159,9 @@ impl Reloader {
             if !is_same {
                 changed.push(format!("stream `{name}`, its model or its dataset"));
             }
+        }
+        if config.policy.counted.contains_key(&config.id) && self.counting.log().is_none() {
+            changed.push("[[counted]], where nothing was counted".to_owned());
         }
         if changed.is_empty() { Ok(()) } else { Err(Refused::NeedsRestart(changed)) }
     }

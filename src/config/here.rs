@@ -2,8 +2,9 @@
 
 use jiff::civil::Date;
 
+use crate::domain::counting::PERSONS_MAX;
 use crate::domain::document::{Problems, Spot, hint};
-use crate::domain::policy::{AtHand, Conditions, Form, PolicySet, Recipient, Regime};
+use crate::domain::policy::{AtHand, Conditions, Form, Per, PolicySet, Recipient, Regime};
 use crate::domain::proof::Proof;
 
 use super::read::Declared;
@@ -22,6 +23,7 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
             problems.warn(&named.place, message, "write this gateway's id, or that of one of its [[peers]]");
         }
     }
+    check_counters((id, peers().count() as u64), policy, problems);
     let own: Conditions = declared.conditions.iter().map(|(name, proof)| (name.value.clone(), proof.clone())).collect();
     for served in &declared.serves {
         let Some(regime) = policy.regimes.get(&served.value) else { continue };
@@ -29,16 +31,32 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
         let day = regime.begins().map_or(today, |begins| begins.max(today));
         for stream in streams(policy, regime) {
             let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(&id.value) };
-            let shown = policy.shown(at_hand, &own, day);
+            let shown = policy.shown_and_counted(at_hand, &own, (&id.value, day));
             if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
                 let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
                 let message =
                     format!("regime `{}` lets no identifiable record{of_stream} be in {}", regime.id, country.value);
                 let help = "serve it from a gateway where it does, or show the conditions: `dest.*` in \
-                            [gateway.conditions], the others in [[shown]] of the policies";
+                            [gateway.conditions], the others in [[shown]] of the policies, or by a counter in [[counted]]";
                 problems.error_help(&served.place, message, help);
             }
         }
+    }
+}
+
+/// The counters of a gateway fit into its memory: each may have to keep apart as many persons as its share, for itself and for
+/// every peer.
+fn check_counters((id, peers): (&Spot<String>, u64), policy: &PolicySet, problems: &Problems) {
+    let counted = policy.counted.get(id.value.as_str()).into_iter().flat_map(|regimes| regimes.values().flatten());
+    let persons = counted.map(|counted| match counted.counter.per {
+        Per::All => counted.share,
+        Per::Country | Per::Recipient => counted.share.saturating_mul(peers.saturating_add(1)),
+    });
+    let persons = persons.fold(0, u64::saturating_add);
+    if persons > PERSONS_MAX {
+        let message = format!("the counters of gateway `{}` may have to keep {persons} persons apart", id.value);
+        let help = format!("a gateway keeps at most {PERSONS_MAX} apart: make the shares in [[counted]] smaller");
+        problems.error_help(&id.place, message, help);
     }
 }
 

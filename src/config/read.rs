@@ -13,7 +13,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::peer::Peer;
-use crate::domain::policy::{self, Conditions, Here, PolicySet, Proof};
+use crate::domain::policy::{self, Conditions, Here, Own, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
 use crate::domain::watermark::ActiveMax;
 use crate::egress::kafka;
@@ -416,11 +416,13 @@ impl Declared {
             destinations: self.destination_files,
             ledger: self.ledger.key.unwrap_or(self.ledger.place),
         };
-        let here = Here { country: self.country?.value, serves, peers: peers.collect() };
+        let (id, conditions) = (GatewayId::new(&self.id?.value).ok()?, shown(self.conditions));
+        let own = Some(Own { id: id.clone(), conditions: conditions.clone() });
+        let here = Here { country: self.country?.value, serves, peers: peers.collect(), own };
         Some(Config {
-            id: GatewayId::new(&self.id?.value).ok()?,
+            id,
             here: Arc::new(here),
-            conditions: shown(self.conditions),
+            conditions,
             mode: self.mode,
             registries: self.registries.into_iter().map(|(name, spot)| (name, spot.value)).collect(),
             geoip: self.geoip.map(|geoip| geoip.value),

@@ -7,6 +7,7 @@ pub mod binary;
 mod chunks;
 pub mod codes;
 pub mod connection;
+pub mod counting;
 pub mod crowd;
 pub mod dataset;
 pub mod digest;

@@ -11,12 +11,14 @@
 //! | `log/` | the journal: entries ([`entry`]) in a [`Log`](crate::storage::Log) |
 //! | `checkpoints/` | the state at a position of the journal ([`checkpoint`]) |
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
+//! | `counters/` | whom the counters of laws have counted ([`counting`]) in a log of their own |
 //! | `cursors/` | how far each destination is in the outbox |
 
 mod batch;
 pub mod catalog;
 pub mod checkpoint;
 mod columns;
+pub mod counting;
 pub mod entry;
 pub mod outbox;
 pub mod policies;

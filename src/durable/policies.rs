@@ -97,7 +97,7 @@ impl Archive {
                  its windows are closed");
                 continue;
             }
-            let here = Here { country, serves: kept.serves.into_iter().collect(), peers: Vec::new() };
+            let here = Here { country, serves: kept.serves.into_iter().collect(), peers: Vec::new(), own: None };
             all.insert(policy.digest, (Arc::new(policy), Arc::new(here)));
         }
         Ok(all)

@@ -22,6 +22,7 @@ use crate::domain::watermark::ActiveMax;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::budget::{Budget, Needs, REQUEST_BYTES};
+use super::counting::{Counting, tidy_if_due};
 use super::inbox::Inbox;
 use super::quarantine::{Held, Quarantine};
 use super::request::{Answer, Caller, Content, Origin, Reply, Request};
@@ -83,6 +84,7 @@ pub struct Intake {
     streams: BTreeMap<StreamName, Arc<Served>>,
     pub(super) versions: Arc<Versions>,
     pub(super) quarantine: Quarantine,
+    pub(super) counting: Arc<Counting>,
     limits: Limits,
     budget: Arc<Budget>,
     pub(super) clock: Clock,
@@ -98,6 +100,7 @@ impl Intake {
     pub fn new(
         streams: BTreeMap<StreamName, Served>,
         versions: Arc<Versions>,
+        counting: Arc<Counting>,
         limits: Limits,
         clock: Clock,
         telemetry: Arc<Telemetry>,
@@ -111,6 +114,7 @@ impl Intake {
             streams: streams.into_iter().map(|(name, served)| (name, Arc::new(served))).collect(),
             versions,
             quarantine: Quarantine::new(limits.in_flight_bytes_max / 2),
+            counting,
             limits,
             budget: Arc::new(Budget::new(needs)),
             clock,
@@ -215,6 +219,7 @@ impl Intake {
     pub fn tick(&self) -> bool {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         self.forget(now, wall);
+        tidy_if_due(&self.counting);
         let expired = self.quarantine.expire(now);
         if expired > 0 {
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, expired);
@@ -234,7 +239,7 @@ impl Intake {
             let (rows, bytes) = (held.records.rows(), held.records.bytes());
             let from = Sender { producer: &held.origin.producer, address: held.origin.address };
             let under = self.versions.current();
-            let decided = match under.decide(held.records.clone().again(), from) {
+            let decided = match under.decide(held.records.clone().again(), from, &*self.counting) {
                 Ok(decided) => decided,
                 Err(error) => {
                     tracing::error!(%error, "records in quarantine could not be decided; they are discarded. A fault \
@@ -244,6 +249,9 @@ impl Intake {
                     continue;
                 }
             };
+            if decided.is_counted && self.counting.durable().await.is_err() {
+                return self.quarantine.settle(bytes, Some(held));
+            }
             let taken = match decided.resident {
                 None => 0,
                 Some(resident) => match self.release(inbox, resident, &held.origin).await {

@@ -12,6 +12,7 @@ use arrow_select::filter::filter;
 
 use crate::decode::{Share, Together, Undecodable};
 use crate::domain::batch::Candidate;
+use crate::domain::counting::NotCounted;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::{Sender, Senders};
 use crate::domain::outcome::{Outcome, Refusals, Refused, Taken, Why};
@@ -31,6 +32,8 @@ pub(super) struct Judged {
     pub(super) outputs: Vec<ArrayRef>,
     /// What each request comes to.
     pub(super) requests: Vec<CameTo>,
+    /// Whether persons were counted for it: it gets no place before that is on disk.
+    pub(super) is_counted: bool,
     /// The records that were refused one by one.
     refusals: Vec<Refusal>,
     /// Records that were refused because their scores cannot be used.
@@ -106,7 +109,7 @@ impl Case<'_> {
         let shadow = intake.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let under = intake.versions.current();
         let senders = self.senders(&shares);
-        let mut decided = under.decide_shared(candidate, &senders).map_err(failed)?;
+        let mut decided = under.decide_shared(candidate, &senders, &*intake.counting).map_err(failed)?;
         // What is sealed under the keys of many is erased with the key of one.
         if self.seals && !decided.is_of_one_kind && self.requests.len() > 1 {
             return Err(NotJudged::Together);
@@ -119,6 +122,7 @@ impl Case<'_> {
         };
         let mut judged = Judged {
             resident: decided.resident,
+            is_counted: decided.is_counted,
             requests: self.outcomes(shares, &spans, &decided.refusals),
             refusals: decided.refusals,
             shadow,
@@ -271,6 +275,7 @@ impl Judged {
             resident: None,
             outputs: Vec::new(),
             requests: Vec::new(),
+            is_counted: false,
             refusals: Vec::new(),
             unusable: 0,
             dropped: 0,
@@ -378,7 +383,7 @@ impl Judged {
             senders.push(Sender { producer, address: *address }, came.decoded);
         }
         // The batch has its place: nothing that fails here may end the worker.
-        match catch_unwind(AssertUnwindSafe(|| shadow.decide_shared(candidate, &senders))) {
+        match catch_unwind(AssertUnwindSafe(|| shadow.decide_shared(candidate, &senders, &NotCounted))) {
             Ok(Ok(other)) => telemetry.shadow.compared(&self.refusals, &other.refusals),
             Ok(Err(_)) | Err(_) => {
                 tracing::error!(

@@ -8,6 +8,7 @@
 pub mod budget;
 mod closings;
 mod collector;
+pub mod counting;
 pub mod inbox;
 pub mod intake;
 mod judge;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::decode::Together;
 use crate::domain::aggregate::Reserved;
+use crate::domain::counting::NotCounted;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
@@ -314,7 +315,7 @@ impl Worker {
             judged.let_go(&self.intake);
             return Self::failed(requests, Reason::Internal);
         };
-        let (room, reserved) = match self.room(judged.resident.as_ref(), entry.len() as u64).await {
+        let (room, reserved) = match self.room(&judged, entry.len() as u64).await {
             Ok(room) => room,
             Err(reason) => {
                 judged.let_go(&self.intake);
@@ -389,11 +390,15 @@ impl Worker {
         }
     }
 
-    /// Room for an entry in the journal, and for its records in the open windows. Waits while the disk is behind and while
-    /// others are being counted, and does meanwhile what is ordered.
-    async fn room(&mut self, resident: Option<&Resident>, bytes: u64) -> Result<(Room, Option<Reserved>), Reason> {
+    /// Room for an entry in the journal, and for its records in the open windows, when the persons that were counted for it
+    /// are on disk. Waits while the disk is behind and while others are being counted, and does meanwhile what is ordered.
+    async fn room(&mut self, judged: &Judged, bytes: u64) -> Result<(Room, Option<Reserved>), Reason> {
         let (sequencer, open_windows) = (Arc::clone(&self.sequencer), Arc::clone(&self.open_windows));
+        let (resident, counting) = (judged.resident.as_ref(), Arc::clone(&self.intake.counting));
         let found = async move {
+            if judged.is_counted {
+                counting.durable().await?;
+            }
             // In this order: what is reserved of the windows keeps others from theirs, and the disk may hang.
             let room = room_for(&sequencer, bytes).await?;
             let reserved = match resident {
@@ -453,7 +458,7 @@ impl Worker {
             let Together { mut candidate, .. } = Together::decode(&served.stream, [opened]);
             candidate.check(TimeBounds::ANY);
             let from = Sender { producer: &request.origin.producer, address: request.origin.address };
-            let decided = self.intake.versions.current().decide(candidate, from).ok()?;
+            let decided = self.intake.versions.current().decide(candidate, from, &NotCounted).ok()?;
             let are_the_same = Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals);
             let resident = decided.resident.filter(|_| are_the_same)?;
             let rows = 0..resident.batch().rows();

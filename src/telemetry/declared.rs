@@ -188,6 +188,8 @@ declare! {
     POLICY_STALE = Gauge "bailiwick_policy_stale" None [];
     /// Days until the next review that the policies ask for. Below 0: it is overdue.
     POLICY_REVIEW = Gauge "bailiwick_policy_review_days" None [];
+    /// How much of a counter of a law is used, from 0 to 1, in steps of 0.05. 1: it has no room for anybody else.
+    COUNTER_USED = Gauge "bailiwick_counter_used" None ["counter", "to"];
     /// When the gateway's certificate ends, in seconds since 1970.
     CERTIFICATE_END = Gauge "bailiwick_certificate_not_after_timestamp" Seconds [];
     /// 1 when the files of [tls] were replaced and cannot be used.
@@ -230,6 +232,8 @@ const LABELS: &[(&str, &str)] = &[
     ("outcome", "`changed`, `unchanged`, `refused`"),
     ("policy", "the first 16 digits of the policies' digest"),
     ("check", "what is looked at for health, as in `/status`"),
+    ("counter", "the rule id of a counter of a law"),
+    ("to", "where the persons' records go: a country, a gateway, or `all` together"),
     ("version", "the program's version"),
     ("path", "`/healthz`, `/readyz`, `/status`, `/metrics`; `(other)`"),
 ];

@@ -11,6 +11,7 @@ use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMic
 use arrow_schema::{DataType, Schema};
 use bailiwick::config::today;
 use bailiwick::domain::batch::Candidate;
+use bailiwick::domain::counting::NotCounted;
 use bailiwick::domain::event_time::TimeBounds;
 use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::fact::Fact;
@@ -102,7 +103,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
         candidate.check(TimeBounds::between(1, 1));
         let stay: Vec<usize> = records.iter().filter(|(_, sound)| *sound).map(|(code, _)| *code).collect();
-        let Some(resident) = version.decide(candidate, Sender::default()).unwrap().resident else {
+        let Some(resident) = version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident else {
             prop_assert!(stay.is_empty());
             return Ok(());
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bailiwick::domain::batch::Candidate;
+use bailiwick::domain::counting::NotCounted;
 use bailiwick::domain::document::{Problem, Problems, Severity, Source};
 use bailiwick::domain::evidence::{self, Knowledge, read_code};
 use bailiwick::domain::fact::Fact;
@@ -110,7 +111,7 @@ pub(super) fn here(gateway: &Gateway) -> Arc<Here> {
         })
     });
     let peers = peers.collect();
-    Arc::new(Here { country: code(&gateway.country), serves: gateway.serves.clone(), peers })
+    Arc::new(Here { country: code(&gateway.country), serves: gateway.serves.clone(), peers, own: None })
 }
 
 fn fact(name: &str) -> Fact {
@@ -178,7 +179,7 @@ pub(super) fn decide(version: &Version, records: &[Record], sender: &Sender) -> 
 
 pub(super) fn decide_batch(version: &Version, batch: Candidate, sender: &Sender) -> Decided {
     let address = sender.address.map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    version.decide(batch, evidence::Sender { producer: &sender.producer, address }).unwrap()
+    version.decide(batch, evidence::Sender { producer: &sender.producer, address }, &NotCounted).unwrap()
 }
 
 /// The verdict on each record of a batch. What is kept is said to be kept under the regimes of the whole batch.

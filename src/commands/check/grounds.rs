@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::commands::table::table;
-use crate::domain::policy::{Grounds, Use, Vouching};
+use crate::domain::policy::{ByCount, Grounds, Use, Vouching};
 
 /// A table for people: a line for each row, or for each of its conditions.
 pub(super) fn explained(grounds: &[Grounds]) -> String {
@@ -29,8 +29,11 @@ fn line([what, rule, until]: [String; 3], [condition, of, by, proof, good_until]
     [what, rule, until, condition, of, by, proof, good_until]
 }
 
-fn shown(Vouching { condition, of, proof }: &Vouching) -> [String; 5] {
+fn shown(Vouching { condition, of, proof, counted }: &Vouching) -> [String; 5] {
     let of = of.as_ref().map_or("the recipient".to_owned(), ToString::to_string);
+    let of = counted.as_ref().map_or(of, |ByCount { share, already, below }| {
+        format!("a counter: of the law's below {below}, this gateway's {share}, of which {already} are taken")
+    });
     let by = proof.by.clone().unwrap_or_else(|| "not said".to_owned());
     [condition.clone(), of, by, proof.reference.clone(), day(proof.until)]
 }
@@ -48,13 +51,16 @@ fn day(day: Option<jiff::civil::Date>) -> String {
 
 /// The same for machines.
 pub(super) fn for_machines(Grounds { used_for, rule, until, conditions }: &Grounds) -> Value {
-    let conditions = conditions.iter().map(|Vouching { condition, of, proof }| {
+    let conditions = conditions.iter().map(|Vouching { condition, of, proof, counted }| {
         json!({
             "condition": condition,
             "of": of.as_ref().map(ToString::to_string),
             "by": proof.by,
             "ref": proof.reference,
             "until": proof.until.map(|until| until.to_string()),
+            "counter": counted.as_ref().map(|ByCount { share, already, below }| {
+                json!({ "share": share, "already": already, "below": below })
+            }),
         })
     });
     let (dataset, destination, stream, gateway) = match used_for {

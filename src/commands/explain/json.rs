@@ -1,8 +1,11 @@
 //! Explanations for machines: a JSON object per line and record.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::commands::json::add;
+use crate::domain::counting::Tally;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
@@ -56,6 +59,12 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
     add(&mut value, "reason", json!(reason));
     add(&mut value, "route", json!(route));
     add(&mut value, "rules", json!(ruling.rules.as_ref()));
+    if let Some(on) = &ruling.counters {
+        let ways = on.claims.iter().map(|claim| claim.ways.iter().map(|way| way.iter().map(tally).collect::<Value>()));
+        let ways = ways.map(Iterator::collect::<Value>).collect::<Value>();
+        let counted = on.claims.iter().flat_map(|claim| &claim.counted).map(tally).collect::<Value>();
+        add(&mut value, "counters", json!({ "counted_by": counted, "room_in_one_of_each": ways }));
+    }
     if matches!(ruling.verdict, Verdict::Refuse(Reason::MayNotBeHere)) {
         add(&mut value, "served_by_no_peer", json!(told.served_by_no_peer(explanation)));
     }
@@ -66,6 +75,10 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
         add(&mut value, "cells", told.flows.iter().map(cells).collect::<Value>());
     }
     value
+}
+
+fn tally(tally: &Arc<Tally>) -> Value {
+    json!({ "counter": tally.name.counter, "to": tally.name.to, "persons_max": tally.most })
 }
 
 fn code(code: &Jurisdiction) -> String {

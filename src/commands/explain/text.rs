@@ -1,13 +1,15 @@
 //! Explanations for people.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use crate::domain::counting::{Name, Tally};
 use crate::domain::fact::Kind;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
 use crate::domain::policy::{
-    Applies, Denied, Explained, Explanation, Flow, OfFact, Permission, Piece, Ruling, Spoken, Told as OfFactTold,
-    Verdict,
+    Applies, Denied, Explained, Explanation, Flow, OfFact, OnCounters, Permission, Piece, Ruling, Spoken,
+    Told as OfFactTold, Verdict,
 };
 use crate::domain::refusal::Reason;
 
@@ -70,6 +72,9 @@ fn record(text: &mut String, explanation: &Explanation, told: &Told<'_>) {
         regime(text, applies);
     }
     verdict(text, ruling);
+    if let Some(on) = &ruling.counters {
+        counters(text, on);
+    }
     if ruling.verdict == Verdict::Refuse(Reason::MayNotBeHere)
         && let Some(regimes) = told.served_by_no_peer(explanation)
     {
@@ -144,6 +149,29 @@ fn verdict(text: &mut String, ruling: &Ruling) {
         }
         Verdict::Refuse(reason) => writeln!(text, "  refused: {}{rules}", reason.name()),
     };
+}
+
+/// Who is counted by that, and what becomes of a person for whom there is no room.
+fn counters(text: &mut String, on: &OnCounters) {
+    let shown = |tally: &Arc<Tally>| {
+        let Name { counter, to } = &*tally.name;
+        format!("{counter} to {to} (at most {} persons)", tally.most)
+    };
+    for claim in &on.claims {
+        let counted: Vec<String> = claim.counted.iter().map(shown).collect();
+        let _ = writeln!(text, "    the person is counted by {}", counted.join(", "));
+        if !claim.ways.iter().any(Vec::is_empty) {
+            let ways =
+                claim.ways.iter().map(|way| way.iter().map(|tally| tally.name.counter.as_str()).collect::<Vec<_>>());
+            let ways: Vec<String> = ways.map(|way| way.join(" and ")).collect();
+            let _ = writeln!(text, "    only while there is room in {}", ways.join(", or in "));
+        }
+    }
+    text.push_str("    without room:\n");
+    verdict(text, &on.otherwise);
+    if let Some(on) = &on.otherwise.counters {
+        counters(text, on);
+    }
 }
 
 fn cells(text: &mut String, flow: &Flow) {

@@ -49,6 +49,7 @@ pub(super) fn law(regime: &Regime, policy: &PolicySet, day: Date) -> String {
     if regime.transfers.is_empty() {
         page.line(0, "No row: nothing may go anywhere.");
     }
+    counters(&mut page, regime);
     page.title("What else follows");
     page.line(0, &format!("A gateway that does not serve the law {}", words::misroute(regime.misroute)));
     page.line(0, &format!("A cell leaves only if it has at least {} contributors.", regime.min_contributors));
@@ -106,6 +107,37 @@ fn transfer(page: &mut Page, regime: &Regime, row: &Transfer, day: Date) {
         page.line(4, &format!("Only {}.{ended}", terms(&row.term)));
     }
     page.source(&row.term.source);
+}
+
+fn counters(page: &mut Page, regime: &Regime) {
+    if regime.counters.is_empty() {
+        return;
+    }
+    page.title("What can be counted");
+    page.line(
+        0,
+        "A gateway can count the persons of whom a condition speaks, where a deployment says so in [[counted]].",
+    );
+    for counter in &regime.counters {
+        page.gap();
+        let (period, per) = (words::period(counter.period), words::per(counter.per));
+        let met = format!(
+            "{}: {} is met below {} distinct persons {period} {per}.",
+            regime.counter_rule(counter),
+            counter.condition,
+            counter.below
+        );
+        page.line(2, &met);
+        let except = words::codes(&counter.except);
+        let except = if except.is_empty() {
+            "Records are counted everywhere.".to_owned()
+        } else {
+            format!("Nobody is counted in {except}.")
+        };
+        page.line(4, &except);
+        page.line(4, &format!("A day begins by the time {}.", words::zone(counter.ahead_seconds)));
+        page.source(&counter.source);
+    }
 }
 
 fn has_terms(term: &Term) -> bool {

@@ -98,7 +98,7 @@ impl Line<'_> {
         match self.way {
             None => "not at all".to_owned(),
             Some(way) if way.needs.is_empty() => "none".to_owned(),
-            Some(way) => words::needs(&way.needs),
+            Some(way) => words::needs(&way.needs, self.regime),
         }
     }
 
@@ -164,7 +164,8 @@ fn csv(laws: &[(&Regime, Vec<Line<'_>>)]) -> String {
     for (law, lines) in laws {
         for line in lines {
             let day = |day: Option<Date>| day.map_or(String::new(), |day| day.to_string());
-            let needs = line.way.map(|way| words::needs(&way.needs)).unwrap_or_default();
+            let needs =
+                line.way.map(|way| way.needs.iter().cloned().collect::<Vec<_>>().join(" + ")).unwrap_or_default();
             let cells = [
                 law.id.clone(),
                 applies(law),

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 
+use crate::domain::counting::Period;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::{Form, Localisation, Misroute, OnExpired};
+use crate::domain::policy::{Form, Localisation, Misroute, OnExpired, Per, Regime};
 
 /// What a scope test says of a record, before the places.
 pub(super) fn fact(fact: Fact) -> &'static str {
@@ -73,9 +74,37 @@ pub(super) fn codes<'c>(codes: impl IntoIterator<Item = &'c Jurisdiction>) -> St
     codes.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Conditions, all of which must be shown.
-pub(super) fn needs(needs: &BTreeSet<String>) -> String {
-    needs.iter().map(String::as_str).collect::<Vec<_>>().join(" + ")
+/// Conditions of a law, all of which must be shown, with the limits of those that can be counted.
+pub(super) fn needs(needs: &BTreeSet<String>, law: &Regime) -> String {
+    let shown = |need: &String| match law.counters.iter().find(|counter| counter.condition == *need) {
+        Some(counter) => format!("{need} (vouched for, or counted: below {})", counter.below),
+        None => need.clone(),
+    };
+    needs.iter().map(shown).collect::<Vec<_>>().join(" + ")
+}
+
+/// Whose records a counter counts together.
+pub(super) fn per(per: Per) -> &'static str {
+    match per {
+        Per::All => "of whom it counts records, wherever they go",
+        Per::Country => "of whom it counts records that go to the same country",
+        Per::Recipient => "of whom it counts records that go to the same recipient",
+    }
+}
+
+/// In which period a counter counts.
+pub(super) fn period(period: Period) -> &'static str {
+    match period {
+        Period::CalendarYear => "since 1 January",
+        Period::TwelveMonths => "in the last twelve months",
+        Period::Ever => "ever",
+    }
+}
+
+/// A time that is ahead of UTC, or behind it.
+pub(super) fn zone(ahead_seconds: i32) -> String {
+    let (sign, minutes) = (if ahead_seconds < 0 { '-' } else { '+' }, ahead_seconds.unsigned_abs() / 60);
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 /// When something holds, where it does not always.

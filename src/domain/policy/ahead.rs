@@ -63,6 +63,7 @@ impl PolicySet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::counting::NotCounted;
     use crate::domain::policy::PolicySet;
     use crate::domain::policy::explain::tests::{STREAM, version, visits};
     use crate::domain::policy::fixture::tests::{SET, set};
@@ -114,7 +115,7 @@ mod tests {
         let refusal = |on: &str| {
             let version = version.on(day(on));
             let from = crate::domain::evidence::Sender { producer: "p", address: None };
-            let decided = version.decide(visits(&version, &[("BR", "")]), from).unwrap();
+            let decided = version.decide(visits(&version, &[("BR", "")]), from, &NotCounted).unwrap();
             decided.refusals[0].reason.name()
         };
         // The gateway serves the law of the union, and Brazil's refuses what is met elsewhere.

@@ -2,8 +2,10 @@
 
 use jiff::civil::Date;
 
+use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::proof::{About, Conditions, Proof, Vouches};
 
+use super::counter::{Counted, CountedHere};
 use super::form::{Form, Lasting};
 
 /// What becomes of a regime whose facts are past their review.
@@ -70,6 +72,30 @@ pub struct Shown<'s> {
     pub recipient: &'s Conditions,
     /// What is vouched for, of which only that counts which is of what is at hand. `None`: the law is asked alone.
     pub vouched: Option<(&'s Vouches, AtHand<'s>)>,
+    /// What counters show, each of which may yet be full.
+    pub counters: ByCounter<'s>,
+}
+
+/// What the counters of a gateway show of identifiable records.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByCounter<'s> {
+    all: Option<&'s CountedHere>,
+    /// Those of the regime that is asked, and the place that it is asked about.
+    asked: Option<(&'s [Counted], Jurisdiction)>,
+}
+
+impl<'s> ByCounter<'s> {
+    /// What these counters show.
+    #[must_use]
+    pub fn of(counted: Option<&'s CountedHere>) -> Self {
+        Self { all: counted, asked: None }
+    }
+
+    fn get(&self, condition: &str) -> Option<&'s Counted> {
+        let (counted, place) = self.asked?;
+        let shows = |counted: &&Counted| counted.counter.condition == condition && counted.counter.counts_at(place);
+        counted.iter().find(shows)
+    }
 }
 
 /// What shows a condition: of what it is shown, and the proof.
@@ -79,17 +105,41 @@ pub struct Ground<'s> {
     pub of: Option<&'s About>,
     /// The proof.
     pub proof: &'s Proof,
+    /// The counter that shows it while it has room. `None`: somebody vouches for it.
+    pub counted: Option<&'s Counted>,
 }
 
 impl<'s> Shown<'s> {
-    /// What shows a condition today: of several, what does so longest.
+    /// The same when a regime is asked about a place.
+    #[must_use]
+    pub(super) fn asked(self, regime: &str, place: Jurisdiction) -> Self {
+        let counted = self.counters.all.and_then(|all| all.get(regime));
+        let asked = counted.map(|counted| (counted.as_slice(), place));
+        Self { counters: ByCounter { asked, ..self.counters }, ..self }
+    }
+
+    /// Whether somebody vouches for a condition, so that it is met whatever a counter says.
+    #[must_use]
+    pub(super) fn is_vouched(&self, condition: &str) -> bool {
+        self.vouched_ground(condition).is_some()
+    }
+
+    /// What shows a condition today: of several, what does so longest. A counter does so only where nobody vouches for it.
     #[must_use]
     pub fn ground(&self, condition: &str) -> Option<Ground<'s>> {
-        let of_recipient = self.recipient.get(condition).map(|proof| Ground { of: None, proof });
+        self.vouched_ground(condition).or_else(|| {
+            let counted = self.counters.get(condition)?;
+            let ground = Ground { of: None, proof: &counted.proof, counted: Some(counted) };
+            self.is_on(None, ground.proof.until).then_some(ground)
+        })
+    }
+
+    fn vouched_ground(&self, condition: &str) -> Option<Ground<'s>> {
+        let of_recipient = self.recipient.get(condition).map(|proof| Ground { of: None, proof, counted: None });
         let vouched = self.vouched.and_then(|(vouches, at_hand)| Some((vouches.get(condition)?, at_hand)));
         let vouched = vouched.into_iter().flat_map(|(vouches, at_hand)| {
             let of_this = vouches.iter().filter(move |vouched| at_hand.is_of(&vouched.of));
-            of_this.map(|vouched| Ground { of: Some(&vouched.of), proof: &vouched.proof })
+            of_this.map(|vouched| Ground { of: Some(&vouched.of), proof: &vouched.proof, counted: None })
         });
         let good = of_recipient.into_iter().chain(vouched).filter(|ground| self.is_on(None, ground.proof.until));
         good.max_by_key(|ground| Lasting(ground.proof.until))

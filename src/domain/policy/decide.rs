@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
+use crate::domain::counting::{Counters, PersonKey};
 use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
@@ -19,46 +20,15 @@ use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::peer::Peer;
 use crate::domain::refusal::{Reason, Refusal};
 
-use super::conditions::{AtHand, Recipient, Shown};
+use super::claims::Claims;
+use super::conditions::{AtHand, ByCounter, Recipient, Shown};
 use super::form::Form;
 use super::permit::{Foreign, Quarantined, Resident};
 use super::regime::{Misroute, Regime, RegimeSet};
+use super::ruling::{Here, Ruling, Verdict};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
 use super::treat::Treatments;
-use super::{Digest, PolicySet, StreamPlan, Unknown};
-
-/// What becomes of records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// This gateway serves every regime that applies: these.
-    Keep(RegimeSet),
-    /// Another gateway does, and the regimes let the producer be told.
-    Redirect(Arc<Peer>),
-    /// Held in memory for a while, in case that more becomes known.
-    Quarantine,
-    /// None of these.
-    Refuse(Reason),
-}
-
-/// A verdict and the ids of every rule that determined it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ruling {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The rules.
-    pub rules: Arc<[String]>,
-}
-
-/// Where a gateway stands: what the law sees of it.
-#[derive(Debug, Clone)]
-pub struct Here {
-    /// The country it is in.
-    pub country: Jurisdiction,
-    /// The regimes whose records it keeps.
-    pub serves: Vec<String>,
-    /// The other gateways.
-    pub peers: Vec<Arc<Peer>>,
-}
+use super::{Conditions, Digest, PolicySet, StreamPlan, Unknown};
 
 /// A set of policies as it holds at one gateway on one day, with what is known beside the records. A batch is decided
 /// under exactly one.
@@ -92,6 +62,8 @@ pub(super) struct Standing {
     serves: Mask,
     refusing: Mask,
     quarantining: Mask,
+    /// What counters say of records that stay.
+    claims: Claims,
     peers: Vec<PeerRules>,
 }
 
@@ -100,8 +72,10 @@ struct PeerRules {
     serves: Mask,
     /// The regimes that apply because it is where it is.
     there: Mask,
-    /// The regimes that let records go there.
+    /// The regimes that let records go there, some of them while their counters have room.
     permitting: Mask,
+    /// What counters say of records that go there.
+    claims: Claims,
 }
 
 /// The most sets of regimes whose rulings are kept: a producer can claim many.
@@ -137,16 +111,27 @@ impl Version {
     ///
     /// # Errors
     /// When Arrow cannot filter the columns, which no valid batch causes.
-    pub fn decide(&self, candidate: Candidate, from: Sender<'_>) -> Result<Decided, ArrowError> {
+    pub fn decide(
+        &self,
+        candidate: Candidate,
+        from: Sender<'_>,
+        counters: &dyn Counters,
+    ) -> Result<Decided, ArrowError> {
         let from = Senders::one(from, candidate.rows());
-        self.decide_shared(candidate, &from)
+        self.decide_shared(candidate, &from, counters)
     }
 
-    /// Decides every record of a checked batch. Each is as it would be if its sender had sent it alone.
+    /// Decides every record of a checked batch. Each is as it would be if its sender had sent it alone. Persons whose records
+    /// go abroad are counted by the laws that ask for it.
     ///
     /// # Errors
     /// When Arrow cannot filter the columns, which no valid batch causes.
-    pub fn decide_shared(&self, mut candidate: Candidate, from: &Senders<'_>) -> Result<Decided, ArrowError> {
+    pub fn decide_shared(
+        &self,
+        mut candidate: Candidate,
+        from: &Senders<'_>,
+        counters: &dyn Counters,
+    ) -> Result<Decided, ArrowError> {
         let stream = Arc::clone(candidate.stream());
         let Some(rules) = self.rules(&stream.name) else {
             // Nobody declared what may be done with them.
@@ -160,11 +145,13 @@ impl Version {
                 quarantined: None,
                 refusals,
                 is_of_one_kind: true,
+                is_counted: false,
             });
         };
         let (of_record, rulings) = self.rulings(rules, &candidate, from);
         let mut regimes = RegimeSet::default();
-        let mut is_of_one_kind = true;
+        let (mut is_of_one_kind, mut is_counted) = (true, false);
+        let contributors = candidate.columns().columns().get(stream.contributor).cloned();
         let mut settled = vec![false; rulings.len()];
         let mut foreign: BTreeMap<GatewayId, Foreign> = BTreeMap::new();
         let mut held = Vec::new();
@@ -179,12 +166,16 @@ impl Version {
                 candidate.refuse(Refusal::new(index, Reason::UnknownJurisdiction));
                 continue;
             };
+            is_counted |= ruling.counters.is_some();
+            let person = |key: &PersonKey| key.person(&stream.name, contributors.as_ref()?, row);
+            let is_whoever = ruling.counters.is_none();
+            let ruling = ruling.of_person(counters, &person);
             let refusal = match &ruling.verdict {
                 Verdict::Keep(of_combination) => {
                     is_of_one_kind &= regimes.is_empty() || *regimes == **of_combination;
                     unite(&mut regimes, of_combination);
                     if let Some(is_settled) = settled.get_mut(combination) {
-                        *is_settled = true;
+                        *is_settled = is_whoever;
                     }
                     continue;
                 }
@@ -212,7 +203,14 @@ impl Version {
             batch.with_columns(|columns| rules.treatments.apply(columns, stream.event_time, pseudonyms))?
         };
         let resident = (batch.rows() > 0).then_some(Resident { batch, policy: self.digest(), regimes });
-        Ok(Decided { resident, foreign: foreign.into_values().collect(), quarantined, refusals, is_of_one_kind })
+        Ok(Decided {
+            resident,
+            foreign: foreign.into_values().collect(),
+            quarantined,
+            refusals,
+            is_of_one_kind,
+            is_counted,
+        })
     }
 
     /// The combination of evidence of each record of a batch, and the ruling on each combination.
@@ -368,6 +366,11 @@ impl Standing {
         let covering = |regime: &Regime| regime.is_in_force(day) && regime.covers_class(&policy.classes, classes);
         let covering = mask_of(regimes, covering);
         let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
+        let keeps = stream.and(here.own.as_ref());
+        let claims = |to: (&str, Jurisdiction, &Conditions)| {
+            let kept = keeps.zip(stream);
+            kept.map_or_else(Claims::default, |(own, stream)| Claims::new(policy, (own, day), stream, to))
+        };
         let peers = here.peers.iter().map(|peer| PeerRules {
             peer: Arc::clone(peer),
             serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
@@ -375,9 +378,12 @@ impl Standing {
             permitting: mask_of(regimes, |regime| {
                 let to = Recipient::Gateway(&peer.id);
                 let vouched = stream.map(|stream| (&policy.vouches, AtHand { stream, dataset: None, to }));
-                let shown = Shown { day, on_expired: policy.on_expired, recipient: &peer.conditions, vouched };
+                let counters = keeps.map_or(ByCounter::default(), |own| ByCounter::of(policy.counted.get(&own.id)));
+                let (on_expired, recipient) = (policy.on_expired, &peer.conditions);
+                let shown = Shown { day, on_expired, recipient, vouched, counters };
                 regime.permits(Form::Identifiable, peer.country, &shown).is_some()
             }),
+            claims: claims((peer.id.as_str(), peer.country, &peer.conditions)),
         });
         Self {
             covering,
@@ -385,6 +391,7 @@ impl Standing {
             serves: mask_of(regimes, |regime| here.serves.contains(&regime.id)),
             refusing: mask_of(regimes, |regime| regime.misroute == Misroute::Refuse),
             quarantining: mask_of(regimes, |regime| regime.misroute == Misroute::Quarantine),
+            claims: keeps.map_or_else(Claims::default, |own| claims((own.id.as_str(), here.country, &own.conditions))),
             peers: peers.collect(),
         }
     }
@@ -401,42 +408,43 @@ impl Standing {
             return no_regime();
         }
         if not_served == 0 {
-            return Ruling {
-                verdict: Verdict::Keep(Arc::new(ids(applicable).collect())),
-                rules: ids(applicable).collect(),
-            };
+            let kept = Verdict::Keep(Arc::new(ids(applicable).collect()));
+            let kept = Ruling::new(kept, ids(applicable).collect());
+            return self.claims.on(applicable, kept, Ruling::new(Verdict::Refuse(Reason::MayNotBeHere), Arc::new([])));
         }
         for (strict, verdict) in
             [(self.refusing, Verdict::Refuse(Reason::MayNotBeHere)), (self.quarantining, Verdict::Quarantine)]
         {
             if not_served & strict != 0 {
-                return Ruling { verdict, rules: misrouted(not_served & strict) };
+                return Ruling::new(verdict, misrouted(not_served & strict));
             }
         }
         let fits = |peer: &&PeerRules| (by_facts | peer.there) & !peer.serves == 0 && by_facts & !peer.permitting == 0;
-        let route = self.peers.iter().find(fits).map(|peer| Verdict::Redirect(Arc::clone(&peer.peer)));
-        Ruling { verdict: route.unwrap_or(Verdict::Refuse(Reason::MayNotBeHere)), rules: misrouted(not_served) }
+        let refused = Ruling::new(Verdict::Refuse(Reason::MayNotBeHere), misrouted(not_served));
+        // The first one that fits. The others are for those for whom its counters have no room.
+        self.peers.iter().filter(fits).rev().fold(refused, |otherwise, peer| {
+            let redirected = Ruling::new(Verdict::Redirect(Arc::clone(&peer.peer)), misrouted(not_served));
+            peer.claims.on(by_facts, redirected, otherwise)
+        })
     }
 }
 
 /// The ruling on records that no regime claims by their own facts.
 fn no_regime() -> Ruling {
-    Ruling { verdict: Verdict::Refuse(Reason::NoRegime), rules: Arc::new([]) }
+    Ruling::new(Verdict::Refuse(Reason::NoRegime), Arc::new([]))
 }
 
 /// The ruling on records of which a fact cannot be told.
 pub(super) fn untold(policy: &PolicySet, fact: Fact, contradiction: bool) -> Ruling {
     if contradiction {
-        return Ruling {
-            verdict: Verdict::Quarantine,
-            rules: Arc::new([format!("facts/{}/contradiction", fact.name())]),
-        };
+        let rules = Arc::new([format!("facts/{}/contradiction", fact.name())]);
+        return Ruling::new(Verdict::Quarantine, rules);
     }
     let verdict = match policy.facts.unknown {
         Unknown::Refuse => Verdict::Refuse(Reason::UnknownJurisdiction),
         Unknown::Quarantine => Verdict::Quarantine,
     };
-    Ruling { verdict, rules: Arc::new([format!("facts/{}/unknown", fact.name())]) }
+    Ruling::new(verdict, Arc::new([format!("facts/{}/unknown", fact.name())]))
 }
 
 /// A batch, decided.
@@ -451,6 +459,8 @@ pub struct Decided {
     pub refusals: Vec<Refusal>,
     /// Whether the same regimes apply to every record that may stay.
     pub is_of_one_kind: bool,
+    /// Whether persons were counted. Nobody may be told what was decided before that is on disk.
+    pub is_counted: bool,
 }
 
 fn unite(regimes: &mut RegimeSet, more: &RegimeSet) {

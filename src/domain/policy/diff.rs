@@ -33,7 +33,7 @@ impl Judged {
 }
 
 fn refused(reason: Reason) -> Ruling {
-    Ruling { verdict: Verdict::Refuse(reason), rules: Arc::new([]) }
+    Ruling::new(Verdict::Refuse(reason), Arc::new([]))
 }
 
 impl Version {

@@ -256,6 +256,7 @@ pub(super) mod tests {
     use super::super::fixture::tests::{SET, set};
     use super::super::{Here, Verdict};
     use super::*;
+    use crate::domain::counting::NotCounted;
     use crate::domain::evidence::Knowledge;
     use crate::domain::peer::Peer;
 
@@ -307,6 +308,7 @@ accepts = ["visits_by_home"]
             country: Jurisdiction::parse("DE").unwrap(),
             serves: vec!["union-law".to_owned()],
             peers: vec![Arc::new(us)],
+            own: None,
         };
         let (producers, disputed) = (Arc::clone(&policy.producers), Arc::clone(&policy.disputed));
         let codes = Arc::clone(&policy.codes);
@@ -345,7 +347,7 @@ accepts = ["visits_by_home"]
             let from = Sender { producer, address: None };
             let candidate = visits(&version, &RECORDS);
             let explained = version.explain(&candidate, from).unwrap();
-            let decided = version.decide(candidate, from).unwrap();
+            let decided = version.decide(candidate, from, &NotCounted).unwrap();
             for (index, explanation) in (0..).zip(&explained) {
                 assert_eq!(explanation.index, index);
                 let refusal = decided.refusals.iter().find(|refusal| refusal.index == index);

@@ -15,7 +15,7 @@ use crate::domain::peer::Peer;
 
 use super::decide::Standing;
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
-use super::{Conditions, Form, Here, PolicySet, Proof, Regime, Shown, Verdict};
+use super::{ByCounter, Conditions, Form, Here, PolicySet, Proof, Regime, Shown, Verdict};
 
 const SCHEMA: &str = "bailiwick.test/1";
 const VERDICTS: [&str; 4] = ["keep", "redirect", "quarantine", "refuse"];
@@ -284,7 +284,7 @@ fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
             problems.error(&route.place, "`route` goes with `verdict = \"redirect\"`");
         }
     }
-    let here = Here { country: country?, serves: serves?.into_iter().collect(), peers };
+    let here = Here { country: country?, serves: serves?.into_iter().collect(), peers, own: None };
     Some(Routed { here, verdict: verdict?, route })
 }
 
@@ -360,7 +360,8 @@ impl Case {
 
 impl Asked {
     fn run(&self, regimes: &[&Regime], policy: &PolicySet, day: Date, expect: &mut impl FnMut(&Place, String, String)) {
-        let shown = Shown { day, on_expired: policy.on_expired, recipient: &self.shown, vouched: None };
+        let counters = ByCounter::default();
+        let shown = Shown { day, on_expired: policy.on_expired, recipient: &self.shown, vouched: None, counters };
         let mut rules: Vec<String> = Vec::new();
         let mut silent = BTreeSet::new();
         for regime in regimes {

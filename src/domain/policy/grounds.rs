@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 
 use super::conditions::{AtHand, Recipient, Shown};
-use super::{Conditions, Form, Here, PolicySet, Proof, Regime, StreamPlan};
+use super::{Conditions, Counted, Form, Here, PolicySet, Proof, Regime, StreamPlan};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::proof::About;
@@ -41,6 +41,19 @@ pub struct Vouching {
     pub of: Option<About>,
     /// The proof.
     pub proof: Proof,
+    /// The counter that shows it while it has room. `None`: somebody vouches for it.
+    pub counted: Option<ByCount>,
+}
+
+/// A counter that shows a condition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByCount {
+    /// How many persons of the law's limit are the gateway's.
+    pub share: u64,
+    /// How many of these were counted elsewhere, or before.
+    pub already: u64,
+    /// The law's limit.
+    pub below: u64,
 }
 
 impl PolicySet {
@@ -68,7 +81,7 @@ impl PolicySet {
         let mut held = |plan: &StreamPlan, gateway: &GatewayId, country, serves: &[String], conditions: &Conditions| {
             let name = &plan.stream.name;
             let at_hand = AtHand { stream: name, dataset: None, to: Recipient::Gateway(gateway) };
-            let shown = self.shown(at_hand, conditions, day);
+            let shown = self.shown_and_counted(at_hand, conditions, (id, day));
             let used_for = Use::Records(name.clone(), gateway.clone());
             let of_regimes = self.governing(plan, serves, day);
             grounds.extend(
@@ -88,10 +101,15 @@ impl PolicySet {
 /// The row of a regime that permits a form at a place, and what it rests on.
 fn of_row(regime: &Regime, (form, place): (Form, Jurisdiction), shown: &Shown<'_>, used_for: &Use) -> Option<Grounds> {
     let permit = regime.permits(form, place, shown)?;
+    let shown = shown.asked(&regime.id, place);
     let conditions = permit.needs.iter().filter_map(|condition| {
         let ground = shown.ground(condition)?;
         let (condition, of) = ((*condition).to_owned(), ground.of.cloned());
-        Some(Vouching { condition, of, proof: ground.proof.clone() })
+        let counted = ground.counted.map(|counted| {
+            let Counted { counter, share, already, .. } = counted;
+            ByCount { share: *share, already: *already, below: counter.below }
+        });
+        Some(Vouching { condition, of, proof: ground.proof.clone(), counted })
     });
     let conditions = conditions.collect();
     Some(Grounds { used_for: used_for.clone(), rule: regime.rule(permit.row), until: permit.lasting.0, conditions })

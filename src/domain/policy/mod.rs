@@ -21,7 +21,9 @@ use super::stream::Stream;
 
 mod access;
 mod ahead;
+mod claims;
 mod conditions;
+mod counter;
 mod decide;
 mod diff;
 mod egress;
@@ -36,6 +38,7 @@ mod profile;
 mod read;
 mod regime;
 mod release;
+mod ruling;
 mod scope;
 mod treat;
 mod ways;
@@ -43,14 +46,15 @@ mod widest;
 
 pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken};
 pub use ahead::Ahead;
-pub use conditions::{AtHand, Ground, OnExpired, Recipient, Shown};
-pub use decide::{Decided, Here, Ruling, Verdict, Version};
+pub use conditions::{AtHand, ByCounter, Ground, OnExpired, Recipient, Shown};
+pub use counter::{Counted, CountedAt, CountedHere, Counter, Per};
+pub use decide::{Decided, Version};
 pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
 pub use form::{Form, Lasting};
-pub use grounds::{Grounds, Use, Vouching};
+pub use grounds::{ByCount, Grounds, Use, Vouching};
 pub use limits::{Asked, Limits};
 pub use lint::lint;
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
@@ -60,6 +64,7 @@ pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
 pub use release::{ClosedWindow, Outcome, release};
+pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};
 pub use ways::{Alike, Way, Ways};
 pub use widest::Widest;
@@ -88,6 +93,8 @@ pub struct PolicySet {
     pub on_expired: OnExpired,
     /// What somebody vouches for, of a stream, a dataset, a destination, a gateway or the whole deployment.
     pub vouches: Vouches,
+    /// The counters that each gateway keeps, and what somebody says of them.
+    pub counted: CountedAt,
     /// The producers, by name.
     pub producers: Arc<Producers>,
     /// Who may do what, and under which names identities speak.
@@ -226,7 +233,19 @@ impl PolicySet {
     /// What holds on a day for what is at hand, towards a recipient of which these conditions have been shown.
     #[must_use]
     pub fn shown<'s>(&'s self, at_hand: AtHand<'s>, recipient: &'s Conditions, day: Date) -> Shown<'s> {
-        Shown { day, on_expired: self.on_expired, recipient, vouched: Some((&self.vouches, at_hand)) }
+        let vouched = Some((&self.vouches, at_hand));
+        Shown { day, on_expired: self.on_expired, recipient, vouched, counters: ByCounter::default() }
+    }
+
+    /// The same for identifiable records, of which a gateway keeps counters.
+    #[must_use]
+    pub fn shown_and_counted<'s>(
+        &'s self,
+        at_hand: AtHand<'s>,
+        recipient: &'s Conditions,
+        (by, day): (&str, Date),
+    ) -> Shown<'s> {
+        Shown { counters: ByCounter::of(self.counted.get(by)), ..self.shown(at_hand, recipient, day) }
     }
 
     /// A dataset and the plan of its stream.

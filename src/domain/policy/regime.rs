@@ -9,6 +9,7 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 
 use super::conditions::Shown;
+use super::counter::Counter;
 use super::form::{Form, Lasting};
 use super::profile::Profile;
 
@@ -237,6 +238,8 @@ pub struct Regime {
     pub release: Profile,
     /// What may leave.
     pub transfers: Vec<Transfer>,
+    /// The limits that can be counted.
+    pub counters: Vec<Arc<Counter>>,
     /// When its facts were checked.
     pub as_of: Date,
     /// When they must be looked at again.
@@ -298,11 +301,25 @@ impl Regime {
     /// weakest form, of equals the first by id.
     #[must_use]
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
-        let rows = self.transfers.iter().filter(|row| row.form >= form && !row.except.may_hold(place));
-        let permits = rows.filter_map(|row| {
+        self.permitting(form, place, shown).max_by(|left, right| {
+            let weaker = right.row.form.cmp(&left.row.form);
+            left.lasting.cmp(&right.lasting).then(weaker).then_with(|| right.row.id.cmp(&left.row.id))
+        })
+    }
+
+    /// Every row that lets a form go to a place today.
+    pub(super) fn permitting(
+        &self,
+        form: Form,
+        place: Jurisdiction,
+        shown: &Shown<'_>,
+    ) -> impl Iterator<Item = Permit<'_>> {
+        let shown = shown.asked(&self.id, place);
+        let rows = self.transfers.iter().filter(move |row| row.form >= form && !row.except.may_hold(place));
+        rows.filter_map(move |row| {
             let (there, of_place): (_, &[String]) = match &row.to {
                 None => (Lasting(None), &[]),
-                Some(region) => region.terms(place, row.form, shown).map(|(lasting, term)| (lasting, &*term.needs))?,
+                Some(region) => region.terms(place, row.form, &shown).map(|(lasting, term)| (lasting, &*term.needs))?,
             };
             let review = shown.until_review(row.form, self.review_by);
             let here = shown.lasting((row.term.from, row.term.until), &row.term.needs)?;
@@ -310,10 +327,6 @@ impl Regime {
             let needs: BTreeSet<&str> = row.term.needs.iter().chain(of_place).map(String::as_str).collect();
             let needs = needs.into_iter().collect();
             (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting, needs })
-        });
-        permits.max_by(|left, right| {
-            let weaker = right.row.form.cmp(&left.row.form);
-            left.lasting.cmp(&right.lasting).then(weaker).then_with(|| right.row.id.cmp(&left.row.id))
         })
     }
 }
@@ -340,6 +353,7 @@ pub(super) mod tests {
             min_contributors: 10,
             release: Profile::default(),
             transfers: Vec::new(),
+            counters: Vec::new(),
             as_of: Date::constant(2026, 1, 1),
             review_by: Date::constant(2027, 1, 1),
         }

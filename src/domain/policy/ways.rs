@@ -109,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::policy::conditions::{OnExpired, Shown};
+    use crate::domain::policy::conditions::{ByCounter, OnExpired, Shown};
     use crate::domain::policy::fixture::tests::{SET, set};
     use crate::domain::policy::{Conditions, PolicySet, Proof};
 
@@ -152,7 +152,8 @@ mod tests {
             let recipient: Conditions = shown.iter().map(proof).collect();
             for (place, day) in PLACES.iter().flat_map(|place| DAYS.map(|day| (*place, day.parse::<Date>().unwrap()))) {
                 let place = policy.codes.parse(place).unwrap();
-                let at_once = Shown { day, on_expired: OnExpired::Warn, recipient: &recipient, vouched: None };
+                let (on_expired, counters) = (OnExpired::Warn, ByCounter::default());
+                let at_once = Shown { day, on_expired, recipient: &recipient, vouched: None, counters };
                 for (_, form) in Form::NAMES {
                     let ways = law.ways(form, place, DAYS[0].parse().unwrap());
                     let allowed = ways.iter().any(|way| {

@@ -17,8 +17,9 @@ pub const PROOF: Shape =
     Shape { name: "conditions.NAME", about: "What shows that a condition is met.", keys: &[BY, REF, UNTIL] };
 
 const BY: Key = Key::new("by", Kind::Text, "Who says so.");
-const REF: Key = Key::required("ref", Kind::Text, "Where it can be looked up.");
-const UNTIL: Key = Key::new("until", Kind::Date, "The last day it is good for.");
+pub(super) const BY_WHOM: Key = Key::required("by", Kind::Text, "Who says so.");
+pub(super) const REF: Key = Key::required("ref", Kind::Text, "Where it can be looked up.");
+pub(super) const UNTIL: Key = Key::new("until", Kind::Date, "The last day it is good for.");
 
 pub(super) const SHOWN: Shape = Shape {
     name: "shown",
@@ -31,7 +32,7 @@ pub(super) const SHOWN: Shape = Shape {
             "Of what they are shown: all that is named must fit. Only `controller.*` may do without: it is then shown of \
              the whole deployment.",
         ),
-        Key::required("by", Kind::Text, "Who says so."),
+        BY_WHOM,
         REF,
         UNTIL,
     ],
@@ -95,7 +96,7 @@ pub(super) fn of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     shown
 }
 
-fn read_proof(table: &Table<'_>, by: Option<Spot<String>>) -> Option<Proof> {
+pub(super) fn read_proof(table: &Table<'_>, by: Option<Spot<String>>) -> Option<Proof> {
     let reference = table.need::<String>("ref");
     for (text, missing) in
         [(&by, "`by` is empty: say who vouches for it"), (&reference, "`ref` is empty: say where the proof is")]

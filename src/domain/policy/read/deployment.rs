@@ -24,6 +24,7 @@ use super::Declared;
 use super::NAMES;
 use super::codes::code;
 use super::conditions::{self, PROOF};
+use super::counters;
 use super::words::{choice_or, chosen};
 
 /// How long records are held in quarantine, where the policy does not say.
@@ -177,6 +178,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         once(&mut declared.once.on_expired, Spot { value, place: review.place }, table.problems());
     }
     conditions::read_vouched(table, declared);
+    counters::read_counted(table, declared);
     for (name, table) in table.named("producers") {
         let producer = read_producer(&table, &declared.codes);
         super::access::read_names(&name, &table, &mut declared.access);

@@ -23,6 +23,7 @@ mod access;
 mod classes;
 mod codes;
 mod conditions;
+mod counters;
 mod datasets;
 mod deployment;
 mod evidence;
@@ -57,6 +58,7 @@ struct Declared {
     shown: Vec<Spot<String>>,
     /// Of what something is shown: what kind of thing, and its name.
     shown_of: Vec<(&'static str, Spot<String>)>,
+    counted: Vec<counters::DeclaredCounted>,
     once: deployment::Once,
     vouches: Vouches,
     producers: Producers,
@@ -104,6 +106,11 @@ const POLICY: Shape = Shape {
             "shown",
             Kind::List(&Kind::Table(&conditions::SHOWN)),
             "Conditions that somebody vouches for, and of what.",
+        ),
+        Key::new(
+            "counted",
+            Kind::List(&Kind::Table(&counters::COUNTED)),
+            "Counters of laws that gateways keep, and what somebody says of them.",
         ),
         Key::new(
             "producers",
@@ -251,6 +258,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     let stream_of = streams.values().flat_map(of_stream).collect();
     let streams_declared: BTreeSet<&str> = declared.streams.keys().map(String::as_str).collect();
     let access = access::resolve(&declared.access, &streams_declared, problems);
+    let counted = counters::resolve_counted(&declared, &regimes, problems);
     let once = &declared.once;
     let set = PolicySet {
         digest,
@@ -262,6 +270,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         hold: once.hold(),
         on_expired: once.on_expired(),
         vouches: declared.vouches.clone(),
+        counted,
         producers: Arc::new(declared.producers.clone()),
         access,
         registries: declared.registries.clone(),

@@ -1,6 +1,7 @@
 //! Regimes: one file for each law.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 
@@ -14,6 +15,7 @@ use crate::domain::policy::regime::{Classes, Localisation, Misroute, Notes, Regi
 use crate::domain::policy::scope::REGIMES_MAX;
 
 use super::classes::known_class;
+use super::counters::{COUNTER, DeclaredCounter, read_counters};
 use super::profiles::{self, RELEASE};
 use super::regions::{ANY, region};
 use super::terms::{AS_OF, FROM, NEEDS, REVIEW_BY, SOURCE, UNTIL, read_from, read_review, read_source, read_term};
@@ -33,6 +35,7 @@ pub(super) struct DeclaredRegime {
     min_contributors: usize,
     release: Option<Spot<String>>,
     transfers: Vec<DeclaredTransfer>,
+    counters: Vec<DeclaredCounter>,
     as_of: Date,
     review_by: Date,
 }
@@ -93,6 +96,11 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
             Kind::List(&Kind::Table(&TRANSFER)),
             "What may go where. What no row permits is forbidden.",
         ),
+        Key::new(
+            "counters",
+            Kind::Named(&Kind::Table(&COUNTER)),
+            "The conditions of its rows that a gateway can show by counting persons.",
+        ),
     ],
 };
 
@@ -150,8 +158,10 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let release = table.get::<String>("release");
     let transfers = table.array("transfers");
     let transfers: Vec<_> = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
+    let needed = transfers.iter().flat_map(|row| &row.term.needs).map(String::as_str).collect();
+    let counters = read_counters(table, &needed);
     if let Some(id) = &id {
-        check_sourced(id, &applies, &transfers, table.problems());
+        check_sourced(id, &applies, &transfers, &counters, table.problems());
     }
     let all = (id, name, review, localisation, classes, misroute, min_contributors);
     let (Some(id), Some(name), Some(review), Some(localisation), Some(classes), Some(misroute), Some(min)) = all else {
@@ -177,6 +187,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         min_contributors: min,
         release,
         transfers,
+        counters,
         as_of: review.0,
         review_by: review.1,
     });
@@ -188,11 +199,13 @@ fn check_sourced(
     regime: &Spot<String>,
     applies: &[DeclaredScope],
     transfers: &[DeclaredTransfer],
+    counters: &[DeclaredCounter],
     problems: &Problems,
 ) {
     let scopes = applies.iter().map(|scope| (&scope.fact, &*scope.source, "the scope test of"));
     let rows = transfers.iter().map(|row| (&row.id, &*row.term.source, "transfer"));
-    let rules: Vec<_> = scopes.chain(rows).collect();
+    let counters = counters.iter().map(|counter| (counter.sourced().0, counter.sourced().1, "the counter of"));
+    let rules: Vec<_> = scopes.chain(rows).chain(counters).collect();
     if rules.iter().all(|(_, source, _)| source.is_empty()) {
         return;
     }
@@ -279,6 +292,7 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
             min_contributors: regime.min_contributors,
             release: profiles::named(regime.release.as_ref(), &declared.profiles, problems),
             transfers,
+            counters: regime.counters.iter().map(|counter| Arc::new(counter.resolve(declared, problems))).collect(),
             as_of: regime.as_of,
             review_by: regime.review_by,
         };

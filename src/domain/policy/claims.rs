@@ -1,0 +1,133 @@
+//! What counters say of records that go to a gateway: which count them, and which must have room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::civil::Date;
+
+use crate::domain::counting::{Claim, Name, Tally};
+use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::name::StreamName;
+
+use super::conditions::{AtHand, Recipient, Shown};
+use super::counter::{Counted, Counter, Per};
+use super::form::Form;
+use super::regime::Regime;
+use super::ruling::{Here, OnCounters, Own, Ruling};
+use super::scope::{Mask, bits};
+use super::{Conditions, PolicySet};
+
+/// What the counters say of the records of one stream that go to one gateway, by regime.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Vec<(Mask, Claim)>);
+
+impl Claims {
+    /// The claims of the counters that a gateway keeps, on records that go to a gateway: itself or a peer.
+    pub(super) fn new(
+        policy: &PolicySet,
+        (keeps, day): (&Own, Date),
+        stream: &StreamName,
+        (to, country, conditions): (&str, Jurisdiction, &Conditions),
+    ) -> Self {
+        let Some(counted) = policy.counted.get(&keeps.id) else { return Self::default() };
+        let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
+        let shown = policy.shown_and_counted(at_hand, conditions, (&keeps.id, day));
+        let of_regimes = policy.regimes.values().zip(bits()).filter_map(|(regime, bit)| {
+            let counted = counted.get(&regime.id)?;
+            Some((bit, regime.claim(counted, (to, country), &shown)?))
+        });
+        Self(of_regimes.collect())
+    }
+
+    /// Those of some regimes.
+    fn of(&self, regimes: Mask) -> Vec<Claim> {
+        self.0.iter().filter(|(bit, _)| regimes & bit != 0).map(|(_, claim)| claim.clone()).collect()
+    }
+
+    /// A ruling on records of some regimes that holds while the counters have room, and what becomes of the others.
+    pub(super) fn on(&self, regimes: Mask, ruling: Ruling, otherwise: Ruling) -> Ruling {
+        let claims = self.of(regimes);
+        if claims.is_empty() {
+            return ruling;
+        }
+        let rules = otherwise.rules.iter().cloned().chain(needed(&claims)).collect();
+        let otherwise = Ruling { rules, ..otherwise };
+        Ruling { counters: Some(Arc::new(OnCounters { claims, otherwise })), ..ruling }
+    }
+}
+
+/// The counters without whose room a record may not go, each once.
+fn needed(claims: &[Claim]) -> Vec<String> {
+    let counted_only = claims.iter().filter(|claim| !claim.ways.iter().any(Vec::is_empty));
+    let mut rules: Vec<String> =
+        counted_only.flat_map(|claim| &claim.ways).flatten().map(|tally| tally.name.counter.clone()).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+impl Regime {
+    /// The rule id of a counter.
+    #[must_use]
+    pub fn counter_rule(&self, counter: &Counter) -> String {
+        format!("{}/counters/{}", self.id, counter.condition)
+    }
+
+    /// What its counters say of identifiable records that go to a gateway. `None`: they count nobody there.
+    fn claim(&self, counted: &[Counted], (gateway, country): (&str, Jurisdiction), shown: &Shown<'_>) -> Option<Claim> {
+        let there = counted.iter().filter(|counted| counted.counter.counts_at(country));
+        let tallies: BTreeMap<&str, Arc<Tally>> = there
+            .map(|counted| (counted.counter.condition.as_str(), Arc::new(self.tally(counted, (gateway, country)))))
+            .collect();
+        if tallies.is_empty() {
+            return None;
+        }
+        let ways = self.permitting(Form::Identifiable, country, shown).filter_map(|permit| {
+            let by_counter = permit.needs.iter().filter(|need| !shown.is_vouched(need));
+            by_counter.map(|need| tallies.get(*need).cloned()).collect()
+        });
+        let ways = ways.collect();
+        Some(Claim { counted: tallies.into_values().collect(), ways })
+    }
+
+    /// The count of records that go to a gateway.
+    fn tally(&self, counted: &Counted, (gateway, country): (&str, Jurisdiction)) -> Tally {
+        let Counted { counter, share, already, .. } = counted;
+        let to = match counter.per {
+            Per::All => "all".to_owned(),
+            Per::Country => country.country().to_string(),
+            Per::Recipient => gateway.to_owned(),
+        };
+        Tally {
+            name: Arc::new(Name { counter: self.counter_rule(counter), to }),
+            period: counter.period,
+            ahead_seconds: counter.ahead_seconds,
+            most: share.saturating_sub(*already),
+        }
+    }
+}
+
+impl PolicySet {
+    /// Every count that a gateway keeps, by name: those of what it takes in, and of what it sends elsewhere.
+    #[must_use]
+    pub fn tallies(&self, here: &Here) -> Vec<Tally> {
+        let Some(own) = &here.own else { return Vec::new() };
+        let counted = self.counted.get(&own.id).into_iter().flatten();
+        let places = || {
+            let peers = here.peers.iter().map(|peer| (peer.id.as_str(), peer.country));
+            [(own.id.as_str(), here.country)].into_iter().chain(peers)
+        };
+        let tallies = counted.flat_map(|(regime, counted)| {
+            let regime = self.regimes.get(regime);
+            regime.into_iter().flat_map(move |regime| counted.iter().map(move |counted| (regime, counted)))
+        });
+        let tallies = tallies.flat_map(|(regime, counted)| {
+            let there = places().filter(|(_, country)| counted.counter.counts_at(*country));
+            there.map(|place| regime.tally(counted, place)).collect::<Vec<_>>()
+        });
+        let mut tallies: Vec<Tally> = tallies.collect();
+        tallies.sort_by(|left, right| left.name.cmp(&right.name));
+        tallies.dedup();
+        tallies
+    }
+}

@@ -1,0 +1,186 @@
+//! Counters of laws: a real gateway that is killed at the limit, peers that records are sent to, and what is said of it.
+
+use std::collections::BTreeSet;
+
+use bailiwick::ingress::proto::ingest::PublishResponse;
+use serde_json::{Value, json};
+
+use super::deployment::{Deployment, POLICY, Process, REGIME};
+use crate::common::process::{run, text};
+use crate::common::{changed, records};
+
+/// The law lets records of few persons be abroad.
+const ABROAD: &str = r#"
+[[transfers]]
+id    = "few"
+form  = "identifiable"
+to    = ["any"]
+basis = "few persons in a year"
+needs = ["data.few"]
+
+[[transfers]]
+id    = "promised"
+form  = "identifiable"
+to    = ["any"]
+basis = "promised"
+needs = ["dest.promised"]
+
+[counters."data.few"]
+per    = "recipient"
+period = "calendar-year"
+zone   = "+08:00"
+below  = 100
+except = ["DE"]
+"#;
+
+const COUNTED: &str = r#"
+[[counted]]
+regime    = "aa"
+condition = "data.few"
+gateway   = "g-1"
+share     = 12
+already   = 2
+by        = "counsel@acme.example"
+ref       = "COUNT-1"
+"#;
+
+/// Two gateways abroad that serve the law.
+const PEERS: &str = r#"
+[[peers]]
+id       = "fr-1"
+country  = "FR"
+endpoint = "http://127.0.0.1:1"
+serves   = ["aa"]
+
+[[peers]]
+id       = "us-1"
+country  = "US"
+endpoint = "http://127.0.0.1:2"
+serves   = ["aa"]
+"#;
+
+/// A gateway in Ireland that serves the law of Germany.
+fn abroad() -> Deployment {
+    let deployment = Deployment::new();
+    deployment.edit("gateway.toml", "country  = \"DE\"", "country  = \"IE\"");
+    deployment.write(REGIME, deployment.read(REGIME) + ABROAD);
+    deployment.write(POLICY, deployment.read(POLICY) + COUNTED);
+    deployment
+}
+
+fn visit(person: Option<u32>) -> Value {
+    let person = person.map(|person| format!("person-{person}"));
+    json!({ "at": records::now().to_string(), "person": person, "country": "DE", "amount": 1.0 })
+}
+
+async fn send(gateway: &Process, persons: impl IntoIterator<Item = u32>) -> PublishResponse {
+    let visits = persons.into_iter().map(|person| visit(Some(person)));
+    let request = records::request("visits", "p", records::json_events(visits));
+    records::publish(gateway.endpoint(), request).await.unwrap()
+}
+
+/// The rules by which records were refused.
+fn refused(response: &PublishResponse) -> BTreeSet<String> {
+    response.refusals.iter().flat_map(|refusal| refusal.rules.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_killed_at_the_limit_lets_nobody_over_it() {
+    let deployment = abroad();
+    let gateway = deployment.spawn();
+    // Of the share of 12, two went before it counted.
+    let response = send(&gateway, [1, 2, 3, 1, 2, 3]).await;
+    assert_eq!((response.accepted, response.refusals.len()), (6, 0));
+    gateway.kill();
+    let gateway = deployment.spawn();
+    let response = send(&gateway, 2..=9).await;
+    assert_eq!(response.accepted, 8);
+    // One of these is the last.
+    let response = send(&gateway, 9..=12).await;
+    assert_eq!(response.accepted, 2, "9, who was counted, and 10");
+    assert_eq!(refused(&response), BTreeSet::from(["aa/counters/data.few".to_owned()]));
+    gateway.kill();
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 11..=14).await.accepted, 0);
+    assert_eq!(send(&gateway, 1..=10).await.accepted, 10);
+    gateway.stop();
+    // A greater share makes room, and what is vouched for needs none.
+    deployment.edit(POLICY, "share     = 12", "share     = 13");
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 11..=14).await.accepted, 1);
+    deployment.edit("gateway.toml", "policies = [\"policies\"]", VOUCHED);
+    gateway.reload();
+    assert_eq!(send(&gateway, 11..=40).await.accepted, 30);
+    // They count all the same, whichever row let them go.
+    deployment.edit("gateway.toml", VOUCHED, "policies = [\"policies\"]");
+    deployment.edit(POLICY, "share     = 13", "share     = 32");
+    gateway.reload();
+    assert_eq!(send(&gateway, 41..=44).await.accepted, 0);
+    gateway.stop();
+}
+
+const VOUCHED: &str = "policies = [\"policies\"]\n[gateway.conditions]\n\"dest.promised\" = { ref = \"P-1\" }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_counts_for_its_peer_and_the_next_peer_gets_those_for_whom_there_is_no_room() {
+    let deployment = abroad();
+    deployment.edit("gateway.toml", "serves   = [\"aa\"]", "serves   = [\"bb\"]");
+    deployment.edit("gateway.toml", "country  = \"IE\"", "country  = \"IN\"");
+    deployment.write("gateway.toml", deployment.read("gateway.toml") + PEERS);
+    deployment.edit(POLICY, "share     = 12", "share     = 5");
+    let gateway = deployment.spawn();
+    let response = send(&gateway, 1..=8).await;
+    let to = |response: &PublishResponse| -> Vec<String> {
+        let routes = response.refusals.iter().flat_map(|refusal| {
+            let gateway = refusal.route.as_ref().map(|route| route.gateway.clone()).unwrap_or_default();
+            std::iter::repeat_n(gateway, refusal.count.max(1) as usize)
+        });
+        routes.collect()
+    };
+    let expected: Vec<&str> = [["fr-1"; 3].as_slice(), &["us-1"; 3], &[""; 2]].concat();
+    assert_eq!(to(&response), expected);
+    gateway.kill();
+    let gateway = deployment.spawn();
+    assert_eq!(to(&send(&gateway, [9, 2, 5]).await), ["", "fr-1", "us-1"]);
+    gateway.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_a_contributor_are_somebody_else_each_time() {
+    let deployment = abroad();
+    deployment.write(
+        POLICY,
+        changed(
+            &deployment.read(POLICY),
+            "person  = { type = \"string\", class = \"personal\" }",
+            "person  = { type = \"string\", class = \"personal\", required = false }",
+        ),
+    );
+    for accepted in [6, 4] {
+        let gateway = deployment.spawn();
+        let request = records::request("visits", "p", records::json_events((0..6).map(|_| visit(None))));
+        assert_eq!(records::publish(gateway.endpoint(), request).await.unwrap().accepted, accepted);
+        gateway.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_explain_and_the_law_say_what_is_counted() {
+    let deployment = abroad();
+    let said = |arguments: &[&str]| text(&run(deployment.root(), arguments).stdout);
+    let check = said(&["check", "-c", "gateway.toml"]);
+    assert!(check.contains("a counter: of the law's below 100, this gateway's 12, of which 2 are taken"), "{check}");
+    let law = said(&["policy", "law", "-c", "gateway.toml", "aa"]);
+    assert!(law.contains("data.few is met below 100 distinct persons since 1 January"), "{law}");
+    let gateway = deployment.spawn();
+    send(&gateway, 1..=9).await;
+    gateway.stop();
+    // Without it the condition is not shown.
+    let without = changed(&deployment.read(POLICY), COUNTED, "");
+    deployment.write(POLICY, without);
+    let errors = deployment.errors();
+    assert!(
+        errors.iter().any(|error| error.contains("lets no identifiable record of stream `visits` be in IE")),
+        "{errors:?}"
+    );
+}
