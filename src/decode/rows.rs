@@ -80,6 +80,8 @@ struct Expected {
     tag: u16,
     mask: u16,
     tag_bytes: usize,
+    /// How many fields from this one on are doubles whose tags take as many bytes.
+    doubles: usize,
 }
 
 impl Plan {
@@ -93,9 +95,20 @@ impl Plan {
                 0x80..0x4000 => ((tag & 0x7f | 0x80 | tag >> 7 << 8) as u16, 0xffff, 2),
                 _ => (1, 0, 0),
             };
-            Expected { number, field_type, tag, mask, tag_bytes }
+            Expected { number, field_type, tag, mask, tag_bytes, doubles: 0 }
         });
-        Self { fields: fields.collect() }
+        let mut fields: Vec<Expected> = fields.collect();
+        let (mut doubles, mut tag_bytes) = (0, 0);
+        for field in fields.iter_mut().rev() {
+            doubles = match field.field_type {
+                FieldType::Float64 if field.tag_bytes == tag_bytes => doubles + 1,
+                FieldType::Float64 => 1,
+                _ => 0,
+            };
+            tag_bytes = field.tag_bytes;
+            field.doubles = doubles;
+        }
+        Self { fields }
     }
 }
 
@@ -126,12 +139,37 @@ pub(super) fn row(columns: &mut Columns<'_>, plan: &Plan, record: &[u8]) {
 /// Takes fields as long as they come one after the other as they were declared, which is how most encoders write most
 /// records. The field and the bytes at which that ends.
 fn in_order<'r>(columns: &mut Columns<'_>, plan: &Plan, record: &'r [u8]) -> (usize, &'r [u8]) {
-    let mut rest = record;
-    for (position, field) in plan.fields.iter().enumerate() {
-        let Some(after) = field.take_next(columns, position, rest) else { return (position, rest) };
-        rest = after;
+    let (mut next, mut rest) = (0, record);
+    while let Some(field) = plan.fields.get(next) {
+        let run = plan.fields.get(next..next + field.doubles).unwrap_or_default();
+        let taken = match field.tag_bytes {
+            1 => take_doubles::<9>(columns, next, run, rest),
+            2 => take_doubles::<10>(columns, next, run, rest),
+            _ => 0,
+        };
+        let after = match taken {
+            0 => field.take_next(columns, next, rest),
+            taken => rest.get(taken * (field.tag_bytes + 8)..),
+        };
+        let Some(after) = after else { return (next, rest) };
+        (next, rest) = (next + taken.max(1), after);
     }
-    (plan.fields.len(), rest)
+    (next, rest)
+}
+
+/// Takes doubles as long as they come one after the other as they were declared, each with its tag in `N` bytes. How many
+/// there were.
+fn take_doubles<const N: usize>(columns: &mut Columns<'_>, position: usize, run: &[Expected], rest: &[u8]) -> usize {
+    let mut taken = 0;
+    for (field, value) in run.iter().zip(rest.as_chunks::<N>().0) {
+        let (Some(tag), Some(bits)) = (value.first_chunk(), value.last_chunk()) else { break };
+        if u16::from_le_bytes(*tag) & field.mask != field.tag {
+            break;
+        }
+        columns.put_next(position + taken, u64::from_le_bytes(*bits));
+        taken += 1;
+    }
+    taken
 }
 
 /// Walks the rest of a record, in which anything may come.
@@ -157,14 +195,12 @@ impl Expected {
         if first == self.tag | u16::from(other) { rest.get(self.tag_bytes..) } else { None }
     }
 
-    /// Puts the value of this field if it comes next, as values of its type most often are written.
+    /// Puts the value of this field if it comes next, as values of its type most often are written. Doubles were taken
+    /// before.
     fn take_next<'r>(&self, columns: &mut Columns<'_>, position: usize, rest: &'r [u8]) -> Option<&'r [u8]> {
         let after = self.after_tag(rest, 0);
         let (bits, rest) = match self.field_type {
-            FieldType::Float64 => {
-                let (bits, rest) = array(after?)?;
-                (u64::from_le_bytes(bits), rest)
-            }
+            FieldType::Float64 => return None,
             FieldType::Float32 => {
                 let (bits, rest) = array(after?)?;
                 (u32::from_le_bytes(bits).into(), rest)

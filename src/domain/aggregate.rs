@@ -48,11 +48,11 @@ pub use rule::PartRule;
 pub use ways::{COMBINATIONS_MAX, combinations};
 
 use columns::each_summed;
-use contributors::{Contributors, at_least};
+use contributors::{Change, Contributors, at_least};
 use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
-use portions::{Key, Portions, key};
+use portions::{Place, Portions, key};
 use slots::Slots;
 use snapshot::Snapshot;
 use state::State;
@@ -98,6 +98,14 @@ pub enum Rows<'r> {
 }
 
 impl Rows<'_> {
+    /// How many of a batch of so many they are.
+    fn len(&self, total: usize) -> usize {
+        match self {
+            Self::All => total,
+            Self::Some(rows) => rows.len(),
+        }
+    }
+
     fn each(&self, total: usize, mut visit: impl FnMut(usize)) {
         match self {
             Self::All => (0..total).for_each(visit),
@@ -181,87 +189,69 @@ impl Cells {
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
         self.save_before_change(records, rows);
-        let slots = if self.is_parted {
-            self.place(records, rows, |cells, slot, row, contributor| {
-                if matches!(cells.parted[slot], Parted::Unknown) {
-                    return cells.add_contributor(slot, contributor);
-                }
-                let change = cells.parted[slot].add(records.combinations[row], contributor, cells.enough);
-                cells.set_bytes = cells.set_bytes + change.after - change.before;
-            })
-        } else {
-            self.place(records, rows, |cells, slot, _, contributor| cells.add_contributor(slot, contributor))
-        };
-        if self.summed > 0 {
-            self.fold_sums(dataset, records, rows, &slots);
-        }
-        self.charge.set(self.bytes(), self.len());
-    }
-
-    /// Adds the values of records, whose slots these are, to sums.
-    fn fold_sums(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>, slots: &[u32]) {
-        let summed = self.summed;
-        // The slot of each record, and where the portions of its contributor are.
-        let mut places: Vec<(usize, (Key, u32))> = Vec::with_capacity(slots.len());
-        let mut slots = slots.iter();
-        rows.each(records.cells.len(), |row| {
-            let (Some(slot), Some(contributor)) = (slots.next(), records.contributors.get(row)) else { return };
-            let (slot, key) = (*slot as usize, key(*contributor));
-            let (place, change) = self.portions[slot].place(key, summed);
-            self.set_bytes = self.set_bytes + change.after - change.before;
-            places.push((slot, (key, place)));
-        });
-        let mut next = 0;
-        for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
-            if let (Some(measure), State::Moments(moments)) = (metric.function.measure(), state) {
-                let summed_column = next;
-                next += 1;
-                let Some(column) = records.columns.get(measure.source.column) else { continue };
-                each_summed(measure, column, rows, |at, integer, portion| {
-                    let (slot, place) = places[at];
-                    moments[slot].add(integer);
-                    self.portions[slot].add(place, summed, summed_column, portion);
-                });
-            }
-        }
-        for (slot, _) in places {
-            let change = self.portions[slot].end(summed, self.enough);
-            self.set_bytes = self.set_bytes + change.after - change.before;
-        }
-    }
-
-    /// Counts the records, and calls `visit` with the slot, the position and the contributor of each. Their slots.
-    #[inline]
-    fn place(
-        &mut self,
-        records: &Foldable<'_>,
-        rows: &Rows<'_>,
-        mut visit: impl FnMut(&mut Self, usize, usize, Contributor),
-    ) -> Vec<u32> {
         let total = records.cells.len();
-        let mut slots = Vec::with_capacity(total);
+        // The slot of each record, and where the portions of its contributor are. Nothing where nothing is summed.
+        let mut places = Vec::with_capacity(if self.summed > 0 { rows.len(total) } else { 0 });
+        let mut full = Vec::new();
         rows.each(total, |row| {
             let (Some(&number), Some(&contributor)) = (records.cells.get(row), records.contributors.get(row)) else {
                 return;
             };
             let slot = self.slot(number);
-            slots.push(slot as u32);
             self.records[slot] += 1;
-            visit(self, slot, row, contributor);
+            self.add_contributor(slot, records.combinations.get(row), contributor);
+            if self.summed > 0 {
+                let (place, change) = self.portions[slot].place(key(contributor), self.summed);
+                if change.after > 0 {
+                    self.change_bytes(change);
+                    if self.portions[slot].are_full(self.enough) {
+                        full.push(slot);
+                    }
+                }
+                places.push((slot as u32, place));
+            }
         });
-        slots
+        self.fold_sums(dataset, records, rows, &places);
+        for slot in full {
+            let change = self.portions[slot].end(self.summed, self.enough);
+            self.change_bytes(change);
+        }
+        self.charge.set(self.bytes(), self.len());
     }
 
+    /// Adds the values of records to sums. `places`: the slot of each record, and where the portions of its contributor are.
+    fn fold_sums(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>, places: &[(u32, Place)]) {
+        let mut summed_columns = 0..self.summed;
+        for (metric, state) in dataset.metrics.iter().zip(&mut self.metrics) {
+            let (Some(measure), State::Moments(moments)) = (metric.function.measure(), state) else { continue };
+            let (Some(summed_column), Some(column)) =
+                (summed_columns.next(), records.columns.get(measure.source.column))
+            else {
+                continue;
+            };
+            each_summed(measure, column, rows, |at, integer, portion| {
+                let (slot, place) = places[at];
+                moments[slot as usize].add(integer);
+                self.portions[slot as usize].add(place, self.summed, summed_column, portion);
+            });
+        }
+    }
+
+    /// Adds the contributor of a record to the set that it belongs to: that of the record's combination of parts, or that of
+    /// the cell where no combinations are kept.
     #[inline]
-    fn add_contributor(&mut self, slot: usize, contributor: Contributor) {
-        let contributors = &mut self.contributors[slot];
-        if matches!(contributors, Contributors::Enough) {
-            return;
-        }
-        let before = contributors.bytes();
-        if contributors.insert(contributor, self.enough) {
-            self.set_bytes = self.set_bytes + contributors.bytes() - before;
-        }
+    fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, contributor: Contributor) {
+        let change = match (self.parted.get_mut(slot), combination) {
+            (Some(parted @ Parted::Known(_)), Some(combination)) => parted.add(*combination, contributor, self.enough),
+            _ => self.contributors[slot].add(contributor, self.enough),
+        };
+        self.change_bytes(change);
+    }
+
+    /// The sets and portions hold more bytes now, or fewer.
+    #[inline]
+    fn change_bytes(&mut self, change: Change) {
+        self.set_bytes = self.set_bytes + change.after - change.before;
     }
 
     /// The sets that the contributors of a slot are in. Where its records are kept by their combinations, those are in

@@ -14,13 +14,14 @@ use super::{Arc, BYTES, Columns, FIXED32, FIXED64, Opened, Plan, VARINT, open, t
 use crate::decode::Limits;
 
 /// Numbers whose tags have one, two and three bytes; the order of declaration is not the order of numbers.
-const FIELDS: [(u32, FieldType); 9] = [
+const FIELDS: [(u32, FieldType); 10] = [
     (1, FieldType::Timestamp),
     (2, FieldType::String),
     (3, FieldType::Float64),
     (4, FieldType::Float64),
     (15, FieldType::Bool),
     (16, FieldType::Int64),
+    (2_046, FieldType::Float64),
     (2_047, FieldType::Float64),
     (2_048, FieldType::Float32),
     (7, FieldType::String),

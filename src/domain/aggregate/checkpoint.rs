@@ -290,7 +290,7 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
                 let key = reader.u64()?;
                 let (place, _) = portions.place(key, summed);
                 for column in 0..summed {
-                    portions.add((key, place), summed, column, decode(reader)?);
+                    portions.add(place, summed, column, decode(reader)?);
                 }
             }
             Some(portions)

@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 /// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
 pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
@@ -22,6 +22,13 @@ pub(super) fn set_bytes(contributors: usize) -> usize {
     }
 }
 
+/// By how much the bytes of what is kept changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Change {
+    pub(super) before: usize,
+    pub(super) after: usize,
+}
+
 /// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);
@@ -34,11 +41,7 @@ impl ContributorKey {
     #[must_use]
     pub fn hash(&self, column: &ArrayRef) -> Vec<Contributor> {
         let hasher = SipHasher13::new_with_key(&self.0);
-        let hash = |bytes: &[u8]| {
-            let mut hasher = hasher;
-            hasher.write(bytes);
-            hasher.finish128().as_u128()
-        };
+        let hash = |bytes: &[u8]| hasher.hash(bytes).as_u128();
         let nobody = hash(&[]);
         let rows = 0..column.len();
         let or_nobody = |row: usize, contributor: &dyn Fn() -> Contributor| {
@@ -121,6 +124,14 @@ impl Contributors {
             *self = Self::Enough;
         }
         is_new
+    }
+
+    /// The same, with how many bytes it takes.
+    #[inline]
+    pub(super) fn add(&mut self, contributor: Contributor, enough: usize) -> Change {
+        let before = self.bytes();
+        let is_new = self.insert(contributor, enough);
+        if is_new { Change { before, after: self.bytes() } } else { Change::default() }
     }
 
     /// Adds those of another part of the cell.

@@ -78,10 +78,10 @@ impl Scale {
 }
 
 impl Ends {
-    /// What a value adds, as the integer that it became.
+    /// What a value adds, as the integer that it became: it lies between the ends.
     pub(super) fn portion(self, integer: i64) -> Portion {
-        let steps = |distance: u64| (distance + (1 << self.shift) - 1) >> self.shift;
-        Portion { above: steps(integer.abs_diff(self.low)), below: steps(self.high.abs_diff(integer)) }
+        let steps = |distance: i64| (distance.cast_unsigned() + (1 << self.shift) - 1) >> self.shift;
+        Portion { above: steps(integer - self.low), below: steps(self.high - integer) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
 
-use super::contributors::{Contributor, Contributors};
+use super::contributors::{Change, Contributor, Contributors};
 
 /// The records of a cell by their combinations.
 #[derive(Debug, Clone)]
@@ -29,13 +29,6 @@ impl Default for Parted {
     }
 }
 
-/// By how much the bytes of what is kept changed.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Change {
-    pub(super) before: usize,
-    pub(super) after: usize,
-}
-
 /// A place of the table of combinations, with its control byte.
 const PLACE: usize = size_of::<(u64, Combination)>() + 1;
 /// What a table of combinations holds at least: four places, and its end.
@@ -56,16 +49,14 @@ impl Parted {
     #[inline]
     pub(super) fn add(&mut self, combination: u64, contributor: Contributor, enough: usize) -> Change {
         let Self::Known(combinations) = self else { return Change::default() };
-        let (mut before, known) = (0, combinations.len());
+        let known = combinations.len();
         let kept = combinations.entry(combination).or_default();
         kept.records += 1;
-        if matches!(kept.contributors, Contributors::Enough) {
-            return Change::default();
+        let Change { before, after } = kept.contributors.add(contributor, enough);
+        if combinations.len() == known {
+            return Change { before, after };
         }
-        before += kept.contributors.bytes();
-        kept.contributors.insert(contributor, enough);
-        let after = kept.contributors.bytes();
-        Change { before: before + table_bytes(known), after: after + table_bytes(combinations.len()) }
+        Change { before: before + table_bytes(known), after: after + table_bytes(known + 1) }
     }
 
     /// Adds what another part of the cell holds. Where one of them did not keep it, the other one forgets it: then these

@@ -17,8 +17,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::contributors::{Contributor, PassThrough, set_bytes};
-use super::parted::Change;
+use super::contributors::{Change, Contributor, PassThrough, set_bytes};
 use super::rule::PartRule;
 use crate::planted::planted;
 
@@ -38,8 +37,12 @@ pub(super) fn key(contributor: Contributor) -> Key {
     contributor as Key
 }
 
-/// What one contributor, or several, add to the sum of one column, in steps of the range: see [`Ends`](super::moments::Ends). A total that is
-/// too large for its integer stays at the largest one.
+/// Where the portions of a contributor are, until [`Portions::end`]: at this place of the list while contributors are kept
+/// apart, and then where its key says.
+pub(super) type Place = u64;
+
+/// What one contributor, or several, add to the sum of one column, in steps of the range: see
+/// [`Ends`](super::moments::Ends). A total that is too large for its integer stays at the largest one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Portion {
     /// How far its values are above the lower end.
@@ -121,38 +124,42 @@ pub(super) fn first_portion(columns: usize) -> usize {
 }
 
 impl Portions {
-    /// Where the portions of a contributor begin, with room for them: for [`Portions::add`].
+    /// Where the portions of a contributor are, with room for them: for [`Portions::add`].
     #[inline]
-    pub(super) fn place(&mut self, key: Key, columns: usize) -> (u32, Change) {
-        let Self::Each { at, portions } = self else { return (0, Change::default()) };
-        let known = at.len();
-        let next = portions.len() as u32;
-        let place = *at.entry(key).or_insert(next);
-        if place < next {
-            return (place, Change::default());
+    pub(super) fn place(&mut self, key: Key, columns: usize) -> (Place, Change) {
+        let Self::Each { at, portions } = self else { return (key, Change::default()) };
+        if let Some(place) = at.get(&key) {
+            return (Place::from(*place), Change::default());
         }
+        let (known, place) = (at.len(), portions.len() as u32);
+        at.insert(key, place);
         portions.resize(portions.len() + columns, Portion::default());
-        (place, Change { before: each_bytes(known, columns), after: each_bytes(known + 1, columns) })
+        let change = Change { before: each_bytes(known, columns), after: each_bytes(known + 1, columns) };
+        (Place::from(place), change)
     }
 
     /// Adds a value of a contributor to the portion of a column.
     #[inline]
-    pub(super) fn add(&mut self, (key, place): (Key, u32), columns: usize, column: usize, portion: Portion) {
+    pub(super) fn add(&mut self, place: Place, columns: usize, column: usize, portion: Portion) {
         match self {
             Self::Each { portions, .. } => {
                 if let Some(own) = portions.get_mut(place as usize + column) {
                     own.add(portion);
                 }
             }
-            Self::Shared(shared) => shared.add(key, columns, column, portion),
+            Self::Shared(shared) => shared.add(place, columns, column, portion),
             Self::Unknown => {}
         }
     }
 
+    /// Whether there are enough contributors, and each is still kept apart: then [`Portions::end`] is due.
+    pub(super) fn are_full(&self, enough: usize) -> bool {
+        matches!(self, Self::Each { at, .. } if at.len() >= enough.max(KEPT_APART))
+    }
+
     /// No longer keeps contributors apart if there are enough of them.
     pub(super) fn end(&mut self, columns: usize, enough: usize) -> Change {
-        let Self::Each { at, .. } = self else { return Change::default() };
-        if at.len() < enough.max(KEPT_APART) {
+        if !self.are_full(enough) {
             return Change::default();
         }
         let before = self.bytes(columns);
@@ -192,7 +199,7 @@ impl Portions {
                     let (place, _) = mine.place(key, columns);
                     let own = portions.iter().skip(theirs as usize).take(columns);
                     for (column, portion) in own.enumerate() {
-                        mine.add((key, place), columns, column, *portion);
+                        mine.add(place, columns, column, *portion);
                     }
                 }
                 mine.end(columns, enough);

@@ -37,7 +37,7 @@ fn kept(added: &[Added], enough: usize) -> Portions {
         let (place, change) = kept.place(one.person, COLUMNS);
         bytes += change.after - change.before;
         for (column, portion) in one.portions.into_iter().enumerate() {
-            kept.add((one.person, place), COLUMNS, column, portion);
+            kept.add(place, COLUMNS, column, portion);
         }
     }
     assert_eq!(bytes, kept.bytes(COLUMNS));
