@@ -78,10 +78,10 @@ impl Scale {
 }
 
 impl Ends {
-    /// What a value adds, as the integer that it became: it lies between the ends.
+    /// What a value adds, as the integer that it became: it lies between the ends, which may be as far apart as a `u64` says.
     pub(super) fn portion(self, integer: i64) -> Portion {
         let steps = |distance: i64| (distance.cast_unsigned() + (1 << self.shift) - 1) >> self.shift;
-        Portion { above: steps(integer - self.low), below: steps(self.high - integer) }
+        Portion { above: steps(integer.wrapping_sub(self.low)), below: steps(self.high.wrapping_sub(integer)) }
     }
 }
 
