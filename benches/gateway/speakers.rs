@@ -124,6 +124,16 @@ pub(super) fn bare(directory: &Path) {
     });
 }
 
+/// What a handshake costs.
+struct Cost {
+    /// CPU time of the server, in microseconds.
+    cpu: f64,
+    /// That of its thread of handshakes.
+    of_thread: f64,
+    /// Handshakes in a second.
+    rate: f64,
+}
+
 /// Handshakes with certificates on both sides, each with the first frames of HTTP/2, as fast as one core does them.
 fn handshakes(deployment: &Deployment) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -132,23 +142,23 @@ fn handshakes(deployment: &Deployment) {
         runtime.block_on(load(deployment, server.endpoint()));
         let [cpu, of_thread] = [server.cpu() - cpu, server.cpu_of_threads("handshakes") - of_thread]
             .map(|time| time.as_micros() as f64 / HANDSHAKES as f64);
-        (cpu, of_thread, HANDSHAKES as f64 / start.elapsed().as_secs_f64())
+        Cost { cpu, of_thread, rate: HANDSHAKES as f64 / start.elapsed().as_secs_f64() }
     };
     let (mut gateway, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         gateway.push(measure(deployment.gateway()));
         bare.push(measure(deployment.bare()));
     }
-    let [(cpu, of_thread, rate), (bare_cpu, _, bare_rate)] = [gateway, bare].map(|all| {
-        let values: [fn(&(f64, f64, f64)) -> f64; 3] = [|one| one.0, |one| one.1, |one| one.2];
-        let [cpu, of_thread, rate] = values.map(|value| median(all.iter().map(value)));
-        (cpu, of_thread, rate)
+    let [ours, bare] = [gateway, bare].map(|all| {
+        let middle = |value: fn(&Cost) -> f64| median(all.iter().map(value));
+        Cost { cpu: middle(|one| one.cpu), of_thread: middle(|one| one.of_thread), rate: middle(|one| one.rate) }
     });
-    figure("handshake: gateway, its thread of handshakes: CPU", of_thread, "us", Some(of_thread / bare_cpu));
-    figure("handshake and connection of HTTP/2: gateway: CPU", cpu, "us", Some(cpu / bare_cpu));
-    figure("handshake: bare tokio-rustls: CPU", bare_cpu, "us", None);
-    figure("handshakes: gateway", rate, "per second", Some(rate / bare_rate));
-    figure("handshakes: bare tokio-rustls", bare_rate, "per second", None);
+    let of_thread = ours.of_thread;
+    figure("handshake: gateway, its thread of handshakes: CPU", of_thread, "us", Some(of_thread / bare.cpu));
+    figure("handshake and connection of HTTP/2: gateway: CPU", ours.cpu, "us", Some(ours.cpu / bare.cpu));
+    figure("handshake: bare tokio-rustls: CPU", bare.cpu, "us", None);
+    figure("handshakes: gateway", ours.rate, "per second", Some(ours.rate / bare.rate));
+    figure("handshakes: bare tokio-rustls", bare.rate, "per second", None);
 }
 
 async fn load(deployment: &Deployment, endpoint: &str) {
