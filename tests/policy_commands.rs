@@ -462,8 +462,10 @@ fn the_matrix_says_which_form_may_go_where_under_which_conditions() {
     let csv = printed(&[&gdpr[..], &["--format", "csv"]].concat());
     assert!(csv.starts_with("law,applies_to,to,form,allowed,conditions,from,until,row,source\n"), "{csv}");
     assert!(csv.contains(",CN,statistical,yes,data.anonymity_assessed,,,statistics,"), "{csv}");
-    let none = printed(&["us-dsp", "--to", "CN", "--format", "csv"]);
+    let none = printed(&["us-dsp-gov", "--to", "CN", "--format", "csv"]);
     assert!(none.contains(",CN,identifiable,no,,,,,"), "{none}");
+    let counted = printed(&["us-dsp", "--to", "CN"]);
+    assert!(counted.contains("data.us_dsp_below_bulk (vouched for, or counted: below 100)"), "{counted}");
     let page = printed(&[&gdpr[..], &["--format", "html"]].concat());
     assert_eq!(page.matches("<tr><td>").count(), csv.lines().count() - 1);
     // All laws, and those of one place.

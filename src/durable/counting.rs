@@ -19,7 +19,8 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::counting::{Counts, Day, Name, News, Person, PersonKey};
 use crate::storage::{self, FileSystem, Log, Lsn, Settings};
 
-const VERSION: u8 = 1;
+/// The version of the entries.
+pub const VERSION: u8 = 1;
 const KEY: u8 = 1;
 const PERSONS: u8 = 2;
 const LOST: u8 = 3;

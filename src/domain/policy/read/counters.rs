@@ -18,6 +18,7 @@ use super::words::choice;
 use super::{Declared, NAMES, Names};
 
 /// A counter whose places are names.
+#[derive(Clone)]
 pub(super) struct DeclaredCounter {
     condition: Spot<String>,
     per: Per,
@@ -105,6 +106,11 @@ pub(super) fn read_counters(table: &Table<'_>, needed: &BTreeSet<&str>) -> Vec<D
 }
 
 impl DeclaredCounter {
+    /// The condition that it shows.
+    pub(super) fn condition(&self) -> &str {
+        &self.condition.value
+    }
+
     /// Its condition, and the paragraph that it rests on.
     pub(super) fn sourced(&self) -> (&Spot<String>, &str) {
         (&self.condition, &self.source)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use crate::domain::document::keys::{Key, Kind, Shape, names};
-use crate::domain::document::{Problems, Spot, Table};
+use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
@@ -23,6 +23,7 @@ use super::words::{choice, chosen};
 use super::{Declared, NAMES, Names, SOURCES};
 
 /// A regime whose regions are names.
+#[derive(Clone)]
 pub(super) struct DeclaredRegime {
     id: Spot<String>,
     name: String,
@@ -40,6 +41,7 @@ pub(super) struct DeclaredRegime {
     review_by: Date,
 }
 
+#[derive(Clone)]
 struct DeclaredScope {
     fact: Spot<String>,
     within: Names,
@@ -47,6 +49,7 @@ struct DeclaredScope {
     source: String,
 }
 
+#[derive(Clone)]
 struct DeclaredTransfer {
     id: Spot<String>,
     form: Form,
@@ -100,6 +103,36 @@ pub(in crate::domain::policy) const REGIME: Shape = Shape {
             "counters",
             Kind::Named(&Kind::Table(&COUNTER)),
             "The conditions of its rows that a gateway can show by counting persons.",
+        ),
+        Key::new(
+            "parts",
+            Kind::List(&Kind::Table(&PART)),
+            "Other regimes of the same law: each has all that the file says, but what it says otherwise.",
+        ),
+    ],
+};
+
+const PART: Shape = Shape {
+    name: "parts",
+    about: "A regime for some classes of data that has all that the file says, but what it says otherwise.",
+    keys: &[
+        Key::required("id", Kind::Text, "Its own id. Gateways name it in `serves`."),
+        Key::required("name", Kind::Text, "Its own name."),
+        Key::new("sources", NAMES, "Its own sources. Default: those of the file."),
+        Key::new(
+            "certain",
+            Kind::Text,
+            "What is certain of this reading. Of these three notes, those of the file do not count.",
+        ),
+        Key::new("uncertain", Kind::Text, "What is not certain, and how it was read."),
+        Key::new("left_out", Kind::Text, "What was left out, and why."),
+        Key::required("classes", NAMES, "The data classes that it covers, with their descendants."),
+        Key::new("without", NAMES, "The ids of the file's rows that it does not have."),
+        Key::new("transfers", Kind::List(&Kind::Table(&TRANSFER)), "Its own rows, beside the others of the file."),
+        Key::new(
+            "counters",
+            Kind::Named(&Kind::Table(&COUNTER)),
+            "Its own counters. Of the file's it has those that its rows need and that it does not have itself.",
         ),
     ],
 };
@@ -167,15 +200,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let (Some(id), Some(name), Some(review), Some(localisation), Some(classes), Some(misroute), Some(min)) = all else {
         return;
     };
-    if declared.regimes.iter().any(|regime| regime.id.value == id.value) {
-        table.problems().error(&id.place, format!("regime `{}` is declared twice", id.value));
-        return;
-    }
-    if declared.regimes.len() == REGIMES_MAX {
-        table.problems().error(&id.place, format!("there are more than {REGIMES_MAX} regimes"));
-        return;
-    }
-    declared.regimes.push(DeclaredRegime {
+    let whole = DeclaredRegime {
         id,
         name: name.value,
         notes,
@@ -190,7 +215,63 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         counters,
         as_of: review.0,
         review_by: review.1,
-    });
+    };
+    let parts: Vec<_> = table.array("parts").iter().filter_map(|table| read_part(table, &whole, declared)).collect();
+    for regime in [whole].into_iter().chain(parts) {
+        declare(regime, declared, table.problems());
+    }
+}
+
+fn declare(regime: DeclaredRegime, declared: &mut Declared, problems: &Problems) {
+    let id = &regime.id;
+    if declared.regimes.iter().any(|known| known.id.value == id.value) {
+        problems.error(&id.place, format!("regime `{}` is declared twice", id.value));
+    } else if declared.regimes.len() == REGIMES_MAX {
+        problems.error(&id.place, format!("there are more than {REGIMES_MAX} regimes"));
+    } else {
+        declared.regimes.push(regime);
+    }
+}
+
+/// A part of a law: a regime of its own that has all of the whole file, but what it says otherwise.
+fn read_part(table: &Table<'_>, whole: &DeclaredRegime, declared: &mut Declared) -> Option<DeclaredRegime> {
+    let id = table.need::<String>("id");
+    if let Some(id) = &id {
+        name::check("regime", id, table.problems());
+    }
+    let (name, classes) = (table.need::<String>("name"), table.need::<Names>("classes"));
+    let without = table.or::<Names>("without", Vec::new());
+    for named in &without {
+        if whole.transfers.iter().all(|row| row.id.value != named.value) {
+            let message = format!("regime `{}` has no transfer `{}`", whole.id.value, named.value);
+            let known = whole.transfers.iter().map(|row| row.id.value.as_str());
+            table.problems().error_help(&named.place, message, hint_of(&named.value, known));
+        }
+    }
+    let sources = table.get::<Names>("sources").map(|sources| sources.value);
+    let texts = |names: Names| names.into_iter().map(|text| text.value).collect();
+    let notes = Notes {
+        sources: sources.map_or_else(|| whole.notes.sources.clone(), texts),
+        certain: table.or("certain", String::new()),
+        uncertain: table.or("uncertain", String::new()),
+        left_out: table.or("left_out", String::new()),
+        ..whole.notes.clone()
+    };
+    let of_part = id.as_ref().map_or("", |id| &id.value);
+    let kept = whole.transfers.iter().filter(|row| without.iter().all(|named| named.value != row.id.value));
+    let mut transfers: Vec<DeclaredTransfer> = kept.cloned().collect();
+    let own = table.array("transfers");
+    transfers.extend(own.iter().filter_map(|row| read_transfer(row, of_part, declared)));
+    let needed: BTreeSet<&str> = transfers.iter().flat_map(|row| &row.term.needs).map(String::as_str).collect();
+    let mut counters = read_counters(table, &needed);
+    let is_own = |counter: &DeclaredCounter| counters.iter().any(|own| own.condition() == counter.condition());
+    let kept = whole.counters.iter().filter(|counter| needed.contains(counter.condition()) && !is_own(counter));
+    let kept: Vec<DeclaredCounter> = kept.cloned().collect();
+    counters.extend(kept);
+    table.done();
+    let (id, name, classes) = (id?, name?.value, classes?.value);
+    check_sourced(&id, &whole.applies, &transfers, &counters, table.problems());
+    Some(DeclaredRegime { id, name, notes, classes, transfers, counters, ..whole.clone() })
 }
 
 /// Whoever names the paragraph of one rule of a regime names that of each: what has none would look as well founded as
@@ -317,6 +398,7 @@ fn resolve_scope(scope: &DeclaredScope, declared: &Declared, problems: &Problems
 #[cfg(test)]
 mod tests {
     use crate::domain::document::Problems;
+    use crate::domain::policy::Regime;
     use crate::domain::policy::fixture::tests::{SET, set, source};
 
     /// The sample's set with its first law changed.
@@ -372,5 +454,69 @@ mod tests {
         let of = |code: &str| &*region.codes[&set.codes.parse(code).unwrap()][0].source;
         // An entry without a source of its own rests on those of its region.
         assert_eq!([of("GB"), of("DE")], ["p. 7", "a map"]);
+    }
+
+    const PART: &str = r#"
+[counters."data.few"]
+per    = "all"
+period = "ever"
+zone   = "+00:00"
+below  = 100
+[[parts]]
+id      = "union-law-health"
+name    = "Union law, health"
+classes = ["health"]
+without = ["statistics"]
+[[parts.transfers]]
+id    = "promised"
+form  = "statistical"
+to    = ["any"]
+basis = "promised"
+needs = ["dest.promised"]
+"#;
+
+    #[test]
+    fn a_part_has_all_of_the_file_but_what_it_says_otherwise() {
+        let needs = ("basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.few\"]");
+        let with = |part: &str| {
+            let mut texts = changed(&[needs]);
+            texts[2].push_str(part);
+            texts
+        };
+        assert_eq!(errors(&with(PART)), [""; 0]);
+        let texts = with(PART);
+        let set = set(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let (whole, part) = (&set.regimes["union-law"], &set.regimes["union-law-health"]);
+        let rows = |law: &Regime| law.transfers.iter().map(|row| row.id.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (rows(whole), rows(part)),
+            (vec!["inside".into(), "statistics".into()], vec!["inside".into(), "promised".into()])
+        );
+        assert_eq!(
+            (part.classes.as_slice(), part.as_of, part.misroute),
+            (&["health".to_owned()][..], whole.as_of, whole.misroute)
+        );
+        assert_eq!(part.counters, whole.counters);
+        assert_eq!(part.applies.len(), whole.applies.len());
+        // A counter of its own takes the place of the file's.
+        let own = format!(
+            "{PART}[parts.counters.\"data.few\"]\nper = \"all\"\nperiod = \"ever\"\nzone = \"-05:30\"\nbelow = 7\n"
+        );
+        let texts = with(&own);
+        let set = crate::domain::policy::fixture::tests::set(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let [counter] = set.regimes["union-law-health"].counters.as_slice() else { panic!("one counter") };
+        assert_eq!((counter.below, counter.ahead_seconds), (7, -19_800));
+        for (from, to, error) in [
+            (
+                "without = [\"statistics\"]",
+                "without = [\"statistic\"]",
+                "regime `union-law` has no transfer `statistic`",
+            ),
+            ("id      = \"union-law-health\"", "id      = \"union-law\"", "regime `union-law` is declared twice"),
+            ("zone   = \"+00:00\"", "zone   = \"UTC\"", "`UTC` does not say how far the zone is ahead of UTC"),
+            ("data.few", "data.fews", "no transfer of this regime needs `data.fews`"),
+        ] {
+            assert_eq!(errors(&with(&PART.replacen(from, to, 1)))[..1], [error]);
+        }
     }
 }
