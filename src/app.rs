@@ -37,6 +37,7 @@ use crate::telemetry::{Names, Summaries, Telemetry};
 
 mod brokers;
 mod counting;
+pub(crate) mod http;
 mod knowledge;
 mod ledger;
 pub mod losses;
@@ -47,6 +48,7 @@ mod quarantined;
 mod reload;
 mod state;
 mod tls;
+mod witnesses;
 
 pub use reload::{Refused, Reloaded};
 
@@ -72,6 +74,8 @@ pub struct App {
     stop_serving: oneshot::Sender<()>,
     ticker: JoinHandle<()>,
     summarizer: JoinHandle<()>,
+    /// `None`: there is no witness.
+    witnesses: Option<JoinHandle<()>>,
     deliveries: Deliveries,
     journal: Arc<Log>,
     outbox: Arc<Log>,
@@ -225,6 +229,7 @@ impl App {
         let kept = (state.archive, Arc::clone(&counting));
         let reloader = Reloader::new(&config, kept, Arc::clone(&versions), files, Arc::clone(&ledger));
         let brokers = Arc::new(brokers::Certificates::new(&config));
+        let witnesses = Arc::new(ledger::witnesses(&config));
         if let Some(monitor) = &monitor {
             monitor.observe(Arc::new(Observer {
                 gateway: config.id.clone(),
@@ -235,6 +240,7 @@ impl App {
                 outbox: Arc::clone(&outbox),
                 ledger: Arc::clone(&ledger),
                 counting: Arc::clone(&counting),
+                witnesses: Arc::clone(&witnesses),
                 open,
                 board: deliveries.board(),
                 telemetry: Arc::clone(&telemetry),
@@ -247,6 +253,8 @@ impl App {
                 paces: Default::default(),
             }));
         }
+        let asks = || supervisor.spawn_task("witnesses", Arc::clone(&witnesses).ask(clock));
+        let witnesses = (witnesses.count() > 0).then(asks);
         tracing::info!(gateway = %config.id, %address, %policy, "serving");
         Ok(Self {
             address,
@@ -261,6 +269,7 @@ impl App {
             stop_serving,
             ticker,
             summarizer,
+            witnesses,
             deliveries,
             journal,
             outbox,
@@ -357,6 +366,9 @@ impl App {
         server.drain(self.stop_within / 2).await;
         self.ticker.abort();
         self.summarizer.abort();
+        if let Some(witnesses) = self.witnesses {
+            witnesses.abort();
+        }
         let flush = self.on_stop == OnStop::Release;
         // They join threads, so not on a thread of the async runtime.
         let finish = tokio::task::spawn_blocking(move || pipeline.finish(flush));

@@ -403,7 +403,7 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = parse();
-    let log = log(cli.verbose, cli.log_format, matches!(cli.command, Command::Run { .. }));
+    let log = log(cli.verbose, cli.log_format, is_server(&cli.command));
     // The load of a benchmark takes one core, and leaves the others to the gateway.
     let mut runtime = match cli.command {
         Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
@@ -515,7 +515,7 @@ async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Fail
             };
             journal::journal(task, &arguments.directory, arguments.json)
         }
-        Command::Ledger { task } => ledger::ledger(task),
+        Command::Ledger { task } => ledger::ledger(task).await,
         Command::Report(options) => report::report(*options),
         Command::Certs { task } => certs::certs(task).await,
         Command::Demo { examples, out } => demo::demo(&examples, &out).await,
@@ -539,6 +539,11 @@ fn man(directory: Option<&Path>) -> anyhow::Result<String> {
     std::fs::create_dir_all(directory).with_context(failed)?;
     clap_mangen::generate_to(Cli::command(), directory).with_context(failed)?;
     Ok(format!("the pages are in {}\n", directory.display()))
+}
+
+/// Whether a command serves until it is told to stop.
+fn is_server(command: &Command) -> bool {
+    matches!(command, Command::Run { .. } | Command::Ledger { task: ledger::Task::Witness(_) })
 }
 
 fn log(verbose: u8, format: Option<LogFormat>, is_server: bool) -> Log {

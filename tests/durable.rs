@@ -18,4 +18,5 @@ mod durable {
     mod report;
     mod seal;
     mod upgrade;
+    mod witness;
 }

@@ -13,11 +13,12 @@ use crate::engine::supervision::Supervisor;
 use crate::files;
 use crate::ledger::entry::What;
 use crate::ledger::note::Signer;
-use crate::ledger::{Clocks, Ledger, Outbox, Settings, in_full};
+use crate::ledger::{Clocks, Files, Ledger, Outbox, Settings, in_full};
 use crate::storage::RealFileSystem;
 
 use super::losses::Damaged;
 use super::state::State;
+use super::witnesses::Witnesses;
 
 /// The largest file with a key.
 const KEY_BYTES_MAX: u64 = 16 << 10;
@@ -54,6 +55,12 @@ pub(super) fn check(config: &Config, problems: &Problems) {
             Ok(_) => {}
         },
     }
+}
+
+/// The witnesses of a gateway's ledger.
+pub(super) fn witnesses(config: &Config) -> Witnesses {
+    let files = Files::new(Arc::new(RealFileSystem), &settings(config).directory);
+    Witnesses::new(files, config.ledger.witness_every, config.ledger.witnesses.clone())
 }
 
 fn settings(config: &Config) -> Settings {

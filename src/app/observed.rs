@@ -24,6 +24,7 @@ use crate::telemetry::{Samples, Telemetry, declared};
 
 use super::brokers::Certificates;
 use super::outcomes::Outcomes;
+use super::witnesses::Witnesses;
 
 /// The parts that are looked at.
 pub(super) struct Observer {
@@ -35,6 +36,7 @@ pub(super) struct Observer {
     pub(super) outbox: Arc<Log>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) counting: Arc<Counting>,
+    pub(super) witnesses: Arc<Witnesses>,
     pub(super) open: Arc<OpenBytes>,
     pub(super) board: Arc<Board>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -146,6 +148,22 @@ impl Observer {
                 "check its disk, and put back what was moved or changed: docs/ledger.md; what waits then leaves by itself",
             ),
         }
+    }
+
+    fn of_witnesses(&self) -> Check {
+        const NAME: &str = "witnesses";
+        let (away, now) = (self.witnesses.away(), self.clock.now());
+        let Some((name, first)) = away.first() else {
+            return Check::well(NAME, format!("witnesses that cosign the ledger: {}", self.witnesses.count()));
+        };
+        let says = format!(
+            "witnesses that do not cosign the ledger: {} of {}; {name} has not for {} s: {}; releases leave meanwhile",
+            away.len(),
+            self.witnesses.count(),
+            now.saturating_sub(first.since).as_secs(),
+            first.why
+        );
+        Check::warning(NAME, says, "see that the witness runs and knows the ledger's key: docs/ledger.md#witnesses")
     }
 
     fn of_recovery(&self) -> Check {
@@ -335,6 +353,7 @@ impl Observed for Observer {
         checks.extend([
             Check::well("models", format!("models that are loaded: {}", self.models)),
             self.of_ledger(),
+            self.of_witnesses(),
             self.of_recovery(),
             self.of_windows(),
             self.of_quarantine(),

@@ -1,21 +1,16 @@
 //! `bailiwick health`: asks a gateway how it is, for containers and scripts.
 
 use std::fmt::Write as _;
-use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use http::{Request, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::app::http::exchange;
 use crate::config;
 use crate::identity::trust;
 
@@ -87,40 +82,12 @@ fn here(address: SocketAddr) -> SocketAddr {
 /// The answer to a request for a path.
 async fn ask(address: &str, is_plaintext: bool, path: &str) -> anyhow::Result<(StatusCode, String)> {
     let stream = TcpStream::connect(address).await?;
-    if is_plaintext {
-        exchange(stream, address, path).await
-    } else {
-        exchange(trust::to_own(stream).await?, address, path).await
-    }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    address: &str,
-    path: &str,
-) -> anyhow::Result<(StatusCode, String)> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, address).body(String::new())?;
-    let response = sender.send_request(request).await.context("it answers, but not as a gateway does")?;
-    let code = response.status();
-    let body = read(response.into_body()).await?;
-    drop(sender);
-    driving.abort();
-    Ok((code, body))
-}
-
-async fn read(mut body: Incoming) -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        if let Ok(data) = frame?.into_data() {
-            bytes.extend_from_slice(&data);
-        }
-        if bytes.len() > BYTES_MAX {
-            bail!("the answer is longer than {BYTES_MAX} bytes");
-        }
+    if is_plaintext {
+        exchange(stream, request, BYTES_MAX).await
+    } else {
+        exchange(trust::to_own(stream).await?, request, BYTES_MAX).await
     }
-    Ok(String::from_utf8(bytes)?)
 }
 
 /// What `/status` says is not well, and what to do.

@@ -10,17 +10,20 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use crate::ledger::audit::{Audit, Visit, audit};
+use crate::domain::time::rfc3339;
+use crate::ledger::audit::{Audit, Bad, Visit, audit};
+use crate::ledger::cosignature::Witness;
 use crate::ledger::entry::{Entry, What};
 use crate::ledger::note::{Checkpoint, Signer, Verifier};
 use crate::ledger::proof::Nodes;
 use crate::ledger::tile::{Part, Tiles};
-use crate::ledger::{CHECKPOINT, Files, VERIFIER, hex};
+use crate::ledger::{CHECKPOINT, Files, VERIFIER, WITNESSED, hex};
 use crate::storage::RealFileSystem;
 
 use super::Failure;
 
 mod retire;
+mod witness;
 mod words;
 
 use words::words;
@@ -39,6 +42,12 @@ pub enum Task {
         /// A checkpoint that you kept: a copy of the file `checkpoint`. Give this option once for each.
         #[arg(long = "checkpoint", value_name = "FILE")]
         checkpoints: Vec<PathBuf>,
+        /// The public key of a witness that must have cosigned, or its file. Give this option once for each.
+        #[arg(long = "witness", value_name = "KEY|FILE")]
+        witnesses: Vec<String>,
+        /// How many of these witnesses must have cosigned [default: all]
+        #[arg(long, value_name = "N", requires = "witnesses")]
+        at_least: Option<usize>,
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
@@ -95,6 +104,12 @@ pub enum Task {
         #[command(flatten)]
         ledger: Named,
     },
+    /// Cosign the checkpoints of ledgers for gateways that ask, until SIGTERM or SIGINT (C2SP tlog-witness).
+    ///
+    /// A witness remembers the last checkpoint of each ledger that it cosigned, and cosigns another one only with the proof
+    /// that the ledger grew from it. So a ledger that was cut or rewritten, or a second one of the same name, gets no
+    /// cosignature. Let somebody run it who does not run the gateway.
+    Witness(witness::Options),
     /// Set a ledger aside that cannot be gone on with, so that the next start begins a new one.
     ///
     /// The gateway must be stopped. Nothing is deleted: the ledger, its key and what the gateway remembers of it get other
@@ -134,9 +149,13 @@ pub struct Named {
 ///
 /// # Errors
 /// When the ledger cannot be read, or is not as it was signed.
-pub fn ledger(task: Task) -> Result<String, Failure> {
+pub async fn ledger(task: Task) -> Result<String, Failure> {
     match task {
-        Task::Verify { ledger, checkpoints, json } => verify(&ledger, &checkpoints, json),
+        Task::Verify { ledger, checkpoints, witnesses, at_least, json } => {
+            let at_least = at_least.unwrap_or(witnesses.len());
+            verify(&ledger, &checkpoints, &Wanting { witnesses, at_least }, json)
+        }
+        Task::Witness(options) => Ok(witness::witness(options).await?),
         Task::Show { ledger, kinds, release, from, to, json } => {
             show(&ledger, &Shown { kinds, release, numbers: from..to }, json)
         }
@@ -162,10 +181,7 @@ impl Named {
     pub(super) fn open(&self) -> anyhow::Result<Opened<'_>> {
         let files = Files::new(Arc::new(RealFileSystem), &self.directory);
         let key = match &self.key {
-            Some(key) if Path::new(key).is_file() => {
-                fs::read_to_string(key).with_context(|| format!("cannot read {key}"))?
-            }
-            Some(key) => key.clone(),
+            Some(key) => text_of(key)?,
             None => {
                 let missing = || format!("no ledger in {}: there is no file `{VERIFIER}`", self.directory.display());
                 files.text(VERIFIER)?.with_context(missing)?
@@ -174,6 +190,14 @@ impl Named {
         let verifier = Verifier::parse(&key).context("the public key cannot be used")?;
         Ok(Opened { named: self, files, verifier })
     }
+}
+
+/// A key, or that in a file.
+fn text_of(key: &str) -> anyhow::Result<String> {
+    if Path::new(key).is_file() {
+        return fs::read_to_string(key).with_context(|| format!("cannot read {key}"));
+    }
+    Ok(key.to_owned())
 }
 
 /// How often a ledger is read again that moved on meanwhile.
@@ -215,7 +239,7 @@ impl Opened<'_> {
         if found.bad.is_empty() {
             Ok((found, heard))
         } else {
-            Err(Failure::Found(self.text(&found, &Counts::default())))
+            Err(Failure::Found(self.text(&found, &Counts::default(), &[])))
         }
     }
 
@@ -224,7 +248,7 @@ impl Opened<'_> {
         self.verifier.open(&note).with_context(|| format!("{} cannot be used", path.display()))
     }
 
-    fn text(&self, found: &Audit, counts: &Counts) -> String {
+    fn text(&self, found: &Audit, counts: &Counts, witnessed: &[Witnessed]) -> String {
         let mut text = String::new();
         let directory = self.named.directory.display();
         let _ = writeln!(text, "ledger `{}` in {directory}", self.verifier.name());
@@ -238,6 +262,14 @@ impl Opened<'_> {
         let _ = writeln!(text, "  entries: {}, of which {} are in tiles", found.entries, found.published);
         for (kind, entries) in &counts.0 {
             let _ = writeln!(text, "    {kind}: {entries}");
+        }
+        for Witnessed { name, last } in witnessed {
+            let _ = match last {
+                Some((entries, time)) => {
+                    writeln!(text, "  witness `{name}` cosigned the first {entries} entries at {time}")
+                }
+                None => writeln!(text, "  witness `{name}` has not cosigned it"),
+            };
         }
         if found.clock_went_back > 0 {
             let _ = writeln!(text, "  the clock went back {} times", found.clock_went_back);
@@ -271,16 +303,64 @@ impl Counts {
     }
 }
 
-fn verify(named: &Named, checkpoints: &[PathBuf], json: bool) -> Result<String, Failure> {
+/// The witnesses that must have cosigned a ledger.
+struct Wanting {
+    /// Their keys, or the files of these.
+    witnesses: Vec<String>,
+    /// How many of them must have.
+    at_least: usize,
+}
+
+/// What a witness has cosigned.
+struct Witnessed {
+    name: String,
+    /// How many entries, and when it did last. `None`: nothing.
+    last: Option<(u64, String)>,
+}
+
+impl Wanting {
+    /// What each witness has cosigned of a ledger, and the checkpoints.
+    fn look(&self, opened: &Opened<'_>) -> anyhow::Result<(Vec<Witnessed>, Vec<Checkpoint>)> {
+        let (mut all, mut kept) = (Vec::new(), Vec::new());
+        for key in &self.witnesses {
+            let witness = Witness::parse(&text_of(key)?).context("the public key of a witness cannot be used")?;
+            let note = opened.files.cosigned(&witness.id())?.unwrap_or_default();
+            let checkpoint = opened.verifier.open(&note).ok().zip(witness.cosigned(&note));
+            let last = checkpoint.map(|(checkpoint, (time, _))| {
+                let entries = checkpoint.size;
+                kept.push(checkpoint);
+                (entries, rfc3339(i64::try_from(time).unwrap_or(i64::MAX).saturating_mul(1_000_000)))
+            });
+            all.push(Witnessed { name: witness.name().to_owned(), last });
+        }
+        Ok((all, kept))
+    }
+}
+
+fn verify(named: &Named, checkpoints: &[PathBuf], wanting: &Wanting, json: bool) -> Result<String, Failure> {
     let opened = named.open()?;
-    let kept = checkpoints.iter().map(|path| opened.kept(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let (found, counts) = opened.audit(&kept, Counts::default, |counts, _, _, entry| counts.hear(entry))?;
-    let report = if json { in_json(&opened, &found, &counts) } else { opened.text(&found, &counts) };
+    let mut kept = checkpoints.iter().map(|path| opened.kept(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (witnessed, cosigned) = wanting.look(&opened)?;
+    kept.extend(cosigned);
+    let (mut found, counts) = opened.audit(&kept, Counts::default, |counts, _, _, entry| counts.hear(entry))?;
+    let have = witnessed.iter().filter(|witnessed| witnessed.last.is_some()).count();
+    if have < wanting.at_least {
+        let what = format!("{have} witnesses have cosigned it, and {} must have", wanting.at_least);
+        found.bad.push(Bad { entry: None, what });
+    }
+    let report = match json {
+        true => in_json(&opened, &found, &counts, &witnessed),
+        false => opened.text(&found, &counts, &witnessed),
+    };
     if found.bad.is_empty() { Ok(report) } else { Err(Failure::Found(report)) }
 }
 
-fn in_json(opened: &Opened<'_>, found: &Audit, counts: &Counts) -> String {
+fn in_json(opened: &Opened<'_>, found: &Audit, counts: &Counts, witnessed: &[Witnessed]) -> String {
     let bad = found.bad.iter().map(|bad| json!({ "entry": bad.entry, "what": bad.what }));
+    let witnessed = witnessed.iter().map(|Witnessed { name, last }| {
+        let (entries, time) = last.as_ref().map(|(entries, time)| (entries, time)).unzip();
+        json!({ "witness": name, "entries": entries, "time": time })
+    });
     super::json::print(&json!({
         "directory": opened.named.directory.display().to_string(),
         "name": opened.verifier.name(),
@@ -290,6 +370,7 @@ fn in_json(opened: &Opened<'_>, found: &Audit, counts: &Counts) -> String {
         "in_tiles": found.published,
         "kinds": counts.0,
         "checkpoint": found.checkpoint,
+        "witnesses": witnessed.collect::<Vec<_>>(),
         "clock_went_back": found.clock_went_back,
         "of_later_versions": found.newer,
         "bad": bad.collect::<Vec<_>>(),
@@ -429,6 +510,11 @@ fn export(named: &Named, to: &Path) -> Result<String, Failure> {
     let key = format!("{}\n", opened.verifier);
     write(to, &Part { path: VERIFIER.into(), bytes: key.into_bytes() })?;
     write(to, &Part { path: CHECKPOINT.into(), bytes: audit.checkpoint.unwrap_or_default().into_bytes() })?;
+    for cosigned in fs::read_dir(named.directory.join(WITNESSED)).into_iter().flatten() {
+        let from = cosigned.with_context(|| format!("cannot read {}", named.directory.display()))?.path();
+        let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+        write(to, &Part { path: Path::new(WITNESSED).join(from.file_name().unwrap_or_default()), bytes })?;
+    }
     Ok(format!("{} entries of ledger `{}` are in {}\n", wanted.size, opened.verifier.name(), to.display()))
 }
 

@@ -44,7 +44,7 @@ mod word;
 mod tests;
 
 pub use fixed::Fixed;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Witnessing};
 pub use monitor::Http;
 pub use tls::Connections;
 

@@ -211,6 +211,17 @@ const LEDGER: Shape = Shape {
             "The file of its secret key. It is made if there is none. Default: `ledger.key` in the journal's directory.",
         ),
         Key::new("origin", Kind::Text, "Its name, which signatures name. Default: bailiwick/ID."),
+        Key::new("witness", Kind::Named(&Kind::Table(&WITNESS)), "Who cosigns its checkpoints, by name."),
+        Key::new("witness_every", Kind::Duration, "How often they are asked. Default: PT60S."),
+    ],
+};
+
+const WITNESS: Shape = Shape {
+    name: "witness",
+    about: "Somebody who cosigns the ledger's checkpoints (C2SP tlog-witness).",
+    keys: &[
+        Key::required("key", Kind::Text, "Its public key."),
+        Key::required("url", Kind::Text, "Where it is asked: http://HOST:PORT."),
     ],
 };
 

@@ -26,6 +26,11 @@ conditions = { "dest.a" = { ref = "a", until = 2027-01-01 } }
 directory = "ledger"
 key = "ledger.key"
 origin = "example.com/ledger"
+witness_every = "PT1M"
+
+[ledger.witness.a]
+key = "a"
+url = "a"
 
 [log]
 [limits]

@@ -14,6 +14,8 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub const VERIFIER: &str = "verifier";
 /// What is durable and not in tiles yet.
 pub(super) const LOG: &str = "log";
+/// Checkpoints that witnesses have cosigned, by the ids of their keys.
+pub const WITNESSED: &str = "witness";
 
 /// The largest file of a tree: a bundle of the longest entries.
 const FILE_BYTES_MAX: u64 = (WIDTH * (BYTES_MAX + 2)) as u64;
@@ -47,6 +49,32 @@ impl Files {
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
         let bytes = storage::read_file(&*self.fs, &self.directory.join(name), NOTE_BYTES_MAX)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The newest checkpoint that a witness has cosigned, by the id of its key; `None`: there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn cosigned(&self, witness: &str) -> Result<Option<String>, Error> {
+        self.text(&format!("{WITNESSED}/{witness}"))
+    }
+
+    /// Keeps a checkpoint that a witness has cosigned, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_cosigned(&self, witness: &str, note: &str) -> Result<(), Error> {
+        let folder = self.directory.join(WITNESSED);
+        storage::create_directories(&*self.fs, &folder)?;
+        storage::write_file_durably(&*self.fs, &folder.join(witness), note.as_bytes())
+    }
+
+    /// Writes a public key, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_verifier(&self, key: &str) -> Result<(), Error> {
+        storage::write_file_durably(&*self.fs, &self.directory.join(VERIFIER), format!("{key}\n").as_bytes())
     }
 
     /// A tile or bundle that had `width` parts at least; `None` if there is none. One that is whole by now stands for one

@@ -7,6 +7,7 @@
 //! verifier      the public key, as C2SP's signed notes have it: NAME+ID+KEY
 //! checkpoint    the newest published checkpoint: the name, the number of entries, the root, a signature
 //! tile/...      bundles of entries and tiles of hashes: C2SP's tlog-tiles
+//! witness/      the newest checkpoint that each witness has cosigned, with its cosignature: a file named by the key's id
 //! log/          entries that are durable and not in tiles yet: a log of the storage (`group` is their format)
 //! ```
 //!
@@ -23,6 +24,7 @@
 mod appending;
 pub mod audit;
 mod book;
+pub mod cosignature;
 pub mod entry;
 mod files;
 mod group;
@@ -33,9 +35,10 @@ pub mod proof;
 mod publisher;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use book::{Clocks, Closed, Confirmed, Intent, Ledger, Outbox, Unwritable, hex, in_full};
-pub use files::{CHECKPOINT, Files, VERIFIER};
+pub use files::{CHECKPOINT, Files, VERIFIER, WITNESSED};
 pub use opening::Settings;
 
 #[cfg(test)]

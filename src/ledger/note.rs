@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::tree::Hash;
 
-/// The kind of all keys and signatures here: Ed25519.
+/// The kind of the keys and signatures of ledgers: Ed25519.
 const ED25519_KIND: u8 = 1;
 /// What a line with a signature begins with.
 const DASH: &str = "\u{2014} ";
@@ -56,14 +56,15 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'+')
 }
 
-fn key_id(name: &str, public: &[u8]) -> [u8; 4] {
-    let digest = Sha256::new().chain_update(name).chain_update([b'\n', ED25519_KIND]).chain_update(public).finalize();
+/// The id of a key of a kind.
+pub(super) fn key_id(name: &str, kind: u8, public: &[u8]) -> [u8; 4] {
+    let digest = Sha256::new().chain_update(name).chain_update([b'\n', kind]).chain_update(public).finalize();
     let mut id = [0; 4];
     id.iter_mut().zip(digest.as_slice()).for_each(|(to, from)| *to = *from);
     id
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -81,8 +82,8 @@ impl Verifier {
     /// # Errors
     /// When it is none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, key) = parts(text.trim())?;
-        let read = Self { name: name.to_owned(), id: key_id(name, &*key), key: *key };
+        let (name, id, key) = parts(text.trim(), ED25519_KIND)?;
+        let read = Self { name: name.to_owned(), id: key_id(name, ED25519_KIND, &*key), key: *key };
         if hex(&read.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
     }
 
@@ -97,37 +98,79 @@ impl Verifier {
     /// # Errors
     /// When it is none, or was not signed with it.
     pub fn open(&self, note: &str) -> Result<Checkpoint, NoteError> {
-        let (text, signatures) = note.split_once("\n\n").ok_or(NoteError::Malformed)?;
-        let text = format!("{text}\n");
+        let (text, signatures) = split(note).ok_or(NoteError::Malformed)?;
         let checkpoint = Checkpoint::parse(&text).ok_or(NoteError::Malformed)?;
         if checkpoint.origin != self.name {
             return Err(NoteError::OtherOrigin(checkpoint.origin));
         }
-        let is_by_this_key = |line: &str| {
-            let signed = line.strip_prefix(DASH).and_then(|line| line.split_once(' '));
-            let Some((name, signature)) = signed else { return false };
-            let Ok(bytes) = BASE64.decode(signature) else { return false };
-            let Some((id, signature)) = bytes.split_first_chunk::<4>() else { return false };
-            let key = UnparsedPublicKey::new(&ED25519, self.key);
-            name == self.name && *id == self.id && key.verify(text.as_bytes(), signature).is_ok()
-        };
-        if !signatures.ends_with('\n') || !signatures.lines().any(is_by_this_key) {
+        if !signatures.ends_with('\n') || self.line(&text, signatures).is_none() {
             return Err(NoteError::NotSigned(self.name.clone()));
         }
         Ok(checkpoint)
+    }
+
+    /// The line with the signature of a text, among others.
+    fn line<'n>(&self, text: &str, signatures: &'n str) -> Option<&'n str> {
+        signatures.lines().find(|line| {
+            let Some(Line { name, id, signature }) = Line::parse(line) else { return false };
+            let key = UnparsedPublicKey::new(&ED25519, self.key);
+            name == self.name && id == self.id && key.verify(text.as_bytes(), &signature).is_ok()
+        })
+    }
+
+    /// A note that was signed with this key, with that signature only.
+    pub(super) fn alone(&self, note: &str) -> Option<String> {
+        let (text, signatures) = split(note)?;
+        let line = self.line(&text, signatures)?;
+        Some(format!("{text}\n{line}\n"))
     }
 }
 
 impl fmt::Display for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut key = vec![ED25519_KIND];
-        key.extend_from_slice(&self.key);
-        write!(formatter, "{}+{}+{}", self.name, hex(&self.id), BASE64.encode(key))
+        formatter.write_str(&public(&self.name, &self.id, ED25519_KIND, &self.key))
     }
 }
 
-/// The name, the id and the bytes of a key.
-fn parts(text: &str) -> Result<(&str, &str, Zeroizing<[u8; 32]>), KeyError> {
+/// A public key as a text.
+pub(super) fn public(name: &str, id: &[u8; 4], kind: u8, key: &[u8; 32]) -> String {
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(key);
+    format!("{name}+{}+{}", hex(id), BASE64.encode(bytes))
+}
+
+/// The text of a note, with its last line's end, and the lines of signatures.
+pub(super) fn split(note: &str) -> Option<(String, &str)> {
+    let (text, signatures) = note.split_once("\n\n")?;
+    Some((format!("{text}\n"), signatures))
+}
+
+/// A line with a signature.
+pub(super) struct Line<'n> {
+    /// Whose it is.
+    pub(super) name: &'n str,
+    /// The id of the key.
+    pub(super) id: [u8; 4],
+    pub(super) signature: Vec<u8>,
+}
+
+impl<'n> Line<'n> {
+    /// Reads it.
+    pub(super) fn parse(line: &'n str) -> Option<Self> {
+        let (name, signature) = line.strip_prefix(DASH)?.split_once(' ')?;
+        let bytes = BASE64.decode(signature).ok()?;
+        let (id, signature) = bytes.split_first_chunk::<4>()?;
+        Some(Self { name, id: *id, signature: signature.to_vec() })
+    }
+}
+
+/// The line with a signature, whose first bytes are the id of the key.
+pub(super) fn line(name: &str, signature: &[u8]) -> String {
+    format!("{DASH}{name} {}\n", BASE64.encode(signature))
+}
+
+/// The name, the id and the bytes of a key of a kind.
+pub(super) fn parts(text: &str, kind: u8) -> Result<(&str, &str, Zeroizing<[u8; 32]>), KeyError> {
     let mut parts = text.splitn(3, '+');
     let mut next = || parts.next().ok_or(KeyError::Malformed);
     let (name, id, key) = (next()?, next()?, next()?);
@@ -135,7 +178,7 @@ fn parts(text: &str) -> Result<(&str, &str, Zeroizing<[u8; 32]>), KeyError> {
         return Err(KeyError::Name);
     }
     let bytes = Zeroizing::new(BASE64.decode(key).map_err(|_| KeyError::Malformed)?);
-    let Some((&ED25519_KIND, key)) = bytes.split_first() else { return Err(KeyError::Malformed) };
+    let key = bytes.strip_prefix(&[kind]).ok_or(KeyError::Malformed)?;
     let key = <[u8; 32]>::try_from(key).map_err(|_| KeyError::Malformed)?;
     Ok((name, id, Zeroizing::new(key)))
 }
@@ -148,7 +191,24 @@ pub struct Signer {
 }
 
 /// What the text of a secret key begins with.
-const PRIVATE: &str = "PRIVATE+KEY+";
+pub(super) const PRIVATE: &str = "PRIVATE+KEY+";
+
+/// A secret key as a text, for its file.
+pub(super) fn private(name: &str, id: &[u8; 4], kind: u8, seed: &[u8; 32]) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new(vec![kind]);
+    bytes.extend_from_slice(seed);
+    Zeroizing::new(format!("{PRIVATE}{name}+{}+{}\n", hex(id), BASE64.encode(bytes.as_slice())))
+}
+
+/// The seed of a new key for a name.
+pub(super) fn seed(name: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    if !is_name(name) {
+        return Err(KeyError::Name);
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|_| KeyError::NoRandom)?;
+    Ok(seed)
+}
 
 impl Signer {
     /// A new key for a ledger of this name.
@@ -156,12 +216,7 @@ impl Signer {
     /// # Errors
     /// When the system gives no random numbers, or the name is none.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
-        if !is_name(name) {
-            return Err(KeyError::Name);
-        }
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut_slice()).map_err(|_| KeyError::NoRandom)?;
-        Self::new(name, seed)
+        Self::new(name, seed(name)?)
     }
 
     /// Reads a key: `PRIVATE+KEY+NAME+ID+SEED`.
@@ -170,7 +225,7 @@ impl Signer {
     /// When it is none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim().strip_prefix(PRIVATE).ok_or(KeyError::Malformed)?;
-        let (name, id, seed) = parts(text)?;
+        let (name, id, seed) = parts(text, ED25519_KIND)?;
         let read = Self::new(name, seed)?;
         if hex(&read.verifier.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
     }
@@ -178,17 +233,15 @@ impl Signer {
     fn new(name: &str, seed: Zeroizing<[u8; 32]>) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| KeyError::Malformed)?;
         let key = <[u8; 32]>::try_from(pair.public_key().as_ref()).map_err(|_| KeyError::Malformed)?;
-        let verifier = Verifier { name: name.to_owned(), id: key_id(name, &key), key };
+        let verifier = Verifier { name: name.to_owned(), id: key_id(name, ED25519_KIND, &key), key };
         Ok(Self { verifier, seed, pair })
     }
 
     /// The key as a text, for its file.
     #[must_use]
     pub fn secret(&self) -> Zeroizing<String> {
-        let mut seed = Zeroizing::new(vec![ED25519_KIND]);
-        seed.extend_from_slice(self.seed.as_slice());
         let Verifier { name, id, .. } = &self.verifier;
-        Zeroizing::new(format!("{PRIVATE}{name}+{}+{}\n", hex(id), BASE64.encode(seed.as_slice())))
+        private(name, id, ED25519_KIND, &self.seed)
     }
 
     /// The public key.
@@ -203,7 +256,7 @@ impl Signer {
         let text = Checkpoint { origin: self.verifier.name.clone(), size, root }.text();
         let mut signature = self.verifier.id.to_vec();
         signature.extend_from_slice(self.pair.sign(text.as_bytes()).as_ref());
-        format!("{text}\n{DASH}{} {}\n", self.verifier.name, BASE64.encode(signature))
+        format!("{text}\n{}", line(&self.verifier.name, &signature))
     }
 
     /// The salt of the commitment to a release at a destination: the same each time, and known to nobody without the key.

@@ -21,6 +21,7 @@ use crate::storage::sim::Sim;
 
 mod corners;
 mod damage;
+mod witness;
 
 const DIRECTORY: &str = "/journal/ledger";
 

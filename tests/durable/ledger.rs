@@ -22,7 +22,7 @@ use crate::common::{self, TestGateway, gateway, records};
 const EGRESS: &str = "bailiwick.egress";
 
 /// Runs `bailiwick ledger` on a ledger.
-fn ledger(directory: &Path, task: &[&str]) -> Output {
+pub(super) fn ledger(directory: &Path, task: &[&str]) -> Output {
     let directory = directory.display().to_string();
     run(Path::new("."), &[&["ledger"], task, &["--directory", &directory]].concat())
 }
@@ -47,13 +47,13 @@ fn released(lines: &[Value]) -> BTreeSet<String> {
 
 /// Runs the verifier that is not the gateway's. What it prints.
 #[track_caller]
-fn verified_by_python(task: &[&str]) -> String {
+pub(super) fn verified_by_python(task: &[&str]) -> String {
     let output = python(task);
     assert!(output.status.success(), "{task:?}: {}", text(&output.stderr));
     text(&output.stdout)
 }
 
-fn python(task: &[&str]) -> Output {
+pub(super) fn python(task: &[&str]) -> Output {
     let script = common::root().join("tests/python/ledger.py");
     Command::new(common::python()).arg(script).args(task).output().unwrap()
 }

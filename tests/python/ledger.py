@@ -3,6 +3,7 @@
     ledger.py ledger DIR KEY             every entry and tile of an exported ledger, against its checkpoint; prints the entries
     ledger.py proof FILE KEY             a tlog-proof; prints the entry that it proves
     ledger.py growth FILE KEY OLD        a proof that the ledger only grew since the checkpoint OLD
+    ledger.py cosigned FILE KEY WITNESS  a checkpoint that a witness cosigned; prints when it did, in UTC
     ledger.py opens SALT COMMITMENT FILE whether a commitment is to the lines of FILE
 """
 
@@ -10,6 +11,7 @@ import base64
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
@@ -67,6 +69,22 @@ def checkpoint(note, key):
     origin, size, root = text.decode().splitlines()[:3]
     assert origin == name, "another ledger"
     return int(size), base64.b64decode(root)
+
+
+def cosigned(note, key, witness):
+    """When a witness cosigned a checkpoint, in seconds (C2SP tlog-cosignature)."""
+    checkpoint(note, key)
+    name, ident, raw = witness.strip().split("+", 2)
+    public = base64.b64decode(raw)
+    assert public[0] == 4 and hashlib.sha256(f"{name}\n".encode() + public).digest()[:4].hex() == ident, "the key"
+    text, signatures = note.split("\n\n", 1)
+    for line in signatures.splitlines():
+        if line.startswith(f"\u2014 {name} "):
+            found = base64.b64decode(line.split(" ")[2])
+            time = int.from_bytes(found[4:12], "big")
+            if found[:4].hex() == ident and signed(public[1:], f"cosignature/v1\ntime {time}\n{text}\n".encode(), found[12:]):
+                return time
+    raise AssertionError("the cosignature")
 
 
 def leaf(entry):
@@ -202,6 +220,8 @@ if __name__ == "__main__":
         sys.stdout.buffer.writelines(entry + b"\n" for entry in ledger(Path(rest[0]), rest[1]))
     elif what == "proof":
         print(proof(Path(rest[0]).read_text(), rest[1]).decode())
+    elif what == "cosigned":
+        print(datetime.fromtimestamp(cosigned(Path(rest[0]).read_text(), rest[1], rest[2]), UTC))
     elif what == "growth":
         print(growth(Path(rest[0]).read_text(), rest[1], Path(rest[2]).read_text()))
     else:
