@@ -18,6 +18,7 @@ mod gateway {
     mod guarded;
     mod guards;
     mod kafka;
+    mod kernel;
     mod models;
     mod oracle;
     mod parts;
