@@ -11,6 +11,7 @@ mod tls {
     mod listener;
     mod monitor;
     mod permissions;
+    mod producers;
     mod redirects;
     mod rotation;
     mod tokens;

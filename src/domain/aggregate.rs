@@ -7,7 +7,8 @@
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
 //! identifier is held. A set ends when it has as many as any rule asks for ([`ENOUGH`]). Where metrics part the records of a
 //! cell ([`ways`]), the contributors of each combination of parts are kept too: a part leaves only if it has enough of
-//! them, and so does every number of some of the records that can be made of what leaves ([`plan`], [`safe`]).
+//! them, and so does every number of some of the records that can be made of what leaves ([`plan`], [`safe`]). Where a rule
+//! asks for it, who brought each contributor is kept as well ([`brought`]).
 
 #![allow(
     clippy::indexing_slicing,
@@ -23,14 +24,17 @@ use super::dataset::{Dataset, Function, Measure, Metric};
 use super::policy::Digest;
 use crate::planted::planted;
 
+mod brought;
 mod checkpoint;
 mod columns;
 mod contributors;
+mod hashed;
 mod moments;
 mod open_bytes;
 mod parted;
 mod plan;
 mod portions;
+mod producer_sums;
 mod rule;
 mod safe;
 mod slots;
@@ -40,19 +44,24 @@ mod ways;
 mod wide;
 mod work;
 
+pub use brought::Producer;
 pub use checkpoint::{Saved, as_version_1};
-pub use contributors::{Contributor, ContributorKey, ENOUGH};
+pub use contributors::ENOUGH;
+pub use hashed::{Contributor, ContributorKey};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub(super) use plan::Plan;
 pub use rule::PartRule;
 pub use ways::{COMBINATIONS_MAX, combinations};
 
+use brought::Origin;
 use columns::each_summed;
-use contributors::{Change, Contributors, at_least};
+use contributors::{Contributors, at_least};
+use hashed::Change;
 use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
 use portions::{Place, Portions, key};
+use producer_sums::ProducerSums;
 use slots::Slots;
 use snapshot::Snapshot;
 use state::State;
@@ -74,6 +83,8 @@ pub struct Cells {
     is_parted: bool,
     /// What the contributors of each slot add to its sums; empty where nothing is summed.
     portions: Vec<Portions>,
+    /// What each producer adds to the sums of each slot; empty where nothing is summed.
+    producer_sums: Vec<ProducerSums>,
     /// How many columns are summed.
     summed: usize,
     /// The policies that the records were decided under.
@@ -118,6 +129,8 @@ impl Rows<'_> {
 pub struct Foldable<'b> {
     columns: &'b [ArrayRef],
     contributors: &'b [Contributor],
+    /// Who brought each record; none where that is not kept.
+    producers: &'b [Producer],
     /// The cell number of each record.
     cells: Vec<u32>,
     /// The combination of parts of each record; none where no metric parts them.
@@ -131,7 +144,19 @@ impl<'b> Foldable<'b> {
         let (cells, ways) = (cell_numbers(dataset, columns, contributors.len()), ways(dataset));
         let combinations =
             if ways.is_empty() { Vec::new() } else { combinations_of(&ways, columns, contributors.len()) };
-        Self { columns, contributors, cells, combinations }
+        Self { columns, contributors, producers: &[], cells, combinations }
+    }
+
+    /// The same with who brought each record, which is kept then.
+    #[must_use]
+    pub fn brought_by(self, producers: &'b [Producer]) -> Self {
+        Self { producers, ..self }
+    }
+
+    /// Who a record is of, and who brought it.
+    #[inline]
+    fn origin(&self, row: usize, contributor: Contributor) -> Origin {
+        (contributor, self.producers.get(row).copied().unwrap_or(Producer::UNKNOWN))
     }
 }
 
@@ -170,6 +195,7 @@ impl Cells {
             parted: Vec::new(),
             is_parted,
             portions: Vec::new(),
+            producer_sums: Vec::new(),
             summed,
             policies: BTreeSet::new(),
             set_bytes: 0,
@@ -199,7 +225,7 @@ impl Cells {
             };
             let slot = self.slot(number);
             self.records[slot] += 1;
-            self.add_contributor(slot, records.combinations.get(row), contributor);
+            self.add_contributor(slot, records.combinations.get(row), records.origin(row, contributor));
             if self.summed > 0 {
                 let (place, change) = self.portions[slot].place(key(contributor), self.summed);
                 if change.after > 0 {
@@ -212,6 +238,9 @@ impl Cells {
             }
         });
         self.fold_sums(dataset, records, rows, &places);
+        if !records.producers.is_empty() {
+            self.fold_producer_sums(dataset, records, rows, &places);
+        }
         for slot in full {
             let change = self.portions[slot].end(self.summed, self.enough);
             self.change_bytes(change);
@@ -237,13 +266,40 @@ impl Cells {
         }
     }
 
+    /// Adds to sums what each producer adds to them. `places`: the slot of each record comes first.
+    fn fold_producer_sums(
+        &mut self,
+        dataset: &Dataset,
+        records: &Foldable<'_>,
+        rows: &Rows<'_>,
+        places: &[(u32, Place)],
+    ) {
+        let mut origins = Vec::with_capacity(places.len());
+        rows.each(records.cells.len(), |row| {
+            origins.extend(records.contributors.get(row).map(|contributor| records.origin(row, *contributor)));
+        });
+        let summed = dataset.metrics.iter().zip(&self.metrics).filter(|(_, state)| matches!(state, State::Moments(_)));
+        let measures = summed.filter_map(|(metric, _)| metric.function.measure());
+        for (summed_column, measure) in measures.enumerate() {
+            let Some(column) = records.columns.get(measure.source.column) else { continue };
+            each_summed(measure, column, rows, |at, _, portion| {
+                let (slot, origin) = (places[at].0 as usize, origins[at]);
+                if origin.1 != Producer::UNKNOWN {
+                    let sums = &mut self.producer_sums[slot];
+                    let change = sums.add(origin, self.summed, summed_column, portion, self.enough);
+                    self.set_bytes = self.set_bytes + change.after - change.before;
+                }
+            });
+        }
+    }
+
     /// Adds the contributor of a record to the set that it belongs to: that of the record's combination of parts, or that of
     /// the cell where no combinations are kept.
     #[inline]
-    fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, contributor: Contributor) {
+    fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin) {
         let change = match (self.parted.get_mut(slot), combination) {
-            (Some(parted @ Parted::Known(_)), Some(combination)) => parted.add(*combination, contributor, self.enough),
-            _ => self.contributors[slot].add(contributor, self.enough),
+            (Some(parted @ Parted::Known(_)), Some(combination)) => parted.add(*combination, origin, self.enough),
+            _ => self.contributors[slot].add(origin, self.enough),
         };
         self.change_bytes(change);
     }
@@ -264,7 +320,8 @@ impl Cells {
     /// Bytes of the sets of a slot.
     fn bytes_of_sets(&self, slot: usize) -> usize {
         let portions = self.portions.get(slot).map_or(0, |portions| portions.bytes(self.summed));
-        self.contributors[slot].bytes() + self.parted.get(slot).map_or(0, Parted::bytes) + portions
+        let of_producers = self.producer_sums.get(slot).map_or(0, |sums| sums.bytes(self.summed));
+        self.contributors[slot].bytes() + self.parted.get(slot).map_or(0, Parted::bytes) + portions + of_producers
     }
 
     /// Some of the records were decided under this policy.
@@ -300,6 +357,9 @@ impl Cells {
         for (&slot, portions) in places.iter().zip(other.portions) {
             self.portions[slot].merge(portions, self.summed, self.enough);
         }
+        for (&slot, sums) in places.iter().zip(other.producer_sums) {
+            self.producer_sums[slot].merge(sums, self.enough);
+        }
         self.set_bytes = self.set_bytes + held(self) - before;
         self.charge.set(self.bytes(), self.len());
     }
@@ -323,12 +383,13 @@ impl Cells {
         slots
     }
 
-    /// Whether a slot's cell has at least so many distinct contributors. Of more than [`ENOUGH`] it is not known: no.
-    pub(super) fn has(&self, slot: usize, least: usize) -> bool {
+    /// Whether a slot's cell has at least so many distinct contributors, `beyond_one`: without the records of any single
+    /// producer too. Of more than [`ENOUGH`] it is not known: no.
+    pub(super) fn has(&self, slot: usize, least: usize, beyond_one: bool) -> bool {
         if planted("cells-in-records") {
             return self.records[slot] >= least as u64;
         }
-        at_least(self.sets_of(slot), least, self.enough)
+        at_least(self.sets_of(slot), (least, beyond_one), self.enough)
     }
 
     /// The positions of a slot's cell in the domains of the dataset's keys.
@@ -346,11 +407,19 @@ impl Cells {
     /// Which parts of a slot's cell may leave under a rule. `finer`: what leaves under a rule that is not stricter.
     pub(super) fn plan(&self, dataset: &Dataset, slot: usize, rule: PartRule, finer: Option<&Plan>) -> Plan {
         let parted = self.parted.get(slot).unwrap_or(&Parted::Unknown);
-        let sums = (0..self.summed).map(|column| {
-            let holds = self.portions[slot].hold(self.summed, column, rule);
-            holds && finer.is_none_or(|finer| finer.sum_leaves(column))
-        });
+        let sums = (0..self.summed)
+            .map(|column| self.sum_holds(slot, column, rule) && finer.is_none_or(|finer| finer.sum_leaves(column)));
         Plan::of(dataset, parted, rule, self.enough, finer).with_sums(sums.collect())
+    }
+
+    /// Whether the rules that no sum says much about one contributor hold for a summed column of a slot.
+    fn sum_holds(&self, slot: usize, column: usize, rule: PartRule) -> bool {
+        if rule.percent == 0 {
+            return true;
+        }
+        let Some(ends) = self.portions[slot].at_ends(self.summed, column) else { return false };
+        let hold = ends.iter().all(|end| end.holds(rule));
+        hold && (!rule.beyond_one || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
     }
 
     /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.
@@ -454,6 +523,7 @@ impl Cells {
         }
         if self.summed > 0 {
             self.portions.push(Portions::default());
+            self.producer_sums.push(ProducerSums::default());
         }
         slot
     }

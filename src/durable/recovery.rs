@@ -238,6 +238,8 @@ pub enum Step {
         outputs: Vec<ArrayRef>,
         /// The policy they were decided under.
         policy: Digest,
+        /// The series of numbers of those who sent them, each with how many, in their order.
+        senders: Vec<(String, usize)>,
     },
     /// Windows to be closed.
     Close(Closed),
@@ -340,7 +342,12 @@ impl Replay {
                         }
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
-                    return mapped.fold(&columns, policy).map(Some).map_err(|source| Error::Records { lsn, source });
+                    let senders = accepted.requests.iter();
+                    let senders = senders.map(|sent| (sent.producer.to_owned(), sent.rows as usize)).collect();
+                    return mapped
+                        .fold(&columns, policy, senders)
+                        .map(Some)
+                        .map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, before, .. } => {
                     let Some(before) = self.mapping.time(dataset, before) else { continue };
@@ -418,13 +425,14 @@ impl Mapping {
 }
 
 impl Mapped {
-    fn fold(&self, columns: &RecordBatch, policy: Digest) -> Result<Step, ArrowError> {
+    fn fold(&self, columns: &RecordBatch, policy: Digest, senders: Vec<(String, usize)>) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))
         };
         let fields = self.present.stream.schema.fields().iter().map(|field| column(field)).collect();
         let outputs = self.present.outputs.iter().map(column).collect();
-        Ok(Step::Fold { batch: Batch::restored(Arc::clone(&self.present.stream), fields)?, outputs, policy })
+        let batch = Batch::restored(Arc::clone(&self.present.stream), fields)?;
+        Ok(Step::Fold { batch, outputs, policy, senders })
     }
 }

@@ -31,11 +31,13 @@ impl OpenWindowsRoom {
         Self { open, datasets: datasets.collect(), is_full: AtomicBool::new(false) }
     }
 
-    /// Room for a batch, until it is counted. Waits while others are being counted that may need it.
-    pub(super) async fn reserve(&self, batch: &Batch) -> Result<Reserved, Reason> {
+    /// Room for a batch, until it is counted. Waits while others are being counted that may need it. `with_producers`: who
+    /// sent the records is kept with them.
+    pub(super) async fn reserve(&self, batch: &Batch, with_producers: bool) -> Result<Reserved, Reason> {
         let stream = batch.stream().name.as_str();
         let datasets = self.datasets.get(stream).map_or(&[][..], Vec::as_slice);
-        let most = datasets.iter().map(|dataset| most_added(dataset, batch.rows(), windows(dataset, batch)));
+        let most =
+            datasets.iter().map(|dataset| most_added(dataset, batch.rows(), windows(dataset, batch), with_producers));
         let most = most.fold(0, usize::saturating_add);
         for _ in 0..PAUSES {
             match self.open.reserve(most) {

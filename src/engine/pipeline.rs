@@ -37,6 +37,7 @@ use super::order::{Order, Report};
 use super::scores::Scores;
 use super::sequencer::Sequencer;
 use super::supervision::Supervisor;
+use super::versions::Versions;
 use super::windows::Windows;
 use super::worker::{Waiting, Worker};
 
@@ -180,6 +181,7 @@ impl Pipeline {
                 sequencer: Arc::clone(&sequencer),
                 telemetry: Arc::clone(&intake.telemetry),
                 supervisor: supervisor.clone(),
+                versions: Arc::clone(&intake.versions),
                 has_replayed: Arc::clone(&has_replayed),
             };
             let (windows, steps) = (before.windows, before.replay);
@@ -242,6 +244,7 @@ struct Replaying {
     sequencer: Arc<Sequencer>,
     telemetry: Arc<Telemetry>,
     supervisor: Supervisor,
+    versions: Arc<Versions>,
     has_replayed: Arc<AtomicBool>,
 }
 
@@ -275,8 +278,10 @@ impl Replaying {
         while let Some(step) = steps.step()? {
             match step {
                 // What was late was counted before the start.
-                Step::Fold { batch, outputs, policy } => {
-                    self.windows.fold(&batch, &outputs, policy);
+                Step::Fold { batch, outputs, policy, senders } => {
+                    let is_kept = self.versions.asks_for_producers(&batch.stream().name);
+                    let senders = senders.iter().filter(|_| is_kept).map(|(series, rows)| (series.as_str(), *rows));
+                    self.windows.fold(&batch, &outputs, policy, &senders.collect::<Vec<_>>());
                 }
                 Step::Close(Closed { lsn, dataset, before }) => self.windows.close(lsn, dataset, before),
             }

@@ -115,9 +115,15 @@ impl Versions {
         let mut of_all = vec![inner.current.policy.outlets(dataset, &inner.current.here.serves, day)];
         for digest in decided_under {
             let Some((policy, here)) = inner.known.get(digest) else { return (in_force, Err(*digest)) };
-            of_all.push(policy.outlets(dataset, &here.serves, day));
+            of_all.push(policy.outlets_before(dataset, &here.serves, day));
         }
         (in_force, Ok(strictest(of_all)))
+    }
+
+    /// Whether it matters, under the version in force, who brings the contributors of a stream.
+    #[must_use]
+    pub fn asks_for_producers(&self, stream: &str) -> bool {
+        self.read().current.asks_for_producers(stream)
     }
 
     /// Where the version in the shadow would let a dataset go.

@@ -12,7 +12,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows}
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::Digest;
+use crate::domain::policy::{Digest, speaker_of};
 use crate::domain::producer::Lsn;
 use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::recovery::Present;
@@ -90,8 +90,15 @@ impl Windows {
         self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(|window| (dataset.as_str(), *window)))
     }
 
-    /// Counts records in the windows of their stream's datasets. How many of them came after their window had closed.
-    pub(super) fn fold(&mut self, batch: &Batch, outputs: &[ArrayRef], policy: Digest) -> usize {
+    /// Counts records in the windows of their stream's datasets. `senders`: who sent them, each with how many, in their order;
+    /// none when that is not to be kept. How many of them came after their window had closed.
+    pub(super) fn fold(
+        &mut self,
+        batch: &Batch,
+        outputs: &[ArrayRef],
+        policy: Digest,
+        senders: &[(&str, usize)],
+    ) -> usize {
         let mut late = 0;
         let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
             return late;
@@ -104,9 +111,13 @@ impl Windows {
         columns.extend_from_slice(outputs);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
         let contributors = self.key.hash(contributor);
+        let mut producers = Vec::with_capacity(if senders.is_empty() { 0 } else { batch.rows() });
+        for (series, records) in senders {
+            producers.resize(producers.len() + records, self.key.producer(speaker_of(series)));
+        }
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
-            let records = Foldable::new(dataset, &columns, &contributors);
+            let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers);
             late = late.max(windows.late(batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }

@@ -315,7 +315,8 @@ impl Worker {
             judged.let_go(&self.intake);
             return Self::failed(requests, Reason::Internal);
         };
-        let (room, reserved) = match self.room(&judged, entry.len() as u64).await {
+        let senders = self.senders(stream, &requests, &judged);
+        let (room, reserved) = match self.room(&judged, !senders.is_empty(), entry.len() as u64).await {
             Ok(room) => room,
             Err(reason) => {
                 judged.let_go(&self.intake);
@@ -367,7 +368,7 @@ impl Worker {
         }
         if let Some(resident) = &judged.resident {
             // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
-            let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy());
+            let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy(), &senders);
             drop(reserved);
             Telemetry::add(&self.intake.telemetry.of(stream).late, late);
         }
@@ -376,6 +377,15 @@ impl Worker {
         let arrived = requests.iter().map(|request| request.arrived).min().unwrap_or(now);
         self.waiting.push(lsn, answers(served, requests, judged, marks), Since { arrived, placed });
         Attempt::Done
+    }
+
+    /// Who sent what is taken in of each request, if it is to be kept.
+    fn senders<'r>(&self, stream: &str, requests: &'r [Boxed], judged: &Judged) -> Vec<(&'r str, usize)> {
+        if !self.intake.versions.asks_for_producers(stream) {
+            return Vec::new();
+        }
+        let sent = requests.iter().zip(&judged.requests);
+        sent.map(|(request, came)| (request.origin.series(), came.rows.len())).collect()
     }
 
     fn encode(&mut self, resident: &Resident, judged: &Judged, sent: &[Sent<'_>], wall: i64) -> Option<Vec<u8>> {
@@ -392,7 +402,12 @@ impl Worker {
 
     /// Room for an entry in the journal, and for its records in the open windows, when the persons that were counted for it
     /// are on disk. Waits while the disk is behind and while others are being counted, and does meanwhile what is ordered.
-    async fn room(&mut self, judged: &Judged, bytes: u64) -> Result<(Room, Option<Reserved>), Reason> {
+    async fn room(
+        &mut self,
+        judged: &Judged,
+        with_producers: bool,
+        bytes: u64,
+    ) -> Result<(Room, Option<Reserved>), Reason> {
         let (sequencer, open_windows) = (Arc::clone(&self.sequencer), Arc::clone(&self.open_windows));
         let (resident, counting) = (judged.resident.as_ref(), Arc::clone(&self.intake.counting));
         let found = async move {
@@ -402,7 +417,7 @@ impl Worker {
             // In this order: what is reserved of the windows keeps others from theirs, and the disk may hang.
             let room = room_for(&sequencer, bytes).await?;
             let reserved = match resident {
-                Some(resident) => Some(open_windows.reserve(resident.batch()).await?),
+                Some(resident) => Some(open_windows.reserve(resident.batch(), with_producers).await?),
                 None => None,
             };
             Ok((room, reserved))

@@ -15,6 +15,11 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(text, "\ncells of {}:", dataset.name);
     let _ = writeln!(text, "  at least {} contributors in a cell: {}", contributors.value, contributors.by);
+    let producers = &limits.producers;
+    let _ = match producers.value {
+        1 => writeln!(text, "  one producer may bring all of them, and could invent them: {}", producers.by),
+        _ => writeln!(text, "  and as many beside those of any one producer, in each part too: {}", producers.by),
+    };
     if let Some(window) = &limits.window {
         let shortest = SignedDuration::try_from(window.value).unwrap_or_default();
         let _ = writeln!(text, "  windows of at least {shortest}: {}", window.by);
@@ -67,6 +72,7 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
         "min_contributors": { "value": limits.contributors.value, "by": limits.contributors.by },
         "min_part": { "value": limits.part.value, "by": limits.part.by },
         "p_percent": { "value": limits.percent.value, "by": limits.percent.by },
+        "min_producers": { "value": limits.producers.value, "by": limits.producers.by },
         "min_window": limits.window.as_ref().map(|window| json!({
             "value": SignedDuration::try_from(window.value).unwrap_or_default().to_string(),
             "by": window.by,

@@ -1,20 +1,26 @@
 //! Cells as bytes, for checkpoints: what was counted outlives the process. They begin with their version.
 //!
-//! Version 5: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; if
+//! Version 6: the policies; each cell's number, records and contributors; of each metric what it keeps, cell by cell; if
 //! metrics part the records of a cell, each cell's combinations of parts, each with its number, records and contributors,
-//! who are then not among those of the cell; if columns are summed, each cell's portions: of each contributor, or of
-//! many together. Contributors are a set, or the word that they are enough: at least 1,000.
+//! who are then not among those of the cell; if columns are summed, each cell's portions (of each contributor, or of many
+//! together), and then what each cell's producers add to its sums. Contributors are a set, or the word that they are
+//! enough: at least 1,000; each alone, or each with who brought it.
 //!
-//! Older versions are read. Version 4 kept no portions, so it is not known whether a sum says much about one contributor: in
-//! a window that it began, all sums, means and variances are null. Versions before kept the counts of a part and not its contributors, so it is not known whether it may
-//! leave: in a window that an older version began, every metric that parts the records is null. Version 3 kept who has a
-//! value in an optional field and who has none; version 2 kept every set whole; version 1 kept squares of 61 bits, of a
-//! fraction only the matches, and nobody apart who has no value.
+//! Older versions are read. Up to version 5 it was not kept who brought a contributor. So such contributors may all be of
+//! any one producer: a window that an older version began leaves under a rule that looks at producers only with what came
+//! after, and without its sums. Version 4 kept no portions, so it is not known whether a sum says much about one
+//! contributor: in a window that it began, all sums, means and variances are null. Versions before kept the counts of a
+//! part and not its contributors, so it is not known whether it may leave: in a window that an older version began, every
+//! metric that parts the records is null. Version 3 kept who has a value in an optional field and who has none; version 2
+//! kept every set whole; version 1 kept squares of 61 bits, of a fraction only the matches, and nobody apart who has no
+//! value.
 
+use super::brought::{Brought, Kept, Person, Producer};
 use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
 use super::parted::{Combination, Parted};
 use super::portions::{Portion, Portions, Shared};
+use super::producer_sums::{Known, PRODUCERS_MAX, ProducerSums};
 use super::state::State;
 use super::wide::Squares;
 use super::{Cells, Contributor};
@@ -22,11 +28,14 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, Function, Metric};
 use crate::domain::policy::Digest;
 
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 const _: () = assert!(ENOUGH == 1_000, "what is enough is part of the version");
 
 const FEW: u8 = 0;
 const MANY: u8 = 1;
+const BROUGHT: u8 = 2;
+const LED: u8 = 3;
+const SETTLED: u8 = 4;
 
 const NOTHING: u8 = 0;
 const MOMENTS: u8 = 1;
@@ -79,7 +88,7 @@ impl Cells {
         }
         for (metric, state) in dataset.metrics.iter().zip(&mut cells.metrics) {
             match version {
-                4 | VERSION => state.decode(reader)?,
+                4..=VERSION => state.decode(reader)?,
                 1..4 => state.decode_before_version_4(version, metric, cells.records.len(), reader)?,
                 _ => return None,
             }
@@ -89,7 +98,12 @@ impl Cells {
         }
         let summed = cells.summed;
         for portions in &mut cells.portions {
-            *portions = if version < VERSION { Portions::Unknown } else { decode_portions(summed, reader)? };
+            *portions = if version < 5 { Portions::Unknown } else { decode_portions(summed, reader)? };
+        }
+        if version == VERSION {
+            for sums in &mut cells.producer_sums {
+                *sums = decode_producer_sums(summed, enough, reader)?;
+            }
         }
         if matches!(version, 2 | 3) {
             for _ in 0..dataset.optional_fields().len() * cells.len() {
@@ -113,6 +127,8 @@ pub(super) struct Columns {
     parted: Writer,
     /// What each cell's contributors add to its sums.
     portions: Writer,
+    /// What each cell's producers add to them.
+    producer_sums: Writer,
 }
 
 /// About how many bytes a cell takes in its column, without its contributors.
@@ -138,7 +154,8 @@ impl Columns {
             writer
         });
         let of_portions = cells.portions.iter().map(|portions| portions.bytes(cells.summed)).sum();
-        let of_sets = cells.set_bytes.saturating_sub(of_portions);
+        let of_producers = cells.producer_sums.iter().map(|sums| sums.bytes(cells.summed)).sum();
+        let of_sets = cells.set_bytes.saturating_sub(of_portions).saturating_sub(of_producers);
         let (of_cells, of_parted) = if cells.is_parted { (0, of_sets) } else { (of_sets, 0) };
         Self {
             head,
@@ -146,6 +163,7 @@ impl Columns {
             metrics: metrics.collect(),
             parted: Writer::with_capacity(of_parted),
             portions: Writer::with_capacity(of_portions + cells.portions.len()),
+            producer_sums: Writer::with_capacity(of_producers + cells.producer_sums.len()),
         }
     }
 
@@ -160,17 +178,21 @@ impl Columns {
         if let Some(portions) = cells.portions.get(slot) {
             encode_portions(portions, cells.summed, &mut self.portions);
         }
+        if let Some(sums) = cells.producer_sums.get(slot) {
+            encode_producer_sums(sums, &mut self.producer_sums);
+        }
     }
 
     /// How many bytes there are.
     pub(super) fn len(&self) -> usize {
-        let all = [&self.cells, &self.parted, &self.portions].into_iter().chain(&self.metrics);
+        let all = [&self.cells, &self.parted, &self.portions, &self.producer_sums].into_iter().chain(&self.metrics);
         all.map(Writer::len).sum()
     }
 
     /// When each slot's cell was added.
     pub(super) fn finish(self) -> Saved {
-        Saved([self.head, self.cells].into_iter().chain(self.metrics).chain([self.parted, self.portions]).collect())
+        let after = [self.parted, self.portions, self.producer_sums];
+        Saved([self.head, self.cells].into_iter().chain(self.metrics).chain(after).collect())
     }
 }
 
@@ -197,22 +219,65 @@ fn encode_set(contributors: &Contributors, writer: &mut Writer) {
         Contributors::Enough => {
             writer.u8(MANY);
         }
+        Contributors::Settled => {
+            writer.u8(SETTLED);
+        }
+        Contributors::Brought(brought) => encode_brought(brought, writer),
     }
 }
 
-/// Up to version 2 there were only sets.
+fn encode_brought(brought: &Brought, writer: &mut Writer) {
+    let encode = |person: Person, producer: Producer, writer: &mut Writer| {
+        // A person is all of a contributor's hash but its last 16 bits.
+        writer.u128(u128::from(person) | u128::from(producer.number()));
+    };
+    match &brought.kept {
+        Kept::Settled => {
+            writer.u8(SETTLED);
+        }
+        Kept::Each(each) => {
+            writer.u8(BROUGHT).u8(brought.is_enough.into()).count(each.by.len());
+            each.by.iter().for_each(|(person, producer)| encode(*person, *producer, writer));
+        }
+        Kept::Led { by, others } => {
+            writer.u8(LED).u32(by.number().into()).count(others.len());
+            others.iter().for_each(|person| encode(*person, Producer::SEVERAL, writer));
+        }
+    }
+}
+
+/// Up to version 2 there were only sets; who brought contributors is kept since version 6.
 fn decode_set(version: u8, enough: usize, reader: &mut Reader<'_>) -> Option<Contributors> {
     match if version < 3 { FEW } else { reader.u8()? } {
         FEW => {
             let mut contributors = Contributors::default();
             for _ in 0..reader.count(size_of::<Contributor>())? {
-                contributors.insert(reader.u128()?, enough);
+                contributors.insert(reader.u128()?, Producer::UNKNOWN, enough);
             }
             Some(contributors)
         }
         MANY => Some(Contributors::Enough),
+        BROUGHT if version == VERSION => {
+            let is_enough = reader.u8()? != 0;
+            decode_brought(Brought { is_enough, ..Brought::default() }, enough, reader)
+        }
+        LED if version == VERSION => {
+            let by = Producer::of_number(u16::try_from(reader.u32()?).ok()?);
+            let led = Kept::Led { by, others: super::brought::People::default() };
+            decode_brought(Brought { is_enough: true, kept: led }, enough, reader)
+        }
+        SETTLED if version == VERSION => Some(Contributors::Settled),
         _ => None,
     }
+}
+
+/// The contributors that there are, beside what is known of them.
+fn decode_brought(mut brought: Brought, enough: usize, reader: &mut Reader<'_>) -> Option<Contributors> {
+    for _ in 0..reader.count(size_of::<Contributor>())? {
+        let both = reader.u128()?;
+        brought.insert(both.into(), Producer::of_number(both as u16), enough);
+    }
+    Some(Contributors::of(brought))
 }
 
 /// Passes over what versions 2 and 3 said of an optional field in a cell.
@@ -254,10 +319,15 @@ fn decode_parted(enough: usize, reader: &mut Reader<'_>) -> Option<Parted> {
     }
 }
 
+fn encode_portion(portion: Portion, writer: &mut Writer) {
+    writer.u64(portion.above).u64(portion.below);
+}
+
+fn decode_portion(reader: &mut Reader<'_>) -> Option<Portion> {
+    Some(Portion { above: reader.u64()?, below: reader.u64()? })
+}
+
 fn encode_portions(portions: &Portions, summed: usize, writer: &mut Writer) {
-    let encode = |portion: &Portion, writer: &mut Writer| {
-        writer.u64(portion.above).u64(portion.below);
-    };
     match portions {
         Portions::Unknown => {
             writer.u8(NOT_KEPT);
@@ -267,12 +337,12 @@ fn encode_portions(portions: &Portions, summed: usize, writer: &mut Writer) {
             for (key, place) in at {
                 writer.u64(*key);
                 let own = portions.iter().skip(*place as usize).take(summed);
-                own.for_each(|portion| encode(portion, writer));
+                own.for_each(|portion| encode_portion(*portion, writer));
             }
         }
         Portions::Shared(shared) => {
             writer.u8(SHARED);
-            shared.portions.iter().for_each(|portion| encode(portion, writer));
+            shared.portions.iter().for_each(|portion| encode_portion(*portion, writer));
             for marks in &shared.marks {
                 writer.u64(*marks);
             }
@@ -281,7 +351,6 @@ fn encode_portions(portions: &Portions, summed: usize, writer: &mut Writer) {
 }
 
 fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
-    let decode = |reader: &mut Reader<'_>| Some(Portion { above: reader.u64()?, below: reader.u64()? });
     match reader.u8()? {
         NOT_KEPT => Some(Portions::Unknown),
         KEPT => {
@@ -290,7 +359,7 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
                 let key = reader.u64()?;
                 let (place, _) = portions.place(key, summed);
                 for column in 0..summed {
-                    portions.add(place, summed, column, decode(reader)?);
+                    portions.add(place, summed, column, decode_portion(reader)?);
                 }
             }
             Some(portions)
@@ -298,7 +367,7 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
         SHARED => {
             let mut shared = Shared::new(summed);
             for portion in &mut shared.portions {
-                *portion = decode(reader)?;
+                *portion = decode_portion(reader)?;
             }
             for marks in &mut shared.marks {
                 *marks = reader.u64()?;
@@ -307,6 +376,38 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
         }
         _ => None,
     }
+}
+
+fn encode_producer_sums(sums: &ProducerSums, writer: &mut Writer) {
+    let Some(known) = &sums.0 else {
+        writer.u8(NOT_KEPT);
+        return;
+    };
+    writer.u8(if known.is_coarse { SHARED } else { KEPT }).count(known.totals.len());
+    for (producer, totals) in &known.totals {
+        writer.u32((*producer).into());
+        totals.iter().for_each(|total| encode_portion(*total, writer));
+    }
+    known.off_end.iter().for_each(|set| encode_set(set, writer));
+}
+
+fn decode_producer_sums(summed: usize, enough: usize, reader: &mut Reader<'_>) -> Option<ProducerSums> {
+    let is_coarse = match reader.u8()? {
+        NOT_KEPT => return Some(ProducerSums::default()),
+        KEPT => false,
+        SHARED => true,
+        _ => return None,
+    };
+    let mut known = Known { is_coarse, ..Known::new(summed) };
+    for _ in 0..reader.count(4 + 16 * summed)? {
+        let producer = u16::try_from(reader.u32()?).ok()?;
+        let totals = (0..summed).map(|_| decode_portion(reader)).collect::<Option<_>>()?;
+        known.totals.insert(producer, totals);
+    }
+    for set in &mut known.off_end {
+        *set = decode_set(VERSION, enough, reader)?;
+    }
+    (known.totals.len() <= PRODUCERS_MAX).then(|| ProducerSums(Some(Box::new(known))))
 }
 
 impl State {

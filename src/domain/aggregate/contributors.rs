@@ -1,95 +1,7 @@
 //! Sets of contributors.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
-
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
-use siphasher::sip128::SipHasher13;
-
-/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
-pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
-/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
-const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
-
-/// Bytes of a set of so many contributors.
-pub(super) fn set_bytes(contributors: usize) -> usize {
-    match contributors {
-        0 => 0,
-        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
-    }
-}
-
-/// By how much the bytes of what is kept changed.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Change {
-    pub(super) before: usize,
-    pub(super) after: usize,
-}
-
-/// The secret under which contributors are hashed.
-#[derive(Clone, Copy)]
-pub struct ContributorKey(pub [u8; 16]);
-
-/// A contributor, hashed.
-pub type Contributor = u128;
-
-impl ContributorKey {
-    /// Hashes the contributor of every record. All records without one are one contributor.
-    #[must_use]
-    pub fn hash(&self, column: &ArrayRef) -> Vec<Contributor> {
-        let hasher = SipHasher13::new_with_key(&self.0);
-        let hash = |bytes: &[u8]| hasher.hash(bytes).as_u128();
-        let nobody = hash(&[]);
-        let rows = 0..column.len();
-        let or_nobody = |row: usize, contributor: &dyn Fn() -> Contributor| {
-            if column.is_valid(row) { contributor() } else { nobody }
-        };
-        match column.data_type() {
-            DataType::Utf8 => {
-                let values = column.as_string::<i32>();
-                rows.map(|row| or_nobody(row, &|| hash(values.value(row).as_bytes()))).collect()
-            }
-            DataType::Int64 => {
-                let values = column.as_primitive::<Int64Type>();
-                rows.map(|row| or_nobody(row, &|| hash(&values.value(row).to_le_bytes()))).collect()
-            }
-            // The loader takes no contributor of another type.
-            _ => rows.map(|_| nobody).collect(),
-        }
-    }
-}
-
-/// Passes a hash through: contributors are hashed already.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, contributor: u128) {
-        self.0 = contributor as u64;
-    }
-
-    fn write_u64(&mut self, half: u64) {
-        self.0 = half;
-    }
-}
-
-/// Hashed contributors, each once.
-pub(super) type Set = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
+use super::brought::{Brought, Kept, Origin, People, Person, Producer};
+use super::hashed::{Change, Contributor, Set, set_bytes};
 
 /// So many contributors are enough for every rule: a set that has them is no longer kept.
 ///
@@ -100,12 +12,17 @@ pub const ENOUGH: usize = 1_000;
 
 /// Distinct contributors: a set of them, or that there are enough.
 ///
-/// What it is depends only on who was added, not on the order or on how it was merged: a set below the number that is
-/// enough, `Enough` from there on.
+/// What it is depends only on who was added by whom, not on the order or on how it was merged: a set below the number that is
+/// enough, `Enough` from there on; once it is known of somebody who brought it, a set with producers.
 #[derive(Debug, Clone)]
 pub(super) enum Contributors {
     Few(Set),
+    /// Who brought them was not kept.
     Enough,
+    /// Each with its producer.
+    Brought(Box<Brought>),
+    /// There are enough, whichever producer's are left out.
+    Settled,
 }
 
 impl Default for Contributors {
@@ -117,36 +34,92 @@ impl Default for Contributors {
 impl Contributors {
     /// Adds one; `enough` of them are. Whether anything changed.
     #[inline]
-    pub(super) fn insert(&mut self, contributor: Contributor, enough: usize) -> bool {
-        let Self::Few(set) = self else { return false };
-        let is_new = set.insert(contributor);
-        if is_new && set.len() >= enough {
-            *self = Self::Enough;
+    pub(super) fn insert(&mut self, contributor: Contributor, producer: Producer, enough: usize) -> bool {
+        if producer != Producer::UNKNOWN {
+            return self.insert_brought(contributor, producer, enough);
         }
-        is_new
+        match self {
+            Self::Few(set) => {
+                let is_new = set.insert(contributor);
+                if is_new && set.len() >= enough {
+                    *self = Self::Enough;
+                }
+                is_new
+            }
+            Self::Enough | Self::Settled => false,
+            Self::Brought(_) => self.insert_brought(contributor, producer, enough),
+        }
+    }
+
+    fn insert_brought(&mut self, contributor: Contributor, producer: Producer, enough: usize) -> bool {
+        let Some(brought) = self.with_producers(enough) else { return false };
+        let has_changed = brought.insert(contributor.into(), producer, enough);
+        self.settle();
+        has_changed
+    }
+
+    /// From now on it is kept who brought them. `None`: there are enough already.
+    fn with_producers(&mut self, enough: usize) -> Option<&mut Brought> {
+        let mut brought = Brought::default();
+        match self {
+            Self::Settled => return None,
+            Self::Brought(_) => {}
+            Self::Enough => {
+                brought.are_enough();
+                *self = Self::Brought(Box::new(brought));
+            }
+            Self::Few(set) => {
+                for contributor in set.iter() {
+                    brought.insert((*contributor).into(), Producer::UNKNOWN, enough);
+                }
+                *self = Self::Brought(Box::new(brought));
+            }
+        }
+        if let Self::Brought(brought) = self { Some(brought.as_mut()) } else { None }
+    }
+
+    /// Of a set with producers.
+    pub(super) fn of(brought: Brought) -> Self {
+        let mut contributors = Self::Brought(Box::new(brought));
+        contributors.settle();
+        contributors
+    }
+
+    fn settle(&mut self) {
+        if matches!(self, Self::Brought(brought) if brought.is_settled()) {
+            *self = Self::Settled;
+        }
     }
 
     /// The same, with how many bytes it takes.
     #[inline]
-    pub(super) fn add(&mut self, contributor: Contributor, enough: usize) -> Change {
+    pub(super) fn add(&mut self, (contributor, producer): Origin, enough: usize) -> Change {
         let before = self.bytes();
-        let is_new = self.insert(contributor, enough);
+        let is_new = self.insert(contributor, producer, enough);
         if is_new { Change { before, after: self.bytes() } } else { Change::default() }
     }
 
     /// Adds those of another part of the cell.
     pub(super) fn merge(&mut self, other: Self, enough: usize) {
         match (&mut *self, other) {
-            (Self::Enough, _) => {}
-            (_, Self::Enough) => *self = Self::Enough,
+            (Self::Settled, _) | (Self::Enough, Self::Few(_) | Self::Enough) => {}
+            (_, Self::Settled) => *self = Self::Settled,
+            (Self::Few(_), Self::Enough) => *self = Self::Enough,
             (Self::Few(mine), Self::Few(mut theirs)) => {
                 if mine.len() < theirs.len() {
                     std::mem::swap(mine, &mut theirs);
                 }
                 // One by one: `extend` makes room for all of them, also for those that are there already.
                 for contributor in theirs {
-                    self.insert(contributor, enough);
+                    self.insert(contributor, Producer::UNKNOWN, enough);
                 }
+            }
+            (_, mut theirs) => {
+                theirs.with_producers(enough);
+                if let (Some(mine), Self::Brought(theirs)) = (self.with_producers(enough), theirs) {
+                    mine.merge(*theirs, enough);
+                }
+                self.settle();
             }
         }
     }
@@ -155,77 +128,133 @@ impl Contributors {
     pub(super) fn known(&self) -> usize {
         match self {
             Self::Few(set) => set.len(),
-            Self::Enough => 0,
+            Self::Enough | Self::Settled => 0,
+            Self::Brought(brought) => brought.known(),
         }
     }
 
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
-        set_bytes(self.known())
+        match self {
+            Self::Brought(brought) => brought.bytes(),
+            _ => set_bytes(self.known()),
+        }
+    }
+}
+
+/// Of whom a number of contributors is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// All of them.
+    All,
+    /// Those who were brought by anybody else than this producer. Of whom it is not known who brought him, does not count.
+    AllBut(Producer),
+}
+
+impl Contributors {
+    /// Adds some of them to people. `None`: they are as many as any rule asks for.
+    pub(super) fn gather(&self, of: Of, people: &mut People) -> Option<()> {
+        match (self, of) {
+            (Self::Settled, _) | (Self::Enough, Of::All) => return None,
+            (Self::Few(set), Of::All) => people.extend(set.iter().map(|contributor| Person::from(*contributor))),
+            (Self::Few(_) | Self::Enough, Of::AllBut(_)) => {}
+            (Self::Brought(brought), of) => match (&brought.kept, of) {
+                (Kept::Settled, _) => return None,
+                (_, Of::All) if brought.is_enough => return None,
+                (Kept::Each(each), Of::All) => people.extend(each.by.keys()),
+                (Kept::Each(each), Of::AllBut(producer)) => people.extend(each.without(producer)),
+                (Kept::Led { by, others }, Of::AllBut(producer)) if *by == producer => people.extend(others),
+                (Kept::Led { .. }, _) => return None,
+            },
+        }
+        Some(())
+    }
+
+    /// The producers that alone brought some of them, each with how many at most: without any other producer they are all
+    /// there.
+    pub(super) fn alone(&self) -> impl Iterator<Item = (Producer, usize)> {
+        let (each, led) = match self {
+            Self::Brought(brought) => match &brought.kept {
+                Kept::Each(each) => (Some(each), None),
+                Kept::Led { by, .. } => (None, Some((*by, usize::MAX))),
+                Kept::Settled => (None, None),
+            },
+            _ => (None, None),
+        };
+        let of_each = each.into_iter().flat_map(|each| each.by.values().filter(|by| by.is_one()).map(|by| (*by, 1)));
+        of_each.chain(led)
     }
 }
 
 /// Distinct contributors of several sets together, until there are as many as are asked for.
 #[derive(Debug)]
 pub(super) struct Together {
-    least: usize,
-    /// Whether so many can be told at all.
-    can_tell: bool,
-    seen: Set,
-    suffice: bool,
+    /// How many are asked for. `None`: so many cannot be told.
+    least: Option<usize>,
+    seen: Seen,
+}
+
+#[derive(Debug)]
+enum Seen {
+    /// These, and not enough.
+    People(People),
+    /// These, and not enough without any single producer.
+    Brought(Brought),
+    /// Enough.
+    Enough,
 }
 
 impl Together {
-    /// None yet. At least `least` are asked for; more than `enough` cannot be told.
-    pub(super) fn new(least: usize, enough: usize) -> Self {
-        let can_tell = least <= enough;
-        Self { least, can_tell, seen: Set::default(), suffice: can_tell && least == 0 }
+    /// None yet. At least `least` are asked for, `beyond_one`: without any single producer. More than `enough` cannot be
+    /// told.
+    pub(super) fn new(least: usize, beyond_one: bool, enough: usize) -> Self {
+        let seen = match (least, beyond_one) {
+            (0, _) => Seen::Enough,
+            (_, false) => Seen::People(People::default()),
+            (_, true) => Seen::Brought(Brought::default()),
+        };
+        Self { least: (least <= enough).then_some(least), seen }
     }
 
     /// Adds those of a set.
     pub(super) fn add(&mut self, set: &Contributors) {
-        if self.suffice || !self.can_tell {
-            return;
-        }
-        self.suffice = match set {
-            Contributors::Enough => true,
-            Contributors::Few(set) => set.iter().any(|contributor| {
-                self.seen.insert(*contributor);
-                self.seen.len() >= self.least
+        let Some(least) = self.least else { return };
+        let suffice = match (&mut self.seen, set) {
+            (Seen::Enough, _) => return,
+            (Seen::People(seen), Contributors::Few(set)) => set.iter().any(|contributor| {
+                seen.insert((*contributor).into());
+                seen.len() >= least
             }),
+            (Seen::People(seen), set) => set.gather(Of::All, seen).is_none() || seen.len() >= least,
+            (Seen::Brought(seen), Contributors::Brought(set)) => {
+                seen.add(set, least);
+                seen.is_settled()
+            }
+            (Seen::Brought(_), set) => matches!(set, Contributors::Settled),
         };
+        if suffice {
+            self.seen = Seen::Enough;
+        }
     }
 
     /// Whether there are as many as are asked for. If more are asked for than can be told, there are not.
     pub(super) fn suffice(&self) -> bool {
-        self.suffice
+        self.least.is_some() && matches!(self.seen, Seen::Enough)
     }
 }
 
-/// Whether there are so many distinct contributors in these sets together. More than `enough` cannot be told: then there
-/// are not.
-pub(super) fn at_least<'c>(sets: impl IntoIterator<Item = &'c Contributors>, least: usize, enough: usize) -> bool {
-    let mut together = Together::new(least, enough);
+/// Whether there are so many distinct contributors in these sets together, `beyond_one`: without any single producer. More
+/// than `enough` cannot be told: then there are not.
+pub(super) fn at_least<'c>(
+    sets: impl IntoIterator<Item = &'c Contributors>,
+    (least, beyond_one): (usize, bool),
+    enough: usize,
+) -> bool {
+    let mut together = Together::new(least, beyond_one, enough);
     let mut sets = sets.into_iter();
     while !together.suffice() {
         let Some(set) = sets.next() else { return false };
         together.add(set);
     }
     true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bytes_of_a_set_are_never_below_those_of_its_table() {
-        let mut set = HashSet::new();
-        for contributor in 0..100_000_u128 {
-            set.insert(contributor);
-            let places = (set.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
-            assert!(set_bytes(set.len()) >= places * 17 + 16, "{} contributors", set.len());
-        }
-        assert_eq!(set_bytes(0), 0);
-    }
 }

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::contributors::FIRST_CONTRIBUTOR;
+use super::brought::FIRST_BROUGHT;
+use super::hashed::FIRST_CONTRIBUTOR;
 use super::parted::{FIRST_COMBINATION, Parted};
 use super::portions::{Portions, first_portion};
+use super::producer_sums::{ProducerSums, first_producer_sums};
 use super::state::State;
 use super::ways::{Way, ways};
 use crate::domain::dataset::Dataset;
@@ -30,14 +32,14 @@ pub(super) fn cells_bytes(cells: usize, each: usize) -> usize {
 /// Bytes of a cell of a dataset, without its sets. `is_parted`: its records are kept by their combinations too.
 pub(super) fn cell_bytes(metrics: &[State], is_parted: bool) -> usize {
     let parted = if is_parted { size_of::<Parted>() } else { 0 };
-    let portions = if State::summed(metrics) > 0 { size_of::<Portions>() } else { 0 };
+    let portions = if State::summed(metrics) > 0 { size_of::<Portions>() + size_of::<ProducerSums>() } else { 0 };
     CELL + 2 * (metrics.iter().map(State::bytes_of_a_cell).sum::<usize>() + parted + portions)
 }
 
 /// The most bytes that records can add to the open windows of a dataset: all of them in cells of their own, as far as
-/// there can be so many in as many windows, and by contributors of their own.
+/// there can be so many in as many windows, and by contributors of their own. `with_producers`: who brought them is kept.
 #[must_use]
-pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
+pub fn most_added(dataset: &Dataset, records: usize, windows: usize, with_producers: bool) -> usize {
     let windows = windows.min(records);
     let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
     let is_parted = !ways(dataset).is_empty();
@@ -45,7 +47,12 @@ pub fn most_added(dataset: &Dataset, records: usize, windows: usize) -> usize {
     let (cell, summed) = (cell_bytes(&metrics, is_parted), State::summed(&metrics));
     let of_parts = if is_parted { FIRST_COMBINATION } else { 0 };
     let of_portions = if summed > 0 { first_portion(summed) } else { 0 };
-    let of_record = FIRST_CONTRIBUTOR + of_parts + of_portions;
+    let of_producers = match (with_producers, summed) {
+        (false, _) => 0,
+        (true, 0) => FIRST_BROUGHT,
+        (true, _) => FIRST_BROUGHT + first_producer_sums(summed),
+    };
+    let of_record = FIRST_CONTRIBUTOR + of_parts + of_portions + of_producers;
     windows * WINDOW + cells.saturating_mul(cell).saturating_add(records * of_record)
 }
 

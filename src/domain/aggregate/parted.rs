@@ -5,7 +5,9 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
 
-use super::contributors::{Change, Contributor, Contributors};
+use super::brought::Origin;
+use super::contributors::Contributors;
+use super::hashed::Change;
 
 /// The records of a cell by their combinations.
 #[derive(Debug, Clone)]
@@ -45,14 +47,14 @@ fn table_bytes(combinations: usize) -> usize {
 }
 
 impl Parted {
-    /// Adds a record; a set of `enough` contributors ends.
+    /// Adds a record of a contributor that a producer brought; a set of `enough` contributors ends.
     #[inline]
-    pub(super) fn add(&mut self, combination: u64, contributor: Contributor, enough: usize) -> Change {
+    pub(super) fn add(&mut self, combination: u64, origin: Origin, enough: usize) -> Change {
         let Self::Known(combinations) = self else { return Change::default() };
         let known = combinations.len();
         let kept = combinations.entry(combination).or_default();
         kept.records += 1;
-        let Change { before, after } = kept.contributors.add(contributor, enough);
+        let Change { before, after } = kept.contributors.add(origin, enough);
         if combinations.len() == known {
             return Change { before, after };
         }

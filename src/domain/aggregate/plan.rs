@@ -93,7 +93,8 @@ impl<'p> Planning<'p> {
     }
 
     fn asked(&self, least: usize) -> Asked<'_> {
-        Asked { least, enough: self.enough, work: &self.work }
+        let beyond_one = self.rule.beyond_one && !planted("parts-of-one-producer");
+        Asked { least, beyond_one, enough: self.enough, work: &self.work }
     }
 
     /// The atoms in a part of a way.

@@ -2,7 +2,7 @@
 //!
 //! Of each summed column and contributor two totals are kept: how far the values are *above* the range's lower end, and how
 //! far *below* its upper end. In both terms nothing is below zero, and whoever knows the sum and how many values there
-//! are knows the total of both. [`Portions::hold`] has the rules:
+//! are knows the total of both. [`AtEnd::holds`] has the rules:
 //!
 //! - **p%**: the second largest contributor knows the total less the own portion, and so what the largest one adds at most.
 //!   What all others add must be at least p percent of the largest portion, so that this is no good estimate.
@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::contributors::{Change, Contributor, PassThrough, set_bytes};
+use super::hashed::{Change, Contributor, PassThrough, set_bytes};
 use super::rule::PartRule;
 use crate::planted::planted;
 
@@ -52,11 +52,14 @@ pub(super) struct Portion {
 }
 
 impl Portion {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.above = self.above.saturating_add(other.above);
         self.below = self.below.saturating_add(other.below);
     }
 }
+
+/// What a portion is, seen from the lower and from the upper end.
+pub(super) const ENDS: [fn(&Portion) -> u64; 2] = [|portion| portion.above, |portion| portion.below];
 
 /// The portions of a cell's contributors, of each summed column.
 #[derive(Debug, Clone)]
@@ -209,20 +212,23 @@ impl Portions {
     }
 
     /// Whether the sum of a column may leave.
+    #[cfg(test)]
     pub(super) fn hold(&self, columns: usize, column: usize, rule: PartRule) -> bool {
-        if rule.percent == 0 {
-            return true;
-        }
+        rule.percent == 0 || self.at_ends(columns, column).is_some_and(|ends| ends.iter().all(|end| end.holds(rule)))
+    }
+
+    /// The portions at the lower and at the upper end of a column. `None`: they were not kept.
+    pub(super) fn at_ends(&self, columns: usize, column: usize) -> Option<[AtEnd; 2]> {
         let (portions, shared) = match self {
             Self::Each { portions, .. } => (portions, None),
             Self::Shared(shared) => (&shared.portions, Some(shared)),
-            Self::Unknown => return false,
+            Self::Unknown => return None,
         };
-        let ends: [fn(&Portion) -> u64; 2] = [|portion| portion.above, |portion| portion.below];
-        ends.into_iter().enumerate().all(|(end, of)| {
+        Some([0, 1].map(|end| {
+            let of = ENDS[end];
             let portions = portions.iter().skip(column).step_by(columns.max(1)).map(of);
-            holds_at(portions, shared.map(|shared| shared.off_end(column, end)), rule)
-        })
+            AtEnd::of(portions, shared.map(|shared| shared.off_end(column, end)))
+        }))
     }
 
     /// Bytes of memory.
@@ -235,27 +241,46 @@ impl Portions {
     }
 }
 
-/// Whether both rules hold at one end of the range. `off_end`: how many contributors at least are off it, where they share
-/// portions.
-fn holds_at(portions: impl Iterator<Item = u64>, off_end: Option<usize>, rule: PartRule) -> bool {
-    let (mut total, mut largest, mut second, mut has_one) = (0_u128, 0, 0, 0);
-    for portion in portions {
-        total += u128::from(portion);
-        has_one += usize::from(portion > 0);
-        if portion > largest {
-            (largest, second) = (portion, largest);
-        } else if portion > second {
-            second = portion;
+/// What contributors add to a sum, seen from one end of the range.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AtEnd {
+    total: u128,
+    /// The largest portion.
+    pub(super) largest: u64,
+    /// The next one.
+    pub(super) second: u64,
+    /// How many contributors at least have one at all.
+    off_end: usize,
+}
+
+impl AtEnd {
+    /// Of these portions. `off_end`: how many contributors at least have one, where they share portions.
+    fn of(portions: impl Iterator<Item = u64>, off_end: Option<usize>) -> Self {
+        let (mut total, mut largest, mut second, mut has_one) = (0_u128, 0, 0, 0);
+        for portion in portions {
+            total += u128::from(portion);
+            has_one += usize::from(portion > 0);
+            if portion > largest {
+                (largest, second) = (portion, largest);
+            } else if portion > second {
+                second = portion;
+            }
         }
+        Self { total, largest, second, off_end: off_end.unwrap_or(has_one) }
     }
-    if largest == 0 {
-        return !rule.not_empty;
+
+    /// Whether both rules hold.
+    pub(super) fn holds(self, rule: PartRule) -> bool {
+        let Self { total, largest, second, off_end } = self;
+        if largest == 0 {
+            return !rule.not_empty;
+        }
+        let others = total - u128::from(largest) - u128::from(second);
+        // A total that reached the end of its integer may be greater.
+        let by_percent = largest < u64::MAX && others * 100 >= u128::from(largest) * u128::from(rule.percent);
+        let are_enough = off_end >= rule.least;
+        (are_enough || planted("sums-of-few")) && (by_percent || planted("sums-of-one"))
     }
-    let others = total - u128::from(largest) - u128::from(second);
-    // A total that reached the end of its integer may be greater.
-    let by_percent = largest < u64::MAX && others * 100 >= u128::from(largest) * u128::from(rule.percent);
-    let are_enough = off_end.unwrap_or(has_one) >= rule.least;
-    (are_enough || planted("sums-of-few")) && (by_percent || planted("sums-of-one"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub struct PartRule {
     /// A sum leaves if what all but the two largest contributors add is at least so many percent of what the largest one adds
     /// (`portions`). 0: sums leave whatever they are of.
     pub percent: u32,
+    /// The contributors are as many without the records of any single producer too.
+    pub beyond_one: bool,
 }
 
 impl PartRule {
@@ -20,6 +22,7 @@ impl PartRule {
             least: self.least.max(other.least),
             not_empty: self.not_empty || other.not_empty,
             percent: self.percent.max(other.percent),
+            beyond_one: self.beyond_one || other.beyond_one,
         }
     }
 }

@@ -18,7 +18,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
-use super::contributors::{Contributor, Contributors, PassThrough, Set, Together, at_least};
+use super::brought::{People, Person, Producer};
+use super::contributors::{Contributors, Of, Together, at_least};
+use super::hashed::PassThrough;
 use super::work::Work;
 use crate::planted::planted;
 
@@ -33,6 +35,8 @@ pub(super) struct Atom<'c> {
 pub(super) struct Asked<'w> {
     /// At least so many contributors.
     pub(super) least: usize,
+    /// Without the records of any single producer too.
+    pub(super) beyond_one: bool,
     /// More than so many cannot be told: then there are not so many.
     pub(super) enough: usize,
     /// What finding out may take.
@@ -42,7 +46,7 @@ pub(super) struct Asked<'w> {
 impl Asked<'_> {
     /// Gathers atoms from none on.
     pub(super) fn gather(self) -> Gathered {
-        Gathered { atoms: 0, records: 0, contributors: Together::new(self.least, self.enough) }
+        Gathered { atoms: 0, records: 0, contributors: Together::new(self.least, self.beyond_one, self.enough) }
     }
 }
 
@@ -141,7 +145,9 @@ fn is_union_of_parts(coarse: &[usize], fine: &[usize]) -> bool {
 }
 
 /// The atoms of a part by the numbers of their rests: their parts of all other ways.
-type ByRest<'a, 'c> = BTreeMap<usize, Vec<&'a Atom<'c>>>;
+/// Atoms of a part that have the same rest.
+type Atoms<'a, 'c> = Vec<&'a Atom<'c>>;
+type ByRest<'a, 'c> = BTreeMap<usize, Atoms<'a, 'c>>;
 
 /// The partition of one way with the parts taken together that nothing about few tells apart. `None`: no two.
 fn joined(partitions: &[Vec<usize>], way: usize, atoms: &[Atom<'_>], asked: Asked<'_>) -> Option<Vec<usize>> {
@@ -184,60 +190,85 @@ const WHOLE: u64 = 720_720;
 
 /// Whether everything that tells two parts apart is about enough contributors.
 ///
+/// What is asked for without any single producer's records is asked for each producer: the records that are left have the
+/// same weights. A producer that alone brought no more than what is more than enough need not be left out to know.
+fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<'_>) -> bool {
+    let Asked { least, beyond_one, enough, work } = asked;
+    if least > enough || !work.take(ones.len()) {
+        return false;
+    }
+    let shared: Vec<(&Atoms<'_, '_>, &Atoms<'_, '_>)> =
+        ones.iter().filter_map(|(rest, ones)| Some((ones, others.get(rest)?))).collect();
+    if planted("differences-free") {
+        let reach = |atoms: &mut dyn Iterator<Item = &Atom<'_>>| {
+            at_least(atoms.map(|atom| atom.contributors), (least, beyond_one), enough)
+        };
+        return reach(&mut shared.iter().flat_map(|(ones, _)| ones.iter().copied()))
+            && reach(&mut shared.iter().flat_map(|(_, others)| others.iter().copied()));
+    }
+    let wanted = least as u64 * WHOLE;
+    if !beyond_one {
+        return count_apart(&shared, Of::All, wanted, work).is_some_and(|count| count >= wanted);
+    }
+    let Some(of_known) = count_apart(&shared, Of::AllBut(Producer::UNKNOWN), u64::MAX, work) else { return false };
+    let Some(spare) = of_known.checked_sub(wanted) else { return false };
+    let mut alone: BTreeMap<Producer, u64> = BTreeMap::new();
+    for atom in shared.iter().flat_map(|(ones, others)| ones.iter().chain(*others)) {
+        if !work.take(atom.contributors.known()) {
+            return false;
+        }
+        for (producer, most) in atom.contributors.alone() {
+            let alone = alone.entry(producer).or_default();
+            *alone = alone.saturating_add((most as u64).saturating_mul(WHOLE));
+        }
+    }
+    alone.into_iter().filter(|(_, most)| *most > spare).all(|(producer, _)| {
+        count_apart(&shared, Of::AllBut(producer), wanted, work).is_some_and(|count| count >= wanted)
+    })
+}
+
+/// How many contributors at least everything is about that tells two parts apart, each counted as [`WHOLE`]; when it is as
+/// many as are wanted, it may be more. `None`: no work is left.
+///
 /// For each rest that both have, it is about those of the one or about those of the other, by choice. Those of both are in
 /// it whatever is chosen, and where one of the two has more than any rule asks for, the other one is chosen. Each of the
 /// others counts with an equal share in each of its rests. Whatever is chosen, a contributor who is in it counts for
 /// one at most; so what the lesser side of each rest counts for, added up, is no more than how many are in it.
-fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<'_>) -> bool {
-    let Asked { least, enough, work } = asked;
-    if least > enough || !work.take(ones.len()) {
-        return false;
-    }
-    let shared = || ones.iter().filter_map(|(rest, ones)| Some((ones, others.get(rest)?)));
-    if planted("differences-free") {
-        let reach = |atoms: &mut dyn Iterator<Item = &Atom<'_>>| at_least(atoms.map(|a| a.contributors), least, enough);
-        return reach(&mut shared().flat_map(|(ones, _)| ones.iter().copied()))
-            && reach(&mut shared().flat_map(|(_, others)| others.iter().copied()));
-    }
-    let mut counted = Set::default();
+fn count_apart(shared: &[(&Atoms<'_, '_>, &Atoms<'_, '_>)], of: Of, wanted: u64, work: &Work) -> Option<u64> {
+    let mut counted = People::default();
     let mut by_choice = Vec::new();
-    for (ones, others) in shared() {
-        if !work.take(ones.iter().chain(others).map(|atom| 1 + atom.contributors.known()).sum()) {
-            return false;
+    for (ones, others) in shared {
+        if !work.take(ones.iter().chain(*others).map(|atom| 1 + atom.contributors.known()).sum()) {
+            return None;
         }
-        match (all_of(ones), all_of(others)) {
-            (None, None) => return true,
+        match (all_of(ones, of), all_of(others, of)) {
+            (None, None) => return Some(u64::MAX),
             (None, Some(few)) | (Some(few), None) => counted.extend(few),
             (Some(ones), Some(others)) => {
                 counted.extend(ones.intersection(&others));
                 by_choice.push((ones, others));
             }
         }
-        if counted.len() >= least {
-            return true;
+        if counted.len() as u64 * WHOLE >= wanted {
+            return Some(wanted);
         }
     }
-    let is_open = |contributor: &&Contributor| !counted.contains(*contributor);
-    let mut rests_of: HashMap<Contributor, u64, BuildHasherDefault<PassThrough>> = HashMap::default();
-    for contributor in by_choice.iter().flat_map(|(ones, others)| ones.iter().chain(others)).filter(is_open) {
-        *rests_of.entry(*contributor).or_default() += 1;
+    let is_open = |person: &&Person| !counted.contains(*person);
+    let mut rests_of: HashMap<Person, u64, BuildHasherDefault<PassThrough>> = HashMap::default();
+    for person in by_choice.iter().flat_map(|(ones, others)| ones.iter().chain(others)).filter(is_open) {
+        *rests_of.entry(*person).or_default() += 1;
     }
-    let shares = |side: &Set| -> u64 {
-        let rests = side.iter().filter(is_open).filter_map(|contributor| rests_of.get(contributor));
+    let shares = |side: &People| -> u64 {
+        let rests = side.iter().filter(is_open).filter_map(|person| rests_of.get(person));
         rests.map(|rests| WHOLE / rests).sum()
     };
     let by_choice: u64 = by_choice.iter().map(|(ones, others)| shares(ones).min(shares(others))).sum();
-    by_choice >= (least - counted.len()) as u64 * WHOLE
+    Some(counted.len() as u64 * WHOLE + by_choice)
 }
 
-/// The contributors of atoms. `None`: there are enough for every rule.
-fn all_of(atoms: &[&Atom<'_>]) -> Option<Set> {
-    let mut all = Set::default();
-    for atom in atoms {
-        match atom.contributors {
-            Contributors::Enough => return None,
-            Contributors::Few(set) => all.extend(set),
-        }
-    }
+/// The contributors of atoms that count. `None`: there are enough for every rule.
+fn all_of(atoms: &[&Atom<'_>], of: Of) -> Option<People> {
+    let mut all = People::default();
+    atoms.iter().try_for_each(|atom| atom.contributors.gather(of, &mut all))?;
     Some(all)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow_array::{Float32Array, Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;
 
+use super::brought::Kept;
 use super::*;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
@@ -27,6 +28,8 @@ struct Record {
     label: Option<i64>,
     /// Required, but a model may fail to give it.
     score: f32,
+    /// Who sent it; 0: that is not kept.
+    sent_by: u8,
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -35,14 +38,16 @@ fn record() -> impl Strategy<Value = Record> {
     let score = prop::option::weighted(0.99, 0.0..1.0_f32).prop_map(|score| score.unwrap_or(f32::NAN));
     let label = prop::option::weighted(0.7, 0..3_i64);
     let person = prop::option::weighted(0.95, "[a-h]");
-    (person, 0..3_usize, prop::option::weighted(0.7, value), label, score)
-        .prop_map(|(person, group, value, label, score)| Record { person, group, value, label, score })
+    (person, 0..3_usize, prop::option::weighted(0.7, value), label, score, 0..4_u8).prop_map(
+        |(person, group, value, label, score, sent_by)| Record { person, group, value, label, score, sent_by },
+    )
 }
 
 /// Some people have a value in all of their records and some in none, so that k may hold for both.
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    let tidy = any::<bool>();
-    (prop::collection::vec(record(), 0..80), tidy).prop_map(|(mut records, tidy)| {
+    let (tidy, with_producers) = (any::<bool>(), any::<bool>());
+    (prop::collection::vec(record(), 0..80), tidy, with_producers).prop_map(|(mut records, tidy, with_producers)| {
+        records.iter_mut().filter(|_| !with_producers).for_each(|record| record.sent_by = 0);
         if tidy {
             for record in &mut records {
                 let without = record.person.as_deref().is_some_and(|person| person < "d");
@@ -99,13 +104,21 @@ fn columns(records: &[Record]) -> Vec<ArrayRef> {
 fn fold(cells: &mut Cells, dataset: &Dataset, records: &[Record], rows: &Rows<'_>) {
     let columns = columns(records);
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-    let foldable = Foldable::new(dataset, &columns, &contributors);
+    let producers: Vec<Producer> = records.iter().map(producer).collect();
+    let foldable = Foldable::new(dataset, &columns, &contributors).brought_by(&producers);
     cells.fold(dataset, &foldable, rows);
+}
+
+fn producer(record: &Record) -> Producer {
+    match record.sent_by {
+        0 => Producer::UNKNOWN,
+        name => ContributorKey([7; 16]).producer(&name.to_string()),
+    }
 }
 
 /// What leaves of a slot's cell when each part needs so many contributors.
 fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Value> {
-    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0 }, None);
+    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0, beyond_one: false }, None);
     (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, &plan)).collect()
 }
 
@@ -113,7 +126,7 @@ fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Va
 type Results = BTreeMap<String, Vec<Value>>;
 
 fn results(cells: &Cells, dataset: &Dataset, least: usize) -> Results {
-    let slots = cells.in_order().into_iter().filter(|&slot| cells.has(slot, least)).map(|slot| {
+    let slots = cells.in_order().into_iter().filter(|&slot| cells.has(slot, least, false)).map(|slot| {
         let label = dataset.keys[0].domain.label(cells.key_positions(dataset, slot)[0]);
         (label, values(cells, dataset, slot, least))
     });
@@ -140,6 +153,17 @@ fn reference(records: &[Record], least: usize) -> Results {
     let cells = groups.into_iter().map(|(label, records)| (label, cell(&records, least)));
     let cells = cells.filter(|(_, (contributors, _))| *contributors >= least);
     cells.map(|(label, (_, values))| (label, values)).collect()
+}
+
+/// Whether a cell has so many people when all records of any one sender are taken away, and those of unknown senders too.
+fn has_beyond_one(records: &[Record], label: &str, least: usize) -> bool {
+    (0..4).all(|without| {
+        let others = records.iter().filter(|record| {
+            let is_in = if record.group < 2 { WORDS[record.group] == label } else { label == "other" };
+            is_in && record.sent_by != 0 && record.sent_by != without
+        });
+        others.map(|record| &record.person).collect::<BTreeSet<_>>().len() >= least
+    })
 }
 
 fn cell(records: &[&Record], least: usize) -> (usize, Vec<Value>) {
@@ -209,7 +233,19 @@ fn counted_anew(cells: &Cells) -> usize {
 fn sorted(contributors: &Contributors) -> Option<Vec<Contributor>> {
     match contributors {
         Contributors::Few(set) => Some(set.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()),
-        Contributors::Enough => None,
+        Contributors::Brought(brought) => match &brought.kept {
+            Kept::Each(each) => {
+                let all =
+                    each.by.iter().map(|(person, by)| Contributor::from(*person) | Contributor::from(by.number()));
+                Some(all.collect::<BTreeSet<_>>().into_iter().collect())
+            }
+            Kept::Led { by, others } => {
+                let all = others.iter().map(|person| Contributor::from(*person) | Contributor::from(by.number()));
+                Some(all.collect::<BTreeSet<_>>().into_iter().collect())
+            }
+            Kept::Settled => None,
+        },
+        Contributors::Enough | Contributors::Settled => None,
     }
 }
 
@@ -238,7 +274,11 @@ fn canonical(cells: &Cells) -> Vec<String> {
             }
             shared_or_unknown => format!("{shared_or_unknown:?}"),
         };
-        format!("{number} {records} {all:?} {parted:?} {metrics:?} {portions}")
+        let of_producers = cells.producer_sums[slot]
+            .0
+            .as_ref()
+            .map(|known| (known.is_coarse, known.totals.clone(), known.off_end.iter().map(sorted).collect::<Vec<_>>()));
+        format!("{number} {records} {all:?} {parted:?} {metrics:?} {portions} {of_producers:?}")
     };
     cells.in_order().into_iter().map(of_slot).collect()
 }
@@ -257,7 +297,7 @@ proptest! {
         for batch in records.chunks(records.len().div_ceil(batches).max(1)) {
             let before = cells.bytes();
             fold(&mut cells, &dataset, batch, &Rows::All);
-            prop_assert!(cells.bytes() <= before + most_added(&dataset, batch.len(), 1));
+            prop_assert!(cells.bytes() <= before + most_added(&dataset, batch.len(), 1, true));
             prop_assert_eq!((open.held(), open.cells()), (cells.bytes(), cells.len()));
         }
         let (found, expected) = (results(&cells, &dataset, least), reference(&records, least));
@@ -268,6 +308,10 @@ proptest! {
             }
             // What is not parted leaves as it is.
             prop_assert!(found[label][..4].iter().zip(values).all(|(found, expected)| close(found, expected)));
+        }
+        for slot in cells.in_order() {
+            let label = dataset.keys[0].domain.label(cells.key_positions(&dataset, slot)[0]);
+            prop_assert_eq!(cells.has(slot, least, true), has_beyond_one(&records, &label, least), "{}", label);
         }
         prop_assert_eq!(cells.set_bytes, counted_anew(&cells));
     }
@@ -350,7 +394,7 @@ proptest! {
 
 /// A record of a person in cell `a`.
 fn of(person: usize, value: Option<f64>) -> Record {
-    Record { person: Some(format!("p{person}")), group: 0, value, label: Some(1), score: 0.5 }
+    Record { person: Some(format!("p{person}")), group: 0, value, label: Some(1), score: 0.5, sent_by: 0 }
 }
 
 /// What leaves of cell `a` for k = 10.
@@ -419,12 +463,12 @@ fn a_cell_that_has_as_many_as_any_rule_asks_for_holds_no_set_and_gives_its_bytes
     let mut cells = Cells::new(&dataset).counted_in(&open);
     let people = |people: std::ops::Range<usize>, value| people.map(|person| of(person, value)).collect::<Vec<_>>();
     fold(&mut cells, &dataset, &people(0..ENOUGH - 1, Some(1.0)), &Rows::All);
-    assert!(open.held() > 30_000 && !cells.has(0, ENOUGH));
+    assert!(open.held() > 30_000 && !cells.has(0, ENOUGH, false));
     fold(&mut cells, &dataset, &people(0..ENOUGH, Some(1.0)), &Rows::All);
-    assert!(open.held() < 7_500 && cells.has(0, ENOUGH), "{}", open.held());
+    assert!(open.held() < 7_500 && cells.has(0, ENOUGH, false), "{}", open.held());
     // More than that is not known, so nothing leaves under a rule that asks for it.
     fold(&mut cells, &dataset, &people(0..2 * ENOUGH, Some(1.0)), &Rows::All);
-    assert!(!cells.has(0, ENOUGH + 1));
+    assert!(!cells.has(0, ENOUGH + 1, false));
     // Who has no value is counted from here on, and all the others have one.
     fold(&mut cells, &dataset, &people(0..4, None), &Rows::All);
     assert_eq!(values(&cells, &dataset, 0, 5)[1], Value::Null);

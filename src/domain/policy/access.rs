@@ -98,6 +98,15 @@ pub struct Denied {
     pub why: String,
 }
 
+/// Between a producer's name and that of whoever speaks as it, in the name of a series.
+const VIA: &str = " via ";
+
+/// Who sent the requests of a series of numbers: the producer, or whoever spoke as it.
+#[must_use]
+pub fn speaker_of(series: &str) -> &str {
+    series.rsplit_once(VIA).map_or(series, |(_, own)| own)
+}
+
 impl Rule {
     /// What it allows, in words.
     #[must_use]
@@ -170,7 +179,7 @@ impl Granted {
         match writing.find(|rule| rule.speaks_as.iter().any(|names| names.matches(producer))) {
             Some(rule) => {
                 // A series of its own: nobody who speaks for others may spend or fence their numbers.
-                let series = Some(format!("{producer} via {own}"));
+                let series = Some(format!("{producer}{VIA}{own}"));
                 Ok(Spoken { producer: producer.to_owned(), series, rule: Arc::clone(&rule.id) })
             }
             None => Err(Denied {

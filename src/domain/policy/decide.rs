@@ -42,6 +42,8 @@ pub struct Version {
     /// The day.
     pub day: Date,
     streams: BTreeMap<StreamName, Rules>,
+    /// The streams of which it matters who brings their contributors.
+    asking_for_producers: BTreeSet<StreamName>,
 }
 
 /// The rules for one stream's records.
@@ -88,7 +90,12 @@ impl Version {
         let scopes = Arc::new(Scopes::compile(&policy.regimes, day));
         let streams = policy.streams.iter();
         let streams = streams.map(|(name, plan)| (name.clone(), Rules::new(&policy, plan, &here, &scopes, day)));
-        Self { streams: streams.collect(), policy, here, knowledge, day }
+        let streams = streams.collect();
+        let asks =
+            |dataset: &str| policy.limits(dataset, &here.serves, day).is_some_and(|limits| limits.producers.value > 1);
+        let asking_for_producers = policy.stream_of.iter().filter(|(dataset, _)| asks(dataset));
+        let asking_for_producers = asking_for_producers.map(|(_, stream)| stream.clone()).collect();
+        Self { streams, asking_for_producers, policy, here, knowledge, day }
     }
 
     /// The same on another day.
@@ -101,6 +108,12 @@ impl Version {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.policy.digest
+    }
+
+    /// Whether it matters for what leaves who brings the contributors of a stream.
+    #[must_use]
+    pub fn asks_for_producers(&self, stream: &str) -> bool {
+        self.asking_for_producers.contains(stream)
     }
 
     pub(super) fn rules(&self, stream: &str) -> Option<&Rules> {

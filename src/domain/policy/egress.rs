@@ -6,6 +6,7 @@ use jiff::civil::Date;
 
 use super::conditions::{AtHand, Recipient};
 use super::form::{Form, Lasting};
+use super::limits::Standing;
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::aggregate::PartRule;
 use crate::domain::dataset::Dataset;
@@ -152,18 +153,37 @@ impl PolicySet {
     /// nowhere.
     #[must_use]
     pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
+        self.outlets_under(dataset, (serves, day), Standing::InForce)
+    }
+
+    /// The same of policies that were in force before: they ask for what they say.
+    #[must_use]
+    pub fn outlets_before(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
+        self.outlets_under(dataset, (serves, day), Standing::Before)
+    }
+
+    fn outlets_under(&self, dataset: &str, at: (&[String], Date), standing: Standing) -> Vec<Outlet> {
         let accepting = self
             .destinations
             .iter()
             .filter(|(_, destination)| destination.accepts.iter().any(|(accepted, _)| accepted == dataset));
-        accepting.filter_map(|(name, _)| self.outlet(dataset, name, serves, day)).collect()
+        accepting.filter_map(|(name, _)| self.outlet_under((dataset, name), at, standing)).collect()
     }
 
     /// The same of one destination, which is known to accept the dataset.
     #[must_use]
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
+        self.outlet_under((dataset, destination), (serves, day), Standing::InForce)
+    }
+
+    fn outlet_under(
+        &self,
+        (dataset, destination): (&str, &str),
+        (serves, day): (&[String], Date),
+        standing: Standing,
+    ) -> Option<Outlet> {
         let (plan, declared) = self.dataset(dataset)?;
-        let limits = self.limits(dataset, serves, day)?;
+        let limits = self.limits_under(dataset, (serves, day), standing)?;
         let least = limits.contributors.value;
         let (name, destination) = self.destinations.get_key_value(destination)?;
         let is_allowed = self
@@ -183,7 +203,12 @@ impl PolicySet {
         Some(Outlet {
             destination: name.clone(),
             min_contributors,
-            parts: PartRule { least: of_part, not_empty: limits.not_empty, percent: limits.percent.value },
+            parts: PartRule {
+                least: of_part,
+                not_empty: limits.not_empty,
+                percent: limits.percent.value,
+                beyond_one: limits.producers.value > 1,
+            },
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }

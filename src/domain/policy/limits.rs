@@ -6,6 +6,7 @@ use jiff::civil::Date;
 
 use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
+use crate::domain::proof::Vouched;
 
 /// A value, and who asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Limits {
     pub part: Asked<usize>,
     /// What all but the two largest contributors must add to a sum, in percent of what the largest one adds.
     pub percent: Asked<u32>,
+    /// 2: the contributors are as many when the records of any single producer are taken away. 1: they need not be.
+    pub producers: Asked<usize>,
     /// The shortest window. `None`: nobody asks for one.
     pub window: Option<Asked<Duration>>,
     /// Whether no part may be empty, because a class is special.
@@ -38,6 +41,19 @@ const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
 /// The percent of the p%-rule of whoever does not say it. Statistical offices use 10 to 15 (Handbook on Statistical
 /// Disclosure Control, 4.2.2).
 const PERCENT: u32 = 10;
+
+/// How policies stand to those in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// They are.
+    InForce,
+    /// They were, and records of open windows were decided under them. They ask for what they say; what holds where nobody
+    /// says anything is asked by those in force.
+    Before,
+}
+
+/// The condition that somebody shows of a stream or a dataset whose producers invent no contributors.
+pub(super) const TRUSTED_PRODUCERS: &str = "origin.trusted_producers";
 
 /// Someone who has a say: what is asked for without a profile, and with it.
 struct Party<'p> {
@@ -79,6 +95,10 @@ impl Party<'_> {
         }
     }
 
+    fn producers(&self) -> Option<Asked<usize>> {
+        self.profile?.min_producers.map(|least| self.asked(least, true))
+    }
+
     fn window(&self) -> Option<Asked<Duration>> {
         self.profile?.min_window.map(|window| self.asked(window, true))
     }
@@ -90,10 +110,20 @@ fn strictest<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Ask
 }
 
 impl PolicySet {
-    /// What must be true of a dataset's cells on a day, at a gateway that serves these regimes. `None`: there is no such dataset, or
-    /// no regime governs it, and nothing of it leaves.
+    /// What must be true of a dataset's cells on a day, at a gateway that serves these regimes. `None`: there is no such
+    /// dataset, or no regime governs it, and nothing of it leaves.
     #[must_use]
     pub fn limits(&self, dataset: &str, serves: &[String], day: Date) -> Option<Limits> {
+        self.limits_under(dataset, (serves, day), Standing::InForce)
+    }
+
+    /// The same as these policies stand.
+    pub(super) fn limits_under(
+        &self,
+        dataset: &str,
+        (serves, day): (&[String], Date),
+        standing: Standing,
+    ) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
         self.governing(plan, serves, day).next()?;
         let parties = self.parties(plan, dataset, (serves, day));
@@ -101,9 +131,53 @@ impl PolicySet {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
             percent: strictest(parties.iter().map(Party::percent))?,
+            producers: self.producers_asked_for(&parties, (plan, dataset), day, standing)?,
             window: strictest(parties.iter().filter_map(Party::window)),
             not_empty: self.classes.any_special(&plan.classes),
         })
+    }
+
+    /// From how many producers contributors must be. Who does not say goes by the default.
+    fn producers_asked_for(
+        &self,
+        parties: &[Party<'_>],
+        (plan, dataset): (&StreamPlan, &Dataset),
+        day: Date,
+        standing: Standing,
+    ) -> Option<Asked<usize>> {
+        let said = parties.iter().filter_map(Party::producers);
+        let is_silent = parties.iter().any(|party| party.producers().is_none());
+        let default = || match standing {
+            Standing::InForce => self.producers_by_default(plan, dataset, day),
+            Standing::Before => Asked { value: 1, by: "the default of policies that were in force".to_owned() },
+        };
+        strictest(said.chain(is_silent.then(default)))
+    }
+
+    /// Where producers prove who they are, anybody of them may be hostile, unless somebody vouches for them. Where they do not, a
+    /// hostile one can have as many names as it likes, so to ask for two would show nothing.
+    fn producers_by_default(&self, plan: &StreamPlan, dataset: &Dataset, day: Date) -> Asked<usize> {
+        let stream = &plan.stream.name;
+        if !self.access.rules.iter().any(|rule| rule.write.contains(stream.as_str())) {
+            let by = format!("the default: no [permissions] rule for {stream}, so producers do not prove who they are");
+            return Asked { value: 1, by };
+        }
+        let vouches = self.vouches.get(TRUSTED_PRODUCERS).into_iter().flatten();
+        let is_of_this = |vouched: &&Vouched| {
+            let of = &vouched.of;
+            of.stream.as_ref().is_none_or(|name| name == stream)
+                && of.dataset.as_ref().is_none_or(|name| *name == dataset.name)
+                && vouched.proof.until.is_none_or(|until| day <= until)
+        };
+        match vouches.filter(is_of_this).max_by_key(|vouched| super::Lasting(vouched.proof.until)) {
+            Some(Vouched { of, proof }) => {
+                let who = proof.by.as_deref().unwrap_or("nobody");
+                let until = proof.until.map(|until| format!(", until {until}")).unwrap_or_default();
+                let by = format!("{who} vouches for the producers of {of} ({}){until}", proof.reference);
+                Asked { value: 1, by }
+            }
+            None => Asked { value: 2, by: format!("the default: nobody vouches for the producers of {stream}") },
+        }
     }
 
     /// Everyone who has a say about a dataset.
@@ -205,6 +279,62 @@ p_percent        = 20
         let three = limits("std", "std", "strict", &["union-law", "br-law"]).unwrap();
         assert_eq!((three.contributors.value, three.part.value), (20, 6));
         assert_eq!(limits("std", "std", "strict", &[]), None);
+    }
+
+    const WRITERS: &str = r#"
+schema = "bailiwick.policy/1"
+[permissions.tills]
+identities = ["spiffe://corp.example/tills/*"]
+write      = ["visits"]
+"#;
+    const TRUSTED: &str = r#"
+[[shown]]
+conditions = ["origin.trusted_producers"]
+by    = "the operator"
+ref   = "O-1"
+until = 2026-01-02
+"#;
+
+    /// Two producers are asked for where they prove who they are, as long as nobody vouches for them, or where a profile says
+    /// so. An override does not change it.
+    #[test]
+    fn by_default_no_proved_producer_is_believed_alone_unless_somebody_vouches_for_it() {
+        let serves = ["union-law".to_owned()];
+        let asked = |more: &str, day: Date| {
+            let texts: Vec<&str> = SET.into_iter().chain([STREAM, more]).collect();
+            let set = set(&texts);
+            let limits = set.limits("visits_by_home", &serves, day).unwrap();
+            let outlet = set.outlets("visits_by_home", &serves, day).remove(0);
+            assert_eq!(outlet.parts.beyond_one, limits.producers.value == 2);
+            let before = set.outlets_before("visits_by_home", &serves, day).remove(0);
+            (limits.producers, before.parts.beyond_one)
+        };
+        let (on, after) = (Date::constant(2026, 1, 2), Date::constant(2026, 1, 3));
+        let (plain, _) = asked("schema = \"bailiwick.policy/1\"", on);
+        assert_eq!((plain.value, plain.by.contains("do not prove who they are")), (1, true), "{}", plain.by);
+        let (proved, was_asked_before) = asked(WRITERS, on);
+        assert_eq!((proved.value, was_asked_before), (2, false));
+        assert_eq!(proved.by, "the default: nobody vouches for the producers of visits");
+        for of in ["stream = \"visits\"", "dataset = \"visits_by_home\""] {
+            let trusted = TRUSTED.replacen("by ", &format!("for = {{ {of} }}\nby "), 1);
+            let more = format!("{WRITERS}{trusted}");
+            let (vouched, _) = asked(&more, on);
+            assert_eq!(vouched.value, 1);
+            assert!(vouched.by.starts_with("the operator vouches for the producers of "), "{}", vouched.by);
+            assert_eq!(asked(&more, after).0.value, 2, "what was shown has ended");
+        }
+        let said = |least: usize, dataset: &str| {
+            let named = STREAM.replacen("group_by", "release = \"mine\"\ngroup_by", 1);
+            let profile = format!("{dataset}[release.mine]\nmin_producers = {least}\n");
+            let texts: Vec<&str> = SET.into_iter().chain([named.as_str(), profile.as_str()]).collect();
+            let set = set(&texts);
+            let before = set.outlets_before("visits_by_home", &serves, on).remove(0);
+            (set.limits("visits_by_home", &serves, on).unwrap().producers.value, before.parts.beyond_one)
+        };
+        assert_eq!(said(2, "schema = \"bailiwick.policy/1\"\n"), (2, true));
+        // The regime says nothing, so the default is asked for too.
+        assert_eq!(said(1, WRITERS), (2, false));
+        assert_eq!(said(1, "schema = \"bailiwick.policy/1\"\n"), (1, false));
     }
 
     #[test]

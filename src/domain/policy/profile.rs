@@ -13,6 +13,8 @@ pub struct Profile {
     pub min_part: Option<usize>,
     /// What all but the two largest contributors must add to a sum, in percent of what the largest one adds.
     pub percent: Option<u32>,
+    /// 2: as many contributors without the records of any single producer. 1: one producer is enough.
+    pub min_producers: Option<usize>,
     /// The shortest window.
     pub min_window: Option<Duration>,
 }

@@ -60,7 +60,9 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
     let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());
     for (parts, least) in rules {
-        let slots: Vec<usize> = in_order.iter().copied().filter(|&slot| closed.cells.has(slot, least)).collect();
+        let beyond_one = parts.beyond_one && !planted("cells-of-one-producer");
+        let has_enough = |slot: &usize| closed.cells.has(*slot, least, beyond_one);
+        let slots: Vec<usize> = in_order.iter().copied().filter(has_enough).collect();
         if slots.is_empty() {
             continue;
         }

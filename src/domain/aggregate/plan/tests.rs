@@ -1,10 +1,11 @@
 //! What a plan takes, and what it says when that is too much. Whom it protects is for `policy::release::tests` to say.
 
 use super::*;
+use crate::domain::aggregate::Producer;
 use crate::domain::dataset::{Function, KeyDomain, Metric, Source, samples};
 
 const ENOUGH: usize = 1_000;
-const RULE: PartRule = PartRule { least: 10, not_empty: false, percent: 0 };
+const RULE: PartRule = PartRule { least: 10, not_empty: false, percent: 0, beyond_one: false };
 
 /// Of a histogram of so many ranges, another one of as many, and a fraction, all of fields that every record has.
 fn dataset(ranges: usize) -> Dataset {
@@ -34,7 +35,8 @@ fn kept(ways: &[Way<'_>], records: impl Iterator<Item = ([usize; 3], usize)>) ->
         }
         let combination = kept.entry(number).or_default();
         combination.records += 1;
-        combination.contributors.insert(contributor as u128 * 0x9e37_79b9_7f4a_7c15, ENOUGH);
+        let contributor = (contributor as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        combination.contributors.insert(contributor, Producer::UNKNOWN, ENOUGH);
     }
     kept.into_iter().collect()
 }

@@ -14,6 +14,22 @@ fn sample_up_to(dataset: &Dataset, enough: usize) -> Cells {
     cells
 }
 
+/// The same of which the first records were counted without their producers, and the others with them.
+fn sample_with_producers(dataset: &Dataset, enough: usize) -> Cells {
+    let columns = samples::columns();
+    let key = ContributorKey([7; 16]);
+    let contributors = key.hash(&columns[0]);
+    let producers: Vec<Producer> =
+        (0..60).map(|row| key.producer(["till-1", "till-2", "till-3"][row / 7 % 3])).collect();
+    let mut cells = Cells::up_to(dataset, enough);
+    cells.decided_under(Digest::from_bytes([3; 32]));
+    let (first, others): (Vec<u32>, Vec<u32>) = (0..60).partition(|row| *row < 20);
+    cells.fold(dataset, &Foldable::new(dataset, &columns, &contributors), &Rows::Some(&first));
+    let sent = Foldable::new(dataset, &columns, &contributors).brought_by(&producers);
+    cells.fold(dataset, &sent, &Rows::Some(&others));
+    cells
+}
+
 /// Whether two values are the same but for what version 1 rounded.
 fn same(old: &Value, new: &Value) -> bool {
     match (old, new) {
@@ -93,7 +109,7 @@ fn of_version_4_no_sum_leaves() {
     assert!(reader.is_empty());
     assert_eq!(said(&kept, &dataset), said(&now, &dataset));
     kept.merge(now);
-    let rule = PartRule { least: 1, not_empty: false, percent: 1 };
+    let rule = PartRule { least: 1, not_empty: false, percent: 1, beyond_one: false };
     for slot in kept.in_order() {
         let plan = kept.plan(&dataset, slot, rule, None);
         for (metric, declared) in dataset.metrics.iter().enumerate() {
@@ -104,20 +120,42 @@ fn of_version_4_no_sum_leaves() {
     assert_eq!(kept.set_bytes, counted_anew(&kept));
 }
 
+/// Without a rule about producers it says what it said; under it nothing leaves but what came after.
 #[test]
-fn version_5_of_cells_stays_what_it_is() {
-    // With sets that end at two, so that there are both kinds.
+fn of_version_5_it_is_not_known_who_brought_contributors() {
     let dataset = samples::every_kind();
     let now = sample_up_to(&dataset, 2);
     let golden = include_bytes!("../../../../tests/golden/cells-5.bin");
+    let mut reader = Reader::new(golden);
+    let mut kept = Cells::decode_up_to(&dataset, 2, &mut reader).unwrap();
+    assert!(reader.is_empty());
+    assert_eq!(canonical(&kept), canonical(&now));
+    assert_eq!(said(&kept, &dataset), said(&now, &dataset));
+    assert!((0..kept.len()).all(|slot| !kept.has(slot, 1, true)));
+    kept.merge(sample_with_producers(&dataset, 2));
+    assert!((0..kept.len()).any(|slot| kept.has(slot, 1, true)));
+    assert_eq!(kept.set_bytes, counted_anew(&kept));
+}
+
+#[test]
+fn version_6_of_cells_stays_what_it_is() {
+    // With sets that end at two, so that there are sets of most kinds.
+    let dataset = samples::every_kind();
+    let now = sample_with_producers(&dataset, 2);
+    let golden = include_bytes!("../../../../tests/golden/cells-6.bin");
     let mut reader = Reader::new(golden);
     let kept = Cells::decode_up_to(&dataset, 2, &mut reader).unwrap();
     assert!(reader.is_empty());
     assert_eq!(canonical(&kept), canonical(&now));
     assert_eq!(said(&kept, &dataset), said(&now, &dataset));
     let sets: Vec<&Contributors> = (0..kept.len()).flat_map(|slot| kept.parted[slot].contributors()).collect();
-    let ended = sets.iter().filter(|all| matches!(all, Contributors::Enough)).count();
-    assert!(ended > 0 && ended < sets.len(), "{ended} of {}", sets.len());
+    let kinds: [fn(&Contributors) -> bool; 3] = [
+        |set| matches!(set, Contributors::Few(_)),
+        |set| matches!(set, Contributors::Brought(_)),
+        |set| matches!(set, Contributors::Settled),
+    ];
+    let of_kind = kinds.map(|kind| sets.iter().filter(|set| kind(set)).count());
+    assert!(of_kind.iter().all(|sets| *sets > 0), "{of_kind:?}");
     let mut writer = Writer::default();
     now.encode(&mut writer);
     let bytes = writer.finish();
@@ -126,7 +164,7 @@ fn version_5_of_cells_stays_what_it_is() {
 
 #[test]
 fn a_newer_version_is_not_read() {
-    let mut bytes = include_bytes!("../../../../tests/golden/cells-5.bin").to_vec();
-    bytes[0] = 6;
+    let mut bytes = include_bytes!("../../../../tests/golden/cells-6.bin").to_vec();
+    bytes[0] = 7;
     assert!(Cells::decode(&samples::every_kind(), &mut Reader::new(&bytes)).is_none());
 }

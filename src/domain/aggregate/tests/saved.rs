@@ -41,7 +41,14 @@ proptest! {
 fn a_cell_that_is_written_before_it_changes_is_not_written_again() {
     let dataset = dataset();
     let mut cells = Cells::up_to(&dataset, 10);
-    let record = |group| Record { person: Some("a".to_owned()), group, value: Some(1.0), label: Some(1), score: 0.5 };
+    let record = |group| Record {
+        person: Some("a".to_owned()),
+        group,
+        value: Some(1.0),
+        label: Some(1),
+        score: 0.5,
+        sent_by: 2,
+    };
     fold(&mut cells, &dataset, &[record(0), record(1)], &Rows::All);
     let expected = canonical(&cells);
     cells.save();

@@ -8,6 +8,7 @@ use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::name::Name;
 use crate::domain::policy::Dated;
+use crate::domain::policy::limits::TRUSTED_PRODUCERS;
 use crate::domain::proof::{About, Proof, Vouched};
 
 use super::{Declared, NAMES, Names};
@@ -175,6 +176,8 @@ fn check_about(name: &Spot<String>, of: &About, problems: &Problems) {
     let is_enough = match kind(&name.value) {
         "dest" => false,
         "controller" => true,
+        // What a cell holds is the same wherever it goes.
+        _ if name.value == TRUSTED_PRODUCERS && (of.destination.is_some() || of.gateway.is_some()) => false,
         "approval" => !of.is_everything(),
         _ => of.stream.is_some() || of.dataset.is_some(),
     };
@@ -238,7 +241,7 @@ pub(super) fn gateways(declared: &Declared) -> Vec<Spot<String>> {
 /// What is shown is needed somewhere, and of what there is. Gateways are known to the configuration alone.
 pub(super) fn check(declared: &Declared, problems: &Problems) {
     for shown in &declared.shown {
-        if !declared.needed.contains(&shown.value) {
+        if !declared.needed.contains(&shown.value) && shown.value != TRUSTED_PRODUCERS {
             let message = format!("no regime and no region needs `{}`", shown.value);
             let help = hint_of(&shown.value, declared.needed.iter().map(String::as_str));
             problems.error_help(&shown.place, message, help);
@@ -291,6 +294,17 @@ mod tests {
     fn is_refused(condition: &str, of: &str, message: &str) {
         let said = said(&shown(condition, of));
         assert_eq!(said.iter().map(|(message, _)| message.as_str()).collect::<Vec<_>>(), [message], "{condition} {of}");
+    }
+
+    /// What a cell holds is the same wherever it goes.
+    #[test]
+    fn producers_are_vouched_for_of_a_stream_or_a_dataset_and_nothing_else() {
+        let condition = "origin.trusted_producers";
+        is_taken(condition, "for = { stream = \"visits\" }");
+        is_taken(condition, "for = { dataset = \"visits_by_home\" }");
+        let refused = "`origin.trusted_producers` cannot be shown of stream visits, destination desk";
+        is_refused(condition, "for = { stream = \"visits\", destination = \"desk\" }", refused);
+        is_refused(condition, "", "`origin.trusted_producers` cannot be shown of the whole deployment");
     }
 
     /// Windows that were decided under such policies go by them, and by those in force.

@@ -28,6 +28,12 @@ pub(super) const PROFILE: Shape = Shape {
             "What all but the two largest contributors add to a sum, at least, in percent of what the largest one adds: from 1 \
              to 100. Default: 10.",
         ),
+        Key::new(
+            "min_producers",
+            Kind::Count,
+            "2: there are as many contributors when the records of any one producer are taken away. 1: they may all be of one. \
+             Default: 2 where a `[permissions]` rule lets producers write the stream and nobody vouches for them.",
+        ),
         Key::new("min_window", Kind::Duration, "The shortest window that may leave."),
     ],
 };
@@ -54,12 +60,14 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         let min_contributors = table.get::<usize>("min_contributors").filter(|least| check_least(least, problems));
         let min_part = table.get::<usize>("min_part").filter(|least| check_part(least, problems));
         let percent = table.get::<usize>("p_percent").filter(|percent| check_percent(percent, problems));
+        let min_producers = table.get::<usize>("min_producers").filter(|least| check_producers(least, problems));
         let min_window = table.get::<SignedDuration>("min_window");
         let profile = Profile {
             name: name.value.clone(),
             min_contributors: min_contributors.map(|least| least.value),
             min_part: min_part.map(|least| least.value),
             percent: percent.and_then(|percent| u32::try_from(percent.value).ok()),
+            min_producers: min_producers.map(|least| least.value),
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
         insert(&mut declared.profiles, name, profile, problems);
@@ -117,6 +125,16 @@ fn check_percent(percent: &Spot<usize>, problems: &Problems) -> bool {
     is_one
 }
 
+fn check_producers(least: &Spot<usize>, problems: &Problems) -> bool {
+    let is_one = matches!(least.value, 1 | 2);
+    if !is_one {
+        let message = format!("this is {}, and `min_producers` is 1 or 2", least.value);
+        let help = "use 2: then nothing that leaves rests on the word of one producer";
+        problems.error_help(&least.place, message, help);
+    }
+    is_one
+}
+
 /// The profile that a regime or a dataset names; an empty one where it names none.
 pub(super) fn named(
     name: Option<&Spot<String>>,
@@ -164,6 +182,9 @@ mod tests {
         assert_eq!(wrong("p_percent = 0", "strict"), ["this is 0, and `p_percent` is from 1 to 100"]);
         assert_eq!(wrong("p_percent = 101", "strict"), ["this is 101, and `p_percent` is from 1 to 100"]);
         assert_eq!(wrong("p_percent = 100", "strict"), [""; 0]);
+        assert_eq!(wrong("min_producers = 0", "strict"), ["this is 0, and `min_producers` is 1 or 2"]);
+        assert_eq!(wrong("min_producers = 3", "strict"), ["this is 3, and `min_producers` is 1 or 2"]);
+        assert_eq!(wrong("min_producers = 2", "strict"), [""; 0]);
         assert_eq!(wrong("min_parts = 5", "strict"), ["unknown key `min_parts`"]);
         let [short] = &wrong("min_window = \"PT6M\"", "strict")[..] else { panic!("one problem") };
         assert!(short.starts_with("the windows are 5m long") && short.ends_with("`strict` asks for 6m"), "{short}");

@@ -10,6 +10,7 @@ use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
 mod nobody;
+mod producers;
 mod row_space;
 mod sums;
 
@@ -37,7 +38,7 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 }
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
-    let parts = PartRule { least: min_contributors, not_empty: false, percent: 0 };
+    let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 

@@ -12,6 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::row_space::Pool;
 use super::*;
+use crate::domain::aggregate::Producer;
 use crate::domain::dataset::{GroupKey, Measure, Source};
 use crate::domain::stream::ValueRange;
 use crate::planted::for_tests::plant;
@@ -89,18 +90,27 @@ fn columns(records: &[Record]) -> Vec<ArrayRef> {
 
 /// What leaves of the records, counted in two parts.
 pub(super) fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
+    released_of(records, &[], outlets)
+}
+
+/// The same, with who sent each record.
+pub(super) fn released_of(records: &[Record], senders: &[usize], outlets: &[Outlet]) -> Outcome {
     let dataset = dataset();
-    let part = |records: &[Record]| {
+    let producers = senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string()));
+    let producers: Vec<Producer> = producers.collect();
+    let half = records.len() / 2;
+    let part = |records: &[Record], producers: &[Producer]| {
         let columns = columns(records);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
         let mut cells = Cells::new(&dataset);
-        let foldable = Foldable::new(&dataset, &columns, &contributors);
+        let foldable = Foldable::new(&dataset, &columns, &contributors).brought_by(producers);
         cells.fold(&dataset, &foldable, &Rows::All);
         cells
     };
-    let (one, other) = records.split_at(records.len() / 2);
-    let mut cells = part(one);
-    cells.merge(part(other));
+    let (of_one, of_other) = producers.split_at(half.min(producers.len()));
+    let (one, other) = records.split_at(half);
+    let mut cells = part(one, of_one);
+    cells.merge(part(other, of_other));
     let closed = ClosedWindow { gateway: &"eu".parse().unwrap(), dataset: &dataset, window: 2, part: 0, cells };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
@@ -108,6 +118,15 @@ pub(super) fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
 /// The rows of what left: each number as the records that it must be of. A number that is not that of these records is an
 /// error of its own.
 fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> {
+    pooled_for(records, outcome, |_| true)
+}
+
+/// The same for somebody who takes the other records off, because they are known.
+pub(super) fn pooled_for(
+    records: &[Record],
+    outcome: &Outcome,
+    is_unknown: impl Fn(usize) -> bool,
+) -> Result<Pool, TestCaseError> {
     let mut pool = Pool::new(records.iter().map(|record| record.person.map(|person| person.to_string())));
     for released in &outcome.released {
         let cells = released.cells();
@@ -120,19 +139,19 @@ fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> 
             };
             let all = of(&|_| true);
             prop_assert_eq!(column("n").as_primitive::<Int64Type>().value(row), all.len() as i64);
-            pool.left(all);
+            pool.left(all.into_iter().filter(|record| is_unknown(*record)));
             if column("sum").is_valid(row) {
                 let with = of(&|record| record.value.is_some());
                 let sum: f64 = with.iter().filter_map(|record| records[*record].value).sum();
                 prop_assert_eq!(column("sum").as_primitive::<Float64Type>().value(row), sum);
-                pool.left(with);
+                pool.left(with.into_iter().filter(|record| is_unknown(*record)));
             }
             if column("share").is_valid(row) {
                 let (with, is) = (of(&|record| record.label.is_some()), of(&|record| record.label == Some(1)));
                 let share = is.len() as f64 / with.len() as f64;
                 prop_assert_eq!(column("share").as_primitive::<Float64Type>().value(row), share);
-                pool.left(with);
-                pool.left(is);
+                pool.left(with.into_iter().filter(|record| is_unknown(*record)));
+                pool.left(is.into_iter().filter(|record| is_unknown(*record)));
             }
             let value = |name: &str, record: &Record| if name == "values" { record.value } else { Some(record.level) };
             for (name, edges) in [("values", &EDGES[..]), ("levels", &LEVELS[..])] {
@@ -152,7 +171,7 @@ fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> 
                         |value: f64| edges[*start] <= value && (value < edges[end] || is_last && value == edges[end]);
                     let inside = of(&|record| value(name, record).is_some_and(within));
                     prop_assert_eq!(counts.value(*start), inside.len() as i64, "{}", name);
-                    pool.left(inside);
+                    pool.left(inside.into_iter().filter(|record| is_unknown(*record)));
                 }
             }
         }
@@ -161,7 +180,7 @@ fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> 
 }
 
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
-    let parts = PartRule { least, not_empty, percent: 0 };
+    let parts = PartRule { least, not_empty, percent: 0, beyond_one: false };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 

@@ -1,0 +1,108 @@
+//! Contributors as hashes, and what tables of them take.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
+use siphasher::sip128::SipHasher13;
+
+/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
+pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
+/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
+const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
+
+/// Bytes of a set of so many contributors.
+pub(super) fn set_bytes(contributors: usize) -> usize {
+    match contributors {
+        0 => 0,
+        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
+    }
+}
+
+/// By how much the bytes of what is kept changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Change {
+    pub(super) before: usize,
+    pub(super) after: usize,
+}
+
+/// The secret under which contributors are hashed.
+#[derive(Clone, Copy)]
+pub struct ContributorKey(pub [u8; 16]);
+
+/// A contributor, hashed.
+pub type Contributor = u128;
+
+impl ContributorKey {
+    /// Hashes the contributor of every record. All records without one are one contributor.
+    #[must_use]
+    pub fn hash(&self, column: &ArrayRef) -> Vec<Contributor> {
+        let hasher = SipHasher13::new_with_key(&self.0);
+        let hash = |bytes: &[u8]| hasher.hash(bytes).as_u128();
+        let nobody = hash(&[]);
+        let rows = 0..column.len();
+        let or_nobody = |row: usize, contributor: &dyn Fn() -> Contributor| {
+            if column.is_valid(row) { contributor() } else { nobody }
+        };
+        match column.data_type() {
+            DataType::Utf8 => {
+                let values = column.as_string::<i32>();
+                rows.map(|row| or_nobody(row, &|| hash(values.value(row).as_bytes()))).collect()
+            }
+            DataType::Int64 => {
+                let values = column.as_primitive::<Int64Type>();
+                rows.map(|row| or_nobody(row, &|| hash(&values.value(row).to_le_bytes()))).collect()
+            }
+            // The loader takes no contributor of another type.
+            _ => rows.map(|_| nobody).collect(),
+        }
+    }
+}
+
+/// Passes a hash through: contributors are hashed already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, contributor: u128) {
+        self.0 = contributor as u64;
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.0 = half;
+    }
+}
+
+/// Hashed contributors, each once.
+pub(super) type Set = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_set_are_never_below_those_of_its_table() {
+        let mut set = HashSet::new();
+        for contributor in 0..100_000_u128 {
+            set.insert(contributor);
+            let places = (set.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
+            assert!(set_bytes(set.len()) >= places * 17 + 16, "{} contributors", set.len());
+        }
+        assert_eq!(set_bytes(0), 0);
+    }
+}
