@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Destination, Http, Mode, OnStop, today};
 use crate::domain::aggregate::OpenBytes;
 use crate::domain::document::Problems;
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DestinationName, StreamName};
 use crate::domain::policy::{StreamPlan, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
@@ -33,7 +33,7 @@ use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
 use crate::storage::{Log, RealFileSystem, Timed};
-use crate::telemetry::{Names, Summaries, Telemetry};
+use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
 mod counting;
@@ -227,7 +227,8 @@ impl App {
         };
         let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
         let kept = (state.archive, Arc::clone(&counting));
-        let reloader = Reloader::new(&config, kept, Arc::clone(&versions), files, Arc::clone(&ledger));
+        let reloader =
+            Reloader::new(&config, kept, Arc::clone(&pipeline), Arc::clone(&versions), files, Arc::clone(&ledger));
         let brokers = Arc::new(brokers::Certificates::new(&config));
         let witnesses = Arc::new(ledger::witnesses(&config));
         if let Some(monitor) = &monitor {
@@ -514,6 +515,12 @@ fn names(config: &Config) -> anyhow::Result<Names> {
         workers: config.workers,
         chance: u64::from_le_bytes(chance),
     })
+}
+
+/// In which steps refused records of each stream are told: twice the greatest k.
+fn refusal_steps(config: &Config) -> Vec<(StreamName, u64)> {
+    let streams = config.policy.streams.iter();
+    streams.map(|(name, plan)| (name.clone(), Steps::new(greatest_k(config, plan, today()), 0).size())).collect()
 }
 
 /// The greatest k of the cells of a stream's datasets on a day.

@@ -10,6 +10,7 @@ use crate::domain::name::StreamName;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::counting::Counting;
+use crate::engine::pipeline::Pipeline;
 use crate::engine::versions::Versions;
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Outcome, Reread, What};
@@ -53,6 +54,7 @@ pub struct Reloaded {
 pub(super) struct Reloader {
     archive: Archive,
     counting: Arc<Counting>,
+    pipeline: Arc<Pipeline>,
     versions: Arc<Versions>,
     at_start: Arc<PolicySet>,
     fixed: Fixed,
@@ -78,6 +80,7 @@ impl Reloader {
     pub(super) fn new(
         config: &Config,
         (archive, counting): (Archive, Arc<Counting>),
+        pipeline: Arc<Pipeline>,
         versions: Arc<Versions>,
         files: knowledge::Files,
         ledger: Arc<Ledger>,
@@ -87,6 +90,7 @@ impl Reloader {
             gateway: config.id.to_string(),
             archive,
             counting,
+            pipeline,
             versions,
             at_start: Arc::clone(&config.policy),
             fixed: Fixed::of(config),
@@ -119,6 +123,7 @@ impl Reloader {
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let (current, shadow) = known.compile(&config);
         self.versions.replace(current, shadow);
+        self.pipeline.tell_in_steps(&super::refusal_steps(&config));
         super::ledger::in_force(&self.ledger, digest, true);
         let is_new = in_force.says != says(&config);
         *in_force = InForce { files: read, says: says(&config) };
@@ -141,11 +146,14 @@ impl Reloader {
                 self.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Changed });
                 tracing::info!("registries and databases are read again");
             }
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "a registry or database that was replaced cannot be used; the last good one stays. Correct the \
-                 file; it is read again when it changes"
-            ),
+            Err(error) => {
+                self.ledger.note(What::Reload { of: Reread::Registries, outcome: Outcome::Refused });
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "a registry or database that was replaced cannot be used; the last good one stays. Correct the \
+                     file; it is read again when it changes"
+                );
+            }
         }
     }
 

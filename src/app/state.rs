@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field};
 use rustix::process::{getegid, geteuid};
 
-use crate::config::{Config, Mode, today};
+use crate::config::{Config, Mode};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
@@ -30,7 +30,6 @@ use crate::engine::versions::Versions;
 use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
-use crate::telemetry::Steps;
 
 use super::losses::{Damaged, Loss};
 
@@ -99,8 +98,8 @@ impl State {
             config.limits.producers,
             config.limits.remembered,
         );
-        for (name, plan) in &config.policy.streams {
-            gateway.tell_in_steps(name, Steps::new(super::greatest_k(config, plan, today()), 0).size());
+        for (name, step) in super::refusal_steps(config) {
+            gateway.tell_in_steps(&name, step);
         }
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));

@@ -69,8 +69,10 @@ struct StreamState {
     datasets: Vec<DatasetState>,
     /// Refused records that are not told yet.
     refused: Tally,
-    /// In steps of so many they are told.
+    /// In steps of so many they are told: the steps of the last checkpoint, so that a replay tells the same.
     step: u64,
+    /// The steps from the next checkpoint on.
+    next_step: u64,
 }
 
 #[derive(Debug)]
@@ -112,12 +114,14 @@ impl Gateway {
         remembered_max: RememberedMax,
     ) -> Self {
         let streams = streams.map(|(stream, datasets)| {
+            let step = datasets.iter().map(|dataset| 2 * dataset.min_contributors as u64).max().unwrap_or(0);
             let state = StreamState {
                 stream: Some(Arc::clone(stream)),
                 watermark: Watermark::new(stream.idle_after, active_max),
                 datasets: datasets.iter().map(|dataset| DatasetState::new(dataset)).collect(),
                 refused: Tally::default(),
-                step: datasets.iter().map(|dataset| 2 * dataset.min_contributors as u64).max().unwrap_or(0),
+                step,
+                next_step: step,
             };
             (stream.name.clone(), state)
         });
@@ -132,11 +136,12 @@ impl Gateway {
         }
     }
 
-    /// Refused records of a stream are told in steps of so many. Until this is said, the steps are twice the declared k: the
+    /// Refused records of a stream are told in steps of so many from the next checkpoint on: what the journal holds after the
+    /// last one is replayed with the steps that it was told in. Until this is said, the steps are twice the declared k: the
     /// policies may ask for more.
     pub fn tell_in_steps(&mut self, stream: &str, step: u64) {
         if let Some(state) = self.streams.get_mut(stream) {
-            state.step = step;
+            state.next_step = step;
         }
     }
 
@@ -258,19 +263,20 @@ impl Gateway {
     }
 
     /// Adds the state to a checkpoint.
-    pub fn encode(&self, writer: &mut Writer) {
+    pub fn encode(&mut self, writer: &mut Writer) {
         self.snapshot().encode(writer);
     }
 
     /// What [`Self::encode`] would write now, to be written later, by another thread: whoever holds the lock around the
     /// gateway need not write a million producers under it. It shares with the gateway what does not change.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let streams = self.streams.iter().map(|(name, state)| {
+    pub fn snapshot(&mut self) -> Snapshot {
+        let streams = self.streams.iter_mut().map(|(name, state)| {
+            state.step = state.next_step;
             let closed = |dataset: &DatasetState| ((&dataset.name).into(), dataset.closing.before());
             let closed = state.datasets.iter().map(closed).collect();
             let (watermark, refused) = (state.watermark.snapshot(), state.refused.clone());
-            StreamSnapshot { name: name.into(), watermark, closed, refused }
+            StreamSnapshot { name: name.into(), watermark, closed, refused, step: state.step }
         });
         Snapshot { producers: self.producers.snapshot(), streams: streams.collect() }
     }
@@ -279,7 +285,11 @@ impl Gateway {
     pub fn decode(&mut self, reader: &mut Reader<'_>, now: Duration) -> Option<()> {
         self.producers.decode(reader)?;
         let watermark = |watermark: &mut Watermark, reader: &mut Reader<'_>| watermark.decode(reader, now);
-        self.decode_streams(reader, watermark, Closing::restore, Tally::decode)
+        self.decode_streams(reader, watermark, Closing::restore, |state, reader| {
+            state.step = reader.varint()?;
+            state.refused = Tally::decode(reader)?;
+            Some(())
+        })
     }
 
     /// Reads the state from a checkpoint of version 4, which does not say what was refused.
@@ -313,12 +323,13 @@ impl Gateway {
         reader: &mut Reader<'_>,
         read: impl Fn(&mut Watermark, &mut Reader<'_>) -> Option<()>,
         restore: impl Fn(&mut Closing, Option<i64>),
-        refused: impl Fn(&mut Reader<'_>) -> Option<Tally>,
+        refused: impl Fn(&mut StreamState, &mut Reader<'_>) -> Option<()>,
     ) -> Option<()> {
         for _ in 0..reader.count(25)? {
             let watermark = Watermark::new(Duration::ZERO, ActiveMax::default());
             let (datasets, tally) = (Vec::new(), Tally::default());
-            let mut undeclared = StreamState { stream: None, watermark, datasets, refused: tally, step: 0 };
+            let mut undeclared =
+                StreamState { stream: None, watermark, datasets, refused: tally, step: 0, next_step: 0 };
             let state = self.streams.get_mut(reader.text()?).unwrap_or(&mut undeclared);
             read(&mut state.watermark, reader)?;
             for _ in 0..reader.count(17)? {
@@ -328,7 +339,7 @@ impl Gateway {
                     known.restore(|closing| restore(closing, before));
                 }
             }
-            state.refused = refused(reader)?;
+            refused(state, reader)?;
         }
         Some(())
     }
@@ -348,12 +359,13 @@ struct StreamSnapshot {
     /// What has closed of each dataset, with its name.
     closed: Vec<(String, Option<i64>)>,
     refused: Tally,
+    step: u64,
 }
 
 /// What checkpoints say of refused records that were written before any was counted.
 #[expect(clippy::unnecessary_wraps, reason = "it stands where others read")]
-fn nothing_refused(_: &mut Reader<'_>) -> Option<Tally> {
-    Some(Tally::default())
+fn nothing_refused(_: &mut StreamState, _: &mut Reader<'_>) -> Option<()> {
+    Some(())
 }
 
 impl Snapshot {
@@ -361,13 +373,14 @@ impl Snapshot {
     pub fn encode(&self, writer: &mut Writer) {
         self.producers.encode(writer);
         writer.count(self.streams.len());
-        for StreamSnapshot { name, watermark, closed, refused } in &self.streams {
+        for StreamSnapshot { name, watermark, closed, refused, step } in &self.streams {
             writer.text(name);
             watermark.encode(writer);
             writer.count(closed.len());
             for (dataset, before) in closed {
                 writer.text(dataset).option(*before);
             }
+            writer.varint(*step);
             refused.encode(writer);
         }
     }

@@ -380,7 +380,10 @@ mod tests {
         let mut restored = restored(&read);
         let of = |told: Vec<Told>| told.iter().map(|told| (told.cause.reason, told.records)).collect::<Vec<_>>();
         assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 40)]);
+        // Other steps begin with the next checkpoint.
         restored.tell_in_steps("s", 5);
+        assert_eq!(of(restored.tell_refused("golden")), []);
+        let _ = restored.snapshot();
         assert_eq!(of(restored.tell_refused("golden")), [(Reason::NoRegime, 5)]);
     }
 

@@ -209,6 +209,11 @@ impl Pipeline {
         self.has_replayed.load(Ordering::Acquire)
     }
 
+    /// Refused records of streams are told in steps of so many from the next checkpoint on.
+    pub fn tell_in_steps(&self, steps: &[(StreamName, u64)]) {
+        self.sequencer.tell_in_steps(steps);
+    }
+
     /// Time has passed.
     pub fn tick(&self, now: Duration) {
         self.sequencer.tick(now);

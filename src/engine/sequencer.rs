@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway, Input};
+use crate::domain::name::StreamName;
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
@@ -265,6 +266,12 @@ impl Sequencer {
             state.checkpoint.at = now;
             self.checkpoint(state);
         }
+    }
+
+    /// Refused records of streams are told in steps of so many from the next checkpoint on.
+    pub(super) fn tell_in_steps(&self, steps: &[(StreamName, u64)]) {
+        let mut state = self.lock();
+        steps.iter().for_each(|(stream, step)| state.gateway.tell_in_steps(stream, *step));
     }
 
     fn checkpoint(&self, state: &mut State) {

@@ -13,16 +13,22 @@ use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::task;
 
-/// The priority (`nice`) of threads that give way to records.
+/// By how much (`nice`) the priority of threads that give way to records is below that of the others.
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const NICER: i32 = 10;
 
 /// From now on this thread gives way to those that take records in. Where threads have no priority of their own, nothing
 /// happens: only Linux has one.
 pub fn give_way_to_records() {
-    // A priority that cannot be changed is as good as none.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let thread = Some(rustix::thread::gettid());
+        // A priority that cannot be told or changed is as good as none. The system takes more than the most as the most.
+        if let Ok(nice) = getpriority_process(thread) {
+            let _ = setpriority_process(thread, nice.saturating_add(NICER));
+        }
+    }
 }
 
 /// Hears of threads that cannot go on. Clones share what they heard.
