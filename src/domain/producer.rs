@@ -15,6 +15,10 @@ use super::outcomes::Outcomes;
 use super::recency::{Id, Recency, Values};
 use super::window::micros;
 
+mod name;
+
+pub use name::{NoProducerName, ProducerName, Series, speaker_of};
+
 /// A position in the journal.
 pub type Lsn = u64;
 

@@ -12,7 +12,8 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows}
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::{Digest, speaker_of};
+use crate::domain::policy::Digest;
+use crate::domain::producer::speaker_of;
 use crate::domain::producer::Lsn;
 use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::recovery::Present;
