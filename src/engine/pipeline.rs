@@ -159,7 +159,7 @@ impl Pipeline {
                 intake: Arc::clone(intake),
                 sequencer: Arc::clone(&sequencer),
                 inbox: Arc::clone(&lane.inbox),
-                scores: Scores::new(scorers, Arc::clone(&intake.telemetry), (intake.clock, Arc::clone(&times))),
+                scores: Scores::new(scorers, Arc::clone(&intake.telemetry), intake.clock, Arc::clone(&times)),
                 windows: windows(),
                 writers: writers.collect(),
                 open_windows: Arc::clone(&open_windows),

@@ -66,7 +66,8 @@ impl Service {
         &self,
         method: Method,
         headers: &HeaderMap,
-        from: (Option<IpAddr>, Arc<Speaker>),
+        address: Option<IpAddr>,
+        speaker: Arc<Speaker>,
         messages: Messages<Incoming>,
         held: Arc<budget::Call>,
     ) -> Response<Answers> {
@@ -82,7 +83,7 @@ impl Service {
             Method::Publish => Refusing::Request,
             Method::PublishOnce => Refusing::Call,
         };
-        let call = Call::new(self, from, held, refusing);
+        let call = Call::new(self, address, speaker, held, refusing);
         let replies = Arc::clone(&call.replies);
         // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
         match method {
@@ -181,7 +182,8 @@ struct Call {
 impl Call {
     fn new(
         service: &Service,
-        (address, speaker): (Option<IpAddr>, Arc<Speaker>),
+        address: Option<IpAddr>,
+        speaker: Arc<Speaker>,
         held: Arc<budget::Call>,
         refusing: Refusing,
     ) -> Self {
