@@ -29,7 +29,7 @@ pub enum Effect {
     /// after it.
     Close {
         /// The dataset's name.
-        dataset: String,
+        dataset: DatasetName,
         /// Microseconds since the Unix epoch.
         before: i64,
         /// The watermark that closes them.
@@ -193,8 +193,8 @@ impl Gateway {
     }
 
     /// The names of all datasets.
-    pub fn datasets(&self) -> impl Iterator<Item = &str> {
-        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| dataset.name.as_str())
+    pub fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
+        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| &dataset.name)
     }
 
     /// Windows of a dataset that began before this time have closed. `None` until one has.
@@ -358,7 +358,7 @@ impl StreamState {
             if let Some(before) = dataset.closing.advance(watermark) {
                 dataset.span.close(before);
                 let refused = self.refused.tell(self.step);
-                effects.push(Effect::Close { dataset: (&dataset.name).into(), before, watermark, refused });
+                effects.push(Effect::Close { dataset: dataset.name.clone(), before, watermark, refused });
             }
         }
     }

@@ -78,7 +78,7 @@ pub(super) struct Collector {
 }
 
 struct Reported {
-    dataset: String,
+    dataset: DatasetName,
     part: Lsn,
     windows: BTreeMap<i64, Cells>,
     workers: usize,
@@ -127,7 +127,7 @@ impl Collector {
         }
     }
 
-    fn closed(&mut self, lsn: Lsn, dataset: String, part: Lsn, windows: BTreeMap<i64, Cells>) {
+    fn closed(&mut self, lsn: Lsn, dataset: DatasetName, part: Lsn, windows: BTreeMap<i64, Cells>) {
         let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
             dataset,
             part,
@@ -154,7 +154,7 @@ impl Collector {
     /// they are there as a whole, or the closing is replayed and released then.
     fn release(&mut self, lsn: Lsn, reported: Reported) {
         let refused = self.refused.remove(&lsn);
-        let is_in_outbox = self.collecting.released.get(&reported.dataset).is_some_and(|released| *released >= lsn);
+        let is_in_outbox = self.collecting.released.get(&*reported.dataset).is_some_and(|released| *released >= lsn);
         if is_in_outbox && !planted("replay-twice") {
             return;
         }
@@ -172,15 +172,15 @@ impl Collector {
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
-        let (count, of) = (releases.len(), dataset.clone());
-        match (Closing { closed_at: lsn, dataset, releases, notes }).encode() {
+        let count = releases.len();
+        match (Closing { closed_at: lsn, dataset: (&dataset).into(), releases, notes }).encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
                 return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
                  please report this line");
             }
         }
-        self.telemetry.add_of_dataset(&of, |counts| &counts.releases, count);
+        self.telemetry.add_of_dataset(&dataset, |counts| &counts.releases, count);
     }
 
     /// What the ledger is to say of refused records of a dataset's stream.

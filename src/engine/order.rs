@@ -14,7 +14,7 @@ use crate::domain::tally::Told;
 pub(super) enum Order {
     /// Windows of a dataset that began before a time are closed, as the journal says at `lsn`. Without a time, all are
     /// released as they are and none is closed.
-    Close { lsn: Lsn, dataset: String, before: Option<i64> },
+    Close { lsn: Lsn, dataset: DatasetName, before: Option<i64> },
     /// The state that every entry of the journal through `lsn` led to is wanted.
     Checkpoint { lsn: Lsn },
     /// Nothing comes any more.
@@ -26,7 +26,7 @@ pub(super) enum Report {
     /// Its part of windows that were closed.
     Closed {
         lsn: Lsn,
-        dataset: String,
+        dataset: DatasetName,
         /// 0, or the position of the flush.
         part: Lsn,
         windows: BTreeMap<i64, Cells>,

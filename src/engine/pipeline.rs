@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::gateway::Gateway;
-use crate::domain::name::StreamName;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
 use crate::durable::entry::BatchWriter;
@@ -66,9 +66,9 @@ pub struct Setup {
 /// What was there before the start.
 pub struct Before {
     /// Windows of each dataset that began before this time had closed at the checkpoint.
-    pub closed_before: BTreeMap<String, i64>,
+    pub closed_before: BTreeMap<DatasetName, i64>,
     /// The open windows, at the checkpoint.
-    pub windows: BTreeMap<String, BTreeMap<i64, Cells>>,
+    pub windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>,
     /// The journal after the checkpoint.
     pub replay: Replay,
     /// What was closed in it.
@@ -249,7 +249,7 @@ struct Replaying {
 }
 
 impl Replaying {
-    fn run(mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>, mut steps: Replay) {
+    fn run(mut self, windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>, mut steps: Replay) {
         self.windows.restore(windows);
         let counted = self.count(&mut steps);
         let erased = steps.erased();

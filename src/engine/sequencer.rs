@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway};
+use crate::domain::name::DatasetName;
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
 use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
@@ -287,11 +288,11 @@ impl Sequencer {
     pub(super) fn finish(&self, flush: bool) {
         let mut state = self.lock();
         if flush {
-            let datasets: Vec<String> = state.gateway.datasets().map(str::to_owned).collect();
+            let datasets: Vec<DatasetName> = state.gateway.datasets().cloned().collect();
             for dataset in datasets {
                 let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else {
                     tracing::warn!(
-                        dataset,
+                        %dataset,
                         "there is no room in the journal to release the open windows; they stay open until the next \
                          start. Raise `quota_bytes`"
                     );
