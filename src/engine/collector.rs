@@ -16,7 +16,6 @@ use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
-use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
@@ -24,7 +23,7 @@ use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::entry::coarse;
 use crate::planted::planted;
-use crate::storage::{Error, Log};
+use crate::storage::{Error, Log, Lsn};
 use crate::telemetry::Telemetry;
 
 use super::order::{Report, SavedWindow};

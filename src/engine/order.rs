@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::domain::aggregate::{Cells, Saved};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::DatasetName;
-use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
+use crate::storage::Lsn;
 
 /// An order to a worker. Each worker gets the same orders, in the order of the journal.
 #[derive(Debug, Clone)]

@@ -20,13 +20,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::gateway::Gateway;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
 use crate::durable::entry::BatchWriter;
 use crate::durable::recovery::{self, Closed, Present, Replay, Step};
 use crate::durable::seal::Keys;
 use crate::scoring::Scorer;
-use crate::storage::Log;
+use crate::storage::{Log, Lsn};
 use crate::telemetry::Telemetry;
 
 use super::collector::Collector;

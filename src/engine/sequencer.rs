@@ -21,12 +21,12 @@ use crate::domain::gateway::{Effect, Gateway};
 use crate::domain::name::DatasetName;
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
-use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
+use crate::domain::producer::{Came, Mark, Number, OutOfOrder, Position, Producers, TooMany};
 use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
 use crate::durable::entry::{Before, Entry};
 use crate::planted::planted;
-use crate::storage::{Log, Room, Then};
+use crate::storage::{Log, Lsn, Room, Then};
 
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};

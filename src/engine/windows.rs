@@ -14,10 +14,10 @@ use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::speaker_of;
-use crate::domain::producer::Lsn;
 use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::recovery::Present;
 use crate::planted::planted;
+use crate::storage::Lsn;
 
 use super::order::{Order, Report, SavedWindow};
 

@@ -23,11 +23,11 @@ use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Lsn, Mark, Number};
+use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::Reason;
 use crate::domain::tally::Tally;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
-use crate::storage::{NoRoom, Room, Then};
+use crate::storage::{Lsn, NoRoom, Room, Then};
 use crate::telemetry::{Telemetry, Times};
 
 use super::inbox::Inbox;

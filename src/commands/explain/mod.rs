@@ -17,7 +17,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::peer::Peer;
 use crate::domain::policy::{Denied, Explanation, Flow, Spoken, StreamPlan, Version};
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
 use super::send::Records;

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::egress::kafka;
-use crate::storage::Reader;
+use crate::storage::{Lsn, Reader};
 
 use super::runner::{Delivery, TICK};
 

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::egress::encode::{self, Format};
-use crate::storage::{self, FileSystem, create_directories, write_shared_file_durably};
+use crate::storage::{self, FileSystem, Lsn, create_directories, write_shared_file_durably};
 
 /// Where files go and when they are due.
 #[derive(Debug, Clone)]

@@ -20,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::heard::Heard;
 use super::mark::{Mark, Said};

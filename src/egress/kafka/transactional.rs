@@ -16,7 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::fenced::Fenced;
 use super::heard::Heard;
