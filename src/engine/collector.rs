@@ -19,7 +19,7 @@ use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
-use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
+use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::entry::coarse;
 use crate::planted::planted;
@@ -309,15 +309,7 @@ impl Collector {
         let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
         let mut writer = Writer::default();
         gateway.encode(&mut writer);
-        let checkpoint = Checkpoint {
-            version: VERSION,
-            lsn,
-            key,
-            gateway: writer.finish(),
-            corrections: Vec::new(),
-            shapes,
-            windows: Vec::new(),
-        };
+        let checkpoint = Checkpoint::new(lsn, key, writer.finish(), shapes);
         let took = self.clock.now().saturating_sub(began);
         self.checkpoint = Some(Gathering { checkpoint, workers: 0, took });
     }
