@@ -55,7 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("egress::encode", &["domain"]),
     ("egress::file", &["domain", "storage", "egress::encode"]),
-    ("egress::kafka", &["clock", "domain", "files", "identity", "egress::encode"]),
+    ("egress::kafka", &["clock", "domain", "files", "identity", "storage", "egress::encode"]),
     (
         "egress::delivery",
         &[

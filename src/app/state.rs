@@ -17,7 +17,7 @@ use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
-use crate::domain::name::StreamName;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::StreamPlan;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
@@ -102,7 +102,7 @@ impl State {
             gateway.tell_in_steps(&name, step);
         }
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
-        let closed_before = gateway.datasets().filter_map(|name| Some((name.to_owned(), gateway.closed_before(name)?)));
+        let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
         let closed_before = closed_before.collect();
         let from = counted + 1;
         let Scanned { closed, refused } =
@@ -277,7 +277,7 @@ fn alarm(log: &'static str, losses: &[Loss]) -> Damaged {
     Damaged { of: log, places: losses.len() }
 }
 
-type Windows = BTreeMap<String, BTreeMap<i64, Cells>>;
+type Windows = BTreeMap<DatasetName, BTreeMap<i64, Cells>>;
 
 fn restored(
     checkpoint: Option<&Checkpoint>,

@@ -10,11 +10,10 @@ use crate::config::Config;
 use crate::decode::{self, Opened, Undecodable, arrow};
 use crate::domain::batch::Candidate;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
-use crate::domain::producer::Lsn;
 use crate::domain::stream::Stream;
 use crate::durable::entry::{Accepted, BatchReader, Catalog, Entry, Unread};
 use crate::durable::seal::{Sealed, Sealer};
-use crate::storage::{self, FileSystem, RealFileSystem};
+use crate::storage::{self, FileSystem, Lsn, RealFileSystem};
 
 use super::send::Records;
 

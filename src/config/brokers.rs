@@ -18,7 +18,8 @@ pub(super) type FilePlaces = BTreeMap<Which, Place>;
 pub(super) fn read(
     table: &Table<'_>,
     base: &Path,
-    (format, gateway): (Option<Format>, Option<&str>),
+    format: Option<Format>,
+    gateway: Option<&str>,
 ) -> Option<(kafka::Settings, FilePlaces)> {
     let brokers = table.need::<String>("brokers");
     let topic = table.need::<String>("topic");

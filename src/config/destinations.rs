@@ -39,7 +39,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
     match kind.value.as_str() {
         "file" => read_file(table, base, format).map(|settings| (Destination::File(settings), FilePlaces::new())),
         "kafka" => {
-            let (settings, files) = brokers::read(table, base, (format, gateway))?;
+            let (settings, files) = brokers::read(table, base, format, gateway)?;
             Some((Destination::Kafka(settings), files))
         }
         other => {

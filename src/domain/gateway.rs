@@ -22,20 +22,6 @@ use super::tally::{Tally, Told};
 use super::watermark::{self, ActiveMax, Heard, Watermark};
 use super::window::{Closing, first_window, micros, window_start};
 
-/// Something that happened.
-#[derive(Debug, Clone, Copy)]
-pub enum Input<'i> {
-    /// A producer was heard on a stream, and perhaps has come to an event time: by a record or a promise.
-    Heard {
-        /// The stream's name.
-        stream: &'i str,
-        /// Who was heard.
-        heard: Heard<'i>,
-    },
-    /// Time has passed.
-    Tick,
-}
-
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -43,7 +29,7 @@ pub enum Effect {
     /// after it.
     Close {
         /// The dataset's name.
-        dataset: String,
+        dataset: DatasetName,
         /// Microseconds since the Unix epoch.
         before: i64,
         /// The watermark that closes them.
@@ -166,17 +152,9 @@ impl Gateway {
         }
     }
 
-    /// Takes an input at a monotonic time and adds what is to be done to `effects`.
-    pub fn handle(&mut self, input: Input<'_>, now: Duration, effects: &mut Vec<Effect>) {
-        match input {
-            Input::Heard { stream, heard } => {
-                if let Some(state) = self.streams.get_mut(stream) {
-                    state.watermark.observe(heard, now);
-                    state.advance(now, effects);
-                }
-            }
-            Input::Tick => self.streams.values_mut().for_each(|state| state.advance(now, effects)),
-        }
+    /// Time has passed: moves the watermark of every stream on, and adds what is to be done to `effects`.
+    pub fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        self.streams.values_mut().for_each(|state| state.advance(now, effects));
     }
 
     /// The event times that a stream takes, given the wall clock in microseconds since the Unix epoch.
@@ -220,8 +198,8 @@ impl Gateway {
     }
 
     /// The names of all datasets.
-    pub fn datasets(&self) -> impl Iterator<Item = &str> {
-        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| dataset.name.as_str())
+    pub fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
+        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| &dataset.name)
     }
 
     /// Windows of a dataset that began before this time have closed. `None` until one has.
@@ -393,7 +371,7 @@ impl StreamState {
             if let Some(before) = dataset.closing.advance(watermark) {
                 dataset.span.close(before);
                 let refused = self.refused.tell(self.step);
-                effects.push(Effect::Close { dataset: (&dataset.name).into(), before, watermark, refused });
+                effects.push(Effect::Close { dataset: dataset.name.clone(), before, watermark, refused });
             }
         }
     }

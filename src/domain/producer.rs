@@ -15,8 +15,9 @@ use super::outcomes::Outcomes;
 use super::recency::{Id, Recency, Values};
 use super::window::micros;
 
-/// A position in the journal.
-pub type Lsn = u64;
+mod name;
+
+pub use name::{NoProducerName, ProducerName, Series, speaker_of};
 
 /// How a producer numbers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +135,8 @@ pub struct Mark {
     pub epoch: u64,
     /// The greatest sequence that was taken.
     pub sequence: u64,
-    /// Where the journal holds it: what is durable through this position is durable through the sequence.
-    pub lsn: Lsn,
+    /// The position of the journal that holds it: what is durable through it is durable through the sequence.
+    pub lsn: u64,
 }
 
 /// How many numbered producers are remembered, and for how long at least.
@@ -321,7 +322,7 @@ impl Producers {
 
     /// A request was taken, and the journal holds it at this position. Numbers that it leaves out came to nothing.
     /// Without an outcome it is not known what it came to.
-    pub fn take(&mut self, producer: &str, number: Number, lsn: Lsn, outcome: Option<&Outcome>, came: Came) {
+    pub fn take(&mut self, producer: &str, number: Number, lsn: u64, outcome: Option<&Outcome>, came: Came) {
         let Number { epoch, sequence } = number;
         let mark = Mark { epoch, sequence, lsn };
         let from = came.from.map(Network::of);

@@ -32,16 +32,16 @@ const BYTES_MAX: u64 = 16 << 30;
 
 /// A checkpoint.
 pub struct Checkpoint {
-    /// The version of its format: [`VERSION`] when it is made.
-    pub version: u32,
+    /// The version of its format.
+    version: u32,
     /// Everything in the journal through this position is in it.
     pub lsn: Lsn,
     /// The secret under which the contributors are hashed.
     pub key: ContributorKey,
     /// Watermarks, closed windows, producers' marks: by [`Gateway::encode`](crate::domain::gateway::Gateway::encode).
     pub gateway: Vec<u8>,
-    /// What requests before the position came to, as far as `gateway` has something else.
-    pub corrections: Vec<Correction>,
+    /// What requests before the position came to, as far as `gateway` has something else. None in a new one.
+    corrections: Vec<Correction>,
     /// The shape of each dataset, with its name.
     pub shapes: Vec<(String, KeptShape)>,
     /// The cells of open windows; a window has a part per worker.
@@ -49,13 +49,10 @@ pub struct Checkpoint {
 }
 
 /// What a request came to in the end.
-pub struct Correction {
-    /// Who sent it.
-    pub producer: Arc<str>,
-    /// Its number.
-    pub number: Number,
-    /// What it came to.
-    pub outcome: Outcome,
+struct Correction {
+    producer: Arc<str>,
+    number: Number,
+    outcome: Outcome,
 }
 
 /// A worker's part of an open window.
@@ -69,6 +66,12 @@ pub struct WindowPart {
 }
 
 impl Checkpoint {
+    /// A new one, still without windows. `gateway`: see the field.
+    #[must_use]
+    pub fn new(lsn: Lsn, key: ContributorKey, gateway: Vec<u8>, shapes: Vec<(String, KeptShape)>) -> Self {
+        Self { version: VERSION, lsn, key, gateway, corrections: Vec::new(), shapes, windows: Vec::new() }
+    }
+
     /// The newest checkpoint of a directory that is whole.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::Digest;
 use crate::domain::producer::Came;
 use crate::domain::stream::Stream;
@@ -93,7 +94,7 @@ pub struct Closed {
     /// Where the journal says so.
     pub lsn: Lsn,
     /// The dataset's name.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// Those that began before this time, in microseconds since the Unix epoch. `None`: all were released as they were,
     /// and none was closed.
     pub before: Option<i64>,
@@ -127,10 +128,10 @@ pub fn restore(
     gateway: &mut Gateway,
     present: &[Present],
     now: Duration,
-) -> Result<BTreeMap<String, BTreeMap<i64, Cells>>, Error> {
+) -> Result<BTreeMap<DatasetName, BTreeMap<i64, Cells>>, Error> {
     let unreadable = || Error::Checkpoint(checkpoint.lsn);
     checkpoint.restore_gateway(gateway, now).ok_or_else(unreadable)?;
-    let mut windows: BTreeMap<String, BTreeMap<i64, Cells>> = BTreeMap::new();
+    let mut windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>> = BTreeMap::new();
     for part in &checkpoint.windows {
         let changed = |changes: &str| Error::Dataset { dataset: part.dataset.clone(), changes: changes.to_owned() };
         let mut datasets = present.iter().flat_map(|present| &present.datasets);
@@ -143,7 +144,7 @@ pub fn restore(
             return Err(changed(&changes.join("; ")));
         }
         let cells = Cells::decode(declared, &mut Reader::new(&part.cells)).ok_or_else(unreadable)?;
-        let windows = windows.entry(part.dataset.clone()).or_default();
+        let windows = windows.entry(declared.name.clone()).or_default();
         windows.entry(part.window).or_insert_with(|| Cells::new(declared)).merge(cells);
         gateway.restore_window(&part.dataset, part.window);
     }
@@ -184,14 +185,15 @@ pub fn scan(
                 }
             }
             Entry::Closed { dataset, before, watermark } => {
-                // A dataset that is not declared any more has nothing to be closed.
-                if let Some(before) = mapping.time(dataset, before) {
-                    gateway.restore_closed(dataset, before, watermark);
-                    scanned.closed(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) }, gateway);
+                if let Some(closing) = mapping.closed(lsn, dataset, Some(before)) {
+                    closing.before.into_iter().for_each(|before| gateway.restore_closed(dataset, before, watermark));
+                    scanned.closed(closing, gateway);
                 }
             }
             Entry::Flushed { dataset } => {
-                scanned.closed(Closed { lsn, dataset: dataset.to_owned(), before: None }, gateway);
+                if let Some(closing) = mapping.closed(lsn, dataset, None) {
+                    scanned.closed(closing, gateway);
+                }
             }
         }
     }
@@ -350,11 +352,12 @@ impl Replay {
                         .map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, before, .. } => {
-                    let Some(before) = self.mapping.time(dataset, before) else { continue };
-                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), before: Some(before) })));
+                    let Some(closed) = self.mapping.closed(lsn, dataset, Some(before)) else { continue };
+                    return Ok(Some(Step::Close(closed)));
                 }
                 Entry::Flushed { dataset } => {
-                    return Ok(Some(Step::Close(Closed { lsn, dataset: dataset.to_owned(), before: None })));
+                    let Some(closed) = self.mapping.closed(lsn, dataset, None) else { continue };
+                    return Ok(Some(Step::Close(closed)));
                 }
                 Entry::Heard { .. } | Entry::Spent { .. } | Entry::Requests { .. } => {}
             }
@@ -381,13 +384,15 @@ impl Mapping {
         Self { present: present.to_vec(), context: None, catalog: Catalog::default(), streams: BTreeMap::new() }
     }
 
-    /// The time before which windows were closed. Where the entry gives a number, its size is taken to be the declared one.
-    fn time(&self, dataset: &str, before: Before) -> Option<i64> {
+    /// What an entry says was closed or flushed. `None`: the dataset is not declared any more, so it has nothing to be
+    /// closed. Where the entry gives a window's number, its size is taken to be the declared one.
+    fn closed(&self, lsn: Lsn, dataset: &str, before: Option<Before>) -> Option<Closed> {
         let declared = self.present.iter().flat_map(|present| &present.datasets).find(|known| known.name == dataset)?;
-        Some(match before {
+        let time = |before| match before {
             Before::Time(time) => time,
             Before::Window(window) => window_start(window, declared.window),
-        })
+        };
+        Some(Closed { lsn, dataset: declared.name.clone(), before: before.map(time) })
     }
 
     fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {

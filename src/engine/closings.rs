@@ -7,19 +7,20 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::name::DatasetName;
 use crate::storage::{Log, Room};
 
 /// Room for the next closing of each dataset.
 pub(super) struct ClosingRooms {
-    rooms: BTreeMap<String, Option<Room>>,
+    rooms: BTreeMap<DatasetName, Option<Room>>,
     /// How many of them are missing.
     missing: usize,
 }
 
 impl ClosingRooms {
     /// None yet, for these datasets.
-    pub(super) fn new<'d>(datasets: impl Iterator<Item = &'d str>) -> Self {
-        let rooms: BTreeMap<_, _> = datasets.map(|dataset| (dataset.to_owned(), None)).collect();
+    pub(super) fn new<'d>(datasets: impl Iterator<Item = &'d DatasetName>) -> Self {
+        let rooms: BTreeMap<_, _> = datasets.map(|dataset| (dataset.clone(), None)).collect();
         Self { missing: rooms.len(), rooms }
     }
 
@@ -75,7 +76,7 @@ mod tests {
             }
         };
         assert!(matches!(refusal, NoRoom::Behind | NoRoom::Full));
-        let mut rooms = ClosingRooms::new(["one", "two"].into_iter());
+        let mut rooms = ClosingRooms::new(["one", "two"].map(|name| name.parse().unwrap()).iter());
         let mut lsn = 0;
         while rooms.fill(&journal) {
             for dataset in ["one", "two"] {

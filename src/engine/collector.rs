@@ -16,15 +16,14 @@ use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
-use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
-use crate::durable::checkpoint::{Checkpoint, Checkpoints, VERSION, WindowPart};
+use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::entry::coarse;
 use crate::planted::planted;
-use crate::storage::{Error, Log};
+use crate::storage::{Error, Log, Lsn};
 use crate::telemetry::Telemetry;
 
 use super::order::{Report, SavedWindow};
@@ -78,7 +77,7 @@ pub(super) struct Collector {
 }
 
 struct Reported {
-    dataset: String,
+    dataset: DatasetName,
     part: Lsn,
     windows: BTreeMap<i64, Cells>,
     workers: usize,
@@ -127,7 +126,7 @@ impl Collector {
         }
     }
 
-    fn closed(&mut self, lsn: Lsn, dataset: String, part: Lsn, windows: BTreeMap<i64, Cells>) {
+    fn closed(&mut self, lsn: Lsn, dataset: DatasetName, part: Lsn, windows: BTreeMap<i64, Cells>) {
         let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
             dataset,
             part,
@@ -154,7 +153,7 @@ impl Collector {
     /// they are there as a whole, or the closing is replayed and released then.
     fn release(&mut self, lsn: Lsn, reported: Reported) {
         let refused = self.refused.remove(&lsn);
-        let is_in_outbox = self.collecting.released.get(&reported.dataset).is_some_and(|released| *released >= lsn);
+        let is_in_outbox = self.collecting.released.get(&*reported.dataset).is_some_and(|released| *released >= lsn);
         if is_in_outbox && !planted("replay-twice") {
             return;
         }
@@ -172,15 +171,15 @@ impl Collector {
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
-        let (count, of) = (releases.len(), dataset.clone());
-        match (Closing { closed_at: lsn, dataset, releases, notes }).encode() {
+        let count = releases.len();
+        match (Closing { closed_at: lsn, dataset: (&dataset).into(), releases, notes }).encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
                 return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
                  please report this line");
             }
         }
-        self.telemetry.add_of_dataset(&of, |counts| &counts.releases, count);
+        self.telemetry.add_of_dataset(&dataset, |counts| &counts.releases, count);
     }
 
     /// What the ledger is to say of refused records of a dataset's stream.
@@ -310,15 +309,7 @@ impl Collector {
         let (key, shapes) = (self.collecting.key, self.collecting.shapes.clone());
         let mut writer = Writer::default();
         gateway.encode(&mut writer);
-        let checkpoint = Checkpoint {
-            version: VERSION,
-            lsn,
-            key,
-            gateway: writer.finish(),
-            corrections: Vec::new(),
-            shapes,
-            windows: Vec::new(),
-        };
+        let checkpoint = Checkpoint::new(lsn, key, writer.finish(), shapes);
         let took = self.clock.now().saturating_sub(began);
         self.checkpoint = Some(Gathering { checkpoint, workers: 0, took });
     }

@@ -161,6 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::producer::{Number, ProducerName};
     use crate::engine::intake::Served;
     use crate::engine::request::{Answer, Caller, Origin, Reply};
     use crate::telemetry::StreamCounts;
@@ -181,7 +182,7 @@ mod tests {
         let caller: Arc<dyn Caller> = Arc::new(Nobody);
         let inbox = Inbox::new(Clock::start());
         for ticket in 0..2 {
-            let origin = Arc::new(Origin { producer: "p".to_owned(), series: None, address: None });
+            let origin = Arc::new(Origin::of(ProducerName::new("p").unwrap(), None));
             let reply = Reply::new(Arc::clone(&caller), ticket);
             inbox.push(Box::new(Request::new(None, origin, None, Content::Nothing, reply)));
         }
@@ -215,8 +216,8 @@ mod tests {
             };
             let mut left = arriving.len();
             for (at, (caller, stream, takes)) in (0..).zip(arriving) {
-                let origin = Arc::new(Origin { producer: "p".to_owned(), series: None, address: None });
-                let number = crate::domain::producer::Number { epoch: 1, sequence: at };
+                let origin = Arc::new(Origin::of(ProducerName::new("p").unwrap(), None));
+                let number = Number { epoch: 1, sequence: at };
                 let reply = Reply::new(Arc::clone(&callers[caller]), at);
                 pushed.entry(reply.caller()).or_insert_with(Vec::new).push(at);
                 let request = Request::new(streams[stream].clone(), origin, Some(number), Content::Nothing, reply);

@@ -6,15 +6,15 @@ use std::time::Duration;
 use crate::domain::aggregate::{Cells, Saved};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::DatasetName;
-use crate::domain::producer::Lsn;
 use crate::domain::tally::Told;
+use crate::storage::Lsn;
 
 /// An order to a worker. Each worker gets the same orders, in the order of the journal.
 #[derive(Debug, Clone)]
 pub(super) enum Order {
     /// Windows of a dataset that began before a time are closed, as the journal says at `lsn`. Without a time, all are
     /// released as they are and none is closed.
-    Close { lsn: Lsn, dataset: String, before: Option<i64> },
+    Close { lsn: Lsn, dataset: DatasetName, before: Option<i64> },
     /// The state that every entry of the journal through `lsn` led to is wanted.
     Checkpoint { lsn: Lsn },
     /// Nothing comes any more.
@@ -26,7 +26,7 @@ pub(super) enum Report {
     /// Its part of windows that were closed.
     Closed {
         lsn: Lsn,
-        dataset: String,
+        dataset: DatasetName,
         /// 0, or the position of the flush.
         part: Lsn,
         windows: BTreeMap<i64, Cells>,

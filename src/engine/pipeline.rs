@@ -19,14 +19,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::gateway::Gateway;
-use crate::domain::name::StreamName;
-use crate::domain::producer::Lsn;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::tally::Told;
 use crate::durable::entry::BatchWriter;
 use crate::durable::recovery::{self, Closed, Present, Replay, Step};
 use crate::durable::seal::Keys;
 use crate::scoring::Scorer;
-use crate::storage::Log;
+use crate::storage::{Log, Lsn};
 use crate::telemetry::Telemetry;
 
 use super::collector::Collector;
@@ -66,9 +65,9 @@ pub struct Setup {
 /// What was there before the start.
 pub struct Before {
     /// Windows of each dataset that began before this time had closed at the checkpoint.
-    pub closed_before: BTreeMap<String, i64>,
+    pub closed_before: BTreeMap<DatasetName, i64>,
     /// The open windows, at the checkpoint.
-    pub windows: BTreeMap<String, BTreeMap<i64, Cells>>,
+    pub windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>,
     /// The journal after the checkpoint.
     pub replay: Replay,
     /// What was closed in it.
@@ -159,7 +158,7 @@ impl Pipeline {
                 intake: Arc::clone(intake),
                 sequencer: Arc::clone(&sequencer),
                 inbox: Arc::clone(&lane.inbox),
-                scores: Scores::new(scorers, Arc::clone(&intake.telemetry), (intake.clock, Arc::clone(&times))),
+                scores: Scores::new(scorers, Arc::clone(&intake.telemetry), intake.clock, Arc::clone(&times)),
                 windows: windows(),
                 writers: writers.collect(),
                 open_windows: Arc::clone(&open_windows),
@@ -254,7 +253,7 @@ struct Replaying {
 }
 
 impl Replaying {
-    fn run(mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>, mut steps: Replay) {
+    fn run(mut self, windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>, mut steps: Replay) {
         self.windows.restore(windows);
         let counted = self.count(&mut steps);
         let erased = steps.erased();

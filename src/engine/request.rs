@@ -10,7 +10,7 @@ use arrow_array::ArrayRef;
 use crate::decode::Opened;
 use crate::domain::outcome::{Outcome, Refused};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Mark, Number, OutOfOrder};
+use crate::domain::producer::{Mark, Number, OutOfOrder, ProducerName, Series};
 use crate::domain::refusal::Reason;
 use crate::telemetry::{StreamCounts, Telemetry};
 
@@ -63,19 +63,19 @@ impl Request {
 /// Who sends, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The producer's name.
-    pub producer: String,
-    /// The name of the series of numbers, where somebody else speaks as the producer. `None`: the producer's own.
-    pub series: Option<String>,
+    /// The producer that it counts for.
+    pub producer: ProducerName,
+    /// The series that its number counts in.
+    pub series: Series,
     /// Its network address, where it is known.
     pub address: Option<IpAddr>,
 }
 
 impl Origin {
-    /// Under which name numbers are counted: nobody spends or fences those of another sender.
+    /// A producer that speaks for itself.
     #[must_use]
-    pub fn series(&self) -> &str {
-        self.series.as_deref().unwrap_or(&self.producer)
+    pub fn of(producer: ProducerName, address: Option<IpAddr>) -> Self {
+        Self { series: Series::own(&producer), producer, address }
     }
 }
 

@@ -49,7 +49,8 @@ impl Scores {
     pub(super) fn new(
         scorers: BTreeMap<StreamName, Scorer>,
         telemetry: Arc<Telemetry>,
-        (clock, times): (Clock, Arc<Times>),
+        clock: Clock,
+        times: Arc<Times>,
     ) -> Self {
         Self { scorers, telemetry, clock, times }
     }

@@ -17,16 +17,16 @@ use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::domain::event_time::TimeBounds;
-use crate::domain::gateway::{Effect, Gateway, Input};
-use crate::domain::name::StreamName;
+use crate::domain::gateway::{Effect, Gateway};
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::newcomers;
 use crate::domain::outcome::Outcome;
-use crate::domain::producer::{Came, Lsn, Mark, Number, OutOfOrder, Position, Producers, TooMany};
+use crate::domain::producer::{Came, Mark, Number, OutOfOrder, Position, Producers, TooMany};
 use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
 use crate::durable::entry::{Before, Entry};
 use crate::planted::planted;
-use crate::storage::{Log, Room, Then};
+use crate::storage::{Log, Lsn, Room, Then};
 
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};
@@ -151,7 +151,7 @@ impl Sequencer {
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
             let skips = matches!(request.content, Content::Nothing);
-            ahead.locate(request.origin.series(), request.number, skips)
+            ahead.locate(&request.origin.series, request.number, skips)
         });
         let mut located: Vec<Located> = located.collect();
         let mut newcomers = Newcomers::default();
@@ -162,7 +162,7 @@ impl Sequencer {
                 continue;
             }
             let origin = &request.origin;
-            let may = |producers: &mut Producers, came, before: &_| producers.may_admit(origin.series(), came, before);
+            let may = |producers: &mut Producers, came, before: &_| producers.may_admit(&origin.series, came, before);
             if let Err(limit) = newcomers.admit(&mut state.gateway, may, (stream, origin, number), (now, wall)) {
                 *located = Located::Not(OutOfOrder::TooMany(limit).into());
             }
@@ -228,7 +228,7 @@ impl Sequencer {
         let mut effects = Vec::new();
         match stream {
             Some(stream) => state.gateway.advance(stream, now, &mut effects),
-            None => state.gateway.handle(Input::Tick, now, &mut effects),
+            None => state.gateway.tick(now, &mut effects),
         }
         for Effect::Close { dataset, before, watermark, refused } in effects {
             // One input closes a dataset's windows at most once, and each has room.
@@ -294,11 +294,11 @@ impl Sequencer {
     pub(super) fn finish(&self, flush: bool) {
         let mut state = self.lock();
         if flush {
-            let datasets: Vec<String> = state.gateway.datasets().map(str::to_owned).collect();
+            let datasets: Vec<DatasetName> = state.gateway.datasets().cloned().collect();
             for dataset in datasets {
                 let Some(room) = state.closing_rooms.take(&self.journal, &dataset) else {
                     tracing::warn!(
-                        dataset,
+                        %dataset,
                         "there is no room in the journal to release the open windows; they stay open until the next \
                          start. Raise `quota_bytes`"
                     );
@@ -329,7 +329,7 @@ impl State {
     fn admit(&mut self, stream: &str, requests: &[Placing<'_>], now: Duration, wall: i64) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
-            requests.iter().map(|request| match ahead.locate(request.origin.series(), request.number, request.skips) {
+            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.number, request.skips) {
                 Located::Next(number) if number == request.number => None,
                 located => Some(located),
             });
@@ -341,7 +341,7 @@ impl State {
                 continue;
             }
             let Placing { origin, number, .. } = *request;
-            let must = |producers: &mut Producers, came, before: &_| producers.admit(origin.series(), came, before);
+            let must = |producers: &mut Producers, came, before: &_| producers.admit(&origin.series, came, before);
             if let Err(limit) = newcomers.admit(&mut self.gateway, must, (stream, origin, number), (now, wall)) {
                 not.push((position, Located::Not(OutOfOrder::TooMany(limit).into())));
             }
@@ -352,7 +352,7 @@ impl State {
     /// A request is taken. How far its producer is.
     fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, now: Duration, wall: i64) -> Mark {
         let Placing { origin, number, outcome, newest, .. } = *request;
-        let (producer, address) = (origin.series(), origin.address);
+        let (producer, address) = (&origin.series, origin.address);
         self.gateway.hear(stream, Heard { producer, address, event_time: newest }, now);
         match number {
             Some(number) => {
@@ -385,7 +385,7 @@ impl<'r> Newcomers<'r> {
         (stream, origin, number): (&str, &'r Origin, Option<Number>),
         (now, wall): (Duration, i64),
     ) -> Result<(), TooMany> {
-        let (producer, address) = (origin.series(), origin.address);
+        let (producer, address) = (&origin.series, origin.address);
         let heard = Heard { producer, address, event_time: None };
         let is_newly_active = gateway.admit(stream, heard, now, &self.active)?;
         let came = Came { at: Some(wall), from: address };

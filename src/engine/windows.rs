@@ -12,11 +12,12 @@ use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows}
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::{Digest, speaker_of};
-use crate::domain::producer::Lsn;
+use crate::domain::policy::Digest;
+use crate::domain::producer::speaker_of;
 use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::recovery::Present;
 use crate::planted::planted;
+use crate::storage::Lsn;
 
 use super::order::{Order, Report, SavedWindow};
 
@@ -60,14 +61,14 @@ impl Windows {
     /// No window is open; those that began before some times have closed.
     pub(super) fn new(
         present: &[Present],
-        closed_before: &BTreeMap<String, i64>,
+        closed_before: &BTreeMap<DatasetName, i64>,
         key: ContributorKey,
         bytes: &Arc<OpenBytes>,
         reports: Sender<Report>,
         clock: Clock,
     ) -> Self {
         let open = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
-            let first = first_window(closed_before.get(&*dataset.name).copied(), dataset.window);
+            let first = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
             let windows = OpenWindows { size: dataset.window, first, cells: BTreeMap::new(), bytes: Arc::clone(bytes) };
             (dataset.name.clone(), windows)
         });
@@ -76,9 +77,9 @@ impl Windows {
     }
 
     /// Goes on with the windows of a checkpoint.
-    pub(super) fn restore(&mut self, windows: BTreeMap<String, BTreeMap<i64, Cells>>) {
+    pub(super) fn restore(&mut self, windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>) {
         for (dataset, cells) in windows {
-            if let Some(open) = self.open.get_mut(dataset.as_str()) {
+            if let Some(open) = self.open.get_mut(&dataset) {
                 let counted = cells.into_iter().map(|(window, cells)| (window, cells.counted_in(&open.bytes)));
                 open.cells = counted.collect();
             }
@@ -141,8 +142,8 @@ impl Windows {
     }
 
     /// Closes windows, and gives the collector their cells.
-    pub(super) fn close(&mut self, lsn: Lsn, dataset: String, before: Option<i64>) {
-        let Some(open) = self.open.get_mut(dataset.as_str()) else { return };
+    pub(super) fn close(&mut self, lsn: Lsn, dataset: DatasetName, before: Option<i64>) {
+        let Some(open) = self.open.get_mut(&dataset) else { return };
         let still_open = match before {
             Some(before) => {
                 open.first = first_window(Some(before), open.size);

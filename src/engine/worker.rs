@@ -23,11 +23,11 @@ use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Lsn, Mark, Number};
+use crate::domain::producer::{Mark, Number};
 use crate::domain::refusal::Reason;
 use crate::domain::tally::Tally;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
-use crate::storage::{NoRoom, Room, Then};
+use crate::storage::{Lsn, NoRoom, Room, Then};
 use crate::telemetry::{Telemetry, Times};
 
 use super::inbox::Inbox;
@@ -300,7 +300,7 @@ impl Worker {
         let newest = newest(&requests, &judged, wall);
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
         let sent = sent.map(|((request, came), (kept, newest))| Sent {
-            producer: request.origin.series(),
+            producer: &request.origin.series,
             number: request.located,
             rows: u32::try_from(came.rows.len()).unwrap_or(u32::MAX),
             newest: *newest,
@@ -385,7 +385,7 @@ impl Worker {
             return Vec::new();
         }
         let sent = requests.iter().zip(&judged.requests);
-        sent.map(|(request, came)| (request.origin.series(), came.rows.len())).collect()
+        sent.map(|(request, came)| (&*request.origin.series, came.rows.len())).collect()
     }
 
     fn encode(&mut self, resident: &Resident, judged: &Judged, sent: &[Sent<'_>], wall: i64) -> Option<Vec<u8>> {
@@ -440,7 +440,7 @@ impl Worker {
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
     fn repeat(&mut self, request: Boxed, number: Number) {
-        let (outcome, mark) = self.sequencer.outcome(request.origin.series(), number);
+        let (outcome, mark) = self.sequencer.outcome(&request.origin.series, number);
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
                 if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>

@@ -23,7 +23,8 @@ pub fn write_shared_file_durably(
     fs: &dyn FileSystem,
     path: &Path,
     bytes: &[u8],
-    (mode, group): (u32, Option<u32>),
+    mode: u32,
+    group: Option<u32>,
 ) -> Result<(), Error> {
     write(fs, path, bytes, &|file| file.share(mode, group))
 }

@@ -28,7 +28,9 @@ fn record(explanation: &Explanation, told: &Told<'_>) -> Value {
     }
     if let Some((identity, asked)) = &told.asked {
         let permission = match asked {
-            Ok(Spoken { producer, rule, .. }) => json!({ "is_allowed": true, "rule": &**rule, "producer": producer }),
+            Ok(Spoken { producer, rule, .. }) => {
+                json!({ "is_allowed": true, "rule": &**rule, "producer": &**producer })
+            }
             Err(Denied { rule, why }) => json!({ "is_allowed": false, "rule": &**rule, "why": why }),
         };
         add(&mut value, "identity", json!(identity));

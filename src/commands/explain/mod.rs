@@ -17,7 +17,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::peer::Peer;
 use crate::domain::policy::{Denied, Explanation, Flow, Spoken, StreamPlan, Version};
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
 use super::send::Records;
@@ -89,8 +89,8 @@ pub fn explain(path: &Path, options: &Options) -> Result<String, Failure> {
             let plan = plan(&version.policy, stream)?;
             let asked = identity.as_ref().map(|identity| version.policy.access.of(identity).write(stream, producer));
             let producer = match &asked {
-                Some(Ok(spoken)) => &spoken.producer,
-                _ => producer,
+                Some(Ok(spoken)) => &*spoken.producer,
+                _ => producer.as_str(),
             };
             let mut told = lines(&version, plan, file.as_deref(), Sender { producer, address: options.address })?;
             told.asked = identity.clone().zip(asked);

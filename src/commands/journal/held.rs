@@ -9,12 +9,12 @@ use anyhow::{Context, bail};
 
 use crate::domain::gateway::Gateway;
 use crate::domain::policy::RegimeSet;
-use crate::domain::producer::{Lsn, Number, Producers};
+use crate::domain::producer::{Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
 use crate::durable::entry::Entry;
 use crate::durable::outbox::Closing;
 use crate::egress::delivery::Cursor;
-use crate::storage::{self, FileSystem};
+use crate::storage::{self, FileSystem, Lsn};
 
 /// What the journal holds.
 #[derive(Default)]

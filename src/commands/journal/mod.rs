@@ -10,9 +10,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::app::losses::Loss;
-use crate::domain::producer::Lsn;
 use crate::durable::checkpoint::Checkpoint;
-use crate::storage::{self, FileSystem, RealFileSystem, Report, Slots, Stored};
+use crate::storage::{self, FileSystem, Lsn, RealFileSystem, Report, Slots, Stored};
 
 use super::Failure;
 use held::{Outbox, Records};

@@ -26,6 +26,17 @@ const LATE: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// A gateway that another one names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Elsewhere {
+    /// Its id.
+    pub(super) gateway: String,
+    /// Its address.
+    pub(super) endpoint: String,
+    /// The identity to know it by. Empty: none is named.
+    pub(super) identity: String,
+}
+
 /// One producer's requests to one gateway.
 pub(super) struct Line {
     dialer: Dialer,
@@ -81,23 +92,20 @@ impl Line {
     /// # Errors
     /// When nobody answers there, or the producer is not wanted.
     pub(super) async fn open(options: &Options, totals: &SharedTotals) -> Result<Self, Stopped> {
-        Self::begin((&options.endpoint, None), options, totals).await
+        Self::begin(&options.endpoint, None, options, totals).await
     }
 
-    /// The same to a gateway that another one names, with the identity to know it by. An empty one: it names none.
+    /// The same to a gateway that another one names.
     ///
     /// # Errors
     /// When nobody answers there, it is somebody else, or the producer is not wanted.
-    pub(super) async fn follow(
-        (endpoint, identity): (&str, &str),
-        options: &Options,
-        totals: &SharedTotals,
-    ) -> Result<Self, Stopped> {
-        Self::begin((endpoint, Some(identity.to_owned())), options, totals).await
+    pub(super) async fn follow(gateway: &Elsewhere, options: &Options, totals: &SharedTotals) -> Result<Self, Stopped> {
+        Self::begin(&gateway.endpoint, Some(gateway.identity.clone()), options, totals).await
     }
 
     async fn begin(
-        (endpoint, named): (&str, Option<String>),
+        endpoint: &str,
+        named: Option<String>,
         options: &Options,
         totals: &SharedTotals,
     ) -> Result<Self, Stopped> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, wall_clock};
 use crate::ingress::proto::ingest::{PublishResponse, Refusal};
 
-use super::line::{AHEAD, Answer, Line};
+use super::line::{AHEAD, Answer, Elsewhere, Line};
 use super::totals::{Kind, Place};
 use super::{Batch, Options, Ready, SharedTotals, Stopped, Totals};
 
@@ -132,46 +132,45 @@ impl<'s> Sending<'s> {
     async fn take_home_answer(&mut self) -> Result<(), Stopped> {
         let answer = self.home.answer().await?;
         let Some((sequence, batch, response)) = self.settle(answer) else { return Ok(()) };
-        let mut elsewhere: BTreeMap<[String; 3], Vec<u32>> = BTreeMap::new();
+        let mut elsewhere: BTreeMap<Elsewhere, Vec<u32>> = BTreeMap::new();
         for refusal in &response.refusals {
             match &refusal.route {
                 Some(route) if self.options.follow => {
-                    let key = [&route.endpoint, &route.gateway, &route.identity].map(String::clone);
-                    elsewhere.entry(key).or_default().extend(run(refusal));
+                    let [gateway, endpoint, identity] =
+                        [&route.gateway, &route.endpoint, &route.identity].map(String::clone);
+                    let gateway = Elsewhere { gateway, endpoint, identity };
+                    elsewhere.entry(gateway).or_default().extend(run(refusal));
                 }
                 _ => self.refused(sequence, &batch, refusal),
             }
         }
-        for ([endpoint, gateway, identity], positions) in elsewhere {
+        for (gateway, positions) in elsewhere {
             let batch = batch.select(&positions).map_err(Stopped::Input)?;
-            self.send_on(sequence, (&endpoint, &identity), gateway, batch).await?;
+            self.send_on(sequence, gateway, batch).await?;
         }
         Ok(())
     }
 
-    async fn send_on(
-        &mut self,
-        sequence: u64,
-        (endpoint, identity): (&str, &str),
-        gateway: String,
-        batch: Batch,
-    ) -> Result<(), Stopped> {
+    async fn send_on(&mut self, sequence: u64, to: Elsewhere, batch: Batch) -> Result<(), Stopped> {
         let count = batch.records.len() as u64;
-        if !self.reach((endpoint, identity), &gateway).await {
+        let is_there = self.reach(&to).await;
+        let Elsewhere { gateway, endpoint, .. } = to;
+        if !is_there {
             let place = place(sequence, &batch, 0);
             self.update(|totals| totals.unreachable.entry(gateway).or_default().add(count, place));
             return Ok(());
         }
         self.update(|totals| *totals.redirected.entry(gateway).or_default() += count);
-        if let Some(line) = self.routes.get_mut(endpoint) {
+        if let Some(line) = self.routes.get_mut(&endpoint) {
             let bytes = line.send(sequence, batch).await?;
             self.update(|totals| totals.bytes += bytes as u64);
         }
-        self.take_route_answers(endpoint, AHEAD - 1).await
+        self.take_route_answers(&endpoint, AHEAD - 1).await
     }
 
     /// Whether another gateway answers. One that does not is tried again after a while, and mentioned once.
-    async fn reach(&mut self, (endpoint, identity): (&str, &str), gateway: &str) -> bool {
+    async fn reach(&mut self, to: &Elsewhere) -> bool {
+        let Elsewhere { gateway, endpoint, .. } = to;
         if self.routes.contains_key(endpoint) {
             return true;
         }
@@ -179,15 +178,15 @@ impl<'s> Sending<'s> {
         if known.is_some_and(|until| self.clock.now() < until) {
             return false;
         }
-        let opened = Line::follow((endpoint, identity), self.options, self.totals).await;
+        let opened = Line::follow(to, self.options, self.totals).await;
         let notice = match opened {
             Ok(line) => {
-                self.routes.insert(endpoint.to_owned(), line);
+                self.routes.insert(endpoint.clone(), line);
                 self.away.remove(endpoint);
                 known.map(|_| format!("{gateway} answers now"))
             }
             Err(error) => {
-                self.away.insert(endpoint.to_owned(), self.clock.now() + AWAY);
+                self.away.insert(endpoint.clone(), self.clock.now() + AWAY);
                 let seconds = AWAY.as_secs();
                 known.is_none().then(|| {
                     format!("{gateway} is unreachable, its records are not sent; trying every {seconds} s: {error}")

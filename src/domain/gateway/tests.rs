@@ -53,7 +53,8 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
 /// A producer came to an event time, at a time since the start.
 fn heard(gateway: &mut Gateway, producer: &str, event_time: i64, now: Duration) {
     let heard = Heard { producer, address: None, event_time: Some(event_time) };
-    gateway.handle(Input::Heard { stream: "visits", heard }, now, &mut Vec::new());
+    gateway.hear("visits", heard, now);
+    gateway.advance("visits", now, &mut Vec::new());
 }
 
 fn is_taken(gateway: &Gateway, event_time: i64, wall: i64) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::document::Place;
 use crate::domain::pattern::Pattern;
+use crate::domain::producer::{ProducerName, Series};
 
 /// What may be asked of a gateway, besides taking records in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,8 +73,8 @@ pub const DEFAULT: &str = "default";
 /// What one identity may do, under one version of the policies. By default nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Granted {
-    /// The name that it speaks under. `None`: it has none of its own, because another one may have it.
-    own: Option<String>,
+    /// The name that it speaks under. `None`: it has none of its own, because another one may have it, or it is too long.
+    own: Option<ProducerName>,
     rules: Vec<Arc<Rule>>,
 }
 
@@ -81,10 +82,9 @@ pub struct Granted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spoken {
     /// The producer that it counts for.
-    pub producer: String,
-    /// The name of the series of numbers of whoever speaks as somebody else. `None`: the producer's own. Names that
-    /// identities bring have no spaces, so none of them is spelled like it.
-    pub series: Option<String>,
+    pub producer: ProducerName,
+    /// The series that its number counts in.
+    pub series: Series,
     /// The rule that allows it.
     pub rule: Arc<str>,
 }
@@ -96,15 +96,6 @@ pub struct Denied {
     pub rule: Arc<str>,
     /// Why, in words that name no content.
     pub why: String,
-}
-
-/// Between a producer's name and that of whoever speaks as it, in the name of a series.
-const VIA: &str = " via ";
-
-/// Who sent the requests of a series of numbers: the producer, or whoever spoke as it.
-#[must_use]
-pub fn speaker_of(series: &str) -> &str {
-    series.rsplit_once(VIA).map_or(series, |(_, own)| own)
 }
 
 impl Rule {
@@ -134,16 +125,14 @@ impl Access {
     }
 
     /// The name of an identity: the one that is declared for it alone, or for those like it, or the identity itself.
-    fn own_name(&self, identity: &str) -> Option<String> {
+    fn own_name(&self, identity: &str) -> Option<ProducerName> {
         let named = self.names.iter().filter_map(|naming| Some((naming, naming.identity.star(identity)?)));
         let named = named.min_by_key(|(naming, _)| naming.identity.is_open());
         match named {
-            Some((naming, star)) => Some(naming.producer.with(star)),
-            None => {
-                // Someone else must not be given what is this one's by default, nor the other way round.
-                let is_of_others = self.names.iter().any(|naming| naming.producer.matches(identity));
-                (!is_of_others).then(|| identity.to_owned())
-            }
+            Some((naming, star)) => ProducerName::new(&naming.producer.with(star)).ok(),
+            // Someone else must not be given what is this one's by default, nor the other way round.
+            None if self.names.iter().any(|naming| naming.producer.matches(identity)) => None,
+            None => ProducerName::new(identity).ok(),
         }
     }
 }
@@ -169,20 +158,21 @@ impl Granted {
         let Some(first) = writing.peek().copied() else {
             return Err(self.denied(format!("to write stream `{stream}`")));
         };
-        let own = self.own.as_deref().ok_or_else(|| Denied {
+        let own = self.own.as_ref().ok_or_else(|| Denied {
             rule: Arc::clone(&first.id),
             why: "this identity has no producer's name of its own: name one in [producers] of the policy".to_owned(),
         })?;
-        if producer.is_empty() || own == producer {
-            return Ok(Spoken { producer: own.to_owned(), series: None, rule: Arc::clone(&first.id) });
+        if producer.is_empty() || **own == *producer {
+            return Ok(Spoken { producer: own.clone(), series: Series::own(own), rule: Arc::clone(&first.id) });
         }
-        match writing.find(|rule| rule.speaks_as.iter().any(|names| names.matches(producer))) {
-            Some(rule) => {
+        let allowing = writing.find(|rule| rule.speaks_as.iter().any(|names| names.matches(producer)));
+        match (allowing, ProducerName::new(producer)) {
+            (Some(rule), Ok(producer)) => {
                 // A series of its own: nobody who speaks for others may spend or fence their numbers.
-                let series = Some(format!("{producer}{VIA}{own}"));
-                Ok(Spoken { producer: producer.to_owned(), series, rule: Arc::clone(&rule.id) })
+                let series = Series::via(&producer, own);
+                Ok(Spoken { producer, series, rule: Arc::clone(&rule.id) })
             }
-            None => Err(Denied {
+            _ => Err(Denied {
                 rule: Arc::clone(&first.id),
                 why: format!("rule `{}` does not let this identity speak as the producer that is named", first.id),
             }),
@@ -260,7 +250,9 @@ mod tests {
 
     fn spoken(identity: &str, stream: &str, producer: &str) -> Result<(String, String), String> {
         let spoken = access().of(identity).write(stream, producer);
-        spoken.map(|spoken| (spoken.producer, spoken.rule.to_string())).map_err(|denied| denied.rule.to_string())
+        spoken
+            .map(|spoken| (spoken.producer.to_string(), spoken.rule.to_string()))
+            .map_err(|denied| denied.rule.to_string())
     }
 
     #[test]

@@ -44,7 +44,7 @@ mod treat;
 mod ways;
 mod widest;
 
-pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken, speaker_of};
+pub use access::{Access, DEFAULT, Denied, Granted, Naming, Right, Rule, Spoken};
 pub use ahead::Ahead;
 pub use conditions::{AtHand, ByCounter, Ground, OnExpired, Recipient, Shown};
 pub use counter::{Counted, CountedAt, CountedHere, Counter, Per};

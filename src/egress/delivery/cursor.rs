@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::producer::Lsn;
-use crate::storage::{self, FileSystem, Slots, Stored};
+use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
 
 const MAGIC: [u8; 8] = *b"bwcursor";
 /// The version that this program writes.

@@ -7,13 +7,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::durable::outbox::Closing;
 use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
 use crate::ledger::Intent;
 use crate::planted::planted;
-use crate::storage::{self, Slots};
+use crate::storage::{self, Lsn, Slots};
 
 use super::Context;
 use super::cursor::{Cursor, Opened};

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::domain::producer::Lsn;
 use crate::durable::outbox;
-use crate::storage::{Log, ReadError, Reader};
+use crate::storage::{Log, Lsn, ReadError, Reader};
 
 use super::aside::Place;
 use super::cursor::Cursor;

@@ -4,9 +4,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::domain::producer::Lsn;
 use crate::egress::file;
 use crate::planted::planted;
+use crate::storage::Lsn;
 
 use super::cursor::Files;
 use super::runner::{Delivery, TICK};

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::egress::kafka;
-use crate::storage::Reader;
+use crate::storage::{Lsn, Reader};
 
 use super::runner::{Delivery, TICK};
 
@@ -44,7 +43,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
     let mut on_way = OnWay::default();
     let mut set_aside = None;
     loop {
-        let filled = fill(delivery, sink, (&mut reader, &mut on_way, &mut set_aside));
+        let filled = fill(delivery, sink, &mut reader, &mut on_way, &mut set_aside);
         if delivery.is_cut() {
             return false;
         }
@@ -147,7 +146,9 @@ enum Filled {
 fn fill(
     delivery: &Delivery,
     sink: &mut kafka::Sink,
-    (reader, on_way, set_aside): (&mut Reader, &mut OnWay, &mut Option<Duration>),
+    reader: &mut Reader,
+    on_way: &mut OnWay,
+    set_aside: &mut Option<Duration>,
 ) -> Result<Filled, Failed> {
     while sink.has_room() {
         let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };

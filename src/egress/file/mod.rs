@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::egress::encode::{self, Format};
-use crate::storage::{self, FileSystem, create_directories, write_shared_file_durably};
+use crate::storage::{self, FileSystem, Lsn, create_directories, write_shared_file_durably};
 
 /// Where files go and when they are due.
 #[derive(Debug, Clone)]
@@ -140,8 +139,8 @@ impl Sink {
         let directory = self.settings.directory.join(dataset);
         let bytes = encode::file(&waiting.releases, self.settings.format)?;
         create_directories(&*self.fs, &directory)?;
-        let access = (self.settings.mode, self.settings.group);
-        write_shared_file_durably(&*self.fs, &directory.join(name(first, self.settings.format)), &bytes, access)?;
+        let Settings { format, mode, group, .. } = self.settings;
+        write_shared_file_durably(&*self.fs, &directory.join(name(first, format)), &bytes, mode, group)?;
         let written = Written { bytes: bytes.len(), releases: waiting.releases.len() };
         self.waiting.remove(dataset);
         Ok(written)

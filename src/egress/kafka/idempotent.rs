@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::heard::Heard;
 use super::limit::{self, Aside, Limit};

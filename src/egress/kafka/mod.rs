@@ -12,8 +12,8 @@ use rdkafka::error::KafkaError;
 
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
 use crate::egress::encode::{self, Format};
+use crate::storage::Lsn;
 
 use heard::Heard;
 use idempotent::Idempotent;

@@ -11,6 +11,7 @@
 //! key `GATEWAY/DESTINATION` and `{"version":1,"position":LSN,"sent":[[LSN,"ID"],...]}` with the last 64 entries.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -19,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::heard::Heard;
 use super::mark::{Mark, Said};
@@ -258,7 +259,8 @@ impl<'r> Reader<'r> {
     /// call is then beyond all that it ever wrote, and what others write after it does not matter.
     pub(super) fn read(
         &self,
-        (topic, key): (&str, &str),
+        topic: &str,
+        key: &str,
         cursor: Lsn,
         outbox: Outbox<'_>,
         watch: Watch<'_>,
@@ -285,7 +287,7 @@ impl<'r> Reader<'r> {
         let mut known = Known::default();
         for tail in TAILS {
             let from = low.max(end.saturating_sub(tail));
-            known = self.read_from((topic, key), (from, end), cursor, &go_on)?;
+            known = self.read_from(topic, key, from..end, cursor, &go_on)?;
             if from == low || known.is_enough(outbox)? {
                 break;
             }
@@ -303,8 +305,9 @@ impl<'r> Reader<'r> {
 
     fn read_from(
         &self,
-        (topic, key): (&str, &str),
-        (from, end): (i64, i64),
+        topic: &str,
+        key: &str,
+        Range { start: from, end }: Range<i64>,
         cursor: Lsn,
         go_on: &dyn Fn(&'static str) -> Result<(), Error>,
     ) -> Result<Known, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::Confirmed;
 use super::limit::Message;

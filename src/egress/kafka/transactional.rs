@@ -16,7 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::domain::policy::Released;
-use crate::domain::producer::Lsn;
+use crate::storage::Lsn;
 
 use super::fenced::Fenced;
 use super::heard::Heard;
@@ -159,7 +159,7 @@ impl Transactional {
         // committed all that will be.
         patience.sliced("getting an epoch", EPOCH_WITHIN, &producer, |slice| producer.init_transactions(slice))?;
         let reader = progress::Reader::new(&self.settings, &self.id, &self.heard, asker)?;
-        let known = reader.read((progress, &self.key), cursor, outbox, watch);
+        let known = reader.read(progress, &self.key, cursor, outbox, watch);
         reader.close();
         self.known = known?;
         self.next = self.known.next_transaction();

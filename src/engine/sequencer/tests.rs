@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::producer::RememberedMax;
+use crate::domain::producer::{ProducerName, RememberedMax};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Undeclared;
 use crate::domain::watermark::ActiveMax;
@@ -34,7 +34,7 @@ fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfi
 
 /// A request without records of a producer: with a number, or without.
 fn request(producer: &str, from: &str, number: Option<Number>) -> Boxed {
-    let origin = Origin { producer: producer.to_owned(), series: None, address: Some(from.parse().unwrap()) };
+    let origin = Origin::of(ProducerName::new(producer).unwrap(), Some(from.parse().unwrap()));
     let reply = Reply::new(Arc::new(Nobody), 0);
     Box::new(Request::new(None, Arc::new(origin), number, Content::Nothing, reply))
 }

@@ -54,7 +54,7 @@ fn a_window_that_closes_while_it_is_saved_takes_its_part_of_the_checkpoint_along
     let key = ContributorKey([7; 16]);
     let mut windows = Windows::new(&[present], &BTreeMap::new(), key, &open, reports, Clock::start());
     let of_each = (0..4).map(|window| (window, cells(&dataset, 10 + window)));
-    windows.restore(BTreeMap::from([("d".to_owned(), of_each.collect())]));
+    windows.restore(BTreeMap::from([("d".parse().unwrap(), of_each.collect())]));
 
     windows.obey(Order::Checkpoint { lsn: 5 });
     // More is folded into a window that stays, into one that closes, and into one that was not there.
@@ -62,7 +62,7 @@ fn a_window_that_closes_while_it_is_saved_takes_its_part_of_the_checkpoint_along
     for window in [1, 3, 4] {
         count(open.cells(&dataset, window, Digest::from_bytes([1; 32])), &dataset, 100);
     }
-    windows.obey(Order::Close { lsn: 6, dataset: "d".to_owned(), before: Some(2 * micros(MINUTE)) });
+    windows.obey(Order::Close { lsn: 6, dataset: "d".parse().unwrap(), before: Some(2 * micros(MINUTE)) });
     let Ok(Report::Closed { windows: mut closed, saving: Some(5), .. }) = received.try_recv() else {
         panic!("windows closed while the checkpoint at 5 is under way");
     };

@@ -70,7 +70,7 @@ impl FlightService for Service {
         let (stream, named, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
         let mut asked = Asked { speaker, stream, named, allowed: Allowed::default() };
         let named = asked.named(&self.intake).map_err(|rejection| rejection.status())?;
-        let Some(origin) = named.origin(address).filter(|origin| !origin.producer.is_empty()) else {
+        let Some(origin) = named.origin(address) else {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
         };
         let served = self.intake.stream(&asked.stream).cloned();

@@ -11,7 +11,8 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::decode::{Opened, Payload, arrow};
-use crate::domain::producer::Number;
+use crate::domain::name;
+use crate::domain::producer::{Number, ProducerName};
 use crate::domain::refusal::Reason;
 use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
@@ -24,7 +25,7 @@ use crate::telemetry::Telemetry;
 use super::answers::Answers;
 use super::messages::{Message, Messages};
 use super::replies::{Asked, Outgoing, REFUSAL_BYTES, Refusing, Replies, SCORE_BYTES};
-use super::speaker::{Allowed, NAME_BYTES_MAX, Speaker};
+use super::speaker::{Allowed, Speaker};
 use super::status::Rejection;
 
 /// The service, as the connections of one worker use it.
@@ -65,7 +66,8 @@ impl Service {
         &self,
         method: Method,
         headers: &HeaderMap,
-        from: (Option<IpAddr>, Arc<Speaker>),
+        address: Option<IpAddr>,
+        speaker: Arc<Speaker>,
         messages: Messages<Incoming>,
         held: Arc<budget::Call>,
     ) -> Response<Answers> {
@@ -81,7 +83,7 @@ impl Service {
             Method::Publish => Refusing::Request,
             Method::PublishOnce => Refusing::Call,
         };
-        let call = Call::new(self, from, held, refusing);
+        let call = Call::new(self, address, speaker, held, refusing);
         let replies = Arc::clone(&call.replies);
         // Reading and answering are separate: a producer may send without reading, up to PIPELINED_MAX.
         match method {
@@ -170,7 +172,9 @@ struct Call {
     /// The producer that the requests name. `None`: its name is too long.
     named: Option<String>,
     allowed: Allowed,
-    origin: Arc<Origin>,
+    address: Option<IpAddr>,
+    /// Whom the requests count for. `None`: for nobody, so none is taken.
+    origin: Option<Arc<Origin>>,
     epoch: u64,
     arrow: arrow::Layout,
 }
@@ -178,7 +182,8 @@ struct Call {
 impl Call {
     fn new(
         service: &Service,
-        (address, speaker): (Option<IpAddr>, Arc<Speaker>),
+        address: Option<IpAddr>,
+        speaker: Arc<Speaker>,
         held: Arc<budget::Call>,
         refusing: Refusing,
     ) -> Self {
@@ -192,7 +197,8 @@ impl Call {
             served: None,
             named: Some(String::new()),
             allowed: Allowed::default(),
-            origin: Arc::new(Origin { producer: String::new(), series: None, address }),
+            address,
+            origin: None,
             epoch: 0,
             arrow: arrow::Layout::default(),
         }
@@ -232,13 +238,14 @@ impl Call {
         let ended = denied.map_or(Ok(()), |denied| Err(denied.status()));
         let served = self.served.clone();
         let ticket = self.replies.ask(Asked { counts, served: served.clone(), sequence, rejection, charge });
-        if let Some(reason) = stays {
+        let (Some(origin), None) = (&self.origin, stays) else {
+            let reason = stays.unwrap_or(Reason::ProducerMissing);
             self.replies.answer(ticket, Answer::unaccepted(reason.into()));
             return ended;
-        }
+        };
         let caller: Arc<dyn Caller> = self.replies.clone();
         let reply = request::Reply::new(caller, ticket);
-        let mut request = request::Request::new(served, Arc::clone(&self.origin), number, content, reply);
+        let mut request = request::Request::new(served, Arc::clone(origin), number, content, reply);
         request.promised = self.intake.promise(complete_through);
         request.wants_outputs = want_scores;
         request.charge = of_records;
@@ -253,31 +260,31 @@ impl Call {
             self.served = self.intake.stream(&self.stream).ok().cloned();
         }
         if !request.producer.is_empty() && self.named.as_ref() != Some(&request.producer) {
-            self.named = (request.producer.len() <= NAME_BYTES_MAX).then(|| request.producer.clone());
+            self.named = (request.producer.len() <= ProducerName::BYTES_MAX).then(|| request.producer.clone());
         }
         let named = self.named.as_deref().ok_or_else(producer_missing);
         let named = named.and_then(|named| self.speaker.named(&self.intake, &mut self.allowed, &self.stream, named));
-        if named.as_ref().is_ok_and(|named| named.is(&self.origin)) {
+        if let (Ok(named), Some(origin)) = (&named, &self.origin)
+            && named.is(origin)
+        {
             if request.epoch != 0 {
                 self.epoch = request.epoch;
             }
             return Ok(());
         }
         self.epoch = request.epoch;
-        let address = self.origin.address;
         let (origin, introduced) = match named {
-            Ok(named) => (named.origin(address), Ok(())),
+            Ok(named) => (named.origin(self.address), Ok(())),
             Err(rejection) => (None, Err(rejection)),
         };
-        let nobody = || Origin { producer: String::new(), series: None, address };
-        self.origin = Arc::new(origin.unwrap_or_else(nobody));
+        self.origin = origin.map(Arc::new);
         introduced
     }
 
     /// What a request brings, what its answer is charged, and what its records are: that part is given back when they are
     /// on disk, the answer's when it is sent.
     async fn open(&mut self, payload: Option<Payload>) -> Result<(Content, Charge, Charge), Rejection> {
-        if self.origin.producer.is_empty() {
+        if self.origin.is_none() {
             return Err(producer_missing());
         }
         let Some(served) = &self.served else {
@@ -312,7 +319,7 @@ fn producer_missing() -> Rejection {
 
 /// A name, unless it is longer than any that is taken.
 fn kept(name: &str) -> String {
-    if name.len() > NAME_BYTES_MAX { String::new() } else { name.to_owned() }
+    if name.len() > name::BYTES_MAX { String::new() } else { name.to_owned() }
 }
 
 #[cfg(test)]

@@ -65,15 +65,25 @@ const STUCK_TIMES: u32 = 6;
 /// Longer than any process runs.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// How much a connection may send before it is read, by how many there are: the bytes of a call, and of all its calls. What
-/// is sent and not read waits in memory that no budget counts, so that the product has to be small: 64 MiB in all of
-/// 1,024 connections. Calls whose messages wait for room hold what they may send; there must be some left for the one
-/// that they wait for.
-fn windows(connections: usize) -> (u32, u32) {
-    match connections {
-        0..=8 => (512 << 10, 4 << 20),
-        9..=64 => (128 << 10, 512 << 10),
-        _ => (32 << 10, 64 << 10),
+/// How much may be sent before it is read, in bytes.
+#[derive(Clone, Copy)]
+struct Windows {
+    /// By a call.
+    call: u32,
+    /// By all calls of a connection.
+    connection: u32,
+}
+
+impl Windows {
+    /// Those of a connection, by how many there are. What is sent and not read waits in memory that no budget counts, so
+    /// that the product has to be small: 64 MiB in all of 1,024 connections. Calls whose messages wait for room hold what
+    /// they may send; there must be some left for the one that they wait for.
+    fn of(connections: usize) -> Self {
+        match connections {
+            0..=8 => Self { call: 512 << 10, connection: 4 << 20 },
+            9..=64 => Self { call: 128 << 10, connection: 512 << 10 },
+            _ => Self { call: 32 << 10, connection: 64 << 10 },
+        }
     }
 }
 
@@ -116,7 +126,7 @@ pub async fn serve(
     let budget = Arc::clone(intake.budget());
     let handshakes = entrance.is_some().then(HandshakeThread::start).transpose()?;
     let door = Arc::new(Door::new(entrance, Arc::clone(&intake)));
-    let task = supervisor.spawn_task("listener", accept(listener, (door, handshakes), lanes, budget, shutdown));
+    let task = supervisor.spawn_task("listener", accept(listener, door, handshakes, lanes, budget, shutdown));
     Ok(Server { task, health })
 }
 
@@ -200,7 +210,8 @@ impl Drop for HandshakeThread {
 /// for the end of those that are there.
 async fn accept(
     listener: Listener,
-    (door, handshakes): (Arc<Door>, Option<HandshakeThread>),
+    door: Arc<Door>,
+    handshakes: Option<HandshakeThread>,
     lanes: Vec<Serving>,
     budget: Arc<Budget>,
     shutdown: impl Future<Output = ()>,
@@ -229,7 +240,7 @@ async fn accept(
                 let Some(lane) = lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections)) else { continue };
                 let (line, counted) = (budget.line(), Arc::clone(&lane.connections));
                 watched.push(Watched { line: Arc::downgrade(&line), sent: 0, times: 0 });
-                let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), windows(open.len() + 1));
+                let (calls, ended, windows) = (lane.calls.clone(), ended.clone(), Windows::of(open.len() + 1));
                 let serving = async move {
                     let _counted = counted;
                     serve_connection(entered, calls, line, windows, ended).await;
@@ -296,7 +307,7 @@ async fn serve_connection(
     mut entered: Entered,
     calls: Calls,
     line: Arc<Line>,
-    (stream_window, window): (u32, u32),
+    windows: Windows,
     mut ending: watch::Receiver<()>,
 ) {
     // It has failed already.
@@ -311,8 +322,8 @@ async fn serve_connection(
         .max_header_list_size(8 * 1024)
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10))
-        .initial_stream_window_size(stream_window)
-        .initial_connection_window_size(window)
+        .initial_stream_window_size(windows.call)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(FRAME);
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
     let of_requests = Speaks { speaker: Arc::clone(&speaker), guest: guest.clone(), denied: Arc::default() };
@@ -410,7 +421,7 @@ impl Calls {
             Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))
         } else if let Some(method) = ingest::Method::of(head.uri.path()) {
             let messages = Messages::new(body, Arc::clone(&call), self.message_max);
-            Either::Left(self.ingest.call(method, &head.headers, (address, speaker), messages, call))
+            Either::Left(self.ingest.call(method, &head.headers, address, speaker, messages, call))
         } else {
             let (charged, message_max, guard) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/")
             {

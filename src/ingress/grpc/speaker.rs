@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 
 use crate::domain::policy::{Denied, Granted, Right, Spoken};
+use crate::domain::producer::ProducerName;
 use crate::domain::refusal::Reason;
 use crate::engine::budget::{Budget, Call, Line, Share};
 use crate::engine::intake::Intake;
@@ -44,29 +45,32 @@ enum Proof {
 
 /// Whom a request counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Named<'n> {
-    pub(super) producer: &'n str,
-    /// See [`Origin::series`].
-    pub(super) series: Option<&'n str>,
+pub(super) enum Named<'n> {
+    /// Whom it names: nobody is asked for a proof.
+    Said(&'n str),
+    /// Whom a rule lets it name.
+    Allowed(&'n Spoken),
 }
 
 impl Named<'_> {
     /// Whether it is a request's origin.
     pub(super) fn is(&self, origin: &Origin) -> bool {
-        self.producer == origin.producer && self.series == origin.series.as_deref()
+        match self {
+            Self::Said(producer) => **producer == *origin.producer,
+            Self::Allowed(spoken) => spoken.producer == origin.producer && spoken.series == origin.series,
+        }
     }
 
-    /// The origin of a request that counts for it. `None`: a name is longer than any that is taken.
+    /// The origin of a request that counts for it. `None`: what it names is no producer's name.
     pub(super) fn origin(&self, address: Option<IpAddr>) -> Option<Origin> {
-        let series_max = 2 * NAME_BYTES_MAX;
-        let fits = self.producer.len() <= NAME_BYTES_MAX && self.series.is_none_or(|series| series.len() <= series_max);
-        let (producer, series) = (self.producer.to_owned(), self.series.map(str::to_owned));
-        fits.then_some(Origin { producer, series, address })
+        match self {
+            Self::Said(producer) => Some(Origin::of(ProducerName::new(producer).ok()?, address)),
+            Self::Allowed(Spoken { producer, series, .. }) => {
+                Some(Origin { producer: producer.clone(), series: series.clone(), address })
+            }
+        }
     }
 }
-
-/// The longest name of a stream or a producer that is kept.
-pub(super) const NAME_BYTES_MAX: usize = 256;
 
 /// What was asked for last, and under which policies it was allowed.
 #[derive(Default)]
@@ -192,7 +196,7 @@ impl Speaker {
         producer: &'a str,
     ) -> Result<Named<'a>, Rejection> {
         if matches!(self.proof, Proof::NotAsked) {
-            return Ok(Named { producer, series: None });
+            return Ok(Named::Said(producer));
         }
         let is_same = allowed.stream == stream && allowed.producer == producer && allowed.changes == intake.changes();
         if !is_same || allowed.spoken.is_none() {
@@ -203,11 +207,7 @@ impl Speaker {
                 *allowed = Allowed { changes, stream, producer, spoken: Some(spoken) };
             }
         }
-        let spoken = allowed.spoken.as_ref();
-        Ok(spoken.map_or(Named { producer: "", series: None }, |spoken| Named {
-            producer: &spoken.producer,
-            series: spoken.series.as_deref(),
-        }))
+        Ok(allowed.spoken.as_ref().map_or(Named::Said(""), Named::Allowed))
     }
 
     fn deny(&self, denied: Denied) -> Rejection {
