@@ -2,10 +2,12 @@
 
 #![warn(clippy::indexing_slicing)]
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -401,8 +403,27 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// How long threads that hang on a destination may hold up the end of the process.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
+/// Where this is 1 when a process begins, ONNX Runtime neither collects telemetry nor sends it.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Makes sure that [`NO_TELEMETRY`] is 1. No process can safely change its own environment, so this one begins anew.
+///
+/// # Errors
+/// When it cannot.
+fn without_telemetry() -> io::Result<()> {
+    if env::var_os(NO_TELEMETRY).is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    let mut anew = process::Command::new(env::current_exe()?);
+    Err(anew.args(env::args_os().skip(1)).env(NO_TELEMETRY, "1").exec())
+}
+
 fn main() -> ExitCode {
     let cli = parse();
+    if let Err(error) = without_telemetry() {
+        complain(&format!("cannot begin with {NO_TELEMETRY}=1 in the environment: {error}. Set it there"));
+        return ExitCode::from(EXIT_INTERNAL);
+    }
     let log = log(cli.verbose, cli.log_format, is_server(&cli.command));
     // The load of a benchmark takes one core, and leaves the others to the gateway.
     let mut runtime = match cli.command {

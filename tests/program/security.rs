@@ -7,7 +7,8 @@ use std::process::Command;
 use bailiwick::clock::Clock;
 
 use crate::blocks;
-use crate::common::process::{Process, run, text};
+use crate::common::folder::Folder;
+use crate::common::process::{BINARY, Process, copy_of, run, text};
 use crate::common::{changed, free_port, root};
 
 /// The commands of a block of shell.
@@ -119,4 +120,21 @@ fn the_page_on_security_leads_to_a_gateway_that_stock_clients_reach() {
     assert!(explained.contains("may write this as `till-7`, by rule producers"), "{explained}");
     let log = gateway.stop().join("\n");
     assert!(log.contains("no_certificate"), "{log}");
+}
+
+/// ONNX Runtime would keep an id of the machine and what it tells its maker in the user's cache, and send it.
+#[test]
+fn the_runtime_of_models_collects_no_telemetry() {
+    let ((directory, _), home) = (copy_of("card-fraud"), Folder::new());
+    let checked = Command::new(BINARY)
+        .args(["check", "-c", "examples/card-fraud/gateway.toml"])
+        .current_dir(directory.root())
+        .env("HOME", home.root())
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    let left: Vec<_> = fs::read_dir(home.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
