@@ -250,7 +250,9 @@ impl Counts {
 
     fn has_room(&self, tally: &Tally, person: &Person) -> bool {
         self.seen.get(&*tally.name).is_some_and(|seen| {
-            seen.last.contains_key(person) || !seen.is_open_ended(self.lost) && (seen.last.len() as u64) < tally.most
+            // Who is counted goes on only while the limit holds: beyond it, what the law says of few persons is true of nobody.
+            let others = seen.last.len() as u64 - u64::from(seen.last.contains_key(person));
+            !seen.is_open_ended(self.lost) && others < tally.most
         })
     }
 

@@ -86,7 +86,8 @@ impl Slow {
 
     fn has_room(&self, tally: &Tally, today: Day, person: Option<Person>) -> bool {
         let counted = self.counted(tally.period, today);
-        person.is_some_and(|person| counted.contains(&person)) || (counted.len() as u64) < tally.most
+        // With this person, there are no more than may be.
+        counted.into_iter().chain(person).collect::<BTreeSet<_>>().len() as u64 + u64::from(person.is_none()) <= tally.most
     }
 }
 
@@ -216,11 +217,23 @@ fn whom_a_counter_does_not_list_keeps_it_full_until_they_have_left_the_period() 
     let mut after = begun(1);
     before.news().iter().for_each(|news| after.merge(news));
     let claims = [claim(&[&[&more]])];
-    assert!(after.admit(&claims, person(1), START), "who is listed is counted already");
+    assert!(!after.admit(&claims, person(1), START), "beyond the limit, nobody goes by the counter, whoever is listed");
     assert!(!after.admit(&claims, person(4), START));
     assert_eq!(after.used(&more, START), 100);
     assert!(after.admit(&claims, person(4), START + 90 * DAY_MICROS));
     assert!(!before.admit(&counted, person(4), START));
+}
+
+#[test]
+fn beyond_a_smaller_share_not_even_those_go_who_were_counted() {
+    let (year, less) = (tally("year", Period::CalendarYear, 3), tally("year", Period::CalendarYear, 2));
+    let (claims, fewer) = ([claim(&[&[&year]])], [claim(&[&[&less]])]);
+    let mut counts = begun(0);
+    assert_eq!([1, 2].map(|number| counts.admit(&claims, person(number), START)), [true; 2]);
+    assert!(counts.admit(&fewer, person(1), START), "at the limit, who was counted goes on");
+    assert!(counts.admit(&claims, person(3), START));
+    assert_eq!([1, 2, 3, 4].map(|number| counts.admit(&fewer, person(number), START)), [false; 4]);
+    assert!(counts.admit(&claims, person(3), START), "with the share that there was, they are at the limit again");
 }
 
 #[test]
