@@ -6,8 +6,9 @@ use bailiwick::ingress::proto::ingest::PublishResponse;
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, POLICY, Process, REGIME};
+use crate::common::http::{check as check_of, get};
 use crate::common::process::{run, text};
-use crate::common::{changed, records};
+use crate::common::{changed, free_port, records, until};
 
 /// The law lets records of few persons be abroad.
 const ABROAD: &str = r#"
@@ -172,8 +173,17 @@ async fn check_explain_and_the_law_say_what_is_counted() {
     assert!(check.contains("a counter: of the law's below 100, this gateway's 12, of which 2 are taken"), "{check}");
     let law = said(&["policy", "law", "-c", "gateway.toml", "aa"]);
     assert!(law.contains("data.few is met below 100 distinct persons since 1 January"), "{law}");
+    let address = format!("127.0.0.1:{}", free_port());
+    deployment.add("gateway.toml", &format!("\n[http]\nlisten = \"{address}\"\n"));
     let gateway = deployment.spawn();
+    assert_eq!(check_of(&address, "counters")["state"], "well");
     send(&gateway, 1..=9).await;
+    let found = until(|| Some(check_of(&address, "counters")).filter(|check| check["state"] == "warning"));
+    assert_eq!(found["says"], "aa/counters/data.few to g-1 is 90 % used");
+    let used = "bailiwick_counter_used{counter=\"aa/counters/data.few\",to=\"g-1\"} 0.9";
+    until(|| Some(()).filter(|()| get(&address, "/metrics").1.lines().any(|line| line == used)));
+    send(&gateway, [10]).await;
+    until(|| Some(()).filter(|()| check_of(&address, "counters")["says"] == "aa/counters/data.few to g-1 is full"));
     gateway.stop();
     // Without it the condition is not shown.
     let without = changed(&deployment.read(POLICY), COUNTED, "");
