@@ -476,9 +476,9 @@ fn parse() -> Cli {
         Err(error) => error,
     };
     if error.kind() == ErrorKind::DisplayVersion {
-        let is_long = std::env::args_os().any(|argument| argument == "--version");
+        let is_long = env::args_os().any(|argument| argument == "--version");
         let text = if is_long { version::long() } else { version::short() + "\n" };
-        std::process::exit(i32::from(print(&text).is_err()));
+        process::exit(i32::from(print(&text).is_err()));
     }
     error.exit()
 }

@@ -22,7 +22,7 @@ fn the_page_on_security_leads_to_a_gateway_that_stock_clients_reach() {
     let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
     let (shell, toml, python) = (blocks(&page, "sh"), blocks(&page, "toml"), blocks(&page, "python"));
     let [make, look, send] = shell.as_slice() else { panic!("{shell:?}") };
-    let folder = crate::common::folder::Folder::new();
+    let folder = Folder::new();
     let done = |arguments: &[&str]| {
         let output = run(folder.root(), arguments);
         assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
