@@ -167,7 +167,8 @@ impl App {
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let counting = counting::open(&config, clock)?;
-        for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
+        let all_logs = [("journal", &*journal), ("outbox", &*outbox)];
+        for (name, log) in all_logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
             let syncs = telemetry.syncs(name);
             log.time_syncs(Timed {
                 now: Box::new(move || clock.now()),
@@ -211,12 +212,13 @@ impl App {
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
             let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
-            let ledger = Arc::clone(&ledger);
+            let (ledger, counting) = (Arc::clone(&ledger), Arc::clone(&counting));
             move || {
                 if ledger.is_broken() {
                     supervisor.fail("the thread of the ledger's log panicked");
                 }
-                for (name, log) in [("journal", &journal), ("outbox", &outbox)] {
+                let logs = [("journal", &*journal), ("outbox", &*outbox)];
+                for (name, log) in logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
                     if log.is_broken() {
                         supervisor.fail(&format!("the thread of the {name} panicked"));
                     }

@@ -23,6 +23,7 @@ use crate::storage::{Log, NoRoom, Pace, State};
 use crate::telemetry::{Samples, Telemetry, declared};
 
 use super::brokers::Certificates;
+use super::counting;
 use super::outcomes::Outcomes;
 use super::witnesses::Witnesses;
 
@@ -48,8 +49,8 @@ pub(super) struct Observer {
     pub(super) clock: Clock,
     /// How many models are loaded.
     pub(super) models: usize,
-    /// Whether the logs get on, in the order of `logs`.
-    pub(super) paces: [Mutex<Pace>; 2],
+    /// Whether the logs get on, in the order of `all_logs`.
+    pub(super) paces: [Mutex<Pace>; 3],
 }
 
 /// When nothing became durable for so long although something waits, the disk hangs.
@@ -71,6 +72,17 @@ const COUNTER_PERCENT: u64 = 90;
 impl Observer {
     fn logs(&self) -> [(&'static str, &Log); 2] {
         [("journal", &self.journal), ("outbox", &self.outbox)]
+    }
+
+    /// Those, and that of the counters of laws where some are kept.
+    fn all_logs(&self) -> impl Iterator<Item = (&'static str, &Log)> {
+        self.logs().into_iter().chain(self.counting.log().map(|log| (counting::LOG, log)))
+    }
+
+    /// How long nothing became durable of each log although something waits.
+    fn waits(&self) -> Vec<Duration> {
+        let (logs, now) = (self.all_logs().zip(&self.paces), self.clock.now());
+        logs.map(|((_, log), pace)| pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now)).collect()
     }
 
     /// The days until the next review that the policies in force ask for, and what is to be reviewed.
@@ -213,18 +225,43 @@ impl Observer {
         tallies.map(|tally| (tally.clone(), used(&tally))).collect()
     }
 
-    fn of_counters(&self) -> Check {
+    /// Why nothing can be counted now, and what to do.
+    fn trouble_of_counters(&self, waits: Duration) -> Option<(String, &'static str)> {
+        let (why, help) = match self.counting.log()?.state() {
+            State::Failing { message } => (message, "check the disk of the journal's directory; it is tried again"),
+            State::Broken => (
+                "the thread of their log has ended by a fault".to_owned(),
+                "start the gateway again, and report the log line about the panic",
+            ),
+            State::Closed => ("their log is closed".to_owned(), "start the gateway again"),
+            State::Healthy if waits >= HANGS_AFTER => (
+                format!("a write has been under way for {} s", waits.as_secs()),
+                "check the disk of the journal's directory; when it answers, the gateway goes on by itself",
+            ),
+            State::Healthy | State::Full if self.counting.is_full() => (
+                "their quota or their disk is used up".to_owned(),
+                "make room on the disk of the journal's directory; it is tried again",
+            ),
+            State::Healthy | State::Full => return None,
+        };
+        Some((format!("what the counters of laws count cannot be written: {why}; what rests on them is refused"), help))
+    }
+
+    fn of_counters(&self, waits: Duration) -> Check {
         const NAME: &str = "counters";
         let help =
             "records of other persons go there by another row of the law, or not at all: see docs/policy.md, Counters";
-        if let Some(log) = self.counting.log()
-            && let State::Failing { message } = log.state()
-        {
-            let says =
-                format!("what the counters of laws count cannot be written: {message}; what rests on them is refused");
-            return Check::warning(NAME, says, "check the disk of the journal's directory; it is tried again");
+        if let Some((says, help)) = self.trouble_of_counters(waits) {
+            return Check::warning(NAME, says, help);
         }
         let counters = self.counters();
+        let lost = counting::lost(&self.counting, counters.iter().map(|(tally, _)| tally.clone()));
+        if let Some((_, day)) = lost.first() {
+            let names: Vec<&str> = lost.iter().map(|(counter, _)| &**counter).collect();
+            let names = names.join(", ");
+            let says = format!("counts before {day} were lost; no room until the period is over: {names}");
+            return Check::warning(NAME, says, counting::LOST_HELP);
+        }
         let near = counters.iter().filter(|(_, used)| *used >= COUNTER_PERCENT);
         let near: Vec<String> = near
             .map(|(tally, used)| {
@@ -344,11 +381,9 @@ impl Observed for Observer {
 
     fn health(&self) -> Health {
         let mut checks = vec![self.of_process()];
-        let now = self.clock.now();
-        checks.extend(self.logs().into_iter().zip(&self.paces).map(|((name, log), pace)| {
-            let waits = pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now);
-            Self::of_log(name, log, waits)
-        }));
+        let waits = self.waits();
+        let logs = self.logs().into_iter().zip(&waits);
+        checks.extend(logs.map(|((name, log), waits)| Self::of_log(name, log, *waits)));
         let backlogs = self.board.latest();
         checks.extend([
             Check::well("models", format!("models that are loaded: {}", self.models)),
@@ -357,7 +392,7 @@ impl Observed for Observer {
             self.of_recovery(),
             self.of_windows(),
             self.of_quarantine(),
-            self.of_counters(),
+            self.of_counters(waits.get(2).copied().unwrap_or_default()),
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_cells_aside(&backlogs),
@@ -379,7 +414,7 @@ impl Observed for Observer {
                 "error": trouble.map(|trouble| trouble.error),
             })
         });
-        let logs = self.logs().map(|(name, log)| {
+        let logs = self.all_logs().map(|(name, log)| {
             let usage = log.usage();
             json!({ "log": name, "bytes": usage.bytes, "quota_bytes": usage.quota_bytes, "segments": usage.segments })
         });
@@ -389,13 +424,13 @@ impl Observed for Observer {
             "policy": self.versions.current().digest().to_string(),
             "running_seconds": self.clock.now().as_secs(),
             "destinations": destinations.collect::<Vec<_>>(),
-            "logs": logs,
+            "logs": logs.collect::<Vec<_>>(),
         })
     }
 
     fn sample(&self, samples: &mut Samples) {
         self.telemetry.sample(samples);
-        for (name, log) in self.logs() {
+        for (name, log) in self.all_logs() {
             let (usage, state) = (log.usage(), log.state());
             samples.amount(declared::LOG_SIZE, &[name], usage.bytes as f64);
             samples.amount(declared::LOG_QUOTA, &[name], usage.quota_bytes as f64);

@@ -89,14 +89,20 @@ impl Period {
     }
 
     fn first_date(self, today: Day) -> Option<Date> {
-        let today = Timestamp::from_second(i64::from(today) * DAY_SECONDS).ok()?;
-        let today = TimeZone::UTC.to_datetime(today).date();
+        let today = date_of(today)?;
         match self {
             Self::CalendarYear => Date::new(today.year(), 1, 1).ok(),
             Self::TwelveMonths => today.checked_sub(1.year()).ok(),
             Self::Ever => None,
         }
     }
+}
+
+/// The date of a day. `None`: it is centuries from now.
+#[must_use]
+pub fn date_of(day: Day) -> Option<Date> {
+    let midnight = Timestamp::from_second(i64::from(day) * DAY_SECONDS).ok()?;
+    Some(TimeZone::UTC.to_datetime(midnight).date())
 }
 
 fn day_of(date: Date) -> Option<Day> {
@@ -206,6 +212,11 @@ impl Seen {
             self.last.retain(|_, last| *last >= first_day);
             self.unlisted = self.unlisted.filter(|last| *last >= first_day);
         }
+    }
+
+    /// The first day that counts at a time in microseconds since the Unix epoch.
+    fn first_day_at(&self, tally: &Tally, wall: i64) -> Day {
+        tally.period.first_day(self.today.map_or(tally.day(wall), |today| today.max(tally.day(wall))))
     }
 
     /// Whether some are not counted one by one who may have gone in the period.
@@ -324,7 +335,7 @@ impl Counts {
         self.news.drain(..news.min(self.news.len()));
     }
 
-    /// All that is known, as news.
+    /// All that is known, as news, in no order.
     #[must_use]
     pub fn all(&self) -> Vec<News> {
         let mut all = Vec::with_capacity(self.listed() + 1);
@@ -348,16 +359,24 @@ impl Counts {
     pub fn used(&self, tally: &Tally, wall: i64) -> u64 {
         let nobody = Seen::default();
         let seen = self.seen.get(&*tally.name).unwrap_or(&nobody);
-        let today = seen.today.map_or(tally.day(wall), |today| today.max(tally.day(wall)));
-        let first_day = tally.period.first_day(today);
+        let first_day = seen.first_day_at(tally, wall);
         let counts = |last: &Day| *last >= first_day;
         let listed = if seen.first_day == Some(first_day) {
             seen.last.len()
         } else {
             seen.last.values().filter(|last| counts(last)).count()
         };
-        let is_open_ended = seen.unlisted.as_ref().is_some_and(counts) || self.lost.as_ref().is_some_and(counts);
+        let is_open_ended = seen.unlisted.as_ref().is_some_and(counts) || self.lost(tally, wall).is_some();
         if is_open_ended || listed as u64 >= tally.most { 100 } else { listed as u64 * 100 / tally.most }
+    }
+
+    /// The day before which what was counted was lost, while it keeps a count without room at a time in microseconds since
+    /// the Unix epoch.
+    #[must_use]
+    pub fn lost(&self, tally: &Tally, wall: i64) -> Option<Day> {
+        let nobody = Seen::default();
+        let first_day = self.seen.get(&*tally.name).unwrap_or(&nobody).first_day_at(tally, wall);
+        self.lost.filter(|lost| *lost >= first_day)
     }
 }
 

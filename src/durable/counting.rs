@@ -28,8 +28,9 @@ const LOST: u8 = 3;
 /// The most news of one entry.
 const TOGETHER_MAX: usize = 1_000;
 
-/// Space on disk: of a segment, and of all.
-const SEGMENT_BYTES: u64 = 4 << 20;
+/// Space on disk of a segment, in bytes.
+pub const SEGMENT_BYTES: u64 = 4 << 20;
+/// Space on disk of all segments, in bytes.
 const QUOTA_BYTES: u64 = 512 << 20;
 
 /// Why what was counted cannot be used.
@@ -56,7 +57,9 @@ pub struct Found {
     pub last: Lsn,
     /// The bytes of its entries.
     pub bytes: u64,
-    /// How many places of it are damaged, so that counts were lost.
+    /// Whether it holds the secret. Otherwise that is to be written before anything else.
+    pub has_key: bool,
+    /// How many places of it are damaged, so that counts were lost. A secret that is missing is one.
     pub damaged: usize,
 }
 
@@ -77,12 +80,15 @@ pub fn open(
     let (key, news, bytes) = read(&log)?;
     let mut counts = Counts::new(key.unwrap_or(PersonKey(chance.0)), chance.1);
     news.iter().for_each(|news| counts.merge(news));
-    let damaged = recovery.damage.len();
-    // Without the key nobody who was counted is known again, and everybody counts once more.
+    // The secret is written before anybody is counted. Without it nobody is known again, and what was before it may be gone too.
+    let has_key = key.is_some();
+    let is_keyless = !has_key && !news.is_empty();
+    // Not only what opening found: reading passes over what is damaged, too.
+    let damaged = log.damage().len() + usize::from(is_keyless);
     if damaged > 0 {
         counts.lose(wall);
     }
-    Ok(Found { log, counts, last: recovery.last, bytes, damaged })
+    Ok(Found { log, counts, last: recovery.last, bytes, has_key, damaged })
 }
 
 fn read(log: &Log) -> Result<(Option<PersonKey>, Vec<News>, u64), Error> {
@@ -111,6 +117,17 @@ pub fn key_entry(key: PersonKey) -> Vec<u8> {
     let mut writer = Writer::with_capacity(2 + key.0.len());
     writer.u8(VERSION).u8(KEY).raw(&key.0);
     writer.finish()
+}
+
+/// Puts news in an order in which they take few bytes: those of one count and one day stand together.
+pub fn put_in_groups(news: &mut [News]) {
+    fn group(news: &News) -> Option<(&Name, Day)> {
+        match news {
+            News::Went(name, day, _) | News::Unlisted(name, day) => Some((name, *day)),
+            News::Lost(_) => None,
+        }
+    }
+    news.sort_unstable_by(|left, right| group(left).cmp(&group(right)));
 }
 
 /// The entry of the first of these news, and how many of them are in it. `None`: there are none.
@@ -191,6 +208,8 @@ fn day(reader: &mut Reader<'_>) -> Option<Day> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::domain::counting::{Claim, Period, Tally};
     use crate::storage::sim::Sim;
@@ -264,6 +283,61 @@ mod tests {
         assert!(decode(&[VERSION, 9]).is_none());
     }
 
+    /// Persons of a year, in whatever order they come.
+    #[test]
+    fn what_is_written_anew_takes_few_bytes_for_each_person() {
+        let names = ["cn-pipl/counters/data.cn_below_exempt_volume", "us-dsp/counters/x"].map(|id| name(id, "all"));
+        let mut news: Vec<News> = (0..60_000_i32)
+            .map(|at| {
+                let mut person = [0; 16];
+                person[..4].copy_from_slice(&at.to_le_bytes());
+                News::Went(Arc::clone(&names[at as usize % 2]), 20_000 + at % 365, Person(person))
+            })
+            .collect();
+        put_in_groups(&mut news);
+        let bytes: usize = entries(PersonKey([9; 16]), &news).iter().map(Vec::len).sum();
+        assert!(bytes < news.len() * 20, "{bytes}");
+    }
+
+    /// Puts the next entries on disk.
+    fn put(log: &Log, entries: Vec<Vec<u8>>) {
+        let last = log.durable() + entries.len() as u64;
+        for (lsn, entry) in (log.durable() + 1..).zip(entries) {
+            let room = log.reserve(entry.len() as u64).unwrap();
+            log.submit(lsn, entry, room, None);
+        }
+        assert!(log.wait_durable(last));
+    }
+
+    #[test]
+    fn persons_whose_secret_is_missing_are_lost() {
+        let sim = Sim::default();
+        let Found { log, has_key, damaged, .. } = open_sim(&sim, 1);
+        assert!(!has_key && damaged == 0, "a log that begins has lost nothing");
+        put(&log, entries(PersonKey([9; 16]), &all_news()[..1]).split_off(1));
+        drop(log);
+        let found = open_sim(&sim, 2);
+        assert!(!found.has_key && found.damaged == 1);
+        assert!(matches!(found.counts.news(), [News::Lost(_)]));
+    }
+
+    #[test]
+    fn persons_of_a_damaged_entry_are_lost() {
+        let sim = Sim::default();
+        let Found { log, .. } = open_sim(&sim, 1);
+        put(&log, entries(PersonKey([9; 16]), &all_news()[..1]));
+        // What follows shows that it was on disk.
+        put(&log, entries(PersonKey([9; 16]), &all_news()[1..2]));
+        drop(log);
+        let mut files = sim.files(Path::new("/counters")).into_iter();
+        let file = files.find(|file| file.extension().is_some_and(|name| name == "segment")).unwrap();
+        let bytes = sim.bytes(&file).unwrap();
+        let person = bytes.windows(16).position(|bytes| bytes == [1; 16]).unwrap();
+        sim.flip(&file, person, 0);
+        let found = open_sim(&sim, 2);
+        assert!(found.damaged > 0 && matches!(found.counts.news(), [News::Lost(_)]));
+    }
+
     fn open_sim(sim: &Sim, chance: u8) -> Found {
         open(Arc::new(sim.clone()), "/counters".into(), ([chance; 16], [chance; 16]), WALL).unwrap()
     }
@@ -289,11 +363,7 @@ mod tests {
         let Found { log, mut counts, .. } = open_sim(&sim, 1);
         let ann = who(counts.key(), "ann");
         assert!(counts.admit(&claims, ann, WALL));
-        for (lsn, entry) in (1..).zip(entries(counts.key(), counts.news())) {
-            let room = log.reserve(entry.len() as u64).unwrap();
-            log.submit(lsn, entry, room, None);
-        }
-        assert!(log.wait_durable(2));
+        put(&log, entries(counts.key(), counts.news()));
         drop(log);
         sim.power_loss(|| false);
         let Found { log, mut counts, last, damaged, .. } = open_sim(&sim, 2);

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::domain::counting::{Claim, Counters, Counts, News, Person, PersonKey, Tally};
+use crate::domain::counting::{Claim, Counters, Counts, Day, News, Person, PersonKey, Tally};
 use crate::domain::refusal::Reason;
-use crate::durable::counting::{Found, key_entry, next_entry};
-use crate::storage::{Error, Log, Lsn, NoRoom, Room};
+use crate::durable::counting::{Found, SEGMENT_BYTES, key_entry, next_entry, put_in_groups};
+use crate::storage::{Error, Log, Lsn, NoRoom, Room, Usage};
 
 /// How long somebody waits for the disk before it looks again.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
@@ -23,6 +23,8 @@ const BEHIND_MAX: Duration = Duration::from_millis(100);
 const TIDY_BYTES: u64 = 8 << 20;
 /// What a person takes on disk, at most, when everything is written anew.
 const PERSON_BYTES: u64 = 20;
+/// How long it takes until it is tried again to write everything anew.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The counters of a gateway.
 pub struct Counting {
@@ -36,16 +38,22 @@ struct State {
     counts: Counts,
     /// The last position that was given out.
     last: Lsn,
-    /// Bytes that were written since everything was.
+    /// Bytes on disk that were written since everything was, with those of everything.
     bytes: u64,
+    /// Whether the secret is on its way to the disk, or there.
+    has_key: bool,
+    /// Everything through this position was written once more, and is not let go of yet.
+    needless: Option<Lsn>,
+    /// Not before this time it is tried again to write everything anew.
+    again_at: Duration,
 }
 
 impl Counting {
     /// Counts on from what was found.
     #[must_use]
     pub fn new(found: Found, clock: Clock) -> Self {
-        let Found { log, counts, last, bytes, .. } = found;
-        let state = Mutex::new(State { counts, last, bytes });
+        let Found { log, counts, last, bytes, has_key, .. } = found;
+        let state = Mutex::new(State { counts, last, bytes, has_key, needless: None, again_at: Duration::ZERO });
         Self { state, log: Some(log), clock, is_tidying: AtomicBool::new(false) }
     }
 
@@ -53,7 +61,8 @@ impl Counting {
     #[must_use]
     pub fn none(clock: Clock) -> Self {
         let counts = Counts::new(PersonKey([0; 16]), [0; 16]);
-        let state = Mutex::new(State { counts, last: 0, bytes: 0 });
+        let (last, bytes, has_key, needless, again_at) = (0, 0, false, None, Duration::ZERO);
+        let state = Mutex::new(State { counts, last, bytes, has_key, needless, again_at });
         Self { state, log: None, clock, is_tidying: AtomicBool::new(false) }
     }
 
@@ -94,6 +103,19 @@ impl Counting {
     /// Submits what is counted and not submitted yet. The position through which all is then.
     fn submit(&self, log: &Log) -> Result<Lsn, NoRoom> {
         let mut state = self.lock();
+        if state.counts.news().is_empty() {
+            return Ok(state.last);
+        }
+        if !leaves_room_for_all(log.usage(), state.counts.listed()) {
+            return Err(NoRoom::Full);
+        }
+        if !state.has_key {
+            // The secret is on disk before anybody is counted under it.
+            let entry = key_entry(state.counts.key());
+            let room = log.reserve(entry.len() as u64)?;
+            state.has_key = true;
+            state.write(log, entry, room);
+        }
         while let Some((entry, news)) = next_entry(state.counts.news()) {
             let room = log.reserve(entry.len() as u64)?;
             state.counts.written(news);
@@ -102,15 +124,29 @@ impl Counting {
         Ok(state.last)
     }
 
-    /// Whether more is on disk than is worth while.
+    /// Whether nobody else can be counted for lack of space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| {
+            log.reserve(0).is_err_and(|why| why == NoRoom::Full)
+                || !leaves_room_for_all(log.usage(), self.lock().counts.listed())
+        })
+    }
+
+    /// Whether it is worth while to write everything anew: more is on disk than need be, or what was written is not let go of.
     #[must_use]
     pub fn is_untidy(&self) -> bool {
+        let Some(log) = &self.log else { return false };
         let state = self.lock();
-        self.log.is_some() && state.bytes > TIDY_BYTES.max(state.counts.listed() as u64 * PERSON_BYTES * 3)
+        let listed = state.counts.listed();
+        let is_untidy = state.needless.is_some()
+            || state.bytes > TIDY_BYTES.max(listed as u64 * PERSON_BYTES * 3)
+            || !leaves_room_for_all(log.usage(), listed);
+        is_untidy && self.clock.now() >= state.again_at
     }
 
     /// Writes everything anew, and lets go of what stands before. Waits for the disk; nobody counts any slower meanwhile. Does
-    /// nothing while another thread does it.
+    /// nothing while another thread does it. Where there is no room to write all, everything stays, and it is tried again.
     ///
     /// # Errors
     /// When what is not needed any more cannot be let go of. It can be tried again.
@@ -119,40 +155,73 @@ impl Counting {
         if self.is_tidying.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let tidied = self.write_anew(log);
+        // First what an earlier attempt has left: there may be no room before.
+        let tidied = self.let_go(log).and_then(|()| match self.write_anew(log) {
+            Ok(()) => self.let_go(log).map(|()| true),
+            Err(_) => Ok(false),
+        });
+        if !matches!(tidied, Ok(true)) {
+            self.lock().again_at = self.clock.now() + AGAIN_AFTER;
+        }
         self.is_tidying.store(false, Ordering::Release);
-        tidied
+        tidied.map(drop)
     }
 
-    fn write_anew(&self, log: &Log) -> Result<(), Error> {
-        let (key, all, before) = {
-            let mut state = self.lock();
-            state.bytes = 0;
-            (state.counts.key(), state.counts.all(), state.last)
+    /// Lets go of what was written once more.
+    fn let_go(&self, log: &Log) -> Result<(), Error> {
+        let needless = self.lock().needless;
+        if let Some(through) = needless {
+            log.release(through)?;
+            self.lock().needless = None;
+        }
+        Ok(())
+    }
+
+    /// Writes everything once more. When this returns without an error, all of it is on disk.
+    fn write_anew(&self, log: &Log) -> Result<(), NoRoom> {
+        let (key, mut all, before, bytes_before) = {
+            let state = self.lock();
+            (state.counts.key(), state.counts.all(), state.last, state.bytes)
         };
+        put_in_groups(&mut all);
         let mut rest: &[News] = &all;
         let mut entry = Some((key_entry(key), 0));
         while let Some((bytes, news)) = entry {
             let room = loop {
-                match log.reserve(bytes.len() as u64) {
+                // In the space that is left when nobody else is counted any more: this makes room.
+                match log.reserve_control(bytes.len() as u64) {
                     Ok(room) => break room,
                     Err(NoRoom::Behind) => drop(log.wait_beyond(log.durable(), BEHIND_MAX)),
-                    // Nothing is let go of, and it is tried again when more was written.
-                    Err(_) => return Ok(()),
+                    Err(why) => return Err(why),
                 }
             };
-            self.lock().write(log, bytes, room);
+            let mut state = self.lock();
+            state.has_key = true;
+            state.write(log, bytes, room);
+            drop(state);
             rest = rest.get(news..).unwrap_or_default();
             entry = next_entry(rest);
         }
         let last = self.lock().last;
-        if log.wait_durable(last) { log.release(before) } else { Ok(()) }
+        if !log.wait_durable(last) {
+            return Err(NoRoom::Closed);
+        }
+        let mut state = self.lock();
+        state.bytes = state.bytes.saturating_sub(bytes_before);
+        state.needless = Some(before);
+        Ok(())
     }
 
     /// How much of a count is used, in percent. 100: it has no room for anybody else.
     #[must_use]
     pub fn used(&self, tally: &Tally) -> u64 {
         self.lock().counts.used(tally, self.clock.wall())
+    }
+
+    /// The day before which what was counted was lost, while it keeps a count without room.
+    #[must_use]
+    pub fn lost(&self, tally: &Tally) -> Option<Day> {
+        self.lock().counts.lost(tally, self.clock.wall())
     }
 
     /// Writes what was submitted, and ends.
@@ -169,6 +238,13 @@ impl State {
         self.bytes += entry.len() as u64;
         log.submit(self.last, entry, room, None);
     }
+}
+
+/// Whether there is still space to write everything anew. Whoever counts may not take it: else a full log stays full.
+fn leaves_room_for_all(usage: Usage, listed: usize) -> bool {
+    // A segment that is not full yet, and one that is claimed ahead.
+    let all_bytes = listed as u64 * PERSON_BYTES + 2 * SEGMENT_BYTES;
+    usage.bytes.saturating_add(all_bytes) <= usage.quota_bytes
 }
 
 /// Waits until a log is durable through a position, for a while.
@@ -211,9 +287,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::domain::counting::{Name, Period};
+    use crate::domain::counting::{Name, PERSONS_MAX, Period};
     use crate::durable::counting::open;
     use crate::storage::RealFileSystem;
+    use crate::storage::sim::Sim;
 
     const MOST: u64 = 300;
 
@@ -273,6 +350,69 @@ mod tests {
             assert!(went.iter().all(|number| goes(*number)), "who was told so is known again");
             assert!((0..500).filter(|number| went.binary_search(number).is_err()).all(|number| !goes(number)));
         }
+    }
+
+    /// Entries of so many bytes until there is no room for another one.
+    fn fill(counting: &Counting, log: &Log, bytes: usize) {
+        loop {
+            match log.reserve_control(bytes as u64) {
+                Ok(room) => counting.lock().write(log, vec![0; bytes], room),
+                Err(NoRoom::Behind) => drop(log.wait_beyond(log.durable(), BEHIND_MAX)),
+                Err(why) => {
+                    assert_eq!(why, NoRoom::Full);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// While the disk is full nobody else is counted, and that everything could not be written anew is not forgotten.
+    #[test]
+    fn a_full_disk_lets_go_of_nothing_and_is_tidied_when_there_is_space() {
+        let (sim, clock) = (Sim::default(), Clock::start());
+        let found = open(Arc::new(sim.clone()), "/counters".into(), ([7; 16], [1; 16]), clock.wall()).unwrap();
+        let counting = Counting::new(found, clock);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let goes = |number: u32| counting.admit(&claims(), &|_| Some(person(number)));
+        assert!(goes(1));
+        runtime.block_on(counting.durable()).unwrap();
+        let log = counting.log().unwrap();
+        sim.limit(Some(0));
+        for bytes in [64 << 10, 1 << 10, 1] {
+            fill(&counting, log, bytes);
+        }
+        assert!(counting.is_full());
+        assert!(goes(2), "it is counted in memory, and nothing may rest on it");
+        assert_eq!(runtime.block_on(counting.durable()), Err(Reason::Overloaded));
+        counting.lock().bytes = TIDY_BYTES + 1;
+        assert!(counting.is_untidy());
+        counting.tidy().unwrap();
+        let state = counting.lock();
+        assert!(state.bytes > TIDY_BYTES && state.needless.is_none(), "not all was written");
+        drop(state);
+        assert!(!counting.is_untidy(), "not again at once");
+        sim.limit(None);
+        while counting.is_full() {
+            drop(log.wait_beyond(log.durable(), BEHIND_MAX));
+        }
+        counting.lock().again_at = Duration::ZERO;
+        assert!(counting.is_untidy());
+        counting.tidy().unwrap();
+        assert!(!counting.is_untidy());
+        runtime.block_on(counting.durable()).unwrap();
+    }
+
+    /// Whoever counts leaves the space in which everything can be written anew.
+    #[test]
+    fn the_space_for_everything_is_not_taken_by_those_who_count() {
+        let log = begin(TempDir::new().unwrap().path(), 1);
+        let usage = log.log().unwrap().usage();
+        let nearly = Usage { bytes: usage.quota_bytes - 2 * SEGMENT_BYTES - 1_000 * PERSON_BYTES, ..usage };
+        assert!(leaves_room_for_all(nearly, 1_000));
+        assert!(!leaves_room_for_all(nearly, 1_001));
+        // All persons that may be counted take their space twice: before and after.
+        let twice = Usage { bytes: 2 * PERSONS_MAX * PERSON_BYTES + 4 * SEGMENT_BYTES, ..usage };
+        assert!(leaves_room_for_all(twice, PERSONS_MAX as usize));
     }
 
     #[test]
