@@ -393,7 +393,7 @@ mod tests {
         assert!(!counting.is_untidy(), "not again at once");
         sim.limit(None);
         while counting.is_full() {
-            drop(log.wait_beyond(log.durable(), BEHIND_MAX));
+            let _ = log.wait_beyond(log.durable(), BEHIND_MAX);
         }
         counting.lock().again_at = Duration::ZERO;
         assert!(counting.is_untidy());

@@ -1,6 +1,7 @@
 //! Counters of laws: a real gateway that is killed at the limit, peers that records are sent to, and what is said of it.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use bailiwick::ingress::proto::ingest::PublishResponse;
 use serde_json::{Value, json};
@@ -8,7 +9,11 @@ use serde_json::{Value, json};
 use super::deployment::{Deployment, POLICY, Process, REGIME};
 use crate::common::http::{check as check_of, get};
 use crate::common::process::{run, text};
+<<<<<<< HEAD
 use crate::common::{changed, free_port, records, until};
+=======
+use crate::common::{changed, free_port, http, records};
+>>>>>>> h-G
 
 /// The law lets records of few persons be abroad.
 const ABROAD: &str = r#"
@@ -162,6 +167,47 @@ async fn records_without_a_contributor_are_somebody_else_each_time() {
         let request = records::request("visits", "p", records::json_events((0..6).map(|_| visit(None))));
         assert_eq!(records::publish(gateway.endpoint(), request).await.unwrap().accepted, accepted);
         gateway.kill();
+    }
+}
+
+/// Changes a byte of the oldest person's entry in the log of the counters.
+fn damage(deployment: &Deployment) {
+    let name = b"aa/counters/data.few";
+    let files = fs::read_dir(deployment.path("journal/counters")).unwrap().map(|file| file.unwrap().path());
+    let mut segments: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "segment")).collect();
+    segments.sort();
+    let found = segments.iter().find_map(|segment| {
+        let bytes = fs::read(segment).unwrap();
+        let at = bytes.windows(name.len()).position(|found| found == name)?;
+        Some((segment, bytes, at))
+    });
+    let (segment, mut bytes, at) = found.unwrap();
+    bytes[at] ^= 1;
+    fs::write(segment, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_that_were_lost_are_told_at_every_start_and_leave_no_room() {
+    let deployment = abroad();
+    let address = format!("127.0.0.1:{}", free_port());
+    let config = deployment.read("gateway.toml") + &format!("\n[http]\nlisten = \"{address}\"\n");
+    deployment.write("gateway.toml", config);
+    let gateway = deployment.spawn();
+    for person in 1..=3 {
+        assert_eq!(send(&gateway, [person]).await.accepted, 1);
+    }
+    gateway.stop();
+    damage(&deployment);
+    for _ in 0..2 {
+        let gateway = deployment.spawn();
+        gateway.wait_for("were lost; no room until the period is over", 1);
+        assert_eq!(send(&gateway, 1..=3).await.accepted, 0);
+        let check = http::check(&address, "counters");
+        assert_eq!(check["state"], "warning");
+        assert!(check["says"].as_str().unwrap().contains("were lost; no room until the period is over"), "{check}");
+        assert!(check["do"].as_str().unwrap().contains("`already`"), "{check}");
+        gateway.stop();
     }
 }
 

@@ -65,6 +65,9 @@ struct Slow {
     on_disk: usize,
     /// Whether more went than may be counted, so that they are not told apart.
     is_beyond: bool,
+    /// Those of `went` that were not in a period when everything was written anew: they are forgotten for good, also if the
+    /// clock was ahead.
+    forgotten: BTreeSet<(usize, Period)>,
 }
 
 impl Slow {
@@ -81,13 +84,26 @@ impl Slow {
 
     fn counted(&self, period: Period, today: Day) -> BTreeSet<Person> {
         let first_day = if period == Period::Ever { 0 } else { Self::first_day(period, today) };
-        self.went.iter().filter(|(_, day)| *day >= first_day).map(|(person, _)| *person).collect()
+        let went = self.went.iter().enumerate();
+        let counts = went.filter(|(at, (_, day))| *day >= first_day && !self.forgotten.contains(&(*at, period)));
+        counts.map(|(_, (person, _))| *person).collect()
+    }
+
+    /// All that is known on a day is written anew.
+    fn tidy(&mut self, today: Day) {
+        for period in [Period::CalendarYear, Period::TwelveMonths] {
+            let first_day = Self::first_day(period, today);
+            let before = self.went.iter().enumerate().filter(|(_, (_, day))| *day < first_day);
+            self.forgotten.extend(before.map(|(at, _)| (at, period)));
+        }
+        self.on_disk = self.went.len();
     }
 
     fn has_room(&self, tally: &Tally, today: Day, person: Option<Person>) -> bool {
         let counted = self.counted(tally.period, today);
         // With this person, there are no more than may be.
-        counted.into_iter().chain(person).collect::<BTreeSet<_>>().len() as u64 + u64::from(person.is_none()) <= tally.most
+        let with = counted.len() + usize::from(person.is_none_or(|person| !counted.contains(&person)));
+        with as u64 <= tally.most
     }
 }
 
@@ -148,9 +164,9 @@ proptest! {
                     today = slow.went.iter().map(|(_, day)| *day).max().unwrap_or(0);
                 }
                 Step::Tidy => {
+                    slow.tidy(today);
                     disk = counts.all();
                     counts.written(usize::MAX);
-                    slow.on_disk = slow.went.len();
                 }
             }
         }
@@ -247,7 +263,9 @@ fn counts_that_were_lost_leave_no_room_until_their_period_is_over() {
     for mut counts in [before, after] {
         assert!(!counts.admit(&claims, person(1), START));
         assert_eq!(counts.used(&year, START), 100);
+        assert_eq!(counts.lost(&year, START).and_then(date_of), Some(Date::constant(2026, 11, 2)));
         assert!(counts.admit(&claims, person(1), START + 70 * DAY_MICROS));
+        assert_eq!(counts.lost(&year, START + 70 * DAY_MICROS), None);
     }
 }
 
