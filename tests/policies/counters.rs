@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 use super::deployment::{Deployment, POLICY, Process, REGIME};
 use crate::common::http::{check as check_of, get};
 use crate::common::process::{run, text};
-<<<<<<< HEAD
 use crate::common::{changed, free_port, records, until};
-=======
-use crate::common::{changed, free_port, http, records};
->>>>>>> h-G
 
 /// The law lets records of few persons be abroad.
 const ABROAD: &str = r#"
@@ -203,7 +199,7 @@ async fn counts_that_were_lost_are_told_at_every_start_and_leave_no_room() {
         let gateway = deployment.spawn();
         gateway.wait_for("were lost; no room until the period is over", 1);
         assert_eq!(send(&gateway, 1..=3).await.accepted, 0);
-        let check = http::check(&address, "counters");
+        let check = check_of(&address, "counters");
         assert_eq!(check["state"], "warning");
         assert!(check["says"].as_str().unwrap().contains("were lost; no room until the period is over"), "{check}");
         assert!(check["do"].as_str().unwrap().contains("`already`"), "{check}");
