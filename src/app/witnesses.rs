@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use http::{Request, StatusCode, header};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::Witnessing;
@@ -31,6 +32,8 @@ pub(super) struct Witnesses {
 
 struct Asked {
     witness: Witnessing,
+    /// Whoever uses the disk for this witness: one at a time, so that a disk that hangs holds one thread and no more.
+    disk: Arc<Semaphore>,
     /// Since when it has not cosigned, and why.
     away: Mutex<Option<Away>>,
 }
@@ -45,7 +48,7 @@ pub(super) struct Away {
 
 impl Witnesses {
     pub(super) fn new(files: Files, every: Duration, witnesses: Vec<Witnessing>) -> Self {
-        let asked = witnesses.into_iter().map(|witness| Asked { witness, away: Mutex::default() });
+        let asked = witnesses.into_iter().map(Asked::new);
         Self { files, every, asked: asked.collect() }
     }
 
@@ -70,7 +73,7 @@ impl Witnesses {
         loop {
             interval.tick().await;
             let all = self.asked.iter().map(|asked| async {
-                let outcome = tokio::time::timeout(WITHIN, self.one(&asked.witness, &clock)).await;
+                let outcome = tokio::time::timeout(WITHIN, self.one(asked, &clock)).await;
                 let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", WITHIN.as_secs())));
                 asked.heard(outcome, clock.now());
             });
@@ -79,23 +82,24 @@ impl Witnesses {
     }
 
     /// Lets a witness cosign the published checkpoint, if it has not.
-    async fn one(&self, witness: &Witnessing, clock: &Clock) -> anyhow::Result<()> {
-        let (files, id) = (self.files.clone(), witness.key.id());
-        let read = tokio::task::spawn_blocking(move || Published::read(&files, &id)).await?;
-        let Some(Published { note, checkpoint, cosigned }) = read? else { return Ok(()) };
-        if cosigned == checkpoint.size {
+    async fn one(&self, asked: &Asked, clock: &Clock) -> anyhow::Result<()> {
+        let (witness, files, id) = (&asked.witness, self.files.clone(), asked.witness.key.id());
+        let published = asked.on_disk(move || Published::read(&files, &id)).await?;
+        let Some(Published { note, checkpoint, cosigned }) = published else { return Ok(()) };
+        if is_cosigned(&checkpoint, cosigned.as_ref())? {
             return Ok(());
         }
+        let cosigned = cosigned.map_or(0, |cosigned| cosigned.size);
         let mut old = cosigned;
         for attempt in 1.. {
             let files = self.files.clone();
-            let (size, asked) = (checkpoint.size, old);
-            let proof = tokio::task::spawn_blocking(move || proof::growth(&files, asked, size)).await??;
+            let (size, since) = (checkpoint.size, old);
+            let proof = asked.on_disk(move || Ok(proof::growth(&files, since, size)?)).await?;
             let proof = proof.context("the ledger was published again meanwhile; it is asked again")?;
             let request = witness::Request { old, proof, checkpoint: note.clone() };
             let (code, says) = post(witness, request.encode()).await?;
             match code {
-                StatusCode::OK => return self.keep(witness, &note, &says, clock).await,
+                StatusCode::OK => return self.keep(asked, &note, &says, clock).await,
                 StatusCode::CONFLICT => {
                     let known: u64 = says.trim().parse().context("its answer is none of C2SP's tlog-witness")?;
                     if known > size || known == old || attempt == ATTEMPTS {
@@ -119,16 +123,15 @@ impl Witnesses {
     }
 
     /// Keeps a checkpoint with its cosignature.
-    async fn keep(&self, witness: &Witnessing, note: &str, says: &str, clock: &Clock) -> anyhow::Result<()> {
-        let cosigned = format!("{note}{says}");
+    async fn keep(&self, asked: &Asked, note: &str, says: &str, clock: &Clock) -> anyhow::Result<()> {
+        let (witness, cosigned) = (&asked.witness, format!("{note}{says}"));
         let (time, line) = witness.key.cosigned(&cosigned).context("its answer is not a cosignature with its key")?;
         let ahead = i64::try_from(time).unwrap_or(i64::MAX).saturating_sub(clock.wall() / 1_000_000);
         if ahead > CLOCKS_DIFFER_MAX {
             bail!("its clock is {ahead} s ahead of this one");
         }
         let (files, id, kept) = (self.files.clone(), witness.key.id(), format!("{note}{line}\n"));
-        tokio::task::spawn_blocking(move || files.keep_cosigned(&id, &kept)).await??;
-        Ok(())
+        asked.on_disk(move || Ok(files.keep_cosigned(&id, &kept)?)).await
     }
 }
 
@@ -136,6 +139,25 @@ impl Witnesses {
 const CLOCKS_DIFFER_MAX: i64 = 3_600;
 
 impl Asked {
+    fn new(witness: Witnessing) -> Self {
+        Self { witness, disk: Arc::new(Semaphore::new(1)), away: Mutex::default() }
+    }
+
+    /// Does what waits for the disk, unless what was begun earlier still waits for it.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let turn = Arc::clone(&self.disk).try_acquire_owned();
+        let turn = turn.context("the disk with the ledger hangs: it is asked again when the disk answers")?;
+        let work = move || {
+            // The work outlives whoever waits for it, and so must its turn.
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
     fn heard(&self, outcome: anyhow::Result<()>, now: Duration) {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         let witness = &self.witness.name;
@@ -160,23 +182,40 @@ impl Asked {
     }
 }
 
-/// What is published, and how much of it a witness has cosigned.
+/// What is published, and what of it a witness has cosigned last.
 struct Published {
     note: String,
     checkpoint: Checkpoint,
-    cosigned: u64,
+    cosigned: Option<Checkpoint>,
 }
 
 impl Published {
     /// `None`: nothing is.
     fn read(files: &Files, witness: &str) -> anyhow::Result<Option<Self>> {
+        // What was cosigned is read first: so it is never of a later time than what is published.
+        let cosigned = files.cosigned(witness)?;
         let Some((note, key)) = files.text(CHECKPOINT)?.zip(files.text(VERIFIER)?) else { return Ok(None) };
         let key = Verifier::parse(&key)?;
         let checkpoint = key.open(&note)?;
-        let cosigned = files.cosigned(witness)?.and_then(|cosigned| key.open(&cosigned).ok());
-        let cosigned = cosigned.map_or(0, |cosigned| cosigned.size).min(checkpoint.size);
+        let cosigned = cosigned.and_then(|cosigned| key.open(&cosigned).ok());
         Ok(Some(Self { note, checkpoint, cosigned }))
     }
+}
+
+/// Whether a published checkpoint is what was cosigned last.
+///
+/// # Errors
+/// When what was cosigned cannot be the beginning of what is published.
+fn is_cosigned(published: &Checkpoint, cosigned: Option<&Checkpoint>) -> anyhow::Result<bool> {
+    let Some(cosigned) = cosigned else { return Ok(false) };
+    let (size, had) = (published.size, cosigned.size);
+    if had > size {
+        bail!("it has cosigned {had} entries of this ledger, which has {size} now: the ledger was cut");
+    }
+    if had == size && cosigned.root != published.root {
+        bail!("it has cosigned {size} other entries of this ledger: the ledger was rewritten");
+    }
+    Ok(had == size)
 }
 
 async fn post(witness: &Witnessing, body: String) -> anyhow::Result<(StatusCode, String)> {
@@ -187,4 +226,50 @@ async fn post(witness: &Witnessing, body: String) -> anyhow::Result<(StatusCode,
         .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
         .body(body)?;
     exchange(stream, request, BYTES_MAX).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(size: u64, root: u8) -> Checkpoint {
+        Checkpoint { origin: "a".to_owned(), size, root: [root; 32] }
+    }
+
+    #[test]
+    fn a_ledger_that_was_cut_or_rewritten_is_not_taken_as_cosigned() {
+        let published = checkpoint(7, 1);
+        let look = |cosigned: Option<Checkpoint>| is_cosigned(&published, cosigned.as_ref());
+        assert!(look(Some(checkpoint(7, 1))).unwrap());
+        assert!(!look(Some(checkpoint(6, 2))).unwrap() && !look(None).unwrap());
+        assert!(look(Some(checkpoint(8, 2))).unwrap_err().to_string().contains("has 7 now: the ledger was cut"));
+        assert!(look(Some(checkpoint(7, 2))).unwrap_err().to_string().contains("the ledger was rewritten"));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_one_thread_of_a_witness() {
+        let key = crate::ledger::cosignature::Cosigner::generate("w.example.org").unwrap().witness().clone();
+        let witness =
+            Witnessing { name: "w".to_owned(), key, authority: "127.0.0.1:1".to_owned(), prefix: String::new() };
+        let asked = Arc::new(Asked::new(witness));
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        // Nobody waits for it any more, and it goes on.
+        let hanging = tokio::spawn({
+            let asked = Arc::clone(&asked);
+            let work = move || {
+                begun.send(())?;
+                Ok(ends.recv()?)
+            };
+            async move { asked.on_disk(work).await }
+        });
+        tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        hanging.abort();
+        let refused = asked.on_disk(|| Ok(())).await.unwrap_err();
+        assert!(refused.to_string().contains("the disk with the ledger hangs"), "{refused}");
+        end.send(()).unwrap();
+        while asked.on_disk(|| Ok(())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

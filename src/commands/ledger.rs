@@ -45,7 +45,7 @@ pub enum Task {
         /// The public key of a witness that must have cosigned, or its file. Give this option once for each.
         #[arg(long = "witness", value_name = "KEY|FILE")]
         witnesses: Vec<String>,
-        /// How many of these witnesses must have cosigned [default: all]
+        /// How many of these witnesses must have cosigned. One key counts once [default: all]
         #[arg(long, value_name = "N", requires = "witnesses")]
         at_least: Option<usize>,
         /// Print the report as JSON.
@@ -152,6 +152,7 @@ pub struct Named {
 pub async fn ledger(task: Task) -> Result<String, Failure> {
     match task {
         Task::Verify { ledger, checkpoints, witnesses, at_least, json } => {
+            let witnesses = distinct(&witnesses)?;
             let at_least = at_least.unwrap_or(witnesses.len());
             verify(&ledger, &checkpoints, &Wanting { witnesses, at_least }, json)
         }
@@ -305,8 +306,8 @@ impl Counts {
 
 /// The witnesses that must have cosigned a ledger.
 struct Wanting {
-    /// Their keys, or the files of these.
-    witnesses: Vec<String>,
+    /// Each is there once.
+    witnesses: Vec<Witness>,
     /// How many of them must have.
     at_least: usize,
 }
@@ -318,14 +319,27 @@ struct Witnessed {
     last: Option<(u64, String)>,
 }
 
+/// The witnesses of keys or their files, each once: who has one key counts once, under whatever names.
+fn distinct(keys: &[String]) -> anyhow::Result<Vec<Witness>> {
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for key in keys {
+        let witness = Witness::parse(&text_of(key)?).context("the public key of a witness cannot be used")?;
+        if !witnesses.iter().any(|other| other.has_key_of(&witness)) {
+            witnesses.push(witness);
+        }
+    }
+    Ok(witnesses)
+}
+
 impl Wanting {
     /// What each witness has cosigned of a ledger, and the checkpoints.
     fn look(&self, opened: &Opened<'_>) -> anyhow::Result<(Vec<Witnessed>, Vec<Checkpoint>)> {
         let (mut all, mut kept) = (Vec::new(), Vec::new());
-        for key in &self.witnesses {
-            let witness = Witness::parse(&text_of(key)?).context("the public key of a witness cannot be used")?;
+        for witness in &self.witnesses {
             let note = opened.files.cosigned(&witness.id())?.unwrap_or_default();
             let checkpoint = opened.verifier.open(&note).ok().zip(witness.cosigned(&note));
+            // Whoever cosigned no entry vouches for nothing.
+            let checkpoint = checkpoint.filter(|(checkpoint, _)| checkpoint.size > 0);
             let last = checkpoint.map(|(checkpoint, (time, _))| {
                 let entries = checkpoint.size;
                 kept.push(checkpoint);

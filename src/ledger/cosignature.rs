@@ -42,6 +42,12 @@ impl Witness {
         note::hex(&self.id)
     }
 
+    /// Whether another witness has the same key, under whatever name.
+    #[must_use]
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     /// When it cosigned a note, in seconds since the Unix epoch, and the line that says so. `None`: it did not.
     #[must_use]
     pub fn cosigned<'n>(&self, note: &'n str) -> Option<(u64, &'n str)> {

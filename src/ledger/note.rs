@@ -253,7 +253,11 @@ impl Signer {
     /// The signed checkpoint of a tree.
     #[must_use]
     pub fn sign(&self, size: u64, root: Hash) -> String {
-        let text = Checkpoint { origin: self.verifier.name.clone(), size, root }.text();
+        self.sign_text(&Checkpoint { origin: self.verifier.name.clone(), size, root }.text())
+    }
+
+    /// The signed note of a text.
+    pub(super) fn sign_text(&self, text: &str) -> String {
         let mut signature = self.verifier.id.to_vec();
         signature.extend_from_slice(self.pair.sign(text.as_bytes()).as_ref());
         format!("{text}\n{}", line(&self.verifier.name, &signature))

@@ -3,24 +3,24 @@
 //! histories of one name under its key.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sha2::{Digest as _, Sha256};
 
 use super::cosignature::Cosigner;
 use super::note::{self, Checkpoint, NoteError, Verifier, base64};
 use super::tree::{Hash, is_consistent};
-use crate::storage::{Error, FileSystem, create_directories, read_file, write_file_durably};
+
+mod memory;
+
+pub use memory::Memory;
+use memory::NOTE_BYTES_MAX;
 
 /// The longest request that is read.
 pub const REQUEST_BYTES_MAX: usize = 32 << 10;
 /// The most hashes of a proof.
 const HASHES_MAX: usize = 63;
-/// The largest file with a checkpoint.
-const NOTE_BYTES_MAX: u64 = 16 << 10;
 
 /// A request for a cosignature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub enum Refusal {
     /// The request cannot be read.
     #[error("the request is none of C2SP's tlog-witness")]
     Malformed,
+    /// The checkpoint is too long to be remembered.
+    #[error("the signed checkpoint has more than {NOTE_BYTES_MAX} bytes with its cosignature")]
+    TooLong,
     /// The ledger is not one that this witness knows.
     #[error("this witness does not know the ledger")]
     UnknownLedger,
@@ -85,7 +88,7 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed => 400,
+            Self::Malformed | Self::TooLong => 400,
             Self::NotSigned => 403,
             Self::UnknownLedger => 404,
             Self::OtherSize(_) | Self::OtherRoot(_) => 409,
@@ -103,53 +106,39 @@ impl Refusal {
     }
 }
 
-/// A witness at work: its key, the ledgers that it knows, and what it cosigned last of each, on disk.
+/// A witness at work: its key, the ledgers that it knows, and what it cosigned last of each.
 pub struct Office {
     cosigner: Cosigner,
     ledgers: Vec<Verifier>,
-    fs: Arc<dyn FileSystem>,
-    directory: PathBuf,
     /// One request at a time: what was cosigned last is looked at and replaced as one.
-    one: Mutex<()>,
+    memory: Mutex<Memory>,
 }
 
 impl Office {
-    /// A witness of ledgers that remembers in a directory.
-    ///
-    /// # Errors
-    /// When the directory cannot be made, or what it remembers of one of the ledgers cannot be used.
-    pub fn open(
-        cosigner: Cosigner,
-        ledgers: Vec<Verifier>,
-        fs: Arc<dyn FileSystem>,
-        directory: &Path,
-    ) -> anyhow::Result<Self> {
-        create_directories(&*fs, directory)?;
-        let office = Self { cosigner, ledgers, fs, directory: directory.to_owned(), one: Mutex::default() };
-        for ledger in &office.ledgers {
-            office.last(ledger)?;
+    /// A witness of ledgers. One whose memory cannot be used is not cosigned until it is put back; the log says so.
+    #[must_use]
+    pub fn open(cosigner: Cosigner, ledgers: Vec<Verifier>, mut memory: Memory) -> Self {
+        for ledger in &ledgers {
+            if let Err(error) = memory.begin(ledger, cosigner.witness()) {
+                let (ledger, error) = (ledger.name(), format!("{error:#}"));
+                tracing::error!(ledger, error, "the ledger is not cosigned: what was cosigned of it cannot be used");
+            }
         }
-        Ok(office)
+        Self { cosigner, ledgers, memory: Mutex::new(memory) }
     }
 
-    /// Where it remembers what it cosigned of a ledger. A name may hold slashes, so the file has its hash.
-    fn path(&self, ledger: &Verifier) -> PathBuf {
-        self.directory.join(note::hex(&Sha256::digest(ledger.name())))
-    }
-
-    /// The last checkpoint that was cosigned of a ledger; `None`: none was.
-    fn last(&self, ledger: &Verifier) -> anyhow::Result<Option<Checkpoint>> {
-        let path = self.path(ledger);
-        let Some(bytes) = read_file(&*self.fs, &path, NOTE_BYTES_MAX)? else { return Ok(None) };
-        let note = String::from_utf8_lossy(&bytes);
-        let opened = ledger.open(&note).ok().filter(|_| self.cosigner.witness().cosigned(&note).is_some());
-        // To begin anew would be to cosign a second history.
-        let what = format!(
-            "{} is not a checkpoint of `{}` that this witness cosigned: put it back from a copy",
-            path.display(),
-            ledger.name()
-        );
-        opened.map(Some).ok_or_else(|| anyhow::Error::msg(what))
+    /// The ledger that signed a note, and what the note says.
+    fn opened(&self, note: &str, name: &str) -> Result<(&Verifier, Checkpoint), Refusal> {
+        let mut refusal = Refusal::UnknownLedger;
+        // A ledger that follows a retired one has its name, and another key.
+        for ledger in self.ledgers.iter().filter(|ledger| ledger.name() == name) {
+            match ledger.open(note) {
+                Ok(checkpoint) => return Ok((ledger, checkpoint)),
+                Err(NoteError::NotSigned(_)) => refusal = Refusal::NotSigned,
+                Err(NoteError::Malformed | NoteError::OtherOrigin(_)) => return Err(Refusal::Malformed),
+            }
+        }
+        Err(refusal)
     }
 
     /// Cosigns the checkpoint of a request, at a time in seconds since the Unix epoch: the line with the cosignature.
@@ -160,19 +149,20 @@ impl Office {
         let request = std::str::from_utf8(body).ok().and_then(Request::decode);
         let Some(Request { old, proof, checkpoint: note }) = request else { return Ok(Err(Refusal::Malformed)) };
         let Some((text, _)) = note::split(&note) else { return Ok(Err(Refusal::Malformed)) };
-        let Some(ledger) = self.ledgers.iter().find(|ledger| text.lines().next() == Some(ledger.name())) else {
-            return Ok(Err(Refusal::UnknownLedger));
-        };
-        let checkpoint = match ledger.open(&note) {
-            Ok(checkpoint) => checkpoint,
-            Err(NoteError::NotSigned(_)) => return Ok(Err(Refusal::NotSigned)),
-            Err(NoteError::Malformed | NoteError::OtherOrigin(_)) => return Ok(Err(Refusal::Malformed)),
+        let (ledger, checkpoint) = match self.opened(&note, text.lines().next().unwrap_or_default()) {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         if old > checkpoint.size {
             return Ok(Err(Refusal::Malformed));
         }
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = self.last(ledger)?;
+        let line = self.cosigner.cosign(&text, time);
+        let cosigned = format!("{}{line}", ledger.alone(&note).unwrap_or_default());
+        if cosigned.len() > NOTE_BYTES_MAX {
+            return Ok(Err(Refusal::TooLong));
+        }
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = memory.last(ledger, self.cosigner.witness())?;
         let size = last.as_ref().map_or(0, |last| last.size);
         if old != size {
             return Ok(Err(Refusal::OtherSize(size)));
@@ -187,13 +177,10 @@ impl Office {
         } else if !proof.is_empty() {
             return Ok(Err(Refusal::NotGrown));
         }
-        let line = self.cosigner.cosign(&text, time);
-        self.remember(ledger, &ledger.alone(&note).unwrap_or_default(), &line)?;
+        // It is on disk before the line leaves.
+        if !memory.has(ledger, &checkpoint) {
+            memory.remember(ledger, checkpoint, &cosigned)?;
+        }
         Ok(Ok(line))
-    }
-
-    /// Remembers what it is about to cosign, with its own line: on disk before the line leaves.
-    fn remember(&self, ledger: &Verifier, signed: &str, line: &str) -> Result<(), Error> {
-        write_file_durably(&*self.fs, &self.path(ledger), format!("{signed}{line}").as_bytes())
     }
 }

@@ -14,6 +14,12 @@ const GATEWAY: &str = "examples/card-fraud/gateway.toml";
 const JOURNAL: &str = "examples/card-fraud/journal";
 const SERVE: [&str; 3] = ["run", "-c", GATEWAY];
 
+/// The arguments of a witness that remembers in a directory.
+fn witness_in(directory: &str) -> [&str; 8] {
+    let key = "examples/card-fraud/journal/ledger/verifier";
+    ["ledger", "witness", "--ledger", key, "--listen", "127.0.0.1:0", "-d", directory]
+}
+
 /// Starts a witness of a gateway's ledger, which remembers in `witness` of its folder.
 fn witness(folder: &Folder, port: u16) -> Process {
     let listen = format!("127.0.0.1:{port}");
@@ -72,12 +78,19 @@ fn a_witness_cosigns_a_ledger_that_grows_and_no_other_of_its_name_and_nothing_wa
     assert!(check["says"].as_str().unwrap().contains("auditor has not for"), "{check}");
     // It comes back.
     let at_work = witness(&folder, port);
+    at_work.wait_for("serving as a witness", 1);
+    let second = run(folder.root(), &witness_in("witness"));
+    assert!(text(&second.stderr).contains("in use by another process"), "{}", text(&second.stderr));
     gateway.wait_for("the witness cosigns the ledger again", 1);
     until(|| Some(()).filter(|()| http::check(&status, "witnesses")["state"] == "well"));
     gateway.stop();
     let (code, report) = verified(&directory, &key, &[]);
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("witness `w.example.org` cosigned the first"), "{report}");
+    // One key counts once.
+    let (code, report) = verified(&directory, &key, &["--witness", &key, "--at-least", "2"]);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("BAD 1 witnesses have cosigned it, and 2 must have"), "{report}");
     let (_, in_json) = verified(&directory, &key, &["--json"]);
     let in_json: Value = serde_json::from_str(&in_json).unwrap();
     assert!(in_json["witnesses"][0]["entries"].as_u64().unwrap() >= 3, "{in_json}");
@@ -115,4 +128,29 @@ fn a_witness_cosigns_a_ledger_that_grows_and_no_other_of_its_name_and_nothing_wa
         report.contains("the ledger was rewritten, or there are two of one name") || report.contains("ends before it"),
         "{report}"
     );
+}
+
+#[test]
+fn a_witness_does_not_take_the_directory_of_a_ledger_nor_the_place_of_another_witness() {
+    let (folder, _) = copy_of("card-fraud");
+    Process::start_with(folder.root(), &SERVE).stop();
+    let refused = |directory: &str, why: &str| {
+        let output = run(folder.root(), &[&witness_in(directory)[..], &["--name", "w.example.org"]].concat());
+        assert!(!output.status.success() && text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    };
+    let ledger = format!("{JOURNAL}/ledger");
+    let before = folder.read(&format!("{ledger}/verifier"));
+    refused(&ledger, "is the directory of a ledger");
+    assert_eq!(folder.read(&format!("{ledger}/verifier")), before);
+    assert!(!folder.path(&format!("{ledger}/key")).exists());
+    let other = folder.path("witness");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("verifier"), &before).unwrap();
+    refused("witness", "the secret key witness/key is not there");
+    assert_eq!(folder.read("witness/verifier"), before);
+    fs::remove_file(other.join("verifier")).unwrap();
+    witness(&folder, free_port()).stop();
+    fs::write(other.join("verifier"), &before).unwrap();
+    refused("witness", "is not the public key of witness/key");
+    assert_eq!(folder.read("witness/verifier"), before);
 }

@@ -4,22 +4,34 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::ledger::cosignature::Cosigner;
-use crate::ledger::note;
+use crate::ledger::note::{self, Signer};
 use crate::ledger::proof::growth;
-use crate::ledger::witness::{Office, Refusal, Request};
+use crate::ledger::witness::{Memory, Office, Refusal, Request};
 
 const REMEMBERED: &str = "/witness";
 const TIME: u64 = 1_795_000_000;
 
 /// A witness of a ledger, which remembers on a disk.
 fn office(fs: &Sim, key: &Verifier, secret: &str) -> Office {
-    let fs: Arc<dyn FileSystem> = Arc::new(fs.clone());
-    Office::open(Cosigner::parse(secret).unwrap(), vec![key.clone()], fs, Path::new(REMEMBERED)).unwrap()
+    office_of(fs, &[key], secret)
 }
 
-/// Where it remembers what it cosigned.
-fn remembered_file() -> PathBuf {
-    Path::new(REMEMBERED).join(note::hex(&Sha256::digest("test/ledger")))
+fn office_of(fs: &Sim, keys: &[&Verifier], secret: &str) -> Office {
+    let keys = keys.iter().copied().cloned().collect();
+    Office::open(Cosigner::parse(secret).unwrap(), keys, memory(fs).unwrap())
+}
+
+fn memory(fs: &Sim) -> anyhow::Result<Memory> {
+    Memory::open(Arc::new(fs.clone()), Path::new(REMEMBERED))
+}
+
+/// Where it remembers what it cosigned of a ledger; earlier, where it did so of a name.
+fn remembered_file(of: &str) -> PathBuf {
+    Path::new(REMEMBERED).join(note::hex(&Sha256::digest(of)))
+}
+
+fn file_of(fs: &Sim) -> PathBuf {
+    remembered_file(&verifier(fs).to_string())
 }
 
 fn secret() -> String {
@@ -121,7 +133,7 @@ fn a_forked_or_cut_ledger_is_not_cosigned() {
     // One that ends earlier.
     assert_eq!(ask(&office, &request(&older, common)), Err(Refusal::OtherSize(now)));
     // The witness remembers enough for an auditor to find either.
-    let file = disk.bytes(&remembered_file()).unwrap();
+    let file = disk.bytes(&file_of(&fs)).unwrap();
     let kept = verifier(&fs).open(&String::from_utf8(file).unwrap()).unwrap();
     for other in [&fork, &older] {
         let found = look(other, &verifier(&fs), std::slice::from_ref(&kept)).0;
@@ -155,10 +167,100 @@ fn what_a_witness_has_cosigned_it_remembers_whatever_a_crash_takes() {
         cosigned.push(is_cosigned);
     }
     assert!(cosigned.contains(&true) && cosigned.contains(&false), "{cosigned:?}");
-    // A damaged memory is an error: to begin anew would be to cosign a second history.
+}
+
+/// Asks a witness as if nothing was cosigned: its answer tells what it remembers.
+fn last(office: &Office, fs: &Sim) -> Result<String, Refusal> {
+    ask(office, &Request { proof: Vec::new(), ..request(fs, 0) })
+}
+
+#[test]
+fn what_was_cosigned_and_cannot_be_read_any_more_is_not_cosigned_anew() {
+    let (fs, other, before, secret) = (Sim::default(), Sim::default(), Sim::default(), secret());
+    let ledger = opened(&fs);
+    let first = grow(&ledger, &fs, 5, 0);
+    let unused = before.copy();
+    drop(office(&unused, &verifier(&fs), &secret));
+    ask(&office(&before, &verifier(&fs), &secret), &request(&fs, 0)).unwrap();
+    grow(&ledger, &fs, 5, 0);
+    let older = before.bytes(&file_of(&fs)).unwrap();
+    // Damaged at the start: that ledger is refused, the others are not.
+    grow(&opened(&other), &other, 5, 0);
     let disk = before.copy();
-    disk.put(&remembered_file(), b"nothing");
-    let disk: Arc<dyn FileSystem> = Arc::new(disk);
-    let opened = Office::open(Cosigner::parse(&secret).unwrap(), vec![verifier(&fs)], disk, Path::new(REMEMBERED));
-    assert!(opened.is_err());
+    disk.put(&file_of(&fs), b"nothing");
+    let office_at_work = office_of(&disk, &[&verifier(&fs), &verifier(&other)], &secret);
+    let of_first = request(&fs, first).encode();
+    assert!(office_at_work.add_checkpoint(of_first.as_bytes(), TIME).is_err());
+    ask(&office_at_work, &request(&other, 0)).unwrap();
+    disk.take_away(&file_of(&fs));
+    assert!(office_at_work.add_checkpoint(request(&fs, 0).encode().as_bytes(), TIME).is_err(), "removed then");
+    disk.put(&file_of(&fs), &older);
+    ask(&office_at_work, &request(&fs, first)).unwrap();
+    // It goes away, or back, while the witness runs.
+    disk.put(&file_of(&fs), &older);
+    assert!(office_at_work.add_checkpoint(of_first.as_bytes(), TIME).is_err(), "an older one");
+    disk.take_away(&file_of(&fs));
+    assert!(office_at_work.add_checkpoint(request(&fs, 0).encode().as_bytes(), TIME).is_err(), "none");
+    // So does that of a ledger of which nothing was cosigned.
+    let at_work = office(&unused, &verifier(&fs), &secret);
+    unused.take_away(&file_of(&fs));
+    assert!(at_work.add_checkpoint(request(&fs, 0).encode().as_bytes(), TIME).is_err(), "none yet");
+    assert_eq!(last(&office(&before, &verifier(&fs), &secret), &fs), Err(Refusal::OtherSize(first)));
+}
+
+#[test]
+fn a_second_witness_cannot_use_the_directory() {
+    let disk = Sim::default();
+    let held = memory(&disk).unwrap();
+    assert!(memory(&disk).err().unwrap().to_string().contains("in use by another process"));
+    drop(held);
+    memory(&disk).unwrap();
+}
+
+#[test]
+fn the_same_again_is_cosigned_without_a_write_and_what_cannot_be_read_back_is_not_cosigned() {
+    let (fs, disk, secret) = (Sim::default(), Sim::default(), secret());
+    let size = grow(&opened(&fs), &fs, 5, 0);
+    let office = office(&disk, &verifier(&fs), &secret);
+    ask(&office, &request(&fs, 0)).unwrap();
+    let written = disk.bytes(&file_of(&fs)).unwrap();
+    office.add_checkpoint(request(&fs, size).encode().as_bytes(), TIME + 7).unwrap().unwrap();
+    assert_eq!(disk.bytes(&file_of(&fs)).unwrap(), written);
+    // A signed checkpoint with many lines of extensions.
+    let signer = Signer::generate("test/long").unwrap();
+    let office = office_of(&Sim::default(), &[signer.verifier()], &secret);
+    let long = |letters: usize| {
+        let note = signer.sign(3, [7; 32]);
+        let text = format!("{}{}\n", note::split(&note).unwrap().0, "x".repeat(letters));
+        Request { old: 0, proof: Vec::new(), checkpoint: signer.sign_text(&text) }
+    };
+    assert_eq!(ask(&office, &long(17 << 10)), Err(Refusal::TooLong));
+    assert_eq!(Refusal::TooLong.status(), 400);
+    ask(&office, &long(15 << 10)).unwrap();
+}
+
+#[test]
+fn a_ledger_that_follows_a_retired_one_is_cosigned_and_the_file_of_an_earlier_version_is_read() {
+    let (fs, next, disk, secret) = (Sim::default(), Sim::default(), Sim::default(), secret());
+    let ledger = opened(&fs);
+    let first = grow(&ledger, &fs, 5, 0);
+    ask(&office(&disk, &verifier(&fs), &secret), &request(&fs, 0)).unwrap();
+    // An earlier version named the file by the name of the ledger.
+    let earlier = Sim::default();
+    drop(memory(&earlier).unwrap());
+    earlier.put(&remembered_file("test/ledger"), &disk.bytes(&file_of(&fs)).unwrap());
+    grow(&ledger, &fs, 5, 0);
+    assert_eq!(last(&office(&earlier, &verifier(&fs), &secret), &fs), Err(Refusal::OtherSize(first)));
+    assert!(earlier.bytes(&file_of(&fs)).is_some(), "it has the name of today then");
+    // The next one has the same name and another key.
+    grow(&opened(&next), &next, 5, 0);
+    assert_ne!(verifier(&fs), verifier(&next));
+    for keys in [vec![verifier(&fs), verifier(&next)], vec![verifier(&next)]] {
+        let disk = earlier.copy();
+        let office = office_of(&disk, &keys.iter().collect::<Vec<_>>(), &secret);
+        ask(&office, &request(&next, 0)).unwrap();
+        let of_retired = last(&office, &fs);
+        let expected = if keys.len() == 2 { Refusal::OtherSize(first) } else { Refusal::NotSigned };
+        assert_eq!(of_retired, Err(expected));
+    }
 }
