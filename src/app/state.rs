@@ -99,7 +99,7 @@ impl State {
             config.limits.remembered,
         );
         for (name, step) in super::refusal_steps(config) {
-            gateway.tell_in_steps(&name, step);
+            gateway.begin_in_steps(&name, step);
         }
         let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));

@@ -122,9 +122,16 @@ impl Gateway {
         }
     }
 
+    /// Refused records of a stream are told in steps of so many from the beginning. Without this, the steps are twice the
+    /// declared k: the policies may ask for more. A checkpoint that is restored has steps of its own, until the next one.
+    pub fn begin_in_steps(&mut self, stream: &str, step: u64) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            (state.step, state.next_step) = (step, step);
+        }
+    }
+
     /// Refused records of a stream are told in steps of so many from the next checkpoint on: what the journal holds after the
-    /// last one is replayed with the steps that it was told in. Until this is said, the steps are twice the declared k: the
-    /// policies may ask for more.
+    /// last one is replayed with the steps that it was told in.
     pub fn tell_in_steps(&mut self, stream: &str, step: u64) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.next_step = step;
