@@ -108,6 +108,15 @@ fn metrics(expression: &str) -> BTreeSet<String> {
     words.filter(is_metric).map(str::to_owned).collect()
 }
 
+/// There is one producer, and what it brings alone must leave.
+const TRUSTED: &str = r#"
+[[shown]]
+conditions = ["origin.trusted_producers"]
+for        = { stream = "events" }
+by         = "test"
+ref        = "test"
+"#;
+
 fn send(folder: &Folder, port: u16, office: &Issued) {
     let event = now() - jiff::SignedDuration::from_mins(3);
     let record = |user: usize| {
@@ -131,6 +140,7 @@ fn every_panel_has_data_and_alerts_fire_with_their_fault_and_clear_after() {
     let Some(programs) = programs() else { return };
     let authority = Authority::new("root");
     let folder = deployment(&authority);
+    folder.add("policies/policy.toml", TRUSTED);
     let (port, told) = (free_port(), format!("127.0.0.1:{}", free_port()));
     folder.edit("gateway.toml", "grpc = \"127.0.0.1:0\"", &format!("grpc = \"127.0.0.1:{port}\""));
     folder.edit("gateway.toml", "listen = \"127.0.0.1:0\"", &format!("listen = \"{told}\""));
