@@ -54,28 +54,34 @@ impl Contributors {
     fn insert_brought(&mut self, contributor: Contributor, producer: Producer, enough: usize) -> bool {
         let Some(brought) = self.with_producers(enough) else { return false };
         let has_changed = brought.insert(contributor.into(), producer, enough);
-        self.settle();
+        if has_changed {
+            self.settle();
+        }
         has_changed
     }
 
     /// From now on it is kept who brought them. `None`: there are enough already.
+    #[inline]
     fn with_producers(&mut self, enough: usize) -> Option<&mut Brought> {
+        if matches!(self, Self::Few(_) | Self::Enough) {
+            self.begin_producers(enough);
+        }
+        if let Self::Brought(brought) = self { Some(brought.as_mut()) } else { None }
+    }
+
+    /// Of those that are there it is not known who brought them.
+    #[cold]
+    fn begin_producers(&mut self, enough: usize) {
         let mut brought = Brought::default();
         match self {
-            Self::Settled => return None,
-            Self::Brought(_) => {}
-            Self::Enough => {
-                brought.are_enough();
-                *self = Self::Brought(Box::new(brought));
-            }
             Self::Few(set) => {
                 for contributor in set.iter() {
                     brought.insert((*contributor).into(), Producer::UNKNOWN, enough);
                 }
-                *self = Self::Brought(Box::new(brought));
             }
+            _ => brought.are_enough(),
         }
-        if let Self::Brought(brought) = self { Some(brought.as_mut()) } else { None }
+        *self = Self::Brought(Box::new(brought));
     }
 
     /// Of a set with producers.
