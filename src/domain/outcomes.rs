@@ -16,9 +16,22 @@ const PLAIN_BYTES: usize = 2 * (size_of::<Run>() + 8);
 
 /// The outcomes of one producer's last requests, in one epoch. A copy shares them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Outcomes {
-    /// Ascending, without overlaps.
-    runs: Arc<[Run]>,
+pub struct Outcomes(Runs);
+
+/// Ascending, without overlaps. What can be `Plain` is nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Runs {
+    /// One run without refusals, of `last` and as many requests `before` it. Most producers have no more, and this takes no
+    /// memory beside the producer's own.
+    Plain { last: u64, before: u32, accepted: u32, dropped_values: u32 },
+    /// Any others.
+    Any(Arc<[Run]>),
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::Any(Arc::default())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +91,11 @@ impl Packed {
 }
 
 impl Run {
+    /// Whether requests from one on that came to this go on with it.
+    fn goes_on(&self, first: u64, outcome: &Packed) -> bool {
+        self.last.checked_add(1) == Some(first) && self.outcome == *outcome
+    }
+
     /// What it takes in memory, roughly.
     fn bytes(&self) -> usize {
         size_of::<Self>()
@@ -88,64 +106,111 @@ impl Run {
     }
 }
 
+impl From<Vec<Run>> for Runs {
+    fn from(runs: Vec<Run>) -> Self {
+        if let [Run { first, last, outcome: Packed::Plain { accepted, dropped_values } }] = runs[..]
+            && let Ok(before) = u32::try_from(last - first)
+        {
+            return Self::Plain { last, before, accepted, dropped_values };
+        }
+        Self::Any(runs.into())
+    }
+}
+
+impl Runs {
+    /// Reads them, whichever way they are kept.
+    fn read<R>(&self, read: impl FnOnce(&[Run]) -> R) -> R {
+        match self {
+            Self::Plain { last, before, accepted, dropped_values } => {
+                let outcome = Packed::Plain { accepted: *accepted, dropped_values: *dropped_values };
+                read(&[Run { first: last - u64::from(*before), last: *last, outcome }])
+            }
+            Self::Any(runs) => read(runs),
+        }
+    }
+
+    /// Makes the last run longer, if what comes goes on with it and nothing need be forgotten for it. Whether it does.
+    fn go_on(&mut self, from: u64, through: u64, came_to: &Packed) -> bool {
+        match self {
+            Self::Plain { last, before, accepted, dropped_values } => {
+                let same = Packed::Plain { accepted: *accepted, dropped_values: *dropped_values } == *came_to;
+                let more = through.checked_sub(*last).and_then(|more| u32::try_from(more).ok());
+                let longer = more.and_then(|more| before.checked_add(more));
+                let (true, Some(longer)) = (same && last.checked_add(1) == Some(from), longer) else { return false };
+                (*last, *before) = (through, longer);
+                true
+            }
+            Self::Any(runs) => {
+                let is_kept = runs.first().is_some_and(|run| run.last >= oldest(through));
+                if !is_kept || !runs.last().is_some_and(|run| run.goes_on(from, came_to)) {
+                    return false;
+                }
+                if let Some(run) = Arc::make_mut(runs).last_mut() {
+                    run.last = through;
+                }
+                true
+            }
+        }
+    }
+}
+
+/// The oldest request that must be remembered.
+fn oldest(last: u64) -> u64 {
+    last.saturating_sub(REMEMBERED - 1)
+}
+
 impl Outcomes {
     /// What a request came to. `None`: that is not remembered.
     #[must_use]
     pub fn of(&self, sequence: u64) -> Option<Outcome> {
-        let at = self.runs.partition_point(|run| run.last < sequence);
-        let run = self.runs.get(at).filter(|run| run.first <= sequence)?;
-        run.outcome.outcome()
+        self.0.read(|runs| {
+            let at = runs.partition_point(|run| run.last < sequence);
+            runs.get(at).filter(|run| run.first <= sequence)?.outcome.outcome()
+        })
     }
 
     /// Requests from `first` through `last`, which come after all that are known, came to this.
     pub fn push(&mut self, first: u64, last: u64, outcome: &Outcome) {
         let outcome = Packed::of(outcome);
-        let goes_on = |run: &Run| run.last.checked_add(1) == Some(first) && run.outcome == outcome;
-        let oldest = last.saturating_sub(REMEMBERED - 1);
-        if let ([.., run], true) = (&*self.runs, self.runs.first().is_some_and(|run| run.last >= oldest))
-            && goes_on(run)
-        {
-            if let Some(run) = Arc::make_mut(&mut self.runs).last_mut() {
-                run.last = last;
-            }
+        if self.0.go_on(first, last, &outcome) {
             return;
         }
-        let mut runs = self.runs.to_vec();
+        let mut runs = self.0.read(<[Run]>::to_vec);
         match runs.last_mut() {
-            Some(run) if goes_on(run) => run.last = last,
+            Some(run) if run.goes_on(first, &outcome) => run.last = last,
             _ => runs.push(Run { first, last, outcome }),
         }
         let mut bytes: usize = runs.iter().map(Run::bytes).sum();
-        let is_over = |run: &Run, bytes: usize| run.last < oldest || bytes > BYTES_MAX;
+        let is_over = |run: &Run, bytes: usize| run.last < oldest(last) || bytes > BYTES_MAX;
         let over = runs.iter().take_while(|run| is_over(run, bytes).then(|| bytes -= run.bytes()).is_some());
         let over = over.count();
-        self.runs = runs.drain(over..).collect();
+        self.0 = runs.drain(over..).collect::<Vec<_>>().into();
     }
 
     /// A request came to something else than was said when it was taken: its model failed, say.
     pub fn correct(&mut self, sequence: u64, outcome: &Outcome) {
-        let at = self.runs.partition_point(|run| run.last < sequence);
-        let Some(run) = self.runs.get(at).filter(|run| run.first <= sequence).cloned() else { return };
+        let mut runs = self.0.read(<[Run]>::to_vec);
+        let at = runs.partition_point(|run| run.last < sequence);
+        let Some(run) = runs.get(at).filter(|run| run.first <= sequence).cloned() else { return };
         let outcome = Packed::of(outcome);
         let parts = [
             (sequence > run.first).then(|| Run { last: sequence - 1, ..run.clone() }),
             Some(Run { first: sequence, last: sequence, outcome }),
             (sequence < run.last).then(|| Run { first: sequence + 1, ..run }),
         ];
-        let mut runs = self.runs.to_vec();
         runs.splice(at..=at, parts.into_iter().flatten());
-        self.runs = runs.into();
+        self.0 = runs.into();
     }
 
     /// Forgets what every request came to.
     pub fn forget(&mut self) {
-        self.runs = Arc::default();
+        self.0 = Runs::default();
     }
 
     /// What they take in memory, roughly.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.runs.iter().map(Run::bytes).sum()
+        self.0.read(|runs| runs.iter().map(Run::bytes).sum())
     }
 
     /// What they take beyond what every producer's may take: many producers whose requests are all taken in are no
@@ -157,13 +222,15 @@ impl Outcomes {
 
     /// Adds them to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.varint(self.runs.len() as u64);
-        let mut end = 0;
-        for run in &*self.runs {
-            writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first);
-            run.outcome.encode(writer);
-            end = run.last;
-        }
+        self.0.read(|runs| {
+            writer.varint(runs.len() as u64);
+            let mut end = 0;
+            for run in runs {
+                writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first);
+                run.outcome.encode(writer);
+                end = run.last;
+            }
+        });
     }
 
     /// Reads them from a checkpoint.
@@ -174,7 +241,7 @@ impl Outcomes {
             end = first.checked_add(reader.varint()?)?;
             runs.push(Run { first, last: end, outcome: Packed::decode(reader)? });
         }
-        Some(Self { runs: runs.into() })
+        Some(Self(runs.into()))
     }
 }
 
@@ -189,6 +256,20 @@ mod tests {
 
     fn accepted(accepted: u32) -> Outcome {
         Outcome::Taken(Taken { accepted, ..Taken::default() })
+    }
+
+    #[test]
+    fn a_run_without_refusals_takes_no_memory_of_its_own() {
+        let mut outcomes = Outcomes::default();
+        outcomes.push(1, 1, &accepted(1));
+        for sequence in 2..1_000 {
+            outcomes.push(sequence, sequence, &accepted(1));
+        }
+        assert!(matches!(outcomes.0, Runs::Plain { last: 999, before: 998, .. }) && size_of::<Outcomes>() == 24);
+        // A run that is too long for it is kept as any other.
+        outcomes.push(1_000, 1 << 40, &accepted(1));
+        assert!(matches!(outcomes.0, Runs::Any(_)));
+        assert_eq!((outcomes.of(1), outcomes.of(1 << 40)), (Some(accepted(1)), Some(accepted(1))));
     }
 
     proptest! {
