@@ -32,7 +32,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{Log, RealFileSystem, Timed};
+use crate::storage::{Log, RealFileSystem, State, Timed};
 use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
@@ -222,6 +222,11 @@ impl App {
                     if log.is_broken() {
                         supervisor.fail(&format!("the thread of the {name} panicked"));
                     }
+                    if log.is_removed() {
+                        supervisor.fail(&format!(
+                            "files of the {name} were removed while it ran: what they held and was not counted is lost"
+                        ));
+                    }
                 }
                 let takes = !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none();
                 Works { takes, releases: takes && ledger.trouble().is_none() }
@@ -379,12 +384,15 @@ impl App {
         let board = deliveries.board();
         let is_finished = tokio::time::timeout(left(), finish).await.is_ok();
         Summaries::end(&self.telemetry);
+        let unwritten = unwritten([("journal", &self.journal), ("outbox", &self.outbox)]);
         if !is_finished {
-            tracing::warn!(
-                "not all was counted at the deadline; the journal holds it. The next start counts it; raise \
-                 `stop_within` to give a stop more time"
-            );
-            return Stopped { left: board.left(clock.now()) };
+            if unwritten.is_empty() {
+                tracing::warn!(
+                    "not all was counted at the deadline; the journal holds it. The next start counts it; raise \
+                     `stop_within` to give a stop more time"
+                );
+            }
+            return Stopped { left: board.left(clock.now()), unwritten };
         }
         self.telemetry.shadow.say(self.telemetry.steps());
         let records = intake.in_quarantine();
@@ -401,7 +409,7 @@ impl App {
         if tokio::time::timeout(left(), deliver).await.is_err() {
             drop(cut);
         }
-        let stopped = Stopped { left: board.left(clock.now()) };
+        let stopped = Stopped { left: board.left(clock.now()), unwritten };
         let (journal, outbox, counting, ledger) = (self.journal, self.outbox, self.counting, self.ledger);
         self.quarantined.end(clock.now());
         drop(self.keeping);
@@ -419,10 +427,21 @@ impl App {
 }
 
 /// What a stop left for the next start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Stopped {
     /// The destinations that releases wait for in the outbox.
     pub left: Vec<Backlog>,
+    /// Which logs could not be written, and why.
+    pub unwritten: Vec<String>,
+}
+
+/// Logs that cannot be written, and why.
+fn unwritten(logs: [(&str, &Log); 2]) -> Vec<String> {
+    let failing = logs.into_iter().filter_map(|(name, log)| match log.state() {
+        State::Failing { message } => Some(format!("the {name} cannot be written: {message}")),
+        _ => None,
+    });
+    failing.collect()
 }
 
 /// How long closing the logs may take, whatever the deadline.

@@ -138,6 +138,10 @@ impl File for Counted {
         self.file.is_at(path)
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        self.file.has_name()
+    }
+
     fn shorten(&self, bytes: u64) -> io::Result<()> {
         self.file.shorten(bytes)
     }

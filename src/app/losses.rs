@@ -50,6 +50,11 @@ pub enum Loss {
         /// The file's name.
         file: String,
     },
+    /// A log has no segment, and a gateway has run here.
+    Emptied {
+        /// Its directory's name.
+        log: &'static str,
+    },
     /// A destination's cursor cannot be read.
     Cursor {
         /// The destination's name.
@@ -70,6 +75,22 @@ impl Loss {
             losses.push(Self::Between { counted, first });
         }
         losses
+    }
+
+    /// Whether somebody removed all that a log holds. A gateway that ran here kept its policies after it began the log, and a log
+    /// always has a segment. So this is asked before the log is opened, which makes one.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn of_emptied(fs: &dyn FileSystem, journal: &Path, log: &'static str) -> Result<Option<Self>, Error> {
+        let names = |of: &str| {
+            let path = journal.join(of);
+            let names = fs.kind(&path).and_then(|kind| kind.map_or(Ok(Vec::new()), |_| fs.list(&path)));
+            names.map_err(|source| Error::Io { doing: "list", path, source })
+        };
+        let has_run = !names("policies")?.is_empty();
+        let is_emptied = has_run && !names(log)?.iter().any(|(name, _)| name.ends_with(".segment"));
+        Ok(is_emptied.then_some(Self::Emptied { log }))
     }
 
     /// What is wrong with the outbox: its entries, and the cursors of destinations that it holds releases for.
@@ -112,7 +133,7 @@ impl Loss {
         match self {
             Self::Journal { damage, .. } | Self::Outbox { damage } => Some(damage.lsns),
             Self::Between { counted, first } => Some((counted.saturating_add(1), first.saturating_sub(1))),
-            Self::Unsent { .. } | Self::Checkpoint { .. } | Self::Cursor { .. } => None,
+            Self::Unsent { .. } | Self::Checkpoint { .. } | Self::Emptied { .. } | Self::Cursor { .. } => None,
         }
     }
 }
@@ -151,6 +172,11 @@ impl fmt::Display for Loss {
             Self::Checkpoint { file } => {
                 write!(formatter, "{} is damaged; the one before it is used", printable::line(file))
             }
+            Self::Emptied { log } => write!(
+                formatter,
+                "`{log}` holds no segment, and a gateway has run here: what it held is lost, but for what the checkpoint \
+                 has counted"
+            ),
             Self::Cursor { destination } => write!(
                 formatter,
                 "the cursor of destination {} is damaged: what the outbox holds is sent again",

@@ -80,11 +80,15 @@ impl State {
         let catalog = catalog(config, &present)?;
         let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(AsRef::as_ref))
             .with_context(in_directory)?;
+        let emptied = |log| Loss::of_emptied(&*fs, directory, log).with_context(in_directory);
+        let (no_log, no_outbox) = (emptied("log")?, emptied("outbox")?);
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         let held = outbox::held(&outbox, 0).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
-        let of_outbox = alarm("outbox", &losses.with_context(in_directory)?);
+        let mut losses = losses.with_context(in_directory)?;
+        losses.extend(no_outbox);
+        let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &held, &outbox, &*fs)?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
@@ -92,7 +96,9 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
-        let of_journal = alarm("journal", &Loss::of_journal(&found.damage, found.first, counted));
+        let mut losses = Loss::of_journal(&found.damage, found.first, counted);
+        losses.extend(no_log);
+        let of_journal = alarm("journal", &losses);
         let mut gateway = Gateway::with_limits(
             config.policy.streams.values().map(|plan| (&plan.stream, plan.datasets.as_slice())),
             config.limits.producers,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App, Reloaded};
+use crate::app::{self, App, Reloaded, Stopped};
 use crate::egress::delivery::Backlog;
 use crate::logging::{OPERATOR, Verbosity};
 
@@ -29,16 +29,23 @@ pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
         failure = app.failed() => Some(failure.to_owned()),
     };
     tracing::info!("stopping");
-    let left = tokio::select! {
-        stopped = app.stop() => stopped.left,
+    let Stopped { left, unwritten } = tokio::select! {
+        stopped = app.stop() => stopped,
         () = signals.end() => {
             tracing::warn!("a second signal: stopping at once");
-            Vec::new()
+            Stopped::default()
         }
     };
     tracing::info!("stopped");
     if let Some(failure) = failure {
         return Err(Failure::Internal(failure));
+    }
+    if !unwritten.is_empty() {
+        let message = format!(
+            "{}. Put back what was removed or moved before the next start: it counts what the files hold, and nothing else",
+            unwritten.join("; ")
+        );
+        return Err(Failure::Internal(message));
     }
     if left.is_empty() { Ok(()) } else { Err(Failure::Left(waiting(&left))) }
 }

@@ -74,7 +74,10 @@ impl Supervisor {
     /// A part of the gateway cannot go on. The first failure counts.
     pub fn fail(&self, what: &str) {
         if self.inner.failure.set(what.to_owned()).is_ok() {
-            tracing::error!(failure = what, "the gateway cannot go on and stops; start it again, and report this");
+            tracing::error!(
+                failure = what,
+                "the gateway cannot go on and stops; start it again. Report it, unless it says what somebody did"
+            );
             self.inner.told.notify_waiters();
         }
     }

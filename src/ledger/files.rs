@@ -65,7 +65,7 @@ impl Files {
     /// When it cannot be written.
     pub fn keep_cosigned(&self, witness: &str, note: &str) -> Result<(), Error> {
         let folder = self.directory.join(WITNESSED);
-        storage::create_directories(&*self.fs, &folder)?;
+        storage::create_directories_below(&*self.fs, &self.directory, &folder)?;
         storage::write_file_durably(&*self.fs, &folder.join(witness), note.as_bytes())
     }
 
@@ -98,7 +98,7 @@ impl Files {
         if let Some(folder) = path.parent()
             && !folders.contains(folder)
         {
-            storage::create_directories(&*self.fs, folder)?;
+            storage::create_directories_below(&*self.fs, &self.directory, folder)?;
             folders.insert(folder.to_owned());
         }
         let written = storage::write_file_durably(&*self.fs, &path, &part.bytes);

@@ -1,5 +1,6 @@
 //! A ledger on a disk that forgets, fails, fills up and is tampered with.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,10 +15,10 @@ use super::entry::{Entry, Known, What};
 use super::files::{CHECKPOINT, Files, LOG, VERIFIER};
 use super::note::{Checkpoint, Verifier};
 use super::opening::Settings;
-use super::tile::{WIDTH, bundle, bundle_path, entries, tile_path};
+use super::tile::{Part, WIDTH, bundle, bundle_path, entries, tile_path};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
-use crate::storage::FileSystem;
 use crate::storage::sim::Sim;
+use crate::storage::{FileSystem, RealFileSystem};
 
 mod corners;
 mod damage;
@@ -228,6 +229,23 @@ fn equal_releases_have_different_commitments() {
         .collect();
     assert_eq!(commitments.len(), 2);
     assert_ne!(commitments[0], commitments[1]);
+}
+
+#[test]
+fn a_folder_of_the_tree_is_not_made_without_the_ledgers_directory() {
+    let fs = RealFileSystem;
+    let root = tempfile::tempdir().unwrap();
+    let (ledger, elsewhere) = (root.path().join("ledger"), root.path().join("elsewhere"));
+    std::fs::create_dir(&ledger).unwrap();
+    let files = Files::new(Arc::new(fs), &ledger);
+    let part = Part { path: "tile/0/000".into(), bytes: b"tile".to_vec() };
+    let write = || files.write(&part, &mut BTreeSet::new());
+    std::fs::rename(&ledger, &elsewhere).unwrap();
+    assert!(write().is_err() && files.keep_cosigned("witness", "note").is_err() && !ledger.exists());
+    std::fs::rename(&elsewhere, &ledger).unwrap();
+    write().unwrap();
+    files.keep_cosigned("witness", "note").unwrap();
+    assert_eq!(std::fs::read(ledger.join("tile/0/000")).unwrap(), b"tile");
 }
 
 #[test]

@@ -98,6 +98,25 @@ pub fn create_directories(fs: &dyn FileSystem, directory: &Path) -> Result<(), E
     sync_dir(fs, directory)
 }
 
+/// Makes a directory that stands below another one, and those between them, as [`create_directories`]. The one above must be
+/// there: where it was moved away, nothing stands in the way of putting it back.
+pub fn create_directories_below(fs: &dyn FileSystem, above: &Path, directory: &Path) -> Result<(), Error> {
+    match fs.kind(above).map_err(Error::io("look up", above))? {
+        Some(Kind::Directory) => {}
+        Some(_) => return Err(Error::InTheWay { path: above.to_owned(), expected: "a directory" }),
+        None => return Err(Error::Gone { path: above.to_owned() }),
+    }
+    // Without what is above them they cannot be made, also if it goes just now.
+    let between: Vec<_> = directory.ancestors().take_while(|path| *path != above).collect();
+    for path in between.into_iter().rev() {
+        match fs.create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("create", path)(error)),
+            _ => sync_dir(fs, parent(path))?,
+        }
+    }
+    sync_dir(fs, directory)
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(fs: &dyn FileSystem, directory: &Path) -> Result<(), Error> {
     if planted("skip-dir-sync") {

@@ -138,6 +138,12 @@ pub trait File: Send + Sync {
     /// When the system refuses to say. That nothing is there is not an error.
     fn is_at(&self, path: &Path) -> io::Result<bool>;
 
+    /// Whether any name is left that leads to this file. Without one it goes when it is closed.
+    ///
+    /// # Errors
+    /// When the system refuses to say.
+    fn has_name(&self) -> io::Result<bool>;
+
     /// Cuts the file off after this many bytes, of which it has as many at least, and frees the rest. Only of a file that has
     /// no name any more, and will have none after a crash.
     ///

@@ -163,6 +163,12 @@ impl Log {
         self.shared.inner().state == State::Broken
     }
 
+    /// Whether the file that is written was removed. Nobody can put it back, so the log does not recover.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.shared.is_removed.load(Ordering::Relaxed)
+    }
+
     /// Runs something when everything through an LSN is durable: at once, on this thread, if it is already. If the log
     /// ends before, it is dropped.
     pub fn when_durable(&self, lsn: Lsn, then: Then) {

@@ -108,7 +108,9 @@ mod tests;
 use std::ops::Range;
 use std::path::PathBuf;
 
-pub use durable::{create_directories, read_file, write_file_durably, write_shared_file_durably};
+pub use durable::{
+    create_directories, create_directories_below, read_file, write_file_durably, write_shared_file_durably,
+};
 pub use error::{Error, NoRoom, ReadError};
 #[cfg(test)]
 pub(crate) use fs::sim;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::durable::{create_directories, remove_if_there, sync_dir};
+use super::durable::{create_directories_below, remove_if_there, sync_dir};
 use super::fs::{Access, File, FileSystem, Kind};
 use super::segment::Name;
 use super::shared::Shared;
@@ -80,7 +80,7 @@ impl Shared {
 pub(super) fn set_aside(fs: &dyn FileSystem, directory: &Path, name: Name) -> Result<(), Error> {
     let aside = directory.join(DAMAGED_DIRECTORY);
     if fs.kind(&aside).map_err(Error::io("look up", &aside))? != Some(Kind::Directory) {
-        create_directories(fs, &aside)?;
+        create_directories_below(fs, directory, &aside)?;
     }
     let (from, to) = (directory.join(name.to_string()), aside.join(name.to_string()));
     match fs.rename(&from, &to) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub(super) struct Shared {
     pub(super) committed: AtomicU64,
     /// Hears how long each sync takes, if anybody wants to know.
     pub(super) syncs: OnceLock<Timed>,
+    /// The file that is written was removed.
+    pub(super) is_removed: AtomicBool,
     /// Something for the writer to do.
     pub(super) work: Condvar,
     /// More is durable, or the log is closed.
@@ -156,6 +158,7 @@ impl Shared {
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             syncs: OnceLock::new(),
+            is_removed: AtomicBool::new(false),
             work: Condvar::new(),
             moved: Condvar::new(),
         }

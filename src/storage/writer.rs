@@ -431,6 +431,9 @@ impl Writer {
     }
 
     fn failed(&mut self, error: &Error) -> Step {
+        if matches!(error, Error::Gone { .. }) && self.is_removed() {
+            self.shared.is_removed.store(true, Ordering::Relaxed);
+        }
         let state = match error.is_lack_of_space() {
             true => State::Full,
             false => State::Failing { message: in_one_line(error) },

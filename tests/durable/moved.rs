@@ -5,6 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
+use bailiwick::commands::Failure;
+use bailiwick::commands::journal::{Task, journal as look};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -66,6 +68,40 @@ async fn what_cannot_be_found_again_is_not_acked_and_is_when_it_can() {
     }
     publish(&gateway, request(3, 3, 10)).await.unwrap();
     assert_eq!(counted(&gateway.stop().await), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_where_the_whole_journal_was() {
+    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    publish(&gateway, request(3, 1, 10)).await.unwrap();
+    let here = gateway.journal.path().to_owned();
+    let elsewhere = here.with_extension("elsewhere");
+    fs::rename(&here, &elsewhere).unwrap();
+    until(ServingStatus::NotServing, || health(&gateway)).await;
+    assert!(!here.exists(), "something was made where the journal was");
+    fs::rename(&elsewhere, &here).unwrap();
+    until(ServingStatus::Serving, || health(&gateway)).await;
+    publish(&gateway, request(3, 2, 10)).await.unwrap();
+    assert_eq!(counted(&gateway.stop().await), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_removed_is_said_at_once_at_the_stop_and_at_the_next_start() {
+    for log in ["log", "outbox"] {
+        let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+        publish(&gateway, request(3, 1, 10)).await.unwrap();
+        let TestGateway { app, journal, .. } = gateway;
+        for entry in fs::read_dir(journal.path().join(log)).unwrap().map(Result::unwrap) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+        assert!(app.failed().await.contains("were removed while it ran"));
+        let [unwritten] = &app.stop().await.unwritten[..] else { panic!("one log cannot be written") };
+        assert!(unwritten.contains(" cannot be written: "), "{unwritten}");
+        let Err(Failure::Found(report)) = look(Task::Verify, journal.path(), false) else {
+            panic!("`{log}` was emptied, and that is sound")
+        };
+        assert!(report.contains(&format!("`{log}` holds no segment, and a gateway has run here")), "{report}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,8 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
     // As a start does: what a cursor has come to was in the outbox, what was closed or counted was in the journal.
     let cursor_files = held::cursors(names(&cursors)?);
     let reached = held::reached(&*fs, &cursors, &cursor_files)?;
+    let emptied =
+        |log| Loss::of_emptied(&*fs, directory, log).with_context(|| format!("cannot read {}", directory.display()));
     let found_outbox = inspect(&outbox, reached)?;
     let releases =
         held::releases(&fs, &outbox, &cursors).with_context(|| format!("cannot read {}", outbox.display()))?;
@@ -105,9 +107,12 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
             outbox_losses.push(Loss::Cursor { destination });
         }
     }
+    outbox_losses.extend(emptied("outbox")?);
+    let mut journal_losses = Loss::of_journal(&found_log.damage, found_log.first, counted);
+    journal_losses.extend(emptied("log")?);
     Ok(Found {
         directory,
-        journal_losses: Loss::of_journal(&found_log.damage, found_log.first, counted),
+        journal_losses,
         outbox_losses,
         checkpoint_losses: Loss::of_checkpoints(checkpoint_files, checkpoint.as_ref().map(|found| found.lsn)),
         log: found_log,

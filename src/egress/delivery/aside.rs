@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::egress::kafka;
-use crate::storage::{self, FileSystem, create_directories, write_file_durably};
+use crate::storage::{self, FileSystem, create_directories_below, write_file_durably};
 
 /// Where they are kept.
 #[derive(Clone)]
@@ -21,7 +21,8 @@ impl Place {
     /// Keeps one, durably, and says so. Done again, it makes the same file.
     pub(super) fn keep(&self, destination: &str, aside: &kafka::Aside) -> Result<(), storage::Error> {
         let directory = self.directory.join(destination);
-        create_directories(&*self.fs, &directory)?;
+        let journal = self.directory.parent().unwrap_or(&self.directory);
+        create_directories_below(&*self.fs, journal, &directory)?;
         let path = directory.join(aside.file_name());
         write_file_durably(&*self.fs, &path, &aside.value)?;
         let kafka::TooLarge { release, dataset, window: (from, until), bytes, limit, whose } = &aside.cell;

@@ -146,6 +146,10 @@ impl File for OsFile {
         is_same(&self.metadata()?, fs::symlink_metadata(path))
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() > 0)
+    }
+
     fn shorten(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
     }

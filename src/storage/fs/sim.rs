@@ -568,6 +568,12 @@ impl File for Handle {
         Ok(disk.names.get(path) == Some(&Node::File(self.number)))
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.operate()?;
+        Ok(disk.names.values().any(|node| *node == Node::File(self.number)))
+    }
+
     fn shorten(&self, bytes: u64) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.operate()?;

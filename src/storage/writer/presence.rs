@@ -46,6 +46,11 @@ impl Writer {
         gone.map_or(Ok(()), |gone| Err(Error::Gone { path: self.shared.table.path(gone.name) }))
     }
 
+    /// Whether the segment being written was removed, not moved: then nobody can put it back.
+    pub(super) fn is_removed(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| matches!(current.file.has_name(), Ok(false)))
+    }
+
     /// Looks whether everything stands under its name, and takes nothing more if not.
     pub(in super::super) fn watch(&mut self) {
         if !self.is_astray
