@@ -19,6 +19,7 @@ mod gateway {
     mod guards;
     mod kafka;
     mod kernel;
+    mod messages;
     mod models;
     mod oracle;
     mod parts;
