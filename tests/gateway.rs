@@ -11,6 +11,7 @@ mod gateway {
     mod away;
     mod bounds;
     mod broker;
+    mod budgets;
     mod exactly_once;
     mod files;
     mod flight;

@@ -107,11 +107,25 @@ impl Aside {
     }
 }
 
+/// Cuts the releases of an entry.
+///
+/// # Errors
+/// As [`cut`].
+pub(super) fn cut_all(releases: &[Released], format: Format, limit: Limit) -> Result<Cut, Error> {
+    let mut all = Cut::default();
+    for released in releases {
+        let cut = cut(released, format, limit)?;
+        all.messages.extend(cut.messages);
+        all.aside.extend(cut.aside);
+    }
+    Ok(all)
+}
+
 /// Cuts a release.
 ///
 /// # Errors
 /// When a cell is larger than a limit that the topic did not tell: the client's, or one that was learned and may be too low.
-pub(super) fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> {
+fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> {
     let rows = released.cells().num_rows();
     // The most parts first: their numbers make the headers longest.
     let named = Named::of(released);

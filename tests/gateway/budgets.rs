@@ -1,0 +1,153 @@
+//! Budgets of bytes: what they do not suffice for waits, or is shed and said to be, also over restarts.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bailiwick::app::App;
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
+use bailiwick::config::{Config, Destination, Http};
+use bailiwick::egress::budget;
+use bailiwick::egress::encode::Format;
+use bailiwick::egress::kafka;
+use bailiwick::ingress::grpc::client::Dialer;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::gateway::{endpoint, example, start};
+use crate::common::http::{check, get};
+use crate::common::ledger::{entries, of_kind};
+use crate::common::{self, PATIENCE, until};
+
+use super::broker::Broker;
+
+/// Two hours of ten-minute windows, of some 7 KB each as JSON lines.
+const WINDOWS: u64 = 12;
+const DESTINATION: &str = "fraud_desk";
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
+    budget::Settings { bytes, per, sheds_after, first: Vec::new() }
+}
+
+/// A gateway that goes on with a journal.
+async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
+    let mut config: Config = example("card-fraud/gateway.toml", journal.path());
+    let settings = kafka::Settings {
+        brokers: broker.address.clone(),
+        topic: topic.into(),
+        format: Format::JsonLines,
+        progress_topic: Some(format!("{topic}-progress")),
+        security: Default::default(),
+        options: Default::default(),
+    };
+    config.journal.directory = journal.path().to_owned();
+    config.stop_within = PATIENCE;
+    config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+    config.destinations.insert(DESTINATION.parse().unwrap(), Destination::Kafka(settings));
+    config.budgets.insert(DESTINATION.parse().unwrap(), budget);
+    start(config).await.unwrap()
+}
+
+async fn send(gateway: &App) {
+    let options = Options {
+        dialer: Dialer::default(),
+        endpoint: endpoint(gateway),
+        stream: "payments".into(),
+        producer: "till-7".into(),
+        follow: false,
+        batch: 500,
+        complete: true,
+        epoch: epoch_now(),
+        patience: PATIENCE,
+    };
+    let data = common::root().join("examples/card-fraud/data.csv.gz");
+    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+}
+
+/// What `/status` says of the budget and of what waits, once that is so.
+fn told(gateway: &App, wanted: impl Fn(&Value) -> bool) -> Value {
+    let address = address(gateway);
+    until(|| {
+        let (_, status) = get(&address, "/status");
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let of_destination = status["about"]["destinations"][0].clone();
+        wanted(&of_destination).then_some(of_destination)
+    })
+}
+
+fn address(gateway: &App) -> String {
+    gateway.monitor_address().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_budget_does_not_suffice_for_waits_over_restarts_and_leaves_once_it_does() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("deferred", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    let bytes = 20_000;
+    let first = gateway(&broker, topic, &journal, budget(bytes, DAY, None)).await;
+    send(&first).await;
+    let is_short = |told: &Value| told["budget"]["deferred_releases"].as_u64().is_some_and(|deferred| deferred > 0);
+    let is_all = |told: &Value| is_short(told) && told["waiting_releases"].as_u64() >= Some(WINDOWS - 3);
+    let waiting = tokio::task::block_in_place(|| told(&first, is_all));
+    let deferred = waiting["budget"]["deferred_releases"].as_u64().unwrap();
+    let sent = first.telemetry().bytes_out();
+    assert!((1..WINDOWS).contains(&deferred) && (1..=bytes).contains(&sent), "{deferred}, {sent} bytes");
+    let (found, (_, metrics)) = tokio::task::block_in_place(|| {
+        (check(&address(&first), "budgets"), get(&address(&first), "/metrics"))
+    });
+    assert_eq!(found["state"], "warning", "{found}");
+    for name in ["budget_left_bytes", "deferred_releases", "releases_shed_total"] {
+        assert!(metrics.contains(&format!("bailiwick_{name}{{destination=\"{DESTINATION}\"}}")), "{name}\n{metrics}");
+    }
+    // A stop does not wait for bytes, and a restart gives none.
+    let left = first.stop().await.left;
+    assert_eq!(left.iter().map(|backlog| backlog.releases).collect::<Vec<_>>(), [deferred]);
+    let second = gateway(&broker, topic, &journal, budget(bytes, DAY, None)).await;
+    let still = tokio::task::block_in_place(|| told(&second, is_short));
+    assert_eq!(still["waiting_releases"].as_u64(), Some(deferred), "{still}");
+    assert_eq!(second.telemetry().bytes_out(), 0);
+    second.stop().await;
+    assert_eq!(broker.ids(topic).len() as u64, WINDOWS - deferred);
+    let third = gateway(&broker, topic, &journal, budget(1_000_000, Duration::from_secs(1), None)).await;
+    tokio::task::block_in_place(|| told(&third, |told| told["waiting_releases"] == 0));
+    assert_eq!(third.stop().await.left, []);
+    let ids = broker.ids(topic);
+    assert_eq!((ids.len() as u64, ids.iter().collect::<BTreeSet<_>>().len() as u64), (WINDOWS, WINDOWS));
+    assert_eq!(of_kind(&entries(&journal.path().join("ledger")), "shed"), Vec::<&Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shed_never_leaves_and_the_ledger_and_the_report_say_so() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("shed", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    let bytes = 20_000;
+    let first = gateway(&broker, topic, &journal, budget(bytes, DAY, Some(Duration::ZERO))).await;
+    send(&first).await;
+    let is_done = |told: &Value| {
+        told["waiting_releases"] == 0 && told["budget"]["shed_releases"].as_u64() >= Some(WINDOWS - 3)
+    };
+    let said = tokio::task::block_in_place(|| told(&first, is_done));
+    assert!((1..=bytes).contains(&first.telemetry().bytes_out()));
+    assert_eq!(first.stop().await.left, []);
+    let shed = said["budget"]["shed_releases"].as_u64().unwrap();
+    let sent: BTreeSet<String> = broker.ids(topic).into_iter().collect();
+    assert_eq!(sent.len() as u64 + shed, WINDOWS);
+    let ledger = journal.path().join("ledger");
+    let entries = entries(&ledger);
+    let of_ledger = of_kind(&entries, "shed");
+    let ids: BTreeSet<&str> = of_ledger.iter().map(|entry| entry["release"].as_str().unwrap()).collect();
+    assert_eq!((of_ledger.len() as u64, ids.len() as u64), (shed, shed));
+    assert!(ids.iter().all(|id| !sent.contains(*id)), "shed and sent");
+    assert_eq!(of_kind(&entries, "intent").len(), sent.len(), "nothing is about to leave that is shed");
+    let ledger = ledger.display().to_string();
+    let report = common::process::run(&common::root(), &["report", "--json", "-d", &ledger]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!((&report["shed"][0]["releases"], &report["shed"][0]["destination"]), (&shed.into(), &DESTINATION.into()));
+    // With all the bytes that it could want, what was shed stays so.
+    let second = gateway(&broker, topic, &journal, budget(1_000_000, Duration::from_secs(1), Some(Duration::ZERO))).await;
+    tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
+    assert_eq!(second.stop().await.left, []);
+    assert_eq!(broker.ids(topic).len(), sent.len());
+}
