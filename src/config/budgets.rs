@@ -70,7 +70,8 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
 fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Option<Duration>> {
     let steps = table.get::<Vec<Spot<String>>>("when_short");
     let max_age = table.get::<SignedDuration>("max_age");
-    for step in steps.iter().flat_map(|steps| &steps.value).filter(|step| !STEPS.contains(&step.value.as_str())) {
+    let unknown = steps.iter().flat_map(|steps| &steps.value).find(|step| !STEPS.contains(&step.value.as_str()));
+    if let Some(step) = unknown {
         let message = format!("`when_short` cannot have `{}`", step.value);
         problems.error_help(&step.place, message, hint(&step.value, &STEPS));
         return None;

@@ -96,13 +96,35 @@ pub enum Decision {
     TooLarge,
 }
 
+/// How full a bucket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// What was left at a monotonic time.
+    left: u64,
+    since: Duration,
+    bytes: u64,
+    per: Duration,
+}
+
+impl Level {
+    /// The bytes that are left at a monotonic time.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> u64 {
+        self.left_after(now.saturating_sub(self.since))
+    }
+
+    /// What was left, and what came since; never more than the bucket holds.
+    fn left_after(&self, elapsed: Duration) -> u64 {
+        let came = u128::from(self.bytes) * elapsed.as_micros() / self.per.as_micros().max(1);
+        self.left.saturating_add(u64::try_from(came).unwrap_or(u64::MAX)).min(self.bytes)
+    }
+}
+
 /// The budget of one destination.
 pub struct Budget {
     settings: Settings,
     slots: Slots,
-    /// What was left at a monotonic time.
-    left: u64,
-    since: Duration,
+    level: Level,
     paid: Lsn,
     shed: Lsn,
 }
@@ -175,10 +197,11 @@ impl Budget {
         };
         // A clock that was set back fills nothing; one that was set forward fills it once.
         let elapsed = Duration::from_micros(u64::try_from(at.wall.saturating_sub(kept.at)).unwrap_or(0));
-        let left = filled(&settings, kept.left, elapsed);
+        let level = Level { left: kept.left, since: at.now, bytes: settings.bytes, per: settings.per };
+        let level = Level { left: level.left_after(elapsed), ..level };
         // Positions beyond the end are those of another outbox.
         let (paid, shed) = (kept.paid.min(last), if kept.shed > last { 0 } else { kept.shed });
-        Ok(Self { settings, slots, left, since: at.now, paid, shed })
+        Ok(Self { settings, slots, level, paid, shed })
     }
 
     /// What it is.
@@ -187,10 +210,10 @@ impl Budget {
         &self.settings
     }
 
-    /// The bytes that are left.
+    /// How full it is, now and later, as long as nothing is paid.
     #[must_use]
-    pub fn left(&self, now: Duration) -> u64 {
-        filled(&self.settings, self.left, now.saturating_sub(self.since))
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// What becomes of an entry now. What was paid for before may have left, and is not shed any more.
@@ -203,7 +226,7 @@ impl Budget {
         // Who waits for as long as it takes takes nothing from others: they come after it.
         let ahead = if sheds_after.is_some() { asked.ahead } else { 0 };
         let is_ever = asked.bytes <= self.settings.bytes;
-        if asked.bytes == 0 || asked.bytes.saturating_add(ahead) <= self.left(now) {
+        if asked.bytes == 0 || asked.bytes.saturating_add(ahead) <= self.level.left(now) {
             return Decision::Send;
         }
         match sheds_after {
@@ -218,7 +241,7 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
     pub fn pay(&mut self, lsn: Lsn, bytes: u64, at: Moment) -> Result<(), storage::Error> {
-        let left = self.left(at.now).saturating_sub(bytes);
+        let left = self.level.left(at.now).saturating_sub(bytes);
         self.keep(Kept { left, at: at.wall, paid: self.paid.max(lsn), shed: self.shed }, at)
     }
 
@@ -227,20 +250,15 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
     pub fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
-        self.keep(Kept { left: self.left(at.now), at: at.wall, paid: self.paid, shed: lsn }, at)
+        self.keep(Kept { left: self.level.left(at.now), at: at.wall, paid: self.paid, shed: lsn }, at)
     }
 
     fn keep(&mut self, kept: Kept, at: Moment) -> Result<(), storage::Error> {
         self.slots.write(&kept.encode())?;
-        (self.left, self.since, self.paid, self.shed) = (kept.left, at.now, kept.paid, kept.shed);
+        self.level = Level { left: kept.left, since: at.now, ..self.level };
+        (self.paid, self.shed) = (kept.paid, kept.shed);
         Ok(())
     }
-}
-
-/// So many bytes, and what came in a time; never more than the bucket holds.
-fn filled(settings: &Settings, left: u64, elapsed: Duration) -> u64 {
-    let came = u128::from(settings.bytes) * elapsed.as_micros() / settings.per.as_micros().max(1);
-    left.saturating_add(u64::try_from(came).unwrap_or(u64::MAX)).min(settings.bytes)
 }
 
 #[cfg(test)]
@@ -276,7 +294,7 @@ mod tests {
         let mut budget = open(&directory, settings(None), 0, at(0));
         assert_eq!(budget.decide(asked(1, 1_000), at(0).now), Decision::Send);
         budget.pay(1, 700, at(0)).unwrap();
-        assert_eq!((budget.left(at(0).now), budget.left(at(10).now), budget.left(at(999).now)), (300, 400, 1_000));
+        assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now), budget.level().left(at(999).now)), (300, 400, 1_000));
         assert_eq!(budget.decide(asked(2, 400), at(9).now), Decision::Wait);
         assert_eq!(budget.decide(asked(2, 400), at(10).now), Decision::Send);
         assert_eq!(budget.decide(asked(2, 1_001), at(999).now), Decision::TooLarge);
@@ -306,12 +324,12 @@ mod tests {
         let mut budget = open(&directory, settings(None), 0, at(50));
         budget.pay(1, 800, at(50)).unwrap();
         let back = Moment { now: Duration::ZERO, wall: 0 };
-        assert_eq!(open(&directory, settings(None), 1, back).left(Duration::ZERO), 200);
+        assert_eq!(open(&directory, settings(None), 1, back).level().left(Duration::ZERO), 200);
         let forward = Moment { now: Duration::ZERO, wall: i64::MAX };
-        assert_eq!(open(&directory, settings(None), 1, forward).left(Duration::ZERO), 1_000);
+        assert_eq!(open(&directory, settings(None), 1, forward).level().left(Duration::ZERO), 1_000);
         // A smaller one is not exceeded by what was left of a larger one.
         let smaller = Settings { bytes: 150, ..settings(None) };
-        assert_eq!(open(&directory, smaller, 1, at(50)).left(Duration::ZERO), 150);
+        assert_eq!(open(&directory, smaller, 1, at(50)).level().left(Duration::ZERO), 150);
     }
 
     #[test]
@@ -364,7 +382,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
         let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));
-        assert_eq!((budget.left(at(0).now), budget.left(at(10).now)), (0, 100));
+        assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now)), (0, 100));
         assert_eq!(budget.decide(asked(9, 500), at(0).now), Decision::Wait, "it may have been paid for");
     }
 }

@@ -110,7 +110,7 @@ impl Deliveries {
             let thread = format!("to-{name}");
             let status = board.status(&name);
             if let Sink::Kafka(_, Some(budget)) = &sink {
-                status.budgeted(budget.left((context.now)()), false);
+                status.budgeted(budget.level(), false);
             }
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
             let delivery = Delivery::new(name.to_string(), opened, status, context.clone(), ends.clone());

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::common::gateway::{endpoint, example, start};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{copy_of, run, text};
 use crate::common::{self, PATIENCE, until};
 
 use super::broker::Broker;
@@ -142,7 +143,7 @@ async fn what_is_shed_never_leaves_and_the_ledger_and_the_report_say_so() {
     assert!(ids.iter().all(|id| !sent.contains(*id)), "shed and sent");
     assert_eq!(of_kind(&entries, "intent").len(), sent.len(), "nothing is about to leave that is shed");
     let ledger = ledger.display().to_string();
-    let report = common::process::run(&common::root(), &["report", "--json", "-d", &ledger]);
+    let report = run(&common::root(), &["report", "--json", "-d", &ledger]);
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     assert_eq!((&report["shed"][0]["releases"], &report["shed"][0]["destination"]), (&shed.into(), &DESTINATION.into()));
     // With all the bytes that it could want, what was shed stays so.
@@ -150,4 +151,48 @@ async fn what_is_shed_never_leaves_and_the_ledger_and_the_report_say_so() {
     tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
     assert_eq!(second.stop().await.left, []);
     assert_eq!(broker.ids(topic).len(), sent.len());
+}
+
+#[test]
+fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
+    let (folder, _) = copy_of("card-fraud");
+    let name = "examples/card-fraud/gateway.toml";
+    folder.edit(
+        name,
+        "kind         = \"file\"\ndirectory    = \"released\"",
+        "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"",
+    );
+    folder.edit(name, "rotate_after = \"PT1S\"", "");
+    let without = folder.read(name);
+    let checked = |budget: &str| {
+        folder.write(name, without.clone() + "\n[destinations.fraud_desk.budget]\n" + budget);
+        let output = run(folder.root(), &["check", "-c", name]);
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let both = "when_short = [\"defer\", \"shed\"]\nmax_age = \"PT1H\"\npriorities = [\"payments_by_country\"]\n";
+    let (said, wrong) = checked(&format!("bytes = 10485760\nper = \"P1D\"\n{both}"));
+    assert_eq!(wrong, "");
+    for part in [
+        "bytes to fraud_desk:\n  at most 10485760 at once, and as many again, evenly, in 24h\n",
+        "waits up to 1h, then it is shed; those after it wait with it\n  shed last: payments_by_country; before them",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let sound = "bytes = 4096\nper = \"PT1S\"\n";
+    for (more, expected) in [
+        ("", ""),
+        ("when_short = [\"shed\"]", ""),
+        ("when_short = [\"shed\", \"defer\"]", "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
+        ("when_short = [\"widen\"]", "`when_short` cannot have `widen`"),
+        ("when_short = [\"defer\", \"shed\"]", "`max_age` is missing"),
+        ("max_age = \"PT1H\"", "`max_age` needs `when_short` with both steps"),
+        ("priorities = [\"payments_by_country\"]", "`priorities` say what is shed last, and nothing is shed here"),
+        (&both.replace("country", "county"), "destination `fraud_desk` does not accept `payments_by_county`"),
+        ("when_short = [\"shed\"]\npriorities = [\"a\", \"a\"]", "`a` stands twice"),
+    ] {
+        let (_, said) = checked(&format!("{sound}{more}"));
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
+    }
+    assert!(checked("bytes = 4095\nper = \"PT1S\"").1.contains("`bytes` is 4095, and must be at least 4096"));
+    assert!(checked("bytes = 4096\nper = \"PT0.5S\"").1.contains("`per` must be at least one second"));
 }

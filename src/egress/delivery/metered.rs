@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Moment};
+use crate::egress::budget::{Asked, Budget, Decision, Level, Moment};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.
@@ -77,12 +77,12 @@ impl Metered {
         self.budget.shed(lsn, at)
     }
 
-    /// The bytes that are left.
-    pub(super) fn left(&self, now: Duration) -> u64 {
-        self.budget.left(now)
+    /// How full the budget is.
+    pub(super) fn level(&self) -> Level {
+        self.budget.level()
     }
 
-    /// The bytes that the bucket holds.
+    /// The bytes that the budget holds at most.
     pub(super) fn most(&self) -> u64 {
         self.budget.settings().bytes
     }
@@ -122,5 +122,67 @@ impl Ahead {
     fn bytes_of(&self, wanted: impl Fn(&str) -> bool, next: u64) -> u64 {
         let counts = self.counts.iter().filter(|(dataset, _)| wanted(dataset));
         counts.map(|(dataset, count)| count.saturating_mul(self.sizes.get(dataset).copied().unwrap_or(next))).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::domain::binary::Writer;
+    use crate::egress::budget;
+    use crate::storage::{FileSystem, Log, RealFileSystem, SEGMENT_BYTES, Settings};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// An entry of the outbox with a release of a dataset for a destination, as far as it is looked at.
+    fn entry(dataset: &str, destination: &str) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.u64(1).text(dataset).count(1).text("id").text(destination).text(dataset).text("gateway");
+        writer.i64(0).i64(1).raw(&[0; 32]).bytes(&[]);
+        writer.finish()
+    }
+
+    #[test]
+    fn what_is_more_important_and_waits_behind_comes_first_and_each_waits_from_when_it_came() {
+        let directory = TempDir::new().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+        let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, 8 * SEGMENT_BYTES);
+        let (context, of_outbox) = (Vec::new(), directory.path().join("outbox"));
+        let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
+        let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
+        let put = |lsn: Lsn, dataset: &str, destination: &str| {
+            let entry = entry(dataset, destination);
+            outbox.submit(lsn, entry.clone(), outbox.reserve(entry.len() as u64).unwrap(), None);
+            assert!(outbox.wait_durable(lsn));
+        };
+        let settings = budget::Settings {
+            bytes: 900,
+            per: SECOND * 1_000_000,
+            sheds_after: Some(SECOND * 10),
+            first: vec!["alarms".to_owned()],
+        };
+        let at = Moment { now: Duration::ZERO, wall: 0 };
+        let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
+        let mut metered = Metered::new(budget, "hub", outbox.reader(1));
+        put(1, "payments", "hub");
+        assert_eq!(metered.decide(1, "payments", 500, SECOND).unwrap(), Decision::Send);
+        put(2, "alarms", "hub");
+        put(3, "alarms", "desk");
+        put(4, "payments", "hub");
+        // The alarm for the hub is taken to be as large.
+        assert_eq!(metered.decide(1, "payments", 500, SECOND * 3).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, "payments", 450, SECOND * 10).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, "payments", 500, SECOND * 11).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, "alarms", 450, SECOND * 11).unwrap(), Decision::Send);
+        metered.pay(2, 450, Moment { now: SECOND * 11, wall: 0 }).unwrap();
+        // No alarm is behind it any more, and it came later than the first.
+        assert_eq!(metered.decide(4, "payments", 451, SECOND * 12).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, "payments", 450, SECOND * 12).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(4, "payments", 451, SECOND * 13).unwrap(), Decision::Shed);
+        outbox.close();
     }
 }

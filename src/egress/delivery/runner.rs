@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
-use crate::egress::budget::Moment;
+use crate::egress::budget::{Level, Moment};
 use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
 use crate::ledger::Intent;
@@ -113,9 +113,9 @@ impl Delivery {
         self.status.passed_over(releases);
     }
 
-    /// So many bytes are left of the budget, and whether releases wait for more.
-    pub(super) fn budgeted(&self, left: u64, is_short: bool) {
-        self.status.budgeted(left, is_short);
+    /// How full the budget is, and whether releases wait for more.
+    pub(super) fn budgeted(&self, level: Level, is_short: bool) {
+        self.status.budgeted(level, is_short);
     }
 
     /// Everything through the cursor's position is confirmed. It need not be on disk: after a crash the outbox is read

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::durable::outbox;
+use crate::egress::budget::Level;
 use crate::storage::{Log, Lsn, ReadError, Reader};
 
 use super::aside::Place;
@@ -22,13 +23,16 @@ pub(super) struct Status {
     /// It answered since the last failure. With nothing to send that ends the trouble.
     answered: AtomicBool,
     trouble: Mutex<Option<Trouble>>,
-    budget: Mutex<Option<Budgeted>>,
+    /// Releases that were shed since the start.
+    shed: AtomicU64,
+    /// How full the budget is, if there is one, and whether releases wait for more.
+    budget: Mutex<Option<(Level, bool)>>,
 }
 
 /// How the budget of a destination stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgeted {
-    /// The bytes that were left when it was looked at last.
+    /// The bytes that are left.
     pub left: u64,
     /// Whether releases wait for more.
     pub is_short: bool,
@@ -69,19 +73,18 @@ impl Status {
 
     /// So many releases were not sent, and never will be.
     pub(super) fn passed_over(&self, releases: usize) {
-        self.delivered.fetch_add(releases as u64, Ordering::Relaxed);
-        self.budget().get_or_insert_default().shed += releases as u64;
+        self.delivered(releases);
+        self.shed.fetch_add(releases as u64, Ordering::Relaxed);
     }
 
-    /// So many bytes are left of the budget, and whether releases wait for more.
-    pub(super) fn budgeted(&self, left: u64, is_short: bool) {
-        let mut budget = self.budget();
-        let shed = budget.map_or(0, |budget| budget.shed);
-        *budget = Some(Budgeted { left, is_short, shed });
+    /// How full the budget is, and whether releases wait for more.
+    pub(super) fn budgeted(&self, level: Level, is_short: bool) {
+        *self.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some((level, is_short));
     }
 
-    fn budget(&self) -> MutexGuard<'_, Option<Budgeted>> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    fn budget(&self, now: Duration) -> Option<Budgeted> {
+        let (level, is_short) = (*self.budget.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(Budgeted { left: level.left(now), is_short, shed: self.shed.load(Ordering::Relaxed) })
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
@@ -179,7 +182,7 @@ impl Board {
                 *status.trouble() = None;
             }
             let (destination, set_aside) = (name.clone(), self.aside.count(name));
-            let (trouble, budget) = (status.trouble().clone(), *status.budget());
+            let (trouble, budget) = (status.trouble().clone(), status.budget(now));
             Some(Backlog { destination, releases, oldest, trouble, set_aside, budget })
         });
         let backlogs: Vec<Backlog> = backlogs.collect();

@@ -288,7 +288,7 @@ fn afford(
     if decision == Decision::Send && bytes > 0 {
         metered.pay(next.lsn, bytes, moment).map_err(Failed::Budget)?;
     }
-    delivery.budgeted(metered.left(moment.now), decision == Decision::Wait);
+    delivery.budgeted(metered.level(), decision == Decision::Wait);
     match decision {
         Decision::Send => {
             next.is_paid = true;

@@ -64,11 +64,14 @@ pub(super) fn protobuf(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     Ok(release.encode_to_vec())
 }
 
-/// The columns of which all cells have the same, with their names, and those of keys and metrics.
-fn parted(cells: &RecordBatch) -> Result<(Vec<(&'static str, &ArrayRef)>, RecordBatch), ArrowError> {
+/// Columns of which all cells have the same, with their names.
+type Same<'c> = Vec<(&'static str, &'c ArrayRef)>;
+
+/// The columns of which all cells have the same, and those of keys and metrics.
+fn parted(cells: &RecordBatch) -> Result<(Same<'_>, RecordBatch), ArrowError> {
     let same = RELEASE_COLUMNS.iter().filter_map(|name| Some((*name, cells.column_by_name(name)?))).collect();
-    let is_other = |name: &str| !RELEASE_COLUMNS.contains(&name);
-    let others = cells.schema().fields().iter().enumerate().filter(|(_, field)| is_other(field.name())).map(|(at, _)| at);
+    let fields = cells.schema_ref().fields().iter().enumerate();
+    let others = fields.filter(|(_, field)| !RELEASE_COLUMNS.contains(&field.name().as_str())).map(|(at, _)| at);
     Ok((same, cells.project(&others.collect::<Vec<_>>())?))
 }
 
