@@ -294,7 +294,10 @@ mod tests {
         let mut budget = open(&directory, settings(None), 0, at(0));
         assert_eq!(budget.decide(asked(1, 1_000), at(0).now), Decision::Send);
         budget.pay(1, 700, at(0)).unwrap();
-        assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now), budget.level().left(at(999).now)), (300, 400, 1_000));
+        assert_eq!(
+            (budget.level().left(at(0).now), budget.level().left(at(10).now), budget.level().left(at(999).now)),
+            (300, 400, 1_000)
+        );
         assert_eq!(budget.decide(asked(2, 400), at(9).now), Decision::Wait);
         assert_eq!(budget.decide(asked(2, 400), at(10).now), Decision::Send);
         assert_eq!(budget.decide(asked(2, 1_001), at(999).now), Decision::TooLarge);

@@ -111,7 +111,10 @@ mod tests {
         says("quarantine", &["60 records put into it, 40 taken in from it, 20 discarded"]);
         says("model", &["model `fraud` is acac", "and was abab"]);
         says("reload", &["the policies were read again: they cannot be used, and what was in force stays"]);
-        says("shed", &["release 1f1f", "was shed, and not sent to `hub`", "12 cells of `payments`, 2026-11-26T03:00:00Z"]);
+        says(
+            "shed",
+            &["release 1f1f", "was shed, and not sent to `hub`", "12 cells of `payments`, 2026-11-26T03:00:00Z"],
+        );
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("missed", &["5 entries were not written"]);
         says("stop", &["gateway `eu-1` stopped as it was told"]);

@@ -272,12 +272,7 @@ enum Afforded {
 }
 
 /// Pays for an entry from the budget, as far as it goes.
-fn afford(
-    delivery: &Delivery,
-    sink: &kafka::Sink,
-    next: &mut Next,
-    metered: &mut Metered,
-) -> Result<Afforded, Failed> {
+fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mut Metered) -> Result<Afforded, Failed> {
     let bytes = match next.bytes {
         Some(bytes) => bytes,
         None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),

@@ -143,7 +143,9 @@ const PLENTY: usize = 1 << 24;
 
 /// The lines of a message's cells, whatever its format.
 fn lines(message: &[u8], format: Format) -> Vec<Value> {
-    let of_text = |text: &[u8]| std::str::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_text = |text: &[u8]| {
+        std::str::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
     match format {
         Format::JsonLines => of_text(message),
         Format::JsonLinesZstd => of_text(&zstd::bulk::decompress(message, PLENTY).unwrap()),
@@ -173,13 +175,16 @@ fn of_protobuf(release: &proto::Release) -> Vec<Value> {
 
     let mut lines = vec![Map::new(); release.cells as usize];
     for line in &mut lines {
-        let texts = [&release.release, &release.gateway, &release.dataset, &release.policy].map(|text| Value::from(text.as_str()));
+        let texts = [&release.release, &release.gateway, &release.dataset, &release.policy]
+            .map(|text| Value::from(text.as_str()));
         let times = [release.window_start, release.window_end].map(|time| Value::from(rfc3339(time)));
         line.extend(RELEASE_COLUMNS.map(str::to_owned).into_iter().zip(texts.into_iter().chain(times)));
     }
     for column in &release.columns {
         let mut values: Vec<Value> = match column.values.as_ref().unwrap() {
-            Values::Labels(labels) => labels.of_cells.iter().map(|at| labels.labels[*at as usize].as_str().into()).collect(),
+            Values::Labels(labels) => {
+                labels.of_cells.iter().map(|at| labels.labels[*at as usize].as_str().into()).collect()
+            }
             Values::Whole(whole) => whole.values.iter().map(|value| (*value).into()).collect(),
             Values::Numbers(numbers) => numbers.values.iter().map(|value| (*value).into()).collect(),
             Values::Histograms(histograms) => {

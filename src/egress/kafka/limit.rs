@@ -337,7 +337,8 @@ mod tests {
     fn hashes(words: usize, cells: usize) -> Vec<String> {
         use sha2::{Digest, Sha256};
 
-        let word = |number: usize| Sha256::digest(number.to_le_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let word =
+            |number: usize| Sha256::digest(number.to_le_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         (0..words * cells).map(|cell| word(cell / cells)).collect()
     }
 
