@@ -24,6 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::ingress::grpc::codec::Codec")
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .compile_fds(files)?;
+    // What leaves is no part of the service.
+    let releases = protox::compile(["proto/bailiwick/release/v1/release.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(releases)?;
     Ok(())
 }
 

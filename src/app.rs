@@ -19,6 +19,7 @@ use crate::domain::name::{DestinationName, StreamName};
 use crate::domain::policy::{StreamPlan, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
+use crate::egress::budget::{self, Budget};
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
 use crate::engine::counting::Counting;
@@ -32,7 +33,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{Log, RealFileSystem, State, Timed};
+use crate::storage::{FileSystem, Log, RealFileSystem, State, Timed};
 use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
@@ -182,12 +183,13 @@ impl App {
             outbox: Arc::clone(&outbox),
             ledger: Arc::clone(&ledger),
             now,
+            wall: Arc::new(move || clock.wall()),
             telemetry: Arc::clone(&telemetry),
             supervisor: supervisor.clone(),
             aside: delivery::Place { fs: Arc::new(RealFileSystem), directory: config.journal.directory.join("aside") },
         };
         // A dry run sends nothing, what an earlier run left in the outbox included.
-        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config) };
+        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config, &outbox, clock)? };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let keeping = ledger::keep(&ledger, clock, &supervisor)?;
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
@@ -562,18 +564,32 @@ fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyh
     Ok(Versions::new(current, shadow, before))
 }
 
-fn sinks(config: &Config) -> BTreeMap<DestinationName, Sink> {
+fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap<DestinationName, Sink>> {
     let sinks = config.destinations.iter().map(|(name, destination)| {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
             Destination::Kafka(settings) => {
                 let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
-                Sink::Kafka(kafka::Sink::new(settings, &sender))
+                let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
+                Sink::Kafka(kafka::Sink::new(settings, &sender), budget.transpose()?)
             }
         };
-        (name.clone(), sink)
+        Ok((name.clone(), sink))
     });
     sinks.collect()
+}
+
+fn budget(
+    config: &Config,
+    destination: &str,
+    settings: &budget::Settings,
+    outbox: &Log,
+    clock: Clock,
+) -> Result<Budget, budget::Error> {
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    let directory = config.journal.directory.join("budgets");
+    let at = budget::Moment { now: clock.now(), wall: clock.wall() };
+    Budget::open(&fs, &directory, destination, settings.clone(), outbox.durable(), at)
 }
 
 fn served(config: &Config, stream: &Arc<Stream>, telemetry: &Telemetry) -> Served {

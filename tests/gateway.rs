@@ -11,6 +11,7 @@ mod gateway {
     mod away;
     mod bounds;
     mod broker;
+    mod budgets;
     mod exactly_once;
     mod files;
     mod flight;
@@ -19,6 +20,7 @@ mod gateway {
     mod guards;
     mod kafka;
     mod kernel;
+    mod messages;
     mod models;
     mod oracle;
     mod parts;

@@ -326,6 +326,21 @@ impl Observer {
         )
     }
 
+    fn of_budgets(backlogs: &[Backlog]) -> Check {
+        const NAME: &str = "budgets";
+        let short = backlogs.iter().filter(|backlog| backlog.deferred() > 0);
+        let each: Vec<String> =
+            short.map(|backlog| format!("{} for `{}`", backlog.deferred(), backlog.destination)).collect();
+        if each.is_empty() {
+            return Check::well(NAME, "no release waits for bytes of a budget");
+        }
+        Check::warning(
+            NAME,
+            format!("releases wait, because the budget of their destination does not suffice: {}", each.join(", ")),
+            "wait, raise `bytes` in [destinations.NAME.budget], or let less leave: another `format`, longer windows",
+        )
+    }
+
     fn of_policies(&self) -> Check {
         const NAME: &str = "policies";
         match self.outcomes.policies_refused() {
@@ -396,6 +411,7 @@ impl Observed for Observer {
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_cells_aside(&backlogs),
+            Self::of_budgets(&backlogs),
             self.of_policies(),
             self.of_review(),
             self.of_certificate(),
@@ -405,13 +421,18 @@ impl Observed for Observer {
 
     fn about(&self) -> Value {
         let destinations = self.board.latest().into_iter().map(|backlog| {
-            let Backlog { destination, releases, oldest, trouble, set_aside } = backlog;
+            let deferred = backlog.deferred();
+            let Backlog { destination, releases, oldest, trouble, set_aside, budget } = backlog;
+            let budget = budget.map(|budget| {
+                json!({ "left_bytes": budget.left, "deferred_releases": deferred, "shed_releases": budget.shed })
+            });
             json!({
                 "destination": destination,
                 "waiting_releases": releases,
                 "oldest_seconds": oldest.as_secs(),
                 "cells_set_aside": set_aside,
                 "error": trouble.map(|trouble| trouble.error),
+                "budget": budget,
             })
         });
         let logs = self.all_logs().map(|(name, log)| {
@@ -443,11 +464,18 @@ impl Observed for Observer {
                 samples.is(declared::LOG_STATE, &[name, known], state.name() == known);
             }
         }
-        for Backlog { destination, releases, oldest, trouble, set_aside } in self.board.latest() {
+        for backlog in self.board.latest() {
+            let deferred = backlog.deferred();
+            let Backlog { destination, releases, oldest, trouble, set_aside, budget } = backlog;
             samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
             samples.amount(declared::CELLS_ASIDE, &[&destination], set_aside as f64);
+            if let Some(budget) = budget {
+                samples.amount(declared::BUDGET_LEFT, &[&destination], budget.left as f64);
+                samples.amount(declared::RELEASES_DEFERRED, &[&destination], deferred as f64);
+                samples.count(declared::RELEASES_SHED, &[&destination], budget.shed);
+            }
         }
         for (tally, used) in self.counters() {
             let Name { counter, to } = &*tally.name;

@@ -16,6 +16,7 @@ use super::table::table;
 use super::{Failure, diagnostics, json as machine};
 
 mod ahead;
+mod budgets;
 mod grounds;
 mod limits;
 
@@ -99,6 +100,7 @@ fn for_people(config: &Config, today: Date) -> String {
             report.push_str(&limits::explained(dataset, &limits));
         }
     }
+    report.push_str(&budgets::explained(config));
     report.push_str(&grounds::explained(&policy.grounds(here, (&config.id, &config.conditions), today)));
     report.push_str(&ahead::explained(&policy.ahead(&here.serves, today), &here.serves));
     report.push_str(&access(config));
@@ -239,6 +241,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "streams": streams.collect::<Value>(),
         "egress": egress(config, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
+        "budgets": config.budgets.iter().map(budgets::for_machines).collect::<Value>(),
         "grounds": grounds.iter().map(grounds::for_machines).collect::<Value>(),
         "ahead": policy.ahead(&here.serves, today).iter().map(ahead::for_machines).collect::<Value>(),
         "overrides": overrides.collect::<Value>(),

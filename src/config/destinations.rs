@@ -28,10 +28,15 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
             );
         }
         let known = known.map(|(_, format)| *format);
-        if kind.value == "kafka" && known.is_some_and(|format| !format.is_for_messages()) {
-            let message = format!("`{}` is for files; messages are `jsonl` or `arrow`", format.value);
-            let help = "to compress messages, set `compression.type` in `options`";
-            table.problems().error_help(&format.place, message, help);
+        let (fits, others): (fn(Format) -> bool, _) = match kind.value.as_str() {
+            "file" => (Format::is_for_files, "messages; files are"),
+            "kafka" => (Format::is_for_messages, "files; messages are"),
+            _ => (|_| true, ""),
+        };
+        if known.is_some_and(|format| !fits(format)) {
+            let fitting = Format::NAMES.iter().filter(|(_, format)| fits(*format)).map(|(name, _)| format!("`{name}`"));
+            let message = format!("`{}` is for {others} {}", format.value, fitting.collect::<Vec<_>>().join(", "));
+            table.problems().error(&format.place, message);
             return None;
         }
         known

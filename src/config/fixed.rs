@@ -50,6 +50,9 @@ impl Fixed {
         for (name, destination) in &config.destinations {
             part(&format!("destination `{name}`"), format!("{destination:?}"));
         }
+        for (name, budget) in &config.budgets {
+            part(&format!("the budget of destination `{name}`"), format!("{budget:?}"));
+        }
         Self { parts, keys: Arc::clone(&journal.keys) }
     }
 

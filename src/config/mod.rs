@@ -21,12 +21,13 @@ use crate::domain::evidence::Source;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::policy::{self, Conditions, Here, Permission, PolicySet, Widest};
 use crate::durable::seal::Keys;
-use crate::egress::{file, kafka};
+use crate::egress::{budget, file, kafka};
 use crate::engine::intake::Limits;
 use crate::engine::pipeline::CheckpointsDue;
 use crate::identity::{self, Which};
 
 mod brokers;
+mod budgets;
 mod collide;
 mod destinations;
 mod files;
@@ -82,6 +83,8 @@ pub struct Config {
     pub models: BTreeMap<String, PathBuf>,
     /// The destinations.
     pub destinations: BTreeMap<DestinationName, Destination>,
+    /// How many bytes may leave for destinations that have a bound.
+    pub budgets: BTreeMap<DestinationName, budget::Settings>,
     /// How long a stop may take.
     pub stop_within: Duration,
     /// What a stop does with windows that are open.
@@ -373,6 +376,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         }
     }
     check_messages(declared, policy, problems);
+    budgets::check(&declared.budgets, policy, problems);
     pair(
         &policy.destinations.iter().map(|(name, destination)| (name.as_str(), &destination.place)).collect(),
         declared,

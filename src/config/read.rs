@@ -22,6 +22,7 @@ use crate::engine::pipeline::CheckpointsDue;
 use crate::identity::is_identity;
 use crate::storage;
 
+use super::budgets;
 use super::destinations;
 use super::keys::DeclaredKeys;
 use super::ledger::{self, DeclaredLedger};
@@ -53,6 +54,7 @@ pub(super) struct Declared {
     onnxruntime: Option<Spot<PathBuf>>,
     pub(super) models: BTreeMap<String, Spot<PathBuf>>,
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
+    pub(super) budgets: BTreeMap<String, budgets::Declared>,
     destination_files: BTreeMap<(String, kafka::Which), Place>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
@@ -117,10 +119,13 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         }
     }
     let mut destinations = BTreeMap::new();
-    let mut destination_files = BTreeMap::new();
+    let (mut destination_files, mut budgets) = (BTreeMap::new(), BTreeMap::new());
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
         let gateway = id.as_ref().map(|id| id.value.as_str());
+        if let Some(budget) = budgets::read(&destination) {
+            budgets.insert(name.value.clone(), budget);
+        }
         if let Some((value, files)) = destinations::read(&destination, base, gateway) {
             let named = files.into_iter().map(|(which, place)| ((name.value.clone(), which), place));
             destination_files.extend(named);
@@ -152,6 +157,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         onnxruntime: onnxruntime.map(|path| Spot { value: base.join(path.value), place: path.place }),
         models,
         destinations,
+        budgets,
         destination_files,
         peers,
         stop_within: stop_within.unsigned_abs(),
@@ -441,6 +447,11 @@ impl Declared {
                 .destinations
                 .into_iter()
                 .filter_map(|(name, spot)| Some((DestinationName::new(&name).ok()?, spot.value)))
+                .collect(),
+            budgets: self
+                .budgets
+                .into_iter()
+                .filter_map(|(name, declared)| Some((DestinationName::new(&name).ok()?, declared.settings)))
                 .collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,

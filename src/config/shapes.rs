@@ -6,6 +6,7 @@ use crate::egress::encode::Format;
 use crate::egress::kafka::Mechanism;
 use crate::identity;
 
+use super::budgets::STEPS;
 use super::{Mode, OnStop};
 
 /// What `gateway.toml` holds.
@@ -304,6 +305,27 @@ const DESTINATION: Shape = Shape {
         Key::new("tls", Kind::Table(&DESTINATION_TLS), "For `kafka`: TLS. Without it, plain text."),
         Key::new("sasl", Kind::Table(&DESTINATION_SASL), "For `kafka`: who the gateway is."),
         Key::new("options", Kind::Named(&Kind::Text), "For `kafka`: further settings of librdkafka."),
+        Key::new("budget", Kind::Table(&DESTINATION_BUDGET), "For `kafka`: how many bytes may leave. Without it, any."),
+    ],
+};
+
+const DESTINATION_BUDGET: Shape = Shape {
+    name: "destinations.NAME.budget",
+    about: "How many bytes may leave for a destination. It is a bucket that is full at first and fills evenly.",
+    keys: &[
+        Key::required("bytes", Kind::Count, "The most bytes at once, at least 4096."),
+        Key::required("per", Kind::Duration, "In this time as many bytes come into the bucket."),
+        Key::new(
+            "when_short",
+            Kind::List(&Kind::Word(&STEPS)),
+            "What becomes of a release when there are too few bytes, in this order. Default: defer.",
+        ),
+        Key::new(
+            "max_age",
+            Kind::Duration,
+            "With `defer` and `shed`, required: how long a release waits for bytes before it is shed.",
+        ),
+        Key::new("priorities", NAMES, "With `shed`: the datasets that are shed last, the most important one first."),
     ],
 };
 

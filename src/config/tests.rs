@@ -49,6 +49,7 @@ kind = "file"
 kind = "kafka"
 options = { a = "b" }
 
+[destinations.kafka.budget]
 [destinations.kafka.tls]
 [destinations.kafka.sasl]
 mechanism = "PLAIN"

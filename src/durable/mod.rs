@@ -13,6 +13,7 @@
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
 //! | `counters/` | whom the counters of laws have counted ([`counting`]) in a log of their own |
 //! | `cursors/` | how far each destination is in the outbox |
+//! | `budgets/` | what is left of the budgets of destinations ([`budget`](crate::egress::budget)) |
 
 mod batch;
 pub mod catalog;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::domain::name::DestinationName;
+use crate::egress::budget::Budget;
 use crate::egress::{file, kafka};
 use crate::engine::supervision::Supervisor;
 use crate::ledger::Ledger;
@@ -21,6 +22,7 @@ use crate::telemetry::Telemetry;
 
 mod aside;
 mod cursor;
+mod metered;
 mod report;
 mod runner;
 mod status;
@@ -30,8 +32,9 @@ mod to_ledger;
 
 pub use aside::Place;
 pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
-pub use status::{Backlog, Board, Trouble};
+pub use status::{Backlog, Board, Budgeted, Trouble};
 
+use metered::Metered;
 use runner::{Delivery, Ends};
 use status::Status;
 
@@ -39,8 +42,8 @@ use status::Status;
 pub enum Sink {
     /// Files.
     File(file::Sink),
-    /// A Kafka topic.
-    Kafka(kafka::Sink),
+    /// A Kafka topic, and what may leave for it, if there is a bound.
+    Kafka(kafka::Sink, Option<Budget>),
 }
 
 /// What a thread needs besides its sink.
@@ -50,6 +53,8 @@ pub struct Context {
     pub outbox: Arc<Log>,
     /// A monotonic clock.
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// The wall clock, in microseconds since the Unix epoch.
+    pub wall: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
     /// What says that releases are about to leave, and that they were sent.
@@ -104,6 +109,9 @@ impl Deliveries {
             }
             let thread = format!("to-{name}");
             let status = board.status(&name);
+            if let Sink::Kafka(_, Some(budget)) = &sink {
+                status.budgeted(budget.level(), false);
+            }
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
             let delivery = Delivery::new(name.to_string(), opened, status, context.clone(), ends.clone());
             threads.push(context.supervisor.spawn(&thread, move || {
@@ -146,7 +154,11 @@ fn run(delivery: Delivery, sink: Sink) {
     let destination = delivery.name.clone();
     match sink {
         Sink::File(sink) => to_files::run(delivery, sink),
-        Sink::Kafka(sink) => to_kafka::run(delivery, sink),
+        Sink::Kafka(sink, budget) => {
+            let behind = delivery.context.outbox.reader(delivery.cursor.through + 1);
+            let metered = budget.map(|budget| Metered::new(budget, &delivery.name, behind));
+            to_kafka::run(delivery, sink, metered);
+        }
     }
     tracing::debug!(destination, "delivery ended");
 }

@@ -1,22 +1,23 @@
-//! Releases as bytes: JSON lines, plain or compressed; columns as Arrow IPC or Parquet. Takes nothing but [`Released`]; of a
-//! [`Widest`], which holds nothing of a record, it tells the size.
+//! Releases as bytes: JSON lines, plain or compressed; columns as Arrow IPC, Parquet or protobuf. Takes nothing but
+//! [`Released`]; of a [`Widest`], which holds nothing of a record, it tells the size.
 //!
 //! JSON lines: one object per cell, with the release's columns, the group keys and the metrics as flat
 //! keys in that order; times in RFC 3339, a metric without a value is null, a histogram an array. Columns have the same
-//! names and the same order (`columns`).
+//! names and the same order, in files (`columns`) and in messages (`message`).
 
 use std::io;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Number, Value};
 
 use crate::domain::policy::{Released, Widest};
 
 mod columns;
+mod message;
+mod proto;
 
 /// How releases are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,22 +26,38 @@ pub enum Format {
     JsonLines,
     /// JSON lines, compressed by zstd.
     JsonLinesZstd,
-    /// Arrow IPC: the file format in files, compressed by zstd; the stream format in messages.
+    /// Arrow IPC: in files the file format with buffers that are compressed by zstd; in messages the stream format, which
+    /// is compressed as a whole.
     Arrow,
-    /// Parquet.
+    /// Parquet, for files.
     Parquet,
+    /// Protobuf, for messages.
+    Protobuf,
 }
 
 impl Format {
     /// Every format with its name in the configuration.
-    pub const NAMES: [(&'static str, Self); 4] = [
+    pub const NAMES: [(&'static str, Self); 5] = [
         ("jsonl", Self::JsonLines),
         ("jsonl-zstd", Self::JsonLinesZstd),
         ("arrow", Self::Arrow),
         ("parquet", Self::Parquet),
+        ("protobuf", Self::Protobuf),
     ];
 
-    /// The file name's extension.
+    /// Whether files may have it.
+    #[must_use]
+    pub fn is_for_files(self) -> bool {
+        self != Self::Protobuf
+    }
+
+    /// Whether messages may have it.
+    #[must_use]
+    pub fn is_for_messages(self) -> bool {
+        self != Self::Parquet
+    }
+
+    /// The extension of a file of releases.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -48,25 +65,42 @@ impl Format {
             Self::JsonLinesZstd => "jsonl.zst",
             Self::Arrow => "arrow",
             Self::Parquet => "parquet",
+            Self::Protobuf => "pb",
         }
     }
 
-    /// Whether messages may have it, and not only files. What sends messages compresses them itself.
+    /// The extension of a file that holds what a message would have held.
     #[must_use]
-    pub fn is_for_messages(self) -> bool {
-        matches!(self, Self::JsonLines | Self::Arrow)
-    }
-
-    /// The media type.
-    #[must_use]
-    pub fn media_type(self) -> &'static str {
+    pub fn message_extension(self) -> &'static str {
         match self {
-            Self::JsonLines => "application/x-ndjson",
-            Self::JsonLinesZstd => "application/zstd",
-            Self::Arrow => "application/vnd.apache.arrow.stream",
-            Self::Parquet => "application/vnd.apache.parquet",
+            Self::Arrow => "arrows.zst",
+            other => other.extension(),
         }
     }
+
+    /// What is said of a message beside its value.
+    #[must_use]
+    pub fn content(self) -> Content {
+        let (media_type, is_compressed, schema) = match self {
+            Self::JsonLines => ("application/x-ndjson", false, "urn:bailiwick:cells:jsonl:1"),
+            Self::JsonLinesZstd => ("application/x-ndjson", true, "urn:bailiwick:cells:jsonl:1"),
+            Self::Arrow => ("application/vnd.apache.arrow.stream", true, "urn:bailiwick:cells:arrow:3"),
+            Self::Parquet => ("application/vnd.apache.parquet", false, "urn:bailiwick:cells:parquet:1"),
+            Self::Protobuf => ("application/protobuf", false, "urn:bailiwick:cells:protobuf:1"),
+        };
+        Content { media_type, encoding: is_compressed.then_some("zstd"), schema }
+    }
+}
+
+/// What is said of a message beside its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// The media type, when it is decompressed.
+    pub media_type: &'static str,
+    /// How it is compressed, by the names of HTTP.
+    pub encoding: Option<&'static str>,
+    /// Which columns there are and how they are laid out, with the version of that, as a URI.
+    pub schema: &'static str,
 }
 
 /// Why cells could not be written.
@@ -78,6 +112,9 @@ pub enum Error {
     /// They cannot be written as Parquet.
     #[error("cannot write the columns as Parquet")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// Files have no such format. The configuration refuses it.
+    #[error("protobuf is for messages")]
+    NotForFiles,
     /// They cannot be compressed.
     #[error("cannot compress the cells")]
     Compress(#[from] io::Error),
@@ -100,16 +137,19 @@ pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Ve
 /// # Errors
 /// When the columns cannot be written.
 pub fn widest(widest: &Widest, format: Format) -> Result<usize, Error> {
-    message(widest.cells(), format).map(|message| message.len())
+    let cells = widest.cells();
+    Ok(match format {
+        // What is as wide can be compressed less well.
+        Format::JsonLinesZstd => zstd::compress_bound(json_lines(cells).len()),
+        Format::Arrow => zstd::compress_bound(message::arrow(cells)?.len()),
+        Format::JsonLines | Format::Parquet | Format::Protobuf => message(cells, format)?.len(),
+    })
 }
 
 fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, Error> {
     match format {
-        Format::Arrow => {
-            let mut writer = StreamWriter::try_new(Vec::new(), &cells.schema())?;
-            writer.write(cells)?;
-            Ok(writer.into_inner()?)
-        }
+        Format::Arrow => Ok(compressed(&message::arrow(cells)?)?),
+        Format::Protobuf => Ok(message::protobuf(cells)?),
         Format::JsonLines | Format::JsonLinesZstd | Format::Parquet => written(std::slice::from_ref(cells), format),
     }
 }
@@ -127,14 +167,23 @@ fn written(cells: &[RecordBatch], format: Format) -> Result<Vec<u8>, Error> {
     let lines = || cells.iter().flat_map(json_lines).collect::<Vec<u8>>();
     match format {
         Format::JsonLines => Ok(lines()),
-        Format::JsonLinesZstd => Ok(zstd::bulk::compress(&lines(), ZSTD_LEVEL)?),
+        Format::JsonLinesZstd => Ok(compressed(&lines())?),
         Format::Arrow => Ok(columns::arrow(cells)?),
         Format::Parquet => columns::parquet(cells),
+        Format::Protobuf => Err(Error::NotForFiles),
     }
 }
 
 /// How hard zstd tries. Cells are few and leave once: bytes count more than time.
 const ZSTD_LEVEL: i32 = 19;
+/// More bytes than that take seconds at that level.
+const ZSTD_BYTES: usize = 1 << 20;
+/// How hard it tries then.
+const ZSTD_LEVEL_OF_MANY: i32 = 9;
+
+fn compressed(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    zstd::bulk::compress(bytes, if bytes.len() > ZSTD_BYTES { ZSTD_LEVEL_OF_MANY } else { ZSTD_LEVEL })
+}
 
 fn json_lines(cells: &RecordBatch) -> Vec<u8> {
     let schema = cells.schema();

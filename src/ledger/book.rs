@@ -184,6 +184,34 @@ impl Ledger {
         self.wait(&log, lsn)
     }
 
+    /// Makes sure that the ledger says on disk that releases are not sent, because a budget does not suffice.
+    ///
+    /// # Errors
+    /// When it cannot be said now. Then they wait.
+    pub fn shed(&self, releases: &[Released], outbox: Lsn) -> Result<(), Unwritable> {
+        self.wait_until_verified();
+        let (log, lsn) = {
+            let mut inner = self.inner();
+            let (log, at) = (Arc::clone(&inner.book()?.log), (self.clocks.wall)());
+            let shed = |released: &Released| What::Shed {
+                release: released.id().to_owned(),
+                destination: released.destination().to_string(),
+                dataset: released.dataset().to_string(),
+                window_start: rfc3339(released.window_start()),
+                window_end: rfc3339(released.window_end()),
+                cells: released.cells().num_rows() as u64,
+                outbox,
+            };
+            let entries: Vec<Entry> = releases.iter().map(|released| fitting(at, shed(released))).collect();
+            let (written, lsn) = inner.write(at, &entries);
+            if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
+                return Err(Unwritable(Arc::clone(why)));
+            }
+            (log, lsn)
+        };
+        self.wait(&log, lsn)
+    }
+
     /// Waits until the log is durable through a position.
     fn wait(&self, log: &Log, lsn: Lsn) -> Result<(), Unwritable> {
         let mut waited = Duration::ZERO;

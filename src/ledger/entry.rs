@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -180,6 +180,24 @@ pub enum What {
         /// What came of it.
         outcome: Outcome,
     },
+    /// A release was not sent and will not be, because the budget of its destination did not suffice. Nothing of it has left.
+    /// After a crash it may be said twice. From version 4 on.
+    Shed {
+        /// The release's id.
+        release: String,
+        /// Where it was to go.
+        destination: String,
+        /// Its dataset.
+        dataset: String,
+        /// When its window began.
+        window_start: String,
+        /// When its window ended.
+        window_end: String,
+        /// Its cells.
+        cells: u64,
+        /// Where it stands in the outbox.
+        outbox: u64,
+    },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
         /// How many.
@@ -279,6 +297,7 @@ impl What {
             Self::Quarantine { .. } => "quarantine",
             Self::Model { .. } => "model",
             Self::Reload { .. } => "reload",
+            Self::Shed { .. } => "shed",
             Self::Damage { .. } => "damage",
             Self::Missed { .. } => "missed",
         }
@@ -298,7 +317,7 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind. Those that came with version 3 are the last four.
+    /// One of each kind. Those that came with version 3 are the last four but one, and that of version 4 is the last.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -350,6 +369,15 @@ pub(super) mod samples {
             What::Quarantine { held: 60, released: 40, discarded: 20 },
             What::Model { model: text("fraud"), before: Some("ab".repeat(32)), now: Some("ac".repeat(32)) },
             What::Reload { of: Reread::Policies, outcome: Outcome::Refused },
+            What::Shed {
+                release: "1f".repeat(16),
+                destination: text("hub"),
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                window_end: text("2026-11-26T03:10:00Z"),
+                cells: 12,
+                outbox: 9,
+            },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -362,17 +390,24 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-3.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-4.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
         assert_eq!(read, samples::all());
         let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
-        assert_eq!(kinds.len(), 14);
+        assert_eq!(kinds.len(), 15);
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
+    }
+
+    #[test]
+    fn entries_of_version_3_tell_of_no_budget() {
+        let golden = include_str!("../../tests/golden/ledger-entries-3.jsonl");
+        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+        assert!(read.eq(samples::all().into_iter().take(14).map(|entry| Entry { v: 3, ..entry })));
     }
 
     #[test]
@@ -398,12 +433,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-3.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-4.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":3", "\"v\":4").as_bytes()), Err(Unreadable::Newer(4)));
+        assert_eq!(Entry::decode(line.replace("\"v\":4", "\"v\":5").as_bytes()), Err(Unreadable::Newer(5)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

@@ -143,6 +143,13 @@ declare! {
     /// Cells that a destination cannot take, because they are larger than a message may be. They are set aside, in files.
     CELLS_ASIDE = Gauge "bailiwick_cells_set_aside" None ["destination"];
 
+    /// Bytes that are left in the budget of a destination that has one.
+    BUDGET_LEFT = Gauge "bailiwick_budget_left" Bytes ["destination"];
+    /// Releases that wait because the budget of their destination does not suffice.
+    RELEASES_DEFERRED = Gauge "bailiwick_deferred_releases" None ["destination"];
+    /// Releases that were shed because the budget of their destination did not suffice: they did not leave.
+    RELEASES_SHED = Counter "bailiwick_releases_shed" None ["destination"];
+
     /// Bytes of a log on disk, in whole segments.
     LOG_SIZE = Gauge "bailiwick_log_size" Bytes ["log"];
     /// The most bytes that a log may have.

@@ -17,6 +17,10 @@ use crate::common::folder::copy;
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway};
 
+fn of_files() -> impl Iterator<Item = Format> {
+    Format::NAMES.into_iter().map(|(_, format)| format).filter(|format| format.is_for_files())
+}
+
 async fn released_as(format: Format) -> TempDir {
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
         for destination in config.destinations.values_mut() {
@@ -50,7 +54,7 @@ async fn send(gateway: &TestGateway, stream: &str, data: PathBuf) {
 #[tokio::test(flavor = "multi_thread")]
 async fn pandas_pyarrow_duckdb_and_zstd_read_the_same_cells_from_every_format() {
     let mut folders = Vec::new();
-    for (_, format) in Format::NAMES {
+    for format in of_files() {
         folders.push(released_as(format).await);
     }
     let script = common::root().join("tests/python/read_files.py");
@@ -108,7 +112,7 @@ async fn files_of(data: &str, format: Format) -> BTreeMap<String, Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_changes_no_byte_that_leaves() {
-    for (_, format) in Format::NAMES {
+    for format in of_files() {
         let (one, other) =
             (files_of(&with_secrets("anna"), format).await, files_of(&with_secrets("mohammed"), format).await);
         assert!(!one.is_empty() && one == other, "{format:?}: {:?} and {:?}", one.keys(), other.keys());
@@ -116,21 +120,23 @@ async fn what_is_dropped_changes_no_byte_that_leaves() {
 }
 
 #[test]
-fn messages_have_a_format_that_is_for_messages() {
+fn messages_and_files_have_formats_that_are_for_them() {
     let (folder, _) = copy_of("card-fraud");
     let name = "examples/card-fraud/gateway.toml";
+    let said = || text(&run(folder.root(), &["check", "-c", name]).stderr);
+    folder.edit(name, "format       = \"jsonl\"", "format = \"protobuf\"");
+    let files = "`protobuf` is for messages; files are `jsonl`, `jsonl-zstd`, `arrow`, `parquet`";
+    assert!(said().contains(files), "{}", said());
     folder.edit(
         name,
         "kind         = \"file\"\ndirectory    = \"released\"",
         "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"",
     );
     folder.edit(name, "rotate_after = \"PT1S\"", "");
-    for format in ["parquet", "jsonl-zstd"] {
-        let before = if format == "parquet" { "jsonl" } else { "parquet" };
-        folder.edit(name, &format!("format       = \"{before}\""), &format!("format       = \"{format}\""));
-        let said = text(&run(folder.root(), &["check", "-c", name]).stderr);
-        assert!(said.contains(&format!("`{format}` is for files; messages are `jsonl` or `arrow`")), "{said}");
-    }
+    assert_eq!(said(), "");
+    folder.edit(name, "format = \"protobuf\"", "format = \"parquet\"");
+    let messages = "`parquet` is for files; messages are `jsonl`, `jsonl-zstd`, `arrow`, `protobuf`";
+    assert!(said().contains(messages), "{}", said());
 }
 
 #[test]

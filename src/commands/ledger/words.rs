@@ -68,6 +68,11 @@ pub(super) fn words(what: &What) -> String {
             };
             format!("{of} were read again: {outcome}")
         }
+        What::Shed { release, destination, dataset, window_start, window_end, cells, .. } => format!(
+            "release {release} was shed, and not sent to `{destination}`, for lack of bytes in its budget: {} of \
+             `{dataset}`, {window_start} to {window_end}",
+            count(*cells, "cell")
+        ),
         What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
         What::Missed { entries } => {
             let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
@@ -87,10 +92,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-3.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-4.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 14);
+        assert_eq!(said.len(), 15);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -106,6 +111,10 @@ mod tests {
         says("quarantine", &["60 records put into it, 40 taken in from it, 20 discarded"]);
         says("model", &["model `fraud` is acac", "and was abab"]);
         says("reload", &["the policies were read again: they cannot be used, and what was in force stays"]);
+        says(
+            "shed",
+            &["release 1f1f", "was shed, and not sent to `hub`", "12 cells of `payments`, 2026-11-26T03:00:00Z"],
+        );
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("missed", &["5 entries were not written"]);
         says("stop", &["gateway `eu-1` stopped as it was told"]);

@@ -25,6 +25,8 @@ pub(super) struct Account {
     /// Bytes that destinations were given.
     pub(super) sent: BTreeMap<String, u64>,
     pub(super) withheld: BTreeMap<String, Withheld>,
+    /// Releases that were shed, by destination and id: each once.
+    shed: BTreeMap<(String, String), Shed>,
     /// By id, dataset and destination.
     pub(super) overrides: BTreeMap<(String, String, String), Used>,
     /// Records that were refused, by what refused them.
@@ -70,6 +72,12 @@ pub(super) struct Flow {
 struct Release {
     dataset: String,
     is_confirmed: bool,
+}
+
+/// A release that was shed for lack of bytes in the budget of its destination.
+struct Shed {
+    dataset: String,
+    cells: u64,
 }
 
 /// What was withheld of a dataset.
@@ -200,6 +208,10 @@ impl Account {
                 withheld.windows += 1;
                 withheld.at_least += at_least;
             }
+            What::Shed { release, destination, dataset, cells, .. } => {
+                let shed = Shed { dataset: dataset.clone(), cells: *cells };
+                self.shed.insert((destination.clone(), release.clone()), shed);
+            }
             What::Override { id, dataset, destination, window_start, .. } => {
                 let key = (id.clone(), dataset.clone(), destination.clone());
                 let start = || window_start.clone();
@@ -250,6 +262,17 @@ impl Account {
         }
     }
 
+    /// How many releases were shed, and their cells, by destination and dataset.
+    pub(super) fn shed(&self) -> BTreeMap<(&str, &str), (u64, u64)> {
+        let mut counts = BTreeMap::<_, (u64, u64)>::new();
+        for ((destination, _), shed) in &self.shed {
+            let (releases, cells) = counts.entry((destination.as_str(), shed.dataset.as_str())).or_default();
+            *releases += 1;
+            *cells += shed.cells;
+        }
+        counts
+    }
+
     /// All of it, as the report's JSON has it.
     pub(super) fn json(&self) -> Value {
         let runs = self.runs.iter().map(|run| {
@@ -274,6 +297,10 @@ impl Account {
         let withheld = self.withheld.iter().map(|(dataset, withheld)| {
             json!({ "dataset": dataset, "windows": withheld.windows, "at_least": withheld.at_least })
         });
+        let shed = self.shed().into_iter().map(|((destination, dataset), (releases, cells))| {
+            json!({ "destination": destination, "dataset": dataset, "releases": releases, "cells": cells })
+        });
+        let shed = shed.collect::<Value>();
         let overrides = self.overrides.iter().map(|((id, dataset, destination), used)| {
             json!({
                 "id": id, "dataset": dataset, "destination": destination, "windows": used.windows,
@@ -301,6 +328,7 @@ impl Account {
             "left": flows.collect::<Value>(),
             "bytes": self.sent,
             "withheld": withheld.collect::<Value>(),
+            "shed": shed,
             "overrides": overrides.collect::<Value>(),
             "refused": refused.collect::<Value>(),
             "quarantine": { "held": held, "released": released, "discarded": discarded },

@@ -111,6 +111,13 @@ fn held_back(page: &mut Page, report: &Report) {
         });
     let header = ["dataset", "#windows", "#cells, at least"];
     page.table(&header, rows.collect(), "None, or in each window too few to be told.");
+    page.paragraph(
+        "Releases that were shed, because the budget of their destination did not suffice. They left not there.",
+    );
+    let rows = report.account.shed().into_iter().map(|((destination, dataset), (releases, cells))| {
+        vec![destination.to_owned(), dataset.to_owned(), releases.to_string(), cells.to_string()]
+    });
+    page.table(&["destination", "dataset", "#releases", "#cells"], rows.collect(), "None.");
     page.heading("What was not taken in");
     page.paragraph(
         "Records, in steps. Those that belong to another gateway were not sent there: their producers were told.",

@@ -163,6 +163,9 @@ impl<'l> Leaving<'l> {
     }
 }
 
+/// The columns that every release has: what is the same in all its cells. Keys and metrics come after them.
+pub const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
+
 /// What a release says of each of its cells.
 pub(super) struct Head<'h> {
     pub(super) id: &'h str,
@@ -189,12 +192,13 @@ pub(super) fn assemble(
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
     let time =
         |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
-    add("release", false, text(head.id));
-    add("gateway", false, text(head.gateway));
-    add("dataset", false, text(&head.dataset.name));
-    add("policy", false, text(&head.policy.to_string()));
-    add("window_start", false, time(head.start));
-    add("window_end", false, time(head.end));
+    let [release, gateway, dataset, policy, start, end] = RELEASE_COLUMNS;
+    add(release, false, text(head.id));
+    add(gateway, false, text(head.gateway));
+    add(dataset, false, text(&head.dataset.name));
+    add(policy, false, text(&head.policy.to_string()));
+    add(start, false, time(head.start));
+    add(end, false, time(head.end));
     for (index, key) in head.dataset.keys.iter().enumerate() {
         add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
     }

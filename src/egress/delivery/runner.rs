@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
+use crate::egress::budget::{Level, Moment};
 use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
 use crate::ledger::Intent;
@@ -80,6 +81,11 @@ impl Delivery {
         (self.context.now)()
     }
 
+    /// The moment, by both clocks.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { now: self.now(), wall: (self.context.wall)() }
+    }
+
     /// Remembers why the destination does not take releases. It is said at a bounded rate.
     pub(super) fn failed(&self, error: impl Into<anyhow::Error>) {
         let error = format!("{:#}", error.into());
@@ -100,6 +106,16 @@ impl Delivery {
     /// So many releases were confirmed, or turned out to be there already.
     pub(super) fn delivered(&self, releases: usize) {
         self.status.delivered(releases);
+    }
+
+    /// So many releases were not sent, and never will be.
+    pub(super) fn passed_over(&self, releases: usize) {
+        self.status.passed_over(releases);
+    }
+
+    /// How full the budget is, and whether releases wait for more.
+    pub(super) fn budgeted(&self, level: Level, is_short: bool) {
+        self.status.budgeted(level, is_short);
     }
 
     /// Everything through the cursor's position is confirmed. It need not be on disk: after a crash the outbox is read
@@ -133,6 +149,11 @@ impl Delivery {
             self.context.ledger.intend(&intents.collect::<Vec<_>>())?;
         }
         Ok(())
+    }
+
+    /// Makes sure that the ledger says on disk that releases are not sent; where they stand in the outbox.
+    pub(super) fn say_shed(&self, releases: &[Released], outbox: Lsn) -> Result<(), anyhow::Error> {
+        Ok(self.context.ledger.shed(releases, outbox)?)
     }
 
     /// Says that the destination has confirmed releases, which took so many bytes together.

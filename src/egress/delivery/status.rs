@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::durable::outbox;
+use crate::egress::budget::Level;
 use crate::storage::{Log, Lsn, ReadError, Reader};
 
 use super::aside::Place;
@@ -22,6 +23,21 @@ pub(super) struct Status {
     /// It answered since the last failure. With nothing to send that ends the trouble.
     answered: AtomicBool,
     trouble: Mutex<Option<Trouble>>,
+    /// Releases that were shed since the start.
+    shed: AtomicU64,
+    /// How full the budget is, if there is one, and whether releases wait for more.
+    budget: Mutex<Option<(Level, bool)>>,
+}
+
+/// How the budget of a destination stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budgeted {
+    /// The bytes that are left.
+    pub left: u64,
+    /// Whether releases wait for more.
+    pub is_short: bool,
+    /// Releases that were shed since the start.
+    pub shed: u64,
 }
 
 /// Why a destination does not take releases.
@@ -55,6 +71,22 @@ impl Status {
         }
     }
 
+    /// So many releases were not sent, and never will be.
+    pub(super) fn passed_over(&self, releases: usize) {
+        self.delivered(releases);
+        self.shed.fetch_add(releases as u64, Ordering::Relaxed);
+    }
+
+    /// How full the budget is, and whether releases wait for more.
+    pub(super) fn budgeted(&self, level: Level, is_short: bool) {
+        *self.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some((level, is_short));
+    }
+
+    fn budget(&self, now: Duration) -> Option<Budgeted> {
+        let (level, is_short) = (*self.budget.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(Budgeted { left: level.left(now), is_short, shed: self.shed.load(Ordering::Relaxed) })
+    }
+
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,6 +105,16 @@ pub struct Backlog {
     pub trouble: Option<Trouble>,
     /// How many cells are set aside, which it cannot take. Files in the journal's directory hold them.
     pub set_aside: u64,
+    /// How its budget stands, if it has one.
+    pub budget: Option<Budgeted>,
+}
+
+impl Backlog {
+    /// How many releases wait because the budget does not suffice.
+    #[must_use]
+    pub fn deferred(&self) -> u64 {
+        self.budget.filter(|budget| budget.is_short).map_or(0, |_| self.releases)
+    }
 }
 
 /// How every destination's deliveries go, and what waits in the outbox.
@@ -113,7 +155,7 @@ impl Board {
         let none = |name: &String| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
             let set_aside = aside.count(name);
-            Backlog { destination, releases: 0, oldest, trouble, set_aside }
+            Backlog { destination, releases: 0, oldest, trouble, set_aside, budget: None }
         };
         let latest = destinations.iter().map(|(name, _)| none(name)).collect();
         Self { statuses, aside, counted: Mutex::new(counted), latest: Mutex::new(latest) }
@@ -140,7 +182,8 @@ impl Board {
                 *status.trouble() = None;
             }
             let (destination, set_aside) = (name.clone(), self.aside.count(name));
-            Some(Backlog { destination, releases, oldest, trouble: status.trouble().clone(), set_aside })
+            let (trouble, budget) = (status.trouble().clone(), status.budget(now));
+            Some(Backlog { destination, releases, oldest, trouble, set_aside, budget })
         });
         let backlogs: Vec<Backlog> = backlogs.collect();
         backlogs.clone_into(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner));

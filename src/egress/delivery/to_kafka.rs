@@ -5,17 +5,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
+use crate::egress::budget::Decision;
 use crate::egress::kafka;
 use crate::storage::{Lsn, Reader};
 
+use super::metered::Metered;
 use super::runner::{Delivery, TICK};
 
 /// After this time a topic is asked again whether it takes what was set aside for its limit.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Sends what the outbox holds until the thread is told to end.
-pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink) {
-    while resume(&delivery, &mut sink) && send_all(&mut delivery, &mut sink) {}
+/// Sends what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
+pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink, mut metered: Option<Metered>) {
+    while resume(&delivery, &mut sink) && send_all(&mut delivery, &mut sink, &mut metered) {}
 }
 
 /// Makes the sink ready, for as long as it takes. Whether to go on.
@@ -38,25 +40,35 @@ fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
 
 /// Sends what the outbox holds. Ends with `true` when the sink is to be made ready again, with `false` when all
 /// is sent at a stop, or the time for it is up.
-fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
-    let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
-    let mut on_way = OnWay::default();
-    let mut set_aside = None;
+fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Option<Metered>) -> bool {
+    let mut line = Line::new(delivery.context.outbox.reader(delivery.cursor.through + 1));
     loop {
-        let filled = fill(delivery, sink, &mut reader, &mut on_way, &mut set_aside);
+        let filled = fill(delivery, sink, &mut line, metered);
         if delivery.is_cut() {
             return false;
         }
-        if matches!(filled, Ok(Filled::Held)) && sink.is_idle() {
-            if !delivery.pause() {
-                return false;
+        match &filled {
+            Ok(Filled::Held) if sink.is_idle() => {
+                if !delivery.pause() {
+                    return false;
+                }
+                continue;
             }
-            continue;
+            // A stop does not wait until there are enough bytes. The sink is looked after meanwhile.
+            Ok(Filled::Short) if sink.is_idle() && (delivery.is_draining() || !delivery.pause()) => return false,
+            Ok(Filled::Shed(lsn, releases)) => {
+                if !shed(delivery, metered, *lsn, releases) {
+                    return false;
+                }
+                line.next = None;
+                continue;
+            }
+            _ => {}
         }
         let advanced = filled.and_then(|_| watched(delivery, |watch| sink.advance(watch)).map_err(Failed::Kafka));
         match advanced {
             Ok(Some(confirmed)) => {
-                let sent = on_way.through(confirmed.through);
+                let sent = line.on_way.through(confirmed.through);
                 if !sent.is_empty() {
                     delivery.sent(&sent, confirmed.bytes);
                 }
@@ -71,7 +83,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
             }
             Ok(None) if !sink.is_idle() => {}
             Ok(None) if delivery.is_draining() => return false,
-            Ok(None) if set_aside.is_some_and(|at| delivery.now().saturating_sub(at) > ASK_AGAIN_AFTER) => {
+            Ok(None) if line.set_aside.is_some_and(|at| delivery.now().saturating_sub(at) > ASK_AGAIN_AFTER) => {
                 sink.give_up();
                 return true;
             }
@@ -99,7 +111,8 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink) -> bool {
                     }
                     Failed::Kafka(error) => failed(delivery, error),
                     Failed::Outbox(error) => delivery.failed(error),
-                    Failed::Aside(error) => delivery.failed(error),
+                    Failed::Aside(error) | Failed::Budget(error) => delivery.failed(error),
+                    Failed::TooLarge(error) => delivery.failed(error),
                 }
                 return delivery.pause();
             }
@@ -113,6 +126,56 @@ enum Failed {
     Outbox(crate::storage::ReadError),
     /// A cell that the destination does not take could not be kept.
     Aside(crate::storage::Error),
+    /// The budget could not be kept.
+    Budget(crate::storage::Error),
+    /// The budget never suffices for what is next.
+    TooLarge(TooLarge),
+}
+
+/// More bytes than a budget can ever have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an entry of the outbox takes {bytes} bytes, and the budget holds {most} at most: it and what comes after it wait. Raise \
+     `bytes` in [destinations.NAME.budget]"
+)]
+struct TooLarge {
+    bytes: u64,
+    most: u64,
+}
+
+/// What the thread has of the outbox.
+struct Line {
+    reader: Reader,
+    /// What was read and waits for the ledger, or for bytes of the budget.
+    next: Option<Next>,
+    on_way: OnWay,
+    /// When cells were set aside first.
+    set_aside: Option<Duration>,
+}
+
+/// The next entry of the outbox.
+struct Next {
+    lsn: Lsn,
+    releases: Vec<Released>,
+    /// The bytes that it takes, once they were counted; and whether they are paid for.
+    bytes: Option<u64>,
+    is_paid: bool,
+}
+
+impl Line {
+    fn new(reader: Reader) -> Self {
+        Self { reader, next: None, on_way: OnWay::default(), set_aside: None }
+    }
+
+    /// The next entry, which is left to be gone on with.
+    fn next(&mut self, delivery: &Delivery) -> Result<Option<&mut Next>, Failed> {
+        if self.next.is_none() {
+            let Some(entry) = self.reader.next().map_err(Failed::Outbox)? else { return Ok(None) };
+            let releases = delivery.releases(entry.lsn, &entry.payload);
+            self.next = Some(Next { lsn: entry.lsn, releases, bytes: None, is_paid: false });
+        }
+        Ok(self.next.as_mut())
+    }
 }
 
 /// The ids of releases that the sink has taken and not confirmed, with their positions in the outbox.
@@ -140,47 +203,121 @@ enum Filled {
     Whole,
     /// The ledger does not say that the next is about to leave.
     Held,
+    /// The budget does not suffice for the next.
+    Short,
+    /// The next is not sent. Everything before it is confirmed.
+    Shed(Lsn, Vec<Released>),
 }
 
-/// Gives the sink entries while it has room. Remembers when cells were set aside first.
+/// Gives the sink entries while it has room.
 fn fill(
     delivery: &Delivery,
     sink: &mut kafka::Sink,
-    reader: &mut Reader,
-    on_way: &mut OnWay,
-    set_aside: &mut Option<Duration>,
+    line: &mut Line,
+    metered: &mut Option<Metered>,
 ) -> Result<Filled, Failed> {
     while sink.has_room() {
-        let Some(entry) = reader.next().map_err(Failed::Outbox)? else { break };
-        let releases = delivery.releases(entry.lsn, &entry.payload);
-        if !releases.is_empty()
-            && let Err(error) = delivery.intend(&releases, entry.lsn)
+        let Some(next) = line.next(delivery)? else { break };
+        let (lsn, is_idle) = (next.lsn, sink.is_idle());
+        if let Some(metered) = metered
+            && !next.releases.is_empty()
+            && !next.is_paid
+        {
+            match afford(delivery, sink, next, metered) {
+                Ok(Afforded::Yes) => {}
+                Ok(Afforded::NotNow) => return Ok(Filled::Short),
+                // First what was taken before it is confirmed, so that the cursor can pass it.
+                Ok(Afforded::Never) if !is_idle => return Ok(Filled::Whole),
+                Ok(Afforded::Never) => return Ok(Filled::Shed(lsn, next.releases.clone())),
+                Err(Failed::Kafka(_) | Failed::TooLarge(_)) if !is_idle => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if !next.releases.is_empty()
+            && let Err(error) = delivery.intend(&next.releases, lsn)
         {
             delivery.failed(error);
-            *reader = delivery.context.outbox.reader(entry.lsn);
             return Ok(Filled::Held);
         }
-        match sink.take(entry.lsn, &releases) {
+        match sink.take(lsn, &next.releases) {
             Ok(aside) => {
                 if !aside.is_empty() {
-                    set_aside.get_or_insert_with(|| delivery.now());
+                    line.set_aside.get_or_insert_with(|| delivery.now());
                 }
                 for cell in aside {
                     delivery.set_aside(&cell).map_err(Failed::Aside)?;
                 }
-                on_way.add(entry.lsn, &releases);
+                if let Some(next) = line.next.take() {
+                    line.on_way.add(lsn, &next.releases);
+                }
             }
             Err(error) => {
                 // What was taken before it can still be sent. After that it is the first, and says what is wrong.
                 if sink.is_idle() {
                     return Err(Failed::Kafka(error));
                 }
-                *reader = delivery.context.outbox.reader(entry.lsn);
                 break;
             }
         }
     }
     Ok(Filled::Whole)
+}
+
+/// Whether the budget suffices for an entry.
+enum Afforded {
+    /// It is paid for.
+    Yes,
+    NotNow,
+    Never,
+}
+
+/// Pays for an entry from the budget, as far as it goes.
+fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mut Metered) -> Result<Afforded, Failed> {
+    let bytes = match next.bytes {
+        Some(bytes) => bytes,
+        None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
+    };
+    let dataset = next.releases.first().map_or("", |released| released.dataset().as_str());
+    let moment = delivery.moment();
+    let decision = metered.decide(next.lsn, dataset, bytes, moment.now).map_err(Failed::Outbox)?;
+    if decision == Decision::Send && bytes > 0 {
+        metered.pay(next.lsn, bytes, moment).map_err(Failed::Budget)?;
+    }
+    delivery.budgeted(metered.level(), decision == Decision::Wait);
+    match decision {
+        Decision::Send => {
+            next.is_paid = true;
+            Ok(Afforded::Yes)
+        }
+        Decision::Wait => Ok(Afforded::NotNow),
+        Decision::Shed => Ok(Afforded::Never),
+        Decision::TooLarge => Err(Failed::TooLarge(TooLarge { bytes, most: metered.most() })),
+    }
+}
+
+/// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go
+/// on.
+fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, lsn: Lsn, releases: &[Released]) -> bool {
+    let Some(metered) = metered else { return true };
+    let said = loop {
+        let decided = metered.shed(lsn, delivery.moment()).map_err(anyhow::Error::from);
+        match decided.and_then(|()| delivery.say_shed(releases, lsn)) {
+            Ok(()) => break true,
+            Err(error) => delivery.failed(error),
+        }
+        if !delivery.pause() {
+            break false;
+        }
+    };
+    if !said {
+        return false;
+    }
+    delivery.cursor.through = lsn;
+    if !delivery.save() {
+        return false;
+    }
+    delivery.passed_over(releases.len());
+    true
 }
 
 /// Calls a sink that looks at the clock, and at whether the threads are to end.

@@ -1,4 +1,4 @@
-//! Cells as columns, all of a file together. What is the same in many cells (the release's columns, labels of keys) is
+//! Cells as columns of a file, all of it together. What is the same in many cells (the release's columns, labels of keys) is
 //! written once: Arrow by dictionaries that hold nothing but what the cells do, Parquet by itself.
 //!
 //! Version 1 of Arrow files, before, had a batch for each release, texts as texts, and no compression. They say nothing of
@@ -22,7 +22,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use super::{Error, ZSTD_LEVEL};
 
 /// The key of the version in a schema's metadata.
-const VERSION_KEY: &str = "bailiwick.cells";
+pub(super) const VERSION_KEY: &str = "bailiwick.cells";
 /// The version of the columns in Arrow files.
 const ARROW_VERSION: &str = "2";
 /// The version of the columns in Parquet files.
@@ -31,12 +31,12 @@ const PARQUET_VERSION: &str = "1";
 const CREATED_BY: &str = "bailiwick";
 
 /// Buffers begin at multiples of so many bytes: as few as the format allows, because they are short.
-const ALIGNMENT: usize = 8;
+pub(super) const ALIGNMENT: usize = 8;
 
 /// An Arrow IPC file of cells that have the same columns.
 pub(super) fn arrow(cells: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     let Some(cells) = together(cells)? else { return Ok(Vec::new()) };
-    let cells = shared(&cells)?;
+    let cells = shared(&cells, HashMap::from([(VERSION_KEY.to_owned(), ARROW_VERSION.to_owned())]))?;
     let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
     let options = options.try_with_compression(Some(CompressionType::ZSTD))?;
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &cells.schema(), options)?;
@@ -65,8 +65,8 @@ fn together(cells: &[RecordBatch]) -> Result<Option<RecordBatch>, ArrowError> {
     cells.first().map(|first| concat_batches(&first.schema(), cells)).transpose()
 }
 
-/// The same columns, with texts as dictionaries.
-fn shared(cells: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+/// The same columns, with texts as dictionaries, and with what the schema's metadata says.
+pub(super) fn shared(cells: &RecordBatch, metadata: HashMap<String, String>) -> Result<RecordBatch, ArrowError> {
     let (schema, mut fields, mut columns) = (cells.schema(), Vec::new(), Vec::<ArrayRef>::new());
     for (field, column) in schema.fields().iter().zip(cells.columns()) {
         if field.data_type() == &DataType::Utf8 {
@@ -78,6 +78,5 @@ fn shared(cells: &RecordBatch) -> Result<RecordBatch, ArrowError> {
             fields.push(Arc::clone(field));
         }
     }
-    let version = HashMap::from([(VERSION_KEY.to_owned(), ARROW_VERSION.to_owned())]);
-    RecordBatch::try_new(Arc::new(Schema::new(fields).with_metadata(version)), columns)
+    RecordBatch::try_new(Arc::new(Schema::new(fields).with_metadata(metadata)), columns)
 }

@@ -1,17 +1,18 @@
-//! Files of every format hold the same cells, byte for byte the same each time, and take fewer bytes.
+//! Files and messages of every format hold the same cells, byte for byte the same each time, and take fewer bytes.
 
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow_cast::cast;
-use arrow_ipc::reader::FileReader;
+use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_select::concat::concat_batches;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use prost::Message;
 
 use super::*;
-use crate::domain::policy::{Digest, ReleasedParts};
+use crate::domain::policy::{Digest, RELEASE_COLUMNS, ReleasedParts};
 
 const COUNTRIES: [&str; 4] = ["DE", "F\u{e9}", "IE", "other"];
 
@@ -55,6 +56,14 @@ fn released(window: i64) -> Released {
     })
 }
 
+fn of_files() -> impl Iterator<Item = (&'static str, Format)> {
+    Format::NAMES.into_iter().filter(|(_, format)| format.is_for_files())
+}
+
+fn of_messages() -> impl Iterator<Item = (&'static str, Format)> {
+    Format::NAMES.into_iter().filter(|(_, format)| format.is_for_messages())
+}
+
 fn plain(cells: &RecordBatch) -> Vec<ArrayRef> {
     let texts = |column: &ArrayRef| match column.data_type() {
         DataType::Dictionary(..) => cast(column, &DataType::Utf8).unwrap(),
@@ -76,7 +85,7 @@ fn from_parquet(bytes: Vec<u8>) -> RecordBatch {
 }
 
 #[test]
-fn every_format_holds_the_same_cells() {
+fn every_file_holds_the_same_cells() {
     let releases: Vec<Released> = (29_000_000..29_000_003).map(released).collect();
     let all: Vec<RecordBatch> = releases.iter().map(|released| released.cells().clone()).collect();
     let expected = concat_batches(&all[0].schema(), &all).unwrap();
@@ -94,7 +103,7 @@ fn every_format_holds_the_same_cells() {
         let names = read.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
         assert_eq!(names, expected.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>());
     }
-    for (_, format) in Format::NAMES {
+    for (_, format) in of_files() {
         assert_eq!(file(&releases, format).unwrap(), file(&releases, format).unwrap(), "{format:?}");
         assert_eq!(file(&[], format).unwrap().is_empty(), format != Format::JsonLinesZstd);
     }
@@ -106,7 +115,7 @@ fn constants_and_labels_are_written_once() {
         let releases: Vec<Released> = (29_000_000..29_000_000 + releases).map(released).collect();
         file(&releases, format).unwrap().len()
     };
-    for (name, format) in Format::NAMES.into_iter().skip(1) {
+    for (name, format) in of_files().skip(1) {
         let (one, ten) = (size(1, format), size(10, format));
         // Of each further cell, 32 in a release, only its numbers: three of them and five bins.
         let more = (ten - one) / (9 * 32);
@@ -128,4 +137,101 @@ fn files_of_every_version_are_read() {
     let now = from_arrow(&file(&[released(29_000_000)], Format::Arrow).unwrap());
     assert_eq!(now, from_arrow(&golden("cells-arrow-2.arrow")));
     assert_eq!(now.schema().metadata()["bailiwick.cells"], "2");
+}
+
+const PLENTY: usize = 1 << 24;
+
+/// The lines of a message's cells, whatever its format.
+fn lines(message: &[u8], format: Format) -> Vec<Value> {
+    let of_text = |text: &[u8]| {
+        std::str::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    match format {
+        Format::JsonLines => of_text(message),
+        Format::JsonLinesZstd => of_text(&zstd::bulk::decompress(message, PLENTY).unwrap()),
+        Format::Arrow => of_text(&json_lines(&from_arrow_message(message))),
+        Format::Protobuf => of_protobuf(&proto::Release::decode(message).unwrap()),
+        Format::Parquet => panic!("not for messages"),
+    }
+}
+
+/// As a consumer puts it together: what is the same in all cells, then the columns.
+fn from_arrow_message(message: &[u8]) -> RecordBatch {
+    let stream = zstd::bulk::decompress(message, PLENTY).unwrap();
+    let batches: Vec<_> = StreamReader::try_new(stream.as_slice(), None).unwrap().map(Result::unwrap).collect();
+    let [batch] = batches.as_slice() else { panic!("{} batches", batches.len()) };
+    let schema = batch.schema();
+    assert_eq!(schema.metadata()["bailiwick.cells"], "3");
+    let same = RELEASE_COLUMNS.map(|name| {
+        let texts = StringArray::from(vec![schema.metadata()[name].as_str(); batch.num_rows()]);
+        (name, Arc::new(texts) as ArrayRef)
+    });
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    RecordBatch::try_from_iter(same.into_iter().chain(names.zip(plain(batch)))).unwrap()
+}
+
+fn of_protobuf(release: &proto::Release) -> Vec<Value> {
+    use proto::column::Values;
+
+    let mut lines = vec![Map::new(); release.cells as usize];
+    for line in &mut lines {
+        let texts = [&release.release, &release.gateway, &release.dataset, &release.policy]
+            .map(|text| Value::from(text.as_str()));
+        let times = [release.window_start, release.window_end].map(|time| Value::from(rfc3339(time)));
+        line.extend(RELEASE_COLUMNS.map(str::to_owned).into_iter().zip(texts.into_iter().chain(times)));
+    }
+    for column in &release.columns {
+        let mut values: Vec<Value> = match column.values.as_ref().unwrap() {
+            Values::Labels(labels) => {
+                labels.of_cells.iter().map(|at| labels.labels[*at as usize].as_str().into()).collect()
+            }
+            Values::Whole(whole) => whole.values.iter().map(|value| (*value).into()).collect(),
+            Values::Numbers(numbers) => numbers.values.iter().map(|value| (*value).into()).collect(),
+            Values::Histograms(histograms) => {
+                let mut counts: Vec<Option<i64>> = histograms.counts.iter().copied().map(Some).collect();
+                histograms.without.iter().for_each(|at| counts.insert(*at as usize, None));
+                counts.chunks(histograms.ranges as usize).map(|counts| counts.to_vec().into()).collect()
+            }
+        };
+        column.without.iter().for_each(|at| values.insert(*at as usize, Value::Null));
+        assert_eq!(values.len(), lines.len(), "{}", column.name);
+        for (line, value) in lines.iter_mut().zip(values) {
+            line.insert(column.name.clone(), value);
+        }
+    }
+    lines.into_iter().map(Value::Object).collect()
+}
+
+#[test]
+fn every_message_holds_the_cells_whole_or_in_parts_and_is_the_same_again() {
+    let released = released(29_000_000);
+    let expected = lines(&parts(&released, Format::JsonLines, 1).unwrap().concat(), Format::JsonLines);
+    assert_eq!(expected.len(), COUNTRIES.len() * 8);
+    for (name, format) in of_messages() {
+        for count in [1, 3, 32] {
+            let messages = parts(&released, format, count).unwrap();
+            assert_eq!(messages.len(), count, "{name}");
+            let found: Vec<Value> = messages.iter().flat_map(|message| lines(message, format)).collect();
+            assert_eq!(found, expected, "{name} in {count}");
+            assert_eq!(messages, parts(&released, format, count).unwrap(), "{name}");
+        }
+        let size = |format| parts(&released, format, 1).unwrap()[0].len();
+        let (bytes, readable) = (size(format), size(Format::JsonLines));
+        assert!(format == Format::JsonLines || bytes * 8 < readable, "{name}: {bytes} bytes, {readable} as lines");
+    }
+}
+
+#[test]
+fn messages_say_what_they_are_and_those_of_every_version_are_read() {
+    let released = released(29_000_000);
+    let expected = lines(&parts(&released, Format::JsonLines, 1).unwrap().concat(), Format::JsonLines);
+    let golden = |name: &str| std::fs::read(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let protobuf = golden("message-protobuf-1.pb");
+    assert_eq!(lines(&protobuf, Format::Protobuf), expected);
+    assert_eq!(parts(&released, Format::Protobuf, 1).unwrap(), [protobuf]);
+    // What zstd makes of the same bytes is up to its version.
+    assert_eq!(lines(&golden("message-arrow-3.arrows.zst"), Format::Arrow), expected);
+    let content = Format::Arrow.content();
+    assert_eq!((content.schema, content.encoding), ("urn:bailiwick:cells:arrow:3", Some("zstd")));
+    assert_eq!(Format::Protobuf.content().encoding, None);
 }

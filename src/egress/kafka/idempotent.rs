@@ -11,7 +11,7 @@ use crate::domain::policy::Released;
 use crate::storage::Lsn;
 
 use super::heard::Heard;
-use super::limit::{self, Aside, Limit};
+use super::limit::{self, Aside, Cut, Limit};
 use super::queue::Queue;
 use super::security::Replaced;
 use super::topic::{self, Asker, RELEASES};
@@ -101,13 +101,12 @@ impl Idempotent {
         self.queue.is_empty()
     }
 
+    pub(super) fn messages(&self, releases: &[Released]) -> Result<Cut, Error> {
+        limit::cut_all(releases, self.settings.format, self.limit)
+    }
+
     pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
-        let (mut messages, mut aside) = (Vec::new(), Vec::new());
-        for released in releases {
-            let cut = limit::cut(released, self.settings.format, self.limit)?;
-            messages.extend(cut.messages);
-            aside.extend(cut.aside);
-        }
+        let Cut { messages, aside } = self.messages(releases)?;
         self.queue.push(lsn, "", releases.len(), messages.len(), messages);
         Ok(aside)
     }

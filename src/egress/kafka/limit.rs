@@ -103,15 +103,29 @@ impl Aside {
     /// A name of a file that no other cell has: `RELEASE-PART-OF.jsonl`.
     #[must_use]
     pub fn file_name(&self) -> String {
-        format!("{}-{}-{}.{}", self.cell.release, self.part.0, self.part.1, self.format.extension())
+        format!("{}-{}-{}.{}", self.cell.release, self.part.0, self.part.1, self.format.message_extension())
     }
+}
+
+/// Cuts the releases of an entry.
+///
+/// # Errors
+/// As [`cut`].
+pub(super) fn cut_all(releases: &[Released], format: Format, limit: Limit) -> Result<Cut, Error> {
+    let mut all = Cut::default();
+    for released in releases {
+        let cut = cut(released, format, limit)?;
+        all.messages.extend(cut.messages);
+        all.aside.extend(cut.aside);
+    }
+    Ok(all)
 }
 
 /// Cuts a release.
 ///
 /// # Errors
 /// When a cell is larger than a limit that the topic did not tell: the client's, or one that was learned and may be too low.
-pub(super) fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> {
+fn cut(released: &Released, format: Format, limit: Limit) -> Result<Cut, Error> {
     let rows = released.cells().num_rows();
     // The most parts first: their numbers make the headers longest.
     let named = Named::of(released);
@@ -195,7 +209,7 @@ impl<'n> Named<'n> {
 
 /// CloudEvents 1.0, Kafka binary mode. A part has an id of its own, and says of which release it is.
 fn attributes(named: &Named<'_>, format: Format, part: Option<(usize, usize)>) -> Attributes {
-    let id = named.id;
+    let (id, content) = (named.id, format.content());
     let mut attributes = vec![
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", part.map_or_else(|| id.to_owned(), |(part, of)| format!("{id}-{part}/{of}"))),
@@ -204,8 +218,10 @@ fn attributes(named: &Named<'_>, format: Format, part: Option<(usize, usize)>) -
         ("ce_subject", named.dataset.to_owned()),
         ("ce_time", encode::rfc3339(named.window_end)),
         ("ce_bailiwickpolicy", named.policy.to_string()),
-        ("content-type", format.media_type().to_owned()),
+        ("ce_dataschema", content.schema.to_owned()),
+        ("content-type", content.media_type.to_owned()),
     ];
+    attributes.extend(content.encoding.map(|encoding| ("content-encoding", encoding.to_owned())));
     if let Some((part, of)) = part {
         attributes.push(("ce_bailiwickrelease", id.to_owned()));
         attributes.push(("ce_bailiwickpart", part.to_string()));
@@ -311,22 +327,38 @@ mod tests {
     #[test]
     fn as_many_cells_as_a_window_may_have_fit_a_topic_as_it_is_made() {
         let released = released((0..65_536).map(|n| format!("{n:0>180}")).collect());
-        for format in [Format::JsonLines, Format::Arrow] {
+        for format in [Format::JsonLines, Format::Protobuf] {
             let parts = messages(&released, format, limit(CLIENT_BYTES)).unwrap();
             assert!(parts.len() > 10 && parts.iter().all(|message| message.bytes <= CLIENT_BYTES), "{format:?}");
         }
     }
 
+    /// Words that cannot be compressed much, each in so many cells in a row.
+    fn hashes(words: usize, cells: usize) -> Vec<String> {
+        use sha2::{Digest, Sha256};
+
+        let word =
+            |number: usize| Sha256::digest(number.to_le_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        (0..words * cells).map(|cell| word(cell / cells)).collect()
+    }
+
     #[test]
-    fn arrow_is_cut_as_well() {
-        let released = released((0..5_000).map(|n| format!("{n:09}")).collect());
+    fn compressed_columns_are_cut_as_well() {
+        let words = hashes(1_000, 5);
+        let released = released(words.clone());
         let parts = messages(&released, Format::Arrow, limit(20_000)).unwrap();
+        let again = messages(&released, Format::Arrow, limit(20_000)).unwrap();
+        assert!(parts.len() > 1 && parts.iter().all(|message| message.bytes <= 20_000));
+        assert!(parts.iter().zip(&again).all(|(a, b)| a.value == b.value && a.bytes == b.bytes));
         let rows = parts.iter().map(|message| {
-            let reader = arrow_ipc::reader::StreamReader::try_new(message.value.as_slice(), None).unwrap();
+            let stream = zstd::bulk::decompress(&message.value, 1 << 24).unwrap();
+            let reader = arrow_ipc::reader::StreamReader::try_new(stream.as_slice(), None).unwrap();
             reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>()
         });
-        assert!(parts.len() > 1 && parts.iter().all(|message| message.bytes <= 20_000));
-        assert_eq!(rows.sum::<usize>(), 5_000);
+        assert_eq!(rows.sum::<usize>(), words.len());
+        assert_eq!(header(&parts[0], "content-encoding").as_deref(), Some("zstd"));
+        assert_eq!(header(&parts[0], "content-type").as_deref(), Some("application/vnd.apache.arrow.stream"));
+        assert_eq!(header(&parts[0], "ce_dataschema").as_deref(), Some("urn:bailiwick:cells:arrow:3"));
     }
 
     #[test]
@@ -350,7 +382,7 @@ mod tests {
     #[test]
     fn a_cell_that_the_topic_does_not_take_is_set_aside_and_the_others_keep_their_parts() {
         let words = ["a".repeat(100), "b".repeat(5_000), "c".repeat(100), "d".repeat(9_000)];
-        for format in [Format::JsonLines, Format::Arrow] {
+        for format in [Format::JsonLines, Format::Protobuf] {
             let cut = cut(&released(words.to_vec()), format, limit(4_000)).unwrap();
             let parts = |message: &Message| (header(message, "ce_bailiwickpart"), header(message, "ce_bailiwickparts"));
             let sent: Vec<_> = cut.messages.iter().map(parts).collect();
@@ -360,7 +392,7 @@ mod tests {
             assert_eq!(aside, [(2, 4), (4, 4)]);
             assert!(cut.messages.iter().all(|message| message.bytes <= 4_000));
             let names: Vec<String> = cut.aside.iter().map(Aside::file_name).collect();
-            let extension = format.extension();
+            let extension = format.message_extension();
             assert_eq!(names[0], format!("f5a6f5cc3626c88dffcb11739f4282e7-2-4.{extension}"));
             let holds =
                 |aside: &Aside, word: &str| aside.value.windows(word.len()).any(|found| found == word.as_bytes());
@@ -386,7 +418,8 @@ mod tests {
 
         use crate::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric};
 
-        let word = "\"word\" ".repeat(100);
+        // What cannot be compressed is the widest.
+        let word = format!("{}\"", hashes(12, 1).concat());
         let dataset = Dataset {
             name: "cells".parse().unwrap(),
             stream: "s".parse().unwrap(),
@@ -399,7 +432,7 @@ mod tests {
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
         };
         let wide = Widest::of(&dataset, "eu-1").unwrap();
-        for format in [Format::JsonLines, Format::Arrow] {
+        for (_, format) in Format::NAMES.into_iter().filter(|(_, format)| format.is_for_messages()) {
             let bytes = widest(&wide, format).unwrap();
             // Whatever comes of the dataset has fewer columns than that here, and fits.
             assert!(messages(&released(vec![word.clone()]), format, limit(bytes)).is_ok(), "{format:?}");

@@ -321,6 +321,19 @@ impl Sink {
         }
     }
 
+    /// The bytes that an entry with these releases takes, as its messages are counted: key, headers, value and what is
+    /// around them, before they are compressed together.
+    ///
+    /// # Errors
+    /// When it cannot be made into messages.
+    pub fn bytes(&self, lsn: Lsn, releases: &[Released]) -> Result<u64, Error> {
+        let made = match &self.0 {
+            Kind::Idempotent(sink) => sink.messages(releases)?,
+            Kind::Transactional(sink) => sink.messages(lsn, releases)?.map(|(_, made)| made).unwrap_or_default(),
+        };
+        Ok(made.messages.iter().map(|message| message.bytes as u64).sum())
+    }
+
     /// Takes the next entry of the outbox, with its releases for this destination, which may be none. The cells that the
     /// topic does not take are given back, to be kept elsewhere before anything is confirmed.
     ///

@@ -20,7 +20,7 @@ use crate::storage::Lsn;
 
 use super::fenced::Fenced;
 use super::heard::Heard;
-use super::limit::{self, Aside, Limit};
+use super::limit::{self, Aside, Cut, Limit};
 use super::mark::Mark;
 use super::progress::{self, Known, Record};
 use super::queue::Queue;
@@ -69,6 +69,13 @@ pub(super) struct Transactional {
     within: Within,
     fenced: Fenced,
     replaced: Replaced,
+}
+
+/// What a progress record says of an entry: its mark, and how many messages it is in all.
+#[derive(Default)]
+pub(super) struct Said {
+    mark: String,
+    of: usize,
 }
 
 /// A transaction to be sent.
@@ -199,22 +206,21 @@ impl Transactional {
         self.queue.is_empty()
     }
 
-    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
+    /// The messages of an entry that the broker does not have yet, and what its progress record will say of it; `None` if the
+    /// broker has it.
+    pub(super) fn messages(&self, lsn: Lsn, releases: &[Released]) -> Result<Option<(Said, Cut)>, Error> {
         let mark = Mark::of(releases).filter(|mark| !self.known.has(lsn, mark));
-        let Some(mark) = mark else {
-            self.queue.push(lsn, "", releases.len(), 0, Vec::new());
-            return Ok(Vec::new());
-        };
-        let (mut messages, mut aside) = (Vec::new(), Vec::new());
-        for released in releases {
-            let cut = limit::cut(released, self.settings.format, self.limit)?;
-            messages.extend(cut.messages);
-            aside.extend(cut.aside);
-        }
-        let of = messages.len();
-        messages.drain(..self.known.part_of(lsn, &mark, of).min(of));
-        self.queue.push(lsn, mark.text(), releases.len(), of, messages);
-        Ok(aside)
+        let Some(mark) = mark else { return Ok(None) };
+        let mut cut = limit::cut_all(releases, self.settings.format, self.limit)?;
+        let of = cut.messages.len();
+        cut.messages.drain(..self.known.part_of(lsn, &mark, of).min(of));
+        Ok(Some((Said { mark: mark.text().to_owned(), of }, cut)))
+    }
+
+    pub(super) fn take(&mut self, lsn: Lsn, releases: &[Released]) -> Result<Vec<Aside>, Error> {
+        let (said, cut) = self.messages(lsn, releases)?.unwrap_or_default();
+        self.queue.push(lsn, &said.mark, releases.len(), said.of, cut.messages);
+        Ok(cut.aside)
     }
 
     pub(super) fn advance(&mut self, watch: Watch<'_>) -> Result<Option<Confirmed>, Error> {

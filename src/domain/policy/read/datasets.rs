@@ -13,7 +13,7 @@ use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
 use crate::domain::name;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::{Profile, StreamPlan};
+use crate::domain::policy::{Profile, RELEASE_COLUMNS, StreamPlan};
 use crate::domain::stream::{FieldType, ValueRange};
 
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
@@ -119,9 +119,6 @@ const GIVES_AWAY: [&str; 11] = [
     "top_values",
     "sample",
 ];
-
-/// The names of the columns that every release has.
-const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
 pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let problems = table.problems();

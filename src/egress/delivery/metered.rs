@@ -1,0 +1,188 @@
+//! A destination's budget, and what waits for it in the outbox: more important releases that wait behind the next one, and
+//! since when each has waited.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::durable::outbox;
+use crate::egress::budget::{Asked, Budget, Decision, Level, Moment};
+use crate::storage::{self, Lsn, ReadError, Reader};
+
+/// So many entries are looked at ahead. Those behind them are found later.
+const AHEAD_MAX: usize = 65_536;
+
+/// A budget, and what waits for it.
+pub(super) struct Metered {
+    budget: Budget,
+    ahead: Ahead,
+}
+
+/// Entries that wait, in the order of the outbox.
+struct Ahead {
+    destination: String,
+    reader: Reader,
+    waiting: VecDeque<Found>,
+    /// By dataset.
+    counts: BTreeMap<String, u64>,
+    /// What an entry of a dataset took last.
+    sizes: BTreeMap<String, u64>,
+}
+
+struct Found {
+    lsn: Lsn,
+    dataset: String,
+    at: Duration,
+}
+
+impl Metered {
+    /// Of a destination. `reader` begins behind its cursor.
+    pub(super) fn new(budget: Budget, destination: &str, reader: Reader) -> Self {
+        let ahead = Ahead {
+            destination: destination.to_owned(),
+            reader,
+            waiting: VecDeque::new(),
+            counts: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+        };
+        Self { budget, ahead }
+    }
+
+    /// What becomes of an entry of a dataset that takes so many bytes.
+    ///
+    /// # Errors
+    /// When the outbox cannot be read.
+    pub(super) fn decide(&mut self, lsn: Lsn, dataset: &str, bytes: u64, now: Duration) -> Result<Decision, ReadError> {
+        self.ahead.read(now)?;
+        self.ahead.pass(lsn);
+        self.ahead.sizes.insert(dataset.to_owned(), bytes);
+        let rank = self.budget.settings().rank(dataset);
+        let is_before = |other: &str| self.budget.settings().rank(other) < rank;
+        let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
+        Ok(self.budget.decide(Asked { lsn, bytes, ahead, waited }, now))
+    }
+
+    /// Pays for an entry, durably.
+    ///
+    /// # Errors
+    /// When the file system refuses. Then nothing may be sent.
+    pub(super) fn pay(&mut self, lsn: Lsn, bytes: u64, at: Moment) -> Result<(), storage::Error> {
+        self.budget.pay(lsn, bytes, at)
+    }
+
+    /// Decides for good that an entry is not sent, durably.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(super) fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
+        self.budget.shed(lsn, at)
+    }
+
+    /// How full the budget is.
+    pub(super) fn level(&self) -> Level {
+        self.budget.level()
+    }
+
+    /// The bytes that the budget holds at most.
+    pub(super) fn most(&self) -> u64 {
+        self.budget.settings().bytes
+    }
+}
+
+impl Ahead {
+    /// Looks at what came to the outbox.
+    fn read(&mut self, now: Duration) -> Result<(), ReadError> {
+        while self.waiting.len() < AHEAD_MAX
+            && let Some(entry) = self.reader.next()?
+        {
+            let Some((dataset, destinations)) = outbox::destinations(&entry.payload) else { continue };
+            if destinations.contains(&self.destination.as_str()) {
+                *self.counts.entry(dataset.to_owned()).or_default() += 1;
+                self.waiting.push_back(Found { lsn: entry.lsn, dataset: dataset.to_owned(), at: now });
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies before a position waits no more.
+    fn pass(&mut self, lsn: Lsn) {
+        while let Some(found) = self.waiting.pop_front_if(|found| found.lsn < lsn) {
+            if let Some(count) = self.counts.get_mut(&found.dataset) {
+                *count -= 1;
+            }
+        }
+    }
+
+    /// How long an entry has waited, which is the next. After a failure, one that is sent again has begun anew.
+    fn waited(&self, lsn: Lsn, now: Duration) -> Duration {
+        let found = self.waiting.front().filter(|found| found.lsn == lsn);
+        found.map_or(Duration::ZERO, |found| now.saturating_sub(found.at))
+    }
+
+    /// The bytes of what waits of datasets. One that was never sent is taken to be as large as the next entry.
+    fn bytes_of(&self, wanted: impl Fn(&str) -> bool, next: u64) -> u64 {
+        let counts = self.counts.iter().filter(|(dataset, _)| wanted(dataset));
+        counts.map(|(dataset, count)| count.saturating_mul(self.sizes.get(dataset).copied().unwrap_or(next))).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::domain::binary::Writer;
+    use crate::egress::budget;
+    use crate::storage::{FileSystem, Log, RealFileSystem, SEGMENT_BYTES, Settings};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// An entry of the outbox with a release of a dataset for a destination, as far as it is looked at.
+    fn entry(dataset: &str, destination: &str) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.u64(1).text(dataset).count(1).text("id").text(destination).text(dataset).text("gateway");
+        writer.i64(0).i64(1).raw(&[0; 32]).bytes(&[]);
+        writer.finish()
+    }
+
+    #[test]
+    fn what_is_more_important_and_waits_behind_comes_first_and_each_waits_from_when_it_came() {
+        let directory = TempDir::new().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+        let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, 8 * SEGMENT_BYTES);
+        let (context, of_outbox) = (Vec::new(), directory.path().join("outbox"));
+        let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
+        let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
+        let put = |lsn: Lsn, dataset: &str, destination: &str| {
+            let entry = entry(dataset, destination);
+            outbox.submit(lsn, entry.clone(), outbox.reserve(entry.len() as u64).unwrap(), None);
+            assert!(outbox.wait_durable(lsn));
+        };
+        let settings = budget::Settings {
+            bytes: 900,
+            per: SECOND * 1_000_000,
+            sheds_after: Some(SECOND * 10),
+            first: vec!["alarms".to_owned()],
+        };
+        let at = Moment { now: Duration::ZERO, wall: 0 };
+        let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
+        let mut metered = Metered::new(budget, "hub", outbox.reader(1));
+        put(1, "payments", "hub");
+        assert_eq!(metered.decide(1, "payments", 500, SECOND).unwrap(), Decision::Send);
+        put(2, "alarms", "hub");
+        put(3, "alarms", "desk");
+        put(4, "payments", "hub");
+        // The alarm for the hub is taken to be as large.
+        assert_eq!(metered.decide(1, "payments", 500, SECOND * 3).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, "payments", 450, SECOND * 10).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, "payments", 500, SECOND * 11).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, "alarms", 450, SECOND * 11).unwrap(), Decision::Send);
+        metered.pay(2, 450, Moment { now: SECOND * 11, wall: 0 }).unwrap();
+        // No alarm is behind it any more, and it came later than the first.
+        assert_eq!(metered.decide(4, "payments", 451, SECOND * 12).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, "payments", 450, SECOND * 12).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(4, "payments", 451, SECOND * 13).unwrap(), Decision::Shed);
+        outbox.close();
+    }
+}

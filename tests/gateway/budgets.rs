@@ -1,0 +1,199 @@
+//! Budgets of bytes: what they do not suffice for waits, or is shed and said to be, also over restarts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick::app::App;
+use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
+use bailiwick::config::{Config, Destination, Http};
+use bailiwick::egress::budget;
+use bailiwick::egress::encode::Format;
+use bailiwick::egress::kafka;
+use bailiwick::ingress::grpc::client::Dialer;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::gateway::{endpoint, example, start};
+use crate::common::http::{check, get};
+use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{copy_of, run, text};
+use crate::common::{self, PATIENCE, until};
+
+use super::broker::Broker;
+
+/// Two hours of ten-minute windows, of some 7 KB each as JSON lines.
+const WINDOWS: u64 = 12;
+const DESTINATION: &str = "fraud_desk";
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
+    budget::Settings { bytes, per, sheds_after, first: Vec::new() }
+}
+
+/// A gateway that goes on with a journal.
+async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
+    let mut config: Config = example("card-fraud/gateway.toml", journal.path());
+    let settings = kafka::Settings {
+        brokers: broker.address.clone(),
+        topic: topic.into(),
+        format: Format::JsonLines,
+        progress_topic: Some(format!("{topic}-progress")),
+        security: Default::default(),
+        options: Default::default(),
+    };
+    config.journal.directory = journal.path().to_owned();
+    config.stop_within = PATIENCE;
+    config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+    config.destinations.insert(DESTINATION.parse().unwrap(), Destination::Kafka(settings));
+    config.budgets.insert(DESTINATION.parse().unwrap(), budget);
+    start(config).await.unwrap()
+}
+
+async fn send(gateway: &App) {
+    let options = Options {
+        dialer: Dialer::default(),
+        endpoint: endpoint(gateway),
+        stream: "payments".into(),
+        producer: "till-7".into(),
+        follow: false,
+        batch: 500,
+        complete: true,
+        epoch: epoch_now(),
+        patience: PATIENCE,
+    };
+    let data = common::root().join("examples/card-fraud/data.csv.gz");
+    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+}
+
+/// What `/status` says of the budget and of what waits, once that is so.
+fn told(gateway: &App, wanted: impl Fn(&Value) -> bool) -> Value {
+    let address = address(gateway);
+    until(|| {
+        let (_, status) = get(&address, "/status");
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let of_destination = status["about"]["destinations"][0].clone();
+        wanted(&of_destination).then_some(of_destination)
+    })
+}
+
+fn address(gateway: &App) -> String {
+    gateway.monitor_address().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_budget_does_not_suffice_for_waits_over_restarts_and_leaves_once_it_does() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("deferred", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    let bytes = 20_000;
+    let first = gateway(&broker, topic, &journal, budget(bytes, DAY, None)).await;
+    send(&first).await;
+    let is_short = |told: &Value| told["budget"]["deferred_releases"].as_u64().is_some_and(|deferred| deferred > 0);
+    tokio::task::block_in_place(|| told(&first, is_short));
+    let (found, (_, metrics)) =
+        tokio::task::block_in_place(|| (check(&address(&first), "budgets"), get(&address(&first), "/metrics")));
+    assert_eq!(found["state"], "warning", "{found}");
+    for name in ["budget_left_bytes", "deferred_releases", "releases_shed_total"] {
+        assert!(metrics.contains(&format!("bailiwick_{name}{{destination=\"{DESTINATION}\"}}")), "{name}\n{metrics}");
+    }
+    // A stop does not wait for bytes, and a restart gives none.
+    let telemetry = Arc::clone(first.telemetry());
+    let left: Vec<u64> = first.stop().await.left.iter().map(|backlog| backlog.releases).collect();
+    let (deferred, sent) = (left.first().copied().unwrap(), telemetry.bytes_out());
+    assert!((1..WINDOWS).contains(&deferred) && (1..=bytes).contains(&sent), "{deferred}, {sent} bytes");
+    let second = gateway(&broker, topic, &journal, budget(bytes, DAY, None)).await;
+    let still = tokio::task::block_in_place(|| told(&second, is_short));
+    assert_eq!(still["waiting_releases"].as_u64(), Some(deferred), "{still}");
+    assert_eq!(second.telemetry().bytes_out(), 0);
+    second.stop().await;
+    assert_eq!(broker.ids(topic).len() as u64, WINDOWS - deferred);
+    let third = gateway(&broker, topic, &journal, budget(1_000_000, Duration::from_secs(1), None)).await;
+    tokio::task::block_in_place(|| told(&third, |told| told["waiting_releases"] == 0));
+    assert_eq!(third.stop().await.left, []);
+    let ids = broker.ids(topic);
+    assert_eq!((ids.len() as u64, ids.iter().collect::<BTreeSet<_>>().len() as u64), (WINDOWS, WINDOWS));
+    assert_eq!(of_kind(&entries(&journal.path().join("ledger")), "shed"), Vec::<&Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shed_never_leaves_and_the_ledger_and_the_report_say_so() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("shed", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    let bytes = 20_000;
+    let first = gateway(&broker, topic, &journal, budget(bytes, DAY, Some(Duration::ZERO))).await;
+    send(&first).await;
+    let is_done =
+        |told: &Value| told["waiting_releases"] == 0 && told["budget"]["shed_releases"].as_u64() >= Some(WINDOWS - 3);
+    tokio::task::block_in_place(|| told(&first, is_done));
+    let telemetry = Arc::clone(first.telemetry());
+    assert_eq!(first.stop().await.left, []);
+    assert!((1..=bytes).contains(&telemetry.bytes_out()));
+    let sent: BTreeSet<String> = broker.ids(topic).into_iter().collect();
+    let ledger = journal.path().join("ledger");
+    let entries = entries(&ledger);
+    let of_ledger = of_kind(&entries, "shed");
+    let shed = WINDOWS - sent.len() as u64;
+    let ids: BTreeSet<&str> = of_ledger.iter().map(|entry| entry["release"].as_str().unwrap()).collect();
+    assert_eq!((of_ledger.len() as u64, ids.len() as u64), (shed, shed));
+    assert!(ids.iter().all(|id| !sent.contains(*id)), "shed and sent");
+    assert_eq!(of_kind(&entries, "intent").len(), sent.len(), "nothing is about to leave that is shed");
+    let ledger = ledger.display().to_string();
+    let report = run(&common::root(), &["report", "--json", "-d", &ledger]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(
+        (&report["shed"][0]["releases"], &report["shed"][0]["destination"]),
+        (&shed.into(), &DESTINATION.into())
+    );
+    // With all the bytes that it could want, what was shed stays so.
+    let second =
+        gateway(&broker, topic, &journal, budget(1_000_000, Duration::from_secs(1), Some(Duration::ZERO))).await;
+    tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
+    assert_eq!(second.stop().await.left, []);
+    assert_eq!(broker.ids(topic).len(), sent.len());
+}
+
+#[test]
+fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
+    let (folder, _) = copy_of("card-fraud");
+    let name = "examples/card-fraud/gateway.toml";
+    folder.edit(
+        name,
+        "kind         = \"file\"\ndirectory    = \"released\"",
+        "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"",
+    );
+    folder.edit(name, "rotate_after = \"PT1S\"", "");
+    let without = folder.read(name);
+    let checked = |budget: &str| {
+        folder.write(name, without.clone() + "\n[destinations.fraud_desk.budget]\n" + budget);
+        let output = run(folder.root(), &["check", "-c", name]);
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let both = "when_short = [\"defer\", \"shed\"]\nmax_age = \"PT1H\"\npriorities = [\"payments_by_country\"]\n";
+    let (said, wrong) = checked(&format!("bytes = 10485760\nper = \"P1D\"\n{both}"));
+    assert_eq!(wrong, "");
+    for part in [
+        "bytes to fraud_desk:\n  at most 10485760 at once, and as many again, evenly, in 24h\n",
+        "waits up to 1h, then it is shed; those after it wait with it\n  shed last: payments_by_country; before them",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let sound = "bytes = 4096\nper = \"PT1S\"\n";
+    for (more, expected) in [
+        ("", ""),
+        ("when_short = [\"shed\"]", ""),
+        ("when_short = [\"shed\", \"defer\"]", "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
+        ("when_short = [\"widen\"]", "`when_short` cannot have `widen`"),
+        ("when_short = [\"defer\", \"shed\"]", "`max_age` is missing"),
+        ("max_age = \"PT1H\"", "`max_age` needs `when_short` with both steps"),
+        ("priorities = [\"payments_by_country\"]", "`priorities` say what is shed last, and nothing is shed here"),
+        (&both.replace("country", "county"), "destination `fraud_desk` does not accept `payments_by_county`"),
+        ("when_short = [\"shed\"]\npriorities = [\"a\", \"a\"]", "`a` stands twice"),
+    ] {
+        let (_, said) = checked(&format!("{sound}{more}"));
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
+    }
+    assert!(checked("bytes = 4095\nper = \"PT1S\"").1.contains("`bytes` is 4095, and must be at least 4096"));
+    assert!(checked("bytes = 4096\nper = \"PT0.5S\"").1.contains("`per` must be at least one second"));
+}
