@@ -43,10 +43,9 @@ def examples():
 
 def cells(stack, topic):
     """Every cell in a topic, as a consumer with `read_committed` gets it."""
-    said = stack.compose(
-        "run", "--rm", "-T", "--no-deps", "-e", "KAFKA_HEAP_OPTS=-Xmx96m",
-        "--entrypoint", "/opt/kafka/bin/kafka-console-consumer.sh", "hub-topics", "--bootstrap-server", "hub-kafka:9092",
-        "--topic", topic, "--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "3000")
+    said = stack.once(
+        "hub-topics", "/opt/kafka/bin/kafka-console-consumer.sh", "--bootstrap-server", "hub-kafka:9092", "--topic", topic,
+        "--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "3000", environment={"KAFKA_HEAP_OPTS": "-Xmx96m"})
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
