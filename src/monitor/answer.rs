@@ -355,7 +355,8 @@ mod tests {
             }
         });
         port.join().unwrap();
-        assert_eq!(*priorities.0.lock().unwrap(), [Priorities::of_this_thread(); 3]);
+        let looked = priorities.0.lock().unwrap();
+        assert!(looked.len() >= 3 && looked.iter().all(|of| *of == Priorities::of_this_thread()), "{looked:?}");
     }
 
     #[test]

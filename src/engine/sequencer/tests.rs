@@ -199,7 +199,8 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     thread::scope(|scope| {
         let held = sequencer.lock();
         let (tell, looked) = mpsc::channel();
-        scope.spawn(|| tell.send(sequencer.windows()).unwrap());
+        let sequencer = &sequencer;
+        scope.spawn(move || tell.send(sequencer.windows()).unwrap());
         let looked = looked.recv_timeout(Duration::from_secs(30));
         drop(held);
         assert_eq!(looked, Ok(told(None, 3)));
