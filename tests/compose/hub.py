@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 
-from engine import Failed, until
+from engine import Failed, tail, until
 from images import REPOSITORY
 from loads import STREAMS
 
@@ -67,7 +67,10 @@ def holds(stack, stream, expected):
             raise Failed(f"{stream}: a cell of {cell['gateway']}, which was sent nothing")
         by_gateway[cell["gateway"]].append(cell)
     for one in expected:
-        compare(one, by_gateway[one.gateway])
+        try:
+            compare(one, by_gateway[one.gateway])
+        except Failed as error:
+            raise Failed(f"{error}\n{tail(stack.log(one.gateway))}") from error
     return wanted
 
 
