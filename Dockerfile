@@ -34,10 +34,10 @@ FROM ${PROGRAM} AS program
 # What the image holds, as a tree.
 FROM ${DEBIAN_IMAGE} AS root
 COPY --from=program /made /made
-COPY LICENSE NOTICE /licenses/
-COPY policies /policies
+COPY LICENSE NOTICE /source/
+COPY policies /source/policies
 COPY deploy/image/root /made/root
-RUN /made/root /made /tree && mkdir -p /state/bailiwick
+RUN /made/root /made /tree /source && mkdir -p /state/bailiwick
 
 FROM scratch AS symbols
 COPY --from=program /made/bailiwick.debug /

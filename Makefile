@@ -5,7 +5,7 @@ PYTHON := $(CACHE)/test-venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),$(CACHE)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench instructions crash powerloss planted deploy alerts compose examples lint
+.PHONY: help demo test bench instructions crash powerloss planted deploy alerts compose netns examples lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ alerts: ## Inject a fault for each alert, and see it fire and clear in a real Pr
 
 compose: ## Build the image, bring docker-compose.yml up, break it, and hold the hub against an oracle (root, KAFKA_HOME)
 	@scripts/compose-test
+
+netns: ## The same services in network namespaces, without Docker (root, KAFKA_HOME)
+	@scripts/compose-test --netns
 
 examples: ## Make the data and models of the examples again
 	@scripts/setup examples

@@ -43,7 +43,10 @@ pub enum Error {
     #[error("cannot read the log of the counters")]
     Read(#[from] storage::ReadError),
     /// An entry is not one that this version writes.
-    #[error("entry {0} of the log of the counters is of no known kind; was it written by a newer version?")]
+    #[error(
+        "entry {0} of the log of the counters is of no known kind: a newer version of bailiwick wrote it. Run that \
+         version, or restore the backup of before the upgrade"
+    )]
     Unreadable(Lsn),
 }
 

@@ -40,10 +40,16 @@ pub enum Error {
     #[error("cannot read the journal's directory")]
     Directory(#[from] storage::Error),
     /// An entry is not one that this version writes.
-    #[error("entry {0} of the journal is of no known kind; was it written by a newer version?")]
+    #[error(
+        "entry {0} of the journal is of no known kind: a newer version of bailiwick wrote it. Run that version, or restore \
+         the backup of before the upgrade"
+    )]
     Unreadable(Lsn),
     /// The checkpoint is not one that this version writes.
-    #[error("the checkpoint at {0} cannot be read; was it written by a newer version?")]
+    #[error(
+        "the checkpoint at {0} holds what this version cannot read: a newer version of bailiwick wrote it. Run that \
+         version, or restore the backup of before the upgrade"
+    )]
     Checkpoint(Lsn),
     /// A stream is not declared any more, or otherwise.
     #[error(

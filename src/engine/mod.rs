@@ -15,6 +15,7 @@ mod judge;
 mod open_windows;
 mod order;
 pub mod pipeline;
+mod progress;
 pub mod quarantine;
 pub mod request;
 mod scores;

@@ -195,8 +195,8 @@ impl Pipeline {
         &self.lanes
     }
 
-    /// How far the windows of each dataset have come: its name, the event time through which they have closed, and how many
-    /// are open.
+    /// How far the windows of each dataset had come at the last [`Self::tick`]: its name, the event time through which they
+    /// have closed, and how many are open. This takes no lock.
     #[must_use]
     pub fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
         self.sequencer.windows()

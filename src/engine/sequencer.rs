@@ -31,12 +31,15 @@ use crate::storage::{Log, Lsn, Room, Then};
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};
 use super::pipeline::{CHECKPOINTS_SHARE, CheckpointsDue};
+use super::progress::Progress;
 use super::request::{Boxed, Content, Origin, Unaccepted};
 
 /// The journal, and the order in which it is filled.
 pub(super) struct Sequencer {
     pub(super) journal: Arc<Log>,
     state: Mutex<State>,
+    /// Of the windows, as of the last tick.
+    progress: Progress,
     workers: Vec<UnboundedSender<Order>>,
     reports: Sender<Report>,
     checkpoints: CheckpointsDue,
@@ -124,8 +127,9 @@ impl Sequencer {
     ) -> Self {
         let checkpoint = LastCheckpoint { lsn: last, at: Duration::ZERO, bytes: 0, took: Duration::ZERO };
         let closing_rooms = ClosingRooms::new(gateway.datasets());
+        let progress = Progress::of(&gateway);
         let state = Mutex::new(State { gateway, last, checkpoint, closing_rooms });
-        Self { journal, state, workers, reports, checkpoints, is_checkpointing: AtomicBool::new(false) }
+        Self { journal, state, progress, workers, reports, checkpoints, is_checkpointing: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -200,10 +204,9 @@ impl Sequencer {
         Ok((lsn, marks))
     }
 
-    /// How far the windows of each dataset have come: see [`Gateway::windows`].
+    /// How far the windows of each dataset had come at the last tick: see [`Gateway::windows`]. This takes no lock.
     pub(super) fn windows(&self) -> Vec<(String, Option<i64>, u64)> {
-        let state = self.lock();
-        state.gateway.windows().map(|(dataset, closed, open)| (dataset.to_owned(), closed, open)).collect()
+        self.progress.told()
     }
 
     /// Time has passed.
@@ -211,6 +214,7 @@ impl Sequencer {
         let mut state = self.lock();
         self.advance(&mut state, None, now);
         self.checkpoint_if_due(&mut state, now);
+        self.progress.has_come_to(&state.gateway);
     }
 
     /// A window is open since before the start.

@@ -14,7 +14,8 @@ use crate::domain::refusal::Reason;
 use crate::identity::{Acceptor, Identity};
 use crate::telemetry::{Samples, declared};
 
-use super::health::{Health, State};
+use super::health::{Check, Health, State};
+use super::looking::Looking;
 use super::observed::Observed;
 use super::places::Place;
 use super::process::Process;
@@ -32,6 +33,7 @@ const PATHS: [&str; 5] = ["/healthz", "/readyz", "/status", "/metrics", "(other)
 pub(super) struct Answers {
     /// `None`: it is starting.
     observed: OnceLock<Arc<dyn Observed>>,
+    looking: Looking,
     /// `None`: plain text, on this machine.
     acceptor: Option<Arc<Acceptor>>,
     clock: Clock,
@@ -75,9 +77,10 @@ impl<T: Clone> Made<T> {
 }
 
 impl Answers {
-    pub(super) fn new(acceptor: Option<Arc<Acceptor>>, clock: Clock) -> Self {
+    pub(super) fn new(acceptor: Option<Arc<Acceptor>>, clock: Clock, looking: Looking) -> Self {
         Self {
             observed: OnceLock::new(),
+            looking,
             acceptor,
             process: Process::new(std::process::id()),
             started: clock.wall() as f64 / 1e6,
@@ -105,8 +108,11 @@ impl Answers {
     }
 
     /// How the gateway is, or was a moment ago.
-    fn health(&self, observed: &dyn Observed) -> Arc<Health> {
-        self.health.get(self.now(), || Arc::new(observed.health()))
+    fn health(&self, observed: &Arc<dyn Observed>) -> Arc<Health> {
+        self.health.get(self.now(), || {
+            let observed = Arc::clone(observed);
+            Arc::new(self.looking.at(move || observed.health()).unwrap_or_else(nobody_looks))
+        })
     }
 
     /// A connection found no place, or lost it to another one.
@@ -129,9 +135,7 @@ impl Answers {
         match request.uri().path() {
             // While it starts it is alive: recovery may take its time.
             "/healthz" => word(observed.is_none_or(|observed| observed.is_alive()), "ok", "failing"),
-            "/readyz" => {
-                word(observed.is_some_and(|observed| self.health(&**observed).is_ready()), "ready", "not ready")
-            }
+            "/readyz" => word(observed.is_some_and(|observed| self.health(observed).is_ready()), "ready", "not ready"),
             path @ ("/status" | "/metrics") => {
                 let Some(observed) = observed else {
                     return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting: ask again\n");
@@ -141,10 +145,10 @@ impl Answers {
                 }
                 let now = self.clock.now();
                 if path == "/status" {
-                    let status = self.status.get(now, || self.status(&**observed));
+                    let status = self.status.get(now, || self.status(observed));
                     answer(StatusCode::OK, "application/json", status)
                 } else {
-                    answer(StatusCode::OK, OPEN_METRICS, self.metrics.get(now, || self.scrape(&**observed)))
+                    answer(StatusCode::OK, OPEN_METRICS, self.metrics.get(now, || self.scrape(observed)))
                 }
             }
             _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics\n"),
@@ -184,16 +188,23 @@ impl Answers {
         })
     }
 
-    fn status(&self, observed: &dyn Observed) -> String {
-        let status = self.health(observed).json(&observed.about());
+    fn status(&self, observed: &Arc<dyn Observed>) -> String {
+        let of = Arc::clone(observed);
+        let about = self.looking.at(move || of.about()).unwrap_or_default();
+        let status = self.health(observed).json(&about);
         let mut text = serde_json::to_string_pretty(&status).unwrap_or_else(|_| json!({}).to_string());
         text.push('\n');
         text
     }
 
-    fn scrape(&self, observed: &dyn Observed) -> String {
-        let mut samples = Samples::default();
-        observed.sample(&mut samples);
+    fn scrape(&self, observed: &Arc<dyn Observed>) -> String {
+        let of = Arc::clone(observed);
+        let look = move || {
+            let mut samples = Samples::default();
+            of.sample(&mut samples);
+            samples
+        };
+        let mut samples = self.looking.at(look).unwrap_or_default();
         let health = self.health(observed);
         samples.is(declared::READY, &[], health.is_ready());
         for check in &health.checks {
@@ -223,6 +234,13 @@ impl Answers {
     }
 }
 
+/// The thread that looks has panicked, so the gateway is about to end.
+fn nobody_looks() -> Health {
+    let says = "the thread that looks at the gateway's parts has ended by a fault";
+    let help = "it stops with exit code 70: start it again, and report the log line about the panic";
+    Health { is_alive: false, checks: vec![Check::not_ready("process", says, help)] }
+}
+
 fn word(is_well: bool, well: &str, not: &str) -> Response<String> {
     let (code, word) = if is_well { (StatusCode::OK, well) } else { (StatusCode::SERVICE_UNAVAILABLE, not) };
     text(code, &format!("{word}\n"))
@@ -245,10 +263,10 @@ fn answer(code: StatusCode, kind: &'static str, body: String) -> Response<String
 mod tests {
     use serde_json::Value;
 
-    use super::super::health::Check;
     use super::super::places::Places;
     use super::*;
     use crate::domain::policy::Denied;
+    use crate::engine::supervision::Supervisor;
 
     /// Counts how often it is looked at closely.
     #[derive(Default)]
@@ -275,14 +293,76 @@ mod tests {
         }
     }
 
+    fn answers(observed: Arc<dyn Observed>, clock: Clock) -> (Answers, Client) {
+        let answers = Answers::new(None, clock, Looking::start(&Supervisor::default()).unwrap());
+        answers.observe(observed);
+        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let place = Arc::new(Places::default()).enter(address.ip(), clock.now()).unwrap();
+        (answers, Client { address, identity: None, place })
+    }
+
+    /// Remembers the priority of each thread that looks.
+    #[cfg(target_os = "linux")]
+    #[derive(Default)]
+    struct Priorities(Mutex<Vec<i32>>);
+
+    #[cfg(target_os = "linux")]
+    impl Priorities {
+        fn of_this_thread() -> i32 {
+            rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap()
+        }
+
+        fn looked(&self) {
+            self.0.lock().unwrap().push(Self::of_this_thread());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Observed for Priorities {
+        fn is_alive(&self) -> bool {
+            true
+        }
+
+        fn health(&self) -> Health {
+            self.looked();
+            Health { is_alive: true, checks: Vec::new() }
+        }
+
+        fn about(&self) -> Value {
+            self.looked();
+            json!({})
+        }
+
+        fn sample(&self, _: &mut Samples) {
+            self.looked();
+        }
+
+        fn may_read(&self, _: &str) -> Result<(), Denied> {
+            Ok(())
+        }
+    }
+
+    /// A lock that a thread of low priority holds would make the workers wait.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_parts_are_not_looked_at_by_a_thread_of_low_priority() {
+        let priorities = Arc::new(Priorities::default());
+        let (answers, client) = answers(Arc::clone(&priorities) as Arc<dyn Observed>, Clock::start());
+        let port = std::thread::spawn(move || {
+            crate::engine::supervision::give_way_to_records();
+            for path in ["/readyz", "/status", "/metrics"] {
+                assert_eq!(answers.to(&Request::get(path).body(()).unwrap(), &client).status(), StatusCode::OK);
+            }
+        });
+        port.join().unwrap();
+        let looked = priorities.0.lock().unwrap();
+        assert!(looked.len() >= 3 && looked.iter().all(|of| *of == Priorities::of_this_thread()), "{looked:?}");
+    }
+
     #[test]
     fn however_often_it_is_asked_little_is_looked_at_and_for_a_sign_of_life_nothing() {
         let (clock, counting) = (Clock::start(), Arc::new(Counting::default()));
-        let answers = Answers::new(None, clock);
-        answers.observe(Arc::clone(&counting) as Arc<dyn Observed>);
-        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
-        let place = Arc::new(Places::default()).enter(address.ip(), clock.now()).unwrap();
-        let client = Client { address, identity: None, place };
+        let (answers, client) = answers(Arc::clone(&counting) as Arc<dyn Observed>, clock);
         let ask = |path: &str| answers.to(&Request::get(path).body(()).unwrap(), &client).into_body();
         (0..1_000).for_each(|_| assert_eq!(ask("/healthz"), "ok\n"));
         assert_eq!(counting.0.load(Ordering::Relaxed), 0);

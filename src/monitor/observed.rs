@@ -7,7 +7,8 @@ use crate::telemetry::Samples;
 
 use super::health::Health;
 
-/// What there is to tell. It is asked on the port's thread, and must not wait for anything.
+/// What there is to tell. It is asked on a thread of ordinary priority that does nothing else, except for
+/// [`Observed::is_alive`] and [`Observed::may_read`], and must not wait for anything.
 pub trait Observed: Send + Sync {
     /// Whether it is alive. This takes no lock and costs nothing: whoever asks for it decides whether to end the gateway.
     fn is_alive(&self) -> bool;

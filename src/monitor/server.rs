@@ -23,6 +23,7 @@ use crate::identity::Acceptor;
 use crate::planted::planted;
 
 use super::answer::{Answers, Client};
+use super::looking::Looking;
 use super::observed::Observed;
 use super::places::Places;
 
@@ -62,7 +63,7 @@ impl Server {
         let listener = std::net::TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let answers = Arc::new(Answers::new(acceptor, clock));
+        let answers = Arc::new(Answers::new(acceptor, clock, Looking::start(supervisor)?));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _on_its_runtime = runtime.enter();

@@ -44,7 +44,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// A segment was written by another version of this program.
-    #[error("{} has format version {version}, and only version {VERSION} can be read", path.display())]
+    #[error(
+        "{} has format version {version}, and only version {VERSION} can be read: run the version of bailiwick that wrote \
+         it, or restore the backup of before the upgrade",
+        path.display()
+    )]
     UnknownVersion {
         /// The segment.
         path: PathBuf,
@@ -52,7 +56,11 @@ pub enum Error {
         version: u32,
     },
     /// A file beside the log was written by a newer version of this program.
-    #[error("{} was written by a newer version of bailiwick (format version {version}): run that version", path.display())]
+    #[error(
+        "{} was written by a newer version of bailiwick (format version {version}): run that version, or restore the \
+         backup of before the upgrade",
+        path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,

@@ -1,13 +1,14 @@
-"""docker-compose.yml, brought up for real under a project name of its own."""
+"""docker-compose.yml, brought up for real under a project name of its own. namespaces.py does the same without Docker."""
 
 import json
 import os
 import shutil
 import signal
 import subprocess
+from datetime import datetime
 
 from engine import Failed, docker, run, until
-from images import GATEWAY, REPOSITORY, TOOLS
+from images import GATEWAY, NEXT, REPOSITORY, TOOLS
 
 PROFILES = "eu,us,in,hub,load,observability"
 HEALTHY_WITHIN_SECONDS = 90.0
@@ -15,6 +16,8 @@ HEALTHY_WITHIN_SECONDS = 90.0
 
 class Stack:
     """The services of one project, in a copy of their files, so that a test may change these."""
+
+    THIS, NEXT = GATEWAY, NEXT
 
     def __init__(self, project, scratch):
         self.project = project
@@ -48,13 +51,19 @@ class Stack:
         """Stops everything and removes it. Without `--volumes`, what is on disk stays."""
         return self.compose("down", "--remove-orphans", "--timeout", "30", *options)
 
+    def stop(self, *services):
+        """Stops services as a person would: the code that each ended with."""
+        self.compose("stop", "--timeout", "20", *services)
+        return {service: self.inspect(service)["State"]["ExitCode"] for service in services}
+
     def roll(self, service, image):
-        """Makes one service anew from another image, as an upgrade does."""
+        """Makes one service anew from another image, as an upgrade does, and waits until it is healthy."""
         environment = {**self.environment, "BAILIWICK_IMAGE": image}
         run(*self.command, "up", "--detach", "--no-build", "--no-deps", service, cwd=self.root, env=environment)
         used = self.inspect(service)["Config"]["Image"]
         if used != image:
             raise Failed(f"{service} runs {used}, not {image}")
+        self.healthy(service)
 
     def container(self, service):
         """The id of a service's container."""
@@ -72,9 +81,31 @@ class Stack:
         """The full name of a network."""
         return f"{self.project}_{name}"
 
-    def bridge(self, name):
-        """The network's interface on this machine."""
-        return "br-" + docker("network", "inspect", "--format", "{{.Id}}", self.network(name))[:12]
+    def tcpdump(self, network):
+        """What captures everything on a network."""
+        return ["tcpdump", "-i", "br-" + docker("network", "inspect", "--format", "{{.Id}}", self.network(network))[:12]]
+
+    def addresses(self, service):
+        """All network addresses of a service."""
+        return [network["IPAddress"] for network in self.inspect(service)["NetworkSettings"]["Networks"].values()]
+
+    def execute(self, service, *command):
+        """Runs a command beside a service that runs: what it printed, whatever it ended with."""
+        return docker("exec", self.container(service), *command, check=False).stdout
+
+    def once(self, service, command, *arguments, environment=()):
+        """Runs a command in the place of a service: what it printed."""
+        given = [option for name, value in dict(environment).items() for option in ("-e", f"{name}={value}")]
+        return self.compose("run", "--rm", "-T", "--no-deps", *given, "--entrypoint", command, service, *arguments)
+
+    def process(self, service):
+        """A service's process: its id, and when it was started."""
+        state = self.inspect(service)["State"]
+        return state["Pid"], datetime.fromisoformat(state["StartedAt"][:26].rstrip("Z") + "+00:00")
+
+    def log(self, service):
+        """All of a service's log."""
+        return docker("logs", self.container(service), check=False).stderr
 
     def healthy(self, *services):
         """Waits until the services are healthy, as their images' or compose's healthcheck says."""

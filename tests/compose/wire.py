@@ -14,12 +14,12 @@ AS_GZIP = 31
 
 
 class Capture:
-    """Everything that goes over an interface, as tcpdump sees it, in a file."""
+    """Everything that goes over a network, as tcpdump sees it, in a file."""
 
-    def __init__(self, interface, file):
+    def __init__(self, tcpdump, file):
         self.file = file
         self.process = subprocess.Popen(
-            ["tcpdump", "-i", interface, "-w", str(file), "-U", "-B", "65536", "-s", "0"],
+            [*tcpdump, "-w", str(file), "-U", "-B", "65536", "-s", "0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(lambda: file.exists() and file.stat().st_size or self.process.poll() is not None, "tcpdump captures")
 

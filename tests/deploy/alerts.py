@@ -40,6 +40,8 @@ checkpoint_every = "PT1S"
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 DESCRIPTORS = 1200
 CONNECTIONS = 960
+# Less than a cell takes, with the headers of its message.
+TINY_MESSAGE_BYTES = 500
 
 
 class LeftOut(Exception):
@@ -316,18 +318,49 @@ def ledger_is_moved(gateway):
     until(lambda: any((gateway.folder / "released").rglob("[!.]*.jsonl")), "what waited for the ledger leaves")
 
 
-def cells_are_set_aside(gateway):
-    """A file is in the folder where the gateway puts cells that no message can take. tests/gateway/parts.rs has Kafka put one there."""
-    gateway.start()
-    gateway.is_quiet()
-    aside = gateway.journal / "aside" / "files" / "cell.jsonl"
-    aside.parent.mkdir(parents=True)
-    aside.write_text("{}\n")
-    gateway.send("office", records(3, 80), "--complete")
-    gateway.fires("BailiwickCellsSetAside")
-    aside.unlink()
-    gateway.send("office", records(1, 80), "--complete")
-    gateway.clears("BailiwickCellsSetAside")
+def cells_are_larger_than_a_message(gateway):
+    """A topic of Kafka takes smaller messages than before. Then it takes larger ones, and somebody sees to what was set aside."""
+    if not os.environ.get("KAFKA_HOME"):
+        raise LeftOut("there is no Kafka (KAFKA_HOME)")
+    with Broker(gateway.folder / "kafka") as broker:
+        broker.runs("topics", "--create", "--topic", "cells", "--config", f"max.message.bytes={TINY_MESSAGE_BYTES}")
+        config = gateway.folder / "gateway.toml"
+        destination = f'[destinations.files]\nkind = "kafka"\nbrokers = "{broker.address}"\ntopic = "cells"\n\n'
+        config.write_text(re.sub(r"\[destinations\.files\].*?\n\n", destination, config.read_text(), flags=re.DOTALL))
+        gateway.start()
+        gateway.is_quiet()
+        gateway.send("office", records(3, 80), "--complete")
+        gateway.fires("BailiwickCellsSetAside")
+        broker.runs("configs", "--alter", "--entity-type", "topics", "--entity-name", "cells", "--add-config", "max.message.bytes=1000000")
+        for file in (gateway.journal / "aside" / "files").iterdir():
+            file.unlink()
+        gateway.send("office", records(1, 80), "--complete")
+        gateway.clears("BailiwickCellsSetAside")
+
+
+class Broker:
+    """A broker of Kafka for one fault."""
+
+    def __init__(self, folder):
+        self.program, self.folder = f"{os.environ['KAFKA_HOME']}/bin/kafka", folder
+
+    def __enter__(self):
+        self.address = self._run("start", self.folder)
+        return self
+
+    def runs(self, tool, *arguments):
+        """Runs one of Kafka's tools against it."""
+        self._run(tool, "--bootstrap-server", self.address, *arguments)
+
+    def _run(self, *command):
+        done = subprocess.run([self.program, *command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              env={**os.environ, "KAFKA_HEAP": "256m"})
+        if done.returncode:
+            raise Failed(f"kafka {command[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def __exit__(self, *_):
+        self._run("kill", self.folder)
 
 
 def takes_late_records(gateway, more=""):
@@ -337,7 +370,7 @@ def takes_late_records(gateway, more=""):
 
 FAULTS = [destination_is_away, windows_are_full, disk_does_not_sync, more_producers_than_may_be, journal_is_moved,
           gateway_is_killed_and_a_bit_flips, certificate_ends, policies_cannot_be_used, model_fails, descriptors_run_out,
-          ledger_is_moved, cells_are_set_aside]
+          ledger_is_moved, cells_are_larger_than_a_message]
 
 
 def tried(fault, program, prometheus, root):

@@ -1,4 +1,6 @@
-//! What an earlier version left on disk is gone on with.
+//! What an earlier version left on disk is gone on with; what a newer one left is refused.
+
+use std::fs;
 
 use bailiwick::ingress::proto::ingest::Reason;
 use jiff::SignedDuration;
@@ -38,5 +40,27 @@ async fn batches_whose_columns_are_arrow_messages_are_counted() {
         assert_eq!(deployment.counted(), 25, "{kind}");
         // Every fourth amount is missing: 18 of 25 have one, and each country has fewer than five without.
         assert_eq!(deployment.released().len(), 2, "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_version_wrote_is_refused_and_left_alone() {
+    const NEWER: u32 = 99;
+    // Where the version stands, and where the checksum of what comes before it.
+    for (directory, version, checksum) in [("checkpoints", 4, None), ("log", 8, Some(12))] {
+        let deployment = Deployment::golden("journal-0.1/plain");
+        let files = fs::read_dir(deployment.path("journal").join(directory)).unwrap();
+        let newest = files.map(|file| file.unwrap().path()).filter(|file| file.is_file()).max().unwrap();
+        let mut bytes = fs::read(&newest).unwrap();
+        bytes[version..version + 4].copy_from_slice(&NEWER.to_le_bytes());
+        let checksum = checksum.unwrap_or(bytes.len() - 4);
+        let made = crc32c::crc32c(&bytes[..checksum]);
+        bytes[checksum..checksum + 4].copy_from_slice(&made.to_le_bytes());
+        fs::write(&newest, &bytes).unwrap();
+        let refused = format!("{:#}", deployment.start().await.err().expect("it is not started"));
+        for said in [newest.to_str().unwrap(), "version 99", "restore the backup of before the upgrade"] {
+            assert!(refused.contains(said), "{said}: {refused}");
+        }
+        assert_eq!(fs::read(&newest).unwrap(), bytes);
     }
 }

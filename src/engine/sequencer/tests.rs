@@ -1,4 +1,8 @@
+use std::sync::mpsc;
+use std::thread;
+
 use super::*;
+use crate::domain::dataset::{Dataset, OPEN_MAX};
 use crate::domain::producer::{ProducerName, RememberedMax};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Undeclared;
@@ -16,6 +20,14 @@ const NOW: Duration = Duration::from_secs(1);
 
 /// A sequencer of one stream with an empty journal, and its directory.
 fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfile::TempDir) {
+    sequencer_with(&[], active, remembered)
+}
+
+fn sequencer_with(
+    datasets: &[Arc<Dataset>],
+    active: ActiveMax,
+    remembered: RememberedMax,
+) -> (Sequencer, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings {
         directory: directory.path().to_owned(),
@@ -26,7 +38,7 @@ fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfi
     };
     let (journal, _) = Log::open(Arc::new(RealFileSystem), settings).unwrap();
     let stream = crate::decode::test_stream(&[], Undeclared::Drop);
-    let gateway = Gateway::with_limits(std::iter::once((&stream, [].as_slice())), active, remembered);
+    let gateway = Gateway::with_limits(std::iter::once((&stream, datasets)), active, remembered);
     let checkpoints = CheckpointsDue { bytes: u64::MAX, bytes_max: u64::MAX, every: Duration::MAX };
     let (reports, _) = crossbeam_channel::unbounded();
     (Sequencer::new(Arc::new(journal), gateway, 0, Vec::new(), reports, checkpoints), directory)
@@ -163,4 +175,37 @@ fn a_checkpoint_that_took_long_puts_off_the_next_one() {
     sequencer.checkpoint_is_done(100 * second);
     let due = (1..=13).position(|_| comes(&sequencer, 35));
     assert_eq!(due, Some(12), "104 bytes are never put off");
+}
+
+#[test]
+fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
+    const MINUTE: i64 = 60_000_000;
+    let dataset = Arc::new(Dataset {
+        name: "d".parse().unwrap(),
+        stream: "s".parse().unwrap(),
+        contributor: "f2".into(),
+        window: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        open_max: OPEN_MAX,
+        min_contributors: 10,
+        keys: Vec::new(),
+        metrics: Vec::new(),
+    });
+    let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
+    let told = |closed, open| vec![("d".to_owned(), closed, open)];
+    assert_eq!(sequencer.windows(), told(None, 0));
+    assert!(sequencer.lock().gateway.open_windows("s", MINUTE, 3 * MINUTE));
+    sequencer.tick(NOW);
+    thread::scope(|scope| {
+        let held = sequencer.lock();
+        let (tell, looked) = mpsc::channel();
+        let sequencer = &sequencer;
+        scope.spawn(move || tell.send(sequencer.windows()).unwrap());
+        let looked = looked.recv_timeout(Duration::from_secs(30));
+        drop(held);
+        assert_eq!(looked, Ok(told(None, 3)));
+    });
+    sequencer.lock().gateway.restore_closed("d", 2 * MINUTE, 2 * MINUTE);
+    sequencer.tick(NOW);
+    assert_eq!(sequencer.windows(), told(Some(2 * MINUTE), 2));
 }
