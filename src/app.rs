@@ -294,7 +294,7 @@ impl App {
         self.address
     }
 
-    /// The address that it tells health and metrics on, if it does.
+    /// The address that it tells health and metrics on, if it does. With port 0, only this says which port it is.
     #[must_use]
     pub fn monitor_address(&self) -> Option<SocketAddr> {
         self.monitor.as_ref().map(monitor::Server::address)

@@ -133,32 +133,6 @@ fn root(from: u64, to: u64, trees: Trees<'_>) -> Option<Hash> {
     Some(node(&root(from, middle, trees)?, &root(middle, to, trees)?))
 }
 
-/// Whether a proof shows that an entry with this hash is at `index` in the tree of `size` entries with this root.
-#[must_use]
-pub fn is_included(leaf: &Hash, index: u64, (size, root): (u64, &Hash), proof: &[Hash]) -> bool {
-    if index >= size {
-        return false;
-    }
-    let (mut at, mut last, mut hash) = (index, size - 1, *leaf);
-    for sibling in proof {
-        if last == 0 {
-            return false;
-        }
-        if at & 1 == 1 || at == last {
-            hash = node(sibling, &hash);
-            while at & 1 == 0 && at != 0 {
-                at >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = node(&hash, sibling);
-        }
-        at >>= 1;
-        last >>= 1;
-    }
-    last == 0 && hash == *root
-}
-
 /// Whether a proof shows that one tree is the beginning of another.
 #[must_use]
 pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash), proof: &[Hash]) -> bool {
@@ -211,6 +185,31 @@ mod tests {
                 node(&slow(&leaves[..middle]), &slow(&leaves[middle..]))
             }
         }
+    }
+
+    /// Whether a proof shows that an entry with this hash is at `index` in the tree of `size` entries with this root.
+    fn is_included(leaf: &Hash, index: u64, (size, root): (u64, &Hash), proof: &[Hash]) -> bool {
+        if index >= size {
+            return false;
+        }
+        let (mut at, mut last, mut hash) = (index, size - 1, *leaf);
+        for sibling in proof {
+            if last == 0 {
+                return false;
+            }
+            if at & 1 == 1 || at == last {
+                hash = node(sibling, &hash);
+                while at & 1 == 0 && at != 0 {
+                    at >>= 1;
+                    last >>= 1;
+                }
+            } else {
+                hash = node(&hash, sibling);
+            }
+            at >>= 1;
+            last >>= 1;
+        }
+        last == 0 && hash == *root
     }
 
     fn leaves(count: u64) -> Vec<Hash> {
