@@ -31,11 +31,11 @@ use crate::storage::{Lsn, NoRoom, Room, Then};
 use crate::telemetry::{Telemetry, Times};
 
 use super::inbox::Inbox;
-use super::intake::{Intake, Served};
+use super::intake::Intake;
 use super::judge::{Case, Judged, NotJudged};
 use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
-use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Unaccepted};
+use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Served, Unaccepted};
 use super::scores::Scores;
 use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
 use super::supervision::Supervisor;

@@ -5,6 +5,7 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 
 use super::gateway::LIMIT_BYTES;
+use crate::common::changed;
 use crate::common::folder::Folder;
 use crate::common::laws::{CLASSES, regime};
 use crate::common::process::{BINARY, text};
@@ -85,7 +86,7 @@ fn a_model_of_a_few_bytes_that_makes_gigabytes_is_an_error_of_check() {
     let sha256: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = Folder::holding([
         ("gateway.toml", GATEWAY),
-        ("policies/policy.toml", &POLICY.replace("SHA256", &sha256)),
+        ("policies/policy.toml", &changed(POLICY, "SHA256", &sha256)),
         ("policies/classes.toml", CLASSES),
         ("policies/aa.toml", &regime("aa", r#""DE""#, "DE", "refuse")),
     ]);

@@ -24,8 +24,8 @@ use crate::domain::producer::Number;
 use crate::domain::refusal::{Hint, Reason};
 use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
-use crate::engine::intake::{Intake, Served};
-use crate::engine::request::{self, Answer, Caller, Content, Origin};
+use crate::engine::intake::Intake;
+use crate::engine::request::{self, Answer, Caller, Content, Origin, Served};
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
