@@ -11,7 +11,7 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::clock::Clock;
+use bailiwick::clock::{Clock, wall_clock};
 use bailiwick::commands::{
     EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, health,
     init, journal, ledger, policy, proto, replay, report, run, schema, send, terminal, version,
@@ -582,5 +582,5 @@ fn log(verbose: u8, format: Option<LogFormat>, is_server: bool) -> Log {
         None if is_server && !io::stderr().is_terminal() => Style::Json,
         Some(LogFormat::Text) | None => Style::Text { is_colored: terminal::is_colored(&io::stderr()) },
     };
-    logging::start(filter, style, move || clock.now())
+    logging::start(filter, style, move || clock.now(), wall_clock)
 }
