@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use crate::domain::binary::hex;
 use crate::domain::time::rfc3339;
 use crate::ledger::audit::{Audit, Bad, Visit, audit};
 use crate::ledger::cosignature::Witness;
@@ -17,7 +18,7 @@ use crate::ledger::entry::{Entry, What};
 use crate::ledger::note::{Checkpoint, Signer, Verifier};
 use crate::ledger::proof::Nodes;
 use crate::ledger::tile::{Part, Tiles};
-use crate::ledger::{CHECKPOINT, Files, VERIFIER, WITNESSED, hex};
+use crate::ledger::{CHECKPOINT, Files, VERIFIER, WITNESSED};
 use crate::storage::RealFileSystem;
 
 use super::Failure;

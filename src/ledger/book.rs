@@ -12,6 +12,7 @@ use super::entry::{BYTES_MAX, Entry, Known, RELEASES_MAX, What};
 use super::files::Files;
 use super::note::Signer;
 use super::opening::{self, Noted, Settings, Unsettled};
+use crate::domain::binary::hex;
 use crate::domain::policy::{Digest, Released};
 use crate::domain::time::rfc3339;
 use crate::storage::{FileSystem, Log, Lsn, Pace};
@@ -433,12 +434,6 @@ impl Intent<'_> {
             outbox: self.outbox,
         }
     }
-}
-
-/// Bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A digest of policies in full. Elsewhere its beginning is enough.

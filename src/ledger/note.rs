@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::tree::Hash;
+use crate::domain::binary::hex;
 
 /// The kind of the keys and signatures of ledgers: Ed25519.
 const ED25519_KIND: u8 = 1;
@@ -62,10 +63,6 @@ pub(super) fn key_id(name: &str, kind: u8, public: &[u8]) -> [u8; 4] {
     let mut id = [0; 4];
     id.iter_mut().zip(digest.as_slice()).for_each(|(to, from)| *to = *from);
     id
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A public key, as `NAME+ID+KEY`.

@@ -174,6 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::binary;
 
     /// RFC 6962, section 2.1, word by word.
     fn slow(leaves: &[Hash]) -> Hash {
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn known_hashes_come_out() {
         // The empty tree and the empty entry, of RFC 6962's own test data.
-        let hex = |hash: Hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |hash: Hash| binary::hex(&hash);
         assert_eq!(hex(Frontier::default().root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(hex(leaf(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
     }
