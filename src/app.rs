@@ -21,7 +21,6 @@ use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
-use crate::engine::counting::Counting;
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::{Lane, Pipeline};
 use crate::engine::request::Served;
@@ -33,7 +32,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{Log, RealFileSystem, Timed};
+use crate::storage::{RealFileSystem, Timed};
 use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
@@ -41,6 +40,7 @@ mod counting;
 pub(crate) mod http;
 mod knowledge;
 mod ledger;
+mod logs;
 pub mod losses;
 mod models;
 mod observed;
@@ -53,6 +53,7 @@ mod witnesses;
 
 pub use reload::{Refused, Reloaded};
 
+use logs::Logs;
 use observed::Observer;
 use outcomes::Outcomes;
 use quarantined::Quarantined;
@@ -78,9 +79,7 @@ pub struct App {
     /// `None`: there is no witness.
     witnesses: Option<JoinHandle<()>>,
     deliveries: Deliveries,
-    journal: Arc<Log>,
-    outbox: Arc<Log>,
-    counting: Arc<Counting>,
+    logs: Logs,
     ledger: Arc<Ledger>,
     quarantined: Arc<Quarantined>,
     /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
@@ -168,8 +167,8 @@ impl App {
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let counting = counting::open(&config, clock)?;
-        let all_logs = [("journal", &*journal), ("outbox", &*outbox)];
-        for (name, log) in all_logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
+        let logs = Logs { journal: Arc::clone(&journal), outbox: Arc::clone(&outbox), counting: Arc::clone(&counting) };
+        for (name, log) in logs.each() {
             let syncs = telemetry.syncs(name);
             log.time_syncs(Timed {
                 now: Box::new(move || clock.now()),
@@ -212,19 +211,17 @@ impl App {
         let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions), Arc::clone(&quarantined));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
-            let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
-            let (ledger, counting) = (Arc::clone(&ledger), Arc::clone(&counting));
+            let (logs, ledger, supervisor) = (logs.clone(), Arc::clone(&ledger), supervisor.clone());
             move || {
                 if ledger.is_broken() {
                     supervisor.fail("the thread of the ledger's log panicked");
                 }
-                let logs = [("journal", &*journal), ("outbox", &*outbox)];
-                for (name, log) in logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
+                for (name, log) in logs.each() {
                     if log.is_broken() {
                         supervisor.fail(&format!("the thread of the {name} panicked"));
                     }
                 }
-                let takes = !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none();
+                let takes = !logs.always().iter().any(|(_, log)| log.is_failing()) && supervisor.failure().is_none();
                 Works { takes, releases: takes && ledger.trouble().is_none() }
             }
         };
@@ -240,8 +237,7 @@ impl App {
                 intake: Arc::clone(&intake),
                 pipeline: Arc::clone(&pipeline),
                 versions,
-                journal: Arc::clone(&journal),
-                outbox: Arc::clone(&outbox),
+                logs: logs.clone(),
                 ledger: Arc::clone(&ledger),
                 counting: Arc::clone(&counting),
                 witnesses: Arc::clone(&witnesses),
@@ -275,9 +271,7 @@ impl App {
             summarizer,
             witnesses,
             deliveries,
-            journal,
-            outbox,
-            counting,
+            logs,
             ledger,
             quarantined,
             keeping,
@@ -403,15 +397,13 @@ impl App {
             drop(cut);
         }
         let stopped = Stopped { left: board.left(clock.now()) };
-        let (journal, outbox, counting, ledger) = (self.journal, self.outbox, self.counting, self.ledger);
+        let (logs, ledger) = (self.logs, self.ledger);
         self.quarantined.end(clock.now());
         drop(self.keeping);
         ledger.note(What::Stop { gateway: self.reloader.gateway() });
         let close = tokio::task::spawn_blocking(move || {
             ledger.close();
-            journal.close();
-            outbox.close();
-            counting.close();
+            logs.close();
         });
         // An open log is as safe as one that was closed.
         let _ = tokio::time::timeout(left().max(CLOSE_WITHIN), close).await;

@@ -85,7 +85,13 @@ pub fn start(
         .with_ansi(style == Style::Text { is_colored: true })
         .log_internal_errors(false)
         .fmt_fields(fields.delimited(" "))
-        .event_format(Lines { style, format: Format::default().with_timer(wall).with_target(false), wall, limiter, now })
+        .event_format(Lines {
+            style,
+            format: Format::default().with_timer(wall).with_target(false),
+            wall,
+            limiter,
+            now,
+        })
         .with_filter_reloading();
     let filters = subscriber.reload_handle();
     subscriber.init();

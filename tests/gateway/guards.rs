@@ -11,11 +11,11 @@ use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka::{Mechanism, Sasl, Security, Sender, Settings, Sink, Watch};
 use bailiwick::identity::trust;
 
-use crate::common::{self, changed};
 use crate::common::certs::{Authority, Issued, moment};
 use crate::common::folder::Folder;
 use crate::common::http::check;
 use crate::common::process::{run, text};
+use crate::common::{self, changed};
 
 use super::guarded::{Guarded, PASSWORD, secret, token};
 use super::process::{Deployment, Gateway};
