@@ -208,7 +208,6 @@ impl App {
         let lanes = pipeline.lanes();
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
-        let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions), Arc::clone(&quarantined));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
             let (logs, ledger, supervisor) = (logs.clone(), Arc::clone(&ledger), supervisor.clone());
@@ -225,10 +224,25 @@ impl App {
                 Works { takes, releases: takes && ledger.trouble().is_none() }
             }
         };
-        let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
-        let kept = (state.archive, Arc::clone(&counting));
-        let reloader =
-            Reloader::new(&config, kept, Arc::clone(&pipeline), Arc::clone(&versions), files, Arc::clone(&ledger));
+        let ticks = tick(
+            Arc::clone(&pipeline),
+            Arc::clone(&intake),
+            Arc::clone(&versions),
+            Arc::clone(&quarantined),
+            clock,
+            works,
+            server.health(),
+        );
+        let ticker = supervisor.spawn_task("ticker", ticks);
+        let reloader = Reloader::new(
+            &config,
+            state.archive,
+            Arc::clone(&counting),
+            Arc::clone(&pipeline),
+            Arc::clone(&versions),
+            files,
+            Arc::clone(&ledger),
+        );
         let brokers = Arc::new(brokers::Certificates::new(&config));
         let witnesses = Arc::new(ledger::witnesses(&config));
         if let Some(monitor) = &monitor {
@@ -445,7 +459,10 @@ struct Works {
 
 /// Lets the pipeline know that time passes, the ledger what came of quarantine, and health whether the gateway works.
 async fn tick(
-    (pipeline, intake, versions, quarantined): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>, Arc<Quarantined>),
+    pipeline: Arc<Pipeline>,
+    intake: Arc<Intake>,
+    versions: Arc<Versions>,
+    quarantined: Arc<Quarantined>,
     clock: Clock,
     works: impl Fn() -> Works,
     health: Health,

@@ -79,7 +79,8 @@ fn says(config: &Config) -> String {
 impl Reloader {
     pub(super) fn new(
         config: &Config,
-        (archive, counting): (Archive, Arc<Counting>),
+        archive: Archive,
+        counting: Arc<Counting>,
         pipeline: Arc<Pipeline>,
         versions: Arc<Versions>,
         files: knowledge::Files,
@@ -134,8 +135,9 @@ impl Reloader {
     pub(super) async fn refresh(&self) {
         let files = &mut self.in_force.lock().await.files;
         let (current, shadow) = self.versions.both();
-        let policies = (&*current.policy, shadow.as_ref().map(|shadow| &*shadow.policy));
-        match tokio::task::block_in_place(|| files.refresh(policies, &current.knowledge)) {
+        let of_shadow = shadow.as_ref().map(|shadow| &*shadow.policy);
+        let refresh = || files.refresh(&current.policy, of_shadow, &current.knowledge);
+        match tokio::task::block_in_place(refresh) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 let again = |version: &Version, known| {

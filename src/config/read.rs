@@ -392,7 +392,12 @@ fn places<T>(spots: &BTreeMap<String, Spot<T>>) -> BTreeMap<String, Place> {
 
 impl Declared {
     /// The configuration, when all that it needs was declared.
-    pub(super) fn finish(self, policies: (Vec<Arc<Source>>, PolicySet), shadow: Option<PolicySet>) -> Option<Config> {
+    pub(super) fn finish(
+        self,
+        policy_files: Vec<Arc<Source>>,
+        policy: PolicySet,
+        shadow: Option<PolicySet>,
+    ) -> Option<Config> {
         let peers = self.peers.into_iter().filter_map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
             let conditions = shown(peer.conditions);
@@ -450,8 +455,8 @@ impl Declared {
                 ..self.journal
             },
             ledger: self.ledger.ledger,
-            policy_files: policies.0,
-            policy: Arc::new(policies.1),
+            policy_files,
+            policy: Arc::new(policy),
             shadow: shadow.map(Arc::new),
             places,
         })

@@ -171,10 +171,10 @@ pub fn scan(
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
                 mapping.of(&context, batch.head.stream)?;
-                restore_requests(gateway, &batch.requests, (batch.head.stream, batch.head.at), lsn, now);
+                restore_requests(gateway, &batch.requests, batch.head.stream, batch.head.at, lsn, now);
             }
             Entry::Requests { at, stream, requests } => {
-                restore_requests(gateway, &requests, (stream, at), lsn, now);
+                restore_requests(gateway, &requests, stream, at, lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
                 gateway.hear(stream, Heard { producer, address: None, event_time }, now);
@@ -200,8 +200,8 @@ pub fn scan(
     Ok(scanned)
 }
 
-/// Tells the gateway of requests that the journal holds.
-fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], (stream, at): (&str, i64), lsn: Lsn, now: Duration) {
+/// Tells the gateway of requests that the journal holds, which came to a stream at a time.
+fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], stream: &str, at: i64, lsn: Lsn, now: Duration) {
     for request in requests {
         let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
         gateway.hear(stream, heard, now);

@@ -152,6 +152,15 @@ pub struct Share {
     work: Arc<Lane>,
 }
 
+/// The calls of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallsOfLine {
+    /// How many are open.
+    pub open: usize,
+    /// How many have begun.
+    pub begun: u64,
+}
+
 /// A connection, as it takes from the budget.
 #[derive(Debug)]
 pub struct Line {
@@ -188,10 +197,10 @@ impl Line {
         Arc::new(Call { rooms, place, arrived: Mutex::default(), answered: Mutex::default() })
     }
 
-    /// How many calls are open, and how many have begun.
+    /// How many calls it has and had.
     #[must_use]
-    pub fn calls(&self) -> (usize, u64) {
-        (self.open.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed))
+    pub fn calls(&self) -> CallsOfLine {
+        CallsOfLine { open: self.open.load(Ordering::Relaxed), begun: self.begun.load(Ordering::Relaxed) }
     }
 
     /// Whether it has taken no part of an answer since `sent_before`, although some are there for it. How many it has
