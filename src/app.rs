@@ -151,8 +151,8 @@ impl App {
     /// Starts a gateway on a bound listener: goes on where the journal says that it was.
     ///
     /// # Errors
-    /// When a model cannot be used, a destination cannot be made, what the journal holds cannot be gone on with, or
-    /// the system gives no thread.
+    /// When a model cannot be used, a destination cannot be made, the gateway cannot continue with what the journal
+    /// holds, or the system gives no thread.
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
         let rotation = config.tls.as_ref().map(Rotation::begin).transpose()?;

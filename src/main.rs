@@ -119,9 +119,9 @@ enum Command {
     Send(SendArgs),
     /// Put load on a gateway that runs, and measure how it answers: rate, latencies, CPU time per record.
     ///
-    /// The records of the files are sent over and over, with the moment of sending as their event time, so that a live
-    /// stream takes them: they are taken in and counted like others, so do it where their numbers disturb nobody. Messages
-    /// are encoded before the clock starts. A message that is refused as a whole ends the load.
+    /// The records are sent over and over, stamped with the moment of sending. A live stream takes them in and counts them:
+    /// do it where that disturbs nobody. Messages are encoded before the clock starts. A message that is refused as a whole
+    /// ends the load.
     #[command(
         after_help = "Exit codes: 0 everything was taken in, 1 the load ended early, 2 wrong arguments, 3 records were refused.
 

@@ -22,7 +22,6 @@ pub(super) const ENTRIES_MAX: usize = 20_000;
 /// Which files of a directory are meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// Policies.
     Policies,
     /// The tests that stand beside them.
     Tests,

@@ -153,7 +153,7 @@ impl Mode {
 /// What a stop does with windows that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
-    /// They are gone on with after the next start.
+    /// They stay open, and the next start continues them.
     Keep,
     /// They are released as they are.
     Release,

@@ -164,7 +164,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
 }
 
-/// How long a run of a model may take, unless it is said.
+/// How long a run of a model may take, by default.
 const SCORING_DEADLINE: SignedDuration = SignedDuration::from_secs(5);
 
 fn read_scoring_deadline(scoring: &Table<'_>) -> Duration {
@@ -274,7 +274,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     (read, journal.place, keys)
 }
 
-/// How often the log sums up, unless it is said.
+/// How often the log sums up, by default.
 const LOG_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 fn read_log(table: &Table<'_>) -> Duration {

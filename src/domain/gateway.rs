@@ -227,7 +227,7 @@ impl Gateway {
     }
 
     /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the
-    /// journal when it has been counted; until then twice as many as may be can come to be open.
+    /// journal when it has been counted. Until then, up to twice the limit can be open.
     pub fn restore_window(&mut self, dataset: &str, window: i64) {
         for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
             if state.name == dataset {

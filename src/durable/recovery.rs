@@ -30,7 +30,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::{BatchReader, Before, Catalog, Entry, Sent, Unread};
 use super::seal::{Keys, Sealed, Sealer};
 
-/// Why what was left cannot be gone on with.
+/// Why the gateway cannot continue with what is on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The journal cannot be read.

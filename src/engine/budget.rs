@@ -11,10 +11,10 @@
 //! | kept | the dictionaries of a Flight call; never waited for | 1/16 | the call ends |
 //! | work | decoded records, and then their answer | 5/8 | the records are on disk, the answer is sent |
 //!
-//! An identity gets at most a part of each pot, over all its connections, and a call at most a part of that: who does not
-//! send the rest of a message, or does not read its answers, stops itself. A connection that has proved no identity is one
-//! by itself. A message that stops arriving is given up by its call, and a
-//! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
+//! An identity gets at most a part of each pot, over all its connections, and a call at most a part of that. A client that
+//! stops sending or reading stops only itself. A connection that has proved no identity is one by itself. A message that
+//! stops arriving is given up by its call, and a connection that takes no answers while others wait is cut
+//! ([`Line::is_stuck`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

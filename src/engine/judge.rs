@@ -79,7 +79,6 @@ pub(super) struct Case<'c> {
 pub(super) enum NotJudged {
     /// Its requests cannot share a batch.
     Together,
-    /// It failed.
     Failed(Reason),
 }
 

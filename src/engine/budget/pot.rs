@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// A pot.
 #[derive(Debug)]
 pub(super) struct Pot {
     all: u32,

@@ -34,7 +34,6 @@ use super::status::{self, Rejection};
 use crate::decode::arrow::{self, Meter, Opened, Reader};
 use crate::decode::{self, Undecodable};
 
-/// The service.
 pub(super) struct Service {
     pub(super) intake: Arc<Intake>,
     pub(super) inbox: Arc<Inbox>,

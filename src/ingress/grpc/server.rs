@@ -68,7 +68,6 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// How much may be sent before it is read, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
-    /// By a call.
     call: u32,
     /// By all calls of a connection.
     connection: u32,
