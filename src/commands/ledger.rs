@@ -111,7 +111,7 @@ pub enum Task {
     /// that the ledger grew from it. So a ledger that was cut or rewritten, or a second one of the same name, gets no
     /// cosignature. Let somebody run it who does not run the gateway.
     Witness(witness::Options),
-    /// Set a ledger aside that cannot be gone on with, so that the next start begins a new one.
+    /// Set aside a ledger that cannot continue, so that the next start begins a new one.
     ///
     /// The gateway must be stopped. Nothing is deleted: the ledger, its key and what the gateway remembers of it get other
     /// names. Put back what was changed from a copy instead, if you can.
