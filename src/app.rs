@@ -414,7 +414,7 @@ impl App {
         let (logs, ledger) = (self.logs, self.ledger);
         self.quarantined.end(clock.now());
         drop(self.keeping);
-        ledger.note(What::Stop { gateway: self.reloader.gateway() });
+        ledger.note(What::Stop { gateway: self.reloader.gateway().to_string() });
         let close = tokio::task::spawn_blocking(move || {
             ledger.close();
             logs.close();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Fixed};
 use crate::domain::document::{Problem, Severity};
-use crate::domain::name::StreamName;
+use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::counting::Counting;
@@ -59,7 +59,7 @@ pub(super) struct Reloader {
     at_start: Arc<PolicySet>,
     fixed: Fixed,
     ledger: Arc<Ledger>,
-    gateway: String,
+    gateway: GatewayId,
     /// One reload at a time.
     in_force: tokio::sync::Mutex<InForce>,
 }
@@ -88,7 +88,7 @@ impl Reloader {
     ) -> Self {
         Self {
             ledger,
-            gateway: config.id.to_string(),
+            gateway: config.id.clone(),
             archive,
             counting,
             pipeline,
@@ -100,8 +100,8 @@ impl Reloader {
     }
 
     /// The gateway's id.
-    pub(super) fn gateway(&self) -> String {
-        self.gateway.clone()
+    pub(super) fn gateway(&self) -> &GatewayId {
+        &self.gateway
     }
 
     /// Reads the configuration and the policies, and puts the policies in force.

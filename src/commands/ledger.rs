@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::domain::binary::hex;
+use crate::domain::name::DestinationName;
+use crate::domain::printable;
 use crate::domain::time::rfc3339;
 use crate::ledger::audit::{Audit, Bad, Visit, audit};
 use crate::ledger::cosignature::Witness;
@@ -543,7 +545,9 @@ fn write(to: &Path, part: &Part) -> anyhow::Result<()> {
 }
 
 fn salt(release: &str, destination: &str, secret: &Path) -> anyhow::Result<String> {
+    let named = || format!("`{}` is no destination's name", printable::line(destination));
+    let destination = DestinationName::new(destination).with_context(named)?;
     let key = fs::read_to_string(secret).with_context(|| format!("cannot read {}", secret.display()))?;
     let Ok(signer) = Signer::parse(&key) else { bail!("{} is no secret key of a ledger", secret.display()) };
-    Ok(format!("{}\n", hex(&signer.salt(release, destination))))
+    Ok(format!("{}\n", hex(&signer.salt(release, &destination))))
 }

@@ -17,7 +17,7 @@ use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::Came;
 use crate::domain::stream::Stream;
@@ -263,11 +263,11 @@ pub struct Erased {
     pub records: u64,
     /// How many of each stream, by one missing key or by the keys that do not open them. Records that miss two
     /// keys stand under both.
-    why: BTreeMap<Sealed, BTreeMap<String, u64>>,
+    why: BTreeMap<Sealed, BTreeMap<StreamName, u64>>,
 }
 
 impl Erased {
-    fn add(&mut self, sealed: Sealed, stream: &str, records: u32) {
+    fn add(&mut self, sealed: Sealed, stream: &StreamName, records: u32) {
         self.records += u64::from(records);
         let each = match sealed {
             Sealed::KeyMissing(regimes) => {
@@ -276,7 +276,7 @@ impl Erased {
             does_not_open @ Sealed::DoesNotOpen(_) => vec![does_not_open],
         };
         for why in each {
-            *self.why.entry(why).or_default().entry(stream.to_owned()).or_default() += u64::from(records);
+            *self.why.entry(why).or_default().entry(stream.clone()).or_default() += u64::from(records);
         }
     }
 
@@ -339,7 +339,7 @@ impl Replay {
                     let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
                         Ok(columns) => columns,
                         Err(Unread::Sealed(sealed)) => {
-                            self.erased.add(sealed, accepted.head.stream, accepted.rows());
+                            self.erased.add(sealed, &mapped.present.stream.name, accepted.rows());
                             continue;
                         }
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
@@ -371,7 +371,7 @@ struct Mapping {
     present: Vec<Present>,
     context: Option<Arc<[u8]>>,
     catalog: Catalog,
-    streams: BTreeMap<String, Mapped>,
+    streams: BTreeMap<StreamName, Mapped>,
 }
 
 struct Mapped {
@@ -423,7 +423,7 @@ impl Mapping {
                 }
             }
             let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;
-            self.streams.insert(stream.to_owned(), Mapped { reader, present });
+            self.streams.insert(present.stream.name.clone(), Mapped { reader, present });
         }
         self.streams.get_mut(stream).ok_or_else(|| cannot("it is not declared"))
     }
