@@ -13,8 +13,7 @@
 //!
 //! An identity gets at most a part of each pot, over all its connections, and a call at most a part of that. A client that
 //! stops sending or reading stops only itself. A connection that has proved no identity is one by itself. A message that
-//! stops arriving is given up by its call, and a connection that takes no answers while others wait is cut
-//! ([`Line::is_stuck`]).
+//! stops arriving is given up by its call, a connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
