@@ -22,9 +22,9 @@ use crate::durable::policies::Archive;
 use crate::egress::budget::{self, Budget};
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
-use crate::engine::counting::Counting;
-use crate::engine::intake::{Intake, Served};
+use crate::engine::intake::Intake;
 use crate::engine::pipeline::{Lane, Pipeline};
+use crate::engine::request::Served;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::identity::Expiry;
@@ -33,7 +33,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{FileSystem, Log, RealFileSystem, State, Timed};
+use crate::storage::{FileSystem, RealFileSystem, Timed};
 use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
@@ -41,6 +41,7 @@ mod counting;
 pub(crate) mod http;
 mod knowledge;
 mod ledger;
+mod logs;
 pub mod losses;
 mod models;
 mod observed;
@@ -53,6 +54,7 @@ mod witnesses;
 
 pub use reload::{Refused, Reloaded};
 
+use logs::Logs;
 use observed::Observer;
 use outcomes::Outcomes;
 use quarantined::Quarantined;
@@ -78,9 +80,7 @@ pub struct App {
     /// `None`: there is no witness.
     witnesses: Option<JoinHandle<()>>,
     deliveries: Deliveries,
-    journal: Arc<Log>,
-    outbox: Arc<Log>,
-    counting: Arc<Counting>,
+    logs: Logs,
     ledger: Arc<Ledger>,
     quarantined: Arc<Quarantined>,
     /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
@@ -152,8 +152,8 @@ impl App {
     /// Starts a gateway on a bound listener: goes on where the journal says that it was.
     ///
     /// # Errors
-    /// When a model cannot be used, a destination cannot be made, what the journal holds cannot be gone on with, or
-    /// the system gives no thread.
+    /// When a model cannot be used, a destination cannot be made, the gateway cannot continue with what the journal
+    /// holds, or the system gives no thread.
     pub async fn start(config: Config, listener: Listener) -> anyhow::Result<Self> {
         let address = listener.address()?;
         let rotation = config.tls.as_ref().map(Rotation::begin).transpose()?;
@@ -168,8 +168,8 @@ impl App {
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let counting = counting::open(&config, clock)?;
-        let all_logs = [("journal", &*journal), ("outbox", &*outbox)];
-        for (name, log) in all_logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
+        let logs = Logs { journal: Arc::clone(&journal), outbox: Arc::clone(&outbox), counting: Arc::clone(&counting) };
+        for (name, log) in logs.each() {
             let syncs = telemetry.syncs(name);
             log.time_syncs(Timed {
                 now: Box::new(move || clock.now()),
@@ -210,17 +210,14 @@ impl App {
         let lanes = pipeline.lanes();
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
-        let ticking = (Arc::clone(&pipeline), Arc::clone(&intake), Arc::clone(&versions), Arc::clone(&quarantined));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let works = {
-            let (journal, outbox, supervisor) = (Arc::clone(&journal), Arc::clone(&outbox), supervisor.clone());
-            let (ledger, counting) = (Arc::clone(&ledger), Arc::clone(&counting));
+            let (logs, ledger, supervisor) = (logs.clone(), Arc::clone(&ledger), supervisor.clone());
             move || {
                 if ledger.is_broken() {
                     supervisor.fail("the thread of the ledger's log panicked");
                 }
-                let logs = [("journal", &*journal), ("outbox", &*outbox)];
-                for (name, log) in logs.into_iter().chain(counting.log().map(|log| (counting::LOG, log))) {
+                for (name, log) in logs.each() {
                     if log.is_broken() {
                         supervisor.fail(&format!("the thread of the {name} panicked"));
                     }
@@ -230,14 +227,29 @@ impl App {
                         ));
                     }
                 }
-                let takes = !journal.is_failing() && !outbox.is_failing() && supervisor.failure().is_none();
+                let takes = !logs.always().iter().any(|(_, log)| log.is_failing()) && supervisor.failure().is_none();
                 Works { takes, releases: takes && ledger.trouble().is_none() }
             }
         };
-        let ticker = supervisor.spawn_task("ticker", tick(ticking, clock, works, server.health()));
-        let kept = (state.archive, Arc::clone(&counting));
-        let reloader =
-            Reloader::new(&config, kept, Arc::clone(&pipeline), Arc::clone(&versions), files, Arc::clone(&ledger));
+        let ticks = tick(
+            Arc::clone(&pipeline),
+            Arc::clone(&intake),
+            Arc::clone(&versions),
+            Arc::clone(&quarantined),
+            clock,
+            works,
+            server.health(),
+        );
+        let ticker = supervisor.spawn_task("ticker", ticks);
+        let reloader = Reloader::new(
+            &config,
+            state.archive,
+            Arc::clone(&counting),
+            Arc::clone(&pipeline),
+            Arc::clone(&versions),
+            files,
+            Arc::clone(&ledger),
+        );
         let brokers = Arc::new(brokers::Certificates::new(&config));
         let witnesses = Arc::new(ledger::witnesses(&config));
         if let Some(monitor) = &monitor {
@@ -246,8 +258,7 @@ impl App {
                 intake: Arc::clone(&intake),
                 pipeline: Arc::clone(&pipeline),
                 versions,
-                journal: Arc::clone(&journal),
-                outbox: Arc::clone(&outbox),
+                logs: logs.clone(),
                 ledger: Arc::clone(&ledger),
                 counting: Arc::clone(&counting),
                 witnesses: Arc::clone(&witnesses),
@@ -281,9 +292,7 @@ impl App {
             summarizer,
             witnesses,
             deliveries,
-            journal,
-            outbox,
-            counting,
+            logs,
             ledger,
             quarantined,
             keeping,
@@ -301,7 +310,7 @@ impl App {
         self.address
     }
 
-    /// The address that it tells health and metrics on, if it does.
+    /// The address that it tells health and metrics on, if it does. With port 0, only this says which port it is.
     #[must_use]
     pub fn monitor_address(&self) -> Option<SocketAddr> {
         self.monitor.as_ref().map(monitor::Server::address)
@@ -386,7 +395,7 @@ impl App {
         let board = deliveries.board();
         let is_finished = tokio::time::timeout(left(), finish).await.is_ok();
         Summaries::end(&self.telemetry);
-        let unwritten = unwritten([("journal", &self.journal), ("outbox", &self.outbox)]);
+        let unwritten = self.logs.unwritten();
         if !is_finished {
             if unwritten.is_empty() {
                 tracing::warn!(
@@ -412,15 +421,13 @@ impl App {
             drop(cut);
         }
         let stopped = Stopped { left: board.left(clock.now()), unwritten };
-        let (journal, outbox, counting, ledger) = (self.journal, self.outbox, self.counting, self.ledger);
+        let (logs, ledger) = (self.logs, self.ledger);
         self.quarantined.end(clock.now());
         drop(self.keeping);
-        ledger.note(What::Stop { gateway: self.reloader.gateway() });
+        ledger.note(What::Stop { gateway: self.reloader.gateway().to_string() });
         let close = tokio::task::spawn_blocking(move || {
             ledger.close();
-            journal.close();
-            outbox.close();
-            counting.close();
+            logs.close();
         });
         // An open log is as safe as one that was closed.
         let _ = tokio::time::timeout(left().max(CLOSE_WITHIN), close).await;
@@ -435,15 +442,6 @@ pub struct Stopped {
     pub left: Vec<Backlog>,
     /// Which logs could not be written, and why.
     pub unwritten: Vec<String>,
-}
-
-/// Logs that cannot be written, and why.
-fn unwritten(logs: [(&str, &Log); 2]) -> Vec<String> {
-    let failing = logs.into_iter().filter_map(|(name, log)| match log.state() {
-        State::Failing { message } => Some(format!("the {name} cannot be written: {message}")),
-        _ => None,
-    });
-    failing.collect()
 }
 
 /// How long closing the logs may take, whatever the deadline.
@@ -473,7 +471,10 @@ struct Works {
 
 /// Lets the pipeline know that time passes, the ledger what came of quarantine, and health whether the gateway works.
 async fn tick(
-    (pipeline, intake, versions, quarantined): (Arc<Pipeline>, Arc<Intake>, Arc<Versions>, Arc<Quarantined>),
+    pipeline: Arc<Pipeline>,
+    intake: Arc<Intake>,
+    versions: Arc<Versions>,
+    quarantined: Arc<Quarantined>,
     clock: Clock,
     works: impl Fn() -> Works,
     health: Health,

@@ -11,7 +11,7 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::Context;
-use bailiwick::clock::Clock;
+use bailiwick::clock::{Clock, wall_clock};
 use bailiwick::commands::{
     EXIT_CONFIG, EXIT_INTERNAL, EXIT_LEFT, EXIT_PARTLY, Failure, bench, certs, check, demo, dial, explain, health,
     init, journal, ledger, policy, proto, replay, report, run, schema, send, terminal, version,
@@ -119,9 +119,9 @@ enum Command {
     Send(SendArgs),
     /// Put load on a gateway that runs, and measure how it answers: rate, latencies, CPU time per record.
     ///
-    /// The records of the files are sent over and over, with the moment of sending as their event time, so that a live
-    /// stream takes them: they are taken in and counted like others, so do it where their numbers disturb nobody. Messages
-    /// are encoded before the clock starts. A message that is refused as a whole ends the load.
+    /// The records are sent over and over, stamped with the moment of sending. A live stream takes them in and counts them:
+    /// do it where that disturbs nobody. Messages are encoded before the clock starts. A message that is refused as a whole
+    /// ends the load.
     #[command(
         after_help = "Exit codes: 0 everything was taken in, 1 the load ended early, 2 wrong arguments, 3 records were refused.
 
@@ -582,5 +582,5 @@ fn log(verbose: u8, format: Option<LogFormat>, is_server: bool) -> Log {
         None if is_server && !io::stderr().is_terminal() => Style::Json,
         Some(LogFormat::Text) | None => Style::Text { is_colored: terminal::is_colored(&io::stderr()) },
     };
-    logging::start(filter, style, move || clock.now())
+    logging::start(filter, style, move || clock.now(), wall_clock)
 }

@@ -107,10 +107,6 @@ const RINGS: &[(&[&str], &str)] = &[
         &["engine::collector", "engine::pipeline", "engine::sequencer", "engine::worker"],
         "the pipeline starts its threads, which say to it when a checkpoint is due",
     ),
-    (
-        &["engine::inbox", "engine::intake", "engine::quarantine", "engine::request"],
-        "a request carries `intake::Served`; the type belongs beside the request",
-    ),
 ];
 
 /// What the domain may use of other crates: what computes. Neither IO, async, threads, clocks nor wire formats.

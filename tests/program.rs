@@ -123,10 +123,10 @@ fn with_tls(folder: &Folder, certificates: &[&Vec<&str>], serve: &[&str], send: 
     }
     let port = common::free_port();
     let config = serve.last().unwrap();
-    for name in [(*config).to_owned(), config.replace("tls.toml", "access.toml")] {
-        let file = fs::read_to_string(common::root().join(&name)).unwrap();
-        folder.write(&name, file.replace("127.0.0.1:7400", &format!("127.0.0.1:{port}")));
-    }
+    let of_the_example = |name: &str| fs::read_to_string(common::root().join(name)).unwrap();
+    let access = changed(config, "tls.toml", "access.toml");
+    folder.write(&access, of_the_example(&access));
+    folder.write(config, changed(&of_the_example(config), "127.0.0.1:7400", &format!("127.0.0.1:{port}")));
     let checked = run(folder.root(), &["check", "-c", config]);
     assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), String::new()));
     let gateway = Process::start_with(folder.root(), serve);

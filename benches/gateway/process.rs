@@ -20,6 +20,12 @@ use super::records::example;
 /// Requests that are sent ahead of their responses.
 const AHEAD: usize = 16;
 
+/// A text with other words in it. What is to be replaced must be there: else what is measured is not what was meant.
+pub(super) fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no `{from}` in\n{text}");
+    text.replace(from, to)
+}
+
 /// A gateway's directory: configuration, journal, releases. Removed when dropped.
 pub(super) struct Deployment {
     directory: TempDir,
@@ -38,12 +44,11 @@ impl Deployment {
         let config = fs::read_to_string(example().join("gateway.toml")).unwrap();
         let absolute = |path: &str| example().join(path).display().to_string();
         let policies = format!("\"{}\", \"{}\"", absolute("../../policies"), absolute("policies"));
-        let config = config
-            .replace("\"../../policies\", \"policies\"", &policies)
-            .replace("\"model.onnx\"", &format!("\"{}\"", absolute("model.onnx")))
-            .replace("127.0.0.1:7400", "127.0.0.1:0")
-            .replace("[listen]", "on_stop = \"release\"\n\n[listen]")
-            .replace("[journal]\n", &format!("[journal]\n{journal}\n"));
+        let config = changed(&config, "\"../../policies\", \"policies\"", &policies);
+        let config = changed(&config, "\"model.onnx\"", &format!("\"{}\"", absolute("model.onnx")));
+        let config = changed(&config, "127.0.0.1:7400", "127.0.0.1:0");
+        let config = changed(&config, "[listen]", "on_stop = \"release\"\n\n[listen]");
+        let config = changed(&config, "[journal]\n", &format!("[journal]\n{journal}\n"));
         fs::write(self.path("gateway.toml"), format!("{config}\n[scoring]\nworkers = 1\n")).unwrap();
     }
 

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::process::{RUN, Server, pinned};
+use super::process::{RUN, Server, changed, pinned};
 use super::{BATCH, figure, median, per_record};
 
 /// Set in the process that is the bare acceptor: where its certificates are.
@@ -58,7 +58,8 @@ impl Deployment {
         {
             this.bailiwick(arguments);
         }
-        let config = fs::read_to_string(this.path("gateway.toml")).unwrap().replace("127.0.0.1:7400", "127.0.0.1:0");
+        let config = fs::read_to_string(this.path("gateway.toml")).unwrap();
+        let config = changed(&config, "127.0.0.1:7400", "127.0.0.1:0");
         let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("plaintext")).collect();
         let tls = format!(
             "[tls]\ncertificate = \"tls/g.pem\"\nkey = \"tls/g.key\"\nclient_ca = \"tls/ca.pem\"\n\

@@ -20,7 +20,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::process::{Server, pinned};
+use super::process::{Server, changed, pinned};
 use super::speakers::{Deployment, NO_LIMITS};
 use super::{figure, median};
 
@@ -86,7 +86,7 @@ fn good(deployment: &Deployment, server: &Server) -> Measured {
     let tls = trust::client(&trust::Files { ca: deployment.path("tls/ca.pem"), shown }).unwrap();
     let plan = Plan {
         dialer: Dialer::verifying(tls),
-        endpoint: server.endpoint().replace("http://127.0.0.1", "https://localhost"),
+        endpoint: changed(server.endpoint(), "http://127.0.0.1", "https://localhost"),
         stream: "events".to_owned(),
         producer: "good".to_owned(),
         epoch: epoch_now(),

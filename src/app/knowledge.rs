@@ -88,14 +88,15 @@ impl Files {
             }
         };
         let known = Knowledge { pseudonyms: Some(pseudonyms), ..Knowledge::default() };
-        let knowledge = files.read((&config.policy, config.shadow.as_deref()), &known)?;
+        let knowledge = files.read(&config.policy, config.shadow.as_deref(), &known)?;
         Ok((files, knowledge))
     }
 
     /// Reads everything again if a file is not what it was. `None` when all are.
     pub(super) fn refresh(
         &mut self,
-        policies: (&PolicySet, Option<&PolicySet>),
+        policy: &PolicySet,
+        shadow: Option<&PolicySet>,
         known: &Knowledge,
     ) -> anyhow::Result<Option<Known>> {
         let paths = self.registries.values().chain(self.geoip.iter().flat_map(|geoip| &geoip.databases));
@@ -105,12 +106,12 @@ impl Files {
         if is_read || now == self.failed {
             return Ok(None);
         }
-        let knowledge = self.read(policies, known);
+        let knowledge = self.read(policy, shadow, known);
         self.failed = if knowledge.is_err() { now } else { BTreeMap::new() };
         knowledge.map(Some)
     }
 
-    fn read(&mut self, (policy, shadow): (&PolicySet, Option<&PolicySet>), known: &Knowledge) -> anyhow::Result<Known> {
+    fn read(&mut self, policy: &PolicySet, shadow: Option<&PolicySet>, known: &Knowledge) -> anyhow::Result<Known> {
         let mut read = BTreeMap::new();
         let mut addresses = None;
         if let Some(GeoIp { databases, agree }) = &self.geoip {

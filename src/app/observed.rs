@@ -24,6 +24,7 @@ use crate::telemetry::{Samples, Telemetry, declared};
 
 use super::brokers::Certificates;
 use super::counting;
+use super::logs::Logs;
 use super::outcomes::Outcomes;
 use super::witnesses::Witnesses;
 
@@ -33,8 +34,7 @@ pub(super) struct Observer {
     pub(super) intake: Arc<Intake>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) versions: Arc<Versions>,
-    pub(super) journal: Arc<Log>,
-    pub(super) outbox: Arc<Log>,
+    pub(super) logs: Logs,
     pub(super) ledger: Arc<Ledger>,
     pub(super) counting: Arc<Counting>,
     pub(super) witnesses: Arc<Witnesses>,
@@ -49,7 +49,7 @@ pub(super) struct Observer {
     pub(super) clock: Clock,
     /// How many models are loaded.
     pub(super) models: usize,
-    /// Whether the logs get on, in the order of `all_logs`.
+    /// Whether the logs get on, in the order of [`Logs::each`].
     pub(super) paces: [Mutex<Pace>; 3],
 }
 
@@ -70,18 +70,9 @@ const COUNTER_STEP: u64 = 5;
 const COUNTER_PERCENT: u64 = 90;
 
 impl Observer {
-    fn logs(&self) -> [(&'static str, &Log); 2] {
-        [("journal", &self.journal), ("outbox", &self.outbox)]
-    }
-
-    /// Those, and that of the counters of laws where some are kept.
-    fn all_logs(&self) -> impl Iterator<Item = (&'static str, &Log)> {
-        self.logs().into_iter().chain(self.counting.log().map(|log| (counting::LOG, log)))
-    }
-
     /// How long nothing became durable of each log although something waits.
     fn waits(&self) -> Vec<Duration> {
-        let (logs, now) = (self.all_logs().zip(&self.paces), self.clock.now());
+        let (logs, now) = (self.logs.each().zip(&self.paces), self.clock.now());
         logs.map(|((_, log), pace)| pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now)).collect()
     }
 
@@ -279,7 +270,7 @@ impl Observer {
 
     fn of_damage(&self) -> Check {
         const NAME: &str = "damage";
-        let places: usize = self.logs().iter().map(|(_, log)| log.damage().len()).sum();
+        let places: usize = self.logs.always().iter().map(|(_, log)| log.damage().len()).sum();
         match places {
             0 => Check::well(NAME, "no damage is known"),
             places => Check::warning(
@@ -397,7 +388,7 @@ impl Observed for Observer {
     fn health(&self) -> Health {
         let mut checks = vec![self.of_process()];
         let waits = self.waits();
-        let logs = self.logs().into_iter().zip(&waits);
+        let logs = self.logs.always().into_iter().zip(&waits);
         checks.extend(logs.map(|((name, log), waits)| Self::of_log(name, log, *waits)));
         let backlogs = self.board.latest();
         checks.extend([
@@ -435,7 +426,7 @@ impl Observed for Observer {
                 "budget": budget,
             })
         });
-        let logs = self.all_logs().map(|(name, log)| {
+        let logs = self.logs.each().map(|(name, log)| {
             let usage = log.usage();
             json!({ "log": name, "bytes": usage.bytes, "quota_bytes": usage.quota_bytes, "segments": usage.segments })
         });
@@ -451,7 +442,7 @@ impl Observed for Observer {
 
     fn sample(&self, samples: &mut Samples) {
         self.telemetry.sample(samples);
-        for (name, log) in self.all_logs() {
+        for (name, log) in self.logs.each() {
             let (usage, state) = (log.usage(), log.state());
             samples.amount(declared::LOG_SIZE, &[name], usage.bytes as f64);
             samples.amount(declared::LOG_QUOTA, &[name], usage.quota_bytes as f64);

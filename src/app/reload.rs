@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Fixed};
 use crate::domain::document::{Problem, Severity};
-use crate::domain::name::StreamName;
+use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::counting::Counting;
@@ -59,7 +59,7 @@ pub(super) struct Reloader {
     at_start: Arc<PolicySet>,
     fixed: Fixed,
     ledger: Arc<Ledger>,
-    gateway: String,
+    gateway: GatewayId,
     /// One reload at a time.
     in_force: tokio::sync::Mutex<InForce>,
 }
@@ -79,7 +79,8 @@ fn says(config: &Config) -> String {
 impl Reloader {
     pub(super) fn new(
         config: &Config,
-        (archive, counting): (Archive, Arc<Counting>),
+        archive: Archive,
+        counting: Arc<Counting>,
         pipeline: Arc<Pipeline>,
         versions: Arc<Versions>,
         files: knowledge::Files,
@@ -87,7 +88,7 @@ impl Reloader {
     ) -> Self {
         Self {
             ledger,
-            gateway: config.id.to_string(),
+            gateway: config.id.clone(),
             archive,
             counting,
             pipeline,
@@ -99,8 +100,8 @@ impl Reloader {
     }
 
     /// The gateway's id.
-    pub(super) fn gateway(&self) -> String {
-        self.gateway.clone()
+    pub(super) fn gateway(&self) -> &GatewayId {
+        &self.gateway
     }
 
     /// Reads the configuration and the policies, and puts the policies in force.
@@ -134,8 +135,9 @@ impl Reloader {
     pub(super) async fn refresh(&self) {
         let files = &mut self.in_force.lock().await.files;
         let (current, shadow) = self.versions.both();
-        let policies = (&*current.policy, shadow.as_ref().map(|shadow| &*shadow.policy));
-        match tokio::task::block_in_place(|| files.refresh(policies, &current.knowledge)) {
+        let of_shadow = shadow.as_ref().map(|shadow| &*shadow.policy);
+        let refresh = || files.refresh(&current.policy, of_shadow, &current.knowledge);
+        match tokio::task::block_in_place(refresh) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 let again = |version: &Version, known| {

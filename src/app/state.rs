@@ -203,12 +203,12 @@ fn advised(error: anyhow::Error, directory: &Path) -> anyhow::Error {
     if !error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denied)) {
         return error;
     }
-    let who = (geteuid().as_raw(), getegid().as_raw());
-    error.context(to_type(directory, fs::metadata(directory).is_ok(), who))
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    error.context(to_type(directory, fs::metadata(directory).is_ok(), user, group))
 }
 
 /// What lets a user and a group use a directory.
-fn to_type(directory: &Path, is_there: bool, (user, group): (u32, u32)) -> String {
+fn to_type(directory: &Path, is_there: bool, user: u32, group: u32) -> String {
     let path = format!("'{}'", directory.display().to_string().replace('\'', r"'\''"));
     let (what, command) = if is_there {
         ("use all of", format!("sudo chown -R {user}:{group} {path}"))
@@ -340,7 +340,7 @@ mod tests {
     fn a_directory_that_is_denied_comes_with_what_to_type() {
         let directory = Path::new("/srv/o'hare/eu 1");
         let denied = || anyhow::Error::from(io::Error::from(io::ErrorKind::PermissionDenied)).context("journal");
-        let said = |is_there| to_type(directory, is_there, (65_532, 65_533));
+        let said = |is_there| to_type(directory, is_there, 65_532, 65_533);
         assert!(said(true).contains(r"`sudo chown -R 65532:65533 '/srv/o'\''hare/eu 1'`"), "{}", said(true));
         let command = r"`sudo install -d -o 65532 -g 65533 -m 700 '/srv/o'\''hare/eu 1'`";
         assert!(said(false).contains(command), "{}", said(false));

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use crate::domain::binary::hex;
+use crate::domain::name::DestinationName;
+use crate::domain::printable;
 use crate::domain::time::rfc3339;
 use crate::ledger::audit::{Audit, Bad, Visit, audit};
 use crate::ledger::cosignature::Witness;
@@ -17,7 +20,7 @@ use crate::ledger::entry::{Entry, What};
 use crate::ledger::note::{Checkpoint, Signer, Verifier};
 use crate::ledger::proof::Nodes;
 use crate::ledger::tile::{Part, Tiles};
-use crate::ledger::{CHECKPOINT, Files, VERIFIER, WITNESSED, hex};
+use crate::ledger::{CHECKPOINT, Files, VERIFIER, WITNESSED};
 use crate::storage::RealFileSystem;
 
 use super::Failure;
@@ -110,7 +113,7 @@ pub enum Task {
     /// that the ledger grew from it. So a ledger that was cut or rewritten, or a second one of the same name, gets no
     /// cosignature. Let somebody run it who does not run the gateway.
     Witness(witness::Options),
-    /// Set a ledger aside that cannot be gone on with, so that the next start begins a new one.
+    /// Set aside a ledger that cannot continue, so that the next start begins a new one.
     ///
     /// The gateway must be stopped. Nothing is deleted: the ledger, its key and what the gateway remembers of it get other
     /// names. Put back what was changed from a copy instead, if you can.
@@ -542,7 +545,9 @@ fn write(to: &Path, part: &Part) -> anyhow::Result<()> {
 }
 
 fn salt(release: &str, destination: &str, secret: &Path) -> anyhow::Result<String> {
+    let named = || format!("`{}` is no destination's name", printable::line(destination));
+    let destination = DestinationName::new(destination).with_context(named)?;
     let key = fs::read_to_string(secret).with_context(|| format!("cannot read {}", secret.display()))?;
     let Ok(signer) = Signer::parse(&key) else { bail!("{} is no secret key of a ledger", secret.display()) };
-    Ok(format!("{}\n", hex(&signer.salt(release, destination))))
+    Ok(format!("{}\n", hex(&signer.salt(release, &destination))))
 }

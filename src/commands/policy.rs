@@ -129,7 +129,7 @@ pub fn run(task: Task) -> Result<String, Failure> {
             };
             let from = from.map(|from| code(&policy, &from)).transpose()?;
             let to = to.iter().map(|to| code(&policy, to)).collect::<Result<BTreeSet<_>, _>>()?;
-            Ok(matrix::matrix(&policy, &laws, (from, &to), (today(), format.into())))
+            Ok(matrix::matrix(&policy, &laws, from, &to, today(), format.into()))
         }
     }
 }

@@ -22,7 +22,6 @@ pub(super) const ENTRIES_MAX: usize = 20_000;
 /// Which files of a directory are meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// Policies.
     Policies,
     /// The tests that stand beside them.
     Tests,
@@ -55,7 +54,7 @@ pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> 
         let before = found.files.len();
         found.entries = 0;
         let path = base.join(&policy.value);
-        match find(Which::Policies, (&path, &path), 0, &mut found) {
+        match find(Which::Policies, &path, &path, 0, &mut found) {
             Ok(()) if found.files.len() == before => {
                 problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
             }
@@ -75,7 +74,7 @@ pub(super) fn tests(path: &Path) -> Result<Vec<Arc<Source>>, Unreadable> {
     let mut found = Found::default();
     let is_test = || Which::of(&path.to_string_lossy()) == Some(Which::Tests);
     if path.is_dir() || is_test() {
-        find(Which::Tests, (path, path), 0, &mut found)?;
+        find(Which::Tests, path, path, 0, &mut found)?;
     }
     Ok(found.files)
 }
@@ -93,7 +92,7 @@ fn source_of(path: &Path, shown: &Path) -> Result<Arc<Source>, Unreadable> {
 }
 
 /// Reads what is at `path`, which is called `shown`.
-fn find(which: Which, (path, shown): (&Path, &Path), depth: usize, found: &mut Found) -> Result<(), Unreadable> {
+fn find(which: Which, path: &Path, shown: &Path, depth: usize, found: &mut Found) -> Result<(), Unreadable> {
     if !path.is_dir() {
         if found.files.len() == FILES_MAX {
             return Err(Unreadable::TooMany(shown.to_owned()));
@@ -127,7 +126,7 @@ fn find(which: Which, (path, shown): (&Path, &Path), depth: usize, found: &mut F
         // Mounted directories hold what they show also under hidden names.
         let is_hidden = name.starts_with('.');
         if !is_hidden && (path.is_dir() || Which::of(&name) == Some(which)) {
-            find(which, (&path, &shown.join(name)), depth + 1, found)?;
+            find(which, &path, &shown.join(name), depth + 1, found)?;
         }
     }
     Ok(())

@@ -11,14 +11,14 @@ use crate::ledger::Settings;
 use crate::ledger::cosignature::Witness;
 use crate::ledger::note::is_name;
 
-/// Where the ledger stands in the journal's directory, unless it is said.
+/// Where the ledger stands in the journal's directory, by default.
 const DIRECTORY: &str = "ledger";
 /// Its key, likewise.
 const KEY: &str = "ledger.key";
 /// The newest published checkpoint, for the gateway itself.
 const SEEN: &str = "ledger-seen";
 
-/// How often witnesses are asked, unless it is said.
+/// How often witnesses are asked, by default.
 const WITNESS_EVERY: Duration = Duration::from_secs(60);
 
 /// A witness, and where it is asked.

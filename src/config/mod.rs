@@ -156,7 +156,7 @@ impl Mode {
 /// What a stop does with windows that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
-    /// They are gone on with after the next start.
+    /// They stay open, and the next start continues them.
     Keep,
     /// They are released as they are.
     Release,
@@ -261,12 +261,12 @@ pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Lo
         let files = files::read(&declared.shadow, &base, &problems);
         policy::read(&files, &problems)
     });
-    check_knowledge(&declared, (&policy, shadow.as_ref()), &problems);
+    check_knowledge(&declared, &policy, shadow.as_ref(), &problems);
     if let Some(shadow) = &shadow {
         check_shadow(&policy, shadow, &problems);
         check_served(&declared, shadow, &problems);
     }
-    let config = declared.finish((files, policy), shadow);
+    let config = declared.finish(files, policy, shadow);
     if let Some(config) = &config {
         also(config, &problems);
     }
@@ -406,7 +406,7 @@ fn check_shadow(policy: &PolicySet, shadow: &PolicySet, problems: &Problems) {
 }
 
 /// What the policies use of what is known beside the records has a file, and every file is used.
-fn check_knowledge(declared: &read::Declared, (policy, shadow): (&PolicySet, Option<&PolicySet>), problems: &Problems) {
+fn check_knowledge(declared: &read::Declared, policy: &PolicySet, shadow: Option<&PolicySet>, problems: &Problems) {
     let both = || [Some(policy), shadow].into_iter().flatten();
     for (name, shape) in both().flat_map(|policy| &policy.registries) {
         if !declared.registries.contains_key(name) {

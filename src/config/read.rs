@@ -170,7 +170,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
 }
 
-/// How long a run of a model may take, unless it is said.
+/// How long a run of a model may take, by default.
 const SCORING_DEADLINE: SignedDuration = SignedDuration::from_secs(5);
 
 fn read_scoring_deadline(scoring: &Table<'_>) -> Duration {
@@ -280,7 +280,7 @@ fn read_journal(table: &Table<'_>, base: &Path, limits: &Limits) -> (Journal, Pl
     (read, journal.place, keys)
 }
 
-/// How often the log sums up, unless it is said.
+/// How often the log sums up, by default.
 const LOG_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 fn read_log(table: &Table<'_>) -> Duration {
@@ -398,7 +398,12 @@ fn places<T>(spots: &BTreeMap<String, Spot<T>>) -> BTreeMap<String, Place> {
 
 impl Declared {
     /// The configuration, when all that it needs was declared.
-    pub(super) fn finish(self, policies: (Vec<Arc<Source>>, PolicySet), shadow: Option<PolicySet>) -> Option<Config> {
+    pub(super) fn finish(
+        self,
+        policy_files: Vec<Arc<Source>>,
+        policy: PolicySet,
+        shadow: Option<PolicySet>,
+    ) -> Option<Config> {
         let peers = self.peers.into_iter().filter_map(|peer| {
             let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
             let conditions = shown(peer.conditions);
@@ -461,8 +466,8 @@ impl Declared {
                 ..self.journal
             },
             ledger: self.ledger.ledger,
-            policy_files: policies.0,
-            policy: Arc::new(policies.1),
+            policy_files,
+            policy: Arc::new(policy),
             shadow: shadow.map(Arc::new),
             places,
         })

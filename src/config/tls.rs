@@ -14,7 +14,6 @@ use super::word::word;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 
-/// `[tls]` as it is declared.
 #[derive(Default)]
 pub(super) struct DeclaredTls {
     /// Whether the table is there, with or without errors in it.
@@ -58,7 +57,6 @@ impl Default for Connections {
 const AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
 const IDLE_MAX: SignedDuration = SignedDuration::from_mins(15);
 
-/// `[listen]` as it is declared.
 pub(super) struct DeclaredListen {
     pub(super) address: Option<SocketAddr>,
     pub(super) connections_max: usize,

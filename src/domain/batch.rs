@@ -90,7 +90,6 @@ impl Candidate {
         (self.columns, self.refused)
     }
 
-    /// The columns.
     pub(super) fn columns(&self) -> &RecordBatch {
         &self.columns
     }

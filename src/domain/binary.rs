@@ -3,6 +3,12 @@
 //!
 //! Versions and checksums are the container's.
 
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Bytes under construction.
 #[derive(Default)]
 pub struct Writer {

@@ -48,7 +48,7 @@ impl<T: Clone, const N: usize> Chunks<T, N> {
     }
 }
 
-/// The chunk, as nobody else has it. With room for all that it may come to hold, which a plain copy would not have.
+/// Makes the chunk unshared, with room for all its values.
 fn own<T: Clone, const N: usize>(chunk: &mut Arc<Vec<T>>) -> &mut Vec<T> {
     if Arc::get_mut(chunk).is_none() {
         let mut copy = Vec::with_capacity(N);

@@ -35,7 +35,6 @@ struct Member {
 enum WaitsFor {
     /// Its first word, since a moment on the monotonic clock.
     FirstWord(Duration),
-    /// Us.
     Us,
     /// Its next word, since then.
     NextWord(Duration),

@@ -227,7 +227,7 @@ impl Gateway {
     }
 
     /// A window of a dataset is open since before a crash. Those of the checkpoint are known at the start, those of the
-    /// journal when it has been counted; until then twice as many as may be can come to be open.
+    /// journal when it has been counted. Until then, up to twice the limit can be open.
     pub fn restore_window(&mut self, dataset: &str, window: i64) {
         for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
             if state.name == dataset {
@@ -258,10 +258,10 @@ impl Gateway {
     pub fn snapshot(&mut self) -> Snapshot {
         let streams = self.streams.iter_mut().map(|(name, state)| {
             state.step = state.next_step;
-            let closed = |dataset: &DatasetState| ((&dataset.name).into(), dataset.closing.before());
+            let closed = |dataset: &DatasetState| (dataset.name.clone(), dataset.closing.before());
             let closed = state.datasets.iter().map(closed).collect();
             let (watermark, refused) = (state.watermark.snapshot(), state.refused.clone());
-            StreamSnapshot { name: name.into(), watermark, closed, refused, step: state.step }
+            StreamSnapshot { name: name.clone(), watermark, closed, refused, step: state.step }
         });
         Snapshot { producers: self.producers.snapshot(), streams: streams.collect() }
     }
@@ -339,10 +339,10 @@ pub struct Snapshot {
 
 #[derive(Debug)]
 struct StreamSnapshot {
-    name: String,
+    name: StreamName,
     watermark: watermark::Snapshot,
     /// What has closed of each dataset, with its name.
-    closed: Vec<(String, Option<i64>)>,
+    closed: Vec<(DatasetName, Option<i64>)>,
     refused: Tally,
     step: u64,
 }

@@ -47,7 +47,7 @@ struct DayKey {
 }
 
 impl Pseudonyms {
-    /// Keys that nobody knows who does not know the seed.
+    /// Keys made from a secret seed.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         let mut days = Days { next: Zeroizing::new(seed), keys: BTreeMap::new() };

@@ -160,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::binary;
 
     fn rows<T: std::fmt::Debug>(values: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<Option<T>>> {
         prop::collection::vec(prop::option::weighted(0.9, values), 40)
@@ -220,7 +221,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
         let mut bytes = Vec::new();
         write(&batch.schema(), batch.columns(), 3, &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = binary::hex(&bytes);
         assert_eq!(hex, include_str!("../../tests/golden/columns-1.hex").trim());
     }
 

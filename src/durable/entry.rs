@@ -373,6 +373,7 @@ fn read_old_regimes(reader: &mut Reader<'_>) -> Option<RegimeSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::binary;
     use crate::domain::outcome::Refused;
     use crate::domain::refusal::Reason;
 
@@ -445,7 +446,7 @@ mod tests {
             batch(vec![sent], sealed_head, Layout::Packed),
             batch(vec![shared, told], head, Layout::Packed),
         ];
-        let hex = |entry: &Entry<'_>| entry.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |entry: &Entry<'_>| binary::hex(&entry.encode());
         let written: Vec<String> = entries.iter().map(hex).collect();
         let golden: Vec<&str> = include_str!("../../tests/golden/entries.hex").lines().collect();
         assert_eq!(written, golden);

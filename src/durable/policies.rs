@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::binary::hex;
 use crate::domain::document::{Problems, Source};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::policy::{self, Digest, Here, Known};
@@ -111,6 +112,5 @@ impl Archive {
 }
 
 fn name(digest: Digest) -> String {
-    let hex: String = digest.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{hex}.json")
+    format!("{}.json", hex(digest.bytes()))
 }

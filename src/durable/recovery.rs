@@ -17,7 +17,7 @@ use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::Came;
 use crate::domain::stream::Stream;
@@ -30,7 +30,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::{BatchReader, Before, Catalog, Entry, Sent, Unread};
 use super::seal::{Keys, Sealed, Sealer};
 
-/// Why what was left cannot be gone on with.
+/// Why the gateway cannot continue with what is on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The journal cannot be read.
@@ -177,10 +177,10 @@ pub fn scan(
         match Entry::decode(&payload).ok_or(Error::Unreadable(lsn))? {
             Entry::Batch(batch) => {
                 mapping.of(&context, batch.head.stream)?;
-                restore_requests(gateway, &batch.requests, (batch.head.stream, batch.head.at), lsn, now);
+                restore_requests(gateway, &batch.requests, batch.head.stream, batch.head.at, lsn, now);
             }
             Entry::Requests { at, stream, requests } => {
-                restore_requests(gateway, &requests, (stream, at), lsn, now);
+                restore_requests(gateway, &requests, stream, at, lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
                 gateway.hear(stream, Heard { producer, address: None, event_time }, now);
@@ -206,8 +206,8 @@ pub fn scan(
     Ok(scanned)
 }
 
-/// Tells the gateway of requests that the journal holds.
-fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], (stream, at): (&str, i64), lsn: Lsn, now: Duration) {
+/// Tells the gateway of requests that the journal holds, which came to a stream at a time.
+fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], stream: &str, at: i64, lsn: Lsn, now: Duration) {
     for request in requests {
         let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
         gateway.hear(stream, heard, now);
@@ -269,11 +269,11 @@ pub struct Erased {
     pub records: u64,
     /// How many of each stream, by one missing key or by the keys that do not open them. Records that miss two
     /// keys stand under both.
-    why: BTreeMap<Sealed, BTreeMap<String, u64>>,
+    why: BTreeMap<Sealed, BTreeMap<StreamName, u64>>,
 }
 
 impl Erased {
-    fn add(&mut self, sealed: Sealed, stream: &str, records: u32) {
+    fn add(&mut self, sealed: Sealed, stream: &StreamName, records: u32) {
         self.records += u64::from(records);
         let each = match sealed {
             Sealed::KeyMissing(regimes) => {
@@ -282,7 +282,7 @@ impl Erased {
             does_not_open @ Sealed::DoesNotOpen(_) => vec![does_not_open],
         };
         for why in each {
-            *self.why.entry(why).or_default().entry(stream.to_owned()).or_default() += u64::from(records);
+            *self.why.entry(why).or_default().entry(stream.clone()).or_default() += u64::from(records);
         }
     }
 
@@ -345,7 +345,7 @@ impl Replay {
                     let columns = match mapped.reader.columns(&accepted, &mut self.sealer) {
                         Ok(columns) => columns,
                         Err(Unread::Sealed(sealed)) => {
-                            self.erased.add(sealed, accepted.head.stream, accepted.rows());
+                            self.erased.add(sealed, &mapped.present.stream.name, accepted.rows());
                             continue;
                         }
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
@@ -377,7 +377,7 @@ struct Mapping {
     present: Vec<Present>,
     context: Option<Arc<[u8]>>,
     catalog: Catalog,
-    streams: BTreeMap<String, Mapped>,
+    streams: BTreeMap<StreamName, Mapped>,
 }
 
 struct Mapped {
@@ -429,7 +429,7 @@ impl Mapping {
                 }
             }
             let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;
-            self.streams.insert(stream.to_owned(), Mapped { reader, present });
+            self.streams.insert(present.stream.name.clone(), Mapped { reader, present });
         }
         self.streams.get_mut(stream).ok_or_else(|| cannot("it is not declared"))
     }

@@ -1,20 +1,19 @@
 //! The one bound on the memory that requests make the process hold.
 //!
-//! What is held is charged before it is held, and until the answer has been sent. There are four lanes, each with a part
-//! of the budget, and a rule that keeps them from waiting for each other: **whoever waits for a lane holds nothing of that
-//! lane or of a later one**, and whoever holds something lets go of it without waiting for an earlier lane.
+//! What is held is charged before it is held, and until the answer has been sent. There are four pots, each with a part
+//! of the budget, and a rule that keeps them from waiting for each other: **whoever waits for a pot holds nothing of that
+//! pot or of a later one**, and whoever holds something lets go of it without waiting for an earlier pot.
 //!
-//! | lane | what is charged | part | until |
+//! | pot | what is charged | part | until |
 //! | --- | --- | --- | --- |
 //! | small messages | twice the length that a message says it has, while it arrives | 1/16 | it is decoded |
 //! | large messages | the same, above 1/256 of the budget | 1/4 | it is decoded |
 //! | kept | the dictionaries of a Flight call; never waited for | 1/16 | the call ends |
 //! | work | decoded records, and then their answer | 5/8 | the records are on disk, the answer is sent |
 //!
-//! An identity gets at most a part of each lane, over all its connections, and a call at most a part of that: who does not
-//! send the rest of a message, or does not read its answers, stops itself. A connection that has proved no identity is one
-//! by itself. A message that stops arriving is given up by its call, and a
-//! connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
+//! An identity gets at most a part of each pot, over all its connections, and a call at most a part of that. A client that
+//! stops sending or reading stops only itself. A connection that has proved no identity is one by itself. A message that
+//! stops arriving is given up by its call, a connection that takes no answers while others wait is cut ([`Line::is_stuck`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,9 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
-mod lane;
+mod pot;
 
-use lane::Lane;
+use pot::Pot;
 
 /// What every request takes beside its records: names, numbers, its place in the queues, its answer.
 pub const REQUEST_BYTES: usize = 1 << 10;
@@ -36,7 +35,7 @@ const CALLS_MAX: usize = 16_384;
 /// What has to fit at least.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// The bytes of all lanes.
+    /// The bytes of all pots.
     pub bytes: usize,
     /// The longest message.
     pub message_max: usize,
@@ -47,24 +46,24 @@ pub struct Needs {
 /// The budget of a gateway.
 #[derive(Debug)]
 pub struct Budget {
-    small: Arc<Lane>,
-    large: Arc<Lane>,
-    kept: Arc<Lane>,
-    work: Arc<Lane>,
-    /// The longest message that goes into the small lane.
+    small: Arc<Pot>,
+    large: Arc<Pot>,
+    kept: Arc<Pot>,
+    work: Arc<Pot>,
+    /// The longest message that goes into the small pot.
     small_max: usize,
-    /// The most of these lanes that an identity holds.
+    /// The most of these pots that an identity holds.
     small_share: usize,
     large_share: usize,
     work_share: usize,
     /// The shares of the identities that are here.
     shares: Mutex<HashMap<String, Weak<Share>, RandomState>>,
-    calls: Arc<Lane>,
+    calls: Arc<Pot>,
     /// How many wait.
     waiting: AtomicUsize,
 }
 
-/// A number of bytes as lanes count them.
+/// A number of bytes as pots count them.
 fn size(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -79,16 +78,16 @@ impl Budget {
         let large_share = (bytes / 8).max(while_arriving(message_max));
         let work_share = (bytes / 16 * 5).max(decoded_max + REQUEST_BYTES);
         Self {
-            small: Lane::new(small.max(small_share)),
-            large: Lane::new((bytes / 4).max(2 * large_share)),
-            kept: Lane::new((bytes / 16).max(message_max)),
-            work: Lane::new((bytes / 8 * 5).max(work_share)),
+            small: Pot::new(small.max(small_share)),
+            large: Pot::new((bytes / 4).max(2 * large_share)),
+            kept: Pot::new((bytes / 16).max(message_max)),
+            work: Pot::new((bytes / 8 * 5).max(work_share)),
             small_max,
             small_share,
             large_share,
             work_share,
             shares: Mutex::default(),
-            calls: Lane::new(CALLS_MAX),
+            calls: Pot::new(CALLS_MAX),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -98,7 +97,7 @@ impl Budget {
     pub fn line(self: &Arc<Self>) -> Arc<Line> {
         Arc::new(Line {
             budget: Arc::clone(self),
-            large: Lane::new(1),
+            large: Pot::new(1),
             share: self.new_share(),
             unsent: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
@@ -109,7 +108,7 @@ impl Budget {
     }
 
     fn new_share(&self) -> Arc<Share> {
-        let [small, large, work] = [self.small_share, self.large_share, self.work_share].map(Lane::new);
+        let [small, large, work] = [self.small_share, self.large_share, self.work_share].map(Pot::new);
         Arc::new(Share { small, large, work })
     }
 
@@ -147,9 +146,18 @@ const fn while_arriving(bytes: usize) -> usize {
 /// The part of the budget that an identity has.
 #[derive(Debug)]
 pub struct Share {
-    small: Arc<Lane>,
-    large: Arc<Lane>,
-    work: Arc<Lane>,
+    small: Arc<Pot>,
+    large: Arc<Pot>,
+    work: Arc<Pot>,
+}
+
+/// The calls of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallsOfLine {
+    /// How many are open.
+    pub open: usize,
+    /// How many have begun.
+    pub begun: u64,
 }
 
 /// A connection, as it takes from the budget.
@@ -157,7 +165,7 @@ pub struct Share {
 pub struct Line {
     budget: Arc<Budget>,
     /// One large message at a time.
-    large: Arc<Lane>,
+    large: Arc<Pot>,
     /// What it takes from while nobody has proved an identity on it.
     share: Arc<Share>,
     /// Parts of answers that were given to HTTP/2 and are not sent.
@@ -180,7 +188,7 @@ impl Line {
     /// A call of this connection, of an identity.
     #[must_use]
     pub fn call_of(self: &Arc<Self>, share: &Arc<Share>) -> Arc<Call> {
-        let own = Lane::new(self.budget.work_share / 4);
+        let own = Pot::new(self.budget.work_share / 4);
         let rooms = Arc::new(Rooms { own, share: Arc::clone(share), line: Arc::clone(self) });
         self.open.fetch_add(1, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -188,10 +196,10 @@ impl Line {
         Arc::new(Call { rooms, place, arrived: Mutex::default(), answered: Mutex::default() })
     }
 
-    /// How many calls are open, and how many have begun.
+    /// How many calls it has and had.
     #[must_use]
-    pub fn calls(&self) -> (usize, u64) {
-        (self.open.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed))
+    pub fn calls(&self) -> CallsOfLine {
+        CallsOfLine { open: self.open.load(Ordering::Relaxed), begun: self.begun.load(Ordering::Relaxed) }
     }
 
     /// Whether it has taken no part of an answer since `sent_before`, although some are there for it. How many it has
@@ -231,16 +239,16 @@ impl Drop for Call {
     }
 }
 
-/// The lanes that a call takes from.
+/// The pots that a call takes from.
 #[derive(Debug)]
 struct Rooms {
     /// Of this call alone.
-    own: Arc<Lane>,
+    own: Arc<Pot>,
     share: Arc<Share>,
     line: Arc<Line>,
 }
 
-/// What is charged of a call, and so from which lanes.
+/// What is charged of a call, and so from which pots.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Begin,
@@ -251,8 +259,8 @@ enum Step {
 }
 
 impl Rooms {
-    /// The lanes of a step, in the order in which they are taken from.
-    fn lanes(&self, step: Step) -> [Option<&Arc<Lane>>; 3] {
+    /// The pots of a step, in the order in which they are taken from.
+    fn pots(&self, step: Step) -> [Option<&Arc<Pot>>; 3] {
         let (share, line, budget) = (&self.share, &self.line, &self.line.budget);
         match step {
             Step::Begin => [Some(&budget.calls), None, None],
@@ -263,14 +271,14 @@ impl Rooms {
         }
     }
 
-    /// Takes from the lanes of a step, if there is room in all of them. What is larger than a lane has all of it to itself.
+    /// Takes from the pots of a step, if there is room in all of them. What is larger than a pot has all of it to itself.
     fn try_charge(self: &Arc<Self>, step: Step, bytes: u32) -> Option<Charge> {
         let mut charge = Charge::new(self, step, [0; 3]);
         let held = charge.0.as_mut()?;
-        for (lane, held) in self.lanes(step).into_iter().zip(&mut held.bytes) {
-            let Some(lane) = lane else { break };
-            let bytes = bytes.min(lane.all());
-            if !lane.try_take(bytes) {
+        for (pot, held) in self.pots(step).into_iter().zip(&mut held.bytes) {
+            let Some(pot) = pot else { break };
+            let bytes = bytes.min(pot.all());
+            if !pot.try_take(bytes) {
                 return None;
             }
             *held = bytes;
@@ -281,12 +289,12 @@ impl Rooms {
     async fn charge(self: &Arc<Self>, step: Step, bytes: u32) -> Charge {
         let mut charge = Charge::new(self, step, [0; 3]);
         let Some(held) = charge.0.as_mut() else { return charge };
-        for (lane, held) in self.lanes(step).into_iter().zip(&mut held.bytes) {
-            let Some(lane) = lane else { break };
-            let bytes = bytes.min(lane.all());
-            if !lane.try_take(bytes) {
+        for (pot, held) in self.pots(step).into_iter().zip(&mut held.bytes) {
+            let Some(pot) = pot else { break };
+            let bytes = bytes.min(pot.all());
+            if !pot.try_take(bytes) {
                 let _waiting = Waiting::new(&self.line.budget.waiting);
-                lane.take(bytes).await;
+                pot.take(bytes).await;
             }
             *held = bytes;
         }
@@ -302,15 +310,15 @@ pub struct Charge(Option<Held>);
 struct Held {
     rooms: Arc<Rooms>,
     step: Step,
-    /// Of each lane of the step.
+    /// Of each pot of the step.
     bytes: [u32; 3],
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for (lane, bytes) in self.rooms.lanes(self.step).into_iter().zip(self.bytes) {
-            if let Some(lane) = lane.filter(|_| bytes > 0) {
-                lane.give(bytes);
+        for (pot, bytes) in self.rooms.pots(self.step).into_iter().zip(self.bytes) {
+            if let Some(pot) = pot.filter(|_| bytes > 0) {
+                pot.give(bytes);
             }
         }
     }
@@ -338,7 +346,7 @@ impl Charge {
         drop(self.split(most as usize, above));
     }
 
-    /// Takes off a part of what it holds of each lane.
+    /// Takes off a part of what it holds of each pot.
     fn split(&mut self, bytes: usize, part: impl Fn(u32) -> u32) -> Self {
         let Some(held) = self.0.as_mut().filter(|_| bytes >= PART_BYTES_MIN) else { return Self::default() };
         let parts = held.bytes.map(&part);
@@ -460,7 +468,7 @@ mod tests {
     }
 
     fn free(budget: &Budget) -> [u32; 4] {
-        [&budget.small, &budget.large, &budget.kept, &budget.work].map(|lane| lane.free())
+        [&budget.small, &budget.large, &budget.kept, &budget.work].map(|pot| pot.free())
     }
 
     #[test]

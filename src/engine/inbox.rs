@@ -162,8 +162,7 @@ mod tests {
 
     use super::*;
     use crate::domain::producer::{Number, ProducerName};
-    use crate::engine::intake::Served;
-    use crate::engine::request::{Answer, Caller, Origin, Reply};
+    use crate::engine::request::{Answer, Caller, Origin, Reply, Served};
     use crate::telemetry::StreamCounts;
 
     struct Nobody;

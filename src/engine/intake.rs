@@ -17,26 +17,15 @@ use crate::domain::peer::Peer;
 use crate::domain::policy::{Granted, Quarantined, Resident};
 use crate::domain::producer::RememberedMax;
 use crate::domain::refusal::Reason;
-use crate::domain::stream::Stream;
 use crate::domain::watermark::ActiveMax;
-use crate::telemetry::{StreamCounts, Telemetry};
+use crate::telemetry::Telemetry;
 
 use super::budget::{Budget, Needs, REQUEST_BYTES};
 use super::counting::{Counting, tidy_if_due};
 use super::inbox::Inbox;
 use super::quarantine::{Held, Quarantine};
-use super::request::{Answer, Caller, Content, Origin, Reply, Request};
+use super::request::{Answer, Caller, Content, Origin, Reply, Request, Served};
 use super::versions::Versions;
-
-/// A stream that is served.
-pub struct Served {
-    /// The declaration.
-    pub stream: Arc<Stream>,
-    /// The names of the fields that the model's outputs become.
-    pub outputs: Vec<String>,
-    /// What is counted of it.
-    pub counts: Arc<StreamCounts>,
-}
 
 /// Limits of one request and of all.
 #[derive(Debug, Clone, Copy)]

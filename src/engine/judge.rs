@@ -19,9 +19,9 @@ use crate::domain::outcome::{Outcome, Refusals, Refused, Taken, Why};
 use crate::domain::policy::{Quarantined, Resident, Version};
 use crate::domain::refusal::{Reason, Refusal};
 
-use super::intake::{Intake, Served};
+use super::intake::Intake;
 use super::quarantine::Held;
-use super::request::{Boxed, Content, Origin};
+use super::request::{Boxed, Content, Origin, Served};
 use super::scores::{self, Scores};
 
 /// A batch, judged.
@@ -79,7 +79,6 @@ pub(super) struct Case<'c> {
 pub(super) enum NotJudged {
     /// Its requests cannot share a batch.
     Together,
-    /// It failed.
     Failed(Reason),
 }
 

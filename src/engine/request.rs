@@ -12,10 +12,20 @@ use crate::domain::outcome::{Outcome, Refused};
 use crate::domain::policy::Resident;
 use crate::domain::producer::{Mark, Number, OutOfOrder, ProducerName, Series};
 use crate::domain::refusal::Reason;
+use crate::domain::stream::Stream;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::budget::Charge;
-use super::intake::Served;
+
+/// A stream that is served.
+pub struct Served {
+    /// The declaration.
+    pub stream: Arc<Stream>,
+    /// The names of the fields that the model's outputs become.
+    pub outputs: Vec<String>,
+    /// What is counted of it.
+    pub counts: Arc<StreamCounts>,
+}
 
 /// A request that waits. It goes through many hands, and is large.
 pub type Boxed = Box<Request>;

@@ -31,11 +31,11 @@ use crate::storage::{Lsn, NoRoom, Room, Then};
 use crate::telemetry::{Telemetry, Times};
 
 use super::inbox::Inbox;
-use super::intake::{Intake, Served};
+use super::intake::Intake;
 use super::judge::{Case, Judged, NotJudged};
 use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
-use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Unaccepted};
+use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Served, Unaccepted};
 use super::scores::Scores;
 use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
 use super::supervision::Supervisor;
@@ -136,10 +136,10 @@ impl Lost {
     }
 }
 
-/// While a batch is on its way to the disk, the next one begins with so many records: fewer would not be on disk any
+/// While a batch is on its way to the disk, the next one waits for this many records: fewer would not be on disk any
 /// sooner, and a batch of one costs as much as one of twenty.
 const ROWS_BESIDE_SYNC: usize = 64;
-/// How long fewer wait for a disk that does not come to an end.
+/// The longest such wait, for a disk that does not answer.
 const BESIDE_SYNC_MAX: Duration = Duration::from_millis(10);
 /// How long a request waits for the disk before it looks again.
 const BEHIND_MAX: Duration = Duration::from_millis(100);

@@ -11,7 +11,6 @@ use rustls::{DistinguishedName, RootCertStore};
 use super::certificate::{Described, describe, parse};
 use super::crypto::provider;
 
-/// An authority.
 #[derive(Debug, Clone)]
 pub(super) struct Authority {
     certificate: CertificateDer<'static>,

@@ -227,7 +227,7 @@ impl Remarks<'_> {
             };
             let what = format!("the certificate of {subject}");
             if (from..=until).contains(&self.now) {
-                self.near(which, &what, (from, until));
+                self.near(which, &what, from, until);
             } else {
                 let help =
                     "clients may turn the gateway away for it: have its certificate issued again, with those above it";
@@ -291,12 +291,12 @@ impl Remarks<'_> {
         } else if from > self.now {
             self.early(which, format!("holds {what}, which holds only in {}", span(from - self.now)), from);
         } else {
-            self.near(which, what, (from, until));
+            self.near(which, what, from, until);
         }
     }
 
     /// Remembers when something ends that holds now, and reports it if that is soon.
-    fn near(&mut self, which: Which, what: &str, (from, until): (i64, i64)) {
+    fn near(&mut self, which: Which, what: &str, from: i64, until: i64) {
         let expiry = Expiry { which, what: what.to_owned(), from, until };
         if expiry.is_near(self.now) {
             let message = format!("holds {what}, which {}", expiry.when(self.now));
@@ -374,7 +374,7 @@ impl Remarks<'_> {
                     format!("holds {what}, which holds only in {}: it is left out until then", span(from - self.now));
                 self.warn(which, message, "look at the clock of this machine, and of the one that issued it");
             } else {
-                self.near(which, &what, (*from, *until));
+                self.near(which, &what, *from, *until);
             }
             authorities.push(authority);
         }

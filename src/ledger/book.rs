@@ -12,6 +12,8 @@ use super::entry::{BYTES_MAX, Entry, Known, RELEASES_MAX, What};
 use super::files::Files;
 use super::note::Signer;
 use super::opening::{self, Noted, Settings, Unsettled};
+use crate::domain::binary::hex;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{Digest, Released};
 use crate::domain::time::rfc3339;
 use crate::storage::{FileSystem, Log, Lsn, Pace};
@@ -49,7 +51,7 @@ pub struct Clocks {
 }
 
 /// Whether a destination has confirmed what the outbox holds of a dataset at a position.
-pub type Confirmed = Box<dyn Fn(&str, &str, Lsn) -> bool + Send + Sync>;
+pub type Confirmed = Box<dyn Fn(&DestinationName, &DatasetName, Lsn) -> bool + Send + Sync>;
 
 /// What the outbox was at the start.
 pub struct Outbox {
@@ -328,7 +330,9 @@ impl Ledger {
 
     fn settle(&self, unsettled: &Unsettled) -> What {
         let Unsettled { release, destination, dataset, outbox, intent } = unsettled;
-        let is_confirmed = (self.outbox.confirmed)(destination, dataset, *outbox);
+        // What is no name was never the name of anything that could confirm it.
+        let names = DestinationName::new(destination).ok().zip(DatasetName::new(dataset).ok());
+        let is_confirmed = names.is_some_and(|(to, dataset)| (self.outbox.confirmed)(&to, &dataset, *outbox));
         What::Unsettled {
             release: release.clone(),
             destination: destination.clone(),
@@ -461,12 +465,6 @@ impl Intent<'_> {
             outbox: self.outbox,
         }
     }
-}
-
-/// Bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A digest of policies in full. Elsewhere its beginning is enough.

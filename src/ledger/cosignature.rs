@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use zeroize::Zeroizing;
 
 use super::note::{self, KeyError, Line};
+use crate::domain::binary::hex;
 
 /// The kind of keys and signatures of witnesses: Ed25519 with a timestamp.
 const KIND: u8 = 4;
@@ -27,7 +28,7 @@ impl Witness {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let (name, id, key) = note::parts(text.trim(), KIND)?;
         let read = Self { name: name.to_owned(), id: note::key_id(name, KIND, &*key), key: *key };
-        if note::hex(&read.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
+        if hex(&read.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
     }
 
     /// Its name.
@@ -39,7 +40,7 @@ impl Witness {
     /// Its id, as it names a file.
     #[must_use]
     pub fn id(&self) -> String {
-        note::hex(&self.id)
+        hex(&self.id)
     }
 
     /// Whether another witness has the same key, under whatever name.
@@ -104,7 +105,7 @@ impl Cosigner {
         let text = text.trim().strip_prefix(note::PRIVATE).ok_or(KeyError::Malformed)?;
         let (name, id, seed) = note::parts(text, KIND)?;
         let read = Self::new(name, seed)?;
-        if note::hex(&read.witness.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
+        if hex(&read.witness.id) == id { Ok(read) } else { Err(KeyError::Damaged) }
     }
 
     fn new(name: &str, seed: Zeroizing<[u8; 32]>) -> Result<Self, KeyError> {

@@ -37,7 +37,7 @@ pub mod tile;
 pub mod tree;
 pub mod witness;
 
-pub use book::{Clocks, Closed, Confirmed, Intent, Ledger, Outbox, Unwritable, hex, in_full};
+pub use book::{Clocks, Closed, Confirmed, Intent, Ledger, Outbox, Unwritable, in_full};
 pub use files::{CHECKPOINT, Files, VERIFIER, WITNESSED};
 pub use opening::Settings;
 

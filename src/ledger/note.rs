@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::tree::Hash;
+use crate::domain::binary::hex;
+use crate::domain::name::DestinationName;
 
 /// The kind of the keys and signatures of ledgers: Ed25519.
 const ED25519_KIND: u8 = 1;
@@ -62,10 +64,6 @@ pub(super) fn key_id(name: &str, kind: u8, public: &[u8]) -> [u8; 4] {
     let mut id = [0; 4];
     id.iter_mut().zip(digest.as_slice()).for_each(|(to, from)| *to = *from);
     id
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A public key, as `NAME+ID+KEY`.
@@ -265,7 +263,7 @@ impl Signer {
 
     /// The salt of the commitment to a release at a destination: the same each time, and known to nobody without the key.
     #[must_use]
-    pub fn salt(&self, release: &str, destination: &str) -> [u8; 32] {
+    pub fn salt(&self, release: &str, destination: &DestinationName) -> [u8; 32] {
         let info = [b"bailiwick ledger salt 1\0".as_slice(), destination.as_bytes(), b"\0", release.as_bytes()];
         let mut salt = [0; 32];
         // 32 bytes are never too many.
@@ -351,8 +349,9 @@ mod tests {
     #[test]
     fn each_release_has_a_salt_of_its_own() {
         let signer = signer();
-        assert_eq!(signer.salt("a", "b"), signer.salt("a", "b"));
-        let salts = [("a", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a", "c")].map(|(a, b)| signer.salt(a, b));
+        let salt = |release: &str, destination: &str| signer.salt(release, &destination.parse().unwrap());
+        assert_eq!(salt("a", "b"), salt("a", "b"));
+        let salts = [("a", "b"), ("b", "a"), ("", "ab"), ("ab", "a"), ("a", "c")].map(|(a, b)| salt(a, b));
         let distinct: std::collections::BTreeSet<_> = salts.iter().collect();
         assert_eq!(distinct.len(), salts.len());
     }

@@ -58,7 +58,7 @@ impl Noted {
     }
 }
 
-/// What of a ledger is damaged that can be gone on with.
+/// Damage that does not stop the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Damaged {
     /// How many entries, or tiles if no entry is.
@@ -106,7 +106,7 @@ pub(super) fn open(fs: &Arc<dyn FileSystem>, settings: &Settings) -> anyhow::Res
     Ok(Opened { log, last, signer, audit: found, unsettled, noted, models, damage })
 }
 
-/// What the entries of a ledger say to who goes on with it.
+/// What a start learns from the ledger's entries.
 #[derive(Default)]
 struct Heard {
     /// Intents that nothing followed, by destination and release.
@@ -141,12 +141,11 @@ impl Heard {
     }
 }
 
-/// Verifies a ledger. Where something in its tiles is not as it was signed, but the signed tree can be gone on with, it says
-/// what is damaged.
+/// Verifies a ledger. Reports damage to its tiles if the signed tree can still be made.
 ///
 /// # Errors
-/// When it cannot be read, or the tree that was signed last cannot be gone on with: whatever were written after it would be
-/// a second history under one name.
+/// When it cannot be read, or the tree that was signed last cannot be made. New entries would then be a second history under
+/// one name.
 fn verified(files: &Files, signer: &Signer, kept: &[Checkpoint]) -> anyhow::Result<(Audit, Heard, Option<Damaged>)> {
     let mut heard = Heard::default();
     let mut hear = |number: u64, _: &[u8], entry: Option<&Entry>| {

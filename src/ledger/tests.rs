@@ -42,7 +42,7 @@ fn ledger(fs: &Sim) -> Ledger {
     // A second passes whenever it is looked at.
     let now = Box::new(move || Duration::from_secs(clock.fetch_add(1, Ordering::Relaxed)));
     // The destination has confirmed what stands through position 2.
-    let outbox = Outbox { last: 100, confirmed: Box::new(|_: &str, _: &str, outbox| outbox <= 2) };
+    let outbox = Outbox { last: 100, confirmed: Box::new(|_, _, outbox| outbox <= 2) };
     Ledger::new(settings(), Arc::new(fs.clone()), Clocks { wall, now }, outbox)
 }
 

@@ -133,46 +133,29 @@ fn root(from: u64, to: u64, trees: Trees<'_>) -> Option<Hash> {
     Some(node(&root(from, middle, trees)?, &root(middle, to, trees)?))
 }
 
-/// Whether a proof shows that an entry with this hash is at `index` in the tree of `size` entries with this root.
-#[must_use]
-pub fn is_included(leaf: &Hash, index: u64, (size, root): (u64, &Hash), proof: &[Hash]) -> bool {
-    if index >= size {
-        return false;
-    }
-    let (mut at, mut last, mut hash) = (index, size - 1, *leaf);
-    for sibling in proof {
-        if last == 0 {
-            return false;
-        }
-        if at & 1 == 1 || at == last {
-            hash = node(sibling, &hash);
-            while at & 1 == 0 && at != 0 {
-                at >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = node(&hash, sibling);
-        }
-        at >>= 1;
-        last >>= 1;
-    }
-    last == 0 && hash == *root
+/// A tree by its size and its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root<'h> {
+    /// How many entries it has.
+    pub size: u64,
+    /// The hash of all of them.
+    pub hash: &'h Hash,
 }
 
 /// Whether a proof shows that one tree is the beginning of another.
 #[must_use]
-pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash), proof: &[Hash]) -> bool {
-    if old == 0 || old >= new {
-        return proof.is_empty() && (old == 0 || old == new && old_root == new_root);
+pub fn is_consistent(old: Root<'_>, new: Root<'_>, proof: &[Hash]) -> bool {
+    if old.size == 0 || old.size >= new.size {
+        return proof.is_empty() && (old.size == 0 || old == new);
     }
-    let (mut at, mut last) = (old - 1, new - 1);
+    let (mut at, mut last) = (old.size - 1, new.size - 1);
     while at & 1 == 1 {
         at >>= 1;
         last >>= 1;
     }
     let mut proof = proof.iter();
     // The old tree is perfect: its root is the first hash.
-    let first = if at == 0 { Some(old_root) } else { proof.next() };
+    let first = if at == 0 { Some(old.hash) } else { proof.next() };
     let Some(first) = first else { return false };
     let (mut before, mut after) = (*first, *first);
     for sibling in proof {
@@ -192,7 +175,7 @@ pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash
         at >>= 1;
         last >>= 1;
     }
-    last == 0 && before == *old_root && after == *new_root
+    last == 0 && before == *old.hash && after == *new.hash
 }
 
 #[cfg(test)]
@@ -200,6 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::binary;
 
     /// RFC 6962, section 2.1, word by word.
     fn slow(leaves: &[Hash]) -> Hash {
@@ -211,6 +195,31 @@ mod tests {
                 node(&slow(&leaves[..middle]), &slow(&leaves[middle..]))
             }
         }
+    }
+
+    /// Whether a proof shows that an entry with this hash is at `index` in the tree of `size` entries with this root.
+    fn is_included(leaf: &Hash, index: u64, tree: Root<'_>, proof: &[Hash]) -> bool {
+        if index >= tree.size {
+            return false;
+        }
+        let (mut at, mut last, mut hash) = (index, tree.size - 1, *leaf);
+        for sibling in proof {
+            if last == 0 {
+                return false;
+            }
+            if at & 1 == 1 || at == last {
+                hash = node(sibling, &hash);
+                while at & 1 == 0 && at != 0 {
+                    at >>= 1;
+                    last >>= 1;
+                }
+            } else {
+                hash = node(&hash, sibling);
+            }
+            at >>= 1;
+            last >>= 1;
+        }
+        last == 0 && hash == *tree.hash
     }
 
     fn leaves(count: u64) -> Vec<Hash> {
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn known_hashes_come_out() {
         // The empty tree and the empty entry, of RFC 6962's own test data.
-        let hex = |hash: Hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |hash: Hash| binary::hex(&hash);
         assert_eq!(hex(Frontier::default().root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(hex(leaf(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
     }
@@ -241,7 +250,7 @@ mod tests {
             assert_eq!((frontier.root(), frontier.size()), (slow(&all[..size]), size as u64));
             for index in 0..size {
                 let proof = inclusion(index as u64, size as u64, &known).unwrap();
-                let tree = (size as u64, &slow(&all[..size]));
+                let tree = Root { size: size as u64, hash: &slow(&all[..size]) };
                 assert!(is_included(&all[index], index as u64, tree, &proof), "{index} in {size}");
                 for other in (0..size).filter(|other| *other != index) {
                     assert!(!is_included(&all[other], index as u64, tree, &proof), "{other} at {index} in {size}");
@@ -251,10 +260,11 @@ mod tests {
             for old in 0..=size {
                 let proof = consistency(old as u64, size as u64, &known).unwrap();
                 let (before, after) = (slow(&all[..old]), slow(&all[..size]));
-                assert!(is_consistent((old as u64, &before), (size as u64, &after), &proof), "{old} to {size}");
+                let new = Root { size: size as u64, hash: &after };
+                let was = |hash| Root { size: old as u64, hash };
+                assert!(is_consistent(was(&before), new, &proof), "{old} to {size}");
                 if old > 0 {
-                    let wrong = (old as u64, &leaf(b"another"));
-                    assert!(!is_consistent(wrong, (size as u64, &after), &proof), "{old} to {size}");
+                    assert!(!is_consistent(was(&leaf(b"another")), new, &proof), "{old} to {size}");
                 }
             }
             if let Some(next) = all.get(size) {
@@ -275,18 +285,20 @@ mod tests {
             let (index, old) = (index.index(size as usize) as u64, 1 + old.index(size as usize - 1) as u64);
             let (root, known) = (slow(&all), trees(&all));
             let mut proof = inclusion(index, size, &known).unwrap();
-            prop_assert!(is_included(&all[index as usize], index, (size, &root), &proof));
+            let tree = Root { size, hash: &root };
+            prop_assert!(is_included(&all[index as usize], index, tree, &proof));
             let hash = at.index(proof.len());
             proof[hash][bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(!is_included(&all[index as usize], index, (size, &root), &proof));
+            prop_assert!(!is_included(&all[index as usize], index, tree, &proof));
             let before = slow(&all[..old as usize]);
             let mut proof = consistency(old, size, &known).unwrap();
-            prop_assert!(is_consistent((old, &before), (size, &root), &proof));
+            let was = Root { size: old, hash: &before };
+            prop_assert!(is_consistent(was, tree, &proof));
             let hash = at.index(proof.len());
             proof[hash][bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(!is_consistent((old, &before), (size, &root), &proof));
+            prop_assert!(!is_consistent(was, tree, &proof));
             proof.push(root);
-            prop_assert!(!is_consistent((old, &before), (size, &root), &proof));
+            prop_assert!(!is_consistent(was, tree, &proof));
         }
 
         #[test]

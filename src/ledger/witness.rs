@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::cosignature::Cosigner;
 use super::note::{self, Checkpoint, NoteError, Verifier, base64};
-use super::tree::{Hash, is_consistent};
+use super::tree::{Hash, Root, is_consistent};
 
 mod memory;
 
@@ -171,7 +171,8 @@ impl Office {
             if last.size == checkpoint.size && last.root != checkpoint.root {
                 return Ok(Err(Refusal::OtherRoot(size)));
             }
-            if !is_consistent((last.size, &last.root), (checkpoint.size, &checkpoint.root), &proof) {
+            let was = Root { size: last.size, hash: &last.root };
+            if !is_consistent(was, Root { size: checkpoint.size, hash: &checkpoint.root }, &proof) {
                 return Ok(Err(Refusal::NotGrown));
             }
         } else if !proof.is_empty() {

@@ -6,14 +6,11 @@ use serde_json::{Map, Value};
 use tracing::Event;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::shortened;
 
-/// Writes an event as one line.
-pub(super) fn write(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
-    let mut time = String::new();
-    SystemTime.format_time(&mut Writer::new(&mut time))?;
+/// Writes an event of this time as one line.
+pub(super) fn write(writer: &mut Writer<'_>, time: String, event: &Event<'_>) -> fmt::Result {
     let mut fields = Fields(Map::new());
     for (name, value) in [("time", time), ("level", event.metadata().level().to_string()), ("message", String::new())] {
         fields.0.insert(name.to_owned(), value.into());

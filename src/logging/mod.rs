@@ -19,10 +19,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Format, Full, Writer, debug_fn};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -57,10 +59,15 @@ pub struct Log {
     verbosity: Arc<Verbosity>,
 }
 
-/// Starts the log of this process, and lets panics go to it. `now` is a monotonic clock.
-pub fn start(filter: EnvFilter, style: Style, now: impl Fn() -> Duration + Send + Sync + 'static) -> Log {
+/// Starts the log of this process, and lets panics go to it. `now` is a monotonic clock; `wall` is the wall clock.
+pub fn start(
+    filter: EnvFilter,
+    style: Style,
+    now: impl Fn() -> Duration + Send + Sync + 'static,
+    wall: fn() -> Timestamp,
+) -> Log {
     let limiter = Arc::new(Limiter::default());
-    let now = Arc::new(now);
+    let (now, wall) = (Arc::new(now), Wall(wall));
     let (limits, clock) = (Arc::clone(&limiter), Arc::clone(&now));
     let sink = Sink::start(std::io::stderr(), move || say_left_out(&limits, clock()));
     let fields = debug_fn(|writer, field, value| {
@@ -78,7 +85,13 @@ pub fn start(filter: EnvFilter, style: Style, now: impl Fn() -> Duration + Send 
         .with_ansi(style == Style::Text { is_colored: true })
         .log_internal_errors(false)
         .fmt_fields(fields.delimited(" "))
-        .event_format(Lines { style, format: Format::default().with_target(false), limiter, now })
+        .event_format(Lines {
+            style,
+            format: Format::default().with_timer(wall).with_target(false),
+            wall,
+            limiter,
+            now,
+        })
         .with_filter_reloading();
     let filters = subscriber.reload_handle();
     subscriber.init();
@@ -114,10 +127,28 @@ fn say_left_out(limiter: &Limiter, now: Duration) {
     }
 }
 
+/// What says the time of a line.
+#[derive(Clone, Copy)]
+struct Wall(fn() -> Timestamp);
+
+impl Wall {
+    /// In UTC, to the microsecond.
+    fn time(self) -> String {
+        format!("{:.6}", (self.0)())
+    }
+}
+
+impl FormatTime for Wall {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.write_str(&self.time())
+    }
+}
+
 /// Events as lines, as often as the limiter lets them.
 struct Lines<N> {
     style: Style,
-    format: Format<Full>,
+    format: Format<Full, Wall>,
+    wall: Wall,
     limiter: Arc<Limiter>,
     now: Arc<N>,
 }
@@ -137,7 +168,7 @@ where
         }
         match self.style {
             Style::Text { .. } => self.format.format_event(context, writer, event),
-            Style::Json => json::write(&mut writer, event),
+            Style::Json => json::write(&mut writer, self.wall.time(), event),
         }
     }
 }

@@ -12,7 +12,6 @@ type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
 /// How much is written.
 pub struct Verbosity {
-    /// What it began with.
     began: String,
     /// How many steps more than that.
     steps: AtomicUsize,

@@ -16,6 +16,7 @@ use ort::environment::Environment;
 use ort::session::Session;
 use sha2::{Digest, Sha256};
 
+use crate::domain::binary::hex;
 use crate::domain::model::Model;
 use crate::files;
 
@@ -235,7 +236,7 @@ impl Runtime {
 pub fn read(model: &Model, path: &Path) -> Result<Vec<u8>, Error> {
     let name = || model.name.clone();
     let (bytes, _) = files::read(path, BYTES_MAX).map_err(|source| Error::File { model: name(), source })?;
-    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex(&Sha256::digest(&bytes));
     if found != model.sha256 {
         let declared = model.sha256.clone();
         return Err(Error::Hash { model: name(), path: path.to_owned(), found, declared });

@@ -55,17 +55,6 @@ impl Scored {
     pub fn records_unusable(&self) -> usize {
         self.unusable.chunk_by(|one, next| one.row == next.row).count()
     }
-
-    /// Which of these records have a value that cannot be used, counted from the first of them, in ascending order.
-    #[must_use]
-    pub fn unusable_in(&self, rows: std::ops::Range<usize>) -> Vec<u32> {
-        let first = self.unusable.partition_point(|unusable| (unusable.row as usize) < rows.start);
-        let of_these = self.unusable.iter().skip(first).take_while(|unusable| (unusable.row as usize) < rows.end);
-        let start = u32::try_from(rows.start).unwrap_or(u32::MAX);
-        let mut positions: Vec<u32> = of_these.map(|unusable| unusable.row.saturating_sub(start)).collect();
-        positions.dedup();
-        positions
-    }
 }
 
 impl Scorer {
@@ -273,14 +262,5 @@ mod tests {
         assert_eq!(pick(&values, 3, None), None);
         assert_eq!(pick(&values, 3, Some(2)), None);
         assert_eq!(pick(&values, 4, Some(0)), None);
-    }
-
-    #[test]
-    fn only_records_with_a_value_that_cannot_be_used_are_unusable() {
-        let unusable = [3, 3, 7].map(|row| Unusable { row, output: 0 }).to_vec();
-        let scored = Scored { outputs: Vec::new(), unusable };
-        let of = |rows: std::ops::Range<usize>| scored.unusable_in(rows);
-        assert_eq!((of(0..3), of(0..4), of(3..4), of(4..7)), (vec![], vec![3], vec![0], vec![]));
-        assert_eq!((of(2..8), of(4..8), of(8..9)), (vec![1, 5], vec![3], vec![]));
     }
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::made::*;
 use super::*;
+use crate::domain::binary::hex;
 use crate::domain::model::{Encoding, Feature, ModelInput, ModelOutput, OutputKind, OutsideRange};
 
 struct File {
@@ -21,7 +22,7 @@ fn declared(bytes: &[u8]) -> File {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("model.onnx");
     fs::write(&path, bytes).unwrap();
-    let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&Sha256::digest(bytes));
     let features = vec![Feature { column: 0, encoding: Encoding::Number }];
     let output = ModelOutput {
         tensor: "y".to_owned(),

@@ -15,7 +15,6 @@ use super::fs::File;
 
 /// Files that have no name any more, and whose space is not free yet.
 pub(super) struct Freeing {
-    /// Bytes of a step.
     step_bytes: u64,
     inner: Mutex<Inner>,
     /// A file came, or it is over.

@@ -148,7 +148,6 @@ fn segment(fs: &dyn FileSystem, directory: &Path, scanned: &Scanned) -> Segment 
     table_segment(scanned)
 }
 
-/// A segment for the table.
 pub(super) fn table_segment(scanned: &Scanned) -> Segment {
     let readable = |header: &Header| Readable {
         context: header.context.clone(),

@@ -18,7 +18,6 @@ pub(super) struct Table {
     damage: Mutex<Vec<Damage>>,
 }
 
-/// One segment.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     pub(super) name: Name,

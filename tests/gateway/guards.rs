@@ -11,11 +11,11 @@ use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka::{Mechanism, Sasl, Security, Sender, Settings, Sink, Watch};
 use bailiwick::identity::trust;
 
-use crate::common;
 use crate::common::certs::{Authority, Issued, moment};
 use crate::common::folder::Folder;
 use crate::common::http::check;
 use crate::common::process::{run, text};
+use crate::common::{self, changed};
 
 use super::guarded::{Guarded, PASSWORD, secret, token};
 use super::process::{Deployment, Gateway};
@@ -347,9 +347,9 @@ fn what_is_declared_wrong_is_said_with_its_place_and_without_the_secret() {
     // As the page shows it.
     let page = fs::read_to_string(common::root().join("docs/security.md")).unwrap();
     let (_, shown) = page.split_once("```toml\n[destinations.hub.tls]").unwrap();
-    let shown = shown.split("```").next().unwrap().replace("destinations.hub", "destinations.fraud_desk");
-    let shown =
-        format!("[destinations.fraud_desk.tls]{}", shown.replace("kafka-ca", "ca").replace("gateway-1.", "gateway."));
+    let shown = format!("[destinations.hub.tls]{}", shown.split("```").next().unwrap());
+    let shown = changed(&shown, "destinations.hub", "destinations.fraud_desk");
+    let shown = changed(&changed(&shown, "kafka-ca", "ca"), "gateway-1.", "gateway.");
     for sound in ["", SASL, MUTUAL, &shown] {
         let (code, said) = said(&deployment(sound));
         assert_eq!(code, Some(0), "{sound}: {said}");
@@ -394,10 +394,10 @@ fn what_is_declared_wrong_is_said_with_its_place_and_without_the_secret() {
     refused(&deployment(&without(MUTUAL, "ca")), &["`ca`"]);
     refused(&deployment(&without(SASL, "user")), &["`user` is missing"]);
     refused(
-        &deployment(&SASL.replace("SCRAM-SHA-512", "OAUTHBEARER")),
+        &deployment(&changed(SASL, "SCRAM-SHA-512", "OAUTHBEARER")),
         &["`token_file` is missing", "is not for this"],
     );
-    refused(&deployment(&SASL.replace("SCRAM-SHA-512", "SCRAM-SHA-1")), &["`mechanism` cannot be `SCRAM-SHA-1`"]);
+    refused(&deployment(&changed(SASL, "SCRAM-SHA-512", "SCRAM-SHA-1")), &["`mechanism` cannot be `SCRAM-SHA-1`"]);
     refused(
         &deployment("[destinations.fraud_desk.options]\n\"sasl.password\" = \"hunter\"\n"),
         &["write the password to a file"],

@@ -1,6 +1,7 @@
 //! Models that give values that cannot be used: the records are refused, and nothing of them is answered or counted.
 
 use bailiwick::app::App;
+use bailiwick::domain::binary::hex;
 use bailiwick::ingress::grpc::client;
 use bailiwick::ingress::proto::ingest::output::Values;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse, Reason};
@@ -118,7 +119,7 @@ impl Deployment {
     }
 
     fn of(model: &[u8], range: &str) -> Self {
-        let sha256: String = Sha256::digest(model).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(model));
         let policy = changed(&changed(POLICY, "SHA256", &sha256), "RANGE", range);
         let files =
             [("gateway.toml", GATEWAY), ("regime.toml", REGIME), ("policy.toml", &policy), ("classes.toml", CLASSES)];

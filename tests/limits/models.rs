@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
+use bailiwick::domain::binary::hex;
 use sha2::{Digest as _, Sha256};
 
 use super::gateway::LIMIT_BYTES;
+use crate::common::changed;
 use crate::common::folder::Folder;
 use crate::common::laws::{CLASSES, regime};
 use crate::common::process::{BINARY, text};
@@ -82,10 +84,10 @@ fn folded() -> Vec<u8> {
 fn a_model_of_a_few_bytes_that_makes_gigabytes_is_an_error_of_check() {
     let model = folded();
     assert!(model.len() < 300, "{} bytes", model.len());
-    let sha256: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&Sha256::digest(&model));
     let folder = Folder::holding([
         ("gateway.toml", GATEWAY),
-        ("policies/policy.toml", &POLICY.replace("SHA256", &sha256)),
+        ("policies/policy.toml", &changed(POLICY, "SHA256", &sha256)),
         ("policies/classes.toml", CLASSES),
         ("policies/aa.toml", &regime("aa", r#""DE""#, "DE", "refuse")),
     ]);

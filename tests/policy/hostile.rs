@@ -210,7 +210,9 @@ fn numbers_and_days_out_of_range_are_refused() {
         is_error_at(day, &regime(day), 6);
     }
     let least = |number: &str| {
-        regime("2027-01-01").replace("[[applies]]", &format!("min_contributors = {number}\n[[applies]]"))
+        let law = regime("2027-01-01");
+        assert!(law.contains("[[applies]]"), "{law}");
+        law.replace("[[applies]]", &format!("min_contributors = {number}\n[[applies]]"))
     };
     assert!(read("the most contributors", &least("1000")).is_empty());
     for number in ["1001", "4", "0", "-5", "9223372036854775807"] {

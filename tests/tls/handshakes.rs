@@ -12,9 +12,9 @@ use rcgen::{
 };
 use tonic::{Code, Status};
 
-use crate::common::PATIENCE;
 use crate::common::certs::{Authority, Issued, careless, deployment, dialer, moment, till, uri_name};
 use crate::common::records::introduction;
+use crate::common::{PATIENCE, changed};
 
 /// How often connections were turned away, by reason.
 fn turned_away(app: &App) -> BTreeMap<&'static str, u64> {
@@ -298,8 +298,8 @@ async fn where_dns_names_count_the_one_dns_name_is_the_identity() {
     let folder = deployment(&authority);
     folder.edit("gateway.toml", "trust_domain =", "identity     = \"dns\"\ntrust_domain =");
     let rules = folder.read("policies/policy.toml");
-    let rules = rules.replace("spiffe://corp.example/tills/*", "*.tills.corp.example");
-    folder.write("policies/policy.toml", rules.replace("spiffe://corp.example/office", "office.corp.example"));
+    let rules = changed(&rules, "spiffe://corp.example/tills/*", "*.tills.corp.example");
+    folder.write("policies/policy.toml", changed(&rules, "spiffe://corp.example/office", "office.corp.example"));
     let app = folder.start_app(|_| {}).await.unwrap();
     let named = |names: &[&str]| {
         let names = names.iter().map(|name| dns(name)).collect();

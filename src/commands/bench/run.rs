@@ -88,7 +88,7 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     let mut opening = JoinSet::new();
     for (number, channel) in channels.iter().cycle().take(plan.calls).enumerate() {
         let call = Arc::new(Call::new(Arc::clone(shared), number));
-        opening.spawn(open_one(call, (channel.clone(), plan.dialer.clone()), Arc::clone(pool)));
+        opening.spawn(open_one(call, channel.clone(), plan.dialer.clone(), Arc::clone(pool)));
     }
     let mut open = Vec::with_capacity(plan.calls);
     while let Some(opened) = opening.join_next().await {
@@ -98,7 +98,7 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     Ok(open)
 }
 
-async fn open_one(call: Arc<Call>, (channel, dialer): (Channel, Dialer), pool: Arc<Pool>) -> anyhow::Result<Open> {
+async fn open_one(call: Arc<Call>, channel: Channel, dialer: Dialer, pool: Arc<Pool>) -> anyhow::Result<Open> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
     let path = PathAndQuery::from_static("/bailiwick.v1.Ingest/Publish");

@@ -98,7 +98,7 @@ pub fn explain(path: &Path, options: &Options) -> Result<String, Failure> {
         }
         From::Journal { directory, lsn, row } => {
             let directory = directory.as_ref().unwrap_or(&config.journal.directory);
-            journaled(&config, &version, directory, (*lsn, *row), options.address)?
+            journaled(&config, &version, directory, *lsn, *row, options.address)?
         }
     };
     Ok(if options.json { json::render(&told) } else { text::render(&told) })
@@ -170,7 +170,8 @@ fn journaled<'v>(
     config: &Config,
     version: &'v Version,
     directory: &Path,
-    (lsn, row): (Lsn, Option<u32>),
+    lsn: Lsn,
+    row: Option<u32>,
     address: Option<IpAddr>,
 ) -> anyhow::Result<Told<'v>> {
     let found = Journal::open(directory, config)?.next(lsn)?;

@@ -1,4 +1,4 @@
-//! `bailiwick ledger retire`: sets a ledger aside that cannot be gone on with, so that the next start begins a new one.
+//! `bailiwick ledger retire`: sets aside a ledger that cannot continue, so that the next start begins a new one.
 
 use std::fmt::Write as _;
 use std::fs;

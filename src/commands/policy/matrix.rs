@@ -41,8 +41,10 @@ struct Line<'p> {
 pub(super) fn matrix(
     policy: &PolicySet,
     laws: &[&Regime],
-    (from, to): (Option<Jurisdiction>, &BTreeSet<Jurisdiction>),
-    (day, format): (Date, Format),
+    from: Option<Jurisdiction>,
+    to: &BTreeSet<Jurisdiction>,
+    day: Date,
+    format: Format,
 ) -> String {
     let comes_under = |law: &&&Regime| {
         from.is_none_or(|from| {

@@ -16,9 +16,9 @@ use super::{Batch, Options, Ready, SharedTotals, Stopped, Totals};
 
 /// Of how many of a producer's last requests a gateway remembers what they came to.
 const REMEMBERED: u64 = 64;
-/// How many requests the answers of other gateways may lag behind. Where a record was sent on to is known from the answer
-/// of its home. So whatever is not answered elsewhere must be within what the home remembers, in a send that resumes this
-/// one, too; and within what the other gateway remembers, to which two requests go for one of the home.
+/// How many requests the answers of other gateways may lag behind. The home's answer says where a record was sent on. So
+/// every open answer must be within what the home remembers, also when another send resumes this one, and within what the
+/// other gateway remembers. The other gets two requests for one of the home.
 const LAG: u64 = 16;
 /// After how long a gateway that did not answer is tried again.
 const AWAY: Duration = Duration::from_secs(30);

@@ -147,7 +147,7 @@ impl<'s> Shown<'s> {
 
     /// How long terms hold, if they hold today: from a day, until a day, and while conditions are shown.
     #[must_use]
-    pub fn lasting(&self, (from, until): (Option<Date>, Option<Date>), needs: &[String]) -> Option<Lasting> {
+    pub fn lasting(&self, from: Option<Date>, until: Option<Date>, needs: &[String]) -> Option<Lasting> {
         let mut lasting = Lasting(until);
         for need in needs {
             lasting = lasting.and(Lasting(self.ground(need)?.proof.until));

@@ -20,7 +20,7 @@ pub struct Judged {
     /// The ruling on each record, by its position in `rulings`.
     of_record: Vec<u32>,
     rulings: Vec<Ruling>,
-    /// Rulings from here on are refusals of before the policies were asked.
+    /// From here on: refusals that came before the policies were asked.
     asked: u32,
 }
 

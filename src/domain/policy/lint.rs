@@ -10,8 +10,8 @@ use super::access::{Access, Right};
 use super::regime::Regime;
 use super::{PolicySet, StreamPlan};
 
-/// Warns of what is past its day, of evidence that nobody supplies, of rules that can never apply, and of who may do what
-/// nobody should do together, as seen by a gateway that serves these regimes.
+/// Warns of dates that have passed, evidence that nobody supplies, rules that never apply, and permissions that should not be
+/// together. `serves`: the gateway's regimes.
 pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problems) {
     for reviewed in policy.reviews.iter().filter(|reviewed| reviewed.day.value < day) {
         let message = format!("the facts of {} were to be reviewed by {}", reviewed.what, reviewed.day.value);

@@ -60,7 +60,7 @@ impl Region {
     fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<(Lasting, &Term)> {
         let lasting = self.terms_of(place).filter_map(|term| {
             let review = term.review_by.map_or(Lasting(None), |review_by| shown.until_review(form, review_by));
-            Some((shown.lasting((term.from, term.until), &term.needs)?.and(review), term))
+            Some((shown.lasting(term.from, term.until, &term.needs)?.and(review), term))
         });
         let lasting = lasting.filter(|(lasting, _)| Lasting(Some(shown.day)) <= *lasting);
         lasting.max_by(|(left, term), (right, other)| left.cmp(right).then(other.needs.len().cmp(&term.needs.len())))
@@ -322,7 +322,7 @@ impl Regime {
                 Some(region) => region.terms(place, row.form, &shown).map(|(lasting, term)| (lasting, &*term.needs))?,
             };
             let review = shown.until_review(row.form, self.review_by);
-            let here = shown.lasting((row.term.from, row.term.until), &row.term.needs)?;
+            let here = shown.lasting(row.term.from, row.term.until, &row.term.needs)?;
             let lasting = there.and(here).and(review);
             let needs: BTreeSet<&str> = row.term.needs.iter().chain(of_place).map(String::as_str).collect();
             let needs = needs.into_iter().collect();

@@ -36,11 +36,9 @@ pub(super) enum Guard {
     Open,
     /// A call of somebody to a path.
     Asks {
-        /// Who speaks.
         speaker: Arc<Speaker>,
         /// What knows what they may do.
         intake: Arc<Intake>,
-        /// The path.
         path: String,
     },
     /// The call has ended.

@@ -70,8 +70,10 @@ impl Wire {
 pub(super) struct Connection {
     wire: Wire,
     address: SocketAddr,
-    /// Where it is said that it is ended, and who speaks on it.
-    watch: (Arc<Watch>, Arc<Speaker>),
+    /// Where it is said that it is ended.
+    watch: Arc<Watch>,
+    /// Who speaks on it.
+    speaker: Arc<Speaker>,
     /// `None` when it has come.
     preface: Option<Preface>,
     frames: Frames,
@@ -83,13 +85,14 @@ impl Connection {
     pub(super) fn new(
         wire: Wire,
         address: SocketAddr,
-        watch: (Arc<Watch>, Arc<Speaker>),
+        watch: Arc<Watch>,
+        speaker: Arc<Speaker>,
         deadline: Deadline,
         place: Arc<Place>,
     ) -> Self {
-        let now = watch.0.now();
+        let now = watch.now();
         let preface = Some(Preface::new(deadline.left(now)));
-        Self { wire, address, watch, preface, frames: Frames::new(now), _place: place }
+        Self { wire, address, watch, speaker, preface, frames: Frames::new(now), _place: place }
     }
 
     /// What was written gives the client room to answer it.
@@ -101,8 +104,7 @@ impl Connection {
     }
 
     fn turn_away(&self, why: Turned) {
-        let (watch, speaker) = &self.watch;
-        watch.turn_away(why, self.address, Some(speaker));
+        self.watch.turn_away(why, self.address, Some(&self.speaker));
     }
 }
 
@@ -167,7 +169,7 @@ impl AsyncRead for Connection {
         if this.preface.as_mut().is_some_and(|preface| preface.take(came)) {
             this.preface = None;
         }
-        if this.frames.take(came, || this.watch.0.now()) {
+        if this.frames.take(came, || this.watch.now()) {
             this.turn_away(Turned::Flood);
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }

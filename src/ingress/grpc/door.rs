@@ -108,7 +108,7 @@ impl Entered {
     /// Its parts: the connection, who speaks on it, and how long it lasts.
     pub(super) fn into_parts(self) -> (Connection, Arc<Speaker>, Option<Arc<Guest>>, Option<Life>) {
         let Self { wire, address, watch, deadline, place, speaker, guest, life } = self;
-        let connection = Connection::new(wire, address, (watch, Arc::clone(&speaker)), deadline, place);
+        let connection = Connection::new(wire, address, watch, Arc::clone(&speaker), deadline, place);
         (connection, speaker, guest, life)
     }
 }

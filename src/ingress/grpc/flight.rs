@@ -24,8 +24,8 @@ use crate::domain::producer::Number;
 use crate::domain::refusal::{Hint, Reason};
 use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
-use crate::engine::intake::{Intake, Served};
-use crate::engine::request::{self, Answer, Caller, Content, Origin};
+use crate::engine::intake::Intake;
+use crate::engine::request::{self, Answer, Caller, Content, Origin, Served};
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
@@ -34,7 +34,6 @@ use super::status::{self, Rejection};
 use crate::decode::arrow::{self, Meter, Opened, Reader};
 use crate::decode::{self, Undecodable};
 
-/// The service.
 pub(super) struct Service {
     pub(super) intake: Arc<Intake>,
     pub(super) inbox: Arc<Inbox>,

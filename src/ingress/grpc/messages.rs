@@ -43,7 +43,6 @@ pub(super) struct Message {
     pub(super) header: [u8; HEADER_BYTES],
     /// What it says.
     pub(super) bytes: Bytes,
-    /// What it is charged.
     pub(super) charge: Charge,
 }
 

@@ -12,8 +12,8 @@ use tonic::Status;
 
 use crate::domain::outcome::Outcome;
 use crate::engine::budget::{self, Charge, REQUEST_BYTES, Unsent};
-use crate::engine::intake::{Intake, Served};
-use crate::engine::request::{Answer, Caller};
+use crate::engine::intake::Intake;
+use crate::engine::request::{Answer, Caller, Served};
 use crate::telemetry::StreamCounts;
 
 use super::response;

@@ -8,8 +8,8 @@ use prost::encoding::{WireType, bool, encode_key, encode_varint, encoded_len_var
 
 use crate::domain::outcome::{Run, Taken};
 use crate::domain::producer::Mark;
-use crate::engine::intake::{Intake, Served};
-use crate::engine::request::Outputs;
+use crate::engine::intake::Intake;
+use crate::engine::request::{Outputs, Served};
 use crate::ingress::proto::ingest as wire;
 
 use super::messages::HEADER_BYTES;

@@ -28,7 +28,7 @@ use tonic_health::server::HealthReporter;
 use tower_service::Service;
 
 use crate::domain::connection::Turned;
-use crate::engine::budget::{Budget, Line};
+use crate::engine::budget::{Budget, CallsOfLine, Line};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Lane;
 use crate::engine::supervision::{Supervisor, give_way_to_records};
@@ -68,7 +68,6 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// How much may be sent before it is read, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
-    /// By a call.
     call: u32,
     /// By all calls of a connection.
     connection: u32,
@@ -294,11 +293,11 @@ struct Quiet {
 }
 
 impl Quiet {
-    /// Looks at how many calls are open and how many have begun. Whether there was none for long.
-    fn is_idle(&mut self, (open, begun): (usize, u64)) -> bool {
-        let is_quiet = open == 0 && begun == self.begun;
+    /// Whether there was no call for long, by these and those of the last time.
+    fn is_idle(&mut self, calls: CallsOfLine) -> bool {
+        let is_quiet = calls.open == 0 && calls.begun == self.begun;
         let is_idle = is_quiet && self.was;
-        (self.begun, self.was) = (begun, is_quiet);
+        (self.begun, self.was) = (calls.begun, is_quiet);
         is_idle
     }
 }

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A socket.
 pub(super) enum Socket {
     /// On the thread that serves it.
     Here(TcpStream),

@@ -223,7 +223,6 @@ pub(super) fn wire(reason: Reason) -> ingest::Reason {
     }
 }
 
-/// The hint on the wire.
 pub(super) fn wire_hint(hint: Option<Hint>) -> ingest::Hint {
     match hint {
         None => ingest::Hint::Unspecified,

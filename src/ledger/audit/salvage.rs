@@ -1,4 +1,4 @@
-//! Whether a ledger that is damaged can be gone on with: whether the tree that was signed last can be made from what is left.
+//! Whether a damaged ledger can continue: whether the tree that was signed last can be made from what is left.
 //!
 //! The hashes of the entries are enough for that. What was signed stays as it was signed, whatever became of the bytes of an
 //! entry that is in tiles. Only of the last bundle, which is not whole, the entries' bytes are needed as well: they stand in

@@ -1,4 +1,4 @@
-//! What is in tiles is damaged: the ledger goes on where the tree that was signed can be gone on with, and nowhere else.
+//! What is in tiles is damaged: the ledger goes on where the signed tree can still be made, and nowhere else.
 
 use super::*;
 use crate::ledger::audit::salvage;

@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::domain::binary::hex;
 use crate::ledger::cosignature::Cosigner;
 use crate::ledger::note::{self, Signer};
 use crate::ledger::proof::growth;
@@ -27,7 +28,7 @@ fn memory(fs: &Sim) -> anyhow::Result<Memory> {
 
 /// Where it remembers what it cosigned of a ledger; earlier, where it did so of a name.
 fn remembered_file(of: &str) -> PathBuf {
-    Path::new(REMEMBERED).join(note::hex(&Sha256::digest(of)))
+    Path::new(REMEMBERED).join(hex(&Sha256::digest(of)))
 }
 
 fn file_of(fs: &Sim) -> PathBuf {

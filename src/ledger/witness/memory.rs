@@ -9,7 +9,8 @@ use anyhow::{anyhow, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::super::cosignature::Witness;
-use super::super::note::{self, Checkpoint, NoteError, Verifier};
+use super::super::note::{Checkpoint, NoteError, Verifier};
+use crate::domain::binary::hex;
 use crate::storage::{self, Error, FileSystem, Lock, create_directories, read_file, write_file_durably};
 
 /// The largest file with a checkpoint.
@@ -109,7 +110,7 @@ impl Memory {
     }
 
     fn file(&self, of: &str) -> PathBuf {
-        self.directory.join(note::hex(&Sha256::digest(of)))
+        self.directory.join(hex(&Sha256::digest(of)))
     }
 
     fn read(&self, ledger: &Verifier, witness: &Witness) -> anyhow::Result<Said> {

@@ -1,5 +1,5 @@
-//! `[codes]`: what ISO 3166-2 has come to list, and lists no more, since the program was made. It is read before everything
-//! else, whatever the order of the files.
+//! `[codes]`: what ISO 3166-2 has added and retired since the program was made. It is read before everything else, whatever
+//! the order of the files.
 
 use std::sync::Arc;
 

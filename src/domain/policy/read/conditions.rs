@@ -238,7 +238,8 @@ pub(super) fn gateways(declared: &Declared) -> Vec<Spot<String>> {
     declared.shown_of.iter().filter(|(what, _)| *what == "gateway").map(|(_, name)| name.clone()).collect()
 }
 
-/// What is shown is needed somewhere, and of what there is. Gateways are known to the configuration alone.
+/// Checks that every shown condition is needed, and that what it is shown of is declared. Gateways are known to the
+/// configuration alone.
 pub(super) fn check(declared: &Declared, problems: &Problems) {
     for shown in &declared.shown {
         if !declared.needed.contains(&shown.value) && shown.value != TRUSTED_PRODUCERS {

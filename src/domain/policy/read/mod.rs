@@ -224,7 +224,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let (stream, treatments) = streams::resolve(name.clone(), declared_stream, &classes, problems);
         let evidence = declared_stream.evidence.resolve(&stream, &declared.registries, &roles, problems);
         let stream = Arc::new(stream);
-        let model = models::resolve(declared_stream, (&stream, &treatments), &declared.models, &classes, problems);
+        let model = models::resolve(declared_stream, &stream, &treatments, &declared.models, &classes, problems);
         let mut of_record: BTreeSet<String> = stream.fields.iter().map(|field| field.class.clone()).collect();
         of_record.extend(model.iter().flat_map(|model| model.outputs.iter().flat_map(|output| output.classes.clone())));
         let untested = declared_stream.evidence.untested();

@@ -175,7 +175,8 @@ fn read_output(table: &Table<'_>) -> Option<DeclaredOutput> {
 /// The model of a stream, with its fields found.
 pub(super) fn resolve(
     declared: &DeclaredStream,
-    (stream, treatments): (&Stream, &Treatments),
+    stream: &Stream,
+    treatments: &Treatments,
     models: &BTreeMap<String, Spot<DeclaredModel>>,
     classes: &Classes,
     problems: &Problems,
@@ -195,7 +196,7 @@ pub(super) fn resolve(
         features: input
             .features
             .iter()
-            .filter_map(|(field, encoding)| feature(field, encoding, (stream, treatments), problems))
+            .filter_map(|(field, encoding)| feature(field, encoding, stream, treatments, problems))
             .collect(),
     });
     let inputs: Vec<ModelInput> = inputs.collect();
@@ -222,7 +223,8 @@ pub(super) fn resolve(
 fn feature(
     field: &Spot<String>,
     encoding: &Encoding,
-    (stream, treatments): (&Stream, &Treatments),
+    stream: &Stream,
+    treatments: &Treatments,
     problems: &Problems,
 ) -> Option<Feature> {
     let Some(column) = stream.position(&field.value) else {

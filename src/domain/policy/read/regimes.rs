@@ -179,7 +179,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let of_regime = id.as_ref().map_or("", |id| &id.value);
     let from = read_from(table, &format!("regime `{of_regime}`"), declared);
     let applies: Vec<DeclaredScope> =
-        table.array("applies").iter().filter_map(|table| read_scope(table, (of_regime, from), declared)).collect();
+        table.array("applies").iter().filter_map(|table| read_scope(table, of_regime, from, declared)).collect();
     if applies.is_empty() {
         table.problems().error(&table.place, "a regime needs `[[applies]]`: without one it never applies");
     }
@@ -315,7 +315,8 @@ fn read_notes(table: &Table<'_>) -> Notes {
 /// A scope test, which does not count before the first day of its regime.
 fn read_scope(
     table: &Table<'_>,
-    (regime, of_regime): (&str, Option<Date>),
+    regime: &str,
+    of_regime: Option<Date>,
     declared: &mut Declared,
 ) -> Option<DeclaredScope> {
     let fact = table.need::<String>("fact");

@@ -75,7 +75,7 @@ pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
             let of_region: Arc<str> = of_region.join("; ").into();
             let mut region = Region::default();
             for listed in codes.value {
-                if let Some((code, mut term)) = read_code(listed, (&name.value, &table), declared) {
+                if let Some((code, mut term)) = read_code(listed, &name.value, &table, declared) {
                     term.review_by = review_by;
                     if term.source.is_empty() {
                         term.source = Arc::clone(&of_region);
@@ -114,7 +114,8 @@ pub(super) fn read_regions(table: &Table<'_>, declared: &mut Declared) {
 /// A code of a region: alone, or in a table with its terms.
 fn read_code(
     listed: Spot<NameOrTable<'_>>,
-    (region, place): (&str, &Table<'_>),
+    region: &str,
+    place: &Table<'_>,
     declared: &mut Declared,
 ) -> Option<(Jurisdiction, Term)> {
     match listed.value {

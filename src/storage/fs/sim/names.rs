@@ -106,7 +106,6 @@ impl Disk {
     }
 }
 
-/// A directory that is open.
 pub(super) struct OpenDirectory {
     disk: Arc<Mutex<Disk>>,
     id: u64,

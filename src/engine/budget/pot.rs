@@ -1,7 +1,7 @@
-//! A lane of the budget: so many bytes, that are taken and given back.
+//! A pot of the budget: so many bytes, that are taken and given back.
 //!
 //! It is a semaphore that costs two additions while nobody waits: most requests are of one record, and each takes from
-//! five lanes. Who waits is served in turn, before anybody else.
+//! five pots. Who waits is served in turn, before anybody else.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// A lane.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Pot {
     all: u32,
     free: AtomicU32,
     /// How many wait, counted before they are in the queue.
@@ -28,19 +27,19 @@ struct Waiter {
 /// Bytes that were taken for somebody who waits; given back if he is gone.
 #[derive(Debug)]
 struct Taken {
-    lane: Arc<Lane>,
+    pot: Arc<Pot>,
     bytes: u32,
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.lane.give(self.bytes);
+            self.pot.give(self.bytes);
         }
     }
 }
 
-impl Lane {
+impl Pot {
     pub(super) fn new(bytes: usize) -> Arc<Self> {
         let all = super::size(bytes);
         Arc::new(Self { all, free: AtomicU32::new(all), waits: AtomicUsize::new(0), waiting: Mutex::default() })
@@ -86,7 +85,7 @@ impl Lane {
     fn serve(self: &Arc<Self>) {
         while let Some(Waiter { bytes, to }) = self.next() {
             // Outside the lock: if he is gone by now, the bytes are given back here.
-            drop(to.send(Taken { lane: Arc::clone(self), bytes }));
+            drop(to.send(Taken { pot: Arc::clone(self), bytes }));
         }
     }
 
@@ -115,7 +114,7 @@ impl Lane {
     }
 }
 
-struct Serves<'l>(&'l Arc<Lane>);
+struct Serves<'l>(&'l Arc<Pot>);
 
 impl Drop for Serves<'_> {
     fn drop(&mut self) {
@@ -134,10 +133,10 @@ mod tests {
 
     type Waits = std::pin::Pin<Box<dyn Future<Output = u32>>>;
 
-    fn waits(lane: &Arc<Lane>, bytes: u32) -> Waits {
-        let lane = Arc::clone(lane);
+    fn waits(pot: &Arc<Pot>, bytes: u32) -> Waits {
+        let pot = Arc::clone(pot);
         Box::pin(async move {
-            lane.take(bytes).await;
+            pot.take(bytes).await;
             bytes
         })
     }
@@ -149,18 +148,18 @@ mod tests {
         fn who_waits_is_served_in_turn(
             steps in prop::collection::vec((0..4_u8, 1..=10_u32, any::<prop::sample::Index>()), 1..60),
         ) {
-            let lane = Lane::new(10);
+            let pot = Pot::new(10);
             let (mut held, mut waiting): (Vec<u32>, Vec<Waits>) = (Vec::new(), Vec::new());
             let mut wanted: Vec<u32> = Vec::new();
             for (step, bytes, at) in steps {
                 match step {
                     0 => {
                         let free = 10 - held.iter().sum::<u32>();
-                        prop_assert_eq!(lane.try_take(bytes), wanted.is_empty() && bytes <= free);
+                        prop_assert_eq!(pot.try_take(bytes), wanted.is_empty() && bytes <= free);
                         held.extend((wanted.is_empty() && bytes <= free).then_some(bytes));
                     }
                     1 => {
-                        let mut future = waits(&lane, bytes);
+                        let mut future = waits(&pot, bytes);
                         match future.as_mut().now_or_never() {
                             Some(bytes) => held.push(bytes),
                             None => {
@@ -169,7 +168,7 @@ mod tests {
                             }
                         }
                     }
-                    2 if !held.is_empty() => lane.give(held.swap_remove(at.index(held.len()))),
+                    2 if !held.is_empty() => pot.give(held.swap_remove(at.index(held.len()))),
                     3 if !waiting.is_empty() => {
                         let at = at.index(waiting.len());
                         drop(waiting.remove(at));
@@ -184,33 +183,33 @@ mod tests {
                     held.push(first);
                 }
                 prop_assert!(waiting.iter_mut().all(|future| future.as_mut().now_or_never().is_none()));
-                prop_assert_eq!(lane.free(), 10 - held.iter().sum::<u32>());
+                prop_assert_eq!(pot.free(), 10 - held.iter().sum::<u32>());
             }
             waiting.clear();
-            held.drain(..).for_each(|bytes| lane.give(bytes));
-            prop_assert_eq!(lane.free(), 10);
-            prop_assert!(lane.try_take(10), "nobody waits any more");
+            held.drain(..).for_each(|bytes| pot.give(bytes));
+            prop_assert_eq!(pot.free(), 10);
+            prop_assert!(pot.try_take(10), "nobody waits any more");
         }
     }
 
     #[test]
     fn many_threads_neither_lose_a_byte_nor_wait_for_ever() {
-        let lane = Lane::new(7);
+        let pot = Pot::new(7);
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let lane = &lane;
+                let pot = &pot;
                 scope.spawn(move || {
                     for round in 0..5_000_u32 {
                         let bytes = 1 + (round * 3 + thread) % 7;
-                        if !lane.try_take(bytes) {
-                            futures::executor::block_on(lane.take(bytes));
+                        if !pot.try_take(bytes) {
+                            futures::executor::block_on(pot.take(bytes));
                         }
-                        lane.give(bytes);
+                        pot.give(bytes);
                     }
                 });
             }
         });
-        assert_eq!(lane.free(), 7);
-        assert_eq!(lane.waits.load(Ordering::SeqCst), 0);
+        assert_eq!(pot.free(), 7);
+        assert_eq!(pot.waits.load(Ordering::SeqCst), 0);
     }
 }
