@@ -33,7 +33,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
 use crate::scoring::Watch;
-use crate::storage::{FileSystem, RealFileSystem, Timed};
+use crate::storage::{FileSystem, Log, RealFileSystem, Timed};
 use crate::telemetry::{Names, Steps, Summaries, Telemetry};
 
 mod brokers;
