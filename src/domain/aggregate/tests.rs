@@ -13,6 +13,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
 
+mod bounds;
 mod golden;
 mod saved;
 
@@ -78,6 +79,7 @@ fn dataset() -> Dataset {
         open_max: crate::domain::dataset::OPEN_MAX,
         grace: Duration::ZERO,
         min_contributors: 5,
+        bounds: None,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),

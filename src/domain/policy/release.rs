@@ -51,11 +51,16 @@ pub struct Outcome {
 /// Outlets of other rules may hear of the same cell. So what leaves under one rule is made of what leaves under those that
 /// are less strict: all of it together tells no more than the least strict.
 ///
+/// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere.
+///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
     let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
+    if closed.cells.bounds() != closed.dataset.bounds {
+        return Ok(outcome);
+    }
     let _room = closed.cells.room_for_plans(closed.dataset);
     let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
     let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());

@@ -395,6 +395,7 @@ mod tests {
             grace: Duration::ZERO,
             open_max: 100,
             min_contributors: 10,
+            bounds: None,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
         };

@@ -305,6 +305,7 @@ pub(super) fn resolve(
         grace: declared.grace,
         open_max: declared.open_max,
         min_contributors: declared.min_contributors,
+        bounds: None,
         keys,
         metrics,
     };

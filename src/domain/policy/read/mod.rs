@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::codes::Codes;
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, hint_of};
 use crate::domain::evidence::Source as EvidenceSource;
@@ -234,14 +234,19 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let plan = StreamPlan { stream, evidence, untested, treatments, model, model_place, datasets, classes, place };
         streams.insert(name, plan);
     }
-    for (name, dataset) in &declared.datasets {
-        attach(name, dataset, &mut streams, problems);
-    }
     let profile = |(name, dataset): (&String, &Spot<datasets::DeclaredDataset>)| {
         let profile = dataset.value.profile(&declared.profiles, problems)?;
         Some((DatasetName::new(name).ok()?, profile))
     };
-    let release_of = declared.datasets.iter().filter_map(profile).collect();
+    let release_of: BTreeMap<DatasetName, Profile> = declared.datasets.iter().filter_map(profile).collect();
+    for (name, dataset) in &declared.datasets {
+        let bounds = |plan: &StreamPlan| {
+            let covering = regimes.values().filter(|regime| regime.covers_class(&classes, &plan.classes));
+            let asked = covering.filter_map(|regime| regime.release.bounds);
+            asked.chain(release_of.get(name.as_str()).and_then(|profile| profile.bounds)).reduce(Bounds::stricter)
+        };
+        attach(name, dataset, &mut streams, bounds, problems);
+    }
     let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
         if !used.contains(name.as_str()) {
@@ -347,6 +352,7 @@ fn attach(
     name: &str,
     declared: &Spot<datasets::DeclaredDataset>,
     streams: &mut BTreeMap<StreamName, StreamPlan>,
+    bounds: impl Fn(&StreamPlan) -> Option<Bounds>,
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
@@ -365,7 +371,7 @@ fn attach(
         return;
     }
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
-        let dataset: Dataset = dataset;
+        let dataset = Dataset { bounds: bounds(plan), ..dataset };
         plan.datasets.push(Arc::new(dataset));
     }
 }

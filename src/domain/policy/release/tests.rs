@@ -9,6 +9,7 @@ use crate::domain::aggregate::{ContributorKey, Foldable, Rows};
 use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
+mod bounds;
 mod nobody;
 mod producers;
 mod row_space;
