@@ -57,7 +57,7 @@ pub use ways::{COMBINATIONS_MAX, combinations};
 
 use brought::Origin;
 use columns::each_summed;
-use contributors::{Contributors, at_least};
+use contributors::{Contributors, at_least, enough_of};
 use hashed::Change;
 use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
@@ -191,7 +191,7 @@ impl Cells {
     /// No cells yet.
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
-        Self::up_to(dataset, ENOUGH)
+        Self::up_to(dataset, enough_of(dataset))
     }
 
     /// No cells yet, whose sets end at so many contributors.
@@ -445,7 +445,7 @@ impl Cells {
         }
         let Some(ends) = self.portions[slot].at_ends(self.summed, column) else { return false };
         let hold = ends.iter().all(|end| end.holds(rule));
-        hold && (!rule.beyond_one || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
+        hold && (!rule.asks_for_producers() || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
     }
 
     /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.

@@ -40,6 +40,8 @@ pub struct Dataset {
     pub min_contributors: usize,
     /// How many records of one contributor count, at most. `None`: all of them.
     pub bounds: Option<Bounds>,
+    /// Whether it is asked how much of a cell any single producer brought: then all its contributors are kept.
+    pub keeps_all: bool,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.

@@ -20,6 +20,7 @@
 //! value.
 
 use super::brought::{Brought, Kept, Person, Producer};
+use super::contributors::enough_of;
 use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
 use super::parted::{Combination, Parted};
@@ -73,7 +74,7 @@ impl Cells {
 
     /// Reads cells of a dataset of the very same shape.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
-        Self::decode_up_to(dataset, ENOUGH, reader)
+        Self::decode_up_to(dataset, enough_of(dataset), reader)
     }
 
     /// The same with sets that end at another number.

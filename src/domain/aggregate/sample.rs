@@ -21,6 +21,7 @@ use siphasher::sip128::Hasher128;
 
 use super::brought::Producer;
 use super::columns::each_summed;
+use super::contributors::NEVER_ENOUGH;
 use super::hashed::{Contributor, ContributorKey, PassThrough};
 use super::moments::Ends;
 use super::portions::key;
@@ -30,9 +31,6 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Bounds, Dataset, Measure};
 use crate::domain::producer::Number;
 use crate::planted::planted;
-
-/// No set of contributors ends where records are bounded: how many there are may be asked for.
-pub(super) const NEVER_ENOUGH: usize = usize::MAX / 4;
 
 /// The lot of a record: records of lower lots count before those of higher ones.
 pub type Lot = u64;

@@ -28,6 +28,9 @@ pub struct Limits {
     pub percent: Asked<u32>,
     /// 2: the contributors are as many when the records of any single producer are taken away. 1: they need not be.
     pub producers: Asked<usize>,
+    /// Of a thousand contributors of a cell at least so many are brought by others than any single producer. `None`: nobody
+    /// asks for it.
+    pub beside: Option<Asked<u32>>,
     /// How many records of one contributor count in a cell, at most. `None`: all of them.
     pub records: Option<Asked<u32>>,
     /// In how many cells of a window. `None`: in any number.
@@ -111,6 +114,10 @@ impl<'p> Party<'p> {
         self.profile?.min_producers.map(|least| self.asked(least, true))
     }
 
+    fn beside(&self) -> Option<Asked<u32>> {
+        self.profile?.beside.map(|beside| self.asked(beside, true))
+    }
+
     fn records(&self) -> Option<Asked<u32>> {
         self.profile?.bounds.map(|bounds| self.asked(bounds.records_per_cell, true))
     }
@@ -158,6 +165,7 @@ impl PolicySet {
             part: strictest(parties.iter().map(Party::part))?,
             percent: strictest(parties.iter().map(Party::percent))?,
             producers: self.producers_asked_for(&parties, (plan, dataset), day, standing)?,
+            beside: strictest(parties.iter().filter_map(Party::beside)),
             records: least(bounding.iter().filter_map(Party::records)),
             cells: least(bounding.iter().filter_map(Party::cells)),
             window: strictest(parties.iter().filter_map(Party::window)),

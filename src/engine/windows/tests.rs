@@ -19,6 +19,7 @@ fn dataset() -> Arc<Dataset> {
         open_max: OPEN_MAX,
         min_contributors: 10,
         bounds: None,
+        keeps_all: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     })

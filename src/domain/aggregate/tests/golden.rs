@@ -110,7 +110,7 @@ fn of_version_4_no_sum_leaves() {
     assert!(reader.is_empty());
     assert_eq!(said(&kept, &dataset), said(&now, &dataset));
     kept.merge(now);
-    let rule = PartRule { least: 1, not_empty: false, percent: 1, beyond_one: false };
+    let rule = PartRule { least: 1, not_empty: false, percent: 1, beyond_one: false, beside: 0 };
     for slot in kept.in_order() {
         let plan = kept.plan(&dataset, slot, rule, None);
         for (metric, declared) in dataset.metrics.iter().enumerate() {

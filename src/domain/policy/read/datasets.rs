@@ -306,6 +306,7 @@ pub(super) fn resolve(
         open_max: declared.open_max,
         min_contributors: declared.min_contributors,
         bounds: None,
+        keeps_all: false,
         keys,
         metrics,
     };

@@ -240,12 +240,14 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     };
     let release_of: BTreeMap<DatasetName, Profile> = declared.datasets.iter().filter_map(profile).collect();
     for (name, dataset) in &declared.datasets {
-        let bounds = |plan: &StreamPlan| {
+        let counting = |plan: &StreamPlan, dataset: Dataset| {
             let covering = regimes.values().filter(|regime| regime.covers_class(&classes, &plan.classes));
-            let asked = covering.filter_map(|regime| regime.release.bounds);
-            asked.chain(release_of.get(name.as_str()).and_then(|profile| profile.bounds)).reduce(Bounds::stricter)
+            let profiles = covering.map(|regime| &regime.release).chain(release_of.get(name.as_str()));
+            let bounds = profiles.clone().filter_map(|profile| profile.bounds).reduce(Bounds::stricter);
+            let keeps_all = profiles.clone().any(|profile| profile.beside.is_some());
+            Dataset { bounds, keeps_all, ..dataset }
         };
-        attach(name, dataset, &mut streams, bounds, problems);
+        attach(name, dataset, &mut streams, counting, problems);
     }
     let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
@@ -352,7 +354,7 @@ fn attach(
     name: &str,
     declared: &Spot<datasets::DeclaredDataset>,
     streams: &mut BTreeMap<StreamName, StreamPlan>,
-    bounds: impl Fn(&StreamPlan) -> Option<Bounds>,
+    counting: impl Fn(&StreamPlan, Dataset) -> Dataset,
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
@@ -371,8 +373,7 @@ fn attach(
         return;
     }
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
-        let dataset = Dataset { bounds: bounds(plan), ..dataset };
-        plan.datasets.push(Arc::new(dataset));
+        plan.datasets.push(Arc::new(counting(plan, dataset)));
     }
 }
 

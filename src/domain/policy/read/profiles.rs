@@ -36,6 +36,12 @@ pub(super) const PROFILE: Shape = Shape {
              Default: 2 where a `[permissions]` rule lets producers write the stream and nobody vouches for them.",
         ),
         Key::new(
+            "max_producer_share",
+            Kind::Number,
+            "The largest share of a cell's contributors that any one producer alone may have brought, and of what is added to a \
+             sum: above 0 and below 1, to three decimals. Default: any.",
+        ),
+        Key::new(
             "records_per_contributor",
             Kind::Count,
             "How many records of one contributor count in a cell of a window, at most, from 1 to 1000: others are left out by \
@@ -77,6 +83,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         let min_part = table.get::<usize>("min_part").filter(|least| check_part(least, problems));
         let percent = table.get::<usize>("p_percent").filter(|percent| check_percent(percent, problems));
         let min_producers = table.get::<usize>("min_producers").filter(|least| check_producers(least, problems));
+        let share = table.get::<f64>("max_producer_share");
         let bounds = bounds(&table);
         let min_window = table.get::<SignedDuration>("min_window");
         let profile = Profile {
@@ -85,12 +92,25 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
             min_part: min_part.map(|least| least.value),
             percent: percent.and_then(|percent| u32::try_from(percent.value).ok()),
             min_producers: min_producers.map(|least| least.value),
+            beside: share.and_then(|share| beside(&share, problems)),
             bounds,
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
         insert(&mut declared.profiles, name, profile, problems);
         table.done();
     }
+}
+
+/// How many of a thousand are beside the largest share.
+fn beside(share: &Spot<f64>, problems: &Problems) -> Option<u32> {
+    let thousandths = (share.value * 1_000.0).round();
+    let is_one = (1.0..=999.0).contains(&thousandths) && (thousandths / 1_000.0 - share.value).abs() < 1e-9;
+    if !is_one {
+        let message =
+            format!("this is {}, and `max_producer_share` is above 0 and below 1, to three decimals", share.value);
+        problems.error_help(&share.place, message, "use 0.5, or leave it out");
+    }
+    is_one.then_some(1_000 - thousandths as u32)
 }
 
 /// How many records of one contributor count. In how many cells is not bounded alone: then any number would be kept.
@@ -225,6 +245,13 @@ mod tests {
             let other = if key.starts_with("cells") { "records_per_contributor = 1" } else { "" };
             let message = format!("this is {number}, and `{key}` is from 1 to 1000");
             assert_eq!(wrong(&format!("{key} = {number}\n{other}"), "strict"), [message]);
+        }
+        assert_eq!(wrong("max_producer_share = 0.333", "strict"), [""; 0]);
+        for share in ["0", "1", "0.3333", "-0.5", "nan"] {
+            let value: f64 = share.parse().unwrap();
+            let message =
+                format!("this is {value}, and `max_producer_share` is above 0 and below 1, to three decimals");
+            assert_eq!(wrong(&format!("max_producer_share = {share}"), "strict"), [message]);
         }
         assert_eq!(wrong("min_part = 3", "strikt"), ["there is no release profile `strikt`"]);
         let few = "this is 2, and a part of fewer than 3 contributors gives people away";

@@ -64,6 +64,7 @@ fn dataset() -> Dataset {
         grace: Duration::ZERO,
         min_contributors: 5,
         bounds: None,
+        keeps_all: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -107,7 +108,8 @@ pub(super) fn released_within(
     lots: &[Lot],
     outlets: &[Outlet],
 ) -> Outcome {
-    let dataset = Dataset { bounds, ..dataset() };
+    let keeps_all = outlets.iter().any(|outlet| outlet.parts.beside > 0);
+    let dataset = Dataset { bounds, keeps_all, ..dataset() };
     let producers = senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string()));
     let producers: Vec<Producer> = producers.collect();
     let half = records.len() / 2;
@@ -194,7 +196,7 @@ pub(super) fn pooled_for(
 }
 
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
-    let parts = PartRule { least, not_empty, percent: 0, beyond_one: false };
+    let parts = PartRule { least, not_empty, percent: 0, beyond_one: false, beside: 0 };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 
