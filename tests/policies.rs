@@ -8,6 +8,7 @@ mod policies {
     mod counters;
     mod decisions;
     mod deployment;
+    mod drawn;
     mod dry_run;
     mod knowledge;
     mod load;

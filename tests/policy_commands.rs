@@ -248,6 +248,58 @@ fn other_policies_are_compared_over_the_same_records() {
     assert_eq!((code, errors.contains("did you mean `streams`?")), (Some(64), true), "{errors}");
 }
 
+/// A profile that asks for more, and one that bounds what one contributor adds, over the records of the example.
+#[test]
+fn what_a_changed_profile_would_have_released_is_shown() {
+    let (directory, _) = copy_of("card-fraud");
+    let root = directory.root();
+    let with = |name: &str, profile: &str| {
+        policies(root, name, |file, text| match file {
+            "policy.toml" => {
+                let named = changed(&text, "min_contributors = 10\ngroup_by", "release = \"mine\"\ngroup_by");
+                format!("{named}\n[release.mine]\n{profile}\n")
+            }
+            _ => text,
+        });
+    };
+    with("same", "min_contributors = 10");
+    with("stricter", "min_contributors = 30");
+    with("shared", "max_producer_share = 0.5");
+    with("bounded", "records_per_contributor = 1\ncells_per_contributor = 1");
+    let replay = |against: &str| {
+        let arguments =
+            ["replay", "-c", CONFIG, "--against", against, "--fail-on-difference", "-s", "payments", "-p", "till-7"];
+        let replayed = run(root, &[&arguments[..], &["examples/card-fraud/data.csv.gz"]].concat());
+        (replayed.status.code(), squeezed(&text(&replayed.stdout)))
+    };
+    // The numbers before and after behind some words.
+    let numbers = |report: &str, words: &str| -> Option<[usize; 2]> {
+        let (_, rest) = report.split_once(&format!("payments_by_country {words} "))?;
+        let mut numbers = rest.split(' ').map(|number| number.replace(',', "").parse().unwrap());
+        Some([numbers.next().unwrap(), numbers.next().unwrap()])
+    };
+    const FEW: &str = "withheld: too few contributors";
+    let (code, report) = replay("same");
+    let ([released, after], [few, few_after]) = (numbers(&report, "released").unwrap(), numbers(&report, FEW).unwrap());
+    assert_eq!((code, after, few_after), (Some(0), released, few), "{report}");
+    assert!(released > 100 && report.contains("windows of which not the same would leave: 0"), "{report}");
+    assert!(report.contains("payments_by_country: metrics of the model's outputs are left out below"), "{report}");
+
+    let (code, report) = replay("stricter");
+    let (released_now, few_now) = (numbers(&report, "released").unwrap(), numbers(&report, FEW).unwrap());
+    assert!(code == Some(1) && released_now[0] == released && released_now[1] < released, "{report}");
+    assert_eq!((few_now[0], released_now[1] + few_now[1]), (few, released + few), "{report}");
+    assert!(!report.contains("windows of which not the same would leave: 0"), "{report}");
+
+    // All of it is of one producer.
+    let (_, report) = replay("shared");
+    assert_eq!(numbers(&report, "released"), Some([released, 0]), "{report}");
+    assert_eq!(numbers(&report, "withheld: too large a share of one producer"), Some([0, released]), "{report}");
+
+    let (code, report) = replay("bounded");
+    assert!(code == Some(1) && numbers(&report, "released").unwrap()[1] < released, "{report}");
+}
+
 /// With single spaces: columns are as wide as their cells.
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

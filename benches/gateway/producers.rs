@@ -125,6 +125,8 @@ fn windows(cells: usize) -> Vec<Cells> {
         grace: Duration::ZERO,
         open_max: OPEN_MAX,
         min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     };

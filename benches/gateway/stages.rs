@@ -108,7 +108,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let count = cells.len();
     let closed =
         ClosedWindow { gateway: &"bench".parse().unwrap(), dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
-    let parts = PartRule { least: 10, not_empty: false, percent: 10, beyond_one: false };
+    let parts = PartRule { least: 10, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let destination = "fraud_desk".parse().unwrap();
     let outlets = [Outlet { destination, min_contributors: 10, parts, by_override: None }];
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));

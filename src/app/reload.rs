@@ -180,7 +180,8 @@ impl Reloader {
 /// Whether records of two declarations are decoded, scored and counted alike.
 fn same_stream(new: &StreamPlan, old: &StreamPlan) -> bool {
     let shapes = |plan: &StreamPlan| -> Vec<_> {
-        plan.datasets.iter().map(|dataset| (dataset.name.clone(), dataset.shape(), dataset.grace)).collect()
+        let datasets = plan.datasets.iter();
+        datasets.map(|dataset| (dataset.name.clone(), dataset.shape(), dataset.grace, dataset.keeps_all)).collect()
     };
     new.stream == old.stream && new.model == old.model && shapes(new) == shapes(old)
 }

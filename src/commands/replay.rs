@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
+use arrow_array::RecordBatch;
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::app;
@@ -17,6 +18,10 @@ use crate::domain::evidence::Sender;
 use crate::domain::policy::{self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
+
+mod cells;
+
+use cells::Counted;
 
 use super::records::{Journal, as_declared, decode, treated};
 use super::send::{Batch, Input};
@@ -65,7 +70,9 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
     // What is known beside the records is read anew: the others may look at other columns of the same registries.
     let after = app::version(&config)?;
     let difference = Difference::between(&before, &after);
-    let mut replay = Replay { before, after, difference, records: 0, missing: Vec::new(), notes: BTreeMap::new() };
+    let counted = Default::default();
+    let mut replay =
+        Replay { before, after, difference, counted, records: 0, missing: Vec::new(), notes: BTreeMap::new() };
     replay.note_missing(&config);
     for records in &options.records {
         match records {
@@ -77,8 +84,14 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
             From::Journal(directory) => replay.journal(directory, &config)?,
         }
     }
-    let report = replay.report();
-    match options.fail_on_difference && !replay.difference.is_empty() {
+    let mut report = replay.report();
+    let Replay { before, after, counted: [counted, counted_after], .. } = &mut replay;
+    let left = std::mem::take(counted).left(before, &config.id)?;
+    let left_after = std::mem::take(counted_after).left(after, &config.id)?;
+    if !options.records.is_empty() {
+        report.push_str(&cells::report(&left, &left_after));
+    }
+    match options.fail_on_difference && !(replay.difference.is_empty() && left == left_after) {
         true => Err(Failure::Found(report)),
         false => Ok(report),
     }
@@ -108,6 +121,8 @@ struct Replay {
     before: Version,
     after: Version,
     difference: Difference,
+    /// What would leave under each of the two.
+    counted: [Counted; 2],
     records: u64,
     missing: Vec<String>,
     /// What is to be known of the records, with how many it is about.
@@ -127,7 +142,7 @@ impl Replay {
             if let Some(found) = malformed.first() {
                 bail!("{name}:{} is not a record: {}", found.line, found.what);
             }
-            self.add(stream, producer, records.len(), |stream| {
+            self.add(stream, producer, (records.len(), None), |stream| {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
                 if let Ok(candidate) = &mut decoded {
                     // They were in time once.
@@ -151,7 +166,8 @@ impl Replay {
                     for (producer, rows) in &entry.requests {
                         let own = columns.slice(first, *rows);
                         first += rows;
-                        self.add(&entry.stream, producer, *rows, |stream| as_declared(stream, &own).map(Ok))?;
+                        let rows = (*rows, Some(&own));
+                        self.add(&entry.stream, producer, rows, |stream| as_declared(stream, &own).map(Ok))?;
                     }
                 }
                 Err(why) => *self.notes.entry(format!("not compared, {why}")).or_default() += u64::from(entry.rows),
@@ -181,18 +197,18 @@ impl Replay {
         }
     }
 
-    /// Adds records, read as each version declares the stream.
+    /// Adds records, read as each version declares the stream. Those of a journal come with the model's outputs.
     fn add(
         &mut self,
         stream: &str,
         producer: &str,
-        rows: usize,
+        (rows, columns): (usize, Option<&RecordBatch>),
         read: impl Fn(&Arc<Stream>) -> anyhow::Result<Result<Candidate, Reason>>,
     ) -> anyhow::Result<()> {
         let from = Sender { producer, address: None };
         let mut bytes = Vec::new();
         let mut classes = BTreeSet::new();
-        let mut judge = |version: &Version| -> anyhow::Result<Judged> {
+        let mut judge = |version: &Version, counted: &mut Counted| -> anyhow::Result<Judged> {
             let Some(plan) = version.policy.streams.get(stream) else {
                 return Ok(Judged::refused(rows, Reason::UnknownStream));
             };
@@ -202,12 +218,15 @@ impl Replay {
                     if bytes.is_empty() {
                         bytes = bytes_of(&candidate);
                     }
-                    Ok(version.judge(&candidate, from)?)
+                    let judged = version.judge(&candidate, from)?;
+                    counted.add(version, candidate, producer, columns)?;
+                    Ok(judged)
                 }
                 Err(reason) => Ok(Judged::refused(rows, reason)),
             }
         };
-        let (before, after) = (judge(&self.before)?, judge(&self.after)?);
+        let [counted, counted_after] = &mut self.counted;
+        let (before, after) = (judge(&self.before, counted)?, judge(&self.after, counted_after)?);
         self.records += rows as u64;
         self.difference.add((&before, &after), &bytes, &classes);
         Ok(())
@@ -236,6 +255,13 @@ impl Replay {
             "\nA record is allowed if it may stay. Decided otherwise: it stays under other regimes, or is kept away for\n\
              another reason or with another route. Bytes are those of the records' columns in memory."
         );
+        for dataset in self.counted.iter().flat_map(Counted::unscored).collect::<BTreeSet<_>>() {
+            let _ = writeln!(
+                report,
+                "{dataset}: metrics of the model's outputs are left out below; a cell with such a key is not counted. Only a \
+                 journal has them"
+            );
+        }
         for missing in &self.missing {
             let _ = writeln!(report, "the other policies: {missing}");
         }

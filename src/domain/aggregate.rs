@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
-use super::dataset::{Dataset, Function, Measure, Metric};
+use super::dataset::{Bounds, Dataset, Function, Measure, Metric};
 use super::policy::Digest;
 use crate::planted::planted;
 
@@ -37,6 +37,7 @@ mod portions;
 mod producer_sums;
 mod rule;
 mod safe;
+mod sample;
 mod slots;
 mod snapshot;
 mod state;
@@ -51,17 +52,19 @@ pub use hashed::{Contributor, ContributorKey};
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub(super) use plan::Plan;
 pub use rule::PartRule;
+pub use sample::{Lot, Request};
 pub use ways::{COMBINATIONS_MAX, combinations};
 
 use brought::Origin;
 use columns::each_summed;
-use contributors::{Contributors, at_least};
+use contributors::{Contributors, at_least, enough_of};
 use hashed::Change;
 use moments::Moments;
 use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
 use portions::{Place, Portions, key};
 use producer_sums::ProducerSums;
+use sample::Sample;
 use slots::Slots;
 use snapshot::Snapshot;
 use state::State;
@@ -95,6 +98,10 @@ pub struct Cells {
     set_bytes: usize,
     /// So many contributors are enough: [`ENOUGH`], fewer in tests.
     enough: usize,
+    /// What may count of each contributor's records, of a dataset that bounds it: the cells are made of it in the end.
+    sample: Option<Sample>,
+    /// The bounds that hold for what the cells are made of.
+    bounds: Option<Bounds>,
     charge: Charge,
     /// What is being written of the cells for a checkpoint, as they were at its position.
     snapshot: Option<Box<Snapshot>>,
@@ -131,6 +138,8 @@ pub struct Foldable<'b> {
     contributors: &'b [Contributor],
     /// Who brought each record; none where that is not kept.
     producers: &'b [Producer],
+    /// The lot of each record; none where all of them count.
+    lots: &'b [Lot],
     /// The cell number of each record.
     cells: Vec<u32>,
     /// The combination of parts of each record; none where no metric parts them.
@@ -144,7 +153,7 @@ impl<'b> Foldable<'b> {
         let (cells, ways) = (cell_numbers(dataset, columns, contributors.len()), ways(dataset));
         let combinations =
             if ways.is_empty() { Vec::new() } else { combinations_of(&ways, columns, contributors.len()) };
-        Self { columns, contributors, producers: &[], cells, combinations }
+        Self { columns, contributors, producers: &[], lots: &[], cells, combinations }
     }
 
     /// The same with who brought each record, which is kept then.
@@ -153,7 +162,12 @@ impl<'b> Foldable<'b> {
         Self { producers, ..self }
     }
 
-    /// Who a record is of, and who brought it.
+    /// The same with the lot of each record, which says whether it counts where not all of them do.
+    #[must_use]
+    pub fn drawn_by(self, lots: &'b [Lot]) -> Self {
+        Self { lots, ..self }
+    }
+
     #[inline]
     fn origin(&self, row: usize, contributor: Contributor) -> Origin {
         (contributor, self.producers.get(row).copied().unwrap_or(Producer::UNKNOWN))
@@ -177,7 +191,7 @@ impl Cells {
     /// No cells yet.
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
-        Self::up_to(dataset, ENOUGH)
+        Self::up_to(dataset, enough_of(dataset))
     }
 
     /// No cells yet, whose sets end at so many contributors.
@@ -200,6 +214,8 @@ impl Cells {
             policies: BTreeSet::new(),
             set_bytes: 0,
             enough,
+            sample: dataset.bounds.map(|bounds| Sample::new(bounds, summed)),
+            bounds: None,
             charge: Charge::default(),
             snapshot: None,
         }
@@ -215,6 +231,9 @@ impl Cells {
     /// Adds records.
     pub fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
         self.save_before_change(records, rows);
+        if self.sample.is_some() {
+            return self.fold_into_sample(dataset, records, rows);
+        }
         let total = records.cells.len();
         // The slot of each record, and where the portions of its contributor are. Nothing where nothing is summed.
         let mut places = Vec::with_capacity(if self.summed > 0 { rows.len(total) } else { 0 });
@@ -338,6 +357,13 @@ impl Cells {
     /// Adds the cells of another part of the same window. Neither is being saved.
     pub fn merge(&mut self, other: Self) {
         self.policies.extend(other.policies.iter().copied());
+        if let (Some(mine), Some(theirs)) = (&mut self.sample, other.sample) {
+            mine.merge(theirs);
+            self.set_bytes = mine.bytes();
+            return self.charge.set(self.bytes(), self.len());
+        }
+        // Together, cells that were made apart are held to no bounds.
+        self.bounds = None;
         let places: Vec<usize> = other.numbers.iter().map(|number| self.slot(*number)).collect();
         for (&slot, records) in places.iter().zip(&other.records) {
             self.records[slot] += records;
@@ -367,13 +393,13 @@ impl Cells {
     /// How many cells hold a record.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.sample.as_ref().map_or(self.numbers.len(), Sample::cells)
     }
 
     /// Whether no cell holds a record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+        self.len() == 0
     }
 
     /// The slots, in the order of their cell numbers.
@@ -419,7 +445,7 @@ impl Cells {
         }
         let Some(ends) = self.portions[slot].at_ends(self.summed, column) else { return false };
         let hold = ends.iter().all(|end| end.holds(rule));
-        hold && (!rule.beyond_one || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
+        hold && (!rule.asks_for_producers() || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
     }
 
     /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.

@@ -38,6 +38,10 @@ pub struct Dataset {
     pub open_max: u64,
     /// The least number of distinct contributors of a released cell.
     pub min_contributors: usize,
+    /// How many records of one contributor count, at most. `None`: all of them.
+    pub bounds: Option<Bounds>,
+    /// Whether it is asked how much of a cell any single producer brought: then all its contributors are kept.
+    pub keeps_all: bool,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
@@ -58,6 +62,24 @@ impl Dataset {
     #[must_use]
     pub fn optional_fields(&self) -> BTreeSet<&str> {
         self.optional_metrics().map(|(_, field)| field).collect()
+    }
+}
+
+/// How many records of one contributor count, at most. Which ones is drawn by lot; the others are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// So many in each cell of a window.
+    pub records_per_cell: u32,
+    /// In so many cells of a window. `None`: in any number of them.
+    pub cells_per_window: Option<u32>,
+}
+
+impl Bounds {
+    /// The stricter of each of the two bounds' values.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        let cells = self.cells_per_window.into_iter().chain(other.cells_per_window).min();
+        Self { records_per_cell: self.records_per_cell.min(other.records_per_cell), cells_per_window: cells }
     }
 }
 

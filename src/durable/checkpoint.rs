@@ -309,6 +309,8 @@ mod tests {
             grace: Duration::ZERO,
             open_max: 100,
             min_contributors: 10,
+            bounds: None,
+            keeps_all: false,
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         };

@@ -19,7 +19,7 @@ use crate::domain::dataset::Dataset;
 use crate::domain::gateway::Gateway;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
-use crate::domain::producer::Came;
+use crate::domain::producer::{Came, Number};
 use crate::domain::stream::Stream;
 use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
@@ -240,14 +240,17 @@ pub fn examine(fs: &Arc<dyn FileSystem>, directory: &Path, present: &[Present]) 
 pub enum Step {
     /// Records, with the columns that the model's outputs became.
     Fold {
+        /// Where they stand in the journal.
+        lsn: Lsn,
         /// The records.
         batch: Batch,
         /// The model's outputs.
         outputs: Vec<ArrayRef>,
         /// The policy they were decided under.
         policy: Digest,
-        /// The series of numbers of those who sent them, each with how many, in their order.
-        senders: Vec<(String, usize)>,
+        /// The requests that brought them, in their order: the series of numbers of whoever sent it, its number, and how many
+        /// records it brought.
+        senders: Vec<(String, Option<Number>, usize)>,
     },
     /// Windows to be closed.
     Close(Closed),
@@ -351,9 +354,9 @@ impl Replay {
                         Err(Unread::Arrow(source)) => return Err(Error::Records { lsn, source }),
                     };
                     let senders = accepted.requests.iter();
-                    let senders = senders.map(|sent| (sent.producer.to_owned(), sent.rows as usize)).collect();
+                    let senders = senders.map(|sent| (sent.producer.to_owned(), sent.number, sent.rows as usize));
                     return mapped
-                        .fold(&columns, policy, senders)
+                        .fold(lsn, &columns, policy, senders.collect())
                         .map(Some)
                         .map_err(|source| Error::Records { lsn, source });
                 }
@@ -436,7 +439,13 @@ impl Mapping {
 }
 
 impl Mapped {
-    fn fold(&self, columns: &RecordBatch, policy: Digest, senders: Vec<(String, usize)>) -> Result<Step, ArrowError> {
+    fn fold(
+        &self,
+        lsn: Lsn,
+        columns: &RecordBatch,
+        policy: Digest,
+        senders: Vec<(String, Option<Number>, usize)>,
+    ) -> Result<Step, ArrowError> {
         let column = |field: &Field| {
             let column = columns.column_by_name(field.name());
             column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))
@@ -444,6 +453,6 @@ impl Mapped {
         let fields = self.present.stream.schema.fields().iter().map(|field| column(field)).collect();
         let outputs = self.present.outputs.iter().map(column).collect();
         let batch = Batch::restored(Arc::clone(&self.present.stream), fields)?;
-        Ok(Step::Fold { batch, outputs, policy, senders })
+        Ok(Step::Fold { lsn, batch, outputs, policy, senders })
     }
 }

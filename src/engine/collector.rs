@@ -195,6 +195,7 @@ impl Collector {
         let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
         let (policy, outlets) = self.outlets(dataset, window, &cells);
         let (started, window_start) = (self.start_of(dataset, window), self.start_as_text(dataset, window));
+        let cells = cells.bounded(declared);
         let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
         match release(&closed, &outlets, policy) {
             Ok(outcome) if rules.is_dry_run => {

@@ -37,7 +37,7 @@ use super::scores::Scores;
 use super::sequencer::Sequencer;
 use super::supervision::Supervisor;
 use super::versions::Versions;
-use super::windows::Windows;
+use super::windows::{OfRequest, Origins, Windows};
 use super::worker::{Waiting, Worker};
 
 pub use super::collector::{Collecting, ReleaseRules};
@@ -282,10 +282,12 @@ impl Replaying {
         while let Some(step) = steps.step()? {
             match step {
                 // What was late was counted before the start.
-                Step::Fold { batch, outputs, policy, senders } => {
-                    let is_kept = self.versions.asks_for_producers(&batch.stream().name);
-                    let senders = senders.iter().filter(|_| is_kept).map(|(series, rows)| (series.as_str(), *rows));
-                    self.windows.fold(&batch, &outputs, policy, &senders.collect::<Vec<_>>());
+                Step::Fold { lsn, batch, outputs, policy, senders } => {
+                    let keeps_producers = self.versions.asks_for_producers(&batch.stream().name);
+                    let requests =
+                        senders.iter().map(|(series, number, rows)| OfRequest { series, number: *number, rows: *rows });
+                    let origins = Origins { lsn, requests: &requests.collect::<Vec<_>>(), keeps_producers };
+                    self.windows.fold(&batch, &outputs, policy, origins);
                 }
                 Step::Close(Closed { lsn, dataset, before }) => self.windows.close(lsn, dataset, before),
             }

@@ -8,12 +8,12 @@ use arrow_array::ArrayRef;
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, OpenBytes, Rows};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
-use crate::domain::producer::speaker_of;
+use crate::domain::producer::{Number, speaker_of};
 use crate::domain::window::{first_window, micros, window_of};
 use crate::durable::recovery::Present;
 use crate::planted::planted;
@@ -41,6 +41,49 @@ struct Saving {
     windows: Vec<SavedWindow>,
     /// The time that it has taken so far.
     took: Duration,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origins<'r> {
+    /// The position of their entry in the journal.
+    pub(super) lsn: Lsn,
+    /// Its requests, in the order of the records.
+    pub(super) requests: &'r [OfRequest<'r>],
+    /// Whether it is kept who brought a contributor.
+    pub(super) keeps_producers: bool,
+}
+
+/// A request that brought records.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OfRequest<'r> {
+    /// The series of numbers of whoever sent it.
+    pub(super) series: &'r str,
+    /// Its number, if it has one.
+    pub(super) number: Option<Number>,
+    /// How many records it brought.
+    pub(super) rows: usize,
+}
+
+impl Origins<'_> {
+    /// Who brought each record; none where that is not kept.
+    fn producers(&self, key: ContributorKey) -> Vec<Producer> {
+        let requests = self.requests.iter().filter(|_| self.keeps_producers);
+        requests.flat_map(|sent| std::iter::repeat_n(key.producer(speaker_of(sent.series)), sent.rows)).collect()
+    }
+
+    /// The lot of each record.
+    fn lots(&self, key: ContributorKey) -> Vec<Lot> {
+        let requests = self.requests.iter().enumerate();
+        let lots = requests.flat_map(|(at, OfRequest { series, number, rows })| {
+            let request = match *number {
+                Some(number) => Request::Numbered { series, number },
+                None => Request::Placed { lsn: self.lsn, at },
+            };
+            key.lots(request).take(*rows)
+        });
+        lots.collect()
+    }
 }
 
 /// So much is written at a time: less than a batch takes.
@@ -91,15 +134,8 @@ impl Windows {
         self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(|window| (dataset.as_str(), *window)))
     }
 
-    /// Counts records in the windows of their stream's datasets. `senders`: who sent them, each with how many, in their order;
-    /// none when that is not to be kept. How many of them came after their window had closed.
-    pub(super) fn fold(
-        &mut self,
-        batch: &Batch,
-        outputs: &[ArrayRef],
-        policy: Digest,
-        senders: &[(&str, usize)],
-    ) -> usize {
+    /// Counts records in the windows of their stream's datasets. How many of them came after their window had closed.
+    pub(super) fn fold(&mut self, batch: &Batch, outputs: &[ArrayRef], policy: Digest, origins: Origins<'_>) -> usize {
         let mut late = 0;
         let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
             return late;
@@ -112,13 +148,12 @@ impl Windows {
         columns.extend_from_slice(outputs);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
         let contributors = self.key.hash(contributor);
-        let mut producers = Vec::with_capacity(if senders.is_empty() { 0 } else { batch.rows() });
-        for (series, records) in senders {
-            producers.resize(producers.len() + records, self.key.producer(speaker_of(series)));
-        }
+        let producers = origins.producers(self.key);
+        let are_drawn = datasets.iter().any(|dataset| dataset.bounds.is_some());
+        let lots = if are_drawn { origins.lots(self.key) } else { Vec::new() };
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
-            let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers);
+            let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers).drawn_by(&lots);
             late = late.max(windows.late(batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }

@@ -39,7 +39,7 @@ use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Served, 
 use super::scores::Scores;
 use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
 use super::supervision::Supervisor;
-use super::windows::Windows;
+use super::windows::{OfRequest, Origins, Windows};
 
 /// What a worker has for itself, and what it shares.
 pub(super) struct Worker {
@@ -315,8 +315,8 @@ impl Worker {
             judged.let_go(&self.intake);
             return Self::failed(requests, Reason::Internal);
         };
-        let senders = self.senders(stream, &requests, &judged);
-        let (room, reserved) = match self.room(&judged, !senders.is_empty(), entry.len() as u64).await {
+        let keeps_producers = self.intake.versions.asks_for_producers(stream);
+        let (room, reserved) = match self.room(&judged, keeps_producers, entry.len() as u64).await {
             Ok(room) => room,
             Err(reason) => {
                 judged.let_go(&self.intake);
@@ -368,7 +368,8 @@ impl Worker {
         }
         if let Some(resident) = &judged.resident {
             // A panic in here leaves windows that are not to be trusted: it ends this worker, and so the gateway.
-            let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy(), &senders);
+            let origins = Origins { lsn, requests: &senders(&requests, &judged), keeps_producers };
+            let late = self.windows.fold(resident.batch(), &judged.outputs, resident.policy(), origins);
             drop(reserved);
             Telemetry::add(&self.intake.telemetry.of(stream).late, late);
         }
@@ -377,15 +378,6 @@ impl Worker {
         let arrived = requests.iter().map(|request| request.arrived).min().unwrap_or(now);
         self.waiting.push(lsn, answers(served, requests, judged, marks), Since { arrived, placed });
         Attempt::Done
-    }
-
-    /// Who sent what is taken in of each request, if it is to be kept.
-    fn senders<'r>(&self, stream: &str, requests: &'r [Boxed], judged: &Judged) -> Vec<(&'r str, usize)> {
-        if !self.intake.versions.asks_for_producers(stream) {
-            return Vec::new();
-        }
-        let sent = requests.iter().zip(&judged.requests);
-        sent.map(|(request, came)| (&*request.origin.series, came.rows.len())).collect()
     }
 
     fn encode(&mut self, resident: &Resident, judged: &Judged, sent: &[Sent<'_>], wall: i64) -> Option<Vec<u8>> {
@@ -510,6 +502,16 @@ fn refuse(requests: Vec<Boxed>, why: impl Into<Unaccepted>) {
     for request in requests {
         request.reply.answer(Answer::unaccepted(why));
     }
+}
+
+/// Who sent what is taken in of each request, as its entry in the journal says.
+fn senders<'r>(requests: &'r [Boxed], judged: &Judged) -> Vec<OfRequest<'r>> {
+    let sent = requests.iter().zip(&judged.requests).map(|(request, came)| OfRequest {
+        series: &request.origin.series,
+        number: request.located,
+        rows: came.rows.len(),
+    });
+    sent.collect()
 }
 
 /// What may be kept of what a request came to: nothing that only its producer knows.

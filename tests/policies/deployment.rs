@@ -117,6 +117,11 @@ impl Deployment {
         Self(copy)
     }
 
+    /// The same folder again, with what a gateway has left in it.
+    pub(crate) fn as_left(&self) -> Self {
+        Self(self.0.copy())
+    }
+
     /// The number of contributors that the regime asks for.
     pub(crate) fn set_k(&self, k: usize) {
         let text = self.read(REGIME);

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use jiff::SignedDuration;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::domain::dataset::{Dataset, Function};
-use crate::domain::policy::Limits;
+use crate::domain::policy::{Asked, Limits};
 
 /// A paragraph for people.
 pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
@@ -20,6 +21,24 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
         1 => writeln!(text, "  one producer may bring all of them, and could invent them: {}", producers.by),
         _ => writeln!(text, "  and as many beside those of any one producer, in each part too: {}", producers.by),
     };
+    if let Some(beside) = &limits.beside {
+        let _ = writeln!(
+            text,
+            "  no producer alone brings more than {} % of the contributors, or of what is added to a sum: {}",
+            share(beside.value) * 100.0,
+            beside.by
+        );
+    }
+    if let Some(records) = &limits.records {
+        let _ = writeln!(
+            text,
+            "  of one contributor at most {} records count in a cell of a window, drawn by lot: {}",
+            records.value, records.by
+        );
+    }
+    if let Some(cells) = &limits.cells {
+        let _ = writeln!(text, "  and in at most {} cells of it, drawn by lot: {}", cells.value, cells.by);
+    }
     if let Some(window) = &limits.window {
         let shortest = SignedDuration::try_from(window.value).unwrap_or_default();
         let _ = writeln!(text, "  windows of at least {shortest}: {}", window.by);
@@ -69,10 +88,13 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
     withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());
     json!({
         "dataset": dataset.name.as_str(),
-        "min_contributors": { "value": limits.contributors.value, "by": limits.contributors.by },
-        "min_part": { "value": limits.part.value, "by": limits.part.by },
-        "p_percent": { "value": limits.percent.value, "by": limits.percent.by },
-        "min_producers": { "value": limits.producers.value, "by": limits.producers.by },
+        "min_contributors": asked(&limits.contributors),
+        "min_part": asked(&limits.part),
+        "p_percent": asked(&limits.percent),
+        "min_producers": asked(&limits.producers),
+        "max_producer_share": limits.beside.as_ref().map(|beside| json!({ "value": share(beside.value), "by": beside.by })),
+        "records_per_contributor": limits.records.as_ref().map(asked),
+        "cells_per_contributor": limits.cells.as_ref().map(asked),
         "min_window": limits.window.as_ref().map(|window| json!({
             "value": SignedDuration::try_from(window.value).unwrap_or_default().to_string(),
             "by": window.by,
@@ -81,6 +103,15 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
         "merged": histograms,
         "withheld": withheld,
     })
+}
+
+/// The largest share, where so many of a thousand are beside it.
+fn share(beside: u32) -> f64 {
+    f64::from(1_000_u32.saturating_sub(beside)) / 1_000.0
+}
+
+fn asked<T: Serialize>(asked: &Asked<T>) -> Value {
+    json!({ "value": asked.value, "by": asked.by })
 }
 
 /// The metrics that part the records of a cell, and those that are computed from sums.

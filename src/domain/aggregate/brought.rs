@@ -145,7 +145,7 @@ impl Each {
     }
 
     /// Adds one. Whether anything changed.
-    fn insert(&mut self, person: Person, producer: Producer) -> bool {
+    pub(super) fn insert(&mut self, person: Person, producer: Producer) -> bool {
         let (before, after) = match self.by.entry(person) {
             Entry::Vacant(place) => (Producer::UNKNOWN, *place.insert(producer)),
             Entry::Occupied(mut known) => {
@@ -161,6 +161,19 @@ impl Each {
         self.beside_lead += usize::from(self.is_beside(after));
         self.beside_lead -= usize::from(self.is_beside(before));
         true
+    }
+
+    /// How many at most any single producer brought alone: of whom it is not known, any may have.
+    pub(super) fn most_alone(&self) -> usize {
+        let (mut unknown, mut alone) = (0, HashMap::<Producer, usize>::new());
+        for producer in self.by.values() {
+            match *producer {
+                Producer::UNKNOWN => unknown += 1,
+                Producer::SEVERAL => {}
+                one => *alone.entry(one).or_default() += 1,
+            }
+        }
+        unknown + alone.into_values().max().unwrap_or(0)
     }
 
     /// Finds whoever brought most alone.

@@ -6,6 +6,10 @@
 //! together), and then what each cell's producers add to its sums. Contributors are a set, or the word that they are
 //! enough: at least 1,000; each alone, or each with who brought it.
 //!
+//! Version 7 is of a dataset that bounds how many records of one contributor count, and of no other: the policies; each
+//! contributor, with each record that may count: its cell, its lot, its combination of parts, its producer, its value in
+//! each summed column.
+//!
 //! Older versions are read. Up to version 5 it was not kept who brought a contributor. So such contributors may all be of
 //! any one producer: a window that an older version began leaves under a rule that looks at producers only with what came
 //! after, and without its sums. Version 4 kept no portions, so it is not known whether a sum says much about one
@@ -16,6 +20,7 @@
 //! value.
 
 use super::brought::{Brought, Kept, Person, Producer};
+use super::contributors::enough_of;
 use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
 use super::parted::{Combination, Parted};
@@ -29,6 +34,8 @@ use crate::domain::dataset::{Dataset, Function, Metric};
 use crate::domain::policy::Digest;
 
 const VERSION: u8 = 6;
+/// That of a window whose records are kept by their contributors.
+const SAMPLED: u8 = 7;
 const _: () = assert!(ENOUGH == 1_000, "what is enough is part of the version");
 
 const FEW: u8 = 0;
@@ -61,13 +68,13 @@ impl Cells {
     /// Adds the cells to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
         let mut columns = Columns::of(self);
-        (0..self.len()).for_each(|slot| columns.add(self, slot));
+        (0..self.units()).for_each(|slot| columns.add(self, slot));
         writer.raw(&columns.finish().bytes());
     }
 
     /// Reads cells of a dataset of the very same shape.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
-        Self::decode_up_to(dataset, ENOUGH, reader)
+        Self::decode_up_to(dataset, enough_of(dataset), reader)
     }
 
     /// The same with sets that end at another number.
@@ -76,6 +83,9 @@ impl Cells {
         let mut cells = Self::up_to(dataset, enough);
         for _ in 0..reader.count(32)? {
             cells.policies.insert(Digest::from_bytes(reader.array()?));
+        }
+        if version == SAMPLED || cells.sample.is_some() {
+            return cells.decode_sample(version, reader);
         }
         for _ in 0..reader.count(4 + 8 + 1)? {
             let number = reader.u32()?;
@@ -113,9 +123,21 @@ impl Cells {
         cells.set_bytes = (0..cells.len()).map(|slot| cells.bytes_of_sets(slot)).sum();
         Some(cells)
     }
+
+    /// Reads what is kept of each contributor. `None`: the dataset has bounds and had none, or the other way round.
+    fn decode_sample(mut self, version: u8, reader: &mut Reader<'_>) -> Option<Self> {
+        let sample = self.sample.as_mut().filter(|_| version == SAMPLED)?;
+        for _ in 0..reader.count(16 + 8)? {
+            sample.decode(|cell| self.slots.can_be(cell), reader)?;
+        }
+        self.set_bytes = sample.bytes();
+        Some(self)
+    }
 }
 
-/// What is written of cells so far. They stand in columns, in any order.
+/// What is written of cells so far. They stand in columns, in any order. Contributors, with what is kept of them, stand
+/// where the cells would.
+#[derive(Default)]
 pub(super) struct Columns {
     /// The version, the policies, and how many cells there are.
     head: Writer,
@@ -141,11 +163,14 @@ impl Columns {
     /// Nothing is written yet of these cells.
     pub(super) fn of(cells: &Cells) -> Self {
         let mut head = Writer::default();
-        head.u8(VERSION).count(cells.policies.len());
+        head.u8(if cells.sample.is_some() { SAMPLED } else { VERSION }).count(cells.policies.len());
         for policy in &cells.policies {
             head.raw(policy.bytes());
         }
-        head.count(cells.len());
+        head.count(cells.units());
+        if cells.sample.is_some() {
+            return Self { head, cells: Writer::with_capacity(cells.set_bytes), ..Self::default() };
+        }
         // Room for all at once, which takes memory only as it is filled: a column that grows would be copied, and records
         // would wait for that.
         let metrics = cells.metrics.iter().map(|state| {
@@ -167,8 +192,11 @@ impl Columns {
         }
     }
 
-    /// Adds a slot's cell to each column.
+    /// Adds a slot's cell to each column, or a contributor.
     pub(super) fn add(&mut self, cells: &Cells, slot: usize) {
+        if let Some(sample) = &cells.sample {
+            return sample.encode(slot, &mut self.cells);
+        }
         self.cells.u32(cells.numbers[slot]).u64(cells.records[slot]);
         encode_set(&cells.contributors[slot], &mut self.cells);
         cells.metrics.iter().zip(&mut self.metrics).for_each(|(state, writer)| state.encode_slot(slot, writer));

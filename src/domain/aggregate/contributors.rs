@@ -1,7 +1,9 @@
 //! Sets of contributors.
 
-use super::brought::{Brought, Kept, Origin, People, Person, Producer};
+use super::Cells;
+use super::brought::{Brought, Each, Kept, Origin, People, Person, Producer};
 use super::hashed::{Change, Contributor, Set, set_bytes};
+use crate::domain::dataset::Dataset;
 
 /// So many contributors are enough for every rule: a set that has them is no longer kept.
 ///
@@ -9,6 +11,9 @@ use super::hashed::{Change, Contributor, Set, set_bytes};
 /// rule that needs more than that (an exact count, bounds of what one contributor adds) needs sets that are kept. The
 /// number is part of the cells' version in checkpoints: with another number the version is another.
 pub const ENOUGH: usize = 1_000;
+
+/// So many are never reached: of a dataset that asks for more than whether there are enough, no set ends.
+pub(super) const NEVER_ENOUGH: usize = usize::MAX / 4;
 
 /// Distinct contributors: a set of them, or that there are enough.
 ///
@@ -263,4 +268,40 @@ pub(super) fn at_least<'c>(
         together.add(set);
     }
     true
+}
+
+/// How many contributors of a cell of a dataset are enough.
+pub(super) fn enough_of(dataset: &Dataset) -> usize {
+    if dataset.keeps_all { NEVER_ENOUGH } else { ENOUGH }
+}
+
+impl Cells {
+    /// Whether of a thousand contributors of a slot's cell at least so many are brought by others than any single producer.
+    /// Where it is not known who brought them, or all of them: no.
+    pub(in crate::domain) fn has_beside(&self, slot: usize, beside: u32) -> bool {
+        beside == 0 || are_beside(self.sets_of(slot), beside)
+    }
+}
+
+/// Whether of a thousand distinct contributors of these sets together at least so many are brought by others than any single
+/// producer. Of whom it is not known who brought him, any producer may have. If some are not kept: no.
+fn are_beside<'c>(sets: impl IntoIterator<Item = &'c Contributors>, beside: u32) -> bool {
+    let mut all = Each::default();
+    for set in sets {
+        match set {
+            Contributors::Few(set) => set.iter().for_each(|contributor| {
+                all.insert((*contributor).into(), Producer::UNKNOWN);
+            }),
+            Contributors::Brought(brought) => {
+                let (Kept::Each(each), false) = (&brought.kept, brought.is_enough) else { return false };
+                each.by.iter().for_each(|(person, producer)| {
+                    all.insert(*person, *producer);
+                });
+            }
+            Contributors::Enough | Contributors::Settled => return false,
+        }
+    }
+    let most = all.most_alone() as u128;
+    let count = all.by.len() as u128;
+    (count - most) * 1_000 >= count * u128::from(beside)
 }

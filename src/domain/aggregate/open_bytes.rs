@@ -12,6 +12,7 @@ use super::hashed::FIRST_CONTRIBUTOR;
 use super::parted::{FIRST_COMBINATION, Parted};
 use super::portions::{Portions, first_portion};
 use super::producer_sums::{ProducerSums, first_producer_sums};
+use super::sample::first_kept;
 use super::state::State;
 use super::ways::{Way, ways};
 use crate::domain::dataset::Dataset;
@@ -45,6 +46,9 @@ pub fn most_added(dataset: &Dataset, records: usize, windows: usize, with_produc
     let is_parted = !ways(dataset).is_empty();
     let metrics = State::of(dataset);
     let (cell, summed) = (cell_bytes(&metrics, is_parted), State::summed(&metrics));
+    if dataset.bounds.is_some() {
+        return (windows * WINDOW).saturating_add(records.saturating_mul(first_kept(summed)));
+    }
     let of_parts = if is_parted { FIRST_COMBINATION } else { 0 };
     let of_portions = if summed > 0 { first_portion(summed) } else { 0 };
     let of_producers = match (with_producers, summed) {

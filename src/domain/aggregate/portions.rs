@@ -244,7 +244,7 @@ impl Portions {
 /// What contributors add to a sum, seen from one end of the range.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AtEnd {
-    total: u128,
+    pub(super) total: u128,
     /// The largest portion.
     pub(super) largest: u64,
     /// The next one.

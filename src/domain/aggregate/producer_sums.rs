@@ -9,6 +9,8 @@
 //!   must be enough of the largest portion. The largest ones may be the producer's own: then the rule is too careful.
 //! - **k off the end**: without any single producer, as many contributors as a part needs have a value off the end.
 //!
+//! - **The largest share**: what the others add is at least as much of the whole as is asked for.
+//!
 //! When a cell has more than [`PRODUCERS_MAX`] producers, those whose hashes end alike count as one.
 
 use std::collections::BTreeMap;
@@ -148,7 +150,10 @@ impl ProducerSums {
             let by_others = (all - u128::from(most)).saturating_sub(u128::from(end.largest) + u128::from(end.second));
             let by_percent = by_others * 100 >= u128::from(end.largest) * u128::from(rule.percent);
             let are_enough = at_least([off_end], (rule.least, true), enough);
-            by_percent && are_enough || planted("sums-of-one-producer")
+            // What it is not known of who brought it, any single one may have.
+            let beside = (all - u128::from(most)) * 1_000 >= end.total * u128::from(rule.beside);
+            let holds_beyond_one = !rule.beyond_one || by_percent && are_enough || planted("sums-of-one-producer");
+            holds_beyond_one && (beside || planted("sums-mostly-of-one"))
         })
     }
 

@@ -12,9 +12,17 @@ pub struct PartRule {
     pub percent: u32,
     /// The contributors are as many without the records of any single producer too.
     pub beyond_one: bool,
+    /// Of a thousand contributors of a cell at least so many are brought by others than any single producer, and of what is
+    /// added to a sum as much. 0: that is not asked.
+    pub beside: u32,
 }
 
 impl PartRule {
+    /// Whether it matters who brought a contributor.
+    pub(super) fn asks_for_producers(self) -> bool {
+        self.beyond_one || self.beside > 0
+    }
+
     /// The stricter of each of the two rules' values.
     #[must_use]
     pub fn stricter(self, other: Self) -> Self {
@@ -23,6 +31,7 @@ impl PartRule {
             not_empty: self.not_empty || other.not_empty,
             percent: self.percent.max(other.percent),
             beyond_one: self.beyond_one || other.beyond_one,
+            beside: self.beside.max(other.beside),
         }
     }
 }

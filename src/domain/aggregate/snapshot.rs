@@ -10,14 +10,14 @@ use crate::planted::planted;
 /// What is written of the cells so far.
 pub(super) struct Snapshot {
     columns: Columns,
-    /// The slots of the cells that there were, each with whether it is written.
+    /// The slots of the cells that there were, or the places of the contributors, each with whether it is written.
     is_written: Vec<bool>,
-    /// All slots before this one are written.
+    /// All slots or places before this one are written.
     next: usize,
 }
 
 impl Snapshot {
-    /// Writes a slot's cell, unless it is written, or was not there.
+    /// Writes a slot's cell or a contributor, unless it is written, or was not there.
     #[inline]
     fn write(&mut self, cells: &Cells, slot: usize) {
         if let Some(is_written) = self.is_written.get_mut(slot).filter(|is_written| !**is_written) {
@@ -41,7 +41,7 @@ impl Snapshot {
 impl Cells {
     /// From now on the cells as they are at this moment are kept, until [`Self::take_saved`].
     pub fn save(&mut self) {
-        let (columns, is_written) = (Columns::of(self), vec![false; self.len()]);
+        let (columns, is_written) = (Columns::of(self), vec![false; self.units()]);
         self.snapshot = Some(Box::new(Snapshot { columns, is_written, next: 0 }));
     }
 
@@ -56,17 +56,21 @@ impl Cells {
     /// The cells as they were when they were to be kept. `None`: nothing is kept.
     pub fn take_saved(&mut self) -> Option<Saved> {
         let mut snapshot = self.snapshot.take()?;
-        (snapshot.next..self.len()).for_each(|slot| snapshot.write(self, slot));
+        (snapshot.next..self.units()).for_each(|slot| snapshot.write(self, slot));
         Some(snapshot.columns.finish())
     }
 
-    /// Writes the cells that these records will change.
+    /// Writes the cells that these records will change, or what is kept of their contributors.
     pub(super) fn save_before_change(&mut self, records: &Foldable<'_>, rows: &Rows<'_>) {
         let Some(mut snapshot) = self.snapshot.take() else { return };
         if !planted("save-after-change") {
             rows.each(records.cells.len(), |row| {
-                if let Some(slot) = records.cells.get(row).and_then(|number| self.slots.get(*number)) {
-                    snapshot.write(self, slot);
+                let at = match &self.sample {
+                    Some(sample) => records.contributors.get(row).and_then(|of| sample.position(*of)),
+                    None => records.cells.get(row).and_then(|number| self.slots.get(*number)),
+                };
+                if let Some(at) = at {
+                    snapshot.write(self, at);
                 }
             });
         }

@@ -13,6 +13,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
 
+mod bounds;
 mod golden;
 mod saved;
 
@@ -78,6 +79,8 @@ fn dataset() -> Dataset {
         open_max: crate::domain::dataset::OPEN_MAX,
         grace: Duration::ZERO,
         min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),
@@ -118,7 +121,8 @@ fn producer(record: &Record) -> Producer {
 
 /// What leaves of a slot's cell when each part needs so many contributors.
 fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Value> {
-    let plan = cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0, beyond_one: false }, None);
+    let plan =
+        cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0, beyond_one: false, beside: 0 }, None);
     (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, &plan)).collect()
 }
 

@@ -28,6 +28,8 @@ pub(in crate::domain) fn every_kind() -> Dataset {
         grace: Duration::ZERO,
         open_max: super::OPEN_MAX,
         min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
         keys: vec![
             key("country", 1, words(&["DE", "F\"R\u{e9}"])),
             key("level", 2, KeyDomain::Integers(vec![-1, 2])),

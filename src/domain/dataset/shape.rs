@@ -6,18 +6,20 @@
 //!
 //! Version 1: the version (one byte); stream; contributor; window in microseconds; the keys, each with its field and
 //! its domain; the metrics, each with its name, its function and what that needs. A domain and a function begin with
-//! a byte that says which one they are: [`WORDS`] and the like.
+//! a byte that says which one they are: [`WORDS`] and the like. Version 2 is of a dataset with bounds, and of no other: the
+//! same, and then how many records of a contributor count in a cell, and in how many cells (0: in any number).
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{Dataset, Function, KeyDomain, Measure, Source};
+use super::{Bounds, Dataset, Function, KeyDomain, Measure, Source};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::stream::ValueRange;
 use crate::domain::window::micros;
 
 const VERSION: u8 = 1;
+const BOUNDED: u8 = 2;
 
 const WORDS: u8 = 0;
 const INTEGERS: u8 = 1;
@@ -40,6 +42,7 @@ pub struct Shape {
     window: i64,
     keys: Vec<Key>,
     metrics: Vec<Metric>,
+    bounds: Option<Bounds>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +102,7 @@ impl Dataset {
             window: micros(self.window),
             keys: self.keys.iter().map(|key| Key { field: key.name.clone(), domain: key.domain.clone() }).collect(),
             metrics: metrics.collect(),
+            bounds: self.bounds,
         }
     }
 }
@@ -112,7 +116,8 @@ impl Shape {
 
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u8(VERSION).text(&self.stream).text(&self.contributor).i64(self.window);
+        writer.u8(if self.bounds.is_some() { BOUNDED } else { VERSION });
+        writer.text(&self.stream).text(&self.contributor).i64(self.window);
         writer.count(self.keys.len());
         for key in &self.keys {
             writer.text(&key.field);
@@ -123,11 +128,15 @@ impl Shape {
             writer.text(&metric.name);
             metric.computes.encode(writer);
         }
+        if let Some(Bounds { records_per_cell, cells_per_window }) = self.bounds {
+            writer.u32(records_per_cell).u32(cells_per_window.unwrap_or(0));
+        }
     }
 
     /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if !matches!(version, VERSION | BOUNDED) {
             return None;
         }
         let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
@@ -136,7 +145,13 @@ impl Shape {
         let metrics = list(reader, 9, |reader| {
             Some(Metric { name: reader.text()?.to_owned(), computes: Computes::decode(reader)? })
         })?;
-        Some(Self { stream, contributor, window, keys, metrics })
+        let bounds = if version == BOUNDED {
+            let (records_per_cell, cells) = (reader.u32()?, reader.u32()?);
+            Some(Bounds { records_per_cell, cells_per_window: Some(cells).filter(|cells| *cells > 0) })
+        } else {
+            None
+        };
+        Some(Self { stream, contributor, window, keys, metrics, bounds })
     }
 
     /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
@@ -151,6 +166,7 @@ impl Shape {
         changed("stream", &quoted(&self.stream), &quoted(&now.stream));
         changed("contributor", &quoted(&self.contributor), &quoted(&now.contributor));
         changed("window", &duration(self.window), &duration(now.window));
+        changed("bounds of a contributor's records", &bounds(self.bounds), &bounds(now.bounds));
         let keys = |shape: &Self| shape.keys.iter().map(|key| (key.field.clone(), key.domain.clone())).collect();
         let (old, new): (Named<KeyDomain>, Named<KeyDomain>) = (keys(self), keys(now));
         compare("key", &old, &new, domain_differences, &mut changes);
@@ -357,6 +373,16 @@ fn few(words: &[&String]) -> String {
 
 fn quoted(text: &str) -> String {
     format!("`{text}`")
+}
+
+fn bounds(bounds: Option<Bounds>) -> String {
+    match bounds {
+        None => "none".to_owned(),
+        Some(Bounds { records_per_cell, cells_per_window: None }) => format!("{records_per_cell} in a cell"),
+        Some(Bounds { records_per_cell, cells_per_window: Some(cells) }) => {
+            format!("{records_per_cell} in a cell, in {cells} cells of a window")
+        }
+    }
 }
 
 fn duration(micros: i64) -> String {

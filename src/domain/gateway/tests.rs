@@ -44,6 +44,8 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         grace: Duration::from_secs(10),
         open_max,
         min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
     });

@@ -91,8 +91,10 @@ impl Version {
         let streams = policy.streams.iter();
         let streams = streams.map(|(name, plan)| (name.clone(), Rules::new(&policy, plan, &here, &scopes, day)));
         let streams = streams.collect();
-        let asks =
-            |dataset: &str| policy.limits(dataset, &here.serves, day).is_some_and(|limits| limits.producers.value > 1);
+        let asks = |dataset: &str| {
+            let limits = policy.limits(dataset, &here.serves, day);
+            limits.is_some_and(|limits| limits.producers.value > 1 || limits.beside.is_some())
+        };
         let asking_for_producers = policy.stream_of.iter().filter(|(dataset, _)| asks(dataset));
         let asking_for_producers = asking_for_producers.map(|(_, stream)| stream.clone()).collect();
         Self { streams, asking_for_producers, policy, here, knowledge, day }

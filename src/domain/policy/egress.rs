@@ -208,6 +208,7 @@ impl PolicySet {
                 not_empty: limits.not_empty,
                 percent: limits.percent.value,
                 beyond_one: limits.producers.value > 1,
+                beside: limits.beside.as_ref().map_or(0, |beside| beside.value),
             },
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })

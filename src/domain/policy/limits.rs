@@ -28,6 +28,13 @@ pub struct Limits {
     pub percent: Asked<u32>,
     /// 2: the contributors are as many when the records of any single producer are taken away. 1: they need not be.
     pub producers: Asked<usize>,
+    /// Of a thousand contributors of a cell at least so many are brought by others than any single producer. `None`: nobody
+    /// asks for it.
+    pub beside: Option<Asked<u32>>,
+    /// How many records of one contributor count in a cell, at most. `None`: all of them.
+    pub records: Option<Asked<u32>>,
+    /// In how many cells of a window. `None`: in any number.
+    pub cells: Option<Asked<u32>>,
     /// The shortest window. `None`: nobody asks for one.
     pub window: Option<Asked<Duration>>,
     /// Whether no part may be empty, because a class is special.
@@ -62,7 +69,15 @@ struct Party<'p> {
     profile: Option<&'p Profile>,
 }
 
-impl Party<'_> {
+impl<'p> Party<'p> {
+    fn regime(regime: &'p Regime) -> Self {
+        Self {
+            name: format!("regime {}", regime.id),
+            min_contributors: regime.min_contributors,
+            profile: Some(&regime.release),
+        }
+    }
+
     fn asked<T>(&self, value: T, by_profile: bool) -> Asked<T> {
         let profile = self.profile.filter(|profile| by_profile && !profile.name.is_empty());
         let by = match profile {
@@ -99,6 +114,18 @@ impl Party<'_> {
         self.profile?.min_producers.map(|least| self.asked(least, true))
     }
 
+    fn beside(&self) -> Option<Asked<u32>> {
+        self.profile?.beside.map(|beside| self.asked(beside, true))
+    }
+
+    fn records(&self) -> Option<Asked<u32>> {
+        self.profile?.bounds.map(|bounds| self.asked(bounds.records_per_cell, true))
+    }
+
+    fn cells(&self) -> Option<Asked<u32>> {
+        self.profile?.bounds?.cells_per_window.map(|cells| self.asked(cells, true))
+    }
+
     fn window(&self) -> Option<Asked<Duration>> {
         self.profile?.min_window.map(|window| self.asked(window, true))
     }
@@ -107,6 +134,11 @@ impl Party<'_> {
 /// The strictest, of equals the first.
 fn strictest<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Asked<T>> {
     asked.reduce(|strictest, next| if next.value > strictest.value { next } else { strictest })
+}
+
+/// The least, of equals the first.
+fn least<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Asked<T>> {
+    asked.reduce(|least, next| if next.value < least.value { next } else { least })
 }
 
 impl PolicySet {
@@ -127,11 +159,15 @@ impl PolicySet {
         let (plan, dataset) = self.dataset(dataset)?;
         self.governing(plan, serves, day).next()?;
         let parties = self.parties(plan, dataset, (serves, day));
+        let bounding = self.bounding(plan, dataset);
         Some(Limits {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
             percent: strictest(parties.iter().map(Party::percent))?,
             producers: self.producers_asked_for(&parties, (plan, dataset), day, standing)?,
+            beside: strictest(parties.iter().filter_map(Party::beside)),
+            records: least(bounding.iter().filter_map(Party::records)),
+            cells: least(bounding.iter().filter_map(Party::cells)),
             window: strictest(parties.iter().filter_map(Party::window)),
             not_empty: self.classes.any_special(&plan.classes),
         })
@@ -180,6 +216,22 @@ impl PolicySet {
         }
     }
 
+    /// Everyone who has a say about how many records of one contributor count: every regime that covers the records, on
+    /// whatever day and wherever it is served. Windows outlast days, and what is counted at several places is compared.
+    fn bounding<'p>(&'p self, plan: &'p StreamPlan, dataset: &Dataset) -> Vec<Party<'p>> {
+        let covering = self.regimes.values().filter(|regime| regime.covers_class(&self.classes, &plan.classes));
+        [self.own(dataset)].into_iter().chain(covering.map(Party::regime)).collect()
+    }
+
+    /// The dataset itself.
+    fn own(&self, dataset: &Dataset) -> Party<'_> {
+        Party {
+            name: format!("dataset {}", dataset.name),
+            min_contributors: dataset.min_contributors,
+            profile: self.release_of.get(&dataset.name),
+        }
+    }
+
     /// Everyone who has a say about a dataset.
     fn parties<'p>(
         &'p self,
@@ -187,22 +239,16 @@ impl PolicySet {
         dataset: &'p Dataset,
         (serves, day): (&'p [String], Date),
     ) -> Vec<Party<'p>> {
-        let own = Party {
-            name: format!("dataset {}", dataset.name),
-            min_contributors: dataset.min_contributors,
-            profile: self.release_of.get(&dataset.name),
-        };
-        let regime = |regime: &'p Regime| Party {
-            name: format!("regime {}", regime.id),
-            min_contributors: regime.min_contributors,
-            profile: Some(&regime.release),
-        };
         let special = self.classes.any_special(&plan.classes).then(|| Party {
             name: "a special class".to_owned(),
             min_contributors: MIN_CONTRIBUTORS_SPECIAL,
             profile: None,
         });
-        [own].into_iter().chain(self.governing(plan, serves, day).map(regime)).chain(special).collect()
+        [self.own(dataset)]
+            .into_iter()
+            .chain(self.governing(plan, serves, day).map(Party::regime))
+            .chain(special)
+            .collect()
     }
 }
 

@@ -63,7 +63,7 @@ pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
-pub use release::{ClosedWindow, Outcome, RELEASE_COLUMNS, release};
+pub use release::{ClosedWindow, Outcome, RELEASE_COLUMNS, Withheld, release};
 pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};
 pub use ways::{Alike, Way, Ways};

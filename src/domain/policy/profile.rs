@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::domain::dataset::Bounds;
+
 /// A release profile: `[release.NAME]`. What it does not say, it does not ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
@@ -15,6 +17,10 @@ pub struct Profile {
     pub percent: Option<u32>,
     /// 2: as many contributors without the records of any single producer. 1: one producer is enough.
     pub min_producers: Option<usize>,
+    /// Of a thousand contributors of a cell at least so many are brought by others than any single producer.
+    pub beside: Option<u32>,
+    /// How many records of one contributor count, at most.
+    pub bounds: Option<Bounds>,
     /// The shortest window.
     pub min_window: Option<Duration>,
 }

@@ -1,6 +1,7 @@
 //! Release: which cells of a closed window may leave, and the columns they leave as.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
@@ -40,8 +41,49 @@ pub struct Outcome {
     pub released: Vec<Released>,
     /// Cells that may leave.
     pub cells_released: usize,
-    /// Cells that go nowhere: too few contributors.
+    /// Cells that go nowhere.
     pub cells_withheld: usize,
+    /// Those, by what they fail of the least strict that any destination asks for.
+    pub withheld: BTreeMap<Withheld, usize>,
+}
+
+/// Why a cell goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Withheld {
+    /// It has too few contributors.
+    Contributors,
+    /// It has too few without the records of a single producer.
+    Producers,
+    /// A single producer brought too much of it.
+    Share,
+    /// It is not held to the bounds of its dataset.
+    Bounds,
+    /// No destination may have it.
+    Nowhere,
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Contributors => "too few contributors",
+            Self::Producers => "too few beside one producer's",
+            Self::Share => "too large a share of one producer",
+            Self::Bounds => "not held to the bounds",
+            Self::Nowhere => "no destination may have them",
+        })
+    }
+}
+
+impl Withheld {
+    /// Why a slot's cell goes nowhere that goes to nobody of this rule.
+    fn of(cells: &Cells, slot: usize, rule: Option<&(PartRule, usize)>) -> Self {
+        match rule {
+            None => Self::Nowhere,
+            Some((_, least)) if !cells.has(slot, *least, false) => Self::Contributors,
+            Some((parts, least)) if !cells.has(slot, *least, parts.beyond_one) => Self::Producers,
+            Some(_) => Self::Share,
+        }
+    }
 }
 
 /// Releases the cells of a window that hold enough contributors for each outlet: a cell below the number of one may go
@@ -51,17 +93,27 @@ pub struct Outcome {
 /// Outlets of other rules may hear of the same cell. So what leaves under one rule is made of what leaves under those that
 /// are less strict: all of it together tells no more than the least strict.
 ///
+/// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere.
+///
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
-    let mut outcome = Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len() };
+    let mut outcome =
+        Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len(), withheld: BTreeMap::new() };
+    if closed.cells.bounds() != closed.dataset.bounds {
+        outcome.withheld.extend((!in_order.is_empty()).then_some((Withheld::Bounds, in_order.len())));
+        return Ok(outcome);
+    }
     let _room = closed.cells.room_for_plans(closed.dataset);
     let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
+    let least_strict = rules.first().copied();
     let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());
     for (parts, least) in rules {
         let beyond_one = parts.beyond_one && !planted("cells-of-one-producer");
-        let has_enough = |slot: &usize| closed.cells.has(*slot, least, beyond_one);
+        let beside = if planted("cells-mostly-of-one") { 0 } else { parts.beside };
+        let has_enough =
+            |slot: &usize| closed.cells.has(*slot, least, beyond_one) && closed.cells.has_beside(*slot, beside);
         let slots: Vec<usize> = in_order.iter().copied().filter(has_enough).collect();
         if slots.is_empty() {
             continue;
@@ -74,6 +126,9 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
         released.extend(slots.iter().copied());
         let outlets = outlets.iter().filter(|outlet| outlet.rule() == (parts, least));
         outcome.released.extend(Leaving::new(closed, &slots, &plans, policy).released(outlets)?);
+    }
+    for slot in in_order.iter().filter(|slot| !released.contains(*slot)) {
+        *outcome.withheld.entry(Withheld::of(&closed.cells, *slot, least_strict.as_ref())).or_default() += 1;
     }
     outcome.cells_released = released.len();
     outcome.cells_withheld -= outcome.cells_released;

@@ -428,6 +428,8 @@ mod tests {
             grace: Duration::ZERO,
             open_max: 100,
             min_contributors: 10,
+            bounds: None,
+            keeps_all: false,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
         };

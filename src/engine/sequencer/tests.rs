@@ -190,6 +190,8 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         min_contributors: 10,
         keys: Vec::new(),
         metrics: Vec::new(),
+        bounds: None,
+        keeps_all: false,
     });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
     let told = |closed, open| vec![("d".to_owned(), closed, open)];

@@ -18,6 +18,8 @@ fn dataset() -> Arc<Dataset> {
         grace: Duration::ZERO,
         open_max: OPEN_MAX,
         min_contributors: 10,
+        bounds: None,
+        keeps_all: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     })

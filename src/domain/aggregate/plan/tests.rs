@@ -5,7 +5,7 @@ use crate::domain::aggregate::Producer;
 use crate::domain::dataset::{Function, KeyDomain, Metric, Source, samples};
 
 const ENOUGH: usize = 1_000;
-const RULE: PartRule = PartRule { least: 10, not_empty: false, percent: 0, beyond_one: false };
+const RULE: PartRule = PartRule { least: 10, not_empty: false, percent: 0, beyond_one: false, beside: 0 };
 
 /// Of a histogram of so many ranges, another one of as many, and a fraction, all of fields that every record has.
 fn dataset(ranges: usize) -> Dataset {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 const COLUMNS: usize = 2;
-const RULE: PartRule = PartRule { least: 5, not_empty: false, percent: 10, beyond_one: false };
+const RULE: PartRule = PartRule { least: 5, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
 
 /// A value of a person, in two columns: how far it is above the lower end and below the upper one.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ proptest! {
         percent in prop::sample::select(vec![1, 10, 50, 100]),
         not_empty in any::<bool>(),
     ) {
-        let rule = PartRule { least, not_empty, percent, beyond_one: false };
+        let rule = PartRule { least, not_empty, percent, beyond_one: false, beside: 0 };
         let kept = kept(&added, 1_000);
         for column in 0..COLUMNS {
             prop_assert_eq!(kept.hold(COLUMNS, column, rule), brute_force(&added, column, rule));

@@ -15,7 +15,7 @@ fn sample_up_to(dataset: &Dataset, enough: usize) -> Cells {
 }
 
 /// The same of which the first records were counted without their producers, and the others with them.
-fn sample_with_producers(dataset: &Dataset, enough: usize) -> Cells {
+pub(super) fn sample_with_producers(dataset: &Dataset, enough: usize) -> Cells {
     let columns = samples::columns();
     let key = ContributorKey([7; 16]);
     let contributors = key.hash(&columns[0]);
@@ -24,8 +24,9 @@ fn sample_with_producers(dataset: &Dataset, enough: usize) -> Cells {
     let mut cells = Cells::up_to(dataset, enough);
     cells.decided_under(Digest::from_bytes([3; 32]));
     let (first, others): (Vec<u32>, Vec<u32>) = (0..60).partition(|row| *row < 20);
-    cells.fold(dataset, &Foldable::new(dataset, &columns, &contributors), &Rows::Some(&first));
-    let sent = Foldable::new(dataset, &columns, &contributors).brought_by(&producers);
+    let lots: Vec<Lot> = key.lots(Request::Placed { lsn: 1, at: 0 }).take(60).collect();
+    cells.fold(dataset, &Foldable::new(dataset, &columns, &contributors).drawn_by(&lots), &Rows::Some(&first));
+    let sent = Foldable::new(dataset, &columns, &contributors).brought_by(&producers).drawn_by(&lots);
     cells.fold(dataset, &sent, &Rows::Some(&others));
     cells
 }
@@ -109,7 +110,7 @@ fn of_version_4_no_sum_leaves() {
     assert!(reader.is_empty());
     assert_eq!(said(&kept, &dataset), said(&now, &dataset));
     kept.merge(now);
-    let rule = PartRule { least: 1, not_empty: false, percent: 1, beyond_one: false };
+    let rule = PartRule { least: 1, not_empty: false, percent: 1, beyond_one: false, beside: 0 };
     for slot in kept.in_order() {
         let plan = kept.plan(&dataset, slot, rule, None);
         for (metric, declared) in dataset.metrics.iter().enumerate() {
@@ -165,6 +166,6 @@ fn version_6_of_cells_stays_what_it_is() {
 #[test]
 fn a_newer_version_is_not_read() {
     let mut bytes = include_bytes!("../../../../tests/golden/cells-6.bin").to_vec();
-    bytes[0] = 7;
+    bytes[0] = 8;
     assert!(Cells::decode(&samples::every_kind(), &mut Reader::new(&bytes)).is_none());
 }

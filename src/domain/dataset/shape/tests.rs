@@ -30,9 +30,21 @@ fn the_bytes_of_version_1_stay_what_they_are() {
 }
 
 #[test]
+fn the_bytes_of_version_2_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-2.bin");
+    let bounds = Bounds { records_per_cell: 3, cells_per_window: Some(2) };
+    let shape = Dataset { bounds: Some(bounds), ..samples::every_kind() }.shape();
+    assert_eq!(bytes(&shape), golden);
+    assert_eq!(Shape::decode(&mut Reader::new(golden)), Some(shape));
+    let of_any_cells = Bounds { cells_per_window: None, ..bounds };
+    let shape = Dataset { bounds: Some(of_any_cells), ..samples::every_kind() }.shape();
+    assert_eq!(Shape::decode(&mut Reader::new(&bytes(&shape))), Some(shape));
+}
+
+#[test]
 fn a_newer_version_is_not_read() {
     let mut bytes = bytes(&samples::every_kind().shape());
-    bytes[0] = VERSION + 1;
+    bytes[0] = BOUNDED + 1;
     assert_eq!(Shape::decode(&mut Reader::new(&bytes)), None);
 }
 
@@ -77,6 +89,15 @@ fn every_change_is_said_in_plain_words() {
     assert_eq!(said(|_| {}), Vec::<String>::new());
     assert_eq!(said(|now| now.stream = "orders".parse().unwrap()), ["stream was `payments`, is `orders`"]);
     assert_eq!(said(|now| now.contributor = "card".into()), ["contributor was `person`, is `card`"]);
+    let bounds = |records_per_cell, cells_per_window| Some(Bounds { records_per_cell, cells_per_window });
+    assert_eq!(
+        said(|now| now.bounds = bounds(3, None)),
+        ["bounds of a contributor's records was none, is 3 in a cell"]
+    );
+    assert_eq!(
+        said(|now| now.bounds = bounds(3, Some(2))),
+        ["bounds of a contributor's records was none, is 3 in a cell, in 2 cells of a window"]
+    );
     assert_eq!(said(|now| now.window = Duration::from_secs(300)), ["window was PT1M30.5S, is PT5M"]);
     assert_eq!(said(|now| drop(now.keys.remove(2))), ["key `flag` was removed"]);
     let key = GroupKey { name: "channel".into(), column: 9, domain: KeyDomain::Bool };

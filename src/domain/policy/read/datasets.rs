@@ -302,6 +302,8 @@ pub(super) fn resolve(
         grace: declared.grace,
         open_max: declared.open_max,
         min_contributors: declared.min_contributors,
+        bounds: None,
+        keeps_all: false,
         keys,
         metrics,
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::codes::Codes;
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, hint_of};
 use crate::domain::evidence::Source as EvidenceSource;
@@ -234,14 +234,21 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let plan = StreamPlan { stream, evidence, untested, treatments, model, model_place, datasets, classes, place };
         streams.insert(name, plan);
     }
-    for (name, dataset) in &declared.datasets {
-        attach(name, dataset, &mut streams, problems);
-    }
     let profile = |(name, dataset): (&String, &Spot<datasets::DeclaredDataset>)| {
         let profile = dataset.value.profile(&declared.profiles, problems)?;
         Some((DatasetName::new(name).ok()?, profile))
     };
-    let release_of = declared.datasets.iter().filter_map(profile).collect();
+    let release_of: BTreeMap<DatasetName, Profile> = declared.datasets.iter().filter_map(profile).collect();
+    for (name, dataset) in &declared.datasets {
+        let counting = |plan: &StreamPlan, dataset: Dataset| {
+            let covering = regimes.values().filter(|regime| regime.covers_class(&classes, &plan.classes));
+            let profiles = covering.map(|regime| &regime.release).chain(release_of.get(name.as_str()));
+            let bounds = profiles.clone().filter_map(|profile| profile.bounds).reduce(Bounds::stricter);
+            let keeps_all = profiles.clone().any(|profile| profile.beside.is_some());
+            Dataset { bounds, keeps_all, ..dataset }
+        };
+        attach(name, dataset, &mut streams, counting, problems);
+    }
     let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
         if !used.contains(name.as_str()) {
@@ -347,6 +354,7 @@ fn attach(
     name: &str,
     declared: &Spot<datasets::DeclaredDataset>,
     streams: &mut BTreeMap<StreamName, StreamPlan>,
+    counting: impl Fn(&StreamPlan, Dataset) -> Dataset,
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
@@ -365,8 +373,7 @@ fn attach(
         return;
     }
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
-        let dataset: Dataset = dataset;
-        plan.datasets.push(Arc::new(dataset));
+        plan.datasets.push(Arc::new(counting(plan, dataset)));
     }
 }
 

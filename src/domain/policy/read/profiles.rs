@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use crate::domain::aggregate::ENOUGH;
+use crate::domain::dataset::Bounds;
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::name;
@@ -34,6 +35,24 @@ pub(super) const PROFILE: Shape = Shape {
             "2: there are as many contributors when the records of any one producer are taken away. 1: they may all be of one. \
              Default: 2 where a `[permissions]` rule lets producers write the stream and nobody vouches for them.",
         ),
+        Key::new(
+            "max_producer_share",
+            Kind::Number,
+            "The largest share of a cell's contributors that any one producer alone may have brought, and of what is added to a \
+             sum: above 0 and below 1, to three decimals. Default: any.",
+        ),
+        Key::new(
+            "records_per_contributor",
+            Kind::Count,
+            "How many records of one contributor count in a cell of a window, at most, from 1 to 1000: others are left out by \
+             lot. Default: all count.",
+        ),
+        Key::new(
+            "cells_per_contributor",
+            Kind::Count,
+            "In how many cells of a window the records of one contributor count, at most, from 1 to 1000. It needs \
+             `records_per_contributor`. Default: in any number.",
+        ),
         Key::new("min_window", Kind::Duration, "The shortest window that may leave."),
     ],
 };
@@ -49,6 +68,9 @@ const MIN_CONTRIBUTORS_LEAST: usize = 5;
 /// Of more than this a cell does not tell whether it has them: [`ENOUGH`].
 const MIN_CONTRIBUTORS_MOST: usize = ENOUGH;
 
+/// Bounds of more than this would keep as much as none.
+const BOUND_MOST: usize = 1_000;
+
 /// Below this no part is taken for more than single persons.
 const MIN_PART_LEAST: usize = 3;
 
@@ -61,6 +83,8 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         let min_part = table.get::<usize>("min_part").filter(|least| check_part(least, problems));
         let percent = table.get::<usize>("p_percent").filter(|percent| check_percent(percent, problems));
         let min_producers = table.get::<usize>("min_producers").filter(|least| check_producers(least, problems));
+        let share = table.get::<f64>("max_producer_share");
+        let bounds = bounds(&table);
         let min_window = table.get::<SignedDuration>("min_window");
         let profile = Profile {
             name: name.value.clone(),
@@ -68,11 +92,50 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
             min_part: min_part.map(|least| least.value),
             percent: percent.and_then(|percent| u32::try_from(percent.value).ok()),
             min_producers: min_producers.map(|least| least.value),
+            beside: share.and_then(|share| beside(&share, problems)),
+            bounds,
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
         insert(&mut declared.profiles, name, profile, problems);
         table.done();
     }
+}
+
+/// How many of a thousand are beside the largest share.
+fn beside(share: &Spot<f64>, problems: &Problems) -> Option<u32> {
+    let thousandths = (share.value * 1_000.0).round();
+    let is_one = (1.0..=999.0).contains(&thousandths) && (thousandths / 1_000.0 - share.value).abs() < 1e-9;
+    if !is_one {
+        let message =
+            format!("this is {}, and `max_producer_share` is above 0 and below 1, to three decimals", share.value);
+        problems.error_help(&share.place, message, "use 0.5, or leave it out");
+    }
+    is_one.then_some(1_000 - thousandths as u32)
+}
+
+/// How many records of one contributor count. In how many cells is not bounded alone: then any number would be kept.
+fn bounds(table: &Table<'_>) -> Option<Bounds> {
+    let most = |key: &str| {
+        let most = table.get::<usize>(key)?;
+        let is_one = (1..=BOUND_MOST).contains(&most.value);
+        if !is_one {
+            let message = format!("this is {}, and `{key}` is from 1 to {BOUND_MOST}", most.value);
+            table.problems().error_help(&most.place, message, "use a smaller number, or leave it out");
+        }
+        u32::try_from(most.value).ok().filter(|_| is_one).map(|value| Spot { value, place: most.place })
+    };
+    let (records, cells) = (most("records_per_contributor"), most("cells_per_contributor"));
+    if let (None, Some(cells)) = (&records, &cells)
+        && table.get::<usize>("records_per_contributor").is_none()
+    {
+        let message = "`cells_per_contributor` needs `records_per_contributor`";
+        table.problems().error_help(
+            &cells.place,
+            message,
+            "say how many records of one contributor count in each cell",
+        );
+    }
+    Some(Bounds { records_per_cell: records?.value, cells_per_window: cells.map(|cells| cells.value) })
 }
 
 /// `min_contributors`, or its default; less than five is an error, and so is more than a cell can tell.
@@ -173,6 +236,23 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_profile_is_said() {
         assert_eq!(wrong("min_contributors = 20\nmin_part = 3\nmin_window = \"PT5M\"", "strict"), [""; 0]);
+        assert_eq!(wrong("records_per_contributor = 1000\ncells_per_contributor = 1", "strict"), [""; 0]);
+        let message = "`cells_per_contributor` needs `records_per_contributor`";
+        assert_eq!(wrong("cells_per_contributor = 1", "strict"), [message]);
+        for (number, key) in
+            [(0, "records_per_contributor"), (1001, "records_per_contributor"), (0, "cells_per_contributor")]
+        {
+            let other = if key.starts_with("cells") { "records_per_contributor = 1" } else { "" };
+            let message = format!("this is {number}, and `{key}` is from 1 to 1000");
+            assert_eq!(wrong(&format!("{key} = {number}\n{other}"), "strict"), [message]);
+        }
+        assert_eq!(wrong("max_producer_share = 0.333", "strict"), [""; 0]);
+        for share in ["0", "1", "0.3333", "-0.5", "nan"] {
+            let value: f64 = share.parse().unwrap();
+            let message =
+                format!("this is {value}, and `max_producer_share` is above 0 and below 1, to three decimals");
+            assert_eq!(wrong(&format!("max_producer_share = {share}"), "strict"), [message]);
+        }
         assert_eq!(wrong("min_part = 3", "strikt"), ["there is no release profile `strikt`"]);
         let few = "this is 2, and a part of fewer than 3 contributors gives people away";
         assert_eq!(wrong("min_part = 2", "strict"), [few]);

@@ -9,6 +9,7 @@ use crate::domain::aggregate::{ContributorKey, Foldable, Rows};
 use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
+mod bounds;
 mod nobody;
 mod producers;
 mod row_space;
@@ -38,7 +39,7 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 }
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
-    let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false };
+    let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false, beside: 0 };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 

@@ -12,8 +12,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::row_space::Pool;
 use super::*;
-use crate::domain::aggregate::Producer;
-use crate::domain::dataset::{GroupKey, Measure, Source};
+use crate::domain::aggregate::{Lot, Producer};
+use crate::domain::dataset::{Bounds, GroupKey, Measure, Source};
 use crate::domain::stream::ValueRange;
 use crate::planted::for_tests::plant;
 
@@ -63,6 +63,8 @@ fn dataset() -> Dataset {
         open_max: crate::domain::dataset::OPEN_MAX,
         grace: Duration::ZERO,
         min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -95,29 +97,43 @@ pub(super) fn released(records: &[Record], outlets: &[Outlet]) -> Outcome {
 
 /// The same, with who sent each record.
 pub(super) fn released_of(records: &[Record], senders: &[usize], outlets: &[Outlet]) -> Outcome {
-    let dataset = dataset();
+    released_within(None, records, senders, &[], outlets)
+}
+
+/// The same of a dataset with bounds, with the lot of each record.
+pub(super) fn released_within(
+    bounds: Option<Bounds>,
+    records: &[Record],
+    senders: &[usize],
+    lots: &[Lot],
+    outlets: &[Outlet],
+) -> Outcome {
+    let keeps_all = outlets.iter().any(|outlet| outlet.parts.beside > 0);
+    let dataset = Dataset { bounds, keeps_all, ..dataset() };
     let producers = senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string()));
     let producers: Vec<Producer> = producers.collect();
     let half = records.len() / 2;
-    let part = |records: &[Record], producers: &[Producer]| {
+    let part = |records: &[Record], producers: &[Producer], lots: &[Lot]| {
         let columns = columns(records);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
         let mut cells = Cells::new(&dataset);
-        let foldable = Foldable::new(&dataset, &columns, &contributors).brought_by(producers);
+        let foldable = Foldable::new(&dataset, &columns, &contributors).brought_by(producers).drawn_by(lots);
         cells.fold(&dataset, &foldable, &Rows::All);
         cells
     };
     let (of_one, of_other) = producers.split_at(half.min(producers.len()));
+    let (lots_of_one, lots_of_other) = lots.split_at(half.min(lots.len()));
     let (one, other) = records.split_at(half);
-    let mut cells = part(one, of_one);
-    cells.merge(part(other, of_other));
+    let mut cells = part(one, of_one, lots_of_one);
+    cells.merge(part(other, of_other, lots_of_other));
+    let cells = cells.bounded(&dataset);
     let closed = ClosedWindow { gateway: &"eu".parse().unwrap(), dataset: &dataset, window: 2, part: 0, cells };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
 
 /// The rows of what left: each number as the records that it must be of. A number that is not that of these records is an
 /// error of its own.
-fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> {
+pub(super) fn pooled(records: &[Record], outcome: &Outcome) -> Result<Pool, TestCaseError> {
     pooled_for(records, outcome, |_| true)
 }
 
@@ -180,12 +196,12 @@ pub(super) fn pooled_for(
 }
 
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
-    let parts = PartRule { least, not_empty, percent: 0, beyond_one: false };
+    let parts = PartRule { least, not_empty, percent: 0, beyond_one: false, beside: 0 };
     Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
 }
 
 /// Two destinations of which one may want more contributors than the other.
-fn outlets() -> impl Strategy<Value = Vec<Outlet>> {
+pub(super) fn outlets() -> impl Strategy<Value = Vec<Outlet>> {
     (2..5_usize, 0..3_usize, 0..3_usize, any::<bool>()).prop_map(|(least, more, of_parts, not_empty)| {
         let one = outlet("a", least, least, not_empty);
         vec![one, outlet("b", least + more, least + of_parts, not_empty)]
@@ -193,7 +209,7 @@ fn outlets() -> impl Strategy<Value = Vec<Outlet>> {
 }
 
 /// The least number of contributors that any destination asks for.
-fn least(outlets: &[Outlet]) -> usize {
+pub(super) fn least(outlets: &[Outlet]) -> usize {
     outlets.iter().map(|outlet| outlet.parts.least.min(outlet.min_contributors)).min().unwrap()
 }
 

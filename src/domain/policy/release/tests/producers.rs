@@ -21,9 +21,11 @@ fn to(least: usize, of_parts: usize, not_empty: bool, percent: u32) -> Outlet {
 }
 
 fn outlets() -> impl Strategy<Value = Outlet> {
-    let percent = prop::sample::select(vec![1, 10, 60]);
-    (2..4_usize, 0..2_usize, any::<bool>(), percent)
-        .prop_map(|(least, more, not_empty, percent)| to(least, least + more, not_empty, percent))
+    let (percent, beside) = (prop::sample::select(vec![1, 10, 60]), prop::sample::select(vec![0, 300, 500, 667]));
+    (2..4_usize, 0..2_usize, any::<bool>(), percent, beside).prop_map(|(least, more, not_empty, percent, beside)| {
+        let outlet = to(least, least + more, not_empty, percent);
+        Outlet { parts: PartRule { beside, ..outlet.parts }, ..outlet }
+    })
 }
 
 /// Records, each with its sender. Some send much, and some people have one sender.
@@ -54,11 +56,15 @@ fn nobody_by_a_sender(records: &[Record], senders: &[usize], outlet: &Outlet) ->
     for released in &outcome.released {
         for row in 0..released.cells().num_rows() {
             let group = usize::from(column(released, "group").as_string::<i32>().value(row) == "other");
+            let all: BTreeSet<_> =
+                records.iter().filter(|record| record.group == group).map(|record| record.person).collect();
             for without in 0..SENDERS {
                 let others =
                     records.iter().zip(senders).filter(|(record, sender)| record.group == group && **sender != without);
                 let others: BTreeSet<_> = others.map(|(record, _)| record.person).collect();
                 prop_assert!(others.len() >= outlet.min_contributors, "{} beside {}", others.len(), without);
+                let wanted = all.len() as u32 * outlet.parts.beside;
+                prop_assert!(others.len() as u32 * 1_000 >= wanted, "{} of {}", others.len(), all.len());
             }
         }
     }
@@ -100,6 +106,8 @@ fn sums_say_little(
                 let is_nobody = of_all == 0.0 && !outlet.parts.not_empty;
                 prop_assert!(off >= outlet.parts.least || is_nobody, "{} are off {} beside {}", off, end, without);
                 let total: f64 = of.values().sum();
+                let by_others = total * 1_000.0 >= of_all * f64::from(outlet.parts.beside) - 1e-9;
+                prop_assert!(by_others, "{} of {} beside {}", total, of_all, without);
                 for (knows, own) in &of {
                     for (target, portion) in of.iter().filter(|(target, _)| *target != knows) {
                         let least = portion * f64::from(outlet.parts.percent) / 100.0;
@@ -125,7 +133,8 @@ fn no_producer_singles_out_fewer_than_k_by_taking_its_records_off() {
 
 #[test]
 fn every_planted_bug_of_producers_is_found() {
-    for bug in ["cells-of-one-producer", "parts-of-one-producer", "sums-of-one-producer"] {
+    let bugs = ["cells-of-one-producer", "parts-of-one-producer", "sums-of-one-producer"];
+    for bug in bugs.into_iter().chain(["cells-mostly-of-one", "sums-mostly-of-one"]) {
         let _planted = plant(bug);
         let found = runner(5_000).run(&(sent(), outlets()), |((records, senders), outlet)| {
             nobody_by_a_sender(&records, &senders, &outlet).map(drop)
@@ -149,6 +158,39 @@ fn a_producer_that_invents_contributors_around_one_person_learns_nothing() {
     assert!(!leaves(9, 1, true) && !leaves(1_000, 1, true) && !leaves(1_000, 9, true) && !leaves(5_000, 9, true));
     assert!(leaves(10, 10, true) && leaves(5_000, 10, true) && leaves(5_000, 5_000, true));
     assert!(!leaves(20, 0, true), "what one producer alone says is its word alone");
+}
+
+/// The same attack with 15 of 25 contributors invented: k holds without them, so the cell leaves unless no producer may have
+/// so large a share. Of 20 the half is no more than the half.
+#[test]
+fn a_producer_that_invents_most_of_the_contributors_does_not_get_the_cell() {
+    let record = |person| Record { person: Some(person), group: 0, value: Some(3.0), label: Some(1), level: 1.5 };
+    let leaves = |invented: usize, real: usize, share: u32| {
+        let records: Vec<Record> = (0..invented + real).map(record).collect();
+        let senders: Vec<usize> = (0..invented + real).map(|at| if at < invented { 0 } else { 1 + at % 2 }).collect();
+        let to = to(4, 4, false, 10);
+        let outlet = Outlet { parts: PartRule { beside: 1_000 - share, ..to.parts }, ..to };
+        let outcome = released_of(&records, &senders, &[outlet]);
+        // Who else brings the contributors and the sums stands for nothing.
+        assert!(outcome.released.iter().all(|released| column(released, "sum").is_valid(0)));
+        outcome.cells_released == 1
+    };
+    assert!(leaves(15, 10, 1_000), "without the rule the attack works");
+    assert!(!leaves(15, 10, 500) && leaves(15, 10, 600) && !leaves(15, 10, 599));
+    assert!(leaves(10, 10, 500) && !leaves(11, 10, 500));
+    // However many there are: no set ends.
+    assert!(!leaves(3_000, 2_000, 500) && leaves(2_000, 3_000, 500));
+}
+
+/// Whom nobody knows who brought, anybody may have brought.
+#[test]
+fn where_it_is_not_known_who_brought_contributors_one_may_have_brought_most() {
+    let record = |person| Record { person: Some(person), group: 0, value: Some(3.0), label: Some(1), level: 1.5 };
+    let records: Vec<Record> = (0..30).map(record).collect();
+    let plain = outlet("a", 10, 10, false);
+    let asking = Outlet { parts: PartRule { beside: 1, ..plain.parts }, ..plain.clone() };
+    assert_eq!(released_of(&records, &[], &[asking]).cells_released, 0);
+    assert_eq!(released_of(&records, &[], &[plain]).cells_released, 1);
 }
 
 /// In a window that was counted without producers nothing leaves under the rule, and nothing is lost to others.

@@ -1,0 +1,407 @@
+//! A window of a dataset that bounds how many records of one contributor count: the records of each that may still count,
+//! until the window is closed and the cells are made of them.
+//!
+//! Which records count is drawn by lot, so that nobody can choose them and the first ones are not favoured. The lots are
+//! hashes under the gateway's secret: that of a record says who sent it, in which request and at which place in it
+//! ([`ContributorKey::lots`]); that of a cell, for one contributor, is of the contributor's own hash. The lowest lots win.
+//! A record has the same lot when it is sent again, when it is replayed, and on whatever worker it arrives. The least ones
+//! of a set are the least ones of the least ones of its parts. So what is kept depends only on the records, not on their
+//! order or on how they were merged, and nothing beyond what may count is ever kept.
+//!
+//! A contributor draws the same cells in every window: to count in more of them, it would have to be another contributor.
+
+#![allow(clippy::indexing_slicing, reason = "the cells themselves make the slots that they index with")]
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use foldhash::fast::RandomState;
+use siphasher::sip::SipHasher13;
+use siphasher::sip128::Hasher128;
+
+use super::brought::Producer;
+use super::columns::each_summed;
+use super::contributors::NEVER_ENOUGH;
+use super::hashed::{Contributor, ContributorKey, PassThrough};
+use super::moments::Ends;
+use super::portions::key;
+use super::state::State;
+use super::{Cells, Foldable, Rows};
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::dataset::{Bounds, Dataset, Measure};
+use crate::domain::producer::Number;
+use crate::planted::planted;
+
+/// The lot of a record: records of lower lots count before those of higher ones.
+pub type Lot = u64;
+
+/// A request, as it is known whenever its records are counted.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'r> {
+    /// Its producer numbered it.
+    Numbered {
+        /// The series that the number counts in.
+        series: &'r str,
+        /// The number.
+        number: Number,
+    },
+    /// Nobody did: it is the request at this place in the entry of the journal at this position.
+    Placed {
+        /// The position.
+        lsn: u64,
+        /// The place, from 0.
+        at: usize,
+    },
+}
+
+impl ContributorKey {
+    /// The lots of the records of a request, in their order.
+    pub fn lots(&self, request: Request<'_>) -> impl Iterator<Item = Lot> {
+        let mut hasher = siphasher::sip128::SipHasher13::new_with_key(&self.0);
+        match request {
+            Request::Numbered { series, number } => {
+                hasher.write(b"numbered ");
+                hasher.write(&number.epoch.to_le_bytes());
+                hasher.write(&number.sequence.to_le_bytes());
+                hasher.write(series.as_bytes());
+            }
+            Request::Placed { lsn, at } => {
+                hasher.write(b"placed ");
+                hasher.write(&lsn.to_le_bytes());
+                hasher.write(&(at as u64).to_le_bytes());
+            }
+        }
+        let of_request = SipHasher13::new_with_key(&hasher.finish128().as_bytes());
+        (0_u64..).map(move |row| of_request.hash(&row.to_le_bytes()))
+    }
+}
+
+/// A record that may count: all that a cell needs of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kept {
+    /// The lot of its cell, for its contributor.
+    of_cell: Lot,
+    /// The number of its cell.
+    pub(super) cell: u32,
+    lot: Lot,
+    /// The combination of parts that it is in.
+    pub(super) combination: u64,
+    /// Who brought it.
+    pub(super) producer: Producer,
+    /// Its value in each summed column, as an integer.
+    pub(super) values: Box<[Option<i64>]>,
+}
+
+/// What is kept of one contributor, in order: cell by cell from the lowest lot up, and in each from the lowest lot up.
+#[derive(Debug)]
+pub(super) struct OfOne {
+    pub(super) contributor: Contributor,
+    pub(super) kept: Vec<Kept>,
+    /// In how many cells.
+    cells: u32,
+}
+
+/// What is kept of a window.
+#[derive(Debug)]
+pub(super) struct Sample {
+    pub(super) bounds: Bounds,
+    /// How many columns are summed.
+    summed: usize,
+    /// Where each contributor is.
+    at: HashMap<Contributor, u32, BuildHasherDefault<PassThrough>>,
+    pub(super) contributors: Vec<OfOne>,
+    /// How many contributors have something kept in each cell.
+    cells: HashMap<u32, u32, RandomState>,
+    /// Bytes of what is kept of all contributors.
+    kept_bytes: usize,
+}
+
+/// A record as it comes: the number of its cell, and its lot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawn {
+    pub(super) cell: u32,
+    pub(super) lot: Lot,
+}
+
+/// The lot of a cell for a contributor, whose hash is secret.
+pub(super) fn lot_of_cell(contributor: Contributor, cell: u32) -> Lot {
+    let mut hasher = SipHasher13::new_with_key(&contributor.to_le_bytes());
+    hasher.write(b"cell ");
+    hasher.write(&cell.to_le_bytes());
+    hasher.finish()
+}
+
+impl OfOne {
+    /// Where the records of a cell begin and end.
+    fn run(&self, of_cell: Lot, cell: u32) -> std::ops::Range<usize> {
+        let start = self.kept.partition_point(|kept| (kept.of_cell, kept.cell) < (of_cell, cell));
+        let end = self.kept.partition_point(|kept| (kept.of_cell, kept.cell) <= (of_cell, cell));
+        start..end
+    }
+
+    /// Whether a record with these lots can be among those that count. That it has the same lots as another one is as good
+    /// as impossible: then it is looked at whole.
+    fn may_count(&self, bounds: Bounds, of_cell: Lot, drawn: Drawn) -> bool {
+        let run = self.run(of_cell, drawn.cell);
+        if run.is_empty() {
+            let is_full = bounds.cells_per_window.is_some_and(|most| self.cells >= most);
+            let worst = self.kept.last().map(|kept| (kept.of_cell, kept.cell));
+            return !is_full || !planted("first-come-bounds") && worst > Some((of_cell, drawn.cell));
+        }
+        let is_full = run.len() >= bounds.records_per_cell as usize;
+        let worst = self.kept.get(run.end - 1).map(|kept| kept.lot);
+        !is_full || !planted("first-come-bounds") && worst >= Some(drawn.lot)
+    }
+
+    /// Adds a record, and lets those go that can no longer count.
+    fn add(&mut self, bounds: Bounds, record: Kept, cells: &mut HashMap<u32, u32, RandomState>) {
+        let (of_cell, cell) = (record.of_cell, record.cell);
+        if self.run(of_cell, cell).is_empty() {
+            self.cells += 1;
+            *cells.entry(cell).or_default() += 1;
+        }
+        let place = self.kept.partition_point(|kept| *kept < record);
+        self.kept.insert(place, record);
+        let run = self.run(of_cell, cell);
+        if run.len() > bounds.records_per_cell as usize {
+            self.kept.remove(run.end - 1);
+        }
+        while bounds.cells_per_window.is_some_and(|most| self.cells > most)
+            && let Some(worst) = self.kept.last().map(|kept| (kept.of_cell, kept.cell))
+        {
+            self.kept.truncate(self.run(worst.0, worst.1).start);
+            self.cells -= 1;
+            if let Some(count) = cells.get_mut(&worst.1) {
+                *count -= 1;
+                if *count == 0 {
+                    cells.remove(&worst.1);
+                }
+            }
+        }
+    }
+
+    fn bytes(&self, summed: usize) -> usize {
+        records_bytes(self.kept.len(), summed)
+    }
+}
+
+/// Bytes of the values of a record, with what the allocator adds.
+fn values_bytes(summed: usize) -> usize {
+    if summed == 0 { 0 } else { 16 + summed * size_of::<Option<i64>>() }
+}
+
+/// Bytes of so many records of one contributor, as if their list had just doubled; it has room for four at least.
+fn records_bytes(records: usize, summed: usize) -> usize {
+    let places = if records == 0 { 0 } else { (2 * records).max(4) };
+    places * size_of::<Kept>() + records * values_bytes(summed)
+}
+
+/// Bytes of a hash table of so many places, each of a size: at most 16 places for 7 that are used, and 4 at least.
+fn table_bytes(used: usize, place: usize) -> usize {
+    match used {
+        0 => 0,
+        more => 4 * (place + 1) + 16 + ((place + 1) * 16).div_ceil(7) * (more - 1),
+    }
+}
+
+/// Bytes of so many contributors in so many cells, without their records.
+fn contributors_bytes(contributors: usize, cells: usize) -> usize {
+    table_bytes(contributors, size_of::<(Contributor, u32)>())
+        + 2 * contributors * size_of::<OfOne>()
+        + table_bytes(cells, size_of::<(u32, u32)>())
+}
+
+/// The most bytes that one more record adds.
+pub(super) fn first_kept(summed: usize) -> usize {
+    contributors_bytes(1, 1) + records_bytes(1, summed)
+}
+
+impl Sample {
+    /// Nothing yet.
+    pub(super) fn new(bounds: Bounds, summed: usize) -> Self {
+        Self {
+            bounds,
+            summed,
+            at: HashMap::default(),
+            contributors: Vec::new(),
+            cells: HashMap::default(),
+            kept_bytes: 0,
+        }
+    }
+
+    /// Where a contributor is, if there is anything of it.
+    pub(super) fn position(&self, contributor: Contributor) -> Option<usize> {
+        self.at.get(&contributor).map(|at| *at as usize)
+    }
+
+    /// In how many cells there is anything.
+    pub(super) fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Adds a record, if it may count. `rest` gives what else there is to keep of it.
+    pub(super) fn add(
+        &mut self,
+        contributor: Contributor,
+        drawn: Drawn,
+        rest: impl FnOnce() -> (u64, Producer, Box<[Option<i64>]>),
+    ) {
+        let of_cell = lot_of_cell(contributor, drawn.cell);
+        if let Some(of_one) = self.position(contributor).and_then(|at| self.contributors.get(at))
+            && !of_one.may_count(self.bounds, of_cell, drawn)
+        {
+            return;
+        }
+        let (combination, producer, values) = rest();
+        self.put(contributor, Kept { of_cell, cell: drawn.cell, lot: drawn.lot, combination, producer, values });
+    }
+
+    fn put(&mut self, contributor: Contributor, record: Kept) {
+        let next = self.contributors.len();
+        let at = *self.at.entry(contributor).or_insert(next as u32) as usize;
+        if at == next {
+            self.contributors.push(OfOne { contributor, kept: Vec::new(), cells: 0 });
+        }
+        if let Some(of_one) = self.contributors.get_mut(at) {
+            let before = of_one.bytes(self.summed);
+            of_one.add(self.bounds, record, &mut self.cells);
+            self.kept_bytes = self.kept_bytes + of_one.bytes(self.summed) - before;
+        }
+    }
+
+    /// Adds what another part of the window keeps.
+    pub(super) fn merge(&mut self, other: Self) {
+        for OfOne { contributor, kept, .. } in other.contributors {
+            kept.into_iter().for_each(|record| self.put(contributor, record));
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        contributors_bytes(self.contributors.len(), self.cells.len()) + self.kept_bytes
+    }
+
+    /// Adds what is kept of a contributor to a checkpoint.
+    pub(super) fn encode(&self, at: usize, writer: &mut Writer) {
+        let Some(OfOne { contributor, kept, .. }) = self.contributors.get(at) else { return };
+        writer.u128(*contributor).count(kept.len());
+        for Kept { cell, lot, combination, producer, values, .. } in kept {
+            writer.u32(*cell).u64(*lot).u64(*combination).u32(producer.number().into());
+            values.iter().for_each(|value| {
+                writer.option(*value);
+            });
+        }
+    }
+
+    /// Reads what is kept of a contributor. `None`: it is not what [`Sample::encode`] wrote.
+    pub(super) fn decode(&mut self, can_be: impl Fn(u32) -> bool, reader: &mut Reader<'_>) -> Option<()> {
+        let contributor = reader.u128()?;
+        for _ in 0..reader.count(4 + 8 + 8 + 4 + self.summed)? {
+            let (cell, lot, combination) = (reader.u32()?, reader.u64()?, reader.u64()?);
+            let producer = Producer::of_number(u16::try_from(reader.u32()?).ok()?);
+            let values = (0..self.summed).map(|_| reader.option()).collect::<Option<_>>()?;
+            if !can_be(cell) {
+                return None;
+            }
+            let of_cell = lot_of_cell(contributor, cell);
+            self.put(contributor, Kept { of_cell, cell, lot, combination, producer, values });
+        }
+        Some(())
+    }
+}
+
+impl Cells {
+    /// Adds records to what is kept of each contributor.
+    pub(super) fn fold_into_sample(&mut self, dataset: &Dataset, records: &Foldable<'_>, rows: &Rows<'_>) {
+        let Some(sample) = &mut self.sample else { return };
+        let (total, summed) = (records.cells.len(), sample.summed);
+        let mut values = vec![None; rows.len(total) * summed];
+        for (column, measure) in summed_measures(dataset, &self.metrics).into_iter().enumerate() {
+            let Some(array) = records.columns.get(measure.source.column) else { continue };
+            each_summed(measure, array, rows, |at, integer, _| {
+                if let Some(value) = values.get_mut(at * summed + column) {
+                    *value = Some(integer);
+                }
+            });
+        }
+        let mut next = 0;
+        rows.each(total, |row| {
+            let own = next * summed..(next + 1) * summed;
+            next += 1;
+            let (Some(&cell), Some(&contributor)) = (records.cells.get(row), records.contributors.get(row)) else {
+                return;
+            };
+            let drawn = Drawn { cell, lot: records.lots.get(row).copied().unwrap_or(0) };
+            sample.add(contributor, drawn, || {
+                let combination = records.combinations.get(row).copied().unwrap_or(0);
+                let (_, producer) = records.origin(row, contributor);
+                (combination, producer, values.get(own).unwrap_or_default().into())
+            });
+        });
+        self.set_bytes = sample.bytes();
+        self.charge.set(self.bytes(), self.len());
+    }
+
+    /// What is written to a checkpoint one by one: cells, or contributors with what is kept of them.
+    pub(super) fn units(&self) -> usize {
+        self.sample.as_ref().map_or(self.numbers.len(), |sample| sample.contributors.len())
+    }
+
+    /// The cells of a window that is closed, all parts of it: of a dataset that bounds how many records of one contributor
+    /// count, made of those that do. Until then there are none, and nothing leaves.
+    #[must_use]
+    pub fn bounded(mut self, dataset: &Dataset) -> Self {
+        let Some(sample) = self.sample.take() else { return self };
+        let mut cells = Self { bounds: Some(sample.bounds), sample: None, ..Self::up_to(dataset, NEVER_ENOUGH) };
+        cells.policies = std::mem::take(&mut self.policies);
+        // What is kept is still there meanwhile, and counted.
+        cells.charge = self.charge.beside(cells.bytes());
+        let ends = summed_measures(dataset, &cells.metrics).into_iter().map(|measure| measure.scale().ends());
+        let ends: Vec<Ends> = ends.collect();
+        for OfOne { contributor, kept, .. } in sample.contributors {
+            kept.iter().for_each(|record| cells.add_kept(contributor, record, &ends));
+        }
+        cells.charge.set(cells.bytes(), cells.len());
+        cells
+    }
+
+    /// The bounds that hold for what the cells are made of.
+    #[must_use]
+    pub fn bounds(&self) -> Option<Bounds> {
+        self.bounds
+    }
+
+    /// Adds a record that counts. `ends`: those of the range of each summed column.
+    fn add_kept(&mut self, contributor: Contributor, record: &Kept, ends: &[Ends]) {
+        let slot = self.slot(record.cell);
+        let origin = (contributor, record.producer);
+        self.records[slot] += 1;
+        self.add_contributor(slot, self.is_parted.then_some(&record.combination), origin);
+        if self.summed == 0 {
+            return;
+        }
+        let (place, change) = self.portions[slot].place(key(contributor), self.summed);
+        self.change_bytes(change);
+        let moments = self.metrics.iter_mut().filter_map(|state| match state {
+            State::Moments(moments) => moments.get_mut(slot),
+            _ => None,
+        });
+        let mut changes = Vec::new();
+        for (column, ((moments, ends), value)) in moments.zip(ends).zip(&record.values).enumerate() {
+            let Some(integer) = *value else { continue };
+            let portion = ends.portion(integer);
+            moments.add(integer);
+            self.portions[slot].add(place, self.summed, column, portion);
+            if record.producer != Producer::UNKNOWN {
+                changes.push(self.producer_sums[slot].add(origin, self.summed, column, portion, self.enough));
+            }
+        }
+        changes.into_iter().for_each(|change| self.change_bytes(change));
+    }
+}
+
+/// Where the values of each summed column lie.
+fn summed_measures<'d>(dataset: &'d Dataset, metrics: &[State]) -> Vec<&'d Measure> {
+    let summed = dataset.metrics.iter().zip(metrics).filter(|(_, state)| matches!(state, State::Moments(_)));
+    summed.filter_map(|(metric, _)| metric.function.measure()).collect()
+}
