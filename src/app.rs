@@ -23,12 +23,12 @@ use crate::egress::budget::{self, Budget};
 use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
 use crate::egress::{file, kafka};
 use crate::engine::intake::Intake;
-use crate::engine::pipeline::{Lane, Pipeline};
+use crate::engine::pipeline::Pipeline;
 use crate::engine::request::Served;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
 use crate::identity::Expiry;
-use crate::ingress::grpc::{self, Health, Listener, ListenerLimits, Server};
+use crate::ingress::grpc::{self, Listener, ListenerLimits, Server};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{self, Reread, What};
 use crate::monitor;
@@ -49,6 +49,7 @@ mod outcomes;
 mod quarantined;
 mod reload;
 mod state;
+mod ticker;
 mod tls;
 mod witnesses;
 
@@ -59,6 +60,7 @@ use observed::Observer;
 use outcomes::Outcomes;
 use quarantined::Quarantined;
 use reload::Reloader;
+use ticker::{Ticker, summarize};
 use tls::Rotation;
 
 /// A running gateway.
@@ -91,9 +93,6 @@ pub struct App {
     stop_within: Duration,
     on_stop: OnStop,
 }
-
-/// How often windows are looked at without a record coming in.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Binds the configured address.
 ///
@@ -211,36 +210,18 @@ impl App {
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
-        let works = {
-            let (logs, ledger, supervisor) = (logs.clone(), Arc::clone(&ledger), supervisor.clone());
-            move || {
-                if ledger.is_broken() {
-                    supervisor.fail("the thread of the ledger's log panicked");
-                }
-                for (name, log) in logs.each() {
-                    if log.is_broken() {
-                        supervisor.fail(&format!("the thread of the {name} panicked"));
-                    }
-                    if log.is_removed() {
-                        supervisor.fail(&format!(
-                            "files of the {name} were removed while it ran: what they held and was not counted is lost"
-                        ));
-                    }
-                }
-                let takes = !logs.always().iter().any(|(_, log)| log.is_failing()) && supervisor.failure().is_none();
-                Works { takes, releases: takes && ledger.trouble().is_none() }
-            }
-        };
-        let ticks = tick(
-            Arc::clone(&pipeline),
-            Arc::clone(&intake),
-            Arc::clone(&versions),
-            Arc::clone(&quarantined),
+        let ticker = Ticker {
+            pipeline: Arc::clone(&pipeline),
+            intake: Arc::clone(&intake),
+            versions: Arc::clone(&versions),
+            quarantined: Arc::clone(&quarantined),
+            logs: logs.clone(),
+            ledger: Arc::clone(&ledger),
+            supervisor: supervisor.clone(),
+            health: server.health(),
             clock,
-            works,
-            server.health(),
-        );
-        let ticker = supervisor.spawn_task("ticker", ticks);
+        };
+        let ticker = supervisor.spawn_task("ticker", ticker.run());
         let reloader = Reloader::new(
             &config,
             state.archive,
@@ -446,64 +427,6 @@ pub struct Stopped {
 
 /// How long closing the logs may take, whatever the deadline.
 const CLOSE_WITHIN: Duration = Duration::from_millis(200);
-
-/// Logs what has happened, again and again.
-async fn summarize(telemetry: Arc<Telemetry>, every: Duration) {
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut summaries = Summaries::default();
-    // The first tick is at once.
-    interval.tick().await;
-    loop {
-        interval.tick().await;
-        summaries.interval(&telemetry);
-    }
-}
-
-/// What of a gateway works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Works {
-    /// Requests are taken in.
-    takes: bool,
-    /// Releases may leave.
-    releases: bool,
-}
-
-/// Lets the pipeline know that time passes, the ledger what came of quarantine, and health whether the gateway works.
-async fn tick(
-    pipeline: Arc<Pipeline>,
-    intake: Arc<Intake>,
-    versions: Arc<Versions>,
-    quarantined: Arc<Quarantined>,
-    clock: Clock,
-    works: impl Fn() -> Works,
-    health: Health,
-) {
-    let mut interval = tokio::time::interval(TICK);
-    let mut worked = Works { takes: true, releases: false };
-    health.set_egress(false).await;
-    loop {
-        interval.tick().await;
-        versions.advance(today());
-        pipeline.tick(clock.now());
-        if intake.tick() {
-            // Not here: it may wait for the disk.
-            if let Some(Lane { inbox, .. }) = pipeline.lanes().first().cloned() {
-                let intake = Arc::clone(&intake);
-                tokio::spawn(async move { intake.reconsider(&inbox).await });
-            }
-        }
-        quarantined.look(clock.now());
-        let now = works();
-        if now.takes != worked.takes {
-            health.set(now.takes).await;
-        }
-        if now.releases != worked.releases {
-            health.set_egress(now.releases).await;
-        }
-        worked = now;
-    }
-}
 
 /// The port of health and metrics.
 fn monitor(
