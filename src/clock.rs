@@ -4,6 +4,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+/// What both clocks say at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The monotonic time since start.
+    pub now: Duration,
+    /// The wall clock, in microseconds since the Unix epoch.
+    pub wall: i64,
+}
+
 /// The clocks of the shell: the monotonic one counts from start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -29,6 +38,12 @@ impl Clock {
     #[must_use]
     pub fn wall(&self) -> i64 {
         wall_clock().as_microsecond()
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { now: self.now(), wall: self.wall() }
     }
 }
 

@@ -66,7 +66,8 @@ impl Scores {
             resident,
             parts: Vec::new(),
             left: FAILED_MAX,
-            timer: (self.clock, self.times.model(&stream.name)),
+            clock: self.clock,
+            times: self.times.model(&stream.name),
         };
         match scoring.run(0..rows) {
             Ok(scored) => scoring.parts.push((0..rows, Some(scored))),
@@ -92,8 +93,9 @@ struct Scoring<'s> {
     parts: Vec<(Range<usize>, Option<Scored>)>,
     /// How many runs may fail yet.
     left: usize,
+    clock: Clock,
     /// Where it is said how long each run takes.
-    timer: (Clock, Option<&'s Histogram>),
+    times: Option<&'s Histogram>,
 }
 
 impl Scoring<'_> {
@@ -108,11 +110,10 @@ impl Scoring<'_> {
             &part
         };
         let records = [records];
-        let (clock, times) = self.timer;
-        let began = clock.now();
+        let began = self.clock.now();
         let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(&records)));
-        if let Some(times) = times {
-            times.add(clock.now().saturating_sub(began), 1);
+        if let Some(times) = self.times {
+            times.add(self.clock.now().saturating_sub(began), 1);
         }
         match scored {
             Ok(Ok(scored)) => {

@@ -16,6 +16,7 @@ use crossbeam_channel::Sender;
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::clock::Moment;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::gateway::{Effect, Gateway};
 use crate::domain::name::{DatasetName, StreamName};
@@ -102,9 +103,7 @@ pub(super) struct Batch<'b> {
     pub(super) event_times: Option<(i64, i64)>,
     pub(super) entry: Vec<u8>,
     pub(super) room: Room,
-    pub(super) now: Duration,
-    /// The wall clock, in microseconds since the Unix epoch.
-    pub(super) wall: i64,
+    pub(super) at: Moment,
 }
 
 /// Why a batch was not placed. Nothing of it was.
@@ -144,13 +143,7 @@ impl Sequencer {
 
     /// What the numbers and the producers of requests say of them if they are taken in this order, and the event times that
     /// their stream takes.
-    pub(super) fn locate(
-        &self,
-        stream: &str,
-        requests: &[Boxed],
-        now: Duration,
-        wall: i64,
-    ) -> (Vec<Located>, TimeBounds) {
+    pub(super) fn locate(&self, stream: &str, requests: &[Boxed], at: Moment) -> (Vec<Located>, TimeBounds) {
         let mut state = self.lock();
         let mut ahead = Ahead::new(&state.gateway);
         let located = requests.iter().map(|request| {
@@ -167,11 +160,11 @@ impl Sequencer {
             }
             let origin = &request.origin;
             let may = |producers: &mut Producers, came, before: &_| producers.may_admit(&origin.series, came, before);
-            if let Err(limit) = newcomers.admit(&mut state.gateway, may, (stream, origin, number), (now, wall)) {
+            if let Err(limit) = newcomers.admit(&mut state.gateway, may, stream, origin, number, at) {
                 *located = Located::Not(OutOfOrder::TooMany(limit).into());
             }
         }
-        (located, state.gateway.time_bounds(stream, wall))
+        (located, state.gateway.time_bounds(stream, at.wall))
     }
 
     /// Gives a batch its position and submits its entry. `earlier` is called when everything that comes before it was
@@ -186,9 +179,9 @@ impl Sequencer {
         earlier: impl FnOnce(),
         then: impl FnOnce(Lsn) -> Then,
     ) -> Result<(Lsn, Vec<Mark>), Unplaced> {
-        let Batch { stream, requests, refused, event_times, entry, room, now, wall } = batch;
+        let Batch { stream, requests, refused, event_times, entry, room, at } = batch;
         let mut state = self.lock();
-        state.admit(stream, requests, now, wall)?;
+        state.admit(stream, requests, at)?;
         if let Some((oldest, newest)) = event_times
             && !state.gateway.open_windows(stream, oldest, newest)
         {
@@ -196,11 +189,11 @@ impl Sequencer {
         }
         earlier();
         let lsn = state.next(room.bytes());
-        let marks = requests.iter().map(|request| state.take(stream, request, lsn, now, wall)).collect();
+        let marks = requests.iter().map(|request| state.take(stream, request, lsn, at)).collect();
         state.gateway.refused(stream, refused);
         self.journal.submit(lsn, entry, room, Some(then(lsn)));
-        self.advance(&mut state, Some(stream), now);
-        self.checkpoint_if_due(&mut state, now);
+        self.advance(&mut state, Some(stream), at.now);
+        self.checkpoint_if_due(&mut state, at.now);
         Ok((lsn, marks))
     }
 
@@ -330,7 +323,7 @@ impl State {
     }
 
     /// Makes sure that all requests can be taken in this order.
-    fn admit(&mut self, stream: &str, requests: &[Placing<'_>], now: Duration, wall: i64) -> Result<(), Unplaced> {
+    fn admit(&mut self, stream: &str, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
             requests.iter().map(|request| match ahead.locate(&request.origin.series, request.number, request.skips) {
@@ -346,7 +339,7 @@ impl State {
             }
             let Placing { origin, number, .. } = *request;
             let must = |producers: &mut Producers, came, before: &_| producers.admit(&origin.series, came, before);
-            if let Err(limit) = newcomers.admit(&mut self.gateway, must, (stream, origin, number), (now, wall)) {
+            if let Err(limit) = newcomers.admit(&mut self.gateway, must, stream, origin, number, at) {
                 not.push((position, Located::Not(OutOfOrder::TooMany(limit).into())));
             }
         }
@@ -354,13 +347,13 @@ impl State {
     }
 
     /// A request is taken. How far its producer is.
-    fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, now: Duration, wall: i64) -> Mark {
+    fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
         let Placing { origin, number, outcome, newest, .. } = *request;
         let (producer, address) = (&origin.series, origin.address);
-        self.gateway.hear(stream, Heard { producer, address, event_time: newest }, now);
+        self.gateway.hear(stream, Heard { producer, address, event_time: newest }, at.now);
         match number {
             Some(number) => {
-                let came = Came { at: Some(wall), from: address };
+                let came = Came { at: Some(at.wall), from: address };
                 self.gateway.producers.take(producer, number, lsn, Some(outcome), came);
                 Mark { epoch: number.epoch, sequence: number.sequence, lsn }
             }
@@ -386,13 +379,15 @@ impl<'r> Newcomers<'r> {
         &mut self,
         gateway: &mut Gateway,
         remembers: impl FnOnce(&mut Producers, Came, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
-        (stream, origin, number): (&str, &'r Origin, Option<Number>),
-        (now, wall): (Duration, i64),
+        stream: &str,
+        origin: &'r Origin,
+        number: Option<Number>,
+        at: Moment,
     ) -> Result<(), TooMany> {
         let (producer, address) = (&origin.series, origin.address);
         let heard = Heard { producer, address, event_time: None };
-        let is_newly_active = gateway.admit(stream, heard, now, &self.active)?;
-        let came = Came { at: Some(wall), from: address };
+        let is_newly_active = gateway.admit(stream, heard, at.now, &self.active)?;
+        let came = Came { at: Some(at.wall), from: address };
         if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
             self.numbered.add(producer, address);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::decode::Together;
 use crate::domain::aggregate::Reserved;
 use crate::domain::counting::NotCounted;
@@ -219,10 +219,10 @@ impl Worker {
             refuse(requests, reason);
             return Attempt::Done;
         }
-        let (now, wall) = (self.intake.clock.now(), self.intake.clock.wall());
+        let at = self.intake.clock.moment();
         let served = requests.first().and_then(|request| request.served.clone());
         let stream = served.as_ref().map_or("", |served| served.stream.name.as_str());
-        let (located, bounds) = self.sequencer.locate(stream, &requests, now, wall);
+        let (located, bounds) = self.sequencer.locate(stream, &requests, at);
         let mut going = Vec::with_capacity(requests.len());
         for (request, located) in requests.into_iter().zip(located) {
             going.extend(self.go(request, located, twice));
@@ -233,14 +233,14 @@ impl Worker {
         let judged = match &served {
             None => Ok(Judged::refused(&going)),
             Some(served) => {
-                let case = Case { served, requests: &going, bounds, now, seals: self.seals };
+                let case = Case { served, requests: &going, bounds, now: at.now, seals: self.seals };
                 let (intake, scores) = (&self.intake, &mut self.scores);
                 let judged = catch_unwind(AssertUnwindSafe(|| case.judge(intake, scores)));
                 judged.unwrap_or(Err(NotJudged::Failed(Reason::Internal)))
             }
         };
         match judged {
-            Ok(judged) => self.write(going, judged, served.as_deref(), (now, wall), twice).await,
+            Ok(judged) => self.write(going, judged, served.as_deref(), at, twice).await,
             Err(NotJudged::Together) => Attempt::Apart(going),
             Err(NotJudged::Failed(reason)) => Self::failed(going, reason),
         }
@@ -290,14 +290,14 @@ impl Worker {
         requests: Vec<Boxed>,
         mut judged: Judged,
         served: Option<&Served>,
-        (now, wall): (Duration, i64),
+        at: Moment,
         twice: &mut Vec<Boxed>,
     ) -> Attempt {
         let judged_at = self.intake.clock.now();
-        self.waiting.times.judge.add(judged_at.saturating_sub(now), 1);
+        self.waiting.times.judge.add(judged_at.saturating_sub(at.now), 1);
         let stream = served.map_or("", |served| served.stream.name.as_str());
         let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
-        let newest = newest(&requests, &judged, wall);
+        let newest = newest(&requests, &judged, at.wall);
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
         let sent = sent.map(|((request, came), (kept, newest))| Sent {
             producer: &request.origin.series,
@@ -308,8 +308,8 @@ impl Worker {
         });
         let sent: Vec<Sent<'_>> = sent.collect();
         let entry = match &judged.resident {
-            None => Some(Entry::Requests { at: wall, stream, requests: sent }.encode()),
-            Some(resident) => self.encode(resident, &judged, &sent, wall),
+            None => Some(Entry::Requests { at: at.wall, stream, requests: sent }.encode()),
+            Some(resident) => self.encode(resident, &judged, &sent, at.wall),
         };
         let Some(entry) = entry else {
             judged.let_go(&self.intake);
@@ -336,7 +336,7 @@ impl Worker {
             oldest.zip(newest)
         });
         let refused = Tally::of(&kept);
-        let batch = Batch { stream, requests: &placing, refused: &refused, event_times, entry, room, now, wall };
+        let batch = Batch { stream, requests: &placing, refused: &refused, event_times, entry, room, at };
         let (orders, mut earlier) = (&mut self.orders, Vec::new());
         let drain = || earlier.extend(std::iter::from_fn(|| orders.try_recv().ok()));
         let placed = self.sequencer.place(batch, drain, |lsn| self.waiting.when_durable(lsn));
@@ -375,7 +375,7 @@ impl Worker {
         }
         let placed = self.intake.clock.now();
         self.waiting.times.place.add(placed.saturating_sub(judged_at), 1);
-        let arrived = requests.iter().map(|request| request.arrived).min().unwrap_or(now);
+        let arrived = requests.iter().map(|request| request.arrived).min().unwrap_or(at.now);
         self.waiting.push(lsn, answers(served, requests, judged, marks), Since { arrived, placed });
         Attempt::Done
     }

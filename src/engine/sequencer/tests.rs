@@ -17,6 +17,7 @@ impl Caller for Nobody {
 }
 
 const NOW: Duration = Duration::from_secs(1);
+const AT: Moment = Moment { now: NOW, wall: 0 };
 
 /// A sequencer of one stream with an empty journal, and its directory.
 fn sequencer(active: ActiveMax, remembered: RememberedMax) -> (Sequencer, tempfile::TempDir) {
@@ -78,7 +79,15 @@ fn place_at(
     let room = sequencer.journal.reserve(8).unwrap();
     let (stream, entry) = ("s", vec![0; 8]);
     let refused = Tally::default();
-    let batch = Batch { stream, requests: &placing, refused: &refused, event_times: None, entry, room, now, wall: 0 };
+    let batch = Batch {
+        stream,
+        requests: &placing,
+        refused: &refused,
+        event_times: None,
+        entry,
+        room,
+        at: Moment { now, wall: 0 },
+    };
     sequencer.place(batch, || {}, |_| Box::new(|| {})).map(|_| ())
 }
 
@@ -101,7 +110,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             from("192.0.2.2", "d"),
             from("192.0.2.1", "a"),
         ];
-        let (located, _) = sequencer.locate("s", &requests, NOW, 0);
+        let (located, _) = sequencer.locate("s", &requests, AT);
         assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(located[0], Located::Next(first(1)));
         // Whoever does not look is told when the batch is placed, and nothing of it is.
@@ -112,7 +121,7 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
             place(&sequencer, &[from("192.0.2.1", "a"), from("192.0.2.1", "b")], &numbers[..2]).err().map(drop),
             None
         );
-        let (located, _) = sequencer.locate("s", &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], NOW, 0);
+        let (located, _) = sequencer.locate("s", &[from("192.0.2.1", "c"), from("192.0.2.1", "b")], AT);
         assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
     }
 }
@@ -124,7 +133,7 @@ fn a_newcomer_that_one_limit_keeps_out_takes_no_place_of_the_other() {
     let (sequencer, _directory) = sequencer(active, remembered);
     let requests =
         [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")].map(|(name, from)| request(name, from, first(1)));
-    let (located, _) = sequencer.locate("s", &requests, NOW, 0);
+    let (located, _) = sequencer.locate("s", &requests, AT);
     assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, true, false]);
 }
 
@@ -135,7 +144,7 @@ fn a_request_whose_number_became_another_one_is_not_placed() {
     let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
     let goes_on = [request("a", "192.0.2.1", first(0))];
     for epoch in 1..=3 {
-        let (located, _) = sequencer.locate("s", &goes_on, NOW, 0);
+        let (located, _) = sequencer.locate("s", &goes_on, AT);
         let [Located::Next(number)] = located.as_slice() else { panic!("{located:?}") };
         assert_eq!(
             place(&sequencer, &[request("a", "192.0.2.1", first(epoch))], &[Some(Number { epoch, sequence: 0 })])
