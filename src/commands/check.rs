@@ -113,8 +113,8 @@ fn for_people(config: &Config, today: Date) -> String {
                 "  {}: k = {} for {} at {}, approved by {}, until {}{ended}",
                 relaxed.id.value,
                 relaxed.min_contributors,
-                relaxed.dataset,
-                relaxed.destination,
+                relaxed.dataset.value,
+                relaxed.destination.value,
                 approved(relaxed).join(", "),
                 relaxed.until
             );
@@ -167,7 +167,7 @@ impl Listed {
     fn of(rule: &Rule) -> Self {
         Self {
             identities: rule.identities.iter().map(ToString::to_string).collect(),
-            write: rule.write.iter().cloned().collect(),
+            write: rule.write.iter().map(String::from).collect(),
             speaks_as: rule.speaks_as.iter().map(ToString::to_string).collect(),
             read: rule.read.iter().map(|right| right.name().to_owned()).collect(),
         }
@@ -221,8 +221,8 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({
             "id": relaxed.id.value,
-            "dataset": relaxed.dataset,
-            "destination": relaxed.destination,
+            "dataset": relaxed.dataset.value.as_str(),
+            "destination": relaxed.destination.value.as_str(),
             "min_contributors": relaxed.min_contributors,
             "approved": approved(relaxed),
             "until": relaxed.until.to_string(),

@@ -317,6 +317,6 @@ fn flow(change: &FlowChange) -> [String; 6] {
         Some(outlet) => outlet.min_contributors.to_string(),
     };
     let (before, after) = (k(&change.before), k(&change.after));
-    let (dataset, destination) = (change.dataset.clone(), String::from(&change.destination));
+    let (dataset, destination) = (String::from(&change.dataset), String::from(&change.destination));
     [dataset, destination, what.to_owned(), before, after, change.why.join(", ")]
 }

@@ -108,7 +108,7 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Option<Duration>
 pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, problems: &Problems) {
     for (name, declared) in budgets {
         let Some(destination) = policy.destinations.get(name.as_str()) else { continue };
-        let accepted: Vec<&str> = destination.accepts.iter().map(|(dataset, _)| dataset.as_str()).collect();
+        let accepted: Vec<&str> = destination.accepts.iter().map(|accepted| accepted.value.as_str()).collect();
         for dataset in declared.first.iter().filter(|dataset| !accepted.contains(&dataset.value.as_str())) {
             let message = format!("destination `{name}` does not accept `{}`", dataset.value);
             problems.error_help(&dataset.place, message, hint(&dataset.value, &accepted));

@@ -359,7 +359,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
         .destinations
         .values()
         .flat_map(|destination| &destination.accepts)
-        .map(|(name, _)| name.as_str())
+        .map(|accepted| accepted.value.as_str())
         .collect();
     for plan in policy.streams.values() {
         if let Some(model) = &plan.model
@@ -435,7 +435,8 @@ fn check_messages(declared: &read::Declared, policy: &PolicySet, problems: &Prob
     let Some(id) = &declared.id else { return };
     for (name, destination) in &declared.destinations {
         let Destination::Kafka(settings) = &destination.value else { continue };
-        for (accepted, place) in policy.destinations.get(name.as_str()).into_iter().flat_map(|policy| &policy.accepts) {
+        let accepts = policy.destinations.get(name.as_str()).into_iter().flat_map(|policy| &policy.accepts);
+        for Spot { value: accepted, place } in accepts {
             let Some((_, dataset)) = policy.dataset(accepted) else { continue };
             let Ok(widest) = Widest::of(dataset, &id.value) else { continue };
             if let Some((bytes, limit)) = kafka::check::too_wide(settings, &widest) {

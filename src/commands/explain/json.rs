@@ -139,7 +139,7 @@ fn cells(flow: &Flow) -> Value {
         Permission::WindowTooShort(_) => json!({ "regime": regime, "allowed": false, "min_window": true }),
     });
     json!({
-        "dataset": flow.dataset,
+        "dataset": flow.dataset.as_str(),
         "destination": flow.destination.as_str(),
         "countries": codes(flow.countries.iter()),
         "allowed": flow.outlet.is_some(),

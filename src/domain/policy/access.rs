@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::document::Place;
+use crate::domain::name::StreamName;
 use crate::domain::pattern::Pattern;
 use crate::domain::producer::{ProducerName, Series};
 
@@ -38,7 +39,7 @@ pub struct Rule {
     /// Whom it is for.
     pub identities: Vec<Pattern>,
     /// The streams they may write.
-    pub write: BTreeSet<String>,
+    pub write: BTreeSet<StreamName>,
     /// The names of producers that they may speak as, besides their own.
     pub speaks_as: Vec<Pattern>,
     /// What they may read.
@@ -103,7 +104,7 @@ impl Rule {
     #[must_use]
     pub fn says(&self) -> String {
         let list = |texts: Vec<String>| texts.join(", ");
-        let streams = list(self.write.iter().cloned().collect());
+        let streams = list(self.write.iter().map(String::from).collect());
         let names = list(self.speaks_as.iter().map(ToString::to_string).collect());
         let rights = list(self.read.iter().map(|right| right.name().to_owned()).collect());
         let may = [
@@ -224,7 +225,7 @@ mod tests {
         Arc::new(Rule {
             id: Arc::from(id),
             identities: identities.iter().map(|text| Pattern::of_identities(text).unwrap()).collect(),
-            write: write.iter().map(|stream| (*stream).to_owned()).collect(),
+            write: write.iter().map(|stream| stream.parse().unwrap()).collect(),
             speaks_as: speaks_as.iter().map(|text| Pattern::of_names(text).unwrap()).collect(),
             read: BTreeSet::new(),
             place: place(),

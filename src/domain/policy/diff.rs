@@ -9,7 +9,7 @@ use arrow_schema::{ArrowError, DataType};
 
 use crate::domain::batch::Candidate;
 use crate::domain::evidence::{Sender, Senders};
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::refusal::Reason;
 
 use super::explain::Flow;
@@ -113,7 +113,7 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowChange {
     /// The dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The destination.
     pub destination: DestinationName,
     /// How cells go there before.
@@ -235,14 +235,14 @@ fn bytes_of_rows(columns: &RecordBatch) -> Vec<u64> {
     bytes
 }
 
-fn flows(version: &Version) -> BTreeMap<(String, DestinationName), Flow> {
+fn flows(version: &Version) -> BTreeMap<(DatasetName, DestinationName), Flow> {
     let flows = version.policy.flows(&version.here.serves, version.day);
     flows.into_iter().map(|flow| ((flow.dataset.clone(), flow.destination.clone()), flow)).collect()
 }
 
 fn changes(
-    before: &BTreeMap<(String, DestinationName), Flow>,
-    after: &BTreeMap<(String, DestinationName), Flow>,
+    before: &BTreeMap<(DatasetName, DestinationName), Flow>,
+    after: &BTreeMap<(DatasetName, DestinationName), Flow>,
 ) -> Vec<FlowChange> {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let changes = keys.into_iter().filter_map(|key| {

@@ -10,7 +10,7 @@ use super::limits::Standing;
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::aggregate::PartRule;
 use crate::domain::dataset::Dataset;
-use crate::domain::document::Place;
+use crate::domain::document::{Place, Spot};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName};
 
@@ -86,7 +86,7 @@ impl PolicySet {
     pub fn egress(&self, serves: &[String], day: Date) -> Vec<EgressRow> {
         let mut rows = Vec::new();
         for (name, destination) in &self.destinations {
-            for (dataset, place) in &destination.accepts {
+            for Spot { value: dataset, place } in &destination.accepts {
                 let Some((plan, declared)) = self.dataset(dataset) else { continue };
                 for regime in self.governing(plan, serves, day) {
                     rows.push(EgressRow {
@@ -166,7 +166,7 @@ impl PolicySet {
         let accepting = self
             .destinations
             .iter()
-            .filter(|(_, destination)| destination.accepts.iter().any(|(accepted, _)| accepted == dataset));
+            .filter(|(_, destination)| destination.accepts.iter().any(|accepted| accepted.value == *dataset));
         accepting.filter_map(|(name, _)| self.outlet_under((dataset, name), at, standing)).collect()
     }
 
@@ -195,7 +195,8 @@ impl PolicySet {
         let relaxed = self
             .overrides
             .iter()
-            .filter(|relaxed| relaxed.dataset == dataset && *name == relaxed.destination && day <= relaxed.until);
+            .filter(|relaxed| relaxed.dataset.value == declared.name && relaxed.destination.value == *name)
+            .filter(|relaxed| day <= relaxed.until);
         let relaxed = relaxed.min_by_key(|relaxed| (relaxed.min_contributors, &relaxed.id.value));
         let relaxed = relaxed.filter(|relaxed| relaxed.min_contributors < least);
         let min_contributors = relaxed.map_or(least, |relaxed| relaxed.min_contributors);

@@ -7,12 +7,13 @@ use arrow_schema::ArrowError;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
+use crate::domain::document::Spot;
 use crate::domain::evidence::Senders;
 use crate::domain::evidence::{Evidence, Sender, Source};
 use crate::domain::fact::{Fact, Finding, Item, Kind, find};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Reading;
-use crate::domain::name::DestinationName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::refusal::{Reason, Refusal};
 use crate::domain::stream::Stream;
 
@@ -99,7 +100,7 @@ pub struct Applies {
 #[derive(Debug, Clone)]
 pub struct Flow {
     /// The dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// The destination.
     pub destination: DestinationName,
     /// The countries of the destination, of its operator, and onward.
@@ -230,7 +231,7 @@ impl PolicySet {
         let mut rows = self.egress(serves, day);
         let mut flows = Vec::new();
         for (name, destination) in &self.destinations {
-            for (dataset, _) in &destination.accepts {
+            for Spot { value: dataset, .. } in &destination.accepts {
                 let is_of_flow = |row: &mut super::EgressRow| row.dataset == *dataset && row.destination == *name;
                 let answers = rows.extract_if(.., is_of_flow).map(|row| (row.regime, row.permission)).collect();
                 let mut outlets = self.outlets(dataset, serves, day).into_iter();

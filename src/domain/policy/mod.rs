@@ -200,7 +200,7 @@ pub struct Destination {
     /// The countries it is in, that its operator is in, and that it promised to send on to only.
     pub countries: Vec<Jurisdiction>,
     /// The datasets it may be sent, each with the place that says so.
-    pub accepts: Vec<(String, Place)>,
+    pub accepts: Vec<Spot<DatasetName>>,
     /// The strongest form it is sent, whatever the regimes would allow.
     pub max_form: Form,
     /// What has been shown of it.
@@ -218,11 +218,9 @@ pub struct Override {
     /// The least number of contributors instead.
     pub min_contributors: usize,
     /// The dataset.
-    pub dataset: String,
+    pub dataset: Spot<DatasetName>,
     /// The destination.
-    pub destination: String,
-    /// Where the dataset and the destination are named.
-    pub scope: (Place, Place),
+    pub destination: Spot<DestinationName>,
     /// Who approved it. At least two.
     pub approved: BTreeSet<String>,
     /// The last day.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint, hint_of};
-use crate::domain::name;
+use crate::domain::name::{self, StreamName};
 use crate::domain::pattern::Pattern;
 use crate::domain::policy::access::{Access, DEFAULT, Naming, Right, Rule};
 
@@ -51,7 +51,8 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         let read = table.or::<Vec<Spot<String>>>("read", Vec::new());
         let read: BTreeSet<Right> = read.iter().filter_map(|name| right(name, problems)).collect();
         table.done();
-        let streams = write.iter().map(|stream| stream.value.clone()).collect();
+        // What is no name is no declared stream either, and is reported as such.
+        let streams = write.iter().filter_map(|stream| StreamName::new(&stream.value).ok()).collect();
         let rule = Rule { id: Arc::from(id.value), identities, write: streams, speaks_as, read, place: id.place };
         declared.rules.push((rule, write));
     }

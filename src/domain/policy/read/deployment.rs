@@ -8,7 +8,7 @@ use jiff::civil::Date;
 
 use crate::domain::codes::Codes;
 use crate::domain::document::keys::{Key, Kind, Shape, names};
-use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::document::{Place, Problems, Spot, Table, hint};
 use crate::domain::evidence::read_code;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
@@ -21,11 +21,11 @@ use crate::domain::producers::Producer;
 use crate::domain::proof::Conditions;
 
 use super::Declared;
-use super::NAMES;
 use super::codes::code;
 use super::conditions::{self, PROOF};
 use super::counters;
 use super::words::{choice_or, chosen};
+use super::{NAMES, name_of};
 
 /// How long records are held in quarantine, where the policy does not say.
 const HOLD: SignedDuration = SignedDuration::from_mins(10);
@@ -289,7 +289,53 @@ fn read_registry(name: &Spot<String>, table: &Table<'_>) -> Option<RegistryShape
     Some(RegistryShape { key: key?.value, facts, place: name.place.clone() })
 }
 
-fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Declared) -> Option<Destination> {
+/// A destination as it is declared: see [`Destination`].
+pub(super) struct DeclaredDestination {
+    countries: Vec<Jurisdiction>,
+    pub(super) accepts: Vec<Spot<String>>,
+    max_form: Form,
+    conditions: Conditions,
+    place: Place,
+}
+
+impl DeclaredDestination {
+    /// With the datasets that can be.
+    pub(super) fn resolve(&self) -> Destination {
+        Destination {
+            countries: self.countries.clone(),
+            accepts: self.accepts.iter().filter_map(name_of).collect(),
+            max_form: self.max_form,
+            conditions: self.conditions.clone(),
+            place: self.place.clone(),
+        }
+    }
+}
+
+/// An override as it is declared: see [`Override`].
+pub(super) struct DeclaredOverride {
+    pub(super) id: Spot<String>,
+    min_contributors: usize,
+    pub(super) dataset: Spot<String>,
+    pub(super) destination: Spot<String>,
+    approved: BTreeSet<String>,
+    until: Date,
+}
+
+impl DeclaredOverride {
+    /// It, if its dataset and its destination can be.
+    pub(super) fn resolve(&self) -> Option<Override> {
+        Some(Override {
+            id: self.id.clone(),
+            min_contributors: self.min_contributors,
+            dataset: name_of(&self.dataset)?,
+            destination: name_of(&self.destination)?,
+            approved: self.approved.clone(),
+            until: self.until,
+        })
+    }
+}
+
+fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Declared) -> Option<DeclaredDestination> {
     let problems = table.problems();
     let country = table.need::<String>("country");
     let operator_country = table.get::<String>("operator_country");
@@ -310,11 +356,11 @@ fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Decla
             countries.push(code);
         }
     }
-    let accepts = accepts?.value.into_iter().map(|name| (name.value, name.place)).collect();
-    Some(Destination { countries, accepts, max_form, conditions: shown, place: name.place.clone() })
+    let (accepts, place) = (accepts?.value, name.place.clone());
+    Some(DeclaredDestination { countries, accepts, max_form, conditions: shown, place })
 }
 
-fn read_override(table: &Table<'_>) -> Option<Override> {
+fn read_override(table: &Table<'_>) -> Option<DeclaredOverride> {
     let problems = table.problems();
     let id = table.need::<String>("id");
     if let Some(relaxes) = table.need::<String>("relaxes")
@@ -348,13 +394,11 @@ fn read_override(table: &Table<'_>) -> Option<Override> {
     if people.len() < 2 {
         problems.error(&approved.place, "an override must be approved by at least two different people");
     }
-    let (dataset, destination) = (dataset?, destination?);
-    Some(Override {
+    Some(DeclaredOverride {
         id: id?,
         min_contributors: value?.value,
-        dataset: dataset.value,
-        destination: destination.value,
-        scope: (dataset.place, destination.place),
+        dataset: dataset?,
+        destination: destination?,
         approved: people,
         until: until?.value,
     })

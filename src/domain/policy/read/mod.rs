@@ -13,11 +13,11 @@ use crate::domain::document::{self, Place, Problems, Source, Spot, Table, hint, 
 use crate::domain::evidence::Source as EvidenceSource;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::name::{self, DatasetName, Name, StreamName};
+use crate::domain::name::{self, DatasetName, DestinationName, Name, StreamName};
 use crate::domain::producers::Producers;
 use crate::domain::proof::{Proof, Vouches};
 
-use super::{Dated, Destination, Digest, Override, PolicySet, Profile, RegistryShape, StreamPlan};
+use super::{Dated, Digest, PolicySet, Profile, RegistryShape, StreamPlan};
 
 mod access;
 mod classes;
@@ -64,12 +64,12 @@ struct Declared {
     producers: Producers,
     access: access::Declared,
     registries: BTreeMap<String, RegistryShape>,
-    overrides: Vec<Override>,
+    overrides: Vec<deployment::DeclaredOverride>,
     streams: BTreeMap<String, Spot<streams::DeclaredStream>>,
     models: BTreeMap<String, Spot<models::DeclaredModel>>,
     datasets: BTreeMap<String, Spot<datasets::DeclaredDataset>>,
     profiles: BTreeMap<String, Spot<Profile>>,
-    destinations: BTreeMap<String, Destination>,
+    destinations: BTreeMap<String, deployment::DeclaredDestination>,
 }
 
 type Names = Vec<Spot<String>>;
@@ -265,6 +265,9 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     let stream_of = streams.values().flat_map(of_stream).collect();
     let streams_declared: BTreeSet<&str> = declared.streams.keys().map(String::as_str).collect();
     let access = access::resolve(&declared.access, &streams_declared, problems);
+    let destination = |(name, declared): (&String, &deployment::DeclaredDestination)| {
+        Some((DestinationName::new(name).ok()?, declared.resolve()))
+    };
     let counted = counters::resolve_counted(&declared, &regimes, problems);
     let once = &declared.once;
     let set = PolicySet {
@@ -284,8 +287,8 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         streams,
         stream_of,
         release_of,
-        destinations: named(&declared.destinations),
-        overrides: declared.overrides.clone(),
+        destinations: declared.destinations.iter().filter_map(destination).collect(),
+        overrides: declared.overrides.iter().filter_map(deployment::DeclaredOverride::resolve).collect(),
         shown_of_gateways: conditions::gateways(&declared),
         needed: declared.needed.clone(),
         reviews: declared.reviews.clone(),
@@ -300,19 +303,20 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
 fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
     let datasets: BTreeSet<&str> = declared.datasets.keys().map(String::as_str).collect();
     let destinations: BTreeSet<&str> = declared.destinations.keys().map(String::as_str).collect();
-    let known = |name: &str, known: &BTreeSet<&str>, what: &str, place: &Place| {
-        if !known.contains(name) {
+    let known = |name: &Spot<String>, known: &BTreeSet<&str>, what: &str| {
+        let Spot { value: name, place } = name;
+        if !known.contains(name.as_str()) {
             problems.error_help(place, format!("there is no {what} `{name}`"), hint_of(name, known.iter().copied()));
         }
     };
     for destination in declared.destinations.values() {
-        destination.accepts.iter().for_each(|(dataset, place)| known(dataset, &datasets, "dataset", place));
+        destination.accepts.iter().for_each(|dataset| known(dataset, &datasets, "dataset"));
     }
     let mut ids = BTreeSet::new();
     for relaxed in &declared.overrides {
         let place = &relaxed.id.place;
-        known(&relaxed.dataset, &datasets, "dataset", &relaxed.scope.0);
-        known(&relaxed.destination, &destinations, "destination", &relaxed.scope.1);
+        known(&relaxed.dataset, &datasets, "dataset");
+        known(&relaxed.destination, &destinations, "destination");
         if !ids.insert(&relaxed.id.value) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
@@ -377,9 +381,9 @@ fn attach(
     }
 }
 
-/// What was declared under a name that is one; any other was reported when it was read.
-fn named<K, T: Clone>(declared: &BTreeMap<String, T>) -> BTreeMap<Name<K>, T> {
-    declared.iter().filter_map(|(name, value)| Some((Name::new(name).ok()?, value.clone()))).collect()
+/// A text that is meant as a name, if it is one. Any other is the name of nothing, and reported as such.
+fn name_of<K>(text: &Spot<String>) -> Option<Spot<Name<K>>> {
+    Some(Spot { value: Name::new(&text.value).ok()?, place: text.place.clone() })
 }
 
 fn digest(files: &[Arc<Source>]) -> Digest {
