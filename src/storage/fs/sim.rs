@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::super::durable::parent;
 use super::{Access, Directory, File, FileSystem, Kind, Lock};
 
+mod failing;
 mod hang;
 mod names;
 
+pub(crate) use failing::Failing;
 pub(crate) use names::Hidden;
 
 use names::OpenDirectory;
@@ -77,25 +79,6 @@ enum What {
     Set(PathBuf, Node),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
-}
-
-/// How often something fails.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) enum Failing {
-    #[default]
-    Never,
-    Once,
-    Always,
-}
-
-impl Failing {
-    fn fails(&mut self) -> bool {
-        let fails = *self != Self::Never;
-        if *self == Self::Once {
-            *self = Self::Never;
-        }
-        fails
-    }
 }
 
 impl Sim {
