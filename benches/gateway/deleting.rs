@@ -68,7 +68,7 @@ fn turn(how: How) -> Vec<Duration> {
                 (How::InSteps, Some(log)) => {
                     let before = log.usage();
                     let through = (log.usage().oldest..).find(|through| {
-                        log.release(*through).unwrap();
+                        log.let_go(*through).unwrap();
                         log.usage().segments < before.segments
                     });
                     assert!(through.is_some());

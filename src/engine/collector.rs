@@ -293,7 +293,7 @@ impl Collector {
                          not take releases, or raise `quota_bytes`");
                         warned = true;
                     }
-                    if let Err(error) = outbox.release((self.collecting.confirmed)().min(self.outbox_needed)) {
+                    if let Err(error) = outbox.let_go((self.collecting.confirmed)().min(self.outbox_needed)) {
                         tracing::error!(%error, "the outbox could not be shortened: check the disk");
                     }
                     thread::sleep(PAUSE);
@@ -362,9 +362,9 @@ impl Collector {
             return Ok(());
         }
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
-        self.sequencer.journal.release(needed_after)?;
+        self.sequencer.journal.let_go(needed_after)?;
         let confirmed = (self.collecting.confirmed)();
-        self.collecting.outbox.release(confirmed.min(self.outbox_needed))?;
+        self.collecting.outbox.let_go(confirmed.min(self.outbox_needed))?;
         self.outbox_needed = self.collecting.outbox_last;
         tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
         Ok(())

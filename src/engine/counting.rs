@@ -171,7 +171,7 @@ impl Counting {
     fn let_go(&self, log: &Log) -> Result<(), Error> {
         let needless = self.lock().needless;
         if let Some(through) = needless {
-            log.release(through)?;
+            log.let_go(through)?;
             self.lock().needless = None;
         }
         Ok(())

@@ -370,7 +370,7 @@ impl Ledger {
             book.publisher = Some(publisher);
         }
         if published? {
-            log.release(lsn)?;
+            log.let_go(lsn)?;
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
 /// Why there is no room for an entry. Nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    /// The quota or the disk is used up. It passes when segments are released or the disk is given space.
+    /// The quota or the disk is used up. It passes when segments are let go or the disk is given space.
     #[error("the log is full")]
     Full,
     /// The disk refuses writes or syncs. It is tried again.

@@ -99,7 +99,7 @@ impl Freeing {
         };
         let shortened = file.shorten(left);
         if let Err(error) = &shortened {
-            warn!(%error, "a released segment of the log cannot be freed in steps; it is freed at once. That may \
+            warn!(%error, "a segment of the log that was let go cannot be freed in steps; it is freed at once. That may \
                   hold up a commit; nothing is to be done");
         }
         let mut inner = self.inner();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{FileSystem, Kind};
+use super::let_go::DAMAGED_DIRECTORY;
 use super::recover::{summary, table_segment};
-use super::release::DAMAGED_DIRECTORY;
 use super::scan::{self, Scanned};
 use super::segment::Name;
 use super::table::Table;

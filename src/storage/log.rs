@@ -22,14 +22,14 @@ use super::{Damage, Error, Lsn, NoRoom, Recovery, SEGMENT_BYTES_RANGE, Settings}
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Frees what was released.
+    /// Frees what was let go.
     freeing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What a log takes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of all segments, the spare included, and of those that were released and are not free yet.
+    /// Bytes of all segments, the spare included, and of those that were let go and are not free yet.
     pub bytes: u64,
     /// The most there may be.
     pub quota_bytes: u64,

@@ -68,9 +68,9 @@
 //!    before them, silently.
 //! 4. **Damage** is everything else: an invalid frame elsewhere, LSNs missing between two frames or segments, an
 //!    unreadable header. It is reported, and reading goes on at the next valid frame.
-//! 5. Damaged segments are never deleted: `release` and `repair` move them to `damaged/`.
-//! 6. **A segment that was released has no name**, durably, before its bytes are freed, in steps (`freeing`). Whoever still
-//!    has it open and finds bytes missing looks whether it was released before calling that damage.
+//! 5. Damaged segments are never deleted: `let_go` and `repair` move them to `damaged/`.
+//! 6. **A segment that was let go has no name**, durably, before its bytes are freed, in steps (`freeing`). Whoever still
+//!    has it open and finds bytes missing looks whether it was let go before calling that damage.
 //!
 //! One thing cannot be told from a torn write: a flipped bit in the very last commit, if the entries in it have a
 //! sector of zeros and no frame that follows has reached the disk.
@@ -78,7 +78,7 @@
 //! # Deliberately absent
 //!
 //! No index, no compression, no encryption, no reuse of segments, no memory maps, no timer that gathers commits, no
-//! truncation of what has a name, no record of what was released (the caller's checkpoint knows), no repair without being asked.
+//! truncation of what has a name, no record of what was let go (the caller's checkpoint knows), no repair without being asked.
 
 mod durable;
 mod error;
@@ -86,12 +86,12 @@ mod frame;
 mod freeing;
 mod fs;
 mod inspect;
+mod let_go;
 mod log;
 mod pace;
 mod promises;
 mod reader;
 mod recover;
-mod release;
 mod repair;
 mod room;
 mod scan;

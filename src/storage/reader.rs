@@ -15,7 +15,7 @@ use super::{Damage, Log, Lsn, ReadError, Wrong};
 /// An entry as it was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number. If it is not the one after the last entry's, what is between is damaged or was released.
+    /// Its number. If it is not the one after the last entry's, what is between is damaged or was let go.
     pub lsn: Lsn,
     /// The context of the segment that it lies in.
     pub context: Arc<[u8]>,
@@ -27,7 +27,7 @@ pub struct Entry {
 pub struct Reader {
     fs: Arc<dyn FileSystem>,
     table: Arc<Table>,
-    /// Another process may have the log open, and release segments.
+    /// Another process may have the log open, and let go of segments.
     is_beside: bool,
     /// What is delivered next.
     next: Lsn,
@@ -107,7 +107,7 @@ impl Reader {
 
     /// Comes nearer to the frame that holds the next entry.
     fn advance(&mut self, segment: Segment, limit: Option<Lsn>) -> io::Result<()> {
-        // Older ones were released.
+        // Older ones were let go.
         self.next = self.next.max(segment.name.first);
         let end = limit.unwrap_or_else(|| self.table.durable().saturating_add(1));
         let Some(open) = self.open.take_if(|open| open.name == segment.name) else {
@@ -156,21 +156,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether a segment was not released meanwhile.
+    /// Whether a segment was not let go meanwhile.
     fn is_there(&self, name: Name) -> bool {
         self.table.segments().iter().any(|segment| segment.name == name && !segment.is_leaving)
     }
 
-    /// Whether a segment that is open was released: then bytes of it may be missing. By this log, or by the process that
+    /// Whether a segment that is open was let go: then bytes of it may be missing. By this log, or by the process that
     /// has the log open.
-    fn is_released(&self, open: &Open) -> bool {
+    fn is_let_go(&self, open: &Open) -> bool {
         let is_at = || open.walk.is_at(&self.table.path(open.name));
         !self.is_there(open.name) || self.is_beside && is_at().is_ok_and(|is_at| !is_at)
     }
 
-    /// Goes on at an LSN. What was not read before it is damaged, unless the segment was released meanwhile.
+    /// Goes on at an LSN. What was not read before it is damaged, unless the segment was let go meanwhile.
     fn pass(&mut self, to: Lsn) {
-        let is_gone = to > self.next && self.open.as_ref().is_some_and(|open| self.is_released(open));
+        let is_gone = to > self.next && self.open.as_ref().is_some_and(|open| self.is_let_go(open));
         let Some(open) = &mut self.open else { return };
         let hole = open.hole.take();
         open.is_fresh = false;

@@ -103,7 +103,7 @@ fn scan(
     let scan = Scan::new(walk, name, header, limit, at_least);
     let scanned = if scan.scanned.header.is_some() { scan.frames() } else { scan.without_header() };
     let scanned = scanned.map_err(Error::io("read", &path))?;
-    // The process that has the log open may have released it meanwhile.
+    // The process that has the log open may have let it go meanwhile.
     let has_holes = scanned.is_damaged || !scanned.damage.is_empty();
     if has_holes && !file.is_at(&path).map_err(Error::io("look up", path))? {
         return Ok(None);

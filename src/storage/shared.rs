@@ -22,7 +22,7 @@ pub(super) struct Limits {
     pub(super) commit_bytes: u64,
     /// A frame likewise. What a flipped bit can spoil, and what a reader must hold at once.
     pub(super) frame_bytes: u64,
-    /// Of a released segment so much is freed at once.
+    /// Of a segment that was let go so much is freed at once.
     pub(super) freed_bytes: u64,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Shared {
     home: Box<dyn Directory>,
     pub(super) table: Arc<Table>,
     inner: Mutex<Inner>,
-    releasing: Mutex<()>,
+    letting_go: Mutex<()>,
     pub(super) freeing: Freeing,
     /// Syncs that made entries durable, and how many entries, since the log was opened.
     pub(super) commits: AtomicU64,
@@ -153,7 +153,7 @@ impl Shared {
             home,
             table: Arc::new(table),
             inner: Mutex::new(inner),
-            releasing: Mutex::new(()),
+            letting_go: Mutex::new(()),
             freeing: Freeing::new(limits.freed_bytes),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -174,9 +174,9 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// Held by whoever releases.
-    pub(super) fn releasing(&self) -> MutexGuard<'_, ()> {
-        self.releasing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held by whoever lets go of segments.
+    pub(super) fn letting_go(&self) -> MutexGuard<'_, ()> {
+        self.letting_go.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -1,4 +1,4 @@
-//! The segments of a log, as its writer, its readers and `release` share them.
+//! The segments of a log, as its writer, its readers and `let_go` share them.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

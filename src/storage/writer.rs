@@ -116,7 +116,7 @@ impl Writer {
         let is_of_today = *self.context == *today;
         self.context = today;
         if let Err(error) = begun {
-            // The disk is full, as a rule. What is there can be read and released all the same.
+            // The disk is full, as a rule. What is there can be read and let go all the same.
             if let Some(newest) = newest {
                 rewrite_in_place(&*self.shared.fs, self.shared.directory(), newest.name)?;
             }

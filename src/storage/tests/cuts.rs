@@ -107,7 +107,7 @@ fn a_missing_segment_is_damage() {
         without.take_away(path);
         let (recovery, entries, damage) = open(&without, LAST).unwrap();
         if index == 0 {
-            // Like a released one: the caller, who knows what it released, compares.
+            // Like one that was let go: the caller, who knows what it let go, compares.
             assert!(recovery.first > 1 && damage.is_empty());
             assert_eq!(entries.keys().next(), Some(&recovery.first));
         } else {

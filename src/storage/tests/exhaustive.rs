@@ -21,7 +21,7 @@ fn no_short_sequence_loses_anything() {
         Action::PowerLoss(77),
         Action::Kill,
         Action::FailSyncs(Failing::Once),
-        Action::Release(4),
+        Action::LetGo(4),
     ];
     let mut sequences = 0;
     for length in 1..=5 {
@@ -41,16 +41,16 @@ fn no_short_sequence_loses_anything() {
     assert_eq!(sequences, 177_155);
 }
 
-/// Writes across segments, idles, releases, fails once, goes on.
+/// Writes across segments, idles, lets go, fails once, goes on.
 fn script() -> Vec<Action> {
     let mut actions = Vec::new();
     for bytes in [20, 200, 90, 300, 10, 120, 7, 250, 180, 60, 280, 33, 150] {
         actions.extend([Action::Reserve(bytes), Action::Reserve(40), Action::Submit(1), Action::Submit(0)]);
         actions.extend([Action::Step, Action::Step]);
     }
-    actions.extend([Action::Release(2), Action::FailSyncs(Failing::Once)]);
+    actions.extend([Action::LetGo(2), Action::FailSyncs(Failing::Once)]);
     actions.extend([Action::Reserve(30), Action::Submit(0), Action::Step, Action::Step, Action::Step]);
-    actions.push(Action::Release(4));
+    actions.push(Action::LetGo(4));
     actions
 }
 

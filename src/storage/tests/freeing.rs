@@ -1,4 +1,4 @@
-//! Segments that were released are freed in steps; nobody takes what is missing in them for damage.
+//! Segments that were let go are freed in steps; nobody takes what is missing in them for damage.
 
 use std::io;
 use std::path::Path;
@@ -78,7 +78,7 @@ impl FileSystem for Meddling {
     }
 }
 
-/// A log of some segments, which the test drives. Released segments are freed when the test says so.
+/// A log of some segments, which the test drives. Segments that were let go are freed when the test says so.
 fn log(fs: Arc<dyn FileSystem>) -> (Log, Writer) {
     let limits = Limits { commit_bytes: 1_500, frame_bytes: 300, freed_bytes: 512 };
     let (log, mut writer, _) = Log::open_stepped(fs, settings(0), limits).unwrap();
@@ -100,11 +100,11 @@ fn log(fs: Arc<dyn FileSystem>) -> (Log, Writer) {
     (log, writer)
 }
 
-/// When a segment is opened next, all but the last are released, and so many bytes of them freed.
-fn release_when_opened(fs: &Meddling, log: &Arc<Log>, freed: u64) {
+/// When a segment is opened next, all but the last are let go, and so many bytes of them freed.
+fn let_go_when_opened(fs: &Meddling, log: &Arc<Log>, freed: u64) {
     let log = Arc::clone(log);
     *fs.then.lock().unwrap() = Some(Box::new(move || {
-        log.release(ENTRIES).unwrap();
+        log.let_go(ENTRIES).unwrap();
         let all = log.shared.freeing.bytes();
         while log.shared.freeing.bytes() > 0 && all - log.shared.freeing.bytes() < freed {
             log.shared.freeing.step();
@@ -116,13 +116,13 @@ fn release_when_opened(fs: &Meddling, log: &Arc<Log>, freed: u64) {
 const FREED: [u64; 4] = [0, 512, 1_024, 1 << 20];
 
 #[test]
-fn a_reader_that_has_just_opened_a_segment_that_is_released_finds_no_damage() {
+fn a_reader_that_has_just_opened_a_segment_that_is_let_go_finds_no_damage() {
     for freed in FREED {
         let fs = Arc::new(Meddling::default());
         let (log, _writer) = log(Arc::clone(&fs) as _);
         let log = Arc::new(log);
         let mut reader = log.reader(1);
-        release_when_opened(&fs, &log, freed);
+        let_go_when_opened(&fs, &log, freed);
         let (mut read, mut last) = (0, 0);
         while let Some(entry) = reader.next().unwrap() {
             assert!(entry.lsn > last && entry.payload == payload(entry.lsn, 0, 200));
@@ -134,14 +134,14 @@ fn a_reader_that_has_just_opened_a_segment_that_is_released_finds_no_damage() {
 }
 
 #[test]
-fn another_process_that_has_just_opened_a_segment_that_is_released_finds_no_damage() {
+fn another_process_that_has_just_opened_a_segment_that_is_let_go_finds_no_damage() {
     let directory = settings(0).directory;
     for freed in FREED {
         let fs = Arc::new(Meddling::default());
         let (log, _writer) = log(Arc::clone(&fs) as _);
         let log = Arc::new(log);
         let mut reader = entries(Arc::clone(&fs) as _, &directory).unwrap();
-        release_when_opened(&fs, &log, freed);
+        let_go_when_opened(&fs, &log, freed);
         // It says that the next segment is not there.
         while let Ok(Some(entry)) = reader.next() {
             assert!(entry.payload == payload(entry.lsn, 0, 200));
@@ -152,7 +152,7 @@ fn another_process_that_has_just_opened_a_segment_that_is_released_finds_no_dama
         let fs = Arc::new(Meddling::default());
         let (log, _writer) = log(Arc::clone(&fs) as _);
         let log = Arc::new(log);
-        release_when_opened(&fs, &log, freed);
+        let_go_when_opened(&fs, &log, freed);
         let report = inspect(&*fs, &directory, 0).unwrap();
         assert!(report.is_sound(), "{freed} {:?}", report.damage);
         assert_eq!(report.last, ENTRIES);
@@ -164,7 +164,7 @@ fn a_segment_loses_its_name_first_and_then_its_bytes_step_by_step() {
     let sim = Sim::default();
     let (log, _writer) = log(Arc::new(sim.clone()));
     let before = (log.usage(), sim.files(&settings(0).directory).len());
-    log.release(ENTRIES).unwrap();
+    log.let_go(ENTRIES).unwrap();
     // Until their bytes are free they count.
     let after = log.usage();
     assert!(after.segments < before.0.segments && sim.files(&settings(0).directory).len() < before.1);
@@ -187,7 +187,7 @@ fn a_file_that_has_a_name_is_not_shortened() {
 }
 
 #[test]
-fn the_thread_frees_what_was_released_and_says_so() {
+fn the_thread_frees_what_was_let_go_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let settings = super::super::Settings { directory: directory.path().join("log"), ..settings(0) };
     let (log, _) = Log::open(Arc::new(RealFileSystem), settings).unwrap();
@@ -201,7 +201,7 @@ fn the_thread_frees_what_was_released_and_says_so() {
         log.submit(lsn, payload(lsn, 0, 200), room, None);
     }
     assert!(log.wait_durable(ENTRIES));
-    log.release(ENTRIES).unwrap();
+    log.let_go(ENTRIES).unwrap();
     let pauses = (0..10_000).take_while(|_| {
         std::thread::sleep(Duration::from_millis(1));
         log.shared.freeing.bytes() > 0

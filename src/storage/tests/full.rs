@@ -26,13 +26,13 @@ fn fill(world: &mut World) -> NoRoom {
 }
 
 #[test]
-fn at_the_quota_everything_promised_is_written_and_a_release_makes_room() {
+fn at_the_quota_everything_promised_is_written_and_letting_go_makes_room() {
     let mut world = World::with(Sim::default(), 4096, 10 * 4096);
     for _ in 0..3 {
         assert_eq!(fill(&mut world), NoRoom::Full);
         assert_eq!(world.state(), State::Full);
         assert!(world.log().usage().bytes <= world.log().usage().quota_bytes);
-        world.act(&Action::Release(4));
+        world.act(&Action::LetGo(4));
         world.act(&Action::Step);
         assert_eq!(world.state(), State::Healthy);
         assert_eq!(world.refusal(500), None);
@@ -158,7 +158,7 @@ fn numbers_end_without_wrapping() {
     assert_eq!(reader.next().unwrap().unwrap().lsn, Lsn::MAX - 1);
     assert_eq!(reader.next().unwrap(), None);
     assert_eq!(log.reader(Lsn::MAX).next().unwrap(), None);
-    log.release(Lsn::MAX).unwrap();
+    log.let_go(Lsn::MAX).unwrap();
     drop((log, writer));
     sim.kill();
     let (log, mut writer, recovery) = Log::open_stepped(Arc::new(sim.clone()), settings(0), Limits::default()).unwrap();

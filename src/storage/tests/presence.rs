@@ -158,14 +158,14 @@ fn what_is_gone_is_noticed_while_nothing_is_written() {
 }
 
 #[test]
-fn a_segment_that_somebody_took_is_not_released_and_can_be_put_back() {
+fn a_segment_that_somebody_took_is_not_let_go_and_can_be_put_back() {
     let mut world = World::new();
     let actions = [
         Action::ReserveControl(1),
         Action::Reopen,
         Action::PowerLoss(0),
         Action::TakeAway(What::Older(1)),
-        Action::Release(4),
+        Action::LetGo(4),
         Action::PowerLoss(0),
     ];
     actions.iter().for_each(|action| world.act(action));

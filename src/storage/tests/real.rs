@@ -124,7 +124,7 @@ fn threads_submit_in_any_order_while_a_reader_follows() {
             };
             assert_eq!((entry.lsn, entry.payload), (lsn, content(lsn)));
             if lsn % 500 == 0 {
-                log.release(lsn - 400).unwrap();
+                log.let_go(lsn - 400).unwrap();
             }
         }
     });
@@ -148,7 +148,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn what_is_released_is_deleted_and_the_rest_stays() {
+fn what_is_let_go_is_deleted_and_the_rest_stays() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let (log, _) = open(&settings).unwrap();
@@ -160,7 +160,7 @@ fn what_is_released_is_deleted_and_the_rest_stays() {
     assert!(before > 5);
     let mut behind = log.reader(0);
     assert_eq!(behind.next().unwrap().unwrap().lsn, 1);
-    log.release(100).unwrap();
+    log.let_go(100).unwrap();
     let usage = log.usage();
     assert!(segments(&settings).len() < before && usage.oldest <= 101 && usage.oldest > 80);
     assert_eq!(log.reader(0).next().unwrap().unwrap().lsn, usage.oldest);
@@ -171,14 +171,14 @@ fn what_is_released_is_deleted_and_the_rest_stays() {
         last = entry.lsn;
     }
     assert_eq!((last, log.damage().len()), (200, 0));
-    log.release(Lsn::MAX).unwrap();
+    log.let_go(Lsn::MAX).unwrap();
     assert_eq!(segments(&settings).len(), 1);
     drop(log);
     assert_eq!(open(&settings).unwrap().1.last, 200);
 }
 
 #[test]
-fn a_full_quota_refuses_and_a_release_is_noticed_by_itself() {
+fn a_full_quota_refuses_and_letting_go_is_noticed_by_itself() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { quota_bytes: 4 * (64 << 10), ..settings(directory.path()) };
     let (log, _) = open(&settings).unwrap();
@@ -198,7 +198,7 @@ fn a_full_quota_refuses_and_a_release_is_noticed_by_itself() {
     let on_disk: u64 =
         fs::read_dir(&settings.directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum();
     assert!(on_disk <= settings.quota_bytes, "{on_disk}");
-    log.release(lsn).unwrap();
+    log.let_go(lsn).unwrap();
     while log.state() == State::Full {
         thread::yield_now();
     }

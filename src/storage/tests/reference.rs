@@ -52,7 +52,7 @@ pub(super) fn segments(sim: &Sim) -> Vec<PathBuf> {
 /// What opening found, what could be read, the damage known then.
 type Opened = (Recovery, BTreeMap<Lsn, Vec<u8>>, Vec<Damage>);
 
-/// What is found when it is opened: the recovery, what can be read, all damage known then. Then all of it is released.
+/// What is found when it is opened: the recovery, what can be read, all damage known then. Then all of it is let go.
 pub(super) fn open(sim: &Sim, at_least: Lsn) -> Result<Opened, Error> {
     let (log, writer, recovery) = Log::open_stepped(Arc::new(sim.clone()), settings(at_least), Limits::default())?;
     let mut reader = log.reader(0);
@@ -61,7 +61,7 @@ pub(super) fn open(sim: &Sim, at_least: Lsn) -> Result<Opened, Error> {
         assert!(entries.insert(entry.lsn, entry.payload).is_none());
     }
     let damage = log.damage();
-    log.release(log.durable()).unwrap();
+    log.let_go(log.durable()).unwrap();
     writer.finish();
     Ok((recovery, entries, damage))
 }

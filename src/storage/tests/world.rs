@@ -26,8 +26,8 @@ pub(super) enum Action {
     WriteBack(u64),
     /// Everything is read from some LSN on.
     Read(u64),
-    /// What was read is released, or a part of it.
-    Release(u64),
+    /// What was read is let go, or a part of it.
+    LetGo(u64),
     /// Power fails; the log is opened again.
     PowerLoss(u64),
     /// Power fails in the middle of opening, several times; then the log is opened.
@@ -76,7 +76,7 @@ pub(super) struct World {
     /// What was reported durable, or found after a crash.
     truth: BTreeMap<Lsn, Vec<u8>>,
     acknowledged: Arc<Mutex<Vec<Lsn>>>,
-    released: Lsn,
+    gone: Lsn,
     flips: usize,
     has_failed: bool,
     away: Option<(What, Hidden)>,
@@ -110,7 +110,7 @@ impl World {
             submitted: BTreeMap::new(),
             truth: BTreeMap::new(),
             acknowledged: Arc::default(),
-            released: 0,
+            gone: 0,
             flips: 0,
             has_failed: false,
             away: None,
@@ -151,7 +151,7 @@ impl World {
             }
             Action::WriteBack(seed) => self.sim.write_back(survival(*seed)),
             Action::Read(from) => self.read(*from % (self.next + 1)),
-            Action::Release(part) => self.release(*part),
+            Action::LetGo(part) => self.let_go(*part),
             Action::PowerLoss(seed) => self.crash(|sim| sim.power_loss(survival(*seed))),
             Action::Kill => self.crash(Sim::kill),
             Action::Nested(crashes) => self.nested(crashes),
@@ -239,7 +239,7 @@ impl World {
     }
 
     fn base(&self) -> Lsn {
-        self.released
+        self.gone
     }
 
     fn crash(&mut self, how: impl FnOnce(&Sim)) {
@@ -282,8 +282,8 @@ impl World {
 
     /// Opens the log and compares what it finds with the model.
     fn open(&mut self) {
-        // Whoever releases has a checkpoint that says so.
-        self.settings.at_least = self.released;
+        // Whoever lets go has a checkpoint that says so.
+        self.settings.at_least = self.gone;
         let (log, writer, recovery) =
             match Log::open_stepped(Arc::new(self.sim.clone()), self.settings.clone(), self.limits) {
                 Ok(opened) => opened,
@@ -319,7 +319,7 @@ impl World {
         assert!(self.flips > 0 || recovery.damage.is_empty(), "damage without a cause: {:?}", recovery.damage);
         assert!(recovery.damage.len() <= self.flips, "{} flips: {:?}", self.flips, recovery.damage);
         assert!(recovery.last >= self.last_acknowledged(), "the log ends before what was reported");
-        assert!(recovery.first <= self.released + 1, "the log begins after what was released");
+        assert!(recovery.first <= self.gone + 1, "the log begins after what was let go");
     }
 
     /// Everything that can be read from an LSN on.
@@ -335,7 +335,7 @@ impl World {
         entries
     }
 
-    /// Everything reported durable and not released is there unaltered, or known to be damaged.
+    /// Everything reported durable and not let go is there unaltered, or known to be damaged.
     fn read(&mut self, from: Lsn) {
         if self.sim.has_stopped() || self.away.is_some() {
             return;
@@ -345,7 +345,7 @@ impl World {
         assert!(self.flips > 0 || damage.is_empty(), "damage without a cause: {damage:?}");
         self.damaged.extend(damage.iter().map(|damage| damage.file.clone()));
         let is_lost = |lsn: Lsn| damage.iter().any(|damage| damage.lsns.0 <= lsn && lsn <= damage.lsns.1);
-        for (lsn, payload) in self.truth.range(from.max(self.released + 1)..) {
+        for (lsn, payload) in self.truth.range(from.max(self.gone + 1)..) {
             match found.get(lsn) {
                 Some(found) => assert_eq!(found, payload, "LSN {lsn} is altered"),
                 None => assert!(is_lost(*lsn), "LSN {lsn} is lost"),
@@ -356,11 +356,11 @@ impl World {
         }
     }
 
-    fn release(&mut self, part: u64) {
+    fn let_go(&mut self, part: u64) {
         let through = self.log().durable() * (part % 5) / 4;
-        let released = self.log().release(through);
-        assert!(released.is_ok() || self.has_failed || self.sim.has_stopped() || self.away.is_some());
-        self.released = self.released.max(through);
+        let result = self.log().let_go(through);
+        assert!(result.is_ok() || self.has_failed || self.sim.has_stopped() || self.away.is_some());
+        self.gone = self.gone.max(through);
         if self.away.is_some() {
             return;
         }

@@ -40,7 +40,7 @@ impl Writer {
         let directory = self.shared.directory();
         let there = self.shared.fs.list(directory).map_err(Error::io("list", directory))?;
         let there: HashSet<String> = there.into_iter().map(|(name, _)| name).collect();
-        // What is released meanwhile was marked before it was removed.
+        // What is let go meanwhile was marked before it was removed.
         let segments = self.shared.table.segments();
         let gone = segments.iter().find(|segment| !segment.is_leaving && !there.contains(&segment.name.to_string()));
         gone.map_or(Ok(()), |gone| Err(Error::Gone { path: self.shared.table.path(gone.name) }))

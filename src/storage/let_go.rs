@@ -20,13 +20,13 @@ impl Log {
     ///
     /// # Errors
     /// When a segment cannot be deleted, or somebody else has taken it away. It can be tried again.
-    pub fn release(&self, through: Lsn) -> Result<(), Error> {
-        let _one_at_a_time = self.shared.releasing();
+    pub fn let_go(&self, through: Lsn) -> Result<(), Error> {
+        let _one_at_a_time = self.shared.letting_go();
         self.shared.check_home()?;
         let through = through.min(self.durable());
-        while let Some((name, is_damaged)) = self.shared.first_released(through)? {
+        while let Some((name, is_damaged)) = self.shared.first_to_go(through)? {
             // Should it fail, the segment stays marked as leaving: it may be gone already.
-            let file = self.shared.let_go(name, is_damaged)?;
+            let file = self.shared.take_name(name, is_damaged)?;
             if let Some(file) = file {
                 // What cannot be asked for its length is freed when it is closed.
                 let bytes = file.length().unwrap_or(0);
@@ -41,7 +41,7 @@ impl Log {
 
 impl Shared {
     /// The oldest segment, if it may go. From now on no reader opens it.
-    fn first_released(&self, through: Lsn) -> Result<Option<(Name, bool)>, Error> {
+    fn first_to_go(&self, through: Lsn) -> Result<Option<(Name, bool)>, Error> {
         let mut segments = self.table.segments();
         let Some(next) = segments.get(1).map(|segment| segment.name.first) else { return Ok(None) };
         let Some(oldest) = segments.first_mut() else { return Ok(None) };
@@ -59,7 +59,7 @@ impl Shared {
     }
 
     /// Takes a segment's name away, durably. The file, if there is something of it to be freed.
-    fn let_go(&self, name: Name, is_damaged: bool) -> Result<Option<Arc<dyn File>>, Error> {
+    fn take_name(&self, name: Name, is_damaged: bool) -> Result<Option<Arc<dyn File>>, Error> {
         let mut file = None;
         if is_damaged {
             set_aside(&*self.fs, self.directory(), name)?;
@@ -71,7 +71,7 @@ impl Shared {
         }
         // One by one and from the oldest on, so that after a crash none is missing between two that are there.
         sync_dir(&*self.fs, self.directory())?;
-        info!(segment = %name, "released a segment of the log");
+        info!(segment = %name, "let go of a segment of the log");
         Ok(file)
     }
 }
