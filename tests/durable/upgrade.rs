@@ -1,4 +1,4 @@
-//! What an earlier version left on disk is gone on with; what a newer one left is refused.
+//! A gateway continues with what an earlier version left on disk, and refuses what a newer one left.
 
 use std::fs;
 
