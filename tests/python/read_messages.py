@@ -59,7 +59,7 @@ def of_protobuf(value):
                 found = [values.labels[position] for position in values.of_cells]
             case "histograms":
                 counts = with_nulls(values.counts, values.without)
-                found = [counts[at : at + values.ranges] for at in range(0, len(counts), values.ranges)]
+                found = [counts[at : at + values.ranges] for at in range(0, len(counts), values.ranges or 1)]
             case _:
                 found = list(values.values)
         columns[column.name] = with_nulls(found, column.without)

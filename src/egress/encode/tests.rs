@@ -190,7 +190,7 @@ fn of_protobuf(release: &proto::Release) -> Vec<Value> {
             Values::Histograms(histograms) => {
                 let mut counts: Vec<Option<i64>> = histograms.counts.iter().copied().map(Some).collect();
                 histograms.without.iter().for_each(|at| counts.insert(*at as usize, None));
-                counts.chunks(histograms.ranges as usize).map(|counts| counts.to_vec().into()).collect()
+                counts.chunks(histograms.ranges.max(1) as usize).map(|counts| counts.to_vec().into()).collect()
             }
         };
         column.without.iter().for_each(|at| values.insert(*at as usize, Value::Null));
