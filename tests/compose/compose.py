@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -238,9 +239,11 @@ def main():
     given = parser.parse_args()
     if not given.kafka_home:
         parser.error("no Kafka: give --kafka-home or KAFKA_HOME")
+    # What was started is stopped and removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(prefix="bailiwick-compose-") as scratch:
-            run = Run(os.path.abspath(given.bin), given.kafka_home, scratch)
+            run = Run(os.path.abspath(given.bin), os.path.abspath(given.kafka_home), scratch)
             if given.netns:
                 run.without_docker()
             else:
