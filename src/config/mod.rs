@@ -28,6 +28,7 @@ use crate::identity::{self, Which};
 
 mod brokers;
 mod collide;
+mod counted;
 mod destinations;
 mod files;
 mod fixed;
