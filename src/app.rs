@@ -147,6 +147,14 @@ pub fn check_journal(config: &Config) -> anyhow::Result<()> {
     state::examine(config)
 }
 
+/// What there is to say of the counts of laws on disk, should a gateway start with this configuration. Changes nothing.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn check_counters(config: &Config) -> anyhow::Result<Vec<String>> {
+    counting::examine(config)
+}
+
 impl App {
     /// Starts a gateway on a bound listener: goes on where the journal says that it was.
     ///

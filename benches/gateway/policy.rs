@@ -1,11 +1,13 @@
 //! Facts, regimes and verdicts: what a record costs, whatever the number of regimes and of registered devices; and how
 //! long the shipped policies take to load.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use bailiwick::clock::Clock;
 use bailiwick::config::today;
 use bailiwick::domain::batch::Candidate;
 use bailiwick::domain::counting::NotCounted;
@@ -14,7 +16,11 @@ use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
 use bailiwick::domain::knowledge::Registry;
-use bailiwick::domain::policy::{self, Here, PolicySet, Version};
+use bailiwick::domain::name::GatewayId;
+use bailiwick::domain::policy::{self, Conditions, Here, Own, PolicySet, Version};
+use bailiwick::durable::counting;
+use bailiwick::engine::counting::Counting;
+use bailiwick::storage::RealFileSystem;
 
 use super::{figure, per_record};
 
@@ -36,8 +42,121 @@ pub(super) fn run() {
     }
     let devices = decide(5, 10_000);
     figure("locate and decide, 10,000 registered devices", devices, "ns/record", first.map(|first| devices / first));
+    counted();
     load();
 }
+
+/// What a decision costs that a counter has a say in, beside one that none has: of persons who were counted before, and of
+/// each one for the first time. The log is on a disk; a sync costs what `journal` measures, and is not in here.
+fn counted() {
+    let (bare, known) = (decide_counted(false, 10_000), decide_counted(true, 10_000));
+    figure("decide, no counter", bare, "ns/record", None);
+    figure("decide, a counter, persons counted before", known, "ns/record", Some(known / bare));
+    // Nobody comes twice: more persons than are measured.
+    let new = decide_counted(true, usize::MAX);
+    figure("decide, a counter, each person for the first time", new, "ns/record", Some(new / bare));
+}
+
+/// Nanoseconds per record of batches of so many persons in turn, under a law of which a counter lets them go or a row that asks
+/// for nothing.
+fn decide_counted(is_counted: bool, persons: usize) -> f64 {
+    let needs = if is_counted { "needs = [\"data.few\"]" } else { "" };
+    let mut policies = String::from(STREAM);
+    let mut regime = format!("{REGIME}\n{needs}\n");
+    if is_counted {
+        policies.push_str(COUNTED);
+        regime.push_str(COUNTER);
+    }
+    let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"persons\"\n".to_owned();
+    let files = [source("classes", classes), source("regime", regime), source("policy", policies)];
+    let policy = Arc::new(read(&files));
+    let country = Jurisdiction::parse("IE").unwrap();
+    let id: GatewayId = "ie-1".parse().unwrap();
+    let own = Some(Own { id, conditions: Conditions::new() });
+    let here = Here { country, serves: vec!["law".to_owned()], peers: Vec::new(), own };
+    let stream = Arc::clone(&policy.streams["visits"].stream);
+    let version = Version::compile(policy, Arc::new(here), Knowledge::default(), today());
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let found = counting::open(Arc::new(RealFileSystem), directory.path(), ([1; 16], [2; 16]), clock.wall()).unwrap();
+    let counters = Counting::new(found, clock);
+    let next = Cell::new(0_usize);
+    let batch = || {
+        let first = next.get();
+        next.set((first + ROWS) % persons);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(TimestampMicrosecondArray::from(vec![0; ROWS])),
+            Arc::new((first..first + ROWS).map(|person| Some((person % persons) as i64)).collect::<Int64Array>()),
+            Arc::new((0..ROWS).map(|_| Some("DE")).collect::<StringArray>()),
+        ];
+        let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns).unwrap();
+        Candidate::new(Arc::clone(&stream), columns, Vec::new())
+    };
+    let decide = || {
+        let decided = version.decide(batch(), Sender::default(), &mut counters.begin()).unwrap();
+        counters.tick();
+        decided
+    };
+    assert_eq!(decide().resident.unwrap().batch().rows(), ROWS);
+    // Those who come again were all counted before.
+    (0..persons.min(100_000) / ROWS).for_each(|_| drop(black_box(decide())));
+    per_record(ROWS, || drop(black_box(decide()))) - per_record(ROWS, || drop(black_box(batch())))
+}
+
+const STREAM: &str = r#"
+schema = "bailiwick.policy/1"
+[streams.visits]
+event_time = "at"
+contributor = "person"
+contributor_is_person = true
+[streams.visits.facts]
+"subject.residence" = [{ field = "country", strength = 90 }]
+[streams.visits.fields]
+at = { type = "timestamp", class = "personal" }
+person = { type = "int64", class = "personal" }
+country = { type = "string", class = "personal" }
+"#;
+
+const COUNTED: &str = r#"
+[[counted]]
+regime = "law"
+condition = "data.few"
+gateway = "ie-1"
+share = 4_000_000
+already = 0
+by = "counsel@acme.example"
+ref = "COUNT-1"
+"#;
+
+const REGIME: &str = r#"
+schema = "bailiwick.regime/1"
+id = "law"
+name = "l"
+notice = "n"
+as_of = 2026-01-01
+review_by = 2099-01-01
+confidence = "high"
+sources = ["s"]
+classes = ["personal"]
+localisation = "none"
+misroute = "redirect"
+[[applies]]
+fact = "subject.residence"
+in = ["DE"]
+[[transfers]]
+id = "few"
+form = "identifiable"
+to = ["any"]
+basis = "few persons in a year"
+"#;
+
+const COUNTER: &str = r#"
+[counters."data.few"]
+per = "all"
+period = "calendar-year"
+zone = "+00:00"
+below = 4_000_001
+"#;
 
 /// Nanoseconds per record of batches with 50 distinct combinations of a country and a registered device's place.
 fn decide(regimes: usize, devices: usize) -> f64 {
@@ -67,8 +186,12 @@ fn decide(regimes: usize, devices: usize) -> f64 {
     ];
     let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns).unwrap();
     let batch = || Candidate::new(Arc::clone(&stream), columns.clone(), Vec::new());
-    assert_eq!(version.decide(batch(), Sender::default(), &NotCounted).unwrap().resident.unwrap().batch().rows(), ROWS);
-    let all = per_record(ROWS, || drop(black_box(version.decide(batch(), Sender::default(), &NotCounted).unwrap())));
+    assert_eq!(
+        version.decide(batch(), Sender::default(), &mut NotCounted).unwrap().resident.unwrap().batch().rows(),
+        ROWS
+    );
+    let all =
+        per_record(ROWS, || drop(black_box(version.decide(batch(), Sender::default(), &mut NotCounted).unwrap())));
     all - per_record(ROWS, || drop(black_box(batch())))
 }
 

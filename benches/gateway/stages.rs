@@ -64,7 +64,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let decided = |decoded: Decoded| -> Resident {
         let mut candidate = decoded.candidate;
         candidate.check(ANY_TIME);
-        version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident.unwrap()
+        version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap()
     };
     let both = per_record(BATCH, || drop(black_box(decided(decode_arrow()))));
     let alone = per_record(BATCH, || drop(black_box(decode_arrow())));
@@ -128,7 +128,7 @@ pub(super) fn columns(records: &Prepared) -> Vec<ArrayRef> {
     candidate.check(ANY_TIME);
     let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
     let version = Version::compile(policy, here, Knowledge::default(), today());
-    let resident = version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident.unwrap();
+    let resident = version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap();
     let mut columns = resident.batch().columns().to_vec();
     columns.push(Arc::new(Float32Array::from_iter_values((0..BATCH).map(|row| row as f32 / BATCH as f32))));
     columns

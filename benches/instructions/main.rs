@@ -78,7 +78,7 @@ fn the_way_of_a_batch<const N: usize>(way: &mut Way, payloads: [Payload; N]) {
     let opened = payloads.map(|payload| Opened::new(&mut way.layout, &way.stream, payload, limits).ok().unwrap());
     let Together { mut candidate, shares } = Together::decode(&way.stream, &opened);
     candidate.check(TimeBounds::ANY);
-    let resident = way.version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident.unwrap();
+    let resident = way.version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap();
     let scores = way.scorer.score(&[&resident]).unwrap().outputs;
     let sent = shares.iter().enumerate().map(|(position, share)| {
         let rows = share.as_ref().unwrap().rows as u32;

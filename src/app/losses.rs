@@ -55,6 +55,16 @@ pub enum Loss {
         /// Its directory's name.
         log: &'static str,
     },
+    /// Entries of the counters of laws cannot be read, or all are gone.
+    Counters {
+        /// Which.
+        damage: Damage,
+    },
+    /// An entry of the counters is of no known kind, or the secret is missing that persons are known by.
+    CountersUnknown {
+        /// What it is.
+        what: String,
+    },
     /// A destination's cursor cannot be read.
     Cursor {
         /// The destination's name.
@@ -131,12 +141,20 @@ impl Loss {
     #[must_use]
     pub fn lsns(&self) -> Option<(Lsn, Lsn)> {
         match self {
-            Self::Journal { damage, .. } | Self::Outbox { damage } => Some(damage.lsns),
+            Self::Journal { damage, .. } | Self::Outbox { damage } | Self::Counters { damage } => Some(damage.lsns),
             Self::Between { counted, first } => Some((counted.saturating_add(1), first.saturating_sub(1))),
-            Self::Unsent { .. } | Self::Checkpoint { .. } | Self::Emptied { .. } | Self::Cursor { .. } => None,
+            Self::Unsent { .. }
+            | Self::Checkpoint { .. }
+            | Self::Emptied { .. }
+            | Self::Cursor { .. }
+            | Self::CountersUnknown { .. } => None,
         }
     }
 }
+
+/// What becomes of counters of which something is missing. A repair would only hide it.
+const COUNTS_LOST: &str =
+    "counts were lost: no counter of a law has room until its period is over; a repair leaves it as it is";
 
 impl fmt::Display for Loss {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,6 +182,11 @@ impl fmt::Display for Loss {
                 place(formatter, damage)?;
                 write!(formatter, "lost, unless they were sent: up to {} entries", last - first + 1)
             }
+            Self::Counters { damage } => {
+                place(formatter, damage)?;
+                formatter.write_str(COUNTS_LOST)
+            }
+            Self::CountersUnknown { what } => write!(formatter, "{}; {COUNTS_LOST}", printable::line(what)),
             Self::Unsent { destination, first } => write!(
                 formatter,
                 "releases for destination {} are missing: the outbox begins at {first}, after what it has confirmed",

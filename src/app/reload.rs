@@ -123,6 +123,8 @@ impl Reloader {
         tokio::task::block_in_place(|| self.archive.keep(digest, &config.policy_files, &config.here))
             .map_err(|error| Refused::Other(anyhow::Error::from(error).context("the policies cannot be kept")))?;
         let (current, shadow) = known.compile(&config);
+        // Before anything is decided by them.
+        super::counting::ask(&self.counting, &config.policy.tallies(&config.here));
         self.versions.replace(current, shadow);
         self.pipeline.tell_in_steps(&super::refusal_steps(&config));
         super::ledger::in_force(&self.ledger, digest, true);

@@ -36,28 +36,32 @@ pub fn check(path: &Path, is_json: bool) -> Result<String, Failure> {
             false => Failure::Config,
         });
     };
-    let (today, journal) = (today(), app::check_journal(&config));
+    let (today, journal) = (today(), app::check_journal(&config).and_then(|()| app::check_counters(&config)));
+    let noticed = |said: Vec<String>| -> Vec<Problem> {
+        said.into_iter().map(|message| of_journal(&config, Severity::Warning, &message)).collect()
+    };
     match (is_json, journal) {
-        (false, Ok(())) => Ok(for_people(&config, today)),
+        (false, Ok(said)) => {
+            diagnostics::print(&noticed(said));
+            Ok(for_people(&config, today))
+        }
         (false, Err(error)) => Err(error.into()),
-        (true, Ok(())) => Ok(machine::print(&for_machines(&config, today, &loaded.problems))),
+        (true, Ok(said)) => {
+            let problems: Vec<Problem> = loaded.problems.into_iter().chain(noticed(said)).collect();
+            Ok(machine::print(&for_machines(&config, today, &problems)))
+        }
         (true, Err(error)) => {
-            let problem = of_journal(&config, &error);
+            let problem = of_journal(&config, Severity::Error, &format!("{error:#}"));
             let problems: Vec<Problem> = loaded.problems.into_iter().chain([problem]).collect();
             Err(Failure::Found(machine::print(&for_machines(&config, today, &problems))))
         }
     }
 }
 
-/// That the journal cannot be gone on with, as a problem of the file that names it.
-fn of_journal(config: &Config, error: &anyhow::Error) -> Problem {
+/// What is wrong with the journal, as a problem of the file that names it.
+fn of_journal(config: &Config, severity: Severity, message: &str) -> Problem {
     let place = Place { key: "journal".to_owned(), ..config.places.gateway.clone() };
-    Problem {
-        severity: Severity::Error,
-        place,
-        message: printable::lines(&format!("{error:#}")).into_owned(),
-        help: None,
-    }
+    Problem { severity, place, message: printable::lines(message).into_owned(), help: None }
 }
 
 /// What may leave, and how.

@@ -15,7 +15,9 @@ use crate::domain::batch::Candidate;
 use crate::domain::document::{Place, Problems, Source, Spot};
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
-use crate::domain::policy::{self, Count, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of};
+use crate::domain::policy::{
+    self, Count, Counting, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of,
+};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
 
@@ -233,7 +235,7 @@ impl Replay {
     }
 
     fn report(&self) -> String {
-        let Difference { unchanged, kept, not_asked, changed, by_rule, by_class, flows } = &self.difference;
+        let Difference { unchanged, kept, not_asked, changed, by_rule, by_class, by_counter, flows } = &self.difference;
         let (before, after) = (self.before.digest(), self.after.digest());
         let mut report = format!(
             "{} records under policy {before}, in force, and under {after}, as of {}\n\n",
@@ -270,6 +272,7 @@ impl Replay {
         }
         tallies(&mut report, "rule", by_rule);
         tallies(&mut report, "class", by_class);
+        counters(&mut report, by_counter);
         report.push_str("\nwhat may leave:\n\n");
         if flows.is_empty() {
             report.push_str("  the same\n");
@@ -287,18 +290,37 @@ fn records(count: &Count) -> String {
     HumanCount(count.records).to_string()
 }
 
+fn cell(count: &Count) -> String {
+    match count.records {
+        0 => "-".to_owned(),
+        _ => format!("{} ({})", records(count), HumanBytes(count.bytes)),
+    }
+}
+
 fn tallies(report: &mut String, what: &str, tallies: &BTreeMap<String, Tally>) {
     if tallies.is_empty() {
         return;
     }
     let _ = writeln!(report, "\nby {what}:\n");
-    let cell = |count: &Count| match count.records {
-        0 => "-".to_owned(),
-        _ => format!("{} ({})", records(count), HumanBytes(count.bytes)),
-    };
     let mut rows = vec![[what, "newly allowed", "newly denied", "otherwise"].map(str::to_owned)];
     for (name, tally) in tallies {
         rows.push([name.clone(), cell(&tally.allowed), cell(&tally.denied), cell(&tally.otherwise)]);
+    }
+    report.push_str(&table(&rows));
+}
+
+/// Records of which counters of laws have another say.
+fn counters(report: &mut String, by_counter: &BTreeMap<String, Counting>) {
+    if by_counter.is_empty() {
+        return;
+    }
+    report.push_str("\nby counter, as long as it has room:\n\n");
+    let header = ["counter", "counts now", "counts no more", "may go only by it", "no more only by it"];
+    let mut rows = vec![header.map(str::to_owned)];
+    for (counter, Counting { counts, counts_no_more, needs, needs_no_more }) in by_counter {
+        let cells = [counts, counts_no_more, needs, needs_no_more].map(cell);
+        let [counts, counts_no_more, needs, needs_no_more] = cells;
+        rows.push([counter.clone(), counts, counts_no_more, needs, needs_no_more]);
     }
     report.push_str(&table(&rows));
 }

@@ -2,11 +2,11 @@
 
 use jiff::civil::Date;
 
-use crate::domain::counting::PERSONS_MAX;
 use crate::domain::document::{Problems, Spot, hint};
-use crate::domain::policy::{AtHand, Conditions, Form, Per, PolicySet, Recipient, Regime};
+use crate::domain::policy::{AtHand, Form, PolicySet, Recipient, Regime};
 use crate::domain::proof::Proof;
 
+use super::counted;
 use super::read::Declared;
 
 /// A gateway may hold the records of each stream under the regimes it serves, and what is shown of it and its peers is
@@ -23,8 +23,8 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
             problems.warn(&named.place, message, "write this gateway's id, or that of one of its [[peers]]");
         }
     }
-    check_counters((id, peers().count() as u64), policy, problems);
-    let own: Conditions = declared.conditions.iter().map(|(name, proof)| (name.value.clone(), proof.clone())).collect();
+    let own = counted::conditions(&declared.conditions);
+    counted::check(declared, (id, country.value), &own, (policy, today), problems);
     for served in &declared.serves {
         let Some(regime) = policy.regimes.get(&served.value) else { continue };
         // A law that does not hold yet is looked at on its first day.
@@ -37,26 +37,11 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
                 let message =
                     format!("regime `{}` lets no identifiable record{of_stream} be in {}", regime.id, country.value);
                 let help = "serve it from a gateway where it does, or show the conditions: `dest.*` in \
-                            [gateway.conditions], the others in [[shown]] of the policies, or by a counter in [[counted]]";
+                            [gateway.conditions], the others in [[shown]] of the policies, or by a counter in [[counted]], which counts a stream \
+                            with `contributor_is_person = true`";
                 problems.error_help(&served.place, message, help);
             }
         }
-    }
-}
-
-/// The counters of a gateway fit into its memory: each may have to keep apart as many persons as its share, for itself and for
-/// every peer.
-fn check_counters((id, peers): (&Spot<String>, u64), policy: &PolicySet, problems: &Problems) {
-    let counted = policy.counted.get(id.value.as_str()).into_iter().flat_map(|regimes| regimes.values().flatten());
-    let persons = counted.map(|counted| match counted.counter.per {
-        Per::All => counted.share,
-        Per::Country | Per::Recipient => counted.share.saturating_mul(peers.saturating_add(1)),
-    });
-    let persons = persons.fold(0, u64::saturating_add);
-    if persons > PERSONS_MAX {
-        let message = format!("the counters of gateway `{}` may have to keep {persons} persons apart", id.value);
-        let help = format!("a gateway keeps at most {PERSONS_MAX} apart: make the shares in [[counted]] smaller");
-        problems.error_help(&id.place, message, help);
     }
 }
 

@@ -29,6 +29,7 @@ use crate::identity::{self, Which};
 mod brokers;
 mod budgets;
 mod collide;
+mod counted;
 mod destinations;
 mod files;
 mod fixed;

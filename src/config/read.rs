@@ -70,7 +70,7 @@ pub(super) struct DeclaredPeer {
     pub(super) id: Spot<String>,
     pub(super) endpoint: Spot<String>,
     pub(super) identity: Option<Spot<String>>,
-    country: Jurisdiction,
+    pub(super) country: Jurisdiction,
     pub(super) conditions: Vec<(Spot<String>, Proof)>,
     pub(super) serves: Vec<Spot<String>>,
 }

@@ -4,8 +4,15 @@
 //! It is a pure state machine: who asks to go where, and when, goes in; whether there is room comes out, with what must be
 //! on disk before anybody is told. What is on disk may be read again in any order and more than once, and leads to the same
 //! counts: of each person only the last day counts.
+//!
+//! A person counts as of the latest day that the clock has ever shown, and goes on counting until a day on which they would
+//! not any more has been seen to hold: see [`Times`]. So a clock that is turned back frees no place, and one that runs ahead
+//! forgets nobody.
 
-use std::collections::HashMap;
+mod counts;
+mod seen;
+mod times;
+
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -13,11 +20,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
-use foldhash::fast::RandomState;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use siphasher::sip128::{Hasher128, SipHasher24};
+
+pub use counts::{Counts, Noticed};
+pub use times::{HOLDS_AFTER_SECONDS, Known, Reading};
 
 /// A day, counted from 1 January 1970.
 pub type Day = i32;
@@ -56,12 +65,36 @@ impl PersonKey {
         }
     }
 
+    /// Somebody who is named by a number and a position alone.
+    fn somebody(&self, series: u64, row: usize) -> Person {
+        self.hash("", &[series.to_le_bytes(), (row as u64).to_le_bytes()].concat())
+    }
+
     fn hash(&self, of: &str, bytes: &[u8]) -> Person {
         let mut hasher = SipHasher24::new_with_key(&self.0);
         hasher.write(&(of.len() as u64).to_le_bytes());
         hasher.write(of.as_bytes());
         hasher.write(bytes);
         Person(hasher.finish128().as_bytes())
+    }
+}
+
+/// Whose record it is that goes somewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'r> {
+    /// Its stream.
+    pub stream: &'r str,
+    /// The contributors of its batch.
+    pub contributors: Option<&'r ArrayRef>,
+    /// Its position in the batch.
+    pub row: usize,
+}
+
+impl Whose<'_> {
+    /// The contributor. `None`: the record names none.
+    #[must_use]
+    pub fn person(&self, key: &PersonKey) -> Option<Person> {
+        key.person(self.stream, self.contributors?, self.row)
     }
 }
 
@@ -98,6 +131,31 @@ impl Period {
     }
 }
 
+/// How a count is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// Its period.
+    pub period: Period,
+    /// How far the law's time is ahead of UTC, in seconds.
+    pub ahead_seconds: i32,
+}
+
+impl About {
+    /// The day in the law's time, at a time in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn day(self, wall: i64) -> Day {
+        let seconds = wall.div_euclid(1_000_000).saturating_add(i64::from(self.ahead_seconds));
+        Day::try_from(seconds.div_euclid(DAY_SECONDS)).unwrap_or(Day::MAX)
+    }
+
+    /// When a day of the law's time is over, in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn end_of(self, day: Day) -> i64 {
+        let seconds = (i64::from(day) + 1) * DAY_SECONDS - i64::from(self.ahead_seconds);
+        seconds.saturating_mul(1_000_000)
+    }
+}
+
 /// The date of a day. `None`: it is centuries from now.
 #[must_use]
 pub fn date_of(day: Day) -> Option<Date> {
@@ -119,26 +177,31 @@ pub struct Name {
     pub to: String,
 }
 
+impl Name {
+    /// Whether both counters are of one regime, or show the same condition.
+    fn is_akin(&self, other: &Self) -> bool {
+        let parts = |name: &Self| {
+            let (regime, condition) = name.counter.split_once("/counters/")?;
+            Some((regime.to_owned(), condition.to_owned()))
+        };
+        match (parts(self), parts(other)) {
+            (Some((regime, condition)), Some((other_regime, other_condition))) => {
+                regime == other_regime || condition == other_condition
+            }
+            _ => self.counter == other.counter,
+        }
+    }
+}
+
 /// One count, as the policies have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Its names.
     pub name: Arc<Name>,
-    /// Its period.
-    pub period: Period,
-    /// How far the law's time is ahead of UTC, in seconds.
-    pub ahead_seconds: i32,
+    /// How it is kept.
+    pub about: About,
     /// The most persons that may be counted in a period.
     pub most: u64,
-}
-
-impl Tally {
-    /// The day in the law's time, at a time in microseconds since the Unix epoch.
-    #[must_use]
-    pub fn day(&self, wall: i64) -> Day {
-        let seconds = wall.div_euclid(1_000_000).saturating_add(i64::from(self.ahead_seconds));
-        Day::try_from(seconds.div_euclid(DAY_SECONDS)).unwrap_or(Day::MAX)
-    }
 }
 
 /// What one law's counters say of records that go to one place.
@@ -148,12 +211,14 @@ pub struct Claim {
     pub counted: Vec<Arc<Tally>>,
     /// The ways in which the law lets them go: one is enough, and of one all must have room. One that is empty needs none.
     pub ways: Vec<Vec<Arc<Tally>>>,
+    /// Whether a contributor is one person. Otherwise there is no telling how many went.
+    pub tells_apart: bool,
 }
 
 /// Who counts persons.
 pub trait Counters {
-    /// Counts a person whose record goes somewhere, if every law that has a say still lets it go. Whether it may go.
-    fn admit(&self, claims: &[Claim], person: &dyn Fn(&PersonKey) -> Option<Person>) -> bool;
+    /// Counts the person whose record goes somewhere, if every law that has a say still lets it go. Whether it may go.
+    fn admit(&mut self, claims: &[Claim], whose: Whose<'_>) -> bool;
 }
 
 /// Nobody is counted and every counter has room. For looking at what would be decided: nothing may come in or leave by it.
@@ -161,7 +226,7 @@ pub trait Counters {
 pub struct NotCounted;
 
 impl Counters for NotCounted {
-    fn admit(&self, _: &[Claim], _: &dyn Fn(&PersonKey) -> Option<Person>) -> bool {
+    fn admit(&mut self, _: &[Claim], _: Whose<'_>) -> bool {
         true
     }
 }
@@ -171,213 +236,16 @@ impl Counters for NotCounted {
 pub enum News {
     /// A record of a person went somewhere on a day.
     Went(Arc<Name>, Day, Person),
-    /// So did those of persons that are not listed: there are more than the counter keeps apart.
+    /// So did those of persons that are not listed: there are more than the counter keeps apart, or they cannot be told apart.
     Unlisted(Arc<Name>, Day),
     /// What was counted before this day was lost: no counter has room until its period has left the day behind.
     Lost(Day),
-}
-
-/// Who went where, and on which day last.
-pub struct Counts {
-    key: PersonKey,
-    /// Drawn anew with every start: what records without a contributor are told apart by.
-    chance: PersonKey,
-    nameless: u64,
-    seen: HashMap<Arc<Name>, Seen, RandomState>,
-    lost: Option<Day>,
-    news: Vec<News>,
-}
-
-/// Who went to one place.
-#[derive(Debug, Clone, Default)]
-struct Seen {
-    /// The latest day that was seen. It never goes back.
-    today: Option<Day>,
-    /// The first day that counts.
-    first_day: Option<Day>,
-    /// The last day of each person.
-    last: HashMap<Person, Day, RandomState>,
-    /// The last day of anybody who is not listed.
-    unlisted: Option<Day>,
-}
-
-impl Seen {
-    /// The day has come. A day that was seen before changes nothing, so a clock that is turned back frees no place.
-    fn turn(&mut self, tally: &Tally, wall: i64) {
-        let day = self.today.map_or(tally.day(wall), |today| today.max(tally.day(wall)));
-        self.today = Some(day);
-        let first_day = tally.period.first_day(day);
-        if self.first_day != Some(first_day) {
-            self.first_day = Some(first_day);
-            self.last.retain(|_, last| *last >= first_day);
-            self.unlisted = self.unlisted.filter(|last| *last >= first_day);
-        }
-    }
-
-    /// The first day that counts at a time in microseconds since the Unix epoch.
-    fn first_day_at(&self, tally: &Tally, wall: i64) -> Day {
-        tally.period.first_day(self.today.map_or(tally.day(wall), |today| today.max(tally.day(wall))))
-    }
-
-    /// Whether some are not counted one by one who may have gone in the period.
-    fn is_open_ended(&self, lost: Option<Day>) -> bool {
-        self.unlisted.is_some() || lost.is_some_and(|lost| self.first_day.is_none_or(|first_day| lost >= first_day))
-    }
-}
-
-impl Counts {
-    /// Nobody is counted yet. `chance` is not to be drawn twice.
-    #[must_use]
-    pub fn new(key: PersonKey, chance: [u8; 16]) -> Self {
-        let chance = PersonKey(chance);
-        Self { key, chance, nameless: 0, seen: HashMap::default(), lost: None, news: Vec::new() }
-    }
-
-    /// The secret under which persons are hashed.
-    #[must_use]
-    pub fn key(&self) -> PersonKey {
-        self.key
-    }
-
-    /// Counts a person whose record goes somewhere, if every law that has a say still lets it go, at a time in microseconds
-    /// since the Unix epoch. Who is `None` is somebody else each time. Whether it may go.
-    pub fn admit(&mut self, claims: &[Claim], person: Option<Person>, wall: i64) -> bool {
-        let person = person.unwrap_or_else(|| self.somebody());
-        for tally in claims.iter().flat_map(|claim| &claim.counted) {
-            self.seen.entry(Arc::clone(&tally.name)).or_default().turn(tally, wall);
-        }
-        let may_go = |claim: &Claim| claim.ways.iter().any(|way| way.iter().all(|tally| self.has_room(tally, &person)));
-        if !claims.iter().all(may_go) {
-            return false;
-        }
-        claims.iter().flat_map(|claim| &claim.counted).for_each(|tally| self.count(tally, person));
-        true
-    }
-
-    fn somebody(&mut self) -> Person {
-        self.nameless += 1;
-        self.chance.hash("", &self.nameless.to_le_bytes())
-    }
-
-    fn has_room(&self, tally: &Tally, person: &Person) -> bool {
-        self.seen.get(&*tally.name).is_some_and(|seen| {
-            // Who is counted goes on only while the limit holds: beyond it, what the law says of few persons is true of nobody.
-            let others = seen.last.len() as u64 - u64::from(seen.last.contains_key(person));
-            !seen.is_open_ended(self.lost) && others < tally.most
-        })
-    }
-
-    fn count(&mut self, tally: &Tally, person: Person) {
-        let Some(seen) = self.seen.get_mut(&*tally.name) else { return };
-        let Some(today) = seen.today else { return };
-        let listed = seen.last.len() as u64;
-        let news = match seen.last.get_mut(&person) {
-            // Where places come free all at once or never, any day of the period will do.
-            Some(last) if *last >= today || tally.period != Period::TwelveMonths => return,
-            Some(last) => {
-                *last = today;
-                News::Went(Arc::clone(&tally.name), today, person)
-            }
-            None if listed < tally.most => {
-                seen.last.insert(person, today);
-                News::Went(Arc::clone(&tally.name), today, person)
-            }
-            None if seen.unlisted == Some(today) => return,
-            None => {
-                seen.unlisted = Some(today);
-                News::Unlisted(Arc::clone(&tally.name), today)
-            }
-        };
-        self.news.push(news);
-    }
-
-    /// What was counted before was lost, as is found at a time in microseconds since the Unix epoch.
-    pub fn lose(&mut self, wall: i64) {
-        // The day after is later than today anywhere on earth.
-        let day = wall.div_euclid(1_000_000).div_euclid(DAY_SECONDS).saturating_add(1);
-        let day = Day::try_from(day).unwrap_or(Day::MAX);
-        self.merge(&News::Lost(day));
-        self.news.push(News::Lost(day));
-    }
-
-    /// Takes in what was on disk, in whatever order.
-    pub fn merge(&mut self, news: &News) {
-        match news {
-            News::Went(name, day, person) => {
-                let seen = Self::seen_on(&mut self.seen, name, *day);
-                let last = seen.last.entry(*person).or_insert(*day);
-                *last = (*last).max(*day);
-            }
-            News::Unlisted(name, day) => {
-                let seen = Self::seen_on(&mut self.seen, name, *day);
-                seen.unlisted = seen.unlisted.max(Some(*day));
-            }
-            News::Lost(day) => self.lost = self.lost.max(Some(*day)),
-        }
-    }
-
-    fn seen_on<'s>(all: &'s mut HashMap<Arc<Name>, Seen, RandomState>, name: &Arc<Name>, day: Day) -> &'s mut Seen {
-        let seen = all.entry(Arc::clone(name)).or_default();
-        seen.today = seen.today.max(Some(day));
-        // Who is put back may be from before the period.
-        seen.first_day = None;
-        seen
-    }
-
-    /// What is not on disk yet, the oldest first.
-    #[must_use]
-    pub fn news(&self) -> &[News] {
-        &self.news
-    }
-
-    /// So many of the news are on their way to the disk.
-    pub fn written(&mut self, news: usize) {
-        self.news.drain(..news.min(self.news.len()));
-    }
-
-    /// All that is known, as news, in no order.
-    #[must_use]
-    pub fn all(&self) -> Vec<News> {
-        let mut all = Vec::with_capacity(self.listed() + 1);
-        for (name, seen) in &self.seen {
-            all.extend(seen.last.iter().map(|(person, day)| News::Went(Arc::clone(name), *day, *person)));
-            all.extend(seen.unlisted.map(|day| News::Unlisted(Arc::clone(name), day)));
-        }
-        all.extend(self.lost.map(News::Lost));
-        all
-    }
-
-    /// How many persons are listed, in all.
-    #[must_use]
-    pub fn listed(&self) -> usize {
-        self.seen.values().map(|seen| seen.last.len()).sum()
-    }
-
-    /// How much of a count is used at a time in microseconds since the Unix epoch, in percent. 100: it has no room for
-    /// anybody else.
-    #[must_use]
-    pub fn used(&self, tally: &Tally, wall: i64) -> u64 {
-        let nobody = Seen::default();
-        let seen = self.seen.get(&*tally.name).unwrap_or(&nobody);
-        let first_day = seen.first_day_at(tally, wall);
-        let counts = |last: &Day| *last >= first_day;
-        let listed = if seen.first_day == Some(first_day) {
-            seen.last.len()
-        } else {
-            seen.last.values().filter(|last| counts(last)).count()
-        };
-        let is_open_ended = seen.unlisted.as_ref().is_some_and(counts) || self.lost(tally, wall).is_some();
-        if is_open_ended || listed as u64 >= tally.most { 100 } else { listed as u64 * 100 / tally.most }
-    }
-
-    /// The day before which what was counted was lost, while it keeps a count without room at a time in microseconds since
-    /// the Unix epoch.
-    #[must_use]
-    pub fn lost(&self, tally: &Tally, wall: i64) -> Option<Day> {
-        let nobody = Seen::default();
-        let first_day = self.seen.get(&*tally.name).unwrap_or(&nobody).first_day_at(tally, wall);
-        self.lost.filter(|lost| *lost >= first_day)
-    }
+    /// How a count is kept.
+    About(Arc<Name>, About),
+    /// What the clocks showed.
+    Seen(Reading),
+    /// What is known of the time.
+    Known(Known),
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::domain::counting::{Claim, Counters, Counts, Day, News, Person, PersonKey, Tally};
+use crate::domain::counting::{Claim, Counters, Counts, Day, News, Noticed, PersonKey, Reading, Tally, Whose};
 use crate::domain::refusal::Reason;
 use crate::durable::counting::{Found, SEGMENT_BYTES, key_entry, next_entry, put_in_groups};
 use crate::storage::{Error, Log, Lsn, NoRoom, Room, Usage};
@@ -23,6 +23,8 @@ const BEHIND_MAX: Duration = Duration::from_millis(100);
 const TIDY_BYTES: u64 = 8 << 20;
 /// What a person takes on disk, at most, when everything is written anew.
 const PERSON_BYTES: u64 = 20;
+/// Persons who do not count any more, from which on it is worth while to forget them.
+const FORGET_PERSONS: usize = 10_000;
 /// How long it takes until it is tried again to write everything anew.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -31,6 +33,8 @@ pub struct Counting {
     state: Mutex<State>,
     log: Option<Log>,
     clock: Clock,
+    /// How long the gateway had run before this start, in seconds.
+    ran_before: u64,
     is_tidying: AtomicBool,
 }
 
@@ -53,8 +57,9 @@ impl Counting {
     #[must_use]
     pub fn new(found: Found, clock: Clock) -> Self {
         let Found { log, counts, last, bytes, has_key, .. } = found;
+        let ran_before = counts.ran();
         let state = Mutex::new(State { counts, last, bytes, has_key, needless: None, again_at: Duration::ZERO });
-        Self { state, log: Some(log), clock, is_tidying: AtomicBool::new(false) }
+        Self { state, log: Some(log), clock, ran_before, is_tidying: AtomicBool::new(false) }
     }
 
     /// Counts nobody: no policy asks for it. What rests on a counter is refused.
@@ -63,7 +68,7 @@ impl Counting {
         let counts = Counts::new(PersonKey([0; 16]), [0; 16]);
         let (last, bytes, has_key, needless, again_at) = (0, 0, false, None, Duration::ZERO);
         let state = Mutex::new(State { counts, last, bytes, has_key, needless, again_at });
-        Self { state, log: None, clock, is_tidying: AtomicBool::new(false) }
+        Self { state, log: None, clock, ran_before: 0, is_tidying: AtomicBool::new(false) }
     }
 
     /// The log that it writes to. `None`: it counts nobody.
@@ -74,6 +79,61 @@ impl Counting {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, and the counts are told what the clocks show. The time, in microseconds since the Unix epoch.
+    fn lock_now(&self) -> (MutexGuard<'_, State>, i64) {
+        let mut state = self.lock();
+        let (ran, wall) = (self.ran_before.saturating_add(self.clock.now().as_secs()), self.clock.wall());
+        state.counts.see(Reading { ran, wall });
+        (state, wall)
+    }
+
+    /// Decides about records that are decided together. Nobody else counts until it is dropped, once it has counted.
+    #[must_use]
+    pub fn begin(&self) -> Admission<'_> {
+        let series = self.lock().counts.begin();
+        self.begin_as(series)
+    }
+
+    /// The same for records that may be decided before they are taken in, again and again: under one number, in the same order.
+    pub(super) fn begin_as(&self, series: u64) -> Admission<'_> {
+        Admission { counting: self, at: None, series, until: i64::MAX }
+    }
+
+    /// A number for [`Self::begin_as`].
+    pub(super) fn series(&self) -> u64 {
+        self.lock().counts.begin()
+    }
+
+    /// Says what would be decided. Counts nobody.
+    #[must_use]
+    pub fn look(&self) -> Look<'_> {
+        Look { counting: self, state: None }
+    }
+
+    /// The policies ask for these counts from now on. What there is to say of it.
+    pub fn ask(&self, tallies: &[Tally]) -> Vec<Noticed> {
+        let (mut state, _) = self.lock_now();
+        state.counts.ask(tallies)
+    }
+
+    /// Time has passed: what the clocks show is noted, on its way to the disk.
+    pub fn tick(&self) {
+        let Some(log) = &self.log else { return };
+        let (state, _) = self.lock_now();
+        let is_news = !state.counts.news().is_empty();
+        drop(state);
+        if is_news {
+            // Where there is no room now there may be at the next tick, and nobody waits for it.
+            let _ = self.submit(log);
+        }
+    }
+
+    /// Whether what was counted still holds: no day of a law has ended since that was decided.
+    #[must_use]
+    pub(super) fn is_still(&self, until: i64) -> bool {
+        self.clock.wall() < until
     }
 
     /// Returns when all that is counted by now is on disk.
@@ -140,6 +200,7 @@ impl Counting {
         let state = self.lock();
         let listed = state.counts.listed();
         let is_untidy = state.needless.is_some()
+            || state.counts.forgettable() >= FORGET_PERSONS
             || state.bytes > TIDY_BYTES.max(listed as u64 * PERSON_BYTES * 3)
             || !leaves_room_for_all(log.usage(), listed);
         is_untidy && self.clock.now() >= state.again_at
@@ -180,7 +241,8 @@ impl Counting {
     /// Writes everything once more. When this returns without an error, all of it is on disk.
     fn write_anew(&self, log: &Log) -> Result<(), NoRoom> {
         let (key, mut all, before, bytes_before) = {
-            let state = self.lock();
+            let (mut state, _) = self.lock_now();
+            state.counts.forget();
             (state.counts.key(), state.counts.all(), state.last, state.bytes)
         };
         put_in_groups(&mut all);
@@ -215,13 +277,13 @@ impl Counting {
     /// How much of a count is used, in percent. 100: it has no room for anybody else.
     #[must_use]
     pub fn used(&self, tally: &Tally) -> u64 {
-        self.lock().counts.used(tally, self.clock.wall())
+        self.lock_now().0.counts.used(tally)
     }
 
     /// The day before which what was counted was lost, while it keeps a count without room.
     #[must_use]
     pub fn lost(&self, tally: &Tally) -> Option<Day> {
-        self.lock().counts.lost(tally, self.clock.wall())
+        self.lock_now().0.counts.lost(tally)
     }
 
     /// Writes what was submitted, and ends.
@@ -255,14 +317,51 @@ async fn is_durable(log: &Log, through: Lsn) {
     let _ = tokio::time::timeout(BEHIND_MAX, is_durable).await;
 }
 
-impl Counters for Counting {
-    fn admit(&self, claims: &[Claim], person: &dyn Fn(&PersonKey) -> Option<Person>) -> bool {
-        if self.log.is_none() {
+/// The counters while records are decided that are decided together.
+pub struct Admission<'c> {
+    counting: &'c Counting,
+    /// The counts, and the time by which they are asked: from the first time on that they are.
+    at: Option<(MutexGuard<'c, State>, i64)>,
+    series: u64,
+    until: i64,
+}
+
+impl Admission<'_> {
+    /// Until when what was counted holds, in microseconds since the Unix epoch: then a day ends for a law that counted. What has
+    /// no place by then is to be decided again.
+    #[must_use]
+    pub fn until(&self) -> i64 {
+        self.until
+    }
+}
+
+impl Counters for Admission<'_> {
+    fn admit(&mut self, claims: &[Claim], whose: Whose<'_>) -> bool {
+        let counting = self.counting;
+        if counting.log.is_none() {
             return false;
         }
-        let mut state = self.lock();
-        let person = person(&state.counts.key());
-        state.counts.admit(claims, person, self.clock.wall())
+        let (state, wall) = self.at.get_or_insert_with(|| counting.lock_now());
+        let may_go = state.counts.admit(claims, whose, self.series);
+        if may_go {
+            let abouts = claims.iter().flat_map(|claim| &claim.counted).map(|tally| tally.about);
+            let ends = abouts.map(|about| about.end_of(about.day(*wall)));
+            self.until = ends.fold(self.until, i64::min);
+        }
+        may_go
+    }
+}
+
+/// The counters for whoever only looks. Where nobody is counted, nobody was.
+pub struct Look<'c> {
+    counting: &'c Counting,
+    state: Option<MutexGuard<'c, State>>,
+}
+
+impl Counters for Look<'_> {
+    fn admit(&mut self, claims: &[Claim], whose: Whose<'_>) -> bool {
+        let counting = self.counting;
+        self.state.get_or_insert_with(|| counting.lock_now().0).counts.would_admit(claims, whose)
     }
 }
 
@@ -284,10 +383,11 @@ mod tests {
     use std::path::Path;
     use std::thread;
 
+    use arrow_array::{ArrayRef, Int64Array};
     use tempfile::TempDir;
 
     use super::*;
-    use crate::domain::counting::{Name, PERSONS_MAX, Period};
+    use crate::domain::counting::{About, Name, PERSONS_MAX, Period};
     use crate::durable::counting::open;
     use crate::storage::RealFileSystem;
     use crate::storage::sim::Sim;
@@ -296,7 +396,7 @@ mod tests {
 
     fn begin(directory: &Path, chance: u8) -> Counting {
         let clock = Clock::start();
-        let found = open(Arc::new(RealFileSystem), directory.to_owned(), ([7; 16], [chance; 16]), clock.wall());
+        let found = open(Arc::new(RealFileSystem), directory, ([7; 16], [chance; 16]), clock.wall());
         let counting = Counting::new(found.unwrap(), clock);
         counting.tidy().unwrap();
         counting
@@ -304,14 +404,16 @@ mod tests {
 
     fn claims() -> [Claim; 1] {
         let name = Arc::new(Name { counter: "law/counters/data.few".into(), to: "all".into() });
-        let tally = Arc::new(Tally { name, period: Period::Ever, ahead_seconds: 0, most: MOST });
-        [Claim { counted: vec![Arc::clone(&tally)], ways: vec![vec![tally]] }]
+        let about = About { period: Period::Ever, ahead_seconds: 0 };
+        let tally = Arc::new(Tally { name, about, most: MOST });
+        [Claim { counted: vec![Arc::clone(&tally)], ways: vec![vec![tally]], tells_apart: true }]
     }
 
-    fn person(number: u32) -> Person {
-        let mut person = [0; 16];
-        person[..4].copy_from_slice(&number.to_le_bytes());
-        Person(person)
+    /// Whether the record of a person may go.
+    fn goes(counting: &Counting, number: u32) -> bool {
+        let contributors: ArrayRef = Arc::new(Int64Array::from(vec![i64::from(number)]));
+        let whose = Whose { stream: "visits", contributors: Some(&contributors), row: 0 };
+        counting.begin().admit(&claims(), whose)
     }
 
     /// Four workers at the limit, each with its own order of the same persons, while everything is written anew: exactly as
@@ -327,8 +429,7 @@ mod tests {
                 let mut went = Vec::new();
                 for batch in 0..20_u32 {
                     let numbers = (0..20_u32).map(|at| (worker * 100 + batch * 20 + at) % 400);
-                    let admitted: Vec<u32> =
-                        numbers.filter(|number| counting.admit(&claims(), &|_| Some(person(*number)))).collect();
+                    let admitted: Vec<u32> = numbers.filter(|number| goes(&counting, *number)).collect();
                     runtime.block_on(counting.durable()).unwrap();
                     went.extend(admitted);
                     if batch == 10 {
@@ -346,7 +447,7 @@ mod tests {
         drop(counting);
         for chance in [2, 3] {
             let counting = begin(directory.path(), chance);
-            let goes = |number: u32| counting.admit(&claims(), &|_| Some(person(number)));
+            let goes = |number: u32| goes(&counting, number);
             assert!(went.iter().all(|number| goes(*number)), "who was told so is known again");
             assert!((0..500).filter(|number| went.binary_search(number).is_err()).all(|number| !goes(number)));
         }
@@ -370,10 +471,10 @@ mod tests {
     #[test]
     fn a_full_disk_lets_go_of_nothing_and_is_tidied_when_there_is_space() {
         let (sim, clock) = (Sim::default(), Clock::start());
-        let found = open(Arc::new(sim.clone()), "/counters".into(), ([7; 16], [1; 16]), clock.wall()).unwrap();
+        let found = open(Arc::new(sim.clone()), Path::new("/"), ([7; 16], [1; 16]), clock.wall()).unwrap();
         let counting = Counting::new(found, clock);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let goes = |number: u32| counting.admit(&claims(), &|_| Some(person(number)));
+        let goes = |number: u32| goes(&counting, number);
         assert!(goes(1));
         runtime.block_on(counting.durable()).unwrap();
         let log = counting.log().unwrap();
@@ -410,13 +511,39 @@ mod tests {
         let nearly = Usage { bytes: usage.quota_bytes - 2 * SEGMENT_BYTES - 1_000 * PERSON_BYTES, ..usage };
         assert!(leaves_room_for_all(nearly, 1_000));
         assert!(!leaves_room_for_all(nearly, 1_001));
-        // All persons that may be counted take their space twice: before and after.
-        let twice = Usage { bytes: 2 * PERSONS_MAX * PERSON_BYTES + 4 * SEGMENT_BYTES, ..usage };
-        assert!(leaves_room_for_all(twice, PERSONS_MAX as usize));
+        // All persons that may be counted take their space twice: before and after. While a period turns, there are twice as many.
+        let at_turn = 2 * PERSONS_MAX;
+        let twice = Usage { bytes: 2 * at_turn * PERSON_BYTES + 4 * SEGMENT_BYTES, ..usage };
+        assert!(leaves_room_for_all(twice, at_turn as usize));
+    }
+
+    /// A batch that was decided again under the same number has not counted anybody twice, and what was counted holds until the day
+    /// of the law is over.
+    #[test]
+    fn records_that_are_decided_again_count_once_and_until_their_day_is_over() {
+        let directory = TempDir::new().unwrap();
+        let counting = begin(directory.path(), 1);
+        let whose = |row| Whose { stream: "visits", contributors: None, row };
+        let series = counting.series();
+        let before = counting.clock.wall();
+        for _ in 0..3 {
+            let mut counters = counting.begin_as(series);
+            assert_eq!(counters.until(), i64::MAX, "nobody was asked about");
+            assert!((0..3).all(|row| counters.admit(&claims(), whose(row))));
+            let until = counters.until();
+            drop(counters);
+            let about = claims()[0].counted[0].about;
+            let ends = [before, counting.clock.wall()].map(|wall| about.end_of(about.day(wall)));
+            assert!(ends.contains(&until));
+            assert!(counting.is_still(until) && !counting.is_still(before));
+        }
+        assert_eq!(counting.lock().counts.listed(), 3);
+        assert!(counting.look().admit(&claims(), whose(9)));
+        assert_eq!(counting.lock().counts.listed(), 3, "who only looks counts nobody");
     }
 
     #[test]
     fn where_nobody_is_counted_nothing_rests_on_a_counter() {
-        assert!(!Counting::none(Clock::start()).admit(&claims(), &|_| Some(person(1))));
+        assert!(!goes(&Counting::none(Clock::start()), 1));
     }
 }

@@ -136,13 +136,13 @@ impl Inbox {
 fn size_of(request: &Request) -> (usize, usize) {
     match &request.content {
         Content::Records(opened) => (opened.rows().max(1), opened.bytes()),
-        Content::Decided(resident) => (resident.batch().rows().max(1), 0),
+        Content::Decided(resident, _) => (resident.batch().rows().max(1), 0),
         Content::Nothing | Content::Refused(_) => (1, 0),
     }
 }
 
 fn is_alone(request: &Request) -> bool {
-    matches!(request.content, Content::Decided(_))
+    matches!(request.content, Content::Decided(..))
 }
 
 fn is_of_stream_of(one: &Request, other: &Request) -> bool {

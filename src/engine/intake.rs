@@ -208,6 +208,7 @@ impl Intake {
     pub fn tick(&self) -> bool {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         self.forget(now, wall);
+        self.counting.tick();
         tidy_if_due(&self.counting);
         let expired = self.quarantine.expire(now);
         if expired > 0 {
@@ -228,7 +229,12 @@ impl Intake {
             let (rows, bytes) = (held.records.rows(), held.records.bytes());
             let from = Sender { producer: &held.origin.producer, address: held.origin.address };
             let under = self.versions.current();
-            let decided = match under.decide(held.records.clone().again(), from, &*self.counting) {
+            let decided = {
+                let mut counters = self.counting.begin_as(held.series);
+                let decided = under.decide(held.records.clone().again(), from, &mut counters);
+                decided.map(|decided| (decided.is_counted.then(|| counters.until()), decided))
+            };
+            let (counted_until, decided) = match decided {
                 Ok(decided) => decided,
                 Err(error) => {
                     tracing::error!(%error, "records in quarantine could not be decided; they are discarded. A fault \
@@ -238,18 +244,19 @@ impl Intake {
                     continue;
                 }
             };
-            if decided.is_counted && self.counting.durable().await.is_err() {
+            if counted_until.is_some() && self.counting.durable().await.is_err() {
                 return self.quarantine.settle(bytes, Some(held));
             }
             let taken = match decided.resident {
                 None => 0,
-                Some(resident) => match self.release(inbox, resident, &held.origin).await {
+                Some(resident) => match self.release(inbox, (resident, counted_until), &held.origin).await {
                     Some(taken) => taken,
                     None => return self.quarantine.settle(bytes, Some(held)),
                 },
             };
             let waiting = decided.quarantined.as_ref().map_or(0, Quarantined::rows);
-            let again = decided.quarantined.map(|records| Held { records, under, ..held });
+            let series = self.counting.series();
+            let again = decided.quarantined.map(|records| Held { records, under, series, ..held });
             self.quarantine.settle(bytes, again);
             Telemetry::add(&self.telemetry.gateway.quarantine_released, taken);
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows - waiting - taken);
@@ -257,11 +264,16 @@ impl Intake {
     }
 
     /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
-    async fn release(&self, inbox: &Inbox, resident: Resident, origin: &Arc<Origin>) -> Option<usize> {
+    async fn release(
+        &self,
+        inbox: &Inbox,
+        (resident, counted_until): (Resident, Option<i64>),
+        origin: &Arc<Origin>,
+    ) -> Option<usize> {
         let served = self.stream(&resident.batch().stream().name).ok()?;
         let (waits, mut answer) = unbounded_channel();
         let (served, reply) = (Some(Arc::clone(served)), Reply::new(Arc::new(Waits(waits)), 0));
-        let content = Content::Decided(resident);
+        let content = Content::Decided(resident, counted_until);
         inbox.push(Box::new(Request::new(served, Arc::clone(origin), None, content, reply)));
         match answer.recv().await?.told {
             Ok(Outcome::Taken(taken)) => Some(taken.accepted as usize),

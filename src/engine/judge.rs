@@ -12,7 +12,6 @@ use arrow_select::filter::filter;
 
 use crate::decode::{Share, Together, Undecodable};
 use crate::domain::batch::Candidate;
-use crate::domain::counting::NotCounted;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::{Sender, Senders};
 use crate::domain::outcome::{Outcome, Refusals, Refused, Taken, Why};
@@ -32,8 +31,9 @@ pub(super) struct Judged {
     pub(super) outputs: Vec<ArrayRef>,
     /// What each request comes to.
     pub(super) requests: Vec<CameTo>,
-    /// Whether persons were counted for it: it gets no place before that is on disk.
-    pub(super) is_counted: bool,
+    /// Until when the persons hold that were counted for it, in microseconds since the Unix epoch: it gets no place before they
+    /// are on disk, nor from then on. `None`: nobody was asked about.
+    pub(super) counted_until: Option<i64>,
     /// The records that were refused one by one.
     refusals: Vec<Refusal>,
     /// Records that were refused because their scores cannot be used.
@@ -94,9 +94,9 @@ impl Case<'_> {
             NotJudged::Failed(Reason::Internal)
         };
         if let [request] = self.requests
-            && let Content::Decided(resident) = &request.content
+            && let Content::Decided(resident, counted_until) = &request.content
         {
-            return Self::decided(resident, scores);
+            return Self::decided(resident, *counted_until, scores);
         }
         let (candidate, shares) = self.decoded();
         if candidate.rows() == 0 {
@@ -108,7 +108,10 @@ impl Case<'_> {
         let shadow = intake.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let under = intake.versions.current();
         let senders = self.senders(&shares);
-        let mut decided = under.decide_shared(candidate, &senders, &*intake.counting).map_err(failed)?;
+        let mut counters = intake.counting.begin();
+        let mut decided = under.decide_shared(candidate, &senders, &mut counters).map_err(failed)?;
+        let counted_until = decided.is_counted.then(|| counters.until());
+        drop(counters);
         // What is sealed under the keys of many is erased with the key of one.
         if self.seals && !decided.is_of_one_kind && self.requests.len() > 1 {
             return Err(NotJudged::Together);
@@ -121,7 +124,7 @@ impl Case<'_> {
         };
         let mut judged = Judged {
             resident: decided.resident,
-            is_counted: decided.is_counted,
+            counted_until,
             requests: self.outcomes(shares, &spans, &decided.refusals),
             refusals: decided.refusals,
             shadow,
@@ -138,11 +141,11 @@ impl Case<'_> {
     }
 
     /// Records that were decided before.
-    fn decided(resident: &Resident, scores: &mut Scores) -> Result<Judged, NotJudged> {
+    fn decided(resident: &Resident, counted_until: Option<i64>, scores: &mut Scores) -> Result<Judged, NotJudged> {
         let rows = resident.batch().rows();
         let taken = Taken { accepted: u32::try_from(rows).unwrap_or(u32::MAX), ..Taken::default() };
         let requests = vec![CameTo { rows: 0..rows, ..CameTo::of(Outcome::Taken(taken)) }];
-        let mut judged = Judged { resident: Some(resident.clone()), requests, ..Judged::empty() };
+        let mut judged = Judged { resident: Some(resident.clone()), counted_until, requests, ..Judged::empty() };
         judged.score(scores)?;
         Ok(judged)
     }
@@ -151,13 +154,13 @@ impl Case<'_> {
     fn decoded(&self) -> (Candidate, Vec<Result<Share, Undecodable>>) {
         let payloads = self.requests.iter().filter_map(|request| match &request.content {
             Content::Records(opened) => Some(opened),
-            Content::Nothing | Content::Refused(_) | Content::Decided(_) => None,
+            Content::Nothing | Content::Refused(_) | Content::Decided(..) => None,
         });
         let Together { candidate, shares } = Together::decode(&self.served.stream, payloads);
         let mut shares = shares.into_iter();
         let shares = self.requests.iter().map(|request| match &request.content {
             Content::Records(_) => shares.next().unwrap_or_else(|| Ok(Share::default())),
-            Content::Nothing | Content::Refused(_) | Content::Decided(_) => Ok(Share::default()),
+            Content::Nothing | Content::Refused(_) | Content::Decided(..) => Ok(Share::default()),
         });
         (candidate, shares.collect())
     }
@@ -197,6 +200,7 @@ impl Case<'_> {
             let held = Held {
                 records,
                 origin: Arc::clone(&request.origin),
+                series: intake.counting.series(),
                 until: self.now + under.policy.hold,
                 is_placed: false,
                 under: Arc::clone(under),
@@ -274,7 +278,7 @@ impl Judged {
             resident: None,
             outputs: Vec::new(),
             requests: Vec::new(),
-            is_counted: false,
+            counted_until: None,
             refusals: Vec::new(),
             unusable: 0,
             dropped: 0,
@@ -382,7 +386,8 @@ impl Judged {
             senders.push(Sender { producer, address: *address }, came.decoded);
         }
         // The batch has its place: nothing that fails here may end the worker.
-        match catch_unwind(AssertUnwindSafe(|| shadow.decide_shared(candidate, &senders, &NotCounted))) {
+        match catch_unwind(AssertUnwindSafe(|| shadow.decide_shared(candidate, &senders, &mut intake.counting.look())))
+        {
             Ok(Ok(other)) => telemetry.shadow.compared(&self.refusals, &other.refusals),
             Ok(Err(_)) | Err(_) => {
                 tracing::error!(

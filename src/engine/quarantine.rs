@@ -32,6 +32,10 @@ pub struct Held {
     pub origin: Arc<Origin>,
     /// Whether their request has its place. Before that it may come again, and they with it.
     pub is_placed: bool,
+    /// The number under which persons are counted for them, see [`Counts::admit`].
+    ///
+    /// [`Counts::admit`]: crate::domain::counting::Counts::admit
+    pub series: u64,
     /// When they are discarded, by the monotonic clock.
     pub until: Duration,
     /// The version that left them in doubt.

@@ -93,8 +93,9 @@ impl Origin {
 pub enum Content {
     /// Records, not decoded yet.
     Records(Opened),
-    /// Records that were decided before, when more was known of them than when they came.
-    Decided(Resident),
+    /// Records that were decided before, when more was known of them than when they came; and until when the persons hold that
+    /// were counted for them, in microseconds since the Unix epoch, if any were asked about.
+    Decided(Resident, Option<i64>),
     /// None: the producer is there. With a number, nothing comes under the numbers up to it.
     Nothing,
     /// It was refused as a whole before it came here. Its number is spent by that.

@@ -111,19 +111,21 @@ impl Waiting {
 enum Attempt {
     /// Each of its requests is answered, or will be when the journal has it.
     Done,
-    /// These are to be taken again, together: others were quicker.
+    /// These are to be taken again, together: others were quicker, or a day is over.
     Again(Vec<Boxed>, Lost),
     /// These are to be taken again, each alone, as if they had just come.
     Apart(Vec<Boxed>),
 }
 
-/// What others took between the look at a batch and its place.
+/// What others took between the look at a batch and its place, or was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
     /// The windows near to theirs.
     Windows,
     /// The numbers that came next, or the place of a request in the same batch.
     Place,
+    /// The day in which persons were counted for them.
+    Day,
 }
 
 impl Lost {
@@ -131,7 +133,7 @@ impl Lost {
     fn given_up(self) -> Unaccepted {
         match self {
             Self::Windows => Unaccepted::Refused(Reason::TooManyWindows),
-            Self::Place => Unaccepted::Outrun,
+            Self::Place | Self::Day => Unaccepted::Outrun,
         }
     }
 }
@@ -323,6 +325,11 @@ impl Worker {
                 return Self::failed(requests, reason);
             }
         };
+        // Their records go on a day on which nobody was counted for them.
+        if judged.counted_until.is_some_and(|until| !self.intake.counting.is_still(until)) {
+            judged.let_go(&self.intake);
+            return Attempt::Again(requests, Lost::Day);
+        }
         let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
             origin: &request.origin,
             number: request.located,
@@ -403,7 +410,7 @@ impl Worker {
         let (sequencer, open_windows) = (Arc::clone(&self.sequencer), Arc::clone(&self.open_windows));
         let (resident, counting) = (judged.resident.as_ref(), Arc::clone(&self.intake.counting));
         let found = async move {
-            if judged.is_counted {
+            if judged.counted_until.is_some() {
                 counting.durable().await?;
             }
             // In this order: what is reserved of the windows keeps others from theirs, and the disk may hang.
@@ -465,7 +472,7 @@ impl Worker {
             let Together { mut candidate, .. } = Together::decode(&served.stream, [opened]);
             candidate.check(TimeBounds::ANY);
             let from = Sender { producer: &request.origin.producer, address: request.origin.address };
-            let decided = self.intake.versions.current().decide(candidate, from, &NotCounted).ok()?;
+            let decided = self.intake.versions.current().decide(candidate, from, &mut NotCounted).ok()?;
             let are_the_same = Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals);
             let resident = decided.resident.filter(|_| are_the_same)?;
             let rows = 0..resident.batch().rows();

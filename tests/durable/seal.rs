@@ -103,7 +103,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
         candidate.check(TimeBounds::between(1, 1));
         let stay: Vec<usize> = records.iter().filter(|(_, sound)| *sound).map(|(code, _)| *code).collect();
-        let Some(resident) = version.decide(candidate, Sender::default(), &NotCounted).unwrap().resident else {
+        let Some(resident) = version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident else {
             prop_assert!(stay.is_empty());
             return Ok(());
         };

@@ -207,6 +207,114 @@ async fn counts_that_were_lost_are_told_at_every_start_and_leave_no_room() {
     }
 }
 
+/// Says a warning of `check`.
+fn warned(deployment: &Deployment, of: &str) -> bool {
+    let said = text(&run(deployment.root(), &["check", "-c", "gateway.toml"]).stderr);
+    said.contains(of)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_that_are_gone_are_lost_until_the_operator_begins_anew() {
+    let deployment = abroad();
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 1..=3).await.accepted, 3);
+    gateway.stop();
+    let verify = || run(deployment.root(), &["journal", "verify", "journal"]);
+    assert!(verify().status.success());
+    assert!(text(&verify().stdout).contains("aa/counters/data.few to g-1: 3 persons"), "{}", text(&verify().stdout));
+    damage(&deployment);
+    let damaged = verify();
+    assert!(!damaged.status.success());
+    assert!(text(&damaged.stdout).contains("counts were lost"), "{}", text(&damaged.stdout));
+    fs::remove_dir_all(deployment.path("journal/counters")).unwrap();
+    assert!(!verify().status.success());
+    assert!(warned(&deployment, "is gone, so counts were lost"));
+    for _ in 0..2 {
+        let gateway = deployment.spawn();
+        gateway.wait_for("were lost; no room until the period is over", 1);
+        assert_eq!(send(&gateway, 1..=3).await.accepted, 0);
+        gateway.stop();
+    }
+    fs::remove_dir_all(deployment.path("journal/counters")).unwrap();
+    fs::remove_file(deployment.path("journal/counters.begun")).unwrap();
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 1..=3).await.accepted, 3);
+    gateway.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_name_of_a_count_does_not_begin_it_anew() {
+    let deployment = abroad();
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 1..=8).await.accepted, 8);
+    deployment.edit(REGIME, "per    = \"recipient\"", "per    = \"all\"");
+    assert!(warned(&deployment, "until their period is over they count in aa/counters/data.few to all, too"));
+    // Now by a reload, then by a start.
+    gateway.reload();
+    gateway.wait_for("count in aa/counters/data.few to all, too", 1);
+    assert_eq!(send(&gateway, 5..=9).await.accepted, 5);
+    gateway.kill();
+    deployment.edit(REGIME, "per    = \"all\"", "per    = \"country\"");
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, 10..=12).await.accepted, 1, "the tenth");
+    assert_eq!(send(&gateway, 1..=10).await.accepted, 10);
+    gateway.stop();
+}
+
+/// Where a contributor may be several persons, a counter shows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_counts_persons_and_no_devices() {
+    let deployment = abroad();
+    deployment.edit(POLICY, "contributor_is_person = true\n", "");
+    let errors = deployment.errors();
+    let said = "lets no identifiable record of stream `visits` be in IE";
+    assert!(errors.iter().any(|error| error.contains(said)), "{errors:?}");
+    deployment.edit("gateway.toml", "policies = [\"policies\"]", VOUCHED);
+    assert!(warned(&deployment, "those that go by aa/transfers/promised to g-1 leave it without room for anybody"));
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, [1]).await.accepted, 1);
+    gateway.stop();
+    // From now on it is said, and one went of whom nobody knows how many they are.
+    deployment.edit(POLICY, "contributor = \"person\"", "contributor = \"person\"\ncontributor_is_person = true");
+    deployment.edit("gateway.toml", VOUCHED, "policies = [\"policies\"]");
+    let gateway = deployment.spawn();
+    assert_eq!(send(&gateway, [1]).await.accepted, 0);
+    gateway.stop();
+}
+
+/// What is counted is asked of the counts that there are, and nobody is counted twice for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_knows_how_full_a_counter_is() {
+    let deployment = abroad();
+    for file in ["policies/classes.toml", POLICY, REGIME, "policies/bb.toml"] {
+        deployment.write(&changed(file, "policies/", "shadow/"), deployment.read(file));
+    }
+    deployment.edit("shadow/policy.toml", "share     = 12", "share     = 7");
+    deployment.add("gateway.toml", "\n[shadow]\npolicies = [\"shadow\"]\n");
+    let gateway = deployment.start().await;
+    let shadow = &gateway.app.telemetry().clone().shadow;
+    let mut producer = gateway.producer("p").await;
+    for (persons, denied) in [(5, 0), (6, 6)] {
+        let records: Vec<Value> = (1..=persons).map(|person| visit(Some(person))).collect();
+        assert_eq!(producer.publish(&records).await.accepted, persons);
+        assert_eq!(shadow.newly_denied.load(std::sync::atomic::Ordering::Relaxed), denied);
+    }
+    gateway.stop().await;
+}
+
+#[test]
+fn check_warns_of_shares_that_other_rows_can_exceed() {
+    let deployment = abroad();
+    let other = COUNTED.replace("g-1", "g-2");
+    deployment.write(POLICY, deployment.read(POLICY) + &other);
+    let said = "they may take gateway `g-1` beyond its share of 12";
+    assert!(!warned(&deployment, said));
+    deployment.edit("gateway.toml", "policies = [\"policies\"]", VOUCHED);
+    assert!(warned(&deployment, said));
+    deployment.write(POLICY, changed(&deployment.read(POLICY), &other, ""));
+    assert!(!warned(&deployment, said), "one gateway keeps it alone");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn check_explain_and_the_law_say_what_is_counted() {
     let deployment = abroad();

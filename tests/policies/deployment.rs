@@ -56,6 +56,7 @@ schema = "bailiwick.policy/1"
 event_time  = "at"
 history_from = "2013-01-01T00:00:00Z"
 contributor = "person"
+contributor_is_person = true
 
 [streams.visits.facts]
 "subject.residence" = [{ field = "country", strength = 90 }]

@@ -179,7 +179,7 @@ pub(super) fn decide(version: &Version, records: &[Record], sender: &Sender) -> 
 
 pub(super) fn decide_batch(version: &Version, batch: Candidate, sender: &Sender) -> Decided {
     let address = sender.address.map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    version.decide(batch, evidence::Sender { producer: &sender.producer, address }, &NotCounted).unwrap()
+    version.decide(batch, evidence::Sender { producer: &sender.producer, address }, &mut NotCounted).unwrap()
 }
 
 /// The verdict on each record of a batch. What is kept is said to be kept under the regimes of the whole batch.

@@ -32,7 +32,10 @@ fn line([what, rule, until]: [String; 3], [condition, of, by, proof, good_until]
 fn shown(Vouching { condition, of, proof, counted }: &Vouching) -> [String; 5] {
     let of = of.as_ref().map_or("the recipient".to_owned(), ToString::to_string);
     let of = counted.as_ref().map_or(of, |ByCount { share, already, below }| {
-        format!("a counter: of the law's below {below}, this gateway's {share}, of which {already} are taken")
+        format!(
+            "a counter: of the law's below {below}, this gateway's {share}, of which {already} are taken; each contributor is one \
+             person, as the stream says"
+        )
     });
     let by = proof.by.clone().unwrap_or_else(|| "not said".to_owned());
     [condition.clone(), of, by, proof.reference.clone(), day(proof.until)]

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::app::losses::Loss;
+use crate::domain::counting::{Day, Name};
 use crate::domain::gateway::Gateway;
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::{Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
+use crate::durable::counting;
 use crate::durable::entry::Entry;
 use crate::durable::outbox::Closing;
 use crate::egress::delivery::Cursor;
-use crate::storage::{self, FileSystem, Lsn};
+use crate::storage::{self, FileSystem, Lsn, Report};
 
 /// What the journal holds.
 #[derive(Default)]
@@ -61,6 +64,39 @@ pub(super) struct Waiting {
     pub(super) waiting: u64,
     /// When the window of the oldest of those ended.
     pub(super) oldest: Option<i64>,
+}
+
+/// What the counters of laws hold.
+pub(super) struct Counters {
+    /// Their log.
+    pub(super) log: Report,
+    /// What is wrong with it.
+    pub(super) losses: Vec<Loss>,
+    /// Each count, with how many persons are listed, and whether there are others.
+    pub(super) counts: Vec<(Arc<Name>, usize, bool)>,
+    /// The day before which counts were lost.
+    pub(super) lost_before: Option<Day>,
+}
+
+/// Reads the counters of laws, of whose log this was found.
+pub(super) fn counters(fs: &Arc<dyn FileSystem>, journal: &Path, log: Report) -> anyhow::Result<Counters> {
+    let damage = log.damage.iter();
+    let mut losses: Vec<Loss> = damage.map(|damage| Loss::Counters { damage: damage.clone() }).collect();
+    let (mut counts, mut lost_before) = (Vec::new(), None);
+    if log.segments.is_empty() {
+        return Ok(Counters { log, losses, counts, lost_before });
+    }
+    match counting::look(Arc::clone(fs), journal) {
+        Ok((found, is_keyless)) => {
+            (counts, lost_before) = (found.counts(), found.lost_before());
+            if is_keyless {
+                losses.push(Loss::CountersUnknown { what: "the secret of the counters is missing".to_owned() });
+            }
+        }
+        Err(error @ counting::Error::Unreadable(_)) => losses.push(Loss::CountersUnknown { what: error.to_string() }),
+        Err(error) => return Err(error).with_context(|| format!("counters in {}", journal.display())),
+    }
+    Ok(Counters { log, losses, counts, lost_before })
 }
 
 /// Reads the journal.

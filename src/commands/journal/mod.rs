@@ -11,10 +11,11 @@ use anyhow::{Context, bail};
 
 use crate::app::losses::Loss;
 use crate::durable::checkpoint::Checkpoint;
+use crate::durable::counting;
 use crate::storage::{self, FileSystem, Lsn, RealFileSystem, Report, Slots, Stored};
 
 use super::Failure;
-use held::{Outbox, Records};
+use held::{Counters, Outbox, Records};
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ struct Found<'d> {
     outbox: Report,
     releases: Outbox,
     checkpoint: Option<Checkpoint>,
+    /// The counters of laws, where there are any.
+    counters: Option<Counters>,
     /// What is wrong with the journal.
     journal_losses: Vec<Loss>,
     /// What is wrong with the outbox and the cursors.
@@ -45,7 +48,8 @@ struct Found<'d> {
 
 impl Found<'_> {
     fn losses(&self) -> impl Iterator<Item = &Loss> {
-        self.journal_losses.iter().chain(&self.outbox_losses).chain(&self.checkpoint_losses)
+        let of_counters = self.counters.iter().flat_map(|counters| &counters.losses);
+        self.journal_losses.iter().chain(&self.outbox_losses).chain(&self.checkpoint_losses).chain(of_counters)
     }
 }
 
@@ -110,8 +114,16 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
     outbox_losses.extend(emptied("outbox")?);
     let mut journal_losses = Loss::of_journal(&found_log.damage, found_log.first, counted);
     journal_losses.extend(emptied("log")?);
+    let of_counters = directory.join(counting::DIRECTORY);
+    let at_least =
+        counting::at_least(&*fs, directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let counters = match is_there(&of_counters) || at_least > 0 {
+        true => Some(held::counters(&fs, directory, inspect(&of_counters, at_least)?)?),
+        false => None,
+    };
     Ok(Found {
         directory,
+        counters,
         journal_losses,
         outbox_losses,
         checkpoint_losses: Loss::of_checkpoints(checkpoint_files, checkpoint.as_ref().map(|found| found.lsn)),

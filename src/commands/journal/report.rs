@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use crate::app::losses::Loss;
 use crate::clock::wall_clock;
+use crate::domain::counting::{Day, date_of};
 use crate::domain::printable;
 use crate::egress::encode::rfc3339;
 use crate::storage::Report;
 
 use super::Found;
-use super::held::Records;
+use super::held::{Counters, Records};
 
 /// The report for a person.
 pub(super) fn text(found: &Found<'_>) -> String {
@@ -50,6 +51,9 @@ pub(super) fn text(found: &Found<'_>) -> String {
         None => text.push_str("checkpoint: none\n"),
     }
     losses(&mut text, &found.checkpoint_losses);
+    if let Some(found) = &found.counters {
+        counters(&mut text, found);
+    }
     let is_sound = found.losses().next().is_none();
     let _ = writeln!(text, "{}", if is_sound { "sound" } else { "damaged: see above" });
     text
@@ -93,6 +97,24 @@ fn segments(text: &mut String, found: &Report, damage: &[Loss]) {
         }
     }
     losses(text, damage);
+}
+
+fn counters(text: &mut String, found: &Counters) {
+    let (counts, lost) = (&found.counts, found.lost_before.map(day));
+    let _ = writeln!(text, "counters of laws: {} counts", counts.len());
+    segments(text, &found.log, &found.losses);
+    for (name, persons, has_others) in counts {
+        let others = if *has_others { ", and others that it does not list" } else { "" };
+        let (counter, to) = (printable::line(&name.counter), printable::line(&name.to));
+        let _ = writeln!(text, "  {counter} to {to}: {} persons{others}", HumanCount(*persons as u64));
+    }
+    if let Some(day) = lost {
+        let _ = writeln!(text, "  counts before {day} were lost; no room until the period is over");
+    }
+}
+
+fn day(day: Day) -> String {
+    date_of(day).map_or_else(|| format!("day {day}"), |date| date.to_string())
 }
 
 fn records(text: &mut String, found: &Records) {
@@ -184,6 +206,16 @@ pub(super) fn json(found: &Found<'_>) -> String {
                 "through": checkpoint.lsn,
                 "parts_of_open_windows": checkpoint.windows.len(),
                 "open_windows": open.collect::<Vec<_>>(),
+            })
+        }),
+        "counters": found.counters.as_ref().map(|found| {
+            let counts = found.counts.iter().map(|(name, persons, has_others)| {
+                json!({ "counter": name.counter, "to": name.to, "persons": persons, "has_others": has_others })
+            });
+            json!({
+                "log": log(&found.log, &found.losses),
+                "counts": counts.collect::<Vec<_>>(),
+                "lost_before": found.lost_before.map(day),
             })
         }),
         "damage": found.checkpoint_losses.iter().map(loss).collect::<Vec<_>>(),

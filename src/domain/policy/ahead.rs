@@ -115,7 +115,7 @@ mod tests {
         let refusal = |on: &str| {
             let version = version.on(day(on));
             let from = crate::domain::evidence::Sender { producer: "p", address: None };
-            let decided = version.decide(visits(&version, &[("BR", "")]), from, &NotCounted).unwrap();
+            let decided = version.decide(visits(&version, &[("BR", "")]), from, &mut NotCounted).unwrap();
             decided.refusals[0].reason.name()
         };
         // The gateway serves the law of the union, and Brazil's refuses what is met elsewhere.

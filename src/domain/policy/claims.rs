@@ -1,13 +1,13 @@
 //! What counters say of records that go to a gateway: which count them, and which must have room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::civil::Date;
 
-use crate::domain::counting::{Claim, Name, Tally};
+use crate::domain::counting::{About, Claim, Name, Tally};
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::name::StreamName;
+use crate::domain::name::{GatewayId, StreamName};
 
 use super::conditions::{AtHand, Recipient, Shown};
 use super::counter::{Counted, Counter, Per};
@@ -34,7 +34,8 @@ impl Claims {
         let shown = policy.shown_and_counted(at_hand, conditions, (&keeps.id, day));
         let of_regimes = policy.regimes.values().zip(bits()).filter_map(|(regime, bit)| {
             let counted = counted.get(&regime.id)?;
-            Some((bit, regime.claim(counted, (to, country), &shown)?))
+            let claim = regime.claim(counted, (to, country), &shown)?;
+            Some((bit, Claim { tells_apart: policy.tells_persons_apart(stream), ..claim }))
         });
         Self(of_regimes.collect())
     }
@@ -57,8 +58,8 @@ impl Claims {
 }
 
 /// The counters without whose room a record may not go, each once.
-fn needed(claims: &[Claim]) -> Vec<String> {
-    let counted_only = claims.iter().filter(|claim| !claim.ways.iter().any(Vec::is_empty));
+pub(super) fn needed<'c>(claims: impl IntoIterator<Item = &'c Claim>) -> Vec<String> {
+    let counted_only = claims.into_iter().filter(|claim| !claim.ways.iter().any(Vec::is_empty));
     let mut rules: Vec<String> =
         counted_only.flat_map(|claim| &claim.ways).flatten().map(|tally| tally.name.counter.clone()).collect();
     rules.sort_unstable();
@@ -87,7 +88,7 @@ impl Regime {
             by_counter.map(|need| tallies.get(*need).cloned()).collect()
         });
         let ways = ways.collect();
-        Some(Claim { counted: tallies.into_values().collect(), ways })
+        Some(Claim { counted: tallies.into_values().collect(), ways, tells_apart: true })
     }
 
     /// The count of records that go to a gateway.
@@ -100,14 +101,34 @@ impl Regime {
         };
         Tally {
             name: Arc::new(Name { counter: self.counter_rule(counter), to }),
-            period: counter.period,
-            ahead_seconds: counter.ahead_seconds,
+            about: About { period: counter.period, ahead_seconds: counter.ahead_seconds },
             most: share.saturating_sub(*already),
         }
     }
 }
 
 impl PolicySet {
+    /// The rows by which identifiable records of a stream go to a gateway whatever one counter says of it. Their persons count all
+    /// the same. None where the counter counts nobody.
+    #[must_use]
+    pub fn rows_past(
+        &self,
+        (keeps, day): (&GatewayId, Date),
+        (regime, counter): (&Regime, &Counter),
+        stream: &str,
+        (to, country, conditions): (&str, Jurisdiction, &Conditions),
+    ) -> BTreeSet<String> {
+        if !counter.counts_at(country) {
+            return BTreeSet::new();
+        }
+        let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
+        let shown = self.shown_and_counted(at_hand, conditions, (keeps, day));
+        let rests = |need: &&str| *need == counter.condition && !shown.is_vouched(need);
+        let past =
+            regime.permitting(Form::Identifiable, country, &shown).filter(|permit| !permit.needs.iter().any(rests));
+        past.map(|permit| regime.rule(permit.row)).collect()
+    }
+
     /// Every count that a gateway keeps, by name: those of what it takes in, and of what it sends elsewhere.
     #[must_use]
     pub fn tallies(&self, here: &Here) -> Vec<Tally> {

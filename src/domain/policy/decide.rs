@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use jiff::civil::Date;
 
 use crate::domain::batch::Candidate;
-use crate::domain::counting::{Counters, PersonKey};
+use crate::domain::counting::{Counters, Whose};
 use crate::domain::evidence::{Evidence, Gathered, Knowledge, Sender, Senders};
 use crate::domain::fact::{Fact, Item, Settled, settle};
 use crate::domain::jurisdiction::Jurisdiction;
@@ -130,7 +130,7 @@ impl Version {
         &self,
         candidate: Candidate,
         from: Sender<'_>,
-        counters: &dyn Counters,
+        counters: &mut dyn Counters,
     ) -> Result<Decided, ArrowError> {
         let from = Senders::one(from, candidate.rows());
         self.decide_shared(candidate, &from, counters)
@@ -145,7 +145,7 @@ impl Version {
         &self,
         mut candidate: Candidate,
         from: &Senders<'_>,
-        counters: &dyn Counters,
+        counters: &mut dyn Counters,
     ) -> Result<Decided, ArrowError> {
         let stream = Arc::clone(candidate.stream());
         let Some(rules) = self.rules(&stream.name) else {
@@ -182,9 +182,9 @@ impl Version {
                 continue;
             };
             is_counted |= ruling.counters.is_some();
-            let person = |key: &PersonKey| key.person(&stream.name, contributors.as_ref()?, row);
+            let whose = Whose { stream: &stream.name, contributors: contributors.as_ref(), row };
             let is_whoever = ruling.counters.is_none();
-            let ruling = ruling.of_person(counters, &person);
+            let ruling = ruling.of_person(counters, whose);
             let refusal = match &ruling.verdict {
                 Verdict::Keep(of_combination) => {
                     is_of_one_kind &= regimes.is_empty() || *regimes == **of_combination;
@@ -392,10 +392,16 @@ impl Standing {
             there: in_country(peer.country),
             permitting: mask_of(regimes, |regime| {
                 let to = Recipient::Gateway(&peer.id);
-                let vouched = stream.map(|stream| (&policy.vouches, AtHand { stream, dataset: None, to }));
-                let counters = keeps.map_or(ByCounter::default(), |own| ByCounter::of(policy.counted.get(&own.id)));
+                let at_hand = stream.map(|stream| AtHand { stream, dataset: None, to });
                 let (on_expired, recipient) = (policy.on_expired, &peer.conditions);
-                let shown = Shown { day, on_expired, recipient, vouched, counters };
+                let shown = match (at_hand, keeps) {
+                    (Some(at_hand), Some(own)) => policy.shown_and_counted(at_hand, recipient, (&own.id, day)),
+                    (Some(at_hand), None) => policy.shown(at_hand, recipient, day),
+                    (None, _) => {
+                        let counters = ByCounter::default();
+                        Shown { day, on_expired, recipient, vouched: None, counters }
+                    }
+                };
                 regime.permits(Form::Identifiable, peer.country, &shown).is_some()
             }),
             claims: claims((peer.id.as_str(), peer.country, &peer.conditions)),

@@ -12,6 +12,7 @@ use crate::domain::evidence::{Sender, Senders};
 use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::refusal::Reason;
 
+use super::claims;
 use super::explain::Flow;
 use super::{Outlet, Permission, Ruling, Verdict, Version};
 
@@ -105,8 +106,24 @@ pub struct Difference {
     pub by_rule: BTreeMap<String, Tally>,
     /// By data class. A record may count under several.
     pub by_class: BTreeMap<String, Tally>,
+    /// By counter: records whose person one version alone counts, or lets go by it alone. How full a counter is nobody asks
+    /// here: as long as it has room, they may be decided alike.
+    pub by_counter: BTreeMap<String, Counting>,
     /// Datasets and destinations between which not the same may leave.
     pub flows: Vec<FlowChange>,
+}
+
+/// Records of which a counter has a say under one version only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counting {
+    /// It counts their persons now.
+    pub counts: Count,
+    /// It does not any more.
+    pub counts_no_more: Count,
+    /// They may go only while it has room now.
+    pub needs: Count,
+    /// They may go whether it has room or not now, or not at all.
+    pub needs_no_more: Count,
 }
 
 /// A dataset and a destination, where something changes.
@@ -149,6 +166,7 @@ impl Difference {
             let not_asked = of_before >= before.asked && of_after >= after.asked;
             let rulings = before.rulings.get(of_before as usize).zip(after.rulings.get(of_after as usize));
             let Some((of_before, of_after)) = rulings else { continue };
+            self.add_counters((of_before, of_after), count);
             let change = change(&of_before.verdict, &of_after.verdict);
             let put = |tally: &mut Tally| match change {
                 Change::None => {}
@@ -175,11 +193,32 @@ impl Difference {
         }
     }
 
+    /// Adds records of which the counters may not have the same say.
+    fn add_counters(&mut self, (before, after): (&Ruling, &Ruling), count: Count) {
+        let ((counting, needed), (counting_now, needed_now)) = (counters_of(before), counters_of(after));
+        let mut add = |these: &BTreeSet<String>, than: &BTreeSet<String>, of: fn(&mut Counting) -> &mut Count| {
+            for counter in these.difference(than) {
+                of(self.by_counter.entry(counter.clone()).or_default()).add(count);
+            }
+        };
+        add(&counting_now, &counting, |change| &mut change.counts);
+        add(&counting, &counting_now, |change| &mut change.counts_no_more);
+        add(&needed_now, &needed, |change| &mut change.needs);
+        add(&needed, &needed_now, |change| &mut change.needs_no_more);
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changed == Tally::default() && self.flows.is_empty()
+        self.changed == Tally::default() && self.flows.is_empty() && self.by_counter.is_empty()
     }
+}
+
+/// The counters that count the person of a record, and those of them without whose room the ruling does not hold.
+fn counters_of(ruling: &Ruling) -> (BTreeSet<String>, BTreeSet<String>) {
+    let claims = ruling.counters.iter().flat_map(|on| &on.claims);
+    let counted = claims.clone().flat_map(|claim| &claim.counted).map(|tally| tally.name.counter.clone());
+    (counted.collect(), claims::needed(claims).into_iter().collect())
 }
 
 fn change(before: &Verdict, after: &Verdict) -> Change {
@@ -276,6 +315,7 @@ fn why(flow: Option<&Flow>) -> Vec<String> {
 mod tests {
     use super::super::explain::tests::{STREAM, version, visits};
     use super::super::fixture::tests::SET;
+    use super::super::{Conditions, Here, Own};
     use super::*;
 
     const RECORDS: [(&str, &str); 6] = [("DE", ""), ("DE", ""), ("BR", ""), ("JP", ""), ("Q", ""), ("FR", "")];
@@ -331,6 +371,44 @@ mod tests {
         // A law of its own that would redirect: refused before, with a route now.
         let difference = changed("misroute = \"refuse\"", "misroute = \"redirect\"");
         assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1)]);
+    }
+
+    /// While a counter has room, records stay under both. That it has a say now is told.
+    #[test]
+    fn records_that_go_only_by_a_counter_now_are_told() {
+        let [regions, classes, union, br] = SET;
+        let row = "basis = \"inside\"";
+        let union = union.replace(row, &format!("{row}\nneeds = [\"data.few\"]"))
+            + "\n[counters.\"data.few\"]\nper = \"all\"\nperiod = \"ever\"\nzone = \"+00:00\"\nbelow = 30\n";
+        let stream = STREAM.replace("contributor  = \"who\"", "contributor  = \"who\"\ncontributor_is_person = true");
+        let of = |more: &str| {
+            let version = version(&[regions, classes, &union, br, &(stream.clone() + more)]);
+            let own = Some(Own { id: "de".parse().unwrap(), conditions: Conditions::new() });
+            let here = Arc::new(Here { own, ..Here::clone(&version.here) });
+            Version::compile(version.policy, here, version.knowledge, version.day)
+        };
+        let vouched =
+            of("[[shown]]\nconditions = [\"data.few\"]\nfor = { stream = \"visits\" }\nby = \"a\"\nref = \"r\"\n");
+        let counted = of(
+            "[[counted]]\nregime = \"union-law\"\ncondition = \"data.few\"\ngateway = \"de\"\nshare = 9\nalready = 0\n\
+                          by = \"a\"\nref = \"r\"\n",
+        );
+        let judge = |version: &Version| version.judge(&visits(version, &RECORDS), Sender::default()).unwrap();
+        let difference = |before: &Version, after: &Version| {
+            let mut difference = Difference::between(before, after);
+            difference.add((&judge(before), &judge(after)), &[], &BTreeSet::new());
+            difference
+        };
+        let (none, some) = (Count::default(), count(2, 0));
+        let told = |counting| BTreeMap::from([("union-law/counters/data.few".to_owned(), counting)]);
+        let now = difference(&vouched, &counted);
+        assert_eq!((now.changed, now.kept.records, now.is_empty()), (Tally::default(), 2, false));
+        let counting = Counting { counts: some, needs: some, counts_no_more: none, needs_no_more: none };
+        assert_eq!(now.by_counter, told(counting));
+        let no_more = difference(&counted, &vouched).by_counter;
+        let counting = Counting { counts: none, needs: none, counts_no_more: some, needs_no_more: some };
+        assert_eq!(no_more, told(counting));
+        assert!(difference(&counted, &counted).is_empty());
     }
 
     #[test]

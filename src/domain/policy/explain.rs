@@ -348,7 +348,7 @@ accepts = ["visits_by_home"]
             let from = Sender { producer, address: None };
             let candidate = visits(&version, &RECORDS);
             let explained = version.explain(&candidate, from).unwrap();
-            let decided = version.decide(candidate, from, &NotCounted).unwrap();
+            let decided = version.decide(candidate, from, &mut NotCounted).unwrap();
             for (index, explanation) in (0..).zip(&explained) {
                 assert_eq!(explanation.index, index);
                 let refusal = decided.refusals.iter().find(|refusal| refusal.index == index);

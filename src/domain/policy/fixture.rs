@@ -44,6 +44,8 @@ struct Asked {
     form: Form,
     to: Jurisdiction,
     shown: Conditions,
+    /// How many persons were counted before the record, by the condition that a counter shows.
+    counted: BTreeMap<String, u64>,
     allowed: Spot<bool>,
     rule: Option<Spot<String>>,
 }
@@ -198,7 +200,28 @@ fn read_shown(table: &Table<'_>, policy: &PolicySet) -> Conditions {
     let names = table.or::<Names>("conditions", Vec::new());
     let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
     let names = known(names, &needed, "regime or region that needs", table.problems());
-    names.into_iter().map(|name| (name, Proof { by: None, reference: "a test".to_owned(), until: None })).collect()
+    names.into_iter().map(|name| (name, in_a_test())).collect()
+}
+
+/// The proof of what a case shows.
+fn in_a_test() -> Proof {
+    Proof { by: None, reference: "a test".to_owned(), until: None }
+}
+
+/// How many persons were counted before the record, by counters of the regimes.
+fn read_counts(table: &Table<'_>, policy: &PolicySet) -> BTreeMap<String, u64> {
+    let counters = policy.regimes.values().flat_map(|regime| &regime.counters);
+    let there_are: Vec<&str> = counters.map(|counter| counter.condition.as_str()).collect();
+    let Some(Spot { value: given, .. }) = table.get::<Table<'_>>("counted") else { return BTreeMap::new() };
+    let persons = given.names().into_iter().filter_map(|condition| {
+        let persons = given.get::<u64>(&condition)?;
+        let named = Spot { value: condition.clone(), place: persons.place };
+        known(vec![named], &there_are, "counter of a regime that shows", table.problems());
+        Some((condition, persons.value))
+    });
+    let persons = persons.collect();
+    given.done();
+    persons
 }
 
 fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> Option<Asked> {
@@ -207,11 +230,12 @@ fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> 
     let given = table.names();
     let is_given = |key: &&str| given.iter().any(|given| given == key);
     if !keys.iter().any(is_given) {
-        for key in ["conditions", "rule"].iter().filter(|key| is_given(key)) {
+        for key in ["conditions", "counted", "rule"].iter().filter(|key| is_given(key)) {
             problems.error(&table.place, format!("`{key}` goes with `form`, `to` and `allowed`"));
         }
         // Asked for, so that they are not reported again, and known where another key is not.
         table.get::<Names>("conditions");
+        table.get::<Table<'_>>("counted");
         for key in ["rule", "form", "to", "allowed"] {
             table.get::<String>(key);
         }
@@ -227,7 +251,7 @@ fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> 
         known
     });
     let to = need_code(table, "to", &policy.codes);
-    let shown = read_shown(table, policy);
+    let (shown, counted) = (read_shown(table, policy), read_counts(table, policy));
     let allowed = table.need::<bool>("allowed");
     let rule = table.get::<String>("rule");
     if let (Some(rule), Some(Spot { value: false, .. })) = (&rule, &allowed) {
@@ -243,7 +267,7 @@ fn read_asked(table: &Table<'_>, regime: Option<String>, policy: &PolicySet) -> 
         let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
         known(vec![rule.clone()], &rules, "rule", problems);
     }
-    Some(Asked { regime, form: form?, to: to?, shown, allowed: allowed?, rule })
+    Some(Asked { regime, form: form?, to: to?, shown, counted, allowed: allowed?, rule })
 }
 
 fn read_routed(table: &Table<'_>, policy: &PolicySet) -> Option<Routed> {
@@ -359,12 +383,26 @@ impl Case {
 }
 
 impl Asked {
+    /// What is shown to a regime: the conditions of the case, and those whose counters have room for one more person.
+    fn shown_by(&self, regime: &Regime) -> Conditions {
+        let mut shown = self.shown.clone();
+        // Cells count nobody, and a counter shows nothing for them.
+        let counters = regime.counters.iter().filter(|_| self.form == Form::Identifiable);
+        for counter in counters.filter(|counter| counter.counts_at(self.to)) {
+            let has_room = |persons: &u64| persons.saturating_add(1) < counter.below;
+            if self.counted.get(&counter.condition).is_some_and(has_room) {
+                shown.entry(counter.condition.clone()).or_insert_with(in_a_test);
+            }
+        }
+        shown
+    }
+
     fn run(&self, regimes: &[&Regime], policy: &PolicySet, day: Date, expect: &mut impl FnMut(&Place, String, String)) {
-        let counters = ByCounter::default();
-        let shown = Shown { day, on_expired: policy.on_expired, recipient: &self.shown, vouched: None, counters };
         let mut rules: Vec<String> = Vec::new();
         let mut silent = BTreeSet::new();
         for regime in regimes {
+            let (recipient, counters) = (self.shown_by(regime), ByCounter::default());
+            let shown = Shown { day, on_expired: policy.on_expired, recipient: &recipient, vouched: None, counters };
             match regime.permits(self.form, self.to, &shown) {
                 Some(permit) => rules.push(regime.rule(permit.row)),
                 None => {

@@ -49,7 +49,7 @@ pub use ahead::Ahead;
 pub use conditions::{AtHand, ByCounter, Ground, OnExpired, Recipient, Shown};
 pub use counter::{Counted, CountedAt, CountedHere, Counter, Per};
 pub use decide::{Decided, Version};
-pub use diff::{Count, Difference, FlowChange, Judged, Tally, bytes_of};
+pub use diff::{Count, Counting, Difference, FlowChange, Judged, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};
@@ -175,6 +175,8 @@ pub struct RegistryShape {
 pub struct StreamPlan {
     /// The declaration.
     pub stream: Arc<Stream>,
+    /// Whether each contributor is one person. Otherwise a counter cannot tell how many persons' records went.
+    pub contributor_is_person: bool,
     /// Where the facts are looked for.
     pub evidence: Vec<Evidence>,
     /// The facts that are declared not to be tested.
@@ -235,7 +237,14 @@ impl PolicySet {
         Shown { day, on_expired: self.on_expired, recipient, vouched, counters: ByCounter::default() }
     }
 
-    /// The same for identifiable records, of which a gateway keeps counters.
+    /// Whether a count of the contributors of a stream is one of persons. A stream that is not declared has none.
+    #[must_use]
+    pub fn tells_persons_apart(&self, stream: &str) -> bool {
+        self.streams.get(stream).is_none_or(|plan| plan.contributor_is_person)
+    }
+
+    /// The same for identifiable records, of which a gateway keeps counters. They show nothing of a stream whose contributors
+    /// may be several persons.
     #[must_use]
     pub fn shown_and_counted<'s>(
         &'s self,
@@ -243,7 +252,8 @@ impl PolicySet {
         recipient: &'s Conditions,
         (by, day): (&str, Date),
     ) -> Shown<'s> {
-        Shown { counters: ByCounter::of(self.counted.get(by)), ..self.shown(at_hand, recipient, day) }
+        let counted = self.counted.get(by).filter(|_| self.tells_persons_apart(at_hand.stream));
+        Shown { counters: ByCounter::of(counted), ..self.shown(at_hand, recipient, day) }
     }
 
     /// A dataset and the plan of its stream.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::counting::{Claim, Counters, Person, PersonKey};
+use crate::domain::counting::{Claim, Counters, Whose};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
@@ -52,10 +52,10 @@ impl Ruling {
     }
 
     /// What becomes of the record of a person: this, or what the counters leave of it.
-    pub(super) fn of_person(&self, counters: &dyn Counters, person: &dyn Fn(&PersonKey) -> Option<Person>) -> &Self {
+    pub(super) fn of_person(&self, counters: &mut dyn Counters, whose: Whose<'_>) -> &Self {
         let mut ruling = self;
         while let Some(on) = &ruling.counters {
-            if counters.admit(&on.claims, person) {
+            if counters.admit(&on.claims, whose) {
                 break;
             }
             ruling = &on.otherwise;

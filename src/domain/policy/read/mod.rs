@@ -231,7 +231,18 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let model_place = model.as_ref().and_then(|model| declared.models.get(&model.name));
         let model_place = model_place.map(|model| model.value.sha256.place.clone());
         let (datasets, classes, place) = (Vec::new(), of_record, place.clone());
-        let plan = StreamPlan { stream, evidence, untested, treatments, model, model_place, datasets, classes, place };
+        let plan = StreamPlan {
+            stream,
+            contributor_is_person: declared_stream.contributor_is_person,
+            evidence,
+            untested,
+            treatments,
+            model,
+            model_place,
+            datasets,
+            classes,
+            place,
+        };
         streams.insert(name, plan);
     }
     let profile = |(name, dataset): (&String, &Spot<datasets::DeclaredDataset>)| {

@@ -33,6 +33,11 @@ pub(super) const STREAM: Shape = Shape {
             Kind::Text,
             "The field that names the contributor: the person or thing that k counts.",
         ),
+        Key::new(
+            "contributor_is_person",
+            Kind::Bool,
+            "Whether each contributor is one person, and never several. Counters of laws count no others. Default: false.",
+        ),
         Key::new("untested", NAMES, "The facts that have no evidence here. No regime applies by them."),
         Key::new("model", Kind::Text, "The model that scores its records."),
         Key::new(
@@ -91,6 +96,7 @@ pub(super) struct DeclaredStream {
     treatments: Vec<(usize, Spot<Treatment>)>,
     event_time: Spot<String>,
     contributor: Spot<String>,
+    pub(super) contributor_is_person: bool,
     pub(super) evidence: DeclaredEvidence,
     undeclared: Undeclared,
     pub(super) model: Option<Spot<String>>,
@@ -121,6 +127,7 @@ pub(super) fn read(table: &Table<'_>, codes: &Codes) -> Option<DeclaredStream> {
     let problems = table.problems();
     let event_time = table.need::<String>("event_time");
     let contributor = table.need::<String>("contributor");
+    let contributor_is_person = table.or("contributor_is_person", false);
     let model = table.get::<String>("model");
     let undeclared = choice_or(table, "undeclared", &UNDECLARED, Undeclared::Refuse);
     let evidence = evidence::read(table, codes);
@@ -154,6 +161,7 @@ pub(super) fn read(table: &Table<'_>, codes: &Codes) -> Option<DeclaredStream> {
         treatments,
         event_time: event_time?,
         contributor: contributor?,
+        contributor_is_person,
         evidence,
         undeclared,
         model,
