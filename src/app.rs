@@ -202,7 +202,7 @@ impl App {
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
-        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed);
+        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed, &open);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);

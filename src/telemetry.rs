@@ -88,6 +88,10 @@ counts! {
         cells_released: Some(declared::CELLS_RELEASED),
         /// Cells with too few contributors.
         cells_withheld: Some(declared::CELLS_WITHHELD),
+        /// Cells with too few contributors that began to wait for the next windows.
+        cells_deferred: Some(declared::CELLS_DEFERRED),
+        /// Cells that waited and were dropped.
+        cells_deferred_dropped: Some(declared::CELLS_DEFERRED_DROPPED),
         /// Releases put into the outbox, one for each window and destination.
         releases: Some(declared::RELEASES),
         /// Releases that a dry run did not make.

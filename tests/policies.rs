@@ -7,6 +7,7 @@ mod common;
 mod policies {
     mod counters;
     mod decisions;
+    mod deferral;
     mod deployment;
     mod drawn;
     mod dry_run;

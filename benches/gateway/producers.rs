@@ -127,6 +127,7 @@ fn windows(cells: usize) -> Vec<Cells> {
         min_contributors: 5,
         bounds: None,
         keeps_all: false,
+        max_defer: 0,
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     };

@@ -106,8 +106,14 @@ pub(super) fn run(records: &Prepared) -> Staged {
     figure("fold", fold, "ns/record", None);
 
     let count = cells.len();
-    let closed =
-        ClosedWindow { gateway: &"bench".parse().unwrap(), dataset: &Arc::clone(dataset), window: 0, part: 0, cells };
+    let closed = ClosedWindow {
+        gateway: &"bench".parse().unwrap(),
+        dataset: &Arc::clone(dataset),
+        window: 0,
+        part: 0,
+        cells,
+        deferral: None,
+    };
     let parts = PartRule { least: 10, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let destination = "fraud_desk".parse().unwrap();
     let outlets = [Outlet { destination, min_contributors: 10, parts, by_override: None }];

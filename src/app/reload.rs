@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{self, Config, Fixed};
+use crate::domain::dataset::Dataset;
 use crate::domain::document::{Problem, Severity};
 use crate::domain::name::{GatewayId, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
@@ -183,7 +184,10 @@ impl Reloader {
 fn same_stream(new: &StreamPlan, old: &StreamPlan) -> bool {
     let shapes = |plan: &StreamPlan| -> Vec<_> {
         let datasets = plan.datasets.iter();
-        datasets.map(|dataset| (dataset.name.clone(), dataset.shape(), dataset.grace, dataset.keeps_all)).collect()
+        let declared = |dataset: &Dataset| {
+            (dataset.name.clone(), dataset.shape(), dataset.grace, (dataset.keeps_all, dataset.max_defer))
+        };
+        datasets.map(|dataset| declared(dataset)).collect()
     };
     new.stream == old.stream && new.model == old.model && shapes(new) == shapes(old)
 }

@@ -15,15 +15,17 @@ use rustix::process::{getegid, geteuid};
 use crate::config::{Config, Mode};
 use crate::domain::aggregate::{Cells, ContributorKey, OpenBytes};
 use crate::domain::dataset::KeptShape;
+use crate::domain::deferral::Deferral;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::StreamPlan;
+use crate::domain::window::first_window;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
 use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
-use crate::durable::recovery::{self, Closed, Present, Replay, Scanned};
+use crate::durable::recovery::{self, Closed, Present, Replay, Restored, Scanned};
 use crate::egress::delivery::{Confirmed, Cursor, Cursors};
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
@@ -57,6 +59,7 @@ pub(super) struct Found {
 /// What the outbox and the checkpoints hold.
 pub(super) struct FoundReleases {
     held: Held,
+    deferred: BTreeMap<DatasetName, Deferral>,
     outbox_last: Lsn,
     checkpoints: Checkpoints,
     key: ContributorKey,
@@ -83,15 +86,15 @@ impl State {
         let emptied = |log| Loss::of_emptied(&*fs, directory, log).with_context(in_directory);
         let (no_log, no_outbox) = (emptied("log")?, emptied("outbox")?);
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
-        let held = outbox::held(&outbox, 0).with_context(in_directory)?;
+        // What was counted or released was on disk: no number of those may be given out again.
+        let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
+        let held = outbox::held(&outbox, 0, counted).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
         let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &held, &outbox, &*fs)?;
-        // What was counted or released was on disk: no number of those may be given out again.
-        let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
@@ -107,9 +110,10 @@ impl State {
         for (name, step) in super::refusal_steps(config) {
             gateway.begin_in_steps(&name, step);
         }
-        let (key, windows) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
+        let (key, Restored { windows, deferred }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
-        let closed_before = closed_before.collect();
+        let closed_before: BTreeMap<_, _> = closed_before.collect();
+        let deferred = deferrals(deferred, &present, &closed_before);
         let from = counted + 1;
         let Scanned { closed, refused } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
@@ -130,7 +134,7 @@ impl State {
             gateway,
             before: Found { present, key, before },
             outbox_last: found_outbox.last,
-            collecting: FoundReleases { held, outbox_last: found_outbox.last, checkpoints, key, shapes },
+            collecting: FoundReleases { held, deferred, outbox_last: found_outbox.last, checkpoints, key, shapes },
         })
     }
 }
@@ -162,6 +166,7 @@ impl FoundReleases {
         versions: &Arc<Versions>,
         outbox: Arc<Log>,
         confirmed: Confirmed,
+        open: &Arc<OpenBytes>,
     ) -> Collecting {
         let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
         let rules = ReleaseRules {
@@ -174,6 +179,8 @@ impl FoundReleases {
             rules,
             outbox,
             released: self.held.closed,
+            decided: self.held.decided,
+            deferred: self.deferred.into_iter().map(|(name, deferral)| (name, deferral.counted_in(open))).collect(),
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
             checkpoints: self.checkpoints,
@@ -290,21 +297,37 @@ fn restored(
     gateway: &mut Gateway,
     present: &[Present],
     now: Duration,
-) -> anyhow::Result<(ContributorKey, Windows)> {
+) -> anyhow::Result<(ContributorKey, Restored)> {
     match checkpoint {
         Some(checkpoint) => {
-            let mut windows = recovery::restore(checkpoint, gateway, present, now)?;
+            let mut restored = recovery::restore(checkpoint, gateway, present, now)?;
             if planted("forget-open-windows") {
-                windows.clear();
+                restored.windows.clear();
             }
-            Ok((checkpoint.key, windows))
+            Ok((checkpoint.key, restored))
         }
         None => {
             let mut key = [0; 16];
             getrandom::fill(&mut key).context("the system gives no random numbers")?;
-            Ok((ContributorKey(key), BTreeMap::new()))
+            Ok((ContributorKey(key), Restored::default()))
         }
     }
+}
+
+/// What waits of each dataset whose cells wait. Where the checkpoint does not say, nothing is known of the windows that had
+/// closed by then.
+fn deferrals(
+    restored: BTreeMap<DatasetName, Deferral>,
+    present: &[Present],
+    closed_before: &BTreeMap<DatasetName, i64>,
+) -> BTreeMap<DatasetName, Deferral> {
+    let mut deferred = restored;
+    let datasets = present.iter().flat_map(|present| &present.datasets);
+    for dataset in datasets.filter(|dataset| dataset.max_defer > 0) {
+        let from = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
+        deferred.entry(dataset.name.clone()).or_insert_with(|| Deferral::new(dataset.max_defer, from));
+    }
+    deferred
 }
 
 /// Releases of a destination that is not declared any more would wait for ever. What its cursor has confirmed is not

@@ -40,6 +40,7 @@ mod safe;
 mod sample;
 mod slots;
 mod snapshot;
+mod some;
 mod state;
 mod ways;
 mod wide;

@@ -42,6 +42,8 @@ pub struct Dataset {
     pub bounds: Option<Bounds>,
     /// Whether it is asked how much of a cell any single producer brought: then all its contributors are kept.
     pub keeps_all: bool,
+    /// For how many windows a cell with too few of them waits for more; then it is dropped.
+    pub max_defer: u64,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
@@ -135,6 +137,9 @@ impl Hasher for WordHasher {
         }
     }
 }
+
+/// The column of a release that says how many windows a cell covers, of a dataset whose cells wait.
+pub const WINDOWS: &str = "windows";
 
 /// How `other` is written in a release.
 pub const OTHER: &str = "other";

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod counting;
 pub mod crowd;
 pub mod dataset;
+pub mod deferral;
 pub mod digest;
 pub mod document;
 pub mod event_time;

@@ -22,10 +22,12 @@ use crate::domain::window::window_start;
 use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
-/// The version that is written. Versions 2, 3 and 4 are read, too: they have other forms of the gateway's state, and version
-/// 2 has no corrections.
-pub const VERSION: u32 = 5;
+/// The version that is written. Versions 2 to 5 are read, too: in none of them cells wait, up to version 4 they have other
+/// forms of the gateway's state, and version 2 has no corrections.
+pub const VERSION: u32 = 6;
 const OLDEST_VERSION: u32 = 2;
+/// The first version in which cells wait.
+const FIRST_WITH_DEFERRED: u32 = 6;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
 const BYTES_MAX: u64 = 16 << 30;
@@ -46,6 +48,9 @@ pub struct Checkpoint {
     pub shapes: Vec<(String, KeptShape)>,
     /// The cells of open windows; a window has a part per worker.
     pub windows: Vec<WindowPart>,
+    /// What waits of the closed windows of a dataset, with its name: by
+    /// [`Deferral::encode`](crate::domain::deferral::Deferral::encode).
+    pub deferred: Vec<(String, Vec<u8>)>,
 }
 
 /// What a request came to in the end.
@@ -69,7 +74,8 @@ impl Checkpoint {
     /// A new one, still without windows. `gateway`: see the field.
     #[must_use]
     pub fn new(lsn: Lsn, key: ContributorKey, gateway: Vec<u8>, shapes: Vec<(String, KeptShape)>) -> Self {
-        Self { version: VERSION, lsn, key, gateway, corrections: Vec::new(), shapes, windows: Vec::new() }
+        let (corrections, windows, deferred) = (Vec::new(), Vec::new(), Vec::new());
+        Self { version: VERSION, lsn, key, gateway, corrections, shapes, windows, deferred }
     }
 
     /// The newest checkpoint of a directory that is whole.
@@ -139,6 +145,12 @@ impl Checkpoint {
         for part in &self.windows {
             writer.text(&part.dataset).i64(part.window).bytes(&part.cells);
         }
+        if self.version >= FIRST_WITH_DEFERRED {
+            writer.count(self.deferred.len());
+            for (dataset, deferred) in &self.deferred {
+                writer.text(dataset).bytes(deferred);
+            }
+        }
         let mut bytes = writer.finish();
         let checksum = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -174,7 +186,13 @@ impl Checkpoint {
             let cells = if version == 2 { aggregate::as_version_1(cells) } else { cells.to_vec() };
             windows.push(WindowPart { dataset, window, cells });
         }
-        reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows })
+        let mut deferred = Vec::new();
+        if version >= FIRST_WITH_DEFERRED {
+            for _ in 0..reader.count(16)? {
+                deferred.push((reader.text()?.to_owned(), reader.bytes()?.to_vec()));
+            }
+        }
+        reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows, deferred })
     }
 }
 
@@ -311,6 +329,7 @@ mod tests {
             min_contributors: 10,
             bounds: None,
             keeps_all: false,
+            max_defer: 0,
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         };
@@ -355,6 +374,16 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_version_5_is_read_as_it_is_written() {
+        refused_records_are_told(5, Vec::new(), include_str!("../../tests/golden/checkpoint-5.hex").trim());
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_6_is_read_as_it_is_written() {
+        let deferred = vec![("golden".to_owned(), vec![4, 5])];
+        refused_records_are_told(6, deferred, include_str!("../../tests/golden/checkpoint-6.hex").trim());
+    }
+
+    fn refused_records_are_told(version: u32, deferred: Vec<(String, Vec<u8>)>, golden: &str) {
         let (_, datasets, mut gateway) = state();
         let second = Duration::from_secs(1);
         gateway.hear("s", Heard { producer: "till-7", address: None, event_time: Some(WALL - 5) }, second);
@@ -369,18 +398,18 @@ mod tests {
         let mut writer = Writer::default();
         gateway.encode(&mut writer);
         let checkpoint = Checkpoint {
-            version: 5,
+            version,
             lsn: 7,
             key: ContributorKey([9; 16]),
             gateway: writer.finish(),
             corrections: vec![Correction { producer: "till-7".into(), number: NUMBER, outcome: refused() }],
             shapes: vec![("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))],
             windows: vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }],
+            deferred,
         };
-        let golden = include_str!("../../tests/golden/checkpoint-5.hex").trim();
         assert_eq!(hex(&checkpoint.encode()), golden);
         let read = Checkpoint::decode(&unhex(golden)).unwrap();
-        assert_eq!(read.version, 5);
+        assert_eq!((read.version, &read.deferred), (version, &checkpoint.deferred));
         // 45 records, in steps of 20. What is left over is not forgotten.
         let mut restored = restored(&read);
         let of = |told: Vec<Told>| told.iter().map(|told| (told.cause.reason, told.records)).collect::<Vec<_>>();

@@ -12,6 +12,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::domain::tally::Told;
@@ -62,14 +63,15 @@ pub enum Note {
     },
 }
 
-/// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records. Entries of before
-/// end with the releases.
-const NOTES_VERSION: u8 = 2;
+/// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records, those of version 2
+/// have nothing behind them that was decided about cells that may wait. Entries of before end with the releases.
+const NOTES_VERSION: u8 = 3;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
 
 /// What one closing lets go, and what the ledger says of it.
+#[derive(Default)]
 pub struct Closing {
     /// Where the journal says that the windows were closed.
     pub closed_at: Lsn,
@@ -79,9 +81,18 @@ pub struct Closing {
     pub releases: Vec<Released>,
     /// What the ledger is to say.
     pub notes: Vec<Note>,
+    /// What was decided about the cells of each window, of a dataset whose cells may wait: after a crash it is not decided
+    /// again.
+    pub decided: Vec<Decided>,
 }
 
 impl Closing {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty()
+    }
+
     /// The closing as an entry's bytes.
     ///
     /// # Errors
@@ -97,7 +108,7 @@ impl Closing {
             writer.i64(released.window_start()).i64(released.window_end()).raw(released.policy().bytes());
             writer.bytes(&bytes.into_inner()?);
         }
-        encode_notes(&self.notes, &mut writer);
+        encode_notes(&self.notes, &self.decided, &mut writer);
         Ok(writer.finish())
     }
 
@@ -118,12 +129,12 @@ impl Closing {
             let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
             releases.push(Released::from_outbox(parts));
         }
-        let notes = decode_notes(&mut reader)?;
-        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes })
+        let (notes, decided) = decode_notes(&mut reader)?;
+        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes, decided })
     }
 }
 
-fn encode_notes(notes: &[Note], writer: &mut Writer) {
+fn encode_notes(notes: &[Note], decided: &[Decided], writer: &mut Writer) {
     writer.u8(NOTES_VERSION).count(notes.len());
     for note in notes {
         match note {
@@ -139,13 +150,15 @@ fn encode_notes(notes: &[Note], writer: &mut Writer) {
             }
         }
     }
+    writer.count(decided.len());
+    decided.iter().for_each(|decided| decided.encode(writer));
 }
 
-/// Reads notes. There are none where an entry ends with its releases.
-fn decode_notes(reader: &mut Reader<'_>) -> Option<Vec<Note>> {
-    let mut notes = Vec::new();
+/// Reads notes, and what was decided. There is nothing where an entry ends with its releases.
+fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
+    let (mut notes, mut decided) = (Vec::new(), Vec::new());
     if reader.is_empty() {
-        return Some(notes);
+        return Some((notes, decided));
     }
     let version = reader.u8()?;
     if !(1..=NOTES_VERSION).contains(&version) {
@@ -167,7 +180,12 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Vec<Note>> {
             _ => return None,
         });
     }
-    Some(notes)
+    if version > 2 {
+        for _ in 0..reader.count(8 + 1 + 8)? {
+            decided.push(Decided::decode(reader)?);
+        }
+    }
+    Some((notes, decided))
 }
 
 /// The dataset of an entry, and the destination of each of its releases. The cells are not read.
@@ -213,18 +231,23 @@ pub struct Held {
     pub closed: BTreeMap<String, Lsn>,
     /// How many releases wait for each destination, those that it has confirmed included.
     pub releases: BTreeMap<String, usize>,
+    /// What was decided about cells that may wait, by the closing's position in the journal.
+    pub decided: BTreeMap<Lsn, Vec<Decided>>,
 }
 
-/// Looks through the outbox from a position on.
+/// Looks through the outbox from a position on. What was decided is wanted of the closings after a position of the journal.
 ///
 /// # Errors
 /// When an entry cannot be read.
-pub fn held(log: &Log, from: Lsn) -> Result<Held, Error> {
+pub fn held(log: &Log, from: Lsn, after: Lsn) -> Result<Held, Error> {
     let mut held = Held::default();
     let mut reader = log.reader(from);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         held.closed.insert(closing.dataset, closing.closed_at);
+        if closing.closed_at > after && !closing.decided.is_empty() {
+            held.decided.insert(closing.closed_at, closing.decided);
+        }
         for released in &closing.releases {
             *held.releases.entry(released.destination().into()).or_default() += 1;
         }
@@ -234,6 +257,7 @@ pub fn held(log: &Log, from: Lsn) -> Result<Held, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -259,7 +283,7 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-2.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-3.bin");
 
     fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -277,6 +301,11 @@ mod tests {
         ]
     }
 
+    fn decided() -> Vec<Decided> {
+        let nothing = Decided { window: -2, under: None, left: BTreeSet::new() };
+        vec![nothing, Decided { window: -1, under: Some(Digest::from_bytes([7; 32])), left: [0, 70_000].into() }]
+    }
+
     /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
     fn before_cells(entry: &[u8]) -> &[u8] {
         let ends = entry.windows(32).position(|bytes| bytes == [7; 32]).unwrap() + 32;
@@ -286,7 +315,8 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_is_written() {
         let releases = vec![released("desk"), released("hub")];
-        let closing = Closing { closed_at: 41, dataset: "golden".into(), releases, notes: notes() };
+        let (dataset, notes, decided) = ("golden".to_owned(), notes(), decided());
+        let closing = Closing { closed_at: 41, dataset, releases, notes, decided };
         let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
         assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
         for bytes in [closing.encode().unwrap().as_slice(), golden] {
@@ -299,8 +329,9 @@ mod tests {
                 assert_eq!((read.window_start(), read.window_end()), (-60_000_000, 0));
                 assert_eq!((read.policy(), read.cells()), (written.policy(), written.cells()));
             }
-            let expected = if bytes == golden { Vec::new() } else { notes() };
-            assert_eq!(read.notes, expected);
+            let has_notes = bytes != golden;
+            assert_eq!(read.notes, if has_notes { closing.notes.as_slice() } else { &[] });
+            assert_eq!(read.decided, if has_notes { closing.decided.as_slice() } else { &[] });
             // Without its notes it is as entries were before there were any.
             let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
             for cut in 0..bytes.len() {
@@ -311,10 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_version_1_are_read() {
+    fn notes_of_versions_1_and_2_are_read() {
         let golden = include_bytes!("../../tests/golden/outbox-notes-1.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some(notes()[..2].to_vec()));
-        // It had no refused records.
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..2].to_vec(), Vec::new())));
+        let golden = include_bytes!("../../tests/golden/outbox-notes-2.bin");
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), Vec::new())));
+        // Version 1 had no refused records.
         let mut other = GOLDEN_NOTES.to_vec();
         other[0] = 1;
         assert_eq!(decode_notes(&mut Reader::new(&other)), None);

@@ -16,6 +16,7 @@ use crate::domain::aggregate::Cells;
 use crate::domain::batch::Batch;
 use crate::domain::binary::Reader;
 use crate::domain::dataset::Dataset;
+use crate::domain::deferral::Deferral;
 use crate::domain::gateway::Gateway;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
@@ -125,36 +126,57 @@ impl Scanned {
     }
 }
 
-/// Restores the state of a checkpoint. The windows that were open, by dataset.
+/// What a checkpoint holds of windows.
+#[derive(Default)]
+pub struct Restored {
+    /// The windows that were open, by dataset.
+    pub windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>,
+    /// What waited of the windows that had closed.
+    pub deferred: BTreeMap<DatasetName, Deferral>,
+}
+
+/// Restores the state of a checkpoint.
 ///
 /// # Errors
-/// When it cannot be read, or a dataset with open windows has changed.
+/// When it cannot be read, or a dataset with cells in it has changed.
 pub fn restore(
     checkpoint: &Checkpoint,
     gateway: &mut Gateway,
     present: &[Present],
     now: Duration,
-) -> Result<BTreeMap<DatasetName, BTreeMap<i64, Cells>>, Error> {
+) -> Result<Restored, Error> {
     let unreadable = || Error::Checkpoint(checkpoint.lsn);
     checkpoint.restore_gateway(gateway, now).ok_or_else(unreadable)?;
-    let mut windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>> = BTreeMap::new();
+    let mut restored = Restored::default();
     for part in &checkpoint.windows {
-        let changed = |changes: &str| Error::Dataset { dataset: part.dataset.clone(), changes: changes.to_owned() };
-        let mut datasets = present.iter().flat_map(|present| &present.datasets);
-        let declared = datasets.find(|dataset| dataset.name == part.dataset);
-        let declared = declared.ok_or_else(|| changed("it is not declared any more"))?;
-        let kept = checkpoint.shapes.iter().find(|(dataset, _)| *dataset == part.dataset);
-        let (_, kept) = kept.ok_or_else(unreadable)?;
-        let changes = kept.differences(declared);
-        if !changes.is_empty() {
-            return Err(changed(&changes.join("; ")));
-        }
+        let declared = unchanged(checkpoint, &part.dataset, present)?;
         let cells = Cells::decode(declared, &mut Reader::new(&part.cells)).ok_or_else(unreadable)?;
-        let windows = windows.entry(declared.name.clone()).or_default();
+        let windows = restored.windows.entry(declared.name.clone()).or_default();
         windows.entry(part.window).or_insert_with(|| Cells::new(declared)).merge(cells);
         gateway.restore_window(&part.dataset, part.window);
     }
-    Ok(windows)
+    for (dataset, deferred) in &checkpoint.deferred {
+        let declared = match unchanged(checkpoint, dataset, present) {
+            Ok(declared) => declared,
+            Err(_) if Deferral::waits_in(deferred) == Some(false) => continue,
+            Err(changed) => return Err(changed),
+        };
+        let deferral = Deferral::decode(declared, &mut Reader::new(deferred)).ok_or_else(unreadable)?;
+        restored.deferred.insert(declared.name.clone(), deferral);
+    }
+    Ok(restored)
+}
+
+/// The declaration of a dataset that a checkpoint has cells of, which must count as it did.
+fn unchanged<'p>(checkpoint: &Checkpoint, dataset: &str, present: &'p [Present]) -> Result<&'p Dataset, Error> {
+    let changed = |changes: &str| Error::Dataset { dataset: dataset.to_owned(), changes: changes.to_owned() };
+    let mut datasets = present.iter().flat_map(|present| &present.datasets);
+    let declared = datasets.find(|declared| declared.name == dataset);
+    let declared = declared.ok_or_else(|| changed("it is not declared any more"))?;
+    let kept = checkpoint.shapes.iter().find(|(known, _)| known == dataset);
+    let (_, kept) = kept.ok_or(Error::Checkpoint(checkpoint.lsn))?;
+    let changes = kept.differences(declared);
+    if changes.is_empty() { Ok(declared) } else { Err(changed(&changes.join("; "))) }
 }
 
 /// The first pass: tells the gateway what the journal holds from a position on. What was closed.

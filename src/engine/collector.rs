@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use crate::clock::Clock;
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
+use crate::domain::deferral::{Decided, Deferral};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Digest, Outlet, Released, release};
+use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, release};
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
@@ -24,10 +26,12 @@ use crate::durable::outbox::{Closing, Note};
 use crate::ledger::entry::coarse;
 use crate::planted::planted;
 use crate::storage::{Error, Log, Lsn};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{DatasetCounts, Telemetry};
 
 use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
+
+mod waiting;
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -49,6 +53,10 @@ pub struct Collecting {
     pub outbox: Arc<Log>,
     /// The last closing of each dataset that the outbox held at the start.
     pub released: BTreeMap<String, Lsn>,
+    /// What had been decided about cells that may wait, by the closing's position in the journal.
+    pub decided: BTreeMap<Lsn, Vec<Decided>>,
+    /// What waited at the checkpoint, of each dataset whose cells wait.
+    pub deferred: BTreeMap<DatasetName, Deferral>,
     /// The last position of the outbox at the start.
     pub outbox_last: Lsn,
     /// Through which position all destinations have confirmed.
@@ -76,9 +84,19 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
 }
 
+/// A window that was closed or flushed.
+struct Window<'w> {
+    dataset: &'w DatasetName,
+    /// Its number.
+    window: i64,
+    /// 0, or the position of the flush.
+    part: Lsn,
+}
+
 struct Reported {
     dataset: DatasetName,
-    part: Lsn,
+    /// The windows that began before this time are closed. `None`: all were released as they are.
+    before: Option<i64>,
     windows: BTreeMap<i64, Cells>,
     workers: usize,
 }
@@ -87,6 +105,8 @@ struct Reported {
 struct Gathering {
     checkpoint: Checkpoint,
     workers: usize,
+    /// Whether it has what waits.
+    has_deferred: bool,
     /// How long all have worked on it.
     took: Duration,
 }
@@ -111,9 +131,9 @@ impl Collector {
         let mut running = self.workers;
         while running > 0 {
             match reports.recv() {
-                Ok(Report::Closed { lsn, dataset, part, mut windows, saving }) => {
+                Ok(Report::Closed { lsn, dataset, before, mut windows, saving }) => {
                     self.gather_closed(saving, &dataset, &mut windows);
-                    self.closed(lsn, dataset, part, windows);
+                    self.closed(lsn, dataset, before, windows);
                 }
                 Ok(Report::Refused { lsn, before, refused }) => {
                     self.refused.insert(lsn, (before, refused));
@@ -126,10 +146,10 @@ impl Collector {
         }
     }
 
-    fn closed(&mut self, lsn: Lsn, dataset: DatasetName, part: Lsn, windows: BTreeMap<i64, Cells>) {
+    fn closed(&mut self, lsn: Lsn, dataset: DatasetName, before: Option<i64>, windows: BTreeMap<i64, Cells>) {
         let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
             dataset,
-            part,
+            before,
             windows: BTreeMap::new(),
             workers: 0,
         });
@@ -145,6 +165,8 @@ impl Collector {
         if reported.workers == self.workers
             && let Some(reported) = self.closings.remove(&lsn)
         {
+            // A checkpoint of before has what waited before. Closings come here in the order of their positions.
+            self.save_deferred(|checkpoint| checkpoint < lsn);
             self.release(lsn, reported);
         }
     }
@@ -153,26 +175,39 @@ impl Collector {
     /// they are there as a whole, or the closing is replayed and released then.
     fn release(&mut self, lsn: Lsn, reported: Reported) {
         let refused = self.refused.remove(&lsn);
+        let mut deferral = self.collecting.deferred.remove(&reported.dataset);
         let is_in_outbox = self.collecting.released.get(&*reported.dataset).is_some_and(|released| *released >= lsn);
         if is_in_outbox && !planted("replay-twice") {
+            if let Some(deferral) = deferral {
+                self.defer_again(lsn, reported, deferral);
+            }
             return;
         }
-        let Reported { dataset, part, windows, .. } = reported;
-        let mut releases = Vec::new();
-        let mut notes = refused.map_or_else(Vec::new, |refused| self.refused_notes(&dataset, refused));
+        let Reported { dataset, before, windows, .. } = reported;
+        let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
+        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
+        closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
         for (window, cells) in windows {
-            releases.extend(self.cells(&dataset, window, part, cells, &mut notes));
+            let of_window = Window { dataset: &dataset, window, part };
+            match &mut deferral {
+                Some(deferral) => self.waiting_cells(&of_window, cells, deferral, &mut closing),
+                None => self.cells(&of_window, cells, &mut closing),
+            }
+        }
+        if let Some(mut deferral) = deferral {
+            self.passed(&dataset, &mut deferral, (before, last), &mut closing);
+            self.put_back(dataset.clone(), deferral);
         }
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
-        if releases.is_empty() && notes.is_empty() && !self.collecting.rules.is_dry_run {
+        if closing.is_empty() && !self.collecting.rules.is_dry_run {
             return;
         }
         // What was counted must be on disk before anyone is told of it.
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
-        let count = releases.len();
-        match (Closing { closed_at: lsn, dataset: (&dataset).into(), releases, notes }).encode() {
+        let count = closing.releases.len();
+        match closing.encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
                 return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
@@ -189,46 +224,87 @@ impl Collector {
         notes.collect()
     }
 
-    /// What of a window's cells may leave. What the ledger is to say of it goes into the notes.
-    fn cells(&self, dataset: &str, window: i64, part: Lsn, cells: Cells, notes: &mut Vec<Note>) -> Vec<Released> {
-        let rules = &self.collecting.rules;
-        let Some(declared) = rules.datasets.get(dataset) else { return Vec::new() };
-        let (policy, outlets) = self.outlets(dataset, window, &cells);
-        let (started, window_start) = (self.start_of(dataset, window), self.start_as_text(dataset, window));
-        let cells = cells.bounded(declared);
-        let closed = ClosedWindow { gateway: &rules.gateway, dataset: declared, window, part, cells };
-        match release(&closed, &outlets, policy) {
-            Ok(outcome) if rules.is_dry_run => {
-                self.telemetry.add_of_dataset(dataset, |counts| &counts.dry_releases, outcome.released.len());
-                Vec::new()
-            }
-            Ok(outcome) => {
-                let telemetry = &self.telemetry;
-                telemetry.add_of_dataset(dataset, |counts| &counts.cells_released, outcome.cells_released);
-                telemetry.add_of_dataset(dataset, |counts| &counts.cells_withheld, outcome.cells_withheld);
-                let (released, withheld) = (outcome.cells_released, outcome.cells_withheld);
-                tracing::debug!(dataset, window_start, released, withheld, "window closed");
-                let k = outlets.iter().map(|outlet| outlet.min_contributors).max().unwrap_or(declared.min_contributors);
-                notes.extend(coarse(withheld, k).map(|at_least| Note::Withheld { window_start: started, at_least }));
-                let leaves = |outlet: &Outlet| {
-                    outcome.released.iter().any(|released| *released.destination() == *outlet.destination)
-                };
+    /// What of a window's cells may leave. The others are withheld.
+    fn cells(&self, window: &Window<'_>, cells: Cells, closing: &mut Closing) {
+        let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
+        let (policy, outlets) = self.outlets(window, &cells);
+        let closed = self.closed_window(window, cells.bounded(declared), declared, None);
+        if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), closing) {
+            self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
+        }
+    }
+
+    fn closed_window<'w>(
+        &'w self,
+        window: &Window<'w>,
+        cells: Cells,
+        dataset: &'w Dataset,
+        deferral: Option<&'w Deferral>,
+    ) -> ClosedWindow<'w> {
+        let Window { window, part, .. } = *window;
+        ClosedWindow { gateway: &self.collecting.rules.gateway, dataset, window, part, cells, deferral }
+    }
+
+    /// Lets go what may leave of a window's cells: it goes into the closing, with what the ledger is to say of it. `None`:
+    /// nothing can.
+    fn leave(
+        &self,
+        window: &Window<'_>,
+        closed: &ClosedWindow<'_>,
+        (policy, outlets): (Digest, &[Outlet]),
+        closing: &mut Closing,
+    ) -> Option<Outcome> {
+        let (dataset, window_start) = (window.dataset, self.start_as_text(window.dataset, window.window));
+        match release(closed, outlets, policy) {
+            Ok(mut outcome) => {
+                let released = std::mem::take(&mut outcome.released);
+                if self.collecting.rules.is_dry_run {
+                    self.telemetry.add_of_dataset(dataset, |counts| &counts.dry_releases, released.len());
+                    return Some(outcome);
+                }
+                self.count(dataset, |counts| &counts.cells_released, outcome.cells_released);
+                let (left, stayed) = (outcome.cells_released, outcome.cells_withheld);
+                tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
+                let leaves =
+                    |outlet: &Outlet| released.iter().any(|released| *released.destination() == *outlet.destination);
+                let started = self.start_of(dataset, window.window);
                 let used = outlets.iter().filter(|outlet| leaves(outlet)).filter_map(|outlet| {
                     let (id, destination) = (outlet.by_override.clone()?, outlet.destination.clone());
                     Some(Note::Override { id, destination, window_start: started })
                 });
-                notes.extend(used);
-                outcome.released
+                closing.notes.extend(used);
+                closing.releases.extend(released);
+                Some(outcome)
             }
             Err(error) => {
                 tracing::error!(
                     %error,
-                    dataset,
+                    %dataset,
                     window_start,
                     "a window could not be released: a fault in bailiwick; please report this line"
                 );
-                Vec::new()
+                None
             }
+        }
+    }
+
+    /// Cells of a window of a dataset go nowhere. What the ledger is to say of it goes into the closing.
+    fn withheld(&self, (dataset, window): (&str, i64), cells: usize, outlets: &[Outlet], closing: &mut Closing) {
+        if self.collecting.rules.is_dry_run {
+            return;
+        }
+        let declared = self.collecting.rules.datasets.get(dataset);
+        let k = outlets.iter().map(|outlet| outlet.min_contributors).max();
+        let k = k.or_else(|| declared.map(|declared| declared.min_contributors)).unwrap_or(usize::MAX);
+        self.count(dataset, |counts| &counts.cells_withheld, cells);
+        let window_start = self.start_of(dataset, window);
+        closing.notes.extend(coarse(cells, k).map(|at_least| Note::Withheld { window_start, at_least }));
+    }
+
+    /// Counts cells of a dataset, unless this is a dry run.
+    fn count(&self, dataset: &str, of: impl Fn(&DatasetCounts) -> &AtomicU64, cells: usize) {
+        if !self.collecting.rules.is_dry_run {
+            self.telemetry.add_of_dataset(dataset, of, cells);
         }
     }
 
@@ -245,13 +321,13 @@ impl Collector {
 
     /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
     /// force.
-    fn outlets(&self, dataset: &str, window: i64, cells: &Cells) -> (Digest, Vec<Outlet>) {
+    fn outlets(&self, &Window { dataset, window, .. }: &Window<'_>, cells: &Cells) -> (Digest, Vec<Outlet>) {
         let versions = &self.collecting.rules.versions;
         let (in_force, outlets) = versions.outlets(dataset, cells.policies());
         let outlets = outlets.unwrap_or_else(|policy| {
             let window_start = self.start_as_text(dataset, window);
             tracing::error!(
-                dataset,
+                %dataset,
                 window_start,
                 %policy,
                 "records were decided under policies that are lost; nothing of the window leaves. Keep the files in \
@@ -264,7 +340,7 @@ impl Collector {
                 let (destination, min_contributors) = (&outlet.destination, outlet.min_contributors);
                 let window_start = self.start_as_text(dataset, window);
                 tracing::warn!(
-                    dataset,
+                    %dataset,
                     window_start,
                     %destination,
                     min_contributors,
@@ -312,7 +388,7 @@ impl Collector {
         gateway.encode(&mut writer);
         let checkpoint = Checkpoint::new(lsn, key, writer.finish(), shapes);
         let took = self.clock.now().saturating_sub(began);
-        self.checkpoint = Some(Gathering { checkpoint, workers: 0, took });
+        self.checkpoint = Some(Gathering { checkpoint, workers: 0, has_deferred: false, took });
     }
 
     /// The checkpoint that is being gathered, if it is the one of this position.
@@ -346,6 +422,7 @@ impl Collector {
         if gathering.workers < workers {
             return;
         }
+        self.save_deferred(|checkpoint| checkpoint == lsn);
         if let Some(Gathering { checkpoint, took, .. }) = self.checkpoint.take() {
             if let Err(error) = self.write(&checkpoint) {
                 tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \

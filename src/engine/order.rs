@@ -27,8 +27,9 @@ pub(super) enum Report {
     Closed {
         lsn: Lsn,
         dataset: DatasetName,
-        /// 0, or the position of the flush.
-        part: Lsn,
+        /// The windows that began before this time are closed, in microseconds since the Unix epoch. `None`: all are
+        /// released as they are, and none is closed.
+        before: Option<i64>,
         windows: BTreeMap<i64, Cells>,
         /// The checkpoint that is under way. The windows' part of it comes with them.
         saving: Option<Lsn>,

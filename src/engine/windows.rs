@@ -187,9 +187,8 @@ impl Windows {
             None => BTreeMap::new(),
         };
         let windows = std::mem::replace(&mut open.cells, still_open);
-        let part = if before.is_some() { 0 } else { lsn };
         let saving = self.saving.as_ref().map(|saving| saving.lsn);
-        let _ = self.reports.send(Report::Closed { lsn, dataset, part, windows, saving });
+        let _ = self.reports.send(Report::Closed { lsn, dataset, before, windows, saving });
     }
 
     /// Begins a checkpoint. One that is under way is given up: only the last of all comes so soon.

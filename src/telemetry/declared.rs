@@ -126,8 +126,12 @@ declare! {
 
     /// Cells that left.
     CELLS_RELEASED = Counter "bailiwick_cells_released" None ["dataset"];
-    /// Cells with too few contributors: they did not leave.
+    /// Cells with too few contributors: they did not leave. One that waited for the next windows counts when it is dropped.
     CELLS_WITHHELD = Counter "bailiwick_cells_withheld" None ["dataset"];
+    /// Cells with too few contributors that began to wait for the next windows of the same key.
+    CELLS_DEFERRED = Counter "bailiwick_cells_deferred" None ["dataset"];
+    /// Cells that waited for the next windows and did not leave with one. They count among the withheld ones.
+    CELLS_DEFERRED_DROPPED = Counter "bailiwick_cells_deferred_dropped" None ["dataset"];
     /// Releases put into the outbox, one for each window and destination.
     RELEASES = Counter "bailiwick_releases" None ["dataset"];
     /// Releases that a dry run did not make.

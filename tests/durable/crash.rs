@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bailiwick::clock::Clock;
+use serde_json::Value;
 
 use super::ledger::intended;
+use crate::common::folder::Folder;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{BINARY, Process, copy_of, run, text};
 use crate::common::{self, PATIENCE};
@@ -69,9 +71,23 @@ fn refused(directory: &Path) -> BTreeMap<String, u64> {
     refused
 }
 
-/// What leaves, and what is refused.
-fn without_a_crash() -> (BTreeSet<String>, BTreeMap<String, u64>) {
+/// The example, whose cells wait for so many windows.
+fn example(max_defer: u32) -> (Folder, u16) {
     let (directory, port) = copy_of("card-fraud");
+    // The policies of the copy are a link to those of the example.
+    let policies = directory.path("examples/card-fraud/policies");
+    let text = fs::read_to_string(policies.join("policy.toml")).unwrap();
+    fs::remove_file(&policies).unwrap();
+    let least = "min_contributors = 10\n";
+    assert!(text.contains(least));
+    let text = text.replace(least, &format!("{least}max_defer = {max_defer}\n"));
+    directory.write("examples/card-fraud/policies/policy.toml", text);
+    (directory, port)
+}
+
+/// What leaves, and what is refused.
+fn without_a_crash(max_defer: u32) -> (BTreeSet<String>, BTreeMap<String, u64>) {
+    let (directory, port) = example(max_defer);
     let gateway = Process::start_with(directory.root(), &SERVE);
     let arguments = send(directory.root(), port, &["--complete"]);
     let sent = run(directory.root(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
@@ -82,9 +98,29 @@ fn without_a_crash() -> (BTreeSet<String>, BTreeMap<String, u64>) {
 
 #[test]
 fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_producer_goes_on() {
-    let (expected, not_taken) = without_a_crash();
+    killed_again_and_again(0, &without_a_crash(0));
+}
+
+#[test]
+fn a_gateway_whose_cells_wait_releases_the_same_bytes_too() {
+    let expected = without_a_crash(3);
+    let cells = |(released, _): &(BTreeSet<String>, BTreeMap<String, u64>)| -> BTreeSet<String> {
+        let cell = |line: &String| {
+            let mut cell: Value = serde_json::from_str(line).unwrap();
+            let of_release = ["release", "policy", "windows"];
+            cell.as_object_mut().unwrap().retain(|column, _| !of_release.contains(&column.as_str()));
+            cell.to_string()
+        };
+        released.iter().map(cell).collect()
+    };
+    let (waited, alone) = (cells(&expected), cells(&without_a_crash(0)));
+    assert!(waited.difference(&alone).count() > 10, "too few cells wait for this to show anything");
+    killed_again_and_again(3, &expected);
+}
+
+fn killed_again_and_again(max_defer: u32, (expected, not_taken): &(BTreeSet<String>, BTreeMap<String, u64>)) {
     assert!(not_taken.len() > 1, "{not_taken:?}");
-    let (directory, port) = copy_of("card-fraud");
+    let (directory, port) = example(max_defer);
     let mut gateway = Process::start_with(directory.root(), &SERVE);
     let mut producer = Command::new(BINARY)
         .args(send(directory.root(), port, &["--complete", "--batch", "20"]))
@@ -115,14 +151,14 @@ fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_prod
     assert!(summary.starts_with("16716 records read"), "{summary}");
     assert!(kills > 5, "{kills} kills");
     gateway.stop();
-    assert_eq!(released(directory.root()), expected, "after {kills} kills");
-    assert_eq!(refused(directory.root()), not_taken, "after {kills} kills");
+    assert_eq!(released(directory.root()), *expected, "after {kills} kills");
+    assert_eq!(refused(directory.root()), *not_taken, "after {kills} kills");
     said_before_it_left(directory.root());
 }
 
 #[test]
 fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
-    let (expected, _) = without_a_crash();
+    let (expected, _) = without_a_crash(0);
     let (directory, port) = copy_of("card-fraud");
     let mut token = None;
     for round in 0..3 {

@@ -39,6 +39,14 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     if let Some(cells) = &limits.cells {
         let _ = writeln!(text, "  and in at most {} cells of it, drawn by lot: {}", cells.value, cells.by);
     }
+    if dataset.max_defer > 0 {
+        let _ = writeln!(
+            text,
+            "  a cell with fewer waits for the next {}, {} in all, and leaves with one of them or is dropped",
+            windows(dataset.max_defer),
+            waits(dataset)
+        );
+    }
     if let Some(window) = &limits.window {
         let shortest = SignedDuration::try_from(window.value).unwrap_or_default();
         let _ = writeln!(text, "  windows of at least {shortest}: {}", window.by);
@@ -81,6 +89,16 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     text
 }
 
+fn windows(windows: u64) -> String {
+    if windows == 1 { "window".to_owned() } else { format!("{windows} windows") }
+}
+
+/// How long a cell of a dataset waits at most, beside the windows' grace.
+fn waits(dataset: &Dataset) -> SignedDuration {
+    let window = SignedDuration::try_from(dataset.window).unwrap_or_default();
+    window.saturating_mul(i32::try_from(dataset.max_defer).unwrap_or(i32::MAX))
+}
+
 /// The same for machines.
 pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
     let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
@@ -99,6 +117,7 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
             "value": SignedDuration::try_from(window.value).unwrap_or_default().to_string(),
             "by": window.by,
         })),
+        "max_defer": { "windows": dataset.max_defer, "time": waits(dataset).to_string() },
         "parts_may_be_empty": !limits.not_empty,
         "merged": histograms,
         "withheld": withheld,

@@ -155,7 +155,7 @@ impl Counted {
             let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
             let outlets = version.policy.outlets(&name, &version.here.serves, version.day);
             let cells = cells.bounded(dataset);
-            let closed = ClosedWindow { gateway, dataset, window, part: 0, cells };
+            let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None };
             let outcome = release(&closed, &outlets, version.digest())?;
             left.insert((name, window_start(window, dataset.window)), Left::of(dataset, &outcome));
         }

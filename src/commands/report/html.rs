@@ -104,7 +104,10 @@ fn rules(page: &mut Page, report: &Report) {
 
 fn held_back(page: &mut Page, report: &Report) {
     page.heading("What was held back");
-    page.paragraph("Cells of fewer contributors than the rules ask for. They left nowhere.");
+    page.paragraph(
+        "Cells of fewer contributors than the rules ask for. They left nowhere. A cell that waited for the next windows \
+         counts once, with its own window, when it was dropped.",
+    );
     let rows =
         report.account.withheld.iter().map(|(dataset, withheld)| {
             vec![dataset.clone(), withheld.windows.to_string(), withheld.at_least.to_string()]

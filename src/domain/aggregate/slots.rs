@@ -33,6 +33,11 @@ impl Slots {
         Self { total, found }
     }
 
+    /// No cell yet, of as many as there may be here.
+    pub(super) fn none(&self) -> Self {
+        Self::new(self.total)
+    }
+
     /// The slot of a cell number, if it has one.
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<usize> {

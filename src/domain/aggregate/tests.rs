@@ -81,6 +81,7 @@ fn dataset() -> Dataset {
         min_contributors: 5,
         bounds: None,
         keeps_all: false,
+        max_defer: 0,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),

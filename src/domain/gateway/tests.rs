@@ -46,6 +46,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         min_contributors: 5,
         bounds: None,
         keeps_all: false,
+        max_defer: 0,
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
     });

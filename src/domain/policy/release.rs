@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, PartRule, Plan, Value};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{Dataset, Function, KeyDomain};
+use crate::domain::dataset::{Dataset, Function, KeyDomain, WINDOWS};
+use crate::domain::deferral::Deferral;
 use crate::domain::name::GatewayId;
 use crate::domain::window::{micros, window_start};
 use crate::planted::planted;
@@ -33,6 +34,8 @@ pub struct ClosedWindow<'w> {
     pub part: u64,
     /// Its cells.
     pub cells: Cells,
+    /// What waited before: it says how many windows each cell covers. `None`: its own.
+    pub deferral: Option<&'w Deferral>,
 }
 
 /// What came of a closed window.
@@ -41,6 +44,8 @@ pub struct Outcome {
     pub released: Vec<Released>,
     /// Cells that may leave.
     pub cells_released: usize,
+    /// Their numbers.
+    pub left: BTreeSet<u32>,
     /// Cells that go nowhere.
     pub cells_withheld: usize,
     /// Those, by what they fail of the least strict that any destination asks for.
@@ -99,8 +104,8 @@ impl Withheld {
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
-    let mut outcome =
-        Outcome { released: Vec::new(), cells_released: 0, cells_withheld: in_order.len(), withheld: BTreeMap::new() };
+    let (released, left, withheld) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+    let mut outcome = Outcome { released, cells_released: 0, left, cells_withheld: in_order.len(), withheld };
     if closed.cells.bounds() != closed.dataset.bounds {
         outcome.withheld.extend((!in_order.is_empty()).then_some((Withheld::Bounds, in_order.len())));
         return Ok(outcome);
@@ -108,7 +113,7 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     let _room = closed.cells.room_for_plans(closed.dataset);
     let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
     let least_strict = rules.first().copied();
-    let (mut plans, mut released) = (BTreeMap::new(), BTreeSet::new());
+    let mut plans = BTreeMap::new();
     for (parts, least) in rules {
         let beyond_one = parts.beyond_one && !planted("cells-of-one-producer");
         let beside = if planted("cells-mostly-of-one") { 0 } else { parts.beside };
@@ -123,14 +128,14 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
             let plan = closed.cells.plan(closed.dataset, slot, parts, finer);
             plans.insert(slot, plan);
         }
-        released.extend(slots.iter().copied());
+        outcome.left.extend(slots.iter().map(|slot| closed.cells.number(*slot)));
         let outlets = outlets.iter().filter(|outlet| outlet.rule() == (parts, least));
         outcome.released.extend(Leaving::new(closed, &slots, &plans, policy).released(outlets)?);
     }
-    for slot in in_order.iter().filter(|slot| !released.contains(*slot)) {
+    for slot in in_order.iter().filter(|slot| !outcome.left.contains(&closed.cells.number(**slot))) {
         *outcome.withheld.entry(Withheld::of(&closed.cells, *slot, least_strict.as_ref())).or_default() += 1;
     }
-    outcome.cells_released = released.len();
+    outcome.cells_released = outcome.left.len();
     outcome.cells_withheld -= outcome.cells_released;
     Ok(outcome)
 }
@@ -148,6 +153,8 @@ struct Leaving<'l> {
 
 /// Version 1 hashed texts of Rust's; version 2 knew no ranges that leave together.
 const RELEASE_ID_VERSION: u8 = 3;
+/// Of a dataset whose cells wait: how many windows each covers is hashed, too.
+const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
 
 impl<'l> Leaving<'l> {
     fn new(closed: &'l ClosedWindow<'l>, slots: &'l [usize], plans: &'l BTreeMap<usize, Plan>, policy: Digest) -> Self {
@@ -172,6 +179,12 @@ impl<'l> Leaving<'l> {
         Ok(released.collect())
     }
 
+    /// How many windows the cell of a slot covers.
+    fn windows(&self, slot: usize) -> u64 {
+        let ClosedWindow { deferral, window, cells, .. } = self.closed;
+        deferral.map_or(1, |deferral| deferral.covers(*window, cells.number(slot)))
+    }
+
     /// The value of a metric of a slot, null when it may not leave.
     fn value(&self, metric: usize, slot: usize) -> Value {
         let (plan, dataset) = (self.plans.get(&slot), self.closed.dataset);
@@ -187,13 +200,18 @@ impl<'l> Leaving<'l> {
     fn id(&self) -> String {
         let (dataset, cells) = (self.closed.dataset, &self.closed.cells);
         let mut writer = Writer::default();
-        writer.u8(RELEASE_ID_VERSION).text(self.closed.gateway).text(&dataset.name);
+        let cells_wait = dataset.max_defer > 0;
+        writer.u8(if cells_wait { RELEASE_ID_VERSION_OF_WAITING } else { RELEASE_ID_VERSION });
+        writer.text(self.closed.gateway).text(&dataset.name);
         writer.i64(self.start).i64(self.end).u64(self.closed.part).raw(self.policy.bytes());
         for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
             writer.text(name);
         }
         writer.count(self.slots.len());
         for &slot in self.slots {
+            if cells_wait {
+                writer.u64(self.windows(slot));
+            }
             for (key, position) in dataset.keys.iter().zip(cells.key_positions(dataset, slot)) {
                 writer.text(&key.domain.label(position));
             }
@@ -214,11 +232,13 @@ impl<'l> Leaving<'l> {
             positions.iter().map(|positions| domain.label(positions[index])).collect::<Vec<_>>()
         };
         let values = |metric| self.slots.iter().map(|&slot| self.value(metric, slot)).collect::<Vec<_>>();
-        assemble(&head, self.slots.len(), labels, values)
+        let windows: Vec<u64> = self.slots.iter().map(|&slot| self.windows(slot)).collect();
+        assemble(&head, &windows, labels, values)
     }
 }
 
-/// The columns that every release has: what is the same in all its cells. Keys and metrics come after them.
+/// The columns that every release has: what is the same in all its cells. Keys and metrics come after them, and before those
+/// [`WINDOWS`] where cells wait.
 pub const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
 /// What a release says of each of its cells.
@@ -231,13 +251,15 @@ pub(super) struct Head<'h> {
     pub(super) end: i64,
 }
 
-/// The columns of a release of so many cells: `labels` gives those of a key, `values` those of a metric.
+/// The columns of a release of cells that cover so many windows each: `labels` gives those of a key, `values` those of a
+/// metric.
 pub(super) fn assemble(
     head: &Head<'_>,
-    rows: usize,
+    windows: &[u64],
     labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
     values: impl Fn(usize) -> Vec<Value>,
 ) -> Result<RecordBatch, ArrowError> {
+    let rows = windows.len();
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     let mut add = |name: &str, is_nullable: bool, column: ArrayRef| {
@@ -254,6 +276,10 @@ pub(super) fn assemble(
     add(policy, false, text(&head.policy.to_string()));
     add(start, false, time(head.start));
     add(end, false, time(head.end));
+    if head.dataset.max_defer > 0 {
+        let windows = windows.iter().map(|windows| i64::try_from(*windows).unwrap_or(i64::MAX));
+        add(WINDOWS, false, Arc::new(Int64Array::from_iter_values(windows)));
+    }
     for (index, key) in head.dataset.keys.iter().enumerate() {
         add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
     }

@@ -39,7 +39,7 @@ impl Widest {
             Some(Function::Histogram { edges, .. }) => vec![Value::Counts(vec![Some(u64::MAX); edges.len()])],
             Some(_) => vec![Value::Number(-f64::MAX)],
         };
-        let cells = assemble(&head, 1, |_, domain| labels(domain), values)?;
+        let cells = assemble(&head, &[dataset.max_defer.saturating_add(1)], |_, domain| labels(domain), values)?;
         Ok(Self { gateway: gateway.to_owned(), dataset: dataset.name.clone(), cells, id })
     }
 

@@ -59,6 +59,11 @@ fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8]
     if lsn <= files.written {
         return true;
     }
+    // What a file was being made of before a crash stays one file.
+    let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
+    if differs && !write(delivery, sink, &dataset, lsn - 1) {
+        return false;
+    }
     for released in releases {
         sink.take(lsn, released, now);
     }

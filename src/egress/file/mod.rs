@@ -91,6 +91,14 @@ impl Sink {
         waiting.releases.push(released);
     }
 
+    /// Whether the cells of a release have other columns than those of its dataset that wait: they were declared otherwise.
+    /// One file has the same columns in all its cells.
+    #[must_use]
+    pub fn differs(&self, released: &Released) -> bool {
+        let waiting = self.waiting(released.dataset()).first();
+        waiting.is_some_and(|waiting| waiting.cells().schema() != released.cells().schema())
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -430,6 +430,7 @@ mod tests {
             min_contributors: 10,
             bounds: None,
             keeps_all: false,
+            max_defer: 0,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
         };

@@ -20,6 +20,7 @@ fn dataset() -> Arc<Dataset> {
         min_contributors: 10,
         bounds: None,
         keeps_all: false,
+        max_defer: 0,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
     })

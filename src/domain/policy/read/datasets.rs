@@ -6,8 +6,9 @@ use jiff::SignedDuration;
 
 use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{
-    CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
+    CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source, WINDOWS,
 };
+use crate::domain::deferral::DEFER_MAX;
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table, Word, hint};
 use crate::domain::model::OutputKind;
@@ -28,6 +29,11 @@ pub(super) const DATASET: Shape = Shape {
             "min_contributors",
             Kind::Count,
             "The fewest contributors of a cell, from 5 to 1000; regimes can raise it. Default: 10.",
+        ),
+        Key::new(
+            "max_defer",
+            Kind::Count,
+            "For how many windows a cell with too few contributors waits for more, up to 100. Default: 0.",
         ),
         RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
@@ -85,6 +91,7 @@ pub(super) struct DeclaredDataset {
     grace: std::time::Duration,
     open_max: u64,
     min_contributors: usize,
+    max_defer: u64,
     release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
@@ -120,10 +127,22 @@ const GIVES_AWAY: [&str; 11] = [
     "sample",
 ];
 
+/// For how many windows the dataset's cells wait.
+fn max_defer(table: &Table<'_>) -> u64 {
+    let Some(max_defer) = table.get::<u64>("max_defer") else { return 0 };
+    if max_defer.value > DEFER_MAX {
+        let message = format!("`max_defer` is {}, and must be 0 to {DEFER_MAX}", max_defer.value);
+        let help = "make the windows longer: what waits takes memory";
+        table.problems().error_help(&max_defer.place, message, help);
+    }
+    max_defer.value
+}
+
 pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let problems = table.problems();
     let stream = table.need::<String>("stream");
     let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
+    let max_defer = max_defer(table);
     let release = table.get::<String>("release");
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
@@ -160,6 +179,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         grace,
         open_max,
         min_contributors: min_contributors?,
+        max_defer,
         release,
         keys,
         metrics,
@@ -271,6 +291,9 @@ pub(super) fn resolve(
 ) -> Option<Dataset> {
     // Many programs that read releases heed no capitals in the names of columns.
     let mut names: BTreeSet<String> = RELEASE_COLUMNS.map(str::to_owned).into();
+    if declared.max_defer > 0 {
+        names.insert(WINDOWS.to_owned());
+    }
     let mut keys = Vec::new();
     for key in &declared.keys {
         if !names.insert(key.field.value.to_lowercase()) {
@@ -304,6 +327,7 @@ pub(super) fn resolve(
         min_contributors: declared.min_contributors,
         bounds: None,
         keeps_all: false,
+        max_defer: declared.max_defer,
         keys,
         metrics,
     };

@@ -251,11 +251,20 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     };
     let release_of: BTreeMap<DatasetName, Profile> = declared.datasets.iter().filter_map(profile).collect();
     for (name, dataset) in &declared.datasets {
+        let place = &dataset.place;
         let counting = |plan: &StreamPlan, dataset: Dataset| {
             let covering = regimes.values().filter(|regime| regime.covers_class(&classes, &plan.classes));
             let profiles = covering.map(|regime| &regime.release).chain(release_of.get(name.as_str()));
             let bounds = profiles.clone().filter_map(|profile| profile.bounds).reduce(Bounds::stricter);
             let keeps_all = profiles.clone().any(|profile| profile.beside.is_some());
+            if bounds.is_some() && dataset.max_defer > 0 {
+                problems.error_help(
+                    place,
+                    "its cells cannot wait (`max_defer`) where a release profile bounds how many records of a contributor \
+                     count: the bounds hold in each window, and not in several together",
+                    "remove `max_defer`, or the bounds",
+                );
+            }
             Dataset { bounds, keeps_all, ..dataset }
         };
         attach(name, dataset, &mut streams, counting, problems);

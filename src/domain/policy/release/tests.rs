@@ -10,6 +10,7 @@ use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
 mod bounds;
+mod deferred;
 mod nobody;
 mod producers;
 mod row_space;
@@ -34,7 +35,7 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
     let records = Foldable::new(dataset, &columns, &contributors);
     cells.fold(dataset, &records, rows);
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
 
@@ -91,10 +92,18 @@ fn the_id_of_version_3_stays_what_it_is() {
     assert_eq!(outcome.released[0].id(), include_str!("../../../../tests/golden/release-id-3.txt").trim());
 }
 
+/// Where cells wait, what they cover is part of the id.
+#[test]
+fn the_id_of_version_4_stays_what_it_is() {
+    let dataset = Dataset { max_defer: 2, ..samples::every_kind() };
+    let outcome = leaves(&dataset, &Rows::All, &[to("a", 3)]);
+    assert_eq!(outcome.released[0].id(), include_str!("../../../../tests/golden/release-id-4.txt").trim());
+}
+
 /// Written as JSON or as Arrow, no cell is larger than the widest.
 #[test]
 fn no_cell_is_larger_than_the_widest() {
-    let dataset = samples::every_kind();
+    let dataset = Dataset { max_defer: 2, ..samples::every_kind() };
     let outcome = leaves(&dataset, &Rows::All, &[to("a", 3)]);
     let released = &outcome.released[0];
     let widest = Widest::of(&dataset, released.gateway()).unwrap();

@@ -50,7 +50,7 @@ pub(super) fn records() -> impl Strategy<Value = Vec<Record>> {
     prop::collection::vec(record, 0..40)
 }
 
-fn dataset() -> Dataset {
+pub(super) fn dataset() -> Dataset {
     let source = |field: &str, column, may_be_missing| Source { column, field: field.into(), may_be_missing };
     let range = ValueRange { low: 0.0, high: 4.0 };
     let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
@@ -65,6 +65,7 @@ fn dataset() -> Dataset {
         min_contributors: 5,
         bounds: None,
         keeps_all: false,
+        max_defer: 0,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -79,7 +80,7 @@ fn dataset() -> Dataset {
     }
 }
 
-fn columns(records: &[Record]) -> Vec<ArrayRef> {
+pub(super) fn columns(records: &[Record]) -> Vec<ArrayRef> {
     let person = |record: &Record| record.person.map(|person| person.to_string());
     vec![
         Arc::new(StringArray::from_iter(records.iter().map(person))),
@@ -126,8 +127,8 @@ pub(super) fn released_within(
     let (one, other) = records.split_at(half);
     let mut cells = part(one, of_one, lots_of_one);
     cells.merge(part(other, of_other, lots_of_other));
-    let cells = cells.bounded(&dataset);
-    let closed = ClosedWindow { gateway: &"eu".parse().unwrap(), dataset: &dataset, window: 2, part: 0, cells };
+    let (cells, gateway) = (cells.bounded(&dataset), "eu".parse().unwrap());
+    let closed = ClosedWindow { gateway: &gateway, dataset: &dataset, window: 2, part: 0, cells, deferral: None };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
 
@@ -143,56 +144,75 @@ pub(super) fn pooled_for(
     outcome: &Outcome,
     is_unknown: impl Fn(usize) -> bool,
 ) -> Result<Pool, TestCaseError> {
-    let mut pool = Pool::new(records.iter().map(|record| record.person.map(|person| person.to_string())));
+    let mut pool = pool_of(records);
     for released in &outcome.released {
-        let cells = released.cells();
-        let column = |name: &str| cells.column_by_name(name).unwrap();
-        for row in 0..cells.num_rows() {
-            let group = usize::from(column("group").as_string::<i32>().value(row) == "other");
-            let of = |is_in: &dyn Fn(&Record) -> bool| -> Vec<usize> {
-                let records = records.iter().enumerate().filter(|(_, record)| record.group == group && is_in(record));
-                records.map(|(position, _)| position).collect()
-            };
-            let all = of(&|_| true);
-            prop_assert_eq!(column("n").as_primitive::<Int64Type>().value(row), all.len() as i64);
-            pool.left(all.into_iter().filter(|record| is_unknown(*record)));
-            if column("sum").is_valid(row) {
-                let with = of(&|record| record.value.is_some());
-                let sum: f64 = with.iter().filter_map(|record| records[*record].value).sum();
-                prop_assert_eq!(column("sum").as_primitive::<Float64Type>().value(row), sum);
-                pool.left(with.into_iter().filter(|record| is_unknown(*record)));
+        pool_cells(&mut pool, records, released.cells(), &|_, _| true, &is_unknown)?;
+    }
+    Ok(pool)
+}
+
+/// Nothing that left, of the people of these records.
+pub(super) fn pool_of(records: &[Record]) -> Pool {
+    Pool::new(records.iter().map(|record| record.person.map(|person| person.to_string())))
+}
+
+/// The rows of a release. `is_of` says which records may be in a row of it, `is_unknown` which of them somebody does not know.
+pub(super) fn pool_cells(
+    pool: &mut Pool,
+    records: &[Record],
+    cells: &RecordBatch,
+    is_of: &dyn Fn(usize, usize) -> bool,
+    is_unknown: &dyn Fn(usize) -> bool,
+) -> Result<(), TestCaseError> {
+    let column = |name: &str| cells.column_by_name(name).unwrap();
+    for row in 0..cells.num_rows() {
+        let group = usize::from(column("group").as_string::<i32>().value(row) == "other");
+        let of = |is_in: &dyn Fn(&Record) -> bool| -> Vec<usize> {
+            let records = records
+                .iter()
+                .enumerate()
+                .filter(|(position, record)| record.group == group && is_of(row, *position) && is_in(record));
+            records.map(|(position, _)| position).collect()
+        };
+        let all = of(&|_| true);
+        prop_assert_eq!(column("n").as_primitive::<Int64Type>().value(row), all.len() as i64);
+        pool.left(all.into_iter().filter(|record| is_unknown(*record)));
+        if column("sum").is_valid(row) {
+            let with = of(&|record| record.value.is_some());
+            let sum: f64 = with.iter().filter_map(|record| records[*record].value).sum();
+            prop_assert_eq!(column("sum").as_primitive::<Float64Type>().value(row), sum);
+            pool.left(with.into_iter().filter(|record| is_unknown(*record)));
+        }
+        if column("share").is_valid(row) {
+            let (with, is) = (of(&|record| record.label.is_some()), of(&|record| record.label == Some(1)));
+            let share = is.len() as f64 / with.len() as f64;
+            prop_assert_eq!(column("share").as_primitive::<Float64Type>().value(row), share);
+            pool.left(with.into_iter().filter(|record| is_unknown(*record)));
+            pool.left(is.into_iter().filter(|record| is_unknown(*record)));
+        }
+        let value = |name: &str, record: &Record| if name == "values" { record.value } else { Some(record.level) };
+        for (name, edges) in [("values", &EDGES[..]), ("levels", &LEVELS[..])] {
+            if column(name).is_null(row) {
+                continue;
             }
-            if column("share").is_valid(row) {
-                let (with, is) = (of(&|record| record.label.is_some()), of(&|record| record.label == Some(1)));
-                let share = is.len() as f64 / with.len() as f64;
-                prop_assert_eq!(column("share").as_primitive::<Float64Type>().value(row), share);
-                pool.left(with.into_iter().filter(|record| is_unknown(*record)));
-                pool.left(is.into_iter().filter(|record| is_unknown(*record)));
-            }
-            let value = |name: &str, record: &Record| if name == "values" { record.value } else { Some(record.level) };
-            for (name, edges) in [("values", &EDGES[..]), ("levels", &LEVELS[..])] {
-                if column(name).is_null(row) {
-                    continue;
-                }
-                let counts = column(name).as_list::<i32>().value(row);
-                let counts = counts.as_primitive::<Int64Type>();
-                prop_assert_eq!(counts.len(), edges.len() - 1);
-                prop_assert!(counts.is_valid(0));
-                // A range without a count is counted in the one before.
-                let starts: Vec<usize> = (0..counts.len()).filter(|range| counts.is_valid(*range)).collect();
-                for (at, start) in starts.iter().enumerate() {
-                    let end = starts.get(at + 1).copied().unwrap_or(counts.len());
-                    let is_last = end == counts.len();
-                    let within =
-                        |value: f64| edges[*start] <= value && (value < edges[end] || is_last && value == edges[end]);
-                    let inside = of(&|record| value(name, record).is_some_and(within));
-                    prop_assert_eq!(counts.value(*start), inside.len() as i64, "{}", name);
-                    pool.left(inside.into_iter().filter(|record| is_unknown(*record)));
-                }
+            let counts = column(name).as_list::<i32>().value(row);
+            let counts = counts.as_primitive::<Int64Type>();
+            prop_assert_eq!(counts.len(), edges.len() - 1);
+            prop_assert!(counts.is_valid(0));
+            // A range without a count is counted in the one before.
+            let starts: Vec<usize> = (0..counts.len()).filter(|range| counts.is_valid(*range)).collect();
+            for (at, start) in starts.iter().enumerate() {
+                let end = starts.get(at + 1).copied().unwrap_or(counts.len());
+                let is_last = end == counts.len();
+                let within =
+                    |value: f64| edges[*start] <= value && (value < edges[end] || is_last && value == edges[end]);
+                let inside = of(&|record| value(name, record).is_some_and(within));
+                prop_assert_eq!(counts.value(*start), inside.len() as i64, "{}", name);
+                pool.left(inside.into_iter().filter(|record| is_unknown(*record)));
             }
         }
     }
-    Ok(pool)
+    Ok(())
 }
 
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {

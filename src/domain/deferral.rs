@@ -1,0 +1,303 @@
+//! Deferral: cells that had too few contributors to leave wait for the next windows of the same key, and leave together
+//! with them, or are dropped.
+//!
+//! What waits is kept apart by window. When a window closes, each of its cells is joined by what waits of the same key;
+//! together they leave, or each goes on waiting for as many windows as the dataset declares. So a record is in one
+//! released cell at most, and in that one with all other records of its key since the key's last release.
+//!
+//! **What a cell says of it.** A released cell says how many windows it covers: all since the last release of its key, at
+//! most as many as are waited for, and its own. That number is made of nothing but what left before. It is the same
+//! whether anything was in the earlier windows or not, so it does not tell who was, where a cell of few was withheld.
+//!
+//! **Where it ends.** What waits was decided under the policies that are in force, and nothing else: another version of
+//! them, a destination that is taken away, and a flush end the waiting. Then all is dropped, and counting begins anew.
+//!
+//! After a crash the same cells come from the journal again. What was decided about them is not decided again, because
+//! policies and days may be others: it is read from the outbox ([`Decided`]). What the outbox does not know is dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::aggregate::{Cells, OpenBytes};
+use super::binary::{Reader, Writer};
+use super::dataset::Dataset;
+use super::digest::Digest;
+use crate::planted::planted;
+
+/// The most windows that a cell may wait for.
+pub const DEFER_MAX: u64 = 100;
+
+/// What waits of the windows of one dataset.
+pub struct Deferral {
+    /// For how many windows a cell waits.
+    max: u64,
+    /// The policies that all of it was decided under. `None`: nothing waits.
+    under: Option<Digest>,
+    /// The first window that a released cell may cover: what was in earlier ones was dropped.
+    from: i64,
+    /// All windows before this one have closed.
+    next: i64,
+    /// The last window that each cell number left with, as far as that tells what the next one covers.
+    left: BTreeMap<u32, i64>,
+    /// The cells that wait, by their window.
+    waiting: BTreeMap<i64, Cells>,
+}
+
+/// What was decided about the cells of a closed window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The window's number.
+    pub window: i64,
+    /// The policies under which its cells may wait. `None`: they may not.
+    pub under: Option<Digest>,
+    /// The numbers of the cells that left, to any destination.
+    pub left: BTreeSet<u32>,
+}
+
+/// A window's cells, joined by what waited for them.
+pub struct Joined {
+    /// The cells, to be released.
+    pub cells: Cells,
+    /// Those that were joined, without what joined them.
+    pub own: Cells,
+}
+
+/// Cells of one window that waited, and do not leave any more.
+pub struct Dropped {
+    /// The window's number.
+    pub window: i64,
+    /// The cells.
+    pub cells: Cells,
+}
+
+impl Deferral {
+    /// Nothing waits yet, of a dataset whose cells may wait for so many windows. What was in windows before this one is not
+    /// known any more; [`i64::MIN`]: there was none.
+    #[must_use]
+    pub fn new(max: u64, from: i64) -> Self {
+        Self { max, under: None, from, next: from, left: BTreeMap::new(), waiting: BTreeMap::new() }
+    }
+
+    /// From now on what waits counts among what all open windows hold.
+    #[must_use]
+    pub fn counted_in(mut self, open: &Arc<OpenBytes>) -> Self {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting = waiting.into_iter().map(|(window, cells)| (window, cells.counted_in(open))).collect();
+        self
+    }
+
+    /// A window closes. Its cells may wait if all of them were decided under these policies, which are in force, and may go
+    /// somewhere under them. What does not wait for it any more.
+    pub fn close(&mut self, window: i64, under: Option<Digest>) -> Vec<Dropped> {
+        let before = std::mem::replace(&mut self.under, under);
+        if under.is_some() && under == before {
+            return self.drop_before(self.oldest(window));
+        }
+        match (before, under) {
+            (_, None) => self.from = self.from.max(window.saturating_add(1)),
+            (Some(_), Some(_)) => self.from = self.from.max(window),
+            (None, Some(_)) => {}
+        }
+        self.drop_all()
+    }
+
+    /// Joins a window's cells, which has just closed, with what waits for them.
+    #[must_use]
+    pub fn join(&self, window: i64, mut cells: Cells) -> Joined {
+        let waits = |number: u32| self.waits_for(window).any(|waiting| waiting.has_number(number));
+        let numbers: BTreeSet<u32> = cells.numbers().filter(|number| waits(*number)).collect();
+        let own = cells.some(|number| numbers.contains(&number));
+        for waiting in self.waits_for(window) {
+            cells.merge(waiting.some(|number| numbers.contains(&number)));
+        }
+        Joined { cells, own }
+    }
+
+    /// How many windows a cell covers that leaves with a window.
+    #[must_use]
+    pub fn covers(&self, window: i64, number: u32) -> u64 {
+        if planted("deferred-covers-one") {
+            return 1;
+        }
+        let after_left = self.left.get(&number).map_or(i64::MIN, |left| left.saturating_add(1));
+        let mut first = self.from.max(after_left).max(self.oldest(window)).min(window);
+        if planted("deferred-tells-of-empty") {
+            let has = self.waiting.iter().filter(|(_, cells)| cells.has_number(number));
+            first = has.map(|(window, _)| *window).min().unwrap_or(window);
+        }
+        window.abs_diff(first).saturating_add(1)
+    }
+
+    /// It was decided which of the cells leave: the others wait, if they may. How many do, beside those that waited already.
+    pub fn settle(&mut self, window: i64, joined: &Joined, left: &BTreeSet<u32>) -> usize {
+        if !planted("deferred-also-alone") {
+            for cells in self.waiting.values_mut().filter(|cells| left.iter().any(|number| cells.has_number(*number))) {
+                *cells = cells.some(|number| !left.contains(&number));
+            }
+            self.waiting.retain(|_, cells| !cells.is_empty());
+        }
+        if !planted("deferred-forgets-left") {
+            self.left.extend(left.iter().map(|number| (*number, window)));
+        }
+        let oldest = self.oldest(window.saturating_add(1));
+        self.left.retain(|_, left| *left >= oldest);
+        if !self.takes(window) {
+            return 0;
+        }
+        let is_own = |number: u32| joined.own.has_number(number);
+        let mut wait = joined.cells.some(|number| !left.contains(&number) && !is_own(number));
+        wait.merge(joined.own.some(|number| !left.contains(&number)));
+        let waits = wait.len();
+        if waits > 0 {
+            self.waiting.insert(window, wait);
+        }
+        waits
+    }
+
+    /// What was decided before about a window's cells, which come from the journal again. `None`: it is not known.
+    pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>) {
+        let none = BTreeSet::new();
+        let left = decided.map_or(&none, |decided| &decided.left);
+        self.close(window, decided.and_then(|decided| decided.under));
+        let left = if planted("deferred-twice-after-restart") { &none } else { left };
+        let joined = Joined { own: cells.some(|_| false), cells };
+        self.settle(window, &joined, left);
+    }
+
+    /// All windows before this one have closed. What does not wait any more.
+    pub fn closed_before(&mut self, window: i64) -> Vec<Dropped> {
+        self.next = self.next.max(window);
+        self.drop_before(self.oldest(window))
+    }
+
+    /// Windows were released as they are, the last of them this one; `None`: there was none. Nothing waits any more.
+    pub fn flushed(&mut self, last: Option<i64>) -> Vec<Dropped> {
+        let after_last = last.map_or(i64::MIN, |last| last.saturating_add(1));
+        self.from = self.from.max(self.next).max(after_last);
+        self.drop_all()
+    }
+
+    /// Whether there is nothing to be kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Adds it to a checkpoint. It begins with its version, 1.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u8(VERSION).u64(self.max).i64(self.from).i64(self.next);
+        encode_digest(self.under, writer);
+        writer.count(self.left.len());
+        for (number, window) in &self.left {
+            writer.u32(*number).i64(*window);
+        }
+        writer.count(self.waiting.len());
+        for (window, cells) in &self.waiting {
+            let mut bytes = Writer::default();
+            cells.encode(&mut bytes);
+            writer.i64(*window).bytes(&bytes.finish());
+        }
+    }
+
+    /// Reads it for a dataset of the very same shape. If its cells wait for another number of windows now, what waits is
+    /// dropped when the next window closes. `None`: it is none.
+    pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
+        let (mut deferral, windows) = Self::decode_head(reader)?;
+        for _ in 0..windows {
+            let (window, cells) = (reader.i64()?, reader.bytes()?);
+            deferral.waiting.insert(window, Cells::decode(dataset, &mut Reader::new(cells))?);
+        }
+        if deferral.max != dataset.max_defer {
+            (deferral.max, deferral.under) = (dataset.max_defer, None);
+            deferral.from = deferral.from.max(deferral.next);
+        }
+        Some(deferral)
+    }
+
+    /// Whether anything waits in what [`Self::encode`] wrote. `None`: it did not.
+    #[must_use]
+    pub fn waits_in(bytes: &[u8]) -> Option<bool> {
+        Self::decode_head(&mut Reader::new(bytes)).map(|(_, windows)| windows > 0)
+    }
+
+    /// All but the cells, and of how many windows there are some.
+    fn decode_head(reader: &mut Reader<'_>) -> Option<(Self, usize)> {
+        if reader.u8()? != VERSION {
+            return None;
+        }
+        let (max, from, next, under) = (reader.u64()?, reader.i64()?, reader.i64()?, decode_digest(reader)?);
+        let mut deferral = Self { next, under, ..Self::new(max, from) };
+        for _ in 0..reader.count(4 + 8)? {
+            deferral.left.insert(reader.u32()?, reader.i64()?);
+        }
+        Some((deferral, reader.count(8 + 8)?))
+    }
+
+    /// Whether cells of a window may wait.
+    fn takes(&self, window: i64) -> bool {
+        self.max > 0 && self.under.is_some() && window >= self.from
+    }
+
+    /// The oldest window whose cells wait for this one.
+    fn oldest(&self, window: i64) -> i64 {
+        window.saturating_sub_unsigned(self.max)
+    }
+
+    /// What waits for a window.
+    fn waits_for(&self, window: i64) -> impl Iterator<Item = &Cells> {
+        let takes = self.takes(window);
+        self.waiting.range(..window).filter(move |_| takes).map(|(_, cells)| cells)
+    }
+
+    fn drop_before(&mut self, window: i64) -> Vec<Dropped> {
+        let rest = self.waiting.split_off(&window);
+        dropped(std::mem::replace(&mut self.waiting, rest))
+    }
+
+    fn drop_all(&mut self) -> Vec<Dropped> {
+        dropped(std::mem::take(&mut self.waiting))
+    }
+}
+
+fn dropped(waiting: BTreeMap<i64, Cells>) -> Vec<Dropped> {
+    waiting.into_iter().map(|(window, cells)| Dropped { window, cells }).collect()
+}
+
+const VERSION: u8 = 1;
+
+fn encode_digest(digest: Option<Digest>, writer: &mut Writer) {
+    writer.u8(digest.is_some().into());
+    if let Some(digest) = digest {
+        writer.raw(digest.bytes());
+    }
+}
+
+fn decode_digest(reader: &mut Reader<'_>) -> Option<Option<Digest>> {
+    match reader.u8()? {
+        0 => Some(None),
+        1 => Some(Some(Digest::from_bytes(reader.array()?))),
+        _ => None,
+    }
+}
+
+impl Decided {
+    /// Adds it to an entry of the outbox.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.i64(self.window);
+        encode_digest(self.under, writer);
+        writer.count(self.left.len());
+        self.left.iter().for_each(|number| {
+            writer.u32(*number);
+        });
+    }
+
+    /// Reads it from one.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let (window, under) = (reader.i64()?, decode_digest(reader)?);
+        let left = (0..reader.count(4)?).map(|_| reader.u32()).collect::<Option<_>>()?;
+        Some(Self { window, under, left })
+    }
+}
+
+#[cfg(test)]
+mod tests;

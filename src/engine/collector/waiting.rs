@@ -1,0 +1,121 @@
+//! Cells that wait for the next windows: what the collector does with them at each closing, after a crash, and for
+//! checkpoints.
+
+use std::collections::BTreeSet;
+
+use super::{Collector, Reported, Window};
+use crate::domain::aggregate::Cells;
+use crate::domain::binary::Writer;
+use crate::domain::deferral::{Decided, Deferral, Dropped, Joined};
+use crate::domain::name::DatasetName;
+use crate::domain::window::first_window;
+use crate::durable::outbox::Closing;
+use crate::storage::Lsn;
+
+impl Collector {
+    /// Keeps what waits of a dataset, unless its cells do not wait any more.
+    pub(super) fn put_back(&mut self, dataset: DatasetName, deferral: Deferral) {
+        let waits = self.collecting.rules.datasets.get(&dataset).is_some_and(|declared| declared.max_defer > 0);
+        if waits || !deferral.is_empty() {
+            self.collecting.deferred.insert(dataset, deferral);
+        }
+    }
+
+    /// What of a window's cells may leave together with what waited. The others wait, if they may.
+    pub(super) fn waiting_cells(
+        &self,
+        window: &Window<'_>,
+        cells: Cells,
+        deferral: &mut Deferral,
+        closing: &mut Closing,
+    ) {
+        let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
+        let (in_force, outlets) = self.outlets(window, &cells);
+        let is_of_one = cells.policies().iter().all(|policy| *policy == in_force);
+        let may_wait = declared.max_defer > 0 && is_of_one && !outlets.is_empty();
+        let mut under = may_wait.then_some(in_force);
+        self.dropped(window.dataset, deferral.close(window.window, under), closing);
+        let Joined { cells, own } = deferral.join(window.window, cells.bounded(declared));
+        let closed = self.closed_window(window, cells, declared, Some(deferral));
+        let outcome = self.leave(window, &closed, (in_force, &outlets), closing);
+        let cells = closed.cells;
+        let left = match outcome {
+            Some(outcome) => {
+                let waits = deferral.settle(window.window, &Joined { cells, own }, &outcome.left);
+                if waits > 0 {
+                    self.count(window.dataset, |counts| &counts.cells_deferred, waits);
+                } else {
+                    self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
+                }
+                outcome.left
+            }
+            None => {
+                under = None;
+                self.dropped(window.dataset, deferral.close(window.window, None), closing);
+                BTreeSet::new()
+            }
+        };
+        closing.decided.push(Decided { window: window.window, under, left });
+    }
+
+    /// Windows were closed, or flushed up to a last one: what does not wait any more.
+    pub(super) fn passed(
+        &self,
+        dataset: &DatasetName,
+        deferral: &mut Deferral,
+        (before, last): (Option<i64>, Option<i64>),
+        closing: &mut Closing,
+    ) {
+        let dropped = self.pass(dataset, deferral, (before, last));
+        self.dropped(dataset, dropped, closing);
+    }
+
+    fn pass(
+        &self,
+        dataset: &DatasetName,
+        deferral: &mut Deferral,
+        (before, last): (Option<i64>, Option<i64>),
+    ) -> Vec<Dropped> {
+        let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return Vec::new() };
+        match before {
+            Some(before) => deferral.closed_before(first_window(Some(before), declared.window)),
+            None => deferral.flushed(last),
+        }
+    }
+
+    /// Cells that waited, and do not leave any more.
+    fn dropped(&self, dataset: &DatasetName, dropped: Vec<Dropped>, closing: &mut Closing) {
+        for Dropped { window, cells } in dropped {
+            let (_, outlets) = self.collecting.rules.versions.outlets(dataset, cells.policies());
+            self.count(dataset, |counts| &counts.cells_deferred_dropped, cells.len());
+            self.withheld((dataset, window), cells.len(), &outlets.unwrap_or_default(), closing);
+        }
+    }
+
+    /// A closing that the outbox has comes from the journal again: its cells wait, or left, as was decided then.
+    pub(super) fn defer_again(&mut self, lsn: Lsn, reported: Reported, mut deferral: Deferral) {
+        let Reported { dataset, before, windows, .. } = reported;
+        let decided = self.collecting.decided.remove(&lsn).unwrap_or_default();
+        let last = windows.keys().next_back().copied();
+        for (window, cells) in windows {
+            deferral.again(window, cells, decided.iter().find(|decided| decided.window == window));
+        }
+        // It was counted and told then.
+        drop(self.pass(&dataset, &mut deferral, (before, last)));
+        self.put_back(dataset, deferral);
+    }
+
+    /// Puts what waits into the checkpoint that is under way, if it is one of these and does not have it yet.
+    pub(super) fn save_deferred(&mut self, is_wanted: impl Fn(Lsn) -> bool) {
+        let Some(gathering) = &mut self.checkpoint else { return };
+        if gathering.has_deferred || !is_wanted(gathering.checkpoint.lsn) {
+            return;
+        }
+        gathering.has_deferred = true;
+        for (dataset, deferral) in &self.collecting.deferred {
+            let mut writer = Writer::default();
+            deferral.encode(&mut writer);
+            gathering.checkpoint.deferred.push((dataset.to_string(), writer.finish()));
+        }
+    }
+}
