@@ -96,7 +96,7 @@ impl Counted {
     ) -> Result<()> {
         let (rows, stream) = (candidate.rows(), candidate.stream().name.clone());
         let from = Sender { producer: speaker_of(series), address: None };
-        let decided = version.decide(candidate, from, &NotCounted)?;
+        let decided = version.decide(candidate, from, &mut NotCounted)?;
         self.requests += 1;
         let (Some(resident), Some(plan)) = (decided.resident, version.policy.streams.get(&stream)) else {
             return Ok(());
