@@ -318,6 +318,22 @@ fn at_a_turn_persons_count_in_both_periods_until_the_new_one_holds() {
 }
 
 #[test]
+fn who_went_on_the_first_day_of_a_period_is_not_forgotten_with_those_before() {
+    let year = tally("year", Period::CalendarYear, 2);
+    let mut gateway = Gateway::begin();
+    assert!(gateway.go(&year, 1));
+    gateway.live(60 * 24 + 5);
+    assert!(gateway.go(&year, 2));
+    // How it is kept is on disk, whoever asked for it.
+    gateway.kill();
+    gateway.live(60);
+    assert_eq!((gateway.counts.listed(), gateway.counts.forgettable()), (2, 1));
+    gateway.counts.forget();
+    assert_eq!((gateway.counts.listed(), gateway.counts.forgettable()), (1, 0));
+    assert_eq!([3, 4].map(|number| gateway.go(&year, number)), [true, false]);
+}
+
+#[test]
 fn persons_of_a_new_period_do_not_keep_it_without_room_because_the_old_one_is_full() {
     let year = tally("year", Period::CalendarYear, 2);
     let free = [Claim { ways: vec![vec![]], ..claim(&[&[&year]]) }];
