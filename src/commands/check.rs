@@ -105,7 +105,7 @@ fn for_people(config: &Config, today: Date) -> String {
         }
     }
     report.push_str(&budgets::explained(config));
-    report.push_str(&grounds::explained(&policy.grounds(here, (&config.id, &config.conditions), today)));
+    report.push_str(&grounds::explained(&policy.grounds(here, &config.id, &config.conditions, today)));
     report.push_str(&ahead::explained(&policy.ahead(&here.serves, today), &here.serves));
     report.push_str(&access(config));
     if !policy.overrides.is_empty() {
@@ -233,7 +233,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
             "has_ended": relaxed.until < today,
         })
     });
-    let grounds = policy.grounds(here, (&config.id, &config.conditions), today);
+    let grounds = policy.grounds(here, &config.id, &config.conditions, today);
     json!({
         "problems": machine::problems(problems),
         "gateway": config.id.as_str(),

@@ -230,7 +230,7 @@ impl Replay {
         let [counted, counted_after] = &mut self.counted;
         let (before, after) = (judge(&self.before, counted)?, judge(&self.after, counted_after)?);
         self.records += rows as u64;
-        self.difference.add((&before, &after), &bytes, &classes);
+        self.difference.add(&before, &after, &bytes, &classes);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
         let day = regime.begins().map_or(today, |begins| begins.max(today));
         for stream in streams(policy, regime) {
             let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(&id.value) };
-            let shown = policy.shown_and_counted(at_hand, &own, (&id.value, day));
+            let shown = policy.shown_and_counted(at_hand, &own, &id.value, day);
             if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
                 let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
                 let message =

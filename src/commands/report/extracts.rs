@@ -48,7 +48,7 @@ pub(super) fn extracts(config: &Config, account: &Account, day: Date) -> Value {
         });
         Governed::of(plans.collect())
     };
-    let grounds = policy.grounds(&config.here, (&config.id, &config.conditions), day);
+    let grounds = policy.grounds(&config.here, &config.id, &config.conditions, day);
     let flows = Flows { config, account, day, grounds: &grounds };
     json!({
         "gdpr_article_30": of(&ARTICLE_30).map(|governed| article_30(config, &governed, &flows)),

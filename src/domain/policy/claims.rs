@@ -31,7 +31,7 @@ impl Claims {
     ) -> Self {
         let Some(counted) = policy.counted.get(&keeps.id) else { return Self::default() };
         let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
-        let shown = policy.shown_and_counted(at_hand, conditions, (&keeps.id, day));
+        let shown = policy.shown_and_counted(at_hand, conditions, &keeps.id, day);
         let of_regimes = policy.regimes.values().zip(bits()).filter_map(|(regime, bit)| {
             let counted = counted.get(&regime.id)?;
             let claim = regime.claim(counted, (to, country), &shown)?;
@@ -122,7 +122,7 @@ impl PolicySet {
             return BTreeSet::new();
         }
         let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
-        let shown = self.shown_and_counted(at_hand, conditions, (keeps, day));
+        let shown = self.shown_and_counted(at_hand, conditions, keeps, day);
         let rests = |need: &&str| *need == counter.condition && !shown.is_vouched(need);
         let past =
             regime.permitting(Form::Identifiable, country, &shown).filter(|permit| !permit.needs.iter().any(rests));

@@ -340,7 +340,7 @@ impl Rules {
         Self {
             evidence: plan.evidence.clone(),
             scopes: Arc::clone(scopes),
-            standing: Standing::new(policy, &plan.classes, here, scopes, (day, Some(&plan.stream.name))),
+            standing: Standing::new(policy, &plan.classes, here, scopes, day, Some(&plan.stream.name)),
             treatments: plan.treatments.clone(),
             rulings: RwLock::default(),
         }
@@ -375,7 +375,8 @@ impl Standing {
         classes: &BTreeSet<String>,
         here: &Here,
         scopes: &Scopes,
-        (day, stream): (Date, Option<&StreamName>),
+        day: Date,
+        stream: Option<&StreamName>,
     ) -> Self {
         let regimes = &policy.regimes;
         let covering = |regime: &Regime| regime.is_in_force(day) && regime.covers_class(&policy.classes, classes);
@@ -395,7 +396,7 @@ impl Standing {
                 let at_hand = stream.map(|stream| AtHand { stream, dataset: None, to });
                 let (on_expired, recipient) = (policy.on_expired, &peer.conditions);
                 let shown = match (at_hand, keeps) {
-                    (Some(at_hand), Some(own)) => policy.shown_and_counted(at_hand, recipient, (&own.id, day)),
+                    (Some(at_hand), Some(own)) => policy.shown_and_counted(at_hand, recipient, &own.id, day),
                     (Some(at_hand), None) => policy.shown(at_hand, recipient, day),
                     (None, _) => {
                         let counters = ByCounter::default();

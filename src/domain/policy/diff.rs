@@ -156,7 +156,7 @@ impl Difference {
     }
 
     /// Adds records of these classes, judged under both versions, each with its bytes.
-    pub fn add(&mut self, (before, after): (&Judged, &Judged), bytes: &[u64], classes: &BTreeSet<String>) {
+    pub fn add(&mut self, before: &Judged, after: &Judged, bytes: &[u64], classes: &BTreeSet<String>) {
         let mut pairs: HashMap<(u32, u32), Count> = HashMap::new();
         for (row, pair) in before.of_record.iter().copied().zip(after.of_record.iter().copied()).enumerate() {
             let bytes = bytes.get(row).copied().unwrap_or(0);
@@ -166,7 +166,7 @@ impl Difference {
             let not_asked = of_before >= before.asked && of_after >= after.asked;
             let rulings = before.rulings.get(of_before as usize).zip(after.rulings.get(of_after as usize));
             let Some((of_before, of_after)) = rulings else { continue };
-            self.add_counters((of_before, of_after), count);
+            self.add_counters(of_before, of_after, count);
             let change = change(&of_before.verdict, &of_after.verdict);
             let put = |tally: &mut Tally| match change {
                 Change::None => {}
@@ -194,7 +194,7 @@ impl Difference {
     }
 
     /// Adds records of which the counters may not have the same say.
-    fn add_counters(&mut self, (before, after): (&Ruling, &Ruling), count: Count) {
+    fn add_counters(&mut self, before: &Ruling, after: &Ruling, count: Count) {
         let ((counting, needed), (counting_now, needed_now)) = (counters_of(before), counters_of(after));
         let mut add = |these: &BTreeSet<String>, than: &BTreeSet<String>, of: fn(&mut Counting) -> &mut Count| {
             for counter in these.difference(than) {
@@ -330,7 +330,7 @@ mod tests {
         let judge = |version: &Version| version.judge(&visits(version, &RECORDS), Sender::default()).unwrap();
         let bytes = bytes_of(&visits(&before, &RECORDS));
         let classes = ["personal", "health"].map(str::to_owned).into();
-        difference.add((&judge(&before), &judge(&after)), &bytes, &classes);
+        difference.add(&judge(&before), &judge(&after), &bytes, &classes);
         difference
     }
 
@@ -396,7 +396,7 @@ mod tests {
         let judge = |version: &Version| version.judge(&visits(version, &RECORDS), Sender::default()).unwrap();
         let difference = |before: &Version, after: &Version| {
             let mut difference = Difference::between(before, after);
-            difference.add((&judge(before), &judge(after)), &[], &BTreeSet::new());
+            difference.add(&judge(before), &judge(after), &[], &BTreeSet::new());
             difference
         };
         let (none, some) = (Count::default(), count(2, 0));
@@ -418,7 +418,7 @@ mod tests {
         let candidate = visits(&before, &RECORDS);
         let judged = [&before, &after].map(|version| version.judge(&candidate, Sender::default()).unwrap());
         let mut difference = Difference::between(&before, &after);
-        difference.add((&judged[0], &judged[1]), &[], &BTreeSet::new());
+        difference.add(&judged[0], &judged[1], &[], &BTreeSet::new());
         let denied: Vec<_> = rules(&difference).into_iter().filter(|(_, _, denied, _)| *denied > 0).collect();
         assert_eq!(denied, [("unknown_stream", 0, 2, 4)]);
         assert_eq!(difference.flows.iter().map(|flow| flow.why.concat()).collect::<Vec<_>>(), ["it is not declared"]);

@@ -337,7 +337,7 @@ impl Case {
         }
         if let Some(routed) = &self.gateway {
             let scopes = Scopes::compile(&policy.regimes, day);
-            let standing = Standing::new(policy, &self.classes, &routed.here, &scopes, (day, None));
+            let standing = Standing::new(policy, &self.classes, &routed.here, &scopes, day, None);
             let ruling = standing.rule(policy, by_facts);
             let why = if ruling.rules.is_empty() { "no rule".to_owned() } else { ruling.rules.join(", ") };
             let (verdict, route) = match &ruling.verdict {

@@ -60,7 +60,7 @@ impl PolicySet {
     /// Every row that a gateway rests on today, for the cells that may leave it, the records that it holds, and those that it
     /// sends producers to a peer with. `own`: its id, and what has been shown of it.
     #[must_use]
-    pub fn grounds(&self, here: &Here, (id, own): (&GatewayId, &Conditions), day: Date) -> Vec<Grounds> {
+    pub fn grounds(&self, here: &Here, id: &GatewayId, own: &Conditions, day: Date) -> Vec<Grounds> {
         let mut grounds = BTreeSet::new();
         for row in self.egress(&here.serves, day).into_iter().filter(|row| row.permission.is_allowed()) {
             let Some(regime) = self.regimes.get(&row.regime) else { continue };
@@ -81,7 +81,7 @@ impl PolicySet {
         let mut held = |plan: &StreamPlan, gateway: &GatewayId, country, serves: &[String], conditions: &Conditions| {
             let name = &plan.stream.name;
             let at_hand = AtHand { stream: name, dataset: None, to: Recipient::Gateway(gateway) };
-            let shown = self.shown_and_counted(at_hand, conditions, (id, day));
+            let shown = self.shown_and_counted(at_hand, conditions, id, day);
             let used_for = Use::Records(name.clone(), gateway.clone());
             let of_regimes = self.governing(plan, serves, day);
             grounds.extend(
@@ -150,7 +150,7 @@ ref   = "C-3"
             .replace("basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.old\"]");
         let version = version(&[regions, classes, &statistics, br, STREAM, SHOWN]);
         let own = Conditions::new();
-        let grounds = version.policy.grounds(&version.here, (&"eu".parse().unwrap(), &own), day);
+        let grounds = version.policy.grounds(&version.here, &"eu".parse().unwrap(), &own, day);
         let line = |grounds: &Grounds| {
             let conditions = grounds.conditions.iter().map(|vouching| {
                 let of = vouching.of.as_ref().map(ToString::to_string).unwrap_or_default();

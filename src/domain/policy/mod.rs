@@ -250,7 +250,8 @@ impl PolicySet {
         &'s self,
         at_hand: AtHand<'s>,
         recipient: &'s Conditions,
-        (by, day): (&str, Date),
+        by: &str,
+        day: Date,
     ) -> Shown<'s> {
         let counted = self.counted.get(by).filter(|_| self.tells_persons_apart(at_hand.stream));
         Shown { counters: ByCounter::of(counted), ..self.shown(at_hand, recipient, day) }
