@@ -139,12 +139,12 @@ fn check_policies(config: &Config, problems: &Problems) {
     tls::check_rules(config, problems);
 }
 
-/// Checks that what is declared can go on with what the journal holds. Changes nothing.
+/// Checks that what is declared can go on with what the journal and the outbox hold. Changes nothing.
 ///
 /// # Errors
 /// What has changed, and what to do.
 pub fn check_journal(config: &Config) -> anyhow::Result<()> {
-    state::examine(config)
+    state::check(config)
 }
 
 /// What there is to say of the counts of laws on disk, should a gateway start with this configuration. Changes nothing.

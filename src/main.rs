@@ -344,7 +344,7 @@ struct SendArgs {
     /// Print the summary as one JSON object.
     #[arg(long)]
     json: bool,
-    /// How many seconds to wait for an unreachable gateway before giving up.
+    /// How many seconds to wait for a gateway that does not answer before giving up. An attempt to connect may take 3 s.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
     #[command(flatten)]

@@ -88,7 +88,7 @@ fn a_record_is_explained() {
 #[test]
 fn what_cannot_be_explained_is_said() {
     let (directory, _) = copy_of("card-fraud");
-    let input = format!("[1, \"secret\"]\n{{\"card\": \n{}", changed(&payment("DE"), "\"elapsed\"", "\"elapst\""));
+    let input = format!("{{\"card\": \n[1, \"secret\"]\n{}", changed(&payment("DE"), "\"elapsed\"", "\"elapst\""));
     let explained = explain(directory.root(), &[], &input);
     assert!(explained.status.success());
     let told = text(&explained.stdout);
@@ -110,10 +110,18 @@ fn what_cannot_be_explained_is_said() {
     assert_eq!(told["hint"], "time_zone_missing");
     assert!(told["advice"].as_str().unwrap().contains("add `Z`"), "{told}");
 
+    fs::write(directory.root().join("array.json"), format!("[{}]", payment("DE"))).unwrap();
+    fs::write(directory.root().join("endless.json"), vec![b' '; 9 << 20]).unwrap();
     let failing = [
         (vec!["-s", "payment"], "there is no stream `payment`; declared: payments"),
         (vec!["-s", "payments"], "there is no record in stdin"),
-        (vec!["-s", "payments", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (vec!["-s", "payments", "nowhere.jsonl"], "cannot read `nowhere.jsonl`"),
+        (vec!["-s", "payments", "/dev/zero"], "`/dev/zero` is a character device; name a regular file"),
+        (
+            vec!["-s", "payments", "array.json"],
+            "array.json is a JSON array; give one JSON object per line: `jq -c '.[]' FILE`",
+        ),
+        (vec!["-s", "payments", "endless.json"], "endless.json:1 is longer than 8388608 bytes"),
         (vec!["--lsn", "1"], "entry 1 of the journal holds no records: it is not there"),
     ];
     for (arguments, message) in failing {
@@ -366,7 +374,11 @@ fn tests_beside_the_policies_are_run() {
     assert!(errors.contains("unknown key `regmes`") && errors.contains("did you mean `regimes`?"), "{errors}");
     fs::write(root.path().join("policies/policy.toml"), "schema = 1").unwrap();
     assert_eq!(test(&[]).0, Some(64));
-    assert_eq!(test(&["nowhere"]).0, Some(64));
+    // What an unreadable file may declare is not said to be missing.
+    let (code, report, errors) = test(&["nowhere"]);
+    assert_eq!((code, report.as_str()), (Some(64), ""));
+    assert!(errors.contains("cannot read `nowhere`") && !errors.contains("there are no classes"), "{errors}");
+    assert_eq!(errors.matches("error:").count(), 1, "{errors}");
 }
 
 /// One case that passes.
@@ -419,7 +431,7 @@ fn shipped() -> PolicySet {
     let file = Arc::new(Source::new("(test)", path.clone()));
     let place = Place { file, span: 0..path.len(), key: String::new() };
     let problems = Problems::default();
-    let files = bailiwick::config::policies(&[Spot { value: path, place }], &problems);
+    let files = bailiwick::config::policies(&[Spot { value: path, place }], &problems).unwrap();
     let policy = bailiwick::domain::policy::read(&files, &problems);
     assert!(!problems.any_error(), "{:?}", problems.into_vec());
     policy

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::config::{self, Config, Fixed};
-use crate::domain::dataset::Dataset;
 use crate::domain::document::{Problem, Severity};
-use crate::domain::name::{GatewayId, StreamName};
+use crate::domain::name::{DatasetName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
 use crate::durable::policies::Archive;
 use crate::engine::counting::Counting;
@@ -168,10 +169,7 @@ impl Reloader {
         let (new, old) = (&config.policy.streams, &self.at_start.streams);
         let names: BTreeSet<&StreamName> = new.keys().chain(old.keys()).collect();
         for name in names {
-            let is_same = new.get(name).zip(old.get(name)).is_some_and(|(new, old)| same_stream(new, old));
-            if !is_same {
-                changed.push(format!("stream `{name}`, its model or its dataset"));
-            }
+            changed.extend(changes(name, old.get(name), new.get(name)));
         }
         if config.policy.counted.contains_key(&config.id) && self.counting.log().is_none() {
             changed.push("[[counted]], where nothing was counted".to_owned());
@@ -180,14 +178,107 @@ impl Reloader {
     }
 }
 
-/// Whether records of two declarations are decoded, scored and counted alike.
-fn same_stream(new: &StreamPlan, old: &StreamPlan) -> bool {
-    let shapes = |plan: &StreamPlan| -> Vec<_> {
-        let datasets = plan.datasets.iter();
-        let declared = |dataset: &Dataset| {
-            (dataset.name.clone(), dataset.shape(), dataset.grace, (dataset.keeps_all, dataset.max_defer))
-        };
-        datasets.map(|dataset| declared(dataset)).collect()
+/// What differs between two declarations of a stream, so that its records would not be decoded, scored and counted alike.
+fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>) -> Vec<String> {
+    let (Some(old), Some(new)) = (old, new) else {
+        return vec![format!("stream `{name}` was {}", if new.is_some() { "added" } else { "removed" })];
     };
-    new.stream == old.stream && new.model == old.model && shapes(new) == shapes(old)
+    let mut changes = Vec::new();
+    if new.stream != old.stream {
+        changes.push(format!("the fields or limits of stream `{name}`"));
+    }
+    if new.model != old.model {
+        changes.push(format!("the model of stream `{name}`"));
+    }
+    let named = |plan: &StreamPlan, name: &DatasetName| {
+        plan.datasets.iter().find(|dataset| dataset.name == *name).map(Arc::clone)
+    };
+    let mut all: Vec<&DatasetName> = Vec::new();
+    for dataset in old.datasets.iter().chain(&new.datasets) {
+        if !all.contains(&&dataset.name) {
+            all.push(&dataset.name);
+        }
+    }
+    for dataset in all {
+        let said = match (named(old, dataset), named(new, dataset)) {
+            (Some(old), Some(new)) => {
+                let mut said = old.shape().differences(&new.shape());
+                if old.grace != new.grace {
+                    let shown = |grace| SignedDuration::try_from(grace).unwrap_or_default();
+                    said.push(format!("grace was {}, is {}", shown(old.grace), shown(new.grace)));
+                }
+                if old.keeps_all != new.keeps_all {
+                    said.push("what is kept of its windows".to_owned());
+                }
+                if old.max_defer != new.max_defer {
+                    said.push(format!("max_defer was {}, is {}", old.max_defer, new.max_defer));
+                }
+                said
+            }
+            (None, _) => vec!["it was added".to_owned()],
+            (_, None) => vec!["it was removed".to_owned()],
+        };
+        if !said.is_empty() {
+            changes.push(format!("dataset `{dataset}` ({})", said.join("; ")));
+        }
+    }
+    let order = |plan: &StreamPlan| plan.datasets.iter().map(|dataset| dataset.name.clone()).collect::<Vec<_>>();
+    if changes.is_empty() && order(old) != order(new) {
+        changes.push(format!("the order of the datasets of stream `{name}`"));
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::document::{Problems, Source};
+    use crate::domain::policy;
+
+    const FILES: [&str; 2] = [
+        "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"people\"\n",
+        r#"
+schema = "bailiwick.policy/1"
+[streams.calls]
+event_time  = "at"
+contributor = "who"
+untested    = ["subject.residence"]
+[streams.calls.facts]
+[streams.calls.fields]
+at   = { type = "timestamp", class = "personal" }
+who  = { type = "string", class = "personal" }
+land = { type = "string", class = "personal" }
+[datasets.counts]
+stream           = "calls"
+window           = { size = "PT1M", grace = "PT10S" }
+min_contributors = 10
+group_by         = [{ field = "land", domain = ["DE", "IN"] }]
+metrics          = [{ name = "records", fn = "count" }]
+"#,
+    ];
+
+    fn read(text: &str) -> PolicySet {
+        let files = [FILES[0], text].map(|text| Arc::new(Source::new("a.toml", text)));
+        policy::read(&files, &Problems::default())
+    }
+
+    #[test]
+    fn what_changed_of_a_stream_is_said_with_what_it_was() {
+        let (before, name) = (read(FILES[1]), "calls".parse().unwrap());
+        let said = |from: &str, to: &str| {
+            let (old, after) = (before.streams.get(&name), read(&FILES[1].replace(from, to)));
+            assert!(old.is_some_and(|plan| plan.datasets.len() == 1), "the policy is not read");
+            changes(&name, old, after.streams.get(&name))
+        };
+        assert!(said("nothing", "").is_empty());
+        assert_eq!(said("PT1M", "PT2M"), ["dataset `counts` (window was PT1M, is PT2M)"]);
+        assert_eq!(said("PT10S", "PT20S"), ["dataset `counts` (grace was PT10S, is PT20S)"]);
+        assert_eq!(
+            said("datasets.counts", "datasets.sums"),
+            ["dataset `counts` (it was removed)", "dataset `sums` (it was added)"]
+        );
+        assert_eq!(said("untested", "late_max = \"PT2H\"\nuntested"), ["the fields or limits of stream `calls`"]);
+        assert_eq!(changes(&name, before.streams.get(&name), None), ["stream `calls` was removed"]);
+        assert_eq!(changes(&name, None, before.streams.get(&name)), ["stream `calls` was added"]);
+    }
 }

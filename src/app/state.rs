@@ -94,7 +94,7 @@ impl State {
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
         let of_outbox = alarm("outbox", &losses);
-        check_destinations(config, &held, &outbox, &*fs)?;
+        check_destinations(config, &|| Ok(outbox.reader(0)), &*fs)?;
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
@@ -190,8 +190,21 @@ impl FoundReleases {
     }
 }
 
-/// Whether what is declared can go on with what is on disk. Changes nothing.
-pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
+/// Whether a start can go on with what is on disk. Changes nothing, and the gateway may be running.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    examine(config)?;
+    let directory = &config.journal.directory;
+    let outbox = directory.join("outbox");
+    if !outbox.exists() {
+        return Ok(());
+    }
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    let entries = || storage::entries(Arc::clone(&fs), &outbox);
+    check_destinations(config, &entries, &*fs).map_err(|error| advised(error, directory))
+}
+
+/// Whether what is declared can go on with what the journal holds. Changes nothing.
+fn examine(config: &Config) -> anyhow::Result<()> {
     let directory = &config.journal.directory;
     let present: Vec<Present> = config.policy.streams.values().map(present).collect();
     catalog(config, &present)?;
@@ -332,11 +345,16 @@ fn deferrals(
 
 /// Releases of a destination that is not declared any more would wait for ever. What its cursor has confirmed is not
 /// needed: such a destination may be renamed or removed.
-fn check_destinations(config: &Config, held: &Held, outbox: &Log, fs: &dyn FileSystem) -> anyhow::Result<()> {
+fn check_destinations(
+    config: &Config,
+    outbox: &dyn Fn() -> Result<storage::Reader, storage::Error>,
+    fs: &dyn FileSystem,
+) -> anyhow::Result<()> {
     let cursors = config.journal.directory.join("cursors");
-    for destination in held.releases.keys().filter(|name| !config.destinations.contains_key(name.as_str())) {
+    let all = outbox::all_destinations(outbox()?)?;
+    for destination in all.iter().filter(|name| !config.destinations.contains_key(name.as_str())) {
         let cursor = Cursor::peek(fs, &cursors, destination)?;
-        let waiting = outbox::waiting(outbox, destination, &|dataset, lsn| cursor.has(dataset, lsn))?;
+        let waiting = outbox::waiting(outbox()?, destination, &|dataset, lsn| cursor.has(dataset, lsn))?;
         if !waiting.is_empty() {
             let each = waiting.iter().map(|(dataset, releases)| format!("{releases} of dataset `{dataset}`"));
             let each = each.collect::<Vec<_>>().join(", ");

@@ -7,13 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::domain::binary::hex;
 use crate::domain::name::DestinationName;
 use crate::domain::printable;
 use crate::domain::time::rfc3339;
+use crate::files;
 use crate::ledger::audit::{Audit, Bad, Visit, audit};
 use crate::ledger::cosignature::Witness;
 use crate::ledger::entry::{Entry, What};
@@ -199,9 +201,18 @@ impl Named {
 /// A key, or that in a file.
 fn text_of(key: &str) -> anyhow::Result<String> {
     if Path::new(key).is_file() {
-        return fs::read_to_string(key).with_context(|| format!("cannot read {key}"));
+        return text(Path::new(key));
     }
     Ok(key.to_owned())
+}
+
+/// The largest file that is named: a key, a checkpoint. Each has a few lines.
+const NAMED_BYTES_MAX: u64 = 1 << 16;
+
+/// The text of a file that is named.
+fn text(path: &Path) -> anyhow::Result<String> {
+    let (bytes, _) = files::read(path, NAMED_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(|_| anyhow!("`{}` is not UTF-8 text", path.display()))
 }
 
 /// How often a ledger is read again that moved on meanwhile.
@@ -248,7 +259,7 @@ impl Opened<'_> {
     }
 
     fn kept(&self, path: &Path) -> anyhow::Result<Checkpoint> {
-        let note = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let note = text(path)?;
         self.verifier.open(&note).with_context(|| format!("{} cannot be used", path.display()))
     }
 
@@ -510,7 +521,7 @@ fn export(named: &Named, to: &Path) -> Result<String, Failure> {
     let opened = named.open()?;
     let is_used = fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
     if is_used {
-        return Err(anyhow::anyhow!("{} is not empty", to.display()).into());
+        return Err(anyhow!("{} is not empty", to.display()).into());
     }
     // First everything is verified: nothing is exported of a ledger that is not as it was signed.
     let (audit, ()) = opened.sound(&[], || (), |(), _, _, _| ())?;
@@ -529,7 +540,7 @@ fn export(named: &Named, to: &Path) -> Result<String, Failure> {
     write(to, &Part { path: CHECKPOINT.into(), bytes: audit.checkpoint.unwrap_or_default().into_bytes() })?;
     for cosigned in fs::read_dir(named.directory.join(WITNESSED)).into_iter().flatten() {
         let from = cosigned.with_context(|| format!("cannot read {}", named.directory.display()))?.path();
-        let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+        let (bytes, _) = files::read(&from, NAMED_BYTES_MAX).map_err(anyhow::Error::from)?;
         write(to, &Part { path: Path::new(WITNESSED).join(from.file_name().unwrap_or_default()), bytes })?;
     }
     Ok(format!("{} entries of ledger `{}` are in {}\n", wanted.size, opened.verifier.name(), to.display()))
@@ -547,7 +558,7 @@ fn write(to: &Path, part: &Part) -> anyhow::Result<()> {
 fn salt(release: &str, destination: &str, secret: &Path) -> anyhow::Result<String> {
     let named = || format!("`{}` is no destination's name", printable::line(destination));
     let destination = DestinationName::new(destination).with_context(named)?;
-    let key = fs::read_to_string(secret).with_context(|| format!("cannot read {}", secret.display()))?;
+    let key = Zeroizing::new(text(secret)?);
     let Ok(signer) = Signer::parse(&key) else { bail!("{} is no secret key of a ledger", secret.display()) };
     Ok(format!("{}\n", hex(&signer.salt(release, &destination))))
 }

@@ -151,9 +151,10 @@ fn code(policy: &PolicySet, code: &str) -> Result<Jurisdiction, Failure> {
 fn read(set: &Set) -> Result<PolicySet, Failure> {
     let problems = Problems::default();
     let files = config::policies(&named(&paths(set.config.as_deref(), &set.policies)?, "--policies"), &problems);
+    let Some(files) = files else { return Err(test::unusable(problems, None, false)) };
     let policy = policy::read(&files, &problems);
     if problems.any_error() {
-        return Err(test::unusable(problems, &files, false));
+        return Err(test::unusable(problems, Some(&files), false));
     }
     Ok(policy)
 }

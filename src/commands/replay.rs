@@ -20,6 +20,7 @@ use crate::domain::policy::{
 };
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
+use crate::files;
 
 mod cells;
 
@@ -102,10 +103,10 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
 /// The policies of paths that were given as arguments. Problems are shown where they stand.
 fn candidates(paths: &[PathBuf]) -> Result<PolicySet, Failure> {
     let problems = Problems::default();
-    let policy = policy::read(&config::policies(&named(paths, "--against"), &problems), &problems);
-    let is_wrong = problems.any_error();
+    let files = config::policies(&named(paths, "--against"), &problems);
+    let policy = files.map(|files| policy::read(&files, &problems)).filter(|_| !problems.any_error());
     diagnostics::print(&problems.into_vec());
-    if is_wrong { Err(Failure::Config) } else { Ok(policy) }
+    policy.ok_or(Failure::Config)
 }
 
 /// Arguments as values that stand somewhere.
@@ -139,6 +140,7 @@ impl Replay {
             let known: Vec<&str> = known.into_iter().collect();
             bail!("there is no stream `{stream}`; declared: {}", known.join(", "));
         }
+        files::regular(path)?;
         let mut batches = Input::new(path.to_owned(), None).batches(TOGETHER)?;
         while let Some(Batch { records, malformed, name, .. }) = batches.next()? {
             if let Some(found) = malformed.first() {

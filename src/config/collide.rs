@@ -2,6 +2,7 @@
 //! its peers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use crate::domain::document::{Place, Problems};
@@ -132,25 +133,49 @@ fn real(path: &Path) -> PathBuf {
 /// Reports peers that are the gateway itself, or there twice, and names that are listed twice.
 pub(super) fn peers(declared: &Declared, problems: &Problems) {
     let mut ids: BTreeMap<&str, &Place> = BTreeMap::new();
-    let mut endpoints: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut endpoints: BTreeMap<(String, u16), &Place> = BTreeMap::new();
     ids.extend(declared.id.as_ref().map(|id| (id.value.as_str(), &id.place)));
-    let own = declared.listen.address.map(|address| address.to_string());
     for peer in &declared.peers {
         let (id, endpoint) = (&peer.id, &peer.endpoint);
         if let Some(first) = ids.insert(&id.value, &id.place) {
             let message = format!("a gateway is called `{}` already, at {first}", id.value);
             problems.error_help(&id.place, message, "list each other gateway once, under its own id");
         }
-        let authority = endpoint.value.trim_start_matches("http://").trim_end_matches('/');
-        if own.as_deref() == Some(authority) {
+        let address = host_and_port(&endpoint.value);
+        if let Some((host, port)) = &address
+            && declared.listen.address.is_some_and(|own| is_at(host, *port, own))
+        {
             problems.error(&endpoint.place, format!("`{}` is where this gateway itself listens", endpoint.value));
         }
-        if let Some(first) = endpoints.insert(authority, &endpoint.place) {
+        if let Some(first) = address.and_then(|address| endpoints.insert(address, &endpoint.place)) {
             problems.error(&endpoint.place, format!("another peer is at `{}`, at {first}", endpoint.value));
         }
         twice("regime", &peer.serves, problems);
     }
     twice("regime", &declared.serves, problems);
+}
+
+/// The host of an endpoint, in small letters, and its port. `None`: what is wrong with it is said elsewhere.
+fn host_and_port(endpoint: &str) -> Option<(String, u16)> {
+    let uri: http::Uri = endpoint.parse().ok()?;
+    let port = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    Some((host, uri.port_u16().unwrap_or(port)))
+}
+
+/// Whether a host and port lead to an address that is listened on here, as far as it can be told without asking anybody.
+fn is_at(host: &str, port: u16, own: SocketAddr) -> bool {
+    let is_here = match (host.parse::<IpAddr>(), own.ip()) {
+        (Ok(to), ip) if ip.is_unspecified() => to.is_loopback() || to.is_unspecified(),
+        (Ok(to), ip) => to.to_canonical() == ip.to_canonical(),
+        (Err(_), ip) => {
+            (host == "localhost" || host.ends_with(".localhost")) && (ip.is_loopback() || ip.is_unspecified())
+        }
+    };
+    is_here && port == own.port()
 }
 
 /// Reports names that are listed twice.
@@ -160,5 +185,35 @@ fn twice(what: &str, names: &[crate::domain::document::Spot<String>], problems: 
         if !seen.insert(&name.value) {
             problems.error(&name.place, format!("{what} `{}` is listed twice", name.value));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_leads_here_however_it_is_written() {
+        let leads = |endpoint: &str, own: &str| {
+            let (host, port) = host_and_port(endpoint).unwrap();
+            is_at(&host, port, own.parse().unwrap())
+        };
+        for endpoint in [
+            "http://127.0.0.1:7400",
+            "https://127.0.0.1:7400/",
+            "https://LOCALHOST.:7400",
+            "http://[::ffff:127.0.0.1]:7400",
+        ] {
+            assert!(leads(endpoint, "127.0.0.1:7400"), "{endpoint}");
+            assert!(leads(endpoint, "0.0.0.0:7400"), "{endpoint}");
+            assert!(!leads(endpoint, "127.0.0.1:7401"), "{endpoint}");
+            assert!(!leads(endpoint, "10.0.0.1:7400"), "{endpoint}");
+        }
+        assert!(leads("https://[::1]", "[::1]:443") && leads("http://localhost", "[::1]:80"));
+        assert!(
+            !leads("https://gateway.example:7400", "127.0.0.1:7400")
+                && !leads("http://127.0.0.2:7400", "127.0.0.1:7400")
+        );
+        assert_eq!(host_and_port("http://a:1"), host_and_port("https://A:1/"));
     }
 }

@@ -47,26 +47,27 @@ struct Found {
     entries: usize,
 }
 
-/// The policy files that are named; a directory stands for every `.toml` file in and below it that is no test.
-pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> Vec<Arc<Source>> {
-    let mut found = Found::default();
+/// The policy files that are named; a directory stands for every `.toml` file in and below it that is no test. `None`: one
+/// cannot be read, and what it declares would only be said to be missing.
+pub(super) fn read(named: &[Spot<String>], base: &Path, problems: &Problems) -> Option<Vec<Arc<Source>>> {
+    let (mut found, mut is_whole) = (Found::default(), true);
     for policy in named {
         let before = found.files.len();
         found.entries = 0;
         let path = base.join(&policy.value);
         match find(Which::Policies, &path, &path, 0, &mut found) {
             Ok(()) if found.files.len() == before => {
+                is_whole = false;
                 problems.error(&policy.place, format!("`{}` holds no .toml file", policy.value));
             }
             Ok(()) => {}
             Err(error) => {
+                is_whole = false;
                 problems.error(&policy.place, format!("{:#}", anyhow::Error::from(error)));
-                // A part of a directory would only show what the rest declares as missing.
-                found.files.truncate(before);
             }
         }
     }
-    found.files
+    is_whole.then_some(found.files)
 }
 
 /// The tests that stand beside policies: a file that is one, or every one in and below a directory.

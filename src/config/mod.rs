@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::wall_clock;
 use crate::domain::document::Source as File;
@@ -255,13 +255,14 @@ pub fn load_and(path: &Path, also: impl FnOnce(&Config, &Problems)) -> Result<Lo
     collide::paths(&declared, &base, &problems);
     collide::peers(&declared, &problems);
     let files = files::read(&declared.policies, &base, &problems);
+    let in_shadow = (!declared.shadow.is_empty()).then(|| files::read(&declared.shadow, &base, &problems));
+    let (Some(files), None | Some(Some(_))) = (files, &in_shadow) else {
+        return Ok(Loaded { config: None, problems: problems.into_vec() });
+    };
     let policy = policy::read(&files, &problems);
     let today = today();
     check(&declared, &policy, today, &problems);
-    let shadow = (!declared.shadow.is_empty()).then(|| {
-        let files = files::read(&declared.shadow, &base, &problems);
-        policy::read(&files, &problems)
-    });
+    let shadow = in_shadow.flatten().map(|files| policy::read(&files, &problems));
     check_knowledge(&declared, &policy, shadow.as_ref(), &problems);
     if let Some(shadow) = &shadow {
         check_shadow(&policy, shadow, &problems);
@@ -299,8 +300,8 @@ pub fn http(path: &Path) -> Result<(Option<Http>, Vec<Problem>), Unreadable> {
     Ok((http.flatten().filter(|_| is_sound), problems))
 }
 
-/// The policy files of paths, found as those of `[gateway] policies` are.
-pub fn policies(named: &[Spot<String>], problems: &Problems) -> Vec<Arc<File>> {
+/// The policy files of paths, found as those of `[gateway] policies` are. `None`: one cannot be read; the problems say which.
+pub fn policies(named: &[Spot<String>], problems: &Problems) -> Option<Vec<Arc<File>>> {
     files::read(named, Path::new(""), problems)
 }
 
@@ -376,6 +377,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             }
         }
     }
+    check_history(policy, today, problems);
     check_messages(declared, policy, problems);
     budgets::check(&declared.budgets, policy, problems);
     pair(
@@ -427,6 +429,18 @@ fn check_knowledge(declared: &read::Declared, policy: &PolicySet, shadow: Option
         if uses && declared.geoip.is_none() {
             let message = format!("stream `{}` uses `geoip`, and no database is named", plan.stream.name);
             problems.warn(&plan.place, message, "name at least two in [geoip] databases of gateway.toml");
+        }
+    }
+}
+
+/// A stream whose history begins tomorrow takes no record until then.
+fn check_history(policy: &PolicySet, today: Date, problems: &Problems) {
+    for plan in policy.streams.values() {
+        let begins = plan.stream.history_from.and_then(|from| Timestamp::from_microsecond(from).ok());
+        if let Some(begins) = begins.filter(|begins| TimeZone::UTC.to_datetime(*begins).date() > today) {
+            let message =
+                format!("`history_from` of stream `{}` is {begins}, which is after today, {today}", plan.stream.name);
+            problems.error_help(&plan.place, message, "write the earliest event time that records of the past have");
         }
     }
 }

@@ -91,7 +91,7 @@ fn asked() -> Asked {
     for directory in ["policies", "examples"] {
         let named = Spot { value: root.join(directory).display().to_string(), place: nowhere() };
         let problems = Problems::default();
-        texts.extend(files::read(&[named], root, &problems).iter().map(|file| file.text.clone()));
+        texts.extend(files::read(&[named], root, &problems).into_iter().flatten().map(|file| file.text.clone()));
         assert!(!problems.any_error());
     }
     let page = std::fs::read_to_string(root.join("docs/policy.md")).unwrap();
@@ -150,4 +150,42 @@ fn the_keys_that_are_read_are_those_that_are_declared() {
             assert!(!key.about.is_empty() && !shape.about.is_empty());
         }
     }
+}
+
+/// What is said of a policy file with a stream, whose table has these keys besides.
+fn said_of_stream(keys: &str) -> Vec<String> {
+    let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"people\"\n";
+    let policy = format!(
+        "schema = \"bailiwick.policy/1\"\n[streams.calls]\nevent_time = \"at\"\ncontributor = \"who\"\nuntested = \
+         [\"subject.residence\"]\n{keys}\n[streams.calls.facts]\n[streams.calls.fields]\nat = {{ type = \"timestamp\", class = \
+         \"personal\" }}\nwho = {{ type = \"string\", class = \"personal\" }}\n"
+    );
+    let problems = Problems::default();
+    let files = [classes.to_owned(), policy].map(|text| Arc::new(File::new("a.toml", text)));
+    let policy = policy::read(&files, &problems);
+    check_history(&policy, "2026-11-26".parse().unwrap(), &problems);
+    problems.into_vec().into_iter().map(|problem| problem.message).collect()
+}
+
+#[test]
+fn a_history_that_begins_after_today_is_refused() {
+    let said = said_of_stream("history_from = \"2050-01-01T00:00:00Z\"");
+    assert_eq!(said, ["`history_from` of stream `calls` is 2050-01-01T00:00:00Z, which is after today, 2026-11-26"]);
+    assert!(said_of_stream("history_from = \"2026-11-26T23:59:59Z\"").is_empty());
+}
+
+#[test]
+fn a_value_that_is_spelled_wrongly_is_quoted_when_it_is_short() {
+    let duration = "expected a duration like \"PT30S\", \"PT10M\" or \"P1D\", found";
+    assert_eq!(said_of_stream("late_max = \"P1M\""), [format!("{duration} \"P1M\"")]);
+    assert_eq!(said_of_stream("late_max = inf"), [format!("{duration} inf")]);
+    assert_eq!(said_of_stream("late_max = 60"), [format!("{duration} integer")]);
+    let long = "x".repeat(100);
+    assert_eq!(said_of_stream(&format!("late_max = \"{long}\"")), [format!("{duration} string")]);
+}
+
+#[test]
+fn a_place_without_a_key_is_a_file_and_a_line() {
+    assert_eq!(nowhere().to_string(), ":1");
+    assert_eq!(Place { key: "gateway.id".to_owned(), ..nowhere() }.to_string(), ":1: gateway.id");
 }

@@ -55,8 +55,8 @@ impl Opened {
         columns::bytes(&self.stream, self.rows, self.batch.len())
     }
 
-    /// Adds the records to columns. Text data is JSON; binary data is JSON unless `datacontenttype` says protobuf; an
-    /// `Any` holds a protobuf row. A malformed event is refused alone.
+    /// Adds the records to columns. Text data is JSON, and `datacontenttype` must not say otherwise; binary data is JSON
+    /// unless it says protobuf; an `Any` holds a protobuf row. A malformed event is refused alone.
     pub(super) fn fill(&self, columns: &mut Columns<'_>, plan: &rows::Plan) {
         let mut rest = self.batch.as_ref();
         while let Some((found, after)) = event(rest) {
@@ -79,7 +79,8 @@ fn event(rest: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 
 fn row(columns: &mut Columns<'_>, plan: &rows::Plan, event: &[u8]) {
     match Event::read(event) {
-        Some(Event { data: Some(Data::Text(text)), .. }) => json::row(columns, without_mark(text)),
+        Some(Event { data: Some(Data::Text(text)), content: Content::Json }) => json::row(columns, without_mark(text)),
+        Some(Event { data: Some(Data::Text(_)), .. }) => refuse(columns, Reason::WrongType, Some("datacontenttype")),
         Some(Event { data: Some(Data::Binary(bytes)), content }) => match content {
             Content::Protobuf => rows::row(columns, plan, bytes),
             Content::Json => json::row(columns, without_mark(bytes)),
@@ -189,7 +190,7 @@ fn is_row(name: &[u8]) -> bool {
     name.is_empty() || name.rsplit(|byte| *byte == b'.').next() == Some(b"Row")
 }
 
-/// What binary data is.
+/// What data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Json,

@@ -84,7 +84,9 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file.path, self.line(), self.key)
+        // A file as a whole has no key.
+        let colon = if self.key.is_empty() { "" } else { ": " };
+        write!(f, "{}:{}{colon}{}", self.file.path, self.line(), self.key)
     }
 }
 
@@ -330,7 +332,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Names that are longer are not compared, and no more of them than this: it takes long.
+/// Names that are longer are not compared, nor values quoted. No more names are compared than this: it takes long.
 const COMPARED_BYTES_MAX: usize = 64;
 const COMPARED_MAX: usize = 500;
 /// The most names that are listed.
@@ -380,6 +382,18 @@ pub trait FromValue<'d>: Sized {
 
 fn wrong<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problems: &Problems) -> Option<T> {
     problems.error(place, format!("expected {expected}, found {}", value.get_ref().type_str()));
+    None
+}
+
+/// The same of a value that has to be spelled in some way. It is quoted, if it is short.
+fn misspelled<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problems: &Problems) -> Option<T> {
+    let quoted = match value.get_ref() {
+        DeValue::String(text) => format!("\"{text}\""),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        other => other.type_str().to_owned(),
+    };
+    let found = if quoted.len() > COMPARED_BYTES_MAX { value.get_ref().type_str() } else { &quoted };
+    problems.error(place, format!("expected {expected}, found {found}"));
     None
 }
 
@@ -454,7 +468,7 @@ impl<'d> FromValue<'d> for f64 {
             _ => None,
         };
         let number = text.and_then(|text| text.parse::<Self>().ok()).filter(|number| number.is_finite());
-        number.or_else(|| wrong(value, "a finite number", place, problems))
+        number.or_else(|| misspelled(value, "a finite number", place, problems))
     }
 }
 
@@ -469,7 +483,7 @@ impl<'d> FromValue<'d> for Date {
         let date = date.and_then(|datetime| datetime.date);
         let date =
             date.and_then(|date| Self::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok());
-        date.or_else(|| wrong(value, "a date like 2026-11-23", place, problems))
+        date.or_else(|| misspelled(value, "a date like 2026-11-23", place, problems))
     }
 }
 
@@ -487,7 +501,7 @@ impl<'d> FromValue<'d> for Timestamp {
         };
         let micros = time::parse(&text).ok();
         let time = micros.and_then(|micros| Self::from_microsecond(micros).ok());
-        time.or_else(|| wrong(value, "a time with its zone, like \"2026-11-23T12:00:00Z\"", place, problems))
+        time.or_else(|| misspelled(value, "a time with its zone, like \"2026-11-23T12:00:00Z\"", place, problems))
     }
 }
 
@@ -500,7 +514,7 @@ impl<'d> FromValue<'d> for SignedDuration {
     ) -> Option<Self> {
         let text = value.get_ref().as_str();
         let duration = text.and_then(parse_duration);
-        duration.or_else(|| wrong(value, "a duration like \"PT30S\", \"PT10M\" or \"P1D\"", place, problems))
+        duration.or_else(|| misspelled(value, "a duration like \"PT30S\", \"PT10M\" or \"P1D\"", place, problems))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod producer;
 pub mod producers;
 pub mod proof;
 pub mod pseudonym;
+pub mod quotes;
 pub mod recency;
 pub mod refusal;
 pub mod span;

@@ -5,7 +5,7 @@
 //! destinations, so that a closing is in it as a whole or not at all; the entry names the closing's position
 //! in the journal, so that a closing that is replayed is not released twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
@@ -16,7 +16,7 @@ use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::domain::tally::Told;
-use crate::storage::{Log, Lsn};
+use crate::storage::{self, Log, Lsn};
 
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum Error {
     Encode(#[from] ArrowError),
     /// The log could not be read.
     #[error("cannot read the outbox")]
-    Log(#[from] crate::storage::ReadError),
+    Log(#[from] storage::ReadError),
 }
 
 /// What the ledger is to say of a closing besides its releases.
@@ -203,18 +203,30 @@ pub fn destinations(bytes: &[u8]) -> Option<(&str, Vec<&str>)> {
     Some((dataset, destinations))
 }
 
+/// The destinations of all releases that are held, those that are confirmed included.
+///
+/// # Errors
+/// When an entry cannot be read.
+pub fn all_destinations(mut entries: storage::Reader) -> Result<BTreeSet<String>, Error> {
+    let mut all = BTreeSet::new();
+    while let Some(entry) = entries.next()? {
+        let (_, destinations) = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        all.extend(destinations.into_iter().map(str::to_owned));
+    }
+    Ok(all)
+}
+
 /// How many releases wait for a destination, by dataset. `has` says whether it has confirmed a dataset's at a position.
 ///
 /// # Errors
 /// When an entry cannot be read.
 pub fn waiting(
-    log: &Log,
+    mut entries: storage::Reader,
     destination: &str,
     has: &dyn Fn(&str, Lsn) -> bool,
 ) -> Result<BTreeMap<String, usize>, Error> {
     let mut waiting = BTreeMap::new();
-    let mut reader = log.reader(0);
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = entries.next()? {
         let (dataset, destinations) = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         let releases = destinations.iter().filter(|name| **name == destination).count();
         if releases > 0 && !has(dataset, entry.lsn) {

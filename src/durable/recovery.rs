@@ -55,7 +55,7 @@ pub enum Error {
     /// A stream is not declared any more, or otherwise.
     #[error(
         "the journal holds records of stream `{stream}` that the policy cannot count: {message}. \
-         Start with the policy that was in force, stop with `on_stop = \"release\"`, then change it"
+         Start with the policy that was in force, stop with `on_stop = \"release\"` in [gateway], then change it"
     )]
     Stream {
         /// The stream.
@@ -66,7 +66,7 @@ pub enum Error {
     /// A dataset is not declared any more, or counts otherwise.
     #[error(
         "windows of dataset `{dataset}` are open that were counted under another declaration: {changes}. \
-         Start with the policy that was in force, stop with `on_stop = \"release\"`, then change it"
+         Start with the policy that was in force, stop with `on_stop = \"release\"` in [gateway], then change it"
     )]
     Dataset {
         /// The dataset.

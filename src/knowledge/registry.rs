@@ -12,6 +12,7 @@ use crate::domain::codes::Codes;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::knowledge::Registry;
+use crate::domain::quotes::{self, Misquoted};
 use crate::files::{self, Fingerprint};
 
 mod json;
@@ -90,6 +91,8 @@ pub enum Problem {
     TooMany(usize),
     #[error("it cannot be read as CSV")]
     NotCsv,
+    #[error("{0}")]
+    Misquoted(Misquoted),
 }
 
 /// Loads a registry.
@@ -189,6 +192,12 @@ fn read_csv(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), (u64, Problem
             _ => (line, Problem::NotCsv),
         }
     };
+    let quotes = |begin: usize, end: u64| {
+        let row = usize::try_from(end).ok().and_then(|end| bytes.get(begin..end)).unwrap_or_default();
+        quotes::check(row).map_err(|wrong| (line_at(begin as u64), Problem::Misquoted(wrong)))
+    };
+    reader.headers().map_err(|error| failed(&error))?;
+    quotes(0, reader.position().byte())?;
     let header = reader.headers().map_err(|error| failed(&error))?;
     let mut places = Vec::new();
     for name in &builder.names {
@@ -201,9 +210,11 @@ fn read_csv(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), (u64, Problem
     }
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| failed(&error))? {
+        let begin = record.position().map_or(0, csv::Position::byte);
+        quotes(usize::try_from(begin).unwrap_or_default(), reader.position().byte())?;
         let texts = places.iter().map(|&place| record.get(place).unwrap_or_default());
         if let Err(problem) = builder.add(texts) {
-            return Err((line_at(record.position().map_or(0, csv::Position::byte)), problem));
+            return Err((line_at(begin), problem));
         }
     }
     Ok(())

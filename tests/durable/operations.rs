@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick::app::App;
+use bailiwick::app::{App, check_journal};
 use bailiwick::clock::Clock;
 use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish, snapshot};
 use bailiwick::config::{Destination, OnStop};
@@ -107,6 +107,10 @@ async fn a_destination_that_has_everything_may_be_removed() {
     send_payments(gateway.endpoint(), true).await;
     let TestGateway { app, released, journal } = gateway;
     assert_eq!(app.stop().await.left, []);
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    assert!(config.destinations.remove("fraud_desk").is_some());
+    check_journal(&config).unwrap();
     let app = start_without_fraud_desk(journal.path(), released.path()).await;
     app.unwrap().stop().await;
 }
@@ -128,7 +132,13 @@ async fn a_destination_that_releases_wait_for_may_not_be_removed_and_they_are_co
     let left = app.stop().await.left;
     let [left] = left.as_slice() else { panic!("{left:?}") };
     assert!(left.destination == "fraud_desk" && left.releases > 0, "{left:?}");
+    let mut config = common::example("card-fraud/gateway.toml", released.path());
+    config.journal.directory = journal.path().to_owned();
+    check_journal(&config).unwrap();
+    assert!(config.destinations.remove("fraud_desk").is_some());
+    let checked = check_journal(&config).unwrap_err();
     let error = start_without_fraud_desk(journal.path(), released.path()).await.err().unwrap();
+    assert_eq!(format!("{checked:#}"), error);
     let waiting = format!("`fraud_desk`, which is not declared: {} of dataset `payments_by_country`", left.releases);
     assert!(error.contains(&waiting), "{waiting}: {error}");
 }

@@ -170,7 +170,11 @@ pub(super) async fn beside_a_good_producer<T>(name: &str, gateway: &Limited, att
     let outcome = tokio::time::timeout(PATIENCE, attack).await;
     let beside = good.stop_after(Duration::from_millis(200)).await;
     let (alone, beside) = (Latencies(alone), Latencies(beside));
-    eprintln!("{name}: peak {} MiB; a good producer alone: {alone}; beside the attack: {beside}", gateway.peak() >> 20);
+    let ratio = beside.at(99).as_secs_f64() / alone.at(99).as_secs_f64();
+    eprintln!(
+        "{name}: peak {} MiB; a good producer alone: {alone}; beside the attack: {beside}; {ratio:.1} times the p99",
+        gateway.peak() >> 20
+    );
     gateway.is_within_its_limit();
     let Ok(outcome) = outcome else { panic!("the attack is still going on") };
     assert!(beside.at(99) < alone.at(99) * 20 + GOOD_P99, "the good producer stands still: {beside}");

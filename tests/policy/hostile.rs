@@ -502,6 +502,9 @@ fn a_peer_is_another_gateway_at_an_address_that_can_be_used() {
         (peer("b", "http://10.0.0.1:1") + &peer("b", "http://10.0.0.2:1"), "a gateway is called `b` already"),
         (peer("b", "http://10.0.0.1:1") + &peer("c", "http://10.0.0.1:1/"), "another peer is at"),
         (peer("b", "http://127.0.0.1:7400"), "is where this gateway itself listens"),
+        (peer("b", "https://127.0.0.1:7400"), "is where this gateway itself listens"),
+        (peer("b", "http://localhost:7400/"), "is where this gateway itself listens"),
+        (peer("b", "https://10.0.0.1:1") + &peer("c", "http://10.0.0.1:1"), "another peer is at"),
         (peer("b", "10.0.0.1:7400"), "is no URI like https://"),
         (peer("b", "b.example"), "is no URI like https://"),
         (peer("b", "ftp://b.example:7400"), "is no URI like https://"),
@@ -514,6 +517,22 @@ fn a_peer_is_another_gateway_at_an_address_that_can_be_used() {
         gateway(directory.path(), &(peer("b", "http://b.example:7400") + &peer("c", "http://10.0.0.1:7400")))
             .is_empty()
     );
+}
+
+#[test]
+fn of_policies_that_cannot_be_read_only_that_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("gateway.toml");
+    fs::write(directory.path().join("policy.toml"), format!("{SCHEMA}[streams.s]\nmodel = \"m\"\n")).unwrap();
+    for (policies, shadow) in
+        [("[\"policy.toml\", \"gone.toml\"]", ""), ("[]", "[shadow]\npolicies = [\"gone.toml\"]\n")]
+    {
+        let text = format!("[gateway]\nid = \"g-1\"\ncountry = \"DE\"\nserves = []\npolicies = {policies}\n{shadow}");
+        fs::write(&main, text).unwrap();
+        let errors = engine::errors(&config::load(&main).unwrap().problems);
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(error.contains("cannot read") && error.contains("gone.toml"), "{error}");
+    }
 }
 
 #[test]

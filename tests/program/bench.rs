@@ -115,7 +115,7 @@ fn what_cannot_be_measured_is_said_at_once() {
     for (arguments, code, words) in [
         (&["old.csv"][..], 1, "no gateway answers at http://127.0.0.1:"),
         (&["none.csv"], 1, "the files hold no record that stream `t` could take"),
-        (&["nowhere.csv"], 1, "cannot read nowhere.csv"),
+        (&["nowhere.csv"], 1, "cannot read `nowhere.csv`"),
         (&["-c", "nowhere.toml", "old.csv"], 64, "nowhere.toml"),
         (&["--calls", "101", "--connections", "1", "old.csv"], 1, "give more `--connections`"),
         (&[], 2, "<FILES>"),

@@ -11,6 +11,9 @@ use bailiwick::clock::Clock;
 use bailiwick::telemetry::{DatasetCounts, StreamCounts};
 
 use crate::common::process::{BINARY, PATIENCE, Process, copy_of, run, text};
+use crate::common::{free_port, until};
+
+use super::send::Place;
 
 /// Waits until a port takes connections.
 fn wait_for_port(port: u16) {
@@ -203,4 +206,17 @@ fn without_a_terminal_the_log_is_json_and_says_more_when_it_is_told_to() {
     assert_eq!(next("counted since the start")["records_in"], 0);
     next("stopped");
     assert_eq!(gateway.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_stop_with_nothing_to_send_does_not_wait_for_a_broker() {
+    let place = Place::new();
+    let kafka = format!("kind    = \"kafka\"\nbrokers = \"127.0.0.1:{}\"\ntopic   = \"releases\"\n", free_port());
+    place.edit("gateway.toml", "kind      = \"file\"\ndirectory = \"released\"\n", &kafka);
+    place.edit("gateway.toml", "policies = [\"policies\"]", "policies = [\"policies\"]\nstop_within = \"PT10M\"");
+    let gateway = place.start();
+    let said = gateway.wait_for("the destination does not answer: repair it; no release waits for it now", 1);
+    assert!(!said.contains("oldest") && !said.contains("releases=0"), "{said}");
+    gateway.signal("TERM");
+    until(|| gateway.ended());
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::folder::Folder;
 use crate::common::laws::{CLASSES, regime};
-use crate::common::process::{BINARY, Process, text};
+use crate::common::process::{BINARY, Process, run, text};
 use crate::common::{PATIENCE, changed, free_port};
 
 const GATEWAY: &str = r#"
@@ -247,12 +247,14 @@ fn every_input_is_read_or_refused_by_its_name_before_anything_is_sent() {
     place.write("cut.csv.gz", packed);
     place.write("array.json", "[\n{\"who\": \"a\"}\n]\n");
     place.write("good.csv", csv(2));
+    place.write("quote.csv", "at,\"who,country\n");
     place.write("zstd.csv", b"\x28\xb5\x2f\xfd....");
     for (file, words) in [
         ("cut.csv.gz", "cannot read cut.csv.gz"),
         ("array.json", "array.json is a JSON array"),
         ("zstd.csv", "zstd"),
         ("nowhere.csv", "cannot read nowhere.csv"),
+        ("quote.csv", "quote.csv, the header: a quote is not closed"),
         ("policies", "it is a directory"),
         ("/dev/zero", "it is a device"),
     ] {
@@ -260,7 +262,15 @@ fn every_input_is_read_or_refused_by_its_name_before_anything_is_sent() {
         sent.assert(1, &[words]);
         assert!(!sent.said.contains("--resume"), "{}", sent.said);
     }
-    place.send_text(&[], &csv(1)).assert(1, &["stdin does not begin with a JSON object", "--format csv"]);
+    // Nothing was sent before these.
+    for (text, words) in [
+        (csv(1), "stdin does not begin with a JSON object; if it is CSV, add `--format csv`"),
+        ("[{\"who\": \"a\"}]".to_owned(), "stdin is a JSON array"),
+    ] {
+        let sent = place.send_text(&[], &text);
+        sent.assert(1, &[words]);
+        assert!(!sent.said.contains("everything before this"), "{}", sent.said);
+    }
     assert_eq!(place.on_disk(), 6);
     gateway.kill();
 }
@@ -355,6 +365,32 @@ fn what_came_of_the_oldest_requests_is_not_made_up() {
     gateway.kill();
 }
 
+/// A pipe is waited for, and that is said; what reads files for another end refuses it.
+#[test]
+fn a_pipe_that_nobody_writes_to_is_waited_for_and_that_is_said() {
+    let place = Place::new();
+    let gateway = place.start();
+    let pipe = place.root().join("pipe.csv");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = place.piped(&["pipe.csv"]);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    line_with(&mut said, "waiting for pipe.csv: it is a pipe, and nothing has come through it yet");
+    std::fs::write(&pipe, csv(2)).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(place.on_disk(), 2);
+    for command in [
+        &["explain", "-s", "t", "-p", "till", "pipe.csv"][..],
+        &["replay", "--against", "policies", "-s", "t", "-p", "till", "pipe.csv"],
+        &["bench", "-s", "t", "pipe.csv"],
+    ] {
+        let refused = run(place.root(), command);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains("`pipe.csv` is a named pipe; name a regular file"), "{command:?}: {said}");
+    }
+    gateway.kill();
+}
+
 #[test]
 fn a_sender_that_was_superseded_is_not_told_to_go_on() {
     let place = Place::new();
@@ -365,6 +401,10 @@ fn a_sender_that_was_superseded_is_not_told_to_go_on() {
     let resumed = place.send(&["--resume", &first, "a.csv"]);
     resumed.assert(1, &["another sender uses the name of this producer"]);
     assert!(!resumed.said.contains("run the same command"), "{}", resumed.said);
+    assert!(!resumed.summary.contains("resume token"), "{}", resumed.summary);
+    let resumed = place.send(&["--json", "--resume", &first, "a.csv"]);
+    let summary: Value = serde_json::from_str(&resumed.summary).unwrap();
+    assert_eq!(summary["resume"], Value::Null, "{summary}");
     gateway.kill();
     place.send(&["a.csv"]).assert(1, &["no gateway answers at"]);
 }
@@ -392,7 +432,7 @@ fn a_gateway_that_is_away_is_waited_for_and_that_is_said() {
     let waiting = line_with(&mut said, "waiting for");
     assert!(waiting.contains(&format!("http://127.0.0.1:{}, for at most 60 s: ", place.port)), "{waiting}");
     let gateway = place.start();
-    line_with(&mut said, "answers again");
+    line_with(&mut said, "answers now");
     drop(input);
     let mut summary = String::new();
     child.stdout.take().unwrap().read_to_string(&mut summary).unwrap();

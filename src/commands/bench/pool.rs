@@ -15,6 +15,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use crate::commands::records;
 use crate::commands::send::{Input, Records};
 use crate::domain::stream::{Field, FieldType, Stream};
+use crate::files;
 
 use super::Payload;
 
@@ -47,6 +48,7 @@ const READ: usize = 4_096;
 pub fn read(stream: &Arc<Stream>, files: &[PathBuf]) -> anyhow::Result<(RecordBatch, usize)> {
     let (mut kept, mut count, mut skipped) = (Vec::new(), 0, 0);
     for file in files {
+        files::regular(file)?;
         let input = Input::new(file.clone(), None);
         let mut batches = input.batches(READ)?;
         while let Some(batch) = batches.next()?.filter(|_| count < RECORDS_MAX) {

@@ -83,7 +83,7 @@ async fn open(shared: &Arc<Shared>, pool: &Arc<Pool>) -> anyhow::Result<Vec<Open
     let mut channels = Vec::with_capacity(plan.connections);
     for _ in 0..plan.connections {
         let channel = plan.dialer.channel(&plan.endpoint).await;
-        channels.push(channel.with_context(|| format!("no gateway answers at {}", plan.endpoint))?);
+        channels.push(channel?);
     }
     let mut opening = JoinSet::new();
     for (number, channel) in channels.iter().cycle().take(plan.calls).enumerate() {

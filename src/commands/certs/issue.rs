@@ -15,9 +15,13 @@ use rcgen::{
 
 use crate::config::today;
 use crate::domain::name;
+use crate::files;
 use crate::identity::{Kind, Scheme, describe, trust};
 
 use super::Leaf;
+
+/// The largest private key that is read.
+const KEY_BYTES_MAX: u64 = 1 << 16;
 
 /// Whom a certificate is for.
 pub(super) enum For {
@@ -66,8 +70,9 @@ pub(super) fn leaf(leaf: &Leaf, whom: &For) -> anyhow::Result<String> {
     let hint = || format!("make an authority first: bailiwick certs ca {}", directory.display());
     let signer = trust::certificates(&authority).with_context(hint)?;
     let signer = signer.first().context("no certificate")?;
-    let key = fs::read_to_string(&authority_key).with_context(|| format!("cannot read {}", authority_key.display()))?;
-    let pair = KeyPair::from_pem(&key).with_context(|| format!("`{}` is no private key", authority_key.display()))?;
+    let (key, _) = files::read_secret(&authority_key, KEY_BYTES_MAX)?;
+    let key = str::from_utf8(&key).with_context(|| format!("`{}` is not UTF-8 text", authority_key.display()))?;
+    let pair = KeyPair::from_pem(key).with_context(|| format!("`{}` is no private key", authority_key.display()))?;
     let uris = describe(signer).map(|described| described.uris).unwrap_or_default();
     let domain = uris.iter().find_map(|uri| uri.strip_prefix("spiffe://"));
     let domain =

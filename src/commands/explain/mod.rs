@@ -1,7 +1,5 @@
 //! `bailiwick explain`: what the policies in force make of records, and why.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,10 +15,11 @@ use crate::domain::evidence::Sender;
 use crate::domain::fact::Kind;
 use crate::domain::peer::Peer;
 use crate::domain::policy::{Denied, Explanation, Flow, Spoken, StreamPlan, Version};
+use crate::files;
 use crate::storage::Lsn;
 
 use super::records::{Journal, as_declared, decode, plan, treated};
-use super::send::Records;
+use super::send::{Batch, Format, Input};
 use super::{Failure, load};
 
 mod json;
@@ -134,25 +133,17 @@ fn lines<'v>(
     file: Option<&Path>,
     from: Sender<'_>,
 ) -> anyhow::Result<Told<'v>> {
-    let (name, reader): (_, Box<dyn BufRead>) = match file {
-        None => ("stdin".to_owned(), Box::new(BufReader::new(io::stdin()))),
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-            (name, Box::new(BufReader::new(file)))
-        }
-    };
-    let mut lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
+    file.map_or(Ok(()), files::regular)?;
+    let input = Input::new(file.unwrap_or(Path::new("-")).to_owned(), Some(Format::Lines));
+    let mut batches = input.batches(TOGETHER)?;
     // Whether a record is too late depends on the others, which are not here.
     let times = TimeBounds::plausible(&plan.stream, wall_clock().as_microsecond());
     let mut explanations: Vec<Explanation> = Vec::new();
-    loop {
-        let read: io::Result<Vec<String>> = lines.by_ref().take(TOGETHER).collect();
-        let read = read.with_context(|| format!("cannot read a line of {name}"))?;
-        if read.is_empty() {
-            break;
+    while let Some(Batch { records, malformed, name, .. }) = batches.next()? {
+        if let Some(found) = malformed.first() {
+            bail!("{name}:{} is not a record: {}", found.line, found.what);
         }
-        let decoded = decode(&plan.stream, &Records::Lines(read))?;
+        let decoded = decode(&plan.stream, &records)?;
         let mut candidate = decoded.map_err(|error| anyhow!(error.message))?;
         candidate.check(times);
         let before = u32::try_from(explanations.len()).unwrap_or(u32::MAX);
@@ -161,7 +152,7 @@ fn lines<'v>(
             .extend(explained.into_iter().map(|told| Explanation { index: told.index.saturating_add(before), ..told }));
     }
     if explanations.is_empty() {
-        bail!("there is no record in {name}; write JSON objects, one per line");
+        bail!("there is no record in {}; write JSON objects, one per line", input.name());
     }
     Ok(Told { explanations, flows: flows(version, plan), version, asked: None, entry: None, notes: Vec::new() })
 }

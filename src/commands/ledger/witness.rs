@@ -88,12 +88,8 @@ pub(super) async fn witness(options: Options) -> anyhow::Result<String> {
 
 /// A key of a ledger, or that in a file.
 fn ledger(key: &str) -> anyhow::Result<Verifier> {
-    let text = if Path::new(key).is_file() {
-        std::fs::read_to_string(key).with_context(|| format!("cannot read {key}"))?
-    } else {
-        key.to_owned()
-    };
-    Verifier::parse(&text).with_context(|| format!("`{key}` is no public key of a ledger, nor a file with one"))
+    Verifier::parse(&super::text_of(key)?)
+        .with_context(|| format!("`{key}` is no public key of a ledger, nor a file with one"))
 }
 
 /// A ledger's directory is not a witness's: the public key of the one would take the place of the other's.

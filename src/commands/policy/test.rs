@@ -35,17 +35,19 @@ pub struct Options {
 pub fn test(options: &Options) -> Result<String, Failure> {
     let paths = super::paths(options.config.as_deref(), &options.paths)?;
     let problems = Problems::default();
-    let (files, tests) = find(&paths, &options.beside, &problems)?;
+    let Some((files, tests)) = find(&paths, &options.beside, &problems)? else {
+        return Err(unusable(problems, None, options.json));
+    };
     let policy = policy::read(&files, &problems);
     if problems.any_error() {
-        return Err(unusable(problems, &files, options.json));
+        return Err(unusable(problems, Some(&files), options.json));
     }
     // What is only a warning says `check`.
     let problems = Problems::default();
     let tests: Vec<(Arc<Source>, Vec<Case>)> =
         tests.into_iter().map(|file| (Arc::clone(&file), read_cases(&file, &policy, &problems))).collect();
     if problems.any_error() {
-        return Err(unusable(problems, &files, options.json));
+        return Err(unusable(problems, Some(&files), options.json));
     }
     if tests.is_empty() {
         let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -132,10 +134,10 @@ fn for_machines(tested: &[Tested<'_>], policy: &PolicySet) -> Value {
     })
 }
 
-/// Says what is wrong with the files, and what may be missing beside them.
-pub(super) fn unusable(problems: Problems, files: &[Arc<Source>], is_json: bool) -> Failure {
+/// Says what is wrong with the files, and what may be missing beside them, if all could be read.
+pub(super) fn unusable(problems: Problems, files: Option<&[Arc<Source>]>, is_json: bool) -> Failure {
     let problems = problems.into_vec();
-    let missing = missing(files);
+    let missing = files.map(missing).unwrap_or_default();
     if is_json {
         let missing: Vec<&str> = missing.iter().map(|(schema, _)| *schema).collect();
         return Failure::Unusable(machine::print(&json!({
@@ -168,8 +170,8 @@ fn missing(files: &[Arc<Source>]) -> Vec<(&'static str, &'static str)> {
 
 type Sources = Vec<Arc<Source>>;
 
-/// The policy files of paths and of those beside them, and the tests of the former.
-fn find(paths: &[PathBuf], beside: &[PathBuf], problems: &Problems) -> anyhow::Result<(Sources, Sources)> {
+/// The policy files of paths and of those beside them, and the tests of the former. `None`: a policy file cannot be read.
+fn find(paths: &[PathBuf], beside: &[PathBuf], problems: &Problems) -> anyhow::Result<Option<(Sources, Sources)>> {
     let mut tests = Vec::new();
     let mut policies = Vec::new();
     for path in paths {
@@ -179,13 +181,14 @@ fn find(paths: &[PathBuf], beside: &[PathBuf], problems: &Problems) -> anyhow::R
         }
         tests.extend(found);
     }
-    let mut files = config::policies(&named(&policies, "PATH"), problems);
+    let files = config::policies(&named(&policies, "PATH"), problems);
     let more = config::policies(&named(beside, "--policies"), problems);
+    let (Some(mut files), Some(more)) = (files, more) else { return Ok(None) };
     // A file that is named in both is one.
     let is_there = |file: &Arc<Source>| files.iter().any(|known| is_same(&known.path, &file.path));
     let more: Vec<Arc<Source>> = more.into_iter().filter(|file| !is_there(file)).collect();
     files.extend(more);
-    Ok((files, tests))
+    Ok(Some((files, tests)))
 }
 
 fn is_same(one: &str, other: &str) -> bool {

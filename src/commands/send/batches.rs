@@ -13,6 +13,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Field, Schema};
 use prost::Message;
 
+use crate::domain::quotes::{self, Misquoted};
 use crate::ingress::proto::cloudevents::cloud_event::Data;
 use crate::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use crate::ingress::proto::ingest::publish_request::Payload;
@@ -199,7 +200,8 @@ fn header(rows: &mut csv::Reader<Bounded>) -> anyhow::Result<Vec<String>> {
         bail!("there is none: the file is empty");
     }
     let end = rows.position().byte();
-    rows.get_mut().pass(end);
+    let (_, quotes) = rows.get_mut().pass(end);
+    quotes?;
     let mut header: Vec<String> = Vec::with_capacity(row.len());
     for name in &row {
         let name = std::str::from_utf8(name).context("it is not UTF-8")?;
@@ -225,9 +227,11 @@ fn rows_of(header: &[String], rows: &mut csv::Reader<Bounded>, size: usize, name
             break;
         }
         let end = rows.position().byte();
-        let line = rows.get_mut().pass(end);
+        let (line, quotes) = rows.get_mut().pass(end);
         bytes += row.as_slice().len();
-        if row.len() != header.len() {
+        if let Err(wrong) = quotes {
+            malformed.push(Malformed { line, what: wrong.to_string() });
+        } else if row.len() != header.len() {
             let what = format!("it has {} cells, and the header has {}", row.len(), header.len());
             malformed.push(Malformed { line, what });
         } else if let Some(cells) = row.iter().map(|cell| std::str::from_utf8(cell).ok()).collect::<Option<Vec<_>>>() {
@@ -274,7 +278,7 @@ fn lines_of(text: &mut Box<dyn BufRead + Send>, number: &mut u64, size: usize, n
 
 fn refuse_array(lines: &[String], name: &str) -> anyhow::Result<()> {
     if lines.first().is_some_and(|line| line.trim_start().starts_with('[')) {
-        bail!("{name} is a JSON array; send one JSON object per line: `jq -c '.[]' FILE` makes lines of an array");
+        bail!("{name} is a JSON array; give one JSON object per line: `jq -c '.[]' FILE` makes lines of an array");
     }
     Ok(())
 }
@@ -288,13 +292,14 @@ impl Bounded {
     }
 
     /// Passes a record that ends at an offset. The line that it begins on: empty lines before it do not belong to it,
-    /// though the reader passes them together.
-    fn pass(&mut self, end: u64) -> u64 {
+    /// though the reader passes them together. And whether its quotes stand where they may, which the reader does not ask.
+    fn pass(&mut self, end: u64) -> (u64, Result<(), Misquoted>) {
         let end = usize::try_from(end - self.base).unwrap_or(usize::MAX).min(self.ahead.len());
         let record = self.ahead.get(self.passed..end).unwrap_or_default();
         let newlines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let before = record.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let line = self.line + newlines(record.get(..before).unwrap_or_default());
+        let quotes = quotes::check(record);
         self.line += newlines(record);
         self.passed = end;
         if self.passed >= Self::PASSED_MAX {
@@ -302,7 +307,7 @@ impl Bounded {
             self.base += self.passed as u64;
             self.passed = 0;
         }
-        line
+        (line, quotes)
     }
 }
 
@@ -377,6 +382,26 @@ mod tests {
         // Two cells that are one letter when the comma is left out.
         let batch = one(Format::Csv, &b"a,b\n\xc3,\xa9\n1,2\n"[..]);
         assert_eq!((batch.lines.as_slice(), batch.malformed[0].line), (&[3_u64][..], 2));
+    }
+
+    #[test]
+    fn a_quote_that_is_wrong_makes_no_record_of_two() {
+        let malformed = |text: &str| -> (Vec<u64>, Vec<(u64, String)>) {
+            let batch = one(Format::Csv, text);
+            let malformed = batch.malformed.into_iter().map(|malformed| (malformed.line, malformed.what));
+            (batch.lines, malformed.collect())
+        };
+        for (text, lines, line, what) in [
+            ("t,who,n\nT,\"u1,1\nT,\"u2,1\nT,u3,1\n", vec![4], 2, "follows a closing quote"),
+            ("t,who,n\nT,\"u1\"x,1\nT,u2,1\n", vec![3], 2, "follows a closing quote"),
+            ("t,who,n\nT,u\"1,1\nT,u2,1\n", vec![3], 2, "a quote stands within"),
+            ("t,who,n\nT,u1,1\nT,\"u2,1\nT,u3,1\n", vec![2], 3, "a quote is not closed"),
+        ] {
+            let (found, malformed) = malformed(text);
+            assert_eq!(found, lines, "{text}");
+            assert!(matches!(&*malformed, [(at, said)] if *at == line && said.contains(what)), "{text}: {malformed:?}");
+        }
+        assert!(error(Format::Csv, "t,\"who\"x\nT,u1\n").contains("f, the header: something other than a comma"));
     }
 
     #[test]

@@ -97,6 +97,14 @@ impl Input {
         }
     }
 
+    /// Whether it is a named pipe, which is waited for until somebody writes to it.
+    pub(super) fn is_pipe(&self) -> bool {
+        match &self.source {
+            Source::File(path) => kind(path).is_ok_and(|kind| kind.is_fifo()),
+            Source::Stdin => false,
+        }
+    }
+
     /// Opens it.
     pub(super) fn open(&self) -> anyhow::Result<Opened> {
         let name = self.name();

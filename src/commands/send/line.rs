@@ -2,6 +2,7 @@
 //! not answered are sent again after the connection is lost, and the gateway counts each once.
 
 use std::collections::VecDeque;
+use std::error::Error as _;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,15 @@ use crate::ingress::proto::ingest::{PublishRequest, PublishResponse};
 use super::totals::{Kind, Waiting, reason_name};
 use super::{Batch, Options, SharedTotals, Stopped};
 
+/// Why a gateway is waited for that is connected.
+const NOT_YET: &str = "it has not answered yet";
 /// How many requests are sent ahead of their responses.
 pub(super) const AHEAD: usize = 8;
 
 /// An answer that takes longer is noted.
 const LATE: Duration = Duration::from_millis(500);
+/// An attempt to connect has this long, however little patience is left.
+const ATTEMPT: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -55,6 +60,8 @@ pub(super) struct Line {
     sequence: u64,
     /// Everything through this sequence was durable when the line was opened.
     durable_through: u64,
+    /// Whether a gateway has answered there.
+    is_met: bool,
 }
 
 struct Call {
@@ -126,8 +133,12 @@ impl Line {
             unanswered: VecDeque::new(),
             sequence: 0,
             durable_through: 0,
+            is_met: false,
         };
-        match line.connect().await {
+        let within = line.patience.max(ATTEMPT);
+        let introduced = line.attempt(within, line.waiting_for(NOT_YET.to_owned(), Clock::start(), within)).await;
+        line.waited(introduced.is_ok());
+        match introduced {
             Ok(introduced) => line.durable_through = introduced.durable_through,
             Err(Broken::Lost(error)) => return Err(Stopped::NotBegun(error)),
             Err(Broken::Stopped(stopped)) => return Err(stopped),
@@ -232,7 +243,29 @@ impl Line {
             let error = anyhow!("the gateway at {} says: {}", self.endpoint, status.message());
             return Broken::Stopped(Stopped::Unwanted(error));
         }
-        Broken::Lost(status.into())
+        Broken::Lost(self.lost(&status))
+    }
+
+    /// Why a call ended that another one may go on with.
+    fn lost(&self, status: &tonic::Status) -> anyhow::Error {
+        let endpoint = &self.endpoint;
+        let (mut http, mut io, mut cause) = (None, None, status.source());
+        while let Some(error) = cause {
+            http = http.or_else(|| error.downcast_ref::<hyper::Error>());
+            io = io.or_else(|| error.downcast_ref::<std::io::Error>());
+            cause = error.source();
+        }
+        let is_other = || match http {
+            Some(_) => !self.is_met,
+            None => status.code() == tonic::Code::Unimplemented,
+        };
+        match (http, io) {
+            (Some(http), _) if http.is_timeout() => anyhow!("what listens at {endpoint} does not answer"),
+            (_, Some(io)) => anyhow!("the connection to {endpoint} ended: {io}"),
+            _ if is_other() => anyhow!("what answers at {endpoint} is not a gateway's gRPC port"),
+            (Some(_), None) => anyhow!("the connection to {endpoint} ended"),
+            (None, None) => anyhow!("the gateway at {endpoint} ended the call: {}", status.message()),
+        }
     }
 
     async fn response(&mut self) -> Result<Result<PublishResponse, Kind>, Broken> {
@@ -267,33 +300,58 @@ impl Line {
         let since = Clock::start();
         let mut pause = PAUSE_MIN;
         let mut last = why;
+        let patience = self.patience;
         let result = loop {
-            if since.now() >= self.patience {
-                let whom = format!("the gateway at {} was away for {} s", self.endpoint, self.patience.as_secs());
+            if since.now() >= patience {
+                let whom = format!("the gateway at {} was away for {} s", self.endpoint, patience.as_secs());
                 break Err(Stopped::Gateway(last.context(whom)));
             }
             self.call = None;
-            self.note(Some(Waiting {
-                whom: self.endpoint.clone(),
-                why: format!("{last:#}"),
-                since,
-                patience: Some(self.patience),
-            }));
+            self.note(Some(self.waiting_for(format!("{last:#}"), since, patience)));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            match self.connect().await {
+            let waiting = self.waiting_for(NOT_YET.to_owned(), since, patience);
+            match self.attempt(patience.saturating_sub(since.now()).max(ATTEMPT), waiting).await {
                 Ok(_) if self.resend().await => break Ok(()),
                 Ok(_) => last = anyhow!("the gateway ended the call"),
                 Err(Broken::Lost(error)) => last = error,
                 Err(Broken::Stopped(stopped)) => break Err(stopped),
             }
         };
-        self.note(None);
+        self.waited(result.is_ok());
         result
+    }
+
+    fn waiting_for(&self, why: String, since: Clock, patience: Duration) -> Waiting {
+        Waiting { whom: self.endpoint.clone(), why, since, patience: Some(patience) }
+    }
+
+    /// A wait is over: the gateway answers, or is given up.
+    fn waited(&self, is_there: bool) {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.waiting = None;
+        totals.given_up = (!is_there).then(|| self.endpoint.clone());
     }
 
     fn note(&self, waiting: Option<Waiting>) {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner).waiting = waiting;
+    }
+
+    /// Connects, within a time. That it takes long is noted.
+    async fn attempt(&mut self, within: Duration, waiting: Waiting) -> Result<PublishResponse, Broken> {
+        let (totals, endpoint) = (Arc::clone(&self.totals), self.endpoint.clone());
+        let connected = async {
+            let mut connected = std::pin::pin!(self.connect());
+            tokio::select! {
+                connected = &mut connected => return connected,
+                () = tokio::time::sleep(LATE) => {
+                    totals.lock().unwrap_or_else(PoisonError::into_inner).waiting = Some(waiting);
+                }
+            }
+            connected.await
+        };
+        let late = || anyhow!("what listens at {endpoint} has not answered for {} s", within.as_secs());
+        tokio::time::timeout(within, connected).await.unwrap_or_else(|_| Err(Broken::Lost(late())))
     }
 
     async fn connect(&mut self) -> Result<PublishResponse, Broken> {
@@ -302,13 +360,14 @@ impl Line {
             None => self.dialer.connect(&self.endpoint).await,
             Some(identity) => self.dialer.follow(&self.endpoint, identity).await,
         };
-        let mut client = connected.with_context(|| format!("no gateway answers at {}", self.endpoint)).map_err(lost)?;
+        let mut client = connected.map_err(|error| lost(error.into()))?;
         let (requests, outgoing) = mpsc::channel(AHEAD * 2);
         requests.send(self.hello.clone()).await.map_err(|error| lost(error.into()))?;
         let call = self.dialer.call(ReceiverStream::new(outgoing)).map_err(|error| lost(error.into()))?;
         let responses = client.publish(call).await.map_err(|status| self.broken(status))?;
         self.call = Some(Call { requests, responses: responses.into_inner() });
         let introduced = self.response().await?;
+        self.is_met = true;
         introduced.map_err(|Kind { reason, .. }| {
             let error = anyhow!("the gateway at {} refuses this producer: {reason}", self.endpoint);
             Broken::Stopped(Stopped::Unwanted(error))
@@ -335,5 +394,90 @@ impl Line {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn options(endpoint: String) -> Options {
+        Options {
+            dialer: Dialer::default(),
+            endpoint,
+            stream: "payments".to_owned(),
+            producer: "till-7".to_owned(),
+            follow: true,
+            batch: 512,
+            complete: false,
+            epoch: 1,
+            patience: Duration::ZERO,
+        }
+    }
+
+    /// Why no line is opened to a listener that says something and then nothing, and what was waited for.
+    async fn refused(says: &'static [u8]) -> (String, Option<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let _ = connection.read(&mut [0; 64]).await;
+                let _ = connection.write_all(says).await;
+                open.push(connection);
+            }
+        });
+        let totals = SharedTotals::default();
+        let (options, watched) = (options(endpoint.clone()), Arc::clone(&totals));
+        let noted = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let waiting = watched.lock().unwrap().waiting.clone();
+                if let Some(Waiting { why, patience, .. }) = waiting {
+                    return format!("{why}, {patience:?}");
+                }
+            }
+        });
+        let Err(Stopped::NotBegun(error)) = Line::open(&options, &totals).await else { panic!("it is begun") };
+        serving.abort();
+        let noted = noted.is_finished().then_some(noted);
+        let noted = match noted {
+            Some(noted) => Some(noted.await.unwrap()),
+            None => None,
+        };
+        assert!(totals.lock().unwrap().waiting.is_none());
+        assert_eq!(totals.lock().unwrap().given_up.as_ref(), Some(&endpoint));
+        (format!("{error:#}").replace(&endpoint, "URI"), noted)
+    }
+
+    #[tokio::test]
+    async fn what_is_no_gateway_is_said_in_words() {
+        let (said, _) = refused(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(said, "what answers at URI is not a gateway's gRPC port");
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_never_answers_is_waited_for_as_long_as_is_said() {
+        let (said, noted) = refused(b"").await;
+        assert_eq!(said, "what listens at URI has not answered for 3 s");
+        assert_eq!(noted.unwrap(), "it has not answered yet, Some(3s)");
+    }
+
+    #[tokio::test]
+    async fn an_address_without_its_scheme_is_refused_with_both() {
+        for (endpoint, wanted) in [
+            ("127.0.0.1:7400", "write http://127.0.0.1:7400 for plain text, or https://127.0.0.1:7400 for TLS"),
+            ("ftp://127.0.0.1:7400", "is no address of a gateway"),
+            ("http://", "is no address of a gateway"),
+            ("https://127.0.0.1:7400", "speaks TLS: give --ca FILE"),
+        ] {
+            let opened = Line::open(&options(endpoint.to_owned()), &SharedTotals::default()).await;
+            let Err(Stopped::NotBegun(error)) = opened else { panic!("{endpoint} is begun") };
+            let said = format!("{error:#}");
+            assert!(said.contains(wanted) && !said.contains("no gateway answers"), "{said}");
+        }
     }
 }

@@ -139,11 +139,16 @@ pub async fn send(task: Task) -> Result<String, Failure> {
     shown.abort();
     let totals = screen.catch_up(&totals);
     screen.clear();
+    // What follows is said of a send that can be resumed.
+    let token = token.filter(|_| !matches!(&ended, Err(Stopped::Superseded(_) | Stopped::Changed(_))));
     if let Err(Stopped::NotBegun(error)) = ended {
+        if let Some(token) = token.filter(|_| task.resume.is_some()) {
+            screen.say(&format!("nothing more was sent; {}", to_resume(&token)));
+        }
         return Err(Failure::Other(error));
     }
     if let Err(stopped) = &ended {
-        let advice = advice(stopped, token.as_ref());
+        let advice = advice(stopped, token.as_ref(), totals.read > 0);
         [Some(stopped.to_string()), advice].iter().flatten().for_each(|line| screen.say(line));
     }
     let summary = match task.json {
@@ -205,12 +210,14 @@ pub(super) fn interrupted() -> std::io::Result<impl Future<Output = &'static str
     })
 }
 
+fn to_resume(token: &Token) -> String {
+    format!("to send the rest without repeats, run the same command with `--resume {token}`")
+}
+
 /// What to do now, as far as it is true.
-fn advice(stopped: &Stopped, token: Option<&Token>) -> Option<String> {
+fn advice(stopped: &Stopped, token: Option<&Token>, has_read: bool) -> Option<String> {
     Some(match (stopped, token) {
-        (Stopped::Gateway(_) | Stopped::Interrupted(_), Some(token)) => {
-            format!("to send the rest without repeats, run the same command with `--resume {token}`")
-        }
+        (Stopped::Gateway(_) | Stopped::Interrupted(_), Some(token)) => to_resume(token),
         (Stopped::Gateway(_) | Stopped::Interrupted(_), None) => {
             "stdin and pipes cannot be read again, so this send cannot be resumed: what was not answered may or may not \
              have been taken in"
@@ -222,6 +229,7 @@ fn advice(stopped: &Stopped, token: Option<&Token>) -> Option<String> {
                 .to_owned()
         }
         (Stopped::Unwanted(_) | Stopped::NotBegun(_), _) => return None,
+        (Stopped::Input(_), _) if !has_read => return None,
         (Stopped::Changed(_), _) => "this send cannot be resumed; send files that do not change meanwhile".to_owned(),
         (Stopped::Input(_), _) => {
             "everything before this was sent and answered; repair the rest and send it as a file of its own".to_owned()

@@ -47,7 +47,7 @@ impl Screen {
             self.0.set_position(now.read);
             self.0.set_message(message(&now));
             if self.0.is_hidden() {
-                self.mention(now.waiting, &mut mentioned);
+                self.mention(now.waiting, now.given_up.as_deref(), &mut mentioned);
             }
         }
     }
@@ -63,10 +63,11 @@ impl Screen {
         now
     }
 
-    fn mention(&self, waiting: Option<Waiting>, mentioned: &mut Option<Waiting>) {
+    fn mention(&self, waiting: Option<Waiting>, given_up: Option<&str>, mentioned: &mut Option<Waiting>) {
         match (waiting, mentioned.take()) {
             (None, None) => {}
-            (None, Some(known)) => self.say(&format!("{} answers again", known.whom)),
+            (None, Some(known)) if given_up == Some(&known.whom) => {}
+            (None, Some(known)) => self.say(&format!("{} answers now", known.whom)),
             (Some(waiting), Some(known)) if waiting.whom == known.whom && waiting.patience == known.patience => {
                 *mentioned = Some(known)
             }

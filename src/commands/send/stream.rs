@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,6 +24,25 @@ const LAG: u64 = 16;
 const AWAY: Duration = Duration::from_secs(30);
 /// How many batches are read ahead.
 const READ_AHEAD: usize = 2;
+/// A pipe that brings nothing for so long is mentioned.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Batches, and at last an error if there is one.
+type Read = mpsc::Receiver<Result<Batch, Stopped>>;
+
+/// The pipe that is being opened: its name.
+#[derive(Clone, Default)]
+struct Opening(Arc<Mutex<Option<String>>>);
+
+impl Opening {
+    fn set(&self, pipe: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pipe;
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Sends all records of the inputs, follows routes if asked to, and waits for every answer.
 ///
@@ -57,10 +76,11 @@ impl<'s> Sending<'s> {
 
     /// Sends all records and waits for every answer.
     pub(super) async fn run(mut self, inputs: Vec<Ready>) -> Result<(), Stopped> {
-        let mut batches = read(inputs, self.options.batch);
+        let opening = Opening::default();
+        let mut batches = read(inputs, self.options.batch, opening.clone());
         let mut sequence = 0;
         let mut unread = None;
-        while let Some(read) = batches.recv().await {
+        while let Some(read) = self.next(&mut batches, &opening).await {
             match read {
                 Ok(batch) => self.batch(&mut sequence, batch).await?,
                 Err(error) => unread = Some(error),
@@ -72,6 +92,18 @@ impl<'s> Sending<'s> {
 
     fn update(&self, change: impl FnOnce(&mut Totals)) {
         change(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The next batch. That a pipe brings nothing is mentioned.
+    async fn next(&self, batches: &mut Read, opening: &Opening) -> Option<Result<Batch, Stopped>> {
+        if let Ok(read) = tokio::time::timeout(SILENT, batches.recv()).await {
+            return read;
+        }
+        if let Some(pipe) = opening.take() {
+            let notice = format!("waiting for {pipe}: it is a pipe, and nothing has come through it yet");
+            self.update(|totals| totals.notices.push(notice));
+        }
+        batches.recv().await
     }
 
     async fn batch(&mut self, sequence: &mut u64, mut batch: Batch) -> Result<(), Stopped> {
@@ -266,11 +298,14 @@ fn place(sequence: u64, batch: &Batch, position: u32) -> Option<Place> {
 }
 
 /// Reads the inputs on a thread of their own: stdin may block, and the rest has to go on. An error is the last.
-fn read(inputs: Vec<Ready>, size: usize) -> mpsc::Receiver<Result<Batch, Stopped>> {
+fn read(inputs: Vec<Ready>, size: usize, opening: Opening) -> Read {
     let (batches, read) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         let result = inputs.into_iter().try_for_each(|Ready { input, sum }| {
-            let mut left = input.batches(size).map_err(Stopped::Input)?;
+            opening.set(input.is_pipe().then(|| input.name()));
+            let opened = input.batches(size);
+            opening.set(None);
+            let mut left = opened.map_err(Stopped::Input)?;
             while let Some(batch) = left.next().map_err(Stopped::Input)? {
                 // Nobody takes batches any more: the send has ended.
                 if batches.blocking_send(Ok(batch)).is_err() {

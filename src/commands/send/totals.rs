@@ -40,6 +40,8 @@ pub struct Totals {
     pub bytes: u64,
     /// What is being waited for.
     pub(super) waiting: Option<Waiting>,
+    /// Who was waited for last, and in vain.
+    pub(super) given_up: Option<String>,
     /// What is to be said and was not yet.
     pub(super) notices: Vec<String>,
 }

@@ -77,6 +77,13 @@ fn a_content_type_is_a_media_type() {
         assert_eq!(one(event(Some(name), binary(br#"{"f1":7}"#))), refused, "{name}");
     }
     assert_eq!(one(event(None, binary(br#"{"f1":7}"#))), Ok(Some(7)));
+    let text = || Some(Wire::TextData("{\"f1\":7}".into()));
+    for name in ["application/json", "text/plain", "application/vnd.x+json; charset=utf-8"] {
+        assert_eq!(one(event(Some(name), text())), Ok(Some(7)), "{name}");
+    }
+    for name in ["application/xml", "text/csv", "application/protobuf"] {
+        assert_eq!(one(event(Some(name), text())), refused, "{name}");
+    }
 }
 
 #[test]
@@ -156,7 +163,7 @@ proptest! {
             prop_assert_eq!(found.len(), expected.events.len());
             for (event, found) in expected.events.iter().zip(found) {
                 let value = match &event.data {
-                    Some(Wire::TextData(text)) => value_of(text.as_bytes()),
+                    Some(Wire::TextData(text)) if event.attributes.is_empty() => value_of(text.as_bytes()),
                     Some(Wire::BinaryData(bytes)) if event.attributes.is_empty() => value_of(bytes),
                     _ => continue,
                 };

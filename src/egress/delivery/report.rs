@@ -38,6 +38,10 @@ pub(super) fn run(board: &Board, now: &dyn Fn() -> Duration, until: &Receiver<()
 fn say(what: &What, backlog: &Backlog) {
     let Backlog { destination, releases, oldest, .. } = backlog;
     match what {
+        What::Trouble { error, lasted } if *releases == 0 => {
+            let lasted = seconds(*lasted);
+            tracing::warn!(destination, ?lasted, %error, "the destination does not answer: repair it; no release waits for it now");
+        }
         What::Trouble { error, lasted } => {
             let (oldest, lasted) = (seconds(*oldest), seconds(*lasted));
             tracing::warn!(destination, releases, ?oldest, ?lasted, %error, "the destination does not take releases: repair it; what waits is sent then");

@@ -1,6 +1,7 @@
 //! The thread of a Kafka destination: many entries on their way, and a cursor that passes what is confirmed without a
 //! gap.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -22,18 +23,38 @@ pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink, mut metered: Op
 
 /// Makes the sink ready, for as long as it takes. Whether to go on.
 fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
-    loop {
-        let cursor = delivery.cursor.through;
-        let outbox = || waiting(delivery, cursor);
-        match watched(delivery, |watch| sink.resume(cursor, &outbox, watch)) {
+    let cursor = delivery.cursor.through;
+    let outbox = || waiting(delivery, cursor);
+    let waits = OnceCell::new();
+    // At a stop nothing more comes. With nothing to send nobody is waited for.
+    let is_over = || delivery.is_cut() || delivery.is_draining() && !*waits.get_or_init(|| holds_any(delivery, cursor));
+    let stalled = |error| failed(delivery, error);
+    while !is_over() {
+        let watch = kafka::Watch { stops: &is_over, now: &*delivery.context.now, stalled: &stalled };
+        match sink.resume(cursor, &outbox, watch) {
             Ok(()) => {
                 delivery.answers();
                 return true;
             }
+            Err(_) if is_over() => break,
             Err(error) => failed(delivery, error),
         }
         if !delivery.pause() {
-            return false;
+            break;
+        }
+    }
+    false
+}
+
+/// Whether the outbox holds a release after a position.
+fn holds_any(delivery: &Delivery, after: Lsn) -> bool {
+    let mut reader = delivery.context.outbox.reader(after + 1);
+    loop {
+        match reader.next() {
+            Ok(Some(entry)) if delivery.releases(entry.lsn, &entry.payload).is_empty() => {}
+            Ok(None) => return false,
+            // What cannot be read may be one.
+            Ok(Some(_)) | Err(_) => return true,
         }
     }
 }

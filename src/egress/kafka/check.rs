@@ -84,7 +84,10 @@ pub fn files(settings: &Settings, now: i64) -> Option<(Unusable, bool)> {
         Ok(config) => config,
         Err(unusable) => return Some((unusable, false)),
     };
-    if let Some(said) = refusal(config, settings) {
+    // Of settings that are wrong themselves it is said where they stand.
+    if let Some(said) = refusal(config, settings)
+        && check(settings).is_empty()
+    {
         let which = if settings.security.tls.is_some() { Which::Certificate } else { Which::Secret };
         let help = "Write the files of [tls] and [sasl] again".to_owned();
         return Some((Unusable { which, message: format!("librdkafka does not take the files: {said}"), help }, false));
@@ -306,6 +309,12 @@ mod tests {
         refused("plugin.library.paths", "x.so", "foreign code");
         let (key, _) = with(&[("max.in.flight.requests.per.connection", "9")]).unwrap();
         assert_eq!(key, Key::Options, "not with an idempotent producer");
+    }
+
+    #[test]
+    fn an_option_that_is_wrong_is_no_error_of_the_files() {
+        let options = [("linger.mss".to_owned(), "5".to_owned())].into();
+        assert!(files(&Settings { options, ..settings() }, 0).is_none());
     }
 
     #[test]

@@ -40,9 +40,15 @@ pub async fn connect(endpoint: &str) -> Result<IngestClient<Channel>, Unreached>
 /// Why a gateway was not reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreached {
-    /// The connection failed.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
+    /// Nobody answers there, or the connection fails.
+    #[error("no gateway answers at {0}")]
+    Transport(String, #[source] tonic::transport::Error),
+    /// It is no address.
+    #[error("`{0}` is no address of a gateway: write http://HOST:PORT, or https://HOST:PORT for TLS")]
+    NoAddress(String),
+    /// It does not say whether the connection is in plain text.
+    #[error("`{0}` does not say how to connect: write http://{0} for plain text, or https://{0} for TLS")]
+    NoScheme(String),
     /// The gateway speaks TLS, and nothing is given to verify it with.
     #[error("`{0}` speaks TLS: give --ca FILE, the authority that signs the gateway's certificate")]
     NoAuthority(String),
@@ -130,11 +136,22 @@ impl Dialer {
     }
 
     async fn reach(&self, endpoint: &str, identity: Option<String>) -> Result<Channel, Unreached> {
-        let to = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        let to = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| Unreached::NoAddress(endpoint.to_owned()))?;
+        let failed = |error| Unreached::Transport(endpoint.to_owned(), error);
+        let to = to.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let to = to.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
-        match (to.uri().scheme_str() == Some("https"), &self.tls) {
-            (false, None) if identity.is_none() => Ok(to.connect().await?),
-            (true, Some(tls)) => Ok(to.connect_with_connector(Secured { tls: Arc::clone(tls), identity }).await?),
+        let is_tls = match to.uri().scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) => return Err(Unreached::NoAddress(endpoint.to_owned())),
+            None => return Err(Unreached::NoScheme(endpoint.to_owned())),
+        };
+        match (is_tls, &self.tls) {
+            (false, None) if identity.is_none() => to.connect().await.map_err(failed),
+            (true, Some(tls)) => {
+                let secured = Secured { tls: Arc::clone(tls), identity };
+                to.connect_with_connector(secured).await.map_err(failed)
+            }
             (true, None) => Err(Unreached::NoAuthority(endpoint.to_owned())),
             (false, _) => Err(Unreached::PlainText(endpoint.to_owned())),
         }
