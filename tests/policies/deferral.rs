@@ -104,7 +104,7 @@ async fn other_policies_end_the_waiting_and_another_number_of_windows_needs_a_re
     close(&gateway, &mut producer, 2, [1, 0, 0]).await;
     deployment.edit(POLICY, "max_defer = 2", "max_defer = 3");
     let refused = gateway.reload().await.unwrap_err();
-    assert!(refused.contains("stream `visits`, its model or its dataset"), "{refused}");
+    assert!(refused.contains("max_defer was 2, is 3"), "{refused}");
     deployment.edit(POLICY, "max_defer = 3", "max_defer = 2");
     deployment.set_k(6);
     gateway.reload().await.unwrap();
