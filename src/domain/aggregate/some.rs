@@ -23,7 +23,7 @@ impl Cells {
     /// A copy of the cells whose numbers are wanted. It counts among what the open windows hold if these do.
     #[must_use]
     pub fn some(&self, is_wanted: impl Fn(u32) -> bool) -> Self {
-        let slots: Vec<usize> = (0..self.len()).filter(|slot| is_wanted(self.numbers[*slot])).collect();
+        let slots: Vec<usize> = (0..self.numbers.len()).filter(|slot| is_wanted(self.numbers[*slot])).collect();
         let mut some = Self {
             slots: self.slots.none(),
             numbers: of(&slots, &self.numbers),
