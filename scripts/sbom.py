@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = "x86_64-unknown-linux-gnu"
+# Crates that have a file with their licence, and no name for it.
+LICENCES = {"opendp": "MIT", "opendp_derive": "MIT", "opendp_tooling": "MIT"}
 # C libraries that crates bring along and build in; a crate's version says theirs after `+`, if it says it.
 BUNDLED = {"rdkafka-sys": ("librdkafka", "BSD-2-Clause"), "openssl-src": ("openssl", "Apache-2.0")}
 
@@ -50,9 +52,9 @@ def crate(package, checksum):
     component = {"type": "library", "bom-ref": reference(package), "name": name, "version": version, "purl": reference(package)}
     if checksum:
         component["hashes"] = [{"alg": "SHA-256", "content": checksum}]
-    if package.get("license"):
+    if licence := package.get("license") or LICENCES.get(name):
         # Old manifests write `/` for OR.
-        component["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+        component["licenses"] = [{"expression": licence.replace("/", " OR ")}]
     if package.get("repository"):
         component["externalReferences"] = [{"type": "vcs", "url": package["repository"]}]
     if name in BUNDLED and "+" in version:

@@ -44,6 +44,7 @@ mod ledger;
 mod logs;
 pub mod losses;
 mod models;
+mod noising;
 mod observed;
 mod outcomes;
 mod quarantined;
@@ -175,6 +176,7 @@ impl App {
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let counting = counting::open(&config, clock)?;
+        let noising = Arc::new(noising::open(&config, clock, state.is_new)?);
         let logs = Logs { journal: Arc::clone(&journal), outbox: Arc::clone(&outbox), counting: Arc::clone(&counting) };
         for (name, log) in logs.each() {
             let syncs = telemetry.syncs(name);
@@ -202,7 +204,8 @@ impl App {
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
         let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
-        let collecting = state.collecting.collecting(&config, &versions, Arc::clone(&outbox), confirmed, &open);
+        let paid_by = (&versions, &noising);
+        let collecting = state.collecting.collecting(&config, paid_by, Arc::clone(&outbox), confirmed, &open);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -250,6 +253,7 @@ impl App {
                 logs: logs.clone(),
                 ledger: Arc::clone(&ledger),
                 counting: Arc::clone(&counting),
+                noising: Arc::clone(&noising),
                 witnesses: Arc::clone(&witnesses),
                 open,
                 board: deliveries.board(),

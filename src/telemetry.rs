@@ -92,6 +92,10 @@ counts! {
         cells_deferred: Some(declared::CELLS_DEFERRED),
         /// Cells that waited and were dropped.
         cells_deferred_dropped: Some(declared::CELLS_DEFERRED_DROPPED),
+        /// Windows whose cells got noise.
+        windows_noised: Some(declared::WINDOWS_NOISED),
+        /// Windows that did not leave for lack of a budget.
+        windows_without_budget: Some(declared::WINDOWS_WITHOUT_BUDGET),
         /// Releases put into the outbox, one for each window and destination.
         releases: Some(declared::RELEASES),
         /// Releases that a dry run did not make.

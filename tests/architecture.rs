@@ -328,6 +328,17 @@ fn releases_are_made_by_the_policy_and_read_back_by_the_outbox_only() {
     assert_eq!(naming, ["domain/policy/permit.rs", "durable/outbox.rs"]);
 }
 
+/// There is no noise without a charge that is on disk.
+#[test]
+fn only_who_puts_a_charge_on_disk_says_that_it_is_there() {
+    let is_named =
+        |text: &str| text.split(|letter: char| !is_of_a_name(letter)).any(|word| word == "charge_is_on_disk");
+    let naming: Vec<&str> =
+        SOURCES.files.iter().filter(|(_, text)| is_named(text)).map(|(file, _)| file.as_str()).collect();
+    let tests = "domain/policy/release/tests/noised.rs";
+    assert_eq!(naming, [tests, "domain/privacy/spending.rs", "durable/spending.rs"]);
+}
+
 fn is_of_a_name(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }

@@ -14,6 +14,7 @@ mod policies {
     mod knowledge;
     mod load;
     mod pooled;
+    mod private;
     mod quarantine;
     mod reload;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]

@@ -10,9 +10,11 @@ use crate::domain::aggregate::OpenBytes;
 use crate::domain::counting::{Name, Tally};
 use crate::domain::name::GatewayId;
 use crate::domain::policy::{Denied, Right};
+use crate::domain::privacy::day_of;
 use crate::egress::delivery::{Backlog, Board};
 use crate::engine::counting::Counting;
 use crate::engine::intake::Intake;
+use crate::engine::noising::Noising;
 use crate::engine::pipeline::Pipeline;
 use crate::engine::supervision::Supervisor;
 use crate::engine::versions::Versions;
@@ -37,6 +39,7 @@ pub(super) struct Observer {
     pub(super) logs: Logs,
     pub(super) ledger: Arc<Ledger>,
     pub(super) counting: Arc<Counting>,
+    pub(super) noising: Arc<Noising>,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) open: Arc<OpenBytes>,
     pub(super) board: Arc<Board>,
@@ -238,6 +241,33 @@ impl Observer {
         Some((format!("what the counters of laws count cannot be written: {why}; what rests on them is refused"), help))
     }
 
+    fn of_privacy(&self) -> Check {
+        const NAME: &str = "privacy";
+        let version = self.versions.current();
+        let datasets = version.policy.streams.values().flat_map(|plan| &plan.datasets);
+        let today = day_of(self.clock.wall());
+        let budgets = datasets.filter_map(|dataset| {
+            let per_day = dataset.privacy?.per_day;
+            let spent = self.noising.spent(&dataset.stream, &dataset.contributor, today);
+            let spent = spent.map_or_else(|| "all".to_owned(), |spent| spent.to_string());
+            Some(format!("{spent} of the rho of {per_day} of `{}`", dataset.name))
+        });
+        let budgets: Vec<String> = budgets.collect();
+        if budgets.is_empty() {
+            return Check::well(NAME, "no dataset has differential privacy");
+        }
+        let says = format!("spent of today (UTC): {}", budgets.join(", "));
+        match self.telemetry.total_of_datasets(|counts| &counts.windows_without_budget) {
+            0 => Check::well(NAME, says),
+            windows => Check::warning(
+                NAME,
+                format!("{windows} windows since the start did not leave, for lack of a budget; {says}"),
+                "make `rho_per_window` smaller or windows longer, or restart the gateway less: see docs/egress.md, Differential \
+                 privacy",
+            ),
+        }
+    }
+
     fn of_counters(&self, waits: Duration) -> Check {
         const NAME: &str = "counters";
         let help =
@@ -399,6 +429,7 @@ impl Observed for Observer {
             self.of_windows(),
             self.of_quarantine(),
             self.of_counters(waits.get(2).copied().unwrap_or_default()),
+            self.of_privacy(),
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_cells_aside(&backlogs),

@@ -210,6 +210,9 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                 if old.keeps_all != new.keeps_all {
                     said.push("what is kept of its windows".to_owned());
                 }
+                if old.privacy != new.privacy {
+                    said.push("its privacy".to_owned());
+                }
                 if old.max_defer != new.max_defer {
                     said.push(format!("max_defer was {}, is {}", old.max_defer, new.max_defer));
                 }

@@ -27,6 +27,7 @@ use crate::durable::outbox::{self, Held};
 use crate::durable::policies::Archive;
 use crate::durable::recovery::{self, Closed, Present, Replay, Restored, Scanned};
 use crate::egress::delivery::{Confirmed, Cursor, Cursors};
+use crate::engine::noising::Noising;
 use crate::engine::pipeline::{Before, Collecting, ReleaseRules, Setup};
 use crate::engine::versions::Versions;
 use crate::planted::planted;
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) collecting: FoundReleases,
     /// The last position that the outbox gave out.
     pub(super) outbox_last: Lsn,
+    /// Whether nothing was ever taken in.
+    pub(super) is_new: bool,
 }
 
 /// What is to be counted on.
@@ -134,6 +137,7 @@ impl State {
             gateway,
             before: Found { present, key, before },
             outbox_last: found_outbox.last,
+            is_new: found.last == 0,
             collecting: FoundReleases { held, deferred, outbox_last: found_outbox.last, checkpoints, key, shapes },
         })
     }
@@ -163,7 +167,7 @@ impl FoundReleases {
     pub(super) fn collecting(
         self,
         config: &Config,
-        versions: &Arc<Versions>,
+        (versions, noising): (&Arc<Versions>, &Arc<Noising>),
         outbox: Arc<Log>,
         confirmed: Confirmed,
         open: &Arc<OpenBytes>,
@@ -184,6 +188,7 @@ impl FoundReleases {
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
             checkpoints: self.checkpoints,
+            noising: Arc::clone(noising),
             key: self.key,
             shapes: self.shapes,
         }

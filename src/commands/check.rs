@@ -19,6 +19,7 @@ mod ahead;
 mod budgets;
 mod grounds;
 mod limits;
+mod noise;
 
 /// Checks the configuration, the policies and the models. The report for stdout, as one JSON object if it is for a
 /// machine.
@@ -187,6 +188,7 @@ fn line(Egress { row, outlet }: Egress) -> [String; 8] {
         Permission::Allowed { rules, until, .. } => ("yes", until, rules.join(", ")),
         Permission::NotAllowed(country) => ("no", None, format!("no row of {} permits {country}", row.regime)),
         Permission::TooStrong => ("no", None, "`max_form` of the destination".to_owned()),
+        Permission::NeedsNoise => ("no", None, format!("`rho_per_day` of {}", row.regime)),
         Permission::WindowTooShort(_) => ("no", None, format!("`min_window` of {}", row.regime)),
     };
     let countries: Vec<String> = row.countries.iter().map(ToString::to_string).collect();
@@ -273,6 +275,7 @@ fn row(Egress { row, outlet }: &Egress) -> Value {
         Permission::Allowed { rules, until, .. } => (rules.iter().map(ToString::to_string).collect(), *until, None),
         Permission::NotAllowed(country) => (Vec::new(), None, Some(format!("no rule permits {country}"))),
         Permission::TooStrong => (Vec::new(), None, Some("max_form".to_owned())),
+        Permission::NeedsNoise => (Vec::new(), None, Some("rho_per_day".to_owned())),
         Permission::WindowTooShort(_) => (Vec::new(), None, Some("min_window".to_owned())),
     };
     json!({

@@ -1,6 +1,6 @@
 //! `bailiwick --version`: what this program is, and what it finds to run with.
 
-use crate::durable::{catalog, checkpoint, counting};
+use crate::durable::{catalog, checkpoint, counting, spending};
 use crate::egress::delivery::CURSOR_VERSION;
 use crate::egress::kafka;
 use crate::{scoring, storage};
@@ -17,13 +17,14 @@ pub fn short() -> String {
 pub fn long() -> String {
     let runtime = scoring::found().unwrap_or_else(|error| error.to_string());
     format!(
-        "{}\nformats: journal and outbox {}, declarations {}, checkpoint {}, cursor {}, counters {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
+        "{}\nformats: journal and outbox {}, declarations {}, checkpoint {}, cursor {}, counters {}, privacy {}, policies 1\nONNX Runtime: {runtime}\nlibrdkafka: {}\n",
         short(),
         storage::VERSION,
         catalog::VERSION,
         checkpoint::VERSION,
         CURSOR_VERSION,
         counting::VERSION,
+        spending::VERSION,
         kafka::library_version(),
     )
 }

@@ -346,6 +346,10 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             Permission::Allowed { .. } => continue,
             Permission::NotAllowed(country) => (format!("go to {country}"), elsewhere),
             Permission::TooStrong => ("go there: `max_form` is weaker".to_owned(), elsewhere),
+            Permission::NeedsNoise => (
+                "leave: its release profile asks for differential privacy".to_owned(),
+                "give the dataset `privacy`, or remove it from `accepts`",
+            ),
             Permission::WindowTooShort(shortest) => {
                 let shortest = SignedDuration::try_from(shortest).unwrap_or_default();
                 let why = format!("leave: its release profile asks for windows of at least {shortest:#}");

@@ -11,6 +11,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 
 use super::name::{DatasetName, StreamName};
+use super::privacy::Privacy;
 use super::stream::ValueRange;
 
 mod kept;
@@ -48,6 +49,8 @@ pub struct Dataset {
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
     pub metrics: Vec<Metric>,
+    /// The noise that every number gets before it leaves. `None`: none.
+    pub privacy: Option<Privacy>,
 }
 
 impl Dataset {

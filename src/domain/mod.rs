@@ -28,6 +28,7 @@ pub mod pattern;
 pub mod peer;
 pub mod policy;
 pub mod printable;
+pub mod privacy;
 pub mod producer;
 pub mod producers;
 pub mod proof;

@@ -332,6 +332,7 @@ mod tests {
             max_defer: 0,
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
+            privacy: None,
         };
         let datasets = vec![Arc::new(dataset)];
         let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));

@@ -12,6 +12,7 @@
 //! | `checkpoints/` | the state at a position of the journal ([`checkpoint`]) |
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
 //! | `counters/` | whom the counters of laws have counted ([`counting`]) in a log of their own |
+//! | `privacy/` | what is spent of the budgets of differential privacy ([`spending`]) in a log of their own |
 //! | `cursors/` | how far each destination is in the outbox |
 //! | `budgets/` | what is left of the budgets of destinations ([`budget`](crate::egress::budget)) |
 
@@ -25,3 +26,4 @@ pub mod outbox;
 pub mod policies;
 pub mod recovery;
 pub mod seal;
+pub mod spending;

@@ -15,6 +15,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
+use crate::domain::privacy::{Paid, Rho};
 use crate::domain::tally::Told;
 use crate::storage::{self, Log, Lsn};
 
@@ -61,14 +62,26 @@ pub enum Note {
         /// How many, and for what.
         told: Told,
     },
+    /// What a window with differential privacy cost.
+    Privacy {
+        /// When the window began, in microseconds since the Unix epoch.
+        window_start: i64,
+        /// What came of it.
+        outcome: Paid,
+        /// What it cost.
+        rho: Rho,
+    },
 }
 
 /// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records, those of version 2
-/// have nothing behind them that was decided about cells that may wait. Entries of before end with the releases.
-const NOTES_VERSION: u8 = 3;
+/// have nothing behind them that was decided about cells that may wait, those of version 3 tell nothing of budgets of privacy.
+/// Entries of before end with the releases.
+const NOTES_VERSION: u8 = 4;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
+const PRIVACY: u8 = 4;
+const OUTCOMES: [Paid; 3] = [Paid::Noised, Paid::Spent, Paid::Lost];
 
 /// What one closing lets go, and what the ledger says of it.
 #[derive(Default)]
@@ -148,6 +161,10 @@ fn encode_notes(notes: &[Note], decided: &[Decided], writer: &mut Writer) {
                 writer.u8(REFUSED).text(stream).option(*before);
                 told.encode(writer);
             }
+            Note::Privacy { window_start, outcome, rho } => {
+                let outcome = OUTCOMES.iter().zip(0..).find(|(known, _)| *known == outcome).map_or(0, |(_, at)| at);
+                writer.u8(PRIVACY).i64(*window_start).u8(outcome).u64(rho.billionths());
+            }
         }
     }
     writer.count(decided.len());
@@ -176,6 +193,11 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
                 stream: StreamName::new(reader.text()?).ok()?,
                 before: reader.option()?,
                 told: Told::decode(reader)?,
+            },
+            PRIVACY if version > 3 => Note::Privacy {
+                window_start: reader.i64()?,
+                outcome: *OUTCOMES.get(usize::from(reader.u8()?))?,
+                rho: Rho::from_billionths(reader.u64()?),
             },
             _ => return None,
         });
@@ -295,7 +317,7 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-3.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-4.bin");
 
     fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -310,6 +332,7 @@ mod tests {
             Note::Override { id: "audit".into(), destination: "desk".parse().unwrap(), window_start: 0 },
             refused(Reason::NoRegime, &[], None, None),
             refused(Reason::BelongsElsewhere, &["law/a", "law/b"], Some("in-1"), Some(-1)),
+            Note::Privacy { window_start: -60_000_000, outcome: Paid::Lost, rho: Rho::from_billionths(10_000_000) },
         ]
     }
 
@@ -354,11 +377,17 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_versions_1_and_2_are_read() {
+    fn notes_of_earlier_versions_are_read() {
         let golden = include_bytes!("../../tests/golden/outbox-notes-1.bin");
         assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..2].to_vec(), Vec::new())));
         let golden = include_bytes!("../../tests/golden/outbox-notes-2.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), Vec::new())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), Vec::new())));
+        let golden = include_bytes!("../../tests/golden/outbox-notes-3.bin");
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), decided())));
+        // Version 3 had no budgets of privacy.
+        let mut other = GOLDEN_NOTES.to_vec();
+        other[0] = 3;
+        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
         // Version 1 had no refused records.
         let mut other = GOLDEN_NOTES.to_vec();
         other[0] = 1;

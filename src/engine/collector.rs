@@ -17,7 +17,8 @@ use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::deferral::{Decided, Deferral};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, release};
+use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, asked_for, release};
+use crate::domain::privacy::{Paid, Privacy, Rho};
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
@@ -28,6 +29,7 @@ use crate::planted::planted;
 use crate::storage::{Error, Log, Lsn};
 use crate::telemetry::{DatasetCounts, Telemetry};
 
+use super::noising::{Noised, Noising};
 use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
 
@@ -57,6 +59,8 @@ pub struct Collecting {
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// What waited at the checkpoint, of each dataset whose cells wait.
     pub deferred: BTreeMap<DatasetName, Deferral>,
+    /// What pays for windows of datasets with differential privacy.
+    pub noising: Arc<Noising>,
     /// The last position of the outbox at the start.
     pub outbox_last: Lsn,
     /// Through which position all destinations have confirmed.
@@ -255,7 +259,11 @@ impl Collector {
         closing: &mut Closing,
     ) -> Option<Outcome> {
         let (dataset, window_start) = (window.dataset, self.start_as_text(window.dataset, window.window));
-        match release(closed, outlets, policy) {
+        let outcome = match asked_for(outlets) {
+            Some(privacy) => Ok(self.with_noise(window, closed, (policy, outlets, privacy), closing)?),
+            None => release(closed, outlets, policy),
+        };
+        match outcome {
             Ok(mut outcome) => {
                 let released = std::mem::take(&mut outcome.released);
                 if self.collecting.rules.is_dry_run {
@@ -286,6 +294,48 @@ impl Collector {
                 None
             }
         }
+    }
+
+    /// What of a window may leave with noise. `None`: nothing, and the closing says why.
+    fn with_noise(
+        &self,
+        window: &Window<'_>,
+        closed: &ClosedWindow<'_>,
+        (policy, outlets, privacy): (Digest, &[Outlet], Privacy),
+        closing: &mut Closing,
+    ) -> Option<Outcome> {
+        // What is charged is known again after a crash by its closing, which must be there then.
+        if !self.sequencer.journal.wait_durable(closing.closed_at) {
+            return None;
+        }
+        let (dataset, text) = (window.dataset, self.start_as_text(window.dataset, window.window));
+        let (outcome, rho, released) = match self.collecting.noising.release(closed, outlets, privacy, policy) {
+            Noised::Released(outcome) => (Paid::Noised, privacy.per_window, Some(outcome)),
+            Noised::Spent => {
+                tracing::warn!(%dataset, window_start = text, "a window does not leave: the budget of its day is spent");
+                (Paid::Spent, Rho::default(), None)
+            }
+            Noised::Lost => {
+                tracing::warn!(
+                    %dataset,
+                    window_start = text,
+                    "a window does not leave: it was charged before a crash, and noise is drawn once"
+                );
+                (Paid::Lost, privacy.per_window, None)
+            }
+            Noised::Failed(error) => {
+                tracing::error!(%dataset, window_start = text, error, "a window with noise could not be released");
+                (Paid::Lost, privacy.per_window, None)
+            }
+        };
+        let telemetry = &self.telemetry;
+        match outcome {
+            Paid::Noised => telemetry.add_of_dataset(dataset, |counts| &counts.windows_noised, 1),
+            Paid::Spent | Paid::Lost => telemetry.add_of_dataset(dataset, |counts| &counts.windows_without_budget, 1),
+        }
+        let window_start = self.start_of(dataset, window.window);
+        closing.notes.push(Note::Privacy { window_start, outcome, rho });
+        released
     }
 
     /// Cells of a window of a dataset go nowhere. What the ledger is to say of it goes into the closing.

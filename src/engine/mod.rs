@@ -12,6 +12,8 @@ pub mod counting;
 pub mod inbox;
 pub mod intake;
 mod judge;
+pub mod noise;
+pub mod noising;
 mod open_windows;
 mod order;
 pub mod pipeline;

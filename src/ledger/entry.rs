@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -198,11 +198,37 @@ pub enum What {
         /// Where it stands in the outbox.
         outbox: u64,
     },
+    /// What a window of a dataset with differential privacy cost. All windows of a day (UTC) together cost no more than the
+    /// day has. From version 5 on.
+    Privacy {
+        /// The dataset.
+        dataset: String,
+        /// When the window began.
+        window_start: String,
+        /// What came of it.
+        outcome: Paid,
+        /// What it cost: rho of zCDP, in billionths.
+        rho_billionths: u64,
+        /// Where the closing stands in the outbox.
+        outbox: u64,
+    },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
         /// How many.
         entries: u64,
     },
+}
+
+/// What came of a window of a dataset with differential privacy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Paid {
+    /// Its cells got noise, and those with enough contributors leave.
+    Noised,
+    /// The budget of its day was spent: nothing left, and it cost nothing.
+    Spent,
+    /// It was charged, and then there was a crash or a fault: nothing left.
+    Lost,
 }
 
 /// What is known of a release after a crash.
@@ -299,6 +325,7 @@ impl What {
             Self::Reload { .. } => "reload",
             Self::Shed { .. } => "shed",
             Self::Damage { .. } => "damage",
+            Self::Privacy { .. } => "privacy",
             Self::Missed { .. } => "missed",
         }
     }
@@ -317,7 +344,7 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind. Those that came with version 3 are the last four but one, and that of version 4 is the last.
+    /// One of each kind. The last two came with versions 4 and 5, and the four before them with version 3.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -378,6 +405,13 @@ pub(super) mod samples {
                 cells: 12,
                 outbox: 9,
             },
+            What::Privacy {
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                outcome: Paid::Noised,
+                rho_billionths: 10_000_000,
+                outbox: 8,
+            },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -390,21 +424,28 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-4.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-5.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
         assert_eq!(read, samples::all());
         let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
-        assert_eq!(kinds.len(), 15);
+        assert_eq!(kinds.len(), 16);
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
     }
 
     #[test]
-    fn entries_of_version_3_tell_of_no_budget() {
+    fn entries_of_version_4_tell_of_no_privacy() {
+        let golden = include_str!("../../tests/golden/ledger-entries-4.jsonl");
+        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+        assert!(read.eq(samples::all().into_iter().take(15).map(|entry| Entry { v: 4, ..entry })));
+    }
+
+    #[test]
+    fn entries_of_version_3_tell_of_nothing_shed() {
         let golden = include_str!("../../tests/golden/ledger-entries-3.jsonl");
         let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
         assert!(read.eq(samples::all().into_iter().take(14).map(|entry| Entry { v: 3, ..entry })));
@@ -433,12 +474,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-4.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-5.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":4", "\"v\":5").as_bytes()), Err(Unreadable::Newer(5)));
+        assert_eq!(Entry::decode(line.replace("\"v\":5", "\"v\":6").as_bytes()), Err(Unreadable::Newer(6)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

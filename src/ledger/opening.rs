@@ -133,7 +133,8 @@ impl Heard {
             What::Start { models, .. } => self.models = Some(models.clone()),
             What::Withheld { outbox: Some(outbox), .. }
             | What::Override { outbox: Some(outbox), .. }
-            | What::Refused { outbox, .. } => {
+            | What::Refused { outbox, .. }
+            | What::Privacy { outbox, .. } => {
                 self.noted.hear(*outbox);
             }
             _ => {}

@@ -132,6 +132,11 @@ declare! {
     CELLS_DEFERRED = Counter "bailiwick_cells_deferred" None ["dataset"];
     /// Cells that waited for the next windows and did not leave with one. They count among the withheld ones.
     CELLS_DEFERRED_DROPPED = Counter "bailiwick_cells_deferred_dropped" None ["dataset"];
+    /// Windows of a dataset with differential privacy whose cells got noise.
+    WINDOWS_NOISED = Counter "bailiwick_windows_noised" None ["dataset"];
+    /// Windows of a dataset with differential privacy that did not leave: the budget of their day was spent, or they were charged
+    /// before a crash.
+    WINDOWS_WITHOUT_BUDGET = Counter "bailiwick_windows_without_budget" None ["dataset"];
     /// Releases put into the outbox, one for each window and destination.
     RELEASES = Counter "bailiwick_releases" None ["dataset"];
     /// Releases that a dry run did not make.

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::noise;
 use crate::domain::dataset::{Dataset, Function};
 use crate::domain::policy::{Asked, Limits};
 
@@ -15,6 +16,11 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     let (contributors, part) = (&limits.contributors, &limits.part);
     // Writing to a string does not fail.
     let _ = writeln!(text, "\ncells of {}:", dataset.name);
+    if let Some(privacy) = &limits.privacy {
+        text.push_str(&noise::explained(dataset, limits, privacy));
+        text.push_str(&bounds(limits));
+        return text;
+    }
     let _ = writeln!(text, "  at least {} contributors in a cell: {}", contributors.value, contributors.by);
     let producers = &limits.producers;
     let _ = match producers.value {
@@ -29,16 +35,7 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
             beside.by
         );
     }
-    if let Some(records) = &limits.records {
-        let _ = writeln!(
-            text,
-            "  of one contributor at most {} records count in a cell of a window, drawn by lot: {}",
-            records.value, records.by
-        );
-    }
-    if let Some(cells) = &limits.cells {
-        let _ = writeln!(text, "  and in at most {} cells of it, drawn by lot: {}", cells.value, cells.by);
-    }
+    text.push_str(&bounds(limits));
     if dataset.max_defer > 0 {
         let _ = writeln!(
             text,
@@ -89,6 +86,22 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
     text
 }
 
+/// How many records of one contributor count.
+fn bounds(limits: &Limits) -> String {
+    let mut text = String::new();
+    if let Some(records) = &limits.records {
+        let _ = writeln!(
+            text,
+            "  of one contributor at most {} records count in a cell of a window, drawn by lot: {}",
+            records.value, records.by
+        );
+    }
+    if let Some(cells) = &limits.cells {
+        let _ = writeln!(text, "  and in at most {} cells of it, drawn by lot: {}", cells.value, cells.by);
+    }
+    text
+}
+
 fn windows(windows: u64) -> String {
     if windows == 1 { "window".to_owned() } else { format!("{windows} windows") }
 }
@@ -118,6 +131,7 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
             "by": window.by,
         })),
         "max_defer": { "windows": dataset.max_defer, "time": waits(dataset).to_string() },
+        "privacy": noise::for_machines(dataset, limits),
         "parts_may_be_empty": !limits.not_empty,
         "merged": histograms,
         "withheld": withheld,

@@ -136,6 +136,7 @@ fn cells(flow: &Flow) -> Value {
         }
         Permission::NotAllowed(country) => json!({ "regime": regime, "allowed": false, "country": code(country) }),
         Permission::TooStrong => json!({ "regime": regime, "allowed": false, "max_form": true }),
+        Permission::NeedsNoise => json!({ "regime": regime, "allowed": false, "rho_per_day": true }),
         Permission::WindowTooShort(_) => json!({ "regime": regime, "allowed": false, "min_window": true }),
     });
     json!({

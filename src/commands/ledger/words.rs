@@ -1,6 +1,7 @@
 //! What an entry says, in words.
 
-use crate::ledger::entry::{Known, Outcome, Reread, What};
+use crate::domain::privacy::Rho;
+use crate::ledger::entry::{Known, Outcome, Paid, Reread, What};
 
 /// What an entry says, as a sentence without its end. Ids are in full, so that they can be searched for.
 pub(super) fn words(what: &What) -> String {
@@ -73,6 +74,15 @@ pub(super) fn words(what: &What) -> String {
              `{dataset}`, {window_start} to {window_end}",
             count(*cells, "cell")
         ),
+        What::Privacy { dataset, window_start, outcome, rho_billionths, .. } => {
+            let rho = Rho::from_billionths(*rho_billionths);
+            let outcome = match outcome {
+                Paid::Noised => format!("cells got noise, for a rho of {rho}"),
+                Paid::Spent => "nothing left: the budget of the day is spent".to_owned(),
+                Paid::Lost => format!("nothing left: it was charged a rho of {rho} before a crash or a fault"),
+            };
+            format!("of the window of `{dataset}` that began at {window_start}: {outcome}")
+        }
         What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
         What::Missed { entries } => {
             let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
@@ -92,10 +102,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-4.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-5.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 15);
+        assert_eq!(said.len(), 16);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -116,6 +126,7 @@ mod tests {
             &["release 1f1f", "was shed, and not sent to `hub`", "12 cells of `payments`, 2026-11-26T03:00:00Z"],
         );
         says("damage", &["the outbox was found damaged, in 2 places"]);
+        says("privacy", &["`payments` that began at 2026-11-26T03:00:00Z: cells got noise, for a rho of 0.01"]);
         says("missed", &["5 entries were not written"]);
         says("stop", &["gateway `eu-1` stopped as it was told"]);
     }

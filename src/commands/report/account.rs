@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::ledger::entry::{Entry, Known, Outcome, Reread, What};
+use crate::domain::privacy::Rho;
+use crate::ledger::entry::{Entry, Known, Outcome, Paid, Reread, What};
 
 /// What the entries of a span of time come to.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(super) struct Account {
     pub(super) withheld: BTreeMap<String, Withheld>,
     /// Releases that were shed, by destination and id: each once.
     shed: BTreeMap<(String, String), Shed>,
+    /// What windows with noise cost, by dataset.
+    pub(super) privacy: BTreeMap<String, Spent>,
     /// By id, dataset and destination.
     pub(super) overrides: BTreeMap<(String, String, String), Used>,
     /// Records that were refused, by what refused them.
@@ -78,6 +81,19 @@ struct Release {
 struct Shed {
     dataset: String,
     cells: u64,
+}
+
+/// What a dataset's windows cost of its budget of differential privacy.
+#[derive(Default)]
+pub(super) struct Spent {
+    /// Windows whose cells got noise.
+    pub(super) noised: u64,
+    /// Windows that did not leave, because the budget was spent.
+    pub(super) spent: u64,
+    /// Windows that were paid for and did not leave.
+    pub(super) lost: u64,
+    /// What all of them cost.
+    pub(super) rho: Rho,
 }
 
 /// What was withheld of a dataset.
@@ -221,6 +237,15 @@ impl Account {
                 used.first = start().min(std::mem::take(&mut used.first));
                 used.last = start().max(std::mem::take(&mut used.last));
             }
+            What::Privacy { dataset, outcome, rho_billionths, .. } => {
+                let budget = self.privacy.entry(dataset.clone()).or_default();
+                match outcome {
+                    Paid::Noised => budget.noised += 1,
+                    Paid::Spent => budget.spent += 1,
+                    Paid::Lost => budget.lost += 1,
+                }
+                budget.rho = budget.rho.and(Rho::from_billionths(*rho_billionths));
+            }
             What::Refused { stream, reason, rules, to, records, .. } => {
                 let (stream, reason, rules) = (stream.clone(), reason.clone(), rules.clone());
                 *self.refused.entry(Refused { stream, reason, rules, to: to.clone() }).or_default() += records;
@@ -301,6 +326,10 @@ impl Account {
             json!({ "destination": destination, "dataset": dataset, "releases": releases, "cells": cells })
         });
         let shed = shed.collect::<Value>();
+        let privacy = self.privacy.iter().map(|(dataset, cost)| {
+            let Spent { noised, spent, lost, rho } = cost;
+            json!({ "dataset": dataset, "noised": noised, "spent": spent, "lost": lost, "rho": rho.value() })
+        });
         let overrides = self.overrides.iter().map(|((id, dataset, destination), used)| {
             json!({
                 "id": id, "dataset": dataset, "destination": destination, "windows": used.windows,
@@ -329,6 +358,7 @@ impl Account {
             "bytes": self.sent,
             "withheld": withheld.collect::<Value>(),
             "shed": shed,
+            "privacy": privacy.collect::<Value>(),
             "overrides": overrides.collect::<Value>(),
             "refused": refused.collect::<Value>(),
             "quarantine": { "held": held, "released": released, "discarded": discarded },

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 mod laws;
 
-use super::account::Quarantine;
+use super::account::{Quarantine, Spent};
 use super::{NOT_PROVED, Report};
 use crate::ledger::entry::{Outcome, Reread};
 
@@ -121,6 +121,16 @@ fn held_back(page: &mut Page, report: &Report) {
         vec![destination.to_owned(), dataset.to_owned(), releases.to_string(), cells.to_string()]
     });
     page.table(&["destination", "dataset", "#releases", "#cells"], rows.collect(), "None.");
+    page.heading("Budgets of differential privacy");
+    page.paragraph(
+        "Windows whose cells got noise, and those that did not leave because the budget of their day was spent.",
+    );
+    let rows = report.account.privacy.iter().map(|(dataset, cost)| {
+        let Spent { noised, spent, lost, rho } = cost;
+        vec![dataset.clone(), noised.to_string(), spent.to_string(), lost.to_string(), rho.to_string()]
+    });
+    let header = ["dataset", "#windows with noise", "#budget spent", "#lost in crashes", "#rho in all"];
+    page.table(&header, rows.collect(), "No dataset has noise.");
     page.heading("What was not taken in");
     page.paragraph(
         "Records, in steps. Those that belong to another gateway were not sent there: their producers were told.",

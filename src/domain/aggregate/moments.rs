@@ -53,6 +53,11 @@ impl Measure {
 }
 
 impl Scale {
+    /// How much one step of the integers is.
+    pub(super) fn step(self) -> f64 {
+        self.factor.recip()
+    }
+
     /// The integer that a finite value becomes.
     pub(super) fn integer(self, value: f64) -> i64 {
         rounded(value.clamp(self.low, self.high) * self.factor)

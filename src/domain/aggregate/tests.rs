@@ -92,6 +92,7 @@ fn dataset() -> Dataset {
             metric("share", Function::Fraction { source: source("label", 3, true), equals }),
             metric("score", Function::Sum(score)),
         ],
+        privacy: None,
     }
 }
 

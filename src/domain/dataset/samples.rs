@@ -47,6 +47,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
             metric("share", share),
             metric("share_of_de", share_of_de),
         ],
+        privacy: None,
     }
 }
 

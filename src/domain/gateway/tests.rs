@@ -49,6 +49,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         max_defer: 0,
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
+        privacy: None,
     });
     Gateway::new([(&stream, std::slice::from_ref(&dataset))].into_iter())
 }

@@ -305,6 +305,7 @@ fn why(flow: Option<&Flow>) -> Vec<String> {
             Permission::Allowed { .. } => {}
             Permission::NotAllowed(country) => why.push(format!("no row of {regime} permits {country}")),
             Permission::TooStrong => why.push("`max_form` of the destination".to_owned()),
+            Permission::NeedsNoise => why.push(format!("`rho_per_day` of {regime}")),
             Permission::WindowTooShort(_) => why.push(format!("`min_window` of {regime}")),
         }
     }

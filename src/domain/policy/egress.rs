@@ -13,6 +13,7 @@ use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Spot};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName};
+use crate::domain::privacy::Privacy;
 
 /// One line of the egress table.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub enum Permission {
     TooStrong,
     /// Its release profile asks for windows of at least this length.
     WindowTooShort(Duration),
+    /// Its release profile asks for differential privacy.
+    NeedsNoise,
 }
 
 impl Permission {
@@ -68,6 +71,8 @@ pub struct Outlet {
     pub min_contributors: usize,
     /// When a part of a cell may leave.
     pub parts: PartRule,
+    /// The noise that every number gets. `None`: none.
+    pub privacy: Option<Privacy>,
     /// The override that lowered the number.
     pub by_override: Option<String>,
 }
@@ -111,8 +116,12 @@ impl PolicySet {
         dataset: &Dataset,
         day: Date,
     ) -> Permission {
-        if destination.max_form < Form::Statistical {
+        let form = Form::of_cells(dataset);
+        if destination.max_form < form {
             return Permission::TooStrong;
+        }
+        if regime.release.rho_per_day.is_some() && dataset.privacy.is_none() {
+            return Permission::NeedsNoise;
         }
         if let Some(shortest) = regime.release.min_window.filter(|shortest| *shortest > dataset.window) {
             return Permission::WindowTooShort(shortest);
@@ -123,7 +132,7 @@ impl PolicySet {
         let (mut rules, mut basis) = (Vec::new(), Vec::new());
         let mut lasting = Lasting(None);
         for &country in &destination.countries {
-            let Some(permit) = regime.permits(Form::Statistical, country, &shown) else {
+            let Some(permit) = regime.permits(form, country, &shown) else {
                 return Permission::NotAllowed(country);
             };
             let rule = regime.rule(permit.row);
@@ -211,6 +220,7 @@ impl PolicySet {
                 beyond_one: limits.producers.value > 1,
                 beside: limits.beside.as_ref().map_or(0, |beside| beside.value),
             },
+            privacy: limits.privacy,
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }
@@ -223,8 +233,10 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
         let both = left.into_iter().filter_map(|outlet| {
             let other = right.iter().find(|other| other.destination == outlet.destination)?;
             let parts = outlet.parts.stricter(other.parts);
+            // Where one of them asks for noise, there is noise.
+            let privacy = outlet.privacy.into_iter().chain(other.privacy).reduce(Privacy::stricter);
             let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
-            Some(Outlet { parts, ..stricter })
+            Some(Outlet { parts, privacy, ..stricter })
         });
         both.collect()
     };

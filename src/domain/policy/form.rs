@@ -2,6 +2,8 @@
 
 use jiff::civil::Date;
 
+use crate::domain::dataset::Dataset;
+
 /// In which form data leaves; a weaker one is allowed wherever a stronger one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
@@ -16,6 +18,12 @@ pub enum Form {
 }
 
 impl Form {
+    /// That of a dataset's cells.
+    #[must_use]
+    pub fn of_cells(dataset: &Dataset) -> Self {
+        if dataset.privacy.is_some() { Self::Dp } else { Self::Statistical }
+    }
+
     /// Every form with its name in the policy language.
     pub const NAMES: [(&'static str, Self); 4] = [
         ("dp", Self::Dp),

@@ -68,14 +68,13 @@ impl PolicySet {
             else {
                 continue;
             };
+            let form = Form::of_cells(plan.1);
             let to = Recipient::Destination(&row.destination);
             let at_hand = AtHand { stream: &plan.0.stream.name, dataset: Some(&row.dataset), to };
             let shown = self.shown(at_hand, &destination.conditions, day);
             let used_for = Use::Cells(row.dataset.clone(), row.destination.clone());
-            let of_countries = row
-                .countries
-                .iter()
-                .filter_map(|&country| of_row(regime, (Form::Statistical, country), &shown, &used_for));
+            let of_countries =
+                row.countries.iter().filter_map(|&country| of_row(regime, (form, country), &shown, &used_for));
             grounds.extend(of_countries);
         }
         let mut held = |plan: &StreamPlan, gateway: &GatewayId, country, serves: &[String], conditions: &Conditions| {

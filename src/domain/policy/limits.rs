@@ -6,6 +6,7 @@ use jiff::civil::Date;
 
 use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
+use crate::domain::privacy::{Privacy, Rho};
 use crate::domain::proof::Vouched;
 
 /// A value, and who asks for it.
@@ -35,6 +36,10 @@ pub struct Limits {
     pub records: Option<Asked<u32>>,
     /// In how many cells of a window. `None`: in any number.
     pub cells: Option<Asked<u32>>,
+    /// The noise that numbers get. `None`: none.
+    pub privacy: Option<Privacy>,
+    /// What all releases of a day may tell of one contributor. `None`: nobody asks for noise.
+    pub rho_per_day: Option<Asked<Rho>>,
     /// The shortest window. `None`: nobody asks for one.
     pub window: Option<Asked<Duration>>,
     /// Whether no part may be empty, because a class is special.
@@ -126,6 +131,10 @@ impl<'p> Party<'p> {
         self.profile?.bounds?.cells_per_window.map(|cells| self.asked(cells, true))
     }
 
+    fn rho_per_day(&self) -> Option<Asked<Rho>> {
+        self.profile?.rho_per_day.map(|rho| self.asked(rho, true))
+    }
+
     fn window(&self) -> Option<Asked<Duration>> {
         self.profile?.min_window.map(|window| self.asked(window, true))
     }
@@ -160,6 +169,9 @@ impl PolicySet {
         self.governing(plan, serves, day).next()?;
         let parties = self.parties(plan, dataset, (serves, day));
         let bounding = self.bounding(plan, dataset);
+        let own_rho =
+            dataset.privacy.map(|privacy| Asked { value: privacy.per_day, by: format!("dataset {}", dataset.name) });
+        let rho_per_day = least(own_rho.into_iter().chain(parties.iter().filter_map(Party::rho_per_day)));
         Some(Limits {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
@@ -168,6 +180,15 @@ impl PolicySet {
             beside: strictest(parties.iter().filter_map(Party::beside)),
             records: least(bounding.iter().filter_map(Party::records)),
             cells: least(bounding.iter().filter_map(Party::cells)),
+            privacy: dataset.privacy.map(|privacy| match &rho_per_day {
+                Some(Asked { value, .. }) => Privacy {
+                    per_window: privacy.per_window.min(*value),
+                    per_day: privacy.per_day.min(*value),
+                    ..privacy
+                },
+                None => privacy,
+            }),
+            rho_per_day,
             window: strictest(parties.iter().filter_map(Party::window)),
             not_empty: self.classes.any_special(&plan.classes),
         })

@@ -33,6 +33,7 @@ mod form;
 mod grounds;
 mod limits;
 mod lint;
+mod noise;
 mod permit;
 mod profile;
 mod read;
@@ -57,13 +58,14 @@ pub use form::{Form, Lasting};
 pub use grounds::{ByCount, Grounds, Use, Vouching};
 pub use limits::{Asked, Limits};
 pub use lint::lint;
+pub use noise::{Counted as NoisedCount, Noised, noised};
 pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
 pub use profile::Profile;
 pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
-pub use release::{ClosedWindow, Outcome, RELEASE_COLUMNS, Withheld, release};
+pub use release::{ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_noised};
 pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};
 pub use ways::{Alike, Way, Ways};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::dataset::Bounds;
+use crate::domain::privacy::Rho;
 
 /// A release profile: `[release.NAME]`. What it does not say, it does not ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Profile {
     pub beside: Option<u32>,
     /// How many records of one contributor count, at most.
     pub bounds: Option<Bounds>,
+    /// Cells have noise, and a day's releases tell no more than this of one contributor.
+    pub rho_per_day: Option<Rho>,
     /// The shortest window.
     pub min_window: Option<Duration>,
 }

@@ -21,6 +21,10 @@ use super::Digest;
 use super::egress::Outlet;
 use super::permit::Released;
 
+mod noised;
+
+pub use noised::{NotNoised, asked_for, release_noised};
+
 /// A closed window of a dataset.
 pub struct ClosedWindow<'w> {
     /// The gateway's id.
@@ -63,6 +67,8 @@ pub enum Withheld {
     Share,
     /// It is not held to the bounds of its dataset.
     Bounds,
+    /// It was not given the noise that every destination asks for.
+    Noise,
     /// No destination may have it.
     Nowhere,
 }
@@ -74,6 +80,7 @@ impl fmt::Display for Withheld {
             Self::Producers => "too few beside one producer's",
             Self::Share => "too large a share of one producer",
             Self::Bounds => "not held to the bounds",
+            Self::Noise => "without the noise that is asked for",
             Self::Nowhere => "no destination may have them",
         })
     }
@@ -111,7 +118,9 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
         return Ok(outcome);
     }
     let _room = closed.cells.room_for_plans(closed.dataset);
-    let rules: BTreeSet<(PartRule, usize)> = outlets.iter().map(Outlet::rule).collect();
+    // Without noise nothing leaves to who asks for it.
+    let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
+    let rules: BTreeSet<(PartRule, usize)> = quiet().map(Outlet::rule).collect();
     let least_strict = rules.first().copied();
     let mut plans = BTreeMap::new();
     for (parts, least) in rules {
@@ -129,11 +138,15 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
             plans.insert(slot, plan);
         }
         outcome.left.extend(slots.iter().map(|slot| closed.cells.number(*slot)));
-        let outlets = outlets.iter().filter(|outlet| outlet.rule() == (parts, least));
+        let outlets = quiet().filter(|outlet| outlet.rule() == (parts, least));
         outcome.released.extend(Leaving::new(closed, &slots, &plans, policy).released(outlets)?);
     }
     for slot in in_order.iter().filter(|slot| !outcome.left.contains(&closed.cells.number(**slot))) {
-        *outcome.withheld.entry(Withheld::of(&closed.cells, *slot, least_strict.as_ref())).or_default() += 1;
+        let why = match least_strict {
+            None if !outlets.is_empty() => Withheld::Noise,
+            rule => Withheld::of(&closed.cells, *slot, rule.as_ref()),
+        };
+        *outcome.withheld.entry(why).or_default() += 1;
     }
     outcome.cells_released = outcome.left.len();
     outcome.cells_withheld -= outcome.cells_released;

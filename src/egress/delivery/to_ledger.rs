@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::RecvTimeoutError;
 
+use crate::domain::privacy;
 use crate::domain::tally::{Cause, Told};
 use crate::domain::time::rfc3339;
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::Closed;
-use crate::ledger::entry::What;
+use crate::ledger::entry::{Paid, What};
 use crate::storage::{Lsn, ReadError, Reader};
 
 use super::Context;
@@ -93,6 +94,17 @@ fn said(closing: &Closing, outbox: Lsn) -> Vec<What> {
             rules: rules.as_deref().unwrap_or_default().to_vec(),
             to: to.as_ref().map(ToString::to_string),
             records: *records,
+            outbox: at,
+        },
+        Note::Privacy { window_start, outcome, rho } => What::Privacy {
+            dataset: dataset.clone(),
+            window_start: rfc3339(*window_start),
+            outcome: match outcome {
+                privacy::Paid::Noised => Paid::Noised,
+                privacy::Paid::Spent => Paid::Spent,
+                privacy::Paid::Lost => Paid::Lost,
+            },
+            rho_billionths: rho.billionths(),
             outbox: at,
         },
     });

@@ -23,6 +23,7 @@ fn dataset() -> Arc<Dataset> {
         max_defer: 0,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
+        privacy: None,
     })
 }
 

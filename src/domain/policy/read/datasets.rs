@@ -15,8 +15,10 @@ use crate::domain::model::OutputKind;
 use crate::domain::name;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::{Profile, RELEASE_COLUMNS, StreamPlan};
+use crate::domain::privacy::Privacy;
 use crate::domain::stream::{FieldType, ValueRange};
 
+use super::privacy::{self, PRIVACY};
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
 
 pub(super) const DATASET: Shape = Shape {
@@ -38,6 +40,7 @@ pub(super) const DATASET: Shape = Shape {
         RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
+        Key::new("privacy", Kind::Table(&PRIVACY), "Differential privacy: every number that leaves has noise."),
     ],
 };
 
@@ -95,6 +98,7 @@ pub(super) struct DeclaredDataset {
     release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
+    privacy: Option<Spot<Privacy>>,
 }
 
 struct DeclaredKey {
@@ -169,6 +173,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     });
     let keys = keys.collect();
     let metrics: Vec<_> = table.array("metrics").iter().filter_map(read_metric).collect();
+    let privacy = privacy::read(table);
     if metrics.is_empty() {
         problems.error(&table.place, "a dataset needs `metrics`");
     }
@@ -183,14 +188,26 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         release,
         keys,
         metrics,
+        privacy,
     })
 }
 
 impl DeclaredDataset {
+    /// Checks the dataset that it became, if it has differential privacy.
+    pub(super) fn check_privacy(&self, dataset: &Dataset, problems: &Problems) {
+        if let Some(declared) = &self.privacy {
+            privacy::check(dataset, &declared.place, problems);
+        }
+    }
+
     /// The release profile that it names, which its windows must be long enough for.
     pub(super) fn profile(&self, profiles: &BTreeMap<String, Spot<Profile>>, problems: &Problems) -> Option<Profile> {
         let name = self.release.as_ref()?;
         let profile = profiles::named(Some(name), profiles, problems);
+        if self.privacy.is_none() && profile.rho_per_day.is_some() {
+            let message = format!("release profile `{}` asks for differential privacy", profile.name);
+            problems.error_help(&name.place, message, "add [datasets.NAME.privacy], or name another profile");
+        }
         if let Some(shortest) = profile.min_window.filter(|shortest| *shortest > self.window) {
             let [is, shortest] = [self.window, shortest]
                 .map(|length| format!("{:#}", SignedDuration::try_from(length).unwrap_or_default()));
@@ -330,6 +347,7 @@ pub(super) fn resolve(
         max_defer: declared.max_defer,
         keys,
         metrics,
+        privacy: declared.privacy.as_ref().map(|privacy| privacy.value),
     };
     if combinations(&dataset) > COMBINATIONS_MAX {
         let place = declared.metrics.first().map_or(&declared.stream.place, |metric| &metric.name.place);

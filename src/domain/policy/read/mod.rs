@@ -28,6 +28,7 @@ mod datasets;
 mod deployment;
 mod evidence;
 mod models;
+mod privacy;
 mod profiles;
 mod regimes;
 mod regions;
@@ -397,7 +398,9 @@ fn attach(
         return;
     }
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
-        plan.datasets.push(Arc::new(counting(plan, dataset)));
+        let dataset = counting(plan, dataset);
+        declared.value.check_privacy(&dataset, problems);
+        plan.datasets.push(Arc::new(dataset));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::name;
 use crate::domain::policy::Profile;
 
+use super::privacy::rho;
 use super::{Declared, insert};
 
 pub(super) const PROFILE: Shape = Shape {
@@ -53,6 +54,12 @@ pub(super) const PROFILE: Shape = Shape {
             "In how many cells of a window the records of one contributor count, at most, from 1 to 1000. It needs \
              `records_per_contributor`. Default: in any number.",
         ),
+        Key::new(
+            "rho_per_day",
+            Kind::Number,
+            "Cells leave only with differential privacy, and of one contributor a day's releases tell no more than this: rho of \
+             zCDP, from 0.000001 to 0.5. Default: no noise is asked for.",
+        ),
         Key::new("min_window", Kind::Duration, "The shortest window that may leave."),
     ],
 };
@@ -85,6 +92,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
         let min_producers = table.get::<usize>("min_producers").filter(|least| check_producers(least, problems));
         let share = table.get::<f64>("max_producer_share");
         let bounds = bounds(&table);
+        let rho_per_day = table.get::<f64>("rho_per_day").and_then(|stated| rho(&stated, "rho_per_day", problems));
         let min_window = table.get::<SignedDuration>("min_window");
         let profile = Profile {
             name: name.value.clone(),
@@ -94,6 +102,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
             min_producers: min_producers.map(|least| least.value),
             beside: share.and_then(|share| beside(&share, problems)),
             bounds,
+            rho_per_day,
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
         insert(&mut declared.profiles, name, profile, problems);

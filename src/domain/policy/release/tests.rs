@@ -12,6 +12,7 @@ use crate::domain::policy::Widest;
 mod bounds;
 mod deferred;
 mod nobody;
+mod noised;
 mod producers;
 mod row_space;
 mod sums;
@@ -41,7 +42,7 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
     let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false, beside: 0 };
-    Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
+    Outlet { destination: destination.parse().unwrap(), min_contributors, parts, privacy: None, by_override: None }
 }
 
 #[test]

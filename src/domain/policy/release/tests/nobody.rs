@@ -77,6 +77,7 @@ pub(super) fn dataset() -> Dataset {
             ),
             metric("levels", Function::Histogram { source: source("level", 4, false), edges: LEVELS.into() }),
         ],
+        privacy: None,
     }
 }
 
@@ -217,7 +218,7 @@ pub(super) fn pool_cells(
 
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
     let parts = PartRule { least, not_empty, percent: 0, beyond_one: false, beside: 0 };
-    Outlet { destination: destination.parse().unwrap(), min_contributors, parts, by_override: None }
+    Outlet { destination: destination.parse().unwrap(), min_contributors, parts, privacy: None, by_override: None }
 }
 
 /// Two destinations of which one may want more contributors than the other.

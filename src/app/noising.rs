@@ -1,0 +1,40 @@
+//! The budgets of differential privacy: opened with everything else that is on disk.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::privacy::day_of;
+use crate::durable::spending::{Beginning, Book};
+use crate::engine::noising::Noising;
+use crate::storage::RealFileSystem;
+
+/// The budgets of the datasets with differential privacy. `is_new`: the gateway has never taken anything in.
+pub(super) fn open(config: &Config, clock: Clock, is_new: bool) -> anyhow::Result<Noising> {
+    let directory = config.journal.directory.join("privacy");
+    let mut datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
+    let is_asked = datasets.any(|dataset| dataset.privacy.is_some());
+    // What was spent goes on being kept: the policies may ask for it again.
+    if !is_asked && !directory.exists() {
+        return Ok(Noising::new(None));
+    }
+    let (beginning, today) = (if is_new { Beginning::New } else { Beginning::Unknown }, day_of(clock.wall()));
+    let book = Book::open(Arc::new(RealFileSystem), directory.clone(), beginning, today);
+    let book = book.with_context(|| format!("budgets of privacy in {}", directory.display()))?;
+    if book.damaged() > 0 {
+        tracing::error!(
+            places = book.damaged(),
+            directory = %directory.display(),
+            "what was spent of the budgets of privacy is damaged: nothing is left of the days through today. Check the disk"
+        );
+    }
+    if book.is_unknown() {
+        tracing::warn!(
+            "it is not known what was spent of the budgets of privacy: nothing is left of the days through today (UTC), and \
+             windows of them do not leave. That is so on the first day of a budget, too, of a gateway that ran before"
+        );
+    }
+    Ok(Noising::new(Some(book)))
+}

@@ -1,0 +1,128 @@
+//! Differential privacy of a running gateway: noise is paid for from the budget of a day, and is not drawn again, whatever is
+//! killed.
+
+use std::time::Duration;
+
+use bailiwick::clock::Clock;
+use serde_json::Value;
+
+use super::deployment::{Deployment, POLICY, Producer, visits};
+use crate::common::PATIENCE;
+use crate::common::ledger::{entries, of_kind};
+
+/// A day has enough for two windows. The noise of contributors and of records has a standard deviation of 7.1.
+const PRIVACY: &str = r#"
+[release.private]
+records_per_contributor = 1
+cells_per_contributor   = 1
+
+[datasets.by_country.privacy]
+mechanism      = "discrete_gaussian"
+rho_per_window = 0.03
+rho_per_day    = 0.06
+"#;
+
+fn deployment() -> Deployment {
+    let deployment = Deployment::new();
+    deployment.edit(POLICY, "group_by  ", "release = \"private\"\ngroup_by  ");
+    deployment.add(POLICY, PRIVACY);
+    deployment.set_k(5);
+    deployment
+}
+
+/// Waits until a destination has so many lines.
+async fn until_released(deployment: &Deployment, lines: usize) -> Vec<Value> {
+    let began = Clock::start();
+    loop {
+        let released = deployment.released("desk");
+        if released.len() >= lines {
+            return released;
+        }
+        assert!(began.now() < PATIENCE, "{lines} lines");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_leave_with_noise_until_the_budget_of_their_day_is_spent() {
+    let deployment = deployment();
+    let mut before: Vec<Value> = Vec::new();
+    for minute in 1..=2 {
+        let process = deployment.spawn();
+        let mut producer = Producer::connect(process.endpoint(), "p").await;
+        producer.sequence = u64::from(minute - 1);
+        // Three persons are too few, whatever the noise: their cell is as good as never seen.
+        producer.send(&[visits(minute, 400, "DE"), visits(minute, 3, "FR")].concat()).await;
+        producer.close_before(minute + 1).await;
+        let released = until_released(&deployment, minute as usize).await;
+        assert_eq!(released[..before.len()], before, "what was released is released again in other words");
+        before = released;
+        process.kill();
+    }
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.sequence = 2;
+    producer.send(&visits(3, 400, "DE")).await;
+    producer.close_before(4).await;
+    process.stop();
+    assert_eq!(deployment.released("desk"), before);
+    assert_eq!(deployment.released("hub"), before, "all destinations have the same noise");
+    for (_, country, visits) in deployment.counts("desk") {
+        assert_eq!(country, "DE");
+        // Nine standard deviations.
+        assert!((visits - 400).abs() < 64, "{visits}");
+    }
+    let said = entries(&deployment.path("journal/ledger"));
+    let budgets: Vec<(String, u64)> = of_kind(&said, "privacy")
+        .iter()
+        .map(|entry| (entry["outcome"].as_str().unwrap().to_owned(), entry["rho_billionths"].as_u64().unwrap()))
+        .collect();
+    let noised = || ("noised".to_owned(), 30_000_000);
+    assert_eq!(budgets, [noised(), noised(), ("spent".to_owned(), 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privacy_is_declared_at_the_start_and_forgets_nothing() {
+    let deployment = deployment();
+    let gateway = deployment.start().await;
+    gateway.producer("p").await.send(&visits(1, 400, "DE")).await;
+    deployment.edit(POLICY, "rho_per_window = 0.03", "rho_per_window = 0.02");
+    let refused = gateway.reload().await.unwrap_err();
+    assert!(refused.contains("declared otherwise than at the start: stream `visits`"), "{refused}");
+    gateway.stop().await;
+}
+
+#[test]
+fn what_cannot_have_noise_is_refused_with_the_reason() {
+    let refused = |from: &str, to: &str| {
+        let deployment = deployment();
+        deployment.edit(POLICY, from, to);
+        deployment.errors()
+    };
+    let said = |from: &str, to: &str, expected: &str| {
+        let problems = refused(from, to);
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:?}");
+    };
+    assert_eq!(deployment().errors(), [""; 0]);
+    said(
+        "cells_per_contributor   = 1",
+        "",
+        "noise hides one contributor only if it is known how much one adds at most",
+    );
+    said("fn = \"sum\"", "fn = \"variance\"", "`amount` is a variance, and squares get no noise");
+    said("fn = \"sum\"", "fn = \"mean\"", "`amount` is a mean of `amount`, which a record may be without");
+    said("size = \"PT1M\"", "size = \"PT7M\"", "the budget is one of each day (UTC)");
+    said("rho_per_day    = 0.06", "rho_per_day = 0.02", "`rho_per_window` is 0.03, and a day has 0.02");
+    said("rho_per_day    = 0.06", "rho_per_day = 0.6", "this is 0.6, and `rho_per_day` is from 0.000001 to 0.5");
+    said("discrete_gaussian", "gaussian", "`gaussian` cannot be used here");
+    // A profile can ask for noise, and a law's too.
+    let deployment = Deployment::new();
+    deployment.add(POLICY, "\n[release.private]\nrho_per_day = 0.1\n");
+    deployment.edit("policies/aa.toml", "min_contributors", "release = \"private\"\nmin_contributors");
+    let problems = deployment.errors();
+    assert!(
+        problems.iter().all(|problem| problem.contains("its release profile asks for differential privacy")),
+        "{problems:?}"
+    );
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
