@@ -202,6 +202,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         bounds: None,
         keeps_all: false,
         max_defer: 0,
+        privacy: None,
     });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
     let told = |closed, open| vec![("d".to_owned(), closed, open)];
