@@ -213,7 +213,7 @@ impl Book {
         if !self.log.wait_durable(self.last) {
             return Err(Error::Ended);
         }
-        Ok(self.log.release(before)?)
+        Ok(self.log.let_go(before)?)
     }
 }
 
