@@ -176,7 +176,8 @@ impl App {
         let state = state::State::open(&config, clock.now())?;
         let (journal, outbox) = (Arc::clone(&state.journal), Arc::clone(&state.outbox));
         let counting = counting::open(&config, clock)?;
-        let noising = Arc::new(noising::open(&config, clock, state.is_new)?);
+        let closed_before = state.gateway.datasets().filter_map(|name| state.gateway.closed_before(name)).max();
+        let noising = Arc::new(noising::open(&config, clock, state.is_new, closed_before)?);
         let logs = Logs { journal: Arc::clone(&journal), outbox: Arc::clone(&outbox), counting: Arc::clone(&counting) };
         for (name, log) in logs.each() {
             let syncs = telemetry.syncs(name);

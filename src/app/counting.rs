@@ -40,7 +40,10 @@ pub(super) fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<Counting
     let tallies = config.policy.tallies(&config.here);
     ask(&counting, &tallies);
     counting.tidy().with_context(in_directory)?;
-    counting::begun(fs, journal).with_context(in_directory)?;
+    // On a full disk nothing may have been written yet; then a start that finds nothing has lost nothing.
+    if counting.log().is_some_and(|log| log.durable() > 0) {
+        counting::begun(fs, journal).with_context(in_directory)?;
+    }
     for (counter, day) in lost(&counting, tallies) {
         let directory = directory.display();
         tracing::error!(counter, %directory, "counts before {day} were lost; no room until the period is over; {LOST_HELP}");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::domain::printable;
 use crate::egress::delivery::Cursor;
-use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong};
+use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong, write_file_durably};
 
 /// How much of a log is damaged or missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,20 +87,15 @@ impl Loss {
         losses
     }
 
-    /// Whether somebody removed all that a log holds. A gateway that ran here kept its policies after it began the log, and a log
-    /// always has a segment. So this is asked before the log is opened, which makes one.
+    /// Whether somebody removed all that a log holds. A gateway that ran here said that its logs had begun, and a log always has
+    /// a segment. So this is asked before the log is opened, which makes one.
     ///
     /// # Errors
     /// When a directory cannot be read.
     pub fn of_emptied(fs: &dyn FileSystem, journal: &Path, log: &'static str) -> Result<Option<Self>, Error> {
-        let names = |of: &str| {
-            let path = journal.join(of);
-            let names = fs.kind(&path).and_then(|kind| kind.map_or(Ok(Vec::new()), |_| fs.list(&path)));
-            names.map_err(|source| Error::Io { doing: "list", path, source })
-        };
-        let has_run = !names("policies")?.is_empty();
-        let is_emptied = has_run && !names(log)?.iter().any(|(name, _)| name.ends_with(".segment"));
-        Ok(is_emptied.then_some(Self::Emptied { log }))
+        let begun = journal.join(BEGUN);
+        let has_run = fs.kind(&begun).map_err(|source| Error::Io { doing: "look up", path: begun, source })?.is_some();
+        Ok((has_run && !has_segment(fs, journal, log)?).then_some(Self::Emptied { log }))
     }
 
     /// What is wrong with the outbox: its entries, and the cursors of destinations that it holds releases for.
@@ -207,6 +202,28 @@ impl fmt::Display for Loss {
             ),
         }
     }
+}
+
+/// The file of the journal's directory that says that the journal and the outbox have begun: each has had a segment. It holds
+/// its version.
+const BEGUN: &str = "begun";
+
+/// From now on, a log without a segment was emptied. On a full disk the first segment may still be to come.
+///
+/// # Errors
+/// When the file cannot be written, or a directory cannot be read.
+pub(super) fn have_begun(fs: &dyn FileSystem, journal: &Path) -> Result<(), Error> {
+    if has_segment(fs, journal, "log")? && has_segment(fs, journal, "outbox")? {
+        write_file_durably(fs, &journal.join(BEGUN), b"1\n")?;
+    }
+    Ok(())
+}
+
+fn has_segment(fs: &dyn FileSystem, journal: &Path, log: &str) -> Result<bool, Error> {
+    let path = journal.join(log);
+    let names = fs.kind(&path).and_then(|kind| kind.map_or(Ok(Vec::new()), |_| fs.list(&path)));
+    let names = names.map_err(|source| Error::Io { doing: "list", path, source })?;
+    Ok(names.iter().any(|(name, _)| name.ends_with(".segment")))
 }
 
 fn place(formatter: &mut fmt::Formatter<'_>, damage: &Damage) -> fmt::Result {

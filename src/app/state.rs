@@ -34,7 +34,7 @@ use crate::planted::planted;
 use crate::scoring::Scorer;
 use crate::storage::{self, FileSystem, Log, Lsn, RealFileSystem, Recovery};
 
-use super::losses::{Damaged, Loss};
+use super::losses::{self, Damaged, Loss};
 
 /// Everything that outlives the process.
 pub(super) struct State {
@@ -102,6 +102,7 @@ impl State {
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;
+        losses::have_begun(&*fs, directory).with_context(in_directory)?;
         let mut losses = Loss::of_journal(&found.damage, found.first, counted);
         losses.extend(no_log);
         let of_journal = alarm("journal", &losses);

@@ -80,6 +80,13 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// In how many cells of a window a contributor counts: in no more than one may have [`RECORDS_KEPT_MAX`] records of.
+    #[must_use]
+    pub fn most_cells(self) -> u32 {
+        let kept = (RECORDS_KEPT_MAX / self.records_per_cell.max(1)).max(1);
+        self.cells_per_window.map_or(kept, |cells| cells.min(kept))
+    }
+
     /// The stricter of each of the two bounds' values.
     #[must_use]
     pub fn stricter(self, other: Self) -> Self {
@@ -87,6 +94,9 @@ impl Bounds {
         Self { records_per_cell: self.records_per_cell.min(other.records_per_cell), cells_per_window: cells }
     }
 }
+
+/// So many records of one contributor are kept of a window, at most: each new one is put in its place among them.
+pub const RECORDS_KEPT_MAX: u32 = 4_096;
 
 /// How many windows may be open, unless a dataset says otherwise.
 pub const OPEN_MAX: u64 = 4_096;

@@ -10,7 +10,8 @@
 //! whether anything was in the earlier windows or not, so it does not tell who was, where a cell of few was withheld.
 //!
 //! **Where it ends.** What waits was decided under the policies that are in force, and nothing else: another version of
-//! them, a destination that is taken away, and a flush end the waiting. Then all is dropped, and counting begins anew.
+//! them, a destination that is taken away, and a flush end the waiting. Then all is dropped. What a cell covers may then
+//! be more than what it has records of: a number that a dropped record moves would tell of it.
 //!
 //! After a crash the same cells come from the journal again. What was decided about them is not decided again, because
 //! policies and days may be others: it is read from the outbox ([`Decided`]). What the outbox does not know is dropped.
@@ -33,8 +34,10 @@ pub struct Deferral {
     max: u64,
     /// The policies that all of it was decided under. `None`: nothing waits.
     under: Option<Digest>,
-    /// The first window that a released cell may cover: what was in earlier ones was dropped.
+    /// The first window whose cells may wait: earlier ones were released as they were.
     from: i64,
+    /// The first window that a released cell may cover. No record moves it: a window that waits for nobody does not show.
+    since: i64,
     /// All windows before this one have closed.
     next: i64,
     /// The last window that each cell number left with, as far as that tells what the next one covers.
@@ -75,7 +78,7 @@ impl Deferral {
     /// known any more; [`i64::MIN`]: there was none.
     #[must_use]
     pub fn new(max: u64, from: i64) -> Self {
-        Self { max, under: None, from, next: from, left: BTreeMap::new(), waiting: BTreeMap::new() }
+        Self { max, under: None, from, since: from, next: from, left: BTreeMap::new(), waiting: BTreeMap::new() }
     }
 
     /// From now on what waits counts among what all open windows hold.
@@ -93,11 +96,7 @@ impl Deferral {
         if under.is_some() && under == before {
             return self.drop_before(self.oldest(window));
         }
-        match (before, under) {
-            (_, None) => self.from = self.from.max(window.saturating_add(1)),
-            (Some(_), Some(_)) => self.from = self.from.max(window),
-            (None, Some(_)) => {}
-        }
+        // `since` stays: it would tell that the window had a record.
         self.drop_all()
     }
 
@@ -120,7 +119,7 @@ impl Deferral {
             return 1;
         }
         let after_left = self.left.get(&number).map_or(i64::MIN, |left| left.saturating_add(1));
-        let mut first = self.from.max(after_left).max(self.oldest(window)).min(window);
+        let mut first = self.since.max(after_left).max(self.oldest(window)).min(window);
         if planted("deferred-tells-of-empty") {
             let has = self.waiting.iter().filter(|(_, cells)| cells.has_number(number));
             first = has.map(|(window, _)| *window).min().unwrap_or(window);
@@ -173,6 +172,7 @@ impl Deferral {
     /// Windows were released as they are, the last of them this one; `None`: there was none. Nothing waits any more.
     pub fn flushed(&mut self, last: Option<i64>) -> Vec<Dropped> {
         let after_last = last.map_or(i64::MIN, |last| last.saturating_add(1));
+        self.since = self.since.max(self.next);
         self.from = self.from.max(self.next).max(after_last);
         self.drop_all()
     }
@@ -185,7 +185,7 @@ impl Deferral {
 
     /// Adds it to a checkpoint. It begins with its version, 1.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u8(VERSION).u64(self.max).i64(self.from).i64(self.next);
+        writer.u8(VERSION).u64(self.max).i64(self.from).i64(self.since).i64(self.next);
         encode_digest(self.under, writer);
         writer.count(self.left.len());
         for (number, window) in &self.left {
@@ -209,7 +209,7 @@ impl Deferral {
         }
         if deferral.max != dataset.max_defer {
             (deferral.max, deferral.under) = (dataset.max_defer, None);
-            deferral.from = deferral.from.max(deferral.next);
+            deferral.since = deferral.since.max(deferral.next);
         }
         Some(deferral)
     }
@@ -225,8 +225,9 @@ impl Deferral {
         if reader.u8()? != VERSION {
             return None;
         }
-        let (max, from, next, under) = (reader.u64()?, reader.i64()?, reader.i64()?, decode_digest(reader)?);
-        let mut deferral = Self { next, under, ..Self::new(max, from) };
+        let (max, from, since) = (reader.u64()?, reader.i64()?, reader.i64()?);
+        let (next, under) = (reader.i64()?, decode_digest(reader)?);
+        let mut deferral = Self { since, next, under, ..Self::new(max, from) };
         for _ in 0..reader.count(4 + 8)? {
             deferral.left.insert(reader.u32()?, reader.i64()?);
         }

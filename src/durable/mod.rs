@@ -13,6 +13,7 @@
 //! | `outbox/` | releases ([`outbox`]) in a log of their own |
 //! | `counters/` | whom the counters of laws have counted ([`counting`]) in a log of their own |
 //! | `privacy/` | what is spent of the budgets of differential privacy ([`spending`]) in a log of their own |
+//! | `begun` | that the first segments of `log/` and `outbox/` were made: without one, they were emptied |
 //! | `cursors/` | how far each destination is in the outbox |
 //! | `budgets/` | what is left of the budgets of destinations ([`budget`](crate::egress::budget)) |
 

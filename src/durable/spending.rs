@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::privacy::{Answer, Charge, Charged, Day, Rho, Spending, WindowKey};
 use crate::planted::planted;
-use crate::storage::{self, FileSystem, Log, Lsn, NoRoom, Settings};
+use crate::storage::{self, FileSystem, Log, Lsn, NoRoom, Settings, State};
 
 /// The version of the entries.
 pub const VERSION: u8 = 1;
@@ -37,6 +37,8 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const QUOTA_BYTES: u64 = 256 << 20;
 /// Bytes that are written before everything is written anew.
 const TIDY_BYTES: u64 = 4 << 20;
+/// What a charge takes, roughly.
+const CHARGE_BYTES: u64 = 64;
 /// How long the log is given before it is asked for room again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +57,9 @@ pub enum Error {
     /// Nothing can be written.
     #[error("the log of the budgets of privacy ended")]
     Ended,
+    /// Nothing can be written now.
+    #[error("the log of the budgets of privacy cannot be written: {0}")]
+    Unwritable(String),
 }
 
 /// What came of a charge.
@@ -89,6 +94,8 @@ pub struct Book {
     damaged: usize,
     /// Whether it is not known what was spent through today.
     is_unknown: bool,
+    /// Whether what is known must be written before anything is charged: its beginning may not be on disk.
+    is_to_tidy: bool,
 }
 
 impl Book {
@@ -118,8 +125,17 @@ impl Book {
         if is_unknown {
             spending.forget(spending.last_day().map_or(today, |last| last.max(today)));
         }
-        let mut book = Self { log, spending, last: recovery.last, bytes, damaged, is_unknown };
-        book.tidy()?;
+        let mut book = Self { log, spending, last: recovery.last, bytes, damaged, is_unknown, is_to_tidy: true };
+        match book.tidy() {
+            // The disk is full, as a rule. A start must not wait for it: what frees it comes later.
+            Err(Error::Unwritable(error)) => {
+                tracing::error!(
+                    error,
+                    "no window with differential privacy leaves until its budget can be written: check the disk"
+                );
+            }
+            tidied => tidied?,
+        }
         Ok(book)
     }
 
@@ -147,11 +163,10 @@ impl Book {
         &self.spending
     }
 
-    /// Charges for a window, when a day has so much. What is charged is on disk when this returns. Waits while there is no
-    /// room.
+    /// Charges for a window, when a day has so much. What is charged is on disk when this returns.
     ///
     /// # Errors
-    /// When the log has ended. Nothing may be drawn then.
+    /// When it cannot be written, now or for ever. Nothing may be drawn then, and the window is charged all the same.
     pub fn charge(&mut self, charge: Charge, per_day: Rho) -> Result<Outcome, Error> {
         match self.spending.ask(&charge, per_day) {
             Answer::Spent => return Ok(Outcome::Spent),
@@ -169,30 +184,45 @@ impl Book {
             // It is written when all is written anew.
             return Ok(Outcome::Charged(charged));
         }
-        self.write(entry, Log::reserve)?;
-        if !self.log.wait_durable(self.last) {
-            return Err(Error::Ended);
-        }
-        if self.bytes > TIDY_BYTES.max(3 * self.spending.charges().count() as u64 * 128) {
+        if self.is_to_tidy {
+            // This charge is among what is known.
             self.tidy()?;
+            return Ok(Outcome::Charged(charged));
+        }
+        self.write(entry, Log::reserve)?;
+        self.wait()?;
+        if self.bytes > TIDY_BYTES.max(2 * self.spending.charges().count() as u64 * CHARGE_BYTES)
+            && let Err(error) = self.tidy()
+        {
+            // The charge is on disk. What is known is there as well, among what stands before.
+            tracing::warn!(%error, "the log of the budgets of privacy could not be made smaller: check the disk");
+            self.is_to_tidy = false;
         }
         Ok(Outcome::Charged(charged))
     }
 
-    /// Writes an entry when there is room.
+    /// Waits until everything is on disk, or cannot be.
+    fn wait(&self) -> Result<(), Error> {
+        while self.log.wait_beyond(self.last.saturating_sub(1), PAUSE) < self.last {
+            match self.log.state() {
+                State::Healthy | State::Full => {}
+                State::Failing { message } => return Err(Error::Unwritable(message)),
+                State::Closed | State::Broken => return Err(Error::Ended),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an entry, if there is room.
     fn write(&mut self, entry: Vec<u8>, reserve: fn(&Log, u64) -> Result<storage::Room, NoRoom>) -> Result<(), Error> {
-        let mut warned = false;
         let room = loop {
             match reserve(&self.log, entry.len() as u64) {
                 Ok(room) => break room,
                 Err(NoRoom::Closed) => return Err(Error::Ended),
-                Err(error) => {
-                    if !warned && !matches!(error, NoRoom::Behind) {
-                        tracing::warn!(%error, "a window waits until its charge to the budget of privacy can be written: check the disk");
-                        warned = true;
-                    }
-                    thread::sleep(PAUSE);
-                }
+                // The disk is behind: that ends.
+                Err(NoRoom::Behind) => thread::sleep(PAUSE),
+                // Whoever waited here would hold up all windows, and what frees the disk.
+                Err(error) => return Err(Error::Unwritable(error.to_string())),
             }
         };
         self.bytes += entry.len() as u64;
@@ -206,13 +236,12 @@ impl Book {
         let before = self.last;
         let unknown = self.spending.unknown_through().map(encode_unknown);
         let charges: Vec<Vec<u8>> = self.spending.charges().map(|charge| encode_charge(&charge)).collect();
-        self.bytes = 0;
+        (self.bytes, self.is_to_tidy) = (0, true);
         for entry in [vec![VERSION, BEGIN]].into_iter().chain(unknown).chain(charges) {
             self.write(entry, Log::reserve_control)?;
         }
-        if !self.log.wait_durable(self.last) {
-            return Err(Error::Ended);
-        }
+        self.wait()?;
+        self.is_to_tidy = false;
         Ok(self.log.let_go(before)?)
     }
 }

@@ -84,8 +84,10 @@ pub(super) struct Collector {
     /// What is told of refused records with closings to come: the windows that are closed began before a time.
     refused: BTreeMap<Lsn, (Option<i64>, Vec<Told>)>,
     checkpoint: Option<Gathering>,
-    /// The end of the outbox at the checkpoint before the last.
+    /// The end of the outbox at the position of the checkpoint before the last.
     outbox_needed: Lsn,
+    /// The same of the last one.
+    outbox_at_checkpoint: Lsn,
 }
 
 /// A window that was closed or flushed.
@@ -108,6 +110,8 @@ struct Reported {
 /// A checkpoint of which some workers' parts are still to come.
 struct Gathering {
     checkpoint: Checkpoint,
+    /// The end of the outbox at its position.
+    outbox_last: Lsn,
     workers: usize,
     /// Whether it has what waits.
     has_deferred: bool,
@@ -127,8 +131,18 @@ impl Collector {
         clock: Clock,
     ) -> Self {
         let (closings, refused) = (BTreeMap::new(), BTreeMap::new());
-        let (checkpoint, outbox_needed) = (None, 0);
-        Self { collecting, workers, sequencer, telemetry, clock, closings, refused, checkpoint, outbox_needed }
+        Self {
+            collecting,
+            workers,
+            sequencer,
+            telemetry,
+            clock,
+            closings,
+            refused,
+            checkpoint: None,
+            outbox_needed: 0,
+            outbox_at_checkpoint: 0,
+        }
     }
 
     pub(super) fn run(mut self, reports: &Receiver<Report>) {
@@ -438,7 +452,8 @@ impl Collector {
         gateway.encode(&mut writer);
         let checkpoint = Checkpoint::new(lsn, key, writer.finish(), shapes);
         let took = self.clock.now().saturating_sub(began);
-        self.checkpoint = Some(Gathering { checkpoint, workers: 0, has_deferred: false, took });
+        let outbox_last = self.collecting.outbox_last;
+        self.checkpoint = Some(Gathering { checkpoint, outbox_last, workers: 0, has_deferred: false, took });
     }
 
     /// The checkpoint that is being gathered, if it is the one of this position.
@@ -473,8 +488,8 @@ impl Collector {
             return;
         }
         self.save_deferred(|checkpoint| checkpoint == lsn);
-        if let Some(Gathering { checkpoint, took, .. }) = self.checkpoint.take() {
-            if let Err(error) = self.write(&checkpoint) {
+        if let Some(Gathering { checkpoint, outbox_last, took, .. }) = self.checkpoint.take() {
+            if let Err(error) = self.write(&checkpoint, outbox_last) {
                 tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
                  tried again");
             }
@@ -484,15 +499,17 @@ impl Collector {
 
     /// What the checkpoint holds is on disk before it is: the entries in the journal, the releases in the
     /// outbox. What is needed to start from the one before stays.
-    fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+    /// What closings after it put there says what they did, when they are replayed: so all after `outbox_last`, what there was
+    /// at its position, stays too.
+    fn write(&mut self, checkpoint: &Checkpoint, outbox_last: Lsn) -> Result<(), Error> {
         if !self.sequencer.journal.wait_durable(checkpoint.lsn) {
             return Ok(());
         }
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
-        let confirmed = (self.collecting.confirmed)();
-        self.collecting.outbox.let_go(confirmed.min(self.outbox_needed))?;
-        self.outbox_needed = self.collecting.outbox_last;
+        // A start may have to go back to the checkpoint before.
+        self.outbox_needed = std::mem::replace(&mut self.outbox_at_checkpoint, outbox_last);
+        self.collecting.outbox.let_go((self.collecting.confirmed)().min(self.outbox_needed))?;
         tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
         Ok(())
     }

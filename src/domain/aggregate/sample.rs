@@ -144,7 +144,7 @@ impl OfOne {
     fn may_count(&self, bounds: Bounds, of_cell: Lot, drawn: Drawn) -> bool {
         let run = self.run(of_cell, drawn.cell);
         if run.is_empty() {
-            let is_full = bounds.cells_per_window.is_some_and(|most| self.cells >= most);
+            let is_full = self.cells >= bounds.most_cells();
             let worst = self.kept.last().map(|kept| (kept.of_cell, kept.cell));
             return !is_full || !planted("first-come-bounds") && worst > Some((of_cell, drawn.cell));
         }
@@ -166,7 +166,7 @@ impl OfOne {
         if run.len() > bounds.records_per_cell as usize {
             self.kept.remove(run.end - 1);
         }
-        while bounds.cells_per_window.is_some_and(|most| self.cells > most)
+        while self.cells > bounds.most_cells()
             && let Some(worst) = self.kept.last().map(|kept| (kept.of_cell, kept.cell))
         {
             self.kept.truncate(self.run(worst.0, worst.1).start);

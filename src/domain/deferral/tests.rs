@@ -93,7 +93,7 @@ fn under_other_policies_and_with_another_number_of_windows_what_waits_is_dropped
     };
     let mut deferral = waits();
     assert_eq!(deferral.close(4, Some(Digest::from_bytes([8; 32]))).len(), 1);
-    assert_eq!(deferral.covers(4, 0), 1);
+    assert_eq!(deferral.covers(4, 0), 3);
     assert_eq!(waits().close(4, None).len(), 1);
     let mut again = decoded(&dataset, &encoded(&waits()));
     assert_eq!((close(&mut again, 4, cells(&dataset), &[]), again.covers(5, 0)), (0, 3));
@@ -109,4 +109,36 @@ fn under_other_policies_and_with_another_number_of_windows_what_waits_is_dropped
     assert!(flushed.is_empty());
     close(&mut flushed, 7, cells(&dataset), &[]);
     assert_eq!((flushed.is_empty(), flushed.covers(7, 0)), (false, 1));
+}
+
+#[test]
+fn what_a_cell_covers_hangs_on_no_record_around_a_reload_and_a_flush() {
+    let dataset = dataset(3);
+    let covers = |has_record: bool, end: &dyn Fn(&mut Deferral)| {
+        let mut deferral = Deferral::new(3, 0);
+        close(&mut deferral, 10, cells(&dataset), &[]);
+        if has_record {
+            end(&mut deferral);
+        }
+        deferral.closed_before(12);
+        deferral.close(12, Some(Digest::from_bytes([8; 32])));
+        deferral.covers(12, 0)
+    };
+    // A window with one record that was withheld: under other policies, or under both.
+    for under in [Some(Digest::from_bytes([8; 32])), None] {
+        let reload = |deferral: &mut Deferral| {
+            let _ = deferral.close(11, under);
+        };
+        assert_eq!(covers(true, &reload), covers(false, &reload));
+    }
+    // A flush of the newest window, which has a record or has none.
+    let flushed = |last: Option<i64>| {
+        let mut deferral = Deferral::new(3, 0);
+        close(&mut deferral, 10, cells(&dataset), &[]);
+        deferral.closed_before(11);
+        let _ = deferral.flushed(last);
+        deferral.close(13, Some(policies()));
+        deferral.covers(13, 0)
+    };
+    assert_eq!((flushed(Some(11)), flushed(Some(12))), (flushed(None), flushed(None)));
 }

@@ -338,6 +338,17 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
         let place = &relaxed.id.place;
         known(&relaxed.dataset, &datasets, "dataset");
         known(&relaxed.destination, &destinations, "destination");
+        let waits = |plan: &StreamPlan| {
+            plan.datasets.iter().any(|dataset| dataset.name == *relaxed.dataset.value.as_str() && dataset.max_defer > 0)
+        };
+        if set.streams.values().any(waits) {
+            problems.error_help(
+                &relaxed.dataset.place,
+                "its cells wait (`max_defer`): what one destination is given under an override would tell the others how \
+                 many contributors a cell had that they were not given",
+                "remove the override, or `max_defer`",
+            );
+        }
         if !ids.insert(&relaxed.id.value) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
