@@ -168,9 +168,9 @@ fn host_and_port(endpoint: &str) -> Option<(String, u16)> {
 
 /// Whether a host and port lead to an address that is listened on here, as far as it can be told without asking anybody.
 fn is_at(host: &str, port: u16, own: SocketAddr) -> bool {
-    let is_here = match (host.parse::<IpAddr>(), own.ip()) {
+    let is_here = match (host.parse::<IpAddr>().map(|to| to.to_canonical()), own.ip()) {
         (Ok(to), ip) if ip.is_unspecified() => to.is_loopback() || to.is_unspecified(),
-        (Ok(to), ip) => to.to_canonical() == ip.to_canonical(),
+        (Ok(to), ip) => to == ip.to_canonical(),
         (Err(_), ip) => {
             (host == "localhost" || host.ends_with(".localhost")) && (ip.is_loopback() || ip.is_unspecified())
         }

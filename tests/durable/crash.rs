@@ -159,7 +159,7 @@ fn killed_again_and_again(max_defer: u32, (expected, not_taken): &(BTreeSet<Stri
 #[test]
 fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
     let (expected, _) = without_a_crash(0);
-    let (directory, port) = copy_of("card-fraud");
+    let (directory, port) = example(0);
     let mut token = None;
     for round in 0..3 {
         let gateway = Process::start_with(directory.root(), &SERVE);

@@ -215,7 +215,7 @@ fn a_stop_with_nothing_to_send_does_not_wait_for_a_broker() {
     place.edit("gateway.toml", "kind      = \"file\"\ndirectory = \"released\"\n", &kafka);
     place.edit("gateway.toml", "policies = [\"policies\"]", "policies = [\"policies\"]\nstop_within = \"PT10M\"");
     let gateway = place.start();
-    let said = gateway.wait_for("the destination does not answer: repair it; no release waits for it now", 1);
+    let said = gateway.wait_for("the destination does not take releases: repair it; none waits for it now", 1);
     assert!(!said.contains("oldest") && !said.contains("releases=0"), "{said}");
     gateway.signal("TERM");
     until(|| gateway.ended());

@@ -108,7 +108,7 @@ fn under_other_policies_and_with_another_number_of_windows_what_waits_is_dropped
     close(&mut flushed, 6, cells(&dataset), &[]);
     assert!(flushed.is_empty());
     close(&mut flushed, 7, cells(&dataset), &[]);
-    assert_eq!((flushed.is_empty(), flushed.covers(7, 0)), (false, 1));
+    assert_eq!((flushed.is_empty(), flushed.covers(7, 0)), (false, 3));
 }
 
 #[test]

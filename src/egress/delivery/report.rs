@@ -40,7 +40,7 @@ fn say(what: &What, backlog: &Backlog) {
     match what {
         What::Trouble { error, lasted } if *releases == 0 => {
             let lasted = seconds(*lasted);
-            tracing::warn!(destination, ?lasted, %error, "the destination does not answer: repair it; no release waits for it now");
+            tracing::warn!(destination, ?lasted, %error, "the destination does not take releases: repair it; none waits for it now");
         }
         What::Trouble { error, lasted } => {
             let (oldest, lasted) = (seconds(*oldest), seconds(*lasted));

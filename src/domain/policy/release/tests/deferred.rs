@@ -257,6 +257,18 @@ fn nobody(model: &Model<'_>, shown: &RefCell<Shown>) -> Result<(), TestCaseError
     let (counted, flushes) = model.counted();
     let mut pool = pool_of(model.records);
     let mut left_with: BTreeMap<usize, (usize, i64)> = BTreeMap::new();
+    // Each window as it closed, with the policies that it may wait under.
+    let closed_under: Vec<(i64, usize, Option<Digest>)> = model
+        .outbox
+        .iter()
+        .flat_map(|(position, (_, decided))| decided.iter().map(move |one| (one.window, *position, one.under)))
+        .collect();
+    let waits_for = |own: (i64, usize), other: (i64, usize)| {
+        let place = |closed| closed_under.iter().position(|(window, position, _)| (*window, *position) == closed);
+        let (Some(from), Some(to)) = (place(own), place(other)) else { return false };
+        let under = closed_under[from].2;
+        from < to && under.is_some() && closed_under[from..=to].iter().all(|(.., of)| *of == under)
+    };
     for (position, (releases, _)) in &model.outbox {
         for released in releases {
             let window = released.window_start().div_euclid(micros(model.dataset.window));
@@ -265,7 +277,9 @@ fn nobody(model: &Model<'_>, shown: &RefCell<Shown>) -> Result<(), TestCaseError
             let is_of = |row: usize, record: usize| {
                 let Some((own, closed)) = counted.get(&record) else { return false };
                 let was_flushed = flushes.iter().any(|flush| closed <= flush && flush < position);
-                (window - windows.value(row) + 1..=window).contains(own) && closed <= position && !was_flushed
+                let is_joined =
+                    (*own, *closed) == (window, *position) || waits_for((*own, *closed), (window, *position));
+                (window - windows.value(row) + 1..=window).contains(own) && is_joined && !was_flushed
             };
             pool_cells(&mut pool, model.records, cells, &is_of, &|_| true)?;
             for row in 0..cells.num_rows() {
