@@ -156,6 +156,10 @@ impl Deferral {
     pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>) {
         let none = BTreeSet::new();
         let left = decided.map_or(&none, |decided| &decided.left);
+        if decided.is_none() {
+            // It closed before cells could wait, and may have left.
+            self.since = self.since.max(window.saturating_add(1));
+        }
         self.close(window, decided.and_then(|decided| decided.under));
         let left = if planted("deferred-twice-after-restart") { &none } else { left };
         let joined = Joined { own: cells.some(|_| false), cells };

@@ -117,7 +117,7 @@ async fn bounds_are_part_of_how_a_dataset_counts() {
     gateway.producer("p").await.send(&part(0)).await;
     deployment.edit(POLICY, "records_per_contributor = 2", "records_per_contributor = 3");
     let refused = gateway.reload().await.unwrap_err();
-    assert!(refused.contains("declared otherwise than at the start: stream `visits`"), "{refused}");
+    assert!(refused.contains("declared otherwise than at the start: dataset `by_country` (bounds"), "{refused}");
     gateway.stop().await;
     let refused = deployment.start_error().await;
     assert!(refused.contains("bounds of a contributor's records was 2 in a cell, is 3 in a cell"), "{refused}");

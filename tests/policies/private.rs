@@ -88,7 +88,7 @@ async fn privacy_is_declared_at_the_start_and_forgets_nothing() {
     gateway.producer("p").await.send(&visits(1, 400, "DE")).await;
     deployment.edit(POLICY, "rho_per_window = 0.03", "rho_per_window = 0.02");
     let refused = gateway.reload().await.unwrap_err();
-    assert!(refused.contains("declared otherwise than at the start: stream `visits`"), "{refused}");
+    assert!(refused.contains("declared otherwise than at the start: dataset `by_country` (its privacy"), "{refused}");
     gateway.stop().await;
 }
 

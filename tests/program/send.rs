@@ -461,12 +461,12 @@ fn a_gateway_that_is_frozen_is_noticed_and_given_up() {
     let place = Place::new();
     let gateway = place.start();
     place.write("a.csv", csv(5000));
-    let mut child = place.piped(&["--batch", "1", "--patience", "1", "a.csv"]);
+    let mut child = place.piped(&["--batch", "1", "--patience", "4", "a.csv"]);
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     line_with(&mut said, "--resume");
     gateway.signal("STOP");
     line_with(&mut said, "it is connected and has not answered yet");
-    line_with(&mut said, "was away for 1 s");
+    line_with(&mut said, "was away for 4 s");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
     gateway.kill();
 }
