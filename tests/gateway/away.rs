@@ -88,8 +88,8 @@ fn what_the_broker_refuses_is_named_as_what_it_is() {
             secret(&deployment.path("password"), password);
             wait_for_reason(&deployment.start(), reason);
         }
-        let gateway = Deployment::new(&broker.address, "nowhere", mode).start();
-        wait_for_reason(&gateway, "there is no topic `nowhere`");
+        let deployment = Deployment::new(&broker.address, "nowhere", mode);
+        wait_for_reason(&deployment.start(), "there is no topic `nowhere`");
     }
 }
 
