@@ -453,15 +453,25 @@ mod tests {
         }
     }
 
-    /// Entries of so many bytes until there is no room for another one.
+    /// Entries of so many bytes until there is no room for another one. What is written takes less than the room that it was
+    /// given, so this waits until all is written before it believes that.
     fn fill(counting: &Counting, log: &Log, bytes: usize) {
+        let mut is_written = true;
         loop {
             match log.reserve_control(bytes as u64) {
-                Ok(room) => counting.lock().write(log, vec![0; bytes], room),
+                Ok(room) => {
+                    counting.lock().write(log, vec![0; bytes], room);
+                    is_written = false;
+                }
                 Err(NoRoom::Behind) => drop(log.wait_beyond(log.durable(), BEHIND_MAX)),
                 Err(why) => {
                     assert_eq!(why, NoRoom::Full);
-                    return;
+                    if is_written {
+                        return;
+                    }
+                    let last = counting.lock().last;
+                    assert!(log.wait_durable(last));
+                    is_written = true;
                 }
             }
         }
