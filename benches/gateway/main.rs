@@ -5,7 +5,7 @@
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
 //! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`, `storm`; `-- stages`
 //! none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
-//! `-- producers`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
+//! `-- producers`, `-- rules`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
 //! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
@@ -35,6 +35,7 @@ mod process;
 mod producers;
 mod records;
 mod recovery;
+mod rules;
 mod side_by_side;
 mod speakers;
 mod stages;
@@ -95,6 +96,9 @@ fn main() {
     let records = records::Prepared::load(BATCH);
     if parts == ["contributors"] {
         return contributors::run(&records);
+    }
+    if parts == ["rules"] {
+        return rules::run(&records);
     }
     let staged = stages::run(&records);
     if is_wanted("policy") {
