@@ -261,10 +261,10 @@ async fn a_connection_without_calls_gives_its_place_up_and_one_with_a_call_does_
     let mut answers = busy.publish(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     let idle = dialer(&folder, "idle", Some(&authority.client(&till("7"), |_| {})));
+    let began = Clock::start();
     let mut first = idle.connect(&endpoint).await.unwrap();
     first.publish_once(introduction("events", "")).await.unwrap();
     // Its identity has one place, which comes free.
-    let began = Clock::start();
     loop {
         if let Ok(mut second) = idle.connect(&endpoint).await
             && second.publish_once(introduction("events", "")).await.is_ok()
