@@ -20,8 +20,8 @@ use tokio::net::TcpSocket;
 
 pub use gateway::{TestGateway, example};
 
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what has to come: long, because it only keeps a test that fails from waiting for ever.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The root of the project.
 pub fn root() -> PathBuf {

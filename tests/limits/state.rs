@@ -78,7 +78,7 @@ async fn contributors_in_many_windows() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    let response = tokio::time::timeout(std::time::Duration::from_secs(120), fits).await.expect("windows close");
+    let response = tokio::time::timeout(crate::common::PATIENCE, fits).await.expect("windows close");
     assert!(!response.duplicate && response.error.is_none());
     gateway.is_within_its_limit();
 }

@@ -28,7 +28,7 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// What all attacks together may add to the gateway's memory.
 const GROWTH_MAX: u64 = 32 << 20;
 /// An attacker is cut within a second; a machine that is busy gets more.
-const CUT_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const CUT_WITHIN: Duration = Duration::from_secs(60);
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -286,7 +286,7 @@ async fn a_stop_ends_in_time_whatever_clients_hold_open() {
     let clock = Clock::start();
     let (code, log) = tokio::task::spawn_blocking(|| world.gateway.terminate()).await.unwrap();
     // `stop_within` is ten seconds.
-    assert!(code == Some(0) && clock.now() < Duration::from_secs(20), "{:?}: {log:?}", clock.now());
+    assert!(code == Some(0) && clock.now() < Duration::from_secs(10) + PATIENCE, "{:?}: {log:?}", clock.now());
     drop(held);
 }
 

@@ -293,7 +293,7 @@ async fn comes_to(app: &App, dialer: &Dialer, is_served: bool) {
         if introduced.is_ok() == is_served {
             return;
         }
-        assert!(began.now() < PATIENCE, "it is not so after a minute: {introduced:?}");
+        assert!(began.now() < PATIENCE, "it does not come to that: {introduced:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -321,7 +321,7 @@ async fn an_authority_is_believed_from_its_beginning_to_its_end_without_another_
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("a connection outlives its authority");
+    tokio::time::timeout(PATIENCE, ended).await.expect("a connection outlives its authority");
     introduce(&app, &always).await.unwrap();
     let unknown = app.telemetry().turned_away.each().find(|(name, _)| *name == "unknown_authority").unwrap().1;
     assert!(unknown > 0);

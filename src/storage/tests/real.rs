@@ -268,7 +268,7 @@ fn the_writer_survives_a_callback_that_panics_and_one_that_drops_the_log() {
     );
     append(&log, 2);
     drop(log);
-    rx.recv_timeout(Duration::from_secs(10)).unwrap();
+    rx.recv_timeout(Duration::from_secs(120)).unwrap();
 }
 
 #[test]
