@@ -55,6 +55,8 @@ async fn contributors_in_many_windows() {
     };
     let mut taken = 0;
     let refused = loop {
+        // Who is silent for half a minute holds nothing back any more.
+        publish(&gateway, empty_request("slow")).await.unwrap();
         match publish(&gateway, block(taken)).await {
             Ok(response) => assert_eq!(response.accepted, 900),
             Err(reason) => break reason,
