@@ -52,8 +52,8 @@ fn a_model_without_an_end_is_ended_and_the_next_is_not() {
     let error = load(&endless, Duration::from_millis(200), RUN_BYTES_MAX).err().unwrap();
     assert!(matches!(error, Error::Late { .. }), "{error}");
     assert!(error.to_string().contains("200ms"), "{error}");
-    // The deadline of one run is none of the next, with the same options. On a busy machine a run may be late by itself, and
-    // one that is late may not be looked at.
+    // The deadline of one run is none of the next, with the same options. On a busy machine a run may be late by itself,
+    // and one that is late may not be looked at.
     let good = declared(&identity());
     let watch = Watch::start(Duration::from_millis(100)).unwrap();
     let runtime = Runtime::load(None).unwrap();

@@ -20,7 +20,7 @@ use tokio::net::TcpSocket;
 
 pub use gateway::{TestGateway, example};
 
-/// How long a test waits for what has to come: long, because it only keeps a test that fails from waiting for ever.
+/// How long a test waits for what has to come. It only keeps a test that fails from waiting for ever.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The root of the project.
@@ -49,8 +49,8 @@ pub fn until<T>(look: impl Fn() -> Option<T>) -> T {
     }
 }
 
-/// A port that nobody listens on. This process keeps it to its end: Linux gives it to nobody who asks for any port, but to a
-/// server that asks for this one with `SO_REUSEADDR`, as all do here, also after another one has left it.
+/// A port that nobody listens on. This process keeps it to its end: Linux gives it to nobody who asks for any port, but to
+/// a server that asks for this one with `SO_REUSEADDR`, as all do here, also after another one has left it.
 pub fn free_port() -> u16 {
     static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
     let socket = TcpSocket::new_v4().unwrap();

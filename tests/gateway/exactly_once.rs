@@ -114,8 +114,8 @@ fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
     let deployment = Deployment::new(&proxy.address, "zombie", EXACTLY_ONCE);
     let zombie = deployment.start();
     zombie.wait_for(GOING_ON, 1);
-    // So slow that it has releases left when it is stopped.
-    proxy.slow(RATE);
+    // So slow that it has releases left when it is stopped, also where it takes long to send them.
+    proxy.slow(RATE / 3);
     assert!(deployment.send().wait().unwrap().success());
     zombie.signal("STOP");
     let copy = deployment.copy();

@@ -184,8 +184,8 @@ pub(super) async fn beside_a_good_producer<T>(name: &str, gateway: &Limited, att
 /// The longest that any request of a good producer waits, whatever comes beside it. Without an attack it takes
 /// milliseconds, and a second on a machine that is busy.
 const GOOD_WITHIN: Duration = PATIENCE;
-/// What is granted to 99 of 100 requests, beside twenty times what they take without an attack: less than the ten seconds
-/// after which the gateway ends what does not go on.
+/// What is granted to 99 of 100 requests, beside twenty times what they take without an attack: less than the ten
+/// seconds after which the gateway ends what does not go on.
 const GOOD_P99: Duration = Duration::from_secs(8);
 /// An attack comes to its end, and takes seconds where nothing else is done.
 const ATTACK_WITHIN: Duration = Duration::from_secs(900);

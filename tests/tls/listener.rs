@@ -186,8 +186,8 @@ async fn connected(from: &str, to: SocketAddr) -> TcpStream {
 const PLACES: usize = 16;
 
 /// Takes all places of those that have proved nothing, from four addresses. `begin` does with each what makes the gateway
-/// answer, and nothing more. Then somebody from elsewhere gets in at once, not when the time of one is over. Whether it was
-/// seen before that time was over.
+/// answer, and nothing more. Then somebody from elsewhere gets in at once, not when the time of one is over. Whether it
+/// was seen before that time was over.
 async fn stalled_ones_keep_nobody_out(
     folder: &Folder,
     authority: &Authority,
