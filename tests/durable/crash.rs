@@ -82,7 +82,6 @@ fn example(max_defer: u32) -> (Folder, u16) {
     assert!(text.contains(least));
     let text = text.replace(least, &format!("{least}max_defer = {max_defer}\n"));
     directory.write("examples/card-fraud/policies/policy.toml", text);
-    directory.edit("examples/card-fraud/gateway.toml", "[gateway]\n", "[gateway]\nstop_within = \"PT60S\"\n");
     (directory, port)
 }
 

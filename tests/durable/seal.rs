@@ -142,8 +142,7 @@ struct Deployment {
 impl Deployment {
     fn new() -> Self {
         let (folder, port) = copy_of("card-fraud");
-        let more = "on_stop = \"release\"\nstop_within = \"PT60S\"";
-        folder.edit(CONFIG, "country  = \"DE\"", &format!("country  = \"DE\"\n{more}"));
+        folder.edit(CONFIG, "country  = \"DE\"", "country  = \"DE\"\non_stop = \"release\"");
         folder.edit(CONFIG, "[journal]\n", "[journal]\ncheckpoint_every = \"PT1H\"\n");
         Self { folder, port }
     }
