@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bailiwick::app::{self, App};
 use bailiwick::config::{self, Config, Destination, OnStop};
@@ -69,6 +70,8 @@ impl TestGateway {
         let mut config = example(name, released.path());
         config.journal.directory = journal.path().to_owned();
         config.on_stop = OnStop::Release;
+        // What a test looks at after a stop has left by then, also on a slow machine.
+        config.stop_within = Duration::from_secs(60);
         change(&mut config);
         Self { app: start(config).await.unwrap(), released, journal }
     }

@@ -12,14 +12,16 @@ pub mod ledger;
 pub mod process;
 pub mod records;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
+
+use tokio::net::TcpSocket;
 
 pub use gateway::{TestGateway, example};
 
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what has to come. It only keeps a test that fails from waiting for ever.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The root of the project.
 pub fn root() -> PathBuf {
@@ -47,9 +49,17 @@ pub fn until<T>(look: impl Fn() -> Option<T>) -> T {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on. This process keeps it to its end: Linux gives it to nobody who asks for any port, but to
+/// a server that asks for this one with `SO_REUSEADDR`, as all do here, also after another one has left it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    // Not listening: whoever connects to it is refused.
+    KEPT.lock().unwrap().push(socket);
+    port
 }
 
 /// The lines of all JSON-lines files below a directory.

@@ -225,7 +225,7 @@ def separate(stack):
 
 def reached(stack, region, places):
     """Which of the places a producer of the region can connect to."""
-    script = 'for place; do (timeout 3 bash -c ": </dev/tcp/${place%:*}/${place##*:}" 2>/dev/null && echo "$place") & done; wait'
+    script = 'for place; do (timeout 15 bash -c ": </dev/tcp/${place%:*}/${place##*:}" 2>/dev/null && echo "$place") & done; wait'
     said = stack.once(f"{region}-load", "bash", "-c", script, "-", *places).splitlines()
     return [place for place in said if place in places]
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 CACHE = Path(os.environ.get("BAILIWICK_CACHE", Path.home() / ".cache" / "bailiwick"))
-STARTED_WITHIN_SECONDS = 60.0
+STARTED_WITHIN_SECONDS = 180.0
 
 
 class Failed(Exception):
@@ -18,7 +18,7 @@ class CannotStart(Exception):
     """There is no Docker here, and none can be started. The message says why."""
 
 
-def run(*command, check=True, timeout=300, **options):
+def run(*command, check=True, timeout=900, **options):
     """Runs a command and returns what it printed. Raises Failed, with what it said, when it fails."""
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout,
                           **{"stdin": subprocess.DEVNULL, **options})
@@ -32,7 +32,7 @@ def tail(text, lines=15):
     return "\n".join(text.splitlines()[-lines:])
 
 
-def until(holds, what, within=60.0, every=0.2):
+def until(holds, what, within=300.0, every=0.2):
     """Waits until a condition holds and returns what it gave. Raises Failed, naming it, when it does not in time."""
     deadline = time.monotonic() + within
     while not (found := holds()):

@@ -17,7 +17,7 @@ import pandas  # noqa: E402
 TOPICS = {"payments": "fraud-desk", "readings": "fleet-desk", "deliveries": "dispatch-desk"}
 # The region of the laws that each region's gateways serve.
 LAWS = {"eu": "eea", "us": "us", "in": "india"}
-RELEASED_WITHIN_SECONDS = 180.0
+RELEASED_WITHIN_SECONDS = 600.0
 
 
 @dataclass

@@ -7,7 +7,7 @@ from engine import Failed, tail
 from images import REPOSITORY
 
 STREAMS = {"payments": "card-fraud", "readings": "predictive-maintenance", "deliveries": "delivery-eta"}
-SENT_WITHIN_SECONDS = 180
+SENT_WITHIN_SECONDS = 900
 
 
 def lines(stream):

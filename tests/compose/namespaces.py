@@ -17,8 +17,8 @@ from images import REPOSITORY
 from networks import Networks
 from trees import Trees
 
-HEALTHY_WITHIN_SECONDS = 90.0
-STOP_WITHIN_SECONDS = 30.0
+HEALTHY_WITHIN_SECONDS = 300.0
+STOP_WITHIN_SECONDS = 120.0
 PAUSE_SECONDS = 0.1
 
 
@@ -122,7 +122,7 @@ class Namespaces:
 
     def ended(self, name):
         """Waits for a service that does one thing and ends. Raises Failed when it failed."""
-        code = self.running[name].ended(90)
+        code = self.running[name].ended(HEALTHY_WITHIN_SECONDS)
         if code:
             raise Failed(f"{name} ended with {code}: {tail(self.log(name))}")
 

@@ -40,7 +40,7 @@ class Procedures:
         text = self.blocks[name].replace("bailiwick:next", images.NEXT).replace("bailiwick_", f"{self.stack.project}_")
         shim = SHIM.format(compose=" ".join(self.stack.command), docker=client())
         done = subprocess.run(["bash", "-c", shim + text], check=False, capture_output=True, cwd=self.stack.root,
-                              env=self.stack.environment, stdin=subprocess.DEVNULL, timeout=180)
+                              env=self.stack.environment, stdin=subprocess.DEVNULL, timeout=900)
         said = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
         if done.returncode:
             raise Failed(f"docs/operations.md, {name}: ended with {done.returncode}: {tail(said)}")

@@ -11,7 +11,7 @@ from engine import Failed, docker, run, until
 from images import GATEWAY, NEXT, REPOSITORY, TOOLS
 
 PROFILES = "eu,us,in,hub,load,observability"
-HEALTHY_WITHIN_SECONDS = 90.0
+HEALTHY_WITHIN_SECONDS = 300.0
 
 
 class Stack:
@@ -120,7 +120,7 @@ class Stack:
 
     def ended(self, service):
         """Waits for a service that does one thing and ends. Raises Failed when it failed."""
-        state = until(lambda: (state := self.inspect(service)["State"])["Status"] == "exited" and state, f"{service} has ended", 90)
+        state = until(lambda: (state := self.inspect(service)["State"])["Status"] == "exited" and state, f"{service} has ended", HEALTHY_WITHIN_SECONDS)
         if state["ExitCode"]:
             raise Failed(f"{service} ended with {state['ExitCode']}: {self.compose('logs', '--no-color', service)}")
 

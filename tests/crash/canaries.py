@@ -216,7 +216,7 @@ class Canaries:
             once = channel.unary_unary(PUBLISH_ONCE, request_serializer=None, response_deserializer=None)
             for one in (request, junk):
                 try:
-                    answer = await once(one.SerializeToString(), timeout=10)
+                    answer = await once(one.SerializeToString(), timeout=60)
                     self.said += answer
                     came = run.pb.PublishResponse.FromString(answer)
                     if came.accepted:
@@ -264,5 +264,5 @@ class Canaries:
 
 def fetch(url):
     """What is at an address."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read()

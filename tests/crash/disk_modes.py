@@ -13,7 +13,7 @@ from run import Outcome, Run, skipped
 NESTED_SHARE = 0.2
 UNSYNCED_SHARE = 0.2
 UNSYNCED_WITHIN_SECONDS = 2.0
-RESUMES_WITHIN_SECONDS = 30.0
+RESUMES_WITHIN_SECONDS = 120.0
 
 
 async def powerloss(options):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 IMAGE_BYTES = 1 << 30
-UNMOUNT_WITHIN_SECONDS = 15.0
+UNMOUNT_WITHIN_SECONDS = 60.0
 MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
 
 

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-READY_WITHIN_SECONDS = 30.0
-STOP_WITHIN_SECONDS = 20.0
-STOPPED_WITHIN_SECONDS = 5.0
+READY_WITHIN_SECONDS = 180.0
+STOP_WITHIN_SECONDS = 120.0
+STOPPED_WITHIN_SECONDS = 60.0
 
 
 class DidNotComeBack(Exception):

@@ -28,7 +28,7 @@ from destinations import Files
 from workload import ALL_SLOTS, STREAM, Batch
 
 EXIT_INTERNAL = 70
-WITHIN_SECONDS = 60
+WITHIN_SECONDS = 180
 
 
 def until(holds, what):

@@ -227,7 +227,7 @@ def policies_cannot_be_used(gateway):
 def windows_are_full(gateway):
     """A slow producer keeps more windows open than there is memory for, until it is silent for long enough."""
     gateway.add("gateway.toml", "\n[limits]\nopen_windows_bytes_max = 2097152\n")
-    takes_late_records(gateway, 'idle_after = "PT15S"\n')
+    takes_late_records(gateway, 'idle_after = "PT30S"\n')
     gateway.start()
     gateway.is_quiet()
     gateway.send("slow", records(400, 1))

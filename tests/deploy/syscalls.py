@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHIN_SECONDS = 60.0
+WITHIN_SECONDS = 300.0
 CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?([a-z_0-9]+)\(")
 WRITABLE_AND_EXECUTABLE = re.compile(r"\b(?:mmap|mprotect|pkey_mprotect)\([^)]*PROT_WRITE\|PROT_EXEC")
 MADE_EXECUTABLE = re.compile(r"\b(?:mprotect|pkey_mprotect)\([^)]*PROT_EXEC")

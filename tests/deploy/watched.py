@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "alerts.yml"
-WITHIN_SECONDS = 90.0
-STOP_WITHIN_SECONDS = 30.0
+WITHIN_SECONDS = 300.0
+STOP_WITHIN_SECONDS = 120.0
 COUNTRIES = ("DE", "FR", "IE", "NL")
 
 

@@ -118,7 +118,20 @@ fn a_gateway_whose_cells_wait_releases_the_same_bytes_too() {
     killed_again_and_again(3, &expected);
 }
 
-fn killed_again_and_again(max_defer: u32, (expected, not_taken): &(BTreeSet<String>, BTreeMap<String, u64>)) {
+fn killed_again_and_again(max_defer: u32, expected: &(BTreeSet<String>, BTreeMap<String, u64>)) {
+    let mut kills = 0;
+    // A test that is held up kills less often before all is sent.
+    for _ in 0..10 {
+        kills += kills_of_a_send(max_defer, expected);
+        if kills > 5 {
+            return;
+        }
+    }
+    panic!("{kills} kills");
+}
+
+/// How often a gateway is killed while a producer sends everything to it.
+fn kills_of_a_send(max_defer: u32, (expected, not_taken): &(BTreeSet<String>, BTreeMap<String, u64>)) -> usize {
     assert!(not_taken.len() > 1, "{not_taken:?}");
     let (directory, port) = example(max_defer);
     let mut gateway = Process::start_with(directory.root(), &SERVE);
@@ -149,11 +162,11 @@ fn killed_again_and_again(max_defer: u32, (expected, not_taken): &(BTreeSet<Stri
     assert!(output.status.success());
     let summary = text(&output.stdout);
     assert!(summary.starts_with("16716 records read"), "{summary}");
-    assert!(kills > 5, "{kills} kills");
     gateway.stop();
     assert_eq!(released(directory.root()), *expected, "after {kills} kills");
     assert_eq!(refused(directory.root()), *not_taken, "after {kills} kills");
     said_before_it_left(directory.root());
+    kills
 }
 
 #[test]

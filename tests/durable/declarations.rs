@@ -41,7 +41,7 @@ async fn after_a_crash_no_other_declaration_is_counted_on() {
     let app = deployment.start().await.unwrap();
     publish(&app, visits((1, 1), 20, SignedDuration::from_mins(3))).await;
     complete(&app, &deployment, 1).await;
-    // The window was released, and no checkpoint has it yet. One will while the others are tried.
+    // The window was released, and no checkpoint has it yet.
     let crash = deployment.crashed();
     let changes = [
         (WINDOW, r#"size = "PT30S""#, "window"),

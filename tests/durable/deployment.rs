@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::config::{Config, OnStop};
@@ -72,6 +73,9 @@ impl Deployment {
 fn on_a_free_port(config: &mut Config) {
     config.listen.set_port(0);
     config.on_stop = OnStop::Release;
+    config.stop_within = Duration::from_secs(60);
+    // None while the journal is copied, nor before what is to be found without one.
+    config.journal.checkpoints.every = Duration::from_secs(3_600);
 }
 
 /// A request with visits of so many people, some time ago.
@@ -93,7 +97,7 @@ pub(crate) async fn complete(app: &App, deployment: &Deployment, lines: usize) {
     assert_eq!(publish(app, promise).await.error, None);
     let released = async {
         while deployment.released().len() < lines {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, released).await.expect("the window is released");

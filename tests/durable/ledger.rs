@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use bailiwick::ingress::proto::ingest::PublishRequest;
 use serde_json::{Value, json};
@@ -133,7 +134,10 @@ async fn the_ledger_says_what_left_and_an_outsider_can_verify_it() {
 
 /// A gateway whose ledger cannot be written: where its log belongs, and where it is.
 async fn without_its_ledger() -> (TestGateway, PathBuf, PathBuf) {
-    let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+    // Its stop takes all of the time that it has.
+    let gateway =
+        TestGateway::start_with("delivery-eta/gateway.toml", |config| config.stop_within = Duration::from_secs(10))
+            .await;
     until(ServingStatus::Serving, || health_of(&gateway, EGRESS)).await;
     let (log, elsewhere) = (gateway.journal.path().join("ledger/log"), gateway.journal.path().join("elsewhere"));
     fs::rename(&log, &elsewhere).unwrap();

@@ -88,7 +88,9 @@ async fn nothing_is_made_where_the_whole_journal_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_removed_is_said_at_once_at_the_stop_and_at_the_next_start() {
     for log in ["log", "outbox"] {
-        let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
+        let gateway =
+            TestGateway::start_with("delivery-eta/gateway.toml", |config| config.stop_within = Duration::from_secs(10))
+                .await;
         publish(&gateway, request(3, 1, 10)).await.unwrap();
         let TestGateway { app, journal, .. } = gateway;
         for entry in fs::read_dir(journal.path().join(log)).unwrap().map(Result::unwrap) {

@@ -1,6 +1,7 @@
 //! A repeated number is answered as it was answered the first time: at once, after a stop, after a crash.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::config::{Config, OnStop};
@@ -34,6 +35,8 @@ impl Gateway {
         let mut config = common::example("delivery-eta/gateway.toml", released);
         config.journal.directory = journal.to_owned();
         config.on_stop = OnStop::Keep;
+        // None is made while the journal is copied.
+        config.journal.checkpoints.every = Duration::from_secs(3_600);
         config.limits.batch_rows_max = ROWS_MAX;
         change(&mut config);
         Self { app: gateway::start(config).await.unwrap() }

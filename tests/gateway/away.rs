@@ -8,16 +8,12 @@ use std::thread;
 use super::broker::Broker;
 use super::guarded::secret;
 use super::process::{Deployment, Gateway, number};
+use crate::common::free_port;
 
 /// What the gateway says of a destination that does not take releases.
 const AWAY: &str = "the destination does not take releases";
 const EXACTLY_ONCE: &str = "exactly_once = true";
 const MODES: [&str; 2] = ["", EXACTLY_ONCE];
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
 
 /// Waits until the log says why the Kafka destination does not take releases.
 fn wait_for_reason(gateway: &Gateway, reason: &str) {
@@ -29,9 +25,10 @@ fn wait_for_reason(gateway: &Gateway, reason: &str) {
 #[test]
 fn a_broker_that_is_away_is_named_with_what_waits() {
     for mode in MODES {
-        let [port] = free_ports();
+        let port = free_port();
         let deployment = Deployment::new(&format!("127.0.0.1:{port}"), "nobody", mode);
-        deployment.change("stop_within = \"PT60S\"", "stop_within = \"PT3S\"");
+        // The files have everything by then, also on a slow machine.
+        deployment.change("stop_within = \"PT60S\"", "stop_within = \"PT20S\"");
         let gateway = deployment.start();
         wait_for_reason(&gateway, "Connection refused");
         assert!(deployment.send().wait().unwrap().success());
@@ -62,7 +59,7 @@ fn a_broker_that_accepts_and_never_answers_is_named() {
 
 #[test]
 fn what_the_broker_refuses_is_named_as_what_it_is() {
-    let [plain, sasl, controller] = free_ports();
+    let [plain, sasl, controller] = [(); 3].map(|()| free_port());
     let listeners = format!("PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}");
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
     let properties = [
@@ -95,7 +92,7 @@ fn what_the_broker_refuses_is_named_as_what_it_is() {
 
 #[test]
 fn a_directory_that_cannot_be_written_is_named_with_what_waits_and_when_it_is_over() {
-    let [port] = free_ports();
+    let port = free_port();
     let deployment = Deployment::new(&format!("127.0.0.1:{port}"), "nobody", "");
     // Without Kafka.
     let path = deployment.path("gateway.toml");

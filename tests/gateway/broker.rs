@@ -53,6 +53,7 @@ impl Broker {
             return None;
         };
         let launcher = PathBuf::from(home).join("bin/kafka");
+        let properties = on_kept_ports(properties);
         let own = Own { launcher, directory: TempDir::new().unwrap(), properties };
         let turn = block_on(Arc::clone(&TURN).lock_owned());
         let mut broker = Self { address: String::new(), own: Some(own), _turn: Some(turn) };
@@ -121,6 +122,20 @@ impl Broker {
         let id = |message: &Value| message["headers"]["ce_id"].as_str().unwrap().to_owned();
         self.read(topic, "all").iter().map(id).collect()
     }
+}
+
+/// The properties of a broker with ports that stay its own while it is down, unless they begin with a port.
+fn on_kept_ports(properties: Vec<String>) -> Vec<String> {
+    if properties.first().is_some_and(|first| first.parse::<u16>().is_ok()) {
+        return properties;
+    }
+    let [port, controller] = [(); 2].map(|()| common::free_port());
+    let kept = [
+        port.to_string(),
+        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+        format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
+    ];
+    kept.into_iter().chain(properties).collect()
 }
 
 impl Drop for Broker {

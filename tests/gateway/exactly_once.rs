@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -13,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::broker::Broker;
 use super::process::{Deployment, Gateway, number};
 use super::proxy::{Fault, Proxy};
-use crate::common::until;
+use crate::common::{PATIENCE, until};
 
 /// What the gateway says when it knows how far the destination is.
 const GOING_ON: &str = "going on in kafka";
@@ -115,8 +114,8 @@ fn a_gateway_that_was_replaced_comes_back_and_doubles_nothing() {
     let deployment = Deployment::new(&proxy.address, "zombie", EXACTLY_ONCE);
     let zombie = deployment.start();
     zombie.wait_for(GOING_ON, 1);
-    // So slow that it has releases left when it is stopped.
-    proxy.slow(RATE);
+    // So slow that it has releases left when it is stopped, also where it takes long to send them.
+    proxy.slow(RATE / 3);
     assert!(deployment.send().wait().unwrap().success());
     zombie.signal("STOP");
     let copy = deployment.copy();
@@ -211,12 +210,11 @@ fn write_progress_until(stop: &AtomicBool, brokers: &str, topic: &str) {
         .set("linger.ms", "0")
         .create()
         .unwrap();
-    let within = Duration::from_secs(30);
-    producer.init_transactions(within).unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
     while !stop.load(Ordering::SeqCst) {
         producer.begin_transaction().unwrap();
         producer.send(BaseRecord::to(topic).key("another/gateway#1").payload("{}").partition(0)).unwrap();
-        producer.commit_transaction(within).unwrap();
+        producer.commit_transaction(PATIENCE).unwrap();
     }
 }
 

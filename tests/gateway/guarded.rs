@@ -1,7 +1,6 @@
 //! A broker that asks who speaks: with TLS, with certificates of clients, with users and their passwords or tokens.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
@@ -77,10 +76,7 @@ impl Guarded {
             }),
         );
         files.write("ca.pem", authority.pem());
-        let sockets: Vec<TcpListener> =
-            (0..=LISTENERS.len()).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        drop(sockets);
+        let ports: Vec<u16> = (0..=LISTENERS.len()).map(|_| common::free_port()).collect();
         let named: Vec<(&str, u16)> = LISTENERS.iter().zip(&ports).map(|((name, _), port)| (*name, *port)).collect();
         let mut properties = properties(&named, ports[LISTENERS.len()]);
         for (listener, keystore) in

@@ -229,9 +229,10 @@ fn transactions_go_by_a_token_that_ends_and_is_replaced() {
     guarded.broker.create_topics(&topic);
     let deployment = Deployment::new(&guarded.at("USERS"), &topic, &format!("exactly_once = true\n{TOKEN}"));
     deployment.write("tls/ca.pem", guarded.authority.pem());
-    let (file, first) = (deployment.path("secrets/token"), token(15));
+    let (file, first) = (deployment.path("secrets/token"), token(25));
     secret(&file, &first);
     let gateway = deployment.start();
+    // Half a minute and more: it goes on when the token ends.
     let mut sending = deployment.send_slowly();
     let cursor = deployment.cursor_after(None);
     // The broker takes nothing more by it, and the gateway says what to do.

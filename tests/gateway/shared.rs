@@ -14,6 +14,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use crate::common::TestGateway;
+use crate::common::records::introduction;
 
 const GATEWAY: &str = "card-fraud/gateway.toml";
 /// 2013-09-02T17:00:00Z.
@@ -165,6 +166,8 @@ async fn alone(all: &[Vec<PublishRequest>]) -> (Vec<Vec<Told>>, Vec<Value>) {
     client.publish_once(holder()).await.unwrap();
     let mut answers: Vec<Vec<Told>> = all.iter().map(|_| Vec::new()).collect();
     for turn in 0..all.iter().map(Vec::len).max().unwrap_or(0) {
+        // Who is silent for half a minute holds nothing back any more.
+        client.publish_once(introduction("payments", "holder")).await.unwrap();
         for (requests, answers) in all.iter().zip(&mut answers) {
             let Some(request) = requests.get(turn) else { continue };
             answers.push(plain(match client.publish_once(request.clone()).await {

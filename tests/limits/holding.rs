@@ -12,6 +12,7 @@ use tonic::Code;
 use super::gateway::{Limited, beside_a_good_producer, publish, reason};
 use super::payloads::{ROWS_MAX, empty_request, empty_rows, json_events, record, request};
 use super::raw::{Raw, head};
+use crate::common::PATIENCE;
 
 /// A gRPC message, framed.
 fn framed(request: &PublishRequest) -> Bytes {
@@ -153,7 +154,7 @@ async fn sockets_that_say_nothing_give_their_places_up() {
     let mut silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
     silent.iter_mut().step_by(2).for_each(|socket| socket.write_all(b"PRI * HTTP/2.0\r\n").unwrap());
     let good = publish(&gateway, request("good", json_events(&[record("p")])));
-    let answer = tokio::time::timeout(Duration::from_secs(20), good).await.expect("nobody else gets in");
+    let answer = tokio::time::timeout(PATIENCE, good).await.expect("nobody else gets in");
     assert_eq!(answer.unwrap().accepted, 1);
 }
 

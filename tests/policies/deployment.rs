@@ -24,6 +24,7 @@ pub(crate) use crate::common::process::Process;
 
 const GATEWAY: &str = r#"
 [gateway]
+stop_within = "PT60S"
 id       = "g-1"
 country  = "DE"
 serves   = ["aa"]
@@ -54,6 +55,7 @@ schema = "bailiwick.policy/1"
 
 [streams.visits]
 event_time  = "at"
+idle_after  = "PT1H"
 history_from = "2013-01-01T00:00:00Z"
 contributor = "person"
 contributor_is_person = true

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::common::PATIENCE;
 use crate::common::process::{run, text};
 
 use super::deployment::{Deployment, POLICY, Process, Producer, at, refusals, visits};
@@ -38,7 +39,7 @@ async fn outcome(producer: &mut Producer, device: &str) -> String {
 async fn until(process: &Process, producer: &mut Producer, device: &str, expected: &str) {
     let began = bailiwick::clock::Clock::start();
     while outcome(producer, device).await != expected {
-        assert!(began.now().as_secs() < 60, "{device} is never `{expected}`:\n{}", process.log().join("\n"));
+        assert!(began.now() < PATIENCE, "{device} is never `{expected}`:\n{}", process.log().join("\n"));
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

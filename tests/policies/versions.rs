@@ -22,11 +22,13 @@ fn a_day_that_begins_does_not_bring_back_what_a_reload_replaced() {
     deployment.set_k(12);
     let two = deployment.config();
     let version = |day| Version::compile(Arc::clone(&one.policy), Arc::clone(&one.here), Knowledge::default(), day);
-    let versions = Versions::new(version(today()), None, BTreeMap::new());
+    // Asked once: a day may begin while this runs.
+    let first = today();
+    let versions = Versions::new(version(first), None, BTreeMap::new());
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut day = today();
+            let mut day = first;
             for _ in 0..DAYS {
                 day = day.saturating_add(1.day());
                 versions.advance(day);
@@ -35,7 +37,7 @@ fn a_day_that_begins_does_not_bring_back_what_a_reload_replaced() {
         });
         for config in [&two, &one].into_iter().cycle() {
             let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
-            versions.replace(Version::compile(policy, here, Knowledge::default(), today()), None);
+            versions.replace(Version::compile(policy, here, Knowledge::default(), first), None);
             let day = versions.current().day;
             while versions.current().day == day && !is_done.load(Ordering::SeqCst) {
                 assert_eq!(versions.current().digest(), config.policy.digest);
@@ -46,5 +48,5 @@ fn a_day_that_begins_does_not_bring_back_what_a_reload_replaced() {
             }
         }
     });
-    assert_eq!(versions.current().day, today().saturating_add(DAYS.days()));
+    assert_eq!(versions.current().day, first.saturating_add(DAYS.days()));
 }

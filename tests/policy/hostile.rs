@@ -16,7 +16,7 @@ use bailiwick::domain::policy;
 use super::engine;
 
 /// Far more than any of these takes, also on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs something that must come to an end.
 fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {

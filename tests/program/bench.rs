@@ -66,7 +66,7 @@ fn a_report_for_people_has_a_table_and_a_plot() {
     let place = Place::new();
     let gateway = place.start();
     place.write("old.csv", OLD);
-    let (code, report, said) = ran(&place, &["--for", "0.5", "--warm-up", "0.1", "--scores", "old.csv"]);
+    let (code, report, said) = ran(&place, &["--for", "2", "--warm-up", "0.1", "--scores", "old.csv"]);
     assert_eq!(code, Some(0), "{report}{said}");
     for words in ["records/s", "accepted", "p99.9", "s to ", "█", "1 records that cannot be read"] {
         assert!(report.contains(words), "no `{words}` in\n{report}");
@@ -93,16 +93,16 @@ fn at_a_rate_a_gateway_that_stalls_is_not_forgiven() {
     let place = Place::new();
     let gateway = place.start();
     place.write("old.csv", OLD);
-    let load = ["--json", "--rate", "500", "--records", "1", "--in-flight", "1", "--for", "4", "--warm-up", "0"];
+    let load = ["--json", "--rate", "500", "--records", "1", "--in-flight", "1", "--for", "12", "--warm-up", "0"];
     let child = bench(&place, &[&load[..], &["old.csv"]].concat()).stdout(Stdio::piped()).spawn().unwrap();
     until(|| Some(()).filter(|()| place.on_disk_of("bench-0") > 0));
     gateway.signal("STOP");
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(3));
     gateway.signal("CONT");
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-    assert_eq!((output.status.code(), &report["accepted"]), (Some(0), &2_000.into()), "{report}");
-    // Only one message was on its way during that second, and 500 were due.
+    assert_eq!((output.status.code(), &report["accepted"]), (Some(0), &6_000.into()), "{report}");
+    // Only one message was on its way during these seconds, and 1,500 were due.
     assert!(report["latency_us"]["p90"].as_f64().unwrap() > 300_000.0, "{report}");
     gateway.stop();
 }

@@ -181,7 +181,8 @@ fn every_panel_has_data_and_alerts_fire_with_their_fault_and_clear_after() {
         let read = metrics(expression);
         assert!(!read.is_empty(), "{expression}");
         for metric in read {
-            assert!(!prometheus.query(&metric).is_empty(), "{metric} of {expression}");
+            // One scrape that took too long leaves all of them out.
+            until(|| prometheus.query(&metric).first().cloned());
         }
     }
 

@@ -1,8 +1,8 @@
 //! `bailiwick send`: what it says is true, and what is resumed is what was interrupted.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::ops::Deref;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -322,16 +322,40 @@ fn line_with(lines: &mut impl Iterator<Item = std::io::Result<String>>, words: &
     lines.map(Result::unwrap).find(|line| line.contains(words)).unwrap()
 }
 
+/// A sender of 5,000 records, one in a request, whose gateway is stopped by a signal before it has taken all of them.
+struct Halfway {
+    place: Place,
+    gateway: Process,
+    child: Child,
+    said: Lines<BufReader<ChildStderr>>,
+    /// The line that says how to resume it.
+    began: String,
+}
+
+impl Halfway {
+    fn new(more: &[&str]) -> Self {
+        // A test that is held up may come when all is sent.
+        for _ in 0..20 {
+            let place = Place::new();
+            let gateway = place.start();
+            place.write("a.csv", csv(5000));
+            let mut child = place.piped(&[&["--batch", "1"][..], more, &["a.csv"]].concat());
+            let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+            let began = line_with(&mut said, "--resume");
+            gateway.signal("STOP");
+            if place.on_disk() < 5000 {
+                return Self { place, gateway, child, said, began };
+            }
+            let _ = (child.kill(), child.wait());
+        }
+        panic!("each send was over before its gateway was stopped");
+    }
+}
+
 #[test]
 fn an_interrupted_send_says_how_to_resume_it_and_then_nothing_is_lost_or_twice() {
     for signal in ["INT", "TERM"] {
-        let place = Place::new();
-        let gateway = place.start();
-        place.write("a.csv", csv(5000));
-        let mut child = place.piped(&["--batch", "1", "a.csv"]);
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let began = line_with(&mut said, "--resume");
-        gateway.signal("STOP");
+        let Halfway { place, gateway, child, mut said, began } = Halfway::new(&[]);
         assert!(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap().success());
         let advice = line_with(&mut said, "to send the rest");
         let output = child.wait_with_output().unwrap();
@@ -444,12 +468,7 @@ fn a_gateway_that_is_away_is_waited_for_and_that_is_said() {
 
 #[test]
 fn a_gateway_that_stays_away_is_given_up_with_true_advice() {
-    let place = Place::new();
-    let gateway = place.start();
-    place.write("a.csv", csv(5000));
-    let mut child = place.piped(&["--batch", "1", "--patience", "2", "a.csv"]);
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    line_with(&mut said, "--resume");
+    let Halfway { place: _place, gateway, child, said, .. } = Halfway::new(&["--patience", "2"]);
     gateway.kill();
     let rest = said.map(Result::unwrap).collect::<Vec<_>>().join("\n");
     assert!(rest.contains("was away for 2 s") && rest.contains("run the same command with `--resume 1-"), "{rest}");
@@ -458,13 +477,7 @@ fn a_gateway_that_stays_away_is_given_up_with_true_advice() {
 
 #[test]
 fn a_gateway_that_is_frozen_is_noticed_and_given_up() {
-    let place = Place::new();
-    let gateway = place.start();
-    place.write("a.csv", csv(5000));
-    let mut child = place.piped(&["--batch", "1", "--patience", "4", "a.csv"]);
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    line_with(&mut said, "--resume");
-    gateway.signal("STOP");
+    let Halfway { place: _place, gateway, child, mut said, .. } = Halfway::new(&["--patience", "4"]);
     line_with(&mut said, "it is connected and has not answered yet");
     line_with(&mut said, "was away for 4 s");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));

@@ -12,12 +12,12 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 brokers, topic, count = sys.argv[1], sys.argv[2], sys.argv[3]
 consumer = Consumer({"bootstrap.servers": brokers, "group.id": "test", "auto.offset.reset": "earliest", "enable.auto.commit": False,
                      "isolation.level": "read_committed", "enable.partition.eof": True})
-partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+partitions = consumer.list_topics(topic, timeout=120).topics[topic].partitions
 consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 found, ends = 0, set()
 while len(ends) < len(partitions) if count == "all" else found < int(count):
-    message = consumer.poll(60)
-    assert message is not None, f"{found} of {count} messages in a minute"
+    message = consumer.poll(120)
+    assert message is not None, f"{found} of {count} messages, and none in two minutes"
     if message.error() and message.error().code() == KafkaError._PARTITION_EOF:
         ends.add(message.partition())
         continue

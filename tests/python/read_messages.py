@@ -70,11 +70,11 @@ def read(topic):
     """The messages of a topic, in the order of their windows."""
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "test", "auto.offset.reset": "earliest",
                          "enable.auto.commit": False, "isolation.level": "read_committed"})
-    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+    partitions = consumer.list_topics(topic, timeout=120).topics[topic].partitions
     consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
     found = []
     while len(found) < count:
-        message = consumer.poll(60)
+        message = consumer.poll(120)
         assert message is not None and not message.error(), f"{len(found)} of {count} messages of {topic}"
         found.append(({key: value.decode() for key, value in message.headers()}, message.value()))
     consumer.close()

@@ -13,4 +13,4 @@ admin = AdminClient({"bootstrap.servers": brokers})
 for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
     change = UserScramCredentialUpsertion(user, ScramCredentialInfo(mechanism, 4096), password.encode())
     for changed in admin.alter_user_scram_credentials([change]).values():
-        changed.result(30)
+        changed.result(120)

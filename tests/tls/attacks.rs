@@ -28,7 +28,7 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// What all attacks together may add to the gateway's memory.
 const GROWTH_MAX: u64 = 32 << 20;
 /// An attacker is cut within a second; a machine that is busy gets more.
-const CUT_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const CUT_WITHIN: Duration = Duration::from_secs(60);
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -286,7 +286,7 @@ async fn a_stop_ends_in_time_whatever_clients_hold_open() {
     let clock = Clock::start();
     let (code, log) = tokio::task::spawn_blocking(|| world.gateway.terminate()).await.unwrap();
     // `stop_within` is ten seconds.
-    assert!(code == Some(0) && clock.now() < Duration::from_secs(20), "{:?}: {log:?}", clock.now());
+    assert!(code == Some(0) && clock.now() < Duration::from_secs(10) + PATIENCE, "{:?}: {log:?}", clock.now());
     drop(held);
 }
 
@@ -437,6 +437,8 @@ async fn a_gateway_without_descriptors_goes_on_and_takes_connections_when_there_
     }
     let used = || fs::read_dir(format!("/proc/{}/fd", world.gateway.id())).map_or(0, Iterator::count);
     assert!(used() <= 96, "{}", used());
+    let (answered, _) = good.stop().await;
+    assert!(answered >= 20);
     // It does not spin: it takes less than half of one processor.
     let ticks = || {
         let text = fs::read_to_string(format!("/proc/{}/stat", world.gateway.id())).unwrap();
@@ -444,12 +446,12 @@ async fn a_gateway_without_descriptors_goes_on_and_takes_connections_when_there_
         let fields: Vec<u64> = rest.split(' ').skip(11).take(2).map(|field| field.parse().unwrap()).collect();
         fields.iter().sum::<u64>()
     };
+    // What it took is asked within what has passed.
+    let clock = Clock::start();
     let before = ticks();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let spent = ticks() - before;
-    assert!(spent < 60, "{spent} hundredths of a second in one");
-    let (answered, _) = good.stop().await;
-    assert!(answered >= 20);
+    let (spent, passed) = (ticks() - before, clock.now());
+    assert!(Duration::from_millis(10 * spent) < passed.mul_f64(0.6), "{spent} hundredths of a second in {passed:?}");
     drop(open);
     let clock = Clock::start();
     while world.dialer().connect(&endpoint).await.is_err() {

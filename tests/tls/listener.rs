@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::clock::Clock;
@@ -13,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::attacks::CUT_WITHIN;
 use super::tokens::{Issuer, with_tokens};
 use crate::common::PATIENCE;
 use crate::common::certs::{Authority, Issued, deployment, dialer, files, till};
@@ -61,10 +63,10 @@ async fn a_flood_of_frames_that_carry_nothing_is_cut_within_a_second() {
         while writing.write_all(&many).await.is_ok() && writing.flush().await.is_ok() && !reading.is_finished() {
             assert!(began.now() < PATIENCE, "{what} goes on");
         }
-        assert!(began.now().as_secs() < 5, "{what} took {:?}", began.now());
+        assert!(began.now() < CUT_WITHIN, "{what} took {:?}", began.now());
         while counted(&app, "flood") <= position as u64 {
             assert!(began.now() < PATIENCE, "{what} is not counted");
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         good.publish_once(introduction("events", "")).await.unwrap();
     }
@@ -91,7 +93,7 @@ async fn an_identity_has_so_many_connections_and_others_have_theirs() {
     let began = Clock::start();
     while counted(&app, "too_many_of_identity") < 1 {
         assert!(began.now() < PATIENCE, "it is not counted");
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let other = dialer(&folder, "other", Some(&authority.client(&till("8"), |_| {})));
     let endpoint = format!("https://localhost:{}", app.address().port());
@@ -115,35 +117,62 @@ async fn silent_connections_of_one_address_keep_nobody_else_out() {
     let authority = Authority::new("root");
     let folder = deployment(&authority);
     folder.edit("gateway.toml", "trust_domain =", "handshakes_per_address_max = 8\ntrust_domain =");
+    in_some_try(async || silent_ones_keep_nobody_else_out(&folder, &authority).await).await;
+}
+
+/// Whether it was seen before the time of the silent ones was over.
+async fn silent_ones_keep_nobody_else_out(folder: &Folder, authority: &Authority) -> bool {
     let app = folder.start_app(|config| config.connections_max = 32).await.unwrap();
     let address = app.address();
+    let began = Clock::start();
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let began = Clock::start();
     // Of so many at once some end for those that come after them.
     let turned_away = || counted(&app, "too_many_of_address") + counted(&app, "too_many");
     while turned_away() < 92 {
-        assert!(began.now() < PATIENCE, "{}", turned_away());
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        if began.now() >= BEGIN_WITHIN {
+            app.stop().await;
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     // Somebody from elsewhere, while the eight wait for their deadline.
     let from = TcpSocket::new_v4().unwrap();
     from.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let stream = from.connect(address).await.unwrap();
     let issued = authority.client(&till("7"), |_| {});
-    let client = trust::client(&files(&folder, "raw", Some(&issued))).unwrap();
+    let client = trust::client(&files(folder, "raw", Some(&issued))).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let mut connection = TlsConnector::from(client).connect(name, stream).await.unwrap();
     connection.write_all(HELLO).await.unwrap();
     connection.read_exact(&mut [0; 9]).await.unwrap();
-    assert_eq!(counted(&app, "too_slow"), 0);
+    let too_slow = counted(&app, "too_slow");
+    if began.now() >= BEGIN_WITHIN {
+        app.stop().await;
+        return false;
+    }
+    assert_eq!(too_slow, 0);
     while counted(&app, "too_slow") < 8 {
         assert!(began.now() < PATIENCE);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     app.stop().await;
+    true
+}
+
+/// How long a connection may take to begin. What is seen later says nothing of those that were to be there meanwhile.
+const BEGIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Tries until something was seen in time, on a machine that is busy.
+async fn in_some_try(is_seen: impl AsyncFn() -> bool) {
+    for _ in 0..20 {
+        if is_seen().await {
+            return;
+        }
+    }
+    panic!("this machine is too slow to see anything in {BEGIN_WITHIN:?}");
 }
 
 /// A connection from an address.
@@ -157,13 +186,15 @@ async fn connected(from: &str, to: SocketAddr) -> TcpStream {
 const PLACES: usize = 16;
 
 /// Takes all places of those that have proved nothing, from four addresses. `begin` does with each what makes the gateway
-/// answer, and nothing more. Then somebody from elsewhere gets in at once, not when the time of one is over.
+/// answer, and nothing more. Then somebody from elsewhere gets in at once, not when the time of one is over. Whether it
+/// was seen before that time was over.
 async fn stalled_ones_keep_nobody_out(
     folder: &Folder,
     authority: &Authority,
     begin: impl AsyncFn(TcpStream) -> Box<dyn std::any::Any + Send>,
-) {
+) -> bool {
     let app = folder.start_app(|config| config.connections_max = 32).await.unwrap();
+    let began = Clock::start();
     let mut stalled = Vec::new();
     for number in 0..PLACES {
         let from = format!("127.0.0.{}", 2 + number % 4);
@@ -172,15 +203,23 @@ async fn stalled_ones_keep_nobody_out(
     let good = dialer(folder, "good", Some(&authority.client(&till("7"), |_| {})));
     let endpoint = format!("https://localhost:{}", app.address().port());
     good.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
-    assert_eq!((counted(&app, "too_slow"), counted(&app, "too_many")), (0, 1));
+    let counts = (counted(&app, "too_slow"), counted(&app, "too_many"));
+    if began.now() >= BEGIN_WITHIN {
+        app.stop().await;
+        return false;
+    }
+    assert_eq!(counts, (0, 1));
     // However many more come from the four, the next one gets in as well.
     for number in 0..4 * PLACES {
         stalled.push(Box::new(connected(&format!("127.0.0.{}", 2 + number % 4), app.address()).await));
     }
     good.connect(&endpoint).await.unwrap().publish_once(introduction("events", "")).await.unwrap();
-    assert_eq!(counted(&app, "too_slow"), 0);
+    let too_slow = counted(&app, "too_slow");
+    let is_seen = began.now() < BEGIN_WITHIN;
+    assert!(too_slow == 0 || !is_seen, "{too_slow}");
     drop(stalled);
     app.stop().await;
+    is_seen
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +235,7 @@ async fn handshakes_that_begin_and_stall_keep_nobody_out() {
         stream.read_exact(&mut [0; 5]).await.unwrap();
         Box::new(stream) as Box<dyn std::any::Any + Send>
     };
-    stalled_ones_keep_nobody_out(&folder, &authority, begin).await;
+    in_some_try(async || stalled_ones_keep_nobody_out(&folder, &authority, &begin).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +250,7 @@ async fn connections_that_bring_no_token_keep_nobody_out() {
         stream.read_exact(&mut [0; 9]).await.unwrap();
         Box::new(stream) as Box<dyn std::any::Any + Send>
     };
-    stalled_ones_keep_nobody_out(&folder, &authority, begin).await;
+    in_some_try(async || stalled_ones_keep_nobody_out(&folder, &authority, &begin).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +277,7 @@ async fn an_address_begins_so_many_handshakes_in_a_second_and_others_begin_their
     // Those that wait a little get in.
     while !handshake("127.0.0.1").await {
         assert!(began.now() < PATIENCE, "nobody of the address gets in any more");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     app.stop().await;
 }
@@ -261,10 +300,10 @@ async fn a_connection_without_calls_gives_its_place_up_and_one_with_a_call_does_
     let mut answers = busy.publish(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     let idle = dialer(&folder, "idle", Some(&authority.client(&till("7"), |_| {})));
+    let began = Clock::start();
     let mut first = idle.connect(&endpoint).await.unwrap();
     first.publish_once(introduction("events", "")).await.unwrap();
     // Its identity has one place, which comes free.
-    let began = Clock::start();
     loop {
         if let Ok(mut second) = idle.connect(&endpoint).await
             && second.publish_once(introduction("events", "")).await.is_ok()
@@ -272,7 +311,7 @@ async fn a_connection_without_calls_gives_its_place_up_and_one_with_a_call_does_
             break;
         }
         assert!(began.now() < PATIENCE, "the place is not given up");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(began.now().as_millis() >= 900, "{:?}", began.now());
     requests.send(introduction("events", "")).await.unwrap();

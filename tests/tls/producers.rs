@@ -1,6 +1,7 @@
 //! A producer that invents contributors around one real person: the n-1 attack, at the default profile.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bailiwick::config::OnStop;
 use jiff::Timestamp;
@@ -58,7 +59,11 @@ impl Attack {
                 process.kill();
             }
         }
-        let app = self.folder.start_app(|config| config.on_stop = OnStop::Release).await.unwrap();
+        let started = self.folder.start_app(|config| {
+            config.on_stop = OnStop::Release;
+            config.stop_within = Duration::from_secs(60);
+        });
+        let app = started.await.unwrap();
         let here = if is_killed_between { &[][..] } else { before };
         for sent in here.iter().chain([last]) {
             self.send(app.address().port(), sent).await;

@@ -119,7 +119,10 @@ async fn everything_is_replaced_under_load_and_nothing_fails() {
     }
     let clock = Clock::start();
     let mut turn = 2;
-    while clock.now() < Duration::from_secs(rotation_seconds()) {
+    let is_enough = |turn: u64| turn > 3 && app.telemetry().total(|counts| &counts.accepted) > 40;
+    let seconds = Duration::from_secs(rotation_seconds());
+    while clock.now() < seconds || !is_enough(turn) {
+        assert!(clock.now() < seconds + PATIENCE, "producers do not go on");
         // The two files are not of one pair for a moment: then the old set stays.
         folder.write("tls/gateway.pem", numbered(&first, 9).certificate);
         app.refresh().await;
@@ -229,10 +232,18 @@ async fn a_connection_ends_when_the_proof_of_its_client_does_and_its_client_come
     let authority = Authority::new("root");
     let folder = deployment(&authority);
     let app = folder.start_app(|_| {}).await.unwrap();
-    let short = authority.client(&till("1"), |parameters| parameters.not_after = moment(3));
-    let dialer = dialer(&folder, "short", Some(&short));
-    let mut client = dialer.connect(&endpoint(&app)).await.unwrap();
-    client.publish_once(introduction("events", "")).await.unwrap();
+    // The first of these lives that is long enough to come in by.
+    let mut lives = [3, 20, 120].into_iter();
+    let mut client = loop {
+        let life = lives.next().expect("it does not come in");
+        let short = authority.client(&till("1"), |parameters| parameters.not_after = moment(life));
+        let dialer = dialer(&folder, "short", Some(&short));
+        if let Ok(mut client) = dialer.connect(&endpoint(&app)).await
+            && client.publish_once(introduction("events", "")).await.is_ok()
+        {
+            break client;
+        }
+    };
     let began = Clock::start();
     let refused = loop {
         match client.publish_once(introduction("events", "")).await {
@@ -253,34 +264,43 @@ async fn a_call_ends_with_a_word_at_the_age_of_its_connection() {
     let app = folder.start_app(|_| {}).await.unwrap();
     let dialer = dialer(&folder, "till", Some(&authority.client(&till("7"), |_| {})));
     let mut client = dialer.connect(&endpoint(&app)).await.unwrap();
-    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
-    let sending = tokio::spawn(async move {
-        let mut sent = 0_u64;
-        while requests.send(introduction("events", "")).await.is_ok() {
-            sent += 1;
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let began = Clock::start();
+    // On a busy machine a connection may be of age before much is answered; the next one has a second, too.
+    loop {
+        let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+        let sending = tokio::spawn(async move {
+            while requests.send(introduction("events", "")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let (mut answered, mut ended) = (0_u64, None);
+        match client.publish(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await {
+            Ok(answers) => {
+                let mut answers = answers.into_inner();
+                while ended.is_none() {
+                    match answers.message().await {
+                        Ok(Some(_)) => answered += 1,
+                        Ok(None) => panic!("it ended without a word"),
+                        Err(status) => ended = Some(status),
+                    }
+                }
+            }
+            Err(status) => ended = Some(status),
         }
-        sent
-    });
-    let requests = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-    let mut answers = client.publish(requests).await.unwrap().into_inner();
-    let mut answered = 0_u64;
-    let ended = loop {
-        match answers.message().await {
-            Ok(Some(_)) => answered += 1,
-            Ok(None) => panic!("it ended without a word"),
-            Err(status) => break status,
+        sending.abort();
+        if answered > 10 {
+            let ended = ended.unwrap();
+            assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+            assert!(ended.message().contains("age"), "{ended:?} after {answered}");
+            break;
         }
-    };
-    assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
-    assert!(ended.message().contains("age") && answered > 10, "{ended:?} after {answered}");
-    drop(answers);
+        assert!(began.now() < PATIENCE, "{ended:?} after {answered}");
+    }
     // The same channel goes on, on a new connection.
     let began = Clock::start();
     while client.publish_once(introduction("events", "")).await.is_err() {
         assert!(began.now() < PATIENCE, "it does not come back");
     }
-    sending.abort();
     app.stop().await;
 }
 
@@ -293,7 +313,7 @@ async fn comes_to(app: &App, dialer: &Dialer, is_served: bool) {
         if introduced.is_ok() == is_served {
             return;
         }
-        assert!(began.now() < PATIENCE, "it is not so after a minute: {introduced:?}");
+        assert!(began.now() < PATIENCE, "it does not come to that: {introduced:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -302,7 +322,7 @@ async fn comes_to(app: &App, dialer: &Dialer, is_served: bool) {
 async fn an_authority_is_believed_from_its_beginning_to_its_end_without_another_set() {
     let sound = Authority::new("sound");
     let folder = deployment(&sound);
-    let (ends, begins) = (Authority::holding("ends", -60, 14), Authority::holding("begins", 10, 3_600));
+    let (ends, begins) = (Authority::holding("ends", -60, 30), Authority::holding("begins", 10, 3_600));
     // The clients go on trusting the gateway's authority alone.
     let of = |authority: &Authority, name: &str| dialer(&folder, name, Some(&authority.client(&till(name), |_| {})));
     let (always, before, after) = (of(&sound, "1"), of(&ends, "2"), of(&begins, "3"));
@@ -321,7 +341,7 @@ async fn an_authority_is_believed_from_its_beginning_to_its_end_without_another_
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("a connection outlives its authority");
+    tokio::time::timeout(PATIENCE, ended).await.expect("a connection outlives its authority");
     introduce(&app, &always).await.unwrap();
     let unknown = app.telemetry().turned_away.each().find(|(name, _)| *name == "unknown_authority").unwrap().1;
     assert!(unknown > 0);
@@ -334,7 +354,7 @@ async fn a_set_that_comes_too_early_is_taken_when_its_time_comes() {
     let folder = deployment(&old);
     let app = folder.start_app(|_| {}).await.unwrap();
     folder.write("tls/ca.pem", new.pem());
-    put(&folder, &new.gateway(|parameters| parameters.not_before = moment(8)));
+    put(&folder, &new.gateway(|parameters| parameters.not_before = moment(20)));
     let till = dialer(&folder, "1", Some(&new.client(&till("1"), |_| {})));
     app.refresh().await;
     assert!(introduce(&app, &till).await.is_err(), "it is taken before its time");
