@@ -1,7 +1,7 @@
 //! `bailiwick demo`: three gateways on loopback, the examples' data, and what came of it. Everybody proves with a certificate
 //! who it is; an authority is made for that, and goes with the demonstration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -15,7 +15,7 @@ use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyl
 
 use crate::app::{self, App};
 use crate::clock::Clock;
-use crate::config::{Config, Destination};
+use crate::config::{self, Config, Destination, Loaded};
 use crate::domain::name::GatewayId;
 use crate::domain::peer::Peer;
 use crate::identity::{self, Kind, Scheme, trust};
@@ -23,7 +23,7 @@ use crate::ingress::grpc::client::Dialer;
 use crate::telemetry::{StreamCounts, Telemetry};
 
 use super::send::{Input, Options, SharedTotals, Totals, epoch_now, publish, snapshot};
-use super::{Failure, certs, load};
+use super::{Failure, certs, diagnostics, loaded};
 
 const GATEWAYS: [&str; 3] = ["eu", "us", "in"];
 
@@ -141,8 +141,14 @@ async fn start(
 ) -> Result<BTreeMap<&'static str, App>, Failure> {
     let mut bound = Vec::new();
     let mut reached = BTreeMap::new();
+    // The three have most of their policies in common. What is wrong with these is said once.
+    let mut said = BTreeSet::new();
     for name in GATEWAYS {
-        let mut config = load(&examples.join("demo").join(format!("{name}.toml")))?;
+        let path = examples.join("demo").join(format!("{name}.toml"));
+        let Loaded { config, mut problems } = loaded(&path, config::load(&path));
+        problems.retain(|problem| said.insert((problem.place.to_string(), problem.message.clone())));
+        diagnostics::print(&problems);
+        let mut config = config.ok_or(Failure::Config)?;
         config.listen.set_port(0);
         config.tls = Some(certificates.of_gateway(name));
         let listener = app::bind(&config).await?;

@@ -3,11 +3,18 @@
 use jiff::civil::Date;
 
 use crate::domain::document::{Problems, Spot, hint};
-use crate::domain::policy::{AtHand, Form, PolicySet, Recipient, Regime};
+use crate::domain::policy::{AtHand, Form, OnExpired, PolicySet, Recipient, Regime, Shown};
 use crate::domain::proof::Proof;
 
 use super::counted;
 use super::read::Declared;
+
+const ELSEWHERE: &str = "serve it from a gateway where it does, or show the conditions: `dest.*` in [gateway.conditions], \
+                         the others in [[shown]] of the policies, or by a counter in [[counted]], which counts a stream \
+                         with `contributor_is_person = true`";
+/// It did, until the day of a review.
+const OVERDUE: &str = "a review is overdue, as a warning says: check the law and its regions against the sources, and set \
+                       `as_of` and `review_by`; to try things out, say `on_expired = \"warn\"` in [review] of a policy";
 
 /// A gateway may hold the records of each stream under the regimes it serves, and what is shown of it and its peers is
 /// needed somewhere.
@@ -36,9 +43,9 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
                 let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
                 let message =
                     format!("regime `{}` lets no identifiable record{of_stream} be in {}", regime.id, country.value);
-                let help = "serve it from a gateway where it does, or show the conditions: `dest.*` in \
-                            [gateway.conditions], the others in [[shown]] of the policies, or by a counter in [[counted]], which counts a stream \
-                            with `contributor_is_person = true`";
+                let reviewed = Shown { on_expired: OnExpired::Warn, ..shown };
+                let is_overdue = regime.permits(Form::Identifiable, country.value, &reviewed).is_some();
+                let help = if is_overdue { OVERDUE } else { ELSEWHERE };
                 problems.error_help(&served.place, message, help);
             }
         }

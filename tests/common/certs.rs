@@ -171,6 +171,7 @@ read       = ["metrics"]
 pub fn deployment(authority: &Authority) -> Folder {
     let folder = Folder::new();
     init(folder.root()).map_err(|_| "init").unwrap();
+    folder.let_laws_hold("policies/policy.toml");
     folder.edit("gateway.toml", "127.0.0.1:7400", "127.0.0.1:0");
     folder.edit("gateway.toml", "127.0.0.1:7401", "127.0.0.1:0");
     let config = folder.read("gateway.toml");

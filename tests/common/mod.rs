@@ -36,6 +36,11 @@ pub fn changed(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// Whether a warning says that a day has passed, of a review or an end: whether it is there depends on the day of the test.
+pub fn is_of_the_day(warning: &str) -> bool {
+    warning.contains(" were to be reviewed by ") || warning.contains(" ended on ")
+}
+
 /// What comes, when it has come.
 #[track_caller]
 pub fn until<T>(look: impl Fn() -> Option<T>) -> T {

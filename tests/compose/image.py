@@ -37,6 +37,9 @@ def journal_of_another(image, scratch):
     docker("run", "--rm", "--network=none", "--user=0:0", f"--volume={scratch}:/out", image, "init", "/out/made")
     text = (deployment / "gateway.toml").read_text().replace('"journal"', '"/var/lib/bailiwick/journal"')
     (deployment / "gateway.toml").write_text(text)
+    # Whatever day it is, it is the journal that is wrong.
+    policy = deployment / "policies" / "policy.toml"
+    policy.write_text(policy.read_text().replace('# [review]\n# on_expired = "warn"\n', '[review]\non_expired = "warn"\n'))
     folder.mkdir(mode=0o755)
     done = docker("run", "--rm", *HARDENED, f"--volume={folder}:/var/lib/bailiwick", f"--volume={deployment}:/etc/bailiwick:ro", image,
                   check=False, timeout=180)

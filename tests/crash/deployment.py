@@ -14,6 +14,10 @@ DESTINATION = "desk"
 POLICY = f"""
 schema = "bailiwick.policy/1"
 
+# On any day.
+[review]
+on_expired = "warn"
+
 [streams.{STREAM}]
 event_time   = "at"
 history_from = "2024-01-01T00:00:00Z"

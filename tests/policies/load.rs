@@ -2,6 +2,7 @@
 
 use super::deployment::{Deployment, POLICY, REGIME, regime};
 use crate::common::changed;
+use crate::common::process::{run, text};
 
 #[test]
 fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
@@ -21,6 +22,17 @@ fn a_gateway_that_may_not_hold_what_it_serves_does_not_load() {
     assert_eq!(deployment.errors(), Vec::<String>::new());
     deployment.edit("gateway.toml", "2099-01-01", "2020-01-01");
     assert_eq!(deployment.errors().len(), 1);
+}
+
+#[test]
+fn a_gateway_that_may_hold_nothing_since_a_review_is_overdue_is_told_so() {
+    let deployment = Deployment::new();
+    deployment.edit(REGIME, "2099-01-01", "2026-11-01");
+    let said = text(&run(deployment.root(), &["check"]).stderr);
+    assert!(said.contains("lets no identifiable record of stream `visits` be in DE"), "{said}");
+    assert!(said.contains("a review is overdue") && !said.contains("in [[shown]]"), "{said}");
+    deployment.add(POLICY, "\n[review]\non_expired = \"warn\"\n");
+    assert_eq!(deployment.errors(), Vec::<String>::new());
 }
 
 /// Who vouches for one stream frees no other to be held here.

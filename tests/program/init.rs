@@ -5,22 +5,24 @@ use std::fs;
 use bailiwick::clock::Clock;
 use tempfile::TempDir;
 
+use crate::common::folder::Folder;
 use crate::common::process::{Process, run, text};
 use crate::common::{changed, free_port, lines};
 
 #[test]
 fn what_init_writes_is_checked_runs_and_releases() {
-    let root = TempDir::new().unwrap();
-    let written = run(root.path(), &["init", "mine"]);
+    let root = Folder::new();
+    let written = run(root.root(), &["init", "mine"]);
     assert!(written.status.success(), "{}", text(&written.stderr));
-    let checked = run(root.path(), &["check", "-c", "mine/gateway.toml"]);
+    root.let_laws_hold("mine/policies/policy.toml");
+    let checked = run(root.root(), &["check", "-c", "mine/gateway.toml"]);
     assert_eq!((checked.status.code(), text(&checked.stderr).as_str()), (Some(0), ""));
     assert!(text(&checked.stdout).contains("events_by_country  files"), "{}", text(&checked.stdout));
-    let again = run(root.path(), &["init", "mine"]);
+    let again = run(root.root(), &["init", "mine"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("mine is not empty"), "{}", text(&again.stderr));
 
-    let directory = root.path().join("mine");
+    let directory = root.path("mine");
     let (port, http) = (free_port(), free_port());
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
     let config = changed(&config, ":7400", &format!(":{port}"));
@@ -31,17 +33,17 @@ fn what_init_writes_is_checked_runs_and_releases() {
             "{{\"at\": \"{now}\", \"user\": \"user-{user}\", \"country\": \"FR\", \"kind\": \"view\", \"value\": {user}}}\n"
         )
     };
-    fs::write(root.path().join("records.jsonl"), (0..12).map(record).collect::<String>()).unwrap();
+    fs::write(root.path("records.jsonl"), (0..12).map(record).collect::<String>()).unwrap();
     let gateway = Process::start(&directory);
     let ready = run(&directory, &["health", "--ready"]);
     assert_eq!((ready.status.code(), text(&ready.stdout).as_str()), (Some(0), "ready\n"), "{}", text(&ready.stderr));
     let endpoint = format!("http://127.0.0.1:{port}");
     let send = ["send", "-s", "events", "-p", "web", "--complete", "--to", &endpoint, "records.jsonl"];
-    let sent = run(root.path(), &send);
+    let sent = run(root.root(), &send);
     assert!(text(&sent.stdout).contains("12 accepted"), "{}{}", text(&sent.stdout), text(&sent.stderr));
     // The promise closes windows up to now; the one that now lies in closes with the stop.
     gateway.stop();
-    let left = run(root.path(), &["journal", "inspect", "mine/journal"]);
+    let left = run(root.root(), &["journal", "inspect", "mine/journal"]);
     assert!(left.status.success(), "{}", text(&left.stderr));
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
     fs::write(directory.join("gateway.toml"), changed(&config, "[listen]", "on_stop = \"release\"\n\n[listen]"))

@@ -5,8 +5,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::changed;
 use crate::common::process::{copy_of, run, text};
+use crate::common::{changed, is_of_the_day};
 
 #[test]
 fn check_tells_machines_what_it_tells_people() {
@@ -20,7 +20,9 @@ fn check_tells_machines_what_it_tells_people() {
     let egress = &report["egress"][0];
     assert_eq!((&egress["destination"], &egress["is_allowed"]), (&"fraud_desk".into(), &true.into()));
     assert_eq!((&egress["countries"][0], &egress["min_contributors"]), (&"IE".into(), &10.into()));
-    assert_eq!(report["problems"], Value::Array(Vec::new()));
+    let problems = report["problems"].as_array().unwrap().iter();
+    let problems: Vec<_> = problems.filter(|problem| !is_of_the_day(problem["message"].as_str().unwrap())).collect();
+    assert!(problems.is_empty(), "{problems:?}");
     let people = text(&run(directory.root(), &arguments[..3]).stdout);
     assert!(people.contains(report["policy"].as_str().unwrap()), "{people}");
     assert!(people.contains(egress["rules"][0].as_str().unwrap()), "{people}");

@@ -29,6 +29,7 @@ fn the_page_on_security_leads_to_a_gateway_that_stock_clients_reach() {
         text(&output.stdout)
     };
     commands(make).iter().for_each(|command| drop(done(command)));
+    folder.let_laws_hold("mine/policies/policy.toml");
     let port = free_port();
     let config = folder
         .read("mine/gateway.toml")

@@ -8,11 +8,13 @@ use bailiwick::domain::document::Severity;
 
 use crate::common::certs::{Authority, Issued, deployment, moment, put};
 use crate::common::folder::Folder;
+use crate::common::is_of_the_day;
 
-/// Everything that is wrong, with what to do.
+/// Everything that is wrong, with what to do, on whatever day.
 fn said(folder: &Folder) -> Vec<(Severity, String)> {
     let loaded = app::load(&folder.path("gateway.toml")).unwrap();
-    let said = loaded.problems.into_iter().map(|problem| {
+    let problems = loaded.problems.into_iter().filter(|problem| !is_of_the_day(&problem.message));
+    let said = problems.map(|problem| {
         let text = format!("{}: {} ({})", problem.place.key, problem.message, problem.help.unwrap_or_default());
         (problem.severity, text.replace(&*folder.root().to_string_lossy(), "DIR"))
     });

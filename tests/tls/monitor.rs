@@ -152,6 +152,7 @@ async fn a_flood_of_connections_leaves_the_gateway_and_the_port_alive() {
 fn elsewhere_than_on_loopback_it_needs_tls() {
     let folder = Folder::new();
     bailiwick::commands::init::init(folder.root()).map_err(|_| "init").unwrap();
+    folder.let_laws_hold("policies/policy.toml");
     let (before, after) = ("listen = \"127.0.0.1:7401\"", folder.read("gateway.toml"));
     let errors = |http: &str| {
         folder.write("gateway.toml", changed(&after, before, http));

@@ -1,5 +1,7 @@
 //! Lints: what can be used, and somebody should look at.
 
+use std::collections::BTreeMap;
+
 use jiff::civil::Date;
 
 use crate::domain::document::Problems;
@@ -8,15 +10,12 @@ use crate::domain::fact::Fact;
 
 use super::access::{Access, Right};
 use super::regime::Regime;
-use super::{PolicySet, StreamPlan};
+use super::{Dated, PolicySet, StreamPlan};
 
 /// Warns of dates that have passed, evidence that nobody supplies, rules that never apply, and permissions that should not be
 /// together. `serves`: the gateway's regimes.
 pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problems) {
-    for reviewed in policy.reviews.iter().filter(|reviewed| reviewed.day.value < day) {
-        let message = format!("the facts of {} were to be reviewed by {}", reviewed.what, reviewed.day.value);
-        problems.warn(&reviewed.day.place, message, "check them against the sources and set `as_of` and `review_by`");
-    }
+    lint_reviews(policy, day, problems);
     for ended in policy.ends.iter().filter(|ended| ended.day.value < day) {
         let message = format!("{} ended on {}", ended.what, ended.day.value);
         problems.warn(&ended.day.place, message, "it no longer permits anything; renew it or remove it");
@@ -25,6 +24,27 @@ pub fn lint(policy: &PolicySet, serves: &[String], day: Date, problems: &Problem
     for plan in policy.streams.values() {
         lint_evidence(policy, plan, problems);
         lint_scopes(policy, plan, serves, problems);
+    }
+}
+
+/// Reviews that are overdue. Many are due on one day, and one warning names all of them.
+fn lint_reviews(policy: &PolicySet, day: Date, problems: &Problems) {
+    let mut overdue: BTreeMap<Date, Vec<&Dated>> = BTreeMap::new();
+    for reviewed in policy.reviews.iter().filter(|reviewed| reviewed.day.value < day) {
+        overdue.entry(reviewed.day.value).or_default().push(reviewed);
+    }
+    for (due, reviews) in overdue {
+        let [first, ..] = reviews.as_slice() else { continue };
+        let what: Vec<&str> = reviews.iter().map(|reviewed| reviewed.what.as_str()).collect();
+        let message = match what.as_slice() {
+            [one] => format!("the facts of {one} were to be reviewed by {due}"),
+            all => format!(
+                "the facts of {} regimes and regions were to be reviewed by {due}: {}",
+                all.len(),
+                all.join(", ")
+            ),
+        };
+        problems.warn(&first.day.place, message, "check them against the sources and set `as_of` and `review_by`");
     }
 }
 
@@ -177,6 +197,29 @@ until = 2026-09-30
                 "\"subject.citizenship\" = [{ phone = \"phone\", strength = 60 }]\n[streams.events.fields]",
             );
         assert_eq!(lints(&better, Date::constant(2026, 6, 30)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn reviews_that_were_due_on_one_day_are_one_warning() {
+        let region = |name: &str, due: &str| {
+            let dates = format!("as_of = 2026-01-01\nreview_by = {due}\n");
+            format!("[regions.{name}]\n{dates}sources = [\"s\"]\ncodes = [\"DE\"]\n")
+        };
+        let regions =
+            [("a", "2026-08-31"), ("b", "2026-12-31"), ("c", "2026-08-31")].map(|(name, due)| region(name, due));
+        let text = format!("schema = \"bailiwick.regions/1\"\n{}", regions.concat());
+        let said = |day| {
+            let (problems, files) = (Problems::default(), [Arc::new(File::new("regions.toml", text.as_str()))]);
+            let policy = crate::domain::policy::read(&files, &problems);
+            lint(&policy, &[], day, &problems);
+            let problems = problems.into_vec();
+            problems.iter().map(|problem| format!("{}: {}", problem.place.line(), problem.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(said(Date::constant(2026, 8, 31)), Vec::<String>::new());
+        let two = "4: the facts of 2 regimes and regions were to be reviewed by 2026-08-31: region `a`, region `c`";
+        assert_eq!(said(Date::constant(2026, 9, 1)), [two]);
+        let one = "9: the facts of region `b` were to be reviewed by 2026-12-31";
+        assert_eq!(said(Date::constant(2027, 1, 1)), [two, one]);
     }
 
     #[test]

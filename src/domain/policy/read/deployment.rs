@@ -139,7 +139,7 @@ const SCOPE: Shape = Shape {
     ],
 };
 
-/// What may be declared once in a set.
+/// What holds for a whole set. Several files may have it, if they say the same.
 #[derive(Default)]
 pub(super) struct Once {
     pub(super) facts: Option<Spot<FactRules>>,
@@ -215,12 +215,20 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
     }
 }
 
-fn once<T>(into: &mut Option<Spot<T>>, value: Spot<T>, problems: &Problems) {
-    if let Some(first) = into {
-        problems.error(&value.place, format!("this is already declared, at {}", first.place));
-        return;
+/// Takes what holds for the whole set. A file that says something else than another one is wrong.
+fn once<T: PartialEq>(into: &mut Option<Spot<T>>, value: Spot<T>, problems: &Problems) {
+    match into {
+        Some(first) if first.value == value.value => {}
+        Some(first) => {
+            let message = format!("this is declared otherwise at {}", first.place);
+            problems.error_help(
+                &value.place,
+                message,
+                "it holds for the whole set: all files that have it say the same",
+            );
+        }
+        None => *into = Some(value),
     }
-    *into = Some(value);
 }
 
 /// A whole number from 0 to 100.
@@ -402,4 +410,41 @@ fn read_override(table: &Table<'_>) -> Option<DeclaredOverride> {
         approved: people,
         until: until?.value,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::document::Source;
+
+    /// What is wrong with a set of two files.
+    fn said(one: &str, other: &str) -> Vec<String> {
+        let files = [("one.toml", one), ("other.toml", other)]
+            .map(|(path, text)| Arc::new(Source::new(path, format!("schema = \"bailiwick.policy/1\"\n{text}\n"))));
+        let problems = Problems::default();
+        crate::domain::policy::read(&files, &problems);
+        problems.into_vec().iter().map(|problem| format!("{}: {}", problem.place, problem.message)).collect()
+    }
+
+    #[test]
+    fn what_holds_for_a_whole_set_is_the_same_in_all_its_files() {
+        for (table, other) in [
+            ("[review]\non_expired = \"warn\"", "[review]\non_expired = \"deny-all\""),
+            // What is not said is the default.
+            ("[review]\non_expired = \"warn\"", "[review]"),
+            ("[quarantine]\nhold = \"PT1M\"", "[quarantine]\nhold = \"PT2M\""),
+            ("[facts]\nmin_strength = 70", "[facts]\nmin_strength = 71"),
+        ] {
+            assert_eq!(said(table, ""), Vec::<String>::new());
+            assert_eq!(said(table, table), Vec::<String>::new());
+            for (first, second) in [(table, other), (other, table)] {
+                let said = said(first, second);
+                let [said] = said.as_slice() else { panic!("{said:?}") };
+                let is_pointed_at = said.starts_with("other.toml:");
+                assert!(is_pointed_at && said.contains("this is declared otherwise at one.toml:"), "{said}");
+            }
+        }
+    }
 }

@@ -96,12 +96,16 @@ const POLICY: Shape = Shape {
             Kind::Named(&Kind::Table(&profiles::PROFILE)),
             "Release profiles, by name: what must be true of cells before they leave.",
         ),
-        Key::new("facts", Kind::Table(&deployment::FACTS), "How evidence is weighed. Once in a set."),
-        Key::new("quarantine", Kind::Table(&deployment::QUARANTINE), "How long records are held. Once in a set."),
+        Key::new("facts", Kind::Table(&deployment::FACTS), "How evidence is weighed. The same in all files of a set."),
+        Key::new(
+            "quarantine",
+            Kind::Table(&deployment::QUARANTINE),
+            "How long records are held. The same in all files of a set.",
+        ),
         Key::new(
             "review",
             Kind::Table(&deployment::REVIEW),
-            "What becomes of facts that are past their review. Once in a set.",
+            "What becomes of facts that are past their review. The same in all files of a set.",
         ),
         Key::new(
             "shown",
