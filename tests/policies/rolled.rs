@@ -160,7 +160,7 @@ fn check_says_what_is_rolled_up_and_what_cannot_be() {
     refused(r#"["a", "b", "c"]"#, r#"["a"]"#, "`city` has 2 values, with `other`");
     refused(r#"["a", "b", "c"]"#, r#"["a", "b", "rest"]"#, "`rest` stands for a key that was given up");
     let noise =
-        "\n[datasets.by_country.privacy]\nmechanism = \"discrete_laplace\"\nrho_per_window = 0.01\nrho_per_day = 1.0\n";
+        "\n[datasets.by_country.privacy]\nmechanism = \"discrete_laplace\"\nrho_per_window = 0.01\nrho_per_day = 0.1\n";
     deployment.write(POLICY, format!("{}{noise}", deployment.read(POLICY)));
     let said = text(&run(deployment.root(), &["check"]).stderr);
     assert!(said.contains("a cell with noise leaves or not by itself"), "{said}");
