@@ -88,6 +88,8 @@ counts! {
         cells_released: Some(declared::CELLS_RELEASED),
         /// Cells with too few contributors.
         cells_withheld: Some(declared::CELLS_WITHHELD),
+        /// Cells that left in a remainder.
+        cells_rolled_up: Some(declared::CELLS_ROLLED_UP),
         /// Cells with too few contributors that began to wait for the next windows.
         cells_deferred: Some(declared::CELLS_DEFERRED),
         /// Cells that waited and were dropped.

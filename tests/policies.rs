@@ -17,6 +17,7 @@ mod policies {
     mod private;
     mod quarantine;
     mod reload;
+    mod rolled;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]
     mod row_space;
     mod strictest;

@@ -216,6 +216,13 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                 if old.max_defer != new.max_defer {
                     said.push(format!("max_defer was {}, is {}", old.max_defer, new.max_defer));
                 }
+                if old.rolled_up() != new.rolled_up() {
+                    let [was, is] = [&old, &new].map(|dataset| match dataset.rolled_up().as_slice() {
+                        [] => "nothing".to_owned(),
+                        keys => keys.join(", "),
+                    });
+                    said.push(format!("roll_up was {was}, is {is}"));
+                }
                 said
             }
             (None, _) => vec!["it was added".to_owned()],

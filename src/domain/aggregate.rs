@@ -36,6 +36,7 @@ mod parted;
 mod plan;
 mod portions;
 mod producer_sums;
+mod rolled;
 mod rule;
 mod safe;
 mod sample;
@@ -54,6 +55,7 @@ pub use contributors::ENOUGH;
 pub use hashed::{Contributor, ContributorKey};
 pub(super) use numbers::positions_of;
 pub use numbers::{cells_of, integers_of};
+pub(super) use open_bytes::Charge;
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub(super) use plan::Plan;
 pub use rule::PartRule;
@@ -66,7 +68,7 @@ use columns::each_summed;
 use contributors::{Contributors, at_least, enough_of};
 use hashed::Change;
 use moments::Moments;
-use open_bytes::{Charge, cell_bytes, cells_bytes, plan_bytes, planning_bytes};
+use open_bytes::{cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
 use portions::{Place, Portions, key};
 use producer_sums::ProducerSums;
@@ -108,6 +110,8 @@ pub struct Cells {
     sample: Option<Sample>,
     /// The bounds that hold for what the cells are made of.
     bounds: Option<Bounds>,
+    /// The records that cells with bounds are made of, where cells may be merged.
+    drawn: Option<Sample>,
     charge: Charge,
     /// What is being written of the cells for a checkpoint, as they were at its position.
     snapshot: Option<Box<Snapshot>>,
@@ -222,6 +226,7 @@ impl Cells {
             enough,
             sample: dataset.bounds.map(|bounds| Sample::new(bounds, summed)),
             bounds: None,
+            drawn: None,
             charge: Charge::default(),
             snapshot: None,
         }

@@ -45,6 +45,9 @@ pub struct Dataset {
     pub keeps_all: bool,
     /// For how many windows a cell with too few of them waits for more; then it is dropped.
     pub max_defer: u64,
+    /// Which keys are given up for cells that fail, one after the other, by their positions among the keys: then cells that
+    /// differ in nothing else are one remainder.
+    pub roll_up: Vec<usize>,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
@@ -67,6 +70,12 @@ impl Dataset {
     #[must_use]
     pub fn optional_fields(&self) -> BTreeSet<&str> {
         self.optional_metrics().map(|(_, field)| field).collect()
+    }
+
+    /// The names of the keys that are given up for cells that fail, in their order.
+    #[must_use]
+    pub fn rolled_up(&self) -> Vec<&str> {
+        self.roll_up.iter().filter_map(|key| self.keys.get(*key)).map(|key| key.name.as_str()).collect()
     }
 }
 
@@ -156,6 +165,9 @@ pub const WINDOWS: &str = "windows";
 
 /// How `other` is written in a release.
 pub const OTHER: &str = "other";
+
+/// How a key is written in a release that was given up for a remainder. No value of such a key is written so.
+pub const REST: &str = "rest";
 
 impl KeyDomain {
     /// A domain of words.

@@ -8,6 +8,7 @@
 //! **What a cell says of it.** A released cell says how many windows it covers: all since the last release of its key, at
 //! most as many as are waited for, and its own. That number is made of nothing but what left before. It is the same
 //! whether anything was in the earlier windows or not, so it does not tell who was, where a cell of few was withheld.
+//! A cell that left in a remainder waits no longer, and what its key covers later does not tell of that.
 //!
 //! **Where it ends.** What waits was decided under the policies that are in force, and nothing else: another version of
 //! them, a destination that is taken away, and a flush end the waiting. Then all is dropped. What a cell covers may then
@@ -53,8 +54,10 @@ pub struct Decided {
     pub window: i64,
     /// The policies under which its cells may wait. `None`: they may not.
     pub under: Option<Digest>,
-    /// The numbers of the cells that left, to any destination.
+    /// The numbers of the cells that left by themselves, to any destination.
     pub left: BTreeSet<u32>,
+    /// Those of the cells that left in a remainder.
+    pub rolled_up: BTreeSet<u32>,
 }
 
 /// A window's cells, joined by what waited for them.
@@ -126,16 +129,37 @@ impl Deferral {
         window.abs_diff(first).saturating_add(1)
     }
 
-    /// It was decided which of the cells leave: the others wait, if they may. How many do, beside those that waited already.
-    pub fn settle(&mut self, window: i64, joined: &Joined, left: &BTreeSet<u32>) -> usize {
+    /// The most windows that anything covers which leaves with a window. A remainder says this: another number could tell
+    /// which cells are in it.
+    #[must_use]
+    pub fn covers_at_most(&self, window: i64) -> u64 {
+        let first = self.since.max(self.oldest(window)).min(window);
+        window.abs_diff(first).saturating_add(1)
+    }
+
+    /// It was decided which of the cells leave, by themselves or in a remainder: the others wait, if they may. How many do,
+    /// beside those that waited already. What a cell covers later hangs on when it left by itself alone: that it was in a
+    /// remainder, nobody has seen.
+    pub fn settle(
+        &mut self,
+        window: i64,
+        joined: &Joined,
+        (left, rolled_up): (&BTreeSet<u32>, &BTreeSet<u32>),
+    ) -> usize {
+        let goes = |number: u32| left.contains(&number) || rolled_up.contains(&number) && !planted("rolled-up-waits");
         if !planted("deferred-also-alone") {
-            for cells in self.waiting.values_mut().filter(|cells| left.iter().any(|number| cells.has_number(*number))) {
-                *cells = cells.some(|number| !left.contains(&number));
+            for cells in self.waiting.values_mut() {
+                if cells.numbers().any(goes) {
+                    *cells = cells.some(|number| !goes(number));
+                }
             }
             self.waiting.retain(|_, cells| !cells.is_empty());
         }
         if !planted("deferred-forgets-left") {
             self.left.extend(left.iter().map(|number| (*number, window)));
+        }
+        if planted("rolled-up-tells") {
+            self.left.extend(rolled_up.iter().map(|number| (*number, window)));
         }
         let oldest = self.oldest(window.saturating_add(1));
         self.left.retain(|_, left| *left >= oldest);
@@ -143,8 +167,8 @@ impl Deferral {
             return 0;
         }
         let is_own = |number: u32| joined.own.has_number(number);
-        let mut wait = joined.cells.some(|number| !left.contains(&number) && !is_own(number));
-        wait.merge(joined.own.some(|number| !left.contains(&number)));
+        let mut wait = joined.cells.some(|number| !goes(number) && !is_own(number));
+        wait.merge(joined.own.some(|number| !goes(number)));
         let waits = wait.len();
         if waits > 0 {
             self.waiting.insert(window, wait);
@@ -155,7 +179,7 @@ impl Deferral {
     /// What was decided before about a window's cells, which come from the journal again. `None`: it is not known.
     pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>) {
         let none = BTreeSet::new();
-        let left = decided.map_or(&none, |decided| &decided.left);
+        let (left, rolled_up) = decided.map_or((&none, &none), |decided| (&decided.left, &decided.rolled_up));
         if decided.is_none() {
             // It closed before cells could wait, and may have left.
             self.since = self.since.max(window.saturating_add(1));
@@ -163,7 +187,7 @@ impl Deferral {
         self.close(window, decided.and_then(|decided| decided.under));
         let left = if planted("deferred-twice-after-restart") { &none } else { left };
         let joined = Joined { own: cells.some(|_| false), cells };
-        self.settle(window, &joined, left);
+        self.settle(window, &joined, (left, rolled_up));
     }
 
     /// All windows before this one have closed. What does not wait any more.
@@ -289,17 +313,22 @@ impl Decided {
     pub fn encode(&self, writer: &mut Writer) {
         writer.i64(self.window);
         encode_digest(self.under, writer);
-        writer.count(self.left.len());
-        self.left.iter().for_each(|number| {
-            writer.u32(*number);
-        });
+        for numbers in [&self.left, &self.rolled_up] {
+            writer.count(numbers.len());
+            numbers.iter().for_each(|number| {
+                writer.u32(*number);
+            });
+        }
     }
 
-    /// Reads it from one.
-    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+    /// Reads it from one. Entries of before say nothing of remainders.
+    pub fn decode(reader: &mut Reader<'_>, has_rolled_up: bool) -> Option<Self> {
         let (window, under) = (reader.i64()?, decode_digest(reader)?);
-        let left = (0..reader.count(4)?).map(|_| reader.u32()).collect::<Option<_>>()?;
-        Some(Self { window, under, left })
+        let numbers =
+            |reader: &mut Reader<'_>| (0..reader.count(4)?).map(|_| reader.u32()).collect::<Option<BTreeSet<u32>>>();
+        let left = numbers(reader)?;
+        let rolled_up = if has_rolled_up { numbers(reader)? } else { BTreeSet::new() };
+        Some(Self { window, under, left, rolled_up })
     }
 }
 

@@ -330,6 +330,7 @@ mod tests {
             bounds: None,
             keeps_all: false,
             max_defer: 0,
+            roll_up: Vec::new(),
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
             privacy: None,

@@ -74,9 +74,9 @@ pub enum Note {
 }
 
 /// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records, those of version 2
-/// have nothing behind them that was decided about cells that may wait, those of version 3 tell nothing of budgets of privacy.
-/// Entries of before end with the releases.
-const NOTES_VERSION: u8 = 4;
+/// have nothing behind them that was decided about cells that may wait, those of version 3 tell nothing of budgets of privacy,
+/// those of version 4 nothing of cells that left in a remainder. Entries of before end with the releases.
+const NOTES_VERSION: u8 = 5;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
@@ -204,7 +204,7 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
     }
     if version > 2 {
         for _ in 0..reader.count(8 + 1 + 8)? {
-            decided.push(Decided::decode(reader)?);
+            decided.push(Decided::decode(reader, version > 4)?);
         }
     }
     Some((notes, decided))
@@ -317,7 +317,7 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-4.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-5.bin");
 
     fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -337,8 +337,14 @@ mod tests {
     }
 
     fn decided() -> Vec<Decided> {
-        let nothing = Decided { window: -2, under: None, left: BTreeSet::new() };
-        vec![nothing, Decided { window: -1, under: Some(Digest::from_bytes([7; 32])), left: [0, 70_000].into() }]
+        let nothing = Decided { window: -2, under: None, left: BTreeSet::new(), rolled_up: BTreeSet::new() };
+        let (under, left) = (Some(Digest::from_bytes([7; 32])), [0, 70_000].into());
+        vec![nothing, Decided { window: -1, under, left, rolled_up: [1, 65_535].into() }]
+    }
+
+    /// What versions up to 4 say of that.
+    fn without_rolled_up() -> Vec<Decided> {
+        decided().into_iter().map(|decided| Decided { rolled_up: BTreeSet::new(), ..decided }).collect()
     }
 
     /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
@@ -383,7 +389,9 @@ mod tests {
         let golden = include_bytes!("../../tests/golden/outbox-notes-2.bin");
         assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), Vec::new())));
         let golden = include_bytes!("../../tests/golden/outbox-notes-3.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), decided())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), without_rolled_up())));
+        let golden = include_bytes!("../../tests/golden/outbox-notes-4.bin");
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), without_rolled_up())));
         // Version 3 had no budgets of privacy.
         let mut other = GOLDEN_NOTES.to_vec();
         other[0] = 3;

@@ -285,6 +285,7 @@ impl Collector {
                     return Some(outcome);
                 }
                 self.count(dataset, |counts| &counts.cells_released, outcome.cells_released);
+                self.count(dataset, |counts| &counts.cells_rolled_up, outcome.rolled_up.len());
                 let (left, stayed) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
                 let leaves =

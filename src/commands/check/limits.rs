@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::noise;
-use crate::domain::dataset::{Dataset, Function};
+use crate::domain::dataset::{Dataset, Function, REST};
 use crate::domain::policy::{Asked, Limits};
 
 /// A paragraph for people.
@@ -36,6 +36,15 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
         );
     }
     text.push_str(&bounds(limits));
+    let given_up = dataset.rolled_up();
+    if !given_up.is_empty() {
+        let _ = writeln!(
+            text,
+            "  cells with fewer leave together, with `{REST}` for {}, if all this holds for them, and three of them or more \
+             are not there",
+            given_up.join(", then for ")
+        );
+    }
     if dataset.max_defer > 0 {
         let _ = writeln!(
             text,
@@ -131,6 +140,7 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
             "by": window.by,
         })),
         "max_defer": { "windows": dataset.max_defer, "time": waits(dataset).to_string() },
+        "roll_up": dataset.rolled_up(),
         "privacy": noise::for_machines(dataset, limits),
         "parts_may_be_empty": !limits.not_empty,
         "merged": histograms,

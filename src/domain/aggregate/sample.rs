@@ -276,6 +276,18 @@ impl Sample {
         }
     }
 
+    /// What is kept of some cells, as if their records had come in the cells that `to` gives: so many of each of those count.
+    pub(super) fn moved(&self, is_wanted: impl Fn(u32) -> bool, to: impl Fn(u32) -> u32) -> Self {
+        let mut moved = Self::new(self.bounds, self.summed);
+        for OfOne { contributor, kept, .. } in &self.contributors {
+            for record in kept.iter().filter(|record| is_wanted(record.cell)) {
+                let cell = to(record.cell);
+                moved.put(*contributor, Kept { of_cell: lot_of_cell(*contributor, cell), cell, ..record.clone() });
+            }
+        }
+        moved
+    }
+
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
         contributors_bytes(self.contributors.len(), self.cells.len()) + self.kept_bytes
@@ -351,15 +363,27 @@ impl Cells {
     /// count, made of those that do. Until then there are none, and nothing leaves.
     #[must_use]
     pub fn bounded(mut self, dataset: &Dataset) -> Self {
-        let Some(sample) = self.sample.take() else { return self };
+        match self.sample.take() {
+            // What is kept is still there meanwhile, and counted.
+            Some(sample) => self.made_of(dataset, sample),
+            None => self,
+        }
+    }
+
+    /// Cells that are made of the records that count. The records are kept beside them where cells may be merged: together
+    /// they are held to the bounds again.
+    pub(super) fn made_of(&self, dataset: &Dataset, sample: Sample) -> Self {
         let mut cells = Self { bounds: Some(sample.bounds), sample: None, ..Self::up_to(dataset, NEVER_ENOUGH) };
-        cells.policies = std::mem::take(&mut self.policies);
-        // What is kept is still there meanwhile, and counted.
+        cells.policies.clone_from(&self.policies);
         cells.charge = self.charge.beside(cells.bytes());
         let ends = summed_measures(dataset, &cells.metrics).into_iter().map(|measure| measure.scale().ends());
         let ends: Vec<Ends> = ends.collect();
-        for OfOne { contributor, kept, .. } in sample.contributors {
-            kept.iter().for_each(|record| cells.add_kept(contributor, record, &ends));
+        for OfOne { contributor, kept, .. } in &sample.contributors {
+            kept.iter().for_each(|record| cells.add_kept(*contributor, record, &ends));
+        }
+        if !dataset.roll_up.is_empty() {
+            cells.set_bytes += sample.bytes();
+            cells.drawn = Some(sample);
         }
         cells.charge.set(cells.bytes(), cells.len());
         cells

@@ -42,6 +42,7 @@ impl Cells {
             // Where records are bounded, cells do not wait: the loader refuses both together.
             sample: None,
             bounds: self.bounds,
+            drawn: None,
             charge: self.charge.beside(0),
             snapshot: None,
         };

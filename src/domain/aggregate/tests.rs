@@ -82,6 +82,7 @@ fn dataset() -> Dataset {
         bounds: None,
         keeps_all: false,
         max_defer: 0,
+        roll_up: Vec::new(),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),

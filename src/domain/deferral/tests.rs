@@ -26,7 +26,7 @@ fn cells(dataset: &Dataset) -> Cells {
 fn close(deferral: &mut Deferral, window: i64, cells: Cells, left: &[u32]) -> usize {
     let dropped = deferral.close(window, Some(policies()));
     let joined = deferral.join(window, cells);
-    deferral.settle(window, &joined, &left.iter().copied().collect());
+    deferral.settle(window, &joined, (&left.iter().copied().collect(), &BTreeSet::new()));
     dropped.len()
 }
 

@@ -9,21 +9,24 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, 
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::aggregate::{Cells, PartRule, Plan, Value};
+use crate::domain::aggregate::{Cells, Value};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{Dataset, Function, KeyDomain, WINDOWS};
+use crate::domain::dataset::{Dataset, Function, KeyDomain, REST, WINDOWS};
 use crate::domain::deferral::Deferral;
 use crate::domain::name::GatewayId;
 use crate::domain::window::{micros, window_start};
-use crate::planted::planted;
 
 use super::Digest;
 use super::egress::Outlet;
 use super::permit::Released;
 
 mod noised;
+mod rolled;
 
 pub use noised::{NotNoised, asked_for, release_noised};
+
+pub(super) use rolled::HIDDEN_MIN;
+use rolled::{Levels, Row, Rule};
 
 /// A closed window of a dataset.
 pub struct ClosedWindow<'w> {
@@ -43,13 +46,16 @@ pub struct ClosedWindow<'w> {
 }
 
 /// What came of a closed window.
+#[derive(Default)]
 pub struct Outcome {
     /// At most one release per destination; none when no cell may leave.
     pub released: Vec<Released>,
-    /// Cells that may leave.
+    /// Cells that may leave, and remainders.
     pub cells_released: usize,
-    /// Their numbers.
+    /// The numbers of the cells.
     pub left: BTreeSet<u32>,
+    /// Those of cells that leave in a remainder.
+    pub rolled_up: BTreeSet<u32>,
     /// Cells that go nowhere.
     pub cells_withheld: usize,
     /// Those, by what they fail of the least strict that any destination asks for.
@@ -88,7 +94,7 @@ impl fmt::Display for Withheld {
 
 impl Withheld {
     /// Why a slot's cell goes nowhere that goes to nobody of this rule.
-    fn of(cells: &Cells, slot: usize, rule: Option<&(PartRule, usize)>) -> Self {
+    fn of(cells: &Cells, slot: usize, rule: Option<&Rule>) -> Self {
         match rule {
             None => Self::Nowhere,
             Some((_, least)) if !cells.has(slot, *least, false) => Self::Contributors,
@@ -102,6 +108,8 @@ impl Withheld {
 /// to another. A cell counts as released when it goes anywhere. Of the parts of a cell (the ranges of a histogram, a
 /// fraction, who has no value) only those leave that hold enough contributors too, and that give nobody away together.
 ///
+/// Cells that go nowhere leave in a remainder, where the dataset gives keys up for that: see [`rolled`].
+///
 /// Outlets of other rules may hear of the same cell. So what leaves under one rule is made of what leaves under those that
 /// are less strict: all of it together tells no more than the least strict.
 ///
@@ -111,54 +119,44 @@ impl Withheld {
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
-    let (released, left, withheld) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-    let mut outcome = Outcome { released, cells_released: 0, left, cells_withheld: in_order.len(), withheld };
+    let mut outcome = Outcome { cells_withheld: in_order.len(), ..Outcome::default() };
     if closed.cells.bounds() != closed.dataset.bounds {
         outcome.withheld.extend((!in_order.is_empty()).then_some((Withheld::Bounds, in_order.len())));
         return Ok(outcome);
     }
-    let _room = closed.cells.room_for_plans(closed.dataset);
     // Without noise nothing leaves to who asks for it.
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
-    let rules: BTreeSet<(PartRule, usize)> = quiet().map(Outlet::rule).collect();
-    let least_strict = rules.first().copied();
-    let mut plans = BTreeMap::new();
-    for (parts, least) in rules {
-        let beyond_one = parts.beyond_one && !planted("cells-of-one-producer");
-        let beside = if planted("cells-mostly-of-one") { 0 } else { parts.beside };
-        let has_enough =
-            |slot: &usize| closed.cells.has(*slot, least, beyond_one) && closed.cells.has_beside(*slot, beside);
-        let slots: Vec<usize> = in_order.iter().copied().filter(has_enough).collect();
-        if slots.is_empty() {
+    let rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
+    let levels = Levels::of(closed.dataset, &closed.cells, &rules);
+    for rule in &rules {
+        let rows = levels.rows(rule);
+        if !rows.is_empty() {
+            let outlets = quiet().filter(|outlet| outlet.rule() == *rule);
+            outcome.released.extend(Leaving::new(closed, &rows, policy).released(outlets)?);
+        }
+    }
+    outcome.left = levels.left().clone();
+    outcome.rolled_up = levels.rolled_up();
+    for slot in in_order {
+        let number = closed.cells.number(slot);
+        if outcome.left.contains(&number) || outcome.rolled_up.contains(&number) {
             continue;
         }
-        for &slot in &slots {
-            let finer = if planted("plans-apart") { None } else { plans.get(&slot) };
-            let plan = closed.cells.plan(closed.dataset, slot, parts, finer);
-            plans.insert(slot, plan);
-        }
-        outcome.left.extend(slots.iter().map(|slot| closed.cells.number(*slot)));
-        let outlets = quiet().filter(|outlet| outlet.rule() == (parts, least));
-        outcome.released.extend(Leaving::new(closed, &slots, &plans, policy).released(outlets)?);
-    }
-    for slot in in_order.iter().filter(|slot| !outcome.left.contains(&closed.cells.number(**slot))) {
-        let why = match least_strict {
+        let why = match rules.first() {
             None if !outlets.is_empty() => Withheld::Noise,
-            rule => Withheld::of(&closed.cells, *slot, rule.as_ref()),
+            rule => Withheld::of(&closed.cells, slot, rule),
         };
         *outcome.withheld.entry(why).or_default() += 1;
     }
-    outcome.cells_released = outcome.left.len();
-    outcome.cells_withheld -= outcome.cells_released;
+    outcome.cells_released = outcome.left.len() + levels.remainders();
+    outcome.cells_withheld = outcome.withheld.values().sum();
     Ok(outcome)
 }
 
-/// The cells of a window that may leave to outlets of one rule.
+/// What of a window may leave to outlets of one rule.
 struct Leaving<'l> {
     closed: &'l ClosedWindow<'l>,
-    slots: &'l [usize],
-    /// What may leave of the parts of each slot.
-    plans: &'l BTreeMap<usize, Plan>,
+    rows: &'l [Row<'l>],
     start: i64,
     end: i64,
     policy: Digest,
@@ -170,10 +168,10 @@ const RELEASE_ID_VERSION: u8 = 3;
 const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
 
 impl<'l> Leaving<'l> {
-    fn new(closed: &'l ClosedWindow<'l>, slots: &'l [usize], plans: &'l BTreeMap<usize, Plan>, policy: Digest) -> Self {
+    fn new(closed: &'l ClosedWindow<'l>, rows: &'l [Row<'l>], policy: Digest) -> Self {
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        Self { closed, slots, plans, start, end, policy }
+        Self { closed, rows, start, end, policy }
     }
 
     fn released<'o>(&self, outlets: impl Iterator<Item = &'o Outlet>) -> Result<Vec<Released>, ArrowError> {
@@ -192,26 +190,40 @@ impl<'l> Leaving<'l> {
         Ok(released.collect())
     }
 
-    /// How many windows the cell of a slot covers.
-    fn windows(&self, slot: usize) -> u64 {
-        let ClosedWindow { deferral, window, cells, .. } = self.closed;
-        deferral.map_or(1, |deferral| deferral.covers(*window, cells.number(slot)))
+    /// How many windows a row covers.
+    fn windows(&self, row: &Row<'_>) -> u64 {
+        let ClosedWindow { deferral: Some(deferral), window, .. } = self.closed else { return 1 };
+        if row.given_up.is_empty() {
+            deferral.covers(*window, row.cells.number(row.slot))
+        } else {
+            deferral.covers_at_most(*window)
+        }
     }
 
-    /// The value of a metric of a slot, null when it may not leave.
-    fn value(&self, metric: usize, slot: usize) -> Value {
-        let (plan, dataset) = (self.plans.get(&slot), self.closed.dataset);
-        let value = plan.map_or(Value::Null, |plan| self.closed.cells.value(dataset, metric, slot, plan));
+    /// The value of a metric of a row, null when it may not leave.
+    fn value(&self, metric: usize, row: &Row<'_>) -> Value {
+        let dataset = self.closed.dataset;
+        let value = row.cells.value(dataset, metric, row.slot, row.plan);
         match dataset.metrics.get(metric).and_then(|metric| metric.digits) {
             Some(digits) => value.rounded(digits),
             None => value,
         }
     }
 
+    /// How the keys of a row are written.
+    fn labels(&self, row: &Row<'_>) -> Vec<String> {
+        let dataset = self.closed.dataset;
+        let positions = row.cells.key_positions(dataset, row.slot);
+        let labels = dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
+            if row.given_up.contains(&index) { REST.to_owned() } else { key.domain.label(position) }
+        });
+        labels.collect()
+    }
+
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
     /// give the same id, and whatever differs has another one.
     fn id(&self) -> String {
-        let (dataset, cells) = (self.closed.dataset, &self.closed.cells);
+        let dataset = self.closed.dataset;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
         writer.u8(if cells_wait { RELEASE_ID_VERSION_OF_WAITING } else { RELEASE_ID_VERSION });
@@ -220,32 +232,30 @@ impl<'l> Leaving<'l> {
         for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
             writer.text(name);
         }
-        writer.count(self.slots.len());
-        for &slot in self.slots {
+        writer.count(self.rows.len());
+        for row in self.rows {
             if cells_wait {
-                writer.u64(self.windows(slot));
+                writer.u64(self.windows(row));
             }
-            for (key, position) in dataset.keys.iter().zip(cells.key_positions(dataset, slot)) {
-                writer.text(&key.domain.label(position));
-            }
+            self.labels(row).iter().for_each(|label| {
+                writer.text(label);
+            });
             for metric in 0..dataset.metrics.len() {
-                hashed(&self.value(metric, slot), &mut writer);
+                hashed(&self.value(metric, row), &mut writer);
             }
         }
         Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a cell has a position for each key")]
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
-        let (dataset, cells) = (self.closed.dataset, &self.closed.cells);
-        let (gateway, policy, start, end) = (self.closed.gateway, self.policy, self.start, self.end);
+        let ClosedWindow { gateway, dataset, .. } = self.closed;
+        let (policy, start, end) = (self.policy, self.start, self.end);
         let head = Head { id, gateway, dataset, policy, start, end };
-        let positions: Vec<Vec<usize>> = self.slots.iter().map(|&slot| cells.key_positions(dataset, slot)).collect();
-        let labels = |index: usize, domain: &KeyDomain| {
-            positions.iter().map(|positions| domain.label(positions[index])).collect::<Vec<_>>()
-        };
-        let values = |metric| self.slots.iter().map(|&slot| self.value(metric, slot)).collect::<Vec<_>>();
-        let windows: Vec<u64> = self.slots.iter().map(|&slot| self.windows(slot)).collect();
+        let labels: Vec<Vec<String>> = self.rows.iter().map(|row| self.labels(row)).collect();
+        let labels =
+            |index: usize, _: &KeyDomain| labels.iter().filter_map(|labels| labels.get(index).cloned()).collect();
+        let values = |metric| self.rows.iter().map(|row| self.value(metric, row)).collect::<Vec<_>>();
+        let windows: Vec<u64> = self.rows.iter().map(|row| self.windows(row)).collect();
         assemble(&head, &windows, labels, values)
     }
 }

@@ -431,6 +431,7 @@ mod tests {
             bounds: None,
             keeps_all: false,
             max_defer: 0,
+            roll_up: Vec::new(),
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
             privacy: None,

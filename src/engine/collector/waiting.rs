@@ -39,23 +39,24 @@ impl Collector {
         let closed = self.closed_window(window, cells, declared, Some(deferral));
         let outcome = self.leave(window, &closed, (in_force, &outlets), closing);
         let cells = closed.cells;
-        let left = match outcome {
+        let (left, rolled_up) = match outcome {
             Some(outcome) => {
-                let waits = deferral.settle(window.window, &Joined { cells, own }, &outcome.left);
+                let gone = (&outcome.left, &outcome.rolled_up);
+                let waits = deferral.settle(window.window, &Joined { cells, own }, gone);
                 if waits > 0 {
                     self.count(window.dataset, |counts| &counts.cells_deferred, waits);
                 } else {
                     self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
                 }
-                outcome.left
+                (outcome.left, outcome.rolled_up)
             }
             None => {
                 under = None;
                 self.dropped(window.dataset, deferral.close(window.window, None), closing);
-                BTreeSet::new()
+                (BTreeSet::new(), BTreeSet::new())
             }
         };
-        closing.decided.push(Decided { window: window.window, under, left });
+        closing.decided.push(Decided { window: window.window, under, left, rolled_up });
     }
 
     /// Windows were closed, or flushed up to a last one: what does not wait any more.

@@ -38,6 +38,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
         min_contributors: 5,
         keeps_all: false,
         max_defer: 0,
+        roll_up: Vec::new(),
         bounds: Some(Bounds { records_per_cell: RECORDS, cells_per_window: Some(2) }),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![

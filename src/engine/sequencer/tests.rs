@@ -202,6 +202,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         bounds: None,
         keeps_all: false,
         max_defer: 0,
+        roll_up: Vec::new(),
         privacy: None,
     });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());

@@ -21,6 +21,7 @@ fn dataset() -> Arc<Dataset> {
         bounds: None,
         keeps_all: false,
         max_defer: 0,
+        roll_up: Vec::new(),
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,

@@ -20,6 +20,7 @@ use crate::domain::stream::{FieldType, ValueRange};
 
 use super::privacy::{self, PRIVACY};
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
+use super::roll_up;
 
 pub(super) const DATASET: Shape = Shape {
     name: "datasets.NAME",
@@ -37,6 +38,7 @@ pub(super) const DATASET: Shape = Shape {
             Kind::Count,
             "For how many windows a cell with too few contributors waits for more, up to 100. Default: 0.",
         ),
+        roll_up::ROLL_UP,
         RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
@@ -95,6 +97,7 @@ pub(super) struct DeclaredDataset {
     open_max: u64,
     min_contributors: usize,
     max_defer: u64,
+    roll_up: Vec<Spot<String>>,
     release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
@@ -147,6 +150,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let stream = table.need::<String>("stream");
     let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
     let max_defer = max_defer(table);
+    let roll_up = table.or("roll_up", Vec::new());
     let release = table.get::<String>("release");
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
@@ -185,6 +189,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         open_max,
         min_contributors: min_contributors?,
         max_defer,
+        roll_up,
         release,
         keys,
         metrics,
@@ -345,6 +350,7 @@ pub(super) fn resolve(
         bounds: None,
         keeps_all: false,
         max_defer: declared.max_defer,
+        roll_up: roll_up::resolve(&declared.roll_up, &keys, problems),
         keys,
         metrics,
         privacy: declared.privacy.as_ref().map(|privacy| privacy.value),

@@ -32,6 +32,7 @@ mod privacy;
 mod profiles;
 mod regimes;
 mod regions;
+mod roll_up;
 mod streams;
 mod terms;
 mod words;

@@ -79,6 +79,10 @@ pub(super) fn check(dataset: &Dataset, place: &Place, problems: &Problems) {
         let message = "a cell that waits is of several windows, and each window is paid for by itself";
         problems.error_help(place, message, "leave `max_defer` out: with noise, cells that are too small do not leave");
     }
+    if !dataset.roll_up.is_empty() {
+        let message = "a cell with noise leaves or not by itself, and is not merged with others";
+        problems.error_help(place, message, "leave `roll_up` out");
+    }
     for metric in &dataset.metrics {
         let why = match &metric.function {
             Function::Count | Function::Sum(_) | Function::Histogram { .. } => continue,

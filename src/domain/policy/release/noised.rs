@@ -5,7 +5,7 @@
 //! margin: a cell of fewer than k contributors passes with a probability of at most [`BELOW_K`](crate::domain::privacy::BELOW_K).
 //! All cells of the closed domain get noise, those without records too; which of them have any cannot be seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use arrow_schema::ArrowError;
 use sha2::{Digest as _, Sha256};
@@ -70,9 +70,8 @@ pub fn release_noised(
     // Of the cells that there may be, not of those that there are.
     let cells_withheld = cells_of(closed.dataset) - most;
     let withheld = [(Withheld::Contributors, cells_withheld)].into_iter().filter(|(_, cells)| *cells > 0).collect();
-    // Which they are is for cells that wait, and these do not.
-    let left = BTreeSet::new();
-    Ok(Outcome { released, cells_released: most, left, cells_withheld, withheld })
+    // Which they are is for cells that wait, and these do not. Nor is anything rolled up.
+    Ok(Outcome { released, cells_released: most, cells_withheld, withheld, ..Outcome::default() })
 }
 
 /// The numbers of all cells, with noise. There is nothing else here that is computed from records.

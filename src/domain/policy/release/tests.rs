@@ -5,7 +5,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 
 use super::*;
-use crate::domain::aggregate::{ContributorKey, Foldable, Rows};
+use crate::domain::aggregate::{ContributorKey, Foldable, PartRule, Rows};
 use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
@@ -14,6 +14,7 @@ mod deferred;
 mod nobody;
 mod noised;
 mod producers;
+mod rolled;
 mod row_space;
 mod sums;
 

@@ -20,7 +20,7 @@ use crate::planted::for_tests::plant;
 
 /// What happens to a gateway.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     /// The next so many records come, for the oldest open window (late ones are of it, too) or the one after it.
     Records(usize, i64),
     /// So many windows close.
@@ -37,7 +37,7 @@ enum Step {
     Flush,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let records = || (1..6_usize, 0..2_i64).prop_map(|(records, ahead)| Step::Records(records, ahead));
     let step = prop_oneof![
         6 => records(),
@@ -72,13 +72,14 @@ enum Entry {
 type Open = BTreeMap<i64, Vec<(usize, Digest)>>;
 
 /// A gateway, with what it has on disk.
-struct Model<'m> {
+pub(super) struct Model<'m> {
     dataset: Dataset,
+    columns: fn(&[Record]) -> Vec<ArrayRef>,
     records: &'m [Record],
     outlets: &'m [Outlet],
     journal: Vec<Entry>,
     /// What was released and decided at a position of the journal.
-    outbox: BTreeMap<usize, (Vec<Released>, Vec<Decided>)>,
+    pub(super) outbox: BTreeMap<usize, (Vec<Released>, Vec<Decided>)>,
     /// The position, the first open window, the open windows, what waited.
     checkpoint: (usize, i64, Open, Vec<u8>),
     in_force: Digest,
@@ -89,9 +90,20 @@ struct Model<'m> {
 
 impl<'m> Model<'m> {
     fn new(records: &'m [Record], outlets: &'m [Outlet], max_defer: u64) -> Self {
-        let dataset = Dataset { max_defer, ..dataset() };
+        Self::of(Dataset { max_defer, ..dataset() }, columns, records, outlets)
+    }
+
+    /// Of a dataset that counts these columns of the records.
+    pub(super) fn of(
+        dataset: Dataset,
+        columns: fn(&[Record]) -> Vec<ArrayRef>,
+        records: &'m [Record],
+        outlets: &'m [Outlet],
+    ) -> Self {
+        let max_defer = dataset.max_defer;
         let mut model = Self {
             dataset,
+            columns,
             records,
             outlets,
             journal: Vec::new(),
@@ -157,7 +169,7 @@ impl<'m> Model<'m> {
 
     fn cells(&self, records: &[(usize, Digest)]) -> Cells {
         let chosen: Vec<Record> = records.iter().map(|(record, _)| self.records[*record].clone()).collect();
-        let columns = columns(&chosen);
+        let columns = (self.columns)(&chosen);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
         let mut cells = Cells::new(&self.dataset);
         cells.fold(&self.dataset, &Foldable::new(&self.dataset, &columns, &contributors), &Rows::All);
@@ -180,9 +192,9 @@ impl<'m> Model<'m> {
         let closed = ClosedWindow { gateway: &gateway, dataset: &self.dataset, window, part, cells, deferral };
         let outcome = release(&closed, self.outlets, self.in_force).unwrap();
         let cells = closed.cells;
-        self.deferral.settle(window, &Joined { cells, own }, &outcome.left);
+        self.deferral.settle(window, &Joined { cells, own }, (&outcome.left, &outcome.rolled_up));
         releases.extend(outcome.released);
-        decided.push(Decided { window, under, left: outcome.left });
+        decided.push(Decided { window, under, left: outcome.left, rolled_up: outcome.rolled_up });
     }
 
     /// Begins again from the checkpoint, and reads the journal after it.
@@ -193,7 +205,7 @@ impl<'m> Model<'m> {
         (position..self.journal.len()).for_each(|position| self.apply(position, true));
     }
 
-    fn run(&mut self, steps: &[Step]) {
+    pub(super) fn run(&mut self, steps: &[Step]) {
         let mut sent = 0..self.records.len();
         let mut reloads = 1;
         for step in steps {
@@ -223,7 +235,7 @@ impl<'m> Model<'m> {
     }
 
     /// In which window each record counts, and at which position it was closed or flushed; and where there were flushes.
-    fn counted(&self) -> (BTreeMap<usize, (i64, usize)>, Vec<usize>) {
+    pub(super) fn counted(&self) -> (BTreeMap<usize, (i64, usize)>, Vec<usize>) {
         let (mut open, mut counted, mut flushes) = (BTreeMap::<usize, i64>::new(), BTreeMap::new(), Vec::new());
         for (position, entry) in self.journal.iter().enumerate() {
             match entry {

@@ -66,6 +66,7 @@ pub(super) fn dataset() -> Dataset {
         bounds: None,
         keeps_all: false,
         max_defer: 0,
+        roll_up: Vec::new(),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -165,14 +166,25 @@ pub(super) fn pool_cells(
     is_of: &dyn Fn(usize, usize) -> bool,
     is_unknown: &dyn Fn(usize) -> bool,
 ) -> Result<(), TestCaseError> {
+    let groups = cells.column_by_name("group").unwrap().as_string::<i32>();
+    let group = |row: usize| usize::from(groups.value(row) == "other");
+    let is_of = |row: usize, record: usize| records[record].group == group(row) && is_of(row, record);
+    pool_rows(pool, records, cells, &is_of, is_unknown)
+}
+
+/// The same, where the group of a record does not say in which row it is.
+pub(super) fn pool_rows(
+    pool: &mut Pool,
+    records: &[Record],
+    cells: &RecordBatch,
+    is_of: &dyn Fn(usize, usize) -> bool,
+    is_unknown: &dyn Fn(usize) -> bool,
+) -> Result<(), TestCaseError> {
     let column = |name: &str| cells.column_by_name(name).unwrap();
     for row in 0..cells.num_rows() {
-        let group = usize::from(column("group").as_string::<i32>().value(row) == "other");
         let of = |is_in: &dyn Fn(&Record) -> bool| -> Vec<usize> {
-            let records = records
-                .iter()
-                .enumerate()
-                .filter(|(position, record)| record.group == group && is_of(row, *position) && is_in(record));
+            let records =
+                records.iter().enumerate().filter(|(position, record)| is_of(row, *position) && is_in(record));
             records.map(|(position, _)| position).collect()
         };
         let all = of(&|_| true);

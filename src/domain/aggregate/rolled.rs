@@ -1,0 +1,28 @@
+//! Cells of a window that are merged into one.
+
+use super::Cells;
+use crate::domain::dataset::Dataset;
+
+impl Cells {
+    /// The cells whose numbers are wanted, those of one number together that `to` gives them. Somebody who is in several of
+    /// them is one contributor, and where the records of one contributor are bounded, so many of it count in what was merged.
+    /// It counts among what the open windows hold if these do.
+    pub(in crate::domain) fn merged(
+        &self,
+        dataset: &Dataset,
+        is_wanted: impl Fn(u32) -> bool,
+        to: impl Fn(u32) -> u32,
+    ) -> Self {
+        if let Some(drawn) = &self.drawn {
+            return self.made_of(dataset, drawn.moved(is_wanted, to));
+        }
+        let mut apart = self.some(is_wanted);
+        apart.numbers.iter_mut().for_each(|number| *number = to(*number));
+        let mut merged = self.some(|_| false);
+        merged.merge(apart);
+        // Several of them went to one place, and were counted there more than once.
+        merged.set_bytes = (0..merged.numbers.len()).map(|slot| merged.bytes_of_sets(slot)).sum();
+        merged.charge.set(merged.bytes(), merged.len());
+        merged
+    }
+}
