@@ -73,6 +73,9 @@ enum Entry {
 /// Records of the windows that are open, by the policies that they were decided under.
 type Open = BTreeMap<i64, Vec<(usize, Digest)>>;
 
+/// The window that each record counts in, and the position that closed it.
+type Counted = BTreeMap<usize, (i64, usize)>;
+
 /// A gateway, with what it has on disk.
 struct Model<'m> {
     dataset: Dataset,
@@ -250,7 +253,7 @@ impl<'m> Model<'m> {
 
     /// In which window each record counts, and at which position it was closed or flushed; and where there were flushes, each
     /// with the first window that nothing was released of.
-    fn counted(&self) -> (BTreeMap<usize, (i64, usize)>, Vec<(usize, i64)>) {
+    fn counted(&self) -> (Counted, Vec<(usize, i64)>) {
         let (mut open, mut counted, mut flushes) = (BTreeMap::<usize, i64>::new(), BTreeMap::new(), Vec::new());
         let mut first = 0;
         for (position, entry) in self.journal.iter().enumerate() {
@@ -447,7 +450,7 @@ fn what_never_left_and_crashes_leave_no_trace() {
 }
 
 /// The records that left.
-fn gone(model: &Model<'_>, counted: &BTreeMap<usize, (i64, usize)>) -> BTreeSet<usize> {
+fn gone(model: &Model<'_>, counted: &Counted) -> BTreeSet<usize> {
     let mut gone = BTreeSet::new();
     for (position, (releases, _)) in &model.outbox {
         for released in releases {
