@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ mod state;
 mod ticker;
 mod tls;
 mod witnesses;
+mod work;
 
 pub use reload::{Refused, Reloaded};
 
@@ -63,6 +64,7 @@ use quarantined::Quarantined;
 use reload::Reloader;
 use ticker::{Ticker, summarize};
 use tls::Rotation;
+use work::Work;
 
 /// A running gateway.
 pub struct App {
@@ -86,6 +88,7 @@ pub struct App {
     logs: Logs,
     ledger: Arc<Ledger>,
     quarantined: Arc<Quarantined>,
+    work: Arc<Work>,
     /// Nothing is ever sent: the thread that keeps the ledger ends when it is dropped.
     keeping: crossbeam_channel::Sender<()>,
     telemetry: Arc<Telemetry>,
@@ -178,7 +181,12 @@ impl App {
         let counting = counting::open(&config, clock)?;
         let closed_before = state.gateway.datasets().filter_map(|name| state.gateway.closed_before(name)).max();
         let noising = Arc::new(noising::open(&config, clock, state.is_new, closed_before)?);
-        let logs = Logs { journal: Arc::clone(&journal), outbox: Arc::clone(&outbox), counting: Arc::clone(&counting) };
+        let logs = Logs {
+            journal: Arc::clone(&journal),
+            outbox: Arc::clone(&outbox),
+            counting: Arc::clone(&counting),
+            noising: Arc::clone(&noising),
+        };
         for (name, log) in logs.each() {
             let syncs = telemetry.syncs(name);
             log.time_syncs(Timed {
@@ -221,12 +229,14 @@ impl App {
         let lanes = pipeline.lanes();
         let server = grpc::serve(listener, Arc::clone(&intake), entrance, lanes, &supervisor, stopped).await?;
         let quarantined = Arc::new(Quarantined::new(Arc::clone(&ledger), Arc::clone(&telemetry)));
+        let work = Arc::new(Work::new(Arc::clone(&ledger), Arc::clone(&telemetry), today()));
         let summarizer = supervisor.spawn_task("summaries", summarize(Arc::clone(&telemetry), config.log_every));
         let ticker = Ticker {
             pipeline: Arc::clone(&pipeline),
             intake: Arc::clone(&intake),
             versions: Arc::clone(&versions),
             quarantined: Arc::clone(&quarantined),
+            work: Arc::clone(&work),
             logs: logs.clone(),
             ledger: Arc::clone(&ledger),
             supervisor: supervisor.clone(),
@@ -289,6 +299,7 @@ impl App {
             logs,
             ledger,
             quarantined,
+            work,
             keeping,
             telemetry,
             supervisor,
@@ -417,6 +428,7 @@ impl App {
         let stopped = Stopped { left: board.left(clock.now()), unwritten };
         let (logs, ledger) = (self.logs, self.ledger);
         self.quarantined.end(clock.now());
+        self.work.end();
         drop(self.keeping);
         ledger.note(What::Stop { gateway: self.reloader.gateway().to_string() });
         let close = tokio::task::spawn_blocking(move || {
@@ -502,6 +514,10 @@ fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyh
 }
 
 fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap<DestinationName, Sink>> {
+    let (fs, directory) = budgets(config);
+    for name in config.destinations.keys().filter(|name| !config.budgets.contains_key(*name)) {
+        Budget::suspend(&fs, &directory, name)?;
+    }
     let sinks = config.destinations.iter().map(|(name, destination)| {
         let sink = match destination.clone() {
             Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
@@ -516,6 +532,11 @@ fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap
     sinks.collect()
 }
 
+/// Where budgets of bytes are on disk.
+fn budgets(config: &Config) -> (Arc<dyn FileSystem>, PathBuf) {
+    (Arc::new(RealFileSystem), config.journal.directory.join("budgets"))
+}
+
 fn budget(
     config: &Config,
     destination: &str,
@@ -523,8 +544,7 @@ fn budget(
     outbox: &Log,
     clock: Clock,
 ) -> Result<Budget, budget::Error> {
-    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    let directory = config.journal.directory.join("budgets");
+    let (fs, directory) = budgets(config);
     let at = budget::Moment { now: clock.now(), wall: clock.wall() };
     Budget::open(&fs, &directory, destination, settings.clone(), outbox.durable(), at)
 }

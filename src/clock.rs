@@ -47,6 +47,14 @@ impl Clock {
     }
 }
 
+/// What the process took of all cores since it began.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let part = |number: i64| u64::try_from(number).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+}
+
 /// The wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the shell's one reading of the wall clock")]

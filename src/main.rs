@@ -301,6 +301,9 @@ struct ReplayArgs {
     /// records.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
+    /// The most bytes of memory for the windows of each of both policies. They are all held until the last record is read.
+    #[arg(long, value_name = "BYTES", default_value_t = replay::WINDOWS_BYTES_MAX)]
+    windows_bytes_max: usize,
     /// Exit with 1 if anything differs.
     #[arg(long)]
     fail_on_difference: bool,
@@ -520,8 +523,8 @@ async fn execute(command: Command, verbosity: &Verbosity) -> Result<String, Fail
             let files =
                 args.stream.map(|stream| replay::From::Files { files: args.files, stream, producer: args.producer });
             let records = files.into_iter().chain(args.journal.map(replay::From::Journal)).collect();
-            let (against, fail_on_difference) = (args.against, args.fail_on_difference);
-            replay::replay(&args.config, &replay::Options { against, records, fail_on_difference })
+            let ReplayArgs { config, against, windows_bytes_max, fail_on_difference, .. } = args;
+            replay::replay(&config, &replay::Options { against, records, windows_bytes_max, fail_on_difference })
         }
         Command::Policy { task } => policy::run(task),
         Command::Init { directory } => init::init(&directory),

@@ -287,6 +287,11 @@ fn what_a_changed_profile_would_have_released_is_shown() {
         Some([numbers.next().unwrap(), numbers.next().unwrap()])
     };
     const FEW: &str = "withheld: too few contributors";
+    let few = ["replay", "-c", CONFIG, "--against", "same", "-s", "payments", "--windows-bytes-max", "100000"];
+    let refused = run(root, &[&few[..], &["examples/card-fraud/data.csv.gz"]].concat());
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("take more memory than 97.66 KiB, which `--windows-bytes-max` allows"), "{said}");
     let (code, report) = replay("same");
     let ([released, after], [few, few_after]) = (numbers(&report, "released").unwrap(), numbers(&report, FEW).unwrap());
     assert_eq!((code, after, few_after), (Some(0), released, few), "{report}");
@@ -298,6 +303,8 @@ fn what_a_changed_profile_would_have_released_is_shown() {
     assert!(code == Some(1) && released_now[0] == released && released_now[1] < released, "{report}");
     assert_eq!((few_now[0], released_now[1] + few_now[1]), (few, released + few), "{report}");
     assert!(!report.contains("windows of which not the same would leave: 0"), "{report}");
+    let rule = "payments_by_country min_contributors 10 30 dataset payments_by_country, by release profile mine";
+    assert!(report.contains(rule), "{report}");
 
     // All of it is of one producer.
     let (_, report) = replay("shared");

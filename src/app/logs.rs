@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::engine::counting::Counting;
+use crate::engine::noising::Noising;
 use crate::storage::{Log, State};
 
-use super::counting;
+use super::{counting, noising};
 
 /// The logs.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub(super) struct Logs {
     pub(super) outbox: Arc<Log>,
     /// Its log is there where counters of laws are kept.
     pub(super) counting: Arc<Counting>,
+    /// Its log is there where datasets have differential privacy, or had.
+    pub(super) noising: Arc<Noising>,
 }
 
 impl Logs {
@@ -33,7 +36,9 @@ impl Logs {
 
     /// All of them, always in this order.
     pub(super) fn each(&self) -> impl Iterator<Item = (&'static str, &Log)> {
-        self.always().into_iter().chain(self.counting.log().map(|log| (counting::LOG, log)))
+        let counting = self.counting.log().map(|log| (counting::LOG, log));
+        let noising = self.noising.log().map(|log| (noising::LOG, log));
+        self.always().into_iter().chain(counting).chain(noising)
     }
 
     /// Closes them, when nobody uses them any more.
@@ -41,5 +46,6 @@ impl Logs {
         self.journal.close();
         self.outbox.close();
         self.counting.close();
+        self.noising.close();
     }
 }

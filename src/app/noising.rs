@@ -7,14 +7,17 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::privacy::day_of;
-use crate::durable::spending::{Beginning, Book};
+use crate::durable::spending::{Beginning, Book, DIRECTORY};
 use crate::engine::noising::Noising;
 use crate::storage::RealFileSystem;
+
+/// What their log is called, as `journal` is.
+pub(super) const LOG: &str = "privacy";
 
 /// The budgets of the datasets with differential privacy. `is_new`: the gateway has never taken anything in. `closed_before`:
 /// windows that began before this time have closed, so a clock that shows an earlier one is behind.
 pub(super) fn open(config: &Config, clock: Clock, is_new: bool, closed_before: Option<i64>) -> anyhow::Result<Noising> {
-    let directory = config.journal.directory.join("privacy");
+    let directory = config.journal.directory.join(DIRECTORY);
     let mut datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
     let is_asked = datasets.any(|dataset| dataset.privacy.is_some());
     // What was spent goes on being kept: the policies may ask for it again.

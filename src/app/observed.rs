@@ -1,5 +1,6 @@
 //! What there is to tell of a running gateway: how each part of it is, in plain words, and the values of its metrics.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ use crate::storage::{Log, NoRoom, Pace, State};
 use crate::telemetry::{Samples, Telemetry, declared};
 
 use super::brokers::Certificates;
-use super::counting;
 use super::logs::Logs;
 use super::outcomes::Outcomes;
 use super::witnesses::Witnesses;
+use super::{counting, noising};
 
 /// The parts that are looked at.
 pub(super) struct Observer {
@@ -53,7 +54,7 @@ pub(super) struct Observer {
     /// How many models are loaded.
     pub(super) models: usize,
     /// Whether the logs get on, in the order of [`Logs::each`].
-    pub(super) paces: [Mutex<Pace>; 3],
+    pub(super) paces: [Mutex<Pace>; 4],
 }
 
 /// When nothing became durable for so long although something waits, the disk hangs.
@@ -73,10 +74,11 @@ const COUNTER_STEP: u64 = 5;
 const COUNTER_PERCENT: u64 = 90;
 
 impl Observer {
-    /// How long nothing became durable of each log although something waits.
-    fn waits(&self) -> Vec<Duration> {
+    /// How long nothing became durable of each log, by its name, although something waits.
+    fn waits(&self) -> BTreeMap<&'static str, Duration> {
         let (logs, now) = (self.logs.each().zip(&self.paces), self.clock.now());
-        logs.map(|((_, log), pace)| pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now)).collect()
+        let look = |log, pace: &Mutex<Pace>| pace.lock().unwrap_or_else(PoisonError::into_inner).look(log, now);
+        logs.map(|((name, log), pace)| (name, look(log, pace))).collect()
     }
 
     /// The days until the next review that the policies in force ask for, and what is to be reviewed.
@@ -219,9 +221,9 @@ impl Observer {
         tallies.map(|tally| (tally.clone(), used(&tally))).collect()
     }
 
-    /// Why nothing can be counted now, and what to do.
-    fn trouble_of_counters(&self, waits: Duration) -> Option<(String, &'static str)> {
-        let (why, help) = match self.counting.log()?.state() {
+    /// Why nothing can be written now to the log of what the journal's directory holds besides, and what to do.
+    fn trouble_of(log: Option<&Log>, is_full: impl Fn() -> bool, waits: Duration) -> Option<(String, &'static str)> {
+        Some(match log?.state() {
             State::Failing { message } => (message, "check the disk of the journal's directory; it is tried again"),
             State::Broken => (
                 "the thread of their log has ended by a fault".to_owned(),
@@ -232,17 +234,23 @@ impl Observer {
                 format!("a write has been under way for {} s", waits.as_secs()),
                 "check the disk of the journal's directory; when it answers, the gateway goes on by itself",
             ),
-            State::Healthy | State::Full if self.counting.is_full() => (
+            State::Healthy | State::Full if is_full() => (
                 "their quota or their disk is used up".to_owned(),
                 "make room on the disk of the journal's directory; it is tried again",
             ),
             State::Healthy | State::Full => return None,
-        };
-        Some((format!("what the counters of laws count cannot be written: {why}; what rests on them is refused"), help))
+        })
     }
 
-    fn of_privacy(&self) -> Check {
-        const NAME: &str = "privacy";
+    fn of_privacy(&self, waits: Duration) -> Check {
+        const NAME: &str = noising::LOG;
+        let is_full = || self.noising.is_full();
+        if let Some((why, help)) = Self::trouble_of(self.noising.log(), is_full, waits) {
+            let says = format!(
+                "the budgets of privacy cannot be written: {why}; windows of datasets with differential privacy do not leave"
+            );
+            return Check::warning(NAME, says, help);
+        }
         let version = self.versions.current();
         let datasets = version.policy.streams.values().flat_map(|plan| &plan.datasets);
         let today = day_of(self.clock.wall());
@@ -269,10 +277,13 @@ impl Observer {
     }
 
     fn of_counters(&self, waits: Duration) -> Check {
-        const NAME: &str = "counters";
+        const NAME: &str = counting::LOG;
         let help =
             "records of other persons go there by another row of the law, or not at all: see docs/policy.md, Counters";
-        if let Some((says, help)) = self.trouble_of_counters(waits) {
+        let is_full = || self.counting.is_full();
+        if let Some((why, help)) = Self::trouble_of(self.counting.log(), is_full, waits) {
+            let says =
+                format!("what the counters of laws count cannot be written: {why}; what rests on them is refused");
             return Check::warning(NAME, says, help);
         }
         let counters = self.counters();
@@ -418,8 +429,8 @@ impl Observed for Observer {
     fn health(&self) -> Health {
         let mut checks = vec![self.of_process()];
         let waits = self.waits();
-        let logs = self.logs.always().into_iter().zip(&waits);
-        checks.extend(logs.map(|((name, log), waits)| Self::of_log(name, log, *waits)));
+        let waits = |log: &str| waits.get(log).copied().unwrap_or_default();
+        checks.extend(self.logs.always().map(|(name, log)| Self::of_log(name, log, waits(name))));
         let backlogs = self.board.latest();
         checks.extend([
             Check::well("models", format!("models that are loaded: {}", self.models)),
@@ -428,8 +439,8 @@ impl Observed for Observer {
             self.of_recovery(),
             self.of_windows(),
             self.of_quarantine(),
-            self.of_counters(waits.get(2).copied().unwrap_or_default()),
-            self.of_privacy(),
+            self.of_counters(waits(counting::LOG)),
+            self.of_privacy(waits(noising::LOG)),
             self.of_damage(),
             self.of_destinations(&backlogs),
             self.of_cells_aside(&backlogs),

@@ -1,6 +1,6 @@
 //! What is on disk at the start: opened, read, and put together with what is declared now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -88,6 +88,7 @@ impl State {
             .with_context(in_directory)?;
         let emptied = |log| Loss::of_emptied(&*fs, directory, log).with_context(in_directory);
         let (no_log, no_outbox) = (emptied("log")?, emptied("outbox")?);
+        let has_run = no_log.is_some() || no_outbox.is_some();
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
@@ -117,7 +118,7 @@ impl State {
         let (key, Restored { windows, deferred }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
         let closed_before: BTreeMap<_, _> = closed_before.collect();
-        let deferred = deferrals(deferred, &present, &closed_before);
+        let deferred = deferrals(deferred, &present, &closed_before, &held.waited);
         let from = counted + 1;
         let Scanned { closed, refused } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
@@ -138,7 +139,7 @@ impl State {
             gateway,
             before: Found { present, key, before },
             outbox_last: found_outbox.last,
-            is_new: found.last == 0,
+            is_new: found.last == 0 && !has_run,
             collecting: FoundReleases { held, deferred, outbox_last: found_outbox.last, checkpoints, key, shapes },
         })
     }
@@ -333,16 +334,17 @@ fn restored(
     }
 }
 
-/// What waits of each dataset whose cells wait. Where the checkpoint does not say, nothing is known of the windows that had
-/// closed by then.
+/// What waits of each dataset whose cells wait, or may have waited before this start. Where the checkpoint does not say,
+/// nothing is known of the windows that had closed by then.
 fn deferrals(
     restored: BTreeMap<DatasetName, Deferral>,
     present: &[Present],
     closed_before: &BTreeMap<DatasetName, i64>,
+    waited: &BTreeSet<String>,
 ) -> BTreeMap<DatasetName, Deferral> {
     let mut deferred = restored;
     let datasets = present.iter().flat_map(|present| &present.datasets);
-    for dataset in datasets.filter(|dataset| dataset.max_defer > 0) {
+    for dataset in datasets.filter(|dataset| dataset.max_defer > 0 || waited.contains(&*dataset.name)) {
         let from = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
         deferred.entry(dataset.name.clone()).or_insert_with(|| Deferral::new(dataset.max_defer, from));
     }

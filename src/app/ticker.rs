@@ -15,6 +15,7 @@ use crate::telemetry::{Summaries, Telemetry};
 
 use super::logs::Logs;
 use super::quarantined::Quarantined;
+use super::work::Work;
 
 /// How often windows are looked at without a record coming in.
 const TICK: Duration = Duration::from_millis(200);
@@ -25,6 +26,7 @@ pub(super) struct Ticker {
     pub(super) intake: Arc<Intake>,
     pub(super) versions: Arc<Versions>,
     pub(super) quarantined: Arc<Quarantined>,
+    pub(super) work: Arc<Work>,
     pub(super) logs: Logs,
     pub(super) ledger: Arc<Ledger>,
     pub(super) supervisor: Supervisor,
@@ -49,7 +51,9 @@ impl Ticker {
         self.health.set_egress(false).await;
         loop {
             interval.tick().await;
-            self.versions.advance(today());
+            let today = today();
+            self.versions.advance(today);
+            self.work.look(today);
             self.pipeline.tick(self.clock.now());
             if self.intake.tick() {
                 // Not here: it may wait for the disk.
@@ -77,11 +81,11 @@ impl Ticker {
         }
         for (name, log) in self.logs.each() {
             if log.is_broken() {
-                self.supervisor.fail(&format!("the thread of the {name} panicked"));
+                self.supervisor.fail(&format!("the thread of the log `{name}` panicked"));
             }
             if log.is_removed() {
                 self.supervisor.fail(&format!(
-                    "files of the {name} were removed while it ran: what they held and was not counted is lost"
+                    "files of the log `{name}` were removed while it ran: what they held and was not counted is lost"
                 ));
             }
         }

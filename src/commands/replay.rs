@@ -16,7 +16,7 @@ use crate::domain::document::{Place, Problems, Source, Spot};
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::Sender;
 use crate::domain::policy::{
-    self, Count, Counting, Difference, FlowChange, Judged, Outlet, PolicySet, Tally, Version, bytes_of,
+    self, Count, Counting, Difference, FlowChange, Judged, Outlet, PolicySet, RuleChange, Tally, Version, bytes_of,
 };
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Stream;
@@ -38,6 +38,8 @@ pub struct Options {
     pub against: Vec<PathBuf>,
     /// The records.
     pub records: Vec<From>,
+    /// The most bytes of memory for the windows of each version.
+    pub windows_bytes_max: usize,
     /// Whether a difference is a failure.
     pub fail_on_difference: bool,
 }
@@ -58,6 +60,9 @@ pub enum From {
     Journal(PathBuf),
 }
 
+/// The most bytes of memory for the windows of each version, unless it is said.
+pub const WINDOWS_BYTES_MAX: usize = 1 << 30;
+
 /// How many records are decoded together.
 const TOGETHER: usize = 4_096;
 
@@ -73,7 +78,7 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
     // What is known beside the records is read anew: the others may look at other columns of the same registries.
     let after = app::version(&config)?;
     let difference = Difference::between(&before, &after);
-    let counted = Default::default();
+    let counted = [(); 2].map(|()| Counted::new(options.windows_bytes_max));
     let mut replay =
         Replay { before, after, difference, counted, records: 0, missing: Vec::new(), notes: BTreeMap::new() };
     replay.note_missing(&config);
@@ -88,13 +93,13 @@ pub fn replay(path: &Path, options: &Options) -> Result<String, Failure> {
         }
     }
     let mut report = replay.report();
-    let Replay { before, after, counted: [counted, counted_after], .. } = &mut replay;
-    let left = std::mem::take(counted).left(before, &config.id)?;
-    let left_after = std::mem::take(counted_after).left(after, &config.id)?;
+    let Replay { before, after, difference, counted: [counted, counted_after], .. } = replay;
+    let left = counted.left(&before, &config.id)?;
+    let left_after = counted_after.left(&after, &config.id)?;
     if !options.records.is_empty() {
         report.push_str(&cells::report(&left, &left_after));
     }
-    match options.fail_on_difference && !(replay.difference.is_empty() && left == left_after) {
+    match options.fail_on_difference && !(difference.is_empty() && left == left_after) {
         true => Err(Failure::Found(report)),
         false => Ok(report),
     }
@@ -237,7 +242,8 @@ impl Replay {
     }
 
     fn report(&self) -> String {
-        let Difference { unchanged, kept, not_asked, changed, by_rule, by_class, by_counter, flows } = &self.difference;
+        let Difference { unchanged, kept, not_asked, changed, by_rule, by_class, by_counter, flows, rules } =
+            &self.difference;
         let (before, after) = (self.before.digest(), self.after.digest());
         let mut report = format!(
             "{} records under policy {before}, in force, and under {after}, as of {}\n\n",
@@ -282,6 +288,18 @@ impl Replay {
             let header = ["dataset", "destination", "change", "k before", "k after", "by"];
             let mut rows = vec![header.map(str::to_owned)];
             rows.extend(flows.iter().map(flow));
+            report.push_str(&table(&rows));
+        }
+        report.push_str("\nwhat is asked of the cells of each dataset:\n\n");
+        if rules.is_empty() {
+            report.push_str("  the same\n");
+        } else {
+            let header = ["dataset", "rule", "before", "after", "by"];
+            let mut rows = vec![header.map(str::to_owned)];
+            rows.extend(rules.iter().map(|change| {
+                let RuleChange { dataset, rule, before, after, by } = change;
+                [dataset.to_string(), (*rule).to_owned(), before.clone(), after.clone(), by.clone()]
+            }));
             report.push_str(&table(&rows));
         }
         report
@@ -333,6 +351,7 @@ fn flow(change: &FlowChange) -> [String; 6] {
         (_, None) => "newly denied",
         (Some(before), Some(after)) if before.min_contributors != after.min_contributors => "k changed",
         (Some(before), Some(after)) if before.parts != after.parts => "k of parts changed",
+        (Some(before), Some(after)) if before.privacy != after.privacy => "noise changed",
         _ => "override changed",
     };
     let k = |outlet: &Option<Outlet>| match outlet {

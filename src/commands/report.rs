@@ -41,6 +41,9 @@ pub struct Options {
     /// The currency of the price.
     #[arg(long, value_name = "CURRENCY", default_value = "EUR")]
     pub currency: String,
+    /// What a core draws while it works, to estimate the energy. Nothing measures it.
+    #[arg(long, value_name = "WATTS", value_parser = watts)]
+    pub watts_per_core: Option<f64>,
     /// The gateway's configuration, to name the rules by which each dataset may leave, and to fill the extracts that the GDPR
     /// and 28 CFR Part 202 ask for.
     #[arg(short, long, value_name = "FILE")]
@@ -63,6 +66,11 @@ fn price(text: &str) -> Result<f64, String> {
     price.ok_or_else(|| "not a price".to_owned())
 }
 
+fn watts(text: &str) -> Result<f64, String> {
+    let watts = text.parse().ok().filter(|watts: &f64| watts.is_finite() && *watts > 0.0);
+    watts.ok_or_else(|| "not a number of watts".to_owned())
+}
+
 /// Everything that a report says, before it is written as HTML or JSON.
 struct Report {
     name: String,
@@ -72,6 +80,8 @@ struct Report {
     to: Option<Timestamp>,
     account: Account,
     cost: Option<Cost>,
+    /// What a core draws, as whoever made the report says.
+    watts: Option<f64>,
     rules: Option<Rules>,
     /// What laws on records ask for, by the configuration that was named.
     extracts: Option<Value>,
@@ -106,7 +116,7 @@ impl Cost {
 }
 
 /// What a report does not show, whatever it says.
-const NOT_PROVED: [&str; 7] = [
+const NOT_PROVED: [&str; 8] = [
     "That nothing else left. The ledger says what this program sent; compare its bytes with what your network counts.",
     "That a release was right. The ledger says which release it was, and under which policies.",
     "That the ledger is the only one, or ends here. Whoever holds the machine and the key can rewrite what only that machine \
@@ -116,6 +126,8 @@ const NOT_PROVED: [&str; 7] = [
      told yet.",
     "That a release which may have left did leave. After a crash the ledger says so, and it is sent again.",
     "What came in. The number is that of whoever made this report.",
+    "How much energy it took. CPU seconds are the gateway's own count, joules an estimate by the watts that whoever made this \
+     report named. What a gateway that crashed worked since its last entry, a day at most, is in neither.",
 ];
 
 /// Makes a report. It is for stdout.
@@ -123,7 +135,7 @@ const NOT_PROVED: [&str; 7] = [
 /// # Errors
 /// When the ledger cannot be read, or is not as it was signed: there is no report of such a ledger.
 pub fn report(options: Options) -> Result<String, Failure> {
-    let Options { ledger, from, to, bytes_in, price_per_gib, currency, config, json } = options;
+    let Options { ledger, from, to, bytes_in, price_per_gib, currency, watts_per_core: watts, config, json } = options;
     if let (Some(from), Some(to)) = (from, to)
         && from >= to
     {
@@ -142,7 +154,7 @@ pub fn report(options: Options) -> Result<String, Failure> {
     });
     let (name, key) = (opened.verifier().name().to_owned(), opened.verifier().to_string());
     let checkpoint = audit.checkpoint.unwrap_or_default();
-    let report = Report { name, key, checkpoint, from, to, account, cost, rules, extracts };
+    let report = Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts };
     Ok(if json { super::json::print(&in_json(&report)) } else { html::page(&report) })
 }
 
@@ -151,7 +163,7 @@ fn rules(config: &Config, day: Date) -> Rules {
 }
 
 fn in_json(report: &Report) -> Value {
-    let Report { name, key, checkpoint, from, to, account, cost, rules, extracts } = report;
+    let Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts } = report;
     let mut value = account.json();
     let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
     let cost = cost.as_ref().map(|cost| {
@@ -163,6 +175,14 @@ fn in_json(report: &Report) -> Value {
             "currency": cost.saved().map(|(_, currency)| currency),
         })
     });
+    let per_million = account.work.per_million();
+    let work = json!({
+        "cpu_seconds": account.work.cpu_seconds,
+        "records": account.work.records,
+        "cpu_seconds_per_million_records": per_million,
+        "watts_per_core": watts,
+        "joules_per_million_records": per_million.zip(*watts).map(|(seconds, watts)| seconds * watts),
+    });
     let rules = rules.as_ref().map(|rules| json!({ "policy": rules.policy, "day": rules.day, "egress": rules.rows }));
     let others = [
         ("name", json!(name)),
@@ -171,6 +191,7 @@ fn in_json(report: &Report) -> Value {
         ("from", json!(time(from))),
         ("to", json!(time(to))),
         ("cost", json!(cost)),
+        ("work", work),
         ("rules", json!(rules)),
         ("extracts", json!(extracts)),
         ("does_not_prove", json!(NOT_PROVED)),

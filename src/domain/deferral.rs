@@ -33,6 +33,8 @@ pub const DEFER_MAX: u64 = 100;
 pub struct Deferral {
     /// For how many windows a cell waits.
     max: u64,
+    /// For how many it waits from the next window on whose closing is decided.
+    declared: u64,
     /// The policies that all of it was decided under. `None`: nothing waits.
     under: Option<Digest>,
     /// The first window whose cells may wait: earlier ones were released as they were.
@@ -81,7 +83,8 @@ impl Deferral {
     /// known any more; [`i64::MIN`]: there was none.
     #[must_use]
     pub fn new(max: u64, from: i64) -> Self {
-        Self { max, under: None, from, since: from, next: from, left: BTreeMap::new(), waiting: BTreeMap::new() }
+        let (declared, left, waiting) = (max, BTreeMap::new(), BTreeMap::new());
+        Self { max, declared, under: None, from, since: from, next: from, left, waiting }
     }
 
     /// From now on what waits counts among what all open windows hold.
@@ -90,6 +93,18 @@ impl Deferral {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting = waiting.into_iter().map(|(window, cells)| (window, cells.counted_in(open))).collect();
         self
+    }
+
+    /// From now on cells wait for as many windows as is declared: a window closes that nothing is decided of yet. If that is
+    /// another number than before, what waits is dropped by [`Self::close`].
+    pub fn as_declared(&mut self) {
+        self.wait_for(self.declared);
+    }
+
+    fn wait_for(&mut self, max: u64) {
+        if self.max != max {
+            (self.max, self.under) = (max, None);
+        }
     }
 
     /// A window closes. Its cells may wait if all of them were decided under these policies, which are in force, and may go
@@ -161,7 +176,8 @@ impl Deferral {
         if planted("rolled-up-tells") {
             self.left.extend(rolled_up.iter().map(|number| (*number, window)));
         }
-        let oldest = self.oldest(window.saturating_add(1));
+        // What left is known for as long as any of both numbers asks for.
+        let oldest = window.saturating_add(1).saturating_sub_unsigned(self.max.max(self.declared));
         self.left.retain(|_, left| *left >= oldest);
         if !self.takes(window) {
             return 0;
@@ -177,7 +193,11 @@ impl Deferral {
     }
 
     /// What was decided before about a window's cells, which come from the journal again. `None`: it is not known.
-    pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>) {
+    /// `max` is for how many windows cells waited then, if that is known.
+    pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>, max: Option<u64>) {
+        if let Some(max) = max {
+            self.wait_for(max);
+        }
         let none = BTreeSet::new();
         let (left, rolled_up) = decided.map_or((&none, &none), |decided| (&decided.left, &decided.rolled_up));
         if decided.is_none() {
@@ -204,14 +224,22 @@ impl Deferral {
         self.drop_all()
     }
 
+    /// How many cells wait, of each window by itself.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.values().map(Cells::len).sum()
+    }
+
     /// Whether there is nothing to be kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Adds it to a checkpoint. It begins with its version, 1.
-    pub fn encode(&self, writer: &mut Writer) {
+    /// Adds it to a checkpoint. It begins with its version, 1. What comes from the journal after a checkpoint is decided as is
+    /// declared when it is made, so from now on this is.
+    pub fn encode(&mut self, writer: &mut Writer) {
+        self.as_declared();
         writer.u8(VERSION).u64(self.max).i64(self.from).i64(self.since).i64(self.next);
         encode_digest(self.under, writer);
         writer.count(self.left.len());
@@ -226,8 +254,8 @@ impl Deferral {
         }
     }
 
-    /// Reads it for a dataset of the very same shape. If its cells wait for another number of windows now, what waits is
-    /// dropped when the next window closes. `None`: it is none.
+    /// Reads it for a dataset of the very same shape. If its cells wait for another number of windows now, that holds from
+    /// [`Self::as_declared`] on: what was decided before was decided by the number of before. `None`: it is none.
     pub fn decode(dataset: &Dataset, reader: &mut Reader<'_>) -> Option<Self> {
         let (mut deferral, windows) = Self::decode_head(reader)?;
         for _ in 0..windows {
@@ -235,7 +263,7 @@ impl Deferral {
             deferral.waiting.insert(window, Cells::decode(dataset, &mut Reader::new(cells))?);
         }
         if deferral.max != dataset.max_defer {
-            (deferral.max, deferral.under) = (dataset.max_defer, None);
+            deferral.declared = dataset.max_defer;
             deferral.since = deferral.since.max(deferral.next);
         }
         Some(deferral)

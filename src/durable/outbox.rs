@@ -267,6 +267,8 @@ pub struct Held {
     pub releases: BTreeMap<String, usize>,
     /// What was decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
+    /// The datasets that it was decided about.
+    pub waited: BTreeSet<String>,
 }
 
 /// Looks through the outbox from a position on. What was decided is wanted of the closings after a position of the journal.
@@ -278,8 +280,9 @@ pub fn held(log: &Log, from: Lsn, after: Lsn) -> Result<Held, Error> {
     let mut reader = log.reader(from);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
-        held.closed.insert(closing.dataset, closing.closed_at);
+        held.closed.insert(closing.dataset.clone(), closing.closed_at);
         if closing.closed_at > after && !closing.decided.is_empty() {
+            held.waited.insert(closing.dataset);
             held.decided.insert(closing.closed_at, closing.decided);
         }
         for released in &closing.releases {

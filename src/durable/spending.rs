@@ -25,6 +25,9 @@ use crate::domain::privacy::{Answer, Charge, Charged, Day, Rho, Spending, Window
 use crate::planted::planted;
 use crate::storage::{self, FileSystem, Log, Lsn, NoRoom, Settings, State};
 
+/// The directory of the log, in that of the journal.
+pub const DIRECTORY: &str = "privacy";
+
 /// The version of the entries.
 pub const VERSION: u8 = 1;
 const CHARGE: u8 = 1;
@@ -84,7 +87,7 @@ pub enum Beginning {
 
 /// The budgets and their log.
 pub struct Book {
-    log: Log,
+    log: Arc<Log>,
     spending: Spending,
     /// The last position that was given out.
     last: Lsn,
@@ -125,6 +128,7 @@ impl Book {
         if is_unknown {
             spending.forget(spending.last_day().map_or(today, |last| last.max(today)));
         }
+        let log = Arc::new(log);
         let mut book = Self { log, spending, last: recovery.last, bytes, damaged, is_unknown, is_to_tidy: true };
         match book.tidy() {
             // The disk is full, as a rule. A start must not wait for it: what frees it comes later.
@@ -141,7 +145,7 @@ impl Book {
 
     /// The log.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
 

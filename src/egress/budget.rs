@@ -204,6 +204,26 @@ impl Budget {
         Ok(Self { settings, slots, level, paid, shed })
     }
 
+    /// A start without a budget for a destination: what it sends now is not paid for, and is not shed by a budget that comes
+    /// back. What was left stays left. Writes nothing where there was no budget, or where it is said already.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or a later version of the program wrote it.
+    pub fn suspend(fs: &Arc<dyn FileSystem>, directory: &Path, destination: &str) -> Result<(), Error> {
+        let path = directory.join(destination);
+        let Stored::Value(bytes) = Slots::peek(&**fs, &path)? else { return Ok(()) };
+        match Kept::decode(&bytes) {
+            Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
+            // It begins empty, with all paid for.
+            Decoded::Unreadable => Ok(()),
+            Decoded::Kept(Kept { paid: Lsn::MAX, shed: 0, .. }) => Ok(()),
+            Decoded::Kept(kept) => {
+                let (mut slots, _) = Slots::open(Arc::clone(fs), &path)?;
+                Ok(slots.write(&Kept { paid: Lsn::MAX, shed: 0, ..kept }.encode())?)
+            }
+        }
+    }
+
     /// What it is.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -354,6 +374,33 @@ mod tests {
         // The outbox was begun anew, and has another entry there.
         let budget = open(&directory, settings(Some(SECOND * 20)), 1, at(900));
         assert_eq!(budget.decide(asked(2, 10), at(900).now), Decision::Send);
+    }
+
+    #[test]
+    fn what_left_while_there_was_no_budget_is_not_shed_when_it_is_back() {
+        let directory = TempDir::new().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+        let suspend = || Budget::suspend(&fs, directory.path(), "hub");
+        suspend().unwrap();
+        assert!(!directory.path().join("hub").exists(), "there was none");
+        let sheds = settings(Some(Duration::ZERO));
+        let mut budget = open(&directory, sheds.clone(), 4, at(0));
+        budget.pay(5, 900, at(0)).unwrap();
+        budget.shed(6, at(0)).unwrap();
+        drop(budget);
+        let decided = |lsn| open(&directory, sheds.clone(), 8, at(0)).decide(asked(lsn, 500), at(0).now);
+        assert_eq!([5, 6, 7].map(decided), [Decision::Wait, Decision::Shed, Decision::Shed]);
+        // It is taken out of the configuration: all through 8 may leave. Then it is back.
+        suspend().unwrap();
+        assert_eq!([5, 6, 7, 8, 9].map(decided)[..4], [Decision::Wait; 4]);
+        assert_eq!(decided(9), Decision::Shed, "it came later");
+        // Nothing is given back.
+        assert_eq!(open(&directory, sheds.clone(), 8, at(0)).level().left(at(0).now), 100);
+        let written = std::fs::read(directory.path().join("hub")).unwrap();
+        suspend().unwrap();
+        assert_eq!(std::fs::read(directory.path().join("hub")).unwrap(), written, "it is said once");
+        std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
+        suspend().unwrap();
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Releases with noise: what they cost is on disk first, then noise is drawn, once, then the outbox takes them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::noise::OpenDp;
 use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, release_noised};
 use crate::domain::privacy::{Charge, Day, Noise, Privacy, Rho, Spending, WindowKey};
 use crate::domain::window::window_start;
 use crate::durable::spending::{Book, Outcome as OfCharge};
+use crate::storage::{Log, NoRoom};
 
 /// What comes of a closed window.
 pub(super) enum Noised {
@@ -23,6 +24,8 @@ pub(super) enum Noised {
 /// Where windows of datasets with differential privacy are paid for.
 pub struct Noising {
     inner: Mutex<Inner>,
+    /// What charges are written to. A window that is being charged does not keep others from looking at it.
+    log: Option<Arc<Log>>,
     /// What is spent, for those who only look.
     spent: Mutex<Spending>,
 }
@@ -42,7 +45,27 @@ impl Noising {
 
     fn with_noise(book: Option<Book>, noise: Box<dyn Noise + Send>) -> Self {
         let spent = book.as_ref().map_or_else(Spending::default, |book| book.spending().clone());
-        Self { inner: Mutex::new(Inner { book, noise }), spent: Mutex::new(spent) }
+        let log = book.as_ref().map(|book| Arc::clone(book.log()));
+        Self { inner: Mutex::new(Inner { book, noise }), log, spent: Mutex::new(spent) }
+    }
+
+    /// The log of what is spent. `None`: no dataset asks for it.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_deref()
+    }
+
+    /// Whether no window can be charged for lack of space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.log().is_some_and(|log| log.reserve(0).is_err_and(|why| why == NoRoom::Full))
+    }
+
+    /// Writes what was charged, and ends.
+    pub fn close(&self) {
+        if let Some(log) = self.log() {
+            log.close();
+        }
     }
 
     /// Releases a window whose closing is on disk.

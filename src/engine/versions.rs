@@ -120,6 +120,15 @@ impl Versions {
         (in_force, Ok(strictest(of_all)))
     }
 
+    /// For how many windows cells of a dataset waited under these policies. `None`: they are not known any more, or do not
+    /// have it.
+    #[must_use]
+    pub fn max_defer(&self, dataset: &str, policies: Digest) -> Option<u64> {
+        let inner = self.read();
+        let (policy, _) = inner.known.get(&policies)?;
+        policy.dataset(dataset).map(|(_, dataset)| dataset.max_defer)
+    }
+
     /// Whether it matters, under the version in force, who brings the contributors of a stream.
     #[must_use]
     pub fn asks_for_producers(&self, stream: &str) -> bool {

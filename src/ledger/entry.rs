@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 7;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -212,6 +212,14 @@ pub enum What {
         /// Where the closing stands in the outbox.
         outbox: u64,
     },
+    /// What the gateway worked since it started, or since the last such entry of the same run. It is said at the first moment
+    /// of a day (UTC) and at a stop. From version 7 on.
+    Work {
+        /// What the process took of all cores, in whole seconds.
+        cpu_seconds: u64,
+        /// Records that it took in, in the steps in which metrics tell it.
+        records: u64,
+    },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
         /// How many.
@@ -326,6 +334,7 @@ impl What {
             Self::Shed { .. } => "shed",
             Self::Damage { .. } => "damage",
             Self::Privacy { .. } => "privacy",
+            Self::Work { .. } => "work",
             Self::Missed { .. } => "missed",
         }
     }
@@ -344,7 +353,7 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind. The last two came with versions 4 and 5, and the four before them with version 3.
+    /// One of each kind. The last three came with versions 4, 5 and 7, and the four before them with version 3.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -412,6 +421,7 @@ pub(super) mod samples {
                 rho_billionths: 10_000_000,
                 outbox: 8,
             },
+            What::Work { cpu_seconds: 86, records: 4_000_000 },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -424,17 +434,24 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-5.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-7.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
         assert_eq!(read, samples::all());
         let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
-        assert_eq!(kinds.len(), 16);
+        assert_eq!(kinds.len(), 17);
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
+    }
+
+    #[test]
+    fn entries_of_version_5_tell_of_no_work() {
+        let golden = include_str!("../../tests/golden/ledger-entries-5.jsonl");
+        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+        assert!(read.eq(samples::all().into_iter().take(16).map(|entry| Entry { v: 5, ..entry })));
     }
 
     #[test]
@@ -474,12 +491,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-5.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-7.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":5", "\"v\":6").as_bytes()), Err(Unreadable::Newer(6)));
+        assert_eq!(Entry::decode(line.replace("\"v\":7", "\"v\":8").as_bytes()), Err(Unreadable::Newer(8)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

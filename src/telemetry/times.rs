@@ -48,7 +48,7 @@ pub(super) struct AllTimes {
 }
 
 /// The logs whose syncs are metrics.
-const LOGS: [&str; 3] = ["journal", "outbox", "counters"];
+const LOGS: [&str; 4] = ["journal", "outbox", "counters", "privacy"];
 
 /// Finds a histogram among a worker's.
 type Find<'f> = &'f dyn Fn(&Times) -> Option<&Histogram>;

@@ -18,6 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import disk_modes
 import kafka_mode
 import modes
+import noise_mode
 import syscalls
 from run import Options, Outcome
 
@@ -29,19 +30,21 @@ MODES = {
     "syscall": (syscalls.syscall, "killed at the Kth system call of a kind; calls that fail (strace)"),
     "powerloss": (disk_modes.powerloss, "power losses on ext4 and XFS (root)"),
     "full": (disk_modes.full, "the journal's disk is full for a while (root)"),
+    "noise": (noise_mode.noise, "as kill, of cells with noise: paid for first, drawn once, the same everywhere"),
     "kafka": (kafka_mode.kafka, "as kill, released to a real Kafka (KAFKA_HOME)"),
 }
 
-# How many cycles of each mode go with 50 kills.
-SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3}
+# How many cycles of each mode go with 50 kills. Not many of `noise`, whose records come slowly.
+SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3, "noise": 5}
 
 
 async def process(options):
     """All modes that need neither a broker nor a power loss, one after the other, in their shares."""
     outcome = Outcome()
+    fast = sum(share for mode, share in SHARES.items() if mode != "noise")
     for mode, share in SHARES.items():
         cycles = max(1, round(options.cycles * share / SHARES["kill"]))
-        records = round(options.records * share / sum(SHARES.values()))
+        records = round(options.records * share / fast)
         outcome.add(await MODES[mode][0](dataclasses.replace(options, cycles=cycles, records=records)))
     return outcome
 

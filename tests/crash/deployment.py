@@ -89,8 +89,8 @@ checkpoint_every = "PT1S"
 class Deployment:
     """`root/` holds the configuration and the log; `root/disk/` what must survive: the journal and released files."""
 
-    def __init__(self, root, destination, *, journal=True, segment_bytes=1 << 20, fields="", more="", sealed=False):
-        """`fields` are declared beside the usual ones, `more` is added to gateway.toml; a sealed journal has a key."""
+    def __init__(self, root, destination, *, policy=POLICY, journal=True, segment_bytes=1 << 20, fields="", more="", sealed=False):
+        """`fields` are declared beside those of the policy, `more` is added to gateway.toml; a sealed journal has a key."""
         self.root = Path(root)
         self.disk = self.root / "disk"
         self.destination = destination
@@ -99,7 +99,7 @@ class Deployment:
         self.log = self.root / "gateway.log"
         (self.root / "policies").mkdir(parents=True)
         self.disk.mkdir()
-        (self.root / "policies" / "policy.toml").write_text(POLICY.replace("\n[datasets.", f"{fields}\n[datasets.", 1))
+        (self.root / "policies" / "policy.toml").write_text(policy.replace("\n[datasets.", f"{fields}\n[datasets.", 1))
         text = GATEWAY.format(repository=REPOSITORY, port=self.port, batch_bytes_max=segment_bytes // 4) + destination.toml(DESTINATION)
         if journal:
             text += JOURNAL.format(segment_bytes=segment_bytes, checkpoint_bytes=segment_bytes)

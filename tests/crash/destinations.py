@@ -6,17 +6,18 @@ from deployment import DATASET
 
 
 class Files:
-    """Destination kind `file`: JSON lines below `disk/released`."""
+    """Destination kind `file`: JSON lines below a folder of `disk`."""
 
-    def __init__(self, root):
-        self.directory = Path(root) / "disk" / "released" / DATASET
+    def __init__(self, root, folder="released"):
+        self.folder = folder
+        self.directory = Path(root) / "disk" / folder / DATASET
 
     def toml(self, name):
         """The gateway's configuration of it."""
         return f"""
 [destinations.{name}]
 kind         = "file"
-directory    = "disk/released"
+directory    = "disk/{self.folder}"
 format       = "jsonl"
 rotate_after = "PT0.2S"
 """

@@ -41,6 +41,11 @@ class Judge:
         self.faults = {}  # of each piece that has some
         self.released = Counter()  # how often each (window, group) was
 
+    @classmethod
+    def of(cls, run):
+        """The judge of a run."""
+        return cls(run.deployment.destination)
+
     def look(self):
         """Judges the pieces that are new since the last look. What is missing is not judged yet."""
         pieces = self.destination.pieces()
@@ -61,6 +66,10 @@ class Judge:
                     verdict.duplicated += CELL_RECORDS * (times - 1)
                     verdict.remarks.append(f"cell {cell} was released {times} times")
         return verdict
+
+    def expected(self, windows):
+        """How many cells there will be when so many windows were sent."""
+        return windows * len(GROUPS)
 
     def cells_released(self):
         """How many different cells were released."""

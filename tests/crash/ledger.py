@@ -10,6 +10,15 @@ class NotSaid(Exception):
     """Something left without an intent, or the ledger is not as it was signed."""
 
 
+def entries(command, ledger, kind):
+    """The entries of a kind that a ledger has."""
+    shown = subprocess.run([*command, "ledger", "show", "--json", "--kind", kind, "--directory", str(ledger)],
+                           capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        raise NotSaid(f"the ledger is not as it was signed: {shown.stdout[-600:]}{shown.stderr[-600:]}")
+    return json.loads(shown.stdout)["entries"]
+
+
 def check(command, deployment):
     """Compares what is released so far with the ledger, which is read after it. Of files only: what a broker has is read
     too late to know what was there first."""
@@ -20,10 +29,6 @@ def check(command, deployment):
     ledger = deployment.disk / "journal" / "ledger"
     if not released and not (ledger / "verifier").exists():
         return
-    shown = subprocess.run([*command, "ledger", "show", "--json", "--kind", "intent", "--directory", str(ledger)],
-                           capture_output=True, text=True, check=False)
-    if shown.returncode != 0:
-        raise NotSaid(f"the ledger is not as it was signed: {shown.stdout[-600:]}{shown.stderr[-600:]}")
-    intended = {entry["release"] for entry in json.loads(shown.stdout)["entries"]}
+    intended = {entry["release"] for entry in entries(command, ledger, "intent")}
     if missing := released - intended:
         raise NotSaid(f"{len(missing)} of {len(released)} releases left without an intent, such as {sorted(missing)[0]}")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import canaries
 import ledger
 import protocol
-from deployment import Deployment
+from deployment import POLICY, Deployment
 from destinations import Files
 from gateway import DidNotComeBack, Gateway, until
 from judge import Judge, Verdict
 from producer import CountedWrongly, Producer, ProtocolBroken
-from workload import GROUPS, share, window_start
+from workload import share, window_start
 
 PROGRESS_WITHIN_SECONDS = 120.0
 DRAINED_WITHIN_SECONDS = 600.0
@@ -87,18 +87,21 @@ class Stopped(Exception):
 class Run:
     """`async with Run(...)` starts the gateway and the producers; `conclude` gives the outcome."""
 
-    def __init__(self, name, options, *, destination=Files, disk=None, proxy=None, producer_class=Producer):
+    def __init__(self, name, options, *, destination=Files, disk=None, proxy=None, producer_class=Producer,
+                 policy=POLICY, more="", judge=Judge.of):
+        """`more` is added to gateway.toml; `judge` makes the judge of a run."""
         self.name, self.options = name, options
         self.rng = random.Random(f"{options.seed}/{name}")
         self.root = tempfile.mkdtemp(prefix=f"bailiwick-crash-{name}-")
         self.canaries = canaries.Canaries() if options.canaries else None
         self.more_columns = canaries.columns if options.canaries else None
-        with_canaries = {"fields": canaries.FIELDS, "more": self.canaries.gateway_toml, "sealed": True} if options.canaries else {}
-        self.deployment = Deployment(self.root, destination(self.root), journal=options.durable, segment_bytes=options.segment_bytes,
-                                     **with_canaries)
+        with_canaries = {"fields": canaries.FIELDS, "sealed": True} if options.canaries else {}
+        more += self.canaries.gateway_toml if options.canaries else ""
+        self.deployment = Deployment(self.root, destination(self.root), policy=policy, journal=options.durable,
+                                     segment_bytes=options.segment_bytes, more=more, **with_canaries)
         self.disk, self.proxy = disk, proxy
         self.gateway = Gateway(options.binary, self.deployment, options.environment)
-        self.judge = Judge(self.deployment.destination)
+        self.judge = judge(self)
         self.durable, self.new_epochs = options.durable, options.new_epochs
         self.producers = []
         self._producer_class = producer_class
@@ -284,7 +287,7 @@ class Run:
 
     async def _all_released(self, windows):
         """Waits until as many cells are released as were sent, or nothing new has come for a while."""
-        expected = windows * len(GROUPS)
+        expected = self.judge.expected(windows)
         seen, since, deadline = -1, time.monotonic(), time.monotonic() + RELEASED_WITHIN_SECONDS
         while time.monotonic() < deadline:
             self.judge.look()

@@ -64,6 +64,20 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     assert!(in_bom > 0 && us_iad > 0 && in_bom + us_iad <= 16_716 - 8_417, "{refused:?}");
     assert!(refused.iter().all(|row| row["records"].as_u64().unwrap().is_multiple_of(20)), "{refused:?}");
     assert_eq!(whole["quarantine"]["held"].as_u64(), Some(0));
+    // The stop says what it worked: records within a step, and no energy unless somebody says what a core draws.
+    let work = &whole["work"];
+    let records = work["records"].as_u64().unwrap();
+    assert!(records.is_multiple_of(20) && records.abs_diff(8_417) < 20, "{work}");
+    let seconds = work["cpu_seconds"].as_u64().unwrap();
+    let per_million = seconds as f64 * 1e6 / records as f64;
+    assert_eq!(work["cpu_seconds_per_million_records"].as_f64(), Some(per_million));
+    assert!(work["watts_per_core"].is_null() && work["joules_per_million_records"].is_null(), "{work}");
+    let estimated = &report(&ledger, &["--watts-per-core", "7.5"])["work"];
+    assert_eq!(estimated["joules_per_million_records"].as_f64(), Some(per_million * 7.5));
+    let page = printed(&ledger, &["--watts-per-core", "7.5"]);
+    assert!(page.contains(&format!("worked {seconds} CPU seconds")) && page.contains("an estimate"), "{page}");
+    let powerless = run(Path::new("."), &["report", "--watts-per-core", "0"]);
+    assert!(text(&powerless.stderr).contains("not a number of watts"), "{}", text(&powerless.stderr));
     // The extract for the record of processing names data, recipients and what they rest on, and what is missing.
     let extract = &whole["extracts"]["gdpr_article_30"];
     let [activity] = extract["activities"].as_array().unwrap().as_slice() else { panic!("{extract}") };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::PATIENCE;
 use crate::common::process::{run, text};
 
-use super::deployment::{Deployment, Gateway, POLICY, Producer, visit};
+use super::deployment::{Deployment, Gateway, POLICY, Producer, visit, visits};
 
 fn deployment() -> Deployment {
     let deployment = Deployment::new();
@@ -116,6 +116,52 @@ async fn other_policies_end_the_waiting_and_another_number_of_windows_needs_a_re
     // It says the window of the dropped ones, too: any other number would tell of them.
     assert_eq!(cells(&deployment), [(3, 3, "DE".to_owned(), 6)]);
     gateway.stop().await;
+}
+
+/// A life of a gateway that is killed when the outbox has the closing of a minute: ten persons of France leave with it.
+async fn live_and_be_killed(deployment: &Deployment, minute: u32, records: &[Value]) {
+    let released = || deployment.released("desk").len();
+    let (before, began) = (released(), Clock::start());
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.sequence = u64::from(minute - 1);
+    producer.send(&[records, &visits(minute, 10, "FR")].concat()).await;
+    producer.close_before(minute + 1).await;
+    while released() == before {
+        assert!(began.now() < PATIENCE, "nothing leaves");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    process.kill();
+}
+
+/// What waited is dropped at the first closing after the start, and counted then, whatever came from the journal again before.
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_that_another_number_of_windows_drops_after_a_crash_are_counted_once() {
+    // What waits is in a checkpoint, or comes from the journal as a whole; then cells wait for longer, or not at all.
+    for (has_checkpoint, then) in [(true, "max_defer = 3\n"), (true, ""), (false, "max_defer = 1\n"), (false, "")] {
+        let deployment = deployment();
+        live_and_be_killed(&deployment, 1, &of(1, 0..3)).await;
+        if has_checkpoint {
+            deployment.start().await.stop().await;
+        }
+        live_and_be_killed(&deployment, 2, &of(2, 0..3)).await;
+        deployment.edit(POLICY, "max_defer = 2\n", then);
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        producer.sequence = 2;
+        producer.send(&visits(3, 10, "FR")).await;
+        producer.close_before(4).await;
+        gateway.until("the cells of minutes 1 and 2 are dropped", |app| counts(app)[1..] == [2, 2]).await;
+        gateway.stop().await;
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        producer.sequence = 3;
+        producer.send(&[visits(4, 10, "FR"), of(4, 0..3)].concat()).await;
+        producer.close_before(5).await;
+        let said = [u64::from(then.is_empty()), u64::from(!then.is_empty())];
+        gateway.until("no other cell is", |app| [counts(app)[2], counts(app)[0]] == said && counts(app)[1] == 0).await;
+        gateway.stop().await;
+    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Differential privacy of a running gateway: noise is paid for from the budget of a day, and is not drawn again, whatever is
 //! killed.
 
+use std::fs;
 use std::time::Duration;
 
 use bailiwick::clock::Clock;
 use serde_json::Value;
 
 use super::deployment::{Deployment, POLICY, Producer, visits};
-use crate::common::PATIENCE;
+use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
+use crate::common::{PATIENCE, free_port, until};
 
 /// A day has enough for two windows. The noise of contributors and of records has a standard deviation of 7.1.
 const PRIVACY: &str = r#"
@@ -79,6 +81,50 @@ async fn windows_leave_with_noise_until_the_budget_of_their_day_is_spent() {
         .collect();
     let noised = || ("noised".to_owned(), 30_000_000);
     assert_eq!(budgets, [noised(), noised(), ("spent".to_owned(), 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_the_budgets_is_watched_as_the_others_are() {
+    let deployment = deployment();
+    let address = format!("127.0.0.1:{}", free_port());
+    deployment.add("gateway.toml", &format!("\n[http]\nlisten = \"{address}\"\n"));
+    let process = deployment.spawn();
+    let state = || check(&address, "privacy")["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "well");
+    let metrics = get(&address, "/metrics").1;
+    assert!(metrics.contains("bailiwick_log_state{log=\"privacy\",state=\"healthy\"} 1"), "{metrics}");
+    let (here, elsewhere) = (deployment.path("journal/privacy"), deployment.path("journal/elsewhere"));
+    fs::rename(&here, &elsewhere).unwrap();
+    until(|| (state() == "warning").then_some(()));
+    let said = check(&address, "privacy");
+    assert!(said["says"].as_str().unwrap().starts_with("the budgets of privacy cannot be written: "), "{said}");
+    // What has no noise goes on.
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.send(&visits(1, 2, "DE")).await;
+    fs::rename(&elsewhere, &here).unwrap();
+    until(|| (state() == "well").then_some(()));
+    fs::remove_dir_all(&here).unwrap();
+    let code = until(|| process.ended()).code();
+    assert_eq!(code, Some(70));
+    process.wait_for("files of the log `privacy` were removed while it ran", 1);
+}
+
+/// All is gone but the file that says that a gateway ran here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_logs_were_emptied_is_not_a_new_one() {
+    let deployment = deployment();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.send(&visits(1, 400, "DE")).await;
+    producer.close_before(2).await;
+    until_released(&deployment, 1).await;
+    process.kill();
+    for directory in ["log", "outbox", "privacy", "checkpoints"] {
+        fs::remove_dir_all(deployment.path("journal").join(directory)).unwrap();
+    }
+    let process = deployment.spawn();
+    process.wait_for("it is not known what was spent of the budgets of privacy", 1);
+    process.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]

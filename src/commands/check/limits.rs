@@ -27,12 +27,12 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
         1 => writeln!(text, "  one producer may bring all of them, and could invent them: {}", producers.by),
         _ => writeln!(text, "  and as many beside those of any one producer, in each part too: {}", producers.by),
     };
-    if let Some(beside) = &limits.beside {
+    if let Some(share) = limits.producer_share() {
         let _ = writeln!(
             text,
             "  no producer alone brings more than {} % of the contributors, or of what is added to a sum: {}",
-            share(beside.value) * 100.0,
-            beside.by
+            share.value * 100.0,
+            share.by
         );
     }
     text.push_str(&bounds(limits));
@@ -132,7 +132,7 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
         "min_part": asked(&limits.part),
         "p_percent": asked(&limits.percent),
         "min_producers": asked(&limits.producers),
-        "max_producer_share": limits.beside.as_ref().map(|beside| json!({ "value": share(beside.value), "by": beside.by })),
+        "max_producer_share": limits.producer_share().as_ref().map(asked),
         "records_per_contributor": limits.records.as_ref().map(asked),
         "cells_per_contributor": limits.cells.as_ref().map(asked),
         "min_window": limits.window.as_ref().map(|window| json!({
@@ -146,11 +146,6 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
         "merged": histograms,
         "withheld": withheld,
     })
-}
-
-/// The largest share, where so many of a thousand are beside it.
-fn share(beside: u32) -> f64 {
-    f64::from(1_000_u32.saturating_sub(beside)) / 1_000.0
 }
 
 fn asked<T: Serialize>(asked: &Asked<T>) -> Value {

@@ -84,6 +84,10 @@ pub(super) fn words(what: &What) -> String {
             format!("of the window of `{dataset}` that began at {window_start}: {outcome}")
         }
         What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
+        What::Work { cpu_seconds, records } => format!(
+            "since the start, or since this was said last, the gateway worked {} and took in {records} records, in steps",
+            count(*cpu_seconds, "CPU second")
+        ),
         What::Missed { entries } => {
             let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
             format!("{missed} not written, because the ledger could not be; no intent among them")
@@ -102,10 +106,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-5.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-7.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 16);
+        assert_eq!(said.len(), 17);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -127,6 +131,7 @@ mod tests {
         );
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("privacy", &["`payments` that began at 2026-11-26T03:00:00Z: cells got noise, for a rho of 0.01"]);
+        says("work", &["worked 86 CPU seconds and took in 4000000 records"]);
         says("missed", &["5 entries were not written"]);
         says("stop", &["gateway `eu-1` stopped as it was told"]);
     }

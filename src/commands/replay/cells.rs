@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_select::filter::filter;
-use indicatif::HumanCount;
+use indicatif::{HumanBytes, HumanCount};
 
 use super::super::table::table;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, Producer, Request, Rows};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
 use crate::domain::batch::{Batch, Candidate};
 use crate::domain::counting::NotCounted;
 use crate::domain::dataset::Dataset;
@@ -27,9 +27,11 @@ use crate::domain::window::{window_of, window_start};
 /// The secret of a gateway is not asked for: which of a contributor's records count is drawn anew.
 const KEY: ContributorKey = ContributorKey(*b"bailiwick replay");
 
-/// The cells of all windows that records fall into, under one version.
-#[derive(Default)]
+/// The cells of all windows that records fall into, under one version. Records of files come in any order, so no window is
+/// over before the last record: all are held, as far as there is memory for them.
 pub(super) struct Counted {
+    /// What all windows hold.
+    open: Arc<OpenBytes>,
     windows: BTreeMap<(DatasetName, i64), Cells>,
     /// The datasets, as far as they can be computed. `None`: a key is an output of the model, which is not there.
     datasets: BTreeMap<DatasetName, Option<Arc<Dataset>>>,
@@ -85,6 +87,17 @@ fn nulls_of(column: &ArrayRef) -> usize {
 pub(super) type AllLeft = BTreeMap<(DatasetName, i64), Left>;
 
 impl Counted {
+    /// None yet, and so much memory for them.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            open: Arc::new(OpenBytes::new(bytes_max)),
+            windows: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            unscored: BTreeSet::new(),
+            requests: 0,
+        }
+    }
+
     /// Counts those of the records that may stay. `columns`: as the journal holds them, with the model's outputs; none of
     /// records that were not scored.
     pub(super) fn add(
@@ -127,6 +140,14 @@ impl Counted {
                 self.fold(&dataset, resident.batch(), &outputs, producer);
             }
         }
+        if self.open.held() > self.open.max() {
+            bail!(
+                "the windows of these records take more memory than {}, which `--windows-bytes-max` allows for each of both \
+                 policies; they are all held until the last record is read. Replay the records of a shorter time at once, or \
+                 give that option more",
+                HumanBytes(self.open.max() as u64)
+            );
+        }
         Ok(())
     }
 
@@ -143,7 +164,8 @@ impl Counted {
             by_window.entry(window_of(*time, dataset.window)).or_default().push(row);
         }
         for (window, rows) in by_window {
-            let cells = self.windows.entry((dataset.name.clone(), window)).or_insert_with(|| Cells::new(dataset));
+            let place = self.windows.entry((dataset.name.clone(), window));
+            let cells = place.or_insert_with(|| Cells::new(dataset).counted_in(&self.open));
             cells.fold(dataset, &records, &Rows::Some(&rows));
         }
     }

@@ -35,6 +35,7 @@ pub(super) struct Account {
     /// Records that were refused, by what refused them.
     pub(super) refused: BTreeMap<Refused, u64>,
     pub(super) quarantine: Quarantine,
+    pub(super) work: Worked,
     pub(super) models: Vec<Model>,
     pub(super) reloads: Vec<Reload>,
     pub(super) damage: Vec<Damage>,
@@ -126,6 +127,24 @@ pub(super) struct Quarantine {
     pub(super) held: u64,
     pub(super) released: u64,
     pub(super) discarded: u64,
+}
+
+/// What gateways worked.
+#[derive(Default)]
+pub(super) struct Worked {
+    /// Entries that say so.
+    pub(super) entries: u64,
+    /// What the process took of all cores.
+    pub(super) cpu_seconds: u64,
+    /// Records that were taken in meanwhile, in steps.
+    pub(super) records: u64,
+}
+
+impl Worked {
+    /// CPU seconds for a million records.
+    pub(super) fn per_million(&self) -> Option<f64> {
+        (self.records > 0).then(|| self.cpu_seconds as f64 * 1e6 / self.records as f64)
+    }
 }
 
 /// A model that is another one since a start.
@@ -262,6 +281,11 @@ impl Account {
             What::Reload { of, outcome } => self.reloads.push(Reload { at: time(), of: *of, outcome: *outcome }),
             What::Damage { of, places } => {
                 self.damage.push(Damage { found: time(), of: of.clone(), places: *places });
+            }
+            What::Work { cpu_seconds, records } => {
+                self.work.entries += 1;
+                self.work.cpu_seconds += cpu_seconds;
+                self.work.records += records;
             }
             What::Missed { entries } => self.missed += entries,
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 mod laws;
 
-use super::account::{Quarantine, Spent};
+use super::account::{Quarantine, Spent, Worked};
 use super::{NOT_PROVED, Report};
 use crate::ledger::entry::{Outcome, Reread};
 
@@ -30,6 +30,7 @@ pub(super) fn page(report: &Report) -> String {
     page.paragraph(&format!("From {from} to {to}. {} entries, all as they were signed.", account.entries));
     left(&mut page, report);
     cost(&mut page, report);
+    work(&mut page, report);
     rules(&mut page, report);
     held_back(&mut page, report);
     happened(&mut page, report);
@@ -77,6 +78,26 @@ fn cost(page: &mut Page, report: &Report) {
     let saved =
         cost.saved().map(|(amount, currency)| format!(" This saved {amount:.2} {currency}.")).unwrap_or_default();
     page.paragraph(&format!("{} bytes came in, {} left{ratio}.{saved}", cost.bytes_in, cost.bytes_out));
+}
+
+fn work(page: &mut Page, report: &Report) {
+    page.heading("What it took");
+    let Worked { entries, cpu_seconds, records } = &report.account.work;
+    if *entries == 0 {
+        return page.paragraph("The ledger does not say: it does at the end of each day (UTC), and at stops.");
+    }
+    page.paragraph(&format!(
+        "The gateway worked {cpu_seconds} CPU seconds, from its starts on, and took in {records} records, in steps."
+    ));
+    let Some(per_million) = report.account.work.per_million() else { return };
+    let joules = report.watts.map(|watts| {
+        let joules = per_million * watts;
+        format!(
+            " At {watts} watts for a core that is about {joules:.0} joules: an estimate, since nothing measured them."
+        )
+    });
+    let joules = joules.unwrap_or_default();
+    page.paragraph(&format!("That is {per_million:.2} CPU seconds per million records.{joules}"));
 }
 
 fn rules(page: &mut Page, report: &Report) {

@@ -24,13 +24,14 @@ fn cells(dataset: &Dataset) -> Cells {
 
 /// A window closes, and these of its cells leave. How many windows what was dropped was of.
 fn close(deferral: &mut Deferral, window: i64, cells: Cells, left: &[u32]) -> usize {
+    deferral.as_declared();
     let dropped = deferral.close(window, Some(policies()));
     let joined = deferral.join(window, cells);
     deferral.settle(window, &joined, (&left.iter().copied().collect(), &BTreeSet::new()));
     dropped.len()
 }
 
-fn encoded(deferral: &Deferral) -> Vec<u8> {
+fn encoded(deferral: &mut Deferral) -> Vec<u8> {
     let mut writer = Writer::default();
     deferral.encode(&mut writer);
     writer.finish()
@@ -52,12 +53,12 @@ fn what_a_checkpoint_keeps_of_version_1_is_read_as_it_is_written() {
     close(&mut deferral, 8, Cells::new(&dataset), &[0]);
     deferral.closed_before(9);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!(hex(&encoded(&deferral)), golden);
+    assert_eq!(hex(&encoded(&mut deferral)), golden);
     let bytes: Vec<u8> =
         (0..golden.len()).step_by(2).map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap()).collect();
     assert_eq!(Deferral::waits_in(&bytes), Some(false));
-    let read = decoded(&dataset, &bytes);
-    assert_eq!(hex(&encoded(&read)), golden);
+    let mut read = decoded(&dataset, &bytes);
+    assert_eq!(hex(&encoded(&mut read)), golden);
     assert_eq!([70_000, 0, 5].map(|number| read.covers(9, number)), [2, 1, 4]);
     for cut in 0..bytes.len() {
         assert!(Deferral::decode(&dataset, &mut Reader::new(&bytes[..cut])).is_none());
@@ -72,7 +73,7 @@ fn cells_wait_for_so_many_windows_and_give_their_memory_back() {
     let all: Vec<u32> = cells(&dataset).numbers().collect();
     close(&mut deferral, 3, cells(&dataset).counted_in(&open), &all[1..]);
     let held = open.held();
-    assert_eq!((open.cells(), Deferral::waits_in(&encoded(&deferral))), (1, Some(true)));
+    assert_eq!((open.cells(), Deferral::waits_in(&encoded(&mut deferral))), (1, Some(true)));
     close(&mut deferral, 4, cells(&dataset).counted_in(&open), &all[1..]);
     assert!(open.cells() == 2 && open.held() > held);
     assert_eq!(deferral.closed_before(5).len(), 0);
@@ -95,11 +96,11 @@ fn under_other_policies_and_with_another_number_of_windows_what_waits_is_dropped
     assert_eq!(deferral.close(4, Some(Digest::from_bytes([8; 32]))).len(), 1);
     assert_eq!(deferral.covers(4, 0), 3);
     assert_eq!(waits().close(4, None).len(), 1);
-    let mut again = decoded(&dataset, &encoded(&waits()));
+    let mut again = decoded(&dataset, &encoded(&mut waits()));
     assert_eq!((close(&mut again, 4, cells(&dataset), &[]), again.covers(5, 0)), (0, 3));
     for other in [0, 1, 3] {
         let other = Dataset { max_defer: other, ..samples::every_kind() };
-        let mut changed = decoded(&other, &encoded(&waits()));
+        let mut changed = decoded(&other, &encoded(&mut waits()));
         assert_eq!((close(&mut changed, 4, cells(&dataset), &[]), changed.covers(4, 0)), (1, 1));
     }
     let mut flushed = waits();
@@ -109,6 +110,32 @@ fn under_other_policies_and_with_another_number_of_windows_what_waits_is_dropped
     assert!(flushed.is_empty());
     close(&mut flushed, 7, cells(&dataset), &[]);
     assert_eq!((flushed.is_empty(), flushed.covers(7, 0)), (false, 3));
+}
+
+#[test]
+fn what_was_decided_for_another_number_of_windows_comes_again_as_it_was_decided() {
+    let (two, one) = (dataset(2), dataset(1));
+    let all: BTreeSet<u32> = cells(&two).numbers().collect();
+    let first = *all.first().unwrap();
+    let decided = |window, left: BTreeSet<u32>| Decided { window, under: Some(policies()), left };
+    let mut deferral = Deferral::new(2, i64::MIN);
+    close(&mut deferral, 3, cells(&two), &[]);
+    deferral.closed_before(4);
+    // After the checkpoint a window closes without one of the cells. Then there is a crash, and cells wait for one window.
+    let mut restarted = decoded(&one, &encoded(&mut deferral));
+    let but_first: Vec<u32> = all.iter().copied().filter(|number| *number != first).collect();
+    restarted.again(4, cells(&two), Some(&decided(4, but_first.into_iter().collect())), Some(2));
+    assert_eq!(restarted.closed_before(5).len(), 0, "it was not dropped then");
+    assert_eq!(restarted.waiting(), 2);
+    // A closing that is decided now drops what waits.
+    assert_eq!(close(&mut restarted, 5, cells(&one), &[]), 2);
+    assert_eq!(restarted.waiting(), all.len());
+    // It may come again, too, after the one before.
+    let mut third = decoded(&one, &encoded(&mut deferral));
+    third.again(4, cells(&two), Some(&decided(4, BTreeSet::new())), Some(2));
+    assert_eq!(third.waiting(), 2 * all.len());
+    third.again(5, cells(&one), Some(&decided(5, BTreeSet::new())), Some(1));
+    assert_eq!(third.waiting(), all.len());
 }
 
 #[test]

@@ -12,6 +12,10 @@ use crate::domain::evidence::{Sender, Senders};
 use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::refusal::Reason;
 
+mod changed;
+
+pub use changed::RuleChange;
+
 use super::claims;
 use super::explain::Flow;
 use super::{Outlet, Permission, Ruling, Verdict, Version};
@@ -111,6 +115,8 @@ pub struct Difference {
     pub by_counter: BTreeMap<String, Counting>,
     /// Datasets and destinations between which not the same may leave.
     pub flows: Vec<FlowChange>,
+    /// Rules of datasets that are others.
+    pub rules: Vec<RuleChange>,
 }
 
 /// Records of which a counter has a say under one version only.
@@ -152,7 +158,8 @@ impl Difference {
     /// The difference in what may leave; records are added.
     #[must_use]
     pub fn between(before: &Version, after: &Version) -> Self {
-        Self { flows: changes(&flows(before), &flows(after)), ..Self::default() }
+        let rules = changed::rule_changes(before, after);
+        Self { flows: changes(&flows(before), &flows(after)), rules, ..Self::default() }
     }
 
     /// Adds records of these classes, judged under both versions, each with its bytes.
@@ -210,7 +217,8 @@ impl Difference {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changed == Tally::default() && self.flows.is_empty() && self.by_counter.is_empty()
+        let is_same = self.flows.is_empty() && self.rules.is_empty();
+        is_same && self.changed == Tally::default() && self.by_counter.is_empty()
     }
 }
 
@@ -423,6 +431,51 @@ mod tests {
         let denied: Vec<_> = rules(&difference).into_iter().filter(|(_, _, denied, _)| *denied > 0).collect();
         assert_eq!(denied, [("unknown_stream", 0, 2, 4)]);
         assert_eq!(difference.flows.iter().map(|flow| flow.why.concat()).collect::<Vec<_>>(), ["it is not declared"]);
+    }
+
+    #[test]
+    fn each_rule_of_a_dataset_that_is_another_one_is_named() {
+        let rules = |what: &str, with: &str| -> Vec<(&'static str, String, String, String)> {
+            let rules = changed(what, with).rules;
+            rules.into_iter().map(|change| (change.rule, change.before, change.after, change.by)).collect()
+        };
+        let own = "dataset visits_by_home";
+        let change =
+            |rule, before: &str, after: &str, by: &str| (rule, before.to_owned(), after.to_owned(), by.to_owned());
+        assert_eq!(rules("nobody is in it", "it names nobody"), []);
+        let waits = ("min_contributors = 10", "min_contributors = 10\nmax_defer = 3");
+        assert_eq!(rules(waits.0, waits.1), [change("max_defer", "-", "3", own)]);
+        assert_eq!(rules("window           =", "max_defer = 0\nwindow           ="), []);
+        let metrics = "metrics  = [{ name = \"visits\", fn = \"count\" }]\n";
+        let with = |dataset: &str, profile: &str| {
+            rules(metrics, &format!("release = \"strict\"\n{metrics}{dataset}[release.strict]\n{profile}"))
+        };
+        let by = "dataset visits_by_home, by release profile strict";
+        assert_eq!(
+            with(
+                "",
+                "min_part = 12\np_percent = 20\nmin_producers = 2\nmax_producer_share = 0.25\nmin_window = \"PT2M\"\n"
+            ),
+            [
+                change("min_part", "10", "12", by),
+                change("p_percent", "10", "20", by),
+                change("min_producers", "1", "2", by),
+                change("max_producer_share", "-", "0.25", by),
+                change("min_window", "-", "PT2M", by),
+            ]
+        );
+        let noise = "[datasets.visits_by_home.privacy]\nmechanism = \"discrete_laplace\"\nrho_per_window = 0.01\n\
+                     rho_per_day = 0.2\n";
+        assert_eq!(
+            with(noise, "records_per_contributor = 2\ncells_per_contributor = 1\nrho_per_day = 0.1\n"),
+            [
+                change("records_per_contributor", "-", "2", by),
+                change("cells_per_contributor", "-", "1", by),
+                change("mechanism", "-", "discrete_laplace", own),
+                change("rho_per_window", "-", "0.01", own),
+                change("rho_per_day", "-", "0.1", by),
+            ]
+        );
     }
 
     #[test]

@@ -46,6 +46,15 @@ pub struct Limits {
     pub not_empty: bool,
 }
 
+impl Limits {
+    /// The largest share that one producer may bring of a cell's contributors. `None`: any.
+    #[must_use]
+    pub fn producer_share(&self) -> Option<Asked<f64>> {
+        let share = |beside: u32| f64::from(1_000_u32.saturating_sub(beside)) / 1_000.0;
+        self.beside.as_ref().map(|beside| Asked { value: share(beside.value), by: beside.by.clone() })
+    }
+}
+
 /// The least number of contributors of records of a special category
 /// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
 const MIN_CONTRIBUTORS_SPECIAL: usize = 20;

@@ -50,7 +50,7 @@ pub use ahead::Ahead;
 pub use conditions::{AtHand, ByCounter, Ground, OnExpired, Recipient, Shown};
 pub use counter::{Counted, CountedAt, CountedHere, Counter, Per};
 pub use decide::{Decided, Version};
-pub use diff::{Count, Counting, Difference, FlowChange, Judged, Tally, bytes_of};
+pub use diff::{Count, Counting, Difference, FlowChange, Judged, RuleChange, Tally, bytes_of};
 pub use egress::{EgressRow, Outlet, Permission, strictest};
 pub use explain::{Applies, Explained, Explanation, Flow, OfFact, Piece, Told};
 pub use fixture::{Case, Failed, newest_as_of, read_cases};

@@ -34,9 +34,10 @@ impl Collector {
         let is_of_one = cells.policies().iter().all(|policy| *policy == in_force);
         let may_wait = declared.max_defer > 0 && is_of_one && !outlets.is_empty();
         let mut under = may_wait.then_some(in_force);
+        deferral.as_declared();
         self.dropped(window.dataset, deferral.close(window.window, under), closing);
         let Joined { cells, own } = deferral.join(window.window, cells.bounded(declared));
-        let closed = self.closed_window(window, cells, declared, Some(deferral));
+        let closed = self.closed_window(window, cells, declared, (declared.max_defer > 0).then_some(&*deferral));
         let outcome = self.leave(window, &closed, (in_force, &outlets), closing);
         let cells = closed.cells;
         let (left, rolled_up) = match outcome {
@@ -99,7 +100,11 @@ impl Collector {
         let decided = self.collecting.decided.remove(&lsn).unwrap_or_default();
         let last = windows.keys().next_back().copied();
         for (window, cells) in windows {
-            deferral.again(window, cells, decided.iter().find(|decided| decided.window == window));
+            let decided = decided.iter().find(|decided| decided.window == window);
+            // Closings of before and after a start with another number may come again, one after the other.
+            let under = decided.and_then(|decided| decided.under);
+            let max = under.and_then(|under| self.collecting.rules.versions.max_defer(&dataset, under));
+            deferral.again(window, cells, decided, max);
         }
         // It was counted and told then.
         drop(self.pass(&dataset, &mut deferral, (before, last)));
@@ -113,7 +118,7 @@ impl Collector {
             return;
         }
         gathering.has_deferred = true;
-        for (dataset, deferral) in &self.collecting.deferred {
+        for (dataset, deferral) in &mut self.collecting.deferred {
             let mut writer = Writer::default();
             deferral.encode(&mut writer);
             gathering.checkpoint.deferred.push((dataset.to_string(), writer.finish()));

@@ -15,7 +15,7 @@ use proptest::test_runner::TestError;
 use super::nobody::{Record, columns, dataset, least, outlets, pool_cells, pool_of, records, runner};
 use super::*;
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::deferral::{Decided, Joined};
+use crate::domain::deferral::{Decided, Dropped, Joined};
 use crate::planted::for_tests::plant;
 
 /// What happens to a gateway.
@@ -35,6 +35,8 @@ pub(super) enum Step {
     Reload,
     /// The open windows are released as they are.
     Flush,
+    /// It starts again, and cells wait for so many windows.
+    Restart(u64),
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -71,6 +73,9 @@ enum Entry {
 /// Records of the windows that are open, by the policies that they were decided under.
 type Open = BTreeMap<i64, Vec<(usize, Digest)>>;
 
+/// The window that each record counts in, and the position that closed it.
+type Counted = BTreeMap<usize, (i64, usize)>;
+
 /// A gateway, with what it has on disk.
 pub(super) struct Model<'m> {
     dataset: Dataset,
@@ -83,6 +88,10 @@ pub(super) struct Model<'m> {
     /// The position, the first open window, the open windows, what waited.
     checkpoint: (usize, i64, Open, Vec<u8>),
     in_force: Digest,
+    /// For how many windows cells waited under each version of the policies.
+    max_defer: BTreeMap<Digest, u64>,
+    /// How many cells of a window left, or were told as withheld, with what the outbox has of a position.
+    settled: BTreeMap<usize, usize>,
     first: i64,
     open: Open,
     deferral: Deferral,
@@ -101,15 +110,18 @@ impl<'m> Model<'m> {
         outlets: &'m [Outlet],
     ) -> Self {
         let max_defer = dataset.max_defer;
+        let in_force = Digest::from_bytes([1; 32]);
         let mut model = Self {
             dataset,
             columns,
+            max_defer: [(in_force, max_defer)].into(),
+            settled: BTreeMap::new(),
             records,
             outlets,
             journal: Vec::new(),
             outbox: BTreeMap::new(),
             checkpoint: (0, 0, Open::new(), Vec::new()),
-            in_force: Digest::from_bytes([1; 32]),
+            in_force,
             first: 0,
             open: Open::new(),
             deferral: Deferral::new(max_defer, i64::MIN),
@@ -142,26 +154,28 @@ impl<'m> Model<'m> {
                 let closed = std::mem::replace(&mut self.open, still_open);
                 let last = closed.keys().next_back().copied();
                 let known = self.outbox.get(&position).cloned();
-                let mut put_out = (Vec::new(), Vec::new());
+                let (mut put_out, mut settled) = ((Vec::new(), Vec::new()), 0);
                 for (window, records) in closed {
                     match &known {
                         Some((_, decided)) => {
                             let cells = self.cells(&records);
                             let decided = decided.iter().find(|decided| decided.window == window);
-                            self.deferral.again(window, cells, decided);
+                            let max = decided.and_then(|decided| self.max_defer.get(&decided.under?)).copied();
+                            self.deferral.again(window, cells, decided, max);
                         }
-                        None => self.close(window, position as u64, &records, &mut put_out),
+                        None => settled += self.close(window, position as u64, &records, &mut put_out),
                     }
                 }
-                match before {
+                let dropped = match before {
                     Some(before) => {
                         self.first = before;
-                        self.deferral.closed_before(before);
+                        self.deferral.closed_before(before)
                     }
-                    None => drop(self.deferral.flushed(last)),
-                }
+                    None => self.deferral.flushed(last),
+                };
                 if known.is_none() && reaches_outbox {
                     self.outbox.insert(position, put_out);
+                    self.settled.insert(position, settled + cells_of(&dropped));
                 }
             }
         }
@@ -177,15 +191,18 @@ impl<'m> Model<'m> {
         cells
     }
 
+    /// How many cells, of a window each, left or wait no more.
     fn close(
         &mut self,
         window: i64,
         part: u64,
         records: &[(usize, Digest)],
         (releases, decided): &mut (Vec<Released>, Vec<Decided>),
-    ) {
+    ) -> usize {
         let cells = self.cells(records);
+        let all = self.deferral.waiting() + cells.len();
         let under = Some(self.in_force).filter(|in_force| cells.policies().iter().all(|policy| policy == in_force));
+        self.deferral.as_declared();
         self.deferral.close(window, under);
         let Joined { cells, own } = self.deferral.join(window, cells);
         let (gateway, deferral) = ("eu".parse().unwrap(), Some(&self.deferral));
@@ -195,6 +212,13 @@ impl<'m> Model<'m> {
         self.deferral.settle(window, &Joined { cells, own }, (&outcome.left, &outcome.rolled_up));
         releases.extend(outcome.released);
         decided.push(Decided { window, under, left: outcome.left, rolled_up: outcome.rolled_up });
+        all - self.deferral.waiting()
+    }
+
+    fn put_in_force(&mut self, version: u8, max_defer: u64) {
+        self.in_force = Digest::from_bytes([version; 32]);
+        self.max_defer.insert(self.in_force, max_defer);
+        self.dataset.max_defer = max_defer;
     }
 
     /// Begins again from the checkpoint, and reads the journal after it.
@@ -226,7 +250,12 @@ impl<'m> Model<'m> {
                 Step::Checkpoint => self.write_checkpoint(),
                 Step::Reload => {
                     reloads += 1;
-                    self.in_force = Digest::from_bytes([reloads; 32]);
+                    self.put_in_force(reloads, self.dataset.max_defer);
+                }
+                Step::Restart(max_defer) => {
+                    reloads += 1;
+                    self.put_in_force(reloads, max_defer);
+                    self.crash();
                 }
                 Step::Flush => self.take(Entry::Closed { before: None }),
             }
@@ -234,14 +263,18 @@ impl<'m> Model<'m> {
         self.take(Entry::Closed { before: Some(self.first + 3) });
     }
 
-    /// In which window each record counts, and at which position it was closed or flushed; and where there were flushes.
-    pub(super) fn counted(&self) -> (BTreeMap<usize, (i64, usize)>, Vec<usize>) {
+    /// In which window each record counts, and at which position it was closed or flushed; and where there were flushes, each
+    /// with the first window that nothing was released of.
+    pub(super) fn counted(&self) -> (Counted, Vec<(usize, i64)>) {
         let (mut open, mut counted, mut flushes) = (BTreeMap::<usize, i64>::new(), BTreeMap::new(), Vec::new());
+        let mut first = 0;
         for (position, entry) in self.journal.iter().enumerate() {
             match entry {
                 Entry::Records { records, window, .. } => open.extend(records.iter().map(|record| (*record, *window))),
                 Entry::Closed { before } => {
-                    flushes.extend(before.is_none().then_some(position));
+                    first = before.unwrap_or(first);
+                    let untouched = open.values().map(|window| window + 1).fold(first, i64::max);
+                    flushes.extend(before.is_none().then_some((position, untouched)));
                     let closes = |window: i64| before.is_none_or(|before| window < before);
                     counted.extend(
                         open.extract_if(.., |_, window| closes(*window))
@@ -252,6 +285,10 @@ impl<'m> Model<'m> {
         }
         (counted, flushes)
     }
+}
+
+fn cells_of(dropped: &[Dropped]) -> usize {
+    dropped.iter().map(|dropped| dropped.cells.len()).sum()
 }
 
 /// How much of a run shows anything.
@@ -288,9 +325,11 @@ fn nobody(model: &Model<'_>, shown: &RefCell<Shown>) -> Result<(), TestCaseError
             let windows = cells.column_by_name("windows").unwrap().as_primitive::<Int64Type>();
             let is_of = |row: usize, record: usize| {
                 let Some((own, closed)) = counted.get(&record) else { return false };
-                let was_flushed = flushes.iter().any(|flush| closed <= flush && flush < position);
-                let is_joined =
-                    (*own, *closed) == (window, *position) || waits_for((*own, *closed), (window, *position));
+                let was_flushed = flushes.iter().any(|(flush, _)| closed <= flush && flush < position);
+                // What comes of a window later than some of it was flushed does not wait.
+                let may_wait = flushes.iter().all(|(flush, untouched)| flush >= closed || own >= untouched);
+                let is_joined = (*own, *closed) == (window, *position)
+                    || may_wait && waits_for((*own, *closed), (window, *position));
                 (window - windows.value(row) + 1..=window).contains(own) && is_joined && !was_flushed
             };
             pool_cells(&mut pool, model.records, cells, &is_of, &|_| true)?;
@@ -335,6 +374,35 @@ fn nothing_that_leaves_of_a_run_singles_out_fewer_than_k() {
         .unwrap();
     let shown = shown.into_inner();
     assert!(shown.rows > 600 && shown.of_several > 100 && shown.of_empty > 100, "too little leaves: {shown:?}");
+}
+
+/// A gateway starts again and again with another number of windows that cells wait for, from a checkpoint of before or of
+/// after. Nobody is singled out, and each cell that closed left once or was told once.
+#[test]
+fn another_number_of_windows_forgets_no_cell_and_tells_none_twice() {
+    let restarts = || {
+        let step =
+            prop_oneof![2 => (1..4_u64).prop_map(Step::Restart), 1 => Just(Step::Checkpoint), 1 => Just(Step::Crash)];
+        prop::collection::vec((step, 0..50_usize), 1..6)
+    };
+    let shown = RefCell::new(Shown::default());
+    runner(600)
+        .run(&(runs(), restarts()), |((records, outlets, max_defer, mut steps), restarts)| {
+            for (step, at) in restarts {
+                steps.insert(at.min(steps.len()), step);
+            }
+            let mut model = Model::new(&records, &outlets, max_defer);
+            model.run(&steps);
+            model.take(Entry::Closed { before: None });
+            nobody(&model, &shown)?;
+            let (counted, _) = model.counted();
+            let cells = counted.iter().map(|(record, closed)| (closed, model.records[*record].group));
+            prop_assert_eq!(model.settled.values().sum::<usize>(), cells.collect::<BTreeSet<_>>().len());
+            Ok(())
+        })
+        .unwrap();
+    let shown = shown.into_inner();
+    assert!(shown.rows > 600 && shown.of_several > 50, "too little leaves: {shown:?}");
 }
 
 #[test]
@@ -394,7 +462,7 @@ fn what_never_left_and_crashes_leave_no_trace() {
 }
 
 /// The records that left.
-fn gone(model: &Model<'_>, counted: &BTreeMap<usize, (i64, usize)>) -> BTreeSet<usize> {
+fn gone(model: &Model<'_>, counted: &Counted) -> BTreeSet<usize> {
     let mut gone = BTreeSet::new();
     for (position, (releases, _)) in &model.outbox {
         for released in releases {
