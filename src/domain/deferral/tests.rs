@@ -117,7 +117,8 @@ fn what_was_decided_for_another_number_of_windows_comes_again_as_it_was_decided(
     let (two, one) = (dataset(2), dataset(1));
     let all: BTreeSet<u32> = cells(&two).numbers().collect();
     let first = *all.first().unwrap();
-    let decided = |window, left: BTreeSet<u32>| Decided { window, under: Some(policies()), left };
+    let decided =
+        |window, left: BTreeSet<u32>| Decided { window, under: Some(policies()), left, rolled_up: BTreeSet::new() };
     let mut deferral = Deferral::new(2, i64::MIN);
     close(&mut deferral, 3, cells(&two), &[]);
     deferral.closed_before(4);
