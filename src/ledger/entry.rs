@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 6;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -213,7 +213,7 @@ pub enum What {
         outbox: u64,
     },
     /// What the gateway worked since it started, or since the last such entry of the same run. It is said at the first moment
-    /// of a day (UTC) and at a stop. From version 7 on.
+    /// of a day (UTC) and at a stop. From version 6 on.
     Work {
         /// What the process took of all cores, in whole seconds.
         cpu_seconds: u64,
@@ -353,7 +353,7 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind. The last three came with versions 4, 5 and 7, and the four before them with version 3.
+    /// One of each kind. The last three came with versions 4, 5 and 6, and the four before them with version 3.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-7.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-6.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
@@ -491,12 +491,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-7.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-6.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":7", "\"v\":8").as_bytes()), Err(Unreadable::Newer(8)));
+        assert_eq!(Entry::decode(line.replace("\"v\":6", "\"v\":7").as_bytes()), Err(Unreadable::Newer(7)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 
