@@ -14,12 +14,13 @@ use super::deferred::{Model, Step, steps};
 use super::nobody::{self, Record, least, outlet, outlets, pool_of, pool_rows, runner};
 use super::row_space::Pool;
 use super::*;
-use crate::domain::aggregate::{Lot, OpenBytes, Request};
+use crate::domain::aggregate::{Lot, OpenBytes, Producer, Request};
 use crate::domain::dataset::{Bounds, GroupKey};
 use crate::planted::for_tests::plant;
 
 const COUNTRIES: [&str; 3] = ["DE", "FR", "other"];
 const CITIES: [&str; 4] = ["a", "b", "c", "other"];
+const SENDERS: usize = 3;
 
 /// The records of [`nobody::records`] in cities of countries, most of them in few.
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -84,11 +85,17 @@ fn rows(cells: &RecordBatch) -> Vec<Row> {
     (0..cells.num_rows()).map(row).collect()
 }
 
-/// Which rows leave of some of the records to anybody, and in which of them each record is.
-fn expected(records: &[Record], some: &[usize], k: usize, both: bool) -> BTreeMap<usize, Row> {
-    let enough = |of: &dyn Fn(&Record) -> bool| {
-        let of = some.iter().map(|record| &records[*record]).filter(|record| of(record));
+/// Which rows leave of some of the records to anybody, and in which of them each record is. `senders`: who sent each record,
+/// where no single one's word is enough.
+fn expected(records: &[Record], senders: &[usize], some: &[usize], k: usize, both: bool) -> BTreeMap<usize, Row> {
+    let enough_without = |of: &dyn Fn(&Record) -> bool, sender: Option<usize>| {
+        let is_other = |record: &usize| sender.is_none() || senders.get(*record).copied() != sender;
+        let of =
+            some.iter().filter(|record| is_other(record)).map(|record| &records[*record]).filter(|record| of(record));
         of.map(|record| record.person).collect::<BTreeSet<_>>().len() >= k
+    };
+    let enough = |of: &dyn Fn(&Record) -> bool| {
+        enough_without(of, None) && (senders.is_empty() || (0..SENDERS).all(|sender| enough_without(of, Some(sender))))
     };
     let cells: BTreeSet<usize> =
         (0..COUNTRIES.len() * CITIES.len()).filter(|cell| enough(&|record| record.group == *cell)).collect();
@@ -113,17 +120,21 @@ fn expected(records: &[Record], some: &[usize], k: usize, both: bool) -> BTreeMa
 }
 
 /// What leaves of the records, counted in two parts.
-fn released(dataset: &Dataset, records: &[Record], lots: &[Lot], outlets: &[Outlet]) -> Outcome {
-    let part = |records: &[Record], lots: &[Lot]| {
+fn released(dataset: &Dataset, records: &[Record], senders: &[usize], lots: &[Lot], outlets: &[Outlet]) -> Outcome {
+    let producers: Vec<Producer> =
+        senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string())).collect();
+    let part = |records: &[Record], producers: &[Producer], lots: &[Lot]| {
         let columns = columns(records);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
         let mut cells = Cells::new(dataset);
-        cells.fold(dataset, &Foldable::new(dataset, &columns, &contributors).drawn_by(lots), &Rows::All);
+        let foldable = Foldable::new(dataset, &columns, &contributors).brought_by(producers).drawn_by(lots);
+        cells.fold(dataset, &foldable, &Rows::All);
         cells
     };
     let half = records.len() / 2;
-    let mut cells = part(&records[..half], &lots[..half]);
-    cells.merge(part(&records[half..], &lots[half..]));
+    let (of_one, of_other) = producers.split_at(half.min(producers.len()));
+    let mut cells = part(&records[..half], of_one, &lots[..half]);
+    cells.merge(part(&records[half..], of_other, &lots[half..]));
     let open = Arc::new(OpenBytes::new(usize::MAX));
     let (cells, gateway) = (cells.counted_in(&open).bounded(dataset), "eu".parse().unwrap());
     let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
@@ -163,15 +174,16 @@ impl Shown {
 
 fn nobody(
     records: &[Record],
+    senders: &[usize],
     outlets: &[Outlet],
     (both, bounds): (bool, Option<Bounds>),
     shown: &RefCell<Shown>,
 ) -> Result<(), TestCaseError> {
     let (dataset, lots) = (Dataset { bounds, ..dataset(both) }, lots(records.len()));
-    let outcome = released(&dataset, records, &lots, outlets);
+    let outcome = released(&dataset, records, senders, &lots, outlets);
     let every: Vec<usize> = (0..records.len()).collect();
     let k = outlets.iter().map(|outlet| outlet.min_contributors).min().unwrap();
-    let row_of = expected(records, &every, k, both);
+    let row_of = expected(records, senders, &every, k, both);
     let should: BTreeSet<Row> = row_of.values().copied().collect();
     let left: BTreeSet<Row> = outcome.released.iter().flat_map(|released| rows(released.cells())).collect();
     prop_assert_eq!(&left, &should);
@@ -194,14 +206,19 @@ fn nobody(
     }
     let most = bounds.map_or(usize::MAX, |bounds| bounds.records_per_cell as usize);
     let counts: BTreeSet<usize> = drawn.into_values().flat_map(|lots| lots.into_values().take(most)).collect();
-    let mut pool = pool_of(records);
-    for released in &outcome.released {
-        let rows = rows(released.cells());
-        let is_of = |row: usize, record: usize| row_of.get(&record) == Some(&rows[row]) && counts.contains(&record);
-        pool_rows(&mut pool, records, released.cells(), &is_of, &|_| true)?;
+    // For everybody, and for each sender, who takes its own records off.
+    let of_senders = if senders.is_empty() { 0 } else { SENDERS };
+    for knows in std::iter::once(None).chain((0..of_senders).map(Some)) {
+        let mut pool = pool_of(records);
+        for released in &outcome.released {
+            let rows = rows(released.cells());
+            let is_of = |row: usize, record: usize| row_of.get(&record) == Some(&rows[row]) && counts.contains(&record);
+            let is_unknown = |record: usize| knows.is_none() || senders.get(record).copied() != knows;
+            pool_rows(&mut pool, records, released.cells(), &is_of, &is_unknown)?;
+        }
+        let found = pool.singled_out(least(outlets));
+        prop_assert!(found.is_none(), "{:?} can be worked out, with {:?}", found, knows);
     }
-    let found = pool.singled_out(least(outlets));
-    prop_assert!(found.is_none(), "{:?} can be worked out", found);
     shown.borrow_mut().add(&left);
     Ok(())
 }
@@ -216,7 +233,7 @@ fn nothing_that_leaves_of_cells_and_remainders_singles_out_fewer_than_k() {
     let shown = RefCell::new(Shown::default());
     runner(600)
         .run(&(records(), outlets(), (any::<bool>(), bounds())), |(records, outlets, how)| {
-            nobody(&records, &outlets, how, &shown)
+            nobody(&records, &[], &outlets, how, &shown)
         })
         .unwrap();
     let shown = shown.into_inner();
@@ -224,11 +241,31 @@ fn nothing_that_leaves_of_cells_and_remainders_singles_out_fewer_than_k() {
 }
 
 #[test]
+fn a_producer_that_takes_its_records_off_remainders_singles_out_nobody() {
+    let shown = RefCell::new(Shown::default());
+    let ran = || {
+        let senders = prop::collection::vec(0..SENDERS, 40);
+        runner(400).run(&(records(), senders, 2..4_usize, any::<bool>()), |(records, senders, k, both)| {
+            let to = outlet("a", k, k, false);
+            let to = Outlet { parts: PartRule { beyond_one: true, ..to.parts }, ..to };
+            nobody(&records, &senders[..records.len()], &[to], (both, None), &shown)
+        })
+    };
+    ran().unwrap();
+    {
+        let shown = shown.borrow();
+        assert!(shown.cells > 50 && shown.countries > 30 && shown.all > 3, "too little leaves: {shown:?}");
+    }
+    let _planted = plant("cells-of-one-producer");
+    assert!(ran().is_err());
+}
+
+#[test]
 fn every_bug_in_remainders_is_found() {
     for bug in ["remainder-of-all", "remainder-of-each-destination", "remainder-of-two"] {
         let _planted = plant(bug);
         let found = runner(2_000).run(&(records(), outlets(), any::<bool>()), |(records, outlets, both)| {
-            nobody(&records, &outlets, (both, None), &RefCell::default())
+            nobody(&records, &[], &outlets, (both, None), &RefCell::default())
         });
         assert!(found.is_err(), "`{bug}` is planted, and nobody noticed");
     }
@@ -268,7 +305,7 @@ fn pooled(records: &[Record], outcome: &Outcome) -> Pool {
 #[test]
 fn an_inclusive_parent_beside_its_children_is_found() {
     let records = in_cities([6, 2, 1, 0]);
-    let leaves = || released(&dataset(false), &records, &lots(records.len()), &[outlet("a", 5, 5, false)]);
+    let leaves = || released(&dataset(false), &records, &[], &lots(records.len()), &[outlet("a", 5, 5, false)]);
     // Two and one are fewer than five.
     assert_eq!(rows(leaves().released[0].cells()), [Row::Cell(0)]);
     assert_eq!(pooled(&records, &leaves()).singled_out(5), None);
@@ -281,7 +318,7 @@ fn an_inclusive_parent_beside_its_children_is_found() {
 fn a_remainder_of_which_it_could_be_told_who_is_in_it_does_not_leave() {
     let leaves = |persons: [usize; 4]| {
         let records = in_cities(persons);
-        let outcome = released(&dataset(false), &records, &lots(records.len()), &[outlet("a", 5, 5, false)]);
+        let outcome = released(&dataset(false), &records, &[], &lots(records.len()), &[outlet("a", 5, 5, false)]);
         (outcome.cells_withheld, outcome.released.first().map_or(Vec::new(), |released| rows(released.cells())))
     };
     assert_eq!(leaves([5, 4, 4, 0]), (0, vec![Row::Cell(0), Row::Country(0)]));
@@ -312,7 +349,7 @@ fn nobody_of_a_run(
                 keys.contains(&records[*record].group) && (own(record) || has_waited && !gone.contains(record))
             };
             let joined: Vec<usize> = (0..records.len()).filter(is_joined).collect();
-            let row_of = expected(records, &joined, k, both);
+            let row_of = expected(records, &[], &joined, k, both);
             let should: BTreeSet<Row> = row_of.values().copied().collect();
             let of_window = || releases.iter().filter(|released| released.window_start() == window * size);
             let left: BTreeSet<Row> = of_window().flat_map(|released| rows(released.cells())).collect();
