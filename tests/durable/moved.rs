@@ -97,7 +97,8 @@ async fn a_log_that_was_removed_is_said_at_once_at_the_stop_and_at_the_next_star
         for entry in fs::read_dir(journal.path().join(log)).unwrap().map(Result::unwrap) {
             fs::remove_file(entry.path()).unwrap();
         }
-        assert!(app.failed().await.contains("were removed while it ran"));
+        let failed = tokio::time::timeout(PATIENCE, app.failed()).await.expect("it does not say that it failed");
+        assert!(failed.contains("were removed while it ran"), "{failed}");
         let [unwritten] = &app.stop().await.unwritten[..] else { panic!("one log cannot be written") };
         assert!(unwritten.contains(" cannot be written: "), "{unwritten}");
         let Err(Failure::Found(report)) = look(Task::Verify, journal.path(), false) else {
