@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod policy {
+    mod before;
     mod engine;
     mod generate;
     mod hostile;

@@ -92,7 +92,7 @@ fn encoded(name: &str, encode: impl Fn(&mut Writer)) {
 
 fn take(producers: &mut Producers, name: &str, sequence: u64, lsn: u64) {
     let taken = Outcome::Taken(Taken { accepted: 256, ..Taken::default() });
-    let came = Came { at: Some(1_700_000_000_000_000), from: Some([127, 0, 0, 1].into()) };
+    let came = Came { at: Some(1_700_000_000_000_000), from: Some([127, 0, 0, 1].into()), of: None };
     producers.take(name, Number { epoch: 1_700_000_000, sequence }, lsn, Some(&taken), came);
 }
 
@@ -107,7 +107,12 @@ fn producers(names: &[String]) -> Producers {
 fn watermark(names: &[String]) -> Watermark {
     let mut watermark = Watermark::new(Duration::from_secs(30), ActiveMax::default());
     for (name, event_time) in names.iter().zip(1..) {
-        let heard = Heard { producer: name, address: Some([127, 0, 0, 1].into()), event_time: Some(event_time) };
+        let heard = Heard {
+            producer: name,
+            address: Some([127, 0, 0, 1].into()),
+            identity: None,
+            event_time: Some(event_time),
+        };
         watermark.observe(heard, Duration::ZERO);
     }
     watermark

@@ -28,12 +28,15 @@ fn active(producers: usize) -> f64 {
     let names: Vec<String> = (0..producers).map(|producer| format!("producer-{producer}")).collect();
     let mut watermark = Watermark::new(IDLE_AFTER, ActiveMax::default());
     for name in &names {
-        watermark.observe(Heard { producer: name, address: None, event_time: Some(0) }, Duration::ZERO);
+        watermark.observe(Heard { producer: name, address: None, identity: None, event_time: Some(0) }, Duration::ZERO);
     }
     let mut turns = names.iter().cycle().zip(1..);
     per_record(REQUESTS, || {
         for (name, event_time) in turns.by_ref().take(REQUESTS) {
-            watermark.observe(Heard { producer: name, address: None, event_time: Some(event_time) }, Duration::ZERO);
+            watermark.observe(
+                Heard { producer: name, address: None, identity: None, event_time: Some(event_time) },
+                Duration::ZERO,
+            );
             black_box(watermark.at(Duration::ZERO));
         }
     })
@@ -43,14 +46,16 @@ fn after_a_flood() -> f64 {
     let mut watermark = Watermark::new(IDLE_AFTER, ActiveMax::default());
     for name in 0..1_000_000 {
         let name = format!("invented-{name}");
-        watermark.observe(Heard { producer: &name, address: None, event_time: Some(0) }, Duration::ZERO);
+        watermark
+            .observe(Heard { producer: &name, address: None, identity: None, event_time: Some(0) }, Duration::ZERO);
     }
     let now = IDLE_AFTER * 2;
     let names: Vec<String> = (0..64).map(|producer| format!("producer-{producer}")).collect();
     let mut turns = names.iter().cycle().zip(1..);
     per_record(REQUESTS, || {
         for (name, event_time) in turns.by_ref().take(REQUESTS) {
-            watermark.observe(Heard { producer: name, address: None, event_time: Some(event_time) }, now);
+            watermark
+                .observe(Heard { producer: name, address: None, identity: None, event_time: Some(event_time) }, now);
             black_box(watermark.at(now));
         }
     })

@@ -89,8 +89,11 @@ fn check_one(
             continue;
         }
         let others = policy.counted.iter().filter(|(other, _)| **other != keeps);
+        // Parts of a law have one limit.
+        let is_of_law = |id: &String| policy.regimes.get(id).is_some_and(|other| other.law == regime.law);
         let is_shared = others
-            .flat_map(|(_, regimes)| regimes.get(&regime.id).into_iter().flatten())
+            .flat_map(|(_, regimes)| regimes.iter().filter(|(id, _)| is_of_law(id)))
+            .flat_map(|(_, counted)| counted)
             .any(|other| other.counter.condition == counter.condition);
         if is_shared && !past.is_empty() {
             let message = format!(

@@ -314,15 +314,17 @@ fn read_limits(table: &Table<'_>) -> Limits {
     let Some(limits) = table.get::<Table<'_>>("limits") else { return default };
     let limits = limits.value;
     let per_address = limits.or("producers_per_address_max", producers.per_address);
+    let per_identity = limits.or("producers_per_identity_max", producers.per_identity);
     let read = Limits {
         batch_rows_max: limits.or("batch_rows_max", default.batch_rows_max),
         batch_bytes_max: limits.or("batch_bytes_max", default.batch_bytes_max),
         in_flight_bytes_max: limits.or("in_flight_bytes_max", default.in_flight_bytes_max),
         open_windows_bytes_max: limits.or("open_windows_bytes_max", default.open_windows_bytes_max),
-        producers: ActiveMax { in_all: limits.or("producers_active_max", producers.in_all), per_address },
+        producers: ActiveMax { in_all: limits.or("producers_active_max", producers.in_all), per_address, per_identity },
         remembered: RememberedMax {
             in_all: limits.or("producers_remembered_max", remembered.in_all),
             per_address,
+            per_identity,
             forget_after: limits
                 .get::<SignedDuration>("producers_forgotten_after")
                 .map_or(remembered.forget_after, |after| after.value.unsigned_abs()),

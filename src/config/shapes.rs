@@ -179,6 +179,11 @@ const LIMITS: Shape = Shape {
             Kind::Count,
             "The most producers from one network address, active on a stream or remembered. Default: 100000.",
         ),
+        Key::new(
+            "producers_per_identity_max",
+            Kind::Count,
+            "The most producers that one proved identity speaks as, active on a stream or remembered. Default: 100000.",
+        ),
         Key::new("producers_remembered_max", Kind::Count, "The most numbered producers remembered. Default: 1000000."),
         Key::new(
             "producers_forgotten_after",

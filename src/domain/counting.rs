@@ -156,6 +156,18 @@ impl About {
     }
 }
 
+/// How a count is kept, whether it goes on, and which word of it is the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// How often it was changed: what was said later is greater.
+    pub revision: u64,
+    /// How it is kept.
+    pub about: About,
+    /// The last day on which anybody can have been counted, in the law's time, since no policy asks for it any more. `None`: it
+    /// goes on.
+    pub stopped: Option<Day>,
+}
+
 /// The date of a day. `None`: it is centuries from now.
 #[must_use]
 pub fn date_of(day: Day) -> Option<Date> {
@@ -241,7 +253,7 @@ pub enum News {
     /// What was counted before this day was lost: no counter has room until its period has left the day behind.
     Lost(Day),
     /// How a count is kept.
-    About(Arc<Name>, About),
+    Kept(Arc<Name>, Kept),
     /// What the clocks showed.
     Seen(Reading),
     /// What is known of the time.

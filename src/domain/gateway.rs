@@ -192,7 +192,7 @@ impl Gateway {
         before: &Newcomers<'_>,
     ) -> Result<bool, TooMany> {
         match self.streams.get_mut(stream) {
-            Some(state) => state.watermark.admit(heard.producer, heard.address, now, before),
+            Some(state) => state.watermark.admit(heard, now, before),
             None => Ok(false),
         }
     }

@@ -17,6 +17,7 @@ pub mod event_time;
 pub mod evidence;
 pub mod fact;
 pub mod gateway;
+pub mod identities;
 pub mod jurisdiction;
 pub mod knowledge;
 pub mod model;

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::addresses::{Addresses, Network};
+use super::identities::Identities;
 
 /// Producers that are to be taken in together.
 #[derive(Debug, Default)]
 pub struct Newcomers<'p> {
     producers: HashSet<&'p str>,
     addresses: Addresses,
+    identities: Identities,
 }
 
 impl<'p> Newcomers<'p> {
@@ -31,12 +33,17 @@ impl<'p> Newcomers<'p> {
         self.addresses.count(network)
     }
 
+    /// How many there are of an identity.
+    #[must_use]
+    pub fn of(&self, identity: &str) -> usize {
+        self.identities.count(identity)
+    }
+
     /// One more. Each is added once.
-    pub fn add(&mut self, producer: &'p str, address: Option<IpAddr>) {
-        if self.producers.insert(producer)
-            && let Some(address) = address
-        {
-            self.addresses.add(Network::of(address));
+    pub fn add(&mut self, producer: &'p str, address: Option<IpAddr>, identity: Option<&str>) {
+        if self.producers.insert(producer) {
+            address.into_iter().for_each(|address| self.addresses.add(Network::of(address)));
+            identity.into_iter().for_each(|identity| drop(self.identities.add(identity)));
         }
     }
 }

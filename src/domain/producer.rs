@@ -5,10 +5,12 @@
 //! fences the lesser ones. Beside the mark stands what the last requests came to, for repeats of them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
+use super::identities::Identities;
 use super::newcomers::Newcomers;
 use super::outcome::Outcome;
 use super::outcomes::Outcomes;
@@ -99,6 +101,15 @@ pub enum TooMany {
         /// The limit.
         max: usize,
     },
+    /// Of those that are active on the stream from one identity.
+    #[error(
+        "{max} producers are active on this stream from your identity, as many as may be \
+         (`limits.producers_per_identity_max`)"
+    )]
+    ActiveOfIdentity {
+        /// The limit.
+        max: usize,
+    },
     /// Of those whose numbers are remembered.
     #[error(
         "the numbers of {max} producers are remembered, as many as may be (`limits.producers_remembered_max`); send \
@@ -114,6 +125,15 @@ pub enum TooMany {
          (`limits.producers_per_address_max`); send without numbers, or under a name that is known"
     )]
     RememberedOfAddress {
+        /// The limit.
+        max: usize,
+    },
+    /// Of those from one identity whose numbers are remembered.
+    #[error(
+        "the numbers of {max} producers from your identity are remembered, as many as may be \
+         (`limits.producers_per_identity_max`); send without numbers, or under a name that is known"
+    )]
+    RememberedOfIdentity {
         /// The limit.
         max: usize,
     },
@@ -146,6 +166,8 @@ pub struct RememberedMax {
     pub in_all: usize,
     /// That came from one network address since the start; of IPv6 from one network of 64 bits.
     pub per_address: usize,
+    /// That one proved identity spoke as since the start.
+    pub per_identity: usize,
     /// A producer that was silent for longer is forgotten when a limit is reached, the one that was silent longest first.
     /// Its requests, sent again after that, would be counted again.
     pub forget_after: Duration,
@@ -153,17 +175,20 @@ pub struct RememberedMax {
 
 impl Default for RememberedMax {
     fn default() -> Self {
-        Self { in_all: 1_000_000, per_address: 100_000, forget_after: Duration::from_secs(30 * 24 * 60 * 60) }
+        let forget_after = Duration::from_secs(30 * 24 * 60 * 60);
+        Self { in_all: 1_000_000, per_address: 100_000, per_identity: 100_000, forget_after }
     }
 }
 
-/// When and from where a request came.
+/// When, from where and of whom a request came.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Came {
+pub struct Came<'c> {
     /// The wall clock, in microseconds since the Unix epoch. `None`: it is not known; it counts as now when it is asked for.
     pub at: Option<i64>,
     /// The network address, if it is known.
     pub from: Option<IpAddr>,
+    /// The identity of whoever sent it, if it was proved.
+    pub of: Option<&'c str>,
 }
 
 /// The most bytes that refusals take in the outcomes of all producers. When they would take more, those of the producers
@@ -178,6 +203,8 @@ pub struct Producers {
     max: RememberedMax,
     /// How many came from an address since the start.
     addresses: Addresses,
+    /// How many an identity spoke as since the start.
+    identities: Identities,
     /// What all outcomes take beyond the least.
     outcomes_bytes: usize,
 }
@@ -190,6 +217,8 @@ struct Known {
     heard: When,
     /// Where its first request since the start came from.
     from: Option<Network>,
+    /// The identity of its first request since the start.
+    of: Option<Arc<str>>,
 }
 
 /// A time, as far as it is known, in microseconds since the Unix epoch. It takes eight bytes less than an option.
@@ -229,11 +258,11 @@ impl Producers {
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(&mut self, producer: &str, came: Came, before: &Newcomers<'_>) -> Result<bool, TooMany> {
+    pub fn admit(&mut self, producer: &str, came: Came<'_>, before: &Newcomers<'_>) -> Result<bool, TooMany> {
         if self.known.find(producer).is_some() || before.contains(producer) {
             return Ok(false);
         }
-        while let Some(limit) = self.reached(came.from, before) {
+        while let Some(limit) = self.reached(came, before) {
             if !self.forget_oldest(came.at) {
                 return Err(limit);
             }
@@ -245,11 +274,11 @@ impl Producers {
     ///
     /// # Errors
     /// Which limit is reached, and stays so.
-    pub fn may_admit(&mut self, producer: &str, came: Came, before: &Newcomers<'_>) -> Result<bool, TooMany> {
+    pub fn may_admit(&mut self, producer: &str, came: Came<'_>, before: &Newcomers<'_>) -> Result<bool, TooMany> {
         if self.known.find(producer).is_some() || before.contains(producer) {
             return Ok(false);
         }
-        if let Some(limit) = self.reached(came.from, before)
+        if let Some(limit) = self.reached(came, before)
             && self.forgettable(came.at).is_none()
         {
             return Err(limit);
@@ -257,14 +286,18 @@ impl Producers {
         Ok(true)
     }
 
-    fn reached(&self, address: Option<IpAddr>, before: &Newcomers<'_>) -> Option<TooMany> {
-        let RememberedMax { in_all, per_address, .. } = self.max;
+    fn reached(&self, came: Came<'_>, before: &Newcomers<'_>) -> Option<TooMany> {
+        let RememberedMax { in_all, per_address, per_identity, .. } = self.max;
         let from_address =
-            address.map(Network::of).map_or(0, |network| self.addresses.count(network) + before.from(network));
+            came.from.map(Network::of).map_or(0, |network| self.addresses.count(network) + before.from(network));
+        let of_identity = came.of.map_or(0, |identity| self.identities.count(identity) + before.of(identity));
         if self.known.len() + before.count() >= in_all {
             return Some(TooMany::Remembered { max: in_all });
         }
-        (from_address >= per_address).then_some(TooMany::RememberedOfAddress { max: per_address })
+        if from_address >= per_address {
+            return Some(TooMany::RememberedOfAddress { max: per_address });
+        }
+        (of_identity >= per_identity).then_some(TooMany::RememberedOfIdentity { max: per_identity })
     }
 
     /// The producer that was silent longest, if that is long enough.
@@ -284,10 +317,12 @@ impl Producers {
         if let Some((_, forgotten)) = self.known.remove(id) {
             self.outcomes_bytes = self.outcomes_bytes.saturating_sub(forgotten.outcomes.extra_bytes());
             forgotten.from.into_iter().for_each(|address| self.addresses.remove(address));
+            forgotten.of.into_iter().for_each(|identity| self.identities.remove(&identity));
         }
         if self.known.is_sparse() {
             self.known.compact();
             self.addresses.shrink();
+            self.identities.shrink();
         }
         true
     }
@@ -322,7 +357,7 @@ impl Producers {
 
     /// A request was taken, and the journal holds it at this position. Numbers that it leaves out came to nothing.
     /// Without an outcome it is not known what it came to.
-    pub fn take(&mut self, producer: &str, number: Number, lsn: u64, outcome: Option<&Outcome>, came: Came) {
+    pub fn take(&mut self, producer: &str, number: Number, lsn: u64, outcome: Option<&Outcome>, came: Came<'_>) {
         let Number { epoch, sequence } = number;
         let mark = Mark { epoch, sequence, lsn };
         let from = came.from.map(Network::of);
@@ -338,6 +373,9 @@ impl Producers {
         if let (None, Some(from)) = (known.from, from) {
             known.from = Some(from);
             self.addresses.add(from);
+        }
+        if let (None, Some(identity)) = (&known.of, came.of) {
+            known.of = Some(self.identities.add(identity));
         }
         let before = known.outcomes.extra_bytes();
         if known.mark.epoch != epoch {
@@ -432,7 +470,7 @@ impl Producers {
             let mark = Mark { epoch: reader.u64()?, sequence: reader.u64()?, lsn: reader.u64()? };
             let (heard, outcomes) = rest(reader)?;
             self.outcomes_bytes += outcomes.extra_bytes();
-            self.known.insert(producer, Known { mark, outcomes, heard: heard.into(), from: None })?;
+            self.known.insert(producer, Known { mark, outcomes, heard: heard.into(), from: None, of: None })?;
         }
         Some(())
     }

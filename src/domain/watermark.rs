@@ -14,10 +14,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::{Addresses, Network};
 use super::binary::{Reader, Writer};
+use super::identities::Identities;
 use super::newcomers::Newcomers;
 use super::producer::TooMany;
 use super::recency::{Id, Recency, Values};
@@ -29,11 +31,13 @@ pub struct ActiveMax {
     pub in_all: usize,
     /// From one network address; of IPv6 from one network of 64 bits.
     pub per_address: usize,
+    /// Of one proved identity.
+    pub per_identity: usize,
 }
 
 impl Default for ActiveMax {
     fn default() -> Self {
-        Self { in_all: 1_000_000, per_address: 100_000 }
+        Self { in_all: 1_000_000, per_address: 100_000, per_identity: 100_000 }
     }
 }
 
@@ -44,6 +48,8 @@ pub struct Heard<'h> {
     pub producer: &'h str,
     /// Where it is, if that is known.
     pub address: Option<IpAddr>,
+    /// The identity of whoever speaks as it, if that was proved.
+    pub identity: Option<&'h str>,
     /// The event time that it has come to, by a record or a promise, in microseconds since the Unix epoch.
     pub event_time: Option<i64>,
 }
@@ -60,6 +66,8 @@ pub struct Watermark {
     times: BTreeSet<(i64, Id)>,
     /// How many are active from an address.
     addresses: Addresses,
+    /// How many of an identity are active.
+    identities: Identities,
     /// Of the idle producers: the furthest event time minus the time when it was heard last, in nanoseconds.
     line: Option<i128>,
     /// Never goes back.
@@ -75,6 +83,7 @@ struct Progress {
     /// When it was heard last, in nanoseconds. Negative: before this process began.
     heard: i64,
     address: Option<Network>,
+    identity: Option<Arc<str>>,
 }
 
 impl Watermark {
@@ -87,6 +96,7 @@ impl Watermark {
             active: Recency::default(),
             times: BTreeSet::new(),
             addresses: Addresses::default(),
+            identities: Identities::default(),
             line: None,
             reached: None,
             now: 0,
@@ -98,13 +108,8 @@ impl Watermark {
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(
-        &mut self,
-        producer: &str,
-        address: Option<IpAddr>,
-        now: Duration,
-        before: &Newcomers<'_>,
-    ) -> Result<bool, TooMany> {
+    pub fn admit(&mut self, heard: Heard<'_>, now: Duration, before: &Newcomers<'_>) -> Result<bool, TooMany> {
+        let Heard { producer, address, identity, .. } = heard;
         self.pass(now);
         if self.active.find(producer).is_some() || before.contains(producer) {
             return Ok(false);
@@ -116,6 +121,10 @@ impl Watermark {
         }
         if from_address >= self.max.per_address {
             return Err(TooMany::ActiveOfAddress { max: self.max.per_address });
+        }
+        let of_identity = identity.map_or(0, |identity| self.identities.count(identity) + before.of(identity));
+        if of_identity >= self.max.per_identity {
+            return Err(TooMany::ActiveOfIdentity { max: self.max.per_identity });
         }
         Ok(true)
     }
@@ -161,9 +170,13 @@ impl Watermark {
     }
 
     fn begin(&mut self, heard: Heard<'_>, at: i64) {
-        let Heard { producer, address, event_time: newest } = heard;
+        let Heard { producer, address, identity, event_time: newest } = heard;
         let address = address.map(Network::of);
-        let Some(id) = self.active.insert(producer, Progress { newest, heard: at, address }) else { return };
+        let progress = Progress { newest, heard: at, address, identity: None };
+        let Some(id) = self.active.insert(producer, progress) else { return };
+        if let (Some(progress), Some(identity)) = (self.active.get_mut(id), identity) {
+            progress.identity = Some(self.identities.add(identity));
+        }
         if let Some(newest) = newest {
             self.times.insert((newest, id));
         }
@@ -184,18 +197,18 @@ impl Watermark {
             self.active.compact();
             self.times = self.active.iter().filter_map(|(id, _, progress)| Some((progress.newest?, id))).collect();
             self.addresses.shrink();
+            self.identities.shrink();
         }
     }
 
     fn end(&mut self, id: Id) {
-        let Some((_, Progress { newest, heard, address })) = self.active.remove(id) else { return };
+        let Some((_, Progress { newest, heard, address, identity })) = self.active.remove(id) else { return };
         if let Some(newest) = newest {
             self.times.remove(&(newest, id));
             self.line = self.line.max(Some(i128::from(newest) * 1_000 - i128::from(heard)));
         }
-        if let Some(address) = address {
-            self.addresses.remove(address);
-        }
+        address.into_iter().for_each(|address| self.addresses.remove(address));
+        identity.into_iter().for_each(|identity| self.identities.remove(&identity));
     }
 }
 
@@ -230,7 +243,7 @@ impl Watermark {
             let (producer, event_time) = (reader.text()?, reader.option()?);
             let silent = i64::try_from(reader.u64()?).unwrap_or(i64::MAX);
             earlier = earlier.max(self.now.saturating_sub(silent));
-            self.begin(Heard { producer, address: None, event_time }, earlier);
+            self.begin(Heard { producer, address: None, identity: None, event_time }, earlier);
         }
         Some(())
     }
@@ -242,7 +255,7 @@ impl Watermark {
         self.reached = reader.option()?;
         for _ in 0..reader.count(17)? {
             let (producer, event_time) = (reader.text()?, reader.option()?);
-            self.begin(Heard { producer, address: None, event_time }, self.now);
+            self.begin(Heard { producer, address: None, identity: None, event_time }, self.now);
         }
         Some(())
     }

@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(restored.producers.mark("old"), Mark { epoch: 1, sequence: 1, lsn: 5 });
         assert_eq!(restored.closed_before("golden"), Some(WALL - 60_000_000));
         for (producer, is_new) in [("till-7", false), ("silent", false), ("other", true)] {
-            let heard = Heard { producer, address: None, event_time: None };
+            let heard = Heard { producer, address: None, identity: None, event_time: None };
             assert_eq!(restored.admit("s", heard, now, &Newcomers::default()), Ok(is_new), "{producer}");
         }
         restored
@@ -388,10 +388,14 @@ mod tests {
     fn refused_records_are_told(version: u32, deferred: Vec<(String, Vec<u8>)>, golden: &str) {
         let (_, datasets, mut gateway) = state();
         let second = Duration::from_secs(1);
-        gateway.hear("s", Heard { producer: "till-7", address: None, event_time: Some(WALL - 5) }, second);
-        gateway.hear("s", Heard { producer: "silent", address: None, event_time: None }, 2 * second);
+        gateway.hear(
+            "s",
+            Heard { producer: "till-7", address: None, identity: None, event_time: Some(WALL - 5) },
+            second,
+        );
+        gateway.hear("s", Heard { producer: "silent", address: None, identity: None, event_time: None }, 2 * second);
         gateway.restore_closed("golden", WALL - 60_000_000, WALL - 10);
-        let came = Came { at: Some(WALL), from: None };
+        let came = Came { at: Some(WALL), from: None, of: None };
         gateway.producers.take("till-7", NUMBER, 6, Some(&Outcome::nothing()), came);
         let refusals: Vec<Refusal> = (0..45).map(|index| Refusal::new(index, Reason::NoRegime)).collect();
         let taken = Outcome::Taken(Taken { refusals: Refusals::of(&refusals), ..Taken::default() });

@@ -4,30 +4,31 @@
 //! is known once more and releasing what stands before.
 //!
 //! ```text
-//! entry    version 2 (1 byte), kind (1 byte)
+//! entry    version 3 (1 byte), kind (1 byte)
 //! kind 1   the secret under which persons are hashed (16 bytes)
 //! kind 2   groups, until the end: the counter's rule id and where to (each a length as varint, and text), the day since
 //!          1970 (4 bytes), whether there were persons who are not listed (1 byte), how many are (varint), each 16 bytes
 //! kind 3   the day through which counts were lost (4 bytes)
 //! kind 4   how counts are kept, until the end: the counter's rule id and where to, the period (1 byte: 1 calendar year,
-//!          2 twelve months, 3 ever), how far the law's time is ahead of UTC in seconds (4 bytes)
+//!          2 twelve months, 3 ever), how far the law's time is ahead of UTC in seconds (4 bytes), how often that was changed
+//!          (varint), whether the count goes on (1 byte: 0) or not (1), and if not, its last day since 1970 (4 bytes)
 //! kind 5   what the clocks showed, until the end: how long the gateway had run in seconds (8 bytes), the time in
 //!          microseconds since 1970 (8 bytes)
 //! kind 6   the latest time that holds, and the latest that was shown (each 1 byte whether there is one, 8 bytes)
 //! ```
 //!
-//! Version 1 had kinds 1 to 3.
+//! Version 1 had kinds 1 to 3. Kind 4 of version 2 ended with the law's time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::binary::{Reader as Bytes, Writer};
-use crate::domain::counting::{About, Counts, Day, Known, Name, News, Period, Person, PersonKey, Reading};
+use crate::domain::counting::{About, Counts, Day, Kept, Known, Name, News, Period, Person, PersonKey, Reading};
 use crate::storage::{self, FileSystem, Log, Lsn, Reader, Settings, Slots, Stored};
 
 /// The version of the entries.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The oldest version of entries that is read.
 const VERSION_MIN: u8 = 1;
 const KEY: u8 = 1;
@@ -195,7 +196,7 @@ fn kind(news: &News) -> u8 {
     match news {
         News::Went(..) | News::Unlisted(..) => PERSONS,
         News::Lost(_) => LOST,
-        News::About(..) => ABOUT,
+        News::Kept(..) => ABOUT,
         News::Seen(_) => SEEN,
         News::Known(_) => KNOWN,
     }
@@ -220,9 +221,14 @@ pub fn next_entry(news: &[News]) -> Option<(Vec<u8>, usize)> {
             News::Lost(day) => {
                 writer.raw(&day.to_le_bytes());
             }
-            News::About(name, About { period, ahead_seconds }) => {
-                let code = PERIODS.iter().find(|(_, known)| known == period).map_or(0, |(code, _)| *code);
+            News::Kept(name, kept) => {
+                let About { period, ahead_seconds } = kept.about;
+                let code = PERIODS.iter().find(|(_, known)| *known == period).map_or(0, |(code, _)| *code);
                 writer.short_text(&name.counter).short_text(&name.to).u8(code).raw(&ahead_seconds.to_le_bytes());
+                writer.varint(kept.revision).u8(kept.stopped.is_some().into());
+                if let Some(day) = kept.stopped {
+                    writer.raw(&day.to_le_bytes());
+                }
             }
             News::Seen(Reading { ran, wall }) => {
                 writer.u64(*ran).i64(*wall);
@@ -244,7 +250,7 @@ fn groups(writer: &mut Writer, news: &[News]) {
         match news {
             News::Went(name, day, person) => groups.entry((name, *day)).or_default().1.push(*person),
             News::Unlisted(name, day) => groups.entry((name, *day)).or_default().0 = true,
-            News::Lost(_) | News::About(..) | News::Seen(_) | News::Known(_) => {}
+            News::Lost(_) | News::Kept(..) | News::Seen(_) | News::Known(_) => {}
         }
     }
     for ((name, day), (unlisted, persons)) in groups {
@@ -258,7 +264,8 @@ fn groups(writer: &mut Writer, news: &[News]) {
 
 fn decode(entry: &[u8]) -> Option<Decoded> {
     let mut reader = Bytes::new(entry);
-    if !(VERSION_MIN..=VERSION).contains(&reader.u8()?) {
+    let version = reader.u8()?;
+    if !(VERSION_MIN..=VERSION).contains(&version) {
         return None;
     }
     let kind = reader.u8()?;
@@ -274,7 +281,7 @@ fn decode(entry: &[u8]) -> Option<Decoded> {
             while !reader.is_empty() {
                 match kind {
                     PERSONS => group(&mut reader, &mut news)?,
-                    ABOUT => news.push(about(&mut reader)?),
+                    ABOUT => news.push(kept(&mut reader, version)?),
                     _ => news.push(News::Seen(Reading { ran: reader.u64()?, wall: reader.i64()? })),
                 }
             }
@@ -288,10 +295,19 @@ fn name(reader: &mut Bytes<'_>) -> Option<Arc<Name>> {
     Some(Arc::new(Name { counter: reader.short_text()?.to_owned(), to: reader.short_text()?.to_owned() }))
 }
 
-fn about(reader: &mut Bytes<'_>) -> Option<News> {
+fn kept(reader: &mut Bytes<'_>, version: u8) -> Option<News> {
     let (name, code) = (name(reader)?, reader.u8()?);
     let period = PERIODS.iter().find(|(known, _)| *known == code).map(|(_, period)| *period)?;
-    Some(News::About(name, About { period, ahead_seconds: reader.array().map(i32::from_le_bytes)? }))
+    let about = About { period, ahead_seconds: reader.array().map(i32::from_le_bytes)? };
+    // Before, words had no order, and no count had an end.
+    let (mut revision, mut stopped) = (0, None);
+    if version > 2 {
+        revision = reader.varint()?;
+        if reader.u8()? != 0 {
+            stopped = Some(day(reader)?);
+        }
+    }
+    Some(News::Kept(name, Kept { revision, about, stopped }))
 }
 
 fn time(reader: &mut Bytes<'_>) -> Option<Option<i64>> {
@@ -352,15 +368,26 @@ mod tests {
 
     /// What version 2 knows besides.
     fn all_news_2() -> Vec<News> {
-        let (counter, about) = (name("law/counters/x", "all"), |period, ahead_seconds| About { period, ahead_seconds });
+        let counter = name("law/counters/x", "all");
+        let about = |period, ahead_seconds| Kept { revision: 0, about: About { period, ahead_seconds }, stopped: None };
         vec![
-            News::About(Arc::clone(&counter), about(Period::CalendarYear, 28_800)),
-            News::About(Arc::clone(&counter), about(Period::TwelveMonths, -18_000)),
-            News::About(counter, about(Period::Ever, 0)),
+            News::Kept(Arc::clone(&counter), about(Period::CalendarYear, 28_800)),
+            News::Kept(Arc::clone(&counter), about(Period::TwelveMonths, -18_000)),
+            News::Kept(counter, about(Period::Ever, 0)),
             News::Seen(Reading { ran: 900, wall: WALL }),
             News::Seen(Reading { ran: 1_800, wall: WALL + 900_000_000 }),
             News::Known(Known { held: None, latest: Some(WALL) }),
             News::Known(Known { held: Some(WALL), latest: Some(WALL + 1) }),
+        ]
+    }
+
+    /// And version 3.
+    fn all_news_3() -> Vec<News> {
+        let (goes_on, ended) = (name("law/counters/x", "all"), name("law/counters/y", "us-1"));
+        let about = About { period: Period::TwelveMonths, ahead_seconds: 3_600 };
+        vec![
+            News::Kept(goes_on, Kept { revision: 300, about, stopped: None }),
+            News::Kept(ended, Kept { revision: 2, about, stopped: Some(20_760) }),
         ]
     }
 
@@ -389,20 +416,22 @@ mod tests {
         news
     }
 
-    /// Entries of version 2 are written like this, and every later version reads them and those of version 1.
+    /// Entries of version 3 are written like this, and every later version reads them and those of versions 1 and 2.
     #[test]
     fn entries_are_those_of_the_golden_files() {
-        let golden = include_str!("../../tests/golden/counting-2.hex");
-        let news = [all_news(), all_news_2()].concat();
+        let golden = include_str!("../../tests/golden/counting-3.hex");
+        let news = [all_news(), all_news_2(), all_news_3()].concat();
         let written: Vec<String> = entries(PersonKey([9; 16]), &news).iter().map(|entry| hex(entry)).collect();
         assert_eq!(written, golden.lines().collect::<Vec<_>>());
         assert_eq!(read_golden(golden), sorted(news));
+        let before = [all_news(), all_news_2()].concat();
+        assert_eq!(read_golden(include_str!("../../tests/golden/counting-2.hex")), sorted(before));
         assert_eq!(read_golden(include_str!("../../tests/golden/counting-1.hex")), sorted(all_news()));
     }
 
     #[test]
     fn an_entry_that_is_cut_or_of_another_version_is_not_read() {
-        for entry in entries(PersonKey([9; 16]), &[all_news(), all_news_2()].concat()) {
+        for entry in entries(PersonKey([9; 16]), &[all_news(), all_news_2(), all_news_3()].concat()) {
             let whole = [vec![VERSION + 1], entry[1..].to_vec()].concat();
             assert!(decode(&whole).is_none());
             assert!(decode(&[entry.clone(), vec![0]].concat()).is_none(), "more than there is");

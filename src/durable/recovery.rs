@@ -205,7 +205,7 @@ pub fn scan(
                 restore_requests(gateway, &requests, stream, at, lsn, now);
             }
             Entry::Heard { stream, producer, event_time } => {
-                gateway.hear(stream, Heard { producer, address: None, event_time }, now);
+                gateway.hear(stream, Heard { producer, address: None, identity: None, event_time }, now);
             }
             Entry::Spent { producer, number, outcome } => {
                 if let Some(number) = number {
@@ -231,10 +231,10 @@ pub fn scan(
 /// Tells the gateway of requests that the journal holds, which came to a stream at a time.
 fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], stream: &str, at: i64, lsn: Lsn, now: Duration) {
     for request in requests {
-        let heard = Heard { producer: request.producer, address: None, event_time: request.newest };
+        let heard = Heard { producer: request.producer, address: None, identity: None, event_time: request.newest };
         gateway.hear(stream, heard, now);
         if let Some(number) = request.number {
-            let came = Came { at: Some(at), from: None };
+            let came = Came { at: Some(at), from: None, of: None };
             gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
         }
     }

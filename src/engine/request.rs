@@ -79,13 +79,15 @@ pub struct Origin {
     pub series: Series,
     /// Its network address, where it is known.
     pub address: Option<IpAddr>,
+    /// The identity of whoever sends, where it was proved.
+    pub identity: Option<Arc<str>>,
 }
 
 impl Origin {
-    /// A producer that speaks for itself.
+    /// A producer that speaks for itself, and has proved nothing.
     #[must_use]
     pub fn of(producer: ProducerName, address: Option<IpAddr>) -> Self {
-        Self { series: Series::own(&producer), producer, address }
+        Self { series: Series::own(&producer), producer, address, identity: None }
     }
 }
 

@@ -350,10 +350,11 @@ impl State {
     fn take(&mut self, stream: &str, request: &Placing<'_>, lsn: Lsn, at: Moment) -> Mark {
         let Placing { origin, number, outcome, newest, .. } = *request;
         let (producer, address) = (&origin.series, origin.address);
-        self.gateway.hear(stream, Heard { producer, address, event_time: newest }, at.now);
+        let identity = origin.identity.as_deref();
+        self.gateway.hear(stream, Heard { producer, address, identity, event_time: newest }, at.now);
         match number {
             Some(number) => {
-                let came = Came { at: Some(at.wall), from: address };
+                let came = Came { at: Some(at.wall), from: address, of: identity };
                 self.gateway.producers.take(producer, number, lsn, Some(outcome), came);
                 Mark { epoch: number.epoch, sequence: number.sequence, lsn }
             }
@@ -378,21 +379,21 @@ impl<'r> Newcomers<'r> {
     fn admit(
         &mut self,
         gateway: &mut Gateway,
-        remembers: impl FnOnce(&mut Producers, Came, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
+        remembers: impl FnOnce(&mut Producers, Came<'r>, &newcomers::Newcomers<'r>) -> Result<bool, TooMany>,
         stream: &str,
         origin: &'r Origin,
         number: Option<Number>,
         at: Moment,
     ) -> Result<(), TooMany> {
-        let (producer, address) = (&origin.series, origin.address);
-        let heard = Heard { producer, address, event_time: None };
+        let (producer, address, identity) = (&origin.series, origin.address, origin.identity.as_deref());
+        let heard = Heard { producer, address, identity, event_time: None };
         let is_newly_active = gateway.admit(stream, heard, at.now, &self.active)?;
-        let came = Came { at: Some(at.wall), from: address };
+        let came = Came { at: Some(at.wall), from: address, of: identity };
         if number.is_some() && remembers(&mut gateway.producers, came, &self.numbered)? {
-            self.numbered.add(producer, address);
+            self.numbered.add(producer, address, identity);
         }
         if is_newly_active {
-            self.active.add(producer, address);
+            self.active.add(producer, address, identity);
         }
         Ok(())
     }

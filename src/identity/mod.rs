@@ -44,6 +44,12 @@ impl Identity {
         &self.text
     }
 
+    /// The same, shared.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.text)
+    }
+
     /// When what proves it ends, in seconds since the Unix epoch.
     #[must_use]
     pub fn until(&self) -> i64 {

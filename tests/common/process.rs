@@ -30,6 +30,22 @@ pub fn on_any_day(output: Output) -> Output {
     Output { stderr: left.into_bytes(), ..output }
 }
 
+/// The same, of a command that would wait for ever if it were broken: then the test fails.
+pub fn run_in_time(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, began) = (command.spawn().unwrap(), Clock::start());
+    while child.try_wait().unwrap().is_none() {
+        if began.now() >= PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{arguments:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.wait_with_output().unwrap()
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -12,9 +12,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::deployment::Deployment;
 use super::numbers::{counted, publish, refusal, request};
-use crate::common::TestGateway;
 use crate::common::process::PATIENCE;
+use crate::common::{self, TestGateway};
 
 /// Asks again until the answer is the wanted one.
 pub(super) async fn until<T: PartialEq, F: Future<Output = T>>(wanted: T, ask: impl Fn() -> F) {
@@ -96,13 +97,61 @@ async fn a_log_that_was_removed_is_said_at_once_at_the_stop_and_at_the_next_star
         for entry in fs::read_dir(journal.path().join(log)).unwrap().map(Result::unwrap) {
             fs::remove_file(entry.path()).unwrap();
         }
-        assert!(app.failed().await.contains("were removed while it ran"));
+        let failed = tokio::time::timeout(PATIENCE, app.failed()).await.expect("it does not say that it failed");
+        assert!(failed.contains("were removed while it ran"), "{failed}");
         let [unwritten] = &app.stop().await.unwritten[..] else { panic!("one log cannot be written") };
         assert!(unwritten.contains(" cannot be written: "), "{unwritten}");
         let Err(Failure::Found(report)) = look(Task::Verify, journal.path(), false) else {
             panic!("`{log}` was emptied, and that is sound")
         };
         assert!(report.contains(&format!("`{log}` holds no segment, and a gateway has run here")), "{report}");
+    }
+}
+
+fn on_a_free_port() -> Deployment {
+    let deployment = Deployment::new();
+    deployment.edit("gateway.toml", "127.0.0.1:7497", "127.0.0.1:0");
+    deployment
+}
+
+/// It ends by itself, and the next start says what is lost, once.
+#[test]
+fn a_gateway_whose_log_was_removed_ends_with_70_and_the_next_start_says_what_is_lost() {
+    const EMPTIED: &str = "holds no segment, and a gateway has run here";
+    let folder = on_a_free_port();
+    for log in ["log", "outbox"] {
+        let process = folder.spawn();
+        for entry in fs::read_dir(folder.path("journal").join(log)).unwrap().map(Result::unwrap) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+        assert_eq!(common::until(|| process.ended()).code(), Some(70));
+        process.wait_for("were removed while it ran", 1);
+        let process = folder.spawn();
+        let said = process.wait_for(EMPTIED, 1);
+        assert!(said.contains(&format!("`{log}` {EMPTIED}")), "{said}");
+        process.stop();
+        let log = folder.spawn().stop();
+        assert!(log.iter().all(|line| !line.contains(EMPTIED)), "it has a segment: {log:?}");
+    }
+    // What says that they have begun moves away with the whole directory.
+    fs::rename(folder.path("journal"), folder.path("elsewhere")).unwrap();
+    let log = folder.spawn().stop();
+    assert!(log.iter().all(|line| !line.contains(EMPTIED)), "{log:?}");
+    assert!(folder.path("elsewhere/begun").exists() && folder.path("journal/begun").exists());
+}
+
+#[test]
+fn a_stop_while_a_log_is_away_ends_with_70() {
+    let folder = on_a_free_port();
+    for log in ["journal/log", "journal/outbox"] {
+        let process = folder.spawn();
+        fs::rename(folder.path(log), folder.path("elsewhere")).unwrap();
+        process.wait_for("the log cannot be written", 1);
+        let (code, said) = process.terminate();
+        assert_eq!(code, Some(70), "{said:?}");
+        assert!(said.iter().any(|line| line.contains("Put back what was removed or moved before the next start")));
+        fs::rename(folder.path("elsewhere"), folder.path(log)).unwrap();
+        folder.spawn().stop();
     }
 }
 

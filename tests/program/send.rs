@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::folder::Folder;
 use crate::common::laws::{CLASSES, regime};
-use crate::common::process::{BINARY, Process, run, text};
+use crate::common::process::{BINARY, Process, run_in_time, text};
 use crate::common::{PATIENCE, changed, free_port};
 
 const GATEWAY: &str = r#"
@@ -407,7 +407,7 @@ fn a_pipe_that_nobody_writes_to_is_waited_for_and_that_is_said() {
         &["replay", "--against", "policies", "-s", "t", "-p", "till", "pipe.csv"],
         &["bench", "-s", "t", "pipe.csv"],
     ] {
-        let refused = run(place.root(), command);
+        let refused = run_in_time(place.root(), command);
         let said = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{command:?}: {said}");
         assert!(said.contains("`pipe.csv` is a named pipe; name a regular file"), "{command:?}: {said}");

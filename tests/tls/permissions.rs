@@ -1,6 +1,7 @@
 //! Who may do what: names are the identity's, streams are allowed by rules, and a reload counts at once.
 
 use bailiwick::app::App;
+use bailiwick::config::Config;
 use bailiwick::ingress::grpc::client::Dialer;
 use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
@@ -27,9 +28,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let authority = Authority::new("root");
         let folder = deployment(&authority);
-        let app = folder.start_app(|_| {}).await.unwrap();
+        let app = folder.start_app(change).await.unwrap();
         Self { authority, folder, app }
     }
 
@@ -109,6 +114,29 @@ async fn the_identity_gives_the_name_and_nobody_takes_that_of_another() {
     let refused = world.publish(OFFICE, introduction("events", "kiosk-7")).await.unwrap_err();
     assert_eq!(rule(&refused), denied("office"));
     world.app.stop().await;
+}
+
+/// On a stream, and among those whose numbers are remembered. What others may is not used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_speaks_as_no_more_producers_than_its_limit() {
+    let active = World::with(|config| config.limits.producers.per_identity = 2).await;
+    let remembered = World::with(|config| config.limits.remembered.per_identity = 2).await;
+    for world in [active, remembered] {
+        let as_till = |number: &str| {
+            let producer = format!("till-{number}");
+            let numbered = PublishRequest { epoch: 5, sequence: 1, producer, ..record() };
+            world.publish(OFFICE, numbered)
+        };
+        assert_eq!(as_till("1").await.unwrap().accepted, 1);
+        assert_eq!(as_till("2").await.unwrap().accepted, 1);
+        let refused = as_till("3").await.unwrap_err();
+        let info = refused.get_error_details().error_info().cloned().unwrap();
+        assert_eq!(info.reason, "REASON_TOO_MANY_PRODUCERS");
+        assert!(refused.message().contains("limits.producers_per_identity_max"), "{}", refused.message());
+        assert!(as_till("1").await.unwrap().duplicate, "one that is known goes on");
+        assert_eq!(world.publish(&till("3"), record()).await.unwrap().accepted, 1);
+        world.app.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

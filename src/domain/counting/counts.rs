@@ -116,9 +116,8 @@ impl Counts {
     fn count(&mut self, tally: &Tally, person: Option<Person>) {
         let Some(seen) = self.seen.get_mut(&*tally.name) else { return };
         // How it is kept is on disk with the first who is counted.
-        if seen.about.is_none() {
-            seen.about = Some(tally.about);
-            self.news.push(News::About(Arc::clone(&tally.name), tally.about));
+        if seen.kept().is_none_or(|kept| kept.stopped.is_some()) {
+            self.news.push(News::Kept(Arc::clone(&tally.name), seen.keep(tally.about)));
         }
         let counted = match person {
             Some(person) => seen.count(tally.most, person),
@@ -139,16 +138,15 @@ impl Counts {
         let mut noticed = Vec::new();
         for tally in tallies {
             let seen = self.seen.entry(Arc::clone(&tally.name)).or_default();
-            if seen.about.is_some_and(|about| about != tally.about) {
+            if seen.about().is_some_and(|about| about != tally.about) {
                 let (day, persons) = seen.put_all_today(tally.about, self.times.known());
                 let went = persons.into_iter().map(|person| News::Went(Arc::clone(&tally.name), day, person));
                 self.news.extend(went);
                 self.news.extend(seen.unlisted.map(|day| News::Unlisted(Arc::clone(&tally.name), day)));
                 noticed.push(Noticed::KeptOtherwise(Arc::clone(&tally.name)));
             }
-            if seen.about != Some(tally.about) {
-                seen.about = Some(tally.about);
-                self.news.push(News::About(Arc::clone(&tally.name), tally.about));
+            if !seen.goes_on_as(tally.about) {
+                self.news.push(News::Kept(Arc::clone(&tally.name), seen.keep(tally.about)));
             }
         }
         let known = self.times.known();
@@ -156,6 +154,9 @@ impl Counts {
         let mut unasked: Vec<Arc<Name>> = unasked.map(|(name, _)| Arc::clone(name)).collect();
         unasked.sort_unstable();
         for from in unasked {
+            if let Some(kept) = self.seen.get_mut(&*from).and_then(|seen| seen.stop(known)) {
+                self.news.push(News::Kept(Arc::clone(&from), kept));
+            }
             let mut akin = tallies.iter().filter(|tally| tally.name.is_akin(&from)).peekable();
             if akin.peek().is_none() {
                 noticed.push(Noticed::Unasked(Arc::clone(&from)));
@@ -172,15 +173,16 @@ impl Counts {
     fn count_on(&mut self, from: &Arc<Name>, tally: &Tally) {
         let Some(old) = self.seen.remove(from) else { return };
         let new = self.seen.entry(Arc::clone(&tally.name)).or_default();
-        // Where the days mean something else, nobody knows since when they count.
-        let today = (old.about != Some(tally.about)).then(|| new.today(tally.about, self.times.known()));
+        // Where the days mean something else, nobody knows on which of them a person went last: on the last that there was. That
+        // is the same one at each start, so that it is over some day.
+        let last = old.stopped(tally.about).filter(|_| old.about() != Some(tally.about));
         for (person, day) in old.persons() {
-            let day = today.unwrap_or(day);
+            let day = last.unwrap_or(day);
             if new.put(person, day) {
                 self.news.push(News::Went(Arc::clone(&tally.name), day, person));
             }
         }
-        if let Some(day) = old.unlisted.map(|day| today.unwrap_or(day))
+        if let Some(day) = old.unlisted.map(|day| last.unwrap_or(day))
             && new.unlisted < Some(day)
         {
             new.put_unlisted(day);
@@ -207,11 +209,7 @@ impl Counts {
             }
             News::Unlisted(name, day) => self.seen.entry(Arc::clone(name)).or_default().put_unlisted(*day),
             News::Lost(day) => self.lost = self.lost.max(Some(*day)),
-            News::About(name, about) => {
-                let seen = self.seen.entry(Arc::clone(name)).or_default();
-                // Of several, that which keeps persons longest: which one came last is not known.
-                seen.about = seen.about.max(Some(*about));
-            }
+            News::Kept(name, kept) => self.seen.entry(Arc::clone(name)).or_default().merge_kept(*kept),
             News::Seen(reading) => self.times.merge(*reading),
             News::Known(known) => self.times.merge_known(*known),
         }
@@ -244,7 +242,7 @@ impl Counts {
         all.push(News::Known(self.times.known()));
         all.extend(self.times.waiting().map(News::Seen));
         for (name, seen) in &self.seen {
-            all.extend(seen.about.map(|about| News::About(Arc::clone(name), about)));
+            all.extend(seen.kept().map(|kept| News::Kept(Arc::clone(name), kept)));
             all.extend(seen.persons().map(|(person, day)| News::Went(Arc::clone(name), day, person)));
             all.extend(seen.unlisted.map(|day| News::Unlisted(Arc::clone(name), day)));
         }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::fast::RandomState;
 
 use super::times::Known;
-use super::{About, Day, Period, Person, Tally};
+use super::{About, Day, Kept, Period, Person, Tally};
 
 /// Who went to one place, and on which day last.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// How the count is kept. `None`: it was written before that was.
-    pub(super) about: Option<About>,
+    kept: Option<Kept>,
     /// The latest day that anybody went on. It never goes back.
     latest: Option<Day>,
     /// The last day of each person, also of those who do not count any more and are not forgotten yet.
@@ -58,6 +58,54 @@ pub(super) enum Counted {
 }
 
 impl Seen {
+    /// How the count is kept.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.kept
+    }
+
+    pub(super) fn about(&self) -> Option<About> {
+        self.kept.map(|kept| kept.about)
+    }
+
+    /// Whether the count goes on, and is kept like this.
+    pub(super) fn goes_on_as(&self, about: About) -> bool {
+        self.kept.is_some_and(|kept| kept.about == about && kept.stopped.is_none())
+    }
+
+    /// From now on the count is kept like this, and goes on.
+    pub(super) fn keep(&mut self, about: About) -> Kept {
+        self.change(about, None)
+    }
+
+    /// No policy asks for the count any more: nobody is counted after today. `None`: that is known.
+    pub(super) fn stop(&mut self, known: Known) -> Option<Kept> {
+        if self.kept.is_some_and(|kept| kept.stopped.is_some()) {
+            return None;
+        }
+        // Where it is not known how it was kept, every day counts.
+        let about = self.about().unwrap_or(About { period: Period::Ever, ahead_seconds: 0 });
+        let today = self.today(about, known);
+        Some(self.change(about, Some(today)))
+    }
+
+    fn change(&mut self, about: About, stopped: Option<Day>) -> Kept {
+        let revision = self.kept.map_or(0, |kept| kept.revision).saturating_add(1);
+        *self.kept.insert(Kept { revision, about, stopped })
+    }
+
+    /// Takes in what was said of how the count is kept. Of what was written before words had an order, that counts which keeps
+    /// persons longest.
+    pub(super) fn merge_kept(&mut self, kept: Kept) {
+        self.kept = self.kept.max(Some(kept));
+    }
+
+    /// The last day on which anybody can have been counted, as days of another count. `None`: it goes on.
+    pub(super) fn stopped(&self, other: About) -> Option<Day> {
+        let Kept { about, stopped, .. } = self.kept?;
+        // Where the law's time is further ahead, the next day may have begun.
+        stopped.map(|day| day.saturating_add(Day::from(other.ahead_seconds > about.ahead_seconds)))
+    }
+
     /// The day has come, as far as is known of the time. Works nothing out while it stays the same.
     pub(super) fn turn(&mut self, about: About, known: Known) {
         let held = known.held.map(|held| about.day(held));
@@ -203,7 +251,7 @@ impl Seen {
 
     /// The first day that counts. Of a count that was written before it was said how it is kept, every day does.
     fn first_day(&self, known: Known) -> Day {
-        self.about.map_or(Day::MIN, |about| first_day(about, known.held.map(|held| about.day(held))))
+        self.about().map_or(Day::MIN, |about| first_day(about, known.held.map(|held| about.day(held))))
     }
 
     /// Everybody went today: since when they did is not known.

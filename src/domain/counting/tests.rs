@@ -27,13 +27,15 @@ fn begun(chance: u8) -> Counts {
 /// The clocks of a gateway, and its counts.
 struct Gateway {
     counts: Counts,
+    /// What earlier starts have put on disk.
+    disk: Vec<News>,
     ran: u64,
     wall: i64,
 }
 
 impl Gateway {
     fn begin() -> Self {
-        Self { counts: begun(0), ran: 0, wall: START }
+        Self { counts: begun(0), disk: Vec::new(), ran: 0, wall: START }
     }
 
     /// So many hours pass.
@@ -58,7 +60,8 @@ impl Gateway {
     /// The process is killed when all was on disk, and started again.
     fn kill(&mut self) {
         let mut after = Counts::new(PersonKey([7; 16]), [9; 16]);
-        self.counts.news().iter().rev().for_each(|news| after.merge(news));
+        self.disk.extend_from_slice(self.counts.news());
+        self.disk.iter().rev().for_each(|news| after.merge(news));
         self.counts = after;
         self.ran = self.counts.ran();
         self.look();
@@ -485,7 +488,7 @@ fn a_name_that_is_like_none_is_told_and_dropped_when_its_period_is_over() {
     assert_eq!(gateway.counts.counts(), [(Arc::clone(&new.name), 1, false)]);
     assert_eq!(gateway.counts.ask(&[Tally::clone(&new)]), []);
     let all = gateway.counts.all();
-    assert!(!all.iter().any(|news| matches!(news, News::About(name, _) if *name == old.name)), "nothing of it is left");
+    assert!(!all.iter().any(|news| matches!(news, News::Kept(name, _) if *name == old.name)), "nothing of it is left");
 }
 
 /// Of those who were counted in a calendar year only the first day in it is known: by twelve months they count from today.
@@ -504,6 +507,56 @@ fn another_period_of_a_law_is_told_and_forgets_nobody() {
     assert!(!gateway.go(&months, 2));
     gateway.live(50 * 24);
     assert!(gateway.go(&months, 2));
+}
+
+/// A period that is shorter than the one before: each start, in whatever order it reads, knows which of them came last.
+#[test]
+fn another_period_is_told_once_and_persons_are_dated_once() {
+    let (ever, months) = (tally("few", Period::Ever, 1), tally("few", Period::TwelveMonths, 1));
+    let mut gateway = Gateway::begin();
+    gateway.counts.ask(&[Tally::clone(&ever)]);
+    assert!(gateway.go(&ever, 1));
+    assert_eq!(gateway.counts.ask(&[Tally::clone(&months)]), [Noticed::KeptOtherwise(Arc::clone(&months.name))]);
+    assert_eq!(gateway.counts.ask(&[Tally::clone(&months)]), []);
+    for _ in 0..4 {
+        gateway.live(92 * 24);
+        gateway.kill();
+        assert_eq!(gateway.counts.ask(&[Tally::clone(&months)]), []);
+    }
+    assert!(gateway.go(&months, 2), "the place is free");
+}
+
+/// Persons of a count that no policy asks for any more, and that ends never, are not dated anew at each start.
+#[test]
+fn those_of_an_old_name_leave_the_new_count_when_its_period_is_over() {
+    let ever = named("law/counters/few", "all", Period::Ever, 1);
+    let months = named("law/counters/fewer", "all", Period::TwelveMonths, 1);
+    let on = || [Noticed::CountedOn { from: Arc::clone(&ever.name), to: Arc::clone(&months.name) }];
+    let mut gateway = Gateway::begin();
+    gateway.counts.ask(&[Tally::clone(&ever)]);
+    assert!(gateway.go(&ever, 1));
+    gateway.live(100 * 24);
+    assert!(gateway.go(&ever, 1), "once more, of which there is no word");
+    assert_eq!(gateway.counts.ask(&[Tally::clone(&months)]), on());
+    for _ in 0..3 {
+        gateway.live(121 * 24);
+        gateway.kill();
+        assert_eq!(gateway.counts.ask(&[Tally::clone(&months)]), on());
+        assert!(!gateway.go(&months, 2), "twelve months back, somebody went");
+    }
+    gateway.live(6 * 24);
+    assert!(gateway.go(&months, 2), "the place is free");
+    // Under the name that comes back, nobody is forgotten, and who goes on goes on.
+    assert_eq!(gateway.counts.ask(&[Tally::clone(&ever)]).len(), 1);
+    gateway.kill();
+    assert!(!gateway.go(&ever, 3));
+    let kept = |gateway: &Gateway| {
+        gateway.counts.all().into_iter().find_map(|news| match news {
+            News::Kept(name, kept) if name == ever.name => Some(kept.stopped),
+            _ => None,
+        })
+    };
+    assert_eq!(kept(&gateway), Some(None), "it goes on");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
 
 /// A producer came to an event time, at a time since the start.
 fn heard(gateway: &mut Gateway, producer: &str, event_time: i64, now: Duration) {
-    let heard = Heard { producer, address: None, event_time: Some(event_time) };
+    let heard = Heard { producer, address: None, identity: None, event_time: Some(event_time) };
     gateway.hear("visits", heard, now);
     gateway.advance("visits", now, &mut Vec::new());
 }

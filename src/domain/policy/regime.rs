@@ -218,6 +218,8 @@ pub struct Notes {
 pub struct Regime {
     /// Its id.
     pub id: String,
+    /// The id of the law that it is of: its own, or, of a part, that of its file.
+    pub law: String,
     /// Its name.
     pub name: String,
     /// What its file says of the reading.
@@ -343,6 +345,7 @@ pub(super) mod tests {
     ) -> Regime {
         Regime {
             id: id.to_owned(),
+            law: id.to_owned(),
             name: id.to_owned(),
             notes: Notes::default(),
             from: None,

@@ -87,7 +87,17 @@ const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// A numbered request of a producer comes on a day.
 fn come(producers: &mut Producers, producer: &str, from: &str, day: i64) -> Result<(), TooMany> {
-    let came = Came { at: Some(day * DAY), from: Some(from.parse().unwrap()) };
+    come_of(producers, producer, (from, None), day)
+}
+
+/// The same of an identity.
+fn come_of(
+    producers: &mut Producers,
+    producer: &str,
+    (from, of): (&str, Option<&str>),
+    day: i64,
+) -> Result<(), TooMany> {
+    let came = Came { at: Some(day * DAY), from: Some(from.parse().unwrap()), of };
     producers.admit(producer, came, &Newcomers::default())?;
     let sequence = producers.mark(producer).sequence + 1;
     producers.take(producer, number(1, sequence), 1, None, came);
@@ -107,6 +117,53 @@ fn one_address_cannot_use_up_the_room_for_all() {
     assert_eq!(come(&mut producers, "d", "192.0.2.2", 0), Ok(()));
     assert_eq!(come(&mut producers, "e", "192.0.2.2", 0), Ok(()));
     assert_eq!(come(&mut producers, "f", "192.0.2.3", 0), Err(TooMany::Remembered { max: 5 }));
+}
+
+/// However many addresses it has; and who is forgotten gives the place back.
+#[test]
+fn one_identity_cannot_use_up_the_room_for_all() {
+    let max = RememberedMax { in_all: 5, per_identity: 3, ..RememberedMax::default() };
+    let mut producers = Producers::new(max);
+    let mut from = 0..;
+    let mut come = |producers: &mut Producers, producer: &str, of: Option<&str>, day: i64| {
+        come_of(producers, producer, (&format!("192.0.2.{}", from.next().unwrap()), of), day)
+    };
+    let (office, till) = (Some("spiffe://corp/office"), Some("spiffe://corp/till"));
+    for name in ["a", "b", "c", "a"] {
+        assert_eq!(come(&mut producers, name, office, 0), Ok(()));
+    }
+    let refused = come(&mut producers, "d", office, 0).unwrap_err();
+    assert_eq!(refused, TooMany::RememberedOfIdentity { max: 3 });
+    assert!(refused.to_string().contains("limits.producers_per_identity_max"), "{refused}");
+    assert_eq!(come(&mut producers, "d", till, 0), Ok(()));
+    assert_eq!(come(&mut producers, "e", None, 0), Ok(()), "it has proved nothing");
+    assert_eq!(come(&mut producers, "f", None, 0), Err(TooMany::Remembered { max: 5 }));
+    // What one batch brings counts at once.
+    let mut producers = Producers::new(max);
+    let came = |of| Came { at: Some(0), from: None, of };
+    let mut before = Newcomers::default();
+    for name in ["a", "b", "c"] {
+        assert_eq!(producers.admit(name, came(office), &before), Ok(true));
+        before.add(name, None, office);
+    }
+    assert_eq!(producers.admit("d", came(office), &before), Err(TooMany::RememberedOfIdentity { max: 3 }));
+    assert_eq!(producers.admit("d", came(till), &before), Ok(true));
+    // Since the start: a checkpoint does not say it, the next request does.
+    for name in ["a", "b", "c"] {
+        come(&mut producers, name, office, 0).unwrap();
+    }
+    let mut writer = Writer::default();
+    producers.encode(&mut writer);
+    let bytes = writer.finish();
+    let mut restored = Producers::new(max);
+    restored.decode(&mut Reader::new(&bytes)).unwrap();
+    for name in ["a", "b", "c"] {
+        assert_eq!(restored.identities.count("spiffe://corp/office"), name.as_bytes()[0] as usize - 97);
+        come(&mut restored, name, office, 1).unwrap();
+    }
+    assert_eq!(come(&mut restored, "d", office, 1), Err(TooMany::RememberedOfIdentity { max: 3 }));
+    assert_eq!(come(&mut restored, "d", office, 32), Ok(()), "30 days of silence are over");
+    assert_eq!(restored.identities.count("spiffe://corp/office"), 3);
 }
 
 #[test]
@@ -219,5 +276,5 @@ fn a_snapshot_says_what_was_when_it_was_taken() {
 fn a_producer_takes_at_most_200_bytes() {
     // By sizes, as mimalloc rounds them. Beside it: 8 of its links, 40 of a name of 20, at most 20 in the table. One run of
     // outcomes is in it.
-    assert_eq!(size_of::<Option<(Arc<str>, Known)>>(), 88);
+    assert_eq!(size_of::<Option<(Arc<str>, Known)>>(), 104);
 }

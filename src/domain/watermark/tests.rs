@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const MAX: ActiveMax = ActiveMax { in_all: usize::MAX, per_address: usize::MAX };
+const MAX: ActiveMax = ActiveMax { in_all: usize::MAX, per_address: usize::MAX, per_identity: usize::MAX };
 const IDLE_AFTER: Duration = Duration::from_millis(30);
 
 const fn seconds(seconds: u64) -> Duration {
@@ -20,7 +20,7 @@ fn watermark() -> Watermark {
 }
 
 fn heard(producer: &str, event_time: Option<i64>) -> Heard<'_> {
-    Heard { producer, address: None, event_time }
+    Heard { producer, address: None, identity: None, event_time }
 }
 
 #[test]
@@ -86,11 +86,12 @@ fn a_million_names_that_came_once_leave_nothing_behind() {
 
 #[test]
 fn one_address_cannot_use_up_all_names_and_the_limit_is_named() {
-    let mut watermark = Watermark::new(seconds(30), ActiveMax { in_all: 5, per_address: 2 });
+    let mut watermark = Watermark::new(seconds(30), ActiveMax { in_all: 5, per_address: 2, ..MAX });
     let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
     let mut come = |producer: &str, from: &str, now: u64| {
-        watermark.admit(producer, address(from), seconds(now), &Newcomers::default())?;
-        watermark.observe(Heard { producer, address: address(from), event_time: Some(1) }, seconds(now));
+        let heard = Heard { producer, address: address(from), identity: None, event_time: Some(1) };
+        watermark.admit(heard, seconds(now), &Newcomers::default())?;
+        watermark.observe(heard, seconds(now));
         Ok::<(), TooMany>(())
     };
     assert_eq!(come("a", "2001:db8::1", 0), Ok(()));
@@ -106,6 +107,31 @@ fn one_address_cannot_use_up_all_names_and_the_limit_is_named() {
     assert_eq!(come("f", "192.0.2.3", 1), Err(TooMany::Active { max: 5 }));
     assert_eq!(come("f", "192.0.2.3", 31), Ok(()), "`b` is idle");
     assert_eq!(come("b", "2001:db8::2", 32), Ok(()), "and so are `a` and those of 192.0.2.1");
+}
+
+/// However many addresses it has. Who has proved nothing has that of its address alone.
+#[test]
+fn one_identity_cannot_use_up_all_names_and_the_limit_is_named() {
+    let mut watermark = Watermark::new(seconds(30), ActiveMax { in_all: 5, per_identity: 2, ..MAX });
+    let mut come = |producer: &str, identity: Option<&str>, now: u64| {
+        let address = Some([192, 0, 2, producer.as_bytes()[0]].into());
+        let heard = Heard { producer, address, identity, event_time: Some(1) };
+        watermark.admit(heard, seconds(now), &Newcomers::default())?;
+        watermark.observe(heard, seconds(now));
+        Ok::<(), TooMany>(())
+    };
+    let (office, till) = (Some("spiffe://corp/office"), Some("spiffe://corp/till"));
+    assert_eq!(come("a", office, 0), Ok(()));
+    assert_eq!(come("b", office, 0), Ok(()));
+    let refused = come("c", office, 0).unwrap_err();
+    assert_eq!(refused, TooMany::ActiveOfIdentity { max: 2 });
+    assert!(refused.to_string().contains("limits.producers_per_identity_max"), "{refused}");
+    assert_eq!(come("a", office, 1), Ok(()), "one that is active goes on");
+    assert_eq!(come("c", till, 1), Ok(()));
+    assert_eq!(come("d", None, 1), Ok(()));
+    assert_eq!(come("e", None, 1), Ok(()));
+    assert_eq!(come("f", till, 1), Err(TooMany::Active { max: 5 }));
+    assert_eq!(come("f", office, 31), Ok(()), "`b` is idle");
 }
 
 #[test]

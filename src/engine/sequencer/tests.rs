@@ -97,7 +97,7 @@ fn too_many(located: &Located) -> bool {
 
 #[test]
 fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
-    let many = ActiveMax { in_all: 100, per_address: 100 };
+    let many = ActiveMax { in_all: 100, per_address: 100, per_identity: 100 };
     let active = (ActiveMax { per_address: 2, ..many }, RememberedMax::default());
     let remembered = (many, RememberedMax { per_address: 2, ..RememberedMax::default() });
     for (active, remembered) in [active, remembered] {
@@ -127,8 +127,31 @@ fn newcomers_above_a_limit_are_found_when_their_numbers_are_looked_up() {
 }
 
 #[test]
+fn newcomers_of_an_identity_above_its_limit_are_found_too() {
+    let many = ActiveMax { in_all: 100, per_address: 100, per_identity: 100 };
+    let active = (ActiveMax { per_identity: 2, ..many }, RememberedMax::default());
+    let remembered = (many, RememberedMax { per_identity: 2, ..RememberedMax::default() });
+    for (active, remembered) in [active, remembered] {
+        let (sequencer, _directory) = sequencer(active, remembered);
+        let of = |identity: Option<&str>, producer: &'static str| {
+            let name = ProducerName::new(producer).unwrap();
+            let origin = Origin { identity: identity.map(Arc::from), ..Origin::of(name, None) };
+            Box::new(Request::new(None, Arc::new(origin), first(1), Content::Nothing, Reply::new(Arc::new(Nobody), 0)))
+        };
+        let office = Some("spiffe://corp/office");
+        let requests =
+            [of(office, "a"), of(office, "b"), of(office, "c"), of(None, "d"), of(Some("spiffe://corp/till"), "e")];
+        let (located, _) = sequencer.locate("s", &requests, AT);
+        assert_eq!(located.iter().map(too_many).collect::<Vec<_>>(), [false, false, true, false, false]);
+        assert_eq!(place(&sequencer, &requests[..2], &[first(1); 2]).err().map(drop), None);
+        let (located, _) = sequencer.locate("s", &[of(office, "c"), of(office, "b")], AT);
+        assert!(too_many(&located[0]) && !too_many(&located[1]), "{located:?}");
+    }
+}
+
+#[test]
 fn a_newcomer_that_one_limit_keeps_out_takes_no_place_of_the_other() {
-    let active = ActiveMax { in_all: 100, per_address: 1 };
+    let active = ActiveMax { in_all: 100, per_address: 1, per_identity: 100 };
     let remembered = RememberedMax { in_all: 2, ..RememberedMax::default() };
     let (sequencer, _directory) = sequencer(active, remembered);
     let requests =
@@ -160,7 +183,7 @@ fn a_request_whose_number_became_another_one_is_not_placed() {
 
 #[test]
 fn a_checkpoint_that_took_long_puts_off_the_next_one() {
-    let many = ActiveMax { in_all: 100, per_address: 100 };
+    let many = ActiveMax { in_all: 100, per_address: 100, per_identity: 100 };
     let (mut sequencer, _directory) = sequencer(many, RememberedMax::default());
     let (reports, received) = crossbeam_channel::unbounded();
     sequencer.reports = reports;

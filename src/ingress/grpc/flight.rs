@@ -26,6 +26,7 @@ use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
 use crate::engine::intake::Intake;
 use crate::engine::request::{self, Answer, Caller, Content, Origin, Served};
+use crate::identity::Identity;
 use crate::logging::panics::expected;
 use crate::telemetry::Telemetry;
 
@@ -67,9 +68,10 @@ impl FlightService for Service {
         };
         let path = descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
         let (stream, named, epoch) = introduction(path).map_err(|rejection| rejection.status())?;
+        let identity = speaker.identity().map(Identity::text);
         let mut asked = Asked { speaker, stream, named, allowed: Allowed::default() };
         let named = asked.named(&self.intake).map_err(|rejection| rejection.status())?;
-        let Some(origin) = named.origin(address) else {
+        let Some(origin) = named.origin(address, identity) else {
             return Err(Rejection::new(Reason::ProducerMissing, "name the producer, in at most 256 bytes").status());
         };
         let served = self.intake.stream(&asked.stream).cloned();

@@ -18,6 +18,7 @@ use crate::engine::budget::{self, Charge, REQUEST_BYTES};
 use crate::engine::inbox::Inbox;
 use crate::engine::intake::Intake;
 use crate::engine::request::{self, Answer, Caller, Content, Origin, Served};
+use crate::identity::Identity;
 use crate::ingress::proto::ingest::PublishRequest;
 use crate::ingress::proto::ingest::publish_request::Payload as Wire;
 use crate::telemetry::Telemetry;
@@ -274,7 +275,7 @@ impl Call {
         }
         self.epoch = request.epoch;
         let (origin, introduced) = match named {
-            Ok(named) => (named.origin(self.address), Ok(())),
+            Ok(named) => (named.origin(self.address, self.speaker.identity().map(Identity::text)), Ok(())),
             Err(rejection) => (None, Err(rejection)),
         };
         self.origin = origin.map(Arc::new);

@@ -62,11 +62,11 @@ impl Named<'_> {
     }
 
     /// The origin of a request that counts for it. `None`: what it names is no producer's name.
-    pub(super) fn origin(&self, address: Option<IpAddr>) -> Option<Origin> {
+    pub(super) fn origin(&self, address: Option<IpAddr>, identity: Option<Arc<str>>) -> Option<Origin> {
         match self {
-            Self::Said(producer) => Some(Origin::of(ProducerName::new(producer).ok()?, address)),
+            Self::Said(producer) => Some(Origin { identity, ..Origin::of(ProducerName::new(producer).ok()?, address) }),
             Self::Allowed(Spoken { producer, series, .. }) => {
-                Some(Origin { producer: producer.clone(), series: series.clone(), address })
+                Some(Origin { producer: producer.clone(), series: series.clone(), address, identity })
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::domain::document::keys::{Key, Kind, Shape, names};
 use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::name::{self, GatewayId};
 use crate::domain::policy::counter::{Counted, CountedAt, Counter, Per};
-use crate::domain::policy::regime::Regime;
+use crate::domain::policy::regime::{Classes, Regime};
 use crate::domain::proof::Proof;
 
 use super::conditions::{BY_WHOM, REF, UNTIL, condition, ends, read_proof};
@@ -175,18 +175,24 @@ pub(super) fn read_counted(table: &Table<'_>, declared: &mut Declared) {
 pub(super) fn resolve_counted(
     declared: &Declared,
     regimes: &BTreeMap<String, Regime>,
+    classes: &Classes,
     problems: &Problems,
 ) -> CountedAt {
     let mut counted_at = CountedAt::new();
-    let mut shares: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    // A part whose limit is another number has a limit of its own.
+    let mut shares: BTreeMap<(&str, &str, u64), Shares<'_>> = BTreeMap::new();
     for counted in &declared.counted {
-        let Some(counter) = counter_of(counted, regimes, problems) else { continue };
+        let Some((regime, counter)) = counter_of(counted, regimes, problems) else { continue };
         let (condition, share) = (&counted.condition, &counted.share);
-        let of_all = shares.entry((&counted.regime.value, &condition.value)).or_default();
-        *of_all = of_all.saturating_add(share.value);
-        if *of_all >= counter.below {
-            let (regime, below) = (&counted.regime.value, counter.below);
-            let message = format!("the shares of `{}` of `{regime}` come to {of_all}", condition.value);
+        let below = counter.below;
+        let of_law = shares.entry((&regime.law, &condition.value, below)).or_default();
+        let nested = regimes.get(&regime.law).is_some_and(|law| classes_lie_in(classes, regime, law));
+        of_law.add(&counted.gateway.value, (regime, nested), share.value);
+        let of_all = of_law.sum();
+        if of_all >= below {
+            let parts = if of_law.regimes.len() > 1 { " and its parts" } else { "" };
+            let of = if parts.is_empty() { &regime.id } else { &regime.law };
+            let message = format!("the shares of `{}` of `{of}`{parts} come to {of_all}", condition.value);
             let help =
                 format!("the law's limit is below {below} persons: together they may be {}", below.saturating_sub(1));
             problems.error_help(&share.place, message, help);
@@ -207,11 +213,54 @@ pub(super) fn resolve_counted(
     counted_at
 }
 
-fn counter_of(
+/// The shares of one limit of a law, over all its parts and all gateways.
+#[derive(Default)]
+struct Shares<'d> {
+    of_gateways: BTreeMap<&'d str, OfGateway>,
+    regimes: BTreeSet<&'d str>,
+}
+
+/// The shares of one gateway.
+#[derive(Default)]
+struct OfGateway {
+    /// Of the file's own regime.
+    whole: u64,
+    /// Of parts whose records are all under the file's own regime, too.
+    nested: u64,
+    /// Of other parts.
+    beside: u64,
+}
+
+impl<'d> Shares<'d> {
+    fn add(&mut self, gateway: &'d str, (regime, nested): (&'d Regime, bool), share: u64) {
+        self.regimes.insert(&regime.id);
+        let here = self.of_gateways.entry(gateway).or_default();
+        let sum = match (regime.id == regime.law, nested) {
+            (true, _) => &mut here.whole,
+            (false, true) => &mut here.nested,
+            (false, false) => &mut here.beside,
+        };
+        *sum = sum.saturating_add(share);
+    }
+
+    /// How many persons all gateways may let go. Those whom a nested part counts, the file's own regime counts as well.
+    fn sum(&self) -> u64 {
+        let of_gateway = |here: &OfGateway| here.whole.max(here.nested).saturating_add(here.beside);
+        self.of_gateways.values().map(of_gateway).fold(0, u64::saturating_add)
+    }
+}
+
+/// Whether every record that a regime covers, the other one covers too.
+fn classes_lie_in(classes: &Classes, regime: &Regime, other: &Regime) -> bool {
+    let is_covered = |class: &String| other.classes.iter().any(|covered| classes.covers(covered, class));
+    regime.classes.iter().all(is_covered)
+}
+
+fn counter_of<'r>(
     counted: &DeclaredCounted,
-    regimes: &BTreeMap<String, Regime>,
+    regimes: &'r BTreeMap<String, Regime>,
     problems: &Problems,
-) -> Option<Arc<Counter>> {
+) -> Option<(&'r Regime, Arc<Counter>)> {
     let DeclaredCounted { regime: named, condition, .. } = counted;
     let Some(regime) = regimes.get(&named.value) else {
         let message = format!("there is no regime `{}`", named.value);
@@ -224,5 +273,81 @@ fn counter_of(
         let message = format!("regime `{}` has no counter of `{}`", named.value, condition.value);
         problems.error_help(&condition.place, message, hint_of(&condition.value, known));
     }
-    counter.cloned()
+    Some((regime, Arc::clone(counter?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::document::Problems;
+    use crate::domain::policy::fixture::tests::{SET, source};
+
+    /// What the sample's first law has besides: a limit, and two parts. Whatever is under the first part is under the law.
+    const LIMITED: &str = r#"
+[[transfers]]
+id    = "few"
+form  = "identifiable"
+to    = ["any"]
+basis = "few persons"
+needs = ["data.few"]
+[counters."data.few"]
+per    = "all"
+period = "ever"
+zone   = "+00:00"
+below  = 100
+[[parts]]
+id      = "union-law-health"
+name    = "Union law, health"
+classes = ["health"]
+[[parts]]
+id      = "union-law-machines"
+name    = "Union law, machines"
+classes = ["machine"]
+"#;
+
+    /// The errors where gateways keep counters: the part of the law, the gateway, the share.
+    fn errors(law: &str, counted: &[(&str, &str, u64)]) -> Vec<String> {
+        let [regions, classes, union, br] = SET;
+        let union = format!("{union}{law}");
+        let counted = counted.iter().map(|(part, gateway, share)| {
+            format!(
+                "[[counted]]\nregime = \"union-law{part}\"\ncondition = \"data.few\"\ngateway = \"{gateway}\"\n\
+                 share = {share}\nalready = 0\nby = \"counsel\"\nref = \"C-1\"\n"
+            )
+        });
+        let policy = format!("schema = \"bailiwick.policy/1\"\n{}", counted.collect::<String>());
+        let problems = Problems::default();
+        let files = [regions, classes, &union, br, &policy].map(|text| source("set.toml", text));
+        super::super::read(&files, &problems);
+        problems.into_vec().into_iter().map(|problem| problem.message).collect()
+    }
+
+    #[test]
+    fn shares_add_up_over_gateways_and_over_the_parts_of_a_law() {
+        let (law, health, machines) = ("", "-health", "-machines");
+        let none = [""; 0];
+        let sum = |of: &str, sum| [format!("the shares of `data.few` of `{of}` come to {sum}")];
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (law, "b", 39)]), none);
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (law, "b", 40)]), sum("union-law", 100));
+        assert_eq!(errors(LIMITED, &[(health, "a", 60), (health, "b", 40)]), sum("union-law-health", 100));
+        let parts = "union-law` and its parts";
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (health, "b", 39)]), none);
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (health, "b", 40)]).len(), 1);
+        assert_eq!(
+            errors(LIMITED, &[(health, "b", 40), (machines, "a", 60)]),
+            [format!("the shares of `data.few` of `{parts} come to 100")]
+        );
+        // Those whom the part counts at a gateway, the law counts there too; not those of machines.
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (health, "a", 60)]), none);
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (health, "a", 70), (law, "b", 30)]).len(), 1);
+        assert_eq!(errors(LIMITED, &[(law, "a", 60), (machines, "a", 40)]).len(), 1);
+        // A limit of its own.
+        let own = LIMITED.replacen(
+            "classes = [\"health\"]\n",
+            "classes = [\"health\"]\n[parts.counters.\"data.few\"]\nper = \"all\"\nperiod = \"ever\"\nzone = \"+00:00\"\n\
+             below = 10\n",
+            1,
+        );
+        assert_eq!(errors(&own, &[(law, "a", 60), (health, "b", 9), (law, "b", 30)]), none);
+        assert_eq!(errors(&own, &[(health, "b", 9), (health, "a", 1)]), sum("union-law-health", 10));
+    }
 }

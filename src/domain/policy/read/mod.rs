@@ -294,7 +294,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
     let destination = |(name, declared): (&String, &deployment::DeclaredDestination)| {
         Some((DestinationName::new(name).ok()?, declared.resolve()))
     };
-    let counted = counters::resolve_counted(&declared, &regimes, problems);
+    let counted = counters::resolve_counted(&declared, &regimes, &classes, problems);
     let once = &declared.once;
     let set = PolicySet {
         digest,

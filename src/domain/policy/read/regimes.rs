@@ -26,6 +26,8 @@ use super::{Declared, NAMES, Names, SOURCES};
 #[derive(Clone)]
 pub(super) struct DeclaredRegime {
     id: Spot<String>,
+    /// The id of the regime of its file.
+    law: String,
     name: String,
     notes: Notes,
     from: Option<Date>,
@@ -201,6 +203,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
         return;
     };
     let whole = DeclaredRegime {
+        law: id.value.clone(),
         id,
         name: name.value,
         notes,
@@ -364,6 +367,7 @@ pub(super) fn resolve_regimes(declared: &Declared, classes: &Classes, problems: 
         let transfers = transfers.collect();
         let resolved = Regime {
             id: regime.id.value.clone(),
+            law: regime.law.clone(),
             name: regime.name.clone(),
             notes: regime.notes.clone(),
             from: regime.from,
