@@ -446,6 +446,8 @@ mod tests {
         let waits = ("min_contributors = 10", "min_contributors = 10\nmax_defer = 3");
         assert_eq!(rules(waits.0, waits.1), [change("max_defer", "-", "3", own)]);
         assert_eq!(rules("window           =", "max_defer = 0\nwindow           ="), []);
+        let roll_up = "min_contributors = 10\nroll_up = [\"home\"]";
+        assert_eq!(rules("min_contributors = 10", roll_up), [change("roll_up", "-", "home", own)]);
         let metrics = "metrics  = [{ name = \"visits\", fn = \"count\" }]\n";
         let with = |dataset: &str, profile: &str| {
             rules(metrics, &format!("release = \"strict\"\n{metrics}{dataset}[release.strict]\n{profile}"))
