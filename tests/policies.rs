@@ -21,6 +21,7 @@ mod policies {
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]
     mod row_space;
     mod strictest;
+    mod together;
     mod treatments;
     mod versions;
 }

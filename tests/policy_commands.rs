@@ -274,6 +274,19 @@ fn what_a_changed_profile_would_have_released_is_shown() {
     with("stricter", "min_contributors = 30");
     with("shared", "max_producer_share = 0.5");
     with("bounded", "records_per_contributor = 1\ncells_per_contributor = 1");
+    // A second dataset of the same cells that asks for more.
+    policies(root, "joined", |file, text| match file {
+        "policy.toml" => {
+            let (_, first) = text.split_once("[datasets.payments_by_country]\n").unwrap();
+            let (first, _) = first.split_once("metrics = [").unwrap();
+            let second = changed(first, "min_contributors = 10", "min_contributors = 30");
+            let metrics = "metrics = [{ name = \"total\", fn = \"sum\", field = \"amount\" }]";
+            let accepted =
+                changed(&text, "accepts = [\"payments_by_country\"", "accepts = [\"payments_by_country\", \"more\"");
+            format!("{accepted}\n[datasets.more]\n{second}{metrics}\n")
+        }
+        _ => text,
+    });
     let replay = |against: &str| {
         let arguments =
             ["replay", "-c", CONFIG, "--against", against, "--fail-on-difference", "-s", "payments", "-p", "till-7"];
@@ -281,11 +294,12 @@ fn what_a_changed_profile_would_have_released_is_shown() {
         (replayed.status.code(), squeezed(&text(&replayed.stdout)))
     };
     // The numbers before and after behind some words.
-    let numbers = |report: &str, words: &str| -> Option<[usize; 2]> {
-        let (_, rest) = report.split_once(&format!("payments_by_country {words} "))?;
+    let numbers_of = |dataset: &str, report: &str, words: &str| -> Option<[usize; 2]> {
+        let (_, rest) = report.split_once(&format!("{dataset} {words} "))?;
         let mut numbers = rest.split(' ').map(|number| number.replace(',', "").parse().unwrap());
         Some([numbers.next().unwrap(), numbers.next().unwrap()])
     };
+    let numbers = |report: &str, words: &str| numbers_of("payments_by_country", report, words);
     const FEW: &str = "withheld: too few contributors";
     let few = ["replay", "-c", CONFIG, "--against", "same", "-s", "payments", "--windows-bytes-max", "100000"];
     let refused = run(root, &[&few[..], &["examples/card-fraud/data.csv.gz"]].concat());
@@ -305,6 +319,12 @@ fn what_a_changed_profile_would_have_released_is_shown() {
     assert!(!report.contains("windows of which not the same would leave: 0"), "{report}");
     let rule = "payments_by_country min_contributors 10 30 dataset payments_by_country, by release profile mine";
     assert!(report.contains(rule), "{report}");
+
+    // Both are judged as the stricter one.
+    let (_, report) = replay("joined");
+    assert_eq!((numbers(&report, "released"), numbers(&report, FEW)), (Some(released_now), Some(few_now)), "{report}");
+    assert_eq!(numbers_of("more", &report, "released"), Some([0, released_now[1]]), "{report}");
+    assert_eq!(numbers_of("more", &report, FEW), Some([0, few_now[1]]), "{report}");
 
     // All of it is of one producer.
     let (_, report) = replay("shared");

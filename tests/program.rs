@@ -429,8 +429,14 @@ fn the_policy_language_as_it_is_documented_is_valid() {
         ("policies/more-regions.toml", MORE_REGIONS.to_owned()),
     ]
     .into();
+    let mut second = String::new();
     for block in blocks(&page, "toml") {
         let name = match block.lines().next().unwrap() {
+            // It shares its cells with the dataset of this page, and an override is of that one.
+            first if first.contains("a second dataset of a stream") => {
+                second = block;
+                continue;
+            }
             first if first.contains("bailiwick.regions/1") => "policies/regions.toml",
             first if first.contains("bailiwick.classes/1") => "policies/classes.toml",
             first if first.contains("bailiwick.regime/1") => "policies/example-law.toml",
@@ -460,6 +466,19 @@ fn the_policy_language_as_it_is_documented_is_valid() {
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     assert!(text(&checked.stdout).contains("example-law/transfers/statistics"), "{}", text(&checked.stdout));
     assert!(text(&checked.stdout).contains("OVR-7: k = 8"), "{}", text(&checked.stdout));
+
+    let both = format!("{}\n{second}", files["policies/policy.toml"]);
+    fs::write(example.join("policies/policy.toml"), &both).unwrap();
+    let checked = run(&example, &["check"]);
+    let refused = text(&checked.stderr);
+    assert!(refused.contains("dataset `payments_by_country` shares its cells with `swiss_by_channel`"), "{refused}");
+    let (before, relaxed) = both.split_once("[[overrides]]").unwrap();
+    let (_, after) = relaxed.split_once("until    = 2026-12-31\n").unwrap();
+    fs::write(example.join("policies/policy.toml"), format!("{before}{after}")).unwrap();
+    let checked = run(&example, &["check"]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    let said = text(&checked.stdout);
+    assert!(said.contains("the same cells as those of payments_by_country"), "{said}");
 }
 
 const GATEWAY: &str = r#"

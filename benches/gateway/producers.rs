@@ -137,6 +137,7 @@ fn windows(cells: usize) -> Vec<Cells> {
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,
+        members: Vec::new(),
     };
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(words.iter().map(String::as_str).chain(["other"])));
     let window = |_| {

@@ -77,7 +77,7 @@ fn the_way_of_a_batch<const N: usize>(way: &mut Way, payloads: [Payload; N]) {
     let limits = Limits { rows_max: 65_536, bytes_max: 64 << 20 };
     let opened = payloads.map(|payload| Opened::new(&mut way.layout, &way.stream, payload, limits).ok().unwrap());
     let Together { mut candidate, shares } = Together::decode(&way.stream, &opened);
-    candidate.check(TimeBounds::ANY);
+    candidate.check(&TimeBounds::ANY);
     let resident = way.version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap();
     let scores = way.scorer.score(&[&resident]).unwrap().outputs;
     let sent = shares.iter().enumerate().map(|(position, share)| {

@@ -108,7 +108,7 @@ impl State {
         losses.extend(no_log);
         let of_journal = alarm("journal", &losses);
         let mut gateway = Gateway::with_limits(
-            config.policy.streams.values().map(|plan| (&plan.stream, plan.datasets.as_slice())),
+            config.policy.streams.values().map(|plan| (&plan.stream, plan.counted.as_slice())),
             config.limits.producers,
             config.limits.remembered,
         );
@@ -174,7 +174,7 @@ impl FoundReleases {
         confirmed: Confirmed,
         open: &Arc<OpenBytes>,
     ) -> Collecting {
-        let datasets = config.policy.streams.values().flat_map(|plan| &plan.datasets);
+        let datasets = config.policy.streams.values().flat_map(|plan| &plan.counted);
         let rules = ReleaseRules {
             gateway: config.id.clone(),
             versions: Arc::clone(versions),
@@ -285,7 +285,7 @@ fn present(plan: &StreamPlan) -> Present {
         };
         Field::new(&output.field, data_type, true)
     });
-    Present { stream: Arc::clone(&plan.stream), outputs: outputs.collect(), datasets: plan.datasets.clone() }
+    Present { stream: Arc::clone(&plan.stream), outputs: outputs.collect(), datasets: plan.counted.clone() }
 }
 
 fn open_log(config: &Config, directory: &Path, context: Vec<u8>, at_least: Lsn) -> anyhow::Result<(Log, Recovery)> {

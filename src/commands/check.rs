@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::app;
 use crate::config::{Config, Mode, today};
+use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Problem, Severity};
-use crate::domain::policy::{EgressRow, Outlet, Override, Permission, Rule};
+use crate::domain::policy::{EgressRow, Outlet, Override, Permission, Rule, StreamPlan};
 use crate::domain::printable;
 
 use super::table::table;
@@ -100,9 +101,11 @@ fn for_people(config: &Config, today: Date) -> String {
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(egress(config, today).into_iter().map(line));
     report.push_str(&table(&rows));
-    for dataset in policy.streams.values().flat_map(|plan| &plan.datasets) {
-        if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
-            report.push_str(&limits::explained(dataset, &limits));
+    for plan in policy.streams.values() {
+        for dataset in &plan.datasets {
+            if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
+                report.push_str(&limits::explained(dataset, &others(plan, dataset), &limits));
+            }
         }
     }
     report.push_str(&budgets::explained(config));
@@ -130,6 +133,12 @@ fn for_people(config: &Config, today: Date) -> String {
         let _ = writeln!(report, "\nmode dry-run: not even this leaves.");
     }
     report
+}
+
+/// The datasets that a dataset shares its cells with.
+fn others<'p>(plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<&'p str> {
+    let others = plan.sharing(dataset).filter(|other| other.name != dataset.name);
+    others.map(|other| other.name.as_str()).collect()
 }
 
 /// Who may do what on the listener.
@@ -219,10 +228,10 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
             "model": plan.model.as_ref().map(|model| &model.name),
         })
     });
-    let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
-    let datasets = datasets.filter_map(|dataset| {
+    let datasets = policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
+    let datasets = datasets.filter_map(|(plan, dataset)| {
         let limits = policy.limits(&dataset.name, &here.serves, today)?;
-        Some(limits::for_machines(dataset, &limits))
+        Some(limits::for_machines(dataset, &others(plan, dataset), &limits))
     });
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({

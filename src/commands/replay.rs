@@ -155,7 +155,7 @@ impl Replay {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
                 if let Ok(candidate) = &mut decoded {
                     // They were in time once.
-                    candidate.check(TimeBounds::ANY);
+                    candidate.check(&TimeBounds::ANY);
                 }
                 Ok(decoded)
             })?;

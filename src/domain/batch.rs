@@ -126,14 +126,14 @@ impl Candidate {
 
     /// Refuses every record that the declaration forbids: missing required fields, NaN and infinities,
     /// over-long text, event times that are not taken.
-    pub fn check(&mut self, times: TimeBounds) {
+    pub fn check(&mut self, times: &TimeBounds) {
         let rows = u32::try_from(self.rows()).unwrap_or(u32::MAX);
         self.check_shared(times, std::slice::from_ref(&(0..rows)));
     }
 
     /// The same for records of many requests, each of which has some in a row: each request is checked as if it had come
     /// alone.
-    pub fn check_shared(&mut self, times: TimeBounds, requests: &[Range<u32>]) {
+    pub fn check_shared(&mut self, times: &TimeBounds, requests: &[Range<u32>]) {
         let stream = Arc::clone(&self.stream);
         let columns = self.columns.clone();
         for (position, (field, column)) in stream.fields.iter().zip(columns.columns()).enumerate() {
@@ -173,7 +173,7 @@ impl Candidate {
     }
 
     /// Every record in the order of the request: each may open a window.
-    fn check_times(&mut self, position: usize, times: TimeBounds, requests: &[Range<u32>]) {
+    fn check_times(&mut self, position: usize, times: &TimeBounds, requests: &[Range<u32>]) {
         let column = Arc::clone(self.columns.column(position));
         let values = column.as_primitive::<TimestampMicrosecondType>();
         let ends = |(oldest, newest): (i64, i64), &time: &i64| (oldest.min(time), newest.max(time));
@@ -183,7 +183,7 @@ impl Candidate {
         }
         let field: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
         for request in requests {
-            let mut times = times;
+            let mut times = times.clone();
             for index in request.clone() {
                 let row = usize::try_from(index).unwrap_or(usize::MAX);
                 if self.is_refused(row) || values.is_null(row) {

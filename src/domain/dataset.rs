@@ -18,9 +18,11 @@ mod kept;
 #[cfg(test)]
 pub(super) mod samples;
 mod shape;
+mod shared;
 
 pub use kept::KeptShape;
 pub use shape::Shape;
+pub use shared::Member;
 
 /// A declared aggregation of one stream.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Dataset {
     pub metrics: Vec<Metric>,
     /// The noise that every number gets before it leaves. `None`: none.
     pub privacy: Option<Privacy>,
+    /// The datasets that are released of it, where several share their cells. None: it is itself.
+    pub members: Vec<Member>,
 }
 
 impl Dataset {
@@ -290,7 +294,7 @@ pub struct Metric {
 
 /// What a metric computes. Minimum, maximum, quantiles and distinct values give single contributors away
 /// and do not exist here.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Function {
     /// The number of records.
     Count,

@@ -2,7 +2,7 @@
 //!
 //! - **Plausible** is what lies between a floor and a ceiling. The ceiling is the clock plus `future_max`. The floor is
 //!   `history_from`, if the stream replays history; otherwise the clock minus `late_max`.
-//! - **Late** is what lies before the oldest open window of the stream's dataset by more than `late_max`. So it is
+//! - **Late** is what lies before the oldest open window of any of the stream's datasets by more than `late_max`. So it is
 //!   judged by which windows have closed, and a refusal tells nothing else of other producers.
 //! - **Too far** is what would open a window when [as many are open as may be](super::span).
 
@@ -12,7 +12,7 @@ use super::stream::Stream;
 use super::window::micros;
 
 /// The event times that a stream takes at a moment, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeBounds {
     /// The oldest that is plausible.
     floor: i64,
@@ -20,7 +20,8 @@ pub struct TimeBounds {
     earliest: i64,
     /// The newest.
     latest: i64,
-    windows: Option<WindowSpan>,
+    /// The windows of everything that is counted of the stream: a record goes into one of each.
+    windows: Vec<WindowSpan>,
 }
 
 /// Why an event time is not taken, and what has most likely to be changed.
@@ -35,7 +36,7 @@ impl TimeBounds {
     /// What lies between two times, both included.
     #[must_use]
     pub const fn between(earliest: i64, latest: i64) -> Self {
-        Self { floor: earliest, earliest, latest, windows: None }
+        Self { floor: earliest, earliest, latest, windows: Vec::new() }
     }
 
     /// What is plausible for a stream, given the wall clock in microseconds since the Unix epoch.
@@ -51,10 +52,11 @@ impl TimeBounds {
         Self { earliest: self.earliest.max(earliest), ..self }
     }
 
-    /// What opens no window that is too far away.
+    /// What opens no window that is too far away, of these too.
     #[must_use]
-    pub fn within(self, windows: WindowSpan) -> Self {
-        Self { windows: Some(windows), ..self }
+    pub fn within(mut self, windows: WindowSpan) -> Self {
+        self.windows.push(windows);
+        self
     }
 
     /// Whether everything between two times is taken.
@@ -62,7 +64,7 @@ impl TimeBounds {
     pub fn take_all(&self, oldest: i64, newest: i64) -> bool {
         self.earliest <= oldest
             && newest <= self.latest
-            && self.windows.is_none_or(|mut span| span.open(oldest, newest))
+            && self.windows.iter().all(|span| span.has_room(oldest, newest))
     }
 
     /// Whether a time is taken after those that were taken by calls before; its window is open from then on.
@@ -76,7 +78,7 @@ impl TimeBounds {
         if time < self.earliest {
             return Err((Reason::EventTimeTooOld, self.hint(time)));
         }
-        let is_near = self.windows.as_mut().is_none_or(|span| span.open(time, time));
+        let is_near = WindowSpan::open_in_all(self.windows.iter_mut(), time, time);
         if is_near { Ok(()) } else { Err((Reason::TooManyWindows, None)) }
     }
 
@@ -130,6 +132,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_has_a_window_of_each_size() {
+        let span = |seconds, max| WindowSpan::new(Duration::from_secs(seconds), max);
+        let mut bounds = bounds().within(span(600, 10)).within(span(60, 10));
+        assert_eq!(bounds.take(NOW), Ok(()));
+        assert_eq!(bounds.take(NOW + HOUR / 4), Err((Reason::TooManyWindows, None)), "ten of a minute are less");
+        assert!(!bounds.take_all(NOW, NOW + HOUR / 4));
+        assert!(bounds.take_all(NOW, NOW + HOUR / 10));
+        assert_eq!(bounds.take(NOW + HOUR / 10), Ok(()));
+    }
+
+    #[test]
     fn what_is_taken_opens_its_window() {
         let mut bounds = bounds().within(WindowSpan::new(Duration::from_secs(60), 10));
         assert_eq!(bounds.take(NOW), Ok(()));
@@ -144,7 +157,7 @@ mod tests {
         fn all_are_taken_if_each_is(times in prop::collection::vec(-30_i64..30, 1..10), max in 1_u64..10) {
             let bounds = TimeBounds::between(-20, 20).not_before(-15).within(WindowSpan::new(Duration::from_micros(5), max));
             let (oldest, newest) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
-            let mut one_by_one = bounds;
+            let mut one_by_one = bounds.clone();
             let each = times.iter().all(|time| one_by_one.take(*time).is_ok());
             prop_assert_eq!(bounds.take_all(oldest, newest), each);
         }

@@ -64,6 +64,8 @@ struct StreamState {
 #[derive(Debug)]
 struct DatasetState {
     name: DatasetName,
+    /// The names of the datasets that share its cells, its own among them.
+    names: Vec<DatasetName>,
     window: Duration,
     closing: Closing,
     span: WindowSpan,
@@ -73,10 +75,16 @@ impl DatasetState {
     fn new(dataset: &Dataset) -> Self {
         Self {
             name: dataset.name.clone(),
+            names: dataset.released_as().map(|released| released.name.clone()).collect(),
             window: dataset.window,
             closing: Closing::new(dataset.window, dataset.grace),
             span: WindowSpan::new(dataset.window, dataset.open_max),
         }
+    }
+
+    /// Whether it is counted for a dataset of this name. One that joined others was written under its own.
+    fn is_counted_for(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
     }
 
     fn restore(&mut self, closed: impl FnOnce(&mut Closing)) {
@@ -148,7 +156,7 @@ impl Gateway {
     /// Windows of a dataset were closed or released: what is told of its stream's refused records with that. In a replay it
     /// is what was told then, for the journal has the same requests before the same closings.
     pub fn tell_refused(&mut self, dataset: &str) -> Vec<Told> {
-        let is_of = |state: &&mut StreamState| state.datasets.iter().any(|known| known.name == dataset);
+        let is_of = |state: &&mut StreamState| state.datasets.iter().any(|known| known.is_counted_for(dataset));
         self.streams.values_mut().find(is_of).map_or_else(Vec::new, |state| state.refused.tell(state.step))
     }
 
@@ -170,13 +178,14 @@ impl Gateway {
         let Some(state) = self.streams.get(stream) else { return TimeBounds::NONE };
         let Some(stream) = &state.stream else { return TimeBounds::NONE };
         let bounds = TimeBounds::plausible(stream, wall);
-        // A stream has one dataset at most.
-        let Some(dataset) = state.datasets.first() else { return bounds };
-        let bounds = bounds.within(dataset.span);
-        match dataset.closing.before() {
-            Some(before) => bounds.not_before(before.saturating_sub(micros(stream.late_max))),
-            None => bounds,
-        }
+        // A record goes into a window of each set of windows.
+        state.datasets.iter().fold(bounds, |bounds, dataset| {
+            let bounds = bounds.within(dataset.span);
+            match dataset.closing.before() {
+                Some(before) => bounds.not_before(before.saturating_sub(micros(stream.late_max))),
+                None => bounds,
+            }
+        })
     }
 
     /// Whether a producer may be heard on a stream beside newcomers that are taken in before it: it is active there or
@@ -201,10 +210,10 @@ impl Gateway {
     /// [`Gateway::time_bounds`], but others may have opened windows since.
     pub fn open_windows(&mut self, stream: &str, oldest: i64, newest: i64) -> bool {
         let Some(state) = self.streams.get_mut(stream) else { return true };
-        state.datasets.iter_mut().all(|dataset| dataset.span.open(oldest, newest))
+        WindowSpan::open_in_all(state.datasets.iter_mut().map(|dataset| &mut dataset.span), oldest, newest)
     }
 
-    /// The names of all datasets.
+    /// The names of what is counted: of datasets that share their cells, that of the first.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
         self.streams.values().flat_map(|state| &state.datasets).map(|dataset| &dataset.name)
     }
@@ -213,16 +222,16 @@ impl Gateway {
     #[must_use]
     pub fn closed_before(&self, dataset: &str) -> Option<i64> {
         let mut datasets = self.streams.values().flat_map(|state| &state.datasets);
-        datasets.find(|state| state.name == dataset)?.closing.before()
+        datasets.find(|state| state.is_counted_for(dataset))?.closing.before()
     }
 
     /// How far the windows of each dataset have come: its name, the event time through which they have closed, on the grid of
     /// windows, and how many there are from the oldest open one that holds records to the newest.
     pub fn windows(&self) -> impl Iterator<Item = (&str, Option<i64>, u64)> {
-        self.streams.values().flat_map(|state| &state.datasets).map(|dataset| {
+        self.streams.values().flat_map(|state| &state.datasets).flat_map(|dataset| {
             let first = dataset.closing.before().map(|before| first_window(Some(before), dataset.window));
             let closed = first.map(|first| window_start(first, dataset.window));
-            (dataset.name.as_str(), closed, dataset.span.windows())
+            dataset.names.iter().map(move |name| (name.as_str(), closed, dataset.span.windows()))
         })
     }
 
@@ -230,7 +239,7 @@ impl Gateway {
     /// journal when it has been counted. Until then, up to twice the limit can be open.
     pub fn restore_window(&mut self, dataset: &str, window: i64) {
         for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
-            if state.name == dataset {
+            if state.is_counted_for(dataset) {
                 let start = window_start(window, state.window);
                 state.span.restore(start, start);
             }
@@ -240,7 +249,7 @@ impl Gateway {
     /// What the journal holds of windows that were closed.
     pub fn restore_closed(&mut self, dataset: &str, before: i64, watermark: i64) {
         for state in self.streams.values_mut() {
-            for known in state.datasets.iter_mut().filter(|known| known.name == dataset) {
+            for known in state.datasets.iter_mut().filter(|known| known.is_counted_for(dataset)) {
                 known.restore(|closing| closing.restore(Some(before)));
                 state.watermark.restore(watermark);
             }
@@ -258,8 +267,12 @@ impl Gateway {
     pub fn snapshot(&mut self) -> Snapshot {
         let streams = self.streams.iter_mut().map(|(name, state)| {
             state.step = state.next_step;
-            let closed = |dataset: &DatasetState| (dataset.name.clone(), dataset.closing.before());
-            let closed = state.datasets.iter().map(closed).collect();
+            // Under each name: one of them may be left alone.
+            let closed = state.datasets.iter().flat_map(|dataset| {
+                let before = dataset.closing.before();
+                dataset.names.iter().map(move |name| (name.clone(), before))
+            });
+            let closed = closed.collect();
             let (watermark, refused) = (state.watermark.snapshot(), state.refused.clone());
             StreamSnapshot { name: name.clone(), watermark, closed, refused, step: state.step }
         });
@@ -320,7 +333,7 @@ impl Gateway {
             for _ in 0..reader.count(17)? {
                 let dataset = reader.text()?;
                 let before = reader.option()?;
-                for known in state.datasets.iter_mut().filter(|known| known.name == dataset) {
+                for known in state.datasets.iter_mut().filter(|known| known.is_counted_for(dataset)) {
                     known.restore(|closing| restore(closing, before));
                 }
             }

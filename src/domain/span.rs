@@ -25,14 +25,28 @@ impl WindowSpan {
         Self { size, max: max.max(1), first: i64::MIN, ends: None }
     }
 
-    /// Opens the windows of some event times, if there may be so many.
-    pub fn open(&mut self, oldest: i64, newest: i64) -> bool {
+    /// Whether the windows of some event times may be open.
+    #[must_use]
+    pub fn has_room(&self, oldest: i64, newest: i64) -> bool {
         let ends = self.with(oldest, newest);
         // The distance of two numbers of 64 bits is below 2^64.
-        let fits = ends.0.abs_diff(ends.1) < self.max;
+        ends.0.abs_diff(ends.1) < self.max
+    }
+
+    /// Opens the windows of some event times, if there may be so many.
+    pub fn open(&mut self, oldest: i64, newest: i64) -> bool {
+        let fits = self.has_room(oldest, newest);
         if fits {
-            self.ends = Some(ends);
+            self.ends = Some(self.with(oldest, newest));
         }
+        fits
+    }
+
+    /// Opens the windows of some event times in all of these, if there may be so many in each; else in none.
+    pub fn open_in_all<'s>(spans: impl Iterator<Item = &'s mut Self>, oldest: i64, newest: i64) -> bool {
+        let spans: Vec<&mut Self> = spans.collect();
+        let fits = spans.iter().all(|span| span.has_room(oldest, newest));
+        spans.into_iter().filter(|_| fits).for_each(|span| span.ends = Some(span.with(oldest, newest)));
         fits
     }
 
@@ -86,6 +100,16 @@ mod tests {
         assert!(span.open(-(1 << 62), 4_095 * SIZE), "what is late is counted in the oldest open window");
         assert!(!span.open(4_096 * SIZE, 4_096 * SIZE));
         assert_eq!(span.windows(), 4_096);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_one_opens_nothing_in_the_others() {
+        let mut spans = [100, 10].map(|max| WindowSpan::new(Duration::from_secs(10), max));
+        assert!(WindowSpan::open_in_all(spans.iter_mut(), 0, 5 * SIZE));
+        assert!(!WindowSpan::open_in_all(spans.iter_mut(), 0, 50 * SIZE));
+        assert_eq!(spans.map(|span| span.windows()), [6, 6]);
+        assert!(WindowSpan::open_in_all(spans.iter_mut(), 0, 9 * SIZE));
+        assert_eq!(spans.map(|span| span.windows()), [10, 10]);
     }
 
     #[test]

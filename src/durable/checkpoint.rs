@@ -334,6 +334,7 @@ mod tests {
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
             privacy: None,
+            members: Vec::new(),
         };
         let datasets = vec![Arc::new(dataset)];
         let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));

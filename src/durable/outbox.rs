@@ -2,7 +2,7 @@
 //! destination has confirmed them.
 //!
 //! It is a log of its own. One entry holds all releases of one closing of a dataset's windows, for all
-//! destinations, so that a closing is in it as a whole or not at all; the entry names the closing's position
+//! destinations, and of all datasets that share its cells (then it is named as the first of them), so that a closing is in it as a whole or not at all; the entry names the closing's position
 //! in the journal, so that a closing that is replayed is not released twice.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +88,7 @@ const OUTCOMES: [Paid; 3] = [Paid::Noised, Paid::Spent, Paid::Lost];
 pub struct Closing {
     /// Where the journal says that the windows were closed.
     pub closed_at: Lsn,
-    /// The dataset's name.
+    /// The dataset's name; of datasets that share their cells, that of the first.
     pub dataset: String,
     /// The releases, for all destinations.
     pub releases: Vec<Released>,
@@ -210,19 +210,19 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
     Some((notes, decided))
 }
 
-/// The dataset of an entry, and the destination of each of its releases. The cells are not read.
+/// The dataset and the destination of each release of an entry. The cells are not read.
 #[must_use]
-pub fn destinations(bytes: &[u8]) -> Option<(&str, Vec<&str>)> {
+pub fn destinations(bytes: &[u8]) -> Option<Vec<(&str, &str)>> {
     let mut reader = Reader::new(bytes);
-    let (_, dataset) = (reader.u64()?, reader.text()?);
+    let (_, _) = (reader.u64()?, reader.text()?);
     let mut destinations = Vec::new();
     for _ in 0..reader.count(1)? {
-        let (_, destination, _, _) = (reader.text()?, reader.text()?, reader.text()?, reader.text()?);
+        let (_, destination, dataset, _) = (reader.text()?, reader.text()?, reader.text()?, reader.text()?);
         let (_, _, _) = (reader.i64()?, reader.i64()?, Digest::from_bytes(reader.array()?));
         let _ = reader.bytes()?;
-        destinations.push(destination);
+        destinations.push((dataset, destination));
     }
-    Some((dataset, destinations))
+    Some(destinations)
 }
 
 /// The destinations of all releases that are held, those that are confirmed included.
@@ -232,8 +232,8 @@ pub fn destinations(bytes: &[u8]) -> Option<(&str, Vec<&str>)> {
 pub fn all_destinations(mut entries: storage::Reader) -> Result<BTreeSet<String>, Error> {
     let mut all = BTreeSet::new();
     while let Some(entry) = entries.next()? {
-        let (_, destinations) = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
-        all.extend(destinations.into_iter().map(str::to_owned));
+        let destinations = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        all.extend(destinations.into_iter().map(|(_, destination)| destination.to_owned()));
     }
     Ok(all)
 }
@@ -249,10 +249,11 @@ pub fn waiting(
 ) -> Result<BTreeMap<String, usize>, Error> {
     let mut waiting = BTreeMap::new();
     while let Some(entry) = entries.next()? {
-        let (dataset, destinations) = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
-        let releases = destinations.iter().filter(|name| **name == destination).count();
-        if releases > 0 && !has(dataset, entry.lsn) {
-            *waiting.entry(dataset.to_owned()).or_default() += releases;
+        let destinations = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        for (dataset, _) in destinations.into_iter().filter(|(_, name)| *name == destination) {
+            if !has(dataset, entry.lsn) {
+                *waiting.entry(dataset.to_owned()).or_default() += 1;
+            }
         }
     }
     Ok(waiting)
@@ -364,7 +365,7 @@ mod tests {
         let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
         assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
         for bytes in [closing.encode().unwrap().as_slice(), golden] {
-            assert_eq!(destinations(bytes), Some(("golden", vec!["desk", "hub"])));
+            assert_eq!(destinations(bytes), Some(vec![("golden", "desk"), ("golden", "hub")]));
             let read = Closing::decode(bytes).unwrap();
             assert_eq!((read.closed_at, read.dataset.as_str(), read.releases.len()), (41, "golden", 2));
             for (read, written) in read.releases.iter().zip(&closing.releases) {

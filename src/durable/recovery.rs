@@ -91,7 +91,7 @@ pub struct Present {
     pub stream: Arc<Stream>,
     /// The model's outputs.
     pub outputs: Vec<Field>,
-    /// The datasets.
+    /// What is counted of it: [`Dataset::counted_for`] its datasets.
     pub datasets: Vec<Arc<Dataset>>,
 }
 
@@ -171,7 +171,7 @@ pub fn restore(
 fn unchanged<'p>(checkpoint: &Checkpoint, dataset: &str, present: &'p [Present]) -> Result<&'p Dataset, Error> {
     let changed = |changes: &str| Error::Dataset { dataset: dataset.to_owned(), changes: changes.to_owned() };
     let mut datasets = present.iter().flat_map(|present| &present.datasets);
-    let declared = datasets.find(|declared| declared.name == dataset);
+    let declared = datasets.find(|declared| declared.is_counted_for(dataset));
     let declared = declared.ok_or_else(|| changed("it is not declared any more"))?;
     let kept = checkpoint.shapes.iter().find(|(known, _)| known == dataset);
     let (_, kept) = kept.ok_or(Error::Checkpoint(checkpoint.lsn))?;
@@ -418,7 +418,8 @@ impl Mapping {
     /// What an entry says was closed or flushed. `None`: the dataset is not declared any more, so it has nothing to be
     /// closed. Where the entry gives a window's number, its size is taken to be the declared one.
     fn closed(&self, lsn: Lsn, dataset: &str, before: Option<Before>) -> Option<Closed> {
-        let declared = self.present.iter().flat_map(|present| &present.datasets).find(|known| known.name == dataset)?;
+        let mut datasets = self.present.iter().flat_map(|present| &present.datasets);
+        let declared = datasets.find(|known| known.is_counted_for(dataset))?;
         let time = |before| match before {
             Before::Time(time) => time,
             Before::Window(window) => window_start(window, declared.window),
@@ -446,7 +447,7 @@ impl Mapping {
             }
             for (dataset, then) in self.catalog.datasets(stream) {
                 let changed = |changes: String| Error::Dataset { dataset: dataset.clone(), changes };
-                let declared = present.datasets.iter().find(|declared| declared.name == *dataset);
+                let declared = present.datasets.iter().find(|declared| declared.is_counted_for(dataset));
                 let declared = declared.ok_or_else(|| changed("it is not declared any more".to_owned()))?;
                 let changes = then.differences(&declared.shape());
                 if !changes.is_empty() {

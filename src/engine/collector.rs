@@ -41,7 +41,7 @@ pub struct ReleaseRules {
     pub gateway: GatewayId,
     /// The policies, which say what may go where.
     pub versions: Arc<Versions>,
-    /// The datasets.
+    /// What is counted: of datasets that share their cells, under the name of the first.
     pub datasets: BTreeMap<DatasetName, Arc<Dataset>>,
     /// Nothing leaves: what would is only counted.
     pub is_dry_run: bool,
@@ -194,8 +194,7 @@ impl Collector {
     fn release(&mut self, lsn: Lsn, reported: Reported) {
         let refused = self.refused.remove(&lsn);
         let mut deferral = self.collecting.deferred.remove(&reported.dataset);
-        let is_in_outbox = self.collecting.released.get(&*reported.dataset).is_some_and(|released| *released >= lsn);
-        if is_in_outbox && !planted("replay-twice") {
+        if self.is_in_outbox(lsn, &reported.dataset) && !planted("replay-twice") {
             if let Some(deferral) = deferral {
                 self.defer_again(lsn, reported, deferral);
             }
@@ -224,7 +223,6 @@ impl Collector {
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
         }
-        let count = closing.releases.len();
         match closing.encode() {
             Ok(entry) => self.put_out(entry),
             Err(error) => {
@@ -232,7 +230,18 @@ impl Collector {
                  please report this line");
             }
         }
-        self.telemetry.add_of_dataset(&dataset, |counts| &counts.releases, count);
+        for released in &closing.releases {
+            self.telemetry.add_of_dataset(released.dataset(), |counts| &counts.releases, 1);
+        }
+    }
+
+    /// Whether the outbox had what was closed at a position when it was opened. A dataset that shares its cells with others
+    /// since then had its closings under its own name.
+    fn is_in_outbox(&self, lsn: Lsn, dataset: &str) -> bool {
+        let declared = self.collecting.rules.datasets.get(dataset);
+        let names = declared.iter().flat_map(|declared| declared.released_as()).map(|released| released.name.as_str());
+        let mut released = names.chain([dataset]).filter_map(|name| self.collecting.released.get(name));
+        released.any(|released| *released >= lsn)
     }
 
     /// What the ledger is to say of refused records of a dataset's stream.
@@ -245,7 +254,7 @@ impl Collector {
     /// What of a window's cells may leave. The others are withheld.
     fn cells(&self, window: &Window<'_>, cells: Cells, closing: &mut Closing) {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
-        let (policy, outlets) = self.outlets(window, &cells);
+        let (policy, outlets) = self.outlets(window, declared, &cells);
         let closed = self.closed_window(window, cells.bounded(declared), declared, None);
         if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), closing) {
             self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
@@ -273,21 +282,31 @@ impl Collector {
         closing: &mut Closing,
     ) -> Option<Outcome> {
         let (dataset, window_start) = (window.dataset, self.start_as_text(window.dataset, window.window));
-        let outcome = match asked_for(outlets) {
+        // Noise is for a dataset alone: of several that share cells, one that asked for it under policies of before gets nothing.
+        let outcome = match asked_for(outlets).filter(|_| !closed.dataset.is_shared()) {
             Some(privacy) => Ok(self.with_noise(window, closed, (policy, outlets, privacy), closing)?),
             None => release(closed, outlets, policy),
         };
         match outcome {
             Ok(mut outcome) => {
-                let released = std::mem::take(&mut outcome.released);
                 if self.collecting.rules.is_dry_run {
-                    self.telemetry.add_of_dataset(dataset, |counts| &counts.dry_releases, released.len());
+                    for released in std::mem::take(&mut outcome.released) {
+                        self.telemetry.add_of_dataset(released.dataset(), |counts| &counts.dry_releases, 1);
+                    }
                     return Some(outcome);
                 }
-                self.count(dataset, |counts| &counts.cells_released, outcome.cells_released);
-                self.count(dataset, |counts| &counts.cells_rolled_up, outcome.rolled_up.len());
+                for Dataset { name, .. } in closed.dataset.released_as() {
+                    let (left, beside) = (outcome.of_dataset(name), outcome.beside_dataset(name));
+                    let rolled_up = if left > 0 { outcome.rolled_up.len() } else { 0 };
+                    self.telemetry.add_of_dataset(name, |counts| &counts.cells_released, left);
+                    self.telemetry.add_of_dataset(name, |counts| &counts.cells_rolled_up, rolled_up);
+                    // The others are counted with what is withheld of all.
+                    self.telemetry.add_of_dataset(name, |counts| &counts.cells_withheld, beside);
+                }
+                let released = std::mem::take(&mut outcome.released);
                 let (left, stayed) = (outcome.cells_released, outcome.cells_withheld);
                 tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
+                // No dataset that shares its cells has an override.
                 let leaves =
                     |outlet: &Outlet| released.iter().any(|released| *released.destination() == *outlet.destination);
                 let started = self.start_of(dataset, window.window);
@@ -366,10 +385,11 @@ impl Collector {
         closing.notes.extend(coarse(cells, k).map(|at_least| Note::Withheld { window_start, at_least }));
     }
 
-    /// Counts cells of a dataset, unless this is a dry run.
+    /// Counts cells of a dataset and of those that share them, unless this is a dry run.
     fn count(&self, dataset: &str, of: impl Fn(&DatasetCounts) -> &AtomicU64, cells: usize) {
+        let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return };
         if !self.collecting.rules.is_dry_run {
-            self.telemetry.add_of_dataset(dataset, of, cells);
+            declared.released_as().for_each(|released| self.telemetry.add_of_dataset(&released.name, &of, cells));
         }
     }
 
@@ -384,11 +404,16 @@ impl Collector {
         rfc3339(self.start_of(dataset, window))
     }
 
-    /// Where the cells of a window may go: what every policy that its records were decided under allows, and the one in
-    /// force.
-    fn outlets(&self, &Window { dataset, window, .. }: &Window<'_>, cells: &Cells) -> (Digest, Vec<Outlet>) {
+    /// Where the cells of a window may go, as those of which dataset: what every policy that its records were decided under
+    /// allows, and the one in force.
+    fn outlets(
+        &self,
+        &Window { dataset, window, .. }: &Window<'_>,
+        declared: &Dataset,
+        cells: &Cells,
+    ) -> (Digest, Vec<Outlet>) {
         let versions = &self.collecting.rules.versions;
-        let (in_force, outlets) = versions.outlets(dataset, cells.policies());
+        let (in_force, outlets) = versions.outlets(declared, cells.policies());
         let outlets = outlets.unwrap_or_else(|policy| {
             let window_start = self.start_as_text(dataset, window);
             tracing::error!(
@@ -414,8 +439,10 @@ impl Collector {
                 );
             }
         }
-        if let Some(shadow) = versions.outlets_in_shadow(dataset) {
-            self.telemetry.shadow.window(dataset, &destinations(&outlets), &destinations(&shadow));
+        for Dataset { name, .. } in declared.released_as() {
+            if let Some(shadow) = versions.outlets_in_shadow(name) {
+                self.telemetry.shadow.window(name, &destinations(&outlets, name), &destinations(&shadow, name));
+            }
         }
         (in_force, outlets)
     }
@@ -516,6 +543,7 @@ impl Collector {
     }
 }
 
-fn destinations(outlets: &[Outlet]) -> BTreeSet<&str> {
-    outlets.iter().map(|outlet| outlet.destination.as_str()).collect()
+fn destinations<'o>(outlets: &'o [Outlet], dataset: &str) -> BTreeSet<&'o str> {
+    let of_dataset = outlets.iter().filter(|outlet| outlet.dataset == *dataset);
+    of_dataset.map(|outlet| outlet.destination.as_str()).collect()
 }

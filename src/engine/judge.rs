@@ -104,7 +104,7 @@ impl Case<'_> {
         }
         let mut candidate = candidate;
         let spans = spans(&shares);
-        candidate.check_shared(self.bounds, &spans);
+        candidate.check_shared(&self.bounds, &spans);
         let shadow = intake.versions.shadow().map(|shadow| (shadow, candidate.clone()));
         let under = intake.versions.current();
         let senders = self.senders(&shares);

@@ -5,13 +5,12 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::domain::gateway::Gateway;
-use crate::domain::name::DatasetName;
 
 /// How far the windows of each dataset have come.
 pub(super) struct Progress(Vec<OfDataset>);
 
 struct OfDataset {
-    name: DatasetName,
+    name: String,
     /// [`NOTHING`] until a window has closed.
     closed: AtomicI64,
     open: AtomicU64,
@@ -22,12 +21,12 @@ const NOTHING: i64 = i64::MIN;
 impl Progress {
     /// As it is now.
     pub(super) fn of(gateway: &Gateway) -> Self {
-        let of = |name: &DatasetName| OfDataset {
-            name: name.clone(),
+        let of = |(name, _, _): (&str, _, _)| OfDataset {
+            name: name.to_owned(),
             closed: AtomicI64::new(NOTHING),
             open: AtomicU64::new(0),
         };
-        let progress = Self(gateway.datasets().map(of).collect());
+        let progress = Self(gateway.windows().map(of).collect());
         progress.has_come_to(gateway);
         progress
     }
@@ -45,7 +44,7 @@ impl Progress {
     pub(super) fn told(&self) -> Vec<(String, Option<i64>, u64)> {
         let of = |of: &OfDataset| {
             let closed = of.closed.load(Ordering::Relaxed);
-            (of.name.to_string(), (closed != NOTHING).then_some(closed), of.open.load(Ordering::Relaxed))
+            (of.name.clone(), (closed != NOTHING).then_some(closed), of.open.load(Ordering::Relaxed))
         };
         self.0.iter().map(of).collect()
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::civil::Date;
 
+use crate::domain::dataset::Dataset;
 use crate::domain::policy::{Digest, Granted, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
@@ -107,17 +108,26 @@ impl Versions {
         }
     }
 
-    /// Where a window of a dataset may go whose records were decided under these policies: what all of them and the one
-    /// in force, which is named, allow. `Err` is one that is not known any more: then nothing may leave.
-    pub fn outlets(&self, dataset: &str, decided_under: &BTreeSet<Digest>) -> (Digest, Result<Vec<Outlet>, Digest>) {
+    /// Where a window may go whose records were decided under these policies, for each dataset that is released of it: what
+    /// all of them and the one in force, which is named, allow. `Err` is one that is not known any more: then nothing may
+    /// leave.
+    pub fn outlets(
+        &self,
+        counted: &Dataset,
+        decided_under: &BTreeSet<Digest>,
+    ) -> (Digest, Result<Vec<Outlet>, Digest>) {
         let inner = self.read();
         let (day, in_force) = (inner.current.day, inner.current.digest());
-        let mut of_all = vec![inner.current.policy.outlets(dataset, &inner.current.here.serves, day)];
-        for digest in decided_under {
-            let Some((policy, here)) = inner.known.get(digest) else { return (in_force, Err(*digest)) };
-            of_all.push(policy.outlets_before(dataset, &here.serves, day));
+        let mut outlets = Vec::new();
+        for Dataset { name, .. } in counted.released_as() {
+            let mut of_all = vec![inner.current.policy.outlets(name, &inner.current.here.serves, day)];
+            for digest in decided_under {
+                let Some((policy, here)) = inner.known.get(digest) else { return (in_force, Err(*digest)) };
+                of_all.push(policy.outlets_before(name, &here.serves, day));
+            }
+            outlets.extend(strictest(of_all));
         }
-        (in_force, Ok(strictest(of_all)))
+        (in_force, Ok(outlets))
     }
 
     /// For how many windows cells of a dataset waited under these policies. `None`: they are not known any more, or do not

@@ -470,7 +470,7 @@ impl Worker {
         }
         let again = || {
             let Together { mut candidate, .. } = Together::decode(&served.stream, [opened]);
-            candidate.check(TimeBounds::ANY);
+            candidate.check(&TimeBounds::ANY);
             let from = Sender { producer: &request.origin.producer, address: request.origin.address };
             let decided = self.intake.versions.current().decide(candidate, from, &mut NotCounted).ok()?;
             let are_the_same = Refusals::of(&decided.refusals).are_the_records_of(&taken.refusals);

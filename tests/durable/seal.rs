@@ -101,7 +101,7 @@ fn without_some_keys_exactly_the_batches_that_touch_their_regimes_are_unreadable
     let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) });
     let result = runner.run(&cases, |(records, deleted)| {
         let mut candidate = Candidate::new(Arc::clone(&stream), payments(&stream.schema, &records), Vec::new());
-        candidate.check(TimeBounds::between(1, 1));
+        candidate.check(&TimeBounds::between(1, 1));
         let stay: Vec<usize> = records.iter().filter(|(_, sound)| *sound).map(|(code, _)| *code).collect();
         let Some(resident) = version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident else {
             prop_assert!(stay.is_empty());

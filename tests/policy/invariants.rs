@@ -437,7 +437,7 @@ proptest! {
             }
             prop_assert_eq!(versions.current().day, latest);
             prop_assert_eq!(
-                versions.outlets(DATASET, &BTreeSet::new()).1.unwrap(),
+                versions.outlets(policy.dataset(DATASET).unwrap().1, &BTreeSet::new()).1.unwrap(),
                 policy.outlets(DATASET, &case.gateway.serves, latest));
         }
     }

@@ -10,12 +10,19 @@ use super::noise;
 use crate::domain::dataset::{Dataset, Function, REST};
 use crate::domain::policy::{Asked, Limits};
 
-/// A paragraph for people.
-pub(super) fn explained(dataset: &Dataset, limits: &Limits) -> String {
+/// A paragraph for people. `others`: the datasets that it shares its cells with.
+pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> String {
     let mut text = String::new();
     let (contributors, part) = (&limits.contributors, &limits.part);
     // Writing to a string does not fail.
     let _ = writeln!(text, "\ncells of {}:", dataset.name);
+    if !others.is_empty() {
+        let _ = writeln!(
+            text,
+            "  the same cells as those of {}: all their numbers are judged together, by the strictest rule of any",
+            others.join(", ")
+        );
+    }
     if let Some(privacy) = &limits.privacy {
         text.push_str(&noise::explained(dataset, limits, privacy));
         text.push_str(&bounds(limits));
@@ -122,12 +129,13 @@ fn waits(dataset: &Dataset) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
+pub(super) fn for_machines(dataset: &Dataset, others: &[&str], limits: &Limits) -> Value {
     let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
     let mut withheld = [fractions, optional].concat();
     withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());
     json!({
         "dataset": dataset.name.as_str(),
+        "shares_cells_with": others,
         "min_contributors": asked(&limits.contributors),
         "min_part": asked(&limits.part),
         "p_percent": asked(&limits.percent),

@@ -145,7 +145,7 @@ fn lines<'v>(
         }
         let decoded = decode(&plan.stream, &records)?;
         let mut candidate = decoded.map_err(|error| anyhow!(error.message))?;
-        candidate.check(times);
+        candidate.check(&times);
         let before = u32::try_from(explanations.len()).unwrap_or(u32::MAX);
         let explained = version.explain(&candidate, from)?;
         explanations

@@ -16,10 +16,10 @@ use super::super::table::table;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
 use crate::domain::batch::{Batch, Candidate};
 use crate::domain::counting::NotCounted;
-use crate::domain::dataset::Dataset;
+use crate::domain::dataset::{Dataset, Metric};
 use crate::domain::evidence::Sender;
 use crate::domain::name::{DatasetName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Outcome, Version, Withheld, release};
+use crate::domain::policy::{ClosedWindow, Outcome, Outlet, Version, Withheld, release};
 use crate::domain::producer::speaker_of;
 use crate::domain::time::rfc3339;
 use crate::domain::window::{window_of, window_start};
@@ -33,7 +33,7 @@ pub(super) struct Counted {
     /// What all windows hold.
     open: Arc<OpenBytes>,
     windows: BTreeMap<(DatasetName, i64), Cells>,
-    /// The datasets, as far as they can be computed. `None`: a key is an output of the model, which is not there.
+    /// What is counted for datasets, as far as it can be computed. `None`: a key is an output of the model, which is not there.
     datasets: BTreeMap<DatasetName, Option<Arc<Dataset>>>,
     /// Those that want outputs of the model.
     unscored: BTreeSet<DatasetName>,
@@ -66,15 +66,23 @@ impl Left {
         }
     }
 
+    /// What would leave as the cells of a dataset.
     fn of(dataset: &Dataset, outcome: &Outcome) -> Self {
         let mut nulls = BTreeMap::new();
+        let of_dataset = || outcome.released.iter().filter(|released| *released.dataset() == dataset.name);
         for metric in &dataset.metrics {
-            let columns = outcome.released.iter().filter_map(|released| released.cells().column_by_name(&metric.name));
+            let columns = of_dataset().filter_map(|released| released.cells().column_by_name(&metric.name));
             // Of several destinations, that of which most is withheld.
             let most = columns.map(nulls_of).max().unwrap_or(0);
             nulls.insert(metric.name.clone(), most);
         }
-        Self { released: outcome.cells_released, withheld: outcome.withheld.clone(), nulls }
+        let (released, mut withheld) = (outcome.of_dataset(&dataset.name), outcome.withheld.clone());
+        // Those that leave in other datasets only.
+        let nowhere = outcome.beside_dataset(&dataset.name);
+        if nowhere > 0 {
+            *withheld.entry(Withheld::Nowhere).or_default() += nowhere;
+        }
+        Self { released, withheld, nulls }
     }
 }
 
@@ -124,16 +132,21 @@ impl Counted {
         let known = plan.stream.fields.len() + outputs.len();
         let is_kept = version.asks_for_producers(&stream);
         let producer = if is_kept { KEY.producer(from.producer) } else { Producer::UNKNOWN };
-        for dataset in &plan.datasets {
+        for dataset in &plan.counted {
             let dataset = match self.datasets.entry(dataset.name.clone()) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let metrics = dataset.metrics.len();
-                    let dataset = of_columns(dataset, known);
-                    if dataset.as_ref().is_none_or(|dataset| dataset.metrics.len() < metrics) {
-                        self.unscored.insert(place.key().clone());
+                    let of_known = of_columns(dataset, known);
+                    for wanted in dataset.released_as() {
+                        let is_whole = |counted: &Arc<Dataset>| {
+                            let found = counted.released_as().find(|found| found.name == wanted.name);
+                            found.is_some_and(|found| found.metrics.len() == wanted.metrics.len())
+                        };
+                        if !of_known.as_ref().is_some_and(is_whole) {
+                            self.unscored.insert(wanted.name.clone());
+                        }
                     }
-                    place.insert(dataset)
+                    place.insert(of_known)
                 }
             };
             if let Some(dataset) = dataset.clone() {
@@ -175,11 +188,16 @@ impl Counted {
         let mut left = AllLeft::new();
         for ((name, window), cells) in self.windows {
             let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
-            let outlets = version.policy.outlets(&name, &version.here.serves, version.day);
+            let of_dataset =
+                |dataset: &Dataset| version.policy.outlets(&dataset.name, &version.here.serves, version.day);
+            let outlets: Vec<Outlet> = dataset.released_as().flat_map(of_dataset).collect();
             let cells = cells.bounded(dataset);
             let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None };
             let outcome = release(&closed, &outlets, version.digest())?;
-            left.insert((name, window_start(window, dataset.window)), Left::of(dataset, &outcome));
+            for released in dataset.released_as() {
+                let start = window_start(window, dataset.window);
+                left.insert((released.name.clone(), start), Left::of(released, &outcome));
+            }
         }
         Ok(left)
     }
@@ -193,11 +211,9 @@ impl Counted {
 /// A dataset with the metrics that so many columns give. `None`: they do not give its keys.
 fn of_columns(dataset: &Arc<Dataset>, known: usize) -> Option<Arc<Dataset>> {
     let is_known = |column: usize| column < known;
-    let metrics = dataset.metrics.iter();
-    let metrics = metrics.filter(|metric| metric.function.source().is_none_or(|source| is_known(source.column)));
-    let metrics = metrics.cloned().collect();
+    let has_columns = |metric: &Metric| metric.function.source().is_none_or(|source| is_known(source.column));
     let has_keys = dataset.keys.iter().all(|key| is_known(key.column));
-    has_keys.then(|| Arc::new(Dataset { metrics, ..Dataset::clone(dataset) }))
+    has_keys.then(|| Arc::new(dataset.with_metrics(&has_columns)))
 }
 
 /// So many windows are listed at most.

@@ -28,7 +28,7 @@ impl Plan {
         let Some(combinations) = parted.in_order() else {
             return Self { groups: vec![None; ways.len()], sums: Vec::new() };
         };
-        Planning::new(&ways, &combinations, rule, enough).plan(finer)
+        Planning::new(dataset, &ways, &combinations, rule, enough).plan(finer)
     }
 
     /// With whether each summed column leaves.
@@ -48,6 +48,7 @@ impl Plan {
 }
 
 struct Planning<'p> {
+    dataset: &'p Dataset,
     ways: &'p [Way<'p>],
     atoms: Vec<Atom<'p>>,
     /// The part of each way that each atom is in.
@@ -60,7 +61,13 @@ struct Planning<'p> {
 }
 
 impl<'p> Planning<'p> {
-    fn new(ways: &'p [Way<'p>], combinations: &[(u64, &'p Combination)], rule: PartRule, enough: usize) -> Self {
+    fn new(
+        dataset: &'p Dataset,
+        ways: &'p [Way<'p>],
+        combinations: &[(u64, &'p Combination)],
+        rule: PartRule,
+        enough: usize,
+    ) -> Self {
         let mut parts = vec![Vec::with_capacity(combinations.len()); ways.len()];
         let mut atoms_of: Vec<Vec<Vec<usize>>> = ways.iter().map(|way| vec![Vec::new(); way.parts()]).collect();
         for (at, (number, _)) in combinations.iter().enumerate() {
@@ -75,7 +82,7 @@ impl<'p> Planning<'p> {
             Work::for_cell(combinations.len(), combinations.iter().map(|(_, kept)| kept.contributors.known()).sum());
         let atoms = combinations.iter();
         let atoms = atoms.map(|(_, kept)| Atom { records: kept.records, contributors: &kept.contributors });
-        Self { ways, atoms: atoms.collect(), parts, atoms_of, rule, enough, work }
+        Self { dataset, ways, atoms: atoms.collect(), parts, atoms_of, rule, enough, work }
     }
 
     /// The plan, under a finer one.
@@ -197,13 +204,25 @@ impl<'p> Planning<'p> {
         group_of
     }
 
+    /// Whether no dataset has metrics of both ways. It is never asked: whoever has one dataset may have the others.
+    fn are_judged_apart(&self, one: usize, other: usize) -> bool {
+        let has = |dataset: &Dataset, way: usize| {
+            let way = self.ways.get(way);
+            let is_it = |known: &Way<'_>| way.is_some_and(|way| way.by == known.by && way.source == known.source);
+            ways(dataset).iter().any(is_it)
+        };
+        planted("datasets-judged-apart")
+            && !self.dataset.released_as().any(|dataset| has(dataset, one) && has(dataset, other))
+    }
+
     /// Whether a way's groups may leave together with those of the ways before it.
     fn is_safe_with(&self, position: usize, groups: &[usize], before: &[Option<Vec<usize>>]) -> bool {
         let of_atoms = |way: usize, groups: &[usize]| -> Vec<usize> {
             let parts = self.parts.get(way).map(Vec::as_slice).unwrap_or_default();
             parts.iter().filter_map(|part| groups.get(*part).copied()).collect()
         };
-        let leaving = before.iter().enumerate().filter_map(|(way, groups)| Some(of_atoms(way, groups.as_deref()?)));
+        let before = before.iter().enumerate().filter(|(way, _)| !self.are_judged_apart(*way, position));
+        let leaving = before.filter_map(|(way, groups)| Some(of_atoms(way, groups.as_deref()?)));
         let partitions = leaving.chain([of_atoms(position, groups)]).collect();
         is_safe(partitions, &self.atoms, self.asked(self.rule.least))
     }

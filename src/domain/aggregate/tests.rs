@@ -94,6 +94,7 @@ fn dataset() -> Dataset {
             metric("score", Function::Sum(score)),
         ],
         privacy: None,
+        members: Vec::new(),
     }
 }
 

@@ -49,6 +49,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
             metric("share_of_de", share_of_de),
         ],
         privacy: None,
+        members: Vec::new(),
     }
 }
 

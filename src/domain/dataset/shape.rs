@@ -7,19 +7,22 @@
 //! Version 1: the version (one byte); stream; contributor; window in microseconds; the keys, each with its field and
 //! its domain; the metrics, each with its name, its function and what that needs. A domain and a function begin with
 //! a byte that says which one they are: [`WORDS`] and the like. Version 2 is of a dataset with bounds, and of no other: the
-//! same, and then how many records of a contributor count in a cell, and in how many cells (0: in any number).
+//! same, and then how many records of a contributor count in a cell, and in how many cells (0: in any number). Version 3 is
+//! of datasets that share their cells, and of no others: the same as version 2 (0 and 0: no bounds), and then the datasets,
+//! each with its name and its metrics: the name that it gives each, and the position of that metric among those before.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{Bounds, Dataset, Function, KeyDomain, Measure, Source};
+use super::{Bounds, Dataset, Function, KeyDomain, Measure, Member, Source};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::stream::ValueRange;
 use crate::domain::window::micros;
 
 const VERSION: u8 = 1;
 const BOUNDED: u8 = 2;
+const SHARED: u8 = 3;
 
 const WORDS: u8 = 0;
 const INTEGERS: u8 = 1;
@@ -43,6 +46,8 @@ pub struct Shape {
     keys: Vec<Key>,
     metrics: Vec<Metric>,
     bounds: Option<Bounds>,
+    /// The datasets that share the cells, each with the names and positions of its metrics. None: it is one alone.
+    members: Named<Vec<(String, u32)>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +108,7 @@ impl Dataset {
             keys: self.keys.iter().map(|key| Key { field: key.name.clone(), domain: key.domain.clone() }).collect(),
             metrics: metrics.collect(),
             bounds: self.bounds,
+            members: self.members.iter().map(member).collect(),
         }
     }
 }
@@ -116,7 +122,11 @@ impl Shape {
 
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u8(if self.bounds.is_some() { BOUNDED } else { VERSION });
+        writer.u8(match (self.members.is_empty(), self.bounds) {
+            (false, _) => SHARED,
+            (true, Some(_)) => BOUNDED,
+            (true, None) => VERSION,
+        });
         writer.text(&self.stream).text(&self.contributor).i64(self.window);
         writer.count(self.keys.len());
         for key in &self.keys {
@@ -128,15 +138,30 @@ impl Shape {
             writer.text(&metric.name);
             metric.computes.encode(writer);
         }
-        if let Some(Bounds { records_per_cell, cells_per_window }) = self.bounds {
-            writer.u32(records_per_cell).u32(cells_per_window.unwrap_or(0));
+        match self.bounds {
+            Some(Bounds { records_per_cell, cells_per_window }) => {
+                writer.u32(records_per_cell).u32(cells_per_window.unwrap_or(0));
+            }
+            None if !self.members.is_empty() => {
+                writer.u32(0).u32(0);
+            }
+            None => {}
+        }
+        if !self.members.is_empty() {
+            writer.count(self.members.len());
+        }
+        for (dataset, metrics) in &self.members {
+            writer.text(dataset).count(metrics.len());
+            for (name, position) in metrics {
+                writer.text(name).u32(*position);
+            }
         }
     }
 
     /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let version = reader.u8()?;
-        if !matches!(version, VERSION | BOUNDED) {
+        if !matches!(version, VERSION | BOUNDED | SHARED) {
             return None;
         }
         let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
@@ -145,19 +170,24 @@ impl Shape {
         let metrics = list(reader, 9, |reader| {
             Some(Metric { name: reader.text()?.to_owned(), computes: Computes::decode(reader)? })
         })?;
-        let bounds = if version == BOUNDED {
-            let (records_per_cell, cells) = (reader.u32()?, reader.u32()?);
-            Some(Bounds { records_per_cell, cells_per_window: Some(cells).filter(|cells| *cells > 0) })
-        } else {
+        let bounds = if version == VERSION {
             None
+        } else {
+            let (records_per_cell, cells) = (reader.u32()?, reader.u32()?);
+            let bounds = Bounds { records_per_cell, cells_per_window: Some(cells).filter(|cells| *cells > 0) };
+            Some(bounds).filter(|bounds| version == BOUNDED || bounds.records_per_cell > 0)
         };
-        Some(Self { stream, contributor, window, keys, metrics, bounds })
+        let members = if version == SHARED { list(reader, 16, decode_member)? } else { Vec::new() };
+        Some(Self { stream, contributor, window, keys, metrics, bounds, members })
     }
 
     /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
+        if self == now {
+            return changes;
+        }
         let mut changed = |what: &str, was: &str, is: &str| {
             if was != is {
                 changes.push(format!("{what} was {was}, is {is}"));
@@ -173,8 +203,34 @@ impl Shape {
         let metrics = |shape: &Self| shape.metrics.iter().map(|one| (one.name.clone(), one.computes.clone())).collect();
         let (old, new): (Named<Computes>, Named<Computes>) = (metrics(self), metrics(now));
         compare("metric", &old, &new, Computes::differences, &mut changes);
+        let names = |shape: &Self| {
+            let names: Vec<String> = shape.members.iter().map(|(dataset, _)| quoted(dataset)).collect();
+            names.join(", ")
+        };
+        match (self.members.as_slice(), now.members.as_slice()) {
+            ([], []) => {}
+            ([], _) => changes.push(format!("these datasets share its cells now, and none did: {}", names(now))),
+            (_, []) => changes.push(format!("these datasets shared its cells, and none does now: {}", names(self))),
+            _ => {
+                let said = "it has other metrics, or other names for them".to_owned();
+                let differences = |was: &Vec<_>, is: &Vec<_>| if was == is { Vec::new() } else { vec![said.clone()] };
+                compare("dataset", &self.members, &now.members, differences, &mut changes);
+            }
+        }
         changes
     }
+}
+
+/// A dataset that shares its cells, with the names and positions of its metrics.
+fn member(Member { dataset, metrics }: &Member) -> (String, Vec<(String, u32)>) {
+    let positions = metrics.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
+    let names = dataset.metrics.iter().map(|metric| metric.name.clone());
+    (dataset.name.to_string(), names.zip(positions).collect())
+}
+
+fn decode_member(reader: &mut Reader<'_>) -> Option<(String, Vec<(String, u32)>)> {
+    let dataset = reader.text()?.to_owned();
+    Some((dataset, list(reader, 12, |reader| Some((reader.text()?.to_owned(), reader.u32()?)))?))
 }
 
 /// Things with their names, in the order of their declaration.

@@ -51,6 +51,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
         privacy: None,
+        members: Vec::new(),
     });
     Gateway::new([(&stream, std::slice::from_ref(&dataset))].into_iter())
 }
@@ -136,7 +137,7 @@ proptest! {
         let mut before = gateway.time_bounds("visits", NOW);
         for (times, is_checked_late) in requests {
             let current = gateway.time_bounds("visits", NOW);
-            let mut bounds = if is_checked_late { before } else { current };
+            let mut bounds = if is_checked_late { before } else { current.clone() };
             before = current;
             let times: Vec<i64> = times.into_iter().filter(|time| bounds.take(*time).is_ok()).collect();
             let (Some(oldest), Some(newest)) = (times.iter().min(), times.iter().max()) else { continue };

@@ -65,6 +65,8 @@ impl Permission {
 /// A destination that a dataset may go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlet {
+    /// The dataset.
+    pub dataset: DatasetName,
     /// The destination's name.
     pub destination: DestinationName,
     /// The least number of contributors of a cell.
@@ -211,6 +213,7 @@ impl PolicySet {
         let min_contributors = relaxed.map_or(least, |relaxed| relaxed.min_contributors);
         let of_part = if relaxed.is_some() { limits.part.value.min(min_contributors) } else { limits.part.value };
         Some(Outlet {
+            dataset: declared.name.clone(),
             destination: name.clone(),
             min_contributors,
             parts: PartRule {
@@ -226,7 +229,7 @@ impl PolicySet {
     }
 }
 
-/// The stricter of several versions' outlets: what all of them allow, with the greatest number of contributors.
+/// The stricter of several versions' outlets of one dataset: what all of them allow, with the greatest number of contributors.
 #[must_use]
 pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet> {
     let stricter = |left: Vec<Outlet>, right: Vec<Outlet>| {

@@ -1,5 +1,6 @@
 //! What everyone with a say asks of the cells of a dataset before they leave, and the strictest of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -18,7 +19,8 @@ pub struct Asked<T> {
     pub by: String,
 }
 
-/// What must be true of a dataset's cells before they leave: of each value the strictest that anyone asks for.
+/// What must be true of a dataset's cells before they leave: of each value the strictest that anyone asks for. Datasets that
+/// share their cells have the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The least number of contributors of a cell.
@@ -176,7 +178,7 @@ impl PolicySet {
     ) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
         self.governing(plan, serves, day).next()?;
-        let parties = self.parties(plan, dataset, (serves, day));
+        let parties = self.parties((plan, dataset), (serves, day));
         let bounding = self.bounding(plan, dataset);
         let own_rho =
             dataset.privacy.map(|privacy| Asked { value: privacy.per_day, by: format!("dataset {}", dataset.name) });
@@ -213,11 +215,12 @@ impl PolicySet {
     ) -> Option<Asked<usize>> {
         let said = parties.iter().filter_map(Party::producers);
         let is_silent = parties.iter().any(|party| party.producers().is_none());
-        let default = || match standing {
+        let default = |dataset: &Arc<Dataset>| match standing {
             Standing::InForce => self.producers_by_default(plan, dataset, day),
             Standing::Before => Asked { value: 1, by: "the default of policies that were in force".to_owned() },
         };
-        strictest(said.chain(is_silent.then(default)))
+        let defaults = plan.sharing(dataset).filter(|_| is_silent).map(default);
+        strictest(said.chain(defaults))
     }
 
     /// Where producers prove who they are, anybody of them may be hostile, unless somebody vouches for them. Where they do not, a
@@ -248,12 +251,12 @@ impl PolicySet {
 
     /// Everyone who has a say about how many records of one contributor count: every regime that covers the records, on
     /// whatever day and wherever it is served. Windows outlast days, and what is counted at several places is compared.
-    fn bounding<'p>(&'p self, plan: &'p StreamPlan, dataset: &Dataset) -> Vec<Party<'p>> {
+    fn bounding<'p>(&'p self, plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<Party<'p>> {
         let covering = self.regimes.values().filter(|regime| regime.covers_class(&self.classes, &plan.classes));
-        [self.own(dataset)].into_iter().chain(covering.map(Party::regime)).collect()
+        plan.sharing(dataset).map(|dataset| self.own(dataset)).chain(covering.map(Party::regime)).collect()
     }
 
-    /// The dataset itself.
+    /// A dataset itself.
     fn own(&self, dataset: &Dataset) -> Party<'_> {
         Party {
             name: format!("dataset {}", dataset.name),
@@ -262,11 +265,10 @@ impl PolicySet {
         }
     }
 
-    /// Everyone who has a say about a dataset.
+    /// Everyone who has a say about a dataset: each of those that share its cells speaks for all.
     fn parties<'p>(
         &'p self,
-        plan: &'p StreamPlan,
-        dataset: &'p Dataset,
+        (plan, dataset): (&'p StreamPlan, &'p Dataset),
         (serves, day): (&'p [String], Date),
     ) -> Vec<Party<'p>> {
         let special = self.classes.any_special(&plan.classes).then(|| Party {
@@ -274,11 +276,8 @@ impl PolicySet {
             min_contributors: MIN_CONTRIBUTORS_SPECIAL,
             profile: None,
         });
-        [self.own(dataset)]
-            .into_iter()
-            .chain(self.governing(plan, serves, day).map(Party::regime))
-            .chain(special)
-            .collect()
+        let own = plan.sharing(dataset).map(|dataset| self.own(dataset));
+        own.chain(self.governing(plan, serves, day).map(Party::regime)).chain(special).collect()
     }
 }
 

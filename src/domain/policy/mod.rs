@@ -189,9 +189,11 @@ pub struct StreamPlan {
     pub model: Option<Model>,
     /// Where the hash of the model's file stands.
     pub model_place: Option<Place>,
-    /// The datasets over the stream. At most one, until datasets that share a partition are implemented:
-    /// two partitions of the same records could be subtracted from each other.
+    /// The datasets over the stream, as they are declared, in the order of their names. Those without noise part its records
+    /// alike: two partitions of the same records could be subtracted from each other.
     pub datasets: Vec<Arc<Dataset>>,
+    /// What is counted for them: [`Dataset::counted_for`] those without noise, and each that has noise.
+    pub counted: Vec<Arc<Dataset>>,
     /// The data class of a record: the join of those of all its fields and of the model's outputs.
     pub classes: BTreeSet<String>,
     /// Where the stream is declared.
@@ -229,6 +231,16 @@ pub struct Override {
     pub approved: BTreeSet<String>,
     /// The last day.
     pub until: Date,
+}
+
+impl StreamPlan {
+    /// The datasets that share their cells with a dataset, itself among them. One with noise has its own.
+    pub fn sharing<'p>(&'p self, dataset: &'p Dataset) -> impl Iterator<Item = &'p Arc<Dataset>> {
+        let shares = |other: &&Arc<Dataset>| {
+            other.name == dataset.name || (other.privacy.is_none() && dataset.privacy.is_none())
+        };
+        self.datasets.iter().filter(shares)
+    }
 }
 
 impl PolicySet {

@@ -32,7 +32,7 @@ use rolled::{Levels, Row, Rule};
 pub struct ClosedWindow<'w> {
     /// The gateway's id.
     pub gateway: &'w GatewayId,
-    /// The dataset.
+    /// What was counted: a dataset, or [`Dataset::counted_for`] several.
     pub dataset: &'w Dataset,
     /// The window's number.
     pub window: i64,
@@ -48,7 +48,7 @@ pub struct ClosedWindow<'w> {
 /// What came of a closed window.
 #[derive(Default)]
 pub struct Outcome {
-    /// At most one release per destination; none when no cell may leave.
+    /// At most one release per dataset and destination; none when no cell may leave.
     pub released: Vec<Released>,
     /// Cells that may leave, and remainders.
     pub cells_released: usize,
@@ -77,6 +77,21 @@ pub enum Withheld {
     Noise,
     /// No destination may have it.
     Nowhere,
+}
+
+impl Outcome {
+    /// How many cells and remainders left as those of a dataset: all that left, or none.
+    #[must_use]
+    pub fn of_dataset(&self, dataset: &str) -> usize {
+        let has_left = self.released.iter().any(|released| *released.dataset() == *dataset);
+        if has_left { self.cells_released } else { 0 }
+    }
+
+    /// How many cells left, by themselves or in a remainder, and not as those of a dataset.
+    #[must_use]
+    pub fn beside_dataset(&self, dataset: &str) -> usize {
+        if self.of_dataset(dataset) > 0 { 0 } else { self.left.len() + self.rolled_up.len() }
+    }
 }
 
 impl fmt::Display for Withheld {
@@ -113,6 +128,9 @@ impl Withheld {
 /// Outlets of other rules may hear of the same cell. So what leaves under one rule is made of what leaves under those that
 /// are less strict: all of it together tells no more than the least strict.
 ///
+/// Datasets that share their cells are judged as one that has the metrics of all, by the strictest rule of all their outlets:
+/// whoever has the numbers of several learns no more than that one would tell. So a cell leaves in all of them or in none.
+///
 /// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere.
 ///
 /// # Errors
@@ -126,13 +144,25 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     }
     // Without noise nothing leaves to who asks for it.
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
-    let rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
+    let mut rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
+    let is_shared = closed.dataset.is_shared();
+    if is_shared {
+        let strictest = rules.into_iter().reduce(|(one, k), (other, of_other)| (one.stricter(other), k.max(of_other)));
+        rules = strictest.map(|(parts, k)| (parts, k.max(closed.dataset.min_contributors))).into_iter().collect();
+    }
     let levels = Levels::of(closed.dataset, &closed.cells, &rules);
     for rule in &rules {
         let rows = levels.rows(rule);
-        if !rows.is_empty() {
-            let outlets = quiet().filter(|outlet| outlet.rule() == *rule);
-            outcome.released.extend(Leaving::new(closed, &rows, policy).released(outlets)?);
+        for (view, metrics) in closed.dataset.views() {
+            let is_of_view = |outlet: &&Outlet| match is_shared {
+                true => outlet.dataset == view.name,
+                false => outlet.rule() == *rule,
+            };
+            let outlets: Vec<&Outlet> = quiet().filter(is_of_view).collect();
+            if !rows.is_empty() && !outlets.is_empty() {
+                let leaving = Leaving::new(closed, (view, &metrics), &rows, policy);
+                outcome.released.extend(leaving.released(outlets)?);
+            }
         }
     }
     outcome.left = levels.left().clone();
@@ -153,9 +183,13 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     Ok(outcome)
 }
 
-/// What of a window may leave to outlets of one rule.
+/// What of a window may leave as that of a dataset to outlets of one rule.
 struct Leaving<'l> {
     closed: &'l ClosedWindow<'l>,
+    /// The dataset.
+    view: &'l Dataset,
+    /// The positions of its metrics among those that are counted.
+    metrics: &'l [usize],
     rows: &'l [Row<'l>],
     start: i64,
     end: i64,
@@ -168,19 +202,24 @@ const RELEASE_ID_VERSION: u8 = 3;
 const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
 
 impl<'l> Leaving<'l> {
-    fn new(closed: &'l ClosedWindow<'l>, rows: &'l [Row<'l>], policy: Digest) -> Self {
+    fn new(
+        closed: &'l ClosedWindow<'l>,
+        (view, metrics): (&'l Dataset, &'l [usize]),
+        rows: &'l [Row<'l>],
+        policy: Digest,
+    ) -> Self {
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        Self { closed, rows, start, end, policy }
+        Self { closed, view, metrics, rows, start, end, policy }
     }
 
-    fn released<'o>(&self, outlets: impl Iterator<Item = &'o Outlet>) -> Result<Vec<Released>, ArrowError> {
+    fn released(&self, outlets: Vec<&Outlet>) -> Result<Vec<Released>, ArrowError> {
         let id = self.id();
         let columns = self.columns(&id)?;
-        let released = outlets.map(|outlet| Released {
+        let released = outlets.into_iter().map(|outlet| Released {
             id: id.clone(),
             destination: outlet.destination.clone(),
-            dataset: self.closed.dataset.name.clone(),
+            dataset: self.view.name.clone(),
             gateway: self.closed.gateway.clone(),
             window_start: self.start,
             window_end: self.end,
@@ -202,9 +241,9 @@ impl<'l> Leaving<'l> {
 
     /// The value of a metric of a row, null when it may not leave.
     fn value(&self, metric: usize, row: &Row<'_>) -> Value {
-        let dataset = self.closed.dataset;
-        let value = row.cells.value(dataset, metric, row.slot, row.plan);
-        match dataset.metrics.get(metric).and_then(|metric| metric.digits) {
+        let (counted, at) = (self.closed.dataset, self.metrics.get(metric));
+        let value = at.map_or(Value::Null, |at| row.cells.value(counted, *at, row.slot, row.plan));
+        match self.view.metrics.get(metric).and_then(|metric| metric.digits) {
             Some(digits) => value.rounded(digits),
             None => value,
         }
@@ -223,7 +262,7 @@ impl<'l> Leaving<'l> {
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
     /// give the same id, and whatever differs has another one.
     fn id(&self) -> String {
-        let dataset = self.closed.dataset;
+        let dataset = self.view;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
         writer.u8(if cells_wait { RELEASE_ID_VERSION_OF_WAITING } else { RELEASE_ID_VERSION });
@@ -248,7 +287,7 @@ impl<'l> Leaving<'l> {
     }
 
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
-        let ClosedWindow { gateway, dataset, .. } = self.closed;
+        let (gateway, dataset) = (self.closed.gateway, self.view);
         let (policy, start, end) = (self.policy, self.start, self.end);
         let head = Head { id, gateway, dataset, policy, start, end };
         let labels: Vec<Vec<String>> = self.rows.iter().map(|row| self.labels(row)).collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Level, Moment};
+use crate::egress::budget::{Asked, Budget, Decision, Level, Moment, Settings};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.
@@ -22,7 +22,7 @@ struct Ahead {
     destination: String,
     reader: Reader,
     waiting: VecDeque<Found>,
-    /// By dataset.
+    /// By dataset, of several that leave together by the most important.
     counts: BTreeMap<String, u64>,
     /// What an entry of a dataset took last.
     sizes: BTreeMap<String, u64>,
@@ -47,13 +47,21 @@ impl Metered {
         Self { budget, ahead }
     }
 
-    /// What becomes of an entry of a dataset that takes so many bytes.
+    /// What becomes of an entry of these datasets that takes so many bytes. It is as important as the most important of them.
     ///
     /// # Errors
     /// When the outbox cannot be read.
-    pub(super) fn decide(&mut self, lsn: Lsn, dataset: &str, bytes: u64, now: Duration) -> Result<Decision, ReadError> {
-        self.ahead.read(now)?;
+    pub(super) fn decide(
+        &mut self,
+        lsn: Lsn,
+        datasets: &[&str],
+        bytes: u64,
+        now: Duration,
+    ) -> Result<Decision, ReadError> {
+        let settings = self.budget.settings();
+        self.ahead.read(settings, now)?;
         self.ahead.pass(lsn);
+        let dataset = most_important(settings, datasets.iter().copied()).unwrap_or("");
         self.ahead.sizes.insert(dataset.to_owned(), bytes);
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
@@ -88,14 +96,20 @@ impl Metered {
     }
 }
 
+/// The most important of datasets, of equals the first.
+fn most_important<'d>(settings: &Settings, datasets: impl Iterator<Item = &'d str>) -> Option<&'d str> {
+    datasets.min_by_key(|dataset| settings.rank(dataset))
+}
+
 impl Ahead {
     /// Looks at what came to the outbox.
-    fn read(&mut self, now: Duration) -> Result<(), ReadError> {
+    fn read(&mut self, settings: &Settings, now: Duration) -> Result<(), ReadError> {
         while self.waiting.len() < AHEAD_MAX
             && let Some(entry) = self.reader.next()?
         {
-            let Some((dataset, destinations)) = outbox::destinations(&entry.payload) else { continue };
-            if destinations.contains(&self.destination.as_str()) {
+            let Some(destinations) = outbox::destinations(&entry.payload) else { continue };
+            let datasets = destinations.into_iter().filter(|(_, destination)| *destination == self.destination);
+            if let Some(dataset) = most_important(settings, datasets.map(|(dataset, _)| dataset)) {
                 *self.counts.entry(dataset.to_owned()).or_default() += 1;
                 self.waiting.push_back(Found { lsn: entry.lsn, dataset: dataset.to_owned(), at: now });
             }
@@ -169,20 +183,20 @@ mod tests {
         let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
         let mut metered = Metered::new(budget, "hub", outbox.reader(1));
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, "payments", 500, SECOND).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, &["payments"], 500, SECOND).unwrap(), Decision::Send);
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(metered.decide(1, "payments", 500, SECOND * 3).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(1, "payments", 450, SECOND * 10).unwrap(), Decision::Send);
-        assert_eq!(metered.decide(1, "payments", 500, SECOND * 11).unwrap(), Decision::Shed);
-        assert_eq!(metered.decide(2, "alarms", 450, SECOND * 11).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, &["payments"], 500, SECOND * 3).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, &["payments"], 450, SECOND * 10).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, &["payments"], 500, SECOND * 11).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, &["alarms"], 450, SECOND * 11).unwrap(), Decision::Send);
         metered.pay(2, 450, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(metered.decide(4, "payments", 451, SECOND * 12).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(4, "payments", 450, SECOND * 12).unwrap(), Decision::Send);
-        assert_eq!(metered.decide(4, "payments", 451, SECOND * 13).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(4, &["payments"], 451, SECOND * 12).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, &["payments"], 450, SECOND * 12).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(4, &["payments"], 451, SECOND * 13).unwrap(), Decision::Shed);
         outbox.close();
     }
 }

@@ -215,8 +215,8 @@ impl Board {
 impl Counted {
     fn read(&mut self, now: Duration) -> Result<(), ReadError> {
         while let Some(entry) = self.reader.next()? {
-            let Some((dataset, destinations)) = outbox::destinations(&entry.payload) else { continue };
-            for destination in destinations {
+            let Some(destinations) = outbox::destinations(&entry.payload) else { continue };
+            for (dataset, destination) in destinations {
                 if let Some(releases) = self.destinations.get_mut(destination)
                     && !releases.start.has(dataset, entry.lsn)
                 {

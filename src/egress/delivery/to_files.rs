@@ -1,9 +1,11 @@
 //! The thread of a file destination. Releases wait in the sink until a file is due; the cursor says first which
 //! releases the file will hold, so that after a crash the very same file is written again.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
+use crate::domain::policy::Released;
 use crate::egress::file;
 use crate::planted::planted;
 use crate::storage::Lsn;
@@ -53,23 +55,33 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
 
 /// Takes an entry of the outbox. Whether to go on.
 fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8], now: Duration) -> bool {
-    let releases = delivery.releases(lsn, payload);
-    let Some(dataset) = releases.first().map(|released| String::from(released.dataset())) else { return true };
-    let files = delivery.cursor.files.get(&dataset).copied().unwrap_or_default();
-    if lsn <= files.written {
-        return true;
+    let mut of_datasets: BTreeMap<String, Vec<Released>> = BTreeMap::new();
+    for released in delivery.releases(lsn, payload) {
+        of_datasets.entry(released.dataset().into()).or_default().push(released);
     }
-    // What a file was being made of before a crash stays one file.
-    let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
-    if differs && !write(delivery, sink, &dataset, lsn - 1) {
-        return false;
+    let mut taken = Vec::new();
+    for (dataset, releases) in of_datasets {
+        let files = delivery.cursor.files.get(&dataset).copied().unwrap_or_default();
+        if lsn <= files.written {
+            continue;
+        }
+        // What a file was being made of before a crash stays one file.
+        let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
+        if differs && !write(delivery, sink, &dataset, lsn - 1) {
+            return false;
+        }
+        releases.into_iter().for_each(|released| sink.take(lsn, released, now));
+        taken.push((dataset, files.pending));
     }
-    for released in releases {
-        sink.take(lsn, released, now);
+    // Once the sink has the whole entry: a file of one dataset confirms no more than what waits of the others.
+    for (dataset, pending) in taken {
+        // What a file was being made of before a crash is made into that file again, and only that.
+        let is_whole = lsn == pending || (lsn > pending && sink.is_large(&dataset));
+        if is_whole && !write(delivery, sink, &dataset, lsn) {
+            return false;
+        }
     }
-    // What a file was being made of before a crash is made into that file again, and only that.
-    let is_whole = lsn == files.pending || (lsn > files.pending && sink.is_large(&dataset));
-    !is_whole || write(delivery, sink, &dataset, lsn)
+    true
 }
 
 /// Writes a dataset's file: first the cursor says which releases it will hold, then the file is written, then

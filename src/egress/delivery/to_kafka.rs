@@ -298,9 +298,9 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
         Some(bytes) => bytes,
         None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
     };
-    let dataset = next.releases.first().map_or("", |released| released.dataset().as_str());
+    let datasets: Vec<&str> = next.releases.iter().map(|released| released.dataset().as_str()).collect();
     let moment = delivery.moment();
-    let decision = metered.decide(next.lsn, dataset, bytes, moment.now).map_err(Failed::Outbox)?;
+    let decision = metered.decide(next.lsn, &datasets, bytes, moment.now).map_err(Failed::Outbox)?;
     if decision == Decision::Send && bytes > 0 {
         metered.pay(next.lsn, bytes, moment).map_err(Failed::Budget)?;
     }

@@ -435,6 +435,7 @@ mod tests {
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
             privacy: None,
+            members: Vec::new(),
         };
         let wide = Widest::of(&dataset, "eu-1").unwrap();
         for (_, format) in Format::NAMES.into_iter().filter(|(_, format)| format.is_for_messages()) {

@@ -30,7 +30,7 @@ impl Collector {
         closing: &mut Closing,
     ) {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
-        let (in_force, outlets) = self.outlets(window, &cells);
+        let (in_force, outlets) = self.outlets(window, declared, &cells);
         let is_of_one = cells.policies().iter().all(|policy| *policy == in_force);
         let may_wait = declared.max_defer > 0 && is_of_one && !outlets.is_empty();
         let mut under = may_wait.then_some(in_force);
@@ -87,8 +87,9 @@ impl Collector {
 
     /// Cells that waited, and do not leave any more.
     fn dropped(&self, dataset: &DatasetName, dropped: Vec<Dropped>, closing: &mut Closing) {
+        let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return };
         for Dropped { window, cells } in dropped {
-            let (_, outlets) = self.collecting.rules.versions.outlets(dataset, cells.policies());
+            let (_, outlets) = self.collecting.rules.versions.outlets(declared, cells.policies());
             self.count(dataset, |counts| &counts.cells_deferred_dropped, cells.len());
             self.withheld((dataset, window), cells.len(), &outlets.unwrap_or_default(), closing);
         }

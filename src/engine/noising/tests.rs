@@ -48,6 +48,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
             metric("amounts", Function::Histogram { source: amount, edges: vec![0.0, 50.0, 100.0] }),
         ],
         privacy: Some(Privacy { mechanism, per_window: rho, per_day: rho.and(rho) }),
+        members: Vec::new(),
     }
 }
 
@@ -95,8 +96,8 @@ impl Noise for Silence {
 
 fn outlets(dataset: &Dataset) -> [Outlet; 1] {
     let parts = PartRule { least: 5, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
-    let (destination, privacy) = ("desk".parse().unwrap(), dataset.privacy);
-    [Outlet { destination, min_contributors: 5, parts, privacy, by_override: None }]
+    let (name, destination, privacy) = (dataset.name.clone(), "desk".parse().unwrap(), dataset.privacy);
+    [Outlet { dataset: name, destination, min_contributors: 5, parts, privacy, by_override: None }]
 }
 
 fn book(sim: &Sim, beginning: Beginning) -> Book {

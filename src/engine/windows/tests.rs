@@ -25,6 +25,7 @@ fn dataset() -> Arc<Dataset> {
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,
+        members: Vec::new(),
     })
 }
 

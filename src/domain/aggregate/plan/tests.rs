@@ -58,7 +58,7 @@ fn without_work_all_ranges_are_one_and_a_fraction_is_withheld() {
     let ways = ways(&dataset);
     let records = (0..4_000).map(|record| ([record % 20, record / 20 % 20, record / 400 % 2], record % 101));
     let kept = kept(&ways, records);
-    let mut planning = Planning::new(&ways, &in_order(&kept), RULE, ENOUGH);
+    let mut planning = Planning::new(&dataset, &ways, &in_order(&kept), RULE, ENOUGH);
     let plan = planning.plan(None);
     assert_eq!([0, 1, 2].map(|way| told(&plan, way)), [20, 20, 2]);
     planning.work = Work::none();
@@ -78,7 +78,7 @@ fn what_is_usual_takes_a_third_of_the_work_at_most() {
             ([one, goes_with, usize::from(other % 3 == 0)], below(&mut tape, people))
         });
         let kept = kept(&ways, records);
-        let planning = Planning::new(&ways, &in_order(&kept), RULE, ENOUGH);
+        let planning = Planning::new(&dataset, &ways, &in_order(&kept), RULE, ENOUGH);
         let given = planning.work.left();
         let plan = planning.plan(None);
         assert!(planning.work.left() > given / 3 * 2, "{} of {given} are left", planning.work.left());
@@ -95,7 +95,7 @@ fn a_cell_that_would_take_too_much_is_merged() {
     let mut tape = 1;
     let records = (0..10_000).map(|record| ([record / 10, below(&mut tape, 1_000), record % 2], record));
     let kept = kept(&ways, records);
-    let planning = Planning::new(&ways, &in_order(&kept), RULE, ENOUGH);
+    let planning = Planning::new(&dataset, &ways, &in_order(&kept), RULE, ENOUGH);
     let plan = planning.plan(None);
     assert!(planning.work.is_over());
     assert_eq!([0, 1, 2].map(|way| told(&plan, way)), [1_000, 1, 0]);

@@ -41,10 +41,43 @@ fn the_bytes_of_version_2_stay_what_they_are() {
     assert_eq!(Shape::decode(&mut Reader::new(&bytes(&shape))), Some(shape));
 }
 
+/// The sample, and a dataset that shares its cells.
+fn shared(bounds: Option<Bounds>) -> Dataset {
+    let one = Dataset { bounds, ..samples::every_kind() };
+    let metrics = vec![DatasetMetric { name: "mean".into(), ..one.metrics[2].clone() }, one.metrics[0].clone()];
+    let other = Dataset { name: "more".parse().unwrap(), metrics, ..one.clone() };
+    Dataset::clone(&Dataset::counted_for(&[one.into(), other.into()]).unwrap())
+}
+
+#[test]
+fn the_bytes_of_version_3_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-3.bin");
+    let shape = shared(None).shape();
+    assert_eq!(bytes(&shape), golden);
+    assert_eq!(Shape::decode(&mut Reader::new(golden)), Some(shape));
+    for end in 0..golden.len() {
+        assert_eq!(Shape::decode(&mut Reader::new(&golden[..end])), None, "{end} bytes");
+    }
+    let bounded = shared(Some(Bounds { records_per_cell: 3, cells_per_window: None })).shape();
+    assert_eq!(Shape::decode(&mut Reader::new(&bytes(&bounded))), Some(bounded));
+}
+
+#[test]
+fn datasets_that_begin_to_share_cells_or_end_it_or_have_other_metrics_are_said() {
+    let (alone, both) = (samples::every_kind().shape(), shared(None).shape());
+    assert_eq!(both.differences(&both), [""; 0]);
+    assert_eq!(alone.differences(&both), ["these datasets share its cells now, and none did: `golden`, `more`"]);
+    assert_eq!(both.differences(&alone), ["these datasets shared its cells, and none does now: `golden`, `more`"]);
+    let mut other = shared(None);
+    other.members[1].metrics.swap(0, 1);
+    let said = ["dataset `more`: it has other metrics, or other names for them"];
+    assert_eq!(both.differences(&other.shape()), said);
+}
+
 #[test]
 fn a_newer_version_is_not_read() {
     let mut bytes = bytes(&samples::every_kind().shape());
-    bytes[0] = BOUNDED + 1;
+    bytes[0] = SHARED + 1;
     assert_eq!(Shape::decode(&mut Reader::new(&bytes)), None);
 }
 

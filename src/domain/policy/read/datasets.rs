@@ -24,7 +24,7 @@ use super::roll_up;
 
 pub(super) const DATASET: Shape = Shape {
     name: "datasets.NAME",
-    about: "A dataset: what is counted of a stream. One per stream.",
+    about: "A dataset: what is counted of a stream. Several of one stream share their cells.",
     keys: &[
         Key::required("stream", Kind::Text, "The stream."),
         Key::required("window", Kind::Table(&WINDOW), "The windows of event time."),
@@ -354,6 +354,7 @@ pub(super) fn resolve(
         keys,
         metrics,
         privacy: declared.privacy.as_ref().map(|privacy| privacy.value),
+        members: Vec::new(),
     };
     if combinations(&dataset) > COMBINATIONS_MAX {
         let place = declared.metrics.first().map_or(&declared.stream.place, |metric| &metric.name.place);

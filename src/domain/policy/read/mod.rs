@@ -33,6 +33,7 @@ mod profiles;
 mod regimes;
 mod regions;
 mod roll_up;
+mod shared;
 mod streams;
 mod terms;
 mod words;
@@ -236,7 +237,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         let untested = declared_stream.evidence.untested();
         let model_place = model.as_ref().and_then(|model| declared.models.get(&model.name));
         let model_place = model_place.map(|model| model.value.sha256.place.clone());
-        let (datasets, classes, place) = (Vec::new(), of_record, place.clone());
+        let (datasets, counted, classes, place) = (Vec::new(), Vec::new(), of_record, place.clone());
         let plan = StreamPlan {
             stream,
             contributor_is_person: declared_stream.contributor_is_person,
@@ -246,6 +247,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             model,
             model_place,
             datasets,
+            counted,
             classes,
             place,
         };
@@ -275,6 +277,8 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         };
         attach(name, dataset, &mut streams, counting, problems);
     }
+    let place_of = |dataset: &Dataset| Some(declared.datasets.get(dataset.name.as_str())?.place.clone());
+    streams.values_mut().for_each(|plan| shared::join(plan, place_of, problems));
     let used: BTreeSet<&str> = declared.streams.values().filter_map(|stream| stream.value.model_name()).collect();
     for (name, model) in &declared.models {
         if !used.contains(name.as_str()) {
@@ -354,6 +358,16 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
                 "remove the override, or `max_defer`",
             );
         }
+        let sharing = set.dataset(&relaxed.dataset.value).into_iter().flat_map(|(plan, dataset)| plan.sharing(dataset));
+        let others = sharing.filter(|dataset| dataset.name != *relaxed.dataset.value.as_str());
+        let others: Vec<String> = others.map(|dataset| format!("`{}`", dataset.name)).collect();
+        if !others.is_empty() {
+            problems.error_help(
+                &relaxed.dataset.place,
+                format!("dataset `{}` shares its cells with {}", relaxed.dataset.value, others.join(", ")),
+                "an override is for a dataset that is alone on its stream: the numbers of all that share cells are judged                  together, by the strictest rule of any. Remove the override, or the other datasets",
+            );
+        }
         if !ids.insert(&relaxed.id.value) {
             problems.error(place, format!("override `{}` is declared twice", relaxed.id.value));
         }
@@ -404,16 +418,11 @@ fn attach(
         problems.error_help(&stream.place, format!("there is no stream `{}`", stream.value), help);
     }
     let Some(plan) = streams.get_mut(stream.value.as_str()) else { return };
-    if let Some(first) = plan.datasets.first() {
-        let message = format!("stream `{}` already has dataset `{}`", stream.value, first.name);
-        problems.error_help(
-            &declared.place,
-            message,
-            "two partitions of the same records can be subtracted from each other; put the metrics into one dataset",
-        );
-        return;
-    }
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
+        let first = plan.sharing(&dataset).next();
+        if first.is_some_and(|first| !shared::can_share(first, &dataset, &declared.place, problems)) {
+            return;
+        }
         let dataset = counting(plan, dataset);
         declared.value.check_privacy(&dataset, problems);
         plan.datasets.push(Arc::new(dataset));

@@ -16,6 +16,7 @@ mod noised;
 mod producers;
 mod rolled;
 mod row_space;
+mod shared;
 mod sums;
 
 /// The sample without keys, so in one cell, with a histogram of `x` too. Of `x` every third record has no value.
@@ -43,7 +44,8 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
     let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false, beside: 0 };
-    Outlet { destination: destination.parse().unwrap(), min_contributors, parts, privacy: None, by_override: None }
+    let (dataset, destination) = ("d".parse().unwrap(), destination.parse().unwrap());
+    Outlet { dataset, destination, min_contributors, parts, privacy: None, by_override: None }
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! Datasets of one stream that share their cells: they are counted once, with the metrics of all of them, judged once, and
+//! each is released with its own metrics.
+//!
+//! Whoever has the releases of several can add and subtract their numbers. So there is one set of cells for all of them, and
+//! what may leave of a cell is found for all its metrics together: a number leaves in one dataset only if it gives nobody
+//! away beside the numbers of all the others.
+
+use std::sync::Arc;
+
+use super::{Dataset, Metric};
+use crate::domain::name::DatasetName;
+
+/// A dataset that shares its cells with others.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The dataset as it is declared.
+    pub dataset: Arc<Dataset>,
+    /// The position of each of its metrics among those that are counted.
+    pub metrics: Vec<usize>,
+}
+
+impl Dataset {
+    /// What is counted of a stream for these datasets, which part its records alike: for one alone the dataset itself, for
+    /// several a dataset that is named as the first of them and has the metrics of all, each once. `None`: there are none.
+    #[must_use]
+    pub fn counted_for(datasets: &[Arc<Self>]) -> Option<Arc<Self>> {
+        let [first, others @ ..] = datasets else { return None };
+        if others.is_empty() {
+            return Some(Arc::clone(first));
+        }
+        let mut counted = Self { metrics: Vec::new(), ..Self::clone(first) };
+        for dataset in datasets {
+            let positions = dataset.metrics.iter().map(|metric| counted.position_of(metric, &dataset.name));
+            let metrics = positions.collect();
+            counted.members.push(Member { dataset: Arc::clone(dataset), metrics });
+            counted.min_contributors = counted.min_contributors.max(dataset.min_contributors);
+        }
+        Some(Arc::new(counted))
+    }
+
+    /// Where a metric of a dataset is counted; it is added if nothing counts the same.
+    fn position_of(&mut self, metric: &Metric, of: &DatasetName) -> usize {
+        if let Some(position) = self.metrics.iter().position(|known| known.function == metric.function) {
+            return position;
+        }
+        // Two datasets may call different things alike.
+        let is_taken = self.metrics.iter().any(|known| known.name == metric.name);
+        let name = if is_taken { format!("{of}.{}", metric.name) } else { metric.name.clone() };
+        self.metrics.push(Metric { name, function: metric.function.clone(), digits: None });
+        self.metrics.len() - 1
+    }
+
+    /// The datasets that are released of what is counted for this one: those that share its cells, or itself alone.
+    pub fn released_as(&self) -> impl Iterator<Item = &Self> {
+        let alone = self.members.is_empty().then_some(self);
+        self.members.iter().map(|member| &*member.dataset).chain(alone)
+    }
+
+    /// Whether several datasets are released of what is counted for this one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// Whether this is counted for a dataset of this name.
+    #[must_use]
+    pub fn is_counted_for(&self, name: &str) -> bool {
+        self.name == name || self.members.iter().any(|member| member.dataset.name == name)
+    }
+
+    /// Each dataset that is released, with the positions of its metrics among those that are counted.
+    #[must_use]
+    pub fn views(&self) -> Vec<(&Self, Vec<usize>)> {
+        if self.members.is_empty() {
+            return vec![(self, (0..self.metrics.len()).collect())];
+        }
+        self.members.iter().map(|member| (&*member.dataset, member.metrics.clone())).collect()
+    }
+
+    /// The same with fewer metrics, in all datasets that share its cells too.
+    #[must_use]
+    pub fn with_metrics(&self, is_kept: &dyn Fn(&Metric) -> bool) -> Self {
+        if self.members.is_empty() {
+            let metrics = self.metrics.iter().filter(|metric| is_kept(metric)).cloned().collect();
+            return Self { metrics, ..self.clone() };
+        }
+        let members = self.members.iter().map(|member| Arc::new(member.dataset.with_metrics(is_kept)));
+        let members: Vec<Arc<Self>> = members.collect();
+        Self::counted_for(&members).map_or_else(|| self.clone(), |counted| Self::clone(&counted))
+    }
+
+    /// In what a dataset of the same stream parts the records otherwise, each in a few words. Empty: both can share their
+    /// cells.
+    #[must_use]
+    pub fn parted_otherwise(&self, other: &Self) -> Vec<&'static str> {
+        let key = |dataset: &Self| -> Vec<_> {
+            dataset.keys.iter().map(|key| (key.name.clone(), key.column, key.domain.clone())).collect()
+        };
+        let differ = [
+            ("group_by", key(self) != key(other)),
+            ("window.size", self.window != other.window),
+            ("window.grace", self.grace != other.grace),
+            ("window.open_max", self.open_max != other.open_max),
+            ("max_defer", self.max_defer != other.max_defer),
+            ("roll_up", self.roll_up != other.roll_up),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::dataset::samples;
+
+    /// The sample with some of its metrics.
+    fn some(name: &str, metrics: &[usize], least: usize) -> Arc<Dataset> {
+        let all = samples::every_kind();
+        let metrics = metrics.iter().map(|at| all.metrics[*at].clone()).collect();
+        Arc::new(Dataset { name: name.parse().unwrap(), metrics, min_contributors: least, ..all })
+    }
+
+    #[test]
+    fn one_alone_is_counted_as_it_is_and_several_once_with_the_metrics_of_all() {
+        let (one, other) = (some("one", &[0, 1], 5), some("other", &[1, 0, 2], 9));
+        assert!(Dataset::counted_for(&[]).is_none());
+        assert!(Arc::ptr_eq(&Dataset::counted_for(std::slice::from_ref(&one)).unwrap(), &one));
+        let both = Dataset::counted_for(&[Arc::clone(&one), Arc::clone(&other)]).unwrap();
+        assert_eq!((both.name.as_str(), both.metrics.len(), both.min_contributors), ("one", 3, 9));
+        let views: Vec<_> = both.views().into_iter().map(|(view, at)| (view.name.as_str(), at)).collect();
+        assert_eq!(views, [("one", vec![0, 1]), ("other", vec![1, 0, 2])]);
+        assert!(both.is_counted_for("other") && !both.is_counted_for("another") && both.is_shared());
+    }
+
+    #[test]
+    fn what_two_datasets_call_alike_is_counted_apart() {
+        let (one, mut other) = (some("one", &[0], 5), Dataset::clone(&some("other", &[1], 5)));
+        other.metrics[0].name.clone_from(&one.metrics[0].name);
+        let both = Dataset::counted_for(&[one, Arc::new(other)]).unwrap();
+        let names: Vec<&str> = both.metrics.iter().map(|metric| metric.name.as_str()).collect();
+        assert_eq!(names, [both.metrics[0].name.as_str(), &format!("other.{}", both.metrics[0].name)]);
+    }
+
+    #[test]
+    fn metrics_that_are_left_out_are_left_out_of_every_dataset() {
+        let both = Dataset::counted_for(&[some("one", &[0, 1], 5), some("other", &[1, 2], 5)]).unwrap();
+        let gone = both.metrics[1].name.clone();
+        let fewer = both.with_metrics(&|metric| metric.name != gone);
+        let views: Vec<_> = fewer.views().into_iter().map(|(view, at)| (view.metrics.len(), at)).collect();
+        assert_eq!((fewer.metrics.len(), views), (2, vec![(1, vec![0]), (1, vec![1])]));
+    }
+
+    #[test]
+    fn what_keeps_two_from_sharing_their_cells_is_named() {
+        let one = samples::every_kind();
+        assert_eq!(one.parted_otherwise(&Dataset { min_contributors: 50, ..one.clone() }), [""; 0]);
+        let other = Dataset { keys: Vec::new(), window: one.window * 2, max_defer: 3, ..one.clone() };
+        assert_eq!(one.parted_otherwise(&other), ["group_by", "window.size", "max_defer"]);
+    }
+}
