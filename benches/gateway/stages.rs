@@ -63,7 +63,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let version = Version::compile(policy, here, Knowledge::default(), today());
     let decided = |decoded: Decoded| -> Resident {
         let mut candidate = decoded.candidate;
-        candidate.check(ANY_TIME);
+        candidate.check(&ANY_TIME);
         version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap()
     };
     let both = per_record(BATCH, || drop(black_box(decided(decode_arrow()))));
@@ -133,7 +133,7 @@ pub(super) fn columns(records: &Prepared) -> Vec<ArrayRef> {
     let payload = Payload::ArrowIpc(records.arrow[0].clone());
     let opened = decode::Opened::new(&mut layout, &plan.stream, payload, limits).ok().unwrap();
     let mut candidate = opened.decode().ok().unwrap().candidate;
-    candidate.check(ANY_TIME);
+    candidate.check(&ANY_TIME);
     let (policy, here) = (Arc::clone(&config.policy), Arc::clone(&config.here));
     let version = Version::compile(policy, here, Knowledge::default(), today());
     let resident = version.decide(candidate, Sender::default(), &mut NotCounted).unwrap().resident.unwrap();
