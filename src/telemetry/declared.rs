@@ -244,7 +244,10 @@ const LABELS: &[(&str, &str)] = &[
     ("destination", "a declared destination"),
     ("peer", "a peer that was declared at the start; `(other)` for those that a reload brought"),
     ("reason", "a [reason of a refusal](sending.md#refusals), or [of a connection](security.md#the-listener)"),
-    ("log", "`journal`, `outbox`; `counters` where counters of laws are kept"),
+    (
+        "log",
+        "`journal`, `outbox`; `counters` where counters of laws are kept; `privacy` where a dataset has, or had, differential privacy",
+    ),
     ("state", "`healthy`, `full`, `failing`, `closed`, `broken`"),
     ("worker", "a worker's number, from 0"),
     ("outcome", "`changed`, `unchanged`, `refused`"),

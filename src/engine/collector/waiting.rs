@@ -109,7 +109,8 @@ impl Collector {
         }
         // It was counted and told then.
         drop(self.pass(&dataset, &mut deferral, (before, last)));
-        self.put_back(dataset, deferral);
+        // Also where nothing waits: a closing that comes later may have made cells wait.
+        self.collecting.deferred.insert(dataset, deferral);
     }
 
     /// Puts what waits into the checkpoint that is under way, if it is one of these and does not have it yet.
