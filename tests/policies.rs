@@ -5,6 +5,8 @@
 mod common;
 
 mod policies {
+    mod changes;
+    mod closed;
     mod counters;
     mod decisions;
     mod deferral;

@@ -22,6 +22,7 @@ use crate::telemetry::Telemetry;
 
 mod aside;
 mod cursor;
+mod gate;
 mod metered;
 mod report;
 mod runner;
@@ -32,6 +33,7 @@ mod to_ledger;
 
 pub use aside::Place;
 pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
+pub use gate::Permits;
 pub use status::{Backlog, Board, Budgeted, Trouble};
 
 use metered::Metered;
@@ -55,6 +57,8 @@ pub struct Context {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The wall clock, in microseconds since the Unix epoch.
     pub wall: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Whether anything may go to a destination.
+    pub permits: Arc<dyn Permits>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
     /// What says that releases are about to leave, and that they were sent.
