@@ -530,12 +530,13 @@ fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap
         Budget::suspend(&fs, &directory, name)?;
     }
     let sinks = config.destinations.iter().map(|(name, destination)| {
+        let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
+        let budget = budget.transpose()?;
         let sink = match destination.clone() {
-            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
+            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem)), budget),
             Destination::Kafka(settings) => {
                 let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
-                let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
-                Sink::Kafka(kafka::Sink::new(settings, &sender), budget.transpose()?)
+                Sink::Kafka(kafka::Sink::new(settings, &sender), budget)
             }
         };
         Ok((name.clone(), sink))

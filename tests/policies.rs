@@ -18,6 +18,7 @@ mod policies {
     mod pooled;
     mod private;
     mod quarantine;
+    mod rations;
     mod reload;
     mod rolled;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]

@@ -30,13 +30,6 @@ pub(super) struct Declared {
 pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     let spot = destination.get::<Table<'_>>("budget")?;
     let (table, problems) = (&spot.value, destination.problems());
-    if destination.get::<String>("kind").is_some_and(|kind| kind.value == "file") {
-        problems.error_help(
-            &spot.place,
-            "a destination of kind `file` has no budget",
-            "its files stay on this machine: what copies them onwards decides how many bytes leave",
-        );
-    }
     let bytes = table.need::<u64>("bytes");
     if let Some(bytes) = bytes.as_ref().filter(|bytes| bytes.value < BYTES_LEAST) {
         problems.error(&bytes.place, format!("`bytes` is {}, and must be at least {BYTES_LEAST}", bytes.value));

@@ -33,6 +33,12 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Of some bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
