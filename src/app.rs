@@ -197,8 +197,10 @@ impl App {
         let confirmed = state.cursors.confirmed();
         let now = Arc::new(move || clock.now());
         let ledger = ledger::begin(&config, clock, &state);
+        let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let context = delivery::Context {
             outbox: Arc::clone(&outbox),
+            permits: Arc::<Versions>::clone(&versions),
             ledger: Arc::clone(&ledger),
             now,
             wall: Arc::new(move || clock.wall()),
@@ -212,7 +214,6 @@ impl App {
         let keeping = ledger::keep(&ledger, clock, &supervisor)?;
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
-        let versions = Arc::new(versions(&config, knowledge, &state.archive)?);
         let paid_by = (&versions, &noising);
         let collecting = state.collecting.collecting(&config, paid_by, Arc::clone(&outbox), confirmed, &open);
         let plans = config.policy.streams.values();
@@ -513,18 +514,29 @@ fn versions(config: &Config, known: knowledge::Known, archive: &Archive) -> anyh
     Ok(Versions::new(current, shadow, before))
 }
 
+impl delivery::Permits for Versions {
+    fn changes(&self) -> u64 {
+        Self::changes(self)
+    }
+
+    fn lets_any_go_to(&self, destination: &str) -> bool {
+        Self::lets_any_go_to(self, destination)
+    }
+}
+
 fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap<DestinationName, Sink>> {
     let (fs, directory) = budgets(config);
     for name in config.destinations.keys().filter(|name| !config.budgets.contains_key(*name)) {
         Budget::suspend(&fs, &directory, name)?;
     }
     let sinks = config.destinations.iter().map(|(name, destination)| {
+        let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
+        let budget = budget.transpose()?;
         let sink = match destination.clone() {
-            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem))),
+            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem)), budget),
             Destination::Kafka(settings) => {
                 let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
-                let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
-                Sink::Kafka(kafka::Sink::new(settings, &sender), budget.transpose()?)
+                Sink::Kafka(kafka::Sink::new(settings, &sender), budget)
             }
         };
         Ok((name.clone(), sink))

@@ -86,6 +86,8 @@ counts! {
     pub struct DatasetCounts {
         /// Cells that left.
         cells_released: Some(declared::CELLS_RELEASED),
+        /// Cells that were not told again, since they say what they said before.
+        cells_unchanged: Some(declared::CELLS_UNCHANGED),
         /// Cells with too few contributors.
         cells_withheld: Some(declared::CELLS_WITHHELD),
         /// Cells that left in a remainder.

@@ -5,6 +5,8 @@
 mod common;
 
 mod policies {
+    mod changes;
+    mod closed;
     mod counters;
     mod decisions;
     mod deferral;
@@ -16,6 +18,7 @@ mod policies {
     mod pooled;
     mod private;
     mod quarantine;
+    mod rations;
     mod reload;
     mod rolled;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]

@@ -134,6 +134,7 @@ fn windows(cells: usize) -> Vec<Cells> {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,

@@ -332,6 +332,27 @@ impl Observer {
             Some(format!("`{destination}` takes no releases since {since} s, {releases} wait: {}", trouble.error))
         });
         let troubles: Vec<String> = troubles.collect();
+        let closed = backlogs.iter().filter(|backlog| backlog.is_closed);
+        let (held, idle): (Vec<&Backlog>, Vec<_>) = closed.partition(|backlog| backlog.releases > 0);
+        if troubles.is_empty() && !held.is_empty() {
+            let held = held.iter().map(|backlog| format!("{} for `{}`", backlog.releases, backlog.destination));
+            let held = held.collect::<Vec<_>>().join(", ");
+            return Check::warning(
+                NAME,
+                format!("releases wait, and no policy in force lets anything go to their destination any more: {held}"),
+                "let the destination have a dataset again, until they are sent",
+            );
+        }
+        if troubles.is_empty() && !idle.is_empty() {
+            let idle: Vec<String> = idle.iter().map(|backlog| format!("`{}`", backlog.destination)).collect();
+            let idle = idle.join(", ");
+            return Check::well(
+                NAME,
+                format!(
+                    "no policy in force lets anything go to {idle}, so it is not connected to; every other one is well"
+                ),
+            );
+        }
         if troubles.is_empty() {
             return Check::well(NAME, "every destination takes releases, or has none to take");
         }
@@ -455,7 +476,7 @@ impl Observed for Observer {
     fn about(&self) -> Value {
         let destinations = self.board.latest().into_iter().map(|backlog| {
             let deferred = backlog.deferred();
-            let Backlog { destination, releases, oldest, trouble, set_aside, budget } = backlog;
+            let Backlog { destination, releases, oldest, trouble, is_closed, set_aside, budget } = backlog;
             let budget = budget.map(|budget| {
                 json!({ "left_bytes": budget.left, "deferred_releases": deferred, "shed_releases": budget.shed })
             });
@@ -465,6 +486,7 @@ impl Observed for Observer {
                 "oldest_seconds": oldest.as_secs(),
                 "cells_set_aside": set_aside,
                 "error": trouble.map(|trouble| trouble.error),
+                "is_closed": is_closed,
                 "budget": budget,
             })
         });
@@ -499,7 +521,7 @@ impl Observed for Observer {
         }
         for backlog in self.board.latest() {
             let deferred = backlog.deferred();
-            let Backlog { destination, releases, oldest, trouble, set_aside, budget } = backlog;
+            let Backlog { destination, releases, oldest, trouble, set_aside, budget, .. } = backlog;
             samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());

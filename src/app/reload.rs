@@ -223,6 +223,9 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                     });
                     said.push(format!("roll_up was {was}, is {is}"));
                 }
+                if old.only_on_change != new.only_on_change {
+                    said.push(format!("only_on_change was {}, is {}", old.only_on_change, new.only_on_change));
+                }
                 said
             }
             (None, _) => vec!["it was added".to_owned()],

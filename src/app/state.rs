@@ -20,6 +20,7 @@ use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::StreamPlan;
+use crate::domain::table::Tables;
 use crate::domain::window::first_window;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
 use crate::durable::entry::Catalog;
@@ -92,11 +93,14 @@ impl State {
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        let held = outbox::held(&outbox, 0, counted).with_context(in_directory)?;
+        let mut held = outbox::held(&outbox, counted, tables(&present)).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
+        if !losses.is_empty() {
+            held.tables.values_mut().for_each(Tables::forget);
+        }
         let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &|| Ok(outbox.reader(0)), &*fs)?;
         let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
@@ -119,6 +123,7 @@ impl State {
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
         let closed_before: BTreeMap<_, _> = closed_before.collect();
         let deferred = deferrals(deferred, &present, &closed_before, &held.waited);
+        have_closed(&mut held.tables, &present, &closed_before);
         let from = counted + 1;
         let Scanned { closed, refused } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
@@ -186,6 +191,7 @@ impl FoundReleases {
             outbox,
             released: self.held.closed,
             decided: self.held.decided,
+            tables: self.held.tables,
             deferred: self.deferred.into_iter().map(|(name, deferral)| (name, deferral.counted_in(open))).collect(),
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
@@ -349,6 +355,25 @@ fn deferrals(
         deferred.entry(dataset.name.clone()).or_insert_with(|| Deferral::new(dataset.max_defer, from));
     }
     deferred
+}
+
+/// What was told is not known yet of each dataset that tells only what has changed.
+fn tables(present: &[Present]) -> BTreeMap<DatasetName, Tables> {
+    let datasets = present.iter().flat_map(|present| &present.datasets).filter(|dataset| dataset.only_on_change);
+    datasets.map(|dataset| (dataset.name.clone(), Tables::new(dataset))).collect()
+}
+
+/// Windows before these times have closed, whether the outbox says so or not: not each closing tells something.
+fn have_closed(
+    tables: &mut BTreeMap<DatasetName, Tables>,
+    present: &[Present],
+    closed_before: &BTreeMap<DatasetName, i64>,
+) {
+    for dataset in present.iter().flat_map(|present| &present.datasets) {
+        if let (Some(tables), Some(before)) = (tables.get_mut(&dataset.name), closed_before.get(&dataset.name)) {
+            tables.closed_before(first_window(Some(*before), dataset.window));
+        }
+    }
 }
 
 /// Releases of a destination that is not declared any more would wait for ever. What its cursor has confirmed is not

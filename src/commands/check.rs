@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use crate::app;
-use crate::config::{Config, Mode, today};
+use crate::config::{Config, Destination, Mode, today};
 use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Problem, Severity};
 use crate::domain::policy::{EgressRow, Outlet, Override, Permission, Rule, StreamPlan};
@@ -108,6 +108,7 @@ fn for_people(config: &Config, today: Date) -> String {
             }
         }
     }
+    report.push_str(&closed(config, today));
     report.push_str(&budgets::explained(config));
     report.push_str(&grounds::explained(&policy.grounds(here, &config.id, &config.conditions, today)));
     report.push_str(&ahead::explained(&policy.ahead(&here.serves, today), &here.serves));
@@ -139,6 +140,23 @@ fn for_people(config: &Config, today: Date) -> String {
 fn others<'p>(plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<&'p str> {
     let others = plan.sharing(dataset).filter(|other| other.name != dataset.name);
     others.map(|other| other.name.as_str()).collect()
+}
+
+/// The Kafka destinations that nothing may go to on a day: they are not reached.
+fn unreached(config: &Config, today: Date) -> Vec<&str> {
+    let lets_any = |name: &str| config.policy.lets_any_go_to(name, &config.here.serves, today);
+    let of_kafka = config.destinations.iter().filter(|(_, declared)| matches!(declared, Destination::Kafka(_)));
+    of_kafka.map(|(name, _)| name.as_str()).filter(|name| !lets_any(name)).collect()
+}
+
+fn closed(config: &Config, today: Date) -> String {
+    match unreached(config, today).as_slice() {
+        [] => String::new(),
+        names => format!(
+            "\nneither resolved nor connected to, until a policy lets a dataset go there: {}\n",
+            names.join(", ")
+        ),
+    }
 }
 
 /// Who may do what on the listener.
@@ -256,6 +274,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "streams": streams.collect::<Value>(),
         "egress": egress(config, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
+        "not_connected": unreached(config, today),
         "budgets": config.budgets.iter().map(budgets::for_machines).collect::<Value>(),
         "grounds": grounds.iter().map(grounds::for_machines).collect::<Value>(),
         "ahead": policy.ahead(&here.serves, today).iter().map(ahead::for_machines).collect::<Value>(),

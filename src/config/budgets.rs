@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::document::{Place, Problems, Spot, Table, hint};
 use crate::domain::policy::PolicySet;
 use crate::egress::budget::Settings;
 
@@ -20,6 +20,8 @@ const PER_LEAST: SignedDuration = SignedDuration::from_secs(1);
 /// What is declared of a budget.
 pub(super) struct Declared {
     pub(super) settings: Settings,
+    /// Where it stands.
+    place: Place,
     /// Where the datasets are named that come first.
     first: Vec<Spot<String>>,
 }
@@ -28,13 +30,6 @@ pub(super) struct Declared {
 pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     let spot = destination.get::<Table<'_>>("budget")?;
     let (table, problems) = (&spot.value, destination.problems());
-    if destination.get::<String>("kind").is_some_and(|kind| kind.value == "file") {
-        problems.error_help(
-            &spot.place,
-            "a destination of kind `file` has no budget",
-            "its files stay on this machine: what copies them onwards decides how many bytes leave",
-        );
-    }
     let bytes = table.need::<u64>("bytes");
     if let Some(bytes) = bytes.as_ref().filter(|bytes| bytes.value < BYTES_LEAST) {
         problems.error(&bytes.place, format!("`bytes` is {}, and must be at least {BYTES_LEAST}", bytes.value));
@@ -63,7 +58,7 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     }
     let names = first.iter().map(|dataset| dataset.value.clone()).collect();
     let settings = Settings { bytes: bytes?.value, per: per?.value.unsigned_abs(), sheds_after, first: names };
-    Some(Declared { settings, first })
+    Some(Declared { settings, place: spot.place.clone(), first })
 }
 
 /// After how long a release is shed; `None` when it never is.
@@ -104,7 +99,8 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Option<Duration>
     Some(sheds_after)
 }
 
-/// What comes first at a destination must be able to go there.
+/// What comes first at a destination must be able to go there. What tells only what has changed is not shed: what is told
+/// after it would be taken for all that has.
 pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, problems: &Problems) {
     for (name, declared) in budgets {
         let Some(destination) = policy.destinations.get(name.as_str()) else { continue };
@@ -112,6 +108,18 @@ pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, pr
         for dataset in declared.first.iter().filter(|dataset| !accepted.contains(&dataset.value.as_str())) {
             let message = format!("destination `{name}` does not accept `{}`", dataset.value);
             problems.error_help(&dataset.place, message, hint(&dataset.value, &accepted));
+        }
+        let tells_changes = |name: &&str| policy.dataset(name).is_some_and(|(_, dataset)| dataset.only_on_change);
+        let sheds = declared.settings.sheds_after.is_some();
+        for dataset in accepted.iter().copied().filter(|_| sheds).filter(tells_changes) {
+            problems.error_help(
+                &declared.place,
+                format!(
+                    "`{dataset}` tells only what has changed (`only_on_change`): of a release that is shed, destination \
+                     `{name}` would never hear"
+                ),
+                "set `when_short = [\"defer\"]`, or remove `only_on_change` of the dataset",
+            );
         }
     }
 }

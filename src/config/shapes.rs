@@ -310,7 +310,7 @@ const DESTINATION: Shape = Shape {
         Key::new("tls", Kind::Table(&DESTINATION_TLS), "For `kafka`: TLS. Without it, plain text."),
         Key::new("sasl", Kind::Table(&DESTINATION_SASL), "For `kafka`: who the gateway is."),
         Key::new("options", Kind::Named(&Kind::Text), "For `kafka`: further settings of librdkafka."),
-        Key::new("budget", Kind::Table(&DESTINATION_BUDGET), "For `kafka`: how many bytes may leave. Without it, any."),
+        Key::new("budget", Kind::Table(&DESTINATION_BUDGET), "How many bytes may leave. Without it, any."),
     ],
 };
 

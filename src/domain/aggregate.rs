@@ -430,6 +430,7 @@ impl Cells {
     }
 
     /// The positions of a slot's cell in the domains of the dataset's keys.
+    #[cfg(test)]
     pub(super) fn key_positions(&self, dataset: &Dataset, slot: usize) -> Vec<usize> {
         let mut number = self.numbers[slot] as usize;
         let positions = dataset.keys.iter().map(|key| {

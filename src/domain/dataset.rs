@@ -50,6 +50,8 @@ pub struct Dataset {
     /// Which keys are given up for cells that fail, one after the other, by their positions among the keys: then cells that
     /// differ in nothing else are one remainder.
     pub roll_up: Vec<usize>,
+    /// Whether a cell that says what it said last is not told again.
+    pub only_on_change: bool,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
@@ -166,6 +168,9 @@ impl Hasher for WordHasher {
 
 /// The column of a release that says how many windows a cell covers, of a dataset whose cells wait.
 pub const WINDOWS: &str = "windows";
+
+/// The column of a release that says how a cell changes what was told before, of a dataset that tells only what has changed.
+pub const CHANGE: &str = "change";
 
 /// How `other` is written in a release.
 pub const OTHER: &str = "other";

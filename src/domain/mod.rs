@@ -39,6 +39,7 @@ pub mod recency;
 pub mod refusal;
 pub mod span;
 pub mod stream;
+pub mod table;
 pub mod tally;
 pub mod time;
 pub mod watermark;

@@ -331,6 +331,7 @@ mod tests {
             keeps_all: false,
             max_defer: 0,
             roll_up: Vec::new(),
+            only_on_change: false,
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
             privacy: None,

@@ -16,6 +16,7 @@ use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::domain::privacy::{Paid, Rho};
+use crate::domain::table::{Tables, Tellings};
 use crate::domain::tally::Told;
 use crate::storage::{self, Log, Lsn};
 
@@ -75,8 +76,11 @@ pub enum Note {
 
 /// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records, those of version 2
 /// have nothing behind them that was decided about cells that may wait, those of version 3 tell nothing of budgets of privacy,
-/// those of version 4 nothing of cells that left in a remainder. Entries of before end with the releases.
-const NOTES_VERSION: u8 = 5;
+/// those of version 4 nothing of cells that left in a remainder,
+/// those up to version 5 have nothing behind that of what destinations were told. Entries of before end with the releases.
+const NOTES_VERSION: u8 = 6;
+/// The first version that says what destinations were told.
+const FIRST_WITH_TOLD: u8 = 6;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
@@ -97,13 +101,16 @@ pub struct Closing {
     /// What was decided about the cells of each window, of a dataset whose cells may wait: after a crash it is not decided
     /// again.
     pub decided: Vec<Decided>,
+    /// What destinations were told with it, of a dataset that tells only what has changed. Without releases, and with all
+    /// that they were told: it is so at this point of the outbox.
+    pub told: Option<Tellings>,
 }
 
 impl Closing {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty()
+        self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && self.told.is_none()
     }
 
     /// The closing as an entry's bytes.
@@ -121,7 +128,7 @@ impl Closing {
             writer.i64(released.window_start()).i64(released.window_end()).raw(released.policy().bytes());
             writer.bytes(&bytes.into_inner()?);
         }
-        encode_notes(&self.notes, &self.decided, &mut writer);
+        self.encode_notes(&mut writer);
         Ok(writer.finish())
     }
 
@@ -142,40 +149,44 @@ impl Closing {
             let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
             releases.push(Released::from_outbox(parts));
         }
-        let (notes, decided) = decode_notes(&mut reader)?;
-        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes, decided })
+        let (notes, decided, told) = decode_notes(&mut reader)?;
+        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes, decided, told })
     }
-}
 
-fn encode_notes(notes: &[Note], decided: &[Decided], writer: &mut Writer) {
-    writer.u8(NOTES_VERSION).count(notes.len());
-    for note in notes {
-        match note {
-            Note::Withheld { window_start, at_least } => {
-                writer.u8(WITHHELD).i64(*window_start).u64(*at_least);
-            }
-            Note::Override { id, destination, window_start } => {
-                writer.u8(OVERRIDE).text(id).text(destination).i64(*window_start);
-            }
-            Note::Refused { stream, before, told } => {
-                writer.u8(REFUSED).text(stream).option(*before);
-                told.encode(writer);
-            }
-            Note::Privacy { window_start, outcome, rho } => {
-                let outcome = OUTCOMES.iter().zip(0..).find(|(known, _)| *known == outcome).map_or(0, |(_, at)| at);
-                writer.u8(PRIVACY).i64(*window_start).u8(outcome).u64(rho.billionths());
+    fn encode_notes(&self, writer: &mut Writer) {
+        writer.u8(NOTES_VERSION).count(self.notes.len());
+        for note in &self.notes {
+            match note {
+                Note::Withheld { window_start, at_least } => {
+                    writer.u8(WITHHELD).i64(*window_start).u64(*at_least);
+                }
+                Note::Override { id, destination, window_start } => {
+                    writer.u8(OVERRIDE).text(id).text(destination).i64(*window_start);
+                }
+                Note::Refused { stream, before, told } => {
+                    writer.u8(REFUSED).text(stream).option(*before);
+                    told.encode(writer);
+                }
+                Note::Privacy { window_start, outcome, rho } => {
+                    let outcome = OUTCOMES.iter().zip(0..).find(|(known, _)| *known == outcome).map_or(0, |(_, at)| at);
+                    writer.u8(PRIVACY).i64(*window_start).u8(outcome).u64(rho.billionths());
+                }
             }
         }
+        writer.count(self.decided.len());
+        self.decided.iter().for_each(|decided| decided.encode(writer));
+        writer.u8(self.told.is_some().into());
+        if let Some(told) = &self.told {
+            told.encode(writer);
+        }
     }
-    writer.count(decided.len());
-    decided.iter().for_each(|decided| decided.encode(writer));
 }
 
-/// Reads notes, and what was decided. There is nothing where an entry ends with its releases.
-fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
-    let (mut notes, mut decided) = (Vec::new(), Vec::new());
+/// Reads notes, what was decided, and what was told. There is nothing where an entry ends with its releases.
+fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>, Option<Tellings>)> {
+    let (mut notes, mut decided, mut told) = (Vec::new(), Vec::new(), None);
     if reader.is_empty() {
-        return Some((notes, decided));
+        return Some((notes, decided, told));
     }
     let version = reader.u8()?;
     if !(1..=NOTES_VERSION).contains(&version) {
@@ -207,7 +218,14 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>)> {
             decided.push(Decided::decode(reader, version > 4)?);
         }
     }
-    Some((notes, decided))
+    if version >= FIRST_WITH_TOLD {
+        told = match reader.u8()? {
+            0 => None,
+            1 => Some(Tellings::decode(reader)?),
+            _ => return None,
+        };
+    }
+    Some((notes, decided, told))
 }
 
 /// The dataset and the destination of each release of an entry. The cells are not read.
@@ -270,17 +288,23 @@ pub struct Held {
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// The datasets that it was decided about.
     pub waited: BTreeSet<String>,
+    /// What was told of each dataset that tells only what has changed.
+    pub tables: BTreeMap<DatasetName, Tables>,
 }
 
-/// Looks through the outbox from a position on. What was decided is wanted of the closings after a position of the journal.
+/// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
+/// were told, of the datasets of these tables.
 ///
 /// # Errors
 /// When an entry cannot be read.
-pub fn held(log: &Log, from: Lsn, after: Lsn) -> Result<Held, Error> {
-    let mut held = Held::default();
-    let mut reader = log.reader(from);
+pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Result<Held, Error> {
+    let mut held = Held { tables, ..Held::default() };
+    let mut reader = log.reader(0);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        if let Some(tables) = held.tables.get_mut(closing.dataset.as_str()) {
+            tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
+        }
         held.closed.insert(closing.dataset.clone(), closing.closed_at);
         if closing.closed_at > after && !closing.decided.is_empty() {
             held.waited.insert(closing.dataset);
@@ -302,6 +326,7 @@ mod tests {
 
     use super::*;
     use crate::domain::refusal::Reason;
+    use crate::domain::table::{Fingerprint, Telling};
     use crate::domain::tally::Cause;
 
     fn released(destination: &str) -> Released {
@@ -321,7 +346,7 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-5.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-6.bin");
 
     fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -351,6 +376,20 @@ mod tests {
         decided().into_iter().map(|decided| Decided { rolled_up: BTreeSet::new(), ..decided }).collect()
     }
 
+    fn told() -> Tellings {
+        let of_values = Some(Fingerprint::from_bytes([8; 16]));
+        let desk = Telling {
+            destination: "desk".parse().unwrap(),
+            all: true,
+            whole_through: Some(-3),
+            set: vec![(0, of_values), (70_000, None)],
+            gone: Vec::new(),
+        };
+        let (destination, gone) = ("hub".parse().unwrap(), vec![1, 65_535]);
+        let hub = Telling { destination, all: false, whole_through: None, set: Vec::new(), gone };
+        Tellings { counted_as: Fingerprint::from_bytes([9; 16]), next: -1, of: vec![desk, hub] }
+    }
+
     /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
     fn before_cells(entry: &[u8]) -> &[u8] {
         let ends = entry.windows(32).position(|bytes| bytes == [7; 32]).unwrap() + 32;
@@ -360,8 +399,8 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_is_written() {
         let releases = vec![released("desk"), released("hub")];
-        let (dataset, notes, decided) = ("golden".to_owned(), notes(), decided());
-        let closing = Closing { closed_at: 41, dataset, releases, notes, decided };
+        let (dataset, notes, decided, told) = ("golden".to_owned(), notes(), decided(), Some(told()));
+        let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told };
         let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
         assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
         for bytes in [closing.encode().unwrap().as_slice(), golden] {
@@ -377,6 +416,7 @@ mod tests {
             let has_notes = bytes != golden;
             assert_eq!(read.notes, if has_notes { closing.notes.as_slice() } else { &[] });
             assert_eq!(read.decided, if has_notes { closing.decided.as_slice() } else { &[] });
+            assert_eq!(read.told, closing.told.clone().filter(|_| has_notes));
             // Without its notes it is as entries were before there were any.
             let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
             for cut in 0..bytes.len() {
@@ -389,13 +429,15 @@ mod tests {
     #[test]
     fn notes_of_earlier_versions_are_read() {
         let golden = include_bytes!("../../tests/golden/outbox-notes-1.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..2].to_vec(), Vec::new())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..2].to_vec(), Vec::new(), None)));
         let golden = include_bytes!("../../tests/golden/outbox-notes-2.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), Vec::new())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), Vec::new(), None)));
         let golden = include_bytes!("../../tests/golden/outbox-notes-3.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), without_rolled_up())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), without_rolled_up(), None)));
         let golden = include_bytes!("../../tests/golden/outbox-notes-4.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), without_rolled_up())));
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), without_rolled_up(), None)));
+        let golden = include_bytes!("../../tests/golden/outbox-notes-5.bin");
+        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), decided(), None)));
         // Version 3 had no budgets of privacy.
         let mut other = GOLDEN_NOTES.to_vec();
         other[0] = 3;

@@ -1,5 +1,6 @@
-//! How many bytes may leave for a destination: a bucket that fills evenly and that releases are paid from. It is on disk
-//! before a release leaves, so a crash can lose bytes of the budget and never gives any back.
+//! How many bytes may leave for a destination: a bucket that fills evenly and that releases, or files of them, are paid from.
+//! It is on disk before anything leaves, so a crash can lose bytes of the budget and never gives any back. A file that is
+//! written again after a crash was paid for.
 //!
 //! ```text
 //! magic    "bwbudget"
@@ -8,18 +9,22 @@
 //! at       i64: when, in microseconds since the Unix epoch
 //! paid     u64: the last position of the outbox that was paid for
 //! shed     u64: the last position that is not to be sent
+//! file     u8: whether a file was paid for; then of the last one: its last position (u64), and a hash of it (16 bytes)
 //! ```
+//!
+//! Version 1 ends before the file.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::table::Fingerprint;
 use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
 
 const MAGIC: [u8; 8] = *b"bwbudget";
 /// The version that this program writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What may leave for a destination, and what becomes of a release that it does not suffice for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,14 +132,16 @@ pub struct Budget {
     level: Level,
     paid: Lsn,
     shed: Lsn,
+    file: Option<(Lsn, Fingerprint)>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kept {
     left: u64,
     at: i64,
     paid: Lsn,
     shed: Lsn,
+    file: Option<(Lsn, Fingerprint)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -148,21 +155,33 @@ impl Kept {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.raw(&MAGIC).u32(VERSION).u64(self.left).i64(self.at).u64(self.paid).u64(self.shed);
+        writer.u8(self.file.is_some().into());
+        if let Some((lsn, file)) = &self.file {
+            writer.u64(*lsn).raw(file.bytes());
+        }
         writer.finish()
     }
 
     fn decode(bytes: &[u8]) -> Decoded {
         let mut reader = Reader::new(bytes.strip_prefix(&MAGIC).unwrap_or_default());
         match reader.u32() {
-            Some(VERSION) => Self::fields(reader).map_or(Decoded::Unreadable, Decoded::Kept),
+            Some(version @ 1..=VERSION) => Self::fields(version, reader).map_or(Decoded::Unreadable, Decoded::Kept),
             Some(version) if version > VERSION => Decoded::Newer(version),
             Some(_) | None => Decoded::Unreadable,
         }
     }
 
-    fn fields(mut reader: Reader<'_>) -> Option<Self> {
-        let kept = Self { left: reader.u64()?, at: reader.i64()?, paid: reader.u64()?, shed: reader.u64()? };
-        reader.is_empty().then_some(kept)
+    fn fields(version: u32, mut reader: Reader<'_>) -> Option<Self> {
+        let (left, at, paid, shed) = (reader.u64()?, reader.i64()?, reader.u64()?, reader.u64()?);
+        let file = match version {
+            1 => None,
+            _ => match reader.u8()? {
+                0 => None,
+                1 => Some((reader.u64()?, Fingerprint::from_bytes(reader.array()?))),
+                _ => return None,
+            },
+        };
+        reader.is_empty().then_some(Self { left, at, paid, shed, file })
     }
 }
 
@@ -183,7 +202,9 @@ impl Budget {
         storage::create_directories(&**fs, directory)?;
         let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination))?;
         let decoded = match stored {
-            Stored::Missing => Decoded::Kept(Kept { left: settings.bytes, at: at.wall, paid: last, shed: 0 }),
+            Stored::Missing => {
+                Decoded::Kept(Kept { left: settings.bytes, at: at.wall, paid: last, shed: 0, file: None })
+            }
             Stored::Value(bytes) => Kept::decode(&bytes),
             Stored::Damaged => Decoded::Unreadable,
         };
@@ -192,7 +213,7 @@ impl Budget {
             Decoded::Newer(version) => return Err(Error::Newer { destination: destination.to_owned(), version }),
             Decoded::Unreadable => {
                 tracing::error!(destination, "the budget is damaged and begins empty. Check the disk");
-                Kept { left: 0, at: at.wall, paid: last, shed: 0 }
+                Kept { left: 0, at: at.wall, paid: last, shed: 0, file: None }
             }
         };
         // A clock that was set back fills nothing; one that was set forward fills it once.
@@ -201,7 +222,8 @@ impl Budget {
         let level = Level { left: level.left_after(elapsed), ..level };
         // Positions beyond the end are those of another outbox.
         let (paid, shed) = (kept.paid.min(last), if kept.shed > last { 0 } else { kept.shed });
-        Ok(Self { settings, slots, level, paid, shed })
+        let file = kept.file.filter(|(lsn, _)| *lsn <= last);
+        Ok(Self { settings, slots, level, paid, shed, file })
     }
 
     /// A start without a budget for a destination: what it sends now is not paid for, and is not shed by a budget that comes
@@ -242,7 +264,8 @@ impl Budget {
         if asked.lsn == self.shed {
             return Decision::Shed;
         }
-        let sheds_after = self.settings.sheds_after.filter(|_| asked.lsn > self.paid);
+        let is_paid = asked.lsn <= self.paid || self.file.is_some_and(|(lsn, _)| lsn == asked.lsn);
+        let sheds_after = self.settings.sheds_after.filter(|_| !is_paid);
         // Who waits for as long as it takes takes nothing from others: they come after it.
         let ahead = if sheds_after.is_some() { asked.ahead } else { 0 };
         let is_ever = asked.bytes <= self.settings.bytes;
@@ -262,7 +285,23 @@ impl Budget {
     /// When the file system refuses. Then nothing may be sent.
     pub fn pay(&mut self, lsn: Lsn, bytes: u64, at: Moment) -> Result<(), storage::Error> {
         let left = self.level.left(at.now).saturating_sub(bytes);
-        self.keep(Kept { left, at: at.wall, paid: self.paid.max(lsn), shed: self.shed }, at)
+        self.keep(Kept { left, at: at.wall, paid: self.paid.max(lsn), shed: self.shed, file: self.file }, at)
+    }
+
+    /// Whether this file was the last one that was paid for.
+    #[must_use]
+    pub fn has_paid_for(&self, file: Fingerprint) -> bool {
+        self.file.is_some_and(|(_, paid)| paid == file)
+    }
+
+    /// Pays for a file whose last release stands in the outbox at `lsn`. When it returns, that is on disk, and the file may be written, as often as it takes: until another
+    /// one is paid for, it is not paid for again.
+    ///
+    /// # Errors
+    /// When the file system refuses. Then nothing may be written.
+    pub fn pay_for(&mut self, lsn: Lsn, file: Fingerprint, bytes: u64, at: Moment) -> Result<(), storage::Error> {
+        let left = self.level.left(at.now).saturating_sub(bytes);
+        self.keep(Kept { left, at: at.wall, paid: self.paid, shed: self.shed, file: Some((lsn, file)) }, at)
     }
 
     /// Decides for good that an entry is not sent. When it returns, that is on disk.
@@ -270,13 +309,14 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
     pub fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
-        self.keep(Kept { left: self.level.left(at.now), at: at.wall, paid: self.paid, shed: lsn }, at)
+        let left = self.level.left(at.now);
+        self.keep(Kept { left, at: at.wall, paid: self.paid, shed: lsn, file: self.file }, at)
     }
 
     fn keep(&mut self, kept: Kept, at: Moment) -> Result<(), storage::Error> {
         self.slots.write(&kept.encode())?;
         self.level = Level { left: kept.left, since: at.now, ..self.level };
-        (self.paid, self.shed) = (kept.paid, kept.shed);
+        (self.paid, self.shed, self.file) = (kept.paid, kept.shed, kept.file);
         Ok(())
     }
 }
@@ -339,6 +379,29 @@ mod tests {
         }
         let allowed = 1_000 + 1_000 * 199 * 5 / 100;
         assert!(spent <= allowed && spent + 90 > allowed, "{spent} of {allowed}");
+    }
+
+    #[test]
+    fn a_file_that_is_written_again_after_crashes_is_paid_for_once_and_another_one_is_paid_for() {
+        let directory = TempDir::new().unwrap();
+        let (file, other) = (Fingerprint::of(b"file"), Fingerprint::of(b"other"));
+        for last in [0, 7, 7] {
+            let mut budget = open(&directory, settings(None), last, at(0));
+            if !budget.has_paid_for(file) {
+                budget.pay_for(7, file, 300, at(0)).unwrap();
+            }
+            assert_eq!(budget.level().left(at(0).now), 700);
+        }
+        let mut budget = open(&directory, settings(None), 7, at(0));
+        assert!(!budget.has_paid_for(other));
+        budget.pay_for(5, other, 300, at(0)).unwrap();
+        let budget = open(&directory, settings(Some(Duration::ZERO)), 7, at(0));
+        assert_eq!((budget.has_paid_for(file), budget.level().left(at(0).now)), (false, 400));
+        // It may have left, and is not shed. Others may be, whether they stand before it or after it.
+        assert_eq!(
+            [4, 5, 6].map(|lsn| budget.decide(asked(lsn, 500), at(0).now)),
+            [Decision::Shed, Decision::Wait, Decision::Shed]
+        );
     }
 
     #[test]
@@ -419,16 +482,19 @@ mod tests {
 
     #[test]
     fn every_version_is_read_and_damage_begins_empty() {
-        let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed: 40 };
+        let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed: 40, file: None };
         let golden = include_bytes!("../../tests/golden/budget-1");
+        assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
+        let kept = Kept { file: Some((39, Fingerprint::from_bytes([9; 16]))), ..kept };
+        let golden = include_bytes!("../../tests/golden/budget-2");
         assert_eq!(kept.encode(), golden);
         assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
         for end in 0..golden.len() {
             assert_eq!(Kept::decode(&golden[..end]), Decoded::Unreadable, "cut at {end}");
         }
         let mut newer = golden.to_vec();
-        newer[8] = 2;
-        assert_eq!(Kept::decode(&newer), Decoded::Newer(2));
+        newer[8] = 3;
+        assert_eq!(Kept::decode(&newer), Decoded::Newer(3));
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
         let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));

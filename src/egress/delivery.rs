@@ -22,7 +22,9 @@ use crate::telemetry::Telemetry;
 
 mod aside;
 mod cursor;
+mod gate;
 mod metered;
+mod rationed;
 mod report;
 mod runner;
 mod status;
@@ -32,16 +34,18 @@ mod to_ledger;
 
 pub use aside::Place;
 pub use cursor::{Confirmed, Cursor, Cursors, Error, VERSION as CURSOR_VERSION};
+pub use gate::Permits;
 pub use status::{Backlog, Board, Budgeted, Trouble};
 
 use metered::Metered;
+use rationed::Rationed;
 use runner::{Delivery, Ends};
 use status::Status;
 
 /// One destination's sink.
 pub enum Sink {
-    /// Files.
-    File(file::Sink),
+    /// Files, and what may leave in them, if there is a bound.
+    File(file::Sink, Option<Budget>),
     /// A Kafka topic, and what may leave for it, if there is a bound.
     Kafka(kafka::Sink, Option<Budget>),
 }
@@ -55,6 +59,8 @@ pub struct Context {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The wall clock, in microseconds since the Unix epoch.
     pub wall: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Whether anything may go to a destination.
+    pub permits: Arc<dyn Permits>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
     /// What says that releases are about to leave, and that they were sent.
@@ -109,7 +115,7 @@ impl Deliveries {
             }
             let thread = format!("to-{name}");
             let status = board.status(&name);
-            if let Sink::Kafka(_, Some(budget)) = &sink {
+            if let Sink::Kafka(_, Some(budget)) | Sink::File(_, Some(budget)) = &sink {
                 status.budgeted(budget.level(), false);
             }
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
@@ -153,7 +159,7 @@ impl Deliveries {
 fn run(delivery: Delivery, sink: Sink) {
     let destination = delivery.name.clone();
     match sink {
-        Sink::File(sink) => to_files::run(delivery, sink),
+        Sink::File(sink, budget) => to_files::run(delivery, sink, budget.map(Rationed::new)),
         Sink::Kafka(sink, budget) => {
             let behind = delivery.context.outbox.reader(delivery.cursor.through + 1);
             let metered = budget.map(|budget| Metered::new(budget, &delivery.name, behind));

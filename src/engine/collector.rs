@@ -19,6 +19,7 @@ use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, asked_for, release};
 use crate::domain::privacy::{Paid, Privacy, Rho};
+use crate::domain::table::Tables;
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
@@ -33,6 +34,7 @@ use super::noising::{Noised, Noising};
 use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
 
+mod telling;
 mod waiting;
 
 /// What the collector must know to release a window.
@@ -59,6 +61,8 @@ pub struct Collecting {
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// What waited at the checkpoint, of each dataset whose cells wait.
     pub deferred: BTreeMap<DatasetName, Deferral>,
+    /// What was told of each dataset that tells only what has changed.
+    pub tables: BTreeMap<DatasetName, Tables>,
     /// What pays for windows of datasets with differential privacy.
     pub noising: Arc<Noising>,
     /// The last position of the outbox at the start.
@@ -201,20 +205,29 @@ impl Collector {
             return;
         }
         let Reported { dataset, before, windows, .. } = reported;
+        let mut tables = self.collecting.tables.remove(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
         let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
         closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
         for (window, cells) in windows {
             let of_window = Window { dataset: &dataset, window, part };
+            if before.is_some() {
+                self.without_records(&dataset, window, &mut tables, &mut closing);
+            }
             match &mut deferral {
-                Some(deferral) => self.waiting_cells(&of_window, cells, deferral, &mut closing),
-                None => self.cells(&of_window, cells, &mut closing),
+                Some(deferral) => self.waiting_cells(&of_window, cells, (deferral, &mut tables), &mut closing),
+                None => self.cells(&of_window, cells, &mut tables, &mut closing),
+            }
+            if let Some(tables) = tables.as_mut().filter(|_| before.is_some()) {
+                tables.closed_before(window.saturating_add(1));
             }
         }
+        self.all_told(&dataset, before, &mut tables, &mut closing);
         if let Some(mut deferral) = deferral {
             self.passed(&dataset, &mut deferral, (before, last), &mut closing);
             self.put_back(dataset.clone(), deferral);
         }
+        self.collecting.tables.extend(tables.map(|tables| (dataset.clone(), tables)));
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
         if closing.is_empty() && !self.collecting.rules.is_dry_run {
             return;
@@ -224,8 +237,12 @@ impl Collector {
             return;
         }
         match closing.encode() {
-            Ok(entry) => self.put_out(entry),
+            Ok(entry) => {
+                self.put_out(entry);
+                self.has_put_out(&dataset, lsn);
+            }
             Err(error) => {
+                self.forget_told(&dataset);
                 return tracing::error!(%error, "a release could not be encoded, and is lost: a fault in bailiwick; \
                  please report this line");
             }
@@ -252,11 +269,11 @@ impl Collector {
     }
 
     /// What of a window's cells may leave. The others are withheld.
-    fn cells(&self, window: &Window<'_>, cells: Cells, closing: &mut Closing) {
+    fn cells(&self, window: &Window<'_>, cells: Cells, tables: &mut Option<Tables>, closing: &mut Closing) {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
         let (policy, outlets) = self.outlets(window, declared, &cells);
         let closed = self.closed_window(window, cells.bounded(declared), declared, None);
-        if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), closing) {
+        if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), tables, closing) {
             self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
         }
     }
@@ -279,13 +296,16 @@ impl Collector {
         window: &Window<'_>,
         closed: &ClosedWindow<'_>,
         (policy, outlets): (Digest, &[Outlet]),
+        tables: &mut Option<Tables>,
         closing: &mut Closing,
     ) -> Option<Outcome> {
         let (dataset, window_start) = (window.dataset, self.start_as_text(window.dataset, window.window));
         // Noise is for a dataset alone: of several that share cells, one that asked for it under policies of before gets nothing.
-        let outcome = match asked_for(outlets).filter(|_| !closed.dataset.is_shared()) {
-            Some(privacy) => Ok(self.with_noise(window, closed, (policy, outlets, privacy), closing)?),
-            None => release(closed, outlets, policy),
+        let noise = asked_for(outlets).filter(|_| !closed.dataset.is_shared());
+        let outcome = match (&mut *tables, noise) {
+            (Some(tables), _) => self.changes(closed, (policy, outlets), tables),
+            (None, Some(privacy)) => Ok(self.with_noise(window, closed, (policy, outlets, privacy), closing)?),
+            (None, None) => release(closed, outlets, policy),
         };
         match outcome {
             Ok(mut outcome) => {
@@ -296,15 +316,23 @@ impl Collector {
                     return Some(outcome);
                 }
                 for Dataset { name, .. } in closed.dataset.released_as() {
-                    let (left, beside) = (outcome.of_dataset(name), outcome.beside_dataset(name));
+                    let (left, beside) = match &tables {
+                        // It shares no cells.
+                        Some(_) => (outcome.cells_released - outcome.cells_unchanged, 0),
+                        None => (outcome.of_dataset(name), outcome.beside_dataset(name)),
+                    };
                     let rolled_up = if left > 0 { outcome.rolled_up.len() } else { 0 };
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_released, left);
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_rolled_up, rolled_up);
                     // The others are counted with what is withheld of all.
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_withheld, beside);
                 }
+                self.count(dataset, |counts| &counts.cells_unchanged, outcome.cells_unchanged);
+                if let Some(tables) = tables {
+                    Self::told(window, std::mem::take(&mut outcome.told), tables, closing);
+                }
                 let released = std::mem::take(&mut outcome.released);
-                let (left, stayed) = (outcome.cells_released, outcome.cells_withheld);
+                let (left, stayed) = (outcome.cells_released - outcome.cells_unchanged, outcome.cells_withheld);
                 tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
                 // No dataset that shares its cells has an override.
                 let leaves =
@@ -533,6 +561,8 @@ impl Collector {
         if !self.sequencer.journal.wait_durable(checkpoint.lsn) {
             return Ok(());
         }
+        // After the position that is needed from this checkpoint on, so that it stays as long as the checkpoint does.
+        self.keep_told();
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
         // A start may have to go back to the checkpoint before.

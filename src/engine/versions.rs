@@ -139,6 +139,13 @@ impl Versions {
         policy.dataset(dataset).map(|(_, dataset)| dataset.max_defer)
     }
 
+    /// Whether the version in force lets any dataset go to a destination.
+    #[must_use]
+    pub fn lets_any_go_to(&self, destination: &str) -> bool {
+        let current = self.current();
+        current.policy.lets_any_go_to(destination, &current.here.serves, current.day)
+    }
+
     /// Whether it matters, under the version in force, who brings the contributors of a stream.
     #[must_use]
     pub fn asks_for_producers(&self, stream: &str) -> bool {

@@ -71,8 +71,8 @@ fn refused(directory: &Path) -> BTreeMap<String, u64> {
     refused
 }
 
-/// The example, whose cells wait for so many windows.
-fn example(max_defer: u32) -> (Folder, u16) {
+/// The example, whose dataset has these lines, too.
+fn example(more: &str) -> (Folder, u16) {
     let (directory, port) = copy_of("card-fraud");
     // The policies of the copy are a link to those of the example.
     let policies = directory.path("examples/card-fraud/policies");
@@ -80,14 +80,14 @@ fn example(max_defer: u32) -> (Folder, u16) {
     fs::remove_file(&policies).unwrap();
     let least = "min_contributors = 10\n";
     assert!(text.contains(least));
-    let text = text.replace(least, &format!("{least}max_defer = {max_defer}\n"));
+    let text = text.replace(least, &format!("{least}{more}"));
     directory.write("examples/card-fraud/policies/policy.toml", text);
     (directory, port)
 }
 
 /// What leaves, and what is refused.
-fn without_a_crash(max_defer: u32) -> (BTreeSet<String>, BTreeMap<String, u64>) {
-    let (directory, port) = example(max_defer);
+fn without_a_crash(more: &str) -> (BTreeSet<String>, BTreeMap<String, u64>) {
+    let (directory, port) = example(more);
     let gateway = Process::start_with(directory.root(), &SERVE);
     let arguments = send(directory.root(), port, &["--complete"]);
     let sent = run(directory.root(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
@@ -98,12 +98,25 @@ fn without_a_crash(max_defer: u32) -> (BTreeSet<String>, BTreeMap<String, u64>) 
 
 #[test]
 fn a_gateway_that_is_killed_again_and_again_releases_the_same_bytes_while_a_producer_goes_on() {
-    killed_again_and_again(0, &without_a_crash(0));
+    killed_again_and_again("", &without_a_crash(""));
+}
+
+#[test]
+fn a_gateway_that_tells_only_what_has_changed_tells_the_same_bytes_too() {
+    let more = "only_on_change = true\nmax_defer = 1\n";
+    let expected = without_a_crash(more);
+    let changes = |change: &str| {
+        let is_one = |line: &&String| serde_json::from_str::<Value>(line).unwrap()["change"] == change;
+        expected.0.iter().filter(is_one).count()
+    };
+    let counts = ["all", "set", "gone"].map(changes);
+    assert!(counts[0] > 0 && counts[1] > 10 && counts[2] > 10, "{counts:?}");
+    killed_again_and_again(more, &expected);
 }
 
 #[test]
 fn a_gateway_whose_cells_wait_releases_the_same_bytes_too() {
-    let expected = without_a_crash(3);
+    let expected = without_a_crash("max_defer = 3\n");
     let cells = |(released, _): &(BTreeSet<String>, BTreeMap<String, u64>)| -> BTreeSet<String> {
         let cell = |line: &String| {
             let mut cell: Value = serde_json::from_str(line).unwrap();
@@ -113,16 +126,16 @@ fn a_gateway_whose_cells_wait_releases_the_same_bytes_too() {
         };
         released.iter().map(cell).collect()
     };
-    let (waited, alone) = (cells(&expected), cells(&without_a_crash(0)));
+    let (waited, alone) = (cells(&expected), cells(&without_a_crash("")));
     assert!(waited.difference(&alone).count() > 10, "too few cells wait for this to show anything");
-    killed_again_and_again(3, &expected);
+    killed_again_and_again("max_defer = 3\n", &expected);
 }
 
-fn killed_again_and_again(max_defer: u32, expected: &(BTreeSet<String>, BTreeMap<String, u64>)) {
+fn killed_again_and_again(more: &str, expected: &(BTreeSet<String>, BTreeMap<String, u64>)) {
     let mut kills = 0;
     // A test that is held up kills less often before all is sent.
     for _ in 0..10 {
-        kills += kills_of_a_send(max_defer, expected);
+        kills += kills_of_a_send(more, expected);
         if kills > 5 {
             return;
         }
@@ -131,9 +144,9 @@ fn killed_again_and_again(max_defer: u32, expected: &(BTreeSet<String>, BTreeMap
 }
 
 /// How often a gateway is killed while a producer sends everything to it.
-fn kills_of_a_send(max_defer: u32, (expected, not_taken): &(BTreeSet<String>, BTreeMap<String, u64>)) -> usize {
+fn kills_of_a_send(more: &str, (expected, not_taken): &(BTreeSet<String>, BTreeMap<String, u64>)) -> usize {
     assert!(not_taken.len() > 1, "{not_taken:?}");
-    let (directory, port) = example(max_defer);
+    let (directory, port) = example(more);
     let mut gateway = Process::start_with(directory.root(), &SERVE);
     let mut producer = Command::new(BINARY)
         .args(send(directory.root(), port, &["--complete", "--batch", "20"]))
@@ -171,8 +184,8 @@ fn kills_of_a_send(max_defer: u32, (expected, not_taken): &(BTreeSet<String>, BT
 
 #[test]
 fn a_stop_keeps_open_windows_and_what_is_sent_again_is_not_counted_again() {
-    let (expected, _) = without_a_crash(0);
-    let (directory, port) = example(0);
+    let (expected, _) = without_a_crash("");
+    let (directory, port) = example("");
     let mut token = None;
     for round in 0..3 {
         let gateway = Process::start_with(directory.root(), &SERVE);

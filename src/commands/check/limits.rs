@@ -7,8 +7,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::noise;
+use crate::domain::aggregate::cells_of;
 use crate::domain::dataset::{Dataset, Function, REST};
 use crate::domain::policy::{Asked, Limits};
+
+/// What is remembered of a cell that was told, with what holds it.
+const BYTES_REMEMBERED: usize = 48;
 
 /// A paragraph for people. `others`: the datasets that it shares its cells with.
 pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> String {
@@ -58,6 +62,15 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
             "  a cell with fewer waits for the next {}, {} in all, and leaves with one of them or is dropped",
             windows(dataset.max_defer),
             waits(dataset)
+        );
+    }
+    if dataset.only_on_change {
+        let cells = cells_of(dataset);
+        let _ = writeln!(
+            text,
+            "  only what has changed is told: cells with other values than last, and those that are gone; of {cells} cells at \
+             most, some {} bytes are remembered for each destination",
+            cells * BYTES_REMEMBERED
         );
     }
     if let Some(window) = &limits.window {
@@ -149,6 +162,7 @@ pub(super) fn for_machines(dataset: &Dataset, others: &[&str], limits: &Limits) 
         })),
         "max_defer": { "windows": dataset.max_defer, "time": waits(dataset).to_string() },
         "roll_up": dataset.rolled_up(),
+        "only_on_change": dataset.only_on_change,
         "privacy": noise::for_machines(dataset, limits),
         "parts_may_be_empty": !limits.not_empty,
         "merged": histograms,

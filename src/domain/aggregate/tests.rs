@@ -83,6 +83,7 @@ fn dataset() -> Dataset {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),

@@ -48,6 +48,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
         privacy: None,

@@ -181,7 +181,15 @@ impl PolicySet {
         accepting.filter_map(|(name, _)| self.outlet_under((dataset, name), at, standing)).collect()
     }
 
-    /// The same of one destination, which is known to accept the dataset.
+    /// Whether any dataset may go to a destination on a day.
+    #[must_use]
+    pub fn lets_any_go_to(&self, destination: &str, serves: &[String], day: Date) -> bool {
+        let accepts = self.destinations.get(destination).into_iter().flat_map(|destination| &destination.accepts);
+        let mut allowed = accepts.filter_map(|dataset| self.outlet(&dataset.value, destination, serves, day));
+        allowed.next().is_some()
+    }
+
+    /// As [`Self::outlets`], of one destination, which is known to accept the dataset.
     #[must_use]
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
         self.outlet_under((dataset, destination), (serves, day), Standing::InForce)

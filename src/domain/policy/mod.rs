@@ -65,7 +65,9 @@ pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
-pub use release::{ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_noised};
+pub use release::{
+    ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_changes, release_noised,
+};
 pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};
 pub use ways::{Alike, Way, Ways};

@@ -9,11 +9,12 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, 
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::aggregate::{Cells, Value};
+use crate::domain::aggregate::{Cells, Value, positions_of};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{Dataset, Function, KeyDomain, REST, WINDOWS};
+use crate::domain::dataset::{CHANGE, Dataset, Function, KeyDomain, REST, WINDOWS};
 use crate::domain::deferral::Deferral;
-use crate::domain::name::GatewayId;
+use crate::domain::name::{DestinationName, GatewayId};
+use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
 use crate::domain::window::{micros, window_start};
 
 use super::Digest;
@@ -60,6 +61,10 @@ pub struct Outcome {
     pub cells_withheld: usize,
     /// Those, by what they fail of the least strict that any destination asks for.
     pub withheld: BTreeMap<Withheld, usize>,
+    /// Cells that may leave and are told to nobody, since they say what they said before.
+    pub cells_unchanged: usize,
+    /// What the releases change of the tables of their destinations, of a dataset that tells only what has changed.
+    pub told: Vec<Telling>,
 }
 
 /// Why a cell goes nowhere.
@@ -136,6 +141,38 @@ impl Withheld {
 /// # Errors
 /// When Arrow cannot assemble the columns, which no valid dataset causes.
 pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) -> Result<Outcome, ArrowError> {
+    released(closed, outlets, policy, None)
+}
+
+/// The same of a dataset that tells only what has changed: of the cells that may leave, those that say something else than
+/// a destination was told last, and which ones are gone. `receivers` may have the dataset under the policies in force; of what
+/// does not leave to one of them, it is told that it is gone.
+///
+/// # Errors
+/// As those of [`release`].
+pub fn release_changes(
+    closed: &ClosedWindow<'_>,
+    outlets: &[Outlet],
+    policy: Digest,
+    (tables, receivers): (&Tables, &BTreeSet<DestinationName>),
+) -> Result<Outcome, ArrowError> {
+    let mut outcome = released(closed, outlets, policy, Some(tables))?;
+    let given: BTreeSet<DestinationName> = outcome.told.iter().map(|telling| telling.destination.clone()).collect();
+    for receiver in receivers.difference(&given) {
+        changes(closed, &[], policy, (receiver, tables), &mut outcome)?;
+    }
+    outcome.told.retain(|telling| !telling.is_empty());
+    let told: BTreeSet<u32> = outcome.told.iter().flat_map(|telling| &telling.set).map(|(number, _)| *number).collect();
+    outcome.cells_unchanged = outcome.left.difference(&told).count();
+    Ok(outcome)
+}
+
+fn released(
+    closed: &ClosedWindow<'_>,
+    outlets: &[Outlet],
+    policy: Digest,
+    tables: Option<&Tables>,
+) -> Result<Outcome, ArrowError> {
     let in_order = closed.cells.in_order();
     let mut outcome = Outcome { cells_withheld: in_order.len(), ..Outcome::default() };
     if closed.cells.bounds() != closed.dataset.bounds {
@@ -159,9 +196,16 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
                 false => outlet.rule() == *rule,
             };
             let outlets: Vec<&Outlet> = quiet().filter(is_of_view).collect();
-            if !rows.is_empty() && !outlets.is_empty() {
+            if rows.is_empty() || outlets.is_empty() {
+                continue;
+            }
+            let Some(tables) = tables else {
                 let leaving = Leaving::new(closed, (view, &metrics), &rows, policy);
                 outcome.released.extend(leaving.released(outlets)?);
+                continue;
+            };
+            for outlet in outlets {
+                changes(closed, &rows, policy, (&outlet.destination, tables), &mut outcome)?;
             }
         }
     }
@@ -183,6 +227,32 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     Ok(outcome)
 }
 
+/// Lets go what has changed of the cells that may leave to a destination, if anything has. Their dataset
+/// shares no cells and has no remainders.
+fn changes(
+    closed: &ClosedWindow<'_>,
+    rows: &[Row<'_>],
+    policy: Digest,
+    (destination, tables): (&DestinationName, &Tables),
+    outcome: &mut Outcome,
+) -> Result<(), ArrowError> {
+    let metrics: Vec<usize> = (0..closed.dataset.metrics.len()).collect();
+    let all = Leaving::new(closed, (closed.dataset, &metrics), rows, policy);
+    let said: Vec<Said> = all.lines.iter().map(|line| all.said(line)).collect();
+    let telling = tables.telling(destination, (closed.window, closed.part), &said);
+    if !telling.is_empty() {
+        let change = Some(if telling.all { Change::All } else { Change::Set });
+        let told: BTreeSet<u32> = telling.set.iter().map(|(number, _)| *number).collect();
+        let set = all.lines.iter().filter(|line| told.contains(&line.number)).map(|line| Line { change, ..*line });
+        let change = Some(Change::Gone);
+        let gone = telling.gone.iter().map(|number| Line { row: None, number: *number, change });
+        let lines = set.chain(gone).collect();
+        outcome.released.push(Leaving { lines, ..all }.released_to(destination)?);
+    }
+    outcome.told.push(telling);
+    Ok(())
+}
+
 /// What of a window may leave as that of a dataset to outlets of one rule.
 struct Leaving<'l> {
     closed: &'l ClosedWindow<'l>,
@@ -190,16 +260,29 @@ struct Leaving<'l> {
     view: &'l Dataset,
     /// The positions of its metrics among those that are counted.
     metrics: &'l [usize],
-    rows: &'l [Row<'l>],
+    lines: Vec<Line<'l>>,
     start: i64,
     end: i64,
     policy: Digest,
+}
+
+/// A line of a release.
+#[derive(Clone, Copy)]
+struct Line<'l> {
+    /// What it tells; `None`: the cell is gone.
+    row: Option<&'l Row<'l>>,
+    /// The number of the cell; that of one of the cells, of a remainder.
+    number: u32,
+    /// How it changes what was told before, where that is told.
+    change: Option<Change>,
 }
 
 /// Version 1 hashed texts of Rust's; version 2 knew no ranges that leave together.
 const RELEASE_ID_VERSION: u8 = 3;
 /// Of a dataset whose cells wait: how many windows each covers is hashed, too.
 const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
+/// Of a dataset that tells only what has changed: that, and how each cell changes what was told before.
+const RELEASE_ID_VERSION_OF_CHANGES: u8 = 5;
 
 impl<'l> Leaving<'l> {
     fn new(
@@ -210,28 +293,47 @@ impl<'l> Leaving<'l> {
     ) -> Self {
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        Self { closed, view, metrics, rows, start, end, policy }
+        let line = |row: &'l Row<'l>| Line { row: Some(row), number: row.cells.number(row.slot), change: None };
+        Self { closed, view, metrics, lines: rows.iter().map(line).collect(), start, end, policy }
     }
 
     fn released(&self, outlets: Vec<&Outlet>) -> Result<Vec<Released>, ArrowError> {
         let id = self.id();
         let columns = self.columns(&id)?;
-        let released = outlets.into_iter().map(|outlet| Released {
-            id: id.clone(),
-            destination: outlet.destination.clone(),
+        let to = |outlet: &Outlet| self.to(&outlet.destination, id.clone(), columns.clone());
+        Ok(outlets.into_iter().map(to).collect())
+    }
+
+    fn released_to(&self, destination: &DestinationName) -> Result<Released, ArrowError> {
+        let id = self.id();
+        let columns = self.columns(&id)?;
+        Ok(self.to(destination, id, columns))
+    }
+
+    fn to(&self, destination: &DestinationName, id: String, cells: RecordBatch) -> Released {
+        Released {
+            id,
+            destination: destination.clone(),
             dataset: self.view.name.clone(),
             gateway: self.closed.gateway.clone(),
             window_start: self.start,
             window_end: self.end,
             policy: self.policy,
-            cells: columns.clone(),
-        });
-        Ok(released.collect())
+            cells,
+        }
     }
 
-    /// How many windows a row covers.
-    fn windows(&self, row: &Row<'_>) -> u64 {
+    /// What a line says.
+    fn said(&self, line: &Line<'_>) -> Said {
+        let mut writer = Writer::default();
+        (0..self.view.metrics.len()).for_each(|metric| hashed(&self.value(metric, line), &mut writer));
+        Said { number: line.number, values: Fingerprint::of(&writer.finish()), windows: self.windows(line) }
+    }
+
+    /// How many windows a line covers.
+    fn windows(&self, line: &Line<'_>) -> u64 {
         let ClosedWindow { deferral: Some(deferral), window, .. } = self.closed else { return 1 };
+        let Some(row) = line.row else { return 1 };
         if row.given_up.is_empty() {
             deferral.covers(*window, row.cells.number(row.slot))
         } else {
@@ -239,23 +341,25 @@ impl<'l> Leaving<'l> {
         }
     }
 
-    /// The value of a metric of a row, null when it may not leave.
-    fn value(&self, metric: usize, row: &Row<'_>) -> Value {
+    /// The value of a metric of a line, null when it may not leave.
+    fn value(&self, metric: usize, line: &Line<'_>) -> Value {
         let (counted, at) = (self.closed.dataset, self.metrics.get(metric));
-        let value = at.map_or(Value::Null, |at| row.cells.value(counted, *at, row.slot, row.plan));
+        let value = line.row.zip(at).map_or(Value::Null, |(row, at)| row.cells.value(counted, *at, row.slot, row.plan));
         match self.view.metrics.get(metric).and_then(|metric| metric.digits) {
             Some(digits) => value.rounded(digits),
             None => value,
         }
     }
 
-    /// How the keys of a row are written.
-    fn labels(&self, row: &Row<'_>) -> Vec<String> {
+    /// How the keys of a line are written.
+    fn labels(&self, line: &Line<'_>) -> Vec<String> {
         let dataset = self.closed.dataset;
-        let positions = row.cells.key_positions(dataset, row.slot);
-        let labels = dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
-            if row.given_up.contains(&index) { REST.to_owned() } else { key.domain.label(position) }
-        });
+        let positions = positions_of(dataset, line.number as usize);
+        let given_up = |index: usize| line.row.is_some_and(|row| row.given_up.contains(&index));
+        let labels =
+            dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
+                if given_up(index) { REST.to_owned() } else { key.domain.label(position) }
+            });
         labels.collect()
     }
 
@@ -265,22 +369,29 @@ impl<'l> Leaving<'l> {
         let dataset = self.view;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
-        writer.u8(if cells_wait { RELEASE_ID_VERSION_OF_WAITING } else { RELEASE_ID_VERSION });
+        writer.u8(match (dataset.only_on_change, cells_wait) {
+            (true, _) => RELEASE_ID_VERSION_OF_CHANGES,
+            (false, true) => RELEASE_ID_VERSION_OF_WAITING,
+            (false, false) => RELEASE_ID_VERSION,
+        });
         writer.text(self.closed.gateway).text(&dataset.name);
         writer.i64(self.start).i64(self.end).u64(self.closed.part).raw(self.policy.bytes());
         for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
             writer.text(name);
         }
-        writer.count(self.rows.len());
-        for row in self.rows {
-            if cells_wait {
-                writer.u64(self.windows(row));
+        writer.count(self.lines.len());
+        for line in &self.lines {
+            if cells_wait || dataset.only_on_change {
+                writer.u64(self.windows(line));
             }
-            self.labels(row).iter().for_each(|label| {
+            if dataset.only_on_change {
+                writer.text(line.change.map_or("", Change::name));
+            }
+            self.labels(line).iter().for_each(|label| {
                 writer.text(label);
             });
             for metric in 0..dataset.metrics.len() {
-                hashed(&self.value(metric, row), &mut writer);
+                hashed(&self.value(metric, line), &mut writer);
             }
         }
         Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -290,17 +401,18 @@ impl<'l> Leaving<'l> {
         let (gateway, dataset) = (self.closed.gateway, self.view);
         let (policy, start, end) = (self.policy, self.start, self.end);
         let head = Head { id, gateway, dataset, policy, start, end };
-        let labels: Vec<Vec<String>> = self.rows.iter().map(|row| self.labels(row)).collect();
+        let labels: Vec<Vec<String>> = self.lines.iter().map(|line| self.labels(line)).collect();
         let labels =
             |index: usize, _: &KeyDomain| labels.iter().filter_map(|labels| labels.get(index).cloned()).collect();
-        let values = |metric| self.rows.iter().map(|row| self.value(metric, row)).collect::<Vec<_>>();
-        let windows: Vec<u64> = self.rows.iter().map(|row| self.windows(row)).collect();
-        assemble(&head, &windows, labels, values)
+        let values = |metric| self.lines.iter().map(|line| self.value(metric, line)).collect::<Vec<_>>();
+        let windows: Vec<u64> = self.lines.iter().map(|line| self.windows(line)).collect();
+        let changes: Vec<Change> = self.lines.iter().filter_map(|line| line.change).collect();
+        assemble(&head, (&windows, &changes), labels, values)
     }
 }
 
 /// The columns that every release has: what is the same in all its cells. Keys and metrics come after them, and before those
-/// [`WINDOWS`] where cells wait.
+/// [`WINDOWS`] where cells wait, and [`CHANGE`] where only what has changed is told.
 pub const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
 /// What a release says of each of its cells.
@@ -313,11 +425,11 @@ pub(super) struct Head<'h> {
     pub(super) end: i64,
 }
 
-/// The columns of a release of cells that cover so many windows each: `labels` gives those of a key, `values` those of a
-/// metric.
+/// The columns of a release of cells that cover so many windows each, and change what was told before like this, where that
+/// is told: `labels` gives those of a key, `values` those of a metric.
 pub(super) fn assemble(
     head: &Head<'_>,
-    windows: &[u64],
+    (windows, changes): (&[u64], &[Change]),
     labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
     values: impl Fn(usize) -> Vec<Value>,
 ) -> Result<RecordBatch, ArrowError> {
@@ -342,12 +454,16 @@ pub(super) fn assemble(
         let windows = windows.iter().map(|windows| i64::try_from(*windows).unwrap_or(i64::MAX));
         add(WINDOWS, false, Arc::new(Int64Array::from_iter_values(windows)));
     }
+    if head.dataset.only_on_change {
+        add(CHANGE, false, Arc::new(StringArray::from_iter_values(changes.iter().map(|change| change.name()))));
+    }
     for (index, key) in head.dataset.keys.iter().enumerate() {
         add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
     }
     for (index, metric) in head.dataset.metrics.iter().enumerate() {
-        let is_nullable = !matches!(metric.function, Function::Count);
-        add(&metric.name, is_nullable, metric_column(&metric.function, &values(index)));
+        // Of a cell that is gone, all are null.
+        let is_nullable = head.dataset.only_on_change || !matches!(metric.function, Function::Count);
+        add(&metric.name, is_nullable, metric_column(&metric.function, &values(index), is_nullable));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
@@ -373,13 +489,16 @@ fn hashed(value: &Value, writer: &mut Writer) {
     }
 }
 
-fn metric_column(function: &Function, values: &[Value]) -> ArrayRef {
+fn metric_column(function: &Function, values: &[Value], is_nullable: bool) -> ArrayRef {
     let count = |count: &u64| i64::try_from(*count).unwrap_or(i64::MAX);
     match function {
-        Function::Count => Arc::new(Int64Array::from_iter_values(values.iter().map(|value| match value {
-            Value::Count(records) => count(records),
-            Value::Null | Value::Number(_) | Value::Counts(_) => 0,
-        }))),
+        Function::Count => {
+            let counts = values.iter().map(|value| match value {
+                Value::Count(records) => Some(count(records)),
+                Value::Null | Value::Number(_) | Value::Counts(_) => (!is_nullable).then_some(0),
+            });
+            Arc::new(counts.collect::<Int64Array>())
+        }
         Function::Histogram { .. } => {
             let mut lists =
                 ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, true));

@@ -6,6 +6,7 @@ use arrow_schema::ArrowError;
 use crate::domain::aggregate::Value;
 use crate::domain::dataset::{Dataset, Function, KeyDomain};
 use crate::domain::name::DatasetName;
+use crate::domain::table::Change;
 
 use super::Digest;
 use super::release::{Head, assemble};
@@ -39,7 +40,12 @@ impl Widest {
             Some(Function::Histogram { edges, .. }) => vec![Value::Counts(vec![Some(u64::MAX); edges.len()])],
             Some(_) => vec![Value::Number(-f64::MAX)],
         };
-        let cells = assemble(&head, &[dataset.max_defer.saturating_add(1)], |_, domain| labels(domain), values)?;
+        let cells = assemble(
+            &head,
+            (&[dataset.max_defer.saturating_add(1)], &[Change::Gone]),
+            |_, domain| labels(domain),
+            values,
+        )?;
         Ok(Self { gateway: gateway.to_owned(), dataset: dataset.name.clone(), cells, id })
     }
 

@@ -17,6 +17,7 @@ use crate::storage::{self, Lsn, Slots};
 
 use super::Context;
 use super::cursor::{Cursor, Opened};
+use super::gate::Gate;
 use super::status::Status;
 
 /// How often a thread looks up when nothing happens.
@@ -37,6 +38,7 @@ pub(super) struct Delivery {
     through: Arc<AtomicU64>,
     status: Arc<Status>,
     ends: Ends,
+    gate: Gate,
 }
 
 /// What tells a thread to end: its sender is dropped.
@@ -61,7 +63,8 @@ impl Ends {
 impl Delivery {
     pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
         let Opened { slots, cursor, through } = opened;
-        Self { name, cursor, context, slots, through, status, ends }
+        let gate = Gate::new(Arc::clone(&context.permits));
+        Self { name, cursor, context, slots, through, status, ends, gate }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -70,6 +73,16 @@ impl Delivery {
 
     pub(super) fn is_draining(&self) -> bool {
         self.ends.is_draining()
+    }
+
+    /// Whether the policies in force let anything go to the destination. If not, it must not be reached.
+    pub(super) fn is_permitted(&self) -> bool {
+        self.gate.is_open(&self.name)
+    }
+
+    /// Says whether the destination is not reached because nothing may go to it.
+    pub(super) fn closed(&self, is_closed: bool) {
+        self.status.closed(is_closed);
     }
 
     /// Waits after a failure. Whether to go on.

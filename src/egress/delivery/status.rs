@@ -23,6 +23,8 @@ pub(super) struct Status {
     /// It answered since the last failure. With nothing to send that ends the trouble.
     answered: AtomicBool,
     trouble: Mutex<Option<Trouble>>,
+    /// Nothing may go to it, so it is not reached.
+    closed: AtomicBool,
     /// Releases that were shed since the start.
     shed: AtomicU64,
     /// How full the budget is, if there is one, and whether releases wait for more.
@@ -61,6 +63,14 @@ impl Status {
     /// The destination answers as it should. Whether it takes releases is seen when it takes one.
     pub(super) fn answers(&self) {
         self.answered.store(true, Ordering::Release);
+    }
+
+    /// Whether it is not reached because nothing may go to it. What was wrong with it before is of no account then.
+    pub(super) fn closed(&self, is_closed: bool) {
+        self.closed.store(is_closed, Ordering::Relaxed);
+        if is_closed {
+            *self.trouble() = None;
+        }
     }
 
     /// So many releases were confirmed, or turned out to be there already.
@@ -103,6 +113,8 @@ pub struct Backlog {
     pub oldest: Duration,
     /// Why they wait, when something is wrong.
     pub trouble: Option<Trouble>,
+    /// Whether the destination is not reached, because no policy in force lets anything go to it. What waits for it, waits.
+    pub is_closed: bool,
     /// How many cells are set aside, which it cannot take. Files in the journal's directory hold them.
     pub set_aside: u64,
     /// How its budget stands, if it has one.
@@ -155,7 +167,7 @@ impl Board {
         let none = |name: &String| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
             let set_aside = aside.count(name);
-            Backlog { destination, releases: 0, oldest, trouble, set_aside, budget: None }
+            Backlog { destination, releases: 0, oldest, trouble, is_closed: false, set_aside, budget: None }
         };
         let latest = destinations.iter().map(|(name, _)| none(name)).collect();
         Self { statuses, aside, counted: Mutex::new(counted), latest: Mutex::new(latest) }
@@ -183,7 +195,8 @@ impl Board {
             }
             let (destination, set_aside) = (name.clone(), self.aside.count(name));
             let (trouble, budget) = (status.trouble().clone(), status.budget(now));
-            Some(Backlog { destination, releases, oldest, trouble, set_aside, budget })
+            let is_closed = status.closed.load(Ordering::Relaxed);
+            Some(Backlog { destination, releases, oldest, trouble, is_closed, set_aside, budget })
         });
         let backlogs: Vec<Backlog> = backlogs.collect();
         backlogs.clone_into(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner));

@@ -6,15 +6,17 @@ use std::thread;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
-use crate::egress::file;
+use crate::egress::budget::Decision;
+use crate::egress::file::{self, Made};
 use crate::planted::planted;
 use crate::storage::Lsn;
 
 use super::cursor::Files;
+use super::rationed::Rationed;
 use super::runner::{Delivery, TICK};
 
-/// Writes what the outbox holds until the thread is told to end.
-pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
+/// Writes what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
+pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Option<Rationed>) {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
     let mut read = delivery.cursor.through;
     loop {
@@ -22,7 +24,7 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
         let all = match reader.next() {
             Ok(Some(entry)) => {
                 read = entry.lsn;
-                if !take(&mut delivery, &mut sink, entry.lsn, &entry.payload, now) {
+                if !take(&mut delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
                     return;
                 }
                 continue;
@@ -36,8 +38,12 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
                 continue;
             }
         };
-        for dataset in sink.due(now, all) {
-            if !write(&mut delivery, &mut sink, &dataset, read) {
+        let mut due = sink.due(now, all);
+        if let Some(rationed) = &rationed {
+            rationed.sort(&mut due);
+        }
+        for dataset in due {
+            if !write(&mut delivery, &mut sink, &mut rationed, &dataset, read) {
                 return;
             }
         }
@@ -54,7 +60,13 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink) {
 }
 
 /// Takes an entry of the outbox. Whether to go on.
-fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8], now: Duration) -> bool {
+fn take(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Option<Rationed>,
+    (lsn, payload): (Lsn, &[u8]),
+    now: Duration,
+) -> bool {
     let mut of_datasets: BTreeMap<String, Vec<Released>> = BTreeMap::new();
     for released in delivery.releases(lsn, payload) {
         of_datasets.entry(released.dataset().into()).or_default().push(released);
@@ -67,7 +79,7 @@ fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8]
         }
         // What a file was being made of before a crash stays one file.
         let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
-        if differs && !write(delivery, sink, &dataset, lsn - 1) {
+        if differs && !write(delivery, sink, rationed, &dataset, lsn - 1) {
             return false;
         }
         releases.into_iter().for_each(|released| sink.take(lsn, released, now));
@@ -77,23 +89,113 @@ fn take(delivery: &mut Delivery, sink: &mut file::Sink, lsn: Lsn, payload: &[u8]
     for (dataset, pending) in taken {
         // What a file was being made of before a crash is made into that file again, and only that.
         let is_whole = lsn == pending || (lsn > pending && sink.is_large(&dataset));
-        if is_whole && !write(delivery, sink, &dataset, lsn) {
+        if is_whole && !write(delivery, sink, rationed, &dataset, lsn) {
             return false;
         }
     }
     true
 }
 
-/// Writes a dataset's file: first the cursor says which releases it will hold, then the file is written, then
-/// the cursor says that it was. Whether to go on.
-fn write(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, read: Lsn) -> bool {
+/// Writes a dataset's file: it is made, and waits for bytes of the budget; the cursor says which releases it holds; it is
+/// paid for; it is written; then the cursor says that it was. Whether to go on.
+fn write(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Option<Rationed>,
+    dataset: &str,
+    read: Lsn,
+) -> bool {
     let Some(last) = sink.last(dataset) else { return true };
+    let made = loop {
+        match sink.make(dataset) {
+            Ok(Some(made)) => break made,
+            Ok(None) => return true,
+            Err(error) => delivery.failed(error),
+        }
+        if !delivery.pause() {
+            return false;
+        }
+    };
+    let decided = match rationed {
+        Some(rationed) => wait_for_bytes(delivery, sink, rationed, &made, last),
+        None => Some(Decided::Written),
+    };
+    let Some(decided) = decided else { return false };
+    // From here on the file stays what it is, whatever happens: it is not paid for twice.
     let files = delivery.cursor.files.entry(dataset.to_owned()).or_default();
     if files.pending < last {
         files.pending = last;
         if !delivery.save() {
             return false;
         }
+    }
+    match (decided, rationed) {
+        (Decided::Shed, Some(rationed)) => shed(delivery, sink, rationed, &made, (last, read)),
+        (_, rationed) => put(delivery, sink, rationed, &made, (last, read)),
+    }
+}
+
+/// What becomes of a file.
+enum Decided {
+    Written,
+    Shed,
+}
+
+/// Waits until the budget suffices for a file, or it is decided that it is shed. `None`: the gateway stops before. Nothing
+/// else is taken meanwhile: it waits in the outbox.
+fn wait_for_bytes(
+    delivery: &Delivery,
+    sink: &file::Sink,
+    rationed: &mut Rationed,
+    made: &Made,
+    last: Lsn,
+) -> Option<Decided> {
+    loop {
+        let decision = rationed.decide(made, last, sink, delivery.now());
+        delivery.budgeted(rationed.level(), decision == Decision::Wait);
+        match decision {
+            Decision::Send => return Some(Decided::Written),
+            Decision::Shed => return Some(Decided::Shed),
+            Decision::Wait => {}
+            Decision::TooLarge => {
+                delivery.failed(TooLarge { bytes: made.bytes.len() as u64, most: rationed.most() });
+            }
+        }
+        // A stop does not wait until there are enough bytes.
+        if delivery.is_draining() || !delivery.pause() {
+            return None;
+        }
+    }
+}
+
+/// A file with more bytes than a budget can ever have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a file takes {bytes} bytes, and the budget holds {most} at most: it and what comes after it wait. Raise `bytes` in \
+     [destinations.NAME.budget]"
+)]
+struct TooLarge {
+    bytes: u64,
+    most: u64,
+}
+
+/// Pays for a file and writes it. Whether to go on.
+fn put(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Option<Rationed>,
+    made: &Made,
+    (last, read): (Lsn, Lsn),
+) -> bool {
+    let dataset = made.dataset.as_str();
+    if let Some(rationed) = rationed {
+        while let Err(error) = rationed.pay(made, last, delivery.moment()) {
+            delivery.failed(error);
+            if !delivery.pause() {
+                return false;
+            }
+        }
+        delivery.budgeted(rationed.level(), false);
     }
     while let Err(error) = delivery.intend(sink.waiting(dataset), last) {
         delivery.failed(error);
@@ -110,24 +212,48 @@ fn write(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, read: Ls
         // A slow disk, so that a crash in between is not too rare.
         thread::sleep(TICK);
     }
-    let written = loop {
-        match sink.write(dataset) {
-            Ok(written) => break written,
-            Err(error) => {
-                delivery.failed(error);
-                if !delivery.pause() {
-                    return false;
-                }
-            }
+    while let Err(error) = sink.put(made) {
+        delivery.failed(error);
+        if !delivery.pause() {
+            return false;
         }
-    };
-    delivery.sent(&ids, written.bytes);
+    }
+    delivery.sent(&ids, made.bytes.len());
     confirm(delivery, sink, dataset, last, read);
     if !delivery.save() {
         return false;
     }
-    delivery.context.telemetry.released(&delivery.name, written.bytes);
-    delivery.delivered(written.releases);
+    delivery.context.telemetry.released(&delivery.name, made.bytes.len());
+    delivery.delivered(made.releases);
+    true
+}
+
+/// Passes over the releases of a file, so that they never leave: the budget says so on disk, then the ledger, then the
+/// cursor. Whether to go on.
+fn shed(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Rationed,
+    made: &Made,
+    (last, read): (Lsn, Lsn),
+) -> bool {
+    let dataset = made.dataset.as_str();
+    loop {
+        let decided = rationed.shed(last, delivery.moment()).map_err(anyhow::Error::from);
+        match decided.and_then(|()| delivery.say_shed(sink.waiting(dataset), last)) {
+            Ok(()) => break,
+            Err(error) => delivery.failed(error),
+        }
+        if !delivery.pause() {
+            return false;
+        }
+    }
+    sink.pass_over(dataset);
+    confirm(delivery, sink, dataset, last, read);
+    if !delivery.save() {
+        return false;
+    }
+    delivery.passed_over(made.releases);
     true
 }
 

@@ -18,7 +18,64 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sends what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
 pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink, mut metered: Option<Metered>) {
-    while resume(&delivery, &mut sink) && send_all(&mut delivery, &mut sink, &mut metered) {}
+    while permitted(&mut delivery) {
+        if resume(&delivery, &mut sink) {
+            if !send_all(&mut delivery, &mut sink, &mut metered) {
+                return;
+            }
+        } else if delivery.is_cut() || delivery.is_draining() && delivery.is_permitted() {
+            return;
+        }
+        if !delivery.is_permitted() {
+            // Nothing of it stays connected.
+            sink.give_up();
+        }
+    }
+}
+
+/// Waits until the policies in force let something go to the destination: until then it is neither resolved nor connected
+/// to. What the outbox holds for others is passed over meanwhile, so that it can be shortened. Whether to go on.
+fn permitted(delivery: &mut Delivery) -> bool {
+    if delivery.is_permitted() {
+        return true;
+    }
+    delivery.closed(true);
+    let destination = delivery.name.clone();
+    tracing::info!(
+        destination,
+        "no policy in force lets anything go to the destination: it is neither resolved nor connected to"
+    );
+    let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+    let mut holds = false;
+    while !delivery.is_permitted() {
+        let next = if holds { Ok(None) } else { reader.next() };
+        match next {
+            Ok(Some(entry)) if delivery.releases(entry.lsn, &entry.payload).is_empty() => {
+                delivery.cursor.through = entry.lsn;
+                delivery.passed();
+                continue;
+            }
+            Ok(Some(_)) => {
+                holds = true;
+                tracing::warn!(
+                    destination,
+                    "releases wait for the destination from when something could go to it: they are sent when a policy lets a \
+                     dataset go to it again"
+                );
+            }
+            Ok(None) => {}
+            Err(error) => {
+                delivery.failed(error);
+                reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+            }
+        }
+        if delivery.is_draining() || !delivery.pause() {
+            return false;
+        }
+    }
+    delivery.closed(false);
+    tracing::info!(destination, "a policy in force lets a dataset go to the destination: it is connected to");
+    true
 }
 
 /// Makes the sink ready, for as long as it takes. Whether to go on.
@@ -27,7 +84,10 @@ fn resume(delivery: &Delivery, sink: &mut kafka::Sink) -> bool {
     let outbox = || waiting(delivery, cursor);
     let waits = OnceCell::new();
     // At a stop nothing more comes. With nothing to send nobody is waited for.
-    let is_over = || delivery.is_cut() || delivery.is_draining() && !*waits.get_or_init(|| holds_any(delivery, cursor));
+    let is_over = || {
+        let nothing_waits = || !*waits.get_or_init(|| holds_any(delivery, cursor));
+        delivery.is_cut() || !delivery.is_permitted() || delivery.is_draining() && nothing_waits()
+    };
     let stalled = |error| failed(delivery, error);
     while !is_over() {
         let watch = kafka::Watch { stops: &is_over, now: &*delivery.context.now, stalled: &stalled };
@@ -64,6 +124,9 @@ fn holds_any(delivery: &Delivery, after: Lsn) -> bool {
 fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Option<Metered>) -> bool {
     let mut line = Line::new(delivery.context.outbox.reader(delivery.cursor.through + 1));
     loop {
+        if !delivery.is_permitted() {
+            return true;
+        }
         let filled = fill(delivery, sink, &mut line, metered);
         if delivery.is_cut() {
             return false;
@@ -344,14 +407,14 @@ fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, lsn: Lsn, releas
 /// Calls a sink that looks at the clock, and at whether the threads are to end.
 fn watched<T>(delivery: &Delivery, call: impl FnOnce(kafka::Watch<'_>) -> T) -> T {
     call(kafka::Watch {
-        stops: &|| delivery.is_cut(),
+        stops: &|| delivery.is_cut() || !delivery.is_permitted(),
         now: &*delivery.context.now,
         stalled: &|error| failed(delivery, error),
     })
 }
 
 fn failed(delivery: &Delivery, error: kafka::Error) {
-    if delivery.is_cut() {
+    if delivery.is_cut() || !delivery.is_permitted() {
         return;
     }
     if let kafka::Error::Fenced(_) = error {

@@ -6,11 +6,13 @@
 //! of itself.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::policy::Released;
+use crate::domain::table::Fingerprint;
 use crate::egress::encode::{self, Format};
 use crate::storage::{self, FileSystem, Lsn, create_directories, write_shared_file_durably};
 
@@ -45,13 +47,19 @@ pub enum Error {
     Encode(#[from] encode::Error),
 }
 
-/// What a file holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Its length in bytes.
-    pub bytes: usize,
-    /// Releases.
+/// A file that is not written yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its dataset.
+    pub dataset: String,
+    /// Where it will be.
+    path: PathBuf,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+    /// How many releases.
     pub releases: usize,
+    /// A hash of where it will be and what it holds: the very same file has the very same one.
+    pub content: Fingerprint,
 }
 
 /// The destination.
@@ -137,21 +145,39 @@ impl Sink {
         self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
     }
 
-    /// Writes a dataset's file. What cannot be written waits on.
+    /// The datasets whose releases wait, and how many of each.
+    pub fn each_waiting(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.waiting.iter().map(|(dataset, waiting)| (dataset.as_str(), waiting.releases.len()))
+    }
+
+    /// Makes a dataset's file of what waits. Nothing is written yet.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn make(&self, dataset: &str) -> Result<Option<Made>, Error> {
+        let Some(first) = self.waiting(dataset).first() else { return Ok(None) };
+        let releases = self.waiting(dataset);
+        let bytes = encode::file(releases, self.settings.format)?;
+        let path = self.settings.directory.join(dataset).join(name(first, self.settings.format));
+        let content = Fingerprint::of(&[path.as_os_str().as_bytes(), &[0], &bytes].concat());
+        Ok(Some(Made { dataset: dataset.to_owned(), path, releases: releases.len(), bytes, content }))
+    }
+
+    /// Writes a file. Its releases do not wait any more. If it cannot be written, they wait on.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&mut self, dataset: &str) -> Result<Written, Error> {
-        let Some(waiting) = self.waiting.get(dataset) else { return Ok(Written::default()) };
-        let Some(first) = waiting.releases.first() else { return Ok(Written::default()) };
-        let directory = self.settings.directory.join(dataset);
-        let bytes = encode::file(&waiting.releases, self.settings.format)?;
-        create_directories(&*self.fs, &directory)?;
-        let Settings { format, mode, group, .. } = self.settings;
-        write_shared_file_durably(&*self.fs, &directory.join(name(first, format)), &bytes, mode, group)?;
-        let written = Written { bytes: bytes.len(), releases: waiting.releases.len() };
+    pub fn put(&mut self, made: &Made) -> Result<(), Error> {
+        create_directories(&*self.fs, &self.settings.directory.join(&made.dataset))?;
+        let Settings { mode, group, .. } = self.settings;
+        write_shared_file_durably(&*self.fs, &made.path, &made.bytes, mode, group)?;
+        self.pass_over(&made.dataset);
+        Ok(())
+    }
+
+    /// A dataset's releases do not wait any more.
+    pub fn pass_over(&mut self, dataset: &str) {
         self.waiting.remove(dataset);
-        Ok(written)
     }
 }
 

@@ -432,6 +432,7 @@ mod tests {
             keeps_all: false,
             max_defer: 0,
             roll_up: Vec::new(),
+            only_on_change: false,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
             privacy: None,

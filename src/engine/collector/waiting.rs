@@ -8,6 +8,7 @@ use crate::domain::aggregate::Cells;
 use crate::domain::binary::Writer;
 use crate::domain::deferral::{Decided, Deferral, Dropped, Joined};
 use crate::domain::name::DatasetName;
+use crate::domain::table::Tables;
 use crate::domain::window::first_window;
 use crate::durable::outbox::Closing;
 use crate::storage::Lsn;
@@ -26,7 +27,7 @@ impl Collector {
         &self,
         window: &Window<'_>,
         cells: Cells,
-        deferral: &mut Deferral,
+        (deferral, tables): (&mut Deferral, &mut Option<Tables>),
         closing: &mut Closing,
     ) {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
@@ -38,7 +39,7 @@ impl Collector {
         self.dropped(window.dataset, deferral.close(window.window, under), closing);
         let Joined { cells, own } = deferral.join(window.window, cells.bounded(declared));
         let closed = self.closed_window(window, cells, declared, (declared.max_defer > 0).then_some(&*deferral));
-        let outcome = self.leave(window, &closed, (in_force, &outlets), closing);
+        let outcome = self.leave(window, &closed, (in_force, &outlets), tables, closing);
         let cells = closed.cells;
         let (left, rolled_up) = match outcome {
             Some(outcome) => {

@@ -39,6 +39,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         bounds: Some(Bounds { records_per_cell: RECORDS, cells_per_window: Some(2) }),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
@@ -260,7 +261,7 @@ fn live(disks: &Disks, beginning: Beginning) -> Life {
     let noise = AtDraw { disks: disks.clone(), copies: Arc::clone(&at_draws) };
     let noising = Noising::with_noise(Some(book(&disks.privacy, beginning)), Box::new(noise));
     let outbox = open_outbox(&disks.outbox);
-    let held = outbox::held(&outbox, 0, 0).unwrap();
+    let held = outbox::held(&outbox, 0, Default::default()).unwrap();
     let done = held.closed.get(&*dataset.name).copied().unwrap_or(0);
     let mut copies = vec![disks.copy()];
     let mut position = outbox.durable();

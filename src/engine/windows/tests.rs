@@ -22,6 +22,7 @@ fn dataset() -> Arc<Dataset> {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,

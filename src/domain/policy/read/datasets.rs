@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{
-    CELLS_MAX, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source, WINDOWS,
+    CELLS_MAX, CHANGE, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source, WINDOWS,
 };
 use crate::domain::deferral::DEFER_MAX;
 use crate::domain::document::keys::{Key, Kind, Shape};
@@ -39,6 +39,11 @@ pub(super) const DATASET: Shape = Shape {
             "For how many windows a cell with too few contributors waits for more, up to 100. Default: 0.",
         ),
         roll_up::ROLL_UP,
+        Key::new(
+            "only_on_change",
+            Kind::Bool,
+            "Whether only cells leave whose values are others than those that were told last. Default: false.",
+        ),
         RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
@@ -98,6 +103,7 @@ pub(super) struct DeclaredDataset {
     min_contributors: usize,
     max_defer: u64,
     roll_up: Vec<Spot<String>>,
+    only_on_change: Option<Spot<bool>>,
     release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
@@ -151,6 +157,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
     let max_defer = max_defer(table);
     let roll_up = table.or("roll_up", Vec::new());
+    let only_on_change = table.get::<bool>("only_on_change").filter(|only| only.value);
     let release = table.get::<String>("release");
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
@@ -190,6 +197,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         min_contributors: min_contributors?,
         max_defer,
         roll_up,
+        only_on_change,
         release,
         keys,
         metrics,
@@ -202,6 +210,14 @@ impl DeclaredDataset {
     pub(super) fn check_privacy(&self, dataset: &Dataset, problems: &Problems) {
         if let Some(declared) = &self.privacy {
             privacy::check(dataset, &declared.place, problems);
+            if let Some(only_on_change) = &self.only_on_change {
+                problems.error_help(
+                    &only_on_change.place,
+                    "with differential privacy each release has noise of its own: no cell says again what it said before, and \
+                     that none was told would tell that without noise",
+                    "remove `only_on_change`, or `privacy`",
+                );
+            }
         }
     }
 
@@ -316,6 +332,9 @@ pub(super) fn resolve(
     if declared.max_defer > 0 {
         names.insert(WINDOWS.to_owned());
     }
+    if declared.only_on_change.is_some() {
+        names.insert(CHANGE.to_owned());
+    }
     let mut keys = Vec::new();
     for key in &declared.keys {
         if !names.insert(key.field.value.to_lowercase()) {
@@ -338,6 +357,11 @@ pub(super) fn resolve(
         let digits = metric.digits.as_ref().and_then(|digits| precision(digits, &function, problems));
         metrics.push(Metric { name: metric.name.value.clone(), function, digits });
     }
+    if let Some(only_on_change) = declared.only_on_change.as_ref().filter(|_| !declared.roll_up.is_empty()) {
+        let message =
+            "a remainder (`roll_up`) is of other cells in each window: that it changed would not say what did";
+        problems.error_help(&only_on_change.place, message, "remove `only_on_change`, or `roll_up`");
+    }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
     let dataset = Dataset {
         name: DatasetName::new(name).ok()?,
@@ -351,6 +375,7 @@ pub(super) fn resolve(
         keeps_all: false,
         max_defer: declared.max_defer,
         roll_up: roll_up::resolve(&declared.roll_up, &keys, problems),
+        only_on_change: declared.only_on_change.is_some(),
         keys,
         metrics,
         privacy: declared.privacy.as_ref().map(|privacy| privacy.value),

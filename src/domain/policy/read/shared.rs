@@ -7,10 +7,16 @@ use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::document::{Place, Problems};
 
-/// Whether a dataset can share its cells with the first one of its stream. If not, it is said why, with an example of what
-/// would be told of somebody.
+/// Whether a dataset can share its cells with the first one of its stream. If not, it is said why: if both part the records
+/// otherwise, with an example of what would be told of somebody.
 pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, problems: &Problems) -> bool {
     let (stream, one, other) = (&dataset.stream, &first.name, &dataset.name);
+    if first.only_on_change || dataset.only_on_change {
+        let message =
+            format!("dataset `{other}` shares its cells with `{one}`, so neither can tell only what has changed");
+        problems.error_help(place, message, "remove `only_on_change`, make one dataset of them, or give one noise");
+        return false;
+    }
     let differ = first.parted_otherwise(dataset);
     let Some(what) = differ.first() else { return true };
     let (says, tells) = match *what {
@@ -130,6 +136,13 @@ metrics  = [
             assert!(help.contains(example) && help.contains("40 - 39 = 1"), "{help}");
             assert_eq!(set.streams["visits"].datasets.len(), 1);
         }
+    }
+
+    #[test]
+    fn neither_of_two_that_share_their_cells_tells_only_what_has_changed() {
+        let (_, problems) = with(&format!("only_on_change = true\n{ALIKE}"));
+        let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert!(messages.iter().any(|said| said.contains("neither can tell only what has changed")), "{messages:?}");
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub(super) fn dataset() -> Dataset {
         keeps_all: false,
         max_defer: 0,
         roll_up: Vec::new(),
+        only_on_change: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),

@@ -1,0 +1,84 @@
+//! The budget of a file destination: what becomes of a file that is due. A file is paid for as a whole, when it is made and
+//! before it has its name; one that is made again after a crash is not paid for again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::egress::budget::{Asked, Budget, Decision, Level, Moment};
+use crate::egress::file::{Made, Sink};
+use crate::storage::{self, Lsn};
+
+/// A budget, and what is known of the files that are to come.
+pub(super) struct Rationed {
+    budget: Budget,
+    /// What the last file of a dataset took, and how many releases it had.
+    sizes: BTreeMap<String, (u64, u64)>,
+    /// The last position of the file that the bytes do not suffice for, and since when.
+    short: Option<(Lsn, Duration)>,
+}
+
+impl Rationed {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, sizes: BTreeMap::new(), short: None }
+    }
+
+    /// Puts datasets whose files are due in order, the most important one first.
+    pub(super) fn sort(&self, due: &mut [String]) {
+        due.sort_by_key(|dataset| self.budget.settings().rank(dataset));
+    }
+
+    /// What becomes of a file, whose last release stands in the outbox at `last`.
+    pub(super) fn decide(&mut self, made: &Made, last: Lsn, sink: &Sink, now: Duration) -> Decision {
+        if self.budget.has_paid_for(made.content) {
+            return Decision::Send;
+        }
+        let (bytes, releases) = (made.bytes.len() as u64, made.releases as u64);
+        self.sizes.insert(made.dataset.clone(), (bytes, releases));
+        let since = self.short.filter(|(at, _)| *at == last).map_or(now, |(_, since)| since);
+        let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
+        let decision = self.budget.decide(Asked { lsn: last, bytes, ahead, waited }, now);
+        self.short = (decision == Decision::Wait).then_some((last, since));
+        decision
+    }
+
+    /// The bytes of files of more important datasets that wait, by what their last one took for each release.
+    fn ahead(&self, made: &Made, sink: &Sink) -> u64 {
+        let rank = |dataset: &str| self.budget.settings().rank(dataset);
+        let own = (made.bytes.len() as u64, made.releases as u64);
+        let before = sink.each_waiting().filter(|(dataset, _)| rank(dataset) < rank(&made.dataset));
+        let bytes = before.map(|(dataset, waiting)| {
+            let (bytes, releases) = self.sizes.get(dataset).copied().unwrap_or(own);
+            bytes.saturating_mul(waiting as u64).div_ceil(releases.max(1))
+        });
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Pays for a file, durably, unless that was done before.
+    ///
+    /// # Errors
+    /// When the file system refuses. Then the file may not be written.
+    pub(super) fn pay(&mut self, made: &Made, last: Lsn, at: Moment) -> Result<(), storage::Error> {
+        if self.budget.has_paid_for(made.content) {
+            return Ok(());
+        }
+        self.budget.pay_for(last, made.content, made.bytes.len() as u64, at)
+    }
+
+    /// Decides for good that a file is not written, durably.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(super) fn shed(&mut self, last: Lsn, at: Moment) -> Result<(), storage::Error> {
+        self.budget.shed(last, at)
+    }
+
+    /// How full the budget is.
+    pub(super) fn level(&self) -> Level {
+        self.budget.level()
+    }
+
+    /// The bytes that the budget holds at most.
+    pub(super) fn most(&self) -> u64 {
+        self.budget.settings().bytes
+    }
+}

@@ -1,0 +1,166 @@
+//! A dataset that tells only what has changed, over kills, stops and reloads.
+
+use std::time::Duration;
+
+use bailiwick::app::App;
+use bailiwick::clock::Clock;
+use serde_json::Value;
+
+use crate::common::PATIENCE;
+use crate::common::process::{run, text};
+
+use super::deployment::{Deployment, POLICY, Producer, visits};
+
+fn deployment() -> Deployment {
+    let deployment = Deployment::new();
+    deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nonly_on_change = true\n");
+    deployment.set_k(5);
+    deployment
+}
+
+/// What a destination was told, in order: the minute, the country, how the cell changes what it has, how many records.
+fn told(deployment: &Deployment, destination: &str) -> Vec<(u64, String, String, Option<u64>)> {
+    let cells = deployment.released(destination).into_iter().map(|line| {
+        let text = |column: &str| line[column].as_str().unwrap().to_owned();
+        let minute = text("window_start")[14..16].parse().unwrap();
+        (minute, text("country"), text("change"), line["visits"].as_u64())
+    });
+    let mut cells: Vec<_> = cells.collect();
+    cells.sort();
+    cells
+}
+
+fn told_of<'c>(
+    cells: impl IntoIterator<Item = (u64, &'c str, &'c str, u64)>,
+) -> Vec<(u64, String, String, Option<u64>)> {
+    let cells = cells.into_iter().map(|(minute, country, change, visits)| {
+        (minute, country.to_owned(), change.to_owned(), (change != "gone").then_some(visits))
+    });
+    cells.collect()
+}
+
+/// Waits until both destinations have so many cells.
+async fn until_told(deployment: &Deployment, cells: usize) {
+    let began = Clock::start();
+    while deployment.released("desk").len() < cells || deployment.released("hub").len() < cells {
+        assert!(began.now() < PATIENCE, "{cells} cells: {:?}", told(deployment, "desk"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn unchanged(app: &App) -> u64 {
+    app.telemetry().total_of_datasets(|counts| &counts.cells_unchanged)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_is_not_told_and_what_is_gone_is_over_kills_and_stops() {
+    let deployment = deployment();
+    let mut expected = vec![(1, "DE", "all", 6), (1, "FR", "all", 7)];
+    for (sequence, minute) in [(0, 1), (1, 2)] {
+        let process = deployment.spawn();
+        let mut producer = Producer::connect(process.endpoint(), "p").await;
+        producer.sequence = sequence;
+        // In minute 2 there is one more of Germany.
+        producer.send(&[visits(minute, 5 + minute as usize, "DE"), visits(minute, 7, "FR")].concat()).await;
+        producer.close_before(minute + 1).await;
+        until_told(&deployment, 1 + minute as usize).await;
+        process.kill();
+    }
+    expected.push((2, "DE", "set", 7));
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 2;
+    producer.send(&[visits(3, 7, "DE"), visits(3, 7, "FR")].concat()).await;
+    producer.close_before(4).await;
+    gateway.until("two cells are as they were", |app| unchanged(app) == 2).await;
+    gateway.stop().await;
+
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 3;
+    // Too few of France: to the desk it is as if there were none.
+    producer.send(&[visits(4, 7, "DE"), visits(4, 4, "FR")].concat()).await;
+    producer.close_before(5).await;
+    until_told(&deployment, 4).await;
+    expected.push((4, "FR", "gone", 0));
+    // Nobody in minute 5: both closings come at once.
+    producer.send(&[visits(6, 7, "DE"), visits(6, 7, "FR")].concat()).await;
+    producer.close_before(7).await;
+    until_told(&deployment, 7).await;
+    expected.extend([(5, "DE", "gone", 0), (6, "DE", "set", 7), (6, "FR", "set", 7)]);
+    assert_eq!(told(&deployment, "desk"), told_of(expected.clone()));
+    assert_eq!(told(&deployment, "hub"), told_of(expected));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_windows_are_told_whole_and_a_new_destination_is_told_all() {
+    let deployment = deployment();
+    let without = ("country = \"US\"\naccepts = [\"by_country\"]", "country = \"US\"\naccepts = []");
+    deployment.edit(POLICY, without.0, without.1);
+    let policies = "policies = [\"policies\"]\n";
+    deployment.edit("gateway.toml", policies, &format!("{policies}on_stop = \"release\"\n"));
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.send(&visits(1, 6, "DE")).await;
+    producer.close_before(2).await;
+    gateway.until("the desk has it", |_| told(&deployment, "desk").len() == 1).await;
+    producer.send(&visits(2, 6, "DE")).await;
+    gateway.stop().await;
+    let mut expected = vec![(1, "DE", "all", 6), (2, "DE", "set", 6)];
+    assert_eq!(told(&deployment, "desk"), told_of(expected.clone()));
+
+    // The rest of the window says the same again, and is not the same.
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 2;
+    producer.send(&visits(2, 6, "DE")).await;
+    deployment.edit(POLICY, without.1, without.0);
+    gateway.reload().await.unwrap();
+    producer.close_before(3).await;
+    gateway.until("the desk has the rest", |_| told(&deployment, "desk").len() == 3).await;
+    expected.push((2, "DE", "set", 6));
+    assert_eq!(told(&deployment, "desk"), told_of(expected.clone()));
+    // The window of before the reload was decided under policies that let nothing go to the hub.
+    assert_eq!(told(&deployment, "hub"), []);
+    producer.send(&visits(3, 6, "DE")).await;
+    producer.close_before(4).await;
+    gateway.until("the hub has it", |_| told(&deployment, "hub").len() == 1).await;
+    assert_eq!(told(&deployment, "hub"), told_of([(3, "DE", "all", 6)]));
+    gateway.stop().await;
+    assert_eq!(told(&deployment, "desk"), told_of(expected), "to the desk nothing has changed");
+}
+
+#[test]
+fn check_explains_it_and_says_where_it_cannot_be() {
+    let deployment = deployment();
+    let said = text(&run(deployment.root(), &["check"]).stdout);
+    assert!(said.contains("only what has changed is told"), "{said}");
+    let told: Value = serde_json::from_str(&text(&run(deployment.root(), &["check", "--json"]).stdout)).unwrap();
+    assert_eq!(told["datasets"][0]["only_on_change"], true);
+    let refused = |says: &str| {
+        let said = text(&run(deployment.root(), &["check"]).stderr);
+        assert!(said.contains(says), "{said}");
+    };
+    deployment.edit(POLICY, r#"name = "visits""#, r#"name = "change""#);
+    refused("a release already has a column `change`");
+    deployment.edit(POLICY, r#"name = "change""#, r#"name = "visits""#);
+    deployment.edit(POLICY, "only_on_change = true", "only_on_change = true\nroll_up = [\"country\"]");
+    refused("a remainder (`roll_up`) is of other cells in each window");
+    deployment.edit(POLICY, "\nroll_up = [\"country\"]", "");
+    let gateway = deployment.read("gateway.toml");
+    let hub = "kind = \"kafka\"\nbrokers = \"127.0.0.1:9\"\ntopic = \"t\"\n\n[destinations.hub.budget]\nbytes = 10000\nper = \"PT1H\"\n";
+    deployment.edit(
+        "gateway.toml",
+        "kind         = \"file\"\ndirectory    = \"released/hub\"\nrotate_after = \"PT0S\"\n",
+        &format!("{hub}when_short = [\"shed\"]\n"),
+    );
+    refused("of a release that is shed, destination `hub` would never hear");
+    deployment.write("gateway.toml", gateway);
+    deployment.edit(
+        POLICY,
+        "metrics  ",
+        "privacy = { mechanism = \"discrete_laplace\", rho_per_window = 0.01, rho_per_day = 0.1 }\nmetrics  ",
+    );
+    refused("each release has noise of its own");
+}
