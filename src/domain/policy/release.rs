@@ -314,9 +314,10 @@ impl<'l> Leaving<'l> {
         let dataset = self.closed.dataset;
         let positions = positions_of(dataset, line.number as usize);
         let given_up = |index: usize| line.row.is_some_and(|row| row.given_up.contains(&index));
-        let labels = dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
-            if given_up(index) { REST.to_owned() } else { key.domain.label(position) }
-        });
+        let labels =
+            dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
+                if given_up(index) { REST.to_owned() } else { key.domain.label(position) }
+            });
         labels.collect()
     }
 

@@ -358,7 +358,8 @@ pub(super) fn resolve(
         metrics.push(Metric { name: metric.name.value.clone(), function, digits });
     }
     if let Some(only_on_change) = declared.only_on_change.as_ref().filter(|_| !declared.roll_up.is_empty()) {
-        let message = "a remainder (`roll_up`) is of other cells in each window: that it changed would not say what did";
+        let message =
+            "a remainder (`roll_up`) is of other cells in each window: that it changed would not say what did";
         problems.error_help(&only_on_change.place, message, "remove `only_on_change`, or `roll_up`");
     }
     let contributor = plan.stream.fields.get(plan.stream.contributor);
