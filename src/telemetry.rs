@@ -91,7 +91,7 @@ counts! {
         /// Cells with too few contributors.
         cells_withheld: Some(declared::CELLS_WITHHELD),
         /// Cells that left in a remainder.
-        cells_rolled_up: Some(declared::CELLS_ROLLED_UP),
+        remainders_released: Some(declared::REMAINDERS_RELEASED),
         /// Cells with too few contributors that began to wait for the next windows.
         cells_deferred: Some(declared::CELLS_DEFERRED),
         /// Cells that waited and were dropped.

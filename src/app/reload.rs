@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use crate::config::{self, Config, Fixed};
+use crate::domain::dataset::Dataset;
 use crate::domain::document::{Problem, Severity};
 use crate::domain::name::{DatasetName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Version};
@@ -206,6 +207,11 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                 if old.grace != new.grace {
                     let shown = |grace| SignedDuration::try_from(grace).unwrap_or_default();
                     said.push(format!("grace was {}, is {}", shown(old.grace), shown(new.grace)));
+                }
+                let digits =
+                    |dataset: &Dataset| -> Vec<_> { dataset.metrics.iter().map(|metric| metric.digits).collect() };
+                if digits(&old) != digits(&new) {
+                    said.push("digits of its metrics".to_owned());
                 }
                 if old.keeps_all != new.keeps_all {
                     said.push("what is kept of its windows".to_owned());

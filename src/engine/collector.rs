@@ -321,9 +321,9 @@ impl Collector {
                         Some(_) => (outcome.cells_released - outcome.cells_unchanged, 0),
                         None => (outcome.of_dataset(name), outcome.beside_dataset(name)),
                     };
-                    let rolled_up = if left > 0 { outcome.rolled_up.len() } else { 0 };
+                    let remainders = if left > 0 { outcome.remainders } else { 0 };
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_released, left);
-                    self.telemetry.add_of_dataset(name, |counts| &counts.cells_rolled_up, rolled_up);
+                    self.telemetry.add_of_dataset(name, |counts| &counts.remainders_released, remainders);
                     // The others are counted with what is withheld of all.
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_withheld, beside);
                 }

@@ -126,8 +126,8 @@ declare! {
 
     /// Cells that left, remainders included.
     CELLS_RELEASED = Counter "bailiwick_cells_released" None ["dataset"];
-    /// Cells with too few contributors that left in a remainder, together with others. They are not withheld.
-    CELLS_ROLLED_UP = Counter "bailiwick_cells_rolled_up" None ["dataset"];
+    /// Remainders that left: cells with too few contributors, together. They count among the cells that left.
+    REMAINDERS_RELEASED = Counter "bailiwick_remainders_released" None ["dataset"];
     /// Cells that may leave and were not told again, since they say what they said before.
     CELLS_UNCHANGED = Counter "bailiwick_cells_unchanged" None ["dataset"];
     /// Cells with too few contributors: they did not leave. One that waited for the next windows counts when it is dropped.

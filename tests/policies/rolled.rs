@@ -113,12 +113,12 @@ async fn what_left_in_a_remainder_does_not_wait_after_a_kill() {
     assert_eq!(rows(&deployment, "desk"), [row(2, Some(3), ["DE", "rest"], 5), row(4, Some(3), ["DE", "b"], 5)]);
 }
 
-/// How many cells and remainders left, cells left in a remainder, and were withheld.
+/// How many cells and remainders left, how many remainders, and how many cells were withheld.
 fn counts(app: &App) -> [u64; 3] {
     let counts = app.telemetry();
     [
         counts.total_of_datasets(|counts| &counts.cells_released),
-        counts.total_of_datasets(|counts| &counts.cells_rolled_up),
+        counts.total_of_datasets(|counts| &counts.remainders_released),
         counts.total_of_datasets(|counts| &counts.cells_withheld),
     ]
 }

@@ -4,6 +4,13 @@ use super::Cells;
 use crate::domain::dataset::Dataset;
 
 impl Cells {
+    /// Whether it is known that a slot's cell has at most so many distinct contributors.
+    pub(in crate::domain) fn has_at_most(&self, slot: usize, most: usize) -> bool {
+        // There are no more than records. Of a set that has ended it is known that it has as many as are enough.
+        self.records.get(slot).is_some_and(|records| *records <= most as u64)
+            || !self.has(slot, most.saturating_add(1).min(self.enough), false)
+    }
+
     /// The cells whose numbers are wanted, those of one number together that `to` gives them. Somebody who is in several of
     /// them is one contributor, and where the records of one contributor are bounded, so many of it count in what was merged.
     /// It counts among what the open windows hold if these do.

@@ -180,9 +180,13 @@ impl PolicySet {
         self.governing(plan, serves, day).next()?;
         let parties = self.parties((plan, dataset), (serves, day));
         let bounding = self.bounding(plan, dataset);
-        let own_rho =
-            dataset.privacy.map(|privacy| Asked { value: privacy.per_day, by: format!("dataset {}", dataset.name) });
-        let rho_per_day = least(own_rho.into_iter().chain(parties.iter().filter_map(Party::rho_per_day)));
+        // All datasets with noise of a stream pay from one budget: the least that any of them asks for.
+        let noised = || plan.datasets.iter().filter(|one| dataset.privacy.is_some() && one.privacy.is_some());
+        let own_rho = noised().filter_map(|one| {
+            one.privacy.map(|privacy| Asked { value: privacy.per_day, by: format!("dataset {}", one.name) })
+        });
+        let of_profiles: Vec<Party<'_>> = noised().map(|one| self.own(one)).collect();
+        let rho_per_day = least(own_rho.chain(of_profiles.iter().chain(&parties).filter_map(Party::rho_per_day)));
         Some(Limits {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub left: BTreeSet<u32>,
     /// Those of cells that leave in a remainder.
     pub rolled_up: BTreeSet<u32>,
+    /// How many remainders leave.
+    pub remainders: usize,
     /// Cells that go nowhere.
     pub cells_withheld: usize,
     /// Those, by what they fail of the least strict that any destination asks for.
@@ -92,10 +94,10 @@ impl Outcome {
         if has_left { self.cells_released } else { 0 }
     }
 
-    /// How many cells left, by themselves or in a remainder, and not as those of a dataset.
+    /// How many cells and remainders left, and not as those of a dataset.
     #[must_use]
     pub fn beside_dataset(&self, dataset: &str) -> usize {
-        if self.of_dataset(dataset) > 0 { 0 } else { self.left.len() + self.rolled_up.len() }
+        self.cells_released - self.of_dataset(dataset)
     }
 }
 
@@ -222,7 +224,8 @@ fn released(
         };
         *outcome.withheld.entry(why).or_default() += 1;
     }
-    outcome.cells_released = outcome.left.len() + levels.remainders();
+    outcome.remainders = levels.remainders();
+    outcome.cells_released = outcome.left.len() + outcome.remainders;
     outcome.cells_withheld = outcome.withheld.values().sum();
     Ok(outcome)
 }

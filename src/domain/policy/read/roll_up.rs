@@ -25,7 +25,8 @@ pub(super) fn resolve(declared: &[Spot<String>], keys: &[GroupKey], problems: &P
             problems.error(place, format!("`{name}` is in `roll_up` twice"));
             continue;
         }
-        let size = key.domain.size();
+        // A truth value that cannot be missing is never `other`.
+        let size = if matches!(key.domain, KeyDomain::Bool) { 2 } else { key.domain.size() };
         if size < HIDDEN_MIN {
             let message = format!(
                 "`{name}` has {size} values, with `other`: a remainder of so few cells would tell of each that somebody is \

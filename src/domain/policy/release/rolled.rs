@@ -6,7 +6,9 @@
 //!
 //! **What a remainder tells.** A remainder of one cell is the cell, and fails as it did. So one that leaves tells that two
 //! cells at least hold somebody that are not there. Where only two could, it would say so of both: it leaves only if three
-//! could ([`HIDDEN_MIN`]). How many that are hangs on nothing but what left.
+//! could ([`HIDDEN_MIN`]). How many that are hangs on nothing but what left. Each of them has fewer than k contributors, as
+//! everybody knows. So if they have nearly as many together as so many cells can have, each of them holds somebody. It leaves
+//! only if any one of them could be empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,9 +65,9 @@ struct Leaves {
 }
 
 impl Judged {
-    /// Of the cells whose numbers may leave at all.
-    fn of(dataset: &Dataset, cells: &Cells, rules: &BTreeSet<Rule>, may_leave: impl Fn(u32) -> bool) -> Self {
-        let in_order: Vec<usize> = cells.in_order().into_iter().filter(|slot| may_leave(cells.number(*slot))).collect();
+    /// Of the cells that may leave at all, by their slots.
+    fn of(dataset: &Dataset, cells: &Cells, rules: &BTreeSet<Rule>, may_leave: impl Fn(usize) -> bool) -> Self {
+        let in_order: Vec<usize> = cells.in_order().into_iter().filter(|slot| may_leave(*slot)).collect();
         let mut judged = Self::default();
         for &(parts, least) in rules {
             let beyond_one = parts.beyond_one && !planted("cells-of-one-producer");
@@ -113,6 +115,8 @@ impl<'l> Levels<'l> {
     }
 
     fn roll_up(&mut self, rules: &BTreeSet<Rule>) {
+        // What is not there has fewer contributors than the least strict asks for.
+        let fewer = rules.iter().map(|(_, least)| least.saturating_sub(1)).min().unwrap_or(0);
         // What nothing that is rolled up can be of.
         let mut known = self.judged.left.clone();
         for &key in &self.dataset.roll_up {
@@ -124,9 +128,11 @@ impl<'l> Levels<'l> {
             for number in &known {
                 *known_in.entry(to(*number)).or_default() += 1;
             }
-            let hides = |number: u32| {
-                let known = known_in.get(&number).copied().unwrap_or(0);
-                size.saturating_sub(known) >= HIDDEN_MIN || planted("remainder-of-two")
+            let hides = |slot: usize| {
+                let open = size.saturating_sub(known_in.get(&cells.number(slot)).copied().unwrap_or(0));
+                let one_may_be_empty = cells.has_at_most(slot, open.saturating_sub(1).saturating_mul(fewer));
+                (open >= HIDDEN_MIN || planted("remainder-of-two"))
+                    && (one_may_be_empty || planted("remainder-of-full-cells"))
             };
             let judged = Judged::of(self.dataset, &cells, rules, hides);
             known = known_in.into_iter().filter(|(_, known)| *known == size).map(|(number, _)| number).collect();
