@@ -340,7 +340,7 @@ impl Observer {
             return Check::warning(
                 NAME,
                 format!("releases wait, and no policy in force lets anything go to their destination any more: {held}"),
-                "let the destination have a dataset again, until they are sent",
+                "let a dataset go to the destination until they are sent, or leave them in the outbox",
             );
         }
         if troubles.is_empty() && !idle.is_empty() {

@@ -208,6 +208,9 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                     let shown = |grace| SignedDuration::try_from(grace).unwrap_or_default();
                     said.push(format!("grace was {}, is {}", shown(old.grace), shown(new.grace)));
                 }
+                if old.open_max != new.open_max {
+                    said.push(format!("open_max was {}, is {}", old.open_max, new.open_max));
+                }
                 let digits =
                     |dataset: &Dataset| -> Vec<_> { dataset.metrics.iter().map(|metric| metric.digits).collect() };
                 if digits(&old) != digits(&new) {

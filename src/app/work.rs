@@ -1,5 +1,5 @@
-//! What the ledger says of the gateway's work: CPU seconds and records, once a day (UTC) and at a stop. A crash takes what came
-//! since the last entry.
+//! What the ledger says of the gateway's work: CPU seconds and records, once a day (UTC) and at a stop. After a crash,
+//! the ledger does not say what the gateway worked since the last entry.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -156,15 +156,15 @@ impl About {
     }
 }
 
-/// How a count is kept, whether it goes on, and which word of it is the last one.
+/// How a count is kept, and whether it goes on. Of several that are known of one count, the greatest is the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kept {
-    /// How often it was changed: what was said later is greater.
+    /// How often that was changed. A later one has a greater number. 0: an entry of before version 3.
     pub revision: u64,
     /// How it is kept.
     pub about: About,
-    /// The last day on which anybody can have been counted, in the law's time, since no policy asks for it any more. `None`: it
-    /// goes on.
+    /// The last day on which anybody can have been counted, in the law's time, because no policy asks for the count any
+    /// more. `None`: it goes on.
     pub stopped: Option<Day>,
 }
 

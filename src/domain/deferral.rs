@@ -95,8 +95,8 @@ impl Deferral {
         self
     }
 
-    /// From now on cells wait for as many windows as is declared: a window closes that nothing is decided of yet. If that is
-    /// another number than before, what waits is dropped by [`Self::close`].
+    /// A window closes about which nothing is decided yet. From now on cells wait for as many windows as is declared.
+    /// If that is another number than before, [`Self::close`] drops what waits.
     pub fn as_declared(&mut self) {
         self.wait_for(self.declared);
     }
@@ -152,9 +152,9 @@ impl Deferral {
         window.abs_diff(first).saturating_add(1)
     }
 
-    /// It was decided which of the cells leave, by themselves or in a remainder: the others wait, if they may. How many do,
-    /// beside those that waited already. What a cell covers later hangs on when it left by itself alone: that it was in a
-    /// remainder, nobody has seen.
+    /// It was decided which of the cells leave, by themselves or in a remainder. The others wait, if they may. Returns
+    /// how many begin to wait. What a cell covers later depends only on when it last left by itself: nobody has seen
+    /// that it was in a remainder.
     pub fn settle(
         &mut self,
         window: i64,
@@ -236,8 +236,8 @@ impl Deferral {
         self.waiting.is_empty()
     }
 
-    /// Adds it to a checkpoint. It begins with its version, 1. What comes from the journal after a checkpoint is decided as is
-    /// declared when it is made, so from now on this is.
+    /// Adds it to a checkpoint. It begins with its version, 1. What comes from the journal after a checkpoint is
+    /// decided by what is declared when the checkpoint is made. So from now on, what is declared holds.
     pub fn encode(&mut self, writer: &mut Writer) {
         self.as_declared();
         writer.u8(VERSION).u64(self.max).i64(self.from).i64(self.since).i64(self.next);

@@ -1,4 +1,4 @@
-//! How many of something came from which proved identity.
+//! How many things, such as producers, came from each proved identity.
 
 use std::collections::HashMap;
 use std::sync::Arc;

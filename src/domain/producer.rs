@@ -263,7 +263,7 @@ impl Producers {
             return Ok(false);
         }
         while let Some(limit) = self.reached(came, before) {
-            if !self.forget_oldest(came.at) {
+            if !self.forget_oldest(came, &limit) {
                 return Err(limit);
             }
         }
@@ -279,7 +279,7 @@ impl Producers {
             return Ok(false);
         }
         if let Some(limit) = self.reached(came, before)
-            && self.forgettable(came.at).is_none()
+            && self.forgettable(came, &limit).is_none()
         {
             return Err(limit);
         }
@@ -300,20 +300,26 @@ impl Producers {
         (of_identity >= per_identity).then_some(TooMany::RememberedOfIdentity { max: per_identity })
     }
 
-    /// The producer that was silent longest, if that is long enough.
-    fn forgettable(&mut self, wall: Option<i64>) -> Option<Id> {
-        let wall = wall?;
+    /// The producer that was silent longest, if that is long enough, and if there is room below a limit without it.
+    fn forgettable(&mut self, came: Came<'_>, limit: &TooMany) -> Option<Id> {
+        let wall = came.at?;
         let id = self.known.oldest().map(|(id, _)| id)?;
         let oldest = self.known.get_mut(id)?;
         // A time that is not known, or that the clock has not come to, counts as now.
         let heard = oldest.heard.get().unwrap_or(wall).min(wall);
         oldest.heard = When(heard);
-        (wall.saturating_sub(heard) > micros(self.max.forget_after)).then_some(id)
+        // Nobody is forgotten for the limit of others.
+        let makes_room = match limit {
+            TooMany::RememberedOfAddress { .. } => oldest.from.is_some() && oldest.from == came.from.map(Network::of),
+            TooMany::RememberedOfIdentity { .. } => oldest.of.is_some() && oldest.of.as_deref() == came.of,
+            _ => true,
+        };
+        (makes_room && wall.saturating_sub(heard) > micros(self.max.forget_after)).then_some(id)
     }
 
-    /// Forgets the producer that was silent longest, if that is long enough.
-    fn forget_oldest(&mut self, wall: Option<i64>) -> bool {
-        let Some(id) = self.forgettable(wall) else { return false };
+    /// Forgets [that one](Self::forgettable).
+    fn forget_oldest(&mut self, came: Came<'_>, limit: &TooMany) -> bool {
+        let Some(id) = self.forgettable(came, limit) else { return false };
         if let Some((_, forgotten)) = self.known.remove(id) {
             self.outcomes_bytes = self.outcomes_bytes.saturating_sub(forgotten.outcomes.extra_bytes());
             forgotten.from.into_iter().for_each(|address| self.addresses.remove(address));

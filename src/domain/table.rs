@@ -1,18 +1,19 @@
 //! What a destination was told last of each cell of a dataset, so that only what has changed is told.
 //!
-//! **What it knows.** Of each cell that was told and is not gone, a hash of the values as they left: rounded, with nulls where
-//! something was withheld. Nothing else is compared, so what is told and what is not is made of nothing but what the
-//! destination would have been given anyway. A cell that does not leave is gone, whether it is empty, too small or may not
-//! go there.
+//! **What it knows.** For each cell that was told and is not gone, it has a hash of the values as they left: rounded,
+//! with nulls where something was withheld. It compares nothing else. So what is told depends only on what the
+//! destination would be given without a table. A cell that does not leave is gone, whether it is empty, too small or
+//! may not go there.
 //!
-//! **What is never unchanged**: a cell that covers several windows, a cell of a part of a window, and what comes after them. A
-//! window of which a part was told is told whole.
+//! **What is never unchanged**: a cell that covers several windows, a cell of a part of a window, and the cell that
+//! comes after one of these. If a part of a window was told, the rest of the window is told whole.
 //!
-//! **Where it is kept.** What a closing tells stands with its releases in the outbox ([`Tellings`]); so a table is what the
-//! entries of the outbox say, one after the other, from one on that tells all. Where none does, the table is not known, and
-//! the next release tells all. It is so after a journal was removed, or damaged, or after the dataset counts otherwise.
+//! **Where it is kept.** What a closing tells stands with its releases in the outbox ([`Tellings`]). So a table is what
+//! the entries of the outbox say, one after the other, beginning with one that tells all. If there is none, the table
+//! is not known, and the next release tells all. That happens after the journal was removed or damaged, and after the
+//! dataset began to count otherwise.
 //!
-//! It holds no more cells than the dataset's keys give (at most 65,536), each of a window that was told.
+//! A table holds no more cells than the dataset's keys give (at most 65,536).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,9 +75,9 @@ impl Change {
 /// What one destination was told last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Table {
-    /// All windows through this one are told whole: parts of them were told.
+    /// All windows through this one are told whole, because parts of them were told.
     whole_through: i64,
-    /// By number; `None`: whatever is told next differs from it.
+    /// The cells that were told, by number. `None`: whatever values come next, they are told.
     cells: BTreeMap<u32, Option<Fingerprint>>,
 }
 
@@ -95,7 +96,7 @@ pub struct Tables {
 pub struct Telling {
     /// The destination.
     pub destination: DestinationName,
-    /// What is not told here is gone.
+    /// It tells the whole table: what is not in it is gone.
     pub all: bool,
     /// The last window of which parts were told.
     pub whole_through: Option<i64>,
@@ -159,7 +160,7 @@ impl Tables {
             let cells = BTreeMap::new();
             self.of.insert(destination.clone(), Table { whole_through: i64::MIN, cells });
         }
-        // Of a table that is not known, a change is not one either.
+        // If the table is not known, a change does not make it known.
         let Some(table) = self.of.get_mut(destination) else { return };
         table.whole_through = table.whole_through.max(whole_through.unwrap_or(i64::MIN));
         table.cells.extend(set.iter().copied());
@@ -173,7 +174,7 @@ impl Tables {
         self.of.clear();
     }
 
-    /// The window that cells are gone in, of those that close before one and have no records: the first of them.
+    /// The first window without records of those that close before this one, if there are cells that are gone with it.
     #[must_use]
     pub fn gap(&self, before: i64) -> Option<i64> {
         let has_cells = self.of.values().any(|table| !table.cells.is_empty());
@@ -192,7 +193,8 @@ impl Tables {
         self.next = self.next.max(window);
     }
 
-    /// What the outbox says that a closing told, or, with none, that it had releases for destinations without telling what.
+    /// Takes in what the outbox says that a closing told. `None`: the closing had releases and does not say what they
+    /// told, so the tables of their destinations are not known any more.
     pub fn heard<'d>(&mut self, told: Option<&Tellings>, releases: impl Iterator<Item = &'d DestinationName>) {
         let told = told.filter(|told| told.counted_as == self.counted_as);
         let Some(told) = told else {
@@ -281,7 +283,7 @@ fn flag(reader: &mut Reader<'_>) -> Option<bool> {
     }
 }
 
-/// Cells have other numbers, or other values, when a dataset counts otherwise.
+/// A hash of how a dataset counts. If it counts otherwise, its cells have other numbers or other values.
 fn counted_as(dataset: &Dataset) -> Fingerprint {
     let mut writer = Writer::default();
     dataset.shape().encode(&mut writer);

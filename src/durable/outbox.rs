@@ -2,7 +2,8 @@
 //! destination has confirmed them.
 //!
 //! It is a log of its own. One entry holds all releases of one closing of a dataset's windows, for all
-//! destinations, and of all datasets that share its cells (then it is named as the first of them), so that a closing is in it as a whole or not at all; the entry names the closing's position
+//! destinations, so that a closing is in it as a whole or not at all. If datasets share their cells, the entry
+//! holds the releases of all of them, and has the name of the first. The entry names the closing's position
 //! in the journal, so that a closing that is replayed is not released twice.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,10 +75,10 @@ pub enum Note {
     },
 }
 
-/// The version of the notes at the end of an entry. Those of version 1 tell nothing of refused records, those of version 2
-/// have nothing behind them that was decided about cells that may wait, those of version 3 tell nothing of budgets of privacy,
-/// those of version 4 nothing of cells that left in a remainder,
-/// those up to version 5 have nothing behind that of what destinations were told. Entries of before end with the releases.
+/// The version of the notes at the end of an entry. Version 2 added refused records. Version 3 added, behind the notes,
+/// what was decided about cells that may wait. Version 4 added budgets of privacy. Version 5 added, to what was
+/// decided, the cells that left in a remainder. Version 6 added, behind that, what destinations were told. Entries from
+/// before version 1 end with the releases.
 const NOTES_VERSION: u8 = 6;
 /// The first version that says what destinations were told.
 const FIRST_WITH_TOLD: u8 = 6;

@@ -1,18 +1,18 @@
-//! How many bytes may leave for a destination: a bucket that fills evenly and that releases, or files of them, are paid from.
-//! It is on disk before anything leaves, so a crash can lose bytes of the budget and never gives any back. A file that is
-//! written again after a crash was paid for.
+//! How many bytes may leave for a destination: a bucket that fills evenly. Releases, or files of them, are paid from
+//! it. It is on disk before anything leaves, so a crash can lose bytes of the budget and never gives any back. If a
+//! crash makes the gateway write the same file again, that file is not paid for again.
 //!
 //! ```text
 //! magic    "bwbudget"
 //! version  u32
 //! left     u64: bytes that were left
 //! at       i64: when, in microseconds since the Unix epoch
-//! paid     u64: the last position of the outbox that was paid for
+//! paid     u64: the last position of the outbox that was paid for; the greatest number after a start without a budget
 //! shed     u64: the last position that is not to be sent
 //! file     u8: whether a file was paid for; then of the last one: its last position (u64), and a hash of it (16 bytes)
 //! ```
 //!
-//! Version 1 ends before the file.
+//! Version 1 has no `file`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -226,8 +226,9 @@ impl Budget {
         Ok(Self { settings, slots, level, paid, shed, file })
     }
 
-    /// A start without a budget for a destination: what it sends now is not paid for, and is not shed by a budget that comes
-    /// back. What was left stays left. Writes nothing where there was no budget, or where it is said already.
+    /// The gateway starts without a budget for a destination. What it sends now is not paid for. A budget that comes
+    /// back does not shed it, and has what was left. Nothing is written if there was no budget, or if the disk says so
+    /// already.
     ///
     /// # Errors
     /// When it cannot be read or written, or a later version of the program wrote it.
@@ -294,8 +295,8 @@ impl Budget {
         self.file.is_some_and(|(_, paid)| paid == file)
     }
 
-    /// Pays for a file whose last release stands in the outbox at `lsn`. When it returns, that is on disk, and the file may be written, as often as it takes: until another
-    /// one is paid for, it is not paid for again.
+    /// Pays for a file whose last release stands in the outbox at `lsn`. When it returns, that is on disk, and the file
+    /// may be written, as often as it takes. It is not paid for again until another file is.
     ///
     /// # Errors
     /// When the file system refuses. Then nothing may be written.

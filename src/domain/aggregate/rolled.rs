@@ -11,9 +11,9 @@ impl Cells {
             || !self.has(slot, most.saturating_add(1).min(self.enough), false)
     }
 
-    /// The cells whose numbers are wanted, those of one number together that `to` gives them. Somebody who is in several of
-    /// them is one contributor, and where the records of one contributor are bounded, so many of it count in what was merged.
-    /// It counts among what the open windows hold if these do.
+    /// Merges the cells whose numbers are wanted: those to which `to` gives the same number become one cell. Somebody
+    /// who is in several of them is one contributor. Where the records of one contributor are bounded, the bound holds
+    /// in the merged cell, too. The result counts among what the open windows hold if these cells do.
     pub(in crate::domain) fn merged(
         &self,
         dataset: &Dataset,

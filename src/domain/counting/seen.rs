@@ -93,8 +93,8 @@ impl Seen {
         *self.kept.insert(Kept { revision, about, stopped })
     }
 
-    /// Takes in what was said of how the count is kept. Of what was written before words had an order, that counts which keeps
-    /// persons longest.
+    /// Takes in what an entry says of how the count is kept: the latest one holds. Entries of before version 3 do not say
+    /// which is later: of these, the one that keeps persons longest holds.
     pub(super) fn merge_kept(&mut self, kept: Kept) {
         self.kept = self.kept.max(Some(kept));
     }

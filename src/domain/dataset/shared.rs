@@ -1,16 +1,16 @@
-//! Datasets of one stream that share their cells: they are counted once, with the metrics of all of them, judged once, and
-//! each is released with its own metrics.
+//! Datasets of one stream that share their cells. The cells are counted once, with the metrics of all these datasets,
+//! and judged once. Each dataset is released with its own metrics.
 //!
-//! Whoever has the releases of several can add and subtract their numbers. So there is one set of cells for all of them, and
-//! what may leave of a cell is found for all its metrics together: a number leaves in one dataset only if it gives nobody
-//! away beside the numbers of all the others.
+//! Whoever has the releases of several datasets can add and subtract their numbers. So there is one set of cells for
+//! all of them, and what may leave of a cell is found for all its metrics together: a number leaves in one dataset only
+//! if it gives nobody away beside the numbers of all the others.
 
 use std::sync::Arc;
 
 use super::{Dataset, Metric};
 use crate::domain::name::DatasetName;
 
-/// A dataset that shares its cells with others.
+/// One of the datasets that share their cells.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The dataset as it is declared.
@@ -20,8 +20,9 @@ pub struct Member {
 }
 
 impl Dataset {
-    /// What is counted of a stream for these datasets, which part its records alike: for one alone the dataset itself, for
-    /// several a dataset that is named as the first of them and has the metrics of all, each once. `None`: there are none.
+    /// What is counted of a stream for these datasets, which part its records alike. For one dataset it is the dataset
+    /// itself. For several it is a dataset that has the name of the first and the metrics of all, each once. `None`:
+    /// there are no datasets.
     #[must_use]
     pub fn counted_for(datasets: &[Arc<Self>]) -> Option<Arc<Self>> {
         let [first, others @ ..] = datasets else { return None };
@@ -62,7 +63,7 @@ impl Dataset {
         !self.members.is_empty()
     }
 
-    /// Whether this is counted for a dataset of this name.
+    /// Whether this is what is counted for a dataset of this name.
     #[must_use]
     pub fn is_counted_for(&self, name: &str) -> bool {
         self.name == name || self.members.iter().any(|member| member.dataset.name == name)
@@ -89,8 +90,8 @@ impl Dataset {
         Self::counted_for(&members).map_or_else(|| self.clone(), |counted| Self::clone(&counted))
     }
 
-    /// In what a dataset of the same stream parts the records otherwise, each in a few words. Empty: both can share their
-    /// cells.
+    /// The keys in which a dataset of the same stream differs so that it parts the records otherwise. Empty: both can
+    /// share their cells.
     #[must_use]
     pub fn parted_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let key = |dataset: &Self| -> Vec<_> {

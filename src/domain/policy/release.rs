@@ -146,9 +146,9 @@ pub fn release(closed: &ClosedWindow<'_>, outlets: &[Outlet], policy: Digest) ->
     released(closed, outlets, policy, None)
 }
 
-/// The same of a dataset that tells only what has changed: of the cells that may leave, those that say something else than
-/// a destination was told last, and which ones are gone. `receivers` may have the dataset under the policies in force; of what
-/// does not leave to one of them, it is told that it is gone.
+/// The same for a dataset that tells only what has changed. Of the cells that may leave, those leave that say something
+/// else than the destination was told last. Others are told as gone. `receivers` are the destinations that may have the
+/// dataset under the policies in force: what was told to one of them and does not leave to it now is told as gone.
 ///
 /// # Errors
 /// As those of [`release`].

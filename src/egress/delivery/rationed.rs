@@ -1,5 +1,5 @@
-//! The budget of a file destination: what becomes of a file that is due. A file is paid for as a whole, when it is made and
-//! before it has its name; one that is made again after a crash is not paid for again.
+//! The budget of a file destination: what becomes of a file that is due. A file is paid for as a whole, after it is
+//! made and before it gets its name. If the same file is made again after a crash, it is not paid for again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

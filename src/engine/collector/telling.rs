@@ -1,5 +1,5 @@
-//! What destinations were told last: of a dataset that tells only what has changed, the collector lets go what says something
-//! else, and keeps in the outbox what it told.
+//! What destinations were told last. Of a dataset that tells only what has changed, the collector releases the cells
+//! that say something else, and keeps in the outbox what it told.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::durable::outbox::Closing;
 use crate::storage::Lsn;
 
 impl Collector {
-    /// Lets go what has changed of the cells of a window that may leave.
+    /// Releases, of the cells of a window that may leave, those that have changed.
     pub(super) fn changes(
         &self,
         closed: &ClosedWindow<'_>,
@@ -39,7 +39,8 @@ impl Collector {
         }
     }
 
-    /// Windows that close before one and have no records: what was told before is gone with the first of them.
+    /// Windows without records close, before one with records or at the end of a closing. What was told is gone with
+    /// the first of them.
     pub(super) fn without_records(
         &self,
         dataset: &DatasetName,
@@ -55,7 +56,8 @@ impl Collector {
         self.leave(&of_window, &nothing, (policy, &[]), tables, closing);
     }
 
-    /// All windows of a closing are through, which closed those that began before a time, or only released parts of them.
+    /// All windows of a closing were released. It closed the windows that began before a time. `None`: it only released
+    /// parts of windows.
     pub(super) fn all_told(
         &self,
         dataset: &DatasetName,
@@ -83,15 +85,15 @@ impl Collector {
         }
     }
 
-    /// The last closing of a dataset in the outbox is another one.
+    /// The outbox has a newer closing of a dataset.
     pub(super) fn has_put_out(&mut self, dataset: &DatasetName, lsn: Lsn) {
         if self.collecting.tables.contains_key(dataset) {
             self.collecting.released.insert(dataset.into(), lsn);
         }
     }
 
-    /// Puts into the outbox what destinations were told, as a whole: what it holds of before a checkpoint is let go. Where
-    /// there is no room for it, destinations may be told again after the next start.
+    /// Puts the whole tables of all destinations into the outbox, because it deletes what it holds from before a
+    /// checkpoint. If there is no room for a table, destinations may be told all again after the next start.
     pub(super) fn keep_told(&mut self) {
         let tables = self.collecting.tables.iter();
         let wholes = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));

@@ -214,7 +214,7 @@ impl DeclaredDataset {
                 problems.error_help(
                     &only_on_change.place,
                     "with differential privacy each release has noise of its own: no cell says again what it said before, and \
-                     that none was told would tell that without noise",
+                     to leave it out would tell, without noise, that it has not changed",
                     "remove `only_on_change`, or `privacy`",
                 );
             }

@@ -365,7 +365,8 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
             problems.error_help(
                 &relaxed.dataset.place,
                 format!("dataset `{}` shares its cells with {}", relaxed.dataset.value, others.join(", ")),
-                "an override is for a dataset that is alone on its stream: the numbers of all that share cells are judged                  together, by the strictest rule of any. Remove the override, or the other datasets",
+                "an override is for a dataset that is alone on its stream: the numbers of all that share cells are judged \
+                 together, by the strictest rule of any. Remove the override, or the other datasets",
             );
         }
         if !ids.insert(&relaxed.id.value) {

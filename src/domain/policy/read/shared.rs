@@ -7,14 +7,18 @@ use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::document::{Place, Problems};
 
-/// Whether a dataset can share its cells with the first one of its stream. If not, it is said why: if both part the records
-/// otherwise, with an example of what would be told of somebody.
+/// Whether a dataset can share its cells with the first one of its stream. If not, adds a problem that says why. If
+/// they part the records otherwise, the problem has an example of what they would tell of somebody.
 pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, problems: &Problems) -> bool {
     let (stream, one, other) = (&dataset.stream, &first.name, &dataset.name);
     if first.only_on_change || dataset.only_on_change {
         let message =
             format!("dataset `{other}` shares its cells with `{one}`, so neither can tell only what has changed");
-        problems.error_help(place, message, "remove `only_on_change`, make one dataset of them, or give one noise");
+        problems.error_help(
+            place,
+            message,
+            "remove `only_on_change`, make one dataset of them, or give one of them noise (`privacy`)",
+        );
         return false;
     }
     let differ = first.parted_otherwise(dataset);

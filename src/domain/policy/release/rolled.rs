@@ -1,14 +1,15 @@
-//! Roll-up: cells that may not leave to anybody are merged into remainders, key by key that the dataset gives up, and each
-//! remainder is judged like a cell.
+//! Remainders: cells that may leave to nobody are merged, for each key that the dataset gives up, one key after the
+//! other. Each remainder is judged like a cell.
 //!
-//! **All that leaves is apart.** A remainder is made of cells, or of remainders before, that leave to nobody, and of all of
-//! these that have its other keys. So a record is in one row at most of all that a window releases, to whatever destination.
+//! **All that leaves is apart.** A remainder is made of all cells that have its other keys and leave to nobody; after
+//! the first key, of all such remainders. So of all that a window releases, to whatever destination, a record is in one
+//! row at most.
 //!
-//! **What a remainder tells.** A remainder of one cell is the cell, and fails as it did. So one that leaves tells that two
-//! cells at least hold somebody that are not there. Where only two could, it would say so of both: it leaves only if three
-//! could ([`HIDDEN_MIN`]). How many that are hangs on nothing but what left. Each of them has fewer than k contributors, as
-//! everybody knows. So if they have nearly as many together as so many cells can have, each of them holds somebody. It leaves
-//! only if any one of them could be empty.
+//! **What a remainder tells.** A remainder of one cell is the cell, and fails as it did. So a remainder that leaves
+//! tells that at least two of the cells that are not there hold somebody. If only two could, it would tell that of
+//! both. So it leaves only if at least three could ([`HIDDEN_MIN`]). How many could depends only on what left.
+//! Each of them has fewer than k contributors, as everybody knows. If they have nearly as many together as so many cells
+//! can have, each of them holds somebody. So a remainder leaves only if any one of them could be empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,12 +20,13 @@ use crate::planted::planted;
 /// What is asked of a cell: of its parts, and how many contributors.
 pub(super) type Rule = (PartRule, usize);
 
-/// Of so many cells, or remainders before, that did not leave, a remainder could be, at least.
+/// A remainder leaves only if at least so many cells did not leave that it could be made of; after the first key, so
+/// many remainders.
 pub(in crate::domain::policy) const HIDDEN_MIN: usize = 3;
 
 /// A row of a release.
 pub(super) struct Row<'l> {
-    /// The cells that it is one of, or the remainders.
+    /// The cells, or the remainders, of which it is one.
     pub(super) cells: &'l Cells,
     pub(super) slot: usize,
     /// What may leave of its parts.
@@ -33,12 +35,12 @@ pub(super) struct Row<'l> {
     pub(super) given_up: &'l [usize],
 }
 
-/// What of a window may leave: its cells, and what is left of those that may not.
+/// What may leave of a window: its cells, and the remainders of those that may not leave.
 pub(super) struct Levels<'l> {
     dataset: &'l Dataset,
     cells: &'l Cells,
     judged: Judged,
-    /// With one more key given up each.
+    /// One after the other, each with one more key given up.
     remainders: Vec<Remainders>,
 }
 
@@ -117,7 +119,7 @@ impl<'l> Levels<'l> {
     fn roll_up(&mut self, rules: &BTreeSet<Rule>) {
         // What is not there has fewer contributors than the least strict asks for.
         let fewer = rules.iter().map(|(_, least)| least.saturating_sub(1)).min().unwrap_or(0);
-        // What nothing that is rolled up can be of.
+        // What no remainder can be made of, because it left.
         let mut known = self.judged.left.clone();
         for &key in &self.dataset.roll_up {
             let (below, judged) = self.remainders.last().map_or((self.cells, &self.judged), Remainders::parts);
