@@ -138,6 +138,14 @@ fn one_identity_cannot_use_up_the_room_for_all() {
     assert_eq!(come(&mut producers, "d", till, 0), Ok(()));
     assert_eq!(come(&mut producers, "e", None, 0), Ok(()), "it has proved nothing");
     assert_eq!(come(&mut producers, "f", None, 0), Err(TooMany::Remembered { max: 5 }));
+    // Nobody else is forgotten for it, however long they were silent.
+    let mut producers = Producers::new(max);
+    assert_eq!(come(&mut producers, "d", till, 0), Ok(()));
+    for name in ["a", "b", "c"] {
+        assert_eq!(come(&mut producers, name, office, 40), Ok(()));
+    }
+    assert_eq!(come(&mut producers, "x", office, 40), Err(TooMany::RememberedOfIdentity { max: 3 }));
+    assert_eq!(producers.mark("d").sequence, 1);
     // What one batch brings counts at once.
     let mut producers = Producers::new(max);
     let came = |of| Came { at: Some(0), from: None, of };
