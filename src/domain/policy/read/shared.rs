@@ -85,6 +85,7 @@ mod tests {
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::{PolicySet, read};
+    use crate::domain::privacy::Rho;
 
     /// The sample with a second dataset over its stream, and what is said of it.
     fn with(second: &str) -> (PolicySet, Vec<Problem>) {
@@ -177,6 +178,14 @@ rho_per_day = 0.1
         };
         assert_eq!(limits("more"), (40, Some(1), true));
         assert_eq!(limits("visits_by_home"), (10, None, false));
+        // One with a larger budget is no new budget.
+        let larger =
+            "[datasets.most.privacy]\nmechanism = \"discrete_laplace\"\nrho_per_window = 0.3\nrho_per_day = 0.5\n";
+        let most = format!("[datasets.most]\nstream = \"visits\"\nrelease = \"private\"\n{alone}{larger}");
+        let (set, problems) = with(&format!("release = \"private\"\n{alone}{private}{most}"));
+        assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
+        let per_day = |dataset| set.limits(dataset, &serves, day).unwrap().privacy.unwrap().per_day;
+        assert_eq!((per_day("most"), per_day("more")), (Rho::of(0.1).unwrap(), Rho::of(0.1).unwrap()));
     }
 
     #[test]
