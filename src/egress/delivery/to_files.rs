@@ -16,7 +16,7 @@ use super::rationed::Rationed;
 use super::runner::{Delivery, TICK};
 
 /// Writes what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
-pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Option<Rationed>) {
+pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: Option<Rationed>) {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
     let mut read = delivery.cursor.through;
     loop {
@@ -24,7 +24,7 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
         let all = match reader.next() {
             Ok(Some(entry)) => {
                 read = entry.lsn;
-                if !take(&mut delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
+                if !take(delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
                     return;
                 }
                 continue;
@@ -43,15 +43,15 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
             rationed.sort(&mut due);
         }
         for dataset in due {
-            if !write(&mut delivery, &mut sink, &mut rationed, &dataset, read) {
+            if !write(delivery, &mut sink, &mut rationed, &dataset, read) {
                 return;
             }
         }
         if delivery.cursor.through < read && sink.is_empty() {
-            // Nothing waits: what was read is confirmed. It goes to disk with the next file.
+            // Nothing waits: what was read is confirmed.
             delivery.cursor.through = read;
-            delivery.passed();
         }
+        delivery.passed();
         if all || delivery.is_cut() {
             return;
         }
