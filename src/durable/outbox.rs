@@ -300,9 +300,19 @@ pub struct Held {
 /// When an entry cannot be read.
 pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Result<Held, Error> {
     let mut held = Held { tables, ..Held::default() };
-    let mut reader = log.reader(0);
+    let (mut reader, mut last) = (log.reader(0), None);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        if last.replace(entry.lsn).is_some_and(|last| entry.lsn > last + 1) {
+            // Nobody knows what the entries told that are missing.
+            held.tables.values_mut().for_each(Tables::forget);
+        }
+        // Entries are named as the first of the datasets that shared their cells then. Such a dataset told all.
+        for released in closing.releases.iter().filter(|released| **released.dataset() != *closing.dataset) {
+            if let Some(tables) = held.tables.get_mut(&**released.dataset()) {
+                tables.heard(None, std::iter::once(released.destination()));
+            }
+        }
         if let Some(tables) = held.tables.get_mut(closing.dataset.as_str()) {
             tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
         }

@@ -156,17 +156,17 @@ impl Deliveries {
     }
 }
 
-fn run(delivery: Delivery, sink: Sink) {
-    let destination = delivery.name.clone();
+fn run(mut delivery: Delivery, sink: Sink) {
     match sink {
-        Sink::File(sink, budget) => to_files::run(delivery, sink, budget.map(Rationed::new)),
+        Sink::File(sink, budget) => to_files::run(&mut delivery, sink, budget.map(Rationed::new)),
         Sink::Kafka(sink, budget) => {
             let behind = delivery.context.outbox.reader(delivery.cursor.through + 1);
             let metered = budget.map(|budget| Metered::new(budget, &delivery.name, behind));
-            to_kafka::run(delivery, sink, metered);
+            to_kafka::run(&mut delivery, sink, metered);
         }
     }
-    tracing::debug!(destination, "delivery ended");
+    delivery.end();
+    tracing::debug!(destination = delivery.name, "delivery ended");
 }
 
 /// Remembers why nothing is delivered any more when a thread panics, for the stop that follows.

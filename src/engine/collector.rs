@@ -37,6 +37,8 @@ use super::sequencer::Sequencer;
 mod telling;
 mod waiting;
 
+use telling::Wholes;
+
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
     /// The gateway's id.
@@ -92,6 +94,8 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
     /// The same of the last one.
     outbox_at_checkpoint: Lsn,
+    /// Where the outbox has what destinations were told, as a whole.
+    wholes: Wholes,
 }
 
 /// A window that was closed or flushed.
@@ -146,6 +150,7 @@ impl Collector {
             checkpoint: None,
             outbox_needed: 0,
             outbox_at_checkpoint: 0,
+            wholes: Wholes::default(),
         }
     }
 
@@ -479,7 +484,7 @@ impl Collector {
     /// producers.
     fn put_out(&mut self, entry: Vec<u8>) {
         let outbox = &self.collecting.outbox;
-        let mut warned = false;
+        let (mut warned, mut tried) = (false, None);
         let room = loop {
             match outbox.reserve(entry.len() as u64) {
                 Ok(room) => break room,
@@ -489,7 +494,14 @@ impl Collector {
                          not take releases, or raise `quota_bytes`");
                         warned = true;
                     }
-                    if let Err(error) = outbox.let_go((self.collecting.confirmed)().min(self.outbox_needed)) {
+                    let needless = (self.collecting.confirmed)().min(self.outbox_needed);
+                    let mut through = self.wholes.spare(needless);
+                    // Where that gives no room, a release is worth more than to know after a crash what was told.
+                    if tried.replace(through) == Some(through) {
+                        self.wholes.give_up(needless);
+                        through = needless;
+                    }
+                    if let Err(error) = outbox.let_go(through) {
                         tracing::error!(%error, "the outbox could not be shortened: check the disk");
                     }
                     thread::sleep(PAUSE);
@@ -499,6 +511,7 @@ impl Collector {
         self.collecting.outbox_last += 1;
         outbox.submit(self.collecting.outbox_last, entry, room, None);
         let _ = outbox.wait_durable(self.collecting.outbox_last);
+        self.wholes.closed_at(self.collecting.outbox_last);
     }
 
     fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {
@@ -567,7 +580,8 @@ impl Collector {
         self.sequencer.journal.let_go(needed_after)?;
         // A start may have to go back to the checkpoint before.
         self.outbox_needed = std::mem::replace(&mut self.outbox_at_checkpoint, outbox_last);
-        self.collecting.outbox.let_go((self.collecting.confirmed)().min(self.outbox_needed))?;
+        let needless = (self.collecting.confirmed)().min(self.outbox_needed);
+        self.collecting.outbox.let_go(self.wholes.spare(needless))?;
         tracing::debug!(lsn = checkpoint.lsn, windows = checkpoint.windows.len(), "checkpoint");
         Ok(())
     }

@@ -25,6 +25,9 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// How long it waits after a failure.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
+/// So often, at most, the cursor goes to disk for what is confirmed without being sent.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
 /// So many releases are said to the ledger together.
 const INTENTS_TOGETHER: usize = 1_000;
 
@@ -36,6 +39,8 @@ pub(super) struct Delivery {
     slots: Slots,
     /// `cursor.through` as it is on disk.
     through: Arc<AtomicU64>,
+    /// When it went there last for what was confirmed without being sent.
+    saved_at: Option<Duration>,
     status: Arc<Status>,
     ends: Ends,
     gate: Gate,
@@ -64,7 +69,7 @@ impl Delivery {
     pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
         let Opened { slots, cursor, through } = opened;
         let gate = Gate::new(Arc::clone(&context.permits));
-        Self { name, cursor, context, slots, through, status, ends, gate }
+        Self { name, cursor, context, slots, through, saved_at: None, status, ends, gate }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -131,21 +136,49 @@ impl Delivery {
         self.status.budgeted(level, is_short);
     }
 
-    /// Everything through the cursor's position is confirmed. It need not be on disk: after a crash the outbox is read
-    /// from an earlier position, and nothing between is for this destination.
-    pub(super) fn passed(&self) {
+    /// Everything through the cursor's position is confirmed, and nothing was sent for it. It goes to disk now and then: until
+    /// it has, the outbox keeps what was passed. To be called again while nothing happens.
+    pub(super) fn passed(&mut self) {
+        let now = self.now();
+        if self.is_ahead() && self.saved_at.is_none_or(|at| now.saturating_sub(at) >= SAVE_EVERY) {
+            self.saved_at = Some(now);
+            self.save_once();
+        }
+    }
+
+    /// The thread ends: what it has passed is on disk before that, unless the disk refuses.
+    pub(super) fn end(&mut self) {
+        if self.is_ahead() {
+            self.save_once();
+        }
+    }
+
+    /// Whether more is confirmed than the cursor says on disk.
+    fn is_ahead(&self) -> bool {
+        self.through.load(Ordering::Acquire) < self.cursor.through
+    }
+
+    fn save_once(&mut self) {
+        if let Err(error) = self.write() {
+            tracing::warn!(destination = self.name, %error, "the cursor could not be written: check the disk");
+        }
+    }
+
+    /// Makes the cursor durable. Only then may the outbox let go of what it has passed: a start would miss it otherwise.
+    fn write(&mut self) -> Result<(), storage::Error> {
+        self.slots.write(&self.cursor.encode())?;
         self.through.store(self.cursor.through, Ordering::Release);
+        Ok(())
     }
 
     /// Makes the cursor durable, for as long as it takes. Whether it is.
     pub(super) fn save(&mut self) -> bool {
-        while let Err(error) = self.slots.write(&self.cursor.encode()) {
+        while let Err(error) = self.write() {
             self.failed(error);
             if !self.pause() {
                 return false;
             }
         }
-        self.passed();
         true
     }
 

@@ -16,13 +16,13 @@ use super::rationed::Rationed;
 use super::runner::{Delivery, TICK};
 
 /// Writes what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
-pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Option<Rationed>) {
+pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: Option<Rationed>) {
     let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
     let mut read = delivery.cursor.through;
     loop {
         let now = delivery.now();
         let all = match reader.next() {
-            Ok(Some(entry)) => match take(&mut delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
+            Ok(Some(entry)) => match take(delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
                 Went::On => {
                     read = entry.lsn;
                     continue;
@@ -47,15 +47,15 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
         }
         for dataset in due {
             // At a stop, one that is short of bytes keeps no other one back.
-            if write(&mut delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
+            if write(delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
                 return;
             }
         }
         if delivery.cursor.through < read && sink.is_empty() {
-            // Nothing waits: what was read is confirmed. It goes to disk with the next file.
+            // Nothing waits: what was read is confirmed.
             delivery.cursor.through = read;
-            delivery.passed();
         }
+        delivery.passed();
         if all || delivery.is_cut() {
             return;
         }

@@ -17,10 +17,10 @@ use super::runner::{Delivery, TICK};
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sends what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
-pub(super) fn run(mut delivery: Delivery, mut sink: kafka::Sink, mut metered: Option<Metered>) {
-    while permitted(&mut delivery) {
-        if resume(&delivery, &mut sink) {
-            if !send_all(&mut delivery, &mut sink, &mut metered) {
+pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: Option<Metered>) {
+    while permitted(delivery) {
+        if resume(delivery, &mut sink) {
+            if !send_all(delivery, &mut sink, &mut metered) {
                 return;
             }
         } else if delivery.is_cut() || delivery.is_draining() && delivery.is_permitted() {
@@ -69,6 +69,7 @@ fn permitted(delivery: &mut Delivery) -> bool {
                 reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
             }
         }
+        delivery.passed();
         if delivery.is_draining() || !delivery.pause() {
             return false;
         }
@@ -172,6 +173,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
                 return true;
             }
             Ok(None) => {
+                delivery.passed();
                 let _ = delivery.context.outbox.wait_beyond(delivery.cursor.through, TICK);
             }
             Err(error) => {

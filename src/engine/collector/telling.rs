@@ -1,7 +1,7 @@
 //! What destinations were told last. Of a dataset that tells only what has changed, the collector releases the cells
 //! that say something else, and keeps in the outbox what it told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::ArrowError;
 
@@ -83,6 +83,7 @@ impl Collector {
         if let Some(tables) = self.collecting.tables.get_mut(dataset) {
             tables.forget();
         }
+        self.wholes.at.remove(&**dataset);
     }
 
     /// The outbox has a newer closing of a dataset.
@@ -92,25 +93,88 @@ impl Collector {
         }
     }
 
-    /// Puts the whole tables of all destinations into the outbox, because it deletes what it holds from before a
-    /// checkpoint. If there is no room for a table, destinations may be told all again after the next start.
+    /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
+    /// Where there is no room for it, destinations may be told again after the next start.
     pub(super) fn keep_told(&mut self) {
-        let tables = self.collecting.tables.iter();
-        let wholes = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));
-        for (dataset, told) in wholes.collect::<Vec<_>>() {
+        let needless = (self.collecting.confirmed)().min(self.outbox_at_checkpoint);
+        let tables = self.collecting.tables.iter().filter(|(dataset, _)| self.wholes.is_due(dataset, needless));
+        let due = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));
+        for (dataset, told) in due.collect::<Vec<_>>() {
             let closed_at = self.collecting.released.get(&dataset).copied().unwrap_or(0);
-            let Ok(entry) = (Closing { closed_at, dataset, told: Some(told), ..Closing::default() }).encode() else {
-                continue;
-            };
+            let closing = Closing { closed_at, dataset: dataset.clone(), told: Some(told), ..Closing::default() };
+            let Ok(entry) = closing.encode() else { continue };
             let outbox = &self.collecting.outbox;
             match outbox.reserve(entry.len() as u64) {
                 Ok(room) => {
                     self.collecting.outbox_last += 1;
                     outbox.submit(self.collecting.outbox_last, entry, room, None);
-                    let _ = outbox.wait_durable(self.collecting.outbox_last);
+                    // The one of before is needed until this one is on disk.
+                    if outbox.wait_durable(self.collecting.outbox_last) {
+                        self.wholes.at.insert(dataset, self.collecting.outbox_last);
+                    }
                 }
-                Err(error) => tracing::debug!(%error, "no room in the outbox for what destinations were told"),
+                Err(error) => {
+                    tracing::debug!(%error, "no room in the outbox for what destinations were told");
+                    self.wholes.at.remove(&dataset);
+                }
             }
         }
+    }
+}
+
+/// Where the outbox has what destinations were told, as a whole. A start needs the last one of each dataset, and what closings
+/// told after it. Where it finds none, it does not know what was told, whatever closings say.
+#[derive(Debug, Default)]
+pub(super) struct Wholes {
+    /// The last one of each dataset, unless it may be let go.
+    at: BTreeMap<String, Lsn>,
+    /// The last closing.
+    last_closing: Lsn,
+}
+
+impl Wholes {
+    /// Whether a dataset's is to be put into the outbox, of which nobody else needs what is there through a position. With no
+    /// closing after it, it is in nobody's way.
+    fn is_due(&self, dataset: &str, needless: Lsn) -> bool {
+        self.at.get(dataset).is_none_or(|at| *at <= needless && *at < self.last_closing)
+    }
+
+    /// A closing was put into the outbox.
+    pub(super) fn closed_at(&mut self, lsn: Lsn) {
+        self.last_closing = lsn;
+    }
+
+    /// How much of what nobody else needs may be let go, so that all of these stay.
+    pub(super) fn spare(&self, needless: Lsn) -> Lsn {
+        self.at.values().min().map_or(needless, |first| needless.min(first.saturating_sub(1)))
+    }
+
+    /// Everything through a position is let go. What was there is put into the outbox again at the next checkpoint.
+    pub(super) fn give_up(&mut self, through: Lsn) {
+        self.at.retain(|_, at| *at > through);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_put_into_the_outbox_when_it_would_be_let_go_and_stays_until_then() {
+        let mut wholes = Wholes::default();
+        wholes.closed_at(4);
+        assert!(wholes.is_due("a", 0), "the outbox has none");
+        assert_eq!(wholes.spare(4), 4);
+        wholes.at.extend([("a".to_owned(), 5), ("b".to_owned(), 6)]);
+        assert!(!wholes.is_due("a", 6), "nothing was closed after it");
+        wholes.closed_at(9);
+        assert!(!wholes.is_due("a", 4), "a destination is away");
+        assert!(wholes.is_due("a", 5) && !wholes.is_due("b", 5));
+        assert_eq!((wholes.spare(3), wholes.spare(5), wholes.spare(9)), (3, 4, 4));
+        wholes.at.insert("a".to_owned(), 10);
+        assert_eq!(wholes.spare(9), 5);
+        wholes.give_up(9);
+        assert_eq!((wholes.spare(9), wholes.spare(12)), (9, 9));
+        assert!(wholes.is_due("b", 0) && !wholes.is_due("a", 9));
     }
 }
