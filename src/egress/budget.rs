@@ -9,10 +9,12 @@
 //! at       i64: when, in microseconds since the Unix epoch
 //! paid     u64: the last position of the outbox that was paid for
 //! shed     u64: the last position that is not to be sent
-//! file     u8: whether a file was paid for; then of the last one: its last position (u64), and a hash of it (16 bytes)
+//! of       text: the dataset whose file that is; empty where releases leave one by one
+//! file     u8: whether a file was paid for; then of the last one: its last position (u64), its dataset (text), and a hash
+//!          of it (16 bytes)
 //! ```
 //!
-//! Version 1 ends before the file.
+//! Version 1 ends before `of`. Files of several datasets may end at one position: the dataset says which one is meant.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
 const MAGIC: [u8; 8] = *b"bwbudget";
 /// The version that this program writes.
 const VERSION: u32 = 2;
+/// No position: nothing was shed.
+const NONE: (Lsn, String) = (0, String::new());
 
 /// What may leave for a destination, and what becomes of a release that it does not suffice for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +81,11 @@ pub struct Moment {
 
 /// An entry of the outbox that is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// Its position.
+pub struct Asked<'a> {
+    /// Its position; of a file that of its last release.
     pub lsn: Lsn,
+    /// The dataset whose file it is; empty where releases leave one by one.
+    pub of: &'a str,
     /// The bytes that it takes.
     pub bytes: u64,
     /// The bytes that more important ones take that wait behind it, by estimate.
@@ -131,17 +137,17 @@ pub struct Budget {
     slots: Slots,
     level: Level,
     paid: Lsn,
-    shed: Lsn,
-    file: Option<(Lsn, Fingerprint)>,
+    shed: (Lsn, String),
+    file: Option<(Lsn, String, Fingerprint)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
     left: u64,
     at: i64,
     paid: Lsn,
-    shed: Lsn,
-    file: Option<(Lsn, Fingerprint)>,
+    shed: (Lsn, String),
+    file: Option<(Lsn, String, Fingerprint)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -154,10 +160,10 @@ enum Decoded {
 impl Kept {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.raw(&MAGIC).u32(VERSION).u64(self.left).i64(self.at).u64(self.paid).u64(self.shed);
-        writer.u8(self.file.is_some().into());
-        if let Some((lsn, file)) = &self.file {
-            writer.u64(*lsn).raw(file.bytes());
+        writer.raw(&MAGIC).u32(VERSION).u64(self.left).i64(self.at).u64(self.paid).u64(self.shed.0);
+        writer.text(&self.shed.1).u8(self.file.is_some().into());
+        if let Some((lsn, of, file)) = &self.file {
+            writer.u64(*lsn).text(of).raw(file.bytes());
         }
         writer.finish()
     }
@@ -173,15 +179,18 @@ impl Kept {
 
     fn fields(version: u32, mut reader: Reader<'_>) -> Option<Self> {
         let (left, at, paid, shed) = (reader.u64()?, reader.i64()?, reader.u64()?, reader.u64()?);
-        let file = match version {
-            1 => None,
-            _ => match reader.u8()? {
-                0 => None,
-                1 => Some((reader.u64()?, Fingerprint::from_bytes(reader.array()?))),
-                _ => return None,
-            },
+        let (of, file) = match version {
+            1 => (String::new(), None),
+            _ => (
+                reader.text()?.to_owned(),
+                match reader.u8()? {
+                    0 => None,
+                    1 => Some((reader.u64()?, reader.text()?.to_owned(), Fingerprint::from_bytes(reader.array()?))),
+                    _ => return None,
+                },
+            ),
         };
-        reader.is_empty().then_some(Self { left, at, paid, shed, file })
+        reader.is_empty().then_some(Self { left, at, paid, shed: (shed, of), file })
     }
 }
 
@@ -203,7 +212,7 @@ impl Budget {
         let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination))?;
         let decoded = match stored {
             Stored::Missing => {
-                Decoded::Kept(Kept { left: settings.bytes, at: at.wall, paid: last, shed: 0, file: None })
+                Decoded::Kept(Kept { left: settings.bytes, at: at.wall, paid: last, shed: NONE, file: None })
             }
             Stored::Value(bytes) => Kept::decode(&bytes),
             Stored::Damaged => Decoded::Unreadable,
@@ -213,7 +222,7 @@ impl Budget {
             Decoded::Newer(version) => return Err(Error::Newer { destination: destination.to_owned(), version }),
             Decoded::Unreadable => {
                 tracing::error!(destination, "the budget is damaged and begins empty. Check the disk");
-                Kept { left: 0, at: at.wall, paid: last, shed: 0, file: None }
+                Kept { left: 0, at: at.wall, paid: last, shed: NONE, file: None }
             }
         };
         // A clock that was set back fills nothing; one that was set forward fills it once.
@@ -221,8 +230,8 @@ impl Budget {
         let level = Level { left: kept.left, since: at.now, bytes: settings.bytes, per: settings.per };
         let level = Level { left: level.left_after(elapsed), ..level };
         // Positions beyond the end are those of another outbox.
-        let (paid, shed) = (kept.paid.min(last), if kept.shed > last { 0 } else { kept.shed });
-        let file = kept.file.filter(|(lsn, _)| *lsn <= last);
+        let (paid, shed) = (kept.paid.min(last), if kept.shed.0 > last { NONE } else { kept.shed });
+        let file = kept.file.filter(|(lsn, ..)| *lsn <= last);
         Ok(Self { settings, slots, level, paid, shed, file })
     }
 
@@ -238,10 +247,10 @@ impl Budget {
             Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
             // It begins empty, with all paid for.
             Decoded::Unreadable => Ok(()),
-            Decoded::Kept(Kept { paid: Lsn::MAX, shed: 0, .. }) => Ok(()),
+            Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), .. }) => Ok(()),
             Decoded::Kept(kept) => {
                 let (mut slots, _) = Slots::open(Arc::clone(fs), &path)?;
-                Ok(slots.write(&Kept { paid: Lsn::MAX, shed: 0, ..kept }.encode())?)
+                Ok(slots.write(&Kept { paid: Lsn::MAX, shed: NONE, ..kept }.encode())?)
             }
         }
     }
@@ -260,11 +269,12 @@ impl Budget {
 
     /// What becomes of an entry now. What was paid for before may have left, and is not shed any more.
     #[must_use]
-    pub fn decide(&self, asked: Asked, now: Duration) -> Decision {
-        if asked.lsn == self.shed {
+    pub fn decide(&self, asked: Asked<'_>, now: Duration) -> Decision {
+        let is_asked = |lsn: Lsn, of: &str| (lsn, of) == (asked.lsn, asked.of);
+        if is_asked(self.shed.0, &self.shed.1) {
             return Decision::Shed;
         }
-        let is_paid = asked.lsn <= self.paid || self.file.is_some_and(|(lsn, _)| lsn == asked.lsn);
+        let is_paid = asked.lsn <= self.paid || self.file.as_ref().is_some_and(|(lsn, of, _)| is_asked(*lsn, of));
         let sheds_after = self.settings.sheds_after.filter(|_| !is_paid);
         // Who waits for as long as it takes takes nothing from others: they come after it.
         let ahead = if sheds_after.is_some() { asked.ahead } else { 0 };
@@ -285,32 +295,43 @@ impl Budget {
     /// When the file system refuses. Then nothing may be sent.
     pub fn pay(&mut self, lsn: Lsn, bytes: u64, at: Moment) -> Result<(), storage::Error> {
         let left = self.level.left(at.now).saturating_sub(bytes);
-        self.keep(Kept { left, at: at.wall, paid: self.paid.max(lsn), shed: self.shed, file: self.file }, at)
+        self.keep(Kept { paid: self.paid.max(lsn), ..self.kept(left, at) }, at)
     }
 
     /// Whether this file was the last one that was paid for.
     #[must_use]
     pub fn has_paid_for(&self, file: Fingerprint) -> bool {
-        self.file.is_some_and(|(_, paid)| paid == file)
+        self.file.as_ref().is_some_and(|(.., paid)| *paid == file)
     }
 
-    /// Pays for a file whose last release stands in the outbox at `lsn`. When it returns, that is on disk, and the file may be written, as often as it takes: until another
-    /// one is paid for, it is not paid for again.
+    /// Pays for a file of a dataset, whose last release stands in the outbox at `lsn`. When it returns, that is on disk, and
+    /// the file may be written, as often as it takes: until another one is paid for, it is not paid for again.
     ///
     /// # Errors
     /// When the file system refuses. Then nothing may be written.
-    pub fn pay_for(&mut self, lsn: Lsn, file: Fingerprint, bytes: u64, at: Moment) -> Result<(), storage::Error> {
+    pub fn pay_for(
+        &mut self,
+        (lsn, of): (Lsn, &str),
+        file: Fingerprint,
+        bytes: u64,
+        at: Moment,
+    ) -> Result<(), storage::Error> {
         let left = self.level.left(at.now).saturating_sub(bytes);
-        self.keep(Kept { left, at: at.wall, paid: self.paid, shed: self.shed, file: Some((lsn, file)) }, at)
+        self.keep(Kept { file: Some((lsn, of.to_owned(), file)), ..self.kept(left, at) }, at)
     }
 
-    /// Decides for good that an entry is not sent. When it returns, that is on disk.
+    /// Decides for good that an entry, or a file of a dataset, is not sent ([`Asked`]). When it returns, that is on disk.
     ///
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
-    pub fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
+    pub fn shed(&mut self, (lsn, of): (Lsn, &str), at: Moment) -> Result<(), storage::Error> {
         let left = self.level.left(at.now);
-        self.keep(Kept { left, at: at.wall, paid: self.paid, shed: lsn, file: self.file }, at)
+        self.keep(Kept { shed: (lsn, of.to_owned()), ..self.kept(left, at) }, at)
+    }
+
+    /// What is kept when so much is left and nothing else changes.
+    fn kept(&self, left: u64, at: Moment) -> Kept {
+        Kept { left, at: at.wall, paid: self.paid, shed: self.shed.clone(), file: self.file.clone() }
     }
 
     fn keep(&mut self, kept: Kept, at: Moment) -> Result<(), storage::Error> {
@@ -344,8 +365,8 @@ mod tests {
         Budget::open(&fs, directory.path(), "hub", settings, last, at).unwrap()
     }
 
-    fn asked(lsn: Lsn, bytes: u64) -> Asked {
-        Asked { lsn, bytes, ahead: 0, waited: Duration::ZERO }
+    fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
+        Asked { lsn, of: "", bytes, ahead: 0, waited: Duration::ZERO }
     }
 
     #[test]
@@ -388,13 +409,13 @@ mod tests {
         for last in [0, 7, 7] {
             let mut budget = open(&directory, settings(None), last, at(0));
             if !budget.has_paid_for(file) {
-                budget.pay_for(7, file, 300, at(0)).unwrap();
+                budget.pay_for((7, ""), file, 300, at(0)).unwrap();
             }
             assert_eq!(budget.level().left(at(0).now), 700);
         }
         let mut budget = open(&directory, settings(None), 7, at(0));
         assert!(!budget.has_paid_for(other));
-        budget.pay_for(5, other, 300, at(0)).unwrap();
+        budget.pay_for((5, ""), other, 300, at(0)).unwrap();
         let budget = open(&directory, settings(Some(Duration::ZERO)), 7, at(0));
         assert_eq!((budget.has_paid_for(file), budget.level().left(at(0).now)), (false, 400));
         // It may have left, and is not shed. Others may be, whether they stand before it or after it.
@@ -402,6 +423,27 @@ mod tests {
             [4, 5, 6].map(|lsn| budget.decide(asked(lsn, 500), at(0).now)),
             [Decision::Shed, Decision::Wait, Decision::Shed]
         );
+    }
+
+    #[test]
+    fn files_of_datasets_that_end_at_one_position_are_decided_on_each_for_itself() {
+        let directory = TempDir::new().unwrap();
+        let sheds = settings(Some(Duration::ZERO));
+        let mut budget = open(&directory, sheds.clone(), 0, at(0));
+        let of = |of, bytes| Asked { of, ..asked(7, bytes) };
+        budget.pay_for((7, "by_country"), Fingerprint::of(b"file"), 900, at(0)).unwrap();
+        let decisions = |budget: &Budget| {
+            [of("by_country", 500), of("sizes", 500), of("sizes", 1_001), of("sizes", 50)]
+                .map(|asked| budget.decide(asked, at(0).now))
+        };
+        let paid = [Decision::Wait, Decision::Shed, Decision::Shed, Decision::Send];
+        assert_eq!(decisions(&budget), paid);
+        assert_eq!(decisions(&open(&directory, sheds.clone(), 7, at(0))), paid, "after a crash");
+        budget.shed((7, "totals"), at(0)).unwrap();
+        for budget in [budget, open(&directory, sheds, 7, at(0))] {
+            assert_eq!(decisions(&budget), paid, "another one was shed");
+            assert_eq!(budget.decide(of("totals", 50), at(0).now), Decision::Shed);
+        }
     }
 
     #[test]
@@ -430,7 +472,7 @@ mod tests {
         assert_eq!(budget.decide(waited(1, 99), at(20).now), Decision::Wait, "it was paid for");
         assert_eq!(budget.decide(asked(2, 1_001), at(99).now), Decision::Shed, "there will never be enough");
         // The decision holds after a crash, when there are enough bytes.
-        budget.shed(2, at(20)).unwrap();
+        budget.shed((2, ""), at(20)).unwrap();
         let budget = open(&directory, settings(Some(SECOND * 20)), 5, at(900));
         assert_eq!(budget.decide(asked(2, 10), at(900).now), Decision::Shed);
         assert_eq!(budget.decide(asked(3, 10), at(900).now), Decision::Send);
@@ -449,7 +491,7 @@ mod tests {
         let sheds = settings(Some(Duration::ZERO));
         let mut budget = open(&directory, sheds.clone(), 4, at(0));
         budget.pay(5, 900, at(0)).unwrap();
-        budget.shed(6, at(0)).unwrap();
+        budget.shed((6, ""), at(0)).unwrap();
         drop(budget);
         let decided = |lsn| open(&directory, sheds.clone(), 8, at(0)).decide(asked(lsn, 500), at(0).now);
         assert_eq!([5, 6, 7].map(decided), [Decision::Wait, Decision::Shed, Decision::Shed]);
@@ -482,10 +524,11 @@ mod tests {
 
     #[test]
     fn every_version_is_read_and_damage_begins_empty() {
-        let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed: 40, file: None };
+        let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed: (40, String::new()), file: None };
         let golden = include_bytes!("../../tests/golden/budget-1");
-        assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
-        let kept = Kept { file: Some((39, Fingerprint::from_bytes([9; 16]))), ..kept };
+        assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
+        let file = Some((39, "by_country".to_owned(), Fingerprint::from_bytes([9; 16])));
+        let kept = Kept { shed: (40, "sizes".to_owned()), file, ..kept };
         let golden = include_bytes!("../../tests/golden/budget-2");
         assert_eq!(kept.encode(), golden);
         assert_eq!(Kept::decode(golden), Decoded::Kept(kept));

@@ -66,7 +66,7 @@ impl Metered {
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
-        Ok(self.budget.decide(Asked { lsn, bytes, ahead, waited }, now))
+        Ok(self.budget.decide(Asked { lsn, of: "", bytes, ahead, waited }, now))
     }
 
     /// Pays for an entry, durably.
@@ -82,7 +82,7 @@ impl Metered {
     /// # Errors
     /// When the file system refuses.
     pub(super) fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
-        self.budget.shed(lsn, at)
+        self.budget.shed((lsn, ""), at)
     }
 
     /// How full the budget is.

@@ -13,8 +13,8 @@ pub(super) struct Rationed {
     budget: Budget,
     /// What the last file of a dataset took, and how many releases it had.
     sizes: BTreeMap<String, (u64, u64)>,
-    /// The last position of the file that the bytes do not suffice for, and since when.
-    short: Option<(Lsn, Duration)>,
+    /// The file that the bytes do not suffice for: its last position and its dataset; and since when.
+    short: Option<((Lsn, String), Duration)>,
 }
 
 impl Rationed {
@@ -34,10 +34,12 @@ impl Rationed {
         }
         let (bytes, releases) = (made.bytes.len() as u64, made.releases as u64);
         self.sizes.insert(made.dataset.clone(), (bytes, releases));
-        let since = self.short.filter(|(at, _)| *at == last).map_or(now, |(_, since)| since);
+        let of = made.dataset.as_str();
+        let short = self.short.as_ref().filter(|((at, dataset), _)| (*at, dataset.as_str()) == (last, of));
+        let since = short.map_or(now, |(_, since)| *since);
         let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
-        let decision = self.budget.decide(Asked { lsn: last, bytes, ahead, waited }, now);
-        self.short = (decision == Decision::Wait).then_some((last, since));
+        let decision = self.budget.decide(Asked { lsn: last, of, bytes, ahead, waited }, now);
+        self.short = (decision == Decision::Wait).then(|| ((last, of.to_owned()), since));
         decision
     }
 
@@ -61,15 +63,15 @@ impl Rationed {
         if self.budget.has_paid_for(made.content) {
             return Ok(());
         }
-        self.budget.pay_for(last, made.content, made.bytes.len() as u64, at)
+        self.budget.pay_for((last, &made.dataset), made.content, made.bytes.len() as u64, at)
     }
 
     /// Decides for good that a file is not written, durably.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub(super) fn shed(&mut self, last: Lsn, at: Moment) -> Result<(), storage::Error> {
-        self.budget.shed(last, at)
+    pub(super) fn shed(&mut self, made: &Made, last: Lsn, at: Moment) -> Result<(), storage::Error> {
+        self.budget.shed((last, &made.dataset), at)
     }
 
     /// How full the budget is.

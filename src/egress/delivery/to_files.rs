@@ -22,13 +22,16 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
     loop {
         let now = delivery.now();
         let all = match reader.next() {
-            Ok(Some(entry)) => {
-                read = entry.lsn;
-                if !take(&mut delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
-                    return;
+            Ok(Some(entry)) => match take(&mut delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
+                Went::On => {
+                    read = entry.lsn;
+                    continue;
                 }
-                continue;
-            }
+                // Nothing more is taken. What was taken is written, as far as the bytes go, unless the rest of a file that
+                // was being made before a crash stands behind it: that one may be paid for, and comes first.
+                Went::Short if delivery.cursor.files.values().all(|files| files.pending <= read) => true,
+                Went::Short | Went::Cut => return,
+            },
             Ok(None) => delivery.is_draining(),
             Err(error) => {
                 delivery.failed(error);
@@ -43,7 +46,8 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
             rationed.sort(&mut due);
         }
         for dataset in due {
-            if !write(&mut delivery, &mut sink, &mut rationed, &dataset, read) {
+            // At a stop, one that is short of bytes keeps no other one back.
+            if write(&mut delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
                 return;
             }
         }
@@ -59,14 +63,31 @@ pub(super) fn run(mut delivery: Delivery, mut sink: file::Sink, mut rationed: Op
     }
 }
 
-/// Takes an entry of the outbox. Whether to go on.
+/// How it went, and so how it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    /// As it should.
+    On,
+    /// The gateway stops, and the budget does not suffice for a file. Its releases stay in the sink.
+    Short,
+    /// The thread ends at once.
+    Cut,
+}
+
+impl Went {
+    fn on(goes_on: bool) -> Self {
+        if goes_on { Self::On } else { Self::Cut }
+    }
+}
+
+/// Takes an entry of the outbox. If it does not go on, the entry was not taken as a whole.
 fn take(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
     (lsn, payload): (Lsn, &[u8]),
     now: Duration,
-) -> bool {
+) -> Went {
     let mut of_datasets: BTreeMap<String, Vec<Released>> = BTreeMap::new();
     for released in delivery.releases(lsn, payload) {
         of_datasets.entry(released.dataset().into()).or_default().push(released);
@@ -79,8 +100,11 @@ fn take(
         }
         // What a file was being made of before a crash stays one file.
         let differs = lsn > files.pending && releases.first().is_some_and(|released| sink.differs(released));
-        if differs && !write(delivery, sink, rationed, &dataset, lsn - 1) {
-            return false;
+        if differs {
+            let went = write(delivery, sink, rationed, &dataset, lsn - 1);
+            if went != Went::On {
+                return went;
+            }
         }
         releases.into_iter().for_each(|released| sink.take(lsn, released, now));
         taken.push((dataset, files.pending));
@@ -89,50 +113,56 @@ fn take(
     for (dataset, pending) in taken {
         // What a file was being made of before a crash is made into that file again, and only that.
         let is_whole = lsn == pending || (lsn > pending && sink.is_large(&dataset));
-        if is_whole && !write(delivery, sink, rationed, &dataset, lsn) {
-            return false;
+        if is_whole {
+            let went = write(delivery, sink, rationed, &dataset, lsn);
+            if went != Went::On {
+                return went;
+            }
         }
     }
-    true
+    Went::On
 }
 
 /// Writes a dataset's file: it is made, and waits for bytes of the budget; the cursor says which releases it holds; it is
-/// paid for; it is written; then the cursor says that it was. Whether to go on.
+/// paid for; it is written; then the cursor says that it was.
 fn write(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
     dataset: &str,
     read: Lsn,
-) -> bool {
-    let Some(last) = sink.last(dataset) else { return true };
+) -> Went {
+    let Some(last) = sink.last(dataset) else { return Went::On };
     let made = loop {
         match sink.make(dataset) {
             Ok(Some(made)) => break made,
-            Ok(None) => return true,
+            Ok(None) => return Went::On,
             Err(error) => delivery.failed(error),
         }
         if !delivery.pause() {
-            return false;
+            return Went::Cut;
         }
     };
     let decided = match rationed {
         Some(rationed) => wait_for_bytes(delivery, sink, rationed, &made, last),
-        None => Some(Decided::Written),
+        None => Ok(Decided::Written),
     };
-    let Some(decided) = decided else { return false };
+    let decided = match decided {
+        Ok(decided) => decided,
+        Err(went) => return went,
+    };
     // From here on the file stays what it is, whatever happens: it is not paid for twice.
     let files = delivery.cursor.files.entry(dataset.to_owned()).or_default();
     if files.pending < last {
         files.pending = last;
         if !delivery.save() {
-            return false;
+            return Went::Cut;
         }
     }
-    match (decided, rationed) {
+    Went::on(match (decided, rationed) {
         (Decided::Shed, Some(rationed)) => shed(delivery, sink, rationed, &made, (last, read)),
         (_, rationed) => put(delivery, sink, rationed, &made, (last, read)),
-    }
+    })
 }
 
 /// What becomes of a file.
@@ -141,29 +171,32 @@ enum Decided {
     Shed,
 }
 
-/// Waits until the budget suffices for a file, or it is decided that it is shed. `None`: the gateway stops before. Nothing
-/// else is taken meanwhile: it waits in the outbox.
+/// Waits until the budget suffices for a file, or it is decided that it is shed; or how it went when the gateway stops
+/// before. Nothing else is taken meanwhile: it waits in the outbox.
 fn wait_for_bytes(
     delivery: &Delivery,
     sink: &file::Sink,
     rationed: &mut Rationed,
     made: &Made,
     last: Lsn,
-) -> Option<Decided> {
+) -> Result<Decided, Went> {
     loop {
         let decision = rationed.decide(made, last, sink, delivery.now());
         delivery.budgeted(rationed.level(), decision == Decision::Wait);
         match decision {
-            Decision::Send => return Some(Decided::Written),
-            Decision::Shed => return Some(Decided::Shed),
+            Decision::Send => return Ok(Decided::Written),
+            Decision::Shed => return Ok(Decided::Shed),
             Decision::Wait => {}
             Decision::TooLarge => {
                 delivery.failed(TooLarge { bytes: made.bytes.len() as u64, most: rationed.most() });
             }
         }
         // A stop does not wait until there are enough bytes.
-        if delivery.is_draining() || !delivery.pause() {
-            return None;
+        if delivery.is_draining() && !delivery.is_cut() {
+            return Err(Went::Short);
+        }
+        if !delivery.pause() {
+            return Err(Went::Cut);
         }
     }
 }
@@ -239,7 +272,7 @@ fn shed(
 ) -> bool {
     let dataset = made.dataset.as_str();
     loop {
-        let decided = rationed.shed(last, delivery.moment()).map_err(anyhow::Error::from);
+        let decided = rationed.shed(made, last, delivery.moment()).map_err(anyhow::Error::from);
         match decided.and_then(|()| delivery.say_shed(sink.waiting(dataset), last)) {
             Ok(()) => break,
             Err(error) => delivery.failed(error),
