@@ -527,7 +527,7 @@ mod tests {
     fn every_version_is_read_and_damage_begins_empty() {
         let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed: (40, String::new()), file: None };
         let golden = include_bytes!("../../tests/golden/budget-1");
-        assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
+        assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
         let file = Some((39, "by_country".to_owned(), Fingerprint::from_bytes([9; 16])));
         let kept = Kept { shed: (40, "sizes".to_owned()), file, ..kept };
         let golden = include_bytes!("../../tests/golden/budget-2");

@@ -130,11 +130,11 @@ impl<'l> Levels<'l> {
             for number in &known {
                 *known_in.entry(to(*number)).or_default() += 1;
             }
+            // Of one cell or two it does not, for it has as many as are asked for.
             let hides = |slot: usize| {
                 let open = size.saturating_sub(known_in.get(&cells.number(slot)).copied().unwrap_or(0));
-                let one_may_be_empty = cells.has_at_most(slot, open.saturating_sub(1).saturating_mul(fewer));
-                (open >= HIDDEN_MIN || planted("remainder-of-two"))
-                    && (one_may_be_empty || planted("remainder-of-full-cells"))
+                let most = open.saturating_sub(1).saturating_mul(fewer);
+                cells.has_at_most(slot, most) || planted("remainder-of-full-cells")
             };
             let judged = Judged::of(self.dataset, &cells, rules, hides);
             known = known_in.into_iter().filter(|(_, known)| *known == size).map(|(number, _)| number).collect();
