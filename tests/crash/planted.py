@@ -38,7 +38,6 @@ PLANTED = {
     "cursor-before-file": ("kill", FEW, ("lost",)),
     "send-before-intent": ("kill", [], ("protocol",)),
     "no-dedup": ("network", [], ("duplicated",)),
-    "charge-after": ("noise", FEW, ("altered",)),
 }
 
 
