@@ -11,7 +11,8 @@ use crate::common::{http, until};
 /// Set in the process that has a network of its own.
 const INSIDE: &str = "BAILIWICK_TEST_NETWORK";
 
-/// A network with one way out, to nobody. What is sent there is counted. Names are asked for over it.
+/// A network with one way out, to nobody. What is sent there is counted. Names are asked for over it. The kernel need not ask
+/// who has the address of that server: it would go on with that after a process has ended.
 const NETWORK: &str = "
 set -e
 ip link set lo up
@@ -21,6 +22,7 @@ ip link set beyond up
 ip address add 10.99.0.1/24 dev out
 ip link set out up
 ip route add default dev out
+ip neighbour add 10.99.0.53 lladdr 02:00:00:00:00:53 dev out
 names=$(mktemp)
 echo 'nameserver 10.99.0.53' > $names
 mount --bind $names /etc/resolv.conf

@@ -35,13 +35,16 @@ async fn start_with(
     deployment.start_with(change).await
 }
 
-/// What `/status` says of the hub, once that is so.
+/// What `/status` says of the hub, once that is so. Before the first look there is nothing of a budget.
 fn told(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
     let address = gateway.app.monitor_address().unwrap().to_string();
     until(|| {
         let status: Value = serde_json::from_str(&get(&address, "/status").1).unwrap();
         let destinations = status["about"]["destinations"].as_array().unwrap().clone();
-        destinations.into_iter().find(|one| one["destination"] == "hub").filter(|hub| wanted(hub))
+        destinations
+            .into_iter()
+            .find(|one| one["destination"] == "hub")
+            .filter(|hub| hub["budget"].is_object() && wanted(hub))
     })
 }
 
@@ -125,7 +128,8 @@ async fn files_that_are_shed_never_leave_and_the_ledger_says_so() {
     deployment.set_k(5);
     let gateway = start(&deployment, 1_000, Some(Duration::ZERO)).await;
     send(&gateway, &deployment, 1..7).await;
-    let hub = told(&gateway, |hub| hub["waiting_releases"] == 0);
+    let all_went = |hub: &Value| deployment.released("hub").len() as u64 + budget(hub, "shed_releases") == 6;
+    let hub = told(&gateway, |hub| hub["waiting_releases"] == 0 && all_went(hub));
     let shed = budget(&hub, "shed_releases");
     assert_eq!(gateway.app.stop().await.left, []);
     let released = deployment.released("hub").len() as u64;
