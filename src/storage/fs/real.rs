@@ -6,10 +6,17 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 
 use super::{Access, Directory, File, FileSystem, Kind, Lock};
+
+/// How often a lock that another process holds is asked for.
+const LOCK_TRIES: usize = 40;
+/// How long it is waited for in between.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The operating system's file system.
 #[derive(Debug, Default, Clone, Copy)]
@@ -90,11 +97,15 @@ impl FileSystem for RealFileSystem {
             .custom_flags(flags(OFlags::NOFOLLOW))
             .open(path)
             .map_err(|error| if is_loop(&error) { not_regular() } else { error })?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        // A process that was killed may hold it for a moment more, and so may a child that has not begun its own program yet.
+        for _ in 0..LOCK_TRIES {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Box::new(file))),
+                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(None)
     }
 
     fn random(&self) -> u32 {
