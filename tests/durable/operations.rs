@@ -198,6 +198,7 @@ async fn windows_that_are_open_are_not_counted_on_under_another_declaration() {
     let mut dataset = (*plan.datasets[0]).clone();
     dataset.keys.pop();
     plan.datasets = vec![dataset.into()];
+    plan.counted.clone_from(&plan.datasets);
     let error = gateway::start(config).await.err().unwrap();
     assert!(format!("{error:#}").contains("windows of dataset `payments_by_country` are open"), "{error:#}");
 }
