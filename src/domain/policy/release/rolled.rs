@@ -130,7 +130,7 @@ impl<'l> Levels<'l> {
             for number in &known {
                 *known_in.entry(to(*number)).or_default() += 1;
             }
-            // Of one cell or two it does not, for it has as many as are asked for.
+            // Never of two cells ([`HIDDEN_MIN`]): one has fewer than k, and a remainder that leaves has k at least.
             let hides = |slot: usize| {
                 let open = size.saturating_sub(known_in.get(&cells.number(slot)).copied().unwrap_or(0));
                 let most = open.saturating_sub(1).saturating_mul(fewer);
