@@ -43,7 +43,7 @@ pub fn is_of_the_day(warning: &str) -> bool {
 
 /// What comes, when it has come.
 #[track_caller]
-pub fn until<T>(look: impl Fn() -> Option<T>) -> T {
+pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let began = bailiwick::clock::Clock::start();
     loop {
         if let Some(found) = look() {

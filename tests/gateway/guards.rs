@@ -8,7 +8,7 @@ use std::thread;
 
 use bailiwick::clock::Clock;
 use bailiwick::egress::encode::Format;
-use bailiwick::egress::kafka::{Mechanism, Sasl, Security, Sender, Settings, Sink, Watch};
+use bailiwick::egress::kafka::{Error, Mechanism, Sasl, Security, Sender, Settings, Sink, Watch};
 use bailiwick::identity::trust;
 
 use crate::common::certs::{Authority, Issued, moment};
@@ -22,7 +22,8 @@ use super::process::{Deployment, Gateway};
 
 const TOPIC: &str = "guarded";
 
-/// What becomes of a destination that connects like this: ready, or why not.
+/// What becomes of a destination that connects like this: ready, or why not. Where no broker answers in time, all of them
+/// are busy, and it is asked again, as a gateway does.
 fn connect(brokers: &str, security: Security) -> Result<(), String> {
     let settings = Settings {
         brokers: brokers.to_owned(),
@@ -36,7 +37,10 @@ fn connect(brokers: &str, security: Security) -> Result<(), String> {
     let (mut sink, clock) = (Sink::new(settings, &sender), Clock::start());
     let watch = Watch { stops: &|| false, now: &|| clock.now(), stalled: &|_| () };
     let nothing = || -> bailiwick::egress::kafka::Entries<'_> { Box::new(|| Ok(None)) };
-    sink.resume(0, &nothing, watch).map_err(|error| error.to_string())
+    common::until(|| match sink.resume(0, &nothing, watch) {
+        Err(Error::NoAnswer { .. }) => None,
+        outcome => Some(outcome.map_err(|error| error.to_string())),
+    })
 }
 
 /// Files of clients, each under its own name.
