@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -72,6 +73,12 @@ class Outcome:
         """The last line of the output."""
         verdict = self.verdict
         return f"crashes {self.crashes} acked {self.acked} lost {verdict.lost} altered {verdict.altered} duplicated {verdict.duplicated}"
+
+
+def kernel_says():
+    """The last lines of the kernel's log: why a file system was shut down, if it was."""
+    said = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout.splitlines()
+    return " | ".join(said[-8:])
 
 
 def skipped(mode, why):
@@ -255,7 +262,11 @@ class Run:
             remarks.append(str(found))
         except (ProtocolBroken, DidNotComeBack, ledger.NotSaid, canaries.Leaked) as problem:
             problems.append(f"{self.name}: {type(problem).__name__}: {problem}")
-        verdict = self.judge.look() if windows is None else self.judge.complete(windows)
+        try:
+            verdict = self.judge.look() if windows is None else self.judge.complete(windows)
+        except OSError as error:  # a disk of the harness's own can fail, too: what was found before is still said
+            verdict = Verdict()
+            problems.append(f"{self.name}: cannot read what left: {error}. The kernel says last: {kernel_says()}")
         verdict.lost += sum(producer.lost_records for producer in self.producers)
         verdict.duplicated += sum(producer.doubled_records for producer in self.producers)
         verdict.remarks[:0] = remarks
