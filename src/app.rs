@@ -557,8 +557,7 @@ fn budget(
     clock: Clock,
 ) -> Result<Budget, budget::Error> {
     let (fs, directory) = budgets(config);
-    let at = budget::Moment { now: clock.now(), wall: clock.wall() };
-    Budget::open(&fs, &directory, destination, settings.clone(), outbox.durable(), at)
+    Budget::open(&fs, &directory, destination, settings.clone(), outbox.durable(), clock.moment())
 }
 
 fn served(config: &Config, stream: &Arc<Stream>, telemetry: &Telemetry) -> Served {

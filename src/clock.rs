@@ -4,14 +4,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// What both clocks say at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// The monotonic time since start.
-    pub now: Duration,
-    /// The wall clock, in microseconds since the Unix epoch.
-    pub wall: i64,
-}
+mod moment;
+
+pub use moment::Moment;
 
 /// The clocks of the shell: the monotonic one counts from start.
 #[derive(Debug, Clone, Copy)]

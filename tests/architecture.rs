@@ -53,13 +53,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "planted",
         ],
     ),
-    ("egress::budget", &["domain", "storage"]),
+    ("egress::budget", &["clock::moment", "domain", "storage"]),
     ("egress::encode", &["domain"]),
     ("egress::file", &["domain", "storage", "egress::encode"]),
     ("egress::kafka", &["clock", "domain", "files", "identity", "storage", "egress::encode"]),
     (
         "egress::delivery",
         &[
+            "clock::moment",
             "domain",
             "telemetry",
             "durable",

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::table::Fingerprint;
 use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
@@ -68,15 +69,6 @@ pub enum Error {
         /// The version.
         version: u32,
     },
-}
-
-/// A moment, by both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// A monotonic time.
-    pub now: Duration,
-    /// The wall clock, in microseconds since the Unix epoch.
-    pub wall: i64,
 }
 
 /// An entry of the outbox that is next.

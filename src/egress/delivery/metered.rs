@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Level, Moment, Settings};
+use crate::egress::budget::{Asked, Budget, Decision, Level, Settings};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.

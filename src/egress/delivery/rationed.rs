@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::egress::budget::{Asked, Budget, Decision, Level, Moment};
+use crate::clock::Moment;
+use crate::egress::budget::{Asked, Budget, Decision, Level};
 use crate::egress::file::{Made, Sink};
 use crate::storage::{self, Lsn};
 

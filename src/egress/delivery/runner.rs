@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
+use crate::clock::Moment;
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
-use crate::egress::budget::{Level, Moment};
+use crate::egress::budget::Level;
 use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
 use crate::ledger::Intent;
