@@ -3,11 +3,12 @@
 use jiff::civil::Date;
 
 use crate::domain::document::{Problems, Spot, hint};
-use crate::domain::policy::{AtHand, Form, OnExpired, PolicySet, Recipient, Regime, Shown};
+use crate::domain::name::GatewayId;
+use crate::domain::policy::{Form, Holder, OnExpired, PolicySet, Regime, Shown};
 use crate::domain::proof::Proof;
 
 use super::counted;
-use super::read::Declared;
+use super::read::{Declared, shown};
 
 const ELSEWHERE: &str = "serve it from a gateway where it does, or show the conditions: `dest.*` in [gateway.conditions], \
                          the others in [[shown]] of the policies, or by a counter in [[counted]], which counts a stream \
@@ -30,15 +31,17 @@ pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, proble
             problems.warn(&named.place, message, "write this gateway's id, or that of one of its [[peers]]");
         }
     }
-    let own = counted::conditions(&declared.conditions);
-    counted::check(declared, (id, country.value), &own, (policy, today), problems);
+    // An id that is no name is reported where it is read.
+    let Ok(own) = GatewayId::new(&id.value) else { return };
+    let conditions = shown(&declared.conditions);
+    let holder = Holder { id: &own, country: country.value, conditions: &conditions };
+    counted::check(declared, holder, &id.place, policy, today, problems);
     for served in &declared.serves {
         let Some(regime) = policy.regimes.get(&served.value) else { continue };
         // A law that does not hold yet is looked at on its first day.
         let day = regime.begins().map_or(today, |begins| begins.max(today));
         for stream in streams(policy, regime) {
-            let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(&id.value) };
-            let shown = policy.shown_and_counted(at_hand, &own, &id.value, day);
+            let shown = policy.shown_and_counted(stream, holder, holder.id, day);
             if regime.permits(Form::Identifiable, country.value, &shown).is_none() {
                 let of_stream = if stream.is_empty() { String::new() } else { format!(" of stream `{stream}`") };
                 let message =

@@ -75,6 +75,20 @@ pub(super) struct DeclaredPeer {
     pub(super) serves: Vec<Spot<String>>,
 }
 
+impl DeclaredPeer {
+    /// The peer. `None`: its id is no name.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        Some(Peer {
+            id: GatewayId::new(&self.id.value).ok()?,
+            endpoint: self.endpoint.value.clone(),
+            identity: self.identity.as_ref().map(|identity| identity.value.clone()),
+            country: self.country,
+            serves: self.serves.iter().map(|regime| regime.value.clone()).collect(),
+            conditions: shown(&self.conditions),
+        })
+    }
+}
+
 pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     table.is_a(&GATEWAY_TOML);
     let gateway = table.need::<Table<'_>>("gateway").map(|spot| spot.value);
@@ -196,8 +210,9 @@ fn read_conditions(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     policy::conditions_of_recipient(table)
 }
 
-fn shown(conditions: Vec<(Spot<String>, Proof)>) -> Conditions {
-    conditions.into_iter().map(|(name, evidence)| (name.value, evidence)).collect()
+/// The same, as the policies are told it.
+pub(super) fn shown(conditions: &[(Spot<String>, Proof)]) -> Conditions {
+    conditions.iter().map(|(name, proof)| (name.value.clone(), proof.clone())).collect()
 }
 
 fn read_shadow(table: &Table<'_>) -> Vec<Spot<String>> {
@@ -406,18 +421,7 @@ impl Declared {
         policy: PolicySet,
         shadow: Option<PolicySet>,
     ) -> Option<Config> {
-        let peers = self.peers.into_iter().filter_map(|peer| {
-            let serves = peer.serves.into_iter().map(|regime| regime.value).collect();
-            let conditions = shown(peer.conditions);
-            Some(Arc::new(Peer {
-                id: GatewayId::new(&peer.id.value).ok()?,
-                endpoint: peer.endpoint.value,
-                identity: peer.identity.map(|identity| identity.value),
-                country: peer.country,
-                serves,
-                conditions,
-            }))
-        });
+        let peers = self.peers.iter().filter_map(DeclaredPeer::peer).map(Arc::new);
         let serves = self.serves.into_iter().map(|regime| regime.value).collect();
         let places = Places {
             gateway: self.place,
@@ -429,7 +433,7 @@ impl Declared {
             destinations: self.destination_files,
             ledger: self.ledger.key.unwrap_or(self.ledger.place),
         };
-        let (id, conditions) = (GatewayId::new(&self.id?.value).ok()?, shown(self.conditions));
+        let (id, conditions) = (GatewayId::new(&self.id?.value).ok()?, shown(&self.conditions));
         let own = Some(Own { id: id.clone(), conditions: conditions.clone() });
         let here = Here { country: self.country?.value, serves, peers: peers.collect(), own };
         Some(Config {

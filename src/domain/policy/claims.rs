@@ -9,13 +9,13 @@ use crate::domain::counting::{About, Claim, Name, Tally};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{GatewayId, StreamName};
 
-use super::conditions::{AtHand, Recipient, Shown};
+use super::PolicySet;
+use super::conditions::Shown;
 use super::counter::{Counted, Counter, Per};
 use super::form::Form;
 use super::regime::Regime;
-use super::ruling::{Here, OnCounters, Own, Ruling};
+use super::ruling::{Here, Holder, OnCounters, Ruling};
 use super::scope::{Mask, bits};
-use super::{Conditions, PolicySet};
 
 /// What the counters say of the records of one stream that go to one gateway, by regime.
 #[derive(Debug, Default)]
@@ -25,16 +25,16 @@ impl Claims {
     /// The claims of the counters that a gateway keeps, on records that go to a gateway: itself or a peer.
     pub(super) fn new(
         policy: &PolicySet,
-        (keeps, day): (&Own, Date),
+        keeps: &GatewayId,
         stream: &StreamName,
-        (to, country, conditions): (&str, Jurisdiction, &Conditions),
+        holder: Holder<'_>,
+        day: Date,
     ) -> Self {
-        let Some(counted) = policy.counted.get(&keeps.id) else { return Self::default() };
-        let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
-        let shown = policy.shown_and_counted(at_hand, conditions, &keeps.id, day);
+        let Some(counted) = policy.counted.get(keeps) else { return Self::default() };
+        let shown = policy.shown_and_counted(stream, holder, keeps, day);
         let of_regimes = policy.regimes.values().zip(bits()).filter_map(|(regime, bit)| {
             let counted = counted.get(&regime.id)?;
-            let claim = regime.claim(counted, (to, country), &shown)?;
+            let claim = regime.claim(counted, holder, &shown)?;
             Some((bit, Claim { tells_apart: policy.tells_persons_apart(stream), ..claim }))
         });
         Self(of_regimes.collect())
@@ -75,15 +75,15 @@ impl Regime {
     }
 
     /// What its counters say of identifiable records that go to a gateway. `None`: they count nobody there.
-    fn claim(&self, counted: &[Counted], (gateway, country): (&str, Jurisdiction), shown: &Shown<'_>) -> Option<Claim> {
-        let there = counted.iter().filter(|counted| counted.counter.counts_at(country));
+    fn claim(&self, counted: &[Counted], holder: Holder<'_>, shown: &Shown<'_>) -> Option<Claim> {
+        let there = counted.iter().filter(|counted| counted.counter.counts_at(holder.country));
         let tallies: BTreeMap<&str, Arc<Tally>> = there
-            .map(|counted| (counted.counter.condition.as_str(), Arc::new(self.tally(counted, (gateway, country)))))
+            .map(|counted| (counted.counter.condition.as_str(), Arc::new(self.tally(counted, holder))))
             .collect();
         if tallies.is_empty() {
             return None;
         }
-        let ways = self.permitting(Form::Identifiable, country, shown).filter_map(|permit| {
+        let ways = self.permitting(Form::Identifiable, holder.country, shown).filter_map(|permit| {
             let by_counter = permit.needs.iter().filter(|need| !shown.is_vouched(need));
             by_counter.map(|need| tallies.get(*need).cloned()).collect()
         });
@@ -91,13 +91,25 @@ impl Regime {
         Some(Claim { counted: tallies.into_values().collect(), ways, tells_apart: true })
     }
 
+    /// The rows by which identifiable records go to a place whatever one counter says of it. Their persons count all the same.
+    /// None where the counter counts nobody.
+    #[must_use]
+    pub fn rows_past(&self, counter: &Counter, place: Jurisdiction, shown: &Shown<'_>) -> BTreeSet<String> {
+        if !counter.counts_at(place) {
+            return BTreeSet::new();
+        }
+        let rests = |need: &&str| *need == counter.condition && !shown.is_vouched(need);
+        let past = self.permitting(Form::Identifiable, place, shown).filter(|permit| !permit.needs.iter().any(rests));
+        past.map(|permit| self.rule(permit.row)).collect()
+    }
+
     /// The count of records that go to a gateway.
-    fn tally(&self, counted: &Counted, (gateway, country): (&str, Jurisdiction)) -> Tally {
+    fn tally(&self, counted: &Counted, holder: Holder<'_>) -> Tally {
         let Counted { counter, share, already, .. } = counted;
         let to = match counter.per {
             Per::All => "all".to_owned(),
-            Per::Country => country.country().to_string(),
-            Per::Recipient => gateway.to_owned(),
+            Per::Country => holder.country.country().to_string(),
+            Per::Recipient => holder.id.into(),
         };
         Tally {
             name: Arc::new(Name { counter: self.counter_rule(counter), to }),
@@ -108,43 +120,22 @@ impl Regime {
 }
 
 impl PolicySet {
-    /// The rows by which identifiable records of a stream go to a gateway whatever one counter says of it. Their persons count all
-    /// the same. None where the counter counts nobody.
-    #[must_use]
-    pub fn rows_past(
-        &self,
-        (keeps, day): (&GatewayId, Date),
-        (regime, counter): (&Regime, &Counter),
-        stream: &str,
-        (to, country, conditions): (&str, Jurisdiction, &Conditions),
-    ) -> BTreeSet<String> {
-        if !counter.counts_at(country) {
-            return BTreeSet::new();
-        }
-        let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(to) };
-        let shown = self.shown_and_counted(at_hand, conditions, keeps, day);
-        let rests = |need: &&str| *need == counter.condition && !shown.is_vouched(need);
-        let past =
-            regime.permitting(Form::Identifiable, country, &shown).filter(|permit| !permit.needs.iter().any(rests));
-        past.map(|permit| regime.rule(permit.row)).collect()
-    }
-
     /// Every count that a gateway keeps, by name: those of what it takes in, and of what it sends elsewhere.
     #[must_use]
     pub fn tallies(&self, here: &Here) -> Vec<Tally> {
         let Some(own) = &here.own else { return Vec::new() };
         let counted = self.counted.get(&own.id).into_iter().flatten();
-        let places = || {
-            let peers = here.peers.iter().map(|peer| (peer.id.as_str(), peer.country));
-            [(own.id.as_str(), here.country)].into_iter().chain(peers)
+        let holders = || {
+            let peers = here.peers.iter().map(|peer| Holder::from(&**peer));
+            here.own_holder().into_iter().chain(peers)
         };
         let tallies = counted.flat_map(|(regime, counted)| {
             let regime = self.regimes.get(regime);
             regime.into_iter().flat_map(move |regime| counted.iter().map(move |counted| (regime, counted)))
         });
         let tallies = tallies.flat_map(|(regime, counted)| {
-            let there = places().filter(|(_, country)| counted.counter.counts_at(*country));
-            there.map(|place| regime.tally(counted, place)).collect::<Vec<_>>()
+            let there = holders().filter(|holder| counted.counter.counts_at(holder.country));
+            there.map(|holder| regime.tally(counted, holder)).collect::<Vec<_>>()
         });
         let mut tallies: Vec<Tally> = tallies.collect();
         tallies.sort_by(|left, right| left.name.cmp(&right.name));

@@ -21,14 +21,14 @@ use crate::domain::peer::Peer;
 use crate::domain::refusal::{Reason, Refusal};
 
 use super::claims::Claims;
-use super::conditions::{AtHand, ByCounter, Recipient, Shown};
+use super::conditions::{ByCounter, Shown};
 use super::form::Form;
 use super::permit::{Foreign, Quarantined, Resident};
 use super::regime::{Misroute, Regime, RegimeSet};
 use super::ruling::{Here, Ruling, Verdict};
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
 use super::treat::Treatments;
-use super::{Conditions, Digest, PolicySet, StreamPlan, Unknown};
+use super::{Digest, PolicySet, StreamPlan, Unknown};
 
 /// A set of policies as it holds at one gateway on one day, with what is known beside the records. A batch is decided
 /// under exactly one.
@@ -383,29 +383,29 @@ impl Standing {
         let covering = mask_of(regimes, covering);
         let in_country = |country| scopes.mask(Fact::GatewayCountry, country) & covering;
         let keeps = stream.and(here.own.as_ref());
-        let claims = |to: (&str, Jurisdiction, &Conditions)| {
+        let claims = |holder: Holder<'_>| {
             let kept = keeps.zip(stream);
-            kept.map_or_else(Claims::default, |(own, stream)| Claims::new(policy, (own, day), stream, to))
+            kept.map_or_else(Claims::default, |(own, stream)| Claims::new(policy, &own.id, stream, holder, day))
         };
         let peers = here.peers.iter().map(|peer| PeerRules {
             peer: Arc::clone(peer),
             serves: mask_of(regimes, |regime| peer.serves.contains(&regime.id)),
             there: in_country(peer.country),
             permitting: mask_of(regimes, |regime| {
-                let to = Recipient::Gateway(&peer.id);
-                let at_hand = stream.map(|stream| AtHand { stream, dataset: None, to });
-                let (on_expired, recipient) = (policy.on_expired, &peer.conditions);
-                let shown = match (at_hand, keeps) {
-                    (Some(at_hand), Some(own)) => policy.shown_and_counted(at_hand, recipient, &own.id, day),
-                    (Some(at_hand), None) => policy.shown(at_hand, recipient, day),
-                    (None, _) => {
-                        let counters = ByCounter::default();
-                        Shown { day, on_expired, recipient, vouched: None, counters }
-                    }
+                let shown = match (stream, keeps) {
+                    (Some(stream), Some(own)) => policy.shown_and_counted(stream, Holder::from(&**peer), &own.id, day),
+                    (Some(stream), None) => policy.shown_of_records(stream, Holder::from(&**peer), day),
+                    (None, _) => Shown {
+                        day,
+                        on_expired: policy.on_expired,
+                        recipient: &peer.conditions,
+                        vouched: None,
+                        counters: ByCounter::default(),
+                    },
                 };
                 regime.permits(Form::Identifiable, peer.country, &shown).is_some()
             }),
-            claims: claims((peer.id.as_str(), peer.country, &peer.conditions)),
+            claims: claims(Holder::from(&**peer)),
         });
         Self {
             covering,
@@ -413,7 +413,7 @@ impl Standing {
             serves: mask_of(regimes, |regime| here.serves.contains(&regime.id)),
             refusing: mask_of(regimes, |regime| regime.misroute == Misroute::Refuse),
             quarantining: mask_of(regimes, |regime| regime.misroute == Misroute::Quarantine),
-            claims: keeps.map_or_else(Claims::default, |own| claims((own.id.as_str(), here.country, &own.conditions))),
+            claims: here.own_holder().map_or_else(Claims::default, claims),
             peers: peers.collect(),
         }
     }

@@ -6,7 +6,7 @@ use jiff::civil::Date;
 
 use super::conditions::{AtHand, Recipient};
 use super::form::{Form, Lasting};
-use super::limits::Standing;
+use super::limits::{Asking, Standing};
 use super::{Destination, PolicySet, Regime, StreamPlan};
 use crate::domain::aggregate::PartRule;
 use crate::domain::dataset::Dataset;
@@ -101,7 +101,7 @@ impl PolicySet {
                         destination: name.clone(),
                         countries: destination.countries.clone(),
                         regime: regime.id.clone(),
-                        permission: self.permission(regime, (name, destination), declared, day),
+                        permission: self.permission(regime, name, destination, declared, day),
                         place: place.clone(),
                     });
                 }
@@ -114,7 +114,8 @@ impl PolicySet {
     fn permission(
         &self,
         regime: &Regime,
-        (name, destination): (&DestinationName, &Destination),
+        name: &DestinationName,
+        destination: &Destination,
         dataset: &Dataset,
         day: Date,
     ) -> Permission {
@@ -164,21 +165,21 @@ impl PolicySet {
     /// nowhere.
     #[must_use]
     pub fn outlets(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
-        self.outlets_under(dataset, (serves, day), Standing::InForce)
+        self.outlets_asked(dataset, Asking { serves, day, standing: Standing::InForce })
     }
 
     /// The same of policies that were in force before: they ask for what they say.
     #[must_use]
     pub fn outlets_before(&self, dataset: &str, serves: &[String], day: Date) -> Vec<Outlet> {
-        self.outlets_under(dataset, (serves, day), Standing::Before)
+        self.outlets_asked(dataset, Asking { serves, day, standing: Standing::Before })
     }
 
-    fn outlets_under(&self, dataset: &str, at: (&[String], Date), standing: Standing) -> Vec<Outlet> {
+    fn outlets_asked(&self, dataset: &str, asking: Asking<'_>) -> Vec<Outlet> {
         let accepting = self
             .destinations
             .iter()
             .filter(|(_, destination)| destination.accepts.iter().any(|accepted| accepted.value == *dataset));
-        accepting.filter_map(|(name, _)| self.outlet_under((dataset, name), at, standing)).collect()
+        accepting.filter_map(|(name, _)| self.outlet_asked(dataset, name, asking)).collect()
     }
 
     /// Whether any dataset may go to a destination on a day.
@@ -192,22 +193,18 @@ impl PolicySet {
     /// As [`Self::outlets`], of one destination, which is known to accept the dataset.
     #[must_use]
     pub fn outlet(&self, dataset: &str, destination: &str, serves: &[String], day: Date) -> Option<Outlet> {
-        self.outlet_under((dataset, destination), (serves, day), Standing::InForce)
+        self.outlet_asked(dataset, destination, Asking { serves, day, standing: Standing::InForce })
     }
 
-    fn outlet_under(
-        &self,
-        (dataset, destination): (&str, &str),
-        (serves, day): (&[String], Date),
-        standing: Standing,
-    ) -> Option<Outlet> {
+    fn outlet_asked(&self, dataset: &str, destination: &str, asking: Asking<'_>) -> Option<Outlet> {
+        let Asking { serves, day, .. } = asking;
         let (plan, declared) = self.dataset(dataset)?;
-        let limits = self.limits_under(dataset, (serves, day), standing)?;
+        let limits = self.limits_asked(dataset, asking)?;
         let least = limits.contributors.value;
         let (name, destination) = self.destinations.get_key_value(destination)?;
         let is_allowed = self
             .governing(plan, serves, day)
-            .all(|regime| self.permission(regime, (name, destination), declared, day).is_allowed());
+            .all(|regime| self.permission(regime, name, destination, declared, day).is_allowed());
         if !is_allowed {
             return None;
         }

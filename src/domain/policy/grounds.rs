@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 
 use super::conditions::{AtHand, Recipient, Shown};
-use super::{Conditions, Counted, Form, Here, PolicySet, Proof, Regime, StreamPlan};
+use super::{Conditions, Counted, Form, Here, Holder, PolicySet, Proof, Regime, StreamPlan};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::proof::About;
@@ -64,33 +64,30 @@ impl PolicySet {
         let mut grounds = BTreeSet::new();
         for row in self.egress(&here.serves, day).into_iter().filter(|row| row.permission.is_allowed()) {
             let Some(regime) = self.regimes.get(&row.regime) else { continue };
-            let Some((plan, destination)) = self.dataset(&row.dataset).zip(self.destinations.get(&row.destination))
-            else {
-                continue;
-            };
-            let form = Form::of_cells(plan.1);
+            let Some((plan, dataset)) = self.dataset(&row.dataset) else { continue };
+            let Some(destination) = self.destinations.get(&row.destination) else { continue };
+            let form = Form::of_cells(dataset);
             let to = Recipient::Destination(&row.destination);
-            let at_hand = AtHand { stream: &plan.0.stream.name, dataset: Some(&row.dataset), to };
+            let at_hand = AtHand { stream: &plan.stream.name, dataset: Some(&row.dataset), to };
             let shown = self.shown(at_hand, &destination.conditions, day);
             let used_for = Use::Cells(row.dataset.clone(), row.destination.clone());
             let of_countries =
-                row.countries.iter().filter_map(|&country| of_row(regime, (form, country), &shown, &used_for));
+                row.countries.iter().filter_map(|&country| of_row(regime, form, country, &shown, &used_for));
             grounds.extend(of_countries);
         }
-        let mut held = |plan: &StreamPlan, gateway: &GatewayId, country, serves: &[String], conditions: &Conditions| {
+        let mut held = |plan: &StreamPlan, holder: Holder<'_>, serves: &[String]| {
             let name = &plan.stream.name;
-            let at_hand = AtHand { stream: name, dataset: None, to: Recipient::Gateway(gateway) };
-            let shown = self.shown_and_counted(at_hand, conditions, id, day);
-            let used_for = Use::Records(name.clone(), gateway.clone());
+            let shown = self.shown_and_counted(name, holder, id, day);
+            let used_for = Use::Records(name.clone(), holder.id.clone());
             let of_regimes = self.governing(plan, serves, day);
             grounds.extend(
-                of_regimes.filter_map(|regime| of_row(regime, (Form::Identifiable, country), &shown, &used_for)),
+                of_regimes.filter_map(|regime| of_row(regime, Form::Identifiable, holder.country, &shown, &used_for)),
             );
         };
         for plan in self.streams.values() {
-            held(plan, id, here.country, &here.serves, own);
+            held(plan, Holder { id, country: here.country, conditions: own }, &here.serves);
             for peer in &here.peers {
-                held(plan, &peer.id, peer.country, &peer.serves, &peer.conditions);
+                held(plan, Holder::from(&**peer), &peer.serves);
             }
         }
         grounds.into_iter().collect()
@@ -98,7 +95,13 @@ impl PolicySet {
 }
 
 /// The row of a regime that permits a form at a place, and what it rests on.
-fn of_row(regime: &Regime, (form, place): (Form, Jurisdiction), shown: &Shown<'_>, used_for: &Use) -> Option<Grounds> {
+fn of_row(
+    regime: &Regime,
+    form: Form,
+    place: Jurisdiction,
+    shown: &Shown<'_>,
+    used_for: &Use,
+) -> Option<Grounds> {
     let permit = regime.permits(form, place, shown)?;
     let shown = shown.asked(&regime.id, place);
     let conditions = permit.needs.iter().filter_map(|condition| {

@@ -75,6 +75,17 @@ pub(super) enum Standing {
     Before,
 }
 
+/// Who asks policies, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// The regimes that the gateway serves.
+    pub(super) serves: &'a [String],
+    /// The day.
+    pub(super) day: Date,
+    /// How the policies stand to those in force.
+    pub(super) standing: Standing,
+}
+
 /// The condition that somebody shows of a stream or a dataset whose producers invent no contributors.
 pub(super) const TRUSTED_PRODUCERS: &str = "origin.trusted_producers";
 
@@ -166,19 +177,14 @@ impl PolicySet {
     /// dataset, or no regime governs it, and nothing of it leaves.
     #[must_use]
     pub fn limits(&self, dataset: &str, serves: &[String], day: Date) -> Option<Limits> {
-        self.limits_under(dataset, (serves, day), Standing::InForce)
+        self.limits_asked(dataset, Asking { serves, day, standing: Standing::InForce })
     }
 
     /// The same as these policies stand.
-    pub(super) fn limits_under(
-        &self,
-        dataset: &str,
-        (serves, day): (&[String], Date),
-        standing: Standing,
-    ) -> Option<Limits> {
+    pub(super) fn limits_asked(&self, dataset: &str, asking: Asking<'_>) -> Option<Limits> {
         let (plan, dataset) = self.dataset(dataset)?;
-        self.governing(plan, serves, day).next()?;
-        let parties = self.parties((plan, dataset), (serves, day));
+        self.governing(plan, asking.serves, asking.day).next()?;
+        let parties = self.parties(plan, dataset, asking);
         let bounding = self.bounding(plan, dataset);
         // All datasets with noise of a stream pay from one budget: the least that any of them asks for.
         let noised = || plan.datasets.iter().filter(|one| dataset.privacy.is_some() && one.privacy.is_some());
@@ -191,7 +197,7 @@ impl PolicySet {
             contributors: strictest(parties.iter().map(Party::contributors))?,
             part: strictest(parties.iter().map(Party::part))?,
             percent: strictest(parties.iter().map(Party::percent))?,
-            producers: self.producers_asked_for(&parties, (plan, dataset), day, standing)?,
+            producers: self.producers_asked_for(&parties, plan, dataset, asking)?,
             beside: strictest(parties.iter().filter_map(Party::beside)),
             records: least(bounding.iter().filter_map(Party::records)),
             cells: least(bounding.iter().filter_map(Party::cells)),
@@ -213,14 +219,14 @@ impl PolicySet {
     fn producers_asked_for(
         &self,
         parties: &[Party<'_>],
-        (plan, dataset): (&StreamPlan, &Dataset),
-        day: Date,
-        standing: Standing,
+        plan: &StreamPlan,
+        dataset: &Dataset,
+        asking: Asking<'_>,
     ) -> Option<Asked<usize>> {
         let said = parties.iter().filter_map(Party::producers);
         let is_silent = parties.iter().any(|party| party.producers().is_none());
-        let default = |dataset: &Arc<Dataset>| match standing {
-            Standing::InForce => self.producers_by_default(plan, dataset, day),
+        let default = |dataset: &Arc<Dataset>| match asking.standing {
+            Standing::InForce => self.producers_by_default(plan, dataset, asking.day),
             Standing::Before => Asked { value: 1, by: "the default of policies that were in force".to_owned() },
         };
         let defaults = plan.sharing(dataset).filter(|_| is_silent).map(default);
@@ -270,18 +276,15 @@ impl PolicySet {
     }
 
     /// Everyone who has a say about a dataset: each of those that share its cells speaks for all.
-    fn parties<'p>(
-        &'p self,
-        (plan, dataset): (&'p StreamPlan, &'p Dataset),
-        (serves, day): (&'p [String], Date),
-    ) -> Vec<Party<'p>> {
+    fn parties<'p>(&'p self, plan: &'p StreamPlan, dataset: &'p Dataset, asking: Asking<'p>) -> Vec<Party<'p>> {
         let special = self.classes.any_special(&plan.classes).then(|| Party {
             name: "a special class".to_owned(),
             min_contributors: MIN_CONTRIBUTORS_SPECIAL,
             profile: None,
         });
         let own = plan.sharing(dataset).map(|dataset| self.own(dataset));
-        own.chain(self.governing(plan, serves, day).map(Party::regime)).chain(special).collect()
+        let governing = self.governing(plan, asking.serves, asking.day).map(Party::regime);
+        own.chain(governing).chain(special).collect()
     }
 }
 

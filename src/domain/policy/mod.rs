@@ -15,7 +15,7 @@ use super::evidence::Evidence;
 use super::fact::Fact;
 use super::jurisdiction::Jurisdiction;
 use super::model::Model;
-use super::name::{DatasetName, DestinationName, StreamName};
+use super::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use super::producers::Producers;
 use super::stream::Stream;
 
@@ -68,7 +68,7 @@ pub use regime::{
 pub use release::{
     ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_changes, release_noised,
 };
-pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
+pub use ruling::{Here, Holder, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};
 pub use ways::{Alike, Way, Ways};
 pub use widest::Widest;
@@ -259,18 +259,25 @@ impl PolicySet {
         self.streams.get(stream).is_none_or(|plan| plan.contributor_is_person)
     }
 
-    /// The same for identifiable records, of which a gateway keeps counters. They show nothing of a stream whose contributors
-    /// may be several persons.
+    /// What holds on a day for the records of a stream at a gateway.
+    #[must_use]
+    pub fn shown_of_records<'s>(&'s self, stream: &'s str, holder: Holder<'s>, day: Date) -> Shown<'s> {
+        let at_hand = AtHand { stream, dataset: None, to: Recipient::Gateway(holder.id) };
+        self.shown(at_hand, holder.conditions, day)
+    }
+
+    /// The same for identifiable records whose persons a gateway counts, `keeps`. Its counters show nothing of a stream whose
+    /// contributors may be several persons.
     #[must_use]
     pub fn shown_and_counted<'s>(
         &'s self,
-        at_hand: AtHand<'s>,
-        recipient: &'s Conditions,
-        by: &str,
+        stream: &'s str,
+        holder: Holder<'s>,
+        keeps: &GatewayId,
         day: Date,
     ) -> Shown<'s> {
-        let counted = self.counted.get(by).filter(|_| self.tells_persons_apart(at_hand.stream));
-        Shown { counters: ByCounter::of(counted), ..self.shown(at_hand, recipient, day) }
+        let counted = self.counted.get(keeps).filter(|_| self.tells_persons_apart(stream));
+        Shown { counters: ByCounter::of(counted), ..self.shown_of_records(stream, holder, day) }
     }
 
     /// A dataset and the plan of its stream.

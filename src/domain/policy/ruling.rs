@@ -77,6 +77,32 @@ pub struct Here {
     pub own: Option<Own>,
 }
 
+impl Here {
+    /// The gateway itself, where it is one that is sent records.
+    #[must_use]
+    pub fn own_holder(&self) -> Option<Holder<'_>> {
+        let own = self.own.as_ref()?;
+        Some(Holder { id: &own.id, country: self.country, conditions: &own.conditions })
+    }
+}
+
+/// A gateway at which records are held, or would be: this one or a peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'h> {
+    /// Its id.
+    pub id: &'h GatewayId,
+    /// The country it is in.
+    pub country: Jurisdiction,
+    /// What has been shown of it.
+    pub conditions: &'h Conditions,
+}
+
+impl<'h> From<&'h Peer> for Holder<'h> {
+    fn from(peer: &'h Peer) -> Self {
+        Self { id: &peer.id, country: peer.country, conditions: &peer.conditions }
+    }
+}
+
 /// A gateway as one that is sent records.
 #[derive(Debug, Clone)]
 pub struct Own {
