@@ -104,8 +104,8 @@ impl Kept<'_> {
                      gateway `{by}` beyond its share of {}, and the other gateways do not know",
                     counted.share
                 );
-                let help =
-                    "give this gateway a share that its other rows cannot exceed, or let one gateway alone keep the counter";
+                let help = "give this gateway a share that its other rows cannot exceed, or let one gateway alone keep the \
+                            counter";
                 problems.warn(self.place, message, help);
             }
         }
