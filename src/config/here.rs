@@ -4,7 +4,7 @@ use jiff::civil::Date;
 
 use crate::domain::document::{Problems, Spot, hint};
 use crate::domain::name::GatewayId;
-use crate::domain::policy::{Form, Holder, OnExpired, PolicySet, Regime, Shown};
+use crate::domain::policy::{ConditionId, Form, Holder, OnExpired, PolicySet, Regime, Shown};
 use crate::domain::proof::Proof;
 
 use super::counted;
@@ -64,8 +64,8 @@ fn streams<'p>(policy: &'p PolicySet, regime: &Regime) -> Vec<&'p str> {
 }
 
 fn check_needed((name, _): &(Spot<String>, Proof), policy: &PolicySet, problems: &Problems) {
-    if !policy.needed.contains(&name.value) {
-        let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
+    if !policy.needed.contains(name.value.as_str()) {
+        let needed: Vec<&str> = policy.needed.iter().map(ConditionId::as_str).collect();
         let message = format!("no regime and no region needs `{}`", name.value);
         problems.error_help(&name.place, message, hint(&name.value, &needed));
     }

@@ -13,7 +13,7 @@ use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::peer::Peer;
-use crate::domain::policy::{self, Conditions, Here, Own, PolicySet, Proof};
+use crate::domain::policy::{self, ConditionId, Conditions, Here, Own, PolicySet, Proof};
 use crate::domain::producer::RememberedMax;
 use crate::domain::watermark::ActiveMax;
 use crate::egress::kafka;
@@ -210,9 +210,9 @@ fn read_conditions(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     policy::conditions_of_recipient(table)
 }
 
-/// The same, as the policies are told it.
+/// The same, as the policies are told it. What is no condition was reported.
 pub(super) fn shown(conditions: &[(Spot<String>, Proof)]) -> Conditions {
-    conditions.iter().map(|(name, proof)| (name.value.clone(), proof.clone())).collect()
+    conditions.iter().filter_map(|(name, proof)| Some((ConditionId::new(&name.value).ok()?, proof.clone()))).collect()
 }
 
 fn read_shadow(table: &Table<'_>) -> Vec<Spot<String>> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use bailiwick::domain::document::{Place, Problems, Source, Spot};
 use bailiwick::domain::fact::Fact;
 use bailiwick::domain::jurisdiction::Jurisdiction;
-use bailiwick::domain::policy::{ByCounter, Conditions, Form, PolicySet, Proof, Regime, Shown};
+use bailiwick::domain::policy::{ByCounter, ConditionId, Conditions, Form, PolicySet, Proof, Regime, Shown};
 use jiff::civil::Date;
 use proptest::prelude::*;
 
@@ -131,7 +131,7 @@ struct Law {
     /// Its regimes of today, each with its rows one by one.
     today: Vec<(Regime, Vec<Regime>)>,
     /// Conditions that a row needs together, at one place or another.
-    needs: Vec<BTreeSet<String>>,
+    needs: Vec<BTreeSet<ConditionId>>,
 }
 
 static BOTH: LazyLock<Both> = LazyLock::new(|| {
@@ -183,11 +183,11 @@ impl Law {
         let needs = rows.flat_map(|row| {
             let of_places = row.to.iter().flat_map(|region| region.codes.values().flatten()).map(|term| &term.needs);
             let none = Vec::new();
-            let of_places: BTreeSet<&Vec<String>> = of_places.chain([&none]).collect();
+            let of_places: BTreeSet<&Vec<ConditionId>> = of_places.chain([&none]).collect();
             let all = of_places.into_iter().map(|needs| row.term.needs.iter().chain(needs).cloned().collect());
-            all.collect::<BTreeSet<BTreeSet<String>>>()
+            all.collect::<BTreeSet<BTreeSet<ConditionId>>>()
         });
-        let needs: BTreeSet<BTreeSet<String>> = needs.collect();
+        let needs: BTreeSet<BTreeSet<ConditionId>> = needs.collect();
         Self { before: before.clone(), today: of_today, needs: needs.into_iter().collect() }
     }
 }
@@ -199,7 +199,7 @@ struct Asked {
     class: String,
     form: Form,
     to: Jurisdiction,
-    shown: BTreeSet<String>,
+    shown: BTreeSet<ConditionId>,
 }
 
 impl Asked {
@@ -221,7 +221,7 @@ impl Asked {
     /// Whether the law stood in the way before.
     fn was_kept(&self, both: &Both, law: &Law) -> bool {
         let renamed =
-            RENAMED.iter().filter(|(_, now)| self.shown.contains(*now)).map(|(before, _)| (*before).to_owned());
+            RENAMED.iter().filter(|(_, now)| self.shown.contains(*now)).map(|(before, _)| before.parse().unwrap());
         let shown = conditions(self.shown.iter().cloned().chain(renamed));
         self.applies(&both.before, &law.before) && !self.may_go(&both.before, &law.before, &shown)
     }
@@ -263,7 +263,7 @@ impl Asked {
     }
 }
 
-fn conditions(names: impl Iterator<Item = String>) -> Conditions {
+fn conditions(names: impl Iterator<Item = ConditionId>) -> Conditions {
     names.map(|name| (name, Proof { by: None, reference: "a test".to_owned(), until: None })).collect()
 }
 
@@ -274,7 +274,7 @@ fn no_row_of_a_corrected_law_lets_out_what_stayed_before() {
     let both = &*BOTH;
     let (mut let_out, used) = (BTreeMap::<String, BTreeSet<String>>::new(), RefCell::default());
     for law in &both.laws {
-        let all: BTreeSet<String> = law.needs.iter().flatten().cloned().collect();
+        let all: BTreeSet<ConditionId> = law.needs.iter().flatten().cloned().collect();
         let facts: Vec<(Fact, Jurisdiction)> = law
             .before
             .applies
@@ -337,7 +337,7 @@ fn asked() -> impl Strategy<Value = (usize, Asked)> {
         for _ in 0..bits >> 20 & 3 {
             shown.extend(law.needs[below(law.needs.len())].iter().cloned());
         }
-        let known: Vec<&String> = both.today.needed.iter().collect();
+        let known: Vec<&ConditionId> = both.today.needed.iter().collect();
         for _ in 0..bits >> 22 & 3 {
             shown.insert(known[below(known.len())].clone());
         }

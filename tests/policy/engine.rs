@@ -92,7 +92,7 @@ pub(super) fn day(day: &str) -> Date {
 fn conditions(shown: &[Shown]) -> Conditions {
     let evidence =
         |shown: &Shown| Proof { by: None, reference: "REF".to_owned(), until: shown.until.as_deref().map(day) };
-    shown.iter().map(|shown| (shown.name.clone(), evidence(shown))).collect()
+    shown.iter().map(|shown| (shown.name.parse().unwrap(), evidence(shown))).collect()
 }
 
 pub(super) fn code(code: &str) -> Jurisdiction {

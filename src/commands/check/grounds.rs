@@ -38,7 +38,7 @@ fn shown(Vouching { condition, of, proof, counted }: &Vouching) -> [String; 5] {
         )
     });
     let by = proof.by.clone().unwrap_or_else(|| "not said".to_owned());
-    [condition.clone(), of, by, proof.reference.clone(), day(proof.until)]
+    [condition.to_string(), of, by, proof.reference.clone(), day(proof.until)]
 }
 
 fn what(used_for: &Use) -> String {
@@ -56,7 +56,7 @@ fn day(day: Option<jiff::civil::Date>) -> String {
 pub(super) fn for_machines(Grounds { used_for, rule, until, conditions }: &Grounds) -> Value {
     let conditions = conditions.iter().map(|Vouching { condition, of, proof, counted }| {
         json!({
-            "condition": condition,
+            "condition": condition.as_str(),
             "of": of.as_ref().map(ToString::to_string),
             "by": proof.by,
             "ref": proof.reference,

@@ -149,7 +149,9 @@ fn terms(term: &Term) -> String {
     let needs = match term.needs.as_slice() {
         [] => String::new(),
         [one] => format!("while {one} is shown"),
-        all => format!("while all of these are shown: {}", all.join(", ")),
+        all => {
+            format!("while all of these are shown: {}", all.iter().map(|need| &**need).collect::<Vec<_>>().join(", "))
+        }
     };
     [words::days(term.from, term.until), needs]
         .into_iter()

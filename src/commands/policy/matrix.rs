@@ -166,8 +166,10 @@ fn csv(laws: &[(&Regime, Vec<Line<'_>>)]) -> String {
     for (law, lines) in laws {
         for line in lines {
             let day = |day: Option<Date>| day.map_or(String::new(), |day| day.to_string());
-            let needs =
-                line.way.map(|way| way.needs.iter().cloned().collect::<Vec<_>>().join(" + ")).unwrap_or_default();
+            let needs = line
+                .way
+                .map(|way| way.needs.iter().map(|need| &**need).collect::<Vec<_>>().join(" + "))
+                .unwrap_or_default();
             let cells = [
                 law.id.clone(),
                 applies(law),

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use crate::domain::counting::Period;
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::policy::{Form, Localisation, Misroute, OnExpired, Per, Regime};
+use crate::domain::policy::{ConditionId, Form, Localisation, Misroute, OnExpired, Per, Regime};
 
 /// What a scope test says of a record, before the places.
 pub(super) fn fact(fact: Fact) -> &'static str {
@@ -75,8 +75,8 @@ pub(super) fn codes<'c>(codes: impl IntoIterator<Item = &'c Jurisdiction>) -> St
 }
 
 /// Conditions of a law, all of which must be shown, with the limits of those that can be counted.
-pub(super) fn needs(needs: &BTreeSet<String>, law: &Regime) -> String {
-    let shown = |need: &String| match law.counters.iter().find(|counter| counter.condition == *need) {
+pub(super) fn needs(needs: &BTreeSet<ConditionId>, law: &Regime) -> String {
+    let shown = |need: &ConditionId| match law.counters.iter().find(|counter| counter.condition == *need) {
         Some(counter) => format!("{need} (vouched for, or counted: below {})", counter.below),
         None => need.clone(),
     };

@@ -143,7 +143,7 @@ impl Flows<'_> {
 fn safeguard(Grounds { rule, until, conditions, .. }: &Grounds) -> Value {
     let conditions = conditions.iter().map(|Vouching { condition, proof, .. }| {
         let until = proof.until.map(|until| until.to_string());
-        json!({ "condition": condition, "by": proof.by, "ref": proof.reference, "until": until })
+        json!({ "condition": condition.as_str(), "by": proof.by, "ref": proof.reference, "until": until })
     });
     json!({ "rule": rule, "until": until.map(|until| until.to_string()), "conditions": conditions.collect::<Value>() })
 }

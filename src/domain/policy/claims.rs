@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use crate::domain::counting::{About, Claim, Name, Tally};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{GatewayId, StreamName};
+use crate::domain::proof::ConditionId;
 
 use super::PolicySet;
 use super::conditions::Shown;
@@ -77,9 +78,8 @@ impl Regime {
     /// What its counters say of identifiable records that go to a gateway. `None`: they count nobody there.
     fn claim(&self, counted: &[Counted], holder: Holder<'_>, shown: &Shown<'_>) -> Option<Claim> {
         let there = counted.iter().filter(|counted| counted.counter.counts_at(holder.country));
-        let tallies: BTreeMap<&str, Arc<Tally>> = there
-            .map(|counted| (counted.counter.condition.as_str(), Arc::new(self.tally(counted, holder))))
-            .collect();
+        let tallies: BTreeMap<&ConditionId, Arc<Tally>> =
+            there.map(|counted| (&counted.counter.condition, Arc::new(self.tally(counted, holder)))).collect();
         if tallies.is_empty() {
             return None;
         }
@@ -98,7 +98,7 @@ impl Regime {
         if !counter.counts_at(place) {
             return BTreeSet::new();
         }
-        let rests = |need: &&str| *need == counter.condition && !shown.is_vouched(need);
+        let rests = |need: &&ConditionId| **need == counter.condition && !shown.is_vouched(need);
         let past = self.permitting(Form::Identifiable, place, shown).filter(|permit| !permit.needs.iter().any(rests));
         past.map(|permit| self.rule(permit.row)).collect()
     }

@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 
 use crate::domain::jurisdiction::Jurisdiction;
-use crate::domain::proof::{About, Conditions, Proof, Vouches};
+use crate::domain::proof::{About, ConditionId, Conditions, Proof, Vouches};
 
 use super::counter::{Counted, CountedHere};
 use super::form::{Form, Lasting};
@@ -93,7 +93,7 @@ impl<'s> ByCounter<'s> {
 
     fn get(&self, condition: &str) -> Option<&'s Counted> {
         let (counted, place) = self.asked?;
-        let shows = |counted: &&Counted| counted.counter.condition == condition && counted.counter.counts_at(place);
+        let shows = |counted: &&Counted| *counted.counter.condition == *condition && counted.counter.counts_at(place);
         counted.iter().find(shows)
     }
 }
@@ -147,7 +147,7 @@ impl<'s> Shown<'s> {
 
     /// How long terms hold, if they hold today: from a day, until a day, and while conditions are shown.
     #[must_use]
-    pub fn lasting(&self, from: Option<Date>, until: Option<Date>, needs: &[String]) -> Option<Lasting> {
+    pub fn lasting(&self, from: Option<Date>, until: Option<Date>, needs: &[ConditionId]) -> Option<Lasting> {
         let mut lasting = Lasting(until);
         for need in needs {
             lasting = lasting.and(Lasting(self.ground(need)?.proof.until));

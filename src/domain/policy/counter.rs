@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::domain::counting::Period;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::GatewayId;
-use crate::domain::proof::Proof;
+use crate::domain::proof::{ConditionId, Proof};
 
 /// Whose records are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ impl Per {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
     /// The condition that it shows.
-    pub condition: String,
+    pub condition: ConditionId,
     /// Whose records are counted together.
     pub per: Per,
     /// In which period.

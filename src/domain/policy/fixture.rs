@@ -15,7 +15,7 @@ use crate::domain::peer::Peer;
 
 use super::decide::Standing;
 use super::scope::{Mask, Scopes, mask_of, regimes_of};
-use super::{ByCounter, Conditions, Form, Here, PolicySet, Proof, Regime, Shown, Verdict};
+use super::{ByCounter, ConditionId, Conditions, Form, Here, PolicySet, Proof, Regime, Shown, Verdict};
 
 const SCHEMA: &str = "bailiwick.test/1";
 const VERDICTS: [&str; 4] = ["keep", "redirect", "quarantine", "refuse"];
@@ -198,9 +198,9 @@ fn read_facts(table: &Table<'_>, codes: &Codes) -> Facts {
 /// Conditions that are shown, for as long as one likes.
 fn read_shown(table: &Table<'_>, policy: &PolicySet) -> Conditions {
     let names = table.or::<Names>("conditions", Vec::new());
-    let needed: Vec<&str> = policy.needed.iter().map(String::as_str).collect();
+    let needed: Vec<&str> = policy.needed.iter().map(ConditionId::as_str).collect();
     let names = known(names, &needed, "regime or region that needs", table.problems());
-    names.into_iter().map(|name| (name, in_a_test())).collect()
+    names.iter().filter_map(|name| Some((ConditionId::new(name).ok()?, in_a_test()))).collect()
 }
 
 /// The proof of what a case shows.
@@ -390,7 +390,7 @@ impl Asked {
         let counters = regime.counters.iter().filter(|_| self.form == Form::Identifiable);
         for counter in counters.filter(|counter| counter.counts_at(self.to)) {
             let has_room = |persons: &u64| persons.saturating_add(1) < counter.below;
-            if self.counted.get(&counter.condition).is_some_and(has_room) {
+            if self.counted.get(&*counter.condition).is_some_and(has_room) {
                 shown.entry(counter.condition.clone()).or_insert_with(in_a_test);
             }
         }

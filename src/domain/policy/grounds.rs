@@ -8,7 +8,7 @@ use super::conditions::{AtHand, Recipient, Shown};
 use super::{Conditions, Counted, Form, Here, Holder, PolicySet, Proof, Regime, StreamPlan};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
-use crate::domain::proof::About;
+use crate::domain::proof::{About, ConditionId};
 
 /// What a deployment does that a law must permit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub struct Grounds {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Vouching {
     /// The condition.
-    pub condition: String,
+    pub condition: ConditionId,
     /// Of what it is shown. `None`: of the recipient.
     pub of: Option<About>,
     /// The proof.
@@ -95,18 +95,12 @@ impl PolicySet {
 }
 
 /// The row of a regime that permits a form at a place, and what it rests on.
-fn of_row(
-    regime: &Regime,
-    form: Form,
-    place: Jurisdiction,
-    shown: &Shown<'_>,
-    used_for: &Use,
-) -> Option<Grounds> {
+fn of_row(regime: &Regime, form: Form, place: Jurisdiction, shown: &Shown<'_>, used_for: &Use) -> Option<Grounds> {
     let permit = regime.permits(form, place, shown)?;
     let shown = shown.asked(&regime.id, place);
     let conditions = permit.needs.iter().filter_map(|condition| {
         let ground = shown.ground(condition)?;
-        let (condition, of) = ((*condition).to_owned(), ground.of.cloned());
+        let (condition, of) = ((*condition).clone(), ground.of.cloned());
         let counted = ground.counted.map(|counted| {
             let Counted { counter, share, already, .. } = counted;
             ByCount { share: *share, already: *already, below: counter.below }

@@ -74,7 +74,7 @@ pub use ways::{Alike, Way, Ways};
 pub use widest::Widest;
 
 pub use super::digest::Digest;
-pub use super::proof::{About, Conditions, Proof, Vouched, Vouches};
+pub use super::proof::{About, ConditionId, Conditions, Proof, Vouched, Vouches};
 
 /// Everything the policy files declare, checked.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ pub struct PolicySet {
     /// The gateways that something is shown of. Which there are the configuration knows.
     pub shown_of_gateways: Vec<Spot<String>>,
     /// The conditions that a transfer or a region needs.
-    pub needed: BTreeSet<String>,
+    pub needed: BTreeSet<ConditionId>,
     /// What must be looked at again, and by when.
     pub reviews: Vec<Dated>,
     /// What begins, and on which day.

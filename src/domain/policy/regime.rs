@@ -7,6 +7,7 @@ use jiff::civil::Date;
 
 use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::proof::ConditionId;
 
 use super::conditions::Shown;
 use super::counter::Counter;
@@ -33,7 +34,7 @@ pub struct Term {
     /// The last day, UTC.
     pub until: Option<Date>,
     /// Conditions, all of which must be shown.
-    pub needs: Vec<String>,
+    pub needs: Vec<ConditionId>,
     /// When the region's facts must be looked at again.
     pub review_by: Option<Date>,
     /// The paragraph that it rests on; empty where none is named.
@@ -256,7 +257,7 @@ pub struct Permit<'r> {
     /// How long it does.
     pub lasting: Lasting,
     /// The conditions that it rests on, those of the place among them, each once.
-    pub needs: Vec<&'r str>,
+    pub needs: Vec<&'r ConditionId>,
 }
 
 impl Scope {
@@ -319,14 +320,14 @@ impl Regime {
         let shown = shown.asked(&self.id, place);
         let rows = self.transfers.iter().filter(move |row| row.form >= form && !row.except.may_hold(place));
         rows.filter_map(move |row| {
-            let (there, of_place): (_, &[String]) = match &row.to {
+            let (there, of_place): (_, &[ConditionId]) = match &row.to {
                 None => (Lasting(None), &[]),
                 Some(region) => region.terms(place, row.form, &shown).map(|(lasting, term)| (lasting, &*term.needs))?,
             };
             let review = shown.until_review(row.form, self.review_by);
             let here = shown.lasting(row.term.from, row.term.until, &row.term.needs)?;
             let lasting = there.and(here).and(review);
-            let needs: BTreeSet<&str> = row.term.needs.iter().chain(of_place).map(String::as_str).collect();
+            let needs: BTreeSet<&ConditionId> = row.term.needs.iter().chain(of_place).collect();
             let needs = needs.into_iter().collect();
             (Lasting(Some(shown.day)) <= lasting).then_some(Permit { row, lasting, needs })
         })

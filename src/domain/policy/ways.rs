@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use super::form::{Form, Lasting};
 use super::regime::{Regime, Term};
 use crate::domain::jurisdiction::Jurisdiction;
+use crate::domain::proof::ConditionId;
 
 /// One way for data to go to a place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +15,7 @@ pub struct Way {
     /// The id of the row, within its regime.
     pub row: String,
     /// The conditions that must be shown, all of them.
-    pub needs: BTreeSet<String>,
+    pub needs: BTreeSet<ConditionId>,
     /// The first day, where there is one.
     pub from: Option<Date>,
     /// The last day, where there is one. The regime's own review is not in it.
@@ -147,7 +148,7 @@ mod tests {
             let shown: Vec<&str> =
                 NEEDS.iter().enumerate().filter(|(at, _)| shown >> at & 1 == 1).map(|(_, name)| *name).collect();
             let proof = |name: &&str| {
-                ((*name).to_owned(), Proof { by: None, reference: "r".to_owned(), until: None })
+                (name.parse().unwrap(), Proof { by: None, reference: "r".to_owned(), until: None })
             };
             let recipient: Conditions = shown.iter().map(proof).collect();
             for (place, day) in PLACES.iter().flat_map(|place| DAYS.map(|day| (*place, day.parse::<Date>().unwrap()))) {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 
 use crate::domain::document::keys::{Key, Kind, Shape};
-use crate::domain::document::{Problems, Spot, Table, hint_of};
+use crate::domain::document::{Place, Problems, Spot, Table, hint_of};
 use crate::domain::name::Name;
 use crate::domain::policy::Dated;
 use crate::domain::policy::limits::TRUSTED_PRODUCERS;
-use crate::domain::proof::{About, Proof, Vouched};
+use crate::domain::proof::{About, ConditionId, Proof, Vouched};
 
 use super::{Declared, NAMES, Names};
 
@@ -54,14 +54,14 @@ const FOR: Shape = Shape {
     ],
 };
 
-const PREFIXES: [&str; 5] = ["dest.", "controller.", "data.", "origin.", "approval."];
-
-/// Reports a name that no condition can have.
-pub(super) fn condition(name: &Spot<String>, problems: &Problems) {
-    if !PREFIXES.iter().any(|prefix| name.value.len() > prefix.len() && name.value.starts_with(prefix)) {
+/// The condition of a name. One that no condition can have is reported.
+pub(super) fn condition(name: &Spot<String>, problems: &Problems) -> Option<ConditionId> {
+    let id = ConditionId::new(&name.value);
+    if let Err(error) = id {
         let message = format!("`{}` is not a condition", name.value);
-        problems.error_help(&name.place, message, format!("a condition begins with one of {}", PREFIXES.join(", ")));
+        problems.error_help(&name.place, message, error.to_string());
     }
+    id.ok()
 }
 
 fn kind(condition: &str) -> &str {
@@ -84,7 +84,7 @@ fn where_to(condition: &str) -> &'static str {
 pub(super) fn of_recipient(table: &Table<'_>) -> Vec<(Spot<String>, Proof)> {
     let mut shown = Vec::new();
     for (name, table) in table.named("conditions") {
-        condition(&name, table.problems());
+        let _ = condition(&name, table.problems());
         if kind(&name.value) != "dest" {
             let message = format!("`{}` is not about a recipient", name.value);
             table.problems().error_help(&name.place, message, where_to(&name.value));
@@ -127,11 +127,12 @@ pub(super) fn read_vouched(table: &Table<'_>, declared: &mut Declared) {
             table.problems().error(&none.place, "this shows no condition");
         }
         for name in conditions.into_iter().flat_map(|conditions| conditions.value) {
-            condition(&name, table.problems());
+            let id = condition(&name, table.problems());
             check_about(&name, &of, table.problems());
             if let Some(proof) = &proof {
                 ends(&name, proof, Some(&of), declared);
-                vouch(&name, Vouched { of: of.clone(), proof: proof.clone() }, declared, table.problems());
+                let vouched = Vouched { of: of.clone(), proof: proof.clone() };
+                vouch(id, vouched, &name.place, declared, table.problems());
             }
             declared.shown.push(name);
         }
@@ -155,16 +156,18 @@ fn read_unnamed(table: &Table<'_>, declared: &mut Declared) {
         let proof = read_proof(&table, None);
         table.done();
         if let Some(proof) = proof {
-            vouch(&name, Vouched { of: About::default(), proof }, declared, table.problems());
+            let id = ConditionId::new(&name.value).ok();
+            vouch(id, Vouched { of: About::default(), proof }, &name.place, declared, table.problems());
         }
         declared.shown.push(name);
     }
 }
 
-fn vouch(name: &Spot<String>, vouched: Vouched, declared: &mut Declared, problems: &Problems) {
-    let vouches = declared.vouches.entry(name.value.clone()).or_default();
+fn vouch(id: Option<ConditionId>, vouched: Vouched, place: &Place, declared: &mut Declared, problems: &Problems) {
+    let Some(id) = id else { return };
+    let vouches = declared.vouches.entry(id.clone()).or_default();
     if vouches.iter().any(|known| known.of == vouched.of) {
-        problems.error(&name.place, format!("`{}` is shown twice of {}", name.value, vouched.of));
+        problems.error(place, format!("`{id}` is shown twice of {}", vouched.of));
     }
     vouches.push(vouched);
     // The order of the files is of no account.
@@ -242,9 +245,9 @@ pub(super) fn gateways(declared: &Declared) -> Vec<Spot<String>> {
 /// configuration alone.
 pub(super) fn check(declared: &Declared, problems: &Problems) {
     for shown in &declared.shown {
-        if !declared.needed.contains(&shown.value) && shown.value != TRUSTED_PRODUCERS {
+        if !declared.needed.contains(shown.value.as_str()) && shown.value != TRUSTED_PRODUCERS {
             let message = format!("no regime and no region needs `{}`", shown.value);
-            let help = hint_of(&shown.value, declared.needed.iter().map(String::as_str));
+            let help = hint_of(&shown.value, declared.needed.iter().map(ConditionId::as_str));
             problems.error_help(&shown.place, message, help);
         }
     }

@@ -9,7 +9,7 @@ use crate::domain::document::{Problems, Spot, Table, hint_of};
 use crate::domain::name::{self, GatewayId};
 use crate::domain::policy::counter::{Counted, CountedAt, Counter, Per};
 use crate::domain::policy::regime::{Classes, Regime};
-use crate::domain::proof::Proof;
+use crate::domain::proof::{ConditionId, Proof};
 
 use super::conditions::{BY_WHOM, REF, UNTIL, condition, ends, read_proof};
 use super::regions::region;
@@ -21,6 +21,7 @@ use super::{Declared, NAMES, Names};
 #[derive(Clone)]
 pub(super) struct DeclaredCounter {
     condition: Spot<String>,
+    id: ConditionId,
     per: Per,
     period: Period,
     ahead_seconds: i32,
@@ -84,12 +85,12 @@ pub(super) const COUNTED: Shape = Shape {
 };
 
 /// The counters of a regime.
-pub(super) fn read_counters(table: &Table<'_>, needed: &BTreeSet<&str>) -> Vec<DeclaredCounter> {
+pub(super) fn read_counters(table: &Table<'_>, needed: &BTreeSet<&ConditionId>) -> Vec<DeclaredCounter> {
     let counters = table.named("counters").into_iter().filter_map(|(condition_name, table)| {
-        condition(&condition_name, table.problems());
-        if !needed.contains(condition_name.value.as_str()) {
+        let id = condition(&condition_name, table.problems());
+        if id.as_ref().is_none_or(|id| !needed.contains(id)) {
             let message = format!("no transfer of this regime needs `{}`", condition_name.value);
-            let help = hint_of(&condition_name.value, needed.iter().copied());
+            let help = hint_of(&condition_name.value, needed.iter().map(|id| id.as_str()));
             table.problems().error_help(&condition_name.place, message, help);
         }
         let per = choice(&table, "per", &Per::NAMES);
@@ -99,16 +100,16 @@ pub(super) fn read_counters(table: &Table<'_>, needed: &BTreeSet<&str>) -> Vec<D
         let except = table.or::<Names>("except", Vec::new());
         let source = read_source(&table);
         table.done();
-        let (per, period, ahead_seconds, below) = (per?, period?, zone?, below?.value);
-        Some(DeclaredCounter { condition: condition_name, per, period, ahead_seconds, below, except, source })
+        let (id, per, period, ahead_seconds, below) = (id?, per?, period?, zone?, below?.value);
+        Some(DeclaredCounter { condition: condition_name, id, per, period, ahead_seconds, below, except, source })
     });
     counters.collect()
 }
 
 impl DeclaredCounter {
     /// The condition that it shows.
-    pub(super) fn condition(&self) -> &str {
-        &self.condition.value
+    pub(super) fn condition(&self) -> &ConditionId {
+        &self.id
     }
 
     /// Its condition, and the paragraph that it rests on.
@@ -118,7 +119,7 @@ impl DeclaredCounter {
 
     pub(super) fn resolve(&self, declared: &Declared, problems: &Problems) -> Counter {
         Counter {
-            condition: self.condition.value.clone(),
+            condition: self.id.clone(),
             per: self.per,
             period: self.period,
             ahead_seconds: self.ahead_seconds,
@@ -199,7 +200,7 @@ pub(super) fn resolve_counted(
         }
         let Ok(gateway) = GatewayId::new(&counted.gateway.value) else { continue };
         let here = counted_at.entry(gateway).or_default().entry(counted.regime.value.clone()).or_default();
-        if here.iter().any(|other: &Counted| other.counter.condition == condition.value) {
+        if here.iter().any(|other: &Counted| *other.counter.condition == *condition.value) {
             let message = format!(
                 "what gateway `{}` counts of `{}` of `{}` is said twice",
                 counted.gateway.value, condition.value, counted.regime.value
@@ -267,7 +268,7 @@ fn counter_of<'r>(
         problems.error_help(&named.place, message, hint_of(&named.value, regimes.keys().map(String::as_str)));
         return None;
     };
-    let counter = regime.counters.iter().find(|counter| counter.condition == condition.value);
+    let counter = regime.counters.iter().find(|counter| *counter.condition == *condition.value);
     if counter.is_none() {
         let known = regime.counters.iter().map(|counter| counter.condition.as_str());
         let message = format!("regime `{}` has no counter of `{}`", named.value, condition.value);

@@ -18,7 +18,7 @@ use crate::domain::policy::conditions::OnExpired;
 use crate::domain::policy::form::Form;
 use crate::domain::policy::{Dated, Destination, FactRules, Override, RegistryShape, Unknown};
 use crate::domain::producers::Producer;
-use crate::domain::proof::Conditions;
+use crate::domain::proof::{ConditionId, Conditions};
 
 use super::Declared;
 use super::codes::code;
@@ -353,7 +353,7 @@ fn read_destination(name: &Spot<String>, table: &Table<'_>, declared: &mut Decla
     let mut shown = Conditions::new();
     for (name, evidence) in conditions::of_recipient(table) {
         conditions::ends(&name, &evidence, None, declared);
-        shown.insert(name.value.clone(), evidence);
+        shown.extend(ConditionId::new(&name.value).ok().map(|id| (id, evidence)));
         declared.shown.push(name);
     }
     let mut countries = Vec::new();

@@ -15,7 +15,7 @@ use crate::domain::fact::Fact;
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{self, DatasetName, DestinationName, Name, StreamName};
 use crate::domain::producers::Producers;
-use crate::domain::proof::{Proof, Vouches};
+use crate::domain::proof::{ConditionId, Proof, Vouches};
 
 use super::{Dated, Digest, PolicySet, Profile, RegistryShape, StreamPlan};
 
@@ -54,7 +54,7 @@ struct Declared {
     codes_seen: Codes,
     regimes: Vec<regimes::DeclaredRegime>,
     /// The conditions that a transfer or a region needs, and those that are shown.
-    needed: BTreeSet<String>,
+    needed: BTreeSet<ConditionId>,
     reviews: Vec<Dated>,
     begins: Vec<Dated>,
     ends: Vec<Dated>,

@@ -13,6 +13,7 @@ use crate::domain::name;
 use crate::domain::policy::form::Form;
 use crate::domain::policy::regime::{Classes, Localisation, Misroute, Notes, Regime, Region, Scope, Term, Transfer};
 use crate::domain::policy::scope::REGIMES_MAX;
+use crate::domain::proof::ConditionId;
 
 use super::classes::known_class;
 use super::counters::{COUNTER, DeclaredCounter, read_counters};
@@ -193,7 +194,7 @@ pub(super) fn read_regime(table: &Table<'_>, declared: &mut Declared) {
     let release = table.get::<String>("release");
     let transfers = table.array("transfers");
     let transfers: Vec<_> = transfers.iter().filter_map(|row| read_transfer(row, of_regime, declared)).collect();
-    let needed = transfers.iter().flat_map(|row| &row.term.needs).map(String::as_str).collect();
+    let needed = transfers.iter().flat_map(|row| &row.term.needs).collect();
     let counters = read_counters(table, &needed);
     if let Some(id) = &id {
         check_sourced(id, &applies, &transfers, &counters, table.problems());
@@ -265,7 +266,7 @@ fn read_part(table: &Table<'_>, whole: &DeclaredRegime, declared: &mut Declared)
     let mut transfers: Vec<DeclaredTransfer> = kept.cloned().collect();
     let own = table.array("transfers");
     transfers.extend(own.iter().filter_map(|row| read_transfer(row, of_part, declared)));
-    let needed: BTreeSet<&str> = transfers.iter().flat_map(|row| &row.term.needs).map(String::as_str).collect();
+    let needed: BTreeSet<&ConditionId> = transfers.iter().flat_map(|row| &row.term.needs).collect();
     let mut counters = read_counters(table, &needed);
     let is_own = |counter: &DeclaredCounter| counters.iter().any(|own| own.condition() == counter.condition());
     let kept = whole.counters.iter().filter(|counter| needed.contains(counter.condition()) && !is_own(counter));

@@ -7,6 +7,7 @@ use crate::domain::document::Table;
 use crate::domain::document::keys::{Key, Kind};
 use crate::domain::policy::Dated;
 use crate::domain::policy::regime::Term;
+use crate::domain::proof::ConditionId;
 
 use super::conditions::condition;
 use super::{Declared, NAMES, Names};
@@ -35,11 +36,11 @@ pub(super) fn read_term(table: &Table<'_>, what: &str, declared: &mut Declared) 
         declared.ends.push(Dated { what: what.to_owned(), day: until });
         day
     });
-    let mut needs: Vec<String> = Vec::new();
+    let mut needs: Vec<ConditionId> = Vec::new();
     for need in table.or::<Names>("needs", Vec::new()) {
-        condition(&need, table.problems());
-        needs.push(need.value.clone());
-        declared.needed.insert(need.value);
+        let Some(need) = condition(&need, table.problems()) else { continue };
+        needs.push(need.clone());
+        declared.needed.insert(need);
     }
     Term { from, until, needs, review_by: None, source: read_source(table).into() }
 }
