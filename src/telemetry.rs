@@ -115,7 +115,7 @@ counts! {
         /// Records put into quarantine.
         quarantined: Some(declared::RECORDS_QUARANTINED),
         /// Records that were taken in from quarantine when more was known.
-        quarantine_released: Some(declared::QUARANTINE_RELEASED),
+        quarantine_taken_in: Some(declared::QUARANTINE_RELEASED),
         /// Records that were discarded from quarantine.
         quarantine_expired: Some(declared::QUARANTINE_EXPIRED),
     }

@@ -23,7 +23,7 @@ pub(super) struct Quarantined {
 #[derive(Default)]
 struct Said {
     held: u64,
-    released: u64,
+    taken_in: u64,
     discarded: u64,
     at: Duration,
 }
@@ -48,13 +48,13 @@ impl Quarantined {
 
     fn say(&self, said: &mut Said, at: Duration) {
         let (counts, steps) = (&self.telemetry.gateway, self.telemetry.steps());
-        let [held, released, discarded] =
-            [&counts.quarantined, &counts.quarantine_released, &counts.quarantine_expired]
+        let [held, taken_in, discarded] =
+            [&counts.quarantined, &counts.quarantine_taken_in, &counts.quarantine_expired]
                 .map(|count| steps.records(count.load(Ordering::Relaxed)));
-        let new = (held - said.held, released - said.released, discarded - said.discarded);
+        let new = (held - said.held, taken_in - said.taken_in, discarded - said.discarded);
         if new != (0, 0, 0) {
             self.ledger.note(What::Quarantine { held: new.0, released: new.1, discarded: new.2 });
         }
-        *said = Said { held, released, discarded, at };
+        *said = Said { held, taken_in, discarded, at };
     }
 }

@@ -249,7 +249,7 @@ impl Intake {
             }
             let taken = match decided.resident {
                 None => 0,
-                Some(resident) => match self.release(inbox, (resident, counted_until), &held.origin).await {
+                Some(resident) => match self.take_in(inbox, resident, counted_until, &held.origin).await {
                     Some(taken) => taken,
                     None => return self.quarantine.settle(bytes, Some(held)),
                 },
@@ -258,16 +258,17 @@ impl Intake {
             let series = self.counting.series();
             let again = decided.quarantined.map(|records| Held { records, under, series, ..held });
             self.quarantine.settle(bytes, again);
-            Telemetry::add(&self.telemetry.gateway.quarantine_released, taken);
+            Telemetry::add(&self.telemetry.gateway.quarantine_taken_in, taken);
             Telemetry::add(&self.telemetry.gateway.quarantine_expired, rows - waiting - taken);
         }
     }
 
-    /// Takes records out of quarantine in. How many; `None` when that cannot be done now.
-    async fn release(
+    /// Takes records in that were in quarantine. Says how many; `None`: that cannot be done now.
+    async fn take_in(
         &self,
         inbox: &Inbox,
-        (resident, counted_until): (Resident, Option<i64>),
+        resident: Resident,
+        counted_until: Option<i64>,
         origin: &Arc<Origin>,
     ) -> Option<usize> {
         let served = self.stream(&resident.batch().stream().name).ok()?;

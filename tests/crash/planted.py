@@ -27,7 +27,7 @@ FEW = ["--cycles", "40"]
 # Not here, because no crash of a whole process shows them reliably; the journal's own tests catch these:
 # reuse-poisoned-file, trust-torn-frame, truncate-recovery, unseeded-checksums, overwrite-newest-slot; and skip-dir-sync
 # (one power loss in 43 when it was tried), rename-before-entries and trust-page-cache (none in 86),
-# lose-queue-on-fsync-error (none in 120 faulty calls), release-too-much (one kill in 328).
+# lose-queue-on-fsync-error (none in 120 faulty calls), let-go-too-much (one kill in 328).
 PLANTED = {
     # The ledger stands on the same log: whichever is judged first, a lost record or a release without its intent.
     "ack-before-fsync": ("powerloss", [], ("lost", "protocol")),

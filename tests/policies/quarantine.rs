@@ -55,21 +55,21 @@ async fn a_contradiction_is_held_in_memory_and_counted_once_when_it_is_resolved(
         assert!(!deployment.holds("journal", CANARY));
         // Nothing more is known.
         gateway.app.refresh().await;
-        assert_eq!(telemetry.gateway.quarantine_released.load(Relaxed), 0);
+        assert_eq!(telemetry.gateway.quarantine_taken_in.load(Relaxed), 0);
         know(&deployment, "DE");
         if is_reloaded {
             gateway.reload().await.unwrap();
         } else {
             gateway.app.refresh().await;
         }
-        gateway.until("it is taken in", |app| app.telemetry().gateway.quarantine_released.load(Relaxed) == 1).await;
+        gateway.until("it is taken in", |app| app.telemetry().gateway.quarantine_taken_in.load(Relaxed) == 1).await;
         assert_eq!(telemetry.total(|counts| &counts.accepted), 11);
         assert!(deployment.holds("journal", CANARY));
         // There is nothing left to be released.
         gateway.reload().await.unwrap();
         producer.close_before(9).await;
         gateway.stop().await;
-        assert_eq!(telemetry.gateway.quarantine_released.load(Relaxed), 1);
+        assert_eq!(telemetry.gateway.quarantine_taken_in.load(Relaxed), 1);
         assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 11)]);
     }
 }
@@ -94,13 +94,13 @@ async fn a_request_that_is_sent_again_is_held_once() {
     assert!(other.try_publish_as(9, &[visit(1, CANARY, "DE")]).await.is_err());
     know(&deployment, "DE");
     gateway.app.refresh().await;
-    gateway.until("both are taken in", |app| app.telemetry().gateway.quarantine_released.load(Relaxed) == 2).await;
+    gateway.until("both are taken in", |app| app.telemetry().gateway.quarantine_taken_in.load(Relaxed) == 2).await;
     producer.close_before(9).await;
     other.close_before(9).await;
     let telemetry = gateway.app.telemetry().clone();
     gateway.stop().await;
     assert_eq!(
-        (telemetry.gateway.quarantined.load(Relaxed), telemetry.gateway.quarantine_released.load(Relaxed)),
+        (telemetry.gateway.quarantined.load(Relaxed), telemetry.gateway.quarantine_taken_in.load(Relaxed)),
         (2, 2)
     );
     assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 13)]);
@@ -118,10 +118,10 @@ async fn what_becomes_known_may_also_forbid_it() {
     gateway.app.refresh().await;
     gateway.until("one is discarded", |app| app.telemetry().gateway.quarantine_expired.load(Relaxed) == 1).await;
     let telemetry = gateway.app.telemetry().clone();
-    assert_eq!(telemetry.gateway.quarantine_released.load(Relaxed), 0);
+    assert_eq!(telemetry.gateway.quarantine_taken_in.load(Relaxed), 0);
     know(&deployment, "DE");
     gateway.app.refresh().await;
-    gateway.until("the other is taken in", |app| app.telemetry().gateway.quarantine_released.load(Relaxed) == 1).await;
+    gateway.until("the other is taken in", |app| app.telemetry().gateway.quarantine_taken_in.load(Relaxed) == 1).await;
     assert_eq!(telemetry.gateway.quarantine_expired.load(Relaxed), 1);
     gateway.stop().await;
 }
@@ -139,7 +139,7 @@ async fn after_the_time_it_is_discarded_and_counted() {
     producer.close_before(9).await;
     let telemetry = gateway.app.telemetry().clone();
     gateway.stop().await;
-    assert_eq!(telemetry.gateway.quarantine_released.load(Relaxed), 0);
+    assert_eq!(telemetry.gateway.quarantine_taken_in.load(Relaxed), 0);
     assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 10)]);
     assert!(!deployment.holds("journal", CANARY));
 }
@@ -172,7 +172,7 @@ async fn what_there_is_no_room_for_is_refused_as_overloaded_and_may_come_again()
     producer.send(&visits(1, 10, "DE")).await;
     know(&deployment, "DE");
     gateway.app.refresh().await;
-    gateway.until("all is taken in", |app| app.telemetry().gateway.quarantine_released.load(Relaxed) == held).await;
+    gateway.until("all is taken in", |app| app.telemetry().gateway.quarantine_taken_in.load(Relaxed) == held).await;
     producer.send(&vec![visit(1, CANARY, "DE"); 50]).await;
     producer.close_before(9).await;
     gateway.stop().await;
@@ -211,7 +211,7 @@ async fn what_becomes_known_while_a_record_is_decided_is_not_missed() {
         gateway
             .until("nothing is in doubt any more", |app| {
                 let telemetry = app.telemetry();
-                telemetry.gateway.quarantine_released.load(Relaxed) == telemetry.gateway.quarantined.load(Relaxed)
+                telemetry.gateway.quarantine_taken_in.load(Relaxed) == telemetry.gateway.quarantined.load(Relaxed)
             })
             .await;
     }

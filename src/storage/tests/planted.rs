@@ -38,7 +38,7 @@ macro_rules! noticed_by_the_model {
 noticed_by_the_model! {
     reporting_before_the_sync_is_noticed: "ack-before-fsync",
     not_syncing_directories_is_noticed: "skip-dir-sync",
-    letting_go_too_much_is_noticed: "release-too-much",
+    letting_go_too_much_is_noticed: "let-go-too-much",
     trusting_a_torn_frame_is_noticed: "trust-torn-frame",
     going_on_in_a_poisoned_file_is_noticed: "reuse-poisoned-file",
     losing_the_queue_when_a_sync_fails_is_noticed: "lose-queue-on-fsync-error",
