@@ -16,7 +16,7 @@ use super::stream::ValueRange;
 
 mod kept;
 #[cfg(test)]
-pub(super) mod samples;
+pub(crate) mod samples;
 mod shape;
 mod shared;
 

@@ -255,6 +255,7 @@ fn lsn(name: &str) -> Option<Lsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dataset::samples::plain;
     use crate::domain::dataset::{Dataset, Function, Metric};
     use crate::domain::newcomers::Newcomers;
     use crate::domain::outcome::{Refusals, Taken};
@@ -319,24 +320,7 @@ mod tests {
             history_from: None,
             idle_after: Duration::from_secs(30),
         });
-        let dataset = Dataset {
-            name: "golden".parse().unwrap(),
-            stream: "s".parse().unwrap(),
-            contributor: "f1".into(),
-            window: Duration::from_secs(60),
-            grace: Duration::ZERO,
-            open_max: 100,
-            min_contributors: 10,
-            bounds: None,
-            keeps_all: false,
-            max_defer: 0,
-            roll_up: Vec::new(),
-            only_on_change: false,
-            keys: Vec::new(),
-            metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
-            privacy: None,
-            members: Vec::new(),
-        };
+        let dataset = Dataset { name: "golden".parse().unwrap(), contributor: "f1".into(), open_max: 100, ..plain() };
         let datasets = vec![Arc::new(dataset)];
         let gateway = Gateway::new(std::iter::once((&stream, datasets.as_slice())));
         (stream, datasets, gateway)

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::brought::Kept;
 use super::*;
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
 
@@ -72,18 +73,8 @@ fn dataset() -> Dataset {
     let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
     let equals = KeyDomain::Integers(vec![1]);
     Dataset {
-        name: "d".parse().unwrap(),
-        stream: "s".parse().unwrap(),
         contributor: "person".into(),
-        window: Duration::from_secs(60),
-        open_max: crate::domain::dataset::OPEN_MAX,
-        grace: Duration::ZERO,
         min_contributors: 5,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),
@@ -94,8 +85,7 @@ fn dataset() -> Dataset {
             metric("share", Function::Fraction { source: source("label", 3, true), equals }),
             metric("score", Function::Sum(score)),
         ],
-        privacy: None,
-        members: Vec::new(),
+        ..plain()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A dataset with every kind of key and metric, which the golden files in `tests/golden` are of.
+//! Datasets for tests: a plain one, and one with every kind of key and metric, which the golden files in `tests/golden` are of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,28 @@ use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray}
 
 use super::{Dataset, Function, GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::stream::ValueRange;
+
+/// A dataset that asks for nothing: it counts the records of a window of a minute. Tests say what they want otherwise.
+pub(crate) fn plain() -> Dataset {
+    Dataset {
+        name: "d".parse().unwrap(),
+        stream: "s".parse().unwrap(),
+        contributor: "who".into(),
+        window: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        open_max: super::OPEN_MAX,
+        min_contributors: 10,
+        bounds: None,
+        keeps_all: false,
+        max_defer: 0,
+        roll_up: Vec::new(),
+        only_on_change: false,
+        keys: Vec::new(),
+        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
+        privacy: None,
+        members: Vec::new(),
+    }
+}
 
 /// Of a stream whose columns are `person`, `country`, `level`, `flag`, `amount`, `x` (optional) and `label`.
 pub(in crate::domain) fn every_kind() -> Dataset {
@@ -25,14 +47,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
         stream: "payments".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_millis(90_500),
-        grace: Duration::ZERO,
-        open_max: super::OPEN_MAX,
         min_contributors: 5,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
         keys: vec![
             key("country", 1, words(&["DE", "F\"R\u{e9}"])),
             key("level", 2, KeyDomain::Integers(vec![-1, 2])),
@@ -49,8 +64,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
             metric("share", share),
             metric("share_of_de", share_of_de),
         ],
-        privacy: None,
-        members: Vec::new(),
+        ..plain()
     }
 }
 

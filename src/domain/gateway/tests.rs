@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Function, Metric, OPEN_MAX};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::{Field, FieldType, Undeclared};
@@ -39,20 +40,11 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
     let dataset = Arc::new(Dataset {
         name: "by_minute".parse().unwrap(),
         stream: stream.name.clone(),
-        contributor: "who".to_owned(),
-        window: Duration::from_secs(60),
         grace: Duration::from_secs(10),
         open_max,
         min_contributors: 5,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
-        keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
-        privacy: None,
-        members: Vec::new(),
+        ..plain()
     });
     Gateway::new([(&stream, std::slice::from_ref(&dataset))].into_iter())
 }

@@ -416,27 +416,17 @@ mod tests {
     fn the_widest_cell_of_a_dataset_is_measured_with_all_that_is_around_it() {
         use std::time::Duration;
 
+        use crate::domain::dataset::samples::plain;
         use crate::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric};
 
         // What cannot be compressed is the widest.
         let word = format!("{}\"", hashes(12, 1).concat());
         let dataset = Dataset {
             name: "cells".parse().unwrap(),
-            stream: "s".parse().unwrap(),
-            contributor: "who".into(),
-            window: Duration::from_secs(60),
-            grace: Duration::ZERO,
             open_max: 100,
-            min_contributors: 10,
-            bounds: None,
-            keeps_all: false,
-            max_defer: 0,
-            roll_up: Vec::new(),
-            only_on_change: false,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
-            privacy: None,
-            members: Vec::new(),
+            ..plain()
         };
         let wide = Widest::of(&dataset, "eu-1").unwrap();
         for (_, format) in Format::NAMES.into_iter().filter(|(_, format)| format.is_for_messages()) {

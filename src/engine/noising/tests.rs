@@ -8,6 +8,7 @@ use arrow_array::{ArrayRef, Float64Array, StringArray};
 
 use super::*;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, PartRule, Rows};
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Bounds, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, Source};
 use crate::domain::policy::noised;
 use crate::domain::privacy::{Mechanism, NoNoise, Spread};
@@ -33,13 +34,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
         stream: "visits".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_secs(3_600),
-        grace: Duration::ZERO,
-        open_max: OPEN_MAX,
         min_contributors: 5,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
         bounds: Some(Bounds { records_per_cell: RECORDS, cells_per_window: Some(2) }),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
@@ -49,7 +44,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
             metric("amounts", Function::Histogram { source: amount, edges: vec![0.0, 50.0, 100.0] }),
         ],
         privacy: Some(Privacy { mechanism, per_window: rho, per_day: rho.and(rho) }),
-        members: Vec::new(),
+        ..plain()
     }
 }
 

@@ -2,6 +2,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Dataset, OPEN_MAX};
 use crate::domain::producer::{ProducerName, RememberedMax};
 use crate::domain::refusal::Reason;
@@ -212,24 +213,7 @@ fn a_checkpoint_that_took_long_puts_off_the_next_one() {
 #[test]
 fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     const MINUTE: i64 = 60_000_000;
-    let dataset = Arc::new(Dataset {
-        name: "d".parse().unwrap(),
-        stream: "s".parse().unwrap(),
-        contributor: "f2".into(),
-        window: Duration::from_secs(60),
-        grace: Duration::ZERO,
-        open_max: OPEN_MAX,
-        min_contributors: 10,
-        keys: Vec::new(),
-        metrics: Vec::new(),
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
-        privacy: None,
-        members: Vec::new(),
-    });
+    let dataset = Arc::new(Dataset { contributor: "f2".into(), metrics: Vec::new(), ..plain() });
     let (sequencer, _directory) = sequencer_with(&[dataset], ActiveMax::default(), RememberedMax::default());
     let told = |closed, open| vec![("d".to_owned(), closed, open)];
     assert_eq!(sequencer.windows(), told(None, 0));

@@ -4,30 +4,14 @@ use super::*;
 use crate::decode::test_stream;
 use crate::domain::aggregate::{OpenBytes, Saved};
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Function, Metric, OPEN_MAX};
 use crate::domain::stream::{FieldType, Undeclared};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn dataset() -> Arc<Dataset> {
-    Arc::new(Dataset {
-        name: "d".parse().unwrap(),
-        stream: "s".parse().unwrap(),
-        contributor: "f2".into(),
-        window: MINUTE,
-        grace: Duration::ZERO,
-        open_max: OPEN_MAX,
-        min_contributors: 10,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
-        keys: Vec::new(),
-        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
-        privacy: None,
-        members: Vec::new(),
-    })
+    Arc::new(Dataset { contributor: "f2".into(), window: MINUTE, ..plain() })
 }
 
 /// Cells with so many records.

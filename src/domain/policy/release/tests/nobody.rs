@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::row_space::Pool;
 use super::*;
 use crate::domain::aggregate::{Lot, Producer};
+use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Bounds, GroupKey, Measure, Source};
 use crate::domain::stream::ValueRange;
 use crate::planted::for_tests::plant;
@@ -56,18 +57,8 @@ pub(super) fn dataset() -> Dataset {
     let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
     let domain = KeyDomain::text(vec!["a".into()]);
     Dataset {
-        name: "d".parse().unwrap(),
-        stream: "s".parse().unwrap(),
         contributor: "person".into(),
-        window: Duration::from_secs(60),
-        open_max: crate::domain::dataset::OPEN_MAX,
-        grace: Duration::ZERO,
         min_contributors: 5,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -79,8 +70,7 @@ pub(super) fn dataset() -> Dataset {
             ),
             metric("levels", Function::Histogram { source: source("level", 4, false), edges: LEVELS.into() }),
         ],
-        privacy: None,
-        members: Vec::new(),
+        ..plain()
     }
 }
 
