@@ -28,6 +28,7 @@ mod gateway {
     mod proxy;
     mod refusals;
     mod routes;
+    mod sent;
     mod shared;
     mod times;
 }

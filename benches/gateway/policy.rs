@@ -2,7 +2,6 @@
 //! long the shipped policies take to load.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -62,13 +61,12 @@ fn counted() {
 fn decide_counted(is_counted: bool, persons: usize) -> f64 {
     let needs = if is_counted { "needs = [\"data.few\"]" } else { "" };
     let mut policies = String::from(STREAM);
-    let mut regime = format!("{REGIME}\n{needs}\n");
+    let mut regime = format!("{}{FEW}{needs}\n", regime("law", "subject.residence", "\"DE\""));
     if is_counted {
         policies.push_str(COUNTED);
         regime.push_str(COUNTER);
     }
-    let classes = "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"persons\"\n".to_owned();
-    let files = [source("classes", classes), source("regime", regime), source("policy", policies)];
+    let files = [source("classes", CLASSES.to_owned()), source("regime", regime), source("policy", policies)];
     let policy = Arc::new(read(&files));
     let country = Jurisdiction::parse("IE").unwrap();
     let id: GatewayId = "ie-1".parse().unwrap();
@@ -128,21 +126,8 @@ by = "counsel@acme.example"
 ref = "COUNT-1"
 "#;
 
-const REGIME: &str = r#"
-schema = "bailiwick.regime/1"
-id = "law"
-name = "l"
-notice = "n"
-as_of = 2026-01-01
-review_by = 2099-01-01
-confidence = "high"
-sources = ["s"]
-classes = ["personal"]
-localisation = "none"
-misroute = "redirect"
-[[applies]]
-fact = "subject.residence"
-in = ["DE"]
+/// The row of a law that lets records of few persons go.
+const FEW: &str = r#"
 [[transfers]]
 id = "few"
 form = "identifiable"
@@ -196,8 +181,7 @@ fn decide(regimes: usize, devices: usize) -> f64 {
 }
 
 fn policy(regimes: usize) -> PolicySet {
-    let mut text = String::from(
-        r#"
+    let text = r#"
 schema = "bailiwick.policy/1"
 [registries.devices]
 key = "id"
@@ -212,21 +196,29 @@ contributor = "device"
 at = { type = "timestamp", class = "personal" }
 country = { type = "string", class = "personal" }
 device = { type = "string", class = "personal" }
-"#,
-    );
-    let mut files = vec![source(
-        "classes",
-        "schema = \"bailiwick.classes/1\"\n[classes.personal]\nabout = \"persons\"\n".to_owned(),
-    )];
-    for regime in 0..regimes {
-        let fact = if regime % 2 == 0 { "subject.residence" } else { "collection.place" };
-        files.push(source(
-            &format!("regime-{regime}"),
-            format!(
-                r#"
+"#;
+    let mut files = vec![source("classes", CLASSES.to_owned()), source("policy", text.to_owned())];
+    for number in 0..regimes {
+        let fact = if number % 2 == 0 { "subject.residence" } else { "collection.place" };
+        let countries = r#""AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "IT", "NL""#;
+        files.push(source(&format!("regime-{number}"), regime(&format!("r{number}"), fact, countries)));
+    }
+    read(&files)
+}
+
+const CLASSES: &str = r#"
+schema = "bailiwick.classes/1"
+[classes.personal]
+about = "persons"
+"#;
+
+/// A law over the records of which a fact is in one of some countries. It lets nothing go.
+fn regime(id: &str, fact: &str, countries: &str) -> String {
+    format!(
+        r#"
 schema = "bailiwick.regime/1"
-id = "r{regime}"
-name = "r"
+id = "{id}"
+name = "a law"
 notice = "n"
 as_of = 2026-01-01
 review_by = 2099-01-01
@@ -237,14 +229,9 @@ localisation = "none"
 misroute = "redirect"
 [[applies]]
 fact = "{fact}"
-in = ["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "IT", "NL"]
+in = [{countries}]
 "#
-            ),
-        ));
-    }
-    let _ = writeln!(text);
-    files.push(source("policy", text));
-    read(&files)
+    )
 }
 
 fn source(path: &str, text: String) -> Arc<Source> {

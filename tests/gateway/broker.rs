@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
+use bailiwick::egress::encode::Format;
+use bailiwick::egress::kafka;
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -59,6 +61,18 @@ impl Broker {
         let mut broker = Self { address: String::new(), own: Some(own), _turn: Some(turn) };
         broker.address = broker.control("start");
         Some(broker)
+    }
+
+    /// What a gateway is told of a topic: JSON lines, and nothing special.
+    pub(crate) fn settings(&self, topic: &str) -> kafka::Settings {
+        kafka::Settings {
+            brokers: self.address.clone(),
+            topic: topic.to_owned(),
+            format: Format::JsonLines,
+            progress_topic: None,
+            security: Default::default(),
+            options: Default::default(),
+        }
     }
 
     /// `start`, `stop` or `kill`, unless it is not ours.

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick::app::App;
-use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::{Config, Destination, Http};
 use bailiwick::egress::budget;
-use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka;
-use bailiwick::ingress::grpc::client::Dialer;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,6 +18,7 @@ use crate::common::process::{copy_of, run, text};
 use crate::common::{self, PATIENCE, until};
 
 use super::broker::Broker;
+use super::sent::send_payments;
 
 /// Two hours of ten-minute windows, of some 7 KB each as JSON lines.
 const WINDOWS: u64 = 12;
@@ -34,14 +32,7 @@ fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::S
 /// A gateway that goes on with a journal.
 async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
     let mut config: Config = example("card-fraud/gateway.toml", journal.path());
-    let settings = kafka::Settings {
-        brokers: broker.address.clone(),
-        topic: topic.into(),
-        format: Format::JsonLines,
-        progress_topic: Some(format!("{topic}-progress")),
-        security: Default::default(),
-        options: Default::default(),
-    };
+    let settings = kafka::Settings { progress_topic: Some(format!("{topic}-progress")), ..broker.settings(topic) };
     config.journal.directory = journal.path().to_owned();
     config.stop_within = PATIENCE;
     config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
@@ -51,19 +42,7 @@ async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget
 }
 
 async fn send(gateway: &App) {
-    let options = Options {
-        dialer: Dialer::default(),
-        endpoint: endpoint(gateway),
-        stream: "payments".into(),
-        producer: "till-7".into(),
-        follow: false,
-        batch: 500,
-        complete: true,
-        epoch: epoch_now(),
-        patience: PATIENCE,
-    };
-    let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+    send_payments(endpoint(gateway)).await;
 }
 
 /// What `/status` says of the budget and of what waits, once that is so.

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
-use bailiwick::ingress::grpc::client::Dialer;
 use tempfile::TempDir;
 
 use crate::common::folder::copy;
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway};
+
+use super::sent::{send_file, send_payments};
 
 fn of_files() -> impl Iterator<Item = Format> {
     Format::NAMES.into_iter().map(|(_, format)| format).filter(|format| format.is_for_files())
@@ -30,25 +29,10 @@ async fn released_as(format: Format) -> TempDir {
         }
     })
     .await;
-    send(&gateway, "payments", common::root().join("examples/card-fraud/data.csv.gz")).await;
+    send_payments(gateway.endpoint()).await;
     let TestGateway { app, released, journal: _journal } = gateway;
     assert_eq!(app.stop().await.left, []);
     released
-}
-
-async fn send(gateway: &TestGateway, stream: &str, data: PathBuf) {
-    let options = Options {
-        dialer: Dialer::default(),
-        endpoint: gateway.endpoint(),
-        stream: stream.into(),
-        producer: "till-7".into(),
-        follow: false,
-        batch: 500,
-        complete: true,
-        epoch: epoch_now(),
-        patience: Duration::from_secs(60),
-    };
-    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +76,7 @@ async fn files_of(data: &str, format: Format) -> BTreeMap<String, Vec<u8>> {
         }
     })
     .await;
-    send(&gateway, "deliveries", file).await;
+    send_file(gateway.endpoint(), "deliveries", file).await;
     let TestGateway { app, released, journal: _journal } = gateway;
     assert_eq!(app.stop().await.left, []);
     let mut files = BTreeMap::new();

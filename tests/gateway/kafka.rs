@@ -1,47 +1,25 @@
 //! Releases through a real Kafka, read with confluent-kafka.
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
-use bailiwick::egress::encode::Format;
-use bailiwick::egress::kafka;
-use bailiwick::ingress::grpc::client::Dialer;
 
-use crate::common::{self, TestGateway};
+use crate::common::TestGateway;
 
 use super::broker::Broker;
+use super::sent::send_payments;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn releases_reach_kafka_once_even_when_the_broker_is_away_for_a_while() {
     let Some(broker) = Broker::own(Vec::new()) else { return };
     let topic = "releases";
     broker.create_topics(topic);
-    let settings = kafka::Settings {
-        brokers: broker.address.clone(),
-        topic: topic.into(),
-        format: Format::JsonLines,
-        progress_topic: None,
-        security: Default::default(),
-        options: Default::default(),
-    };
+    let settings = broker.settings(topic);
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
         config.destinations.insert("fraud_desk".parse().unwrap(), Destination::Kafka(settings));
         config.stop_within = std::time::Duration::from_secs(120);
     })
     .await;
     broker.control("kill");
-    let options = Options {
-        dialer: Dialer::default(),
-        endpoint: gateway.endpoint(),
-        stream: "payments".into(),
-        producer: "till-7".into(),
-        follow: false,
-        batch: 500,
-        complete: true,
-        epoch: epoch_now(),
-        patience: std::time::Duration::from_secs(60),
-    };
-    let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+    send_payments(gateway.endpoint()).await;
     broker.control("start");
     gateway.stop().await;
     // Two hours of ten-minute windows.

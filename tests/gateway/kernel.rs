@@ -3,16 +3,14 @@
 
 use std::process::Command;
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
-use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka;
-use bailiwick::ingress::grpc::client::Dialer;
 
 use crate::common::ledger::{entries, of_kind};
-use crate::common::{self, PATIENCE, TestGateway};
+use crate::common::{self, TestGateway};
 
 use super::broker::Broker;
+use super::sent::send_payments;
 
 /// The ledger counts a message with its key and headers, the most that their lengths can take, and 256 bytes for what is around
 /// it: by at most so much it counts more than a message takes.
@@ -45,31 +43,15 @@ async fn the_ledger_the_counts_and_the_kernel_agree_about_what_was_sent() {
     let topic = "counted";
     broker.create_topics(topic);
     let settings = kafka::Settings {
-        brokers: broker.address.clone(),
-        topic: topic.into(),
-        format: Format::JsonLines,
-        progress_topic: None,
-        security: Default::default(),
         // The ledger counts messages as they are before Kafka compresses them.
         options: [("compression.type".to_owned(), "none".to_owned())].into(),
+        ..broker.settings(topic)
     };
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
         config.destinations.insert("fraud_desk".parse().unwrap(), Destination::Kafka(settings));
     })
     .await;
-    let options = Options {
-        dialer: Dialer::default(),
-        endpoint: gateway.endpoint(),
-        stream: "payments".into(),
-        producer: "till-7".into(),
-        follow: false,
-        batch: 500,
-        complete: true,
-        epoch: epoch_now(),
-        patience: PATIENCE,
-    };
-    let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+    send_payments(gateway.endpoint()).await;
     let ledger = gateway.journal.path().join("ledger");
     let sent = || {
         let said = entries(&ledger);

@@ -2,16 +2,15 @@
 
 use std::process::Command;
 
-use bailiwick::commands::send::{Input, Options, SharedTotals, epoch_now, publish};
 use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
 use bailiwick::egress::kafka;
-use bailiwick::ingress::grpc::client::Dialer;
 
 use crate::common::process::text;
 use crate::common::{self, PATIENCE, TestGateway};
 
 use super::broker::Broker;
+use super::sent::send_payments;
 
 /// Two hours of ten-minute windows.
 const WINDOWS: usize = 12;
@@ -19,32 +18,17 @@ const WINDOWS: usize = 12;
 /// Sends the example's releases to a topic, and says how many bytes that took as the gateway counts them.
 async fn sent_as(format: Format, broker: &Broker, topic: &str) -> u64 {
     let settings = kafka::Settings {
-        brokers: broker.address.clone(),
-        topic: topic.into(),
         format,
         // In transactions, too, messages have every format.
         progress_topic: (format == Format::Arrow).then(|| format!("{topic}-progress")),
-        security: Default::default(),
-        options: Default::default(),
+        ..broker.settings(topic)
     };
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
         config.destinations.insert("fraud_desk".parse().unwrap(), Destination::Kafka(settings));
         config.stop_within = PATIENCE;
     })
     .await;
-    let options = Options {
-        dialer: Dialer::default(),
-        endpoint: gateway.endpoint(),
-        stream: "payments".into(),
-        producer: "till-7".into(),
-        follow: false,
-        batch: 500,
-        complete: true,
-        epoch: epoch_now(),
-        patience: PATIENCE,
-    };
-    let data = common::root().join("examples/card-fraud/data.csv.gz");
-    publish(vec![Input::new(data, None).into()], &options, &SharedTotals::default()).await.unwrap();
+    send_payments(gateway.endpoint()).await;
     let telemetry = gateway.telemetry();
     gateway.stop().await;
     telemetry.bytes_out()

@@ -404,20 +404,6 @@ mod tests {
 
     use super::*;
 
-    fn options(endpoint: String) -> Options {
-        Options {
-            dialer: Dialer::default(),
-            endpoint,
-            stream: "payments".to_owned(),
-            producer: "till-7".to_owned(),
-            follow: true,
-            batch: 512,
-            complete: false,
-            epoch: 1,
-            patience: Duration::ZERO,
-        }
-    }
-
     /// Why no line is opened to a listener that says something and then nothing, and what was waited for.
     async fn refused(says: &'static [u8]) -> (String, Option<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -431,7 +417,7 @@ mod tests {
             }
         });
         let totals = SharedTotals::default();
-        let (options, watched) = (options(endpoint.clone()), Arc::clone(&totals));
+        let (options, watched) = (Options::of_a_test(&endpoint), Arc::clone(&totals));
         let noted = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -481,7 +467,7 @@ mod tests {
             ("http://", "is no address of a gateway"),
             ("https://127.0.0.1:7400", "speaks TLS: give --ca FILE"),
         ] {
-            let opened = Line::open(&options(endpoint.to_owned()), &SharedTotals::default()).await;
+            let opened = Line::open(&Options::of_a_test(endpoint), &SharedTotals::default()).await;
             let Err(Stopped::NotBegun(error)) = opened else { panic!("{endpoint} is begun") };
             let said = format!("{error:#}");
             assert!(said.contains(wanted) && !said.contains("no gateway answers"), "{said}");

@@ -57,6 +57,24 @@ pub struct Options {
     pub patience: Duration,
 }
 
+#[cfg(test)]
+impl Options {
+    /// Those of a test.
+    fn of_a_test(endpoint: &str) -> Self {
+        Self {
+            dialer: Dialer::default(),
+            endpoint: endpoint.to_owned(),
+            stream: "payments".to_owned(),
+            producer: "till-7".to_owned(),
+            follow: true,
+            batch: 512,
+            complete: false,
+            epoch: 1,
+            patience: Duration::ZERO,
+        }
+    }
+}
+
 /// What `bailiwick send` is told.
 #[derive(Debug, Clone)]
 pub struct Task {

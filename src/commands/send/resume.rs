@@ -136,25 +136,12 @@ impl FromStr for Token {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingress::grpc::client::Dialer;
 
     fn options() -> Options {
-        Options {
-            dialer: Dialer::default(),
-            endpoint: "http://127.0.0.1:7400".to_owned(),
-            stream: "payments".to_owned(),
-            producer: "till-7".to_owned(),
-            follow: true,
-            batch: 512,
-            complete: false,
-            epoch: 1,
-            patience: Duration::ZERO,
-        }
+        Options::of_a_test("http://127.0.0.1:7400")
     }
 
     const FILES: [(Format, Sum); 2] = [(Format::Csv, [1; 32]), (Format::Lines, [2; 32])];
