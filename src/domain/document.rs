@@ -10,17 +10,17 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use jiff::civil::Date;
-use jiff::{SignedDuration, Timestamp};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::printable;
-use super::time::{self, parse_duration};
 
+mod hints;
 pub mod keys;
+mod values;
 
+pub use hints::{hint, hint_of};
 use keys::{Kind, Shape};
+pub use values::{Found, FromValue, NameOrTable, Word};
 
 /// A file's path, as it is to be shown, and its text.
 #[derive(Debug)]
@@ -221,7 +221,8 @@ impl<'d> Table<'d> {
         self.used.borrow_mut().insert(key.to_owned());
         let (name, value) = self.entries.get_key_value(key)?;
         let place = self.at(name.get_ref(), value.span());
-        let value = T::from_value(value, self.kind_of(key), &place, self.problems)?;
+        let found = Found { value, kind: self.kind_of(key), place: &place, problems: self.problems };
+        let value = T::from_value(found)?;
         Some(Spot { value, place })
     }
 
@@ -267,7 +268,8 @@ impl<'d> Table<'d> {
             self.used.borrow_mut().insert(name.get_ref().to_string());
             let place = self.at(name.get_ref(), name.span());
             let kind = self.kind_of(name.get_ref());
-            if let Some(table) = Table::from_value(value, kind, &place, self.problems) {
+            let found = Found { value, kind, place: &place, problems: self.problems };
+            if let Some(table) = Table::from_value(found) {
                 tables.push((Spot { value: name.get_ref().to_string(), place }, table));
             }
         }
@@ -329,270 +331,5 @@ fn shown(text: &str) -> String {
     match text.char_indices().find(|(position, _)| *position > SHOWN_MAX) {
         Some((end, _)) => format!("{}…", printable::lines(text.get(..end).unwrap_or_default())),
         None => printable::lines(text).into_owned(),
-    }
-}
-
-/// Names that are longer are not compared, nor values quoted. No more names are compared than this: it takes long.
-const COMPARED_BYTES_MAX: usize = 64;
-const COMPARED_MAX: usize = 500;
-/// The most names that are listed.
-const LISTED_MAX: usize = 40;
-/// Names of a greater distance are not alike.
-const DISTANCE_MAX: usize = 2;
-
-/// "did you mean", or what there is to choose from.
-#[must_use]
-pub fn hint(name: &str, known: &[&str]) -> String {
-    hint_of(name, known.iter().copied())
-}
-
-/// The same for names that are not in a list: no more of them are looked at than are compared.
-#[must_use]
-pub fn hint_of<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-    let mut names = known.into_iter();
-    let known: Vec<&str> = names.by_ref().take(COMPARED_MAX).collect();
-    let length = name.chars().count();
-    let is_near = |known: &&&str| {
-        name.len().max(known.len()) <= COMPARED_BYTES_MAX && known.chars().count().abs_diff(length) <= DISTANCE_MAX
-    };
-    let near = known.iter().filter(is_near).map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
-    match near {
-        Some((distance, known)) if distance <= DISTANCE_MAX && distance < name.len() => {
-            format!("did you mean `{known}`?")
-        }
-        _ if known.is_empty() => "there is nothing to choose from".to_owned(),
-        _ => {
-            let listed = known.get(..LISTED_MAX).unwrap_or(&known).join(", ");
-            let more = if known.len() > LISTED_MAX || names.next().is_some() { ", ..." } else { "" };
-            format!("known here: {listed}{more}")
-        }
-    }
-}
-
-/// A type that a TOML value can be read as.
-pub trait FromValue<'d>: Sized {
-    /// Reads the value, or reports why it cannot be read.
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self>;
-}
-
-fn wrong<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problems: &Problems) -> Option<T> {
-    problems.error(place, format!("expected {expected}, found {}", value.get_ref().type_str()));
-    None
-}
-
-/// The same of a value that has to be spelled in some way. It is quoted, if it is short.
-fn misspelled<T>(value: &Spanned<DeValue<'_>>, expected: &str, place: &Place, problems: &Problems) -> Option<T> {
-    let quoted = match value.get_ref() {
-        DeValue::String(text) => format!("\"{text}\""),
-        DeValue::Float(number) => number.as_str().to_owned(),
-        other => other.type_str().to_owned(),
-    };
-    let found = if quoted.len() > COMPARED_BYTES_MAX { value.get_ref().type_str() } else { &quoted };
-    problems.error(place, format!("expected {expected}, found {found}"));
-    None
-}
-
-impl<'d> FromValue<'d> for String {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        value.get_ref().as_str().map(Self::from).or_else(|| wrong(value, "a string", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for bool {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        value.get_ref().as_bool().or_else(|| wrong(value, "true or false", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for i64 {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let integer = value.get_ref().as_integer();
-        let number = integer.and_then(|integer| Self::from_str_radix(integer.as_str(), integer.radix()).ok());
-        number.or_else(|| wrong(value, "a whole number of at most 64 bits", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for usize {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let number = i64::from_value(value, &Kind::Whole, place, problems)?;
-        Self::try_from(number).ok().or_else(|| wrong(value, "a number of zero or more", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for u64 {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        usize::from_value(value, &Kind::Count, place, problems).map(|number| number as Self)
-    }
-}
-
-impl<'d> FromValue<'d> for f64 {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let text = match value.get_ref() {
-            DeValue::Float(float) => Some(float.as_str()),
-            DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str()),
-            _ => None,
-        };
-        let number = text.and_then(|text| text.parse::<Self>().ok()).filter(|number| number.is_finite());
-        number.or_else(|| misspelled(value, "a finite number", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for Date {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let date = value.get_ref().as_datetime().filter(|datetime| datetime.time.is_none());
-        let date = date.and_then(|datetime| datetime.date);
-        let date =
-            date.and_then(|date| Self::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok());
-        date.or_else(|| misspelled(value, "a date like 2026-11-23", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for Timestamp {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let text = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Datetime(datetime) => datetime.to_string(),
-            _ => String::new(),
-        };
-        let micros = time::parse(&text).ok();
-        let time = micros.and_then(|micros| Self::from_microsecond(micros).ok());
-        time.or_else(|| misspelled(value, "a time with its zone, like \"2026-11-23T12:00:00Z\"", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for SignedDuration {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let text = value.get_ref().as_str();
-        let duration = text.and_then(parse_duration);
-        duration.or_else(|| misspelled(value, "a duration like \"PT30S\", \"PT10M\" or \"P1D\"", place, problems))
-    }
-}
-
-impl<'d> FromValue<'d> for Table<'d> {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let Some(entries) = value.get_ref().as_table() else { return wrong(value, "a table", place, problems) };
-        let (kind, shape) = (Cell::new(kind), Cell::new(kind.shape()));
-        Some(Self { entries, place: place.clone(), kind, shape, used: RefCell::default(), problems })
-    }
-}
-
-impl<'d, T: FromValue<'d>> FromValue<'d> for Vec<Spot<T>> {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        let Some(array) = value.get_ref().as_array() else { return wrong(value, "an array", place, problems) };
-        let mut items = Self::with_capacity(array.len());
-        for (index, item) in array.iter().enumerate() {
-            let place = Place { span: item.span(), key: format!("{}[{index}]", place.key), ..place.clone() };
-            if let Some(value) = T::from_value(item, kind.of_item(), &place, problems) {
-                items.push(Spot { value, place });
-            }
-        }
-        Some(items)
-    }
-}
-
-/// A field named alone, or a table that says more: `"amount"` or `{ field = "channel", ... }`.
-pub enum NameOrTable<'d> {
-    /// Only a name.
-    Name(String),
-    /// A table.
-    Table(Table<'d>),
-}
-
-impl<'d> FromValue<'d> for NameOrTable<'d> {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(name) => Some(Self::Name(name.to_string())),
-            DeValue::Table(_) => Table::from_value(value, kind, place, problems).map(Self::Table),
-            _ => wrong(value, "a name or a table", place, problems),
-        }
-    }
-}
-
-/// One word of a domain of group keys: text or a whole number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Word {
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-}
-
-impl<'d> FromValue<'d> for Word {
-    fn from_value(
-        value: &'d Spanned<DeValue<'d>>,
-        _kind: &'static Kind,
-        place: &Place,
-        problems: &'d Problems,
-    ) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(text) => Some(Self::Text(text.to_string())),
-            DeValue::Integer(_) => i64::from_value(value, &Kind::Whole, place, problems).map(Self::Integer),
-            _ => wrong(value, "text or a whole number", place, problems),
-        }
     }
 }
