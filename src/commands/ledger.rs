@@ -1,7 +1,6 @@
 //! `bailiwick ledger`: what the ledger says, and whether it is what was signed. Reads only, also beside a gateway that runs,
 //! and needs neither a configuration nor a secret; but for `salt`, which needs the key, and `retire`, which renames.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,8 @@ use zeroize::Zeroizing;
 use crate::domain::binary::hex;
 use crate::domain::name::DestinationName;
 use crate::domain::printable;
-use crate::domain::time::rfc3339;
 use crate::files;
-use crate::ledger::audit::{Audit, Bad, Visit, audit};
-use crate::ledger::cosignature::Witness;
+use crate::ledger::audit::{Audit, Visit, audit};
 use crate::ledger::entry::{Entry, What};
 use crate::ledger::note::{Checkpoint, Signer, Verifier};
 use crate::ledger::proof::Nodes;
@@ -28,9 +25,11 @@ use crate::storage::RealFileSystem;
 use super::Failure;
 
 mod retire;
+mod verify;
 mod witness;
 mod words;
 
+use verify::{Counts, Wanting};
 use words::words;
 
 /// What `bailiwick ledger` is told.
@@ -157,9 +156,9 @@ pub struct Named {
 pub async fn ledger(task: Task) -> Result<String, Failure> {
     match task {
         Task::Verify { ledger, checkpoints, witnesses, at_least, json } => {
-            let witnesses = distinct(&witnesses)?;
+            let witnesses = verify::distinct(&witnesses)?;
             let at_least = at_least.unwrap_or(witnesses.len());
-            verify(&ledger, &checkpoints, &Wanting { witnesses, at_least }, json)
+            verify::verify(&ledger, &checkpoints, &Wanting { witnesses, at_least }, json)
         }
         Task::Witness(options) => Ok(witness::witness(options).await?),
         Task::Show { ledger, kinds, release, from, to, json } => {
@@ -254,7 +253,7 @@ impl Opened<'_> {
         if found.bad.is_empty() {
             Ok((found, heard))
         } else {
-            Err(Failure::Found(self.text(&found, &Counts::default(), &[])))
+            Err(Failure::Found(verify::in_words(self, &found, &Counts::default(), &[])))
         }
     }
 
@@ -262,147 +261,6 @@ impl Opened<'_> {
         let note = text(path)?;
         self.verifier.open(&note).with_context(|| format!("{} cannot be used", path.display()))
     }
-
-    fn text(&self, found: &Audit, counts: &Counts, witnessed: &[Witnessed]) -> String {
-        let mut text = String::new();
-        let directory = self.named.directory.display();
-        let _ = writeln!(text, "ledger `{}` in {directory}", self.verifier.name());
-        if self.named.key.is_none() {
-            let _ = writeln!(
-                text,
-                "  key, from the ledger itself; compare it with the one you were given: {}",
-                self.verifier
-            );
-        }
-        let _ = writeln!(text, "  entries: {}, of which {} are in tiles", found.entries, found.published);
-        for (kind, entries) in &counts.0 {
-            let _ = writeln!(text, "    {kind}: {entries}");
-        }
-        for Witnessed { name, last } in witnessed {
-            let _ = match last {
-                Some((entries, time)) => {
-                    writeln!(text, "  witness `{name}` cosigned the first {entries} entries at {time}")
-                }
-                None => writeln!(text, "  witness `{name}` has not cosigned it"),
-            };
-        }
-        if found.clock_went_back > 0 {
-            let _ = writeln!(text, "  the clock went back {} times", found.clock_went_back);
-        }
-        if found.newer > 0 {
-            let newer = found.newer;
-            let _ = writeln!(
-                text,
-                "  {newer} entries are of a later version: they are signed, and say nothing to this program"
-            );
-        }
-        for bad in &found.bad {
-            let _ = writeln!(text, "  BAD {bad}");
-        }
-        if found.bad.is_empty() {
-            text.push_str("  all is as it was signed\n");
-        }
-        text
-    }
-}
-
-/// How many entries there are of each kind.
-#[derive(Default)]
-struct Counts(BTreeMap<&'static str, u64>);
-
-impl Counts {
-    fn hear(&mut self, entry: Option<&Entry>) {
-        if let Some(entry) = entry {
-            *self.0.entry(entry.what.kind()).or_default() += 1;
-        }
-    }
-}
-
-/// The witnesses that must have cosigned a ledger.
-struct Wanting {
-    /// Each is there once.
-    witnesses: Vec<Witness>,
-    /// How many of them must have.
-    at_least: usize,
-}
-
-/// What a witness has cosigned.
-struct Witnessed {
-    name: String,
-    /// How many entries, and when it did last. `None`: nothing.
-    last: Option<(u64, String)>,
-}
-
-/// The witnesses of keys or their files, each once: who has one key counts once, under whatever names.
-fn distinct(keys: &[String]) -> anyhow::Result<Vec<Witness>> {
-    let mut witnesses: Vec<Witness> = Vec::new();
-    for key in keys {
-        let witness = Witness::parse(&text_of(key)?).context("the public key of a witness cannot be used")?;
-        if !witnesses.iter().any(|other| other.has_key_of(&witness)) {
-            witnesses.push(witness);
-        }
-    }
-    Ok(witnesses)
-}
-
-impl Wanting {
-    /// What each witness has cosigned of a ledger, and the checkpoints.
-    fn look(&self, opened: &Opened<'_>) -> anyhow::Result<(Vec<Witnessed>, Vec<Checkpoint>)> {
-        let (mut all, mut kept) = (Vec::new(), Vec::new());
-        for witness in &self.witnesses {
-            let note = opened.files.cosigned(&witness.id())?.unwrap_or_default();
-            let checkpoint = opened.verifier.open(&note).ok().zip(witness.cosigned(&note));
-            // Whoever cosigned no entry vouches for nothing.
-            let checkpoint = checkpoint.filter(|(checkpoint, _)| checkpoint.size > 0);
-            let last = checkpoint.map(|(checkpoint, (time, _))| {
-                let entries = checkpoint.size;
-                kept.push(checkpoint);
-                (entries, rfc3339(i64::try_from(time).unwrap_or(i64::MAX).saturating_mul(1_000_000)))
-            });
-            all.push(Witnessed { name: witness.name().to_owned(), last });
-        }
-        Ok((all, kept))
-    }
-}
-
-fn verify(named: &Named, checkpoints: &[PathBuf], wanting: &Wanting, json: bool) -> Result<String, Failure> {
-    let opened = named.open()?;
-    let mut kept = checkpoints.iter().map(|path| opened.kept(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let (witnessed, cosigned) = wanting.look(&opened)?;
-    kept.extend(cosigned);
-    let (mut found, counts) = opened.audit(&kept, Counts::default, |counts, _, _, entry| counts.hear(entry))?;
-    let have = witnessed.iter().filter(|witnessed| witnessed.last.is_some()).count();
-    if have < wanting.at_least {
-        let what = format!("{have} witnesses have cosigned it, and {} must have", wanting.at_least);
-        found.bad.push(Bad { entry: None, what });
-    }
-    let report = match json {
-        true => in_json(&opened, &found, &counts, &witnessed),
-        false => opened.text(&found, &counts, &witnessed),
-    };
-    if found.bad.is_empty() { Ok(report) } else { Err(Failure::Found(report)) }
-}
-
-fn in_json(opened: &Opened<'_>, found: &Audit, counts: &Counts, witnessed: &[Witnessed]) -> String {
-    let bad = found.bad.iter().map(|bad| json!({ "entry": bad.entry, "what": bad.what }));
-    let witnessed = witnessed.iter().map(|Witnessed { name, last }| {
-        let (entries, time) = last.as_ref().map(|(entries, time)| (entries, time)).unzip();
-        json!({ "witness": name, "entries": entries, "time": time })
-    });
-    super::json::print(&json!({
-        "directory": opened.named.directory.display().to_string(),
-        "name": opened.verifier.name(),
-        "key": opened.verifier.to_string(),
-        "is_sound": found.bad.is_empty(),
-        "entries": found.entries,
-        "in_tiles": found.published,
-        "kinds": counts.0,
-        "checkpoint": found.checkpoint,
-        "witnesses": witnessed.collect::<Vec<_>>(),
-        "clock_went_back": found.clock_went_back,
-        "of_later_versions": found.newer,
-        "bad": bad.collect::<Vec<_>>(),
-    }))
 }
 
 /// Which entries are shown.
