@@ -346,7 +346,7 @@ impl Charge {
         drop(self.split(most as usize, above));
     }
 
-    /// Takes off a part of what it holds of each pot.
+    /// Takes off a part of the bytes that it holds of each pot.
     fn split(&mut self, bytes: usize, part: impl Fn(u32) -> u32) -> Self {
         let Some(held) = self.0.as_mut().filter(|_| bytes >= PART_BYTES_MIN) else { return Self::default() };
         let parts = held.bytes.map(&part);
@@ -398,7 +398,7 @@ impl Call {
         }
     }
 
-    /// Charges what a call keeps until its end, in the place of what it kept before. `None`: there is no room.
+    /// Charges what a call keeps until its end. It replaces what the call kept before. `None`: there is no room.
     #[must_use]
     pub fn keep(&self, bytes: usize) -> Option<Charge> {
         let kept = &self.rooms.line.budget.kept;

@@ -42,7 +42,7 @@ struct State {
     counts: Counts,
     /// The last position that was given out.
     last: Lsn,
-    /// Bytes on disk that were written since everything was, with those of everything.
+    /// The bytes on disk since everything was written anew, what was written then included.
     bytes: u64,
     /// Whether the secret is on its way to the disk, or there.
     has_key: bool,
@@ -130,7 +130,7 @@ impl Counting {
         }
     }
 
-    /// Whether what was counted still holds: no day of a law has ended since that was decided.
+    /// Whether what was counted still holds: no law's day has ended since the decision.
     #[must_use]
     pub(super) fn is_still(&self, until: i64) -> bool {
         self.clock.wall() < until
@@ -193,7 +193,8 @@ impl Counting {
         })
     }
 
-    /// Whether it is worth while to write everything anew: more is on disk than need be, or what was written is not let go of.
+    /// Whether it is worth while to write everything anew: more is on disk than need be, or old entries are still
+    /// there.
     #[must_use]
     pub fn is_untidy(&self) -> bool {
         let Some(log) = &self.log else { return false };

@@ -187,7 +187,8 @@ impl Intake {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// An event time that a producer promises to have come to, as far as it can be believed: nobody knows what is to come.
+    /// The event time that a producer promises to have come to. A time in the future cannot be believed: it becomes the
+    /// time of now.
     #[must_use]
     pub fn promise(&self, complete_through: i64) -> Option<i64> {
         (complete_through != 0).then(|| complete_through.min(self.clock.wall()))
@@ -203,8 +204,8 @@ impl Intake {
         }
     }
 
-    /// Time has passed: discards what has been in quarantine long enough. Whether [`Intake::reconsider`] is due: a record
-    /// may have been put aside just after another version came into force.
+    /// Time has passed: discards what has been in quarantine long enough. Says whether [`Intake::reconsider`] is due: a
+    /// record may have been put aside just after another version came into force.
     pub fn tick(&self) -> bool {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         self.forget(now, wall);

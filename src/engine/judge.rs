@@ -398,7 +398,7 @@ impl Judged {
         }
     }
 
-    /// The batch is not placed, and may come again: what was put aside of it is let go of.
+    /// The batch is not placed, and may come again: quarantine lets go of its records.
     pub(super) fn let_go(&self, intake: &Intake) {
         for (number, _) in self.requests.iter().filter_map(|request| request.held) {
             intake.quarantine.forget(number);

@@ -47,7 +47,7 @@ impl PolicySet {
         beginning.filter(covers).map(|law| law.id.clone()).collect()
     }
 
-    /// What a regime lets go on the day before, or says nothing to, and does not let go on a day.
+    /// What a regime begins to stop on a day. The day before it let this go, or had no say.
     fn stops(&self, serves: &[String], day: Date) -> Vec<EgressRow> {
         let before = self.egress(serves, day.yesterday().unwrap_or(day));
         let is_same = |row: &EgressRow, other: &EgressRow| {

@@ -1,4 +1,4 @@
-//! What counters say of records that go to a gateway: which count them, and which must have room.
+//! What counters say of records that go to a gateway: which counters count their persons, and which must have room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,7 +46,8 @@ impl Claims {
         self.0.iter().filter(|(bit, _)| regimes & bit != 0).map(|(_, claim)| claim.clone()).collect()
     }
 
-    /// A ruling on records of some regimes that holds while the counters have room, and what becomes of the others.
+    /// A ruling on records of some regimes that holds while the counters have room. `otherwise`: the ruling on a record
+    /// for which they have none.
     pub(super) fn on(&self, regimes: Mask, ruling: Ruling, otherwise: Ruling) -> Ruling {
         let claims = self.of(regimes);
         if claims.is_empty() {

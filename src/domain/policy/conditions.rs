@@ -1,4 +1,4 @@
-//! What has been shown of a recipient, of a stream, of a dataset, and what holds by it on a day.
+//! What has been shown of a recipient, a stream or a dataset, and what holds on a day because of it.
 
 use jiff::civil::Date;
 
@@ -70,7 +70,8 @@ pub struct Shown<'s> {
     pub on_expired: OnExpired,
     /// Shown of the recipient.
     pub recipient: &'s Conditions,
-    /// What is vouched for, of which only that counts which is of what is at hand. `None`: the law is asked alone.
+    /// What somebody vouches for, and what is at hand. What is shown of something else does not count. `None`: the law
+    /// is asked alone.
     pub vouched: Option<(&'s Vouches, AtHand<'s>)>,
     /// What counters show, each of which may yet be full.
     pub counters: ByCounter<'s>,
@@ -98,7 +99,7 @@ impl<'s> ByCounter<'s> {
     }
 }
 
-/// What shows a condition: of what it is shown, and the proof.
+/// What shows a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ground<'s> {
     /// Of what. `None`: of the recipient.
@@ -124,7 +125,8 @@ impl<'s> Shown<'s> {
         self.vouched_ground(condition).is_some()
     }
 
-    /// What shows a condition today: of several, what does so longest. A counter does so only where nobody vouches for it.
+    /// What shows a condition today. Of several proofs, it is the one that lasts longest. A counter shows a condition
+    /// only where nobody vouches for it.
     #[must_use]
     pub fn ground(&self, condition: &str) -> Option<Ground<'s>> {
         self.vouched_ground(condition).or_else(|| {
@@ -159,7 +161,7 @@ impl<'s> Shown<'s> {
         from.is_none_or(|from| from <= self.day) && Lasting(Some(self.day)) <= Lasting(until)
     }
 
-    /// How long a row of a form holds whose facts must be looked at again by a day.
+    /// How long a row of a form holds, if its facts must be looked at again by a day.
     #[must_use]
     pub fn until_review(&self, form: Form, review_by: Date) -> Lasting {
         let ends = match self.on_expired {

@@ -254,7 +254,8 @@ impl Version {
         (of_record, rulings)
     }
 
-    /// What the senders of a batch are trusted with: the number of it for each run of records, and what it is.
+    /// With which pieces of evidence the senders of a batch are trusted: each such set once, and for each run of
+    /// records the number of its set.
     fn trusts(&self, rules: &Rules, from: &Senders<'_>) -> (Vec<u32>, Vec<Vec<bool>>) {
         if rules.evidence.iter().all(|evidence| evidence.trusted_from.is_none()) {
             return (Vec::new(), vec![vec![true; rules.evidence.len()]]);

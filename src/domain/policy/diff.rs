@@ -143,7 +143,7 @@ pub struct FlowChange {
     pub before: Option<Outlet>,
     /// How they go there after.
     pub after: Option<Outlet>,
-    /// The rules that permit it where it is permitted, or what does not, under the version after.
+    /// Under the version after: the rules that permit it, or why nothing does.
     pub why: Vec<String>,
 }
 
@@ -222,7 +222,7 @@ impl Difference {
     }
 }
 
-/// The counters that count the person of a record, and those of them without whose room the ruling does not hold.
+/// The counters that count the person of a record, and those that must have room for the ruling to hold.
 fn counters_of(ruling: &Ruling) -> (BTreeSet<String>, BTreeSet<String>) {
     let claims = ruling.counters.iter().flat_map(|on| &on.claims);
     let counted = claims.clone().flat_map(|claim| &claim.counted).map(|tally| tally.name.counter.clone());

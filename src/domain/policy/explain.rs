@@ -1,5 +1,5 @@
-//! Explanations: what made of a record what became of it, as data. They hold codes, declared names and the ids of rules,
-//! and nothing else of a record.
+//! Explanations, as data: why a record was kept, sent elsewhere or refused. They hold codes, declared names and the ids
+//! of rules, and nothing else of a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! On which rows of the laws what a deployment does rests, on which conditions those rest, and who vouches for them.
+//! What a deployment rests on: the rows of the laws, the conditions of these rows, and who vouches for the conditions.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub struct Grounds {
     pub rule: String,
     /// The last day on which the row permits it, where there is one.
     pub until: Option<Date>,
-    /// The conditions that the row rests on there. None: on nothing that somebody has to show.
+    /// The conditions that the row rests on there. Empty: nobody has to show anything.
     pub conditions: Vec<Vouching>,
 }
 
@@ -57,8 +57,8 @@ pub struct ByCount {
 }
 
 impl PolicySet {
-    /// Every row that a gateway rests on today, for the cells that may leave it, the records that it holds, and those that it
-    /// sends producers to a peer with. `own`: its id, and what has been shown of it.
+    /// Every row that a gateway rests on today: for cells that may leave it, for records that it holds, and for records
+    /// whose producers it sends to a peer. `id` and `own`: the gateway, and what has been shown of it.
     #[must_use]
     pub fn grounds(&self, here: &Here, id: &GatewayId, own: &Conditions, day: Date) -> Vec<Grounds> {
         let mut grounds = BTreeSet::new();

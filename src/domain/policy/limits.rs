@@ -1,4 +1,4 @@
-//! What everyone with a say asks of the cells of a dataset before they leave, and the strictest of it.
+//! What is asked of the cells of a dataset before they leave. Several may ask for it; the strictest of them decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Limits {
 /// (a common choice: Google Ads Data Hub asks 20 with noise; no law names a number).
 const MIN_CONTRIBUTORS_SPECIAL: usize = 20;
 
-/// The percent of the p%-rule of whoever does not say it. Statistical offices use 10 to 15 (Handbook on Statistical
+/// The percent of the p%-rule for whoever names none. Statistical offices use 10 to 15 (Handbook on Statistical
 /// Disclosure Control, 4.2.2).
 const PERCENT: u32 = 10;
 
@@ -122,7 +122,7 @@ impl<'p> Party<'p> {
         }
     }
 
-    /// Who does not say how many contributors a part has asks for as many as of a cell.
+    /// Whoever says nothing about parts asks for as many contributors of a part as of a cell.
     fn part(&self) -> Asked<usize> {
         match self.profile.and_then(|profile| profile.min_part) {
             Some(least) => self.asked(least, true),
@@ -215,7 +215,7 @@ impl PolicySet {
         })
     }
 
-    /// From how many producers contributors must be. Who does not say goes by the default.
+    /// How many producers must bring the contributors. The default is for whoever does not say it.
     fn producers_asked_for(
         &self,
         parties: &[Party<'_>],

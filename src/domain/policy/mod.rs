@@ -115,7 +115,7 @@ pub struct PolicySet {
     pub destinations: BTreeMap<DestinationName, Destination>,
     /// The relaxations.
     pub overrides: Vec<Override>,
-    /// The gateways that something is shown of. Which there are the configuration knows.
+    /// The gateways that something is shown of. Only the configuration knows which gateways there are.
     pub shown_of_gateways: Vec<Spot<String>>,
     /// The conditions that a transfer or a region needs.
     pub needed: BTreeSet<ConditionId>,

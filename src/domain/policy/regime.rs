@@ -57,7 +57,8 @@ impl Region {
             || self.codes.keys().any(|code| code.country() == candidate)
     }
 
-    /// The terms under which the whole of a place lies in the region today, if it does: those that hold longest.
+    /// The terms under which the whole of a place lies in the region today, if it does. Of several terms, they are the
+    /// ones that hold longest.
     fn terms(&self, place: Jurisdiction, form: Form, shown: &Shown<'_>) -> Option<(Lasting, &Term)> {
         let lasting = self.terms_of(place).filter_map(|term| {
             let review = term.review_by.map_or(Lasting(None), |review_by| shown.until_review(form, review_by));
@@ -300,8 +301,8 @@ impl Regime {
         format!("{}/transfers/{}", self.id, row.id)
     }
 
-    /// The row that lets a form go to a place today, if there is one: that which holds longest, of equals that of the
-    /// weakest form, of equals the first by id.
+    /// The row that lets a form go to a place today, if there is one. Of several rows, it is the one that holds
+    /// longest; then the one of the weakest form; then the first by id.
     #[must_use]
     pub fn permits(&self, form: Form, place: Jurisdiction, shown: &Shown<'_>) -> Option<Permit<'_>> {
         self.permitting(form, place, shown).max_by(|left, right| {

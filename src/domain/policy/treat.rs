@@ -1,5 +1,5 @@
-//! Field treatments: in which form a field's values are kept, scored and counted. They are applied to what stays, before
-//! anything else sees it; as evidence a field is read before.
+//! Field treatments: in which form a field's values are kept, scored and counted. They are applied to what stays,
+//! before anything else sees it. Evidence is read from a field before its treatment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How large a cell of a dataset can be, known before any record comes.
+//! The largest cell that a dataset can have. It is known before any record comes.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
@@ -11,12 +11,12 @@ use crate::domain::table::Change;
 use super::Digest;
 use super::release::{Head, assemble};
 
-/// The end of what a time can be, in microseconds since the Unix epoch: no other one is written longer.
+/// The latest time that there can be, in microseconds since the Unix epoch. No other time is written longer.
 const LATEST: i64 = 253_402_207_199_999_999;
 /// How many characters the id of a release has.
 const ID_LENGTH: usize = 32;
 
-/// A cell of a dataset than which none is larger, however cells are written. It holds nothing of any record.
+/// The largest cell that a dataset can have, however cells are written. It holds nothing of any record.
 #[derive(Debug)]
 pub struct Widest {
     id: String,
@@ -26,7 +26,7 @@ pub struct Widest {
 }
 
 impl Widest {
-    /// That of a dataset at a gateway.
+    /// The largest cell of a dataset at a gateway.
     ///
     /// # Errors
     /// When Arrow cannot assemble the columns, which no valid dataset causes.
