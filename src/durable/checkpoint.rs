@@ -255,8 +255,8 @@ fn lsn(name: &str) -> Option<Lsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dataset::Dataset;
     use crate::domain::dataset::samples::plain;
-    use crate::domain::dataset::{Dataset, Function, Metric};
     use crate::domain::newcomers::Newcomers;
     use crate::domain::outcome::{Refusals, Taken};
     use crate::domain::producer::{Came, Mark};

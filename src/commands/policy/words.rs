@@ -78,7 +78,7 @@ pub(super) fn codes<'c>(codes: impl IntoIterator<Item = &'c Jurisdiction>) -> St
 pub(super) fn needs(needs: &BTreeSet<ConditionId>, law: &Regime) -> String {
     let shown = |need: &ConditionId| match law.counters.iter().find(|counter| counter.condition == *need) {
         Some(counter) => format!("{need} (vouched for, or counted: below {})", counter.below),
-        None => need.clone(),
+        None => need.to_string(),
     };
     needs.iter().map(shown).collect::<Vec<_>>().join(" + ")
 }

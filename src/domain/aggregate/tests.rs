@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::{Float32Array, Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;

@@ -414,8 +414,6 @@ mod tests {
 
     #[test]
     fn the_widest_cell_of_a_dataset_is_measured_with_all_that_is_around_it() {
-        use std::time::Duration;
-
         use crate::domain::dataset::samples::plain;
         use crate::domain::dataset::{Dataset, Function, GroupKey, KeyDomain, Metric};
 

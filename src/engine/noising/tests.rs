@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Float64Array, StringArray};
 use super::*;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, PartRule, Rows};
 use crate::domain::dataset::samples::plain;
-use crate::domain::dataset::{Bounds, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, Source};
+use crate::domain::dataset::{Bounds, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::policy::noised;
 use crate::domain::privacy::{Mechanism, NoNoise, Spread};
 use crate::domain::stream::ValueRange;

@@ -2,8 +2,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::domain::dataset::Dataset;
 use crate::domain::dataset::samples::plain;
-use crate::domain::dataset::{Dataset, OPEN_MAX};
 use crate::domain::producer::{ProducerName, RememberedMax};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Undeclared;

@@ -5,7 +5,6 @@ use crate::decode::test_stream;
 use crate::domain::aggregate::{OpenBytes, Saved};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::samples::plain;
-use crate::domain::dataset::{Function, Metric, OPEN_MAX};
 use crate::domain::stream::{FieldType, Undeclared};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,7 +2,6 @@
 //! written apart from the code that releases. Each bug that is planted is found.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
