@@ -22,7 +22,7 @@ use siphasher::sip128::Hasher128;
 use super::brought::Producer;
 use super::columns::each_summed;
 use super::contributors::NEVER_ENOUGH;
-use super::hashed::{Contributor, ContributorKey, PassThrough};
+use super::hashed::{Change, Contributor, ContributorKey, PassThrough, table_bytes};
 use super::moments::Ends;
 use super::portions::key;
 use super::state::State;
@@ -194,14 +194,6 @@ fn values_bytes(summed: usize) -> usize {
 fn records_bytes(records: usize, summed: usize) -> usize {
     let places = if records == 0 { 0 } else { (2 * records).max(4) };
     places * size_of::<Kept>() + records * values_bytes(summed)
-}
-
-/// Bytes of a hash table of so many places, each of a size: at most 16 places for 7 that are used, and 4 at least.
-fn table_bytes(used: usize, place: usize) -> usize {
-    match used {
-        0 => 0,
-        more => 4 * (place + 1) + 16 + ((place + 1) * 16).div_ceil(7) * (more - 1),
-    }
 }
 
 /// Bytes of so many contributors in so many cells, without their records.
@@ -410,17 +402,21 @@ impl Cells {
             State::Moments(moments) => moments.get_mut(slot),
             _ => None,
         });
-        let mut changes = Vec::new();
+        let (mut change, mut row, mut is_due) = (Change::default(), None, false);
         for (column, ((moments, ends), value)) in moments.zip(ends).zip(&record.values).enumerate() {
             let Some(integer) = *value else { continue };
             let portion = ends.portion(integer);
             moments.add(integer);
             self.portions[slot].add(place, self.summed, column, portion);
             if record.producer != Producer::UNKNOWN {
-                changes.push(self.producer_sums[slot].add(origin, self.summed, column, portion, self.enough));
+                let sums = &mut self.producer_sums[slot];
+                is_due |= sums.add(origin, (self.summed, column), portion, &mut row, self.enough, &mut change);
             }
         }
-        changes.into_iter().for_each(|change| self.change_bytes(change));
+        if is_due {
+            change.add(self.producer_sums[slot].end(self.summed, self.enough));
+        }
+        self.change_bytes(change);
     }
 }
 
