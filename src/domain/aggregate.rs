@@ -225,7 +225,7 @@ impl Cells {
             policies: BTreeSet::new(),
             set_bytes: 0,
             enough,
-            sample: dataset.bounds.map(|bounds| Sample::new(bounds, summed)),
+            sample: dataset.bounds.map(|bounds| Sample::new(bounds, total, summed)),
             bounds: None,
             drawn: None,
             charge: Charge::default(),
@@ -377,7 +377,7 @@ impl Cells {
     pub fn merge(&mut self, other: Self) {
         self.policies.extend(other.policies.iter().copied());
         if let (Some(mine), Some(theirs)) = (&mut self.sample, other.sample) {
-            mine.merge(theirs);
+            mine.merge(&theirs);
             self.set_bytes = mine.bytes();
             return self.charge.set(self.bytes(), self.len());
         }
