@@ -75,11 +75,12 @@ impl<'s> Columns<'s> {
         let fields = stream.fields.len();
         let stride = stride(rows);
         let texts = stream.fields.iter().map(|field| {
-            let (ends, bytes) =
-                if field.field_type == FieldType::String { (rows + 1, rows * TEXT_BYTES) } else { (0, 0) };
-            let mut texts = Texts { ends: Vec::with_capacity(ends), bytes: Vec::with_capacity(bytes) };
-            texts.ends.push(0);
-            texts
+            if field.field_type != FieldType::String {
+                return Texts { ends: Vec::new(), bytes: Vec::new() };
+            }
+            let mut ends = Vec::with_capacity(rows + 1);
+            ends.push(0);
+            Texts { ends, bytes: Vec::with_capacity(rows * TEXT_BYTES) }
         });
         Self {
             stream,
@@ -237,7 +238,9 @@ impl<'s> Columns<'s> {
                     *missing = vec![0; self.rows_max.div_ceil(64)];
                 }
                 mark(missing, row);
-                texts.ends.push(texts.ends.last().copied().unwrap_or(0));
+                if let Some(&end) = texts.ends.last() {
+                    texts.ends.push(end);
+                }
             }
         }
     }

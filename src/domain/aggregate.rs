@@ -31,6 +31,7 @@ mod contributors;
 mod hashed;
 mod moments;
 mod numbers;
+mod off_ends;
 mod open_bytes;
 mod parted;
 mod plan;
@@ -224,7 +225,7 @@ impl Cells {
             policies: BTreeSet::new(),
             set_bytes: 0,
             enough,
-            sample: dataset.bounds.map(|bounds| Sample::new(bounds, summed)),
+            sample: dataset.bounds.map(|bounds| Sample::new(bounds, total, summed)),
             bounds: None,
             drawn: None,
             charge: Charge::default(),
@@ -268,7 +269,7 @@ impl Cells {
             }
         });
         self.fold_sums(dataset, records, rows, &places);
-        if !records.producers.is_empty() {
+        if !records.producers.is_empty() && self.summed > 0 {
             self.fold_producer_sums(dataset, records, rows, &places);
         }
         for slot in full {
@@ -304,23 +305,30 @@ impl Cells {
         rows: &Rows<'_>,
         places: &[(u32, Place)],
     ) {
+        // Of each record who brought it, and where its contributor is among those who are off the ends.
         let mut origins = Vec::with_capacity(places.len());
         rows.each(records.cells.len(), |row| {
-            origins.extend(records.contributors.get(row).map(|contributor| records.origin(row, *contributor)));
+            origins.extend(records.contributors.get(row).map(|contributor| (records.origin(row, *contributor), None)));
         });
+        let (mut change, mut full) = (Change::default(), Vec::new());
         let summed = dataset.metrics.iter().zip(&self.metrics).filter(|(_, state)| matches!(state, State::Moments(_)));
         let measures = summed.filter_map(|(metric, _)| metric.function.measure());
         for (summed_column, measure) in measures.enumerate() {
             let Some(column) = records.columns.get(measure.source.column) else { continue };
             each_summed(measure, column, rows, |at, _, portion| {
-                let (slot, origin) = (places[at].0 as usize, origins[at]);
+                let (slot, (origin, found)) = (places[at].0 as usize, &mut origins[at]);
                 if origin.1 != Producer::UNKNOWN {
-                    let sums = &mut self.producer_sums[slot];
-                    let change = sums.add(origin, self.summed, summed_column, portion, self.enough);
-                    self.set_bytes = self.set_bytes + change.after - change.before;
+                    let (sums, column) = (&mut self.producer_sums[slot], (self.summed, summed_column));
+                    if sums.add(*origin, column, portion, found, self.enough, &mut change) {
+                        full.push(slot);
+                    }
                 }
             });
         }
+        for slot in full {
+            change.add(self.producer_sums[slot].end(self.summed, self.enough));
+        }
+        self.change_bytes(change);
     }
 
     /// Adds the contributor of a record to the set that it belongs to: that of the record's combination of parts, or that of
@@ -369,7 +377,7 @@ impl Cells {
     pub fn merge(&mut self, other: Self) {
         self.policies.extend(other.policies.iter().copied());
         if let (Some(mine), Some(theirs)) = (&mut self.sample, other.sample) {
-            mine.merge(theirs);
+            mine.merge(&theirs);
             self.set_bytes = mine.bytes();
             return self.charge.set(self.bytes(), self.len());
         }

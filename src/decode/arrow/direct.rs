@@ -19,7 +19,7 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use crate::domain::stream::{FieldType, Stream};
+use crate::domain::stream::{Field, FieldType, Stream};
 
 use super::super::columns;
 use super::convert::is_own;
@@ -119,9 +119,23 @@ impl Direct {
     /// When the texts of a column are longer together than one column may be.
     pub(crate) fn columns(stream: &Stream, requests: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let rows = requests.iter().map(|request| request.rows).sum();
+        let parts =
+            |position: usize| requests.iter().filter_map(move |request| Some((*request, request.parts.get(position)?)));
+        // The values of 64 bits are one block, column after column.
+        let is_wide = |field: &&Field| is_wide(field.field_type);
+        let mut cells = Vec::with_capacity(rows * stream.fields.iter().filter(is_wide).count());
+        for (position, _) in stream.fields.iter().enumerate().filter(|(_, field)| is_wide(field)) {
+            for (request, part) in parts(position) {
+                cells.extend(
+                    request.bytes_at(&part.values).as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)),
+                );
+            }
+        }
+        let (cells, mut next) = (Buffer::from_vec(cells), 0);
         let columns = stream.fields.iter().enumerate().map(|(position, field)| {
-            let parts = requests.iter().filter_map(|request| Some((*request, request.parts.get(position)?)));
-            column(field.field_type, &parts.collect::<Vec<_>>(), rows)
+            let first = next;
+            next += if is_wide(&field) { rows } else { 0 };
+            column(field.field_type, parts(position), (&cells, first), rows)
         });
         RecordBatch::try_new(Arc::clone(&stream.schema), columns.collect::<Result<_, _>>()?)
     }
@@ -131,14 +145,32 @@ impl Direct {
     }
 }
 
-fn column(field_type: FieldType, parts: &[(&Direct, &Part)], rows: usize) -> Result<ArrayRef, ArrowError> {
-    let nulls = nulls(parts, rows);
+/// Whether the values of a type take 64 bits.
+fn is_wide(field_type: FieldType) -> bool {
+    matches!(field_type, FieldType::Float64 | FieldType::Int64 | FieldType::Timestamp)
+}
+
+/// A column of these parts. `cells`: values of 64 bits, and where those of the column begin.
+fn column<'p>(
+    field_type: FieldType,
+    parts: impl Iterator<Item = (&'p Direct, &'p Part)> + Clone,
+    (cells, first): (&Buffer, usize),
+    rows: usize,
+) -> Result<ArrayRef, ArrowError> {
+    let nulls = nulls(parts.clone(), rows);
     Ok(match field_type {
-        FieldType::Float64 => Arc::new(Float64Array::new(numbers(parts, rows, f64::from_le_bytes), nulls)),
-        FieldType::Float32 => Arc::new(Float32Array::new(numbers(parts, rows, f32::from_le_bytes), nulls)),
-        FieldType::Int64 => Arc::new(Int64Array::new(numbers(parts, rows, i64::from_le_bytes), nulls)),
+        FieldType::Float64 => Arc::new(Float64Array::new(ScalarBuffer::new(cells.clone(), first, rows), nulls)),
+        FieldType::Int64 => Arc::new(Int64Array::new(ScalarBuffer::new(cells.clone(), first, rows), nulls)),
         FieldType::Timestamp => {
-            Arc::new(TimestampMicrosecondArray::new(numbers(parts, rows, i64::from_le_bytes), nulls))
+            Arc::new(TimestampMicrosecondArray::new(ScalarBuffer::new(cells.clone(), first, rows), nulls))
+        }
+        FieldType::Float32 => {
+            let mut numbers = Vec::with_capacity(rows);
+            for (request, part) in parts {
+                let values = request.bytes_at(&part.values).as_chunks().0;
+                numbers.extend(values.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            }
+            Arc::new(Float32Array::new(numbers.into(), nulls))
         }
         FieldType::Bool => {
             let mut bits = BooleanBufferBuilder::new(rows);
@@ -170,21 +202,9 @@ fn column(field_type: FieldType, parts: &[(&Direct, &Part)], rows: usize) -> Res
     })
 }
 
-fn numbers<T: ArrowNativeType, const N: usize>(
-    parts: &[(&Direct, &Part)],
-    rows: usize,
-    number: impl Fn([u8; N]) -> T,
-) -> ScalarBuffer<T> {
-    let mut numbers = Vec::with_capacity(rows);
-    for (request, part) in parts {
-        numbers.extend(request.bytes_at(&part.values).as_chunks().0.iter().map(|bytes| number(*bytes)));
-    }
-    ScalarBuffer::from(numbers)
-}
-
 /// What says which values there are; `None` if all are.
-fn nulls(parts: &[(&Direct, &Part)], rows: usize) -> Option<NullBuffer> {
-    if parts.iter().all(|(_, part)| part.validity.is_none()) {
+fn nulls<'p>(parts: impl Iterator<Item = (&'p Direct, &'p Part)> + Clone, rows: usize) -> Option<NullBuffer> {
+    if parts.clone().all(|(_, part)| part.validity.is_none()) {
         return None;
     }
     let mut bits = BooleanBufferBuilder::new(rows);

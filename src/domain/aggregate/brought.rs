@@ -19,7 +19,7 @@ use super::hashed::{Contributor, ContributorKey, PassThrough, set_bytes};
 
 /// A producer, by 16 bits of a hash of its name: so little is kept with each contributor. Two producers that have the same
 /// bits, of 65,534, count as one, which makes the rule stricter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Producer(u16);
 
 impl Producer {
@@ -29,7 +29,7 @@ impl Producer {
     pub(super) const SEVERAL: Self = Self(u16::MAX);
 
     /// Whoever brought something that one and another one brought. What somebody unknown brought may be of either.
-    fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::UNKNOWN, one) | (one, Self::UNKNOWN) => one,
             (one, other) if one == other => one,
@@ -165,25 +165,13 @@ impl Each {
 
     /// How many at most any single producer brought alone: of whom it is not known, any may have.
     pub(super) fn most_alone(&self) -> usize {
-        let (mut unknown, mut alone) = (0, HashMap::<Producer, usize>::new());
-        for producer in self.by.values() {
-            match *producer {
-                Producer::UNKNOWN => unknown += 1,
-                Producer::SEVERAL => {}
-                one => *alone.entry(one).or_default() += 1,
-            }
-        }
-        unknown + alone.into_values().max().unwrap_or(0)
+        let unknown = self.by.values().filter(|producer| **producer == Producer::UNKNOWN).count();
+        unknown + most_alone(self.by.values().copied()).1
     }
 
     /// Finds whoever brought most alone.
     fn look_up_lead(&mut self) {
-        let mut alone: HashMap<Producer, usize> = HashMap::new();
-        for producer in self.by.values().filter(|producer| producer.is_one()) {
-            *alone.entry(*producer).or_default() += 1;
-        }
-        let most = alone.into_iter().max_by_key(|(producer, alone)| (*alone, *producer));
-        self.lead = most.map_or(Producer::UNKNOWN, |(producer, _)| producer);
+        (self.lead, _) = most_alone(self.by.values().copied());
         self.beside_lead = self.by.values().filter(|producer| self.is_beside(**producer)).count();
     }
 
@@ -192,6 +180,15 @@ impl Each {
         let others = self.by.iter().filter(|(_, by)| **by != producer && **by != Producer::UNKNOWN);
         others.map(|(person, _)| *person).collect()
     }
+}
+
+/// The producer that brought most contributors alone, and how many, of those who brought each. None: not known who.
+pub(super) fn most_alone(producers: impl Iterator<Item = Producer>) -> (Producer, usize) {
+    let mut alone: HashMap<Producer, usize> = HashMap::new();
+    for producer in producers.filter(|producer| producer.is_one()) {
+        *alone.entry(producer).or_default() += 1;
+    }
+    alone.into_iter().max_by_key(|(producer, alone)| (*alone, *producer)).unwrap_or_default()
 }
 
 impl Brought {

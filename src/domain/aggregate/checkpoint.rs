@@ -23,6 +23,7 @@ use super::brought::{Brought, Kept, Person, Producer};
 use super::contributors::enough_of;
 use super::contributors::{Contributors, ENOUGH};
 use super::moments::Moments;
+use super::off_ends::{Keeps, OffEnds};
 use super::parted::{Combination, Parted};
 use super::portions::{Portion, Portions, Shared};
 use super::producer_sums::{Known, PRODUCERS_MAX, ProducerSums};
@@ -207,7 +208,7 @@ impl Columns {
             encode_portions(portions, cells.summed, &mut self.portions);
         }
         if let Some(sums) = cells.producer_sums.get(slot) {
-            encode_producer_sums(sums, &mut self.producer_sums);
+            encode_producer_sums(sums, (cells.summed, cells.enough), &mut self.producer_sums);
         }
     }
 
@@ -254,22 +255,23 @@ fn encode_set(contributors: &Contributors, writer: &mut Writer) {
     }
 }
 
+/// A person is all of a contributor's hash but its last 16 bits.
+fn encode_person(person: Person, producer: Producer, writer: &mut Writer) {
+    writer.u128(u128::from(person) | u128::from(producer.number()));
+}
+
 fn encode_brought(brought: &Brought, writer: &mut Writer) {
-    let encode = |person: Person, producer: Producer, writer: &mut Writer| {
-        // A person is all of a contributor's hash but its last 16 bits.
-        writer.u128(u128::from(person) | u128::from(producer.number()));
-    };
     match &brought.kept {
         Kept::Settled => {
             writer.u8(SETTLED);
         }
         Kept::Each(each) => {
             writer.u8(BROUGHT).u8(brought.is_enough.into()).count(each.by.len());
-            each.by.iter().for_each(|(person, producer)| encode(*person, *producer, writer));
+            each.by.iter().for_each(|(person, producer)| encode_person(*person, *producer, writer));
         }
         Kept::Led { by, others } => {
             writer.u8(LED).u32(by.number().into()).count(others.len());
-            others.iter().for_each(|person| encode(*person, Producer::SEVERAL, writer));
+            others.iter().for_each(|person| encode_person(*person, Producer::SEVERAL, writer));
         }
     }
 }
@@ -406,7 +408,7 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
     }
 }
 
-fn encode_producer_sums(sums: &ProducerSums, writer: &mut Writer) {
+fn encode_producer_sums(sums: &ProducerSums, (summed, enough): (usize, usize), writer: &mut Writer) {
     let Some(known) = &sums.0 else {
         writer.u8(NOT_KEPT);
         return;
@@ -416,7 +418,19 @@ fn encode_producer_sums(sums: &ProducerSums, writer: &mut Writer) {
         writer.u32((*producer).into());
         totals.iter().for_each(|total| encode_portion(*total, writer));
     }
-    known.off_end.iter().for_each(|set| encode_set(set, writer));
+    (0..2 * summed).for_each(|end| encode_off_end(&known.off_ends, end, enough, writer));
+}
+
+/// As a set of contributors is written.
+fn encode_off_end(off_ends: &OffEnds, end: usize, enough: usize, writer: &mut Writer) {
+    let known = off_ends.known(end);
+    match off_ends.keeps(end) {
+        Keeps::Settled => writer.u8(SETTLED),
+        Keeps::Led(by) => writer.u8(LED).u32(by.number().into()).count(known),
+        Keeps::Each if known == 0 => writer.u8(FEW).count(0),
+        Keeps::Each => writer.u8(BROUGHT).u8((known >= enough).into()).count(known),
+    };
+    off_ends.people(end).for_each(|(person, producer)| encode_person(person, producer, writer));
 }
 
 fn decode_producer_sums(summed: usize, enough: usize, reader: &mut Reader<'_>) -> Option<ProducerSums> {
@@ -432,9 +446,10 @@ fn decode_producer_sums(summed: usize, enough: usize, reader: &mut Reader<'_>) -
         let totals = (0..summed).map(|_| decode_portion(reader)).collect::<Option<_>>()?;
         known.totals.insert(producer, totals);
     }
-    for set in &mut known.off_end {
-        *set = decode_set(VERSION, enough, reader)?;
+    for end in 0..2 * summed {
+        known.off_ends.put(end, &decode_set(VERSION, enough, reader)?, enough);
     }
+    known.off_ends.end(enough);
     (known.totals.len() <= PRODUCERS_MAX).then(|| ProducerSums(Some(Box::new(known))))
 }
 

@@ -9,17 +9,20 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use siphasher::sip128::SipHasher13;
 
-/// What a hash table of contributors holds at least: four places of 17 bytes, and its end.
-pub(super) const FIRST_CONTRIBUTOR: usize = 4 * 17 + 16;
-/// What one more contributor adds at most: 17 bytes for each place, of which there are at most 16 for 7 contributors.
-const EACH_CONTRIBUTOR: usize = (17 * 16_usize).div_ceil(7);
+/// Bytes of a hash table of so many entries of a size: at least four places and its end, and at most 16 places for 7 entries.
+pub(super) const fn table_bytes(entries: usize, entry: usize) -> usize {
+    match entries {
+        0 => 0,
+        more => 4 * (entry + 1) + 16 + ((entry + 1) * 16).div_ceil(7) * (more - 1),
+    }
+}
+
+/// What a set of contributors holds at least.
+pub(super) const FIRST_CONTRIBUTOR: usize = set_bytes(1);
 
 /// Bytes of a set of so many contributors.
-pub(super) fn set_bytes(contributors: usize) -> usize {
-    match contributors {
-        0 => 0,
-        more => FIRST_CONTRIBUTOR + EACH_CONTRIBUTOR * (more - 1),
-    }
+pub(super) const fn set_bytes(contributors: usize) -> usize {
+    table_bytes(contributors, size_of::<Contributor>())
 }
 
 /// By how much the bytes of what is kept changed.
@@ -27,6 +30,14 @@ pub(super) fn set_bytes(contributors: usize) -> usize {
 pub(super) struct Change {
     pub(super) before: usize,
     pub(super) after: usize,
+}
+
+impl Change {
+    /// Another one came after it.
+    pub(super) fn add(&mut self, other: Self) {
+        self.before += other.before;
+        self.after += other.after;
+    }
 }
 
 /// The secret under which contributors are hashed.

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::brought::Origin;
 use super::contributors::Contributors;
-use super::hashed::Change;
+use super::hashed::{Change, table_bytes};
 
 /// The records of a cell by their combinations.
 #[derive(Debug, Clone)]
@@ -31,19 +31,12 @@ impl Default for Parted {
     }
 }
 
-/// A place of the table of combinations, with its control byte.
-const PLACE: usize = size_of::<(u64, Combination)>() + 1;
-/// What a table of combinations holds at least: four places, and its end.
-pub(super) const FIRST_COMBINATION: usize = 4 * PLACE + 16;
-/// What one more adds at most: one place of sixteen for each seven.
-const EACH_COMBINATION: usize = (PLACE * 16).div_ceil(7);
+/// What a table of combinations holds at least.
+pub(super) const FIRST_COMBINATION: usize = combinations_bytes(1);
 
 /// Bytes of a table of so many combinations, without their sets.
-fn table_bytes(combinations: usize) -> usize {
-    match combinations {
-        0 => 0,
-        more => FIRST_COMBINATION + EACH_COMBINATION * (more - 1),
-    }
+const fn combinations_bytes(combinations: usize) -> usize {
+    table_bytes(combinations, size_of::<(u64, Combination)>())
 }
 
 impl Parted {
@@ -58,7 +51,7 @@ impl Parted {
         if combinations.len() == known {
             return Change { before, after };
         }
-        Change { before: before + table_bytes(known), after: after + table_bytes(known + 1) }
+        Change { before: before + combinations_bytes(known), after: after + combinations_bytes(known + 1) }
     }
 
     /// Adds what another part of the cell holds. Where one of them did not keep it, the other one forgets it: then these
@@ -121,7 +114,7 @@ impl Parted {
         match self {
             Self::Known(combinations) => {
                 let sets: usize = combinations.values().map(|kept| kept.contributors.bytes()).sum();
-                table_bytes(combinations.len()) + sets
+                combinations_bytes(combinations.len()) + sets
             }
             Self::Unknown => 0,
         }
@@ -138,8 +131,9 @@ mod tests {
         for combination in 0..100_000 {
             table.insert(combination, Combination::default());
             let places = (table.capacity() * 8).div_ceil(7).next_power_of_two().max(4);
-            assert!(table_bytes(table.len()) >= places * PLACE + 16, "{} combinations", table.len());
+            let place = size_of::<(u64, Combination)>() + 1;
+            assert!(combinations_bytes(table.len()) >= places * place + 16, "{} combinations", table.len());
         }
-        assert_eq!(table_bytes(0), 0);
+        assert_eq!(combinations_bytes(0), 0);
     }
 }

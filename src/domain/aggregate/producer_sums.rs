@@ -15,9 +15,9 @@
 
 use std::collections::BTreeMap;
 
-use super::brought::{FIRST_BROUGHT, Origin};
-use super::contributors::{Contributors, at_least};
-use super::hashed::{Change, FIRST_CONTRIBUTOR};
+use super::brought::Origin;
+use super::hashed::Change;
+use super::off_ends::{OffEnds, off_ends_bytes};
 use super::portions::{AtEnd, ENDS, Portion};
 use super::rule::PartRule;
 use crate::planted::planted;
@@ -37,13 +37,12 @@ pub(super) struct Known {
     /// What each adds to the sum of each column.
     pub(super) totals: BTreeMap<u16, Vec<Portion>>,
     /// Of each column who has a value above the lower end, and who has one below the upper end.
-    pub(super) off_end: Vec<Contributors>,
+    pub(super) off_ends: OffEnds,
 }
 
 impl Known {
     pub(super) fn new(columns: usize) -> Self {
-        let off_end = (0..2 * columns).map(|_| Contributors::default()).collect();
-        Self { is_coarse: false, totals: BTreeMap::new(), off_end }
+        Self { is_coarse: false, totals: BTreeMap::new(), off_ends: OffEnds::new(2 * columns) }
     }
 
     fn number(&self, producer: u16) -> u16 {
@@ -51,10 +50,15 @@ impl Known {
     }
 
     fn add_total(&mut self, producer: u16, columns: usize, column: usize, portion: Portion) {
-        let totals = self.totals.entry(self.number(producer)).or_insert_with(|| vec![Portion::default(); columns]);
-        if let Some(total) = totals.get_mut(column) {
-            total.add(portion);
+        let number = self.number(producer);
+        if let Some(total) = self.totals.get_mut(&number).and_then(|totals| totals.get_mut(column)) {
+            return total.add(portion);
         }
+        let mut totals = vec![Portion::default(); columns];
+        if let Some(total) = totals.get_mut(column) {
+            *total = portion;
+        }
+        self.totals.insert(number, totals);
         if self.totals.len() > PRODUCERS_MAX {
             self.coarsen();
         }
@@ -70,9 +74,9 @@ impl Known {
         }
     }
 
-    fn bytes(&self, columns: usize) -> usize {
-        let of_sets: usize = self.off_end.iter().map(Contributors::bytes).sum();
-        known_bytes(columns) + self.totals.len() * total_bytes(columns) + of_sets
+    /// How many producers there are, and how many contributors who are off an end.
+    fn sizes(&self) -> (usize, usize) {
+        (self.totals.len(), self.off_ends.rows())
     }
 }
 
@@ -81,41 +85,51 @@ fn total_bytes(columns: usize) -> usize {
     96 + columns * size_of::<Portion>()
 }
 
-/// What is known of the producers takes so much without totals and sets.
-fn known_bytes(columns: usize) -> usize {
-    size_of::<Known>() + 2 * columns * size_of::<Contributors>()
+/// What is known of so many producers takes, with so many contributors who are off an end.
+fn known_bytes(columns: usize, (producers, off_end): (usize, usize)) -> usize {
+    size_of::<Known>() + producers * total_bytes(columns) + off_ends_bytes(2 * columns, off_end)
 }
 
 /// The most bytes that one more record of a cell adds.
 pub(super) fn first_producer_sums(columns: usize) -> usize {
-    known_bytes(columns) + total_bytes(columns) + 2 * columns * (FIRST_CONTRIBUTOR + FIRST_BROUGHT)
+    known_bytes(columns, (1, 1))
 }
 
 impl ProducerSums {
-    /// Adds a value of a record.
+    /// Adds a value of a record to the sum of a column of so many. `row`: where the record's contributor is, for its other
+    /// values. By how much the bytes change is added to `change`. Whether [`ProducerSums::end`] is due.
     pub(super) fn add(
         &mut self,
         (contributor, producer): Origin,
-        columns: usize,
-        column: usize,
+        (columns, column): (usize, usize),
         portion: Portion,
+        row: &mut Option<u32>,
         enough: usize,
-    ) -> Change {
-        let mut change = Change::default();
-        let known = self.0.get_or_insert_with(|| {
-            change.after += known_bytes(columns);
-            Box::new(Known::new(columns))
-        });
-        change.before += known.totals.len() * total_bytes(columns);
+        change: &mut Change,
+    ) -> bool {
+        let before = self.0.as_ref().map(|known| known.sizes());
+        let known = self.0.get_or_insert_with(|| Box::new(Known::new(columns)));
         known.add_total(producer.number(), columns, column, portion);
-        change.after += known.totals.len() * total_bytes(columns);
-        let ends = [portion.above, portion.below].into_iter().zip(known.off_end.iter_mut().skip(2 * column));
-        for (_, off_end) in ends.filter(|(portion, _)| *portion > 0) {
-            change.before += off_end.bytes();
-            off_end.insert(contributor, producer, enough);
-            change.after += off_end.bytes();
+        let person = (contributor.into(), producer);
+        let mut is_due = false;
+        for (end, portion) in (2 * column..).zip([portion.above, portion.below]) {
+            is_due |= portion > 0 && known.off_ends.add(row, person, end, enough);
         }
-        change
+        let after = known.sizes();
+        if before != Some(after) {
+            let before = before.map_or(0, |sizes| known_bytes(columns, sizes));
+            change.add(Change { before, after: known_bytes(columns, after) });
+        }
+        is_due
+    }
+
+    /// Keeps less where what is kept says enough.
+    pub(super) fn end(&mut self, columns: usize, enough: usize) -> Change {
+        let before = self.bytes(columns);
+        if let Some(known) = &mut self.0 {
+            known.off_ends.end(enough);
+        }
+        Change { before, after: self.bytes(columns) }
     }
 
     /// Adds those of another part of the cell.
@@ -135,13 +149,13 @@ impl ProducerSums {
                 mine.add_total(producer, columns, column, total);
             }
         }
-        mine.off_end.iter_mut().zip(theirs.off_end).for_each(|(mine, theirs)| mine.merge(theirs, enough));
+        mine.off_ends.merge(theirs.off_ends, enough);
     }
 
     /// Whether both rules hold for a column without any single producer. `ends`: the portions at both of its ends.
     pub(super) fn hold(&self, column: usize, ends: &[AtEnd; 2], rule: PartRule, enough: usize) -> bool {
         let Some(known) = &self.0 else { return false };
-        ends.iter().zip(ENDS).zip(known.off_end.iter().skip(2 * column)).all(|((end, of), off_end)| {
+        ends.iter().zip(ENDS).zip(2 * column..).all(|((end, of), off_end)| {
             if end.largest == 0 {
                 return !rule.not_empty;
             }
@@ -149,7 +163,7 @@ impl ProducerSums {
             let (all, most) = totals.fold((0_u128, 0), |(all, most), total| (all + u128::from(total), most.max(total)));
             let by_others = (all - u128::from(most)).saturating_sub(u128::from(end.largest) + u128::from(end.second));
             let by_percent = by_others * 100 >= u128::from(end.largest) * u128::from(rule.percent);
-            let are_enough = at_least([off_end], (rule.least, true), enough);
+            let are_enough = known.off_ends.has_beyond_one(off_end, rule.least, enough);
             // What it is not known of who brought it, any single one may have.
             let beside = (all - u128::from(most)) * 1_000 >= end.total * u128::from(rule.beside);
             let holds_beyond_one = !rule.beyond_one || by_percent && are_enough || planted("sums-of-one-producer");
@@ -159,6 +173,6 @@ impl ProducerSums {
 
     /// Bytes of memory.
     pub(super) fn bytes(&self, columns: usize) -> usize {
-        self.0.as_ref().map_or(0, |known| known.bytes(columns))
+        self.0.as_ref().map_or(0, |known| known_bytes(columns, known.sizes()))
     }
 }

@@ -22,7 +22,7 @@ use siphasher::sip128::Hasher128;
 use super::brought::Producer;
 use super::columns::each_summed;
 use super::contributors::NEVER_ENOUGH;
-use super::hashed::{Contributor, ContributorKey, PassThrough};
+use super::hashed::{Change, Contributor, ContributorKey, PassThrough, table_bytes};
 use super::moments::Ends;
 use super::portions::key;
 use super::state::State;
@@ -77,7 +77,7 @@ impl ContributorKey {
 }
 
 /// A record that may count: all that a cell needs of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kept {
     /// The lot of its cell, for its contributor.
     of_cell: Lot,
@@ -88,8 +88,6 @@ pub(super) struct Kept {
     pub(super) combination: u64,
     /// Who brought it.
     pub(super) producer: Producer,
-    /// Its value in each summed column, as an integer.
-    pub(super) values: Box<[Option<i64>]>,
 }
 
 /// What is kept of one contributor, in order: cell by cell from the lowest lot up, and in each from the lowest lot up.
@@ -97,6 +95,8 @@ pub(super) struct Kept {
 pub(super) struct OfOne {
     pub(super) contributor: Contributor,
     pub(super) kept: Vec<Kept>,
+    /// The value of each of these records in each summed column, as an integer.
+    values: Vec<Option<i64>>,
     /// In how many cells.
     cells: u32,
 }
@@ -105,6 +105,8 @@ pub(super) struct OfOne {
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) bounds: Bounds,
+    /// Whether a contributor can be in more cells than count.
+    draws_cells: bool,
     /// How many columns are summed.
     summed: usize,
     /// Where each contributor is.
@@ -125,10 +127,8 @@ pub(super) struct Drawn {
 
 /// The lot of a cell for a contributor, whose hash is secret.
 pub(super) fn lot_of_cell(contributor: Contributor, cell: u32) -> Lot {
-    let mut hasher = SipHasher13::new_with_key(&contributor.to_le_bytes());
-    hasher.write(b"cell ");
-    hasher.write(&cell.to_le_bytes());
-    hasher.finish()
+    let [a, b, c, d] = cell.to_le_bytes();
+    SipHasher13::new_with_key(&contributor.to_le_bytes()).hash(&[b'c', b'e', b'l', b'l', b' ', a, b, c, d])
 }
 
 impl OfOne {
@@ -153,23 +153,47 @@ impl OfOne {
         !is_full || !planted("first-come-bounds") && worst >= Some(drawn.lot)
     }
 
+    /// The values of the record at a place, of so many summed columns.
+    pub(super) fn values(&self, at: usize, summed: usize) -> &[Option<i64>] {
+        self.values.get(at * summed..(at + 1) * summed).unwrap_or_default()
+    }
+
+    /// The records with their values.
+    pub(super) fn records(&self, summed: usize) -> impl Iterator<Item = (&Kept, &[Option<i64>])> {
+        self.kept.iter().enumerate().map(move |(at, kept)| (kept, self.values(at, summed)))
+    }
+
     /// Adds a record, and lets those go that can no longer count.
-    fn add(&mut self, bounds: Bounds, record: Kept, cells: &mut HashMap<u32, u32, RandomState>) {
+    fn add(
+        &mut self,
+        bounds: Bounds,
+        record: Kept,
+        values: &[Option<i64>],
+        cells: &mut HashMap<u32, u32, RandomState>,
+    ) {
+        let summed = values.len();
         let (of_cell, cell) = (record.of_cell, record.cell);
         if self.run(of_cell, cell).is_empty() {
             self.cells += 1;
             *cells.entry(cell).or_default() += 1;
         }
-        let place = self.kept.partition_point(|kept| *kept < record);
+        let mut place = self.kept.partition_point(|kept| *kept < record);
+        while self.kept.get(place) == Some(&record) && self.values(place, summed) < values {
+            place += 1;
+        }
         self.kept.insert(place, record);
+        self.values.splice(place * summed..place * summed, values.iter().copied());
         let run = self.run(of_cell, cell);
         if run.len() > bounds.records_per_cell as usize {
             self.kept.remove(run.end - 1);
+            self.values.drain((run.end - 1) * summed..run.end * summed);
         }
         while self.cells > bounds.most_cells()
             && let Some(worst) = self.kept.last().map(|kept| (kept.of_cell, kept.cell))
         {
-            self.kept.truncate(self.run(worst.0, worst.1).start);
+            let start = self.run(worst.0, worst.1).start;
+            self.kept.truncate(start);
+            self.values.truncate(start * summed);
             self.cells -= 1;
             if let Some(count) = cells.get_mut(&worst.1) {
                 *count -= 1;
@@ -185,23 +209,10 @@ impl OfOne {
     }
 }
 
-/// Bytes of the values of a record, with what the allocator adds.
-fn values_bytes(summed: usize) -> usize {
-    if summed == 0 { 0 } else { 16 + summed * size_of::<Option<i64>>() }
-}
-
-/// Bytes of so many records of one contributor, as if their list had just doubled; it has room for four at least.
+/// Bytes of so many records of one contributor, as if their lists had just doubled; each has room for four at least.
 fn records_bytes(records: usize, summed: usize) -> usize {
-    let places = if records == 0 { 0 } else { (2 * records).max(4) };
-    places * size_of::<Kept>() + records * values_bytes(summed)
-}
-
-/// Bytes of a hash table of so many places, each of a size: at most 16 places for 7 that are used, and 4 at least.
-fn table_bytes(used: usize, place: usize) -> usize {
-    match used {
-        0 => 0,
-        more => 4 * (place + 1) + 16 + ((place + 1) * 16).div_ceil(7) * (more - 1),
-    }
+    let places = |used: usize| if used == 0 { 0 } else { (2 * used).max(4) };
+    places(records) * size_of::<Kept>() + places(records * summed) * size_of::<Option<i64>>()
 }
 
 /// Bytes of so many contributors in so many cells, without their records.
@@ -217,10 +228,11 @@ pub(super) fn first_kept(summed: usize) -> usize {
 }
 
 impl Sample {
-    /// Nothing yet.
-    pub(super) fn new(bounds: Bounds, summed: usize) -> Self {
+    /// Nothing yet, of a window that can have so many cells.
+    pub(super) fn new(bounds: Bounds, cells: usize, summed: usize) -> Self {
         Self {
             bounds,
+            draws_cells: cells > bounds.most_cells() as usize,
             summed,
             at: HashMap::default(),
             contributors: Vec::new(),
@@ -239,50 +251,59 @@ impl Sample {
         self.cells.len()
     }
 
+    /// The lot of a cell for a contributor. Where a contributor counts in all cells, nothing is drawn.
+    fn of_cell(&self, contributor: Contributor, cell: u32) -> Lot {
+        if self.draws_cells { lot_of_cell(contributor, cell) } else { 0 }
+    }
+
     /// Adds a record, if it may count. `rest` gives what else there is to keep of it.
-    pub(super) fn add(
+    pub(super) fn add<'v>(
         &mut self,
         contributor: Contributor,
         drawn: Drawn,
-        rest: impl FnOnce() -> (u64, Producer, Box<[Option<i64>]>),
+        rest: impl FnOnce() -> (u64, Producer, &'v [Option<i64>]),
     ) {
-        let of_cell = lot_of_cell(contributor, drawn.cell);
+        let of_cell = self.of_cell(contributor, drawn.cell);
         if let Some(of_one) = self.position(contributor).and_then(|at| self.contributors.get(at))
             && !of_one.may_count(self.bounds, of_cell, drawn)
         {
             return;
         }
         let (combination, producer, values) = rest();
-        self.put(contributor, Kept { of_cell, cell: drawn.cell, lot: drawn.lot, combination, producer, values });
+        let record = Kept { of_cell, cell: drawn.cell, lot: drawn.lot, combination, producer };
+        self.put(contributor, record, values);
     }
 
-    fn put(&mut self, contributor: Contributor, record: Kept) {
+    fn put(&mut self, contributor: Contributor, record: Kept, values: &[Option<i64>]) {
         let next = self.contributors.len();
         let at = *self.at.entry(contributor).or_insert(next as u32) as usize;
         if at == next {
-            self.contributors.push(OfOne { contributor, kept: Vec::new(), cells: 0 });
+            self.contributors.push(OfOne { contributor, kept: Vec::new(), values: Vec::new(), cells: 0 });
         }
         if let Some(of_one) = self.contributors.get_mut(at) {
             let before = of_one.bytes(self.summed);
-            of_one.add(self.bounds, record, &mut self.cells);
+            of_one.add(self.bounds, record, values, &mut self.cells);
             self.kept_bytes = self.kept_bytes + of_one.bytes(self.summed) - before;
         }
     }
 
     /// Adds what another part of the window keeps.
-    pub(super) fn merge(&mut self, other: Self) {
-        for OfOne { contributor, kept, .. } in other.contributors {
-            kept.into_iter().for_each(|record| self.put(contributor, record));
+    pub(super) fn merge(&mut self, other: &Self) {
+        for of_one in &other.contributors {
+            for (record, values) in of_one.records(self.summed) {
+                self.put(of_one.contributor, *record, values);
+            }
         }
     }
 
     /// What is kept of some cells, as if their records had come in the cells that `to` gives: so many of each of those count.
     pub(super) fn moved(&self, is_wanted: impl Fn(u32) -> bool, to: impl Fn(u32) -> u32) -> Self {
-        let mut moved = Self::new(self.bounds, self.summed);
-        for OfOne { contributor, kept, .. } in &self.contributors {
-            for record in kept.iter().filter(|record| is_wanted(record.cell)) {
+        let mut moved = Self { draws_cells: self.draws_cells, ..Self::new(self.bounds, 0, self.summed) };
+        for of_one in &self.contributors {
+            for (record, values) in of_one.records(self.summed).filter(|(record, _)| is_wanted(record.cell)) {
                 let cell = to(record.cell);
-                moved.put(*contributor, Kept { of_cell: lot_of_cell(*contributor, cell), cell, ..record.clone() });
+                let of_cell = self.of_cell(of_one.contributor, cell);
+                moved.put(of_one.contributor, Kept { of_cell, cell, ..*record }, values);
             }
         }
         moved
@@ -295,9 +316,9 @@ impl Sample {
 
     /// Adds what is kept of a contributor to a checkpoint.
     pub(super) fn encode(&self, at: usize, writer: &mut Writer) {
-        let Some(OfOne { contributor, kept, .. }) = self.contributors.get(at) else { return };
-        writer.u128(*contributor).count(kept.len());
-        for Kept { cell, lot, combination, producer, values, .. } in kept {
+        let Some(of_one) = self.contributors.get(at) else { return };
+        writer.u128(of_one.contributor).count(of_one.kept.len());
+        for (Kept { cell, lot, combination, producer, .. }, values) in of_one.records(self.summed) {
             writer.u32(*cell).u64(*lot).u64(*combination).u32(producer.number().into());
             values.iter().for_each(|value| {
                 writer.option(*value);
@@ -311,12 +332,12 @@ impl Sample {
         for _ in 0..reader.count(4 + 8 + 8 + 4 + self.summed)? {
             let (cell, lot, combination) = (reader.u32()?, reader.u64()?, reader.u64()?);
             let producer = Producer::of_number(u16::try_from(reader.u32()?).ok()?);
-            let values = (0..self.summed).map(|_| reader.option()).collect::<Option<_>>()?;
+            let values = (0..self.summed).map(|_| reader.option()).collect::<Option<Vec<_>>>()?;
             if !can_be(cell) {
                 return None;
             }
-            let of_cell = lot_of_cell(contributor, cell);
-            self.put(contributor, Kept { of_cell, cell, lot, combination, producer, values });
+            let of_cell = self.of_cell(contributor, cell);
+            self.put(contributor, Kept { of_cell, cell, lot, combination, producer }, &values);
         }
         Some(())
     }
@@ -347,7 +368,7 @@ impl Cells {
             sample.add(contributor, drawn, || {
                 let combination = records.combinations.get(row).copied().unwrap_or(0);
                 let (_, producer) = records.origin(row, contributor);
-                (combination, producer, values.get(own).unwrap_or_default().into())
+                (combination, producer, values.get(own).unwrap_or_default())
             });
         });
         self.set_bytes = sample.bytes();
@@ -378,8 +399,10 @@ impl Cells {
         cells.charge = self.charge.beside(cells.bytes());
         let ends = summed_measures(dataset, &cells.metrics).into_iter().map(|measure| measure.scale().ends());
         let ends: Vec<Ends> = ends.collect();
-        for OfOne { contributor, kept, .. } in &sample.contributors {
-            kept.iter().for_each(|record| cells.add_kept(*contributor, record, &ends));
+        for of_one in &sample.contributors {
+            for (record, values) in of_one.records(sample.summed) {
+                cells.add_kept(of_one.contributor, record, values, &ends);
+            }
         }
         if !dataset.roll_up.is_empty() {
             cells.set_bytes += sample.bytes();
@@ -395,8 +418,8 @@ impl Cells {
         self.bounds
     }
 
-    /// Adds a record that counts. `ends`: those of the range of each summed column.
-    fn add_kept(&mut self, contributor: Contributor, record: &Kept, ends: &[Ends]) {
+    /// Adds a record that counts, with its value in each summed column. `ends`: those of the column's range.
+    fn add_kept(&mut self, contributor: Contributor, record: &Kept, values: &[Option<i64>], ends: &[Ends]) {
         let slot = self.slot(record.cell);
         let origin = (contributor, record.producer);
         self.records[slot] += 1;
@@ -410,17 +433,21 @@ impl Cells {
             State::Moments(moments) => moments.get_mut(slot),
             _ => None,
         });
-        let mut changes = Vec::new();
-        for (column, ((moments, ends), value)) in moments.zip(ends).zip(&record.values).enumerate() {
+        let (mut change, mut row, mut is_due) = (Change::default(), None, false);
+        for (column, ((moments, ends), value)) in moments.zip(ends).zip(values).enumerate() {
             let Some(integer) = *value else { continue };
             let portion = ends.portion(integer);
             moments.add(integer);
             self.portions[slot].add(place, self.summed, column, portion);
             if record.producer != Producer::UNKNOWN {
-                changes.push(self.producer_sums[slot].add(origin, self.summed, column, portion, self.enough));
+                let sums = &mut self.producer_sums[slot];
+                is_due |= sums.add(origin, (self.summed, column), portion, &mut row, self.enough, &mut change);
             }
         }
-        changes.into_iter().for_each(|change| self.change_bytes(change));
+        if is_due {
+            change.add(self.producer_sums[slot].end(self.summed, self.enough));
+        }
+        self.change_bytes(change);
     }
 }
 

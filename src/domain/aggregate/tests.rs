@@ -247,6 +247,15 @@ fn sorted(contributors: &Contributors) -> Option<Vec<Contributor>> {
     }
 }
 
+/// Who is off each end, in order.
+fn off_ends(known: &producer_sums::Known, summed: usize) -> Vec<String> {
+    let of_end = |end: usize| {
+        let people: BTreeSet<_> = known.off_ends.people(end).collect();
+        format!("{:?} {people:?}", known.off_ends.keeps(end))
+    };
+    (0..2 * summed).map(of_end).collect()
+}
+
 /// Who is in a cell, in order, as far as sets are kept.
 fn everybody(cells: &Cells, slot: usize) -> BTreeSet<Contributor> {
     cells.sets_of(slot).filter_map(sorted).flatten().collect()
@@ -275,7 +284,7 @@ fn canonical(cells: &Cells) -> Vec<String> {
         let of_producers = cells.producer_sums[slot]
             .0
             .as_ref()
-            .map(|known| (known.is_coarse, known.totals.clone(), known.off_end.iter().map(sorted).collect::<Vec<_>>()));
+            .map(|known| (known.is_coarse, known.totals.clone(), off_ends(known, cells.summed)));
         format!("{number} {records} {all:?} {parted:?} {metrics:?} {portions} {of_producers:?}")
     };
     cells.in_order().into_iter().map(of_slot).collect()
