@@ -93,7 +93,15 @@ impl Noise for Silence {
 fn outlets(dataset: &Dataset) -> [Outlet; 1] {
     let parts = PartRule { least: 5, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let (name, destination, privacy) = (dataset.name.clone(), "desk".parse().unwrap(), dataset.privacy);
-    [Outlet { dataset: name, destination, min_contributors: 5, parts, privacy, by_override: None }]
+    [Outlet {
+        dataset: name,
+        destination,
+        min_contributors: 5,
+        parts,
+        privacy,
+        tells_contributors: false,
+        by_override: None,
+    }]
 }
 
 fn book(sim: &Sim, beginning: Beginning) -> Book {
