@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::domain::policy::{StreamPlan, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
 use crate::egress::budget::{self, Budget};
-use crate::egress::delivery::{self, Backlog, Deliveries, Sink};
+use crate::egress::delivery::{self, Backlog, Bytes, Deliveries, Sink};
 use crate::egress::{file, kafka};
 use crate::engine::intake::Intake;
 use crate::engine::pipeline::Pipeline;
@@ -525,18 +525,13 @@ impl delivery::Permits for Versions {
 }
 
 fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap<DestinationName, Sink>> {
-    let (fs, directory) = budgets(config);
-    for name in config.destinations.keys().filter(|name| !config.budgets.contains_key(*name)) {
-        Budget::suspend(&fs, &directory, name)?;
-    }
     let sinks = config.destinations.iter().map(|(name, destination)| {
-        let budget = config.budgets.get(name).map(|settings| budget(config, name, settings, outbox, clock));
-        let budget = budget.transpose()?;
+        let bytes = bytes(config, name, outbox, clock)?;
         let sink = match destination.clone() {
-            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem)), budget),
+            Destination::File(settings) => Sink::File(file::Sink::new(settings, Arc::new(RealFileSystem)), bytes),
             Destination::Kafka(settings) => {
                 let sender = kafka::Sender { gateway: config.id.clone(), destination: name.clone() };
-                Sink::Kafka(kafka::Sink::new(settings, &sender), budget)
+                Sink::Kafka(kafka::Sink::new(settings, &sender), bytes)
             }
         };
         Ok((name.clone(), sink))
@@ -544,20 +539,16 @@ fn sinks(config: &Config, outbox: &Log, clock: Clock) -> anyhow::Result<BTreeMap
     sinks.collect()
 }
 
-/// Where budgets of bytes are on disk.
-fn budgets(config: &Config) -> (Arc<dyn FileSystem>, PathBuf) {
-    (Arc::new(RealFileSystem), config.journal.directory.join("budgets"))
-}
-
-fn budget(
-    config: &Config,
-    destination: &str,
-    settings: &budget::Settings,
-    outbox: &Log,
-    clock: Clock,
-) -> Result<Budget, budget::Error> {
-    let (fs, directory) = budgets(config);
-    Budget::open(&fs, &directory, destination, settings.clone(), outbox.durable(), clock.moment())
+/// What may leave for a destination: its budget, or what is left of one that it had.
+fn bytes(config: &Config, name: &DestinationName, outbox: &Log, clock: Clock) -> Result<Bytes, budget::Error> {
+    let (fs, directory): (Arc<dyn FileSystem>, _) =
+        (Arc::new(RealFileSystem), config.journal.directory.join("budgets"));
+    let Some(settings) = config.budgets.get(name) else {
+        return Budget::suspend(&fs, &directory, name, outbox.durable()).map(Bytes::Any);
+    };
+    let smaller = settings.smaller.iter().map(|form| form.of(&config.policy)).collect();
+    let settings = budget::Settings { smaller, ..settings.clone() };
+    Budget::open(&fs, &directory, name, settings, outbox.durable(), clock.moment()).map(Bytes::Budget)
 }
 
 fn served(config: &Config, stream: &Arc<Stream>, telemetry: &Telemetry) -> Served {

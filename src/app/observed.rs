@@ -478,7 +478,13 @@ impl Observed for Observer {
             let deferred = backlog.deferred();
             let Backlog { destination, releases, oldest, trouble, is_closed, set_aside, budget } = backlog;
             let budget = budget.map(|budget| {
-                json!({ "left_bytes": budget.left, "deferred_releases": deferred, "shed_releases": budget.shed })
+                json!({
+                    "left_bytes": budget.left,
+                    "deferred_releases": deferred,
+                    "shed_releases": budget.shed,
+                    "degraded_releases": budget.degraded,
+                    "cells_left_out": budget.left_out,
+                })
             });
             json!({
                 "destination": destination,
@@ -530,6 +536,8 @@ impl Observed for Observer {
                 samples.amount(declared::BUDGET_LEFT, &[&destination], budget.left as f64);
                 samples.amount(declared::RELEASES_DEFERRED, &[&destination], deferred as f64);
                 samples.count(declared::RELEASES_SHED, &[&destination], budget.shed);
+                samples.count(declared::RELEASES_DEGRADED, &[&destination], budget.degraded);
+                samples.count(declared::CELLS_LEFT_OUT, &[&destination], budget.left_out);
             }
         }
         for (tally, used) in self.counters() {

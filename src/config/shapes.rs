@@ -325,12 +325,27 @@ const DESTINATION_BUDGET: Shape = Shape {
             Kind::List(&Kind::Word(&STEPS)),
             "What becomes of a release when there are too few bytes, in this order. Default: defer.",
         ),
+        Key::new("roll_up", NAMES, "With `roll_up`, required: the keys that are given up, one after the other."),
+        Key::new("top", Kind::Table(&BUDGET_TOP), "With `top`, required: how many rows leave, and which."),
         Key::new(
             "max_age",
             Kind::Duration,
             "With `defer` and `shed`, required: how long a release waits for bytes before it is shed.",
         ),
         Key::new("priorities", NAMES, "With `shed`: the datasets that are shed last, the most important one first."),
+    ],
+};
+
+const BUDGET_TOP: Shape = Shape {
+    name: "destinations.NAME.budget.top",
+    about: "What leaves of a release that there are too few bytes for: its largest rows.",
+    keys: &[
+        Key::required("rows", Kind::Count, "How many rows, at least 1."),
+        Key::required(
+            "by",
+            Kind::OneOf(&[Kind::Text, Kind::Named(&Kind::Text)]),
+            "The metric that says how large a row is, a count or a sum; or one for each dataset.",
+        ),
     ],
 };
 

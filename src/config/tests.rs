@@ -50,6 +50,7 @@ kind = "kafka"
 options = { a = "b" }
 
 [destinations.kafka.budget]
+[destinations.kafka.budget.top]
 [destinations.kafka.tls]
 [destinations.kafka.sasl]
 mechanism = "PLAIN"

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::domain::name::DestinationName;
-use crate::egress::budget::Budget;
+use crate::egress::budget::{Budget, Forms};
 use crate::egress::{file, kafka};
 use crate::engine::supervision::Supervisor;
 use crate::ledger::Ledger;
@@ -44,10 +44,27 @@ use status::Status;
 
 /// One destination's sink.
 pub enum Sink {
-    /// Files, and what may leave in them, if there is a bound.
-    File(file::Sink, Option<Budget>),
-    /// A Kafka topic, and what may leave for it, if there is a bound.
-    Kafka(kafka::Sink, Option<Budget>),
+    /// Files, and what may leave in them.
+    File(file::Sink, Bytes),
+    /// A Kafka topic, and what may leave for it.
+    Kafka(kafka::Sink, Bytes),
+}
+
+/// How many bytes may leave for a destination.
+pub enum Bytes {
+    /// As many as the budget has.
+    Budget(Budget),
+    /// Any. What an earlier budget paid for leaves in the form that was decided then.
+    Any(Forms),
+}
+
+impl Bytes {
+    fn budget(self) -> Option<Budget> {
+        match self {
+            Self::Budget(budget) => Some(budget),
+            Self::Any(_) => None,
+        }
+    }
 }
 
 /// What a thread needs besides its sink.
@@ -115,7 +132,7 @@ impl Deliveries {
             }
             let thread = format!("to-{name}");
             let status = board.status(&name);
-            if let Sink::Kafka(_, Some(budget)) | Sink::File(_, Some(budget)) = &sink {
+            if let Sink::Kafka(_, Bytes::Budget(budget)) | Sink::File(_, Bytes::Budget(budget)) = &sink {
                 status.budgeted(budget.level(), false);
             }
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
@@ -157,11 +174,15 @@ impl Deliveries {
 }
 
 fn run(mut delivery: Delivery, sink: Sink) {
+    let (Sink::File(_, bytes) | Sink::Kafka(_, bytes)) = &sink;
+    if let Bytes::Any(forms) = bytes {
+        delivery.forms = forms.clone();
+    }
     match sink {
-        Sink::File(sink, budget) => to_files::run(&mut delivery, sink, budget.map(Rationed::new)),
-        Sink::Kafka(sink, budget) => {
+        Sink::File(sink, bytes) => to_files::run(&mut delivery, sink, bytes.budget().map(Rationed::new)),
+        Sink::Kafka(sink, bytes) => {
             let behind = delivery.context.outbox.reader(delivery.cursor.through + 1);
-            let metered = budget.map(|budget| Metered::new(budget, &delivery.name, behind));
+            let metered = bytes.budget().map(|budget| Metered::new(budget, &delivery.name, behind));
             to_kafka::run(&mut delivery, sink, metered);
         }
     }

@@ -129,7 +129,8 @@ pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Ve
     let rows = cells.num_rows();
     let each = rows.div_ceil(parts.max(1)).max(1);
     let slices = (0..rows).step_by(each).map(|from| cells.slice(from, each.min(rows - from)));
-    slices.map(|cells| message(&cells, format)).collect()
+    let is_smaller = released.made_smaller().is_some();
+    slices.map(|cells| message(&cells, format, is_smaller)).collect()
 }
 
 /// The bytes of a message of one cell, at most.
@@ -141,20 +142,21 @@ pub fn widest(widest: &Widest, format: Format) -> Result<usize, Error> {
     Ok(match format {
         // What is as wide can be compressed less well.
         Format::JsonLinesZstd => zstd::compress_bound(json_lines(cells).len()),
-        Format::Arrow => zstd::compress_bound(message::arrow(cells)?.len()),
-        Format::JsonLines | Format::Parquet | Format::Protobuf => message(cells, format)?.len(),
+        Format::Arrow => zstd::compress_bound(message::arrow(cells, false)?.len()),
+        Format::JsonLines | Format::Parquet | Format::Protobuf => message(cells, format, false)?.len(),
     })
 }
 
-fn message(cells: &RecordBatch, format: Format) -> Result<Vec<u8>, Error> {
+fn message(cells: &RecordBatch, format: Format, is_smaller: bool) -> Result<Vec<u8>, Error> {
     match format {
-        Format::Arrow => Ok(compressed(&message::arrow(cells)?)?),
-        Format::Protobuf => Ok(message::protobuf(cells)?),
+        Format::Arrow => Ok(compressed(&message::arrow(cells, is_smaller)?)?),
+        Format::Protobuf => Ok(message::protobuf(cells, is_smaller)?),
         Format::JsonLines | Format::JsonLinesZstd | Format::Parquet => written(std::slice::from_ref(cells), format),
     }
 }
 
-/// A file with all cells of releases of one dataset, which have the same columns.
+/// A file with all cells of releases of one dataset, which have the same columns. Of whole releases beside smaller ones,
+/// the column of those is null.
 ///
 /// # Errors
 /// When the columns cannot be written.

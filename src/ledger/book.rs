@@ -8,7 +8,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::appending::{Book, CLOSED};
-use super::entry::{BYTES_MAX, Entry, Known, RELEASES_MAX, What};
+use super::entry::{BYTES_MAX, Degraded, Entry, Known, RELEASES_MAX, What};
 use super::files::Files;
 use super::note::Signer;
 use super::opening::{self, Noted, Settings, Unsettled};
@@ -463,6 +463,11 @@ impl Intent<'_> {
             cells: released.cells().num_rows() as u64,
             commitment: hex(&commitment),
             outbox: self.outbox,
+            degraded: released.made_smaller().map(|reduced| Degraded {
+                steps: reduced.steps.iter().map(|step| (*step).to_owned()).collect(),
+                whole: reduced.whole.clone(),
+                cells: reduced.cells,
+            }),
         }
     }
 }

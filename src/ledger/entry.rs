@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -76,6 +76,10 @@ pub enum What {
         commitment: String,
         /// Where it stands in the outbox; of a file, where the last release of the file does.
         outbox: u64,
+        /// What it was made of, where the budget of the destination did not suffice for the whole. `None`: it is whole. From
+        /// version 7 on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        degraded: Option<Degraded>,
     },
     /// The destination has confirmed releases.
     Sent {
@@ -227,6 +231,17 @@ pub enum What {
     },
 }
 
+/// What a release was made of that leaves smaller than it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// The steps that made it smaller, in order.
+    pub steps: Vec<String>,
+    /// The id of the whole release.
+    pub whole: String,
+    /// The cells of the whole release.
+    pub cells: u64,
+}
+
 /// What came of a window of a dataset with differential privacy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -353,7 +368,8 @@ pub fn coarse(cells: usize, k: usize) -> Option<u64> {
 pub(super) mod samples {
     use super::*;
 
-    /// One of each kind. The last three came with versions 4, 5 and 6, and the four before them with version 3.
+    /// One of each kind. The last is an intent of a smaller release, of version 7. The three before it came with versions 4, 5
+    /// and 6, and the four before those with version 3.
     pub(in super::super) fn all() -> Vec<Entry> {
         let text = str::to_owned;
         let whats = [
@@ -375,6 +391,7 @@ pub(super) mod samples {
                 cells: 12,
                 commitment: "ef".repeat(32),
                 outbox: 7,
+                degraded: None,
             },
             What::Sent { destination: text("desk"), releases: vec!["0f".repeat(16)], bytes: 4_096 },
             What::Unsettled { release: "0f".repeat(16), destination: text("desk"), intent: 3, known: Known::Nothing },
@@ -422,6 +439,18 @@ pub(super) mod samples {
                 outbox: 8,
             },
             What::Work { cpu_seconds: 86, records: 4_000_000 },
+            What::Intent {
+                release: "2f".repeat(16),
+                destination: text("hub"),
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                window_end: text("2026-11-26T03:10:00Z"),
+                policy: "cd".repeat(32),
+                cells: 12,
+                commitment: "ee".repeat(32),
+                outbox: 10,
+                degraded: Some(Degraded { steps: vec![text("top")], whole: "3f".repeat(16), cells: 190 }),
+            },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -434,7 +463,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-6.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-7.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
@@ -445,6 +474,13 @@ mod tests {
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
+    }
+
+    #[test]
+    fn entries_of_version_6_tell_of_no_smaller_release() {
+        let golden = include_str!("../../tests/golden/ledger-entries-6.jsonl");
+        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+        assert!(read.eq(samples::all().into_iter().take(17).map(|entry| Entry { v: 6, ..entry })));
     }
 
     #[test]
@@ -491,12 +527,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-6.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-7.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":6", "\"v\":7").as_bytes()), Err(Unreadable::Newer(7)));
+        assert_eq!(Entry::decode(line.replace("\"v\":7", "\"v\":8").as_bytes()), Err(Unreadable::Newer(8)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

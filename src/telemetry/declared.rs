@@ -162,6 +162,10 @@ declare! {
     RELEASES_DEFERRED = Gauge "bailiwick_deferred_releases" None ["destination"];
     /// Releases that were shed because the budget of their destination did not suffice: they did not leave.
     RELEASES_SHED = Counter "bailiwick_releases_shed" None ["destination"];
+    /// Releases that left smaller than they are, because the budget of their destination did not suffice for the whole.
+    RELEASES_DEGRADED = Counter "bailiwick_releases_degraded" None ["destination"];
+    /// The cells that those have less than the whole.
+    CELLS_LEFT_OUT = Counter "bailiwick_cells_left_out" None ["destination"];
 
     /// Bytes of a log on disk, in whole segments.
     LOG_SIZE = Gauge "bailiwick_log_size" Bytes ["log"];

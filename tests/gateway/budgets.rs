@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::config::{Config, Destination, Http};
+use bailiwick::domain::policy::{By, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget;
 use bailiwick::egress::kafka;
 use serde_json::Value;
@@ -26,15 +27,25 @@ const DESTINATION: &str = "fraud_desk";
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
-    budget::Settings { bytes, per, sheds_after, first: Vec::new() }
+    budget::Settings { bytes, per, smaller: Vec::new(), sheds_after, first: Vec::new() }
 }
 
 /// A gateway that goes on with a journal.
 async fn gateway(broker: &Broker, topic: &str, journal: &TempDir, budget: budget::Settings) -> App {
+    gateway_with(broker, topic, journal, budget, PATIENCE).await
+}
+
+async fn gateway_with(
+    broker: &Broker,
+    topic: &str,
+    journal: &TempDir,
+    budget: budget::Settings,
+    stop_within: Duration,
+) -> App {
     let mut config: Config = example("card-fraud/gateway.toml", journal.path());
     let settings = kafka::Settings { progress_topic: Some(format!("{topic}-progress")), ..broker.settings(topic) };
     config.journal.directory = journal.path().to_owned();
-    config.stop_within = PATIENCE;
+    config.stop_within = stop_within;
     config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
     config.destinations.insert(DESTINATION.parse().unwrap(), Destination::Kafka(settings));
     config.budgets.insert(DESTINATION.parse().unwrap(), budget);
@@ -75,7 +86,13 @@ async fn what_a_budget_does_not_suffice_for_waits_over_restarts_and_leaves_once_
         until(warns);
         get(&address(&first), "/metrics")
     });
-    for name in ["budget_left_bytes", "deferred_releases", "releases_shed_total"] {
+    for name in [
+        "budget_left_bytes",
+        "deferred_releases",
+        "releases_shed_total",
+        "releases_degraded_total",
+        "cells_left_out_total",
+    ] {
         assert!(metrics.contains(&format!("bailiwick_{name}{{destination=\"{DESTINATION}\"}}")), "{name}\n{metrics}");
     }
     // A stop does not wait for bytes, and a restart gives none.
@@ -142,6 +159,106 @@ async fn what_is_shed_never_leaves_and_the_ledger_and_the_report_say_so() {
     assert_eq!(broker.ids(topic).len(), sent.len());
 }
 
+/// All rows are added up over the channels, or the largest leaves.
+fn smaller() -> Vec<Reduction> {
+    let roll_up = Step::RollUp(RollUp { keys: vec!["channel".to_owned()], datasets: Default::default() });
+    let top = Step::Top(Top { rows: 1, by: By::Metric("payments".to_owned()) });
+    vec![Reduction(vec![roll_up.clone()]), Reduction(vec![roll_up, top])]
+}
+
+/// The releases of a topic: id, how it was made smaller, cells.
+fn read(broker: &Broker, topic: &str) -> Vec<(String, Option<String>, Vec<Value>)> {
+    let header = |message: &Value, name: &str| message["headers"][name].as_str().map(str::to_owned);
+    let messages = broker.read(topic, "all").into_iter().map(|message| {
+        let id = header(&message, "ce_id").unwrap();
+        (id, header(&message, "ce_bailiwickdegraded"), message["cells"].as_array().unwrap().clone())
+    });
+    messages.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bytes_do_not_suffice_for_leaves_smaller_and_only_then_is_shed() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("smaller", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    let bytes = 20_000;
+    let settings = budget::Settings { smaller: smaller(), ..budget(bytes, DAY, Some(Duration::ZERO)) };
+    let first = gateway(&broker, topic, &journal, settings).await;
+    send(&first).await;
+    let ledger = journal.path().join("ledger");
+    let is_said = || {
+        let said = entries(&ledger);
+        let releases = of_kind(&said, "intent").len() + of_kind(&said, "shed").len();
+        (releases as u64 >= WINDOWS).then_some(())
+    };
+    let told = tokio::task::block_in_place(|| {
+        until(is_said);
+        told(&first, |told| told["waiting_releases"] == 0)
+    });
+    let telemetry = Arc::clone(first.telemetry());
+    assert_eq!(first.stop().await.left, []);
+    assert!((1..=bytes).contains(&telemetry.bytes_out()));
+    let (sent, said) = (read(&broker, topic), entries(&ledger));
+    let intents = of_kind(&said, "intent");
+    assert_eq!((intents.len(), sent.len() + of_kind(&said, "shed").len()), (sent.len(), WINDOWS as usize));
+    let (mut out, mut steps) = (0, BTreeSet::new());
+    for (id, degraded, cells) in &sent {
+        let intent = intents.iter().find(|intent| intent["release"] == **id).unwrap();
+        assert_eq!(intent["cells"], cells.len());
+        assert!(cells.iter().all(|cell| cell["degraded"].as_str() == degraded.as_deref() && cell["release"] == **id));
+        steps.insert(degraded.clone());
+        let Some(degraded) = degraded else { continue };
+        let whole = &intent["degraded"];
+        assert_eq!(
+            whole["steps"].as_array().unwrap().iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            *degraded
+        );
+        assert!(cells.iter().all(|cell| cell["channel"] == "all") && (cells.len() == 1 || degraded == "roll_up"));
+        out += whole["cells"].as_u64().unwrap() - cells.len() as u64;
+    }
+    let expected = [None, Some("roll_up".to_owned()), Some("roll_up,top".to_owned())];
+    assert_eq!(steps, expected.into(), "each form leaves");
+    let smaller = sent.iter().filter(|(_, degraded, _)| degraded.is_some()).count();
+    assert_eq!(
+        (&told["budget"]["degraded_releases"], &told["budget"]["cells_left_out"]),
+        (&smaller.into(), &out.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_paid_for_smaller_and_did_not_leave_leaves_so_whatever_the_budget_is_then() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (topic, journal) = ("kept-form", TempDir::new().unwrap());
+    broker.create_topics(topic);
+    // The whole of a release never fits. Smaller ones leave until the bytes are short. Then the broker dies, and another one is
+    // paid for once there are enough bytes again.
+    let settings = budget::Settings { smaller: smaller(), ..budget(4_096, Duration::from_secs(10), None) };
+    let first = gateway_with(&broker, topic, &journal, settings, Duration::from_secs(1)).await;
+    send(&first).await;
+    let degraded = |told: &Value| told["budget"]["degraded_releases"].as_u64();
+    let is_short = |told: &Value| degraded(told) > Some(0) && told["budget"]["deferred_releases"].as_u64() > Some(0);
+    tokio::task::block_in_place(|| {
+        told(&first, is_short);
+        broker.control("kill");
+        let so_far = degraded(&told(&first, |_| true));
+        told(&first, |told| degraded(told) > so_far)
+    });
+    first.stop().await;
+    broker.control("start");
+    let said = entries(&journal.path().join("ledger"));
+    let before: Vec<String> =
+        of_kind(&said, "intent").iter().map(|entry| entry["release"].as_str().unwrap().to_owned()).collect();
+    assert!(!before.is_empty());
+    let second = gateway(&broker, topic, &journal, budget(10_000_000, Duration::from_secs(1), None)).await;
+    tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
+    assert_eq!(second.stop().await.left, []);
+    let sent = read(&broker, topic);
+    let ids: BTreeSet<&String> = sent.iter().map(|(id, ..)| id).collect();
+    assert_eq!((sent.len() as u64, ids.len() as u64), (WINDOWS, WINDOWS), "each in one form, once");
+    let smaller: Vec<&String> = sent.iter().filter(|(_, degraded, _)| degraded.is_some()).map(|(id, ..)| id).collect();
+    assert_eq!(smaller, before.iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
     let (folder, _) = copy_of("card-fraud");
@@ -167,7 +284,46 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
+    let steps = "when_short = [\"roll_up\", \"top\", \"shed\"]\nroll_up = [\"channel\", \"country\"]\n";
+    let top = "top = { rows = 20, by = \"payments\" }";
+    let (said, wrong) = checked(&format!("bytes = 10485760\nper = \"P1D\"\n{steps}{top}"));
+    assert_eq!(wrong, "");
+    for part in [
+        "a release that they do not suffice for is added up over channel\n  one that they do not suffice for is added up over \
+         channel and country\n  one that they do not suffice for leaves as its 20 largest rows, by `payments`\n",
+        "  one that they do not suffice for is shed\n",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
     let sound = "bytes = 4096\nper = \"PT1S\"\n";
+    let two = "when_short = [\"top\", \"defer\"]\n";
+    let by = |by: &str| format!("{two}top = {{ rows = 20, by = {by} }}");
+    for (more, expected) in [
+        (by("\"amount_sum\""), ""),
+        (by("{ payments_by_country = \"payments\" }"), ""),
+        (by("{ payments_by_county = \"payments\" }"), "destination `fraud_desk` does not accept `payments_by_county`"),
+        (by("{}"), "`by` of `top` says nothing of `payments_by_country`"),
+        (by("\"payment\""), "`payments_by_country` has no metric `payment`"),
+        (by("\"amount_mean\""), "`amount_mean` of `payments_by_country` is neither a count nor a sum"),
+        (format!("{two}top = {{ rows = 0, by = \"payments\" }}"), "`rows` is 0, and must be from 1 to"),
+        (two.to_owned(), "`top` is missing"),
+        (top.to_owned(), "`top` is no step of `when_short`"),
+        ("roll_up = [\"channel\"]".to_owned(), "`roll_up` is no step of `when_short`"),
+        ("when_short = [\"roll_up\", \"shed\"]".to_owned(), "`roll_up` is missing"),
+        (
+            "when_short = [\"top\", \"roll_up\", \"shed\"]".to_owned(),
+            "in this order; \"roll_up\" and \"top\" may stand before",
+        ),
+        ("when_short = [\"top\"]".to_owned(), "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
+        (
+            steps.replace("\"top\", ", "").replace("country", "county"),
+            "that destination `fraud_desk` accepts has a key `county`",
+        ),
+        (steps.replace("\"top\", ", "").replace("country", "channel"), "`channel` stands twice"),
+    ] {
+        let (_, said) = checked(&format!("{sound}{more}"));
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
+    }
     for (more, expected) in [
         ("", ""),
         ("when_short = [\"shed\"]", ""),

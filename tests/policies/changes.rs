@@ -155,7 +155,20 @@ fn check_explains_it_and_says_where_it_cannot_be() {
         "kind         = \"file\"\ndirectory    = \"released/hub\"\nrotate_after = \"PT0S\"\n",
         &format!("{hub}when_short = [\"shed\"]\n"),
     );
-    refused("of a release that is shed, destination `hub` would never hear");
+    let unheard = "of a release that is shed, or of rows that are left out, destination `hub` would never hear";
+    refused(unheard);
+    let top = "when_short = [\"top\", \"defer\"]\ntop = { rows = 1, by = \"visits\" }\n";
+    deployment.edit("gateway.toml", "when_short = [\"shed\"]\n", top);
+    refused(unheard);
+    deployment.edit(POLICY, "only_on_change = true", "");
+    deployment.edit(POLICY, r#"{ name = "amount""#, r#"{ name = "degraded""#);
+    refused("`by_country` has a column `degraded`");
+    deployment.edit(POLICY, r#"{ name = "degraded""#, r#"{ name = "amount""#);
+    deployment.edit("gateway.toml", top, "when_short = [\"roll_up\", \"defer\"]\nroll_up = [\"country\"]\n");
+    deployment.edit(POLICY, r#"domain = ["DE", "FR", "IN"]"#, r#"domain = ["DE", "FR", "all"]"#);
+    refused("`country` of `by_country` has the value `all`");
+    deployment.edit(POLICY, r#"domain = ["DE", "FR", "all"]"#, r#"domain = ["DE", "FR", "IN"]"#);
+    deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nonly_on_change = true\n");
     deployment.write("gateway.toml", gateway);
     deployment.edit(
         POLICY,

@@ -6,15 +6,18 @@ use std::fs;
 use std::time::Duration;
 
 use bailiwick::config::{Config, Http};
+use bailiwick::domain::policy::{By, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget::Settings;
 use serde_json::Value;
 
 use super::deployment::{Deployment, Gateway, visits};
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
+use crate::common::process::run;
 use crate::common::{PATIENCE, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// With a budget of the hub that hardly fills.
 async fn start(deployment: &Deployment, bytes: u64, sheds_after: Option<Duration>) -> Gateway {
@@ -29,7 +32,7 @@ async fn start_with(
     let change = |config: &mut Config| {
         config.stop_within = stop_within;
         config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
-        let budget = Settings { bytes, per: DAY, sheds_after, first: Vec::new() };
+        let budget = Settings { bytes, per: DAY, smaller: Vec::new(), sheds_after, first: Vec::new() };
         config.budgets.insert("hub".parse().unwrap(), budget);
     };
     deployment.start_with(change).await
@@ -144,4 +147,122 @@ async fn files_that_are_shed_never_leave_and_the_ledger_says_so() {
     told(&gateway, |hub| hub["waiting_releases"] == 0);
     gateway.until("the last one is there", |_| deployment.released("hub").len() as u64 == released + 1).await;
     gateway.stop().await;
+}
+
+/// The largest row leaves, or all rows are added up.
+fn smaller(keys: &[&str], rows: u32) -> Vec<Reduction> {
+    let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    let roll_up = Step::RollUp(RollUp { keys: keys.clone(), datasets: Default::default() });
+    let top = Step::Top(Top { rows, by: By::Metric("visits".to_owned()) });
+    vec![Reduction(vec![if keys.is_empty() { top } else { roll_up }])]
+}
+
+/// With a budget of the hub, or without one.
+async fn start_smaller(deployment: &Deployment, budget: Option<(u64, Duration, Vec<Reduction>)>) -> Gateway {
+    let change = |config: &mut Config| {
+        // A stop does not wait for a file that cannot be written.
+        config.stop_within = Duration::from_secs(1);
+        config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+        let settings = |(bytes, per, smaller)| Settings { bytes, per, smaller, sheds_after: None, first: Vec::new() };
+        config.budgets.extend(budget.map(settings).map(|settings| ("hub".parse().unwrap(), settings)));
+    };
+    deployment.start_with(change).await
+}
+
+/// Windows of seven persons in one country and six in another one, from one minute to another.
+async fn send_two(gateway: &Gateway, deployment: &Deployment, minutes: std::ops::Range<u32>) {
+    let mut producer = gateway.producer("p").await;
+    for minute in minutes {
+        producer.sequence = u64::from(minute) - 1;
+        producer.send(&[visits(minute, 7, "FR"), visits(minute, 6, "DE")].concat()).await;
+        producer.close_before(minute + 1).await;
+        gateway.until("the desk has it", |_| deployment.released("desk").len() == 2 * minute as usize).await;
+    }
+}
+
+/// What the hub was given: minute, country, visits, and how it was made smaller.
+fn given(deployment: &Deployment) -> Vec<(String, String, i64, Value)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let lines = deployment.released("hub").into_iter().map(|line| {
+        let minute = text(&line["window_start"])[14..16].to_owned();
+        (minute, text(&line["country"]), line["visits"].as_i64().unwrap(), line["degraded"].clone())
+    });
+    let mut given: Vec<_> = lines.collect();
+    given.sort_by_key(|(minute, country, ..)| (minute.clone(), country.clone()));
+    given
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_the_bytes_do_not_suffice_for_leave_smaller_and_the_ledger_says_so() {
+    for (keys, country, visits, step, out) in
+        [(&[][..], "FR", 7, "top", 1), (&["country"][..], "all", 13, "roll_up", 1)]
+    {
+        let deployment = Deployment::new();
+        deployment.set_k(5);
+        let gateway = start_smaller(&deployment, Some((950, DAY, smaller(keys, 1)))).await;
+        send_two(&gateway, &deployment, 1..4).await;
+        // The first leaves whole, then the bytes suffice for a smaller one, then for none.
+        let hub = told(&gateway, |hub| hub["waiting_releases"] == 1 && budget(hub, "deferred_releases") == 1);
+        assert_eq!((budget(&hub, "degraded_releases"), budget(&hub, "cells_left_out")), (1, out), "{hub}");
+        let (_, metrics) = get(&gateway.app.monitor_address().unwrap().to_string(), "/metrics");
+        for name in ["releases_degraded", "cells_left_out"] {
+            assert!(metrics.contains(&format!("bailiwick_{name}_total{{destination=\"hub\"}} 1")), "{metrics}");
+        }
+        gateway.stop().await;
+        let of =
+            |minute: &str, country: &str, visits, degraded| (minute.to_owned(), country.to_owned(), visits, degraded);
+        let expected =
+            [of("01", "DE", 6, Value::Null), of("01", "FR", 7, Value::Null), of("02", country, visits, step.into())];
+        assert_eq!(given(&deployment), expected);
+        assert!(bytes(&deployment) <= 951);
+        let ledger = deployment.path("journal/ledger");
+        let said = entries(&ledger);
+        let to = |entry: &&&Value, destination: &str| entry["destination"] == destination;
+        let intents = of_kind(&said, "intent");
+        let (desk, hub): (Vec<_>, Vec<_>) = intents.iter().partition(|entry| to(entry, "desk"));
+        let [whole, small] = hub.as_slice() else { panic!("{hub:?}") };
+        assert!(whole["degraded"].is_null() && desk.iter().all(|entry| entry["degraded"].is_null()));
+        let of_whole = desk.iter().find(|entry| entry["window_start"] == small["window_start"]).unwrap();
+        let expected = serde_json::json!({ "steps": [step], "whole": of_whole["release"], "cells": 2 });
+        assert_eq!((&small["degraded"], &small["cells"]), (&expected, &1.into()));
+        let file = deployment.released("hub").into_iter().find(|line| line["degraded"] == step).unwrap();
+        assert_eq!(file["release"], small["release"], "it has an id of its own");
+        assert_ne!(file["release"], of_whole["release"]);
+        let report = run(&deployment.path("."), &["report", "--json", "-d", &ledger.display().to_string()]);
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        let left = report["left"].as_array().unwrap().iter().find(|left| left["destination"] == "hub").unwrap();
+        assert_eq!((&left["degraded"], &left["cells_left_out"], &left["cells"]), (&1.into(), &1.into(), &3.into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_paid_for_smaller_leaves_so_after_a_crash_whatever_the_budget_is_then() {
+    let forms = [None, Some((100_000, SECOND, Vec::new())), Some((100_000, SECOND, smaller(&["country"], 1)))];
+    for later in forms {
+        let deployment = Deployment::new();
+        deployment.set_k(5);
+        // It cannot be written: its folder is a file.
+        deployment.write("released/hub/by_country", "in the way");
+        let gateway = start_smaller(&deployment, Some((400, DAY, smaller(&[], 1)))).await;
+        send_two(&gateway, &deployment, 1..2).await;
+        let hub = told(&gateway, |hub| !hub["error"].is_null());
+        assert_eq!(budget(&hub, "degraded_releases"), 1, "{hub}");
+        gateway.stop().await;
+        fs::remove_file(deployment.path("released/hub/by_country")).unwrap();
+        let gateway = start_smaller(&deployment, later.clone()).await;
+        gateway.until("it is there", |_| deployment.released("hub").len() == 1).await;
+        send_two(&gateway, &deployment, 2..3).await;
+        gateway.until("the next one is whole", |_| deployment.released("hub").len() == 3).await;
+        gateway.stop().await;
+        let of =
+            |minute: &str, country: &str, visits, degraded| (minute.to_owned(), country.to_owned(), visits, degraded);
+        let expected =
+            [of("01", "FR", 7, "top".into()), of("02", "DE", 6, Value::Null), of("02", "FR", 7, Value::Null)];
+        assert_eq!(given(&deployment), expected, "{later:?}");
+        let said = entries(&deployment.path("journal/ledger"));
+        let intents = of_kind(&said, "intent");
+        let of_hub = intents.iter().filter(|entry| entry["destination"] == "hub");
+        let ids: BTreeSet<String> = of_hub.map(|entry| entry["release"].to_string()).collect();
+        assert_eq!(ids.len(), 2, "each in one form");
+    }
 }

@@ -120,7 +120,7 @@ KINDS = {
     "start": "gateway program dry_run models",
     "stop": "gateway",
     "policy": "policy reload",
-    "intent": "release destination dataset window_start window_end policy cells commitment outbox",
+    "intent": "release destination dataset window_start window_end policy cells commitment outbox degraded?",
     "sent": "destination releases bytes",
     "unsettled": "release destination intent known",
     "withheld": "dataset window_start at_least outbox?",
@@ -141,11 +141,15 @@ def spelled(entry):
     """Checks that an entry says what its kind says, in its one spelling."""
     said = json.loads(entry)
     version, _, kind, *keys = said
-    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 6, "the version"
+    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 7, "the version"
     assert said["v"] >= 3 or said["kind"] not in ("refused", "quarantine", "model", "reload"), "the kind came later"
     assert said["v"] >= 4 or said["kind"] != "shed", "the kind came later"
     assert said["v"] >= 5 or said["kind"] != "privacy", "the kind came later"
     assert said["v"] >= 6 or said["kind"] != "work", "the kind came later"
+    if "degraded" in said:
+        whole = said["degraded"]
+        assert said["v"] >= 7 and [*whole] == ["steps", "whole", "cells"] and whole["steps"], "what it was made of"
+        assert whole["whole"] != said["release"] and whole["cells"] >= said["cells"], "what it was made of"
     expected = [key.rstrip("?") for key in KINDS[said["kind"]].split() if key[-1] != "?" or key[:-1] in said]
     assert keys == expected, f"{said['kind']}: {keys}"
     assert json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode() == entry, "the spelling"

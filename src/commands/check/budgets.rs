@@ -8,24 +8,29 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::domain::name::DestinationName;
+use crate::domain::policy::{By, RollUp, Step, Top};
 use crate::egress::budget::Settings;
 
 /// A paragraph for people.
 pub(super) fn explained(config: &Config) -> String {
     let mut text = String::new();
     for (destination, budget) in &config.budgets {
-        let Settings { bytes, per, sheds_after, first } = budget;
+        let Settings { bytes, per, smaller, sheds_after, first } = budget;
         // Writing to a string does not fail.
         let _ = writeln!(text, "\nbytes to {destination}:");
         let _ = writeln!(text, "  at most {bytes} at once, and as many again, evenly, in {:#}", shown(*per));
+        let mut what = "a release";
+        for step in smaller.iter().filter_map(|form| form.0.last()) {
+            let _ = writeln!(text, "  {what} that they do not suffice for {}", step_in_words(step));
+            what = "one";
+        }
+        let short = format!("  {what} that they do not suffice for");
         let _ = match sheds_after {
-            None => writeln!(text, "  a release that they do not suffice for waits, and those after it wait with it"),
-            Some(after) if after.is_zero() => writeln!(text, "  a release that they do not suffice for is shed"),
-            Some(after) => writeln!(
-                text,
-                "  a release that they do not suffice for waits up to {:#}, then it is shed; those after it wait with it",
-                shown(*after)
-            ),
+            None => writeln!(text, "{short} waits, and those after it wait with it"),
+            Some(after) if after.is_zero() => writeln!(text, "{short} is shed"),
+            Some(after) => {
+                writeln!(text, "{short} waits up to {:#}, then it is shed; those after it wait with it", shown(*after))
+            }
         };
         if !first.is_empty() {
             let _ = writeln!(text, "  shed last: {}; before them all others", first.join(", then "));
@@ -34,24 +39,53 @@ pub(super) fn explained(config: &Config) -> String {
     text
 }
 
+/// How a step makes a release smaller.
+fn step_in_words(step: &Step) -> String {
+    match step {
+        Step::RollUp(RollUp { keys, .. }) => format!("is added up over {}", keys.join(" and ")),
+        Step::Top(Top { rows, by }) => {
+            let by = match by {
+                By::Metric(metric) => format!("`{metric}`"),
+                By::Each(metrics) => {
+                    let each = metrics.iter().map(|(dataset, metric)| format!("`{metric}` of {dataset}"));
+                    each.collect::<Vec<_>>().join(", ")
+                }
+            };
+            format!("leaves as its {rows} largest rows, by {by}")
+        }
+    }
+}
+
 fn shown(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or_default()
 }
 
 /// The same for machines.
 pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings)) -> Value {
-    let Settings { bytes, per, sheds_after, first } = budget;
+    let Settings { bytes, per, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
-    let when_short = match sheds_after {
-        None => vec!["defer"],
-        Some(after) if after.is_zero() => vec!["shed"],
-        Some(_) => vec!["defer", "shed"],
-    };
+    let steps = smaller.last().map_or(&[][..], |form| &form.0);
+    let mut when_short: Vec<&str> = steps.iter().map(Step::name).collect();
+    when_short.extend(match sheds_after {
+        None => &["defer"][..],
+        Some(after) if after.is_zero() => &["shed"],
+        Some(_) => &["defer", "shed"],
+    });
+    let (mut roll_up, mut top) = (None, None);
+    for step in steps {
+        match step {
+            Step::RollUp(RollUp { keys, .. }) => roll_up = Some(keys),
+            Step::Top(Top { rows, by: By::Metric(metric) }) => top = Some(json!({ "rows": rows, "by": metric })),
+            Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),
+        }
+    }
     json!({
         "destination": destination.as_str(),
         "bytes": bytes,
         "per": shown(*per).to_string(),
         "when_short": when_short,
+        "roll_up": roll_up,
+        "top": top,
         "max_age": max_age,
         "priorities": first,
     })

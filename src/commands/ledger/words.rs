@@ -1,7 +1,7 @@
 //! What an entry says, in words.
 
 use crate::domain::privacy::Rho;
-use crate::ledger::entry::{Known, Outcome, Paid, Reread, What};
+use crate::ledger::entry::{Degraded, Known, Outcome, Paid, Reread, What};
 
 /// What an entry says, as a sentence without its end. Ids are in full, so that they can be searched for.
 pub(super) fn words(what: &What) -> String {
@@ -17,11 +17,17 @@ pub(super) fn words(what: &What) -> String {
             let how = if *reload { "by a reload" } else { "at a start" };
             format!("policies {policy} came into force {how}")
         }
-        What::Intent { release, destination, dataset, window_start, window_end, policy, cells, .. } => format!(
-            "release {release} is about to leave for `{destination}`: {} of `{dataset}`, {window_start} to {window_end}, \
-             under policies {policy}",
-            count(*cells, "cell")
-        ),
+        What::Intent { release, destination, dataset, window_start, window_end, policy, cells, degraded, .. } => {
+            let of_whole = degraded.as_ref().map_or_else(String::new, |Degraded { steps, whole, cells }| {
+                let steps = steps.join(", ");
+                format!("; made of release {whole}, of {}, by {steps}, for lack of bytes", count(*cells, "cell"))
+            });
+            format!(
+                "release {release} is about to leave for `{destination}`: {} of `{dataset}`, {window_start} to \
+                 {window_end}, under policies {policy}{of_whole}",
+                count(*cells, "cell")
+            )
+        }
         What::Sent { destination, releases, bytes } => {
             let (count, bytes) = (count(releases.len() as u64, "release"), count(*bytes, "byte"));
             format!("`{destination}` has confirmed {count}, {bytes}: {}", releases.join(", "))
@@ -106,10 +112,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-6.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-7.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 17);
+        assert_eq!(said.len(), 18);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -132,6 +138,11 @@ mod tests {
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("privacy", &["`payments` that began at 2026-11-26T03:00:00Z: cells got noise, for a rho of 0.01"]);
         says("work", &["worked 86 CPU seconds and took in 4000000 records"]);
+        let smaller = said.last().unwrap();
+        assert!(
+            smaller.contains("12 cells of `payments`") && smaller.contains("of 190 cells, by top, for lack"),
+            "{smaller}"
+        );
         says("missed", &["5 entries were not written"]);
         says("stop", &["gateway `eu-1` stopped as it was told"]);
     }

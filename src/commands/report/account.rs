@@ -65,6 +65,10 @@ pub(super) struct InForce {
 pub(super) struct Flow {
     pub(super) releases: u64,
     pub(super) cells: u64,
+    /// Releases that left smaller than they are, because the budget of the destination did not suffice.
+    pub(super) degraded: u64,
+    /// The cells that those have less than the whole.
+    pub(super) left_out: u64,
     /// Releases that the destination confirmed.
     pub(super) confirmed: u64,
     /// From the start of the first window to the end of the last.
@@ -215,7 +219,9 @@ impl Account {
             What::Policy { policy, reload } => {
                 self.policies.push(InForce { since: time(), policy: policy.clone(), reload: *reload });
             }
-            What::Intent { release, destination, dataset, window_start, window_end, policy, cells, .. } => {
+            What::Intent {
+                release, destination, dataset, window_start, window_end, policy, cells, degraded, ..
+            } => {
                 let key = (destination.clone(), release.clone());
                 if self.releases.contains_key(&key) {
                     return;
@@ -224,6 +230,10 @@ impl Account {
                 let flow = self.flows.entry((destination.clone(), dataset.clone())).or_default();
                 flow.releases += 1;
                 flow.cells += cells;
+                if let Some(whole) = degraded {
+                    flow.degraded += 1;
+                    flow.left_out += whole.cells.saturating_sub(*cells);
+                }
                 flow.policies.insert(policy.clone());
                 let (first, last) = flow.windows.get_or_insert_with(|| (window_start.clone(), window_end.clone()));
                 if window_start < first {
@@ -337,7 +347,8 @@ impl Account {
         let flows = self.flows.iter().map(|((destination, dataset), flow)| {
             json!({
                 "destination": destination, "dataset": dataset, "releases": flow.releases, "cells": flow.cells,
-                "confirmed": flow.confirmed, "may_have_left": flow.releases - flow.confirmed,
+                "degraded": flow.degraded, "cells_left_out": flow.left_out, "confirmed": flow.confirmed,
+                "may_have_left": flow.releases - flow.confirmed,
                 "first_window_start": flow.windows.as_ref().map(|(first, _)| first),
                 "last_window_end": flow.windows.as_ref().map(|(_, last)| last),
                 "policies": flow.policies,

@@ -61,11 +61,21 @@ fn left(page: &mut Page, report: &Report) {
             flow.releases.to_string(),
             (flow.releases - flow.confirmed).to_string(),
             flow.cells.to_string(),
+            flow.left_out.to_string(),
             windows,
             policies.join(", "),
         ]
     });
-    let header = ["destination", "dataset", "#releases", "#of them not confirmed", "#cells", "windows", "policies"];
+    let header = [
+        "destination",
+        "dataset",
+        "#releases",
+        "#of them not confirmed",
+        "#cells",
+        "#cells left out",
+        "windows",
+        "policies",
+    ];
     page.table(&header, rows.collect(), "Nothing left.");
     let rows = report.account.sent.iter().map(|(destination, bytes)| vec![destination.clone(), bytes.to_string()]);
     page.table(&["destination", "#bytes"], rows.collect(), "No destination has confirmed any byte.");

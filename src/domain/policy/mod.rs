@@ -66,8 +66,8 @@ pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
 pub use release::{
-    ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_changes, release_noised,
-    steps_above,
+    ALL, Adding, By, ClosedWindow, DEGRADED, NotNoised, Outcome, RELEASE_COLUMNS, ROLL_UP, Reduced, Reduction, RollUp,
+    Step, TOP, Top, Withheld, asked_for, release, release_changes, release_noised, steps_above,
 };
 pub use ruling::{Here, Holder, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};

@@ -14,7 +14,7 @@ use crate::domain::batch::{Batch, Candidate};
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::peer::Peer;
 
-use super::{Digest, RegimeSet};
+use super::{Digest, Reduced, RegimeSet};
 
 /// Records that may be processed and kept here: this gateway serves every regime that applies to them.
 #[derive(Clone)]
@@ -136,6 +136,7 @@ pub struct Released {
     pub(super) window_end: i64,
     pub(super) policy: Digest,
     pub(super) cells: RecordBatch,
+    pub(super) reduced: Option<Reduced>,
 }
 
 /// What a [`Released`] is made of.
@@ -164,7 +165,7 @@ impl Released {
     #[must_use]
     pub fn from_outbox(parts: ReleasedParts) -> Self {
         let ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells } = parts;
-        Self { id, destination, dataset, gateway, window_start, window_end, policy, cells }
+        Self { id, destination, dataset, gateway, window_start, window_end, policy, cells, reduced: None }
     }
 
     /// A release that nothing let go.
@@ -177,6 +178,18 @@ impl Released {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The id that the release has in the outbox. A smaller release than that has another id.
+    #[must_use]
+    pub fn id_of_whole(&self) -> &str {
+        self.reduced.as_ref().map_or(&self.id, |reduced| &reduced.whole)
+    }
+
+    /// What it was made of; `None`: it is whole.
+    #[must_use]
+    pub fn made_smaller(&self) -> Option<&Reduced> {
+        self.reduced.as_ref()
     }
 
     /// The destination's name.

@@ -22,8 +22,11 @@ use super::egress::Outlet;
 use super::permit::Released;
 
 mod noised;
+mod reduced;
 mod rolled;
 mod steps;
+
+pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduced, Reduction, RollUp, Step, TOP, Top};
 
 pub use noised::{NotNoised, asked_for, release_noised};
 
@@ -330,6 +333,7 @@ impl<'l> Leaving<'l> {
             window_end: self.end,
             policy: self.policy,
             cells,
+            reduced: None,
         }
     }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::domain::policy::Reduction;
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Level, Settings};
+use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment, Settings};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.
@@ -48,7 +49,8 @@ impl Metered {
         Self { budget, ahead }
     }
 
-    /// What becomes of an entry of these datasets that takes so many bytes. It is as important as the most important of them.
+    /// What becomes of an entry of these datasets that takes so many bytes, and so many in its smaller forms. It is as
+    /// important as the most important of them.
     ///
     /// # Errors
     /// When the outbox cannot be read.
@@ -56,7 +58,7 @@ impl Metered {
         &mut self,
         lsn: Lsn,
         datasets: &[&str],
-        bytes: u64,
+        (bytes, smaller): (u64, &[u64]),
         now: Duration,
     ) -> Result<Decision, ReadError> {
         let settings = self.budget.settings();
@@ -67,15 +69,30 @@ impl Metered {
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
-        Ok(self.budget.decide(Asked { lsn, of: "", bytes, ahead, waited }, now))
+        Ok(self.budget.decide(Asked { lsn, of: "", bytes, smaller, ahead, waited }, now))
+    }
+
+    /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for.
+    pub(super) fn smaller(&self, lsn: Lsn) -> &[Reduction] {
+        if self.budget.is_paid(lsn, "") { &[] } else { &self.budget.settings().smaller }
+    }
+
+    /// In which forms entries leave that were paid for.
+    pub(super) fn forms(&self) -> &Forms {
+        self.budget.forms()
+    }
+
+    /// Whether no further entry may leave smaller before others are confirmed.
+    pub(super) fn holds_many(&self) -> bool {
+        self.budget.holds_many()
     }
 
     /// Pays for an entry, durably.
     ///
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
-    pub(super) fn pay(&mut self, lsn: Lsn, bytes: u64, at: Moment) -> Result<(), storage::Error> {
-        self.budget.pay(lsn, bytes, at)
+    pub(super) fn pay(&mut self, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
+        self.budget.pay(payment, at)
     }
 
     /// Decides for good that an entry is not sent, durably.
@@ -177,6 +194,7 @@ mod tests {
         let settings = budget::Settings {
             bytes: 900,
             per: SECOND * 1_000_000,
+            smaller: Vec::new(),
             sheds_after: Some(SECOND * 10),
             first: vec!["alarms".to_owned()],
         };
@@ -184,20 +202,21 @@ mod tests {
         let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
         let mut metered = Metered::new(budget, "hub", outbox.reader(1));
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, &["payments"], 500, SECOND).unwrap(), Decision::Send);
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND).unwrap(), Decision::Send(0));
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(metered.decide(1, &["payments"], 500, SECOND * 3).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(1, &["payments"], 450, SECOND * 10).unwrap(), Decision::Send);
-        assert_eq!(metered.decide(1, &["payments"], 500, SECOND * 11).unwrap(), Decision::Shed);
-        assert_eq!(metered.decide(2, &["alarms"], 450, SECOND * 11).unwrap(), Decision::Send);
-        metered.pay(2, 450, Moment { now: SECOND * 11, wall: 0 }).unwrap();
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND * 3).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, &["payments"], (450, &[]), SECOND * 10).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND * 11).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, &["alarms"], (450, &[]), SECOND * 11).unwrap(), Decision::Send(0));
+        let payment = Payment { lsn: 2, of: "", form: &Reduction::default(), bytes: 450, confirmed: 0 };
+        metered.pay(payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(metered.decide(4, &["payments"], 451, SECOND * 12).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(4, &["payments"], 450, SECOND * 12).unwrap(), Decision::Send);
-        assert_eq!(metered.decide(4, &["payments"], 451, SECOND * 13).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(4, &["payments"], (451, &[]), SECOND * 12).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, &["payments"], (450, &[]), SECOND * 12).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(4, &["payments"], (451, &[]), SECOND * 13).unwrap(), Decision::Shed);
         outbox.close();
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::egress::budget::{Asked, Budget, Decision, Level};
+use crate::domain::policy::Reduction;
+use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment};
 use crate::egress::file::{Made, Sink};
 use crate::storage::{self, Lsn};
 
@@ -28,18 +29,36 @@ impl Rationed {
         due.sort_by_key(|dataset| self.budget.settings().rank(dataset));
     }
 
-    /// What becomes of a file, whose last release stands in the outbox at `last`.
-    pub(super) fn decide(&mut self, made: &Made, last: Lsn, sink: &Sink, now: Duration) -> Decision {
+    /// The forms that a file may have when the bytes do not suffice for the whole. None if it was paid for.
+    pub(super) fn smaller(&self, dataset: &str, last: Lsn) -> Vec<Reduction> {
+        if self.budget.is_paid(last, dataset) { Vec::new() } else { self.budget.settings().smaller.clone() }
+    }
+
+    /// In which forms files leave that were paid for.
+    pub(super) fn forms(&self) -> &Forms {
+        self.budget.forms()
+    }
+
+    /// What becomes of a file, whose last release stands in the outbox at `last`, and which takes so many bytes in its smaller
+    /// forms.
+    pub(super) fn decide(
+        &mut self,
+        (made, smaller): (&Made, &[Made]),
+        last: Lsn,
+        sink: &Sink,
+        now: Duration,
+    ) -> Decision {
         if self.budget.has_paid_for(made.content) {
-            return Decision::Send;
+            return Decision::Send(0);
         }
-        let (bytes, releases) = (made.bytes.len() as u64, made.releases as u64);
+        let (bytes, releases) = (made.bytes.len() as u64, made.releases.len() as u64);
         self.sizes.insert(made.dataset.clone(), (bytes, releases));
         let of = made.dataset.as_str();
         let short = self.short.as_ref().filter(|((at, dataset), _)| (*at, dataset.as_str()) == (last, of));
         let since = short.map_or(now, |(_, since)| *since);
         let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
-        let decision = self.budget.decide(Asked { lsn: last, of, bytes, ahead, waited }, now);
+        let smaller: Vec<u64> = smaller.iter().map(|made| made.bytes.len() as u64).collect();
+        let decision = self.budget.decide(Asked { lsn: last, of, bytes, smaller: &smaller, ahead, waited }, now);
         self.short = (decision == Decision::Wait).then(|| ((last, of.to_owned()), since));
         decision
     }
@@ -47,7 +66,7 @@ impl Rationed {
     /// The bytes of files of more important datasets that wait, by what their last one took for each release.
     fn ahead(&self, made: &Made, sink: &Sink) -> u64 {
         let rank = |dataset: &str| self.budget.settings().rank(dataset);
-        let own = (made.bytes.len() as u64, made.releases as u64);
+        let own = (made.bytes.len() as u64, made.releases.len() as u64);
         let before = sink.each_waiting().filter(|(dataset, _)| rank(dataset) < rank(&made.dataset));
         let bytes = before.map(|(dataset, waiting)| {
             let (bytes, releases) = self.sizes.get(dataset).copied().unwrap_or(own);
@@ -56,15 +75,16 @@ impl Rationed {
         bytes.fold(0, u64::saturating_add)
     }
 
-    /// Pays for a file, durably, unless that was done before.
+    /// Pays for a file, durably, unless that was done before. Everything through a position of the outbox is confirmed.
     ///
     /// # Errors
     /// When the file system refuses. Then the file may not be written.
-    pub(super) fn pay(&mut self, made: &Made, last: Lsn, at: Moment) -> Result<(), storage::Error> {
+    pub(super) fn pay(&mut self, made: &Made, (last, confirmed): (Lsn, Lsn), at: Moment) -> Result<(), storage::Error> {
         if self.budget.has_paid_for(made.content) {
             return Ok(());
         }
-        self.budget.pay_for((last, &made.dataset), made.content, made.bytes.len() as u64, at)
+        let (of, form, bytes) = (made.dataset.as_str(), &made.form, made.bytes.len() as u64);
+        self.budget.pay_for(made.content, Payment { lsn: last, of, form, bytes, confirmed }, at)
     }
 
     /// Decides for good that a file is not written, durably.

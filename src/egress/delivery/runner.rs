@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::clock::Moment;
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
-use crate::egress::budget::Level;
+use crate::egress::budget::{Forms, Level};
 use crate::egress::encode::{self, Format};
 use crate::egress::kafka;
 use crate::ledger::Intent;
@@ -37,6 +37,8 @@ pub(super) struct Delivery {
     pub(super) name: String,
     pub(super) cursor: Cursor,
     pub(super) context: Context,
+    /// Without a budget: in which forms entries leave that an earlier budget paid for.
+    pub(super) forms: Forms,
     slots: Slots,
     /// `cursor.through` as it is on disk.
     through: Arc<AtomicU64>,
@@ -70,7 +72,8 @@ impl Delivery {
     pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
         let Opened { slots, cursor, through } = opened;
         let gate = Gate::new(Arc::clone(&context.permits));
-        Self { name, cursor, context, slots, through, saved_at: None, status, ends, gate }
+        let forms = Forms::default();
+        Self { name, cursor, context, forms, slots, through, saved_at: None, status, ends, gate }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -130,6 +133,14 @@ impl Delivery {
     /// So many releases were not sent, and never will be.
     pub(super) fn passed_over(&self, releases: usize) {
         self.status.passed_over(releases);
+    }
+
+    /// Releases are about to leave, some of them smaller than they are.
+    pub(super) fn made_smaller(&self, releases: &[Released]) {
+        let smaller = releases.iter().filter_map(|released| Some((released, released.made_smaller()?)));
+        let left_out = smaller.map(|(released, of)| of.cells.saturating_sub(released.cells().num_rows() as u64));
+        let (releases, cells) = left_out.fold((0, 0), |(releases, cells), out| (releases + 1, cells + out));
+        self.status.made_smaller(releases, cells);
     }
 
     /// How full the budget is, and whether releases wait for more.

@@ -27,6 +27,9 @@ pub(super) struct Status {
     closed: AtomicBool,
     /// Releases that were shed since the start.
     shed: AtomicU64,
+    /// Releases that were made smaller since the start, and the cells that they left out.
+    degraded: AtomicU64,
+    left_out: AtomicU64,
     /// How full the budget is, if there is one, and whether releases wait for more.
     budget: Mutex<Option<(Level, bool)>>,
 }
@@ -40,6 +43,10 @@ pub struct Budgeted {
     pub is_short: bool,
     /// Releases that were shed since the start.
     pub shed: u64,
+    /// Releases that were made smaller since the start.
+    pub degraded: u64,
+    /// The cells that those left out.
+    pub left_out: u64,
 }
 
 /// Why a destination does not take releases.
@@ -87,6 +94,12 @@ impl Status {
         self.shed.fetch_add(releases as u64, Ordering::Relaxed);
     }
 
+    /// So many releases were made smaller, which left out so many cells.
+    pub(super) fn made_smaller(&self, releases: u64, cells: u64) {
+        self.degraded.fetch_add(releases, Ordering::Relaxed);
+        self.left_out.fetch_add(cells, Ordering::Relaxed);
+    }
+
     /// How full the budget is, and whether releases wait for more.
     pub(super) fn budgeted(&self, level: Level, is_short: bool) {
         *self.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some((level, is_short));
@@ -94,7 +107,9 @@ impl Status {
 
     fn budget(&self, now: Duration) -> Option<Budgeted> {
         let (level, is_short) = (*self.budget.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Some(Budgeted { left: level.left(now), is_short, shed: self.shed.load(Ordering::Relaxed) })
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (shed, degraded, left_out) = (count(&self.shed), count(&self.degraded), count(&self.left_out));
+        Some(Budgeted { left: level.left(now), is_short, shed, degraded, left_out })
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {

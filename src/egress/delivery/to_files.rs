@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use crate::domain::policy::Released;
+use crate::domain::policy::{Reduction, Released};
 use crate::egress::budget::Decision;
 use crate::egress::file::{self, Made};
 use crate::planted::planted;
@@ -133,19 +133,17 @@ fn write(
     read: Lsn,
 ) -> Went {
     let Some(last) = sink.last(dataset) else { return Went::On };
-    let made = loop {
-        match sink.make(dataset) {
-            Ok(Some(made)) => break made,
-            Ok(None) => return Went::On,
-            Err(error) => delivery.failed(error),
-        }
-        if !delivery.pause() {
-            return Went::Cut;
-        }
+    // What was paid for before a crash stays what it was.
+    let form =
+        rationed.as_ref().map_or(&delivery.forms, Rationed::forms).of(last, dataset).cloned().unwrap_or_default();
+    let made = match make(delivery, sink, dataset, &form) {
+        Ok(Some(made)) => made,
+        Ok(None) => return Went::On,
+        Err(went) => return went,
     };
     let decided = match rationed {
-        Some(rationed) => wait_for_bytes(delivery, sink, rationed, &made, last),
-        None => Ok(Decided::Written),
+        Some(rationed) => wait_for_bytes(delivery, sink, rationed, made, last),
+        None => Ok(Decided::Written(made)),
     };
     let decided = match decided {
         Ok(decided) => decided,
@@ -160,32 +158,59 @@ fn write(
         }
     }
     Went::on(match (decided, rationed) {
-        (Decided::Shed, Some(rationed)) => shed(delivery, sink, rationed, &made, (last, read)),
-        (_, rationed) => put(delivery, sink, rationed, &made, (last, read)),
+        (Decided::Shed(made), Some(rationed)) => shed(delivery, sink, rationed, &made, (last, read)),
+        (Decided::Written(made) | Decided::Shed(made), rationed) => put(delivery, sink, rationed, &made, (last, read)),
     })
+}
+
+/// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
+fn make(delivery: &Delivery, sink: &file::Sink, dataset: &str, form: &Reduction) -> Result<Option<Made>, Went> {
+    loop {
+        match sink.make(dataset, form) {
+            Ok(made) => return Ok(made),
+            Err(error) => delivery.failed(error),
+        }
+        if !delivery.pause() {
+            return Err(Went::Cut);
+        }
+    }
 }
 
 /// What becomes of a file.
 enum Decided {
-    Written,
-    Shed,
+    Written(Made),
+    Shed(Made),
 }
 
-/// Waits until the budget suffices for a file, or it is decided that it is shed; or how it went when the gateway stops
-/// before. Nothing else is taken meanwhile: it waits in the outbox.
+/// Waits until the budget suffices for a file, perhaps in a smaller form, or it is decided that it is shed; or how it went
+/// when the gateway stops before. Nothing else is taken meanwhile: it waits in the outbox.
 fn wait_for_bytes(
     delivery: &Delivery,
     sink: &file::Sink,
     rationed: &mut Rationed,
-    made: &Made,
+    made: Made,
     last: Lsn,
 ) -> Result<Decided, Went> {
+    let mut smaller: Option<Vec<Made>> = None;
     loop {
-        let decision = rationed.decide(made, last, sink, delivery.now());
+        let forms = smaller.as_deref().unwrap_or_default();
+        let decision = rationed.decide((&made, forms), last, sink, delivery.now());
+        if !matches!(decision, Decision::Send(_)) && smaller.is_none() {
+            let forms = rationed.smaller(&made.dataset, last);
+            let forms = forms.iter().filter_map(|form| make(delivery, sink, &made.dataset, form).transpose());
+            let is_smaller = |made: &Made| made.releases.iter().any(|released| released.made_smaller().is_some());
+            smaller = Some(forms.filter(|made| made.as_ref().map_or(true, is_smaller)).collect::<Result<_, _>>()?);
+            continue;
+        }
         delivery.budgeted(rationed.level(), decision == Decision::Wait);
         match decision {
-            Decision::Send => return Ok(Decided::Written),
-            Decision::Shed => return Ok(Decided::Shed),
+            Decision::Send(0) => return Ok(Decided::Written(made)),
+            Decision::Send(form) => {
+                let made = smaller.and_then(|forms| forms.into_iter().nth(form - 1)).unwrap_or(made);
+                delivery.made_smaller(&made.releases);
+                return Ok(Decided::Written(made));
+            }
+            Decision::Shed => return Ok(Decided::Shed(made)),
             Decision::Wait => {}
             Decision::TooLarge => {
                 delivery.failed(TooLarge { bytes: made.bytes.len() as u64, most: rationed.most() });
@@ -222,7 +247,7 @@ fn put(
 ) -> bool {
     let dataset = made.dataset.as_str();
     if let Some(rationed) = rationed {
-        while let Err(error) = rationed.pay(made, last, delivery.moment()) {
+        while let Err(error) = rationed.pay(made, (last, delivery.cursor.through), delivery.moment()) {
             delivery.failed(error);
             if !delivery.pause() {
                 return false;
@@ -230,13 +255,13 @@ fn put(
         }
         delivery.budgeted(rationed.level(), false);
     }
-    while let Err(error) = delivery.intend(sink.waiting(dataset), last) {
+    while let Err(error) = delivery.intend(&made.releases, last) {
         delivery.failed(error);
         if !delivery.pause() {
             return false;
         }
     }
-    let ids: Vec<String> = sink.waiting(dataset).iter().map(|released| released.id().to_owned()).collect();
+    let ids: Vec<String> = made.releases.iter().map(|released| released.id().to_owned()).collect();
     if planted("cursor-before-file") {
         confirm(delivery, sink, dataset, last, read);
         if !delivery.save() {
@@ -257,7 +282,7 @@ fn put(
         return false;
     }
     delivery.context.telemetry.released(&delivery.name, made.bytes.len());
-    delivery.delivered(made.releases);
+    delivery.delivered(made.releases.len());
     true
 }
 
@@ -286,7 +311,7 @@ fn shed(
     if !delivery.save() {
         return false;
     }
-    delivery.passed_over(made.releases);
+    delivery.passed_over(made.releases.len());
     true
 }
 

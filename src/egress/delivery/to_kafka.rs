@@ -5,9 +5,9 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::domain::policy::Released;
-use crate::egress::budget::Decision;
-use crate::egress::kafka;
+use crate::domain::policy::{Reduction, Released};
+use crate::egress::budget::{Decision, Forms, Payment};
+use crate::egress::{encode, kafka};
 use crate::storage::{Lsn, Reader};
 
 use super::metered::Metered;
@@ -242,10 +242,21 @@ struct Line {
 /// The next entry of the outbox.
 struct Next {
     lsn: Lsn,
+    /// Its releases, in the form in which they leave as far as that is decided.
     releases: Vec<Released>,
+    form: Reduction,
     /// The bytes that it takes, once they were counted; and whether they are paid for.
     bytes: Option<u64>,
     is_paid: bool,
+    /// What it is in smaller forms, once they were made.
+    smaller: Option<Vec<Smaller>>,
+}
+
+/// An entry in a smaller form.
+struct Smaller {
+    form: Reduction,
+    releases: Vec<Released>,
+    bytes: u64,
 }
 
 impl Line {
@@ -253,12 +264,14 @@ impl Line {
         Self { reader, next: None, on_way: OnWay::default(), set_aside: None }
     }
 
-    /// The next entry, which is left to be gone on with.
-    fn next(&mut self, delivery: &Delivery) -> Result<Option<&mut Next>, Failed> {
+    /// The next entry, which is left to be gone on with. What was paid for leaves in the form that was decided then.
+    fn next(&mut self, delivery: &Delivery, forms: &Forms) -> Result<Option<&mut Next>, Failed> {
         if self.next.is_none() {
             let Some(entry) = self.reader.next().map_err(Failed::Outbox)? else { return Ok(None) };
-            let releases = delivery.releases(entry.lsn, &entry.payload);
-            self.next = Some(Next { lsn: entry.lsn, releases, bytes: None, is_paid: false });
+            let form = forms.of(entry.lsn, "").cloned().unwrap_or_default();
+            let releases = reduced(&delivery.releases(entry.lsn, &entry.payload), &form)?;
+            let (lsn, bytes, is_paid, smaller) = (entry.lsn, None, false, None);
+            self.next = Some(Next { lsn, releases, form, bytes, is_paid, smaller });
         }
         Ok(self.next.as_mut())
     }
@@ -303,7 +316,8 @@ fn fill(
     metered: &mut Option<Metered>,
 ) -> Result<Filled, Failed> {
     while sink.has_room() {
-        let Some(next) = line.next(delivery)? else { break };
+        let forms = metered.as_ref().map_or(&delivery.forms, Metered::forms);
+        let Some(next) = line.next(delivery, forms)? else { break };
         let (lsn, is_idle) = (next.lsn, sink.is_idle());
         if let Some(metered) = metered
             && !next.releases.is_empty()
@@ -359,19 +373,40 @@ enum Afforded {
 
 /// Pays for an entry from the budget, as far as it goes.
 fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mut Metered) -> Result<Afforded, Failed> {
-    let bytes = match next.bytes {
+    let mut bytes = match next.bytes {
         Some(bytes) => bytes,
         None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
     };
     let datasets: Vec<&str> = next.releases.iter().map(|released| released.dataset().as_str()).collect();
     let moment = delivery.moment();
-    let decision = metered.decide(next.lsn, &datasets, bytes, moment.now).map_err(Failed::Outbox)?;
-    if decision == Decision::Send && bytes > 0 {
-        metered.pay(next.lsn, bytes, moment).map_err(Failed::Budget)?;
+    let sizes = |forms: &Option<Vec<Smaller>>| forms.iter().flatten().map(|form| form.bytes).collect::<Vec<u64>>();
+    let known = sizes(&next.smaller);
+    let mut decision = metered.decide(next.lsn, &datasets, (bytes, &known), moment.now).map_err(Failed::Outbox)?;
+    if !matches!(decision, Decision::Send(_)) && next.smaller.is_none() {
+        let forms = Some(smaller(sink, next, metered.smaller(next.lsn))?);
+        let sizes = sizes(&forms);
+        decision = metered.decide(next.lsn, &datasets, (bytes, &sizes), moment.now).map_err(Failed::Outbox)?;
+        next.smaller = forms;
+    }
+    let is_smaller = matches!(decision, Decision::Send(1..));
+    if is_smaller && metered.holds_many() && !sink.is_idle() {
+        return Ok(Afforded::NotNow);
+    }
+    if let Decision::Send(form @ 1..) = decision
+        && let Some(smaller) = next.smaller.take().and_then(|forms| forms.into_iter().nth(form - 1))
+    {
+        (next.form, next.releases, bytes) = (smaller.form, smaller.releases, smaller.bytes);
+    }
+    if matches!(decision, Decision::Send(_)) && bytes > 0 {
+        let (lsn, form, confirmed) = (next.lsn, &next.form, delivery.cursor.through);
+        metered.pay(Payment { lsn, of: "", form, bytes, confirmed }, moment).map_err(Failed::Budget)?;
+        if is_smaller {
+            delivery.made_smaller(&next.releases);
+        }
     }
     delivery.budgeted(metered.level(), decision == Decision::Wait);
     match decision {
-        Decision::Send => {
+        Decision::Send(_) => {
             next.is_paid = true;
             Ok(Afforded::Yes)
         }
@@ -379,6 +414,24 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
         Decision::Shed => Ok(Afforded::Never),
         Decision::TooLarge => Err(Failed::TooLarge(TooLarge { bytes, most: metered.most() })),
     }
+}
+
+/// An entry in the forms that leave something of it out.
+fn smaller(sink: &kafka::Sink, next: &Next, forms: &[Reduction]) -> Result<Vec<Smaller>, Failed> {
+    let mut all = Vec::new();
+    for form in forms {
+        let releases = reduced(&next.releases, form)?;
+        if releases.iter().any(|released| released.made_smaller().is_some()) {
+            let bytes = sink.bytes(next.lsn, &releases).map_err(Failed::Kafka)?;
+            all.push(Smaller { form: form.clone(), releases, bytes });
+        }
+    }
+    Ok(all)
+}
+
+fn reduced(releases: &[Released], form: &Reduction) -> Result<Vec<Released>, Failed> {
+    let reduced = releases.iter().map(|released| released.reduced(form)).collect::<Result<_, _>>();
+    reduced.map_err(|error| Failed::Kafka(encode::Error::from(error).into()))
 }
 
 /// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go

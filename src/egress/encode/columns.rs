@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_cast::cast;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{CompressionType, MetadataVersion};
@@ -20,6 +20,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::{Error, ZSTD_LEVEL};
+use crate::domain::policy::{DEGRADED, RELEASE_COLUMNS};
 
 /// The key of the version in a schema's metadata.
 pub(super) const VERSION_KEY: &str = "bailiwick.cells";
@@ -62,7 +63,23 @@ pub(super) fn parquet(cells: &[RecordBatch]) -> Result<Vec<u8>, Error> {
 }
 
 fn together(cells: &[RecordBatch]) -> Result<Option<RecordBatch>, ArrowError> {
-    cells.first().map(|first| concat_batches(&first.schema(), cells)).transpose()
+    let Some(first) = cells.first() else { return Ok(None) };
+    let smaller = cells.iter().find(|cells| is_smaller(cells)).filter(|_| !cells.iter().all(is_smaller));
+    let Some(smaller) = smaller else { return concat_batches(&first.schema(), cells).map(Some) };
+    let padded = cells.iter().map(|cells| {
+        if is_smaller(cells) {
+            return Ok(cells.clone());
+        }
+        let mut columns = cells.columns().to_vec();
+        columns.insert(RELEASE_COLUMNS.len().min(columns.len()), Arc::new(StringArray::new_null(cells.num_rows())));
+        RecordBatch::try_new(smaller.schema(), columns)
+    });
+    concat_batches(&smaller.schema(), &padded.collect::<Result<Vec<_>, _>>()?).map(Some)
+}
+
+/// Whether cells have the column that says how their release was made smaller.
+fn is_smaller(cells: &RecordBatch) -> bool {
+    cells.schema_ref().fields().get(RELEASE_COLUMNS.len()).is_some_and(|field| field.name() == DEGRADED)
 }
 
 /// The same columns, with texts as dictionaries, and with what the schema's metadata says.

@@ -18,14 +18,14 @@ use super::columns::{ALIGNMENT, VERSION_KEY, shared};
 use super::proto::column::Values;
 use super::proto::{Column, Histograms, Labels, Numbers, Release, Whole};
 use super::{Value, json};
-use crate::domain::policy::RELEASE_COLUMNS;
+use crate::domain::policy::{DEGRADED, RELEASE_COLUMNS};
 
 /// The version of the columns in Arrow messages.
 const ARROW_VERSION: &str = "3";
 
 /// Arrow IPC in the stream format, which is not compressed yet.
-pub(super) fn arrow(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let (same, columns) = parted(cells)?;
+pub(super) fn arrow(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>, ArrowError> {
+    let (same, columns) = parted(cells, is_smaller)?;
     let text = |column: &ArrayRef| match json(column, 0) {
         Value::String(text) => text,
         other => other.to_string(),
@@ -41,8 +41,8 @@ pub(super) fn arrow(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 }
 
 /// A `bailiwick.release.v1.Release`.
-pub(super) fn protobuf(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let (same, columns) = parted(cells)?;
+pub(super) fn protobuf(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>, ArrowError> {
+    let (same, columns) = parted(cells, is_smaller)?;
     let mut release = Release { cells: position(cells.num_rows())?, ..Release::default() };
     for (name, column) in same {
         let text = || column.as_string_opt::<i32>().map(|texts| texts.value(0).to_owned()).unwrap_or_default();
@@ -54,6 +54,7 @@ pub(super) fn protobuf(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
             "policy" => release.policy = text(),
             "window_start" => release.window_start = time(),
             "window_end" => release.window_end = time(),
+            DEGRADED => release.degraded = text(),
             other => return Err(ArrowError::NotYetImplemented(format!("no field for `{other}`"))),
         }
     }
@@ -67,12 +68,14 @@ pub(super) fn protobuf(cells: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 /// Columns of which all cells have the same, with their names.
 type Same<'c> = Vec<(&'static str, &'c ArrayRef)>;
 
-/// The columns of which all cells have the same, and those of keys and metrics.
-fn parted(cells: &RecordBatch) -> Result<(Same<'_>, RecordBatch), ArrowError> {
-    let same = RELEASE_COLUMNS.iter().filter_map(|name| Some((*name, cells.column_by_name(name)?))).collect();
+/// The columns of which all cells have the same, among them that of a smaller release, and those of keys and metrics.
+fn parted(cells: &RecordBatch, is_smaller: bool) -> Result<(Same<'_>, RecordBatch), ArrowError> {
+    let names = RELEASE_COLUMNS.iter().copied().chain(is_smaller.then_some(DEGRADED));
+    let same: Same<'_> = names.filter_map(|name| Some((name, cells.column_by_name(name)?))).collect();
     let fields = cells.schema_ref().fields().iter().enumerate();
-    let others = fields.filter(|(_, field)| !RELEASE_COLUMNS.contains(&field.name().as_str())).map(|(at, _)| at);
-    Ok((same, cells.project(&others.collect::<Vec<_>>())?))
+    let is_same = |name: &str| same.iter().any(|(of_release, _)| *of_release == name);
+    let others: Vec<usize> = fields.filter(|(_, field)| !is_same(field.name())).map(|(at, _)| at).collect();
+    Ok((same, cells.project(&others)?))
 }
 
 /// The values of a column, without those that are null.

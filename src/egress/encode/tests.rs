@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::*;
 use crate::domain::dataset::CONTRIBUTORS;
-use crate::domain::policy::{Digest, RELEASE_COLUMNS, ReleasedParts};
+use crate::domain::policy::{By, DEGRADED, Digest, RELEASE_COLUMNS, Reduction, ReleasedParts, Step, Top};
 
 const COUNTRIES: [&str; 4] = ["DE", "F\u{e9}", "IE", "other"];
 
@@ -274,4 +274,54 @@ fn how_many_contributors_there_are_at_least_is_a_column_in_every_format() {
     let parquet = from_parquet(file(&releases, Format::Parquet).unwrap());
     let of_parquet = parquet.column_by_name(CONTRIBUTORS).unwrap();
     assert_eq!(of_parquet, releases[0].cells().column_by_name(CONTRIBUTORS).unwrap());
+}
+
+#[test]
+fn a_smaller_release_says_so_in_every_format() {
+    let top = Step::Top(Top { rows: 3, by: By::Metric("n".to_owned()) });
+    let (whole, beside) = (released(29_000_000), released(29_000_001));
+    let smaller = whole.reduced(&Reduction(vec![top])).unwrap();
+    let of_lines = |released: &Released| parts(released, Format::JsonLines, 1).unwrap().concat();
+    let expected = lines(&of_lines(&smaller), Format::JsonLines);
+    assert!(
+        expected.len() == 3 && expected.iter().all(|line| line[DEGRADED] == "top" && line["release"] == smaller.id())
+    );
+    for (name, format) in of_messages() {
+        let message = parts(&smaller, format, 1).unwrap().concat();
+        let found: Vec<Value> = match format {
+            Format::Protobuf => {
+                let release = proto::Release::decode(message.as_slice()).unwrap();
+                assert_eq!((release.degraded.as_str(), release.columns.len()), ("top", 5));
+                of_protobuf(&release)
+            }
+            Format::Arrow => {
+                let stream = zstd::bulk::decompress(&message, PLENTY).unwrap();
+                let reader = StreamReader::try_new(stream.as_slice(), None).unwrap();
+                let schema = reader.schema();
+                assert_eq!((schema.metadata()[DEGRADED].as_str(), schema.fields().len()), ("top", 5));
+                lines(&message, format)
+            }
+            _ => lines(&message, format),
+        };
+        let without = |line: &Value| {
+            let line = line.as_object().unwrap().iter().filter(|(name, _)| *name != DEGRADED);
+            line.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>()
+        };
+        assert!(found.iter().map(without).eq(expected.iter().map(without)), "{name}");
+        let of_whole = parts(&whole, Format::Protobuf, 1).unwrap().concat();
+        assert_eq!(proto::Release::decode(of_whole.as_slice()).unwrap().degraded, "");
+    }
+    // A file holds whole ones beside it.
+    let both = [beside.clone(), smaller.clone(), beside.clone()];
+    let together = [of_lines(&beside), of_lines(&smaller), of_lines(&beside)].concat();
+    assert_eq!(file(&both, Format::JsonLines).unwrap(), together);
+    let rows = beside.cells().num_rows();
+    let read = [from_arrow(&file(&both, Format::Arrow).unwrap()), from_parquet(file(&both, Format::Parquet).unwrap())];
+    for read in read {
+        assert_eq!(read.schema().index_of(DEGRADED).unwrap(), RELEASE_COLUMNS.len());
+        let degraded = cast(read.column_by_name(DEGRADED).unwrap(), &DataType::Utf8).unwrap();
+        let expected = std::iter::repeat_n(None, rows).chain(std::iter::repeat_n(Some("top"), 3));
+        let expected: StringArray = expected.chain(std::iter::repeat_n(None, rows)).collect();
+        assert_eq!(degraded.as_string::<i32>(), &expected);
+    }
 }

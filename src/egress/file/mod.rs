@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::policy::Released;
+use crate::domain::policy::{Reduction, Released};
 use crate::domain::table::Fingerprint;
 use crate::egress::encode::{self, Format};
 use crate::storage::{self, FileSystem, Lsn, create_directories, write_shared_file_durably};
@@ -48,7 +48,7 @@ pub enum Error {
 }
 
 /// A file that is not written yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Made {
     /// Its dataset.
     pub dataset: String,
@@ -56,8 +56,10 @@ pub struct Made {
     path: PathBuf,
     /// What it holds.
     pub bytes: Vec<u8>,
-    /// How many releases.
-    pub releases: usize,
+    /// The releases in it, as they leave.
+    pub releases: Vec<Released>,
+    /// In which form they do.
+    pub form: Reduction,
     /// A hash of where it will be and what it holds: the very same file has the very same one.
     pub content: Fingerprint,
 }
@@ -150,17 +152,18 @@ impl Sink {
         self.waiting.iter().map(|(dataset, waiting)| (dataset.as_str(), waiting.releases.len()))
     }
 
-    /// Makes a dataset's file of what waits. Nothing is written yet.
+    /// Makes a dataset's file of what waits, in a form. Nothing is written yet.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn make(&self, dataset: &str) -> Result<Option<Made>, Error> {
-        let Some(first) = self.waiting(dataset).first() else { return Ok(None) };
-        let releases = self.waiting(dataset);
-        let bytes = encode::file(releases, self.settings.format)?;
+    pub fn make(&self, dataset: &str, form: &Reduction) -> Result<Option<Made>, Error> {
+        let releases = self.waiting(dataset).iter().map(|released| released.reduced(form));
+        let releases = releases.collect::<Result<Vec<_>, _>>().map_err(encode::Error::from)?;
+        let Some(first) = releases.first() else { return Ok(None) };
+        let bytes = encode::file(&releases, self.settings.format)?;
         let path = self.settings.directory.join(dataset).join(name(first, self.settings.format));
         let content = Fingerprint::of(&[path.as_os_str().as_bytes(), &[0], &bytes].concat());
-        Ok(Some(Made { dataset: dataset.to_owned(), path, releases: releases.len(), bytes, content }))
+        Ok(Some(Made { dataset: dataset.to_owned(), path, releases, form: form.clone(), bytes, content }))
     }
 
     /// Writes a file. Its releases do not wait any more. If it cannot be written, they wait on.

@@ -6,7 +6,7 @@
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-use crate::domain::policy::{Digest, Released, Widest};
+use crate::domain::policy::{Digest, Reduced, Released, Widest};
 use crate::egress::encode::{self, Format};
 
 use super::{Error, TooLarge};
@@ -17,6 +17,8 @@ pub(super) const CLIENT_BYTES: usize = 1_000_000;
 pub(super) const LEAST: usize = 1_000;
 /// What librdkafka and the broker add to key, headers and value of a batch's only message, at most.
 const AROUND: usize = 256;
+/// What the header of a smaller release takes, and its column, at most.
+const DEGRADED_BYTES: usize = 100;
 /// As many cells as a window may have, and so as many parts as a release.
 const CELLS_MAX: usize = 65_536;
 
@@ -181,9 +183,10 @@ pub(super) fn widest(widest: &Widest, format: Format) -> Result<usize, encode::E
         dataset: widest.dataset(),
         window_end: widest.window_end(),
         policy: Digest::from_bytes([0; 32]),
+        degraded: None,
     };
     let attributes = attributes(&named, format, Some((CELLS_MAX, CELLS_MAX)));
-    Ok(AROUND + size(named.dataset, &attributes) + encode::widest(widest, format)?)
+    Ok(AROUND + DEGRADED_BYTES + size(named.dataset, &attributes) + encode::widest(widest, format)?)
 }
 
 /// What is said of a release beside its cells.
@@ -193,6 +196,8 @@ struct Named<'n> {
     dataset: &'n str,
     window_end: i64,
     policy: Digest,
+    /// The steps that made it smaller.
+    degraded: Option<String>,
 }
 
 impl<'n> Named<'n> {
@@ -203,6 +208,7 @@ impl<'n> Named<'n> {
             dataset: released.dataset(),
             window_end: released.window_end(),
             policy: released.policy(),
+            degraded: released.made_smaller().map(Reduced::text),
         }
     }
 }
@@ -222,6 +228,7 @@ fn attributes(named: &Named<'_>, format: Format, part: Option<(usize, usize)>) -
         ("content-type", content.media_type.to_owned()),
     ];
     attributes.extend(content.encoding.map(|encoding| ("content-encoding", encoding.to_owned())));
+    attributes.extend(named.degraded.clone().map(|steps| ("ce_bailiwickdegraded", steps)));
     if let Some((part, of)) = part {
         attributes.push(("ce_bailiwickrelease", id.to_owned()));
         attributes.push(("ce_bailiwickpart", part.to_string()));
@@ -291,6 +298,7 @@ mod tests {
         assert_eq!(messages.len(), 1);
         assert_eq!(header(&messages[0], "ce_id").unwrap(), "f5a6f5cc3626c88dffcb11739f4282e7");
         assert_eq!(header(&messages[0], "ce_bailiwickpart"), None);
+        assert_eq!(header(&messages[0], "ce_bailiwickdegraded"), None);
     }
 
     #[test]
@@ -331,6 +339,21 @@ mod tests {
             let parts = messages(&released, format, limit(CLIENT_BYTES)).unwrap();
             assert!(parts.len() > 10 && parts.iter().all(|message| message.bytes <= CLIENT_BYTES), "{format:?}");
         }
+    }
+
+    #[test]
+    fn a_smaller_release_says_so_in_a_header_and_has_the_mark_of_the_whole() {
+        use super::super::mark::Mark;
+        use crate::domain::policy::{By, Reduction, Step, Top};
+
+        let whole = released(vec!["a".into(), "b".into()]);
+        let top = Step::Top(Top { rows: 1, by: By::Metric("count".to_owned()) });
+        let smaller = whole.reduced(&Reduction(vec![top])).unwrap();
+        let message = messages(&smaller, Format::JsonLines, limit(CLIENT_BYTES)).unwrap().remove(0);
+        assert_eq!(header(&message, "ce_bailiwickdegraded").as_deref(), Some("top"));
+        assert_eq!(header(&message, "ce_id").as_deref(), Some(smaller.id()));
+        assert_ne!(smaller.id(), whole.id());
+        assert_eq!(Mark::of(&[smaller]), Mark::of(&[whole]));
     }
 
     /// Words that cannot be compressed much, each in so many cells in a row.

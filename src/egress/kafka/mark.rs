@@ -26,10 +26,11 @@ pub(super) enum Said {
 }
 
 impl Mark {
-    /// The mark of an entry with these releases for a destination; `None` when there are none.
+    /// The mark of an entry with these releases for a destination; `None` when there are none. It is the same, whether they
+    /// leave whole or smaller.
     #[must_use]
     pub fn of(releases: &[Released]) -> Option<Self> {
-        let ids: Vec<&str> = releases.iter().map(Released::id).collect();
+        let ids: Vec<&str> = releases.iter().map(Released::id_of_whole).collect();
         Self::of_ids(&ids)
     }
 

@@ -130,6 +130,7 @@ impl<'d> Loud<'d> {
             window_end: end,
             policy,
             cells: columns.clone(),
+            reduced: None,
         });
         Ok(released.collect())
     }

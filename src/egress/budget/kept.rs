@@ -1,0 +1,123 @@
+//! A budget as it is on disk.
+//!
+//! ```text
+//! magic    "bwbudget"
+//! version  u32
+//! left     u64: bytes that were left
+//! at       i64: when, in microseconds since the Unix epoch
+//! paid     u64: the last position of the outbox that was paid for; the greatest number after a start without a budget
+//! shed     u64: the last position that is not to be sent
+//! of       text: the dataset whose file that is; empty where releases leave one by one
+//! file     u8: whether a file was paid for; then of the last one: its last position (u64), its dataset (text), and a hash
+//!          of it (16 bytes)
+//! forms    count; then of each entry that was paid for and may not have been confirmed: its position (u64), its dataset
+//!          (text, as `of`), and how it was made smaller (`Reduction`). Where releases leave one by one, those that leave
+//!          whole are not in it
+//! ```
+//!
+//! Version 1 ends before `of`, version 2 before `forms`. Files of several datasets may end at one position: the dataset says
+//! which one is meant.
+
+use crate::domain::binary::{Reader, Writer};
+use crate::domain::policy::Reduction;
+use crate::domain::table::Fingerprint;
+use crate::storage::Lsn;
+
+const MAGIC: [u8; 8] = *b"bwbudget";
+/// The version that this program writes.
+pub(super) const VERSION: u32 = 3;
+/// No position: nothing was shed.
+pub(super) const NONE: (Lsn, String) = (0, String::new());
+
+/// What is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) left: u64,
+    pub(super) at: i64,
+    pub(super) paid: Lsn,
+    pub(super) shed: (Lsn, String),
+    pub(super) file: Option<(Lsn, String, Fingerprint)>,
+    pub(super) forms: Forms,
+}
+
+/// In which form entries leave that were paid for. They leave in no other, however often they are sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forms(Vec<(Lsn, String, Reduction)>);
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    Kept(Kept),
+    Newer(u32),
+    Unreadable,
+}
+
+impl Forms {
+    /// That of an entry, or of the file of a dataset that ends with it; `None`: it was not paid for, or leaves whole.
+    #[must_use]
+    pub fn of(&self, lsn: Lsn, of: &str) -> Option<&Reduction> {
+        self.0.iter().find(|(at, dataset, _)| (*at, dataset.as_str()) == (lsn, of)).map(|(.., form)| form)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// With one more, and without those that are confirmed. A dataset has one file at a time.
+    pub(super) fn with(&self, (lsn, of): (Lsn, &str), form: Option<&Reduction>, confirmed: Lsn) -> Self {
+        let is_other = |at: Lsn, dataset: &str| if of.is_empty() { at != lsn } else { dataset != of };
+        let stay = self.0.iter().filter(|(at, dataset, _)| *at > confirmed && is_other(*at, dataset)).cloned();
+        Self(stay.chain(form.map(|form| (lsn, of.to_owned(), form.clone()))).collect())
+    }
+
+    /// Those of positions that there are.
+    pub(super) fn through(mut self, last: Lsn) -> Self {
+        self.0.retain(|(lsn, ..)| *lsn <= last);
+        self
+    }
+}
+
+impl Kept {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.raw(&MAGIC).u32(VERSION).u64(self.left).i64(self.at).u64(self.paid).u64(self.shed.0);
+        writer.text(&self.shed.1).u8(self.file.is_some().into());
+        if let Some((lsn, of, file)) = &self.file {
+            writer.u64(*lsn).text(of).raw(file.bytes());
+        }
+        writer.count(self.forms.0.len());
+        for (lsn, of, form) in &self.forms.0 {
+            form.encode(writer.u64(*lsn).text(of));
+        }
+        writer.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Decoded {
+        let mut reader = Reader::new(bytes.strip_prefix(&MAGIC).unwrap_or_default());
+        match reader.u32() {
+            Some(version @ 1..=VERSION) => Self::fields(version, reader).map_or(Decoded::Unreadable, Decoded::Kept),
+            Some(version) if version > VERSION => Decoded::Newer(version),
+            Some(_) | None => Decoded::Unreadable,
+        }
+    }
+
+    fn fields(version: u32, mut reader: Reader<'_>) -> Option<Self> {
+        let (left, at, paid, shed) = (reader.u64()?, reader.i64()?, reader.u64()?, reader.u64()?);
+        let (mut of, mut file, mut forms) = (String::new(), None, Vec::new());
+        if version > 1 {
+            of = reader.text()?.to_owned();
+            file = match reader.u8()? {
+                0 => None,
+                1 => Some((reader.u64()?, reader.text()?.to_owned(), Fingerprint::from_bytes(reader.array()?))),
+                _ => return None,
+            };
+        }
+        if version > 2 {
+            for _ in 0..reader.count(8 + 1 + 1)? {
+                forms.push((reader.u64()?, reader.text()?.to_owned(), Reduction::decode(&mut reader)?));
+            }
+        }
+        reader.is_empty().then_some(Self { left, at, paid, shed: (shed, of), file, forms: Forms(forms) })
+    }
+}

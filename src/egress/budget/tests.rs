@@ -1,0 +1,311 @@
+use tempfile::TempDir;
+
+use super::*;
+use crate::domain::policy::{Adding, By, RollUp, Step, Top};
+use crate::storage::RealFileSystem;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn settings(sheds_after: Option<Duration>) -> Settings {
+    Settings { bytes: 1_000, per: SECOND * 100, smaller: Vec::new(), sheds_after, first: vec!["alarms".to_owned()] }
+}
+
+/// A moment so many seconds after the start, of both clocks.
+fn at(seconds: u32) -> Moment {
+    Moment { now: SECOND * seconds, wall: i64::from(seconds) * 1_000_000 }
+}
+
+fn open(directory: &TempDir, settings: Settings, last: Lsn, at: Moment) -> Budget {
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    Budget::open(&fs, directory.path(), "hub", settings, last, at).unwrap()
+}
+
+/// A payment for the whole of an entry.
+fn paid(lsn: Lsn, bytes: u64) -> Payment<'static> {
+    static WHOLE: Reduction = Reduction(Vec::new());
+    Payment { lsn, of: "", form: &WHOLE, bytes, confirmed: 0 }
+}
+
+/// An entry that has smaller forms.
+fn of(smaller: &[u64], bytes: u64) -> Asked<'_> {
+    Asked { smaller, ..asked(1, bytes) }
+}
+
+/// Rows are added up, and the largest stay.
+fn form() -> Reduction {
+    let adding = |digits| Adding { weight: None, digits };
+    let metrics = [("n".to_owned(), adding(None)), ("sum".to_owned(), adding(Some(3)))];
+    let mean = ("mean".to_owned(), Adding { weight: Some("n".to_owned()), digits: None });
+    let datasets = [("payments".to_owned(), metrics.into_iter().chain([mean]).collect())].into();
+    let roll_up = RollUp { keys: vec!["city".to_owned()], datasets };
+    Reduction(vec![Step::RollUp(roll_up), Step::Top(Top { rows: 20, by: By::Metric("n".to_owned()) })])
+}
+
+fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
+    Asked { lsn, of: "", bytes, smaller: &[], ahead: 0, waited: Duration::ZERO }
+}
+
+#[test]
+fn it_is_full_at_first_and_fills_evenly_and_never_beyond() {
+    let directory = TempDir::new().unwrap();
+    let mut budget = open(&directory, settings(None), 0, at(0));
+    assert_eq!(budget.decide(asked(1, 1_000), at(0).now), Decision::Send(0));
+    budget.pay(paid(1, 700), at(0)).unwrap();
+    assert_eq!(
+        (budget.level().left(at(0).now), budget.level().left(at(10).now), budget.level().left(at(999).now)),
+        (300, 400, 1_000)
+    );
+    assert_eq!(budget.decide(asked(2, 400), at(9).now), Decision::Wait);
+    assert_eq!(budget.decide(asked(2, 400), at(10).now), Decision::Send(0));
+    assert_eq!(budget.decide(asked(2, 1_001), at(999).now), Decision::TooLarge);
+    assert_eq!(budget.decide(asked(2, 0), at(0).now), Decision::Send(0));
+}
+
+#[test]
+fn what_was_paid_before_a_crash_stays_paid() {
+    let directory = TempDir::new().unwrap();
+    let mut spent = 0;
+    // It dies after each payment, be it sent or not, and comes back after 5 s by the wall clock.
+    for life in 0..200 {
+        let start = Moment { now: Duration::ZERO, wall: i64::from(life) * 5_000_000 };
+        let mut budget = open(&directory, settings(None), 1_000, start);
+        while budget.decide(asked(1_001, 90), start.now) == Decision::Send(0) {
+            budget.pay(paid(1_001, 90), start).unwrap();
+            spent += 90;
+        }
+    }
+    let allowed = 1_000 + 1_000 * 199 * 5 / 100;
+    assert!(spent <= allowed && spent + 90 > allowed, "{spent} of {allowed}");
+}
+
+#[test]
+fn a_file_that_is_written_again_after_crashes_is_paid_for_once_and_another_one_is_paid_for() {
+    let directory = TempDir::new().unwrap();
+    let (file, other) = (Fingerprint::of(b"file"), Fingerprint::of(b"other"));
+    for last in [0, 7, 7] {
+        let mut budget = open(&directory, settings(None), last, at(0));
+        if !budget.has_paid_for(file) {
+            budget.pay_for(file, Payment { of: "", ..paid(7, 300) }, at(0)).unwrap();
+        }
+        assert_eq!(budget.level().left(at(0).now), 700);
+    }
+    let mut budget = open(&directory, settings(None), 7, at(0));
+    assert!(!budget.has_paid_for(other));
+    budget.pay_for(other, Payment { of: "", ..paid(5, 300) }, at(0)).unwrap();
+    let budget = open(&directory, settings(Some(Duration::ZERO)), 7, at(0));
+    assert_eq!((budget.has_paid_for(file), budget.level().left(at(0).now)), (false, 400));
+    // It may have left, and is not shed. Others may be, whether they stand before it or after it.
+    assert_eq!(
+        [4, 5, 6].map(|lsn| budget.decide(asked(lsn, 500), at(0).now)),
+        [Decision::Shed, Decision::Wait, Decision::Shed]
+    );
+}
+
+#[test]
+fn files_of_datasets_that_end_at_one_position_are_decided_on_each_for_itself() {
+    let directory = TempDir::new().unwrap();
+    let sheds = settings(Some(Duration::ZERO));
+    let mut budget = open(&directory, sheds.clone(), 0, at(0));
+    let of = |of, bytes| Asked { of, ..asked(7, bytes) };
+    budget.pay_for(Fingerprint::of(b"file"), Payment { of: "by_country", ..paid(7, 900) }, at(0)).unwrap();
+    let decisions = |budget: &Budget| {
+        [of("by_country", 500), of("sizes", 500), of("sizes", 1_001), of("sizes", 50)]
+            .map(|asked| budget.decide(asked, at(0).now))
+    };
+    let paid = [Decision::Wait, Decision::Shed, Decision::Shed, Decision::Send(0)];
+    assert_eq!(decisions(&budget), paid);
+    assert_eq!(decisions(&open(&directory, sheds.clone(), 7, at(0))), paid, "after a crash");
+    budget.shed((7, "totals"), at(0)).unwrap();
+    for budget in [budget, open(&directory, sheds, 7, at(0))] {
+        assert_eq!(decisions(&budget), paid, "another one was shed");
+        assert_eq!(budget.decide(of("totals", 50), at(0).now), Decision::Shed);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_fills_it_once_at_most() {
+    let directory = TempDir::new().unwrap();
+    let mut budget = open(&directory, settings(None), 0, at(50));
+    budget.pay(paid(1, 800), at(50)).unwrap();
+    let back = Moment { now: Duration::ZERO, wall: 0 };
+    assert_eq!(open(&directory, settings(None), 1, back).level().left(Duration::ZERO), 200);
+    let forward = Moment { now: Duration::ZERO, wall: i64::MAX };
+    assert_eq!(open(&directory, settings(None), 1, forward).level().left(Duration::ZERO), 1_000);
+    // A smaller one is not exceeded by what was left of a larger one.
+    let smaller = Settings { bytes: 150, ..settings(None) };
+    assert_eq!(open(&directory, smaller, 1, at(50)).level().left(Duration::ZERO), 150);
+}
+
+#[test]
+fn what_waited_too_long_is_shed_and_what_may_have_left_is_not() {
+    let directory = TempDir::new().unwrap();
+    let mut budget = open(&directory, settings(Some(SECOND * 20)), 0, at(0));
+    budget.pay(paid(1, 900), at(0)).unwrap();
+    let waited = |lsn, seconds| Asked { waited: SECOND * seconds, ..asked(lsn, 500) };
+    assert_eq!(budget.decide(waited(2, 19), at(19).now), Decision::Wait);
+    assert_eq!(budget.decide(waited(2, 20), at(20).now), Decision::Shed);
+    assert_eq!(budget.decide(waited(2, 40), at(40).now), Decision::Send(0), "there are enough again");
+    assert_eq!(budget.decide(waited(1, 99), at(20).now), Decision::Wait, "it was paid for");
+    assert_eq!(budget.decide(asked(2, 1_001), at(99).now), Decision::Shed, "there will never be enough");
+    // The decision holds after a crash, when there are enough bytes.
+    budget.shed((2, ""), at(20)).unwrap();
+    let budget = open(&directory, settings(Some(SECOND * 20)), 5, at(900));
+    assert_eq!(budget.decide(asked(2, 10), at(900).now), Decision::Shed);
+    assert_eq!(budget.decide(asked(3, 10), at(900).now), Decision::Send(0));
+    // The outbox was begun anew, and has another entry there.
+    let budget = open(&directory, settings(Some(SECOND * 20)), 1, at(900));
+    assert_eq!(budget.decide(asked(2, 10), at(900).now), Decision::Send(0));
+}
+
+#[test]
+fn what_left_while_there_was_no_budget_is_not_shed_when_it_is_back() {
+    let directory = TempDir::new().unwrap();
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    let suspend = || Budget::suspend(&fs, directory.path(), "hub", 8);
+    suspend().unwrap();
+    assert!(!directory.path().join("hub").exists(), "there was none");
+    let sheds = settings(Some(Duration::ZERO));
+    let mut budget = open(&directory, sheds.clone(), 4, at(0));
+    budget.pay(paid(5, 900), at(0)).unwrap();
+    budget.shed((6, ""), at(0)).unwrap();
+    drop(budget);
+    let decided = |lsn| open(&directory, sheds.clone(), 8, at(0)).decide(asked(lsn, 500), at(0).now);
+    assert_eq!([5, 6, 7].map(decided), [Decision::Wait, Decision::Shed, Decision::Shed]);
+    // It is taken out of the configuration: all through 8 may leave. Then it is back.
+    suspend().unwrap();
+    assert_eq!([5, 6, 7, 8, 9].map(decided)[..4], [Decision::Wait; 4]);
+    assert_eq!(decided(9), Decision::Shed, "it came later");
+    // Nothing is given back.
+    assert_eq!(open(&directory, sheds.clone(), 8, at(0)).level().left(at(0).now), 100);
+    let written = std::fs::read(directory.path().join("hub")).unwrap();
+    suspend().unwrap();
+    assert_eq!(std::fs::read(directory.path().join("hub")).unwrap(), written, "it is said once");
+    std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
+    suspend().unwrap();
+}
+
+#[test]
+fn the_less_important_gives_way() {
+    let directory = TempDir::new().unwrap();
+    let mut budget = open(&directory, settings(Some(Duration::ZERO)), 0, at(0));
+    budget.pay(paid(1, 400), at(0)).unwrap();
+    let behind = |ahead| Asked { ahead, ..asked(2, 500) };
+    assert_eq!(budget.decide(behind(100), at(0).now), Decision::Send(0));
+    assert_eq!(budget.decide(behind(101), at(0).now), Decision::Shed);
+    assert_eq!((settings(None).rank("alarms"), settings(None).rank("payments")), (0, 1));
+    // Where nothing is shed, those behind it would come no sooner.
+    let budget = open(&directory, settings(None), 5, at(0));
+    assert_eq!(budget.decide(behind(101), at(0).now), Decision::Send(0));
+}
+
+#[test]
+fn every_version_is_read_and_damage_begins_empty() {
+    let (shed, forms) = ((40, String::new()), Forms::default());
+    let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed, file: None, forms };
+    let golden = include_bytes!("../../../tests/golden/budget-1");
+    assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
+    let file = Some((39, "by_country".to_owned(), Fingerprint::from_bytes([9; 16])));
+    let kept = Kept { shed: (40, "sizes".to_owned()), file, ..kept };
+    let golden = include_bytes!("../../../tests/golden/budget-2");
+    assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
+    let forms =
+        Forms::default().with((39, "by_country"), Some(&Reduction::default()), 0).with((41, ""), Some(&form()), 0);
+    let kept = Kept { forms, ..kept };
+    let golden = include_bytes!("../../../tests/golden/budget-3");
+    assert_eq!(kept.encode(), golden);
+    assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
+    for end in 0..golden.len() {
+        assert_eq!(Kept::decode(&golden[..end]), Decoded::Unreadable, "cut at {end}");
+    }
+    let mut newer = golden.to_vec();
+    newer[8] = 4;
+    assert_eq!(Kept::decode(&newer), Decoded::Newer(4));
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
+    let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));
+    assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now)), (0, 100));
+    assert_eq!(budget.decide(asked(9, 500), at(0).now), Decision::Wait, "it may have been paid for");
+}
+
+#[test]
+fn smaller_forms_are_tried_in_their_order_before_anything_waits_or_is_shed() {
+    let directory = TempDir::new().unwrap();
+    for (sheds_after, short) in [(None, Decision::Wait), (Some(Duration::ZERO), Decision::Shed)] {
+        let budget = open(&directory, settings(sheds_after), 0, at(0));
+        let decide = |smaller: &[u64], bytes| budget.decide(of(smaller, bytes), at(0).now);
+        assert_eq!(decide(&[800, 500], 1_000), Decision::Send(0), "the whole fits");
+        assert_eq!(decide(&[1_000, 500], 1_001), Decision::Send(1));
+        assert_eq!(decide(&[1_001, 500], 2_000), Decision::Send(2));
+        let never = if sheds_after.is_some() { Decision::Shed } else { Decision::TooLarge };
+        assert_eq!(decide(&[1_002, 1_001], 2_000), never);
+        // Those of more important ones that wait behind it take the rest.
+        let ahead = Asked { ahead: 600, ..of(&[800, 400], 900) };
+        let expected = if sheds_after.is_some() { Decision::Send(2) } else { Decision::Send(0) };
+        assert_eq!(budget.decide(ahead, at(0).now), expected);
+        let mut budget = open(&directory, settings(sheds_after), 0, at(0));
+        budget.pay(paid(1, 900), at(0)).unwrap();
+        let next = |smaller: &'static [u64]| Asked { lsn: 2, ..of(smaller, 2_000) };
+        assert_eq!(
+            budget.decide(next(&[900, 101]), at(0).now),
+            short,
+            "even the smallest is too large now, not for ever"
+        );
+        assert_eq!(budget.decide(next(&[900, 100]), at(0).now), Decision::Send(2));
+        std::fs::remove_file(directory.path().join("hub")).unwrap();
+    }
+}
+
+#[test]
+fn what_was_paid_for_keeps_its_form_over_crashes_and_without_a_budget() {
+    let directory = TempDir::new().unwrap();
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    let sheds = settings(Some(Duration::ZERO));
+    let mut budget = open(&directory, sheds.clone(), 0, at(0));
+    budget.pay(Payment { form: &form(), ..paid(4, 600) }, at(0)).unwrap();
+    budget.pay(paid(5, 100), at(0)).unwrap();
+    budget.pay(Payment { form: &form(), ..paid(6, 100) }, at(0)).unwrap();
+    let forms = |forms: &Forms| [4, 5, 6].map(|lsn| forms.of(lsn, "").cloned());
+    let expected = [Some(form()), None, Some(form())];
+    for budget in [budget, open(&directory, sheds.clone(), 9, at(0))] {
+        assert_eq!(forms(budget.forms()), expected);
+        // It has left perhaps, so it leaves so or waits.
+        let again = Asked { smaller: &[10], ..asked(4, 600) };
+        assert_eq!(budget.decide(again, at(0).now), Decision::Wait);
+        assert_eq!([4, 5, 6, 7].map(|lsn| budget.is_paid(lsn, "")), [true, true, true, false]);
+    }
+    for _ in 0..2 {
+        assert_eq!(forms(&Budget::suspend(&fs, directory.path(), "hub", 9).unwrap()), expected);
+    }
+    // The outbox was begun anew: these positions are not there yet.
+    assert_eq!(Budget::suspend(&fs, directory.path(), "hub", 3).unwrap(), Forms::default());
+    assert_eq!(open(&directory, sheds.clone(), 3, at(0)).forms(), &Forms::default());
+    // What is confirmed is forgotten, and no more than so many are on their way.
+    let mut budget = open(&directory, sheds.clone(), 9, at(0));
+    budget.pay(Payment { form: &form(), confirmed: 4, ..paid(7, 1) }, at(0)).unwrap();
+    assert_eq!(forms(budget.forms()), [None, None, Some(form())]);
+    for lsn in 8..6 + SMALLER_MAX as Lsn {
+        assert!(!budget.holds_many());
+        budget.pay(Payment { form: &form(), confirmed: 4, ..paid(lsn, 0) }, at(0)).unwrap();
+    }
+    assert!(budget.holds_many());
+    // It is paid for again, in the same form.
+    budget.pay(Payment { form: &form(), confirmed: 4, ..paid(7, 1) }, at(0)).unwrap();
+    assert_eq!(budget.forms().len(), SMALLER_MAX);
+}
+
+#[test]
+fn each_dataset_has_the_form_of_its_last_file() {
+    let directory = TempDir::new().unwrap();
+    let mut budget = open(&directory, settings(None), 0, at(0));
+    let file = |text: &str| Fingerprint::of(text.as_bytes());
+    budget.pay_for(file("a"), Payment { of: "a", form: &form(), ..paid(5, 10) }, at(0)).unwrap();
+    budget.pay_for(file("b"), Payment { of: "b", ..paid(5, 10) }, at(0)).unwrap();
+    for budget in [budget, open(&directory, settings(None), 9, at(0))] {
+        assert_eq!(budget.forms().of(5, "a"), Some(&form()));
+        assert_eq!(budget.forms().of(5, "b"), Some(&Reduction::default()), "it leaves whole");
+        assert_eq!(["a", "b", "c"].map(|of| budget.is_paid(5, of)), [true, true, false]);
+    }
+    let mut budget = open(&directory, settings(None), 9, at(0));
+    budget.pay_for(file("c"), Payment { of: "a", ..paid(9, 10) }, at(0)).unwrap();
+    assert_eq!((budget.forms().of(5, "a"), budget.forms().len()), (None, 2));
+}
