@@ -18,8 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use super::rolled::Rule;
-use crate::domain::aggregate::{Cells, ENOUGH};
+use crate::domain::aggregate::{Cells, ENOUGH, PartRule};
 use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::policy::egress::Outlet;
 
@@ -50,7 +49,7 @@ impl Steps {
     pub(super) fn of<'o>(
         counted: &Dataset,
         outlets: impl IntoIterator<Item = &'o Outlet>,
-        rules: &BTreeSet<Rule>,
+        rules: &BTreeSet<(PartRule, usize)>,
     ) -> Self {
         let asking: BTreeSet<&str> =
             counted.released_as().filter(|one| one.tells_contributors).map(|one| one.name.as_str()).collect();
