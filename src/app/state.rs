@@ -125,8 +125,9 @@ impl State {
         let deferred = deferrals(deferred, &present, &closed_before, &held);
         have_closed(&mut held.tables, &present, &closed_before);
         let from = counted + 1;
-        let Scanned { closed, refused } =
+        let Scanned { closed, refused, closed_as } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
+        held.renamed(&closed_as);
         let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
         report(&found, from, &windows, &closed);
         let shapes = present

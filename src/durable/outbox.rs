@@ -296,6 +296,19 @@ pub struct Held {
     pub tables: BTreeMap<DatasetName, Tables>,
 }
 
+impl Held {
+    /// The journal closed windows of datasets under other names, and so the outbox has them under those.
+    pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<String>>) {
+        for (dataset, names) in closed_as {
+            let last = names.iter().filter_map(|name| self.closed.get(name)).max().copied();
+            if let Some(last) = last {
+                let closed = self.closed.entry(dataset.to_string()).or_insert(last);
+                *closed = last.max(*closed);
+            }
+        }
+    }
+}
+
 /// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
 /// were told, of the datasets of these tables.
 ///

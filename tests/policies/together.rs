@@ -164,6 +164,40 @@ async fn a_dataset_that_joins_another_waits_until_its_windows_have_been_released
     assert_eq!(deployment.released("hub").iter().filter(|line| of_sizes(line)).count(), 1);
 }
 
+/// What the journal says of windows that closed is said under the name of the first dataset, which is removed then.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_that_closed_stay_closed_when_the_first_of_the_datasets_is_removed_after_a_crash() {
+    let deployment = deployment();
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.send(&visits(1, 6, "DE")).await;
+    producer.close_before(2).await;
+    gateway.until("the first window has left", |_| deployment.released("hub").len() == 1).await;
+    gateway.stop().await;
+    // Without records: after them, a dataset cannot be removed.
+    let process = deployment.spawn();
+    Producer::connect(process.endpoint(), "p").await.close_before(5).await;
+    // What is answered stands in the journal, and the closing before it.
+    Producer::connect(process.endpoint(), "q").await.close_before(6).await;
+    process.kill();
+    let policy = deployment.read(POLICY);
+    let (first, rest) = policy.split_once("[datasets.by_country]").unwrap();
+    let (_, rest) = rest.split_once("[datasets.sizes]").unwrap();
+    // Windows close later now: only the journal says that those before minute 5 have closed.
+    let rest = rest.replace("grace = \"PT1S\"", "grace = \"PT10M\"").replace("\"by_country\"", "\"sizes\"");
+    deployment.write(POLICY, format!("{first}[datasets.sizes]{rest}"));
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 1;
+    producer.send(&visits(3, 7, "DE")).await;
+    producer.close_before(20).await;
+    gateway.producer("q").await.close_before(20).await;
+    gateway.until("what came late has left", |_| deployment.released("hub").len() == 2).await;
+    gateway.stop().await;
+    let windows: Vec<_> = deployment.released("hub").into_iter().map(|line| line["window_start"].clone()).collect();
+    assert_eq!(windows, ["2026-01-05T12:01:00Z", "2026-01-05T12:05:00Z"]);
+}
+
 /// A dataset with noise, of other windows.
 const NOISED: &str = r#"
 [release.private]
