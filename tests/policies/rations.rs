@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::deployment::{Deployment, Gateway, visits};
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{run, text};
 use crate::common::{PATIENCE, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -116,9 +117,24 @@ async fn a_file_is_paid_for_before_it_is_there_and_once() {
     }
     fs::remove_file(deployment.path("released/hub/by_country")).unwrap();
     let gateway = start().await;
-    let hub = told(&gateway, |hub| hub["waiting_releases"] == 0 && hub["error"].is_null());
-    let (left, written) = (budget(&hub, "left_bytes"), bytes(&deployment));
-    assert!(left + written <= 10_000 + slack && left + written + slack > 10_000, "{written} bytes, {hub}");
+    gateway.until("it is written", |_| deployment.released("hub").len() == 1).await;
+    let written = bytes(&deployment);
+    let is_paid = |left: u64| left + written <= 10_000 + slack && left + written + slack > 10_000;
+    told(&gateway, |hub| hub["error"].is_null() && is_paid(budget(hub, "left_bytes")));
+    // What is on disk says the same, and if it is damaged.
+    let verify = || run(deployment.root(), &["journal", "verify", "journal", "--json"]);
+    let found = verify();
+    let said: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let of_hub = &said["budgets"]["destinations"][0];
+    assert!(found.status.success() && of_hub["destination"] == "hub", "{said}");
+    assert!(is_paid(of_hub["left_bytes"].as_u64().unwrap()), "{said}");
+    deployment.write("journal/budgets/hub", "nothing that is known");
+    let found = verify();
+    let said = text(&found.stdout);
+    assert!(
+        found.status.code() == Some(1) && said.contains("the budget of destination hub is damaged: it begins empty"),
+        "{said}"
+    );
     gateway.stop().await;
 }
 
