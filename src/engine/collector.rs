@@ -479,10 +479,10 @@ impl Collector {
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
     /// producers.
     fn put_out(&mut self, entry: Vec<u8>) {
-        let outbox = &self.collecting.outbox;
+        let (outbox, bytes) = (&self.collecting.outbox, entry.len() as u64);
         let (mut warned, mut tried) = (false, None);
         let room = loop {
-            match outbox.reserve(entry.len() as u64) {
+            match outbox.reserve(bytes) {
                 Ok(room) => break room,
                 Err(error) => {
                     if !warned {
@@ -507,7 +507,7 @@ impl Collector {
         self.collecting.outbox_last += 1;
         outbox.submit(self.collecting.outbox_last, entry, room, None);
         let _ = outbox.wait_durable(self.collecting.outbox_last);
-        self.wholes.closed_at(self.collecting.outbox_last);
+        self.wholes.closed(bytes);
     }
 
     fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {
