@@ -65,6 +65,21 @@ pub enum Loss {
         /// What it is.
         what: String,
     },
+    /// Entries of the budgets of privacy cannot be read.
+    Privacy {
+        /// Which.
+        damage: Damage,
+    },
+    /// An entry of the budgets of privacy is of no known kind, or their log has lost its beginning.
+    PrivacyUnknown {
+        /// What it is.
+        what: String,
+    },
+    /// A destination's budget of bytes cannot be read.
+    Budget {
+        /// The destination's name.
+        destination: String,
+    },
     /// A destination's cursor cannot be read.
     Cursor {
         /// The destination's name.
@@ -136,13 +151,18 @@ impl Loss {
     #[must_use]
     pub fn lsns(&self) -> Option<(Lsn, Lsn)> {
         match self {
-            Self::Journal { damage, .. } | Self::Outbox { damage } | Self::Counters { damage } => Some(damage.lsns),
+            Self::Journal { damage, .. }
+            | Self::Outbox { damage }
+            | Self::Counters { damage }
+            | Self::Privacy { damage } => Some(damage.lsns),
             Self::Between { counted, first } => Some((counted.saturating_add(1), first.saturating_sub(1))),
             Self::Unsent { .. }
             | Self::Checkpoint { .. }
             | Self::Emptied { .. }
             | Self::Cursor { .. }
-            | Self::CountersUnknown { .. } => None,
+            | Self::Budget { .. }
+            | Self::CountersUnknown { .. }
+            | Self::PrivacyUnknown { .. } => None,
         }
     }
 }
@@ -150,6 +170,10 @@ impl Loss {
 /// What becomes of counters of which something is missing. A repair would only hide it.
 const COUNTS_LOST: &str =
     "counts were lost: no counter of a law has room until its period is over; a repair leaves it as it is";
+
+/// What becomes of budgets of privacy of which something is missing.
+const SPENT_UNKNOWN: &str = "what was spent of the budgets of privacy is not known: nothing is left of the days through today; a \
+                             repair leaves it as it is";
 
 impl fmt::Display for Loss {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,6 +206,11 @@ impl fmt::Display for Loss {
                 formatter.write_str(COUNTS_LOST)
             }
             Self::CountersUnknown { what } => write!(formatter, "{}; {COUNTS_LOST}", printable::line(what)),
+            Self::Privacy { damage } => {
+                place(formatter, damage)?;
+                formatter.write_str(SPENT_UNKNOWN)
+            }
+            Self::PrivacyUnknown { what } => write!(formatter, "{}; {SPENT_UNKNOWN}", printable::line(what)),
             Self::Unsent { destination, first } => write!(
                 formatter,
                 "releases for destination {} are missing: the outbox begins at {first}, after what it has confirmed",
@@ -195,6 +224,13 @@ impl fmt::Display for Loss {
                 "`{log}` holds no segment, and a gateway has run here: what it held is lost, but for what the checkpoint \
                  has counted"
             ),
+            Self::Budget { destination } => {
+                write!(
+                    formatter,
+                    "the budget of destination {} is damaged: it begins empty",
+                    printable::line(destination)
+                )
+            }
             Self::Cursor { destination } => write!(
                 formatter,
                 "the cursor of destination {} is damaged: what the outbox holds is sent again",

@@ -1,6 +1,6 @@
 //! What is on disk at the start: opened, read, and put together with what is declared now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -122,11 +122,12 @@ impl State {
         let (key, Restored { windows, deferred }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
         let closed_before: BTreeMap<_, _> = closed_before.collect();
-        let deferred = deferrals(deferred, &present, &closed_before, &held.waited);
+        let deferred = deferrals(deferred, &present, &closed_before, &held);
         have_closed(&mut held.tables, &present, &closed_before);
         let from = counted + 1;
-        let Scanned { closed, refused } =
+        let Scanned { closed, refused, closed_as } =
             recovery::scan(journal.reader(from), from, &mut gateway, &present, now).with_context(in_directory)?;
+        held.renamed(&closed_as);
         let replay = Replay::new(&journal, from, found.last, &present, Arc::clone(&config.journal.keys));
         report(&found, from, &windows, &closed);
         let shapes = present
@@ -341,18 +342,23 @@ fn restored(
 }
 
 /// What waits of each dataset whose cells wait, or may have waited before this start. Where the checkpoint does not say,
-/// nothing is known of the windows that had closed by then.
+/// nothing is known of the windows that had closed by then. What left after that without having waited is in the outbox.
 fn deferrals(
     restored: BTreeMap<DatasetName, Deferral>,
     present: &[Present],
     closed_before: &BTreeMap<DatasetName, i64>,
-    waited: &BTreeSet<String>,
+    held: &Held,
 ) -> BTreeMap<DatasetName, Deferral> {
     let mut deferred = restored;
     let datasets = present.iter().flat_map(|present| &present.datasets);
-    for dataset in datasets.filter(|dataset| dataset.max_defer > 0 || waited.contains(&*dataset.name)) {
+    for dataset in datasets.filter(|dataset| dataset.max_defer > 0 || held.waited.contains(&*dataset.name)) {
         let from = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
-        deferred.entry(dataset.name.clone()).or_insert_with(|| Deferral::new(dataset.max_defer, from));
+        let new = || Deferral::new(dataset.max_defer, from);
+        let deferral = deferred.entry(dataset.name.clone()).or_insert_with(new);
+        let ends = dataset.released_as().filter_map(|released| held.left_alone.get(&released.name)).max();
+        if ends.is_some() {
+            deferral.left_before(first_window(ends.copied(), dataset.window));
+        }
     }
     deferred
 }

@@ -192,18 +192,21 @@ impl Deferral {
         waits
     }
 
-    /// What was decided before about a window's cells, which come from the journal again. `None`: it is not known.
-    /// `max` is for how many windows cells waited then, if that is known.
+    /// Something of the windows before this one left when cells did not wait: what leaves later does not cover them.
+    /// Everybody has seen that. That a window comes from the journal again does not say it: this would tell that the window
+    /// had a record.
+    pub fn left_before(&mut self, window: i64) {
+        self.since = self.since.max(window);
+    }
+
+    /// What was decided before about a window's cells, which come from the journal again. `None`: nothing was, since cells
+    /// did not wait then, or it is lost. `max` is for how many windows cells waited then, if that is known.
     pub fn again(&mut self, window: i64, cells: Cells, decided: Option<&Decided>, max: Option<u64>) {
         if let Some(max) = max {
             self.wait_for(max);
         }
         let none = BTreeSet::new();
         let (left, rolled_up) = decided.map_or((&none, &none), |decided| (&decided.left, &decided.rolled_up));
-        if decided.is_none() {
-            // It closed before cells could wait, and may have left.
-            self.since = self.since.max(window.saturating_add(1));
-        }
         self.close(window, decided.and_then(|decided| decided.under));
         let left = if planted("deferred-twice-after-restart") { &none } else { left };
         let joined = Joined { own: cells.some(|_| false), cells };
@@ -299,10 +302,10 @@ impl Deferral {
         window.saturating_sub_unsigned(self.max)
     }
 
-    /// What waits for a window.
+    /// What waits for a window. A cell covers all that it is joined with.
     fn waits_for(&self, window: i64) -> impl Iterator<Item = &Cells> {
         let takes = self.takes(window);
-        self.waiting.range(..window).filter(move |_| takes).map(|(_, cells)| cells)
+        self.waiting.range(self.since.min(window)..window).filter(move |_| takes).map(|(_, cells)| cells)
     }
 
     fn drop_before(&mut self, window: i64) -> Vec<Dropped> {

@@ -69,6 +69,14 @@ impl Catalog {
         self.streams.get(stream).map_or(&[], |declared| &declared.datasets)
     }
 
+    /// The names of the datasets that shared their cells under the name of this one, its own among them. None: it had cells
+    /// of its own.
+    pub(super) fn sharing(&self, dataset: &str) -> Vec<&str> {
+        let datasets = self.streams.values().flat_map(|declared| &declared.datasets);
+        let shapes = datasets.filter(|(name, _)| name == dataset).map(|(_, shape)| shape);
+        shapes.flat_map(Shape::sharing).collect()
+    }
+
     /// The catalog as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -13,6 +13,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::dataset::WINDOWS;
 use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
@@ -289,8 +290,23 @@ pub struct Held {
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// The datasets that it was decided about.
     pub waited: BTreeSet<String>,
+    /// Where the last window ends of which something left while no cell of the dataset waited, after the same position.
+    pub left_alone: BTreeMap<DatasetName, i64>,
     /// What was told of each dataset that tells only what has changed.
     pub tables: BTreeMap<DatasetName, Tables>,
+}
+
+impl Held {
+    /// The journal closed windows of datasets under other names, and so the outbox has them under those.
+    pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<String>>) {
+        for (dataset, names) in closed_as {
+            let last = names.iter().filter_map(|name| self.closed.get(name)).max().copied();
+            if let Some(last) = last {
+                let closed = self.closed.entry(dataset.to_string()).or_insert(last);
+                *closed = last.max(*closed);
+            }
+        }
+    }
 }
 
 /// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
@@ -317,9 +333,16 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
             tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
         }
         held.closed.insert(closing.dataset.clone(), closing.closed_at);
-        if closing.closed_at > after && !closing.decided.is_empty() {
-            held.waited.insert(closing.dataset);
-            held.decided.insert(closing.closed_at, closing.decided);
+        if closing.closed_at > after {
+            let alone = |released: &&Released| released.cells().schema().column_with_name(WINDOWS).is_none();
+            for released in closing.releases.iter().filter(alone) {
+                let ends = held.left_alone.entry(released.dataset().clone()).or_insert(i64::MIN);
+                *ends = released.window_end().max(*ends);
+            }
+            if !closing.decided.is_empty() {
+                held.waited.insert(closing.dataset);
+                held.decided.insert(closing.closed_at, closing.decided);
+            }
         }
         for released in &closing.releases {
             *held.releases.entry(released.destination().into()).or_default() += 1;

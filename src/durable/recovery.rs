@@ -4,12 +4,12 @@
 //! records (producers, event times, closings), which is all that new records need to be accepted. The
 //! second ([`Replay`]) counts the records, on a thread of its own, while new ones come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::ArrayRef;
 use arrow_schema::{ArrowError, Field};
 
 use crate::domain::aggregate::Cells;
@@ -24,12 +24,15 @@ use crate::domain::producer::{Came, Number};
 use crate::domain::stream::Stream;
 use crate::domain::tally::{Tally, Told};
 use crate::domain::watermark::Heard;
-use crate::domain::window::window_start;
 use crate::storage::{self, FileSystem, Log, Lsn};
 
 use super::checkpoint::Checkpoint;
-use super::entry::{BatchReader, Before, Catalog, Entry, Sent, Unread};
+use super::entry::{Entry, Sent, Unread};
 use super::seal::{Keys, Sealed, Sealer};
+
+mod mapping;
+
+use mapping::Mapping;
 
 /// Why the gateway cannot continue with what is on disk.
 #[derive(Debug, thiserror::Error)]
@@ -114,15 +117,23 @@ pub struct Scanned {
     pub closed: Vec<Closed>,
     /// What is told of refused records with each closing that tells something.
     pub refused: BTreeMap<Lsn, Vec<Told>>,
+    /// Under which other names the journal closed windows of what is counted now for a dataset.
+    pub closed_as: BTreeMap<DatasetName, BTreeSet<String>>,
 }
 
 impl Scanned {
-    fn closed(&mut self, closed: Closed, gateway: &mut Gateway) {
-        let refused = gateway.tell_refused(&closed.dataset);
+    /// Windows were closed or flushed under the name of a dataset.
+    fn closed(&mut self, name: &str, closed: Vec<Closed>, gateway: &mut Gateway) {
+        // Once, whatever it closed: the datasets are of one stream.
+        let Some(first) = closed.first() else { return };
+        let refused = gateway.tell_refused(&first.dataset);
         if !refused.is_empty() {
-            self.refused.insert(closed.lsn, refused);
+            self.refused.insert(first.lsn, refused);
         }
-        self.closed.push(closed);
+        for dataset in closed.iter().map(|closed| &closed.dataset).filter(|dataset| ***dataset != *name) {
+            self.closed_as.entry(dataset.clone()).or_default().insert(name.to_owned());
+        }
+        self.closed.extend(closed);
     }
 }
 
@@ -213,15 +224,14 @@ pub fn scan(
                 }
             }
             Entry::Closed { dataset, before, watermark } => {
-                if let Some(closing) = mapping.closed(lsn, dataset, Some(before)) {
-                    closing.before.into_iter().for_each(|before| gateway.restore_closed(dataset, before, watermark));
-                    scanned.closed(closing, gateway);
+                let closed = mapping.closed(lsn, &context, dataset, Some(before));
+                for Closed { dataset, before, .. } in &closed {
+                    before.iter().for_each(|before| gateway.restore_closed(dataset, *before, watermark));
                 }
+                scanned.closed(dataset, closed, gateway);
             }
             Entry::Flushed { dataset } => {
-                if let Some(closing) = mapping.closed(lsn, dataset, None) {
-                    scanned.closed(closing, gateway);
-                }
+                scanned.closed(dataset, mapping.closed(lsn, &context, dataset, None), gateway);
             }
         }
     }
@@ -283,6 +293,8 @@ pub struct Replay {
     reader: storage::Reader,
     through: Lsn,
     mapping: Mapping,
+    /// What the last entry closed besides.
+    closed: VecDeque<Closed>,
     sealer: Sealer,
     erased: Erased,
 }
@@ -345,7 +357,8 @@ impl Replay {
     #[must_use]
     pub fn new(log: &Log, from: Lsn, through: Lsn, present: &[Present], keys: Arc<Keys>) -> Self {
         let (mapping, sealer) = (Mapping::new(present), Sealer::new(keys));
-        Self { reader: log.reader(from), through, mapping, sealer, erased: Erased::default() }
+        let (closed, erased) = (VecDeque::new(), Erased::default());
+        Self { reader: log.reader(from), through, mapping, closed, sealer, erased }
     }
 
     /// What could not be read so far for want of a key.
@@ -359,6 +372,9 @@ impl Replay {
     /// # Errors
     /// When the journal cannot be read.
     pub fn step(&mut self) -> Result<Option<Step>, Error> {
+        if let Some(closed) = self.closed.pop_front() {
+            return Ok(Some(Step::Close(closed)));
+        }
         while let Some(storage::Entry { lsn, context, payload }) = self.reader.next()? {
             if lsn > self.through {
                 return Ok(None);
@@ -383,99 +399,17 @@ impl Replay {
                         .map_err(|source| Error::Records { lsn, source });
                 }
                 Entry::Closed { dataset, before, .. } => {
-                    let Some(closed) = self.mapping.closed(lsn, dataset, Some(before)) else { continue };
-                    return Ok(Some(Step::Close(closed)));
+                    self.closed.extend(self.mapping.closed(lsn, &context, dataset, Some(before)));
                 }
                 Entry::Flushed { dataset } => {
-                    let Some(closed) = self.mapping.closed(lsn, dataset, None) else { continue };
-                    return Ok(Some(Step::Close(closed)));
+                    self.closed.extend(self.mapping.closed(lsn, &context, dataset, None));
                 }
                 Entry::Heard { .. } | Entry::Spent { .. } | Entry::Requests { .. } => {}
             }
+            if let Some(closed) = self.closed.pop_front() {
+                return Ok(Some(Step::Close(closed)));
+            }
         }
         Ok(None)
-    }
-}
-
-/// How the streams of a segment become the present ones. Kept for one segment at a time.
-struct Mapping {
-    present: Vec<Present>,
-    context: Option<Arc<[u8]>>,
-    catalog: Catalog,
-    streams: BTreeMap<StreamName, Mapped>,
-}
-
-struct Mapped {
-    reader: BatchReader,
-    present: Present,
-}
-
-impl Mapping {
-    fn new(present: &[Present]) -> Self {
-        Self { present: present.to_vec(), context: None, catalog: Catalog::default(), streams: BTreeMap::new() }
-    }
-
-    /// What an entry says was closed or flushed. `None`: the dataset is not declared any more, so it has nothing to be
-    /// closed. Where the entry gives a window's number, its size is taken to be the declared one.
-    fn closed(&self, lsn: Lsn, dataset: &str, before: Option<Before>) -> Option<Closed> {
-        let mut datasets = self.present.iter().flat_map(|present| &present.datasets);
-        let declared = datasets.find(|known| known.is_counted_for(dataset))?;
-        let time = |before| match before {
-            Before::Time(time) => time,
-            Before::Window(window) => window_start(window, declared.window),
-        };
-        Some(Closed { lsn, dataset: declared.name.clone(), before: before.map(time) })
-    }
-
-    fn of(&mut self, context: &Arc<[u8]>, stream: &str) -> Result<&mut Mapped, Error> {
-        let cannot = |message: &str| Error::Stream { stream: stream.to_owned(), message: message.to_owned() };
-        if !self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context)) {
-            self.catalog = Catalog::decode(context).ok_or_else(|| cannot("the segment's schemas cannot be read"))?;
-            self.context = Some(Arc::clone(context));
-            self.streams.clear();
-        }
-        if !self.streams.contains_key(stream) {
-            let present = self.present.iter().find(|present| present.stream.name == stream);
-            let present = present.ok_or_else(|| cannot("it is not declared"))?.clone();
-            let recorded = self.catalog.schema(stream).ok_or_else(|| cannot("the segment has no schema of it"))?;
-            let declared = present.stream.schema.fields().iter().map(AsRef::as_ref).chain(&present.outputs);
-            for field in declared {
-                // A field that was not declared then is null in the records of that time.
-                if recorded.field_with_name(field.name()).is_ok_and(|old| old.data_type() != field.data_type()) {
-                    return Err(cannot(&format!("field `{}` was of another type", field.name())));
-                }
-            }
-            for (dataset, then) in self.catalog.datasets(stream) {
-                let changed = |changes: String| Error::Dataset { dataset: dataset.clone(), changes };
-                let declared = present.datasets.iter().find(|declared| declared.is_counted_for(dataset));
-                let declared = declared.ok_or_else(|| changed("it is not declared any more".to_owned()))?;
-                let changes = then.differences(&declared.shape());
-                if !changes.is_empty() {
-                    return Err(changed(changes.join("; ")));
-                }
-            }
-            let reader = BatchReader::new(&self.catalog, stream).map_err(|error| cannot(&error.to_string()))?;
-            self.streams.insert(present.stream.name.clone(), Mapped { reader, present });
-        }
-        self.streams.get_mut(stream).ok_or_else(|| cannot("it is not declared"))
-    }
-}
-
-impl Mapped {
-    fn fold(
-        &self,
-        lsn: Lsn,
-        columns: &RecordBatch,
-        policy: Digest,
-        senders: Vec<(String, Option<Number>, usize)>,
-    ) -> Result<Step, ArrowError> {
-        let column = |field: &Field| {
-            let column = columns.column_by_name(field.name());
-            column.cloned().unwrap_or_else(|| new_null_array(field.data_type(), columns.num_rows()))
-        };
-        let fields = self.present.stream.schema.fields().iter().map(|field| column(field)).collect();
-        let outputs = self.present.outputs.iter().map(column).collect();
-        let batch = Batch::restored(Arc::clone(&self.present.stream), fields)?;
-        Ok(Step::Fold { lsn, batch, outputs, policy, senders })
     }
 }

@@ -15,7 +15,7 @@
 //! kind 3   the log begins
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -111,16 +111,7 @@ impl Book {
         let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, QUOTA_BYTES);
         let settings = Settings { directory, segment_bytes, quota_bytes, context: Vec::new(), at_least: 0 };
         let (log, recovery) = Log::open(fs, settings)?;
-        let (mut spending, mut bytes, mut begins) = (Spending::default(), 0, false);
-        let mut reader = log.reader(0);
-        while let Some(entry) = reader.next()? {
-            bytes += entry.payload.len() as u64;
-            match decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))? {
-                Decoded::Charge(charge) => spending.charge(charge),
-                Decoded::Unknown(day) => spending.forget(day),
-                Decoded::Begin => begins = true,
-            }
-        }
+        let Held { mut spending, bytes, begins } = read(&mut log.reader(0))?;
         // Not only what opening found: reading passes over what is damaged, too. What begins a log is its oldest entry.
         let is_new = recovery.last == 0 && beginning == Beginning::New;
         let damaged = log.damage().len();
@@ -250,6 +241,38 @@ impl Book {
     }
 }
 
+/// What the log in a journal's directory holds, and whether its beginning is missing of charges that are there. Reads only,
+/// also beside a gateway that runs.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn look(fs: Arc<dyn FileSystem>, journal: &Path) -> Result<(Spending, bool), Error> {
+    let Held { spending, bytes, begins } = read(&mut storage::entries(fs, &journal.join(DIRECTORY))?)?;
+    Ok((spending, bytes > 0 && !begins))
+}
+
+/// What the entries hold.
+struct Held {
+    spending: Spending,
+    /// The bytes of all entries.
+    bytes: u64,
+    /// Whether one of them begins the log.
+    begins: bool,
+}
+
+fn read(reader: &mut storage::Reader) -> Result<Held, Error> {
+    let mut held = Held { spending: Spending::default(), bytes: 0, begins: false };
+    while let Some(entry) = reader.next()? {
+        held.bytes += entry.payload.len() as u64;
+        match decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))? {
+            Decoded::Charge(charge) => held.spending.charge(charge),
+            Decoded::Unknown(day) => held.spending.forget(day),
+            Decoded::Begin => held.begins = true,
+        }
+    }
+    Ok(held)
+}
+
 enum Decoded {
     Charge(Charge),
     Unknown(Day),
@@ -291,8 +314,6 @@ fn decode(entry: &[u8]) -> Option<Decoded> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::domain::privacy::tests_of_spending::charge;
     use crate::storage::sim::Sim;

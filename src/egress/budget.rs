@@ -215,6 +215,20 @@ impl Budget {
         }
     }
 
+    /// The bytes that the budget of a destination had left when it was written last, and when that was, in microseconds since
+    /// the Unix epoch. `None`: it is damaged. Reads only, also beside a gateway that runs.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a later version of the program wrote it.
+    pub fn peek(fs: &dyn FileSystem, directory: &Path, destination: &str) -> Result<Option<(u64, i64)>, Error> {
+        let Stored::Value(bytes) = Slots::peek(fs, &directory.join(destination))? else { return Ok(None) };
+        match Kept::decode(&bytes) {
+            Decoded::Kept(Kept { left, at, .. }) => Ok(Some((left, at))),
+            Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
+            Decoded::Unreadable => Ok(None),
+        }
+    }
+
     /// What it is.
     #[must_use]
     pub fn settings(&self) -> &Settings {

@@ -67,6 +67,15 @@ impl Bytes {
     }
 }
 
+impl Sink {
+    fn budget(&self) -> Option<&Budget> {
+        match self {
+            Self::File(_, Bytes::Budget(budget)) | Self::Kafka(_, Bytes::Budget(budget)) => Some(budget),
+            Self::File(_, Bytes::Any(_)) | Self::Kafka(_, Bytes::Any(_)) => None,
+        }
+    }
+}
+
 /// What a thread needs besides its sink.
 #[derive(Clone)]
 pub struct Context {
@@ -112,8 +121,10 @@ impl Deliveries {
         let noted = cursors.noted;
         let mut cursors = cursors.opened;
         cursors.retain(|name, _| sinks.contains_key(name.as_str()));
-        let started: Vec<_> = cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect();
-        let board = Arc::new(Board::new(&context.outbox, context.aside.clone(), &started));
+        let level = |name: &str| sinks.get(name).and_then(Sink::budget).map(Budget::level);
+        let started: Vec<_> =
+            cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone(), level(name))).collect();
+        let board = Arc::new(Board::new(&context.outbox, context.aside.clone(), &started, (context.now)()));
         let mut threads = Vec::new();
         let (of_ledger, ends_of_ledger) = (context.clone(), ends.clone());
         threads.push(context.supervisor.spawn("to-ledger", move || {
@@ -132,9 +143,6 @@ impl Deliveries {
             }
             let thread = format!("to-{name}");
             let status = board.status(&name);
-            if let Sink::Kafka(_, Bytes::Budget(budget)) | Sink::File(_, Bytes::Budget(budget)) = &sink {
-                status.budgeted(budget.level(), false);
-            }
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
             let delivery = Delivery::new(name.to_string(), opened, status, context.clone(), ends.clone());
             threads.push(context.supervisor.spawn(&thread, move || {

@@ -57,7 +57,7 @@ pub struct Collecting {
     pub rules: ReleaseRules,
     /// Where releases wait for their destinations.
     pub outbox: Arc<Log>,
-    /// The last closing of each dataset that the outbox held at the start.
+    /// The last closing of each dataset that the outbox held at the start, also under a name that it was closed as.
     pub released: BTreeMap<String, Lsn>,
     /// What had been decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
@@ -85,8 +85,8 @@ pub(super) struct Collector {
     sequencer: Arc<Sequencer>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
-    /// What the workers have reported of each closing.
-    closings: BTreeMap<Lsn, Reported>,
+    /// What the workers have reported of each closing of a dataset. Datasets that shared their cells then can share a position.
+    closings: BTreeMap<(Lsn, DatasetName), Reported>,
     /// What is told of refused records with closings to come: the windows that are closed began before a time.
     refused: BTreeMap<Lsn, (Option<i64>, Vec<Told>)>,
     checkpoint: Option<Gathering>,
@@ -108,7 +108,6 @@ struct Window<'w> {
 }
 
 struct Reported {
-    dataset: DatasetName,
     /// The windows that began before this time are closed. `None`: all were released as they are.
     before: Option<i64>,
     windows: BTreeMap<i64, Cells>,
@@ -174,12 +173,9 @@ impl Collector {
     }
 
     fn closed(&mut self, lsn: Lsn, dataset: DatasetName, before: Option<i64>, windows: BTreeMap<i64, Cells>) {
-        let reported = self.closings.entry(lsn).or_insert_with(|| Reported {
-            dataset,
-            before,
-            windows: BTreeMap::new(),
-            workers: 0,
-        });
+        let at = (lsn, dataset);
+        let new = || Reported { before, windows: BTreeMap::new(), workers: 0 };
+        let reported = self.closings.entry(at.clone()).or_insert_with(new);
         reported.workers += 1;
         for (window, cells) in windows {
             match reported.windows.entry(window) {
@@ -190,26 +186,26 @@ impl Collector {
             }
         }
         if reported.workers == self.workers
-            && let Some(reported) = self.closings.remove(&lsn)
+            && let Some(reported) = self.closings.remove(&at)
         {
             // A checkpoint of before has what waited before. Closings come here in the order of their positions.
             self.save_deferred(|checkpoint| checkpoint < lsn);
-            self.release(lsn, reported);
+            self.release(at, reported);
         }
     }
 
     /// Releases what was closed at a position. All its releases are one entry of the outbox: after a crash
     /// they are there as a whole, or the closing is replayed and released then.
-    fn release(&mut self, lsn: Lsn, reported: Reported) {
+    fn release(&mut self, (lsn, dataset): (Lsn, DatasetName), reported: Reported) {
         let refused = self.refused.remove(&lsn);
-        let mut deferral = self.collecting.deferred.remove(&reported.dataset);
-        if self.is_in_outbox(lsn, &reported.dataset) && !planted("replay-twice") {
+        let mut deferral = self.collecting.deferred.remove(&dataset);
+        if self.is_in_outbox(lsn, &dataset) && !planted("replay-twice") {
             if let Some(deferral) = deferral {
-                self.defer_again(lsn, reported, deferral);
+                self.defer_again((lsn, dataset), reported, deferral);
             }
             return;
         }
-        let Reported { dataset, before, windows, .. } = reported;
+        let Reported { before, windows, .. } = reported;
         let mut tables = self.collecting.tables.remove(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
         let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
@@ -483,10 +479,10 @@ impl Collector {
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
     /// producers.
     fn put_out(&mut self, entry: Vec<u8>) {
-        let outbox = &self.collecting.outbox;
+        let (outbox, bytes) = (&self.collecting.outbox, entry.len() as u64);
         let (mut warned, mut tried) = (false, None);
         let room = loop {
-            match outbox.reserve(entry.len() as u64) {
+            match outbox.reserve(bytes) {
                 Ok(room) => break room,
                 Err(error) => {
                     if !warned {
@@ -511,7 +507,7 @@ impl Collector {
         self.collecting.outbox_last += 1;
         outbox.submit(self.collecting.outbox_last, entry, room, None);
         let _ = outbox.wait_durable(self.collecting.outbox_last);
-        self.wholes.closed_at(self.collecting.outbox_last);
+        self.wholes.closed(bytes);
     }
 
     fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::clock::Clock;
+use bailiwick::engine::pipeline::CheckpointsDue;
 use serde_json::Value;
 
 use crate::common::PATIENCE;
@@ -129,6 +130,44 @@ async fn parts_of_windows_are_told_whole_and_a_new_destination_is_told_all() {
     assert_eq!(told(&deployment, "hub"), told_of([(3, "DE", "all", 6)]));
     gateway.stop().await;
     assert_eq!(told(&deployment, "desk"), told_of(expected), "to the desk nothing has changed");
+}
+
+/// What was told is in the outbox as a whole. It is not written again for a few closings that change nothing, however many
+/// checkpoints there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_does_not_change_is_not_written_at_each_checkpoint() {
+    let deployment = deployment();
+    // Each window has something to say: that no cell of it waits.
+    deployment.edit(POLICY, "only_on_change = true\n", "only_on_change = true\nmax_defer = 1\n");
+    let numbers: Vec<String> = (1..60).map(|number| number.to_string()).collect();
+    let group_by = format!("group_by = [{{ field = \"amount\", edges = [{}] }}]", numbers.join(", "));
+    let country = "group_by         = [{ field = \"country\", domain = [\"DE\", \"FR\", \"IN\"] }]";
+    deployment.edit(POLICY, country, &group_by);
+    deployment.edit(POLICY, ", { name = \"amount\", fn = \"sum\", field = \"amount\" }", "");
+    let at_each = CheckpointsDue { bytes: 1, bytes_max: 1, every: Duration::ZERO };
+    let gateway = deployment.start_with(|config| config.journal.checkpoints = at_each).await;
+    let mut producer = gateway.producer("p").await;
+    let closings = 12;
+    for minute in 1..=closings {
+        let of_amount = |amount: u32| {
+            let amounts = visits(minute, 5, "DE").into_iter();
+            amounts.map(move |mut visit| {
+                visit["amount"] = (f64::from(amount) + 0.5).into();
+                visit
+            })
+        };
+        producer.send(&(0..58).flat_map(of_amount).collect::<Vec<_>>()).await;
+        producer.close_before(minute + 1).await;
+        // The first window may cover the one before it, so the cells of the second say something else.
+        gateway.until("they are as they were", |app| unchanged(app) == u64::from(58 * minute.saturating_sub(2))).await;
+    }
+    gateway.stop().await;
+    assert_eq!(deployment.released("desk").len(), 2 * 58);
+    let found = run(deployment.root(), &["journal", "inspect", "journal", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let written = found["outbox"]["log"]["last"].as_u64().unwrap() - u64::from(closings);
+    // At first, after the second window told much, and once after ten small closings.
+    assert!((1..=3).contains(&written), "{written} times, {found}");
 }
 
 #[test]

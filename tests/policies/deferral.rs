@@ -164,6 +164,39 @@ async fn cells_that_another_number_of_windows_drops_after_a_crash_are_counted_on
     }
 }
 
+/// Windows closed before cells waited, and come from the journal again after a crash. What a cell covers then does not tell
+/// whether the last of them had a record, which was withheld.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cell_covers_after_a_crash_does_not_tell_of_a_window_that_closed_before_cells_waited() {
+    for has_record in [false, true] {
+        let deployment = Deployment::new();
+        deployment.set_k(5);
+        let process = deployment.spawn();
+        let mut producer = Producer::connect(process.endpoint(), "p").await;
+        let withheld = if has_record { of(2, 0..1) } else { Vec::new() };
+        producer.send(&[visits(1, 10, "FR"), withheld].concat()).await;
+        // One closing for both windows.
+        producer.close_before(3).await;
+        let began = Clock::start();
+        while deployment.released("desk").is_empty() {
+            assert!(began.now() < PATIENCE, "nothing leaves");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        process.kill();
+        deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nmax_defer = 3\n");
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        producer.sequence = 1;
+        producer.send(&visits(3, 10, "FR")).await;
+        producer.close_before(4).await;
+        gateway.until("the next window leaves", |_| deployment.released("desk").len() == 2).await;
+        let windows: Vec<_> = deployment.released("desk").iter().map(|line| line["windows"].as_u64()).collect();
+        // Minute 1 left when cells did not wait; minute 2 did not leave.
+        assert_eq!(windows, [None, Some(2)], "has_record: {has_record}");
+        gateway.stop().await;
+    }
+}
+
 #[test]
 fn check_says_for_how_long_cells_wait() {
     let deployment = deployment();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::deployment::{Deployment, POLICY, Producer, visits};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{run, text};
 use crate::common::{PATIENCE, free_port, until};
 
 /// A day has enough for two windows. The noise of contributors and of records has a standard deviation of 7.1.
@@ -125,6 +126,48 @@ async fn a_gateway_whose_logs_were_emptied_is_not_a_new_one() {
     let process = deployment.spawn();
     process.wait_for("it is not known what was spent of the budgets of privacy", 1);
     process.kill();
+}
+
+/// A bit of a charge flips.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_the_file_of_the_budgets_that_is_damaged() {
+    let deployment = deployment();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.send(&visits(1, 400, "DE")).await;
+    producer.close_before(2).await;
+    until_released(&deployment, 1).await;
+    process.stop();
+    let verify = |arguments: &[&str]| run(deployment.root(), &[&["journal", "verify", "journal"], arguments].concat());
+    let sound = verify(&[]);
+    assert!(sound.status.success() && text(&sound.stdout).contains("budgets of privacy: 1 charges"), "{sound:?}");
+    let name = b"by_country";
+    let files = fs::read_dir(deployment.path("journal/privacy")).unwrap().map(|entry| entry.unwrap().path());
+    let at = |bytes: &[u8]| bytes.windows(name.len()).position(|bytes| bytes == name);
+    let charged = files.filter_map(|file| Some((at(&fs::read(&file).unwrap())?, file)));
+    let (at, file) = charged.collect::<Vec<_>>().pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let damaged = verify(&[]);
+    let said = text(&damaged.stdout);
+    let file = file.file_name().unwrap().to_str().unwrap();
+    assert_eq!(damaged.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("DAMAGE in {file}, bytes ")), "{said}");
+    let json: Value = serde_json::from_slice(&verify(&["--json"]).stdout).unwrap();
+    assert_eq!((&json["is_sound"], json["privacy"]["log"]["damage"].as_array().unwrap().len()), (&false.into(), 1));
+    // A start says the same.
+    let words = "nothing is left of the days through today";
+    assert!(said.contains(words), "{said}");
+    let process = deployment.spawn();
+    process.wait_for(words, 1);
+    process.kill();
+    // What begins the log is gone with its files.
+    fs::remove_dir_all(deployment.path("journal/privacy")).unwrap();
+    fs::create_dir(deployment.path("journal/privacy")).unwrap();
+    let emptied = verify(&[]);
+    let said = text(&emptied.stdout);
+    assert!(emptied.status.code() == Some(1) && said.contains("DAMAGE `privacy` holds no segment; "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::deployment::{Deployment, Gateway, visits};
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
-use crate::common::process::run;
+use crate::common::process::{run, text};
 use crate::common::{PATIENCE, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -38,16 +38,15 @@ async fn start_with(
     deployment.start_with(change).await
 }
 
-/// What `/status` says of the hub, once that is so. Before the first look there is nothing of a budget.
+/// What `/status` says of the hub, once that is so.
 fn told(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
     let address = gateway.app.monitor_address().unwrap().to_string();
     until(|| {
         let status: Value = serde_json::from_str(&get(&address, "/status").1).unwrap();
         let destinations = status["about"]["destinations"].as_array().unwrap().clone();
-        destinations
-            .into_iter()
-            .find(|one| one["destination"] == "hub")
-            .filter(|hub| hub["budget"].is_object() && wanted(hub))
+        let hub = destinations.into_iter().find(|one| one["destination"] == "hub").unwrap();
+        assert!(hub["budget"].is_object(), "{hub}");
+        Some(hub).filter(|hub| wanted(hub))
     })
 }
 
@@ -85,7 +84,7 @@ async fn files_that_the_bytes_do_not_suffice_for_wait_and_leave_once_after_a_res
     assert!((1..6).contains(&deployment.released("hub").len()) && bytes(&deployment) <= 1_001, "{hub}");
     let gateway = start(&deployment, 100_000, None).await;
     // What was left goes on: a bucket that is larger now is not full.
-    let hub = told(&gateway, |hub| hub["budget"].is_object());
+    let hub = told(&gateway, |_| true);
     assert!(budget(&hub, "left_bytes") < 1_000, "{hub}");
     gateway.stop().await;
     deployment.remove("journal/budgets");
@@ -119,10 +118,25 @@ async fn a_file_is_paid_for_before_it_is_there_and_once() {
     }
     fs::remove_file(deployment.path("released/hub/by_country")).unwrap();
     let gateway = start().await;
-    let hub = told(&gateway, |hub| hub["waiting_releases"] == 0 && hub["error"].is_null());
-    let (left, written) = (budget(&hub, "left_bytes"), bytes(&deployment));
-    assert!(left + written <= 10_000 + slack && left + written + slack > 10_000, "{written} bytes, {hub}");
+    gateway.until("it is written", |_| deployment.released("hub").len() == 1).await;
+    let written = bytes(&deployment);
+    let is_paid = |left: u64| left + written <= 10_000 + slack && left + written + slack > 10_000;
+    told(&gateway, |hub| hub["error"].is_null() && is_paid(budget(hub, "left_bytes")));
     gateway.stop().await;
+    // What is on disk says the same, and if it is damaged.
+    let verify = || run(deployment.root(), &["journal", "verify", "journal", "--json"]);
+    let found = verify();
+    let said: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let of_hub = &said["budgets"]["destinations"][0];
+    assert!(found.status.success() && of_hub["destination"] == "hub", "{said}");
+    assert!(is_paid(of_hub["left_bytes"].as_u64().unwrap()), "{said}");
+    deployment.write("journal/budgets/hub", "nothing that is known");
+    let found = verify();
+    let said = text(&found.stdout);
+    assert!(
+        found.status.code() == Some(1) && said.contains("the budget of destination hub is damaged: it begins empty"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

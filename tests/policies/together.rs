@@ -164,6 +164,147 @@ async fn a_dataset_that_joins_another_waits_until_its_windows_have_been_released
     assert_eq!(deployment.released("hub").iter().filter(|line| of_sizes(line)).count(), 1);
 }
 
+/// What the journal says of windows that closed is said under the name of the first dataset, which is removed then.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_that_closed_stay_closed_when_the_first_of_the_datasets_is_removed_after_a_crash() {
+    let deployment = deployment();
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.send(&visits(1, 6, "DE")).await;
+    producer.close_before(2).await;
+    gateway.until("the first window has left", |_| deployment.released("hub").len() == 1).await;
+    gateway.stop().await;
+    // Without records: after them, a dataset cannot be removed.
+    let process = deployment.spawn();
+    Producer::connect(process.endpoint(), "p").await.close_before(5).await;
+    // What is answered stands in the journal, and the closing before it.
+    Producer::connect(process.endpoint(), "q").await.close_before(6).await;
+    process.kill();
+    let policy = deployment.read(POLICY);
+    let (first, rest) = policy.split_once("[datasets.by_country]").unwrap();
+    let (_, rest) = rest.split_once("[datasets.sizes]").unwrap();
+    // Windows close later now: only the journal says that those before minute 5 have closed.
+    let rest = rest.replace("grace = \"PT1S\"", "grace = \"PT10M\"").replace("\"by_country\"", "\"sizes\"");
+    deployment.write(POLICY, format!("{first}[datasets.sizes]{rest}"));
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 1;
+    producer.send(&visits(3, 7, "DE")).await;
+    producer.close_before(20).await;
+    gateway.producer("q").await.close_before(20).await;
+    gateway.until("what came late has left", |_| deployment.released("hub").len() == 2).await;
+    gateway.stop().await;
+    let windows: Vec<_> = deployment.released("hub").into_iter().map(|line| line["window_start"].clone()).collect();
+    assert_eq!(windows, ["2026-01-05T12:01:00Z", "2026-01-05T12:05:00Z"]);
+}
+
+/// Adds a line to both datasets.
+fn add_to_both(deployment: &Deployment, line: &str) {
+    let least = "min_contributors = 5\n";
+    let policy = deployment.read(POLICY);
+    assert_eq!(policy.matches(least).count(), 2);
+    deployment.write(POLICY, policy.replace(least, &format!("{least}{line}\n")));
+}
+
+/// What each life of a gateway is sent, and the minute that it closes. It is killed then.
+async fn live_and_be_killed(deployment: &Deployment, lives: impl IntoIterator<Item = Vec<Value>>) {
+    for (sequence, records) in lives.into_iter().enumerate() {
+        let process = deployment.spawn();
+        let mut producer = Producer::connect(process.endpoint(), "p").await;
+        producer.sequence = sequence as u64;
+        producer.send(&records).await;
+        producer.close_before(sequence as u32 + 2).await;
+        process.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_that_fail_leave_in_one_remainder_of_each_of_two_datasets_over_kills() {
+    let deployment = deployment();
+    let country = r#"country = { type = "string", class = "personal" }"#;
+    deployment.edit(POLICY, country, &format!("{country}\ncity = {{ type = \"string\", class = \"personal\" }}"));
+    let keys = r#"[{ field = "country", domain = ["DE", "FR", "IN"] }"#;
+    let policy = deployment.read(POLICY);
+    assert_eq!(policy.matches(keys).count(), 2);
+    let city = "{ field = \"city\", domain = [\"a\", \"b\", \"c\"] }";
+    deployment.write(POLICY, policy.replace(keys, &format!("{keys}, {city}")));
+    add_to_both(&deployment, "roll_up = [\"city\"]");
+    let in_cities = |minute: u32, cities: &[(&str, usize)]| -> Vec<Value> {
+        let of_city = |(city, persons): &(&str, usize)| {
+            let mut records = of(minute, *persons, "DE", |_| 1.0);
+            for record in &mut records {
+                let person = format!("{city}-{}", record["person"].as_str().unwrap());
+                (record["city"], record["person"]) = (json!(city), json!(person));
+            }
+            records
+        };
+        cities.iter().flat_map(of_city).collect()
+    };
+    // One city leaves by itself, the others together. Then they are too few together, too.
+    let lives =
+        [in_cities(1, &[("a", 6), ("b", 3), ("c", 2), ("d", 1)]), in_cities(2, &[("a", 6), ("b", 2), ("c", 1)])];
+    live_and_be_killed(&deployment, lives).await;
+    for _ in 0..2 {
+        let gateway = deployment.start().await;
+        let have_left = || ["desk", "hub"].iter().all(|to| deployment.released(to).len() >= 3);
+        gateway.until("both have all", |_| have_left()).await;
+        gateway.stop().await;
+    }
+    let rows = |to: &str, of_row: &dyn Fn(&Value) -> Value| -> Vec<Value> {
+        let row = |line: &Value| json!([line["window_start"].as_str().unwrap()[14..16], line["city"], of_row(line)]);
+        let mut rows: Vec<_> = told(&deployment, to).iter().map(row).collect();
+        rows.sort_by_key(ToString::to_string);
+        rows
+    };
+    let expected = |left: [Value; 3]| -> Vec<Value> {
+        [("01", "a"), ("01", "rest"), ("02", "a")]
+            .iter()
+            .zip(left)
+            .map(|((minute, city), of)| json!([minute, city, of]))
+            .collect()
+    };
+    assert_eq!(rows("desk", &|line| line["visits"].clone()), expected([6, 6, 6].map(Value::from)));
+    let sizes = expected([6, 6, 6].map(|persons| json!([persons, 0, 0])));
+    assert_eq!(rows("hub", &|line| line["of_sizes"].clone()), sizes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_wait_once_for_two_datasets_and_leave_in_both_over_kills() {
+    let deployment = deployment();
+    add_to_both(&deployment, "max_defer = 2");
+    let some =
+        |minute: u32, persons: std::ops::Range<usize>| of(minute, persons.end, "DE", |_| 15.0).split_off(persons.start);
+    // Three and two are five; then four wait in vain.
+    live_and_be_killed(&deployment, [some(1, 0..3), some(2, 3..5), some(3, 0..4)]).await;
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 3;
+    let counts = |app: &bailiwick::app::App| {
+        let counts = app.telemetry();
+        [
+            counts.total_of_datasets(|counts| &counts.cells_deferred_dropped),
+            counts.total_of_datasets(|counts| &counts.cells_withheld),
+        ]
+    };
+    producer.close_before(6).await;
+    // The one cell is counted for each of both.
+    gateway.until("the four are dropped", |app| counts(app) == [2, 2]).await;
+    producer.send(&some(6, 0..5)).await;
+    producer.close_before(7).await;
+    let have_left = || ["desk", "hub"].iter().all(|to| deployment.released(to).len() == 2);
+    gateway.until("both have both", |_| have_left()).await;
+    gateway.stop().await;
+    let rows = |to: &str, of_row: &dyn Fn(&Value) -> Value| -> Vec<Value> {
+        let row = |line: &Value| json!([line["window_start"].as_str().unwrap()[14..16], line["windows"], of_row(line)]);
+        told(&deployment, to).iter().map(row).collect()
+    };
+    assert_eq!(rows("desk", &|line| line["visits"].clone()), [json!(["02", 3, 5]), json!(["06", 3, 5])]);
+    assert_eq!(
+        rows("hub", &|line| line["of_sizes"].clone()),
+        [json!(["02", 3, [0, 5, 0]]), json!(["06", 3, [0, 5, 0]])]
+    );
+}
+
 /// A dataset with noise, of other windows.
 const NOISED: &str = r#"
 [release.private]
@@ -233,4 +374,17 @@ fn check_says_which_datasets_share_their_cells() {
     let said = text(&run(deployment.root(), &["check"]).stderr);
     assert!(said.contains("parts the records of stream `visits` otherwise than `by_country`"), "{said}");
     assert!(said.contains("40 - 39 = 1 is told all the same"), "{said}");
+    let roll_up = SIZES[1..].replace("min_contributors = 5", "min_contributors = 5\nroll_up = [\"country\"]");
+    deployment.edit(POLICY, &SIZES[1..].replace("PT1M", "PT2M"), &roll_up);
+    let said = text(&run(deployment.root(), &["check"]).stderr);
+    let otherwise =
+        "dataset `sizes` parts the records of stream `visits` otherwise than `by_country`: not the same `roll_up`";
+    assert!(said.contains(otherwise), "{said}");
+    assert!(said.contains("`by_country` says 40 visits in a remainder"), "{said}");
+    deployment.edit(
+        POLICY,
+        "min_contributors = 5\ngroup_by",
+        "min_contributors = 5\nroll_up = [\"country\"]\ngroup_by",
+    );
+    assert_eq!(deployment.errors(), [""; 0]);
 }

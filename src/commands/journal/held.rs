@@ -13,9 +13,10 @@ use crate::domain::gateway::Gateway;
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::{Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
-use crate::durable::counting;
 use crate::durable::entry::Entry;
 use crate::durable::outbox::Closing;
+use crate::durable::{counting, spending};
+use crate::egress::budget::Budget;
 use crate::egress::delivery::Cursor;
 use crate::storage::{self, FileSystem, Lsn, Report};
 
@@ -66,6 +67,29 @@ pub(super) struct Waiting {
     pub(super) oldest: Option<i64>,
 }
 
+/// The budgets of bytes of the destinations.
+#[derive(Default)]
+pub(super) struct Budgets {
+    /// What each had left when it was written last, and when, in microseconds since the Unix epoch.
+    pub(super) left: BTreeMap<String, (u64, i64)>,
+    /// Those that are damaged.
+    pub(super) losses: Vec<Loss>,
+}
+
+/// Reads budgets of bytes, of these files.
+pub(super) fn budgets(fs: &dyn FileSystem, directory: &Path, files: Vec<String>) -> anyhow::Result<Budgets> {
+    let mut budgets = Budgets::default();
+    for destination in slots(files) {
+        match Budget::peek(fs, directory, &destination)? {
+            Some(left) => {
+                budgets.left.insert(destination, left);
+            }
+            None => budgets.losses.push(Loss::Budget { destination }),
+        }
+    }
+    Ok(budgets)
+}
+
 /// What the counters of laws hold.
 pub(super) struct Counters {
     /// Their log.
@@ -76,6 +100,40 @@ pub(super) struct Counters {
     pub(super) counts: Vec<(Arc<Name>, usize, bool)>,
     /// The day before which counts were lost.
     pub(super) lost_before: Option<Day>,
+}
+
+/// What the budgets of differential privacy hold.
+pub(super) struct Privacy {
+    /// Their log.
+    pub(super) log: Report,
+    /// What is wrong with it.
+    pub(super) losses: Vec<Loss>,
+    /// How many windows were charged, of the days that are known.
+    pub(super) charges: usize,
+    /// The day through which nothing is left, because what was spent is not known.
+    pub(super) unknown_through: Option<Day>,
+}
+
+/// Reads the budgets of privacy, of whose log this was found.
+pub(super) fn privacy(fs: &Arc<dyn FileSystem>, journal: &Path, log: Report) -> anyhow::Result<Privacy> {
+    let damage = log.damage.iter();
+    let mut losses: Vec<Loss> = damage.map(|damage| Loss::Privacy { damage: damage.clone() }).collect();
+    let (mut charges, mut unknown_through) = (0, None);
+    let mut unknown = |what: String| losses.push(Loss::PrivacyUnknown { what });
+    if Loss::of_emptied(&**fs, journal, spending::DIRECTORY)?.is_some() {
+        unknown(format!("`{}` holds no segment", spending::DIRECTORY));
+    }
+    match spending::look(Arc::clone(fs), journal) {
+        Ok((spending, has_no_beginning)) => {
+            (charges, unknown_through) = (spending.charges().count(), spending.unknown_through());
+            if has_no_beginning {
+                unknown(format!("the beginning of `{}` is missing", spending::DIRECTORY));
+            }
+        }
+        Err(error @ spending::Error::Unreadable(_)) => unknown(error.to_string()),
+        Err(error) => return Err(error).with_context(|| format!("budgets of privacy in {}", journal.display())),
+    }
+    Ok(Privacy { log, losses, charges, unknown_through })
 }
 
 /// Reads the counters of laws, of whose log this was found.
@@ -193,8 +251,8 @@ pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) 
     Ok(found)
 }
 
-/// Which files are cursors.
-pub(super) fn cursors(files: Vec<String>) -> Vec<String> {
+/// Which files hold a value of a destination: its cursor, or its budget.
+pub(super) fn slots(files: Vec<String>) -> Vec<String> {
     files.into_iter().filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect()
 }
 

@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 
 use crate::app::losses::Loss;
 use crate::durable::checkpoint::Checkpoint;
-use crate::durable::counting;
+use crate::durable::{counting, spending};
 use crate::storage::{self, FileSystem, Lsn, RealFileSystem, Report, Slots, Stored};
 
 use super::Failure;
-use held::{Counters, Outbox, Records};
+use held::{Budgets, Counters, Outbox, Privacy, Records};
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,10 @@ struct Found<'d> {
     checkpoint: Option<Checkpoint>,
     /// The counters of laws, where there are any.
     counters: Option<Counters>,
+    /// The budgets of privacy, where there are any.
+    privacy: Option<Privacy>,
+    /// The budgets of bytes.
+    budgets: Budgets,
     /// What is wrong with the journal.
     journal_losses: Vec<Loss>,
     /// What is wrong with the outbox and the cursors.
@@ -49,7 +53,9 @@ struct Found<'d> {
 impl Found<'_> {
     fn losses(&self) -> impl Iterator<Item = &Loss> {
         let of_counters = self.counters.iter().flat_map(|counters| &counters.losses);
-        self.journal_losses.iter().chain(&self.outbox_losses).chain(&self.checkpoint_losses).chain(of_counters)
+        let of_privacy = self.privacy.iter().flat_map(|privacy| &privacy.losses);
+        let of_logs = self.journal_losses.iter().chain(&self.outbox_losses);
+        of_logs.chain(&self.checkpoint_losses).chain(of_counters).chain(of_privacy).chain(&self.budgets.losses)
     }
 }
 
@@ -93,7 +99,7 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
         storage::inspect(&*fs, of, at_least).with_context(|| format!("cannot read {}", of.display()))
     };
     // As a start does: what a cursor has come to was in the outbox, what was closed or counted was in the journal.
-    let cursor_files = held::cursors(names(&cursors)?);
+    let cursor_files = held::slots(names(&cursors)?);
     let reached = held::reached(&*fs, &cursors, &cursor_files)?;
     let emptied =
         |log| Loss::of_emptied(&*fs, directory, log).with_context(|| format!("cannot read {}", directory.display()));
@@ -121,9 +127,17 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
         true => Some(held::counters(&fs, directory, inspect(&of_counters, at_least)?)?),
         false => None,
     };
+    let of_privacy = directory.join(spending::DIRECTORY);
+    let privacy = match is_there(&of_privacy) {
+        true => Some(held::privacy(&fs, directory, inspect(&of_privacy, 0)?)?),
+        false => None,
+    };
+    let of_budgets = directory.join("budgets");
     Ok(Found {
         directory,
         counters,
+        privacy,
+        budgets: held::budgets(&*fs, &of_budgets, names(&of_budgets)?)?,
         journal_losses,
         outbox_losses,
         checkpoint_losses: Loss::of_checkpoints(checkpoint_files, checkpoint.as_ref().map(|found| found.lsn)),

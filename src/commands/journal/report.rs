@@ -13,7 +13,7 @@ use crate::egress::encode::rfc3339;
 use crate::storage::Report;
 
 use super::Found;
-use super::held::{Counters, Records};
+use super::held::{Budgets, Counters, Privacy, Records};
 
 /// The report for a person.
 pub(super) fn text(found: &Found<'_>) -> String {
@@ -54,6 +54,10 @@ pub(super) fn text(found: &Found<'_>) -> String {
     if let Some(found) = &found.counters {
         counters(&mut text, found);
     }
+    if let Some(found) = &found.privacy {
+        privacy(&mut text, found);
+    }
+    budgets(&mut text, &found.budgets);
     let is_sound = found.losses().next().is_none();
     let _ = writeln!(text, "{}", if is_sound { "sound" } else { "damaged: see above" });
     text
@@ -111,6 +115,26 @@ fn counters(text: &mut String, found: &Counters) {
     if let Some(day) = lost {
         let _ = writeln!(text, "  counts before {day} were lost; no room until the period is over");
     }
+}
+
+fn privacy(text: &mut String, found: &Privacy) {
+    let _ = writeln!(text, "budgets of privacy: {} charges", HumanCount(found.charges as u64));
+    segments(text, &found.log, &found.losses);
+    if let Some(day) = found.unknown_through.map(day) {
+        let _ = writeln!(text, "  nothing is left of the days through {day}: what was spent is not known");
+    }
+}
+
+fn budgets(text: &mut String, found: &Budgets) {
+    if found.left.is_empty() && found.losses.is_empty() {
+        return;
+    }
+    text.push_str("budgets of bytes\n");
+    for (destination, (left, at)) in &found.left {
+        let (destination, at) = (printable::line(destination), rfc3339(*at));
+        let _ = writeln!(text, "  destination {destination}: {left} bytes were left at {at}");
+    }
+    losses(text, &found.losses);
 }
 
 fn day(day: Day) -> String {
@@ -218,6 +242,19 @@ pub(super) fn json(found: &Found<'_>) -> String {
                 "lost_before": found.lost_before.map(day),
             })
         }),
+        "privacy": found.privacy.as_ref().map(|found| {
+            json!({
+                "log": log(&found.log, &found.losses),
+                "charges": found.charges,
+                "unknown_through": found.unknown_through.map(day),
+            })
+        }),
+        "budgets": {
+            "destinations": found.budgets.left.iter().map(|(destination, (left, at))| {
+                json!({ "destination": destination, "left_bytes": left, "at": rfc3339(*at) })
+            }).collect::<Vec<_>>(),
+            "damage": found.budgets.losses.iter().map(loss).collect::<Vec<_>>(),
+        },
         "damage": found.checkpoint_losses.iter().map(loss).collect::<Vec<_>>(),
     });
     crate::commands::json::print(&report)

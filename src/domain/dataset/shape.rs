@@ -120,6 +120,11 @@ impl Shape {
         Duration::from_micros(u64::try_from(self.window).unwrap_or(0))
     }
 
+    /// The names of the datasets that share the cells. None: it is one alone.
+    pub fn sharing(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(dataset, _)| dataset.as_str())
+    }
+
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
         writer.u8(match (self.members.is_empty(), self.bounds) {

@@ -157,5 +157,8 @@ mod tests {
         assert_eq!(one.parted_otherwise(&Dataset { min_contributors: 50, ..one.clone() }), [""; 0]);
         let other = Dataset { keys: Vec::new(), window: one.window * 2, max_defer: 3, ..one.clone() };
         assert_eq!(one.parted_otherwise(&other), ["group_by", "window.size", "max_defer"]);
+        let rolled = |keys: &[usize]| Dataset { roll_up: keys.to_vec(), ..one.clone() };
+        assert_eq!(rolled(&[0, 1]).parted_otherwise(&rolled(&[1, 0])), ["roll_up"], "in another order");
+        assert_eq!(rolled(&[0]).parted_otherwise(&one), ["roll_up"]);
     }
 }

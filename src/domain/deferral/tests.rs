@@ -170,3 +170,27 @@ fn what_a_cell_covers_hangs_on_no_record_around_a_reload_and_a_flush() {
     };
     assert_eq!((flushed(Some(11)), flushed(Some(12))), (flushed(None), flushed(None)));
 }
+
+/// Windows come from the journal again that closed before cells waited. Only what left of them is known to everybody.
+#[test]
+fn a_window_that_closed_before_cells_waited_does_not_show_in_what_a_cell_covers() {
+    let dataset = dataset(3);
+    let covers = |again: &[i64]| {
+        let mut deferral = Deferral::new(3, 0);
+        deferral.left_before(8);
+        for window in again {
+            deferral.again(*window, cells(&dataset), None, None);
+        }
+        deferral.closed_before(10);
+        deferral.close(10, Some(policies()));
+        (deferral.is_empty(), deferral.covers(10, 0), deferral.covers_at_most(10))
+    };
+    assert_eq!((covers(&[]), covers(&[7, 8, 9])), ((true, 3, 3), (true, 3, 3)));
+    // What waited before is not covered, so it does not leave with it.
+    let mut deferral = Deferral::new(3, 0);
+    close(&mut deferral, 7, cells(&dataset), &[]);
+    deferral.left_before(8);
+    deferral.closed_before(8);
+    deferral.close(8, Some(policies()));
+    assert!(deferral.join(8, cells(&dataset)).own.is_empty());
+}

@@ -170,21 +170,32 @@ struct Releases {
 }
 
 impl Board {
-    /// Of destinations whose cursors stand as they do at the start.
-    pub(super) fn new(outbox: &Log, aside: Place, destinations: &[(String, Cursor)]) -> Self {
-        let from = destinations.iter().map(|(_, cursor)| cursor.through).min().map_or(Lsn::MAX, |first| first + 1);
+    /// Of destinations whose cursors, and budgets if they have some, stand as they do at the start, at a monotonic time.
+    pub(super) fn new(
+        outbox: &Log,
+        aside: Place,
+        destinations: &[(String, Cursor, Option<Level>)],
+        now: Duration,
+    ) -> Self {
+        let from = destinations.iter().map(|(_, cursor, _)| cursor.through).min().map_or(Lsn::MAX, |first| first + 1);
         let releases = |cursor: &Cursor| Releases { start: cursor.clone(), found: 0, marks: VecDeque::new() };
         let counted = Counted {
             reader: outbox.reader(from),
-            destinations: destinations.iter().map(|(name, cursor)| (name.clone(), releases(cursor))).collect(),
+            destinations: destinations.iter().map(|(name, cursor, _)| (name.clone(), releases(cursor))).collect(),
         };
-        let statuses = destinations.iter().map(|(name, _)| (name.clone(), Arc::default())).collect();
-        let none = |name: &String| {
+        let status = |level: &Option<Level>| {
+            let status = Status::default();
+            level.iter().for_each(|level| status.budgeted(*level, false));
+            Arc::new(status)
+        };
+        let statuses: BTreeMap<_, _> =
+            destinations.iter().map(|(name, _, level)| (name.clone(), status(level))).collect();
+        let none = |(name, status): (&String, &Arc<Status>)| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
-            let set_aside = aside.count(name);
-            Backlog { destination, releases: 0, oldest, trouble, is_closed: false, set_aside, budget: None }
+            let (set_aside, budget) = (aside.count(name), status.budget(now));
+            Backlog { destination, releases: 0, oldest, trouble, is_closed: false, set_aside, budget }
         };
-        let latest = destinations.iter().map(|(name, _)| none(name)).collect();
+        let latest = statuses.iter().map(none).collect();
         Self { statuses, aside, counted: Mutex::new(counted), latest: Mutex::new(latest) }
     }
 
@@ -281,9 +292,43 @@ impl Releases {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::egress::budget::{self, Budget, Moment};
+    use crate::storage::{FileSystem, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_budget_is_told_before_anybody_looks() {
+        let directory = TempDir::new().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+        let (segment_bytes, quota_bytes, context) = (SEGMENT_BYTES, 8 * SEGMENT_BYTES, Vec::new());
+        let of_outbox = directory.path().join("outbox");
+        let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
+        let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
+        let of_budget = || budget::Settings { bytes: 900, per: SECOND * 90, sheds_after: None, first: Vec::new() };
+        let at = |seconds: u32| Moment { now: SECOND * seconds, wall: i64::from(seconds) * 1_000_000 };
+        let open = |at| Budget::open(&fs, &directory.path().join("budgets"), "hub", of_budget(), 0, at).unwrap();
+        let left = |level, at: Moment| {
+            let aside = Place { fs: Arc::clone(&fs), directory: directory.path().join("aside") };
+            let destinations = [("hub", Some(level)), ("desk", None)];
+            let destinations = destinations.map(|(name, level)| (name.to_owned(), Cursor::default(), level));
+            let backlogs = Board::new(&outbox, aside, &destinations, at.now).latest();
+            backlogs
+                .into_iter()
+                .map(|told| (told.destination, told.budget.map(|budget| budget.left)))
+                .collect::<Vec<_>>()
+        };
+        let of = |bytes| vec![("desk".to_owned(), None), ("hub".to_owned(), Some(bytes))];
+        let mut budget = open(at(1));
+        assert_eq!(left(budget.level(), at(1)), of(900));
+        budget.pay(1, 700, at(1)).unwrap();
+        // After a restart it has what is on disk, and what has come since.
+        assert_eq!(left(open(at(2)).level(), at(5)), of(240));
+        outbox.close();
+    }
 
     fn releases() -> Releases {
         Releases { start: Cursor::default(), found: 0, marks: VecDeque::new() }

@@ -97,8 +97,13 @@ impl Collector {
     }
 
     /// A closing that the outbox has comes from the journal again: its cells wait, or left, as was decided then.
-    pub(super) fn defer_again(&mut self, lsn: Lsn, reported: Reported, mut deferral: Deferral) {
-        let Reported { dataset, before, windows, .. } = reported;
+    pub(super) fn defer_again(
+        &mut self,
+        (lsn, dataset): (Lsn, DatasetName),
+        reported: Reported,
+        mut deferral: Deferral,
+    ) {
+        let Reported { before, windows, .. } = reported;
         let decided = self.collecting.decided.remove(&lsn).unwrap_or_default();
         let last = windows.keys().next_back().copied();
         for (window, cells) in windows {

@@ -33,14 +33,18 @@ fn dataset() -> Dataset {
 
 /// What leaves of some of the records.
 fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
+    let gateway = "eu".parse().unwrap();
+    release(&closed(&gateway, dataset, rows), outlets, Digest::from_bytes([5; 32])).unwrap()
+}
+
+/// A window that has some of the records.
+fn closed<'w>(gateway: &'w GatewayId, dataset: &'w Dataset, rows: &Rows<'_>) -> ClosedWindow<'w> {
     let columns = samples::columns();
     let contributors = ContributorKey([7; 16]).hash(&columns[0]);
     let mut cells = Cells::new(dataset);
     let records = Foldable::new(dataset, &columns, &contributors);
     cells.fold(dataset, &records, rows);
-    let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
-    release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
+    ClosedWindow { gateway, dataset, window: 2, part: 0, cells, deferral: None }
 }
 
 fn to(destination: &str, min_contributors: usize) -> Outlet {
@@ -111,6 +115,34 @@ fn the_id_of_version_4_stays_what_it_is() {
     let dataset = Dataset { max_defer: 2, ..samples::every_kind() };
     let outcome = leaves(&dataset, &Rows::All, &[to("a", 3)]);
     assert_eq!(outcome.released[0].id(), include_str!("../../../../tests/golden/release-id-4.txt").trim());
+}
+
+/// Where only what has changed leaves, how each cell changes what was told before is part of the id, too.
+#[test]
+fn the_ids_of_version_5_stay_what_they_are() {
+    let dataset = Dataset { only_on_change: true, ..samples::every_kind() };
+    let mut tables = Tables::new(&dataset);
+    let mut id_of = |window, rows: &Rows<'_>| {
+        let gateway = "eu".parse().unwrap();
+        let closed = ClosedWindow { window, ..closed(&gateway, &dataset, rows) };
+        let tables_then = (&tables, &BTreeSet::from(["a".parse().unwrap()]));
+        let mut outcome = release_changes(&closed, &[to("a", 3)], Digest::from_bytes([5; 32]), tables_then).unwrap();
+        outcome.told.iter().for_each(|telling| tables.tell(telling));
+        outcome.released.remove(0)
+    };
+    // The whole table; then a cell that has other values, and cells that are gone.
+    let fewer: Vec<u32> = (0..60).filter(|row| row % 4 != 2 && *row != 51).collect();
+    let released = [id_of(2, &Rows::All), id_of(3, &Rows::Some(&fewer))];
+    let changes = |released: &Released| {
+        let changes = released.cells().column_by_name("change").unwrap().as_string::<i32>().clone();
+        changes.iter().flatten().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        released.each_ref().map(changes),
+        [BTreeSet::from(["all".into()]), BTreeSet::from(["gone".into(), "set".into()])]
+    );
+    let golden: Vec<&str> = include_str!("../../../../tests/golden/release-id-5.txt").lines().collect();
+    assert_eq!(released.each_ref().map(|released| released.id()), *golden);
 }
 
 /// Written as JSON or as Arrow, no cell is larger than the widest.
