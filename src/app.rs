@@ -548,7 +548,8 @@ fn bytes(config: &Config, name: &DestinationName, outbox: &Log, clock: Clock) ->
     };
     let smaller = settings.smaller.iter().map(|form| form.of(&config.policy)).collect();
     let settings = budget::Settings { smaller, ..settings.clone() };
-    Budget::open(&fs, &directory, name, settings, outbox.durable(), clock.moment()).map(Bytes::Budget)
+    Budget::open(&fs, &directory, name, settings, outbox.durable(), clock.moment())
+        .map(|budget| Bytes::Budget(Box::new(budget)))
 }
 
 fn served(config: &Config, stream: &Arc<Stream>, telemetry: &Telemetry) -> Served {

@@ -53,7 +53,7 @@ pub enum Sink {
 /// How many bytes may leave for a destination.
 pub enum Bytes {
     /// As many as the budget has.
-    Budget(Budget),
+    Budget(Box<Budget>),
     /// Any. What an earlier budget paid for leaves in the form that was decided then.
     Any(Forms),
 }
@@ -61,7 +61,7 @@ pub enum Bytes {
 impl Bytes {
     fn budget(self) -> Option<Budget> {
         match self {
-            Self::Budget(budget) => Some(budget),
+            Self::Budget(budget) => Some(*budget),
             Self::Any(_) => None,
         }
     }

@@ -295,7 +295,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::egress::budget::{self, Budget, Moment};
+    use crate::clock::Moment;
+    use crate::domain::policy::Reduction;
+    use crate::egress::budget::{self, Budget, Payment};
     use crate::storage::{FileSystem, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -308,7 +310,10 @@ mod tests {
         let of_outbox = directory.path().join("outbox");
         let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
         let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
-        let of_budget = || budget::Settings { bytes: 900, per: SECOND * 90, sheds_after: None, first: Vec::new() };
+        let of_budget = || {
+            let (smaller, first) = (Vec::new(), Vec::new());
+            budget::Settings { bytes: 900, per: SECOND * 90, smaller, sheds_after: None, first }
+        };
         let at = |seconds: u32| Moment { now: SECOND * seconds, wall: i64::from(seconds) * 1_000_000 };
         let open = |at| Budget::open(&fs, &directory.path().join("budgets"), "hub", of_budget(), 0, at).unwrap();
         let left = |level, at: Moment| {
@@ -324,7 +329,7 @@ mod tests {
         let of = |bytes| vec![("desk".to_owned(), None), ("hub".to_owned(), Some(bytes))];
         let mut budget = open(at(1));
         assert_eq!(left(budget.level(), at(1)), of(900));
-        budget.pay(1, 700, at(1)).unwrap();
+        budget.pay(Payment { lsn: 1, of: "", form: &Reduction::default(), bytes: 700, confirmed: 0 }, at(1)).unwrap();
         // After a restart it has what is on disk, and what has come since.
         assert_eq!(left(open(at(2)).level(), at(5)), of(240));
         outbox.close();

@@ -83,7 +83,7 @@ fn released(rows: &[Row]) -> Released {
 
 /// Cells as a release has them: numbers other than counts may be null.
 fn nullable(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    let is_number = |name: &str| ["sum", "mean", "variance", "bins"].contains(&name);
+    let is_number = |name: &str| ["sum", "mean", "variance", "bins", CONTRIBUTORS].contains(&name);
     let columns = columns.into_iter().map(|(name, column)| (name, column, is_number(name)));
     RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }
@@ -281,7 +281,7 @@ fn rows_that_are_added_up_have_at_least_as_many_contributors_as_the_largest_of_t
     let names = schema.fields().iter().map(|field| field.name().as_str());
     let steps: ArrayRef = Arc::new(Int64Array::from(vec![Some(10), Some(20), None]));
     let columns = names.zip(plain.cells.columns().iter().cloned()).chain([(CONTRIBUTORS, steps)]);
-    let told = Released { cells: RecordBatch::try_from_iter(columns).unwrap(), ..plain.clone() };
+    let told = Released { cells: nullable(columns.collect()), ..plain.clone() };
     let smaller = told.reduced(&Reduction(vec![roll_up(&["city"])])).unwrap();
     let found = smaller.cells.column_by_name(CONTRIBUTORS).unwrap().as_primitive::<Int64Type>();
     assert_eq!(found.iter().collect::<Vec<_>>(), [Some(20), None]);
