@@ -117,8 +117,15 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let parts = PartRule { least: 10, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let destination = "fraud_desk".parse().unwrap();
     let name = dataset.name.clone();
-    let outlets =
-        [Outlet { dataset: name, destination, min_contributors: 10, parts, privacy: None, by_override: None }];
+    let outlets = [Outlet {
+        dataset: name,
+        destination,
+        min_contributors: 10,
+        parts,
+        privacy: None,
+        tells_contributors: false,
+        by_override: None,
+    }];
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));
     figure("release", releasing, "ns/cell", None);
     Staged { bare_score: bare, entry }

@@ -235,6 +235,11 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                 if old.only_on_change != new.only_on_change {
                     said.push(format!("only_on_change was {}, is {}", old.only_on_change, new.only_on_change));
                 }
+                if old.tells_contributors != new.tells_contributors {
+                    let [was, is] =
+                        [&old, &new].map(|dataset| if dataset.tells_contributors { "bucket" } else { "never" });
+                    said.push(format!("contributors was {was}, is {is}"));
+                }
                 said
             }
             (None, _) => vec!["it was added".to_owned()],
@@ -295,6 +300,10 @@ metrics          = [{ name = "records", fn = "count" }]
         assert!(said("nothing", "").is_empty());
         assert_eq!(said("PT1M", "PT2M"), ["dataset `counts` (window was PT1M, is PT2M)"]);
         assert_eq!(said("PT10S", "PT20S"), ["dataset `counts` (grace was PT10S, is PT20S)"]);
+        assert_eq!(
+            said("group_by  ", "contributors = \"bucket\"\ngroup_by  "),
+            ["dataset `counts` (contributors was never, is bucket)"]
+        );
         assert_eq!(
             said("datasets.counts", "datasets.sums"),
             ["dataset `counts` (it was removed)", "dataset `sums` (it was added)"]

@@ -52,6 +52,8 @@ pub struct Dataset {
     pub roll_up: Vec<usize>,
     /// Whether a cell that says what it said last is not told again.
     pub only_on_change: bool,
+    /// Whether a release says of each cell how many contributors it has at least.
+    pub tells_contributors: bool,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.
@@ -171,6 +173,9 @@ pub const WINDOWS: &str = "windows";
 
 /// The column of a release that says how a cell changes what was told before, of a dataset that tells only what has changed.
 pub const CHANGE: &str = "change";
+
+/// The column of a release that says how many contributors a cell has at least, of a dataset that tells it.
+pub const CONTRIBUTORS: &str = "contributors_at_least";
 
 /// How `other` is written in a release.
 pub const OTHER: &str = "other";

@@ -332,6 +332,7 @@ mod tests {
             max_defer: 0,
             roll_up: Vec::new(),
             only_on_change: false,
+            tells_contributors: false,
             keys: Vec::new(),
             metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
             privacy: None,

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::noise;
 use crate::domain::aggregate::cells_of;
-use crate::domain::dataset::{Dataset, Function, REST};
-use crate::domain::policy::{Asked, Limits};
+use crate::domain::dataset::{CONTRIBUTORS, Dataset, Function, REST};
+use crate::domain::policy::{Asked, Limits, steps_above};
 
 /// What is remembered of a cell that was told, with what holds it.
 const BYTES_REMEMBERED: usize = 48;
@@ -47,6 +47,7 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
         );
     }
     text.push_str(&bounds(limits));
+    text.push_str(&told(dataset, limits));
     let given_up = dataset.rolled_up();
     if !given_up.is_empty() {
         let _ = writeln!(
@@ -115,6 +116,27 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
     text
 }
 
+/// What is told of how many contributors a cell has.
+fn told(dataset: &Dataset, limits: &Limits) -> String {
+    let (told, k) = (&limits.told, limits.contributors.value);
+    if !dataset.tells_contributors {
+        return String::new();
+    }
+    if !told.value {
+        return format!("  `{CONTRIBUTORS}` is null: {} says never\n", told.by);
+    }
+    if limits.producers.value > 1 {
+        let by = &limits.producers.by;
+        return format!(
+            "  `{CONTRIBUTORS}` is never more than {k}: a producer could take its own records off ({by})\n"
+        );
+    }
+    let above = steps_above(k.max(limits.part.value)).map(|step| step.to_string()).collect::<Vec<_>>().join(", ");
+    let above =
+        if above.is_empty() { "no step is above it".to_owned() } else { format!("the steps above are {above}") };
+    format!("  `{CONTRIBUTORS}` is at least {k}; {above}, each with at least twice as many records: {}\n", told.by)
+}
+
 /// How many records of one contributor count.
 fn bounds(limits: &Limits) -> String {
     let mut text = String::new();
@@ -154,6 +176,10 @@ pub(super) fn for_machines(dataset: &Dataset, others: &[&str], limits: &Limits) 
         "p_percent": asked(&limits.percent),
         "min_producers": asked(&limits.producers),
         "max_producer_share": limits.producer_share().as_ref().map(asked),
+        "contributors": {
+            "value": if limits.told.value { "bucket" } else { "never" },
+            "by": limits.told.by,
+        },
         "records_per_contributor": limits.records.as_ref().map(asked),
         "cells_per_contributor": limits.cells.as_ref().map(asked),
         "min_window": limits.window.as_ref().map(|window| json!({

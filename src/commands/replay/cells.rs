@@ -16,7 +16,7 @@ use super::super::table::table;
 use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
 use crate::domain::batch::{Batch, Candidate};
 use crate::domain::counting::NotCounted;
-use crate::domain::dataset::{Dataset, Metric};
+use crate::domain::dataset::{CONTRIBUTORS, Dataset, Metric};
 use crate::domain::evidence::Sender;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{ClosedWindow, Outcome, Outlet, Version, Withheld, release};
@@ -70,11 +70,12 @@ impl Left {
     fn of(dataset: &Dataset, outcome: &Outcome) -> Self {
         let mut nulls = BTreeMap::new();
         let of_dataset = || outcome.released.iter().filter(|released| *released.dataset() == dataset.name);
-        for metric in &dataset.metrics {
-            let columns = of_dataset().filter_map(|released| released.cells().column_by_name(&metric.name));
+        let told = dataset.tells_contributors.then_some(CONTRIBUTORS);
+        for name in dataset.metrics.iter().map(|metric| metric.name.as_str()).chain(told) {
+            let columns = of_dataset().filter_map(|released| released.cells().column_by_name(name));
             // Of several destinations, that of which most is withheld.
             let most = columns.map(nulls_of).max().unwrap_or(0);
-            nulls.insert(metric.name.clone(), most);
+            nulls.insert(name.to_owned(), most);
         }
         let (released, mut withheld) = (outcome.of_dataset(&dataset.name), outcome.withheld.clone());
         // Those that leave in other datasets only.

@@ -276,6 +276,11 @@ pub(super) fn enough_of(dataset: &Dataset) -> usize {
 }
 
 impl Cells {
+    /// How many records a slot's cell has.
+    pub(in crate::domain) fn records_of(&self, slot: usize) -> u64 {
+        self.records.get(slot).copied().unwrap_or(0)
+    }
+
     /// Whether of a thousand contributors of a slot's cell at least so many are brought by others than any single producer.
     /// Where it is not known who brought them, or all of them: no.
     pub(in crate::domain) fn has_beside(&self, slot: usize, beside: u32) -> bool {

@@ -84,6 +84,7 @@ fn dataset() -> Dataset {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
             metric("n", Function::Count),

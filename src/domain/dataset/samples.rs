@@ -33,6 +33,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         keys: vec![
             key("country", 1, words(&["DE", "F\"R\u{e9}"])),
             key("level", 2, KeyDomain::Integers(vec![-1, 2])),

@@ -49,6 +49,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "visits".to_owned(), function: Function::Count, digits: None }],
         privacy: None,

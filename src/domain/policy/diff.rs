@@ -448,6 +448,8 @@ mod tests {
         assert_eq!(rules("window           =", "max_defer = 0\nwindow           ="), []);
         let roll_up = "min_contributors = 10\nroll_up = [\"home\"]";
         assert_eq!(rules("min_contributors = 10", roll_up), [change("roll_up", "-", "home", own)]);
+        let asks = "min_contributors = 10\ncontributors = \"bucket\"";
+        assert_eq!(rules("min_contributors = 10", asks), [change("contributors", "-", "bucket", own)]);
         let metrics = "metrics  = [{ name = \"visits\", fn = \"count\" }]\n";
         let with = |dataset: &str, profile: &str| {
             rules(metrics, &format!("release = \"strict\"\n{metrics}{dataset}[release.strict]\n{profile}"))

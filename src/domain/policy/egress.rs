@@ -75,6 +75,8 @@ pub struct Outlet {
     pub parts: PartRule,
     /// The noise that every number gets. `None`: none.
     pub privacy: Option<Privacy>,
+    /// Whether it is told how many contributors each cell has at least.
+    pub tells_contributors: bool,
     /// The override that lowered the number.
     pub by_override: Option<String>,
 }
@@ -232,6 +234,7 @@ impl PolicySet {
                 beside: limits.beside.as_ref().map_or(0, |beside| beside.value),
             },
             privacy: limits.privacy,
+            tells_contributors: limits.told.value,
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }
@@ -246,8 +249,10 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
             let parts = outlet.parts.stricter(other.parts);
             // Where one of them asks for noise, there is noise.
             let privacy = outlet.privacy.into_iter().chain(other.privacy).reduce(Privacy::stricter);
+            // Where one of them does not let it be told how many contributors there are, it is not told.
+            let tells_contributors = outlet.tells_contributors && other.tells_contributors;
             let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
-            Some(Outlet { parts, privacy, ..stricter })
+            Some(Outlet { parts, privacy, tells_contributors, ..stricter })
         });
         both.collect()
     };

@@ -34,6 +34,8 @@ pub struct Limits {
     /// Of a thousand contributors of a cell at least so many are brought by others than any single producer. `None`: nobody
     /// asks for it.
     pub beside: Option<Asked<u32>>,
+    /// Whether it is told how many contributors a cell has at least. The dataset asks for it, and anyone can forbid it.
+    pub told: Asked<bool>,
     /// How many records of one contributor count in a cell, at most. `None`: all of them.
     pub records: Option<Asked<u32>>,
     /// In how many cells of a window. `None`: in any number.
@@ -134,6 +136,12 @@ impl<'p> Party<'p> {
         self.profile?.beside.map(|beside| self.asked(beside, true))
     }
 
+    /// Whether it forbids that it is told how many contributors a cell has at least.
+    fn forbids_telling(&self) -> Option<Asked<bool>> {
+        let forbids = self.profile?.never_tells_contributors;
+        forbids.then(|| self.asked(false, true))
+    }
+
     fn records(&self) -> Option<Asked<u32>> {
         self.profile?.bounds.map(|bounds| self.asked(bounds.records_per_cell, true))
     }
@@ -180,6 +188,8 @@ impl PolicySet {
         self.governing(plan, serves, day).next()?;
         let parties = self.parties((plan, dataset), (serves, day));
         let bounding = self.bounding(plan, dataset);
+        let own = Asked { value: dataset.tells_contributors, by: format!("dataset {}", dataset.name) };
+        let mut forbidding = parties.iter().filter_map(Party::forbids_telling).filter(|_| own.value);
         // All datasets with noise of a stream pay from one budget: the least that any of them asks for.
         let noised = || plan.datasets.iter().filter(|one| dataset.privacy.is_some() && one.privacy.is_some());
         let own_rho = noised().filter_map(|one| {
@@ -193,6 +203,7 @@ impl PolicySet {
             percent: strictest(parties.iter().map(Party::percent))?,
             producers: self.producers_asked_for(&parties, (plan, dataset), day, standing)?,
             beside: strictest(parties.iter().filter_map(Party::beside)),
+            told: forbidding.next().unwrap_or(own),
             records: least(bounding.iter().filter_map(Party::records)),
             cells: least(bounding.iter().filter_map(Party::cells)),
             privacy: dataset.privacy.map(|privacy| match &rho_per_day {
@@ -414,6 +425,32 @@ until = 2026-01-02
         // The regime says nothing, so the default is asked for too.
         assert_eq!(said(1, WRITERS), (2, false));
         assert_eq!(said(1, "schema = \"bailiwick.policy/1\"\n"), (1, false));
+    }
+
+    /// The dataset asks; anyone else's profile can forbid it. What is not asked for is nobody's word but the dataset's.
+    #[test]
+    fn whether_it_is_told_how_many_contributors_there_are_is_asked_for_and_can_be_forbidden() {
+        let limits = |asks: bool, regime: &str, serves: &[&str]| {
+            let [regions, classes, union, br] = SET;
+            let regime = format!("release = \"quiet\"\n{regime}");
+            let (union, br) = (union.replacen("[[applies]]", &regime, 1), br);
+            let asks = if asks { "contributors = \"bucket\"\ngroup_by" } else { "group_by" };
+            let stream = STREAM.replacen("group_by", asks, 1);
+            let profile = "schema = \"bailiwick.policy/1\"\n[release.quiet]\ncontributors = \"never\"\n";
+            let set = set(&[regions, classes, &union, br, &stream, profile]);
+            let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
+            let on = Date::constant(2026, 1, 2);
+            let told = set.limits("visits_by_home", &serves, on).unwrap().told;
+            for outlet in set.outlets("visits_by_home", &serves, on) {
+                assert_eq!(outlet.tells_contributors, told.value);
+            }
+            (told.value, told.by)
+        };
+        let own = "dataset visits_by_home".to_owned();
+        let forbidden = "regime union-law, by release profile quiet".to_owned();
+        assert_eq!(limits(true, "[[applies]]", &["br-law"]), (true, own.clone()));
+        assert_eq!(limits(true, "[[applies]]", &["br-law", "union-law"]), (false, forbidden));
+        assert_eq!(limits(false, "[[applies]]", &["br-law", "union-law"]), (false, own));
     }
 
     #[test]

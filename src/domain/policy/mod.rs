@@ -67,6 +67,7 @@ pub use regime::{
 };
 pub use release::{
     ClosedWindow, NotNoised, Outcome, RELEASE_COLUMNS, Withheld, asked_for, release, release_changes, release_noised,
+    steps_above,
 };
 pub use ruling::{Here, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};

@@ -22,6 +22,8 @@ pub struct Profile {
     pub beside: Option<u32>,
     /// How many records of one contributor count, at most.
     pub bounds: Option<Bounds>,
+    /// It is not told how many contributors a cell has, not even at least.
+    pub never_tells_contributors: bool,
     /// Cells have noise, and a day's releases tell no more than this of one contributor.
     pub rho_per_day: Option<Rho>,
     /// The shortest window.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value, positions_of};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{CHANGE, Dataset, Function, KeyDomain, REST, WINDOWS};
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, KeyDomain, REST, WINDOWS};
 use crate::domain::deferral::Deferral;
 use crate::domain::name::{DestinationName, GatewayId};
 use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
@@ -23,11 +23,15 @@ use super::permit::Released;
 
 mod noised;
 mod rolled;
+mod steps;
 
 pub use noised::{NotNoised, asked_for, release_noised};
 
+pub use steps::steps_above;
+
 pub(super) use rolled::HIDDEN_MIN;
 use rolled::{Levels, Row, Rule};
+use steps::Steps;
 
 /// A closed window of a dataset.
 pub struct ClosedWindow<'w> {
@@ -190,8 +194,9 @@ fn released(
         rules = strictest.map(|(parts, k)| (parts, k.max(closed.dataset.min_contributors))).into_iter().collect();
     }
     let levels = Levels::of(closed.dataset, &closed.cells, &rules);
+    let steps = Steps::of(closed.dataset, quiet(), &rules);
     for rule in &rules {
-        let rows = levels.rows(rule);
+        let rows = levels.rows(rule, &steps);
         for (view, metrics) in closed.dataset.views() {
             let is_of_view = |outlet: &&Outlet| match is_shared {
                 true => outlet.dataset == view.name,
@@ -286,6 +291,8 @@ const RELEASE_ID_VERSION: u8 = 3;
 const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
 /// Of a dataset that tells only what has changed: that, and how each cell changes what was told before.
 const RELEASE_ID_VERSION_OF_CHANGES: u8 = 5;
+/// Of a dataset that tells how many contributors cells have at least: which of the others it would be, and the numbers.
+const RELEASE_ID_VERSION_OF_CONTRIBUTORS: u8 = 6;
 
 impl<'l> Leaving<'l> {
     fn new(
@@ -330,6 +337,9 @@ impl<'l> Leaving<'l> {
     fn said(&self, line: &Line<'_>) -> Said {
         let mut writer = Writer::default();
         (0..self.view.metrics.len()).for_each(|metric| hashed(&self.value(metric, line), &mut writer));
+        if self.view.tells_contributors {
+            hashed(&contributors(line), &mut writer);
+        }
         Said { number: line.number, values: Fingerprint::of(&writer.finish()), windows: self.windows(line) }
     }
 
@@ -372,6 +382,9 @@ impl<'l> Leaving<'l> {
         let dataset = self.view;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
+        if dataset.tells_contributors {
+            writer.u8(RELEASE_ID_VERSION_OF_CONTRIBUTORS);
+        }
         writer.u8(match (dataset.only_on_change, cells_wait) {
             (true, _) => RELEASE_ID_VERSION_OF_CHANGES,
             (false, true) => RELEASE_ID_VERSION_OF_WAITING,
@@ -396,6 +409,9 @@ impl<'l> Leaving<'l> {
             for metric in 0..dataset.metrics.len() {
                 hashed(&self.value(metric, line), &mut writer);
             }
+            if dataset.tells_contributors {
+                hashed(&contributors(line), &mut writer);
+            }
         }
         Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
@@ -410,12 +426,19 @@ impl<'l> Leaving<'l> {
         let values = |metric| self.lines.iter().map(|line| self.value(metric, line)).collect::<Vec<_>>();
         let windows: Vec<u64> = self.lines.iter().map(|line| self.windows(line)).collect();
         let changes: Vec<Change> = self.lines.iter().filter_map(|line| line.change).collect();
-        assemble(&head, (&windows, &changes), labels, values)
+        let contributors: Vec<Value> = self.lines.iter().map(contributors).collect();
+        assemble(&head, (&windows, &changes, &contributors), labels, values)
     }
 }
 
+/// How many contributors a line's cell has at least. Null where that is not told, and of a cell that is gone.
+fn contributors(line: &Line<'_>) -> Value {
+    line.row.and_then(|row| row.contributors).map_or(Value::Null, Value::Count)
+}
+
 /// The columns that every release has: what is the same in all its cells. Keys and metrics come after them, and before those
-/// [`WINDOWS`] where cells wait, and [`CHANGE`] where only what has changed is told.
+/// [`WINDOWS`] where cells wait, and [`CHANGE`] where only what has changed is told. Where it is told how many contributors
+/// there are at least, [`CONTRIBUTORS`] stands between keys and metrics.
 pub const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
 
 /// What a release says of each of its cells.
@@ -428,11 +451,11 @@ pub(super) struct Head<'h> {
     pub(super) end: i64,
 }
 
-/// The columns of a release of cells that cover so many windows each, and change what was told before like this, where that
-/// is told: `labels` gives those of a key, `values` those of a metric.
+/// The columns of a release of cells that cover so many windows each, change what was told before like this, and have so many
+/// contributors at least, where that is told: `labels` gives those of a key, `values` those of a metric.
 pub(super) fn assemble(
     head: &Head<'_>,
-    (windows, changes): (&[u64], &[Change]),
+    (windows, changes, contributors): (&[u64], &[Change], &[Value]),
     labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
     values: impl Fn(usize) -> Vec<Value>,
 ) -> Result<RecordBatch, ArrowError> {
@@ -462,6 +485,9 @@ pub(super) fn assemble(
     }
     for (index, key) in head.dataset.keys.iter().enumerate() {
         add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
+    }
+    if head.dataset.tells_contributors {
+        add(CONTRIBUTORS, true, metric_column(&Function::Count, contributors, true));
     }
     for (index, metric) in head.dataset.metrics.iter().enumerate() {
         // Of a cell that is gone, all are null.

@@ -3,7 +3,7 @@
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 
-use crate::domain::aggregate::Value;
+use crate::domain::aggregate::{ENOUGH, Value};
 use crate::domain::dataset::{Dataset, Function, KeyDomain};
 use crate::domain::name::DatasetName;
 use crate::domain::table::Change;
@@ -42,7 +42,7 @@ impl Widest {
         };
         let cells = assemble(
             &head,
-            (&[dataset.max_defer.saturating_add(1)], &[Change::Gone]),
+            (&[dataset.max_defer.saturating_add(1)], &[Change::Gone], &[Value::Count(ENOUGH as u64)]),
             |_, domain| labels(domain),
             values,
         )?;

@@ -12,12 +12,18 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
 
 use super::*;
+use crate::domain::dataset::CONTRIBUTORS;
 use crate::domain::policy::{Digest, RELEASE_COLUMNS, ReleasedParts};
 
 const COUNTRIES: [&str; 4] = ["DE", "F\u{e9}", "IE", "other"];
 
 /// A release of a window of a minute, with as many cells as countries and channels.
 fn released(window: i64) -> Released {
+    released_with(window, false)
+}
+
+/// The same, and of some cells how many contributors they have at least, if that is told.
+fn released_with(window: i64, tells_contributors: bool) -> Released {
     let rows = COUNTRIES.len() * 8;
     let id = format!("{window:032x}");
     let (start, end) = (window * 60_000_000, (window + 1) * 60_000_000);
@@ -31,7 +37,8 @@ fn released(window: i64) -> Released {
         bins.append(row != 2);
     }
     let means = (0..rows).map(|row| (row % 7 != 0).then_some((row as f64 + window as f64) / 7.0));
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    let contributors = (0..rows).map(|row| (row % 5 != 0).then_some([10, 20, 1_000][row % 3]));
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("release", text(&id)),
         ("gateway", text("eu-1")),
         ("dataset", text("cells")),
@@ -44,6 +51,9 @@ fn released(window: i64) -> Released {
         ("mean", Arc::new(means.collect::<Float64Array>())),
         ("bins", Arc::new(bins.finish())),
     ];
+    if tells_contributors {
+        columns.insert(8, (CONTRIBUTORS, Arc::new(contributors.collect::<Int64Array>())));
+    }
     Released::for_tests(ReleasedParts {
         id,
         destination: "desk".parse().unwrap(),
@@ -234,4 +244,34 @@ fn messages_say_what_they_are_and_those_of_every_version_are_read() {
     let content = Format::Arrow.content();
     assert_eq!((content.schema, content.encoding), ("urn:bailiwick:cells:arrow:3", Some("zstd")));
     assert_eq!(Format::Protobuf.content().encoding, None);
+}
+
+/// The layout of every format has room for the column, with and without values: its version is the same.
+#[test]
+fn how_many_contributors_there_are_at_least_is_a_column_in_every_format() {
+    let released = released_with(29_000_000, true);
+    let golden = |name: &str| std::fs::read(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let of_lines = parts(&released, Format::JsonLines, 1).unwrap().concat();
+    assert_eq!(of_lines, golden("cells-contributors-1.jsonl"));
+    let expected = lines(&of_lines, Format::JsonLines);
+    let told: Vec<&Value> = expected.iter().map(|line| &line[CONTRIBUTORS]).collect();
+    assert_eq!(told[..4], [&Value::Null, &20.into(), &1_000.into(), &10.into()]);
+    let keys: Vec<&String> = expected[0].as_object().unwrap().keys().skip(RELEASE_COLUMNS.len()).collect();
+    assert_eq!(keys, ["country", "channel", CONTRIBUTORS, "n", "mean", "bins"]);
+    for (name, format) in of_messages() {
+        let messages = parts(&released, format, 3).unwrap();
+        let found: Vec<Value> = messages.iter().flat_map(|message| lines(message, format)).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+    assert_eq!(parts(&released, Format::Protobuf, 1).unwrap(), [golden("message-contributors-1.pb")]);
+    let releases = [released];
+    let arrow = RecordBatch::try_from_iter({
+        let read = from_arrow(&file(&releases, Format::Arrow).unwrap());
+        let names = read.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        names.into_iter().zip(plain(&read))
+    });
+    assert_eq!(lines(&json_lines(&arrow.unwrap()), Format::JsonLines), expected);
+    let parquet = from_parquet(file(&releases, Format::Parquet).unwrap());
+    let of_parquet = parquet.column_by_name(CONTRIBUTORS).unwrap();
+    assert_eq!(of_parquet, releases[0].cells().column_by_name(CONTRIBUTORS).unwrap());
 }

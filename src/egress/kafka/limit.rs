@@ -433,6 +433,7 @@ mod tests {
             max_defer: 0,
             roll_up: Vec::new(),
             only_on_change: false,
+            tells_contributors: false,
             keys: vec![GroupKey { name: "word".into(), column: 0, domain: KeyDomain::text(vec![word.clone()]) }],
             metrics: vec![Metric { name: "count".into(), function: Function::Count, digits: None }],
             privacy: None,

@@ -40,6 +40,7 @@ fn dataset(mechanism: Mechanism, rho: f64) -> Dataset {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         bounds: Some(Bounds { records_per_cell: RECORDS, cells_per_window: Some(2) }),
         keys: vec![GroupKey { name: "group".into(), column: 1, domain: KeyDomain::text(vec!["a".into(), "b".into()]) }],
         metrics: vec![
@@ -98,7 +99,15 @@ impl Noise for Silence {
 fn outlets(dataset: &Dataset) -> [Outlet; 1] {
     let parts = PartRule { least: 5, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let (name, destination, privacy) = (dataset.name.clone(), "desk".parse().unwrap(), dataset.privacy);
-    [Outlet { dataset: name, destination, min_contributors: 5, parts, privacy, by_override: None }]
+    [Outlet {
+        dataset: name,
+        destination,
+        min_contributors: 5,
+        parts,
+        privacy,
+        tells_contributors: false,
+        by_override: None,
+    }]
 }
 
 fn book(sim: &Sim, beginning: Beginning) -> Book {

@@ -227,6 +227,7 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         privacy: None,
         members: Vec::new(),
     });

@@ -23,6 +23,7 @@ fn dataset() -> Arc<Dataset> {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
         privacy: None,

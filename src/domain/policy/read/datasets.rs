@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 
 use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{
-    CELLS_MAX, CHANGE, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source, WINDOWS,
+    CELLS_MAX, CHANGE, CONTRIBUTORS, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
+    WINDOWS,
 };
 use crate::domain::deferral::DEFER_MAX;
 use crate::domain::document::keys::{Key, Kind, Shape};
@@ -20,7 +21,7 @@ use crate::domain::stream::{FieldType, ValueRange};
 
 use super::privacy::{self, PRIVACY};
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
-use super::roll_up;
+use super::{roll_up, told};
 
 pub(super) const DATASET: Shape = Shape {
     name: "datasets.NAME",
@@ -44,6 +45,7 @@ pub(super) const DATASET: Shape = Shape {
             Kind::Bool,
             "Whether only cells leave whose values are others than those that were told last. Default: false.",
         ),
+        told::OF_DATASET,
         RELEASE,
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
@@ -104,6 +106,7 @@ pub(super) struct DeclaredDataset {
     max_defer: u64,
     roll_up: Vec<Spot<String>>,
     only_on_change: Option<Spot<bool>>,
+    tells_contributors: bool,
     release: Option<Spot<String>>,
     keys: Vec<DeclaredKey>,
     metrics: Vec<DeclaredMetric>,
@@ -158,6 +161,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let max_defer = max_defer(table);
     let roll_up = table.or("roll_up", Vec::new());
     let only_on_change = table.get::<bool>("only_on_change").filter(|only| only.value);
+    let tells_contributors = told::asks(table);
     let release = table.get::<String>("release");
     let window = table.need::<Table<'_>>("window").and_then(|window| {
         let size = window.value.need::<SignedDuration>("size");
@@ -198,6 +202,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         max_defer,
         roll_up,
         only_on_change,
+        tells_contributors,
         release,
         keys,
         metrics,
@@ -210,6 +215,9 @@ impl DeclaredDataset {
     pub(super) fn check_privacy(&self, dataset: &Dataset, problems: &Problems) {
         if let Some(declared) = &self.privacy {
             privacy::check(dataset, &declared.place, problems);
+            if self.tells_contributors {
+                told::check_privacy(&declared.place, problems);
+            }
             if let Some(only_on_change) = &self.only_on_change {
                 problems.error_help(
                     &only_on_change.place,
@@ -228,6 +236,9 @@ impl DeclaredDataset {
         if self.privacy.is_none() && profile.rho_per_day.is_some() {
             let message = format!("release profile `{}` asks for differential privacy", profile.name);
             problems.error_help(&name.place, message, "add [datasets.NAME.privacy], or name another profile");
+        }
+        if self.tells_contributors {
+            told::check_profile(name, &profile, problems);
         }
         if let Some(shortest) = profile.min_window.filter(|shortest| *shortest > self.window) {
             let [is, shortest] = [self.window, shortest]
@@ -335,6 +346,9 @@ pub(super) fn resolve(
     if declared.only_on_change.is_some() {
         names.insert(CHANGE.to_owned());
     }
+    if declared.tells_contributors {
+        names.insert(CONTRIBUTORS.to_owned());
+    }
     let mut keys = Vec::new();
     for key in &declared.keys {
         if !names.insert(key.field.value.to_lowercase()) {
@@ -376,6 +390,7 @@ pub(super) fn resolve(
         max_defer: declared.max_defer,
         roll_up: roll_up::resolve(&declared.roll_up, &keys, problems),
         only_on_change: declared.only_on_change.is_some(),
+        tells_contributors: declared.tells_contributors,
         keys,
         metrics,
         privacy: declared.privacy.as_ref().map(|privacy| privacy.value),

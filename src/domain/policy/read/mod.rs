@@ -36,6 +36,7 @@ mod roll_up;
 mod shared;
 mod streams;
 mod terms;
+mod told;
 mod words;
 
 pub use conditions::PROOF;

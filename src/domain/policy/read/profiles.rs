@@ -12,7 +12,7 @@ use crate::domain::name;
 use crate::domain::policy::Profile;
 
 use super::privacy::rho;
-use super::{Declared, insert};
+use super::{Declared, insert, told};
 
 pub(super) const PROFILE: Shape = Shape {
     name: "release.NAME",
@@ -42,6 +42,7 @@ pub(super) const PROFILE: Shape = Shape {
             "The largest share of a cell's contributors that any one producer alone may have brought, and of what is added to a \
              sum: above 0 and below 1, to three decimals. Default: any.",
         ),
+        told::OF_PROFILE,
         Key::new(
             "records_per_contributor",
             Kind::Count,
@@ -102,6 +103,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
             min_producers: min_producers.map(|least| least.value),
             beside: share.and_then(|share| beside(&share, problems)),
             bounds,
+            never_tells_contributors: told::forbids(&table),
             rho_per_day,
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };
@@ -274,6 +276,8 @@ mod tests {
         assert_eq!(wrong("min_producers = 0", "strict"), ["this is 0, and `min_producers` is 1 or 2"]);
         assert_eq!(wrong("min_producers = 3", "strict"), ["this is 3, and `min_producers` is 1 or 2"]);
         assert_eq!(wrong("min_producers = 2", "strict"), [""; 0]);
+        assert_eq!(wrong("contributors = \"never\"", "strict"), [""; 0]);
+        assert_eq!(wrong("contributors = \"exact\"", "strict"), ["`exact` cannot be used here"]);
         assert_eq!(wrong("min_parts = 5", "strict"), ["unknown key `min_parts`"]);
         let [short] = &wrong("min_window = \"PT6M\"", "strict")[..] else { panic!("one problem") };
         assert!(short.starts_with("the windows are 5m long") && short.ends_with("`strict` asks for 6m"), "{short}");

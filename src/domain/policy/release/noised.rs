@@ -120,7 +120,7 @@ impl<'d> Loud<'d> {
             positions.map(|position| domain.label(*position)).collect::<Vec<_>>()
         };
         let values = |metric| cells.iter().map(|&cell| self.value(metric, cell)).collect::<Vec<_>>();
-        let columns = assemble(&head, (&vec![1; cells.len()], &[]), labels, values)?;
+        let columns = assemble(&head, (&vec![1; cells.len()], &[], &vec![Value::Null; cells.len()]), labels, values)?;
         let released = outlets.into_iter().map(|outlet| Released {
             id: id.clone(),
             destination: outlet.destination.clone(),

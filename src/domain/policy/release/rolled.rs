@@ -17,6 +17,8 @@ use crate::domain::aggregate::{Cells, Charge, PartRule, Plan};
 use crate::domain::dataset::Dataset;
 use crate::planted::planted;
 
+use super::steps::Steps;
+
 /// What is asked of a cell: of its parts, and how many contributors.
 pub(super) type Rule = (PartRule, usize);
 
@@ -33,6 +35,8 @@ pub(super) struct Row<'l> {
     pub(super) plan: &'l Plan,
     /// The keys that were given up for it, by their positions.
     pub(super) given_up: &'l [usize],
+    /// How many contributors it has at least, where that is told.
+    pub(super) contributors: Option<u64>,
 }
 
 /// What may leave of a window: its cells, and the remainders of those that may not leave.
@@ -144,14 +148,16 @@ impl<'l> Levels<'l> {
     }
 
     /// What leaves under a rule: cells, and then remainders.
-    pub(super) fn rows(&self, rule: &Rule) -> Vec<Row<'_>> {
+    pub(super) fn rows(&self, rule: &Rule, steps: &Steps) -> Vec<Row<'_>> {
         let mut rows = Vec::new();
         let levels = std::iter::once((self.cells, &self.judged)).chain(self.remainders.iter().map(Remainders::parts));
         for (depth, (cells, judged)) in levels.enumerate() {
             let given_up = self.dataset.roll_up.get(..depth).unwrap_or_default();
             for leaves in judged.leaves.iter().filter(|leaves| leaves.rule == *rule) {
-                let row = |slot: &usize| leaves.plans.get(slot).map(|plan| Row { cells, slot: *slot, plan, given_up });
-                rows.extend(leaves.slots.iter().filter_map(row));
+                rows.extend(leaves.slots.iter().filter_map(|&slot| {
+                    let (plan, contributors) = (leaves.plans.get(&slot)?, steps.told(rule.1, cells, slot));
+                    Some(Row { cells, slot, plan, given_up, contributors })
+                }));
             }
         }
         rows

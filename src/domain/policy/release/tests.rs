@@ -10,6 +10,7 @@ use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
 mod bounds;
+mod contributors;
 mod deferred;
 mod nobody;
 mod noised;
@@ -45,7 +46,15 @@ fn leaves(dataset: &Dataset, rows: &Rows<'_>, outlets: &[Outlet]) -> Outcome {
 fn to(destination: &str, min_contributors: usize) -> Outlet {
     let parts = PartRule { least: min_contributors, not_empty: false, percent: 0, beyond_one: false, beside: 0 };
     let (dataset, destination) = ("d".parse().unwrap(), destination.parse().unwrap());
-    Outlet { dataset, destination, min_contributors, parts, privacy: None, by_override: None }
+    Outlet {
+        dataset,
+        destination,
+        min_contributors,
+        parts,
+        privacy: None,
+        tells_contributors: false,
+        by_override: None,
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub(super) fn dataset() -> Dataset {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        tells_contributors: false,
         keys: vec![GroupKey { name: "group".into(), column: 1, domain }],
         metrics: vec![
             metric("n", Function::Count),
@@ -235,7 +236,15 @@ pub(super) fn pool_rows(
 pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, not_empty: bool) -> Outlet {
     let parts = PartRule { least, not_empty, percent: 0, beyond_one: false, beside: 0 };
     let (dataset, destination) = ("d".parse().unwrap(), destination.parse().unwrap());
-    Outlet { dataset, destination, min_contributors, parts, privacy: None, by_override: None }
+    Outlet {
+        dataset,
+        destination,
+        min_contributors,
+        parts,
+        privacy: None,
+        tells_contributors: false,
+        by_override: None,
+    }
 }
 
 /// Two destinations of which one may want more contributors than the other.
