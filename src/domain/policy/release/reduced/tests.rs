@@ -76,8 +76,15 @@ fn released(rows: &[Row]) -> Released {
         window_start: 0,
         window_end: 60_000_000,
         policy: Digest::from_bytes([7; 32]),
-        cells: RecordBatch::try_from_iter(columns).unwrap(),
+        cells: nullable(columns),
     })
+}
+
+/// Cells as a release has them: numbers other than counts may be null.
+fn nullable(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let is_number = |name: &str| ["sum", "mean", "variance", "bins"].contains(&name);
+    let columns = columns.into_iter().map(|(name, column)| (name, column, is_number(name)));
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }
 
 /// The rows of a release, as they were put in; of keys the labels.
