@@ -231,9 +231,9 @@ async fn files_that_the_bytes_do_not_suffice_for_leave_smaller_and_the_ledger_sa
         assert!(bytes(&deployment) <= 951);
         let ledger = deployment.path("journal/ledger");
         let said = entries(&ledger);
-        let to = |entry: &&&Value, destination: &str| entry["destination"] == destination;
         let intents = of_kind(&said, "intent");
-        let (desk, hub): (Vec<&&Value>, Vec<&&Value>) = intents.iter().partition(|entry| to(entry, "desk"));
+        let is_of_desk = |entry: &&Value| entry["destination"] == "desk";
+        let (desk, hub): (Vec<&Value>, Vec<&Value>) = intents.into_iter().partition(is_of_desk);
         let [whole, small] = hub.as_slice() else { panic!("{hub:?}") };
         assert!(whole["degraded"].is_null() && desk.iter().all(|entry| entry["degraded"].is_null()));
         let of_whole = desk.iter().find(|entry| entry["window_start"] == small["window_start"]).unwrap();
