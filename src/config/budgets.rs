@@ -242,7 +242,8 @@ pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, pr
 /// By which metric the largest rows are found must be clear for each dataset that goes there, and the column that says that
 /// rows were left out must have its name to itself.
 fn check_top(name: &str, declared: &Declared, accepted: &[&str], policy: &PolicySet, problems: &Problems) {
-    let is_each = declared.by.iter().any(|named| named.dataset.is_some());
+    let mut steps = declared.settings.smaller.iter().flat_map(|form| &form.0);
+    let is_each = steps.any(|step| matches!(step, Step::Top(Top { by: By::Each(_), .. })));
     for dataset in declared.by.iter().filter_map(|named| named.dataset.as_ref()) {
         if !accepted.contains(&dataset.value.as_str()) {
             let message = format!("destination `{name}` does not accept `{}`", dataset.value);
