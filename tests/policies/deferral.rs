@@ -172,11 +172,15 @@ async fn what_a_cell_covers_after_a_crash_does_not_tell_of_a_window_that_closed_
         let deployment = Deployment::new();
         deployment.set_k(5);
         let process = deployment.spawn();
+        // Both windows wait for this producer.
+        let mut slow = Producer::connect(process.endpoint(), "q").await;
+        slow.close_before(1).await;
         let mut producer = Producer::connect(process.endpoint(), "p").await;
         let withheld = if has_record { of(2, 0..1) } else { Vec::new() };
         producer.send(&[visits(1, 10, "FR"), withheld].concat()).await;
         // One closing for both windows.
         producer.close_before(3).await;
+        slow.close_before(3).await;
         let began = Clock::start();
         while deployment.released("desk").is_empty() {
             assert!(began.now() < PATIENCE, "nothing leaves");
@@ -189,6 +193,7 @@ async fn what_a_cell_covers_after_a_crash_does_not_tell_of_a_window_that_closed_
         producer.sequence = 1;
         producer.send(&visits(3, 10, "FR")).await;
         producer.close_before(4).await;
+        gateway.producer("q").await.close_before(4).await;
         gateway.until("the next window leaves", |_| deployment.released("desk").len() == 2).await;
         let windows: Vec<_> = deployment.released("desk").iter().map(|line| line["windows"].as_u64()).collect();
         // Minute 1 left when cells did not wait; minute 2 did not leave.
