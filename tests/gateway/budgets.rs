@@ -179,11 +179,17 @@ fn read(broker: &Broker, topic: &str) -> Vec<(String, Option<String>, Vec<Value>
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_bytes_do_not_suffice_for_leaves_smaller_and_only_then_is_shed() {
     let Some(broker) = Broker::own(Vec::new()) else { return };
-    let (topic, journal) = ("smaller", TempDir::new().unwrap());
+    // Enough for the whole of some, then for some that are added up; enough for nothing but the largest row.
+    leaves_smaller(&broker, "smaller", 20_000, &[None, Some("roll_up")]).await;
+    leaves_smaller(&broker, "smallest", 1_800, &[Some("roll_up,top")]).await;
+}
+
+/// How releases leave that the budget does not suffice for: in all of these forms.
+async fn leaves_smaller(broker: &Broker, topic: &str, bytes: u64, forms: &[Option<&str>]) {
+    let journal = TempDir::new().unwrap();
     broker.create_topics(topic);
-    let bytes = 20_000;
     let settings = budget::Settings { smaller: smaller(), ..budget(bytes, DAY, Some(Duration::ZERO)) };
-    let first = gateway(&broker, topic, &journal, settings).await;
+    let first = gateway(broker, topic, &journal, settings).await;
     send(&first).await;
     let ledger = journal.path().join("ledger");
     let is_said = || {
@@ -198,7 +204,7 @@ async fn what_the_bytes_do_not_suffice_for_leaves_smaller_and_only_then_is_shed(
     let telemetry = Arc::clone(first.telemetry());
     assert_eq!(first.stop().await.left, []);
     assert!((1..=bytes).contains(&telemetry.bytes_out()));
-    let (sent, said) = (read(&broker, topic), entries(&ledger));
+    let (sent, said) = (read(broker, topic), entries(&ledger));
     let intents = of_kind(&said, "intent");
     assert_eq!((intents.len(), sent.len() + of_kind(&said, "shed").len()), (sent.len(), WINDOWS as usize));
     let (mut out, mut steps) = (0, BTreeSet::new());
@@ -216,8 +222,7 @@ async fn what_the_bytes_do_not_suffice_for_leaves_smaller_and_only_then_is_shed(
         assert!(cells.iter().all(|cell| cell["channel"] == "all") && (cells.len() == 1 || degraded == "roll_up"));
         out += whole["cells"].as_u64().unwrap() - cells.len() as u64;
     }
-    let expected = [None, Some("roll_up".to_owned()), Some("roll_up,top".to_owned())];
-    assert_eq!(steps, expected.into(), "each form leaves");
+    assert!(forms.iter().all(|form| steps.contains(&form.map(str::to_owned))), "{steps:?}");
     let smaller = sent.iter().filter(|(_, degraded, _)| degraded.is_some()).count();
     assert_eq!(
         (&told["budget"]["degraded_releases"], &told["budget"]["cells_left_out"]),
@@ -240,8 +245,8 @@ async fn what_was_paid_for_smaller_and_did_not_leave_leaves_so_whatever_the_budg
     tokio::task::block_in_place(|| {
         told(&first, is_short);
         broker.control("kill");
-        let so_far = degraded(&told(&first, |_| true));
-        told(&first, |told| degraded(told) > so_far)
+        // Something is on its way then.
+        told(&first, |told| !told["error"].is_null())
     });
     first.stop().await;
     broker.control("start");
