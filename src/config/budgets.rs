@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::domain::dataset::{CHANGE, Dataset, Function};
+use crate::domain::binary::Writer;
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, WINDOWS};
 use crate::domain::document::{NameOrTable, Place, Problems, Spot, Table, hint};
 use crate::domain::policy::{ALL, By, DEGRADED, PolicySet, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
 use crate::egress::budget::Settings;
@@ -18,6 +19,9 @@ pub(super) const STEPS: [&str; 4] = [ROLL_UP, TOP, "defer", "shed"];
 const BYTES_LEAST: u64 = 4_096;
 /// A bucket that fills sooner is none.
 const PER_LEAST: SignedDuration = SignedDuration::from_secs(1);
+
+/// The forms of a budget on disk, at most: a file of 64 KiB holds them, and where each is used.
+const FORMS_BYTES_MAX: usize = 48 << 10;
 
 /// What is declared of a budget.
 pub(super) struct Declared {
@@ -224,6 +228,7 @@ pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, pr
         }
         check_top(name, declared, &accepted, policy, problems);
         check_given_up(name, declared, &accepted, policy, problems);
+        check_size(name, declared, policy, problems);
         let tells_changes = |name: &&str| policy.dataset(name).is_some_and(|(_, dataset)| dataset.only_on_change);
         let leaves_out = declared.settings.sheds_after.is_some() || !declared.settings.smaller.is_empty();
         for dataset in accepted.iter().copied().filter(|_| leaves_out).filter(tells_changes) {
@@ -266,13 +271,28 @@ fn check_top(name: &str, declared: &Declared, accepted: &[&str], policy: &Policy
     }
 }
 
-/// The columns that say how a release was made smaller, or how it changes what was told, have their names to themselves.
+/// The columns that are not the dataset's own have their names to themselves: none is taken for one of them.
 fn check_columns(declared: &Declared, dataset: &Dataset, problems: &Problems) {
     let columns = dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name));
-    for column in columns.filter(|column| [DEGRADED, CHANGE].contains(&column.as_str())) {
+    let own = [DEGRADED, CHANGE, WINDOWS, CONTRIBUTORS];
+    for column in columns.filter(|column| own.contains(&column.to_lowercase().as_str())) {
         let message =
             format!("`{}` has a column `{column}`: no dataset may whose releases are made smaller", dataset.name);
         problems.error_help(&declared.place, message, "give it another name in the dataset");
+    }
+}
+
+/// How releases that were paid for are made smaller is on disk, with all metrics that are added up.
+fn check_size(name: &str, declared: &Declared, policy: &PolicySet, problems: &Problems) {
+    let mut writer = Writer::default();
+    declared.settings.smaller.iter().for_each(|form| form.of(policy).encode(&mut writer));
+    let bytes = writer.finish().len();
+    if bytes > FORMS_BYTES_MAX {
+        let message = format!(
+            "how releases for destination `{name}` are made smaller takes {bytes} bytes, and no more than \
+             {FORMS_BYTES_MAX} are kept"
+        );
+        problems.error_help(&declared.place, message, "give up fewer keys, or declare fewer metrics");
     }
 }
 

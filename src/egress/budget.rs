@@ -128,6 +128,8 @@ pub struct Budget {
     shed: (Lsn, String),
     file: Option<(Lsn, String, Fingerprint)>,
     forms: Forms,
+    /// The end of the outbox when it was opened.
+    before: Lsn,
 }
 
 /// What is paid for.
@@ -188,7 +190,7 @@ impl Budget {
         // Positions beyond the end are those of another outbox.
         let (paid, shed) = (kept.paid.min(last), if kept.shed.0 > last { NONE } else { kept.shed });
         let (file, forms) = (kept.file.filter(|(lsn, ..)| *lsn <= last), kept.forms.through(last));
-        Ok(Self { settings, slots, level, paid, shed, file, forms })
+        Ok(Self { settings, slots, level, paid, shed, file, forms, before: last })
     }
 
     /// The gateway starts without a budget for a destination. What it sends now is not paid for. A budget that comes
@@ -252,6 +254,15 @@ impl Budget {
     pub fn is_paid(&self, lsn: Lsn, of: &str) -> bool {
         let is_asked = |(at, dataset, _): &(Lsn, String, Fingerprint)| (*at, dataset.as_str()) == (lsn, of);
         lsn <= self.paid || self.file.as_ref().is_some_and(is_asked) || self.forms.of(lsn, of).is_some()
+    }
+
+    /// The smaller forms that an entry, or a file of a dataset with the entries from `first` on, may leave in. None if it was
+    /// paid for. What was there before the start is not added up: policies may say something else of its metrics since.
+    #[must_use]
+    pub fn smaller(&self, first: Lsn, (last, of): (Lsn, &str)) -> Vec<Reduction> {
+        let is_known = |form: &&Reduction| first > self.before || !form.adds_up();
+        let forms = self.settings.smaller.iter().filter(|_| !self.is_paid(last, of));
+        forms.filter(is_known).cloned().collect()
     }
 
     /// Whether so many entries leave smaller and are not confirmed that no other may.

@@ -125,8 +125,8 @@ fn told(dataset: &Dataset, limits: &Limits) -> String {
     if !told.value {
         return format!("  `{CONTRIBUTORS}` is null: {} says never\n", told.by);
     }
-    if limits.producers.value > 1 {
-        let by = &limits.producers.by;
+    let of_producers = (limits.producers.value > 1).then_some(&limits.producers.by);
+    if let Some(by) = of_producers.or(limits.beside.as_ref().map(|beside| &beside.by)) {
         return format!(
             "  `{CONTRIBUTORS}` is never more than {k}: a producer could take its own records off ({by})\n"
         );

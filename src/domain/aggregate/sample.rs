@@ -201,6 +201,9 @@ impl OfOne {
                     cells.remove(&worst.1);
                 }
             }
+            // What is counted follows the lengths ([`records_bytes`]).
+            self.kept.shrink_to((2 * self.kept.len()).max(4));
+            self.values.shrink_to((2 * self.values.len()).max(4));
         }
     }
 

@@ -10,9 +10,9 @@
 //! of       text: the dataset whose file that is; empty where releases leave one by one
 //! file     u8: whether a file was paid for; then of the last one: its last position (u64), its dataset (text), and a hash
 //!          of it (16 bytes)
-//! forms    count; then of each entry that was paid for and may not have been confirmed: its position (u64), its dataset
-//!          (text, as `of`), and how it was made smaller (`Reduction`). Where releases leave one by one, those that leave
-//!          whole are not in it
+//! forms    count; then each form (`Reduction`) that entries have which were paid for and may not have been confirmed
+//! entries  count; then of each of these entries its position (u64), its dataset (text, as `of`), and its form (u32: a place
+//!          in `forms`). Where releases leave one by one, those that leave whole are not in it
 //! ```
 //!
 //! Version 1 ends before `of`, version 2 before `forms`. Files of several datasets may end at one position: the dataset says
@@ -86,10 +86,20 @@ impl Kept {
         if let Some((lsn, of, file)) = &self.file {
             writer.u64(*lsn).text(of).raw(file.bytes());
         }
-        writer.count(self.forms.0.len());
+        // A form is long, and most entries have the same.
+        let mut forms: Vec<&Reduction> = Vec::new();
+        let mut entries = Writer::default();
+        entries.count(self.forms.0.len());
         for (lsn, of, form) in &self.forms.0 {
-            form.encode(writer.u64(*lsn).text(of));
+            let place = forms.iter().position(|known| *known == form).unwrap_or(forms.len());
+            if place == forms.len() {
+                forms.push(form);
+            }
+            entries.u64(*lsn).text(of).u32(u32::try_from(place).unwrap_or(u32::MAX));
         }
+        writer.count(forms.len());
+        forms.iter().for_each(|form| form.encode(&mut writer));
+        writer.raw(&entries.finish());
         writer.finish()
     }
 
@@ -114,8 +124,11 @@ impl Kept {
             };
         }
         if version > 2 {
-            for _ in 0..reader.count(8 + 1 + 1)? {
-                forms.push((reader.u64()?, reader.text()?.to_owned(), Reduction::decode(&mut reader)?));
+            let distinct = 0..reader.count(8)?;
+            let distinct: Vec<Reduction> = distinct.map(|_| Reduction::decode(&mut reader)).collect::<Option<_>>()?;
+            for _ in 0..reader.count(8 + 8 + 4)? {
+                let (lsn, of, place) = (reader.u64()?, reader.text()?.to_owned(), reader.u32()?);
+                forms.push((lsn, of, distinct.get(usize::try_from(place).ok()?)?.clone()));
             }
         }
         reader.is_empty().then_some(Self { left, at, paid, shed: (shed, of), file, forms: Forms(forms) })

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -291,6 +293,34 @@ fn what_was_paid_for_keeps_its_form_over_crashes_and_without_a_budget() {
     // It is paid for again, in the same form.
     budget.pay(Payment { form: &form(), confirmed: 4, ..paid(7, 1) }, at(0)).unwrap();
     assert_eq!(budget.forms().len(), SMALLER_MAX);
+}
+
+/// A slot holds 64 KiB.
+#[test]
+fn so_many_entries_of_a_long_form_are_kept() {
+    let directory = TempDir::new().unwrap();
+    let adding = Adding { weight: Some("records".to_owned()), digits: Some(4) };
+    let metrics: BTreeMap<_, _> = (0..6).map(|number| (format!("metric_{number}"), adding.clone())).collect();
+    let datasets = (0..20).map(|number| (format!("dataset_{number}"), metrics.clone())).collect();
+    let long = Reduction(vec![Step::RollUp(RollUp { keys: vec!["city".to_owned()], datasets })]);
+    let mut budget = open(&directory, settings(None), 1_000, at(0));
+    for lsn in 0..SMALLER_MAX as Lsn {
+        budget.pay(Payment { form: &long, ..paid(1 + lsn, 0) }, at(0)).unwrap();
+    }
+    let budget = open(&directory, settings(None), 1_000, at(0));
+    assert_eq!((budget.forms().len(), budget.forms().of(256, "")), (SMALLER_MAX, Some(&long)));
+}
+
+#[test]
+fn what_was_there_before_the_start_is_not_added_up() {
+    let directory = TempDir::new().unwrap();
+    let top = Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric("n".to_owned()) })]);
+    let settings = Settings { smaller: vec![form(), top.clone()], ..settings(None) };
+    let mut budget = open(&directory, settings, 5, at(0));
+    assert_eq!(budget.smaller(5, (6, "")), [top.clone()]);
+    assert_eq!(budget.smaller(6, (6, "")), [form(), top]);
+    budget.pay(paid(6, 1), at(0)).unwrap();
+    assert_eq!(budget.smaller(6, (6, "")), []);
 }
 
 #[test]

@@ -73,8 +73,8 @@ impl Metered {
     }
 
     /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for.
-    pub(super) fn smaller(&self, lsn: Lsn) -> &[Reduction] {
-        if self.budget.is_paid(lsn, "") { &[] } else { &self.budget.settings().smaller }
+    pub(super) fn smaller(&self, lsn: Lsn) -> Vec<Reduction> {
+        self.budget.smaller(lsn, (lsn, ""))
     }
 
     /// In which forms entries leave that were paid for.
@@ -87,12 +87,16 @@ impl Metered {
         self.budget.holds_many()
     }
 
-    /// Pays for an entry, durably.
+    /// Pays for an entry of these datasets, durably.
     ///
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
-    pub(super) fn pay(&mut self, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
-        self.budget.pay(payment, at)
+    pub(super) fn pay(&mut self, datasets: &[&str], payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
+        self.budget.pay(payment, at)?;
+        // The next one is taken to be as large as what leaves of this one.
+        let dataset = most_important(self.budget.settings(), datasets.iter().copied()).unwrap_or("");
+        self.ahead.sizes.insert(dataset.to_owned(), payment.bytes);
+        Ok(())
     }
 
     /// Decides for good that an entry is not sent, durably.
@@ -212,7 +216,7 @@ mod tests {
         assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND * 11).unwrap(), Decision::Shed);
         assert_eq!(metered.decide(2, &["alarms"], (450, &[]), SECOND * 11).unwrap(), Decision::Send(0));
         let payment = Payment { lsn: 2, of: "", form: &Reduction::default(), bytes: 450, confirmed: 0 };
-        metered.pay(payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
+        metered.pay(&["alarms"], payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
         assert_eq!(metered.decide(4, &["payments"], (451, &[]), SECOND * 12).unwrap(), Decision::Wait);
         assert_eq!(metered.decide(4, &["payments"], (450, &[]), SECOND * 12).unwrap(), Decision::Send(0));

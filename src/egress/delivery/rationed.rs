@@ -29,9 +29,10 @@ impl Rationed {
         due.sort_by_key(|dataset| self.budget.settings().rank(dataset));
     }
 
-    /// The forms that a file may have when the bytes do not suffice for the whole. None if it was paid for.
-    pub(super) fn smaller(&self, dataset: &str, last: Lsn) -> Vec<Reduction> {
-        if self.budget.is_paid(last, dataset) { Vec::new() } else { self.budget.settings().smaller.clone() }
+    /// The forms that a file with the entries from `first` to `last` may have when the bytes do not suffice for the whole. None
+    /// if it was paid for.
+    pub(super) fn smaller(&self, dataset: &str, (first, last): (Lsn, Lsn)) -> Vec<Reduction> {
+        self.budget.smaller(first, (last, dataset))
     }
 
     /// In which forms files leave that were paid for.
@@ -84,7 +85,10 @@ impl Rationed {
             return Ok(());
         }
         let (of, form, bytes) = (made.dataset.as_str(), &made.form, made.bytes.len() as u64);
-        self.budget.pay_for(made.content, Payment { lsn: last, of, form, bytes, confirmed }, at)
+        self.budget.pay_for(made.content, Payment { lsn: last, of, form, bytes, confirmed }, at)?;
+        // The next one is taken to be as large as what leaves of this one.
+        self.sizes.insert(made.dataset.clone(), (bytes, made.releases.len() as u64));
+        Ok(())
     }
 
     /// Decides for good that a file is not written, durably.

@@ -196,7 +196,8 @@ fn wait_for_bytes(
         let forms = smaller.as_deref().unwrap_or_default();
         let decision = rationed.decide((&made, forms), last, sink, delivery.now());
         if !matches!(decision, Decision::Send(_)) && smaller.is_none() {
-            let forms = rationed.smaller(&made.dataset, last);
+            let first = sink.first(&made.dataset).unwrap_or(last);
+            let forms = rationed.smaller(&made.dataset, (first, last));
             let forms = forms.iter().filter_map(|form| make(delivery, sink, &made.dataset, form).transpose());
             let is_smaller = |made: &Made| made.releases.iter().any(|released| released.made_smaller().is_some());
             smaller = Some(forms.filter(|made| made.as_ref().map_or(true, is_smaller)).collect::<Result<_, _>>()?);

@@ -377,15 +377,16 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
         Some(bytes) => bytes,
         None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
     };
-    let datasets: Vec<&str> = next.releases.iter().map(|released| released.dataset().as_str()).collect();
     let moment = delivery.moment();
     let sizes = |forms: &Option<Vec<Smaller>>| forms.iter().flatten().map(|form| form.bytes).collect::<Vec<u64>>();
     let known = sizes(&next.smaller);
-    let mut decision = metered.decide(next.lsn, &datasets, (bytes, &known), moment.now).map_err(Failed::Outbox)?;
+    let mut decision =
+        metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), moment.now).map_err(Failed::Outbox)?;
     if !matches!(decision, Decision::Send(_)) && next.smaller.is_none() {
-        let forms = Some(smaller(sink, next, metered.smaller(next.lsn))?);
+        let forms = Some(smaller(sink, next, &metered.smaller(next.lsn))?);
         let sizes = sizes(&forms);
-        decision = metered.decide(next.lsn, &datasets, (bytes, &sizes), moment.now).map_err(Failed::Outbox)?;
+        decision =
+            metered.decide(next.lsn, &datasets(&next.releases), (bytes, &sizes), moment.now).map_err(Failed::Outbox)?;
         next.smaller = forms;
     }
     let is_smaller = matches!(decision, Decision::Send(1..));
@@ -399,7 +400,8 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     }
     if matches!(decision, Decision::Send(_)) && bytes > 0 {
         let (lsn, form, confirmed) = (next.lsn, &next.form, delivery.cursor.through);
-        metered.pay(Payment { lsn, of: "", form, bytes, confirmed }, moment).map_err(Failed::Budget)?;
+        let payment = Payment { lsn, of: "", form, bytes, confirmed };
+        metered.pay(&datasets(&next.releases), payment, moment).map_err(Failed::Budget)?;
         if is_smaller {
             delivery.made_smaller(&next.releases);
         }
@@ -416,14 +418,22 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     }
 }
 
+fn datasets(releases: &[Released]) -> Vec<&str> {
+    releases.iter().map(|released| released.dataset().as_str()).collect()
+}
+
 /// An entry in the forms that leave something of it out.
 fn smaller(sink: &kafka::Sink, next: &Next, forms: &[Reduction]) -> Result<Vec<Smaller>, Failed> {
     let mut all = Vec::new();
     for form in forms {
         let releases = reduced(&next.releases, form)?;
         if releases.iter().any(|released| released.made_smaller().is_some()) {
-            let bytes = sink.bytes(next.lsn, &releases).map_err(Failed::Kafka)?;
-            all.push(Smaller { form: form.clone(), releases, bytes });
+            match sink.bytes(next.lsn, &releases) {
+                Ok(bytes) => all.push(Smaller { form: form.clone(), releases, bytes }),
+                // A row of several can be larger than each of them.
+                Err(kafka::Error::TooLarge(_)) => {}
+                Err(error) => return Err(Failed::Kafka(error)),
+            }
         }
     }
     Ok(all)

@@ -135,6 +135,12 @@ impl Sink {
         self.waiting.get(dataset).map_or(&[], |waiting| &waiting.releases)
     }
 
+    /// The first position of a dataset's releases that wait.
+    #[must_use]
+    pub fn first(&self, dataset: &str) -> Option<Lsn> {
+        self.waiting.get(dataset).map(|waiting| waiting.first)
+    }
+
     /// The last position of a dataset's releases that wait.
     #[must_use]
     pub fn last(&self, dataset: &str) -> Option<Lsn> {

@@ -120,9 +120,7 @@ impl Step {
     fn hash(&self, dataset: &str, writer: &mut Writer) {
         writer.text(self.name());
         match self {
-            Self::RollUp(RollUp { keys, .. }) => keys.iter().for_each(|key| {
-                writer.text(key);
-            }),
+            Self::RollUp(roll_up) => roll_up.hash(dataset, writer),
             Self::Top(Top { rows, by }) => {
                 writer.u32(*rows).text(by.of(dataset).unwrap_or_default());
             }
@@ -222,6 +220,12 @@ impl Reduction {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether it adds rows up.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        self.0.iter().any(|step| matches!(step, Step::RollUp(_)))
     }
 
     /// Adds it to what is kept on disk.

@@ -155,7 +155,11 @@ impl<'l> Levels<'l> {
             let given_up = self.dataset.roll_up.get(..depth).unwrap_or_default();
             for leaves in judged.leaves.iter().filter(|leaves| leaves.rule == *rule) {
                 rows.extend(leaves.slots.iter().filter_map(|&slot| {
-                    let (plan, contributors) = (leaves.plans.get(&slot)?, steps.told(rule.1, cells, slot));
+                    let plan = leaves.plans.get(&slot)?;
+                    let contributors = match depth {
+                        0 => steps.told(rule.1, cells, slot),
+                        _ => steps.told_of_remainder(rule.1),
+                    };
                     Some(Row { cells, slot, plan, given_up, contributors })
                 }));
             }

@@ -9,8 +9,11 @@
 //!   20 contributors would be 19, and each of them in every part of the cell.
 //! - **Room below the bounds**, where the records of one contributor are bounded: at most half of the records that so many
 //!   contributors can have. With three each, 57 records of fewer than 20 contributors would be three of each.
-//! - **Nobody can take records off.** Where k must hold without the records of any single producer, none is asked for: the
-//!   producer knows how many records are not its own, and the gateway does not.
+//! - **Nobody can take records off.** Where k must hold without the records of any single producer, or no producer may have
+//!   brought too large a share, none is asked for: the producer knows how many records are not its own, and the gateway does
+//!   not.
+//! - **Never of a remainder.** It leaves only if it has at most so many contributors, and everybody can work out how many
+//!   ([`super::rolled`]). A step near that would be the number itself.
 //!
 //! Which steps are asked for depends on the rules and on the number of records, so that a step is not asked for tells
 //! nothing. All destinations have the same steps above their own k. So whoever has what several were told knows of no
@@ -56,8 +59,8 @@ impl Steps {
         let asks = |outlet: &&Outlet| !counted.is_shared() || asking.contains(outlet.dataset.as_str());
         let is_told = !asking.is_empty() && outlets.into_iter().filter(asks).all(|outlet| outlet.tells_contributors);
         let least = rules.iter().map(|(parts, least)| parts.least.max(*least)).max().unwrap_or(ENOUGH);
-        let beyond_one = rules.iter().any(|(parts, _)| parts.beyond_one);
-        let above = || if beyond_one { Vec::new() } else { steps_above(least).collect() };
+        let may_be_hostile = rules.iter().any(|(parts, _)| parts.beyond_one || parts.beside > 0);
+        let above = || if may_be_hostile { Vec::new() } else { steps_above(least).collect() };
         Self { above: is_told.then(above), bounds: counted.bounds }
     }
 
@@ -65,6 +68,11 @@ impl Steps {
     pub(super) fn told(&self, k: usize, cells: &Cells, slot: usize) -> Option<u64> {
         let reached = |step: usize| cells.has(slot, step, false);
         self.reached(k, cells.records_of(slot), reached).map(|step| step as u64)
+    }
+
+    /// What is told of a remainder that has k contributors. `None`: nothing.
+    pub(super) fn told_of_remainder(&self, k: usize) -> Option<u64> {
+        self.above.as_ref().map(|_| k as u64)
     }
 
     /// The largest step that is asked for of so many records and is reached; k is.

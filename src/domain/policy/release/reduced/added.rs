@@ -50,6 +50,16 @@ impl RollUp {
         Self { keys: self.keys.clone(), datasets: datasets.collect() }
     }
 
+    /// What of it matters to a release of a dataset, as a part of an id.
+    pub(super) fn hash(&self, dataset: &str, writer: &mut Writer) {
+        self.keys.iter().for_each(|key| {
+            writer.text(key);
+        });
+        for (metric, Adding { weight, digits }) in self.datasets.get(dataset).into_iter().flatten() {
+            writer.text(metric).text(weight.as_deref().unwrap_or_default()).u8(digits.unwrap_or(0));
+        }
+    }
+
     pub(super) fn encode(&self, writer: &mut Writer) {
         writer.count(self.keys.len());
         self.keys.iter().for_each(|key| {
