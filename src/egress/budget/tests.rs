@@ -317,7 +317,7 @@ fn what_was_there_before_the_start_is_not_added_up() {
     let top = Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric("n".to_owned()) })]);
     let settings = Settings { smaller: vec![form(), top.clone()], ..settings(None) };
     let mut budget = open(&directory, settings, 5, at(0));
-    assert_eq!(budget.smaller(5, (6, "")), [top.clone()]);
+    assert_eq!(budget.smaller(5, (6, "")), std::slice::from_ref(&top));
     assert_eq!(budget.smaller(6, (6, "")), [form(), top]);
     budget.pay(paid(6, 1), at(0)).unwrap();
     assert_eq!(budget.smaller(6, (6, "")), []);
