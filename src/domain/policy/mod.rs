@@ -59,15 +59,15 @@ pub use grounds::{ByCount, Grounds, Use, Vouching};
 pub use limits::{Asked, Limits};
 pub use lint::lint;
 pub use noise::{Counted as NoisedCount, Noised, noised};
-pub use permit::{Foreign, Quarantined, Released, ReleasedParts, Resident};
+pub use permit::{Foreign, Quarantined, Reduced, Released, ReleasedParts, Resident};
 pub use profile::Profile;
 pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
 pub use release::{
-    ALL, Adding, By, ClosedWindow, DEGRADED, NotNoised, Outcome, RELEASE_COLUMNS, ROLL_UP, Reduced, Reduction, RollUp,
-    Step, TOP, Top, Withheld, asked_for, release, release_changes, release_noised, steps_above,
+    ALL, Adding, By, ClosedWindow, DEGRADED, NotNoised, Outcome, RELEASE_COLUMNS, ROLL_UP, Reduction, RollUp, Step,
+    TOP, Top, Withheld, asked_for, release, release_changes, release_noised, steps_above,
 };
 pub use ruling::{Here, Holder, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};

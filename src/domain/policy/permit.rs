@@ -14,7 +14,7 @@ use crate::domain::batch::{Batch, Candidate};
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::peer::Peer;
 
-use super::{Digest, Reduced, RegimeSet};
+use super::{Digest, RegimeSet};
 
 /// Records that may be processed and kept here: this gateway serves every regime that applies to them.
 #[derive(Clone)]
@@ -157,6 +157,25 @@ pub struct ReleasedParts {
     pub policy: Digest,
     /// The cells.
     pub cells: RecordBatch,
+}
+
+/// What a smaller release was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reduced {
+    /// The steps that made it smaller, in order.
+    pub steps: Vec<&'static str>,
+    /// The id of the whole release.
+    pub whole: String,
+    /// How many cells the whole release has.
+    pub cells: u64,
+}
+
+impl Reduced {
+    /// The steps, as receivers read them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.steps.join(",")
+    }
 }
 
 impl Released {

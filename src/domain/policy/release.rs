@@ -26,7 +26,7 @@ mod reduced;
 mod rolled;
 mod steps;
 
-pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduced, Reduction, RollUp, Step, TOP, Top};
+pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
 
 pub use noised::{NotNoised, asked_for, release_noised};
 

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::RELEASE_COLUMNS;
 use crate::domain::binary::{Reader, Writer, hex};
 use crate::domain::dataset::{CHANGE, WINDOWS};
-use crate::domain::policy::{PolicySet, Released};
+use crate::domain::policy::{PolicySet, Reduced, Released};
 
 mod added;
 
@@ -76,25 +76,6 @@ impl By {
             Self::Metric(metric) => Some(metric),
             Self::Each(metrics) => metrics.get(dataset).map(String::as_str),
         }
-    }
-}
-
-/// What a smaller release was made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reduced {
-    /// The steps that made it smaller, in order.
-    pub steps: Vec<&'static str>,
-    /// The id of the whole release.
-    pub whole: String,
-    /// How many cells the whole release has.
-    pub cells: u64,
-}
-
-impl Reduced {
-    /// The steps, as receivers read them.
-    #[must_use]
-    pub fn text(&self) -> String {
-        self.steps.join(",")
     }
 }
 
