@@ -1,6 +1,7 @@
 """File systems of the harness's own below the deployment's `disk/`, whose power can be lost or that can be full."""
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -76,7 +77,12 @@ class SmallDisk:
         more = room.f_bavail * room.f_frsize - left
         if more > 0:
             with self.mount_point.joinpath("ballast").open("ab") as ballast:
-                os.posix_fallocate(ballast.fileno(), ballast.tell(), more)
+                try:
+                    os.posix_fallocate(ballast.fileno(), ballast.tell(), more)
+                except OSError as error:
+                    # The gateway took some of it meanwhile: what is left is taken the next time.
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def free(self):
         """Gives the room back."""

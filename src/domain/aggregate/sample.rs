@@ -459,3 +459,27 @@ fn summed_measures<'d>(dataset: &'d Dataset, metrics: &[State]) -> Vec<&'d Measu
     let summed = dataset.metrics.iter().zip(metrics).filter(|(_, state)| matches!(state, State::Moments(_)));
     summed.filter_map(|(metric, _)| metric.function.measure()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contributor_holds_no_more_than_is_counted_also_when_a_cell_counts_no_more() {
+        let bounds = Bounds { records_per_cell: 1_000, cells_per_window: Some(1) };
+        let (mut of_one, mut cells) =
+            (OfOne { contributor: 1, kept: Vec::new(), values: Vec::new(), cells: 0 }, HashMap::default());
+        let mut add = |of_cell, cell, lot| {
+            let record = Kept { of_cell, cell, lot, combination: 0, producer: Producer::SEVERAL };
+            of_one.add(bounds, record, &[Some(1); 4], &mut cells);
+            let kept = of_one.kept.capacity() * size_of::<Kept>();
+            let held = kept + of_one.values.capacity() * size_of::<Option<i64>>();
+            assert!(held <= of_one.bytes(4), "{held} bytes for {} records", of_one.kept.len());
+            of_one.kept.len()
+        };
+        for lot in 0..1_000 {
+            add(2, 7, lot);
+        }
+        assert_eq!(add(1, 8, 0), 1, "the other cell has the lower lot");
+    }
+}

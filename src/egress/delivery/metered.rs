@@ -182,19 +182,13 @@ mod tests {
         writer.finish()
     }
 
-    #[test]
-    fn what_is_more_important_and_waits_behind_comes_first_and_each_waits_from_when_it_came() {
-        let directory = TempDir::new().unwrap();
+    /// An outbox, and a budget of 900 bytes that hardly fills, in which alarms come first.
+    fn metered(directory: &TempDir) -> (Log, Metered) {
         let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
         let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, 8 * SEGMENT_BYTES);
         let (context, of_outbox) = (Vec::new(), directory.path().join("outbox"));
         let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
         let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
-        let put = |lsn: Lsn, dataset: &str, destination: &str| {
-            let entry = entry(dataset, destination);
-            outbox.submit(lsn, entry.clone(), outbox.reserve(entry.len() as u64).unwrap(), None);
-            assert!(outbox.wait_durable(lsn));
-        };
         let settings = budget::Settings {
             bytes: 900,
             per: SECOND * 1_000_000,
@@ -204,7 +198,37 @@ mod tests {
         };
         let at = Moment { now: Duration::ZERO, wall: 0 };
         let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
-        let mut metered = Metered::new(budget, "hub", outbox.reader(1));
+        let metered = Metered::new(budget, "hub", outbox.reader(1));
+        (outbox, metered)
+    }
+
+    fn put(outbox: &Log, lsn: Lsn, dataset: &str, destination: &str) {
+        let entry = entry(dataset, destination);
+        outbox.submit(lsn, entry.clone(), outbox.reserve(entry.len() as u64).unwrap(), None);
+        assert!(outbox.wait_durable(lsn));
+    }
+
+    #[test]
+    fn what_is_more_important_is_taken_to_be_as_large_as_what_left_last() {
+        let directory = TempDir::new().unwrap();
+        let (outbox, mut metered) = metered(&directory);
+        put(&outbox, 1, "alarms", "hub");
+        // Its whole never fits. It leaves smaller.
+        assert_eq!(metered.decide(1, &["alarms"], (5_000, &[100]), SECOND).unwrap(), Decision::Send(1));
+        let payment = Payment { lsn: 1, of: "", form: &Reduction::default(), bytes: 100, confirmed: 0 };
+        metered.pay(&["alarms"], payment, Moment { now: SECOND, wall: 0 }).unwrap();
+        put(&outbox, 2, "payments", "hub");
+        put(&outbox, 3, "alarms", "hub");
+        assert_eq!(metered.decide(2, &["payments"], (700, &[]), SECOND).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(2, &["payments"], (701, &[]), SECOND).unwrap(), Decision::Wait);
+        outbox.close();
+    }
+
+    #[test]
+    fn what_is_more_important_and_waits_behind_comes_first_and_each_waits_from_when_it_came() {
+        let directory = TempDir::new().unwrap();
+        let (outbox, mut metered) = metered(&directory);
+        let put = |lsn, dataset, destination| put(&outbox, lsn, dataset, destination);
         put(1, "payments", "hub");
         assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND).unwrap(), Decision::Send(0));
         put(2, "alarms", "hub");
