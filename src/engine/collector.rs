@@ -94,6 +94,8 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
     /// The same of the last one.
     outbox_at_checkpoint: Lsn,
+    /// Where the outbox has the last closing of each dataset.
+    last_closings: BTreeMap<String, Lsn>,
     /// Where the outbox has what destinations were told, as a whole.
     wholes: Wholes,
 }
@@ -149,6 +151,7 @@ impl Collector {
             checkpoint: None,
             outbox_needed: 0,
             outbox_at_checkpoint: 0,
+            last_closings: BTreeMap::new(),
             wholes: Wholes::default(),
         }
     }
@@ -239,7 +242,7 @@ impl Collector {
         }
         match closing.encode() {
             Ok(entry) => {
-                self.put_out(entry);
+                self.put_out(&dataset, entry);
                 self.has_put_out(&dataset, lsn);
             }
             Err(error) => {
@@ -478,7 +481,7 @@ impl Collector {
 
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
     /// producers.
-    fn put_out(&mut self, entry: Vec<u8>) {
+    fn put_out(&mut self, dataset: &str, entry: Vec<u8>) {
         let (outbox, bytes) = (&self.collecting.outbox, entry.len() as u64);
         let (mut warned, mut tried) = (false, None);
         let room = loop {
@@ -494,6 +497,7 @@ impl Collector {
                     let mut through = self.wholes.spare(needless);
                     // Where that gives no room, a release is worth more than to know after a crash what was told.
                     if tried.replace(through) == Some(through) {
+                        let needless = needless.max((self.collecting.confirmed)().min(self.needless_at_worst()));
                         self.wholes.give_up(needless);
                         through = needless;
                     }
@@ -507,6 +511,7 @@ impl Collector {
         self.collecting.outbox_last += 1;
         outbox.submit(self.collecting.outbox_last, entry, room, None);
         let _ = outbox.wait_durable(self.collecting.outbox_last);
+        self.last_closings.insert(dataset.to_owned(), self.collecting.outbox_last);
         self.wholes.closed(bytes);
     }
 

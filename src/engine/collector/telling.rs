@@ -93,6 +93,18 @@ impl Collector {
         }
     }
 
+    /// What no start needs, when what came since a checkpoint fills the outbox. No further checkpoint is written while a release
+    /// waits for room, so it would wait for ever. By the last closing of each dataset a start knows which ones had left. Where
+    /// cells wait for others, it needs all closings.
+    pub(super) fn needless_at_worst(&self) -> Lsn {
+        let is_known = |dataset: &String| self.last_closings.contains_key(dataset);
+        if !self.collecting.deferred.is_empty() || !self.collecting.released.keys().all(is_known) {
+            return self.outbox_needed;
+        }
+        let first = self.last_closings.values().min();
+        first.map_or(self.outbox_needed, |first| first.saturating_sub(1).max(self.outbox_needed))
+    }
+
     /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
     /// Where there is no room for it, destinations may be told again after the next start.
     pub(super) fn keep_told(&mut self) {
