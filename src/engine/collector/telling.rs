@@ -101,8 +101,9 @@ impl Collector {
         if !self.collecting.deferred.is_empty() || !self.collecting.released.keys().all(is_known) {
             return self.outbox_needed;
         }
-        let first = self.last_closings.values().min();
-        first.map_or(self.outbox_needed, |first| first.saturating_sub(1).max(self.outbox_needed))
+        // Of a dataset that has closed nothing since, none is replayed.
+        let first = self.last_closings.values().filter(|at| **at > self.outbox_needed).min();
+        first.map_or(self.outbox_needed, |first| first.saturating_sub(1))
     }
 
     /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
