@@ -14,6 +14,7 @@ mod policies {
     mod deployment;
     mod drawn;
     mod dry_run;
+    mod full_outbox;
     mod knowledge;
     mod load;
     mod pooled;

@@ -103,7 +103,7 @@ impl State {
         }
         let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &|| Ok(outbox.reader(0)), &*fs)?;
-        let at_least = held.closed.values().copied().max().unwrap_or(0).max(counted);
+        let at_least = held.closed.values().map(|last| last.closed_at).max().unwrap_or(0).max(counted);
         // Before the log is opened, which writes: a start that is refused leaves everything as it was.
         examine(config)?;
         let (journal, found) = open_log(config, &directory.join("log"), catalog, at_least)?;

@@ -279,11 +279,20 @@ pub fn waiting(
     Ok(waiting)
 }
 
+/// The last closing of a dataset that the outbox has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LastClosing {
+    /// Where the journal says that the windows were closed.
+    pub closed_at: Lsn,
+    /// Where the outbox has it.
+    pub at: Lsn,
+}
+
 /// What the outbox held when it was opened.
 #[derive(Debug, Default)]
 pub struct Held {
     /// The last closing of each dataset that is in it.
-    pub closed: BTreeMap<String, Lsn>,
+    pub closed: BTreeMap<String, LastClosing>,
     /// How many releases wait for each destination, those that it has confirmed included.
     pub releases: BTreeMap<String, usize>,
     /// What was decided about cells that may wait, by the closing's position in the journal.
@@ -332,7 +341,7 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
         if let Some(tables) = held.tables.get_mut(closing.dataset.as_str()) {
             tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
         }
-        held.closed.insert(closing.dataset.clone(), closing.closed_at);
+        held.closed.insert(closing.dataset.clone(), LastClosing { closed_at: closing.closed_at, at: entry.lsn });
         if closing.closed_at > after {
             let alone = |released: &&Released| released.cells().schema().column_with_name(WINDOWS).is_none();
             for released in closing.releases.iter().filter(alone) {

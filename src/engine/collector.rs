@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -24,7 +23,7 @@ use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
 use crate::domain::window::micros;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
-use crate::durable::outbox::{Closing, Note};
+use crate::durable::outbox::{Closing, LastClosing, Note};
 use crate::ledger::entry::coarse;
 use crate::planted::planted;
 use crate::storage::{Error, Log, Lsn};
@@ -34,6 +33,7 @@ use super::noising::{Noised, Noising};
 use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
 
+mod outbox;
 mod telling;
 mod waiting;
 
@@ -57,8 +57,8 @@ pub struct Collecting {
     pub rules: ReleaseRules,
     /// Where releases wait for their destinations.
     pub outbox: Arc<Log>,
-    /// The last closing of each dataset that the outbox held at the start, also under a name that it was closed as.
-    pub released: BTreeMap<String, Lsn>,
+    /// The last closing of each dataset that the outbox has, also under a name that it was closed as.
+    pub released: BTreeMap<String, LastClosing>,
     /// What had been decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// What waited at the checkpoint, of each dataset whose cells wait.
@@ -94,8 +94,6 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
     /// The same of the last one.
     outbox_at_checkpoint: Lsn,
-    /// Where the outbox has the last closing of each dataset.
-    last_closings: BTreeMap<String, Lsn>,
     /// Where the outbox has what destinations were told, as a whole.
     wholes: Wholes,
 }
@@ -128,9 +126,6 @@ struct Gathering {
     took: Duration,
 }
 
-/// How long the outbox is given before it is asked for room again.
-const PAUSE: Duration = Duration::from_millis(100);
-
 impl Collector {
     pub(super) fn new(
         collecting: Collecting,
@@ -151,7 +146,6 @@ impl Collector {
             checkpoint: None,
             outbox_needed: 0,
             outbox_at_checkpoint: 0,
-            last_closings: BTreeMap::new(),
             wholes: Wholes::default(),
         }
     }
@@ -242,8 +236,9 @@ impl Collector {
         }
         match closing.encode() {
             Ok(entry) => {
-                self.put_out(&dataset, entry);
-                self.has_put_out(&dataset, lsn);
+                self.put_out(entry);
+                let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
+                self.collecting.released.insert((&dataset).into(), last);
             }
             Err(error) => {
                 self.forget_told(&dataset);
@@ -262,7 +257,7 @@ impl Collector {
         let declared = self.collecting.rules.datasets.get(dataset);
         let names = declared.iter().flat_map(|declared| declared.released_as()).map(|released| released.name.as_str());
         let mut released = names.chain([dataset]).filter_map(|name| self.collecting.released.get(name));
-        released.any(|released| *released >= lsn)
+        released.any(|released| released.closed_at >= lsn)
     }
 
     /// What the ledger is to say of refused records of a dataset's stream.
@@ -477,42 +472,6 @@ impl Collector {
             }
         }
         (in_force, outlets)
-    }
-
-    /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
-    /// producers.
-    fn put_out(&mut self, dataset: &str, entry: Vec<u8>) {
-        let (outbox, bytes) = (&self.collecting.outbox, entry.len() as u64);
-        let (mut warned, mut tried) = (false, None);
-        let room = loop {
-            match outbox.reserve(bytes) {
-                Ok(room) => break room,
-                Err(error) => {
-                    if !warned {
-                        tracing::warn!(%error, "a release waits for room in the outbox: see which destination does \
-                         not take releases, or raise `quota_bytes`");
-                        warned = true;
-                    }
-                    let needless = (self.collecting.confirmed)().min(self.outbox_needed);
-                    let mut through = self.wholes.spare(needless);
-                    // Where that gives no room, a release is worth more than to know after a crash what was told.
-                    if tried.replace(through) == Some(through) {
-                        let needless = needless.max((self.collecting.confirmed)().min(self.needless_at_worst()));
-                        self.wholes.give_up(needless);
-                        through = needless;
-                    }
-                    if let Err(error) = outbox.let_go(through) {
-                        tracing::error!(%error, "the outbox could not be shortened: check the disk");
-                    }
-                    thread::sleep(PAUSE);
-                }
-            }
-        };
-        self.collecting.outbox_last += 1;
-        outbox.submit(self.collecting.outbox_last, entry, room, None);
-        let _ = outbox.wait_durable(self.collecting.outbox_last);
-        self.last_closings.insert(dataset.to_owned(), self.collecting.outbox_last);
-        self.wholes.closed(bytes);
     }
 
     fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {

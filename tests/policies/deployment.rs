@@ -204,6 +204,7 @@ impl Gateway {
 /// A producer, which numbers its requests.
 pub(crate) struct Producer {
     client: IngestClient<Channel>,
+    stream: &'static str,
     name: String,
     pub(crate) sequence: u64,
 }
@@ -225,7 +226,11 @@ pub(crate) fn visits(minute: u32, persons: usize, country: &str) -> Vec<Value> {
 
 impl Producer {
     pub(crate) async fn connect(endpoint: &str, name: &str) -> Self {
-        Self { client: client::connect(endpoint).await.unwrap(), name: name.to_owned(), sequence: 0 }
+        Self::of_stream("visits", endpoint, name).await
+    }
+
+    pub(crate) async fn of_stream(stream: &'static str, endpoint: &str, name: &str) -> Self {
+        Self { client: client::connect(endpoint).await.unwrap(), stream, name: name.to_owned(), sequence: 0 }
     }
 
     pub(crate) async fn publish(&mut self, records: &[Value]) -> PublishResponse {
@@ -257,7 +262,7 @@ impl Producer {
     }
 
     fn request(&self) -> PublishRequest {
-        PublishRequest { epoch: 1, ..records::introduction("visits", &self.name) }
+        PublishRequest { epoch: 1, ..records::introduction(self.stream, &self.name) }
     }
 }
 

@@ -86,26 +86,6 @@ impl Collector {
         self.wholes.at.remove(&**dataset);
     }
 
-    /// The outbox has a newer closing of a dataset.
-    pub(super) fn has_put_out(&mut self, dataset: &DatasetName, lsn: Lsn) {
-        if self.collecting.tables.contains_key(dataset) {
-            self.collecting.released.insert(dataset.into(), lsn);
-        }
-    }
-
-    /// What no start needs, when what came since a checkpoint fills the outbox. No further checkpoint is written while a release
-    /// waits for room, so it would wait for ever. By the last closing of each dataset a start knows which ones had left. Where
-    /// cells wait for others, it needs all closings.
-    pub(super) fn needless_at_worst(&self) -> Lsn {
-        let is_known = |dataset: &String| self.last_closings.contains_key(dataset);
-        if !self.collecting.deferred.is_empty() || !self.collecting.released.keys().all(is_known) {
-            return self.outbox_needed;
-        }
-        // Of a dataset that has closed nothing since, none is replayed.
-        let first = self.last_closings.values().filter(|at| **at > self.outbox_needed).min();
-        first.map_or(self.outbox_needed, |first| first.saturating_sub(1))
-    }
-
     /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
     /// Where there is no room for it, destinations may be told again after the next start.
     pub(super) fn keep_told(&mut self) {
@@ -113,16 +93,14 @@ impl Collector {
         let tables = self.collecting.tables.iter().filter(|(dataset, _)| self.wholes.is_due(dataset, needless));
         let due = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));
         for (dataset, told) in due.collect::<Vec<_>>() {
-            let closed_at = self.collecting.released.get(&dataset).copied().unwrap_or(0);
+            let closed_at = self.collecting.released.get(&dataset).map_or(0, |last| last.closed_at);
             let closing = Closing { closed_at, dataset: dataset.clone(), told: Some(told), ..Closing::default() };
             let Ok(entry) = closing.encode() else { continue };
-            let (outbox, bytes) = (&self.collecting.outbox, entry.len() as u64);
-            match outbox.reserve(bytes) {
+            let bytes = entry.len() as u64;
+            match self.collecting.outbox.reserve(bytes) {
                 Ok(room) => {
-                    self.collecting.outbox_last += 1;
-                    outbox.submit(self.collecting.outbox_last, entry, room, None);
                     // The one of before is needed until this one is on disk.
-                    if outbox.wait_durable(self.collecting.outbox_last) {
+                    if self.append(entry, room) {
                         self.wholes.put(dataset, self.collecting.outbox_last, bytes);
                     }
                 }
