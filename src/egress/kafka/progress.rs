@@ -255,15 +255,17 @@ impl<'r> Reader<'r> {
         Ok(Self { asker, committed, heard, settings })
     }
 
-    /// What is committed. To be called when no transaction of the key's producer is open: the end of the topic at the
-    /// call is then beyond all that it ever wrote, and what others write after it does not matter.
+    /// What is committed of a topic's records with a key. To be called when no transaction of the key's producer is open: the end
+    /// of the topic at the call is then beyond all that it ever wrote, and what others write after it does not matter.
+    ///
+    /// If a transaction stays open for long, `nudge` is called, once.
     pub(super) fn read(
         &self,
-        topic: &str,
-        key: &str,
+        (topic, key): (&str, &str),
         cursor: Lsn,
         outbox: Outbox<'_>,
         watch: Watch<'_>,
+        nudge: impl FnOnce(),
     ) -> Result<Known, Error> {
         let began = (watch.now)();
         let deadline = began + READ_WITHIN;
@@ -280,8 +282,12 @@ impl<'r> Reader<'r> {
         let (low, end) = self.asker.watermarks(topic, PARTITION, watch)?;
         // For `read_committed` the topic ends where the first open transaction begins, be it another gateway's: our
         // records may lie beyond.
+        let mut nudge = Some(nudge);
         while self.stable_end(topic)? < end {
-            go_on("waiting for another gateway's transaction in the progress topic")?;
+            go_on("waiting for an open transaction in the progress topic, which may be another gateway's")?;
+            if let Some(nudge) = nudge.take_if(|_| (watch.now)().saturating_sub(began) > STALLED_AFTER) {
+                nudge();
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
         let mut known = Known::default();

@@ -8,6 +8,12 @@
 //! request that was held up somewhere while librdkafka sent it again, and then arrives, would commit what the next
 //! transaction has so far, without its record. So no transaction begins before it is known that the end of the one
 //! before was sent once: librdkafka counts its requests. If it was sent again, the next one gets a new epoch.
+//!
+//! # A transaction that nobody ends
+//!
+//! A crash of the broker can leave a transaction open in a topic of which its coordinator does not know any more. It would be
+//! waited for until somebody runs `kafka-transactions.sh abort`. The end of a later transaction of the same producer in the
+//! same partition ends it. So a producer that has waited for long, and has its new epoch, begins one there and aborts it.
 
 use std::time::Duration;
 
@@ -38,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(1);
 const EPOCH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take for a commit. After that nobody but the broker knows.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+/// How long each step of ending what nobody ends may take.
+const NUDGE_WITHIN: Duration = Duration::from_secs(2);
 /// How often librdkafka counts its requests, and how long that may take.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 const COUNT_WITHIN: Duration = Duration::from_secs(2);
@@ -166,11 +174,12 @@ impl Transactional {
         // committed all that will be.
         patience.sliced("getting an epoch", EPOCH_WITHIN, &producer, |slice| producer.init_transactions(slice))?;
         let reader = progress::Reader::new(&self.settings, &self.id, &self.heard, asker)?;
-        let known = reader.read(progress, &self.key, cursor, outbox, watch);
+        self.ends = 0;
+        let nudge = || self.ends += i64::from(end_what_nobody_ends(&producer, progress, &self.key));
+        let known = reader.read((progress, &self.key), cursor, outbox, watch, nudge);
         reader.close();
         self.known = known?;
         self.next = self.known.next_transaction();
-        self.ends = 0;
         let position = self.known.position(cursor);
         tracing::info!(id = self.id, position, cursor, transaction = self.next, "going on in kafka");
         self.producer = Some(producer);
@@ -372,6 +381,31 @@ impl Transactional {
             close(producer);
         }
         self.queue.clear();
+    }
+}
+
+/// Aborts a transaction with a message in the progress topic, which nobody reads: with it ends whatever a former producer with
+/// the same id left open there. Whether its end was sent.
+fn end_what_nobody_ends(producer: &Transactions, topic: &str, key: &str) -> bool {
+    let ended = (|| {
+        producer.begin_transaction()?;
+        let record = BaseRecord::with_opaque_to(topic, 0).partition(progress::PARTITION).key(key).payload("");
+        let sent = producer.send(record).map_err(|(error, _)| error);
+        sent.and_then(|()| producer.flush(NUDGE_WITHIN))
+    })();
+    let aborted = producer.abort_transaction(NUDGE_WITHIN);
+    match ended.and(aborted) {
+        Ok(()) => {
+            tracing::warn!(
+                topic,
+                "a transaction stays open in the progress topic; one of this gateway's would be ended now"
+            );
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, topic, "a transaction could not be aborted");
+            false
+        }
     }
 }
 
