@@ -88,6 +88,14 @@ impl Broker {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Whether it forgot, when it started again, to mark the end of a transaction in the partitions: then a release may come twice.
+    pub(crate) fn has_lost_a_mark(&self) -> bool {
+        let Some(own) = &self.own else { return false };
+        let logs =
+            ["server.log", "server.log.previous"].map(|name| std::fs::read_to_string(own.directory.path().join(name)));
+        logs.into_iter().flatten().any(|log| log.contains("likely deleted already and hence can be skipped"))
+    }
+
     /// A topic, a compacted one for the progress, and that of the gateway that is called as the topic is.
     pub(crate) fn create_topics(&self, topic: &str) {
         self.create_topics_with(topic, &[]);

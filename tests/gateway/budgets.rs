@@ -257,7 +257,16 @@ async fn what_was_paid_for_smaller_and_did_not_leave_leaves_so_whatever_the_budg
     let second = gateway(&broker, topic, &journal, budget(10_000_000, Duration::from_secs(1), None)).await;
     tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
     assert_eq!(second.stop().await.left, []);
-    let sent = read(&broker, topic);
+    let mut sent = read(&broker, topic);
+    if broker.has_lost_a_mark() {
+        // Then one may come twice, in the form that it had.
+        sent = sent
+            .iter()
+            .enumerate()
+            .filter(|(at, release)| !sent[..*at].contains(release))
+            .map(|(_, release)| release.clone())
+            .collect();
+    }
     let ids: BTreeSet<&String> = sent.iter().map(|(id, ..)| id).collect();
     assert_eq!((sent.len() as u64, ids.len() as u64), (WINDOWS, WINDOWS), "each in one form, once");
     let smaller: Vec<&String> = sent.iter().filter(|(_, degraded, _)| degraded.is_some()).map(|(id, ..)| id).collect();

@@ -11,9 +11,12 @@
 //!
 //! # A transaction that nobody ends
 //!
-//! A crash of the broker can leave a transaction open in a topic of which its coordinator does not know any more. It would be
-//! waited for until somebody runs `kafka-transactions.sh abort`. The end of a later transaction of the same producer in the
-//! same partition ends it. So a producer that has waited for long, and has its new epoch, begins one there and aborts it.
+//! A broker that crashes at a commit can forget to mark it in the partitions (Kafka 4.3: "partitions are likely deleted already
+//! and hence can be skipped"). Its coordinator then knows of no open transaction, and the partitions have one, which everybody
+//! waits for until somebody runs `kafka-transactions.sh abort`. The end of a later transaction of the same producer in the same
+//! partition ends it. So a producer that has waited for long, and has its new epoch, begins one in the progress topic and aborts
+//! it. What the lost mark was for is sent again, unless the cursor is beyond it. The next commit in a partition of the releases
+//! makes visible what was there: so a release may come twice there, and none is lost.
 
 use std::time::Duration;
 
