@@ -15,6 +15,7 @@ mod gateway {
     mod exactly_once;
     mod files;
     mod flight;
+    mod forms;
     mod fuzz;
     mod guarded;
     mod guards;

@@ -192,6 +192,7 @@ impl FoundReleases {
             outbox,
             released: self.held.closed,
             decided: self.held.decided,
+            begun_anew: self.held.begun_anew,
             tables: self.held.tables,
             deferred: self.deferred.into_iter().map(|(name, deferral)| (name, deferral.counted_in(open))).collect(),
             outbox_last: self.outbox_last,

@@ -219,6 +219,13 @@ impl Deferral {
         self.drop_before(self.oldest(window))
     }
 
+    /// What was decided about the windows that have closed is not known any more. Nothing waits, and what leaves later covers none
+    /// of them: that depends on no record.
+    pub fn forget(&mut self) {
+        self.since = self.since.max(self.next);
+        self.drop_all();
+    }
+
     /// Windows were released as they are, the last of them this one; `None`: there was none. Nothing waits any more.
     pub fn flushed(&mut self, last: Option<i64>) -> Vec<Dropped> {
         let after_last = last.map_or(i64::MIN, |last| last.saturating_add(1));

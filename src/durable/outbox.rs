@@ -297,6 +297,9 @@ pub struct Held {
     pub releases: BTreeMap<String, usize>,
     /// What was decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
+    /// The last closing of each dataset of which nothing is held but that it was: the outbox had begun anew. What was decided
+    /// about cells before it is not known.
+    pub begun_anew: BTreeMap<String, Lsn>,
     /// The datasets that it was decided about.
     pub waited: BTreeSet<String>,
     /// Where the last window ends of which something left while no cell of the dataset waited, after the same position.
@@ -342,6 +345,9 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
             tables.heard(closing.told.as_ref(), closing.releases.iter().map(Released::destination));
         }
         held.closed.insert(closing.dataset.clone(), LastClosing { closed_at: closing.closed_at, at: entry.lsn });
+        if closing.is_empty() {
+            held.begun_anew.insert(closing.dataset.clone(), closing.closed_at);
+        }
         if closing.closed_at > after {
             let alone = |released: &&Released| released.cells().schema().column_with_name(WINDOWS).is_none();
             for released in closing.releases.iter().filter(alone) {

@@ -21,7 +21,7 @@ use crate::domain::privacy::{Paid, Privacy, Rho};
 use crate::domain::table::Tables;
 use crate::domain::tally::Told;
 use crate::domain::time::rfc3339;
-use crate::domain::window::micros;
+use crate::domain::window::{first_window, micros};
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::{Closing, LastClosing, Note};
 use crate::ledger::entry::coarse;
@@ -61,6 +61,8 @@ pub struct Collecting {
     pub released: BTreeMap<String, LastClosing>,
     /// What had been decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
+    /// The closings before which it is not known, by dataset: the outbox had begun anew.
+    pub begun_anew: BTreeMap<String, Lsn>,
     /// What waited at the checkpoint, of each dataset whose cells wait.
     pub deferred: BTreeMap<DatasetName, Deferral>,
     /// What was told of each dataset that tells only what has changed.
@@ -197,6 +199,7 @@ impl Collector {
         let refused = self.refused.remove(&lsn);
         let mut deferral = self.collecting.deferred.remove(&dataset);
         if self.is_in_outbox(lsn, &dataset) && !planted("replay-twice") {
+            self.has_closed(&dataset, reported.before);
             if let Some(deferral) = deferral {
                 self.defer_again((lsn, dataset), reported, deferral);
             }
@@ -236,7 +239,7 @@ impl Collector {
         }
         match closing.encode() {
             Ok(entry) => {
-                self.put_out(entry);
+                self.put_out(&dataset, entry);
                 let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
                 self.collecting.released.insert((&dataset).into(), last);
             }
@@ -248,6 +251,16 @@ impl Collector {
         }
         for released in &closing.releases {
             self.telemetry.add_of_dataset(released.dataset(), |counts| &counts.releases, 1);
+        }
+    }
+
+    /// The windows of a dataset that began before a time were closed before: what their cells told is known, and that one told
+    /// nothing is no gap.
+    fn has_closed(&mut self, dataset: &DatasetName, before: Option<i64>) {
+        let declared = self.collecting.rules.datasets.get(dataset);
+        let tables = self.collecting.tables.get_mut(dataset);
+        if let (Some(before), Some(declared), Some(tables)) = (before, declared, tables) {
+            tables.closed_before(first_window(Some(before), declared.window));
         }
     }
 

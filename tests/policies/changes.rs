@@ -94,6 +94,38 @@ async fn what_did_not_change_is_not_told_and_what_is_gone_is_over_kills_and_stop
     gateway.stop().await;
 }
 
+/// Where cells wait, the outbox has an entry of each closing, also of one that told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_before_a_kill_is_not_gone_after_it() {
+    let deployment = deployment();
+    deployment.edit(POLICY, "only_on_change = true\n", "only_on_change = true\nmax_defer = 1\n");
+    deployment.add_calls();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    // The first cell covers the window before, too. Minute 3 tells nothing.
+    for minute in [1, 2, 3] {
+        producer.send(&visits(minute, 6, "DE")).await;
+        producer.close_before(minute + 1).await;
+    }
+    // Closings come one after the other. Once this one has left, the outbox has what came before it.
+    let mut calls = Producer::of_stream("calls", process.endpoint(), "q").await;
+    calls.send(&visits(1, 6, "FR")).await;
+    calls.close_before(2).await;
+    let began = Clock::start();
+    while deployment.released("desk").len() < 3 {
+        assert!(began.now() < PATIENCE, "nothing leaves");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    process.kill();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.sequence = 3;
+    producer.send(&visits(4, 7, "DE")).await;
+    producer.close_before(5).await;
+    process.stop();
+    assert_eq!(told(&deployment, "hub"), told_of([(1, "DE", "all", 6), (2, "DE", "set", 6), (4, "DE", "set", 7)]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_windows_are_told_whole_and_a_new_destination_is_told_all() {
     let deployment = deployment();

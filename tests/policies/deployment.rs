@@ -132,6 +132,18 @@ impl Deployment {
         self.edit(REGIME, line, &format!("min_contributors = {k}"));
     }
 
+    /// Adds a second stream, `calls`, as the first one is, with a dataset that the desk accepts.
+    pub(crate) fn add_calls(&self) {
+        let policy = self.read(POLICY);
+        let (from, through) = (policy.find("[streams.visits]").unwrap(), policy.find("[destinations.desk]").unwrap());
+        let calls = policy[from..through].replace("streams.visits", "streams.calls");
+        let calls =
+            calls.replace("by_country", "calls_by_country").replace("= \"visits\"\nwindow", "= \"calls\"\nwindow");
+        self.write(POLICY, policy.clone() + &calls);
+        let desk = "[destinations.desk]\ncountry = \"IE\"\naccepts = [";
+        self.edit(POLICY, desk, &format!("{desk}\"calls_by_country\", "));
+    }
+
     /// The digest of the policies as they are now.
     pub(crate) fn digest(&self) -> String {
         self.config().policy.digest.to_string()

@@ -329,7 +329,7 @@ fn fill(
                 // First what was taken before it is confirmed, so that the cursor can pass it.
                 Ok(Afforded::Never) if !is_idle => return Ok(Filled::Whole),
                 Ok(Afforded::Never) => return Ok(Filled::Shed(lsn, next.releases.clone())),
-                Err(Failed::Kafka(_) | Failed::TooLarge(_)) if !is_idle => break,
+                Err(Failed::Kafka(_) | Failed::TooLarge(_) | Failed::Budget(_)) if !is_idle => break,
                 Err(error) => return Err(error),
             }
         }

@@ -16,7 +16,8 @@
 //! waits for until somebody runs `kafka-transactions.sh abort`. The end of a later transaction of the same producer in the same
 //! partition ends it. So a producer that has waited for long, and has its new epoch, begins one in the progress topic and aborts
 //! it. What the lost mark was for is sent again, unless the cursor is beyond it. The next commit in a partition of the releases
-//! makes visible what was there: so a release may come twice there, and none is lost.
+//! makes visible what was there: so a release may come twice there. If that next transaction is aborted, what was there is gone,
+//! although the broker had confirmed it: only the broker can mend that.
 
 use std::time::Duration;
 
@@ -182,6 +183,11 @@ impl Transactional {
         let known = reader.read((progress, &self.key), cursor, outbox, watch, nudge);
         reader.close();
         self.known = known?;
+        if self.ends > 0 {
+            // What was counted before does not have that end.
+            drain(&producer, &self.heard);
+            self.heard.forget_ends();
+        }
         self.next = self.known.next_transaction();
         let position = self.known.position(cursor);
         tracing::info!(id = self.id, position, cursor, transaction = self.next, "going on in kafka");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Collector;
 use crate::durable::outbox::{Closing, LastClosing};
-use crate::storage::{Lsn, Room};
+use crate::storage::{Lsn, NoRoom, Room};
 
 /// How long the outbox is given before it is asked for room again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -14,22 +14,30 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Collector {
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
     /// producers.
-    pub(super) fn put_out(&mut self, entry: Vec<u8>) {
+    pub(super) fn put_out(&mut self, dataset: &str, entry: Vec<u8>) {
         let bytes = entry.len() as u64;
         let (mut warned, mut tried) = (false, None);
         let room = loop {
             match self.collecting.outbox.reserve(bytes) {
                 Ok(room) => break room,
                 Err(error) => {
-                    if !warned {
+                    let is_too_large = matches!(error, NoRoom::TooLarge { .. });
+                    if !warned && is_too_large {
+                        tracing::error!(%error, dataset, "the release of a closing does not fit into a segment of the outbox. \
+                         Nothing more leaves until `segment_bytes` is raised and the gateway is started again; nothing is lost");
+                    } else if !warned {
                         tracing::warn!(%error, "a release waits for room in the outbox: see which destination does \
                          not take releases, or raise `quota_bytes`");
-                        warned = true;
+                    }
+                    warned = true;
+                    if is_too_large {
+                        thread::sleep(PAUSE);
+                        continue;
                     }
                     let needless = (self.collecting.confirmed)().min(self.outbox_needed);
                     let mut through = self.wholes.spare(needless);
                     // Where that gives no room, a release is worth more than to know after a crash what was told.
-                    if tried.replace(through) == Some(through) {
+                    if tried.replace(through) == Some(through) && matches!(error, NoRoom::Full) {
                         through = needless.max(self.needless_at_worst());
                         self.wholes.give_up(through);
                     }
@@ -62,7 +70,9 @@ impl Collector {
         let oldest = self.sequencer.journal.usage().oldest;
         let is_needed = |last: &LastClosing| last.closed_at >= oldest;
         let needed = self.collecting.released.iter().filter(|(_, last)| is_needed(last));
-        let needed: Vec<_> = needed.map(|(dataset, last)| (dataset.clone(), *last)).collect();
+        let mut needed: Vec<_> = needed.map(|(dataset, last)| (dataset.clone(), *last)).collect();
+        // The first ones are most in the way.
+        needed.sort_by_key(|(_, last)| last.at);
         let first = |released: &BTreeMap<String, LastClosing>| {
             released.values().filter(|last| is_needed(last)).map(|last| last.at).min().unwrap_or(Lsn::MAX)
         };

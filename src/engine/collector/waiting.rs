@@ -115,6 +115,11 @@ impl Collector {
         }
         // It was counted and told then.
         drop(self.pass(&dataset, &mut deferral, (before, last)));
+        if self.collecting.begun_anew.get(dataset.as_str()) == Some(&lsn) && !self.collecting.rules.is_dry_run {
+            deferral.forget();
+            tracing::warn!(%dataset, "the outbox was full and has begun anew, and a crash came before a checkpoint: cells of the \
+             dataset that waited then are dropped, and nobody counted them");
+        }
         // Also where nothing waits: a closing that comes later may have made cells wait.
         self.collecting.deferred.insert(dataset, deferral);
     }
