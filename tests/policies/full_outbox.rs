@@ -29,7 +29,7 @@ fn minutes(deployment: &Deployment) -> BTreeSet<u32> {
 /// Also where cells wait for the next windows, and a start then needs to know what was decided about them.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_makes_room_and_nothing_leaves_twice_after_a_kill() {
-    for more in ["", "max_defer = 2\n"] {
+    for more in ["", "max_defer = 10\n"] {
         let deployment = Deployment::new();
         deployment.edit("gateway.toml", "directory = \"journal\"\n", JOURNAL);
         deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
@@ -50,7 +50,7 @@ async fn it_makes_room_and_nothing_leaves_twice_after_a_kill() {
             // It is killed when it has just begun anew.
             while process.lines(FULL).is_empty() {
                 minute += 1;
-                let (many, few) = if minute % 2 == 0 { ("DE", "FR") } else { ("FR", "DE") };
+                let (many, few) = if minute % 5 == 0 { ("FR", "DE") } else { ("DE", "FR") };
                 producer.send(&[visits(minute, 6, many), visits(minute, 2, few)].concat()).await;
                 producer.close_before(minute + 1).await;
                 let all: BTreeSet<u32> = (1..=minute).collect();
@@ -66,11 +66,11 @@ async fn it_makes_room_and_nothing_leaves_twice_after_a_kill() {
         producer.close_before(minute + 2).await;
         process.stop();
         assert_eq!(minutes(&deployment), (1..=minute).collect());
-        // Where cells wait, each says how many windows it covers: here those since the window before the last, or since what
-        // was dropped. Before the first ones there may have been others.
-        let late = deployment.released("hub").into_iter().skip(2);
+        // Where cells wait, each says how many windows it covers: since its key left last, or since what was dropped. Before the
+        // first ones there may have been others.
+        let late = deployment.released("hub").into_iter().skip(10);
         assert!(
-            late.map(|line| line["windows"].as_u64()).all(|covers| covers <= Some(2)),
+            late.map(|line| line["windows"].as_u64()).all(|covers| covers <= Some(5)),
             "{:?}",
             deployment.released("hub")
         );
