@@ -15,7 +15,6 @@ mod gateway {
     mod exactly_once;
     mod files;
     mod flight;
-    mod forms;
     mod fuzz;
     mod guarded;
     mod guards;
