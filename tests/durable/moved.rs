@@ -76,6 +76,8 @@ async fn nothing_is_made_where_the_whole_journal_was() {
     let gateway = TestGateway::start("delivery-eta/gateway.toml").await;
     publish(&gateway, request(3, 1, 10)).await.unwrap();
     let here = gateway.journal.path().to_owned();
+    // The ledger is opened while the gateway runs.
+    common::until(|| here.join("ledger/log/lock").exists().then_some(()));
     let elsewhere = here.with_extension("elsewhere");
     fs::rename(&here, &elsewhere).unwrap();
     until(ServingStatus::NotServing, || health(&gateway)).await;
