@@ -407,7 +407,8 @@ fn end_what_nobody_ends(producer: &Transactions, topic: &str, key: &str) -> bool
         Ok(()) => {
             tracing::warn!(
                 topic,
-                "a transaction stays open in the progress topic; one of this gateway's would be ended now"
+                "a transaction stays open in the progress topic. If it was one of this gateway's, it is ended now, and a release \
+                 may come twice, with the same `ce_id`"
             );
             true
         }
