@@ -112,7 +112,7 @@ topic   = "{topic}"
         fs::read(self.cursor()).ok()
     }
 
-    /// Waits until the cursor is another one, and gives it.
+    /// Waits until the cursor is another one, and gives it. Something was delivered, or there was nothing for the destination.
     pub(crate) fn cursor_after(&self, cursor: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let began = Clock::start();
         loop {
