@@ -7,6 +7,7 @@ mod common;
 mod policies {
     mod changes;
     mod closed;
+    mod coarser;
     mod contributors;
     mod counters;
     mod decisions;

@@ -135,6 +135,7 @@ fn windows(cells: usize) -> Vec<Cells> {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        coarser_than: None,
         tells_contributors: false,
         keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],

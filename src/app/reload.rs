@@ -232,6 +232,13 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
                     });
                     said.push(format!("roll_up was {was}, is {is}"));
                 }
+                if old.coarser_than != new.coarser_than {
+                    let [was, is] = [&old, &new].map(|dataset| match &dataset.coarser_than {
+                        None => "nothing".to_owned(),
+                        Some(finer) => finer.to_string(),
+                    });
+                    said.push(format!("coarser_than was {was}, is {is}"));
+                }
                 if old.only_on_change != new.only_on_change {
                     said.push(format!("only_on_change was {}, is {}", old.only_on_change, new.only_on_change));
                 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
-use super::dataset::{Bounds, Dataset, Function, Measure, Metric};
+use super::dataset::{Bounds, Dataset, Function, Measure};
 use super::policy::Digest;
 use crate::planted::planted;
 
@@ -61,7 +61,8 @@ pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub(super) use plan::Plan;
 pub use rule::PartRule;
 pub use sample::{Lot, Request};
-pub use value::Value;
+pub(super) use value::Measured;
+pub use value::{Value, plus};
 pub use ways::{COMBINATIONS_MAX, combinations};
 
 use brought::Origin;
@@ -476,34 +477,17 @@ impl Cells {
         self.charge.beside(most + self.numbers.len() * plan_bytes(&ways))
     }
 
-    /// The value of a metric of a slot that may leave by a plan. Null when it may not, and when there is none: which of
-    /// both cannot be told.
-    pub(super) fn value(&self, dataset: &Dataset, metric: usize, slot: usize, plan: &Plan) -> Value {
-        let Some(Metric { function, .. }) = dataset.metrics.get(metric) else { return Value::Null };
-        let number =
-            |number: Option<f64>| number.filter(|number| number.is_finite()).map_or(Value::Null, Value::Number);
-        match function {
-            Function::Count => Value::Count(self.records[slot]),
+    /// What a metric of a slot comes to by a plan, so that it can be added to that of another one. `None`: it may not leave.
+    pub(super) fn measured(&self, dataset: &Dataset, metric: usize, slot: usize, plan: &Plan) -> Option<Measured> {
+        match &dataset.metrics.get(metric)?.function {
+            Function::Count => Some(Measured::Records(self.records[slot])),
             Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
-                let Some((column, moments)) = self.moments(metric, slot) else { return Value::Null };
-                if !plan.sum_leaves(column) || !self.holds(dataset, measure, slot, moments, plan) {
-                    return Value::Null;
-                }
-                number(match function {
-                    Function::Sum(_) => moments.sum(measure),
-                    Function::Mean(_) => moments.mean(measure),
-                    _ => moments.variance(measure),
-                })
+                let (column, moments) = self.moments(metric, slot)?;
+                let leaves = plan.sum_leaves(column) && self.holds(dataset, measure, slot, moments, plan);
+                leaves.then_some(Measured::Moments(*moments))
             }
             Function::Histogram { .. } | Function::Fraction { .. } => {
-                let Some(counts) = self.counts(dataset, metric, slot, plan) else { return Value::Null };
-                match (function, counts.as_slice()) {
-                    (Function::Fraction { .. }, [matches, others]) => {
-                        let (matches, others) = (matches.unwrap_or(0) as f64, others.unwrap_or(0) as f64);
-                        number((matches + others > 0.0).then(|| matches / (matches + others)))
-                    }
-                    _ => Value::Counts(counts),
-                }
+                self.counts(dataset, metric, slot, plan).map(Measured::Parts)
             }
         }
     }

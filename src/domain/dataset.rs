@@ -22,7 +22,7 @@ mod shared;
 
 pub use kept::KeptShape;
 pub use shape::Shape;
-pub use shared::Member;
+pub use shared::{Member, View};
 
 /// A declared aggregation of one stream.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub struct Dataset {
     pub only_on_change: bool,
     /// Whether a release says of each cell how many contributors it has at least.
     pub tells_contributors: bool,
+    /// The dataset of the same stream whose rows it adds up, where it is a coarser one of that.
+    pub coarser_than: Option<DatasetName>,
     /// The keys that records are grouped by.
     pub keys: Vec<GroupKey>,
     /// What is computed for each cell.

@@ -333,7 +333,7 @@ impl Collector {
                         Some(_) => (outcome.cells_released - outcome.cells_unchanged, 0),
                         None => (outcome.of_dataset(name), outcome.beside_dataset(name)),
                     };
-                    let remainders = if left > 0 { outcome.remainders } else { 0 };
+                    let remainders = outcome.remainders_of(name);
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_released, left);
                     self.telemetry.add_of_dataset(name, |counts| &counts.remainders_released, remainders);
                     // The others are counted with what is withheld of all.

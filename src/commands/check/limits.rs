@@ -27,6 +27,10 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
             others.join(", ")
         );
     }
+    if let Some(finer) = &dataset.coarser_than {
+        let _ =
+            writeln!(text, "  its rows are sums of the rows of {finer}: what does not leave there is in none of them");
+    }
     if let Some(privacy) = &limits.privacy {
         text.push_str(&noise::explained(dataset, limits, privacy));
         text.push_str(&bounds(limits));
@@ -171,6 +175,7 @@ pub(super) fn for_machines(dataset: &Dataset, others: &[&str], limits: &Limits) 
     json!({
         "dataset": dataset.name.as_str(),
         "shares_cells_with": others,
+        "coarser_than": dataset.coarser_than.as_ref().map(|finer| finer.as_str()),
         "min_contributors": asked(&limits.contributors),
         "min_part": asked(&limits.part),
         "p_percent": asked(&limits.percent),

@@ -20,7 +20,7 @@ const SUM_BITS: i32 = 61;
 
 /// The values of one column in one cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Moments {
+pub(in crate::domain) struct Moments {
     pub(super) values: u64,
     pub(super) sum: i128,
     pub(super) squares: Squares,

@@ -117,7 +117,9 @@ fn producer(record: &Record) -> Producer {
 fn values(cells: &Cells, dataset: &Dataset, slot: usize, least: usize) -> Vec<Value> {
     let plan =
         cells.plan(dataset, slot, PartRule { least, not_empty: false, percent: 0, beyond_one: false, beside: 0 }, None);
-    (0..dataset.metrics.len()).map(|metric| cells.value(dataset, metric, slot, &plan)).collect()
+    let measured = |at: usize| cells.measured(dataset, at, slot, &plan);
+    let value = |at, metric: &Metric| measured(at).map_or(Value::Null, |measured| measured.value(&metric.function));
+    dataset.metrics.iter().enumerate().map(|(at, metric)| value(at, metric)).collect()
 }
 
 /// The cells of at least `least` contributors: others do not leave.

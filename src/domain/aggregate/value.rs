@@ -1,5 +1,8 @@
 //! What a metric of a cell comes to.
 
+use super::moments::Moments;
+use crate::domain::dataset::Function;
+
 /// The value of one metric of one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -33,4 +36,64 @@ impl Value {
             Self::Null | Self::Counts(_) => self,
         }
     }
+}
+
+/// What a metric of one cell, or of several that have no record in common, comes to.
+#[derive(Debug, Clone)]
+pub(in crate::domain) enum Measured {
+    /// So many records.
+    Records(u64),
+    /// The values of a column.
+    Moments(Moments),
+    /// The records in each part that leaves. None: these are counted in the part before.
+    Parts(Vec<Option<u64>>),
+}
+
+impl Measured {
+    /// That of both together. `None`: they are of other metrics.
+    pub(in crate::domain) fn plus(self, other: Self) -> Option<Self> {
+        Some(match (self, other) {
+            (Self::Records(one), Self::Records(other)) => Self::Records(one.saturating_add(other)),
+            (Self::Moments(mut sum), Self::Moments(other)) => {
+                sum.merge(&other);
+                Self::Moments(sum)
+            }
+            (Self::Parts(one), Self::Parts(other)) => Self::Parts(plus(&one, &other)),
+            _ => return None,
+        })
+    }
+
+    /// The value of the metric. Null when there is none.
+    pub(in crate::domain) fn value(&self, function: &Function) -> Value {
+        let number =
+            |number: Option<f64>| number.filter(|number| number.is_finite()).map_or(Value::Null, Value::Number);
+        match (function, self) {
+            (Function::Count, Self::Records(records)) => Value::Count(*records),
+            (Function::Sum(measure), Self::Moments(moments)) => number(moments.sum(measure)),
+            (Function::Mean(measure), Self::Moments(moments)) => number(moments.mean(measure)),
+            (Function::Variance(measure), Self::Moments(moments)) => number(moments.variance(measure)),
+            (Function::Fraction { .. }, Self::Parts(counts)) => {
+                let [matches, others] = [0, 1].map(|part| counts.get(part).copied().flatten().unwrap_or(0) as f64);
+                number((matches + others > 0.0).then(|| matches / (matches + others)))
+            }
+            (Function::Histogram { .. }, Self::Parts(counts)) => Value::Counts(counts.clone()),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// The counts of two histograms together. A range that is counted in the one before it in one of them is so in the sum.
+#[must_use]
+pub fn plus(one: &[Option<u64>], other: &[Option<u64>]) -> Vec<Option<u64>> {
+    let (mut sum, mut open) = (vec![None; one.len()], 0);
+    for (range, counts) in one.iter().zip(other).enumerate() {
+        if let (Some(_), Some(_)) = counts {
+            open = range;
+        }
+        let counts = [counts.0, counts.1].into_iter().flatten();
+        if let Some(into) = sum.get_mut(open) {
+            *into = Some(counts.fold(into.unwrap_or(0), |sum: u64, count| sum.saturating_add(*count)));
+        }
+    }
+    sum
 }

@@ -23,6 +23,7 @@ pub(crate) fn plain() -> Dataset {
         max_defer: 0,
         roll_up: Vec::new(),
         only_on_change: false,
+        coarser_than: None,
         tells_contributors: false,
         keys: Vec::new(),
         metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],

@@ -227,7 +227,7 @@ impl Shape {
 }
 
 /// A dataset that shares its cells, with the names and positions of its metrics.
-fn member(Member { dataset, metrics }: &Member) -> (String, Vec<(String, u32)>) {
+fn member(Member { dataset, metrics, .. }: &Member) -> (String, Vec<(String, u32)>) {
     let positions = metrics.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
     let names = dataset.metrics.iter().map(|metric| metric.name.clone());
     (dataset.name.to_string(), names.zip(positions).collect())

@@ -17,12 +17,25 @@ pub struct Member {
     pub dataset: Arc<Dataset>,
     /// The position of each of its metrics among those that are counted.
     pub metrics: Vec<usize>,
+    /// The position of each of its keys among those that are counted. A coarser dataset does not have all of them.
+    pub keys: Vec<usize>,
+}
+
+/// A dataset that is released, seen from what is counted for it.
+#[derive(Debug, Clone)]
+pub struct View<'d> {
+    /// The dataset as it is declared.
+    pub dataset: &'d Dataset,
+    /// The position of each of its metrics among those that are counted.
+    pub metrics: Vec<usize>,
+    /// The position of each of its keys among those that are counted.
+    pub keys: Vec<usize>,
 }
 
 impl Dataset {
     /// What is counted of a stream for these datasets, which part its records alike. For one dataset it is the dataset
-    /// itself. For several it is a dataset that has the name of the first and the metrics of all, each once. `None`:
-    /// there are no datasets.
+    /// itself. For several it is a dataset that has the name and the keys of the first, which is no coarser one, and the
+    /// metrics of all, each once. `None`: there are no datasets.
     #[must_use]
     pub fn counted_for(datasets: &[Arc<Self>]) -> Option<Arc<Self>> {
         let [first, others @ ..] = datasets else { return None };
@@ -33,7 +46,9 @@ impl Dataset {
         for dataset in datasets {
             let positions = dataset.metrics.iter().map(|metric| counted.position_of(metric, &dataset.name));
             let metrics = positions.collect();
-            counted.members.push(Member { dataset: Arc::clone(dataset), metrics });
+            let position = |name: &str| first.keys.iter().position(|key| key.name == name);
+            let keys = dataset.keys.iter().filter_map(|key| position(&key.name)).collect();
+            counted.members.push(Member { dataset: Arc::clone(dataset), metrics, keys });
             counted.min_contributors = counted.min_contributors.max(dataset.min_contributors);
         }
         Some(Arc::new(counted))
@@ -69,13 +84,18 @@ impl Dataset {
         self.name == name || self.members.iter().any(|member| member.dataset.name == name)
     }
 
-    /// Each dataset that is released, with the positions of its metrics among those that are counted.
+    /// Each dataset that is released.
     #[must_use]
-    pub fn views(&self) -> Vec<(&Self, Vec<usize>)> {
+    pub fn views(&self) -> Vec<View<'_>> {
         if self.members.is_empty() {
-            return vec![(self, (0..self.metrics.len()).collect())];
+            return vec![View::alone(self)];
         }
-        self.members.iter().map(|member| (&*member.dataset, member.metrics.clone())).collect()
+        let views = self.members.iter().map(|Member { dataset, metrics, keys }| View {
+            dataset,
+            metrics: metrics.clone(),
+            keys: keys.clone(),
+        });
+        views.collect()
     }
 
     /// The same with fewer metrics, in all datasets that share its cells too.
@@ -91,28 +111,43 @@ impl Dataset {
     }
 
     /// The keys in which a dataset of the same stream differs so that it parts the records otherwise. Empty: both can
-    /// share their cells.
+    /// share their cells. A coarser one has some of the keys, and gives nothing up.
     #[must_use]
     pub fn parted_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let key = |dataset: &Self| -> Vec<_> {
             dataset.keys.iter().map(|key| (key.name.clone(), key.column, key.domain.clone())).collect()
         };
+        let (keys, of_other) = (key(self), key(other));
+        let is_coarser = other.coarser_than.is_some();
+        let parts_alike = match is_coarser {
+            true => of_other.len() < keys.len() && of_other.iter().all(|key| keys.contains(key)),
+            false => keys == of_other,
+        };
         let differ = [
-            ("group_by", key(self) != key(other)),
+            ("group_by", !parts_alike),
             ("window.size", self.window != other.window),
             ("window.grace", self.grace != other.grace),
             ("window.open_max", self.open_max != other.open_max),
             ("max_defer", self.max_defer != other.max_defer),
-            ("roll_up", self.roll_up != other.roll_up),
+            ("roll_up", !is_coarser && self.roll_up != other.roll_up),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+    }
+}
+
+impl<'d> View<'d> {
+    /// One that shares its cells with no other.
+    #[must_use]
+    pub fn alone(dataset: &'d Dataset) -> Self {
+        let all = |count: usize| (0..count).collect();
+        Self { dataset, metrics: all(dataset.metrics.len()), keys: all(dataset.keys.len()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::dataset::samples;
+    use crate::domain::dataset::{KeyDomain, samples};
 
     /// The sample with some of its metrics.
     fn some(name: &str, metrics: &[usize], least: usize) -> Arc<Dataset> {
@@ -128,7 +163,7 @@ mod tests {
         assert!(Arc::ptr_eq(&Dataset::counted_for(std::slice::from_ref(&one)).unwrap(), &one));
         let both = Dataset::counted_for(&[Arc::clone(&one), Arc::clone(&other)]).unwrap();
         assert_eq!((both.name.as_str(), both.metrics.len(), both.min_contributors), ("one", 3, 9));
-        let views: Vec<_> = both.views().into_iter().map(|(view, at)| (view.name.as_str(), at)).collect();
+        let views: Vec<_> = both.views().into_iter().map(|view| (view.dataset.name.as_str(), view.metrics)).collect();
         assert_eq!(views, [("one", vec![0, 1]), ("other", vec![1, 0, 2])]);
         assert!(both.is_counted_for("other") && !both.is_counted_for("another") && both.is_shared());
     }
@@ -147,7 +182,7 @@ mod tests {
         let both = Dataset::counted_for(&[some("one", &[0, 1], 5), some("other", &[1, 2], 5)]).unwrap();
         let gone = both.metrics[1].name.clone();
         let fewer = both.with_metrics(&|metric| metric.name != gone);
-        let views: Vec<_> = fewer.views().into_iter().map(|(view, at)| (view.metrics.len(), at)).collect();
+        let views: Vec<_> = fewer.views().into_iter().map(|view| (view.dataset.metrics.len(), view.metrics)).collect();
         assert_eq!((fewer.metrics.len(), views), (2, vec![(1, vec![0]), (1, vec![1])]));
     }
 
@@ -160,5 +195,30 @@ mod tests {
         let rolled = |keys: &[usize]| Dataset { roll_up: keys.to_vec(), ..one.clone() };
         assert_eq!(rolled(&[0, 1]).parted_otherwise(&rolled(&[1, 0])), ["roll_up"], "in another order");
         assert_eq!(rolled(&[0]).parted_otherwise(&one), ["roll_up"]);
+    }
+
+    #[test]
+    fn a_coarser_one_has_some_of_the_keys_and_no_others() {
+        let finer = Dataset { roll_up: vec![0], ..samples::every_kind() };
+        let coarser = |keys: &[usize]| {
+            let keys = keys.iter().map(|key| finer.keys[*key].clone()).collect();
+            Dataset {
+                name: "coarser".parse().unwrap(),
+                coarser_than: Some(finer.name.clone()),
+                keys,
+                roll_up: Vec::new(),
+                ..finer.clone()
+            }
+        };
+        assert_eq!(finer.parted_otherwise(&coarser(&[1])), [""; 0]);
+        assert_eq!(finer.parted_otherwise(&coarser(&[])), [""; 0]);
+        let all: Vec<usize> = (0..finer.keys.len()).collect();
+        assert_eq!(finer.parted_otherwise(&coarser(&all)), ["group_by"], "it is no coarser one");
+        let mut other = coarser(&[1]);
+        other.keys[0].domain = KeyDomain::Bool;
+        assert_eq!(finer.parted_otherwise(&Dataset { max_defer: 1, ..other }), ["group_by", "max_defer"]);
+        let both = Dataset::counted_for(&[Arc::new(finer.clone()), Arc::new(coarser(&[1]))]).unwrap();
+        let keys: Vec<_> = both.views().into_iter().map(|view| view.keys).collect();
+        assert_eq!((both.keys.len(), keys), (finer.keys.len(), vec![all, vec![1]]));
     }
 }

@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value, positions_of};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, KeyDomain, REST, WINDOWS};
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, KeyDomain, REST, View, WINDOWS};
 use crate::domain::deferral::Deferral;
-use crate::domain::name::{DestinationName, GatewayId};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
 use crate::domain::window::{micros, window_start};
 
@@ -21,6 +21,7 @@ use super::Digest;
 use super::egress::Outlet;
 use super::permit::Released;
 
+mod coarser;
 mod noised;
 mod reduced;
 mod rolled;
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub rolled_up: BTreeSet<u32>,
     /// How many remainders leave.
     pub remainders: usize,
+    /// How many rows leave of each coarser dataset: sums of the cells and remainders that leave.
+    pub coarser: BTreeMap<DatasetName, usize>,
     /// Cells that go nowhere.
     pub cells_withheld: usize,
     /// Those, by what they fail of the least strict that any destination asks for.
@@ -94,9 +97,12 @@ pub enum Withheld {
 }
 
 impl Outcome {
-    /// How many cells and remainders left as those of a dataset: all that left, or none.
+    /// How many rows left as those of a dataset: all cells and remainders that left, or none, or their sums.
     #[must_use]
     pub fn of_dataset(&self, dataset: &str) -> usize {
+        if let Some(sums) = self.coarser.get(dataset) {
+            return *sums;
+        }
         let has_left = self.released.iter().any(|released| *released.dataset() == *dataset);
         if has_left { self.cells_released } else { 0 }
     }
@@ -104,7 +110,13 @@ impl Outcome {
     /// How many cells and remainders left, and not as those of a dataset.
     #[must_use]
     pub fn beside_dataset(&self, dataset: &str) -> usize {
-        self.cells_released - self.of_dataset(dataset)
+        if self.coarser.contains_key(dataset) { 0 } else { self.cells_released - self.of_dataset(dataset) }
+    }
+
+    /// How many remainders left as rows of a dataset. A coarser one only has sums.
+    #[must_use]
+    pub fn remainders_of(&self, dataset: &str) -> usize {
+        if self.of_dataset(dataset) == 0 || self.coarser.contains_key(dataset) { 0 } else { self.remainders }
     }
 }
 
@@ -144,6 +156,7 @@ impl Withheld {
 ///
 /// Datasets that share their cells are judged as one that has the metrics of all, by the strictest rule of all their outlets:
 /// whoever has the numbers of several learns no more than that one would tell. So a cell leaves in all of them or in none.
+/// A coarser one of them adds up what leaves: see [`coarser`].
 ///
 /// Cells that are not held to the bounds of their dataset ([`Cells::bounded`]) go nowhere.
 ///
@@ -200,17 +213,24 @@ fn released(
     let steps = Steps::of(closed.dataset, quiet(), &rules);
     for rule in &rules {
         let rows = levels.rows(rule, &steps);
-        for (view, metrics) in closed.dataset.views() {
+        for view in closed.dataset.views() {
             let is_of_view = |outlet: &&Outlet| match is_shared {
-                true => outlet.dataset == view.name,
+                true => outlet.dataset == view.dataset.name,
                 false => outlet.rule() == *rule,
             };
             let outlets: Vec<&Outlet> = quiet().filter(is_of_view).collect();
             if rows.is_empty() || outlets.is_empty() {
                 continue;
             }
+            if view.dataset.coarser_than.is_some() {
+                let sums = coarser::added_up(closed.dataset, &rows, &view.keys, steps.told_of_remainder(rule.1));
+                outcome.coarser.insert(view.dataset.name.clone(), sums.len());
+                let leaving = Leaving::new(closed, view, sums.iter().map(Vec::as_slice), policy);
+                outcome.released.extend(leaving.released(outlets)?);
+                continue;
+            }
             let Some(tables) = tables else {
-                let leaving = Leaving::new(closed, (view, &metrics), &rows, policy);
+                let leaving = Leaving::new(closed, view, each(&rows), policy);
                 outcome.released.extend(leaving.released(outlets)?);
                 continue;
             };
@@ -247,8 +267,7 @@ fn changes(
     (destination, tables): (&DestinationName, &Tables),
     outcome: &mut Outcome,
 ) -> Result<(), ArrowError> {
-    let metrics: Vec<usize> = (0..closed.dataset.metrics.len()).collect();
-    let all = Leaving::new(closed, (closed.dataset, &metrics), rows, policy);
+    let all = Leaving::new(closed, View::alone(closed.dataset), each(rows), policy);
     let said: Vec<Said> = all.lines.iter().map(|line| all.said(line)).collect();
     let telling = tables.telling(destination, (closed.window, closed.part), &said);
     if !telling.is_empty() {
@@ -256,7 +275,7 @@ fn changes(
         let told: BTreeSet<u32> = telling.set.iter().map(|(number, _)| *number).collect();
         let set = all.lines.iter().filter(|line| told.contains(&line.number)).map(|line| Line { change, ..*line });
         let change = Some(Change::Gone);
-        let gone = telling.gone.iter().map(|number| Line { row: None, number: *number, change });
+        let gone = telling.gone.iter().map(|number| Line { rows: &[], number: *number, change });
         let lines = set.chain(gone).collect();
         outcome.released.push(Leaving { lines, ..all }.released_to(destination)?);
     }
@@ -267,10 +286,7 @@ fn changes(
 /// What of a window may leave as that of a dataset to outlets of one rule.
 struct Leaving<'l> {
     closed: &'l ClosedWindow<'l>,
-    /// The dataset.
-    view: &'l Dataset,
-    /// The positions of its metrics among those that are counted.
-    metrics: &'l [usize],
+    view: View<'l>,
     lines: Vec<Line<'l>>,
     start: i64,
     end: i64,
@@ -280,8 +296,8 @@ struct Leaving<'l> {
 /// A line of a release.
 #[derive(Clone, Copy)]
 struct Line<'l> {
-    /// What it tells; `None`: the cell is gone.
-    row: Option<&'l Row<'l>>,
+    /// What it tells: one, or several that are added up. None: the cell is gone.
+    rows: &'l [Row<'l>],
     /// The number of the cell; that of one of the cells, of a remainder.
     number: u32,
     /// How it changes what was told before, where that is told.
@@ -297,17 +313,26 @@ const RELEASE_ID_VERSION_OF_CHANGES: u8 = 5;
 /// Of a dataset that tells how many contributors cells have at least: which of the others it would be, and the numbers.
 const RELEASE_ID_VERSION_OF_CONTRIBUTORS: u8 = 6;
 
+/// A line for each row.
+fn each<'l>(rows: &'l [Row<'l>]) -> impl Iterator<Item = &'l [Row<'l>]> {
+    rows.chunks(1)
+}
+
 impl<'l> Leaving<'l> {
+    /// Of the rows of each line.
     fn new(
         closed: &'l ClosedWindow<'l>,
-        (view, metrics): (&'l Dataset, &'l [usize]),
-        rows: &'l [Row<'l>],
+        view: View<'l>,
+        lines: impl Iterator<Item = &'l [Row<'l>]>,
         policy: Digest,
     ) -> Self {
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        let line = |row: &'l Row<'l>| Line { row: Some(row), number: row.cells.number(row.slot), change: None };
-        Self { closed, view, metrics, lines: rows.iter().map(line).collect(), start, end, policy }
+        let line = |rows: &'l [Row<'l>]| {
+            let number = rows.first().map(|row| row.cells.number(row.slot))?;
+            Some(Line { rows, number, change: None })
+        };
+        Self { closed, view, lines: lines.filter_map(line).collect(), start, end, policy }
     }
 
     fn released(&self, outlets: Vec<&Outlet>) -> Result<Vec<Released>, ArrowError> {
@@ -327,7 +352,7 @@ impl<'l> Leaving<'l> {
         Released {
             id,
             destination: destination.clone(),
-            dataset: self.view.name.clone(),
+            dataset: self.view.dataset.name.clone(),
             gateway: self.closed.gateway.clone(),
             window_start: self.start,
             window_end: self.end,
@@ -341,28 +366,27 @@ impl<'l> Leaving<'l> {
     fn said(&self, line: &Line<'_>) -> Said {
         let mut writer = Writer::default();
         (0..self.view.metrics.len()).for_each(|metric| hashed(&self.value(metric, line), &mut writer));
-        if self.view.tells_contributors {
+        if self.view.dataset.tells_contributors {
             hashed(&contributors(line), &mut writer);
         }
         Said { number: line.number, values: Fingerprint::of(&writer.finish()), windows: self.windows(line) }
     }
 
-    /// How many windows a line covers.
+    /// How many windows a line covers: those of the row that covers most.
     fn windows(&self, line: &Line<'_>) -> u64 {
         let ClosedWindow { deferral: Some(deferral), window, .. } = self.closed else { return 1 };
-        let Some(row) = line.row else { return 1 };
-        if row.given_up.is_empty() {
-            deferral.covers(*window, row.cells.number(row.slot))
-        } else {
-            deferral.covers_at_most(*window)
-        }
+        let covers = |row: &Row<'_>| match row.given_up {
+            [] => deferral.covers(*window, row.cells.number(row.slot)),
+            _ => deferral.covers_at_most(*window),
+        };
+        line.rows.iter().map(covers).max().unwrap_or(1)
     }
 
     /// The value of a metric of a line, null when it may not leave.
     fn value(&self, metric: usize, line: &Line<'_>) -> Value {
-        let (counted, at) = (self.closed.dataset, self.metrics.get(metric));
-        let value = line.row.zip(at).map_or(Value::Null, |(row, at)| row.cells.value(counted, *at, row.slot, row.plan));
-        match self.view.metrics.get(metric).and_then(|metric| metric.digits) {
+        let at = self.view.metrics.get(metric);
+        let value = at.map_or(Value::Null, |at| coarser::value(self.closed.dataset, *at, line.rows));
+        match self.view.dataset.metrics.get(metric).and_then(|metric| metric.digits) {
             Some(digits) => value.rounded(digits),
             None => value,
         }
@@ -372,18 +396,19 @@ impl<'l> Leaving<'l> {
     fn labels(&self, line: &Line<'_>) -> Vec<String> {
         let dataset = self.closed.dataset;
         let positions = positions_of(dataset, line.number as usize);
-        let given_up = |index: usize| line.row.is_some_and(|row| row.given_up.contains(&index));
-        let labels =
-            dataset.keys.iter().zip(positions).enumerate().map(|(index, (key, position))| {
-                if given_up(index) { REST.to_owned() } else { key.domain.label(position) }
-            });
-        labels.collect()
+        // Of rows that are added up, all have the same.
+        let given_up = |index: &usize| line.rows.first().is_some_and(|row| row.given_up.contains(index));
+        let label = |index: &usize| match (dataset.keys.get(*index), positions.get(*index)) {
+            (Some(key), Some(position)) if !given_up(index) => key.domain.label(*position),
+            _ => REST.to_owned(),
+        };
+        self.view.keys.iter().map(label).collect()
     }
 
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
     /// give the same id, and whatever differs has another one.
     fn id(&self) -> String {
-        let dataset = self.view;
+        let dataset = self.view.dataset;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
         if dataset.tells_contributors {
@@ -421,7 +446,7 @@ impl<'l> Leaving<'l> {
     }
 
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
-        let (gateway, dataset) = (self.closed.gateway, self.view);
+        let (gateway, dataset) = (self.closed.gateway, self.view.dataset);
         let (policy, start, end) = (self.policy, self.start, self.end);
         let head = Head { id, gateway, dataset, policy, start, end };
         let labels: Vec<Vec<String>> = self.lines.iter().map(|line| self.labels(line)).collect();
@@ -437,7 +462,7 @@ impl<'l> Leaving<'l> {
 
 /// How many contributors a line's cell has at least. Null where that is not told, and of a cell that is gone.
 fn contributors(line: &Line<'_>) -> Value {
-    line.row.and_then(|row| row.contributors).map_or(Value::Null, Value::Count)
+    line.rows.first().and_then(|row| row.contributors).map_or(Value::Null, Value::Count)
 }
 
 /// The columns that every release has: what is the same in all its cells. Keys and metrics come after them, and before those

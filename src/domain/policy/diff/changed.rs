@@ -55,7 +55,7 @@ fn of<T: ToString>(asked: &Asked<T>) -> Option<Asked<String>> {
 }
 
 /// All rules of a dataset, always in this order.
-fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<String>>); 15] {
+fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<String>>); 16] {
     let Limits { contributors, part, percent, producers, told, records, cells, privacy, rho_per_day, window, .. } =
         limits;
     let own = |value: String| Some(Asked { value, by: format!("dataset {}", dataset.name) });
@@ -78,6 +78,7 @@ fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<Str
         ("min_window", window.as_ref().and_then(shortest)),
         ("max_defer", own(dataset.max_defer.to_string()).filter(|_| dataset.max_defer > 0)),
         ("roll_up", own(dataset.rolled_up().join(", ")).filter(|_| !dataset.roll_up.is_empty())),
+        ("coarser_than", dataset.coarser_than.as_ref().and_then(|finer| own(finer.to_string()))),
         ("mechanism", privacy.and_then(|privacy| own(privacy.mechanism.name().to_owned()))),
         ("rho_per_window", privacy.and_then(|privacy| own(privacy.per_window.to_string()))),
         ("rho_per_day", rho_per_day.as_ref().and_then(of)),

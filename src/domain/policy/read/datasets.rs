@@ -21,7 +21,7 @@ use crate::domain::stream::{FieldType, ValueRange};
 
 use super::privacy::{self, PRIVACY};
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
-use super::{roll_up, told};
+use super::{coarser, roll_up, told};
 
 pub(super) const DATASET: Shape = Shape {
     name: "datasets.NAME",
@@ -40,6 +40,7 @@ pub(super) const DATASET: Shape = Shape {
             "For how many windows a cell with too few contributors waits for more, up to 100. Default: 0.",
         ),
         roll_up::ROLL_UP,
+        coarser::COARSER_THAN,
         Key::new(
             "only_on_change",
             Kind::Bool,
@@ -104,7 +105,8 @@ pub(super) struct DeclaredDataset {
     open_max: u64,
     min_contributors: usize,
     max_defer: u64,
-    roll_up: Vec<Spot<String>>,
+    pub(super) roll_up: Vec<Spot<String>>,
+    pub(super) coarser_than: Option<Spot<String>>,
     only_on_change: Option<Spot<bool>>,
     tells_contributors: bool,
     release: Option<Spot<String>>,
@@ -160,6 +162,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let min_contributors = min_contributors(table, MIN_CONTRIBUTORS);
     let max_defer = max_defer(table);
     let roll_up = table.or("roll_up", Vec::new());
+    let coarser_than = table.get::<String>("coarser_than");
     let only_on_change = table.get::<bool>("only_on_change").filter(|only| only.value);
     let tells_contributors = told::asks(table);
     let release = table.get::<String>("release");
@@ -201,6 +204,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
         min_contributors: min_contributors?,
         max_defer,
         roll_up,
+        coarser_than,
         only_on_change,
         tells_contributors,
         release,
@@ -391,6 +395,7 @@ pub(super) fn resolve(
         roll_up: roll_up::resolve(&declared.roll_up, &keys, problems),
         only_on_change: declared.only_on_change.is_some(),
         tells_contributors: declared.tells_contributors,
+        coarser_than: declared.coarser_than.as_ref().and_then(|finer| DatasetName::new(&finer.value).ok()),
         keys,
         metrics,
         privacy: declared.privacy.as_ref().map(|privacy| privacy.value),

@@ -21,6 +21,7 @@ use super::{Dated, Digest, PolicySet, Profile, RegistryShape, StreamPlan};
 
 mod access;
 mod classes;
+mod coarser;
 mod codes;
 mod conditions;
 mod counters;
@@ -259,7 +260,10 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
         Some((DatasetName::new(name).ok()?, profile))
     };
     let release_of: BTreeMap<DatasetName, Profile> = declared.datasets.iter().filter_map(profile).collect();
-    for (name, dataset) in &declared.datasets {
+    // First those that others are coarser than.
+    let (coarser, finer): (Vec<_>, Vec<_>) =
+        declared.datasets.iter().partition(|(_, dataset)| dataset.value.coarser_than.is_some());
+    for (name, dataset) in finer.into_iter().chain(coarser) {
         let place = &dataset.place;
         let counting = |plan: &StreamPlan, dataset: Dataset| {
             let covering = regimes.values().filter(|regime| regime.covers_class(&classes, &plan.classes));
@@ -421,6 +425,11 @@ fn attach(
     }
     let Some(plan) = streams.get_mut(stream.value.as_str()) else { return };
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
+        if let Some(finer) = &declared.value.coarser_than
+            && !coarser::check(finer, &declared.value, &dataset, plan, problems)
+        {
+            return;
+        }
         let first = plan.sharing(&dataset).next();
         if first.is_some_and(|first| !shared::can_share(first, &dataset, &declared.place, problems)) {
             return;

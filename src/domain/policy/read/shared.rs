@@ -32,14 +32,27 @@ pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, probl
         "max_defer" => ("40 visits in two windows together", "39 of them in the first one"),
         _ => ("40 visits, a late one among them", "39, as the late one is in its next window"),
     };
+    if dataset.coarser_than.is_some() {
+        let message =
+            format!("dataset `{other}` cannot add up the rows of `{one}`: not the same `{}`", differ.join("`, `"));
+        problems.error_help(
+            place,
+            message,
+            format!(
+                "a coarser dataset has some of the keys of `group_by`, with the same domains or edges, and the same `window` and \
+                 `max_defer`. Copy them from [datasets.{one}]"
+            ),
+        );
+        return false;
+    }
     let message = format!(
         "dataset `{other}` parts the records of stream `{stream}` otherwise than `{one}`: not the same `{}`",
         differ.join("`, `")
     );
     let help = format!(
         "whoever has both can subtract: `{one}` says {says}; `{other}` says {tells}, and withholds the rest, which is too small; \
-         40 - 39 = 1 is told all the same. Give both the same `group_by`, `roll_up`, `window` and `max_defer`, make one dataset of them, or \
-         give one of them noise (`privacy`)"
+         40 - 39 = 1 is told all the same. Give both the same `group_by`, `roll_up`, `window` and `max_defer`, make one dataset of them, \
+         let the one with fewer keys add up the rows of the other one (`coarser_than`), or give one of them noise (`privacy`)"
     );
     problems.error_help(place, message, help);
     false
@@ -77,7 +90,7 @@ pub(super) fn join(plan: &mut StreamPlan, place_of: impl Fn(&Dataset) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -88,7 +101,7 @@ mod tests {
     use crate::domain::privacy::Rho;
 
     /// The sample with a second dataset over its stream, and what is said of it.
-    fn with(second: &str) -> (PolicySet, Vec<Problem>) {
+    pub(in super::super) fn with(second: &str) -> (PolicySet, Vec<Problem>) {
         let problems = Problems::default();
         let stream = STREAM.replace("accepts = [\"visits_by_home\"]", "accepts = [\"visits_by_home\", \"more\"]");
         let second = format!("schema = \"bailiwick.policy/1\"\n[datasets.more]\nstream = \"visits\"\n{second}");
@@ -98,7 +111,7 @@ mod tests {
         (set, problems.into_vec())
     }
 
-    const ALIKE: &str = r#"
+    pub(in super::super) const ALIKE: &str = r#"
 window   = { size = "PT5M", grace = "PT30S" }
 min_contributors = 30
 group_by = [{ field = "home", domain = ["DE", "FR"] }]

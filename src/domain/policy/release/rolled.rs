@@ -27,6 +27,7 @@ pub(super) type Rule = (PartRule, usize);
 pub(in crate::domain::policy) const HIDDEN_MIN: usize = 3;
 
 /// A row of a release.
+#[derive(Clone, Copy)]
 pub(super) struct Row<'l> {
     /// The cells, or the remainders, of which it is one.
     pub(super) cells: &'l Cells,

@@ -10,6 +10,7 @@ use crate::domain::dataset::{Metric, samples};
 use crate::domain::policy::Widest;
 
 mod bounds;
+mod coarser;
 mod contributors;
 mod deferred;
 mod nobody;

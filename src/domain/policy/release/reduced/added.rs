@@ -13,7 +13,7 @@ use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, String
 use arrow_schema::{ArrowError, DataType, Field};
 use arrow_select::take::take;
 
-use crate::domain::aggregate::Value;
+use crate::domain::aggregate::{Value, plus};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{CONTRIBUTORS, Dataset, Function, WINDOWS};
 use crate::domain::policy::PolicySet;
@@ -250,32 +250,15 @@ fn histograms(column: &ArrayRef, groups: &Groups<'_>) -> ArrayRef {
     let lists = column.as_list::<i32>();
     let mut sums = ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, true));
     for rows in &groups.rows {
-        let of_rows: Option<Vec<Vec<Option<i64>>>> = rows
-            .iter()
-            .map(|row| {
-                let list = lists.is_valid(*row).then(|| lists.value(*row))?;
-                Some(list.as_primitive::<Int64Type>().iter().collect())
-            })
-            .collect();
-        let sum = of_rows.and_then(|rows| histogram(&rows));
-        if let Some(sum) = &sum {
-            sum.iter().for_each(|count| sums.values().append_option(*count));
+        let of_row = |row: &usize| -> Option<Vec<Option<u64>>> {
+            let list = lists.is_valid(*row).then(|| lists.value(*row))?;
+            Some(list.as_primitive::<Int64Type>().iter().map(|count| count?.try_into().ok()).collect())
+        };
+        let sum = rows.iter().map(of_row).reduce(|sum, row| Some(plus(&sum?, &row?))).flatten();
+        for count in sum.iter().flatten() {
+            sums.values().append_option(count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
         }
         sums.append(sum.is_some());
     }
     Arc::new(sums.finish())
-}
-
-fn histogram(rows: &[Vec<Option<i64>>]) -> Option<Vec<Option<i64>>> {
-    let ranges = rows.first()?.len();
-    let (mut sum, mut open) = (vec![None; ranges], None);
-    for range in 0..ranges {
-        let counts: Vec<Option<i64>> = rows.iter().map(|row| row.get(range).copied()).collect::<Option<_>>()?;
-        if counts.iter().all(Option::is_some) {
-            open = Some(range);
-        }
-        let into = sum.get_mut(open?)?;
-        *into = Some(counts.into_iter().flatten().fold(into.unwrap_or(0), i64::saturating_add));
-    }
-    Some(sum)
 }

@@ -18,12 +18,12 @@ use crate::domain::aggregate::{Lot, OpenBytes, Producer, Request};
 use crate::domain::dataset::{Bounds, GroupKey};
 use crate::planted::for_tests::plant;
 
-const COUNTRIES: [&str; 3] = ["DE", "FR", "other"];
-const CITIES: [&str; 4] = ["a", "b", "c", "other"];
+pub(super) const COUNTRIES: [&str; 3] = ["DE", "FR", "other"];
+pub(super) const CITIES: [&str; 4] = ["a", "b", "c", "other"];
 const SENDERS: usize = 3;
 
 /// The records of [`nobody::records`] in cities of countries, most of them in few.
-fn records() -> impl Strategy<Value = Vec<Record>> {
+pub(super) fn records() -> impl Strategy<Value = Vec<Record>> {
     let cell = (0..10_usize, 0..10_usize).prop_map(|(country, city)| {
         let (country, city) = ([0, 0, 0, 0, 0, 0, 1, 1, 1, 2][country], [0, 0, 0, 1, 1, 1, 2, 2, 3, 3][city]);
         country * CITIES.len() + city
@@ -35,7 +35,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 }
 
 /// Its keys that are given up: the city alone, or the country too.
-fn dataset(both: bool) -> Dataset {
+pub(super) fn dataset(both: bool) -> Dataset {
     let key = |name: &str, column, words: &[&str]| {
         let words = words.iter().filter(|word| **word != "other").map(|word| (*word).to_owned()).collect();
         GroupKey { name: name.into(), column, domain: KeyDomain::text(words) }
@@ -61,14 +61,14 @@ fn country(record: &Record) -> usize {
 
 /// A row of a release: a cell, or a remainder of a country, or of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Row {
+pub(super) enum Row {
     Cell(usize),
     Country(usize),
     All,
 }
 
 /// The rows of a release.
-fn rows(cells: &RecordBatch) -> Vec<Row> {
+pub(super) fn rows(cells: &RecordBatch) -> Vec<Row> {
     let label = |key: &str, row: usize| cells.column_by_name(key).unwrap().as_string::<i32>().value(row).to_owned();
     let position = |labels: &[&str], label: String| labels.iter().position(|known| *known == label);
     let row = |row: usize| match (position(&COUNTRIES, label("country", row)), position(&CITIES, label("city", row))) {
@@ -87,7 +87,13 @@ fn rows(cells: &RecordBatch) -> Vec<Row> {
 
 /// Which rows leave of some of the records to anybody, and in which of them each record is. `senders`: who sent each record,
 /// where no single one's word is enough.
-fn expected(records: &[Record], senders: &[usize], some: &[usize], k: usize, both: bool) -> BTreeMap<usize, Row> {
+pub(super) fn expected(
+    records: &[Record],
+    senders: &[usize],
+    some: &[usize],
+    k: usize,
+    both: bool,
+) -> BTreeMap<usize, Row> {
     let enough_without = |of: &dyn Fn(&Record) -> bool, sender: Option<usize>| {
         let is_other = |record: &usize| sender.is_none() || senders.get(*record).copied() != sender;
         let of =
@@ -130,7 +136,13 @@ fn expected(records: &[Record], senders: &[usize], some: &[usize], k: usize, bot
 }
 
 /// What leaves of the records, counted in two parts.
-fn released(dataset: &Dataset, records: &[Record], senders: &[usize], lots: &[Lot], outlets: &[Outlet]) -> Outcome {
+pub(super) fn released(
+    dataset: &Dataset,
+    records: &[Record],
+    senders: &[usize],
+    lots: &[Lot],
+    outlets: &[Outlet],
+) -> Outcome {
     let producers: Vec<Producer> =
         senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string())).collect();
     let part = |records: &[Record], producers: &[Producer], lots: &[Lot]| {
@@ -156,7 +168,7 @@ fn released(dataset: &Dataset, records: &[Record], senders: &[usize], lots: &[Lo
     outcome
 }
 
-fn lots(records: usize) -> Vec<Lot> {
+pub(super) fn lots(records: usize) -> Vec<Lot> {
     ContributorKey([7; 16]).lots(Request::Placed { lsn: 1, at: 0 }).take(records).collect()
 }
 
@@ -233,7 +245,7 @@ fn nobody(
     Ok(())
 }
 
-fn bounds() -> impl Strategy<Value = Option<Bounds>> {
+pub(super) fn bounds() -> impl Strategy<Value = Option<Bounds>> {
     let bounds = |records_per_cell| Bounds { records_per_cell, cells_per_window: None };
     prop::option::weighted(0.3, (1..4_u32).prop_map(bounds))
 }
@@ -282,7 +294,7 @@ fn every_bug_in_remainders_is_found() {
 }
 
 /// Persons of their own in cities of one country.
-fn in_cities(persons: [usize; 4]) -> Vec<Record> {
+pub(super) fn in_cities(persons: [usize; 4]) -> Vec<Record> {
     let cities = persons.into_iter().enumerate().flat_map(|(city, persons)| std::iter::repeat_n(city, persons));
     let record = |(person, group)| Record { person: Some(person), group, value: Some(1.0), label: None, level: 0.5 };
     cities.enumerate().map(record).collect()

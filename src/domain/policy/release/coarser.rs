@@ -1,0 +1,45 @@
+//! Coarser datasets: what leaves of a window is added up over keys that they do not have.
+//!
+//! A row of a coarser dataset is the sum of all rows of the finer one that agree in its keys, cells and remainders. Whoever
+//! has those can add them. So it tells nothing that they do not tell, and no rule of release is asked again: what is in no
+//! cell that leaves is in no sum. A number that one of the rows does not tell, the sum does not tell.
+//!
+//! What is asked of each row holds for the sum of several, because no two have a record in common. With the contributors of
+//! one row alone there are k, also without the records of any one producer. If a producer brought at most a share of each row,
+//! it brought at most that of all. By the p%-rule each row has `X - x1 - x2 >= p * x1` of its own two largest contributors;
+//! added up, the left is at most what others than any two have of the sum, and the right at least `p` times what any one has.
+
+use std::collections::BTreeMap;
+
+use super::rolled::Row;
+use crate::domain::aggregate::{Value, positions_of};
+use crate::domain::dataset::Dataset;
+use crate::planted::planted;
+
+/// The rows that become one, for each row of a dataset with these of the keys that are counted by. It tells of each that it has
+/// so many contributors.
+pub(super) fn added_up<'l>(
+    counted: &Dataset,
+    rows: &[Row<'l>],
+    keys: &[usize],
+    contributors: Option<u64>,
+) -> Vec<Vec<Row<'l>>> {
+    let mut sums: BTreeMap<Vec<usize>, Vec<Row<'l>>> = BTreeMap::new();
+    for row in rows {
+        let positions = positions_of(counted, row.cells.number(row.slot) as usize);
+        let of = |key: &usize| positions.get(*key).copied().filter(|_| !row.given_up.contains(key));
+        // In the order of the cells' numbers, in which the first key counts least. One that was given up comes last.
+        let agree = keys.iter().rev().map(|key| of(key).unwrap_or(usize::MAX)).collect();
+        sums.entry(agree).or_default().push(Row { contributors, ..*row });
+    }
+    sums.into_values().collect()
+}
+
+/// The value of a metric of rows that are added up, of one as it is. Null when it may not leave of one of them.
+pub(super) fn value(counted: &Dataset, metric: usize, rows: &[Row<'_>]) -> Value {
+    let Some(function) = counted.metrics.get(metric).map(|metric| &metric.function) else { return Value::Null };
+    let one = rows.first().filter(|_| planted("sums-by-one-plan"));
+    let of = |row: &Row<'_>| row.cells.measured(counted, metric, row.slot, one.unwrap_or(row).plan);
+    let sum = rows.iter().map(of).reduce(|sum, row| sum?.plus(row?));
+    sum.flatten().map_or(Value::Null, |sum| sum.value(function))
+}
