@@ -429,12 +429,14 @@ fn the_policy_language_as_it_is_documented_is_valid() {
         ("policies/more-regions.toml", MORE_REGIONS.to_owned()),
     ]
     .into();
-    let mut second = String::new();
+    let mut others = String::new();
     for block in blocks(&page, "toml") {
         let name = match block.lines().next().unwrap() {
-            // It shares its cells with the dataset of this page, and an override is of that one.
-            first if first.contains("a second dataset of a stream") => {
-                second = block;
+            // They share their cells with the dataset of this page, and an override is of that one.
+            first
+                if first.contains("a second dataset of a stream") || first.contains("a third dataset of the same") =>
+            {
+                others.push_str(&block);
                 continue;
             }
             first if first.contains("bailiwick.regions/1") => "policies/regions.toml",
@@ -468,7 +470,7 @@ fn the_policy_language_as_it_is_documented_is_valid() {
     assert!(text(&checked.stdout).contains("example-law/transfers/statistics"), "{}", text(&checked.stdout));
     assert!(text(&checked.stdout).contains("OVR-7: k = 8"), "{}", text(&checked.stdout));
 
-    let both = format!("{}\n{second}", files["policies/policy.toml"]);
+    let both = format!("{}\n{others}", files["policies/policy.toml"]);
     fs::write(example.join("policies/policy.toml"), &both).unwrap();
     let checked = run(&example, &["check"]);
     let refused = text(&checked.stderr);
@@ -480,6 +482,7 @@ fn the_policy_language_as_it_is_documented_is_valid() {
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     let said = text(&checked.stdout);
     assert!(said.contains("the same cells as those of payments_by_country"), "{said}");
+    assert!(said.contains("its rows are sums of the rows of swiss_by_channel"), "{said}");
 }
 
 const GATEWAY: &str = r#"

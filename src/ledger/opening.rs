@@ -10,7 +10,9 @@ use super::audit::{Audit, audit, salvage};
 use super::entry::{Entry, What};
 use super::files::{Files, LOG, VERIFIER};
 use super::note::{Checkpoint, Signer};
-use crate::storage::{self, FileSystem, Log, Lsn, create_directories, read_file, write_file_durably};
+use crate::storage::{
+    self, FileSystem, Log, Lsn, create_directories, create_directories_below, read_file, write_file_durably,
+};
 
 /// The size of a segment of the log before the tiles.
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -229,7 +231,7 @@ fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bo
     }
     let signer = Signer::generate(&settings.origin)?;
     if let Some(folder) = path.parent() {
-        create_directories(fs, folder)?;
+        make(fs, settings, folder)?;
     }
     write_file_durably(fs, path, signer.secret().as_bytes())?;
     begin(fs, settings, &signer.verifier().to_string())?;
@@ -237,9 +239,18 @@ fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bo
 }
 
 fn begin(fs: &dyn FileSystem, settings: &Settings, verifier: &str) -> anyhow::Result<()> {
-    create_directories(fs, &settings.directory)?;
+    make(fs, settings, &settings.directory)?;
     write_file_durably(fs, &settings.directory.join(VERIFIER), format!("{verifier}\n").as_bytes())?;
     Ok(())
+}
+
+/// Makes a directory. What stands below the journal is not made where the journal is gone: a ledger is opened beside a gateway
+/// that runs.
+fn make(fs: &dyn FileSystem, settings: &Settings, directory: &Path) -> Result<(), storage::Error> {
+    match settings.seen.parent().filter(|journal| directory.starts_with(journal)) {
+        Some(journal) => create_directories_below(fs, journal, directory),
+        None => create_directories(fs, directory),
+    }
 }
 
 fn text(fs: &dyn FileSystem, path: &Path) -> anyhow::Result<Option<String>> {

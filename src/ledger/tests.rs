@@ -18,12 +18,13 @@ use super::opening::Settings;
 use super::tile::{Part, WIDTH, bundle, bundle_path, entries, tile_path};
 use crate::domain::policy::{Digest, Released, ReleasedParts};
 use crate::storage::sim::Sim;
-use crate::storage::{FileSystem, RealFileSystem};
+use crate::storage::{FileSystem, RealFileSystem, create_directories};
 
 mod corners;
 mod damage;
 mod witness;
 
+const JOURNAL: &str = "/journal";
 const DIRECTORY: &str = "/journal/ledger";
 
 fn settings() -> Settings {
@@ -35,7 +36,13 @@ fn settings() -> Settings {
     }
 }
 
+/// The ledger of a gateway whose journal is there.
 fn ledger(fs: &Sim) -> Ledger {
+    create_directories(fs, Path::new(JOURNAL)).unwrap();
+    ledger_as_it_is(fs)
+}
+
+fn ledger_as_it_is(fs: &Sim) -> Ledger {
     let clock = AtomicI64::new(1_795_000_000_000_000);
     let wall = Box::new(move || clock.fetch_add(1_000, Ordering::Relaxed));
     let clock = AtomicU64::new(0);
@@ -294,6 +301,14 @@ fn a_ledger_that_is_not_as_it_was_signed_takes_nothing_until_it_is_repaired() {
     ledger.open().unwrap();
     intend(&ledger, "c", 3).unwrap();
     assert_eq!(look(&fs, &verifier(&fs), &[]).0.bad, []);
+}
+
+#[test]
+fn a_ledger_is_not_begun_where_the_journal_was_moved_away() {
+    let fs = Sim::default();
+    let why = ledger_as_it_is(&fs).open().unwrap_err();
+    assert!(why.contains(JOURNAL), "{why}");
+    assert_eq!(fs.kind(Path::new(JOURNAL)).unwrap(), None, "nothing stands in the way of putting it back");
 }
 
 #[test]
