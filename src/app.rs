@@ -209,7 +209,10 @@ impl App {
             aside: delivery::Place { fs: Arc::new(RealFileSystem), directory: config.journal.directory.join("aside") },
         };
         // A dry run sends nothing, what an earlier run left in the outbox included.
-        let sinks = if config.mode == Mode::DryRun { BTreeMap::new() } else { sinks(&config, &outbox, clock)? };
+        let sinks = match config.mode {
+            Mode::DryRun => config.destinations.keys().map(|name| (name.clone(), Sink::Nothing)).collect(),
+            Mode::Enforce => sinks(&config, &outbox, clock)?,
+        };
         let deliveries = Deliveries::start(sinks, state.cursors, &context)?;
         let keeping = ledger::keep(&ledger, clock, &supervisor)?;
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));

@@ -24,6 +24,7 @@ mod aside;
 mod cursor;
 mod gate;
 mod metered;
+mod passing;
 mod rationed;
 mod report;
 mod runner;
@@ -48,6 +49,8 @@ pub enum Sink {
     File(file::Sink, Bytes),
     /// A Kafka topic, and what may leave for it.
     Kafka(kafka::Sink, Bytes),
+    /// Nothing: of a dry run. What earlier runs left for the destination waits.
+    Nothing,
 }
 
 /// How many bytes may leave for a destination.
@@ -71,7 +74,7 @@ impl Sink {
     fn budget(&self) -> Option<&Budget> {
         match self {
             Self::File(_, Bytes::Budget(budget)) | Self::Kafka(_, Bytes::Budget(budget)) => Some(budget),
-            Self::File(_, Bytes::Any(_)) | Self::Kafka(_, Bytes::Any(_)) => None,
+            Self::File(_, Bytes::Any(_)) | Self::Kafka(_, Bytes::Any(_)) | Self::Nothing => None,
         }
     }
 }
@@ -122,8 +125,10 @@ impl Deliveries {
         let mut cursors = cursors.opened;
         cursors.retain(|name, _| sinks.contains_key(name.as_str()));
         let level = |name: &str| sinks.get(name).and_then(Sink::budget).map(Budget::level);
+        let is_sent_to = |name: &str| !matches!(sinks.get(name), None | Some(Sink::Nothing));
+        let started = cursors.iter().filter(|(name, _)| is_sent_to(name));
         let started: Vec<_> =
-            cursors.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone(), level(name))).collect();
+            started.map(|(name, opened)| (name.clone(), opened.cursor.clone(), level(name))).collect();
         let board = Arc::new(Board::new(&context.outbox, context.aside.clone(), &started, (context.now)()));
         let mut threads = Vec::new();
         let (of_ledger, ends_of_ledger) = (context.clone(), ends.clone());
@@ -182,8 +187,7 @@ impl Deliveries {
 }
 
 fn run(mut delivery: Delivery, sink: Sink) {
-    let (Sink::File(_, bytes) | Sink::Kafka(_, bytes)) = &sink;
-    if let Bytes::Any(forms) = bytes {
+    if let Sink::File(_, Bytes::Any(forms)) | Sink::Kafka(_, Bytes::Any(forms)) = &sink {
         delivery.forms = forms.clone();
     }
     match sink {
@@ -193,6 +197,7 @@ fn run(mut delivery: Delivery, sink: Sink) {
             let metered = bytes.budget().map(|budget| Metered::new(budget, &delivery.name, behind));
             to_kafka::run(&mut delivery, sink, metered);
         }
+        Sink::Nothing => passing::run(&mut delivery),
     }
     delivery.end();
     tracing::debug!(destination = delivery.name, "delivery ended");

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use bailiwick::egress::delivery::Cursor;
 use bailiwick::ingress::proto::ingest::PublishResponse;
+use bailiwick::storage::RealFileSystem;
 use serde_json::json;
 
 use super::deployment::{Deployment, Gateway, POLICY, REGIME, at, regime, visit, visits};
@@ -67,6 +69,11 @@ async fn a_dry_run_decides_and_counts_alike_and_not_one_byte_leaves() {
     assert!(!deployment.holds("released", "by_country"));
     // It names what was closed, and holds no release, which names the gateway.
     assert!(!deployment.holds("journal/outbox", "g-1"));
+    // What nobody waits for is passed over, so that the outbox can let go of it.
+    for destination in ["desk", "hub"] {
+        let cursor = Cursor::peek(&RealFileSystem, &deployment.path("journal/cursors"), destination).unwrap();
+        assert!(cursor.has("by_country", 1), "{destination}");
+    }
     // What a dry run has closed does not leave later either.
     deployment.edit("gateway.toml", "mode = \"dry-run\"", "");
     let gateway = deployment.start().await;

@@ -11,6 +11,7 @@ use crate::egress::{encode, kafka};
 use crate::storage::{Lsn, Reader};
 
 use super::metered::Metered;
+use super::passing::Passing;
 use super::runner::{Delivery, TICK};
 
 /// After this time a topic is asked again whether it takes what was set aside for its limit.
@@ -45,31 +46,15 @@ fn permitted(delivery: &mut Delivery) -> bool {
         destination,
         "no policy in force lets anything go to the destination: it is neither resolved nor connected to"
     );
-    let mut reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
-    let mut holds = false;
+    let mut passing = Passing::new(delivery);
     while !delivery.is_permitted() {
-        let next = if holds { Ok(None) } else { reader.next() };
-        match next {
-            Ok(Some(entry)) if delivery.releases(entry.lsn, &entry.payload).is_empty() => {
-                delivery.cursor.through = entry.lsn;
-                delivery.passed();
-                continue;
-            }
-            Ok(Some(_)) => {
-                holds = true;
-                tracing::warn!(
-                    destination,
-                    "releases wait for the destination from when something could go to it: they are sent when a policy lets a \
-                     dataset go to it again"
-                );
-            }
-            Ok(None) => {}
-            Err(error) => {
-                delivery.failed(error);
-                reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
-            }
+        if passing.pass(delivery) {
+            tracing::warn!(
+                destination,
+                "releases wait for the destination from when something could go to it: they are sent when a policy lets a \
+                 dataset go to it again"
+            );
         }
-        delivery.passed();
         if delivery.is_draining() || !delivery.pause() {
             return false;
         }
