@@ -194,6 +194,9 @@ pub struct Telemetry {
     pub shadow: Shadow,
     /// Connections of producers that are open now.
     pub connections: AtomicU64,
+    /// The bytes of a closing's releases that do not fit into a segment of the outbox, so that nothing more leaves. 0: there
+    /// are none.
+    pub too_large_for_outbox: AtomicU64,
     streams: BTreeMap<StreamName, Arc<StreamCounts>>,
     /// Requests for a stream that is not declared, or that name none.
     undeclared: Arc<StreamCounts>,

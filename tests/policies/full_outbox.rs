@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use super::deployment::{Deployment, POLICY, Producer, visits};
+use crate::common::http::check;
 use crate::common::until;
 
 /// Closings of a few minutes fill the outbox. Nothing but the outbox is full, and no checkpoint comes.
@@ -14,6 +17,9 @@ quota_bytes      = 65536
 checkpoint_bytes = 1000000000
 checkpoint_every = "PT1H"
 "#;
+
+/// Together more than a segment.
+const CELLS: u32 = 100;
 
 /// What a gateway says when a release finds no room.
 const FULL: &str = "a release waits for room in the outbox";
@@ -75,4 +81,47 @@ async fn it_makes_room_and_nothing_leaves_twice_after_a_kill() {
             deployment.released("hub")
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_no_segment_holds_is_told_and_leaves_once_segments_are_larger() {
+    let deployment = Deployment::new();
+    deployment.edit("gateway.toml", "directory = \"journal\"\n", JOURNAL);
+    deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
+    deployment.add("gateway.toml", "\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    deployment.set_k(5);
+    // A hundred cells, of some 200 bytes each.
+    let edges: Vec<String> = (0..=CELLS).map(|edge| edge.to_string()).collect();
+    let key = "{ field = \"country\", domain = [\"DE\", \"FR\", \"IN\"] }";
+    let more = format!("{key}, {{ field = \"amount\", edges = [{}] }}", edges.join(", "));
+    deployment.edit(POLICY, key, &more);
+    deployment.edit(POLICY, ", { name = \"amount\", fn = \"sum\", field = \"amount\" }", "");
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    for cell in 0..CELLS {
+        let of_cell = visits(1, 5, "DE").into_iter().map(|mut record| {
+            record["amount"] = json!(f64::from(cell) + 0.5);
+            record
+        });
+        producer.send(&of_cell.collect::<Vec<_>>()).await;
+    }
+    producer.close_before(2).await;
+    let line = process.wait_for("health and metrics are told", 1);
+    let address = line.split("http=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let told = || Some(check(&address, "closings")).filter(|told| told["state"] != "well");
+    let told = tokio::task::block_in_place(|| until(told));
+    assert_eq!(told["state"], "warning", "{told}");
+    assert!(told["do"].as_str().unwrap().contains("segment_bytes"), "{told}");
+    assert!(deployment.released("hub").is_empty());
+    process.kill();
+    deployment.edit(
+        "gateway.toml",
+        "segment_bytes    = 16384\nquota_bytes      = 65536",
+        "segment_bytes    = 1048576\nquota_bytes      = 8388608",
+    );
+    let gateway = deployment.start().await;
+    gateway.until("it has left", |_| deployment.released("hub").len() == CELLS as usize).await;
+    let address = gateway.app.monitor_address().unwrap().to_string();
+    assert_eq!(tokio::task::block_in_place(|| check(&address, "closings"))["state"], "well");
+    gateway.stop().await;
 }

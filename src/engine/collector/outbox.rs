@@ -1,6 +1,7 @@
 //! How closings get into the outbox, and how it makes room for them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ impl Collector {
                     }
                     warned = true;
                     if is_too_large {
+                        self.telemetry.too_large_for_outbox.store(bytes, Ordering::Relaxed);
                         thread::sleep(PAUSE);
                         continue;
                     }
