@@ -230,9 +230,7 @@ fn signer(fs: &dyn FileSystem, files: &Files, settings: &Settings, was_there: bo
         );
     }
     let signer = Signer::generate(&settings.origin)?;
-    if let Some(folder) = path.parent() {
-        make(fs, settings, folder)?;
-    }
+    make(fs, settings, storage::parent(path))?;
     write_file_durably(fs, path, signer.secret().as_bytes())?;
     begin(fs, settings, &signer.verifier().to_string())?;
     Ok(signer)

@@ -125,8 +125,8 @@ pub(super) fn sync_dir(fs: &dyn FileSystem, directory: &Path) -> Result<(), Erro
     fs.sync_dir(directory).map_err(Error::io("sync", directory))
 }
 
-/// The directory that a path stands in.
-pub(super) fn parent(path: &Path) -> &Path {
+/// The directory that a path stands in: of a mere name the working directory.
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ if path.has_root() => path,

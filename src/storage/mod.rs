@@ -109,7 +109,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 pub use durable::{
-    create_directories, create_directories_below, read_file, write_file_durably, write_shared_file_durably,
+    create_directories, create_directories_below, parent, read_file, write_file_durably, write_shared_file_durably,
 };
 pub use error::{Error, NoRoom, ReadError};
 #[cfg(test)]

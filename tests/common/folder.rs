@@ -1,6 +1,7 @@
 //! A deployment: a folder with `gateway.toml`, policies, a journal, and what is released.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -142,15 +143,16 @@ fn collect(path: &Path, files: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Copies what a folder holds.
+/// Copies what a folder holds, but for files that are being written: a gateway may run.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        let is_being_written = name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(".part");
         if path.is_dir() {
             copy(&path, &to.join(name));
-        } else {
-            fs::copy(&path, to.join(name)).unwrap();
+        } else if !is_being_written && let Err(error) = fs::copy(&path, to.join(name)) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A gateway in this process.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick::app::{self, App};
+use bailiwick::clock::Clock;
 use bailiwick::config::{self, Config, Destination, OnStop};
 use bailiwick::ingress::grpc::client;
 use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
@@ -14,7 +16,7 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::records;
+use super::{PATIENCE, records};
 
 /// A running gateway of an example whose files go to temporary directories.
 pub struct TestGateway {
@@ -47,8 +49,22 @@ pub fn example(name: &str, released: &Path) -> Config {
     config
 }
 
-/// Starts a gateway, or says why it does not start.
+/// Starts a gateway, or says why it does not start. One that had its journal and was not given time to stop has closed it by
+/// then.
 pub async fn start(config: Config) -> anyhow::Result<App> {
+    let lock = config.journal.directory.join("log/lock");
+    let began = Clock::start();
+    while let Ok(file) = File::open(&lock)
+        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        assert!(began.now() < PATIENCE, "{} is not given up", lock.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    start_at_once(config).await
+}
+
+/// The same, also if another one has the journal.
+pub async fn start_at_once(config: Config) -> anyhow::Result<App> {
     let listener = app::bind(&config).await?;
     App::start(config, listener).await
 }

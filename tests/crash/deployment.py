@@ -67,6 +67,7 @@ id       = "crash-1"
 country  = "DE"
 serves   = ["eu-gdpr"]
 policies = ["{repository}/policies", "policies"]
+stop_within = "PT60S"
 
 [listen]
 grpc = "127.0.0.1:{port}"

@@ -60,7 +60,10 @@ def traced(program, folder):
     config = folder / "examples" / "card-fraud" / "gateway.toml"
     text = config.read_text()
     assert '"127.0.0.1:7400"' in text
-    config.write_text(text.replace('"127.0.0.1:7400"', '"127.0.0.1:0"'))
+    text = text.replace('"127.0.0.1:7400"', '"127.0.0.1:0"')
+    assert "[gateway]\n" in text
+    # strace makes it slow.
+    config.write_text(text.replace("[gateway]\n", '[gateway]\nstop_within = "PT100S"\n', 1))
     log, trace = folder / "log", folder / "trace"
     with log.open("wb") as out:
         gateway = subprocess.Popen(["strace", "-f", "-o", trace, program, "run", "-c", config], stderr=out, stdin=subprocess.DEVNULL,

@@ -181,7 +181,7 @@ async fn a_second_process_on_the_same_journal_is_refused() {
     let gateway = TestGateway::start("card-fraud/gateway.toml").await;
     let mut config = common::example("card-fraud/gateway.toml", gateway.released.path());
     config.journal.directory = gateway.journal.path().to_owned();
-    let error = gateway::start(config).await.err().unwrap();
+    let error = gateway::start_at_once(config).await.err().unwrap();
     assert!(format!("{error:#}").contains("is in use by another process"), "{error:#}");
     gateway.stop().await;
 }

@@ -8,7 +8,7 @@ use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
 use bailiwick::ingress::proto::ingest::PublishRequest;
 use bailiwick::ingress::proto::ingest::publish_request::Payload;
 
-use crate::common::records::cloud_events;
+use crate::common::records::{cloud_events, introduction, publish as introduced};
 use crate::common::{self, TestGateway};
 
 /// Splitmix64: the same rubbish every time.
@@ -148,6 +148,8 @@ async fn ten_thousand_requests_of_rubbish_are_answered_and_disturb_nobody() {
     };
     let data = common::root().join("examples/delivery-eta/data.csv.gz");
     let totals = std::sync::Arc::clone(&good);
+    // The stream waits for it from now on: no rubbish closes its windows before it has sent.
+    introduced(&gateway.endpoint(), introduction("deliveries", "good")).await.unwrap();
     let beside = tokio::spawn(async move { publish(vec![Input::new(data, None).into()], &options, &totals).await });
     let mut client = gateway.client().await;
     let (mut rubbish, arrow) = (Rubbish(2026), good_arrow());

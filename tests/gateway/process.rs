@@ -205,3 +205,24 @@ pub(crate) fn number(line: &str, name: &str) -> u64 {
     let (_, rest) = line.split_once(&format!(" {name}=")).unwrap();
     rest.split(' ').next().unwrap().parse().unwrap()
 }
+
+/// A sender that is held up until this is dropped.
+pub(crate) struct Held(u32);
+
+impl Held {
+    pub(crate) fn of(sending: &Child) -> Self {
+        signal(sending.id(), "STOP");
+        Self(sending.id())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+/// A sender that has ended and was not waited for hears it, too.
+fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().unwrap().success());
+}

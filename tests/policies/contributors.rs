@@ -55,12 +55,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn at_hub(deployment: &Deployment) -> Vec<(i64, Option<i64>)> {
     let mut told = Vec::new();
     for path in files(&deployment.path("released/hub")) {
-        let file = File::open(&path).unwrap();
+        let open = || File::open(&path).unwrap();
         let batches: Vec<RecordBatch> = match path.extension().and_then(|extension| extension.to_str()) {
             Some("parquet") => {
-                ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(Result::unwrap).collect()
+                ParquetRecordBatchReaderBuilder::try_new(open()).unwrap().build().unwrap().map(Result::unwrap).collect()
             }
-            Some("arrow") => arrow_ipc::reader::FileReader::try_new(file, None).unwrap().map(Result::unwrap).collect(),
+            Some("arrow") => {
+                arrow_ipc::reader::FileReader::try_new(open(), None).unwrap().map(Result::unwrap).collect()
+            }
             // It is being written.
             _ => Vec::new(),
         };

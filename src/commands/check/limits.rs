@@ -28,8 +28,11 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
         );
     }
     if let Some(finer) = &dataset.coarser_than {
-        let _ =
-            writeln!(text, "  its rows are sums of the rows of {finer}: what does not leave there is in none of them");
+        let _ = writeln!(
+            text,
+            "  its rows are sums of the rows of {finer}, and all of this holds there, in each row: what does not leave there is in \
+             no sum, and a key that is given up there is `{REST}` here, too"
+        );
     }
     if let Some(privacy) = &limits.privacy {
         text.push_str(&noise::explained(dataset, limits, privacy));
@@ -128,6 +131,12 @@ fn told(dataset: &Dataset, limits: &Limits) -> String {
     }
     if !told.value {
         return format!("  `{CONTRIBUTORS}` is null: {} says never\n", told.by);
+    }
+    if dataset.coarser_than.is_some() {
+        return format!(
+            "  `{CONTRIBUTORS}` is never more than {k}: somebody can be in several of the rows ({})\n",
+            told.by
+        );
     }
     let of_producers = (limits.producers.value > 1).then_some(&limits.producers.by);
     if let Some(by) = of_producers.or(limits.beside.as_ref().map(|beside| &beside.by)) {

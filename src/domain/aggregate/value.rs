@@ -64,11 +64,11 @@ impl Measured {
     }
 
     /// The value of the metric. Null when there is none.
-    pub(in crate::domain) fn value(&self, function: &Function) -> Value {
+    pub(in crate::domain) fn value(self, function: &Function) -> Value {
         let number =
             |number: Option<f64>| number.filter(|number| number.is_finite()).map_or(Value::Null, Value::Number);
         match (function, self) {
-            (Function::Count, Self::Records(records)) => Value::Count(*records),
+            (Function::Count, Self::Records(records)) => Value::Count(records),
             (Function::Sum(measure), Self::Moments(moments)) => number(moments.sum(measure)),
             (Function::Mean(measure), Self::Moments(moments)) => number(moments.mean(measure)),
             (Function::Variance(measure), Self::Moments(moments)) => number(moments.variance(measure)),
@@ -76,7 +76,7 @@ impl Measured {
                 let [matches, others] = [0, 1].map(|part| counts.get(part).copied().flatten().unwrap_or(0) as f64);
                 number((matches + others > 0.0).then(|| matches / (matches + others)))
             }
-            (Function::Histogram { .. }, Self::Parts(counts)) => Value::Counts(counts.clone()),
+            (Function::Histogram { .. }, Self::Parts(counts)) => Value::Counts(counts),
             _ => Value::Null,
         }
     }

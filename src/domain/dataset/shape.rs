@@ -10,6 +10,8 @@
 //! same, and then how many records of a contributor count in a cell, and in how many cells (0: in any number). Version 3 is
 //! of datasets that share their cells, and of no others: the same as version 2 (0 and 0: no bounds), and then the datasets,
 //! each with its name and its metrics: the name that it gives each, and the position of that metric among those before.
+//! Version 4 is of those of which one is coarser, and of no others: the same as version 3, and then the coarser ones, each with
+//! its name and the positions of its keys.
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::domain::window::micros;
 const VERSION: u8 = 1;
 const BOUNDED: u8 = 2;
 const SHARED: u8 = 3;
+const COARSER: u8 = 4;
 
 const WORDS: u8 = 0;
 const INTEGERS: u8 = 1;
@@ -48,6 +51,8 @@ pub struct Shape {
     bounds: Option<Bounds>,
     /// The datasets that share the cells, each with the names and positions of its metrics. None: it is one alone.
     members: Named<Vec<(String, u32)>>,
+    /// Those that do not have all keys, each with the positions of its keys.
+    coarser: Named<Vec<u32>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +114,7 @@ impl Dataset {
             metrics: metrics.collect(),
             bounds: self.bounds,
             members: self.members.iter().map(member).collect(),
+            coarser: self.members.iter().filter(|member| member.keys.len() < self.keys.len()).map(keys).collect(),
         }
     }
 }
@@ -128,6 +134,7 @@ impl Shape {
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
         writer.u8(match (self.members.is_empty(), self.bounds) {
+            (false, _) if !self.coarser.is_empty() => COARSER,
             (false, _) => SHARED,
             (true, Some(_)) => BOUNDED,
             (true, None) => VERSION,
@@ -161,12 +168,21 @@ impl Shape {
                 writer.text(name).u32(*position);
             }
         }
+        if !self.coarser.is_empty() {
+            writer.count(self.coarser.len());
+        }
+        for (dataset, keys) in &self.coarser {
+            writer.text(dataset).count(keys.len());
+            keys.iter().for_each(|key| {
+                writer.u32(*key);
+            });
+        }
     }
 
     /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let version = reader.u8()?;
-        if !matches!(version, VERSION | BOUNDED | SHARED) {
+        if !matches!(version, VERSION | BOUNDED | SHARED | COARSER) {
             return None;
         }
         let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
@@ -182,8 +198,10 @@ impl Shape {
             let bounds = Bounds { records_per_cell, cells_per_window: Some(cells).filter(|cells| *cells > 0) };
             Some(bounds).filter(|bounds| version == BOUNDED || bounds.records_per_cell > 0)
         };
-        let members = if version == SHARED { list(reader, 16, decode_member)? } else { Vec::new() };
-        Some(Self { stream, contributor, window, keys, metrics, bounds, members })
+        let members = if version >= SHARED { list(reader, 16, decode_member)? } else { Vec::new() };
+        let keys_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), list(reader, 4, Reader::u32)?));
+        let coarser = if version == COARSER { list(reader, 16, keys_of)? } else { Vec::new() };
+        Some(Self { stream, contributor, window, keys, metrics, bounds, members, coarser })
     }
 
     /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
@@ -222,6 +240,13 @@ impl Shape {
                 compare("dataset", &self.members, &now.members, differences, &mut changes);
             }
         }
+        let keys =
+            |shape: &Self, name: &str| shape.coarser.iter().find(|(of, _)| of == name).map(|(_, keys)| keys.clone());
+        for (name, _) in self.members.iter().filter(|(name, _)| now.sharing().any(|other| other == name)) {
+            if keys(self, name) != keys(now, name) {
+                changes.push(format!("dataset `{name}`: it has other keys, so its rows are added up otherwise"));
+            }
+        }
         changes
     }
 }
@@ -231,6 +256,12 @@ fn member(Member { dataset, metrics, .. }: &Member) -> (String, Vec<(String, u32
     let positions = metrics.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
     let names = dataset.metrics.iter().map(|metric| metric.name.clone());
     (dataset.name.to_string(), names.zip(positions).collect())
+}
+
+/// A dataset that shares the cells, with the positions of its keys.
+fn keys(Member { dataset, keys, .. }: &Member) -> (String, Vec<u32>) {
+    let positions = keys.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
+    (dataset.name.to_string(), positions.collect())
 }
 
 fn decode_member(reader: &mut Reader<'_>) -> Option<(String, Vec<(String, u32)>)> {

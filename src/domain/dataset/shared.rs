@@ -39,6 +39,7 @@ impl Dataset {
     #[must_use]
     pub fn counted_for(datasets: &[Arc<Self>]) -> Option<Arc<Self>> {
         let [first, others @ ..] = datasets else { return None };
+        debug_assert!(first.coarser_than.is_none(), "the keys are those of a finer one");
         if others.is_empty() {
             return Some(Arc::clone(first));
         }

@@ -1,14 +1,15 @@
 //! What the outbox has nothing of for a destination is passed over where nothing may go to it, so that the outbox can be
-//! shortened. The first entry with a release that it has not confirmed stops that.
+//! shortened. The first entry with a release that it has not confirmed stops that, and so does one that cannot be read: the
+//! destination's release may be put back.
 
-use crate::storage::Reader;
+use crate::storage::{Lsn, Reader};
 
-use super::runner::Delivery;
+use super::runner::{Delivery, TICK};
 
 /// Passes entries over.
 pub(super) struct Passing {
     reader: Reader,
-    /// The next entry holds a release for the destination.
+    /// The next entry may hold a release for the destination.
     is_held: bool,
 }
 
@@ -17,20 +18,16 @@ impl Passing {
         Self { reader: delivery.context.outbox.reader(delivery.cursor.through + 1), is_held: false }
     }
 
-    /// Passes all that it can. Whether it was stopped by a release just now.
+    /// Passes all that it can. Whether it was stopped just now.
     pub(super) fn pass(&mut self, delivery: &mut Delivery) -> bool {
-        let mut has_found = false;
+        let mut has_stopped = false;
         while !self.is_held && !delivery.is_cut() {
             match self.reader.next() {
-                Ok(Some(entry)) => {
-                    let releases = delivery.releases(entry.lsn, &entry.payload);
-                    if releases.iter().all(|released| delivery.cursor.has(released.dataset(), entry.lsn)) {
-                        delivery.cursor.through = entry.lsn;
-                        delivery.passed();
-                    } else {
-                        (self.is_held, has_found) = (true, true);
-                    }
+                Ok(Some(entry)) if is_next(delivery, entry.lsn) && delivery.has_all(entry.lsn, &entry.payload) => {
+                    delivery.cursor.through = entry.lsn;
+                    delivery.passed();
                 }
+                Ok(Some(_)) => (self.is_held, has_stopped) = (true, true),
                 Ok(None) => break,
                 Err(error) => {
                     delivery.failed(error);
@@ -40,17 +37,29 @@ impl Passing {
             }
         }
         delivery.passed();
-        has_found
+        has_stopped
     }
+}
+
+/// Whether nothing is missing before an entry that the outbox still had.
+fn is_next(delivery: &Delivery, lsn: Lsn) -> bool {
+    lsn == delivery.cursor.through + 1 || lsn == delivery.context.outbox.usage().oldest
 }
 
 /// Of a dry run: nothing is ever sent, and what an earlier run left stays.
 pub(super) fn run(delivery: &mut Delivery) {
     let mut passing = Passing::new(delivery);
-    loop {
-        passing.pass(delivery);
-        if delivery.is_draining() || !delivery.pause() {
+    while !delivery.is_cut() {
+        if passing.pass(delivery) {
+            tracing::info!(
+                destination = delivery.name,
+                "releases of an earlier run wait for the destination: a dry run does not send them"
+            );
+        }
+        if delivery.is_draining() {
             return;
         }
+        let beyond = if passing.is_held { Lsn::MAX } else { delivery.cursor.through };
+        let _ = delivery.context.outbox.wait_beyond(beyond, TICK);
     }
 }

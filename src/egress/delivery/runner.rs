@@ -219,6 +219,15 @@ impl Delivery {
         self.context.ledger.sent(&self.name, releases, bytes as u64);
     }
 
+    /// Whether the destination has confirmed all that an entry has for it. What cannot be read may be something.
+    pub(super) fn has_all(&self, lsn: Lsn, payload: &[u8]) -> bool {
+        let is_for_it = |released: &&Released| *released.destination() == self.name;
+        Closing::decode(payload).is_some_and(|closing| {
+            let mut releases = closing.releases.iter().filter(is_for_it);
+            releases.all(|released| self.cursor.has(released.dataset(), lsn))
+        })
+    }
+
     /// The releases of one entry that are for this destination.
     pub(super) fn releases(&self, lsn: Lsn, payload: &[u8]) -> Vec<Released> {
         let Some(closing) = Closing::decode(payload) else {

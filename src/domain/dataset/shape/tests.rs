@@ -62,6 +62,36 @@ fn the_bytes_of_version_3_stay_what_they_are() {
     assert_eq!(Shape::decode(&mut Reader::new(&bytes(&bounded))), Some(bounded));
 }
 
+/// The sample, and a coarser dataset that adds up its rows over all but one key.
+fn coarser() -> Dataset {
+    let one = samples::every_kind();
+    let coarser_than = Some(one.name.clone());
+    let other = Dataset { name: "more".parse().unwrap(), coarser_than, keys: one.keys[1..2].to_vec(), ..one.clone() };
+    Dataset::clone(&Dataset::counted_for(&[one.into(), other.into()]).unwrap())
+}
+
+#[test]
+fn the_bytes_of_version_4_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-4.bin");
+    let shape = coarser().shape();
+    assert_eq!(bytes(&shape), golden);
+    assert_eq!(Shape::decode(&mut Reader::new(golden)), Some(shape));
+    for end in 0..golden.len() {
+        assert_eq!(Shape::decode(&mut Reader::new(&golden[..end])), None, "{end} bytes");
+    }
+}
+
+#[test]
+fn a_dataset_that_becomes_a_coarser_one_is_said() {
+    let mut finer = coarser();
+    let all = (0..finer.keys.len()).collect();
+    finer.members[1].keys = all;
+    let said = ["dataset `more`: it has other keys, so its rows are added up otherwise"];
+    assert_eq!(finer.shape().differences(&coarser().shape()), said);
+    assert_eq!(coarser().shape().differences(&finer.shape()), said);
+    assert_eq!(coarser().shape().differences(&coarser().shape()), [""; 0]);
+}
+
 #[test]
 fn datasets_that_begin_to_share_cells_or_end_it_or_have_other_metrics_are_said() {
     let (alone, both) = (samples::every_kind().shape(), shared(None).shape());
@@ -77,7 +107,7 @@ fn datasets_that_begin_to_share_cells_or_end_it_or_have_other_metrics_are_said()
 #[test]
 fn a_newer_version_is_not_read() {
     let mut bytes = bytes(&samples::every_kind().shape());
-    bytes[0] = SHARED + 1;
+    bytes[0] = COARSER + 1;
     assert_eq!(Shape::decode(&mut Reader::new(&bytes)), None);
 }
 

@@ -12,12 +12,13 @@ pub(super) const COARSER_THAN: Key = Key::new(
     "The finer dataset of the same stream: this one adds up the rows that leave of it, over the keys that it does not have.",
 );
 
-/// Checks a dataset that adds up the rows of another one. Whether it can.
+/// Checks a dataset that adds up the rows of another one, which is declared of a stream if at all. Whether it can.
 pub(super) fn check(
     finer: &Spot<String>,
     declared: &DeclaredDataset,
     dataset: &Dataset,
     plan: &StreamPlan,
+    stream_of: Option<&str>,
     problems: &Problems,
 ) -> bool {
     let (name, stream) = (&finer.value, &dataset.stream);
@@ -26,6 +27,10 @@ pub(super) fn check(
         false
     };
     let Some(found) = plan.datasets.iter().find(|other| other.name == name.as_str()) else {
+        if stream_of.is_some_and(|of| of == stream.as_str() && *name != *dataset.name) {
+            // It was refused, and why was said.
+            return false;
+        }
         let others = plan.datasets.iter().filter(|other| other.coarser_than.is_none());
         let names: Vec<&str> = others.map(|other| other.name.as_str()).collect();
         return wrong(format!("stream `{stream}` has no finer dataset `{name}`"), hint(name, &names));

@@ -280,7 +280,9 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             }
             Dataset { bounds, keeps_all, ..dataset }
         };
-        attach(name, dataset, &mut streams, counting, problems);
+        let finer = dataset.value.coarser_than.as_ref().and_then(|finer| declared.datasets.get(&finer.value));
+        let stream_of_finer = finer.map(|finer| finer.value.stream.value.as_str());
+        attach(name, dataset, &mut streams, (counting, stream_of_finer), problems);
     }
     let place_of = |dataset: &Dataset| Some(declared.datasets.get(dataset.name.as_str())?.place.clone());
     streams.values_mut().for_each(|plan| shared::join(plan, place_of, problems));
@@ -415,7 +417,7 @@ fn attach(
     name: &str,
     declared: &Spot<datasets::DeclaredDataset>,
     streams: &mut BTreeMap<StreamName, StreamPlan>,
-    counting: impl Fn(&StreamPlan, Dataset) -> Dataset,
+    (counting, stream_of_finer): (impl Fn(&StreamPlan, Dataset) -> Dataset, Option<&str>),
     problems: &Problems,
 ) {
     let stream = &declared.value.stream;
@@ -426,7 +428,7 @@ fn attach(
     let Some(plan) = streams.get_mut(stream.value.as_str()) else { return };
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
         if let Some(finer) = &declared.value.coarser_than
-            && !coarser::check(finer, &declared.value, &dataset, plan, problems)
+            && !coarser::check(finer, &declared.value, &dataset, plan, stream_of_finer, problems)
         {
             return;
         }

@@ -4,10 +4,13 @@
 //! has those can add them. So it tells nothing that they do not tell, and no rule of release is asked again: what is in no
 //! cell that leaves is in no sum. A number that one of the rows does not tell, the sum does not tell.
 //!
-//! What is asked of each row holds for the sum of several, because no two have a record in common. With the contributors of
-//! one row alone there are k, also without the records of any one producer. If a producer brought at most a share of each row,
-//! it brought at most that of all. By the p%-rule each row has `X - x1 - x2 >= p * x1` of its own two largest contributors;
-//! added up, the left is at most what others than any two have of the sum, and the right at least `p` times what any one has.
+//! What is asked of the numbers of each row holds for the sum of several, because no two have a record in common. With the
+//! contributors of one row alone there are k, also without the records of any one producer. By the p%-rule, each row has
+//! `X - x1 - x2 >= p * x1` of its own two largest contributors. Added up, the left is at most what others than any two have of
+//! the sum, and the right is at least `p` times what any one has. What a producer adds to a sum is at most its share, too.
+//!
+//! One contributor can be in several rows. So a producer's share of the distinct contributors can be larger than in any row,
+//! and one contributor can have more records than the bounds of a cell allow. Neither tells more than the rows do.
 
 use std::collections::BTreeMap;
 
