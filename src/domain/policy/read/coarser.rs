@@ -1,10 +1,9 @@
 //! Coarser datasets: whether one can add up the rows of another one.
 
 use super::super::StreamPlan;
-use super::datasets::DeclaredDataset;
 use crate::domain::dataset::Dataset;
 use crate::domain::document::keys::{Key, Kind};
-use crate::domain::document::{Problems, Spot, hint};
+use crate::domain::document::{Place, Problems, Spot, hint};
 
 pub(super) const COARSER_THAN: Key = Key::new(
     "coarser_than",
@@ -12,22 +11,26 @@ pub(super) const COARSER_THAN: Key = Key::new(
     "The finer dataset of the same stream: this one adds up the rows that leave of it, over the keys that it does not have.",
 );
 
-/// Checks a dataset that adds up the rows of another one, which is declared of a stream if at all. Whether it can.
-pub(super) fn check(
-    finer: &Spot<String>,
-    declared: &DeclaredDataset,
-    dataset: &Dataset,
-    plan: &StreamPlan,
-    stream_of: Option<&str>,
-    problems: &Problems,
-) -> bool {
+/// What a dataset declares that adds up the rows of another one.
+pub(super) struct Declared<'d> {
+    /// The other one.
+    pub(super) finer: &'d Spot<String>,
+    /// The stream that the other one is declared of, if it is declared at all.
+    pub(super) stream_of_finer: Option<&'d str>,
+    /// Where it gives up a key itself.
+    pub(super) gives_up: Option<&'d Place>,
+}
+
+/// Checks a dataset that adds up the rows of another one. Whether it can.
+pub(super) fn check(declared: &Declared<'_>, dataset: &Dataset, plan: &StreamPlan, problems: &Problems) -> bool {
+    let Declared { finer, stream_of_finer, gives_up } = *declared;
     let (name, stream) = (&finer.value, &dataset.stream);
     let wrong = |message: String, help: String| {
         problems.error_help(&finer.place, message, help);
         false
     };
     let Some(found) = plan.datasets.iter().find(|other| other.name == name.as_str()) else {
-        if stream_of.is_some_and(|of| of == stream.as_str() && *name != *dataset.name) {
+        if stream_of_finer.is_some_and(|of| of == stream.as_str() && *name != *dataset.name) {
             // It was refused, and why was said.
             return false;
         }
@@ -47,9 +50,9 @@ pub(super) fn check(
             "remove `coarser_than`, or `privacy` in both datasets".to_owned(),
         );
     }
-    if let Some(key) = declared.roll_up.first() {
+    if let Some(place) = gives_up {
         problems.error_help(
-            &key.place,
+            place,
             format!("`{name}` says which keys are given up for cells that fail: its remainders are added up, too"),
             format!("remove `roll_up` here, and say it in [datasets.{name}]"),
         );

@@ -280,9 +280,7 @@ fn resolve(declared: Declared, digest: Digest, problems: &Problems) -> PolicySet
             }
             Dataset { bounds, keeps_all, ..dataset }
         };
-        let finer = dataset.value.coarser_than.as_ref().and_then(|finer| declared.datasets.get(&finer.value));
-        let stream_of_finer = finer.map(|finer| finer.value.stream.value.as_str());
-        attach(name, dataset, &mut streams, (counting, stream_of_finer), problems);
+        attach(name, &declared.datasets, &mut streams, counting, problems);
     }
     let place_of = |dataset: &Dataset| Some(declared.datasets.get(dataset.name.as_str())?.place.clone());
     streams.values_mut().for_each(|plan| shared::join(plan, place_of, problems));
@@ -415,11 +413,12 @@ fn check_tested(set: &PolicySet, plan: &StreamPlan, place: &Place, problems: &Pr
 
 fn attach(
     name: &str,
-    declared: &Spot<datasets::DeclaredDataset>,
+    all: &BTreeMap<String, Spot<datasets::DeclaredDataset>>,
     streams: &mut BTreeMap<StreamName, StreamPlan>,
-    (counting, stream_of_finer): (impl Fn(&StreamPlan, Dataset) -> Dataset, Option<&str>),
+    counting: impl Fn(&StreamPlan, Dataset) -> Dataset,
     problems: &Problems,
 ) {
+    let Some(declared) = all.get(name) else { return };
     let stream = &declared.value.stream;
     if !streams.contains_key(stream.value.as_str()) {
         let help = hint_of(&stream.value, streams.keys().map(AsRef::as_ref));
@@ -427,10 +426,12 @@ fn attach(
     }
     let Some(plan) = streams.get_mut(stream.value.as_str()) else { return };
     if let Some(dataset) = datasets::resolve(name, &declared.value, plan, problems) {
-        if let Some(finer) = &declared.value.coarser_than
-            && !coarser::check(finer, &declared.value, &dataset, plan, stream_of_finer, problems)
-        {
-            return;
+        if let Some(finer) = &declared.value.coarser_than {
+            let stream_of_finer = all.get(&finer.value).map(|finer| finer.value.stream.value.as_str());
+            let gives_up = declared.value.roll_up.first().map(|key| &key.place);
+            if !coarser::check(&coarser::Declared { finer, stream_of_finer, gives_up }, &dataset, plan, problems) {
+                return;
+            }
         }
         let first = plan.sharing(&dataset).next();
         if first.is_some_and(|first| !shared::can_share(first, &dataset, &declared.place, problems)) {
