@@ -42,8 +42,11 @@ pub(super) fn of_text(code: RDKafkaErrorCode, said: &str, security: &Security) -
 const SOON_MS: u64 = 2_000;
 
 /// In which state a connection was when the broker ended it, and for how long: `Disconnected: ... (after 3ms in state UP)`.
+/// Whoever writes just then hears of a broken pipe.
 fn ended_in(said: &str) -> Option<(&str, u64)> {
-    let (_, after) = said.strip_prefix("Disconnected: ")?.rsplit_once("(after ")?;
+    let fails = ["Send failed: ", "Receive failed: "].iter().any(|begin| said.starts_with(begin));
+    let is_ended = fails && ["Broken pipe", "Connection reset"].iter().any(|why| said.contains(why));
+    let (_, after) = said.rsplit_once("(after ").filter(|_| is_ended || said.starts_with("Disconnected: "))?;
     let (millis, state) = after.split_once("ms in state ")?;
     Some((state.split([')', ',']).next()?, millis.parse().ok()?))
 }
@@ -118,6 +121,13 @@ mod tests {
         assert!(said(TRANSPORT, &closed("APIVERSION_QUERY"), &nobody).contains("add [tls]"));
         assert!(said(TRANSPORT, &closed("UP, 1 identical error(s) suppressed"), &nobody).contains("add [sasl]"));
         assert_eq!(said(TRANSPORT, &closed("UP"), &password), "");
+        let written = "Send failed: error:80000020:system library::Broken pipe: tls_retry_write_records failure (after 3ms in \
+                       state UP)";
+        assert!(said(TRANSPORT, written, &nobody).contains("add [sasl]"));
+        let reset = "Receive failed: Connection reset by peer (after 2ms in state APIVERSION_QUERY)";
+        assert!(said(TRANSPORT, reset, &nobody).contains("add [tls]"));
+        let certificate = "Send failed: error:0A000086:certificate verify failed (after 3ms in state UP)";
+        assert_eq!(said(TRANSPORT, certificate, &nobody), "");
         let later = "Disconnected: connection closed by peer (after 70021ms in state UP)";
         assert_eq!(said(TRANSPORT, later, &nobody), "");
         assert_eq!(said(TRANSPORT, "Connect to ipv4#127.0.0.1:1 failed: Connection refused", &password), "");
