@@ -1,5 +1,6 @@
 //! `bailiwick send`: what it says is true, and what is resumed is what was interrupted.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::ops::Deref;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
@@ -306,6 +307,26 @@ fn a_send_is_resumed_with_the_same_files_in_the_same_batches_or_not_at_all() {
 }
 
 #[test]
+fn a_gateway_that_takes_nothing_in_is_waited_for_from_the_first_word_on() {
+    let place = Place::new();
+    let gateway = place.start();
+    place.write("a.csv", csv(3));
+    let (log, elsewhere) = (place.path("journal/log"), place.path("journal/elsewhere"));
+    fs::rename(&log, &elsewhere).unwrap();
+    gateway.wait_for("the log cannot be written", 1);
+    place.send(&["--patience", "0", "a.csv"]).assert(1, &["was away for 0 s", "the journal cannot be written"]);
+    let mut child = place.command(&["a.csv"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    line_with(&mut said, "the journal cannot be written");
+    fs::rename(&elsewhere, &log).unwrap();
+    let rest = thread::spawn(move || said.map(Result::unwrap).collect::<Vec<_>>().join("\n"));
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    assert!(status.success(), "{}{}", text(&stdout), rest.join().unwrap());
+    assert!(text(&stdout).contains("3 records read, 3 accepted"), "{}", text(&stdout));
+    gateway.kill();
+}
+
+#[test]
 fn large_records_are_sent_in_requests_that_are_taken() {
     let place = Place::new();
     let gateway = place.start();
@@ -399,7 +420,7 @@ fn a_pipe_that_nobody_writes_to_is_waited_for_and_that_is_said() {
     let mut child = place.piped(&["pipe.csv"]);
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     line_with(&mut said, "waiting for pipe.csv: it is a pipe, and nothing has come through it yet");
-    std::fs::write(&pipe, csv(2)).unwrap();
+    fs::write(&pipe, csv(2)).unwrap();
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(place.on_disk(), 2);
     for command in [

@@ -138,11 +138,17 @@ impl Line {
         let within = line.patience.max(ATTEMPT);
         let introduced = line.attempt(within, line.waiting_for(NOT_YET.to_owned(), Clock::start(), within)).await;
         line.waited(introduced.is_ok());
-        match introduced {
-            Ok(introduced) => line.durable_through = introduced.durable_through,
+        let introduced = match introduced {
+            Ok(introduced) => introduced,
+            // It is a gateway, and takes nothing in now: it is waited for, as it is later.
+            Err(Broken::Lost(error)) if line.is_met => line.reconnect(error).await.map_err(|stopped| match stopped {
+                Stopped::Gateway(error) => Stopped::NotBegun(error),
+                other => other,
+            })?,
             Err(Broken::Lost(error)) => return Err(Stopped::NotBegun(error)),
             Err(Broken::Stopped(stopped)) => return Err(stopped),
-        }
+        };
+        line.durable_through = introduced.durable_through;
         Ok(line)
     }
 
@@ -210,7 +216,9 @@ impl Line {
                     let sequence = request.sequence;
                     return Ok(Answer { sequence, batch, was_durable: sequence <= self.durable_through, came });
                 }
-                Err(Broken::Lost(error)) => self.reconnect(error).await?,
+                Err(Broken::Lost(error)) => {
+                    self.reconnect(error).await?;
+                }
                 Err(Broken::Stopped(stopped)) => return Err(stopped),
             }
         }
@@ -273,6 +281,7 @@ impl Line {
         let call = self.call.as_mut().ok_or_else(ended)?;
         let response = call.responses.message().await.map_err(|status| self.broken(status))?;
         let response = response.ok_or_else(ended)?;
+        self.is_met = true;
         let Some(status) = &response.error else { return Ok(Ok(response)) };
         let info = status.get_details_error_info();
         let reason = info.map(|info| reason_name(&info.reason)).unwrap_or_default();
@@ -296,7 +305,7 @@ impl Line {
     }
 
     /// Connects anew and sends again what was not answered, for as long as the gateway may be away.
-    async fn reconnect(&mut self, why: anyhow::Error) -> Result<(), Stopped> {
+    async fn reconnect(&mut self, why: anyhow::Error) -> Result<PublishResponse, Stopped> {
         let since = Clock::start();
         let mut pause = PAUSE_MIN;
         let mut last = why;
@@ -312,7 +321,7 @@ impl Line {
             pause = (pause * 2).min(PAUSE_MAX);
             let waiting = self.waiting_for(NOT_YET.to_owned(), since, patience);
             match self.attempt(patience.saturating_sub(since.now()).max(ATTEMPT), waiting).await {
-                Ok(_) if self.resend().await => break Ok(()),
+                Ok(introduced) if self.resend().await => break Ok(introduced),
                 Ok(_) => last = anyhow!("the gateway ended the call"),
                 Err(Broken::Lost(error)) => last = error,
                 Err(Broken::Stopped(stopped)) => break Err(stopped),
@@ -367,7 +376,6 @@ impl Line {
         let responses = client.publish(call).await.map_err(|status| self.broken(status))?;
         self.call = Some(Call { requests, responses: responses.into_inner() });
         let introduced = self.response().await?;
-        self.is_met = true;
         introduced.map_err(|Kind { reason, .. }| {
             let error = anyhow!("the gateway at {} refuses this producer: {reason}", self.endpoint);
             Broken::Stopped(Stopped::Unwanted(error))

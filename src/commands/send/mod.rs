@@ -110,7 +110,7 @@ impl From<Input> for Ready {
 /// Why a send ended before everything was sent and answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// No gateway answered, and nothing was sent.
+    /// No gateway answered, or none took anything in for as long as was waited, and nothing was sent.
     #[error("{0:#}")]
     NotBegun(anyhow::Error),
     /// A gateway went away. What was not answered can be sent again.
