@@ -30,5 +30,6 @@ mod gateway {
     mod routes;
     mod sent;
     mod shared;
+    mod sizes;
     mod times;
 }

@@ -22,7 +22,7 @@ import traceback
 from datetime import date, timedelta
 from pathlib import Path
 
-from watched import RULES, Failed, Gateway, Prometheus, names, records, until
+from watched import RULES, Failed, Gateway, Prometheus, get, names, records, until
 
 AT_ONCE = 4
 # As little as may be, so that it is full soon.
@@ -96,8 +96,11 @@ def disk_does_not_sync(gateway):
         load(gateway, "first")
         gateway.fires("BailiwickLogFailing", "BailiwickNotReady")
     gateway.clears("BailiwickLogFailing", "BailiwickNotReady")
+    # A call whose producer is not introduced yet would send nothing.
+    before = accepted(gateway)
+    load(gateway, "second")
+    until(lambda: accepted(gateway) > before, "records of the second load are taken in")
     with traced(gateway, "delay_enter=600000000"):
-        load(gateway, "second")
         gateway.fires("BailiwickNotReady", "BailiwickMemoryWaits")
     gateway.clears("BailiwickNotReady", "BailiwickMemoryWaits")
 
@@ -126,6 +129,12 @@ def load(gateway, producers):
     """Several calls send more than the gateway may hold."""
     gateway.begin(gateway.program, "bench", "-c", gateway.folder / "gateway.toml", "-s", "events", "-p", producers, "--calls", 8,
                   "--rate", 4000, "--for", 600, "--allow-refused", gateway.write("load.jsonl", records(1, 200)))
+
+
+def accepted(gateway):
+    """How many records it has taken in, in steps."""
+    _, metrics = get(gateway.http, "/metrics") or (0, "")
+    return sum(map(float, re.findall(r"^bailiwick_records_accepted_total\{.*\} (\S+)$", metrics, flags=re.MULTILINE)))
 
 
 def gateway_is_killed_and_a_bit_flips(gateway):

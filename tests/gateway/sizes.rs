@@ -1,0 +1,126 @@
+//! How many bytes leave when less is told: the figures of docs/egress.md. Whatever is told, it is told of the same records.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bailiwick::config::Destination;
+use bailiwick::egress::encode::Format;
+use serde_json::Value;
+
+use crate::common::folder::copy;
+use crate::common::process::copy_of;
+use crate::common::{self, TestGateway};
+
+use super::sent::send_payments;
+
+/// What stands in the example's policy before its metrics.
+const METRICS: &str = "metrics = [\n";
+
+/// What left as one file.
+struct Left {
+    cells: Vec<Value>,
+    bytes: u64,
+    compressed: u64,
+}
+
+impl Left {
+    /// With a changed policy, and with a budget that a file does not suffice for by one byte: what it does then.
+    async fn with(changes: &[(&str, &str)], whole: Option<(&Self, &str)>) -> Self {
+        let lines = file_of(Format::JsonLines, changes, whole.map(|(whole, steps)| (whole.bytes, steps))).await;
+        let steps = whole.map(|(whole, steps)| (whole.compressed, steps));
+        let compressed = file_of(Format::JsonLinesZstd, changes, steps).await;
+        let text = zstd::decode_all(&*compressed).unwrap();
+        assert_eq!(lines, text, "the same lines in both formats");
+        let cells = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let cells = cells.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        Self { cells, bytes: lines.len() as u64, compressed: compressed.len() as u64 }
+    }
+
+    fn payments(&self) -> u64 {
+        self.cells.iter().map(|cell| cell["payments"].as_u64().unwrap_or_default()).sum()
+    }
+
+    fn print(&self, what: &str) {
+        println!("{what}: {} cells, {} bytes, {} compressed", self.cells.len(), self.bytes, self.compressed);
+    }
+}
+
+/// The only file that leaves.
+async fn file_of(format: Format, changes: &[(&str, &str)], budget: Option<(u64, &str)>) -> Vec<u8> {
+    let (folder, _) = copy_of("card-fraud");
+    let policies = folder.path("examples/card-fraud/policies");
+    // The copy has a link to the example's own policies.
+    fs::remove_file(&policies).unwrap();
+    copy(&common::root().join("examples/card-fraud/policies"), &policies);
+    for (from, to) in changes {
+        folder.edit("examples/card-fraud/policies/policy.toml", from, to);
+    }
+    if let Some((bytes, steps)) = budget {
+        let budget =
+            format!("\n[destinations.fraud_desk.budget]\nbytes = {}\nper = \"P1D\"\nwhen_short = [{steps}\n", bytes - 1);
+        folder.add("examples/card-fraud/gateway.toml", &budget);
+    }
+    let config = folder.path("examples/card-fraud/gateway.toml");
+    let gateway = TestGateway::start_with(config.to_str().unwrap(), |config| {
+        for destination in config.destinations.values_mut() {
+            if let Destination::File(settings) = destination {
+                (settings.format, settings.rotate_after) = (format, Duration::from_secs(3_600));
+            }
+        }
+    })
+    .await;
+    send_payments(gateway.endpoint()).await;
+    let TestGateway { app, released, journal: _journal } = gateway;
+    assert_eq!(app.stop().await.left, []);
+    // All of a dataset is in one directory.
+    let of_dataset = only(released.path());
+    let file = only(&of_dataset);
+    fs::read(file).unwrap()
+}
+
+/// The only one that stands in a directory.
+fn only(directory: &Path) -> PathBuf {
+    let mut found = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let first = found.next().unwrap();
+    assert_eq!(found.next(), None, "{}", directory.display());
+    first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_less_of_takes_fewer_bytes() {
+    let whole = Left::with(&[], None).await;
+    whole.print("the example");
+    let remainders = ("group_by = [\n", "roll_up = [\"channel\", \"country\"]\ngroup_by = [\n");
+    let with_remainders = Left::with(&[remainders], None).await;
+    with_remainders.print("with remainders");
+    assert!(with_remainders.payments() > whole.payments());
+
+    // With the budget: the first step that suffices.
+    let rolled_up = Left::with(&[], Some((&whole, "\"roll_up\", \"defer\"]\nroll_up = [\"channel\"]"))).await;
+    rolled_up.print("rolled up");
+    assert_eq!(rolled_up.payments(), whole.payments());
+    let top = "\"top\", \"defer\"]\ntop = { rows = 5, by = \"payments\" }";
+    let top = Left::with(&[], Some((&whole, top))).await;
+    top.print("the five largest");
+    assert!(top.payments() * 2 > whole.payments());
+    for smaller in [&rolled_up, &top] {
+        assert!(smaller.cells.iter().all(|cell| !cell["degraded"].is_null()));
+        assert!(smaller.cells.len() * 2 < whole.cells.len() && smaller.bytes * 2 < whole.bytes);
+        assert!(smaller.compressed * 4 < whole.compressed * 3);
+    }
+
+    // One number of one digit, with and without what has not changed.
+    let few = ("  { name = \"payments\", fn = \"count\" },\n", "  { name = \"payments\", fn = \"count\", digits = 1 },\n]\n");
+    let rest = fs::read_to_string(common::root().join("examples/card-fraud/policies/policy.toml")).unwrap();
+    let (_, rest) = rest.split_once(METRICS).unwrap();
+    let (rest, _) = rest.split_once("]\n\n").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let rest = format!("{rest}]\n");
+    let plain = Left::with(&[(&rest, ""), few], None).await;
+    plain.print("one number of one digit");
+    let changes = ("group_by = [\n", "only_on_change = true\ngroup_by = [\n");
+    let changed = Left::with(&[(&rest, ""), few, changes], None).await;
+    changed.print("the same, only what has changed");
+    assert!(changed.cells.len() < plain.cells.len() && changed.bytes < plain.bytes);
+}
