@@ -37,6 +37,8 @@ pub fn sound(file: &Path) -> Config {
 /// The configuration of an example, on a free port, with its files in `released`.
 pub fn example(name: &str, released: &Path) -> Config {
     let mut config = sound(&super::root().join("examples").join(name));
+    // What a test looks at after a stop has left by then, also on a slow machine.
+    config.stop_within = Duration::from_secs(60);
     config.listen.set_port(0);
     if let Some(http) = &mut config.http {
         http.listen.set_port(0);
@@ -52,13 +54,15 @@ pub fn example(name: &str, released: &Path) -> Config {
 /// Starts a gateway, or says why it does not start. One that had its journal and was not given time to stop has closed it by
 /// then.
 pub async fn start(config: Config) -> anyhow::Result<App> {
-    let lock = config.journal.directory.join("log/lock");
     let began = Clock::start();
-    while let Ok(file) = File::open(&lock)
-        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
-    {
-        assert!(began.now() < PATIENCE, "{} is not given up", lock.display());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for log in ["ledger/log", "log", "outbox", "counters", "privacy"] {
+        let lock = config.journal.directory.join(log).join("lock");
+        while let Ok(file) = File::open(&lock)
+            && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+        {
+            assert!(began.now() < PATIENCE, "{} is not given up", lock.display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     start_at_once(config).await
 }
@@ -86,8 +90,6 @@ impl TestGateway {
         let mut config = example(name, released.path());
         config.journal.directory = journal.path().to_owned();
         config.on_stop = OnStop::Release;
-        // What a test looks at after a stop has left by then, also on a slow machine.
-        config.stop_within = Duration::from_secs(60);
         change(&mut config);
         Self { app: start(config).await.unwrap(), released, journal }
     }

@@ -2,6 +2,7 @@
 order that the file says. What Docker alone gives is not there: limits of memory and processor, and the procedures of
 docs/operations.md, which are commands of Docker."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -114,7 +115,9 @@ class Namespaces:
         """Waits until the services are healthy, as their images' or compose's healthcheck says."""
         for name in services:
             def is_healthy(name=name):
-                return run(*self.inside(name, self.services[name].health), check=False, timeout=30).returncode == 0
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return run(*self.inside(name, self.services[name].health), check=False, timeout=30).returncode == 0
+                return False
             try:
                 until(is_healthy, f"{name} is healthy", HEALTHY_WITHIN_SECONDS)
             except Failed as error:

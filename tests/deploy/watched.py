@@ -113,10 +113,11 @@ class Prometheus:
         return bool(self._tells(f"/api/v1/query?query={query}")["result"])
 
     def _tells(self, path):
-        answer = get(self.port, path)
-        if answer is None or answer[0] != 200:
-            raise Failed(f"Prometheus does not answer {path}: {answer}")
-        return json.loads(answer[1])["data"]
+        def answers():
+            status, text = get(self.port, path) or (None, None)
+            return text if status == 200 else None
+
+        return json.loads(until(answers, f"Prometheus answers {path}"))["data"]
 
     def close(self):
         """Ends it."""
@@ -146,6 +147,7 @@ class Gateway:
         self.edit("gateway.toml", "127.0.0.1:7400", f"127.0.0.1:{self.port}")
         self.edit("gateway.toml", "127.0.0.1:7401", f"127.0.0.1:{self.http}")
         self.edit("gateway.toml", 'rotate_after = "PT10S"', 'rotate_after = "PT1S"')
+        self.edit("gateway.toml", "[gateway]\n", '[gateway]\nstop_within = "PT60S"\n')
 
     def __enter__(self):
         return self
@@ -226,7 +228,7 @@ class Gateway:
     def begin_sending(self, producer, records, *options, stream="events"):
         """Sends records as a producer; it sends again what was not taken in."""
         return self.begin(self.program, "send", "--to", f"http://127.0.0.1:{self.port}", "-s", stream, "-p", producer,
-                          "--patience", 300, *options, self.write(f"{producer}.jsonl", records))
+                          "--patience", 3000, *options, self.write(f"{producer}.jsonl", records))
 
     def write(self, name, records):
         """Writes records into a file."""
@@ -251,9 +253,12 @@ class Gateway:
             self.fired.add(alert)
 
     def clears(self, *alerts):
-        """Waits until alerts do not fire any more."""
+        """Waits until alerts do not fire any more, also a while later: what is not scraped once does not fire, either."""
+        def is_clear(alert):
+            return self.prometheus.has_scraped(self.name) and alert not in self.prometheus.firing(self.name)
+
         for alert in alerts:
-            until(lambda alert=alert: alert not in self.prometheus.firing(self.name), f"{alert} clears")
+            until(lambda alert=alert: is_clear(alert) and time.sleep(2) is None and is_clear(alert), f"{alert} clears")
 
     def is_quiet(self):
         """Nothing may fire while nothing is wrong."""

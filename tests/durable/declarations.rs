@@ -84,6 +84,7 @@ async fn open_windows_are_told_as_times() {
     let deployment = Deployment::new();
     let mut config = deployment.config();
     config.on_stop = OnStop::Keep;
+    config.listen.set_port(0);
     let app = gateway::start(config).await.unwrap();
     publish(&app, visits((1, 1), 20, NOW)).await;
     app.stop().await;

@@ -163,7 +163,7 @@ topic   = "{topic}"
         GzDecoder::new(data).read_to_string(&mut text).unwrap();
         let mut lines = text.lines();
         let (header, records) = (lines.next().unwrap(), lines.collect::<Vec<_>>());
-        for (number, piece) in records.chunks(280).enumerate() {
+        for (number, piece) in records.chunks(210).enumerate() {
             fs::write(pieces.join(format!("{number:03}.csv")), format!("{header}\n{}\n", piece.join("\n"))).unwrap();
         }
         // One that finds no gateway has sent nothing and is made again; one that loses it waits for it.

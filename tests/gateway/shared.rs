@@ -1,5 +1,7 @@
 //! Requests that share batches: each is answered as if it had come alone, and the same cells are released.
 
+use std::time::Duration;
+
 use bailiwick::ingress::proto::cloudevents::cloud_event::Data;
 use bailiwick::ingress::proto::cloudevents::{CloudEvent, CloudEventBatch};
 use bailiwick::ingress::proto::ingest::output::Values;
@@ -182,7 +184,15 @@ async fn alone(all: &[Vec<PublishRequest>]) -> (Vec<Vec<Told>>, Vec<Value>) {
 /// All requests at once, each producer's in a call of its own.
 async fn together(all: &[Vec<PublishRequest>], workers: usize) -> (Vec<Vec<Told>>, Vec<Value>) {
     let gateway = TestGateway::start_with(GATEWAY, |config| config.workers = workers).await;
-    gateway.client().await.publish_once(holder()).await.unwrap();
+    let mut client = gateway.client().await;
+    client.publish_once(holder()).await.unwrap();
+    // Who is silent for half a minute holds nothing back any more.
+    let holding = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.publish_once(introduction("payments", "holder")).await.unwrap();
+        }
+    });
     let mut calls = Vec::new();
     for requests in all {
         let (mut client, requests) = (gateway.client().await, requests.clone());
@@ -201,6 +211,7 @@ async fn together(all: &[Vec<PublishRequest>], workers: usize) -> (Vec<Vec<Told>
     for call in calls {
         answers.push(call.await.unwrap());
     }
+    holding.abort();
     (answers, cells(gateway.stop().await))
 }
 

@@ -41,8 +41,8 @@ impl Left {
         self.cells.iter().map(|cell| cell["payments"].as_u64().unwrap_or_default()).sum()
     }
 
-    fn print(&self, what: &str) {
-        println!("{what}: {} cells, {} bytes, {} compressed", self.cells.len(), self.bytes, self.compressed);
+    fn told(&self) -> String {
+        format!("{} cells, {} bytes, {} compressed", self.cells.len(), self.bytes, self.compressed)
     }
 }
 
@@ -57,8 +57,10 @@ async fn file_of(format: Format, changes: &[(&str, &str)], budget: Option<(u64, 
         folder.edit("examples/card-fraud/policies/policy.toml", from, to);
     }
     if let Some((bytes, steps)) = budget {
-        let budget =
-            format!("\n[destinations.fraud_desk.budget]\nbytes = {}\nper = \"P1D\"\nwhen_short = [{steps}\n", bytes - 1);
+        let budget = format!(
+            "\n[destinations.fraud_desk.budget]\nbytes = {}\nper = \"P1D\"\nwhen_short = [{steps}\n",
+            bytes - 1
+        );
         folder.add("examples/card-fraud/gateway.toml", &budget);
     }
     let config = folder.path("examples/card-fraud/gateway.toml");
@@ -90,19 +92,19 @@ fn only(directory: &Path) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_less_of_takes_fewer_bytes() {
     let whole = Left::with(&[], None).await;
-    whole.print("the example");
+    println!("the example: {}", whole.told());
     let remainders = ("group_by = [\n", "roll_up = [\"channel\", \"country\"]\ngroup_by = [\n");
     let with_remainders = Left::with(&[remainders], None).await;
-    with_remainders.print("with remainders");
+    println!("with remainders: {}", with_remainders.told());
     assert!(with_remainders.payments() > whole.payments());
 
     // With the budget: the first step that suffices.
     let rolled_up = Left::with(&[], Some((&whole, "\"roll_up\", \"defer\"]\nroll_up = [\"channel\"]"))).await;
-    rolled_up.print("rolled up");
+    println!("rolled up: {}", rolled_up.told());
     assert_eq!(rolled_up.payments(), whole.payments());
     let top = "\"top\", \"defer\"]\ntop = { rows = 5, by = \"payments\" }";
     let top = Left::with(&[], Some((&whole, top))).await;
-    top.print("the five largest");
+    println!("the five largest: {}", top.told());
     assert!(top.payments() * 2 > whole.payments());
     for smaller in [&rolled_up, &top] {
         assert!(smaller.cells.iter().all(|cell| !cell["degraded"].is_null()));
@@ -111,16 +113,17 @@ async fn what_is_told_less_of_takes_fewer_bytes() {
     }
 
     // One number of one digit, with and without what has not changed.
-    let few = ("  { name = \"payments\", fn = \"count\" },\n", "  { name = \"payments\", fn = \"count\", digits = 1 },\n]\n");
+    let few =
+        ("  { name = \"payments\", fn = \"count\" },\n", "  { name = \"payments\", fn = \"count\", digits = 1 },\n]\n");
     let rest = fs::read_to_string(common::root().join("examples/card-fraud/policies/policy.toml")).unwrap();
     let (_, rest) = rest.split_once(METRICS).unwrap();
     let (rest, _) = rest.split_once("]\n\n").unwrap();
     let (_, rest) = rest.split_once('\n').unwrap();
     let rest = format!("{rest}]\n");
     let plain = Left::with(&[(&rest, ""), few], None).await;
-    plain.print("one number of one digit");
+    println!("one number of one digit: {}", plain.told());
     let changes = ("group_by = [\n", "only_on_change = true\ngroup_by = [\n");
     let changed = Left::with(&[(&rest, ""), few, changes], None).await;
-    changed.print("the same, only what has changed");
+    println!("the same, only what has changed: {}", changed.told());
     assert!(changed.cells.len() < plain.cells.len() && changed.bytes < plain.bytes);
 }

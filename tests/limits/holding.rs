@@ -117,7 +117,7 @@ async fn bytes_that_come_one_by_one() {
                 if !call.push(Bytes::copy_from_slice(&[*byte])).await {
                     break;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             call.send.send_data(Bytes::new(), true).unwrap();
             call.end().await

@@ -1,6 +1,8 @@
 //! Two datasets over one stream, to a destination each: counted once, judged together, released apart, over kills, a restart
 //! and other declarations; and one with noise beside one without.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::common::ledger::{entries, of_kind};
@@ -56,7 +58,12 @@ fn told(deployment: &Deployment, destination: &str) -> Vec<Value> {
 /// The releases that the ledger says were about to leave: their datasets and destinations.
 fn intents(deployment: &Deployment) -> Vec<(String, String)> {
     let entries = entries(&deployment.path("journal/ledger"));
-    let intents = of_kind(&entries, "intent").into_iter().map(|intent| {
+    // What is sent again after a kill is said again.
+    let mut said = BTreeSet::new();
+    let intents = of_kind(&entries, "intent").into_iter();
+    let intents =
+        intents.filter(|intent| said.insert([&intent["destination"], &intent["release"]].map(Value::to_string)));
+    let intents = intents.map(|intent| {
         let [dataset, destination] = ["dataset", "destination"].map(|name| intent[name].as_str().unwrap().to_owned());
         (dataset, destination)
     });

@@ -46,8 +46,11 @@ fn what_init_writes_is_checked_runs_and_releases() {
     let left = run(root.root(), &["journal", "inspect", "mine/journal"]);
     assert!(left.status.success(), "{}", text(&left.stderr));
     let config = fs::read_to_string(directory.join("gateway.toml")).unwrap();
-    fs::write(directory.join("gateway.toml"), changed(&config, "[listen]", "on_stop = \"release\"\n\n[listen]"))
-        .unwrap();
+    fs::write(
+        directory.join("gateway.toml"),
+        changed(&config, "[listen]", "on_stop = \"release\"\nstop_within = \"PT60S\"\n\n[listen]"),
+    )
+    .unwrap();
     Process::start(&directory).stop();
     let cells = lines(&directory.join("released"));
     let [cell] = cells.as_slice() else { panic!("{cells:?}") };

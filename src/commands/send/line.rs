@@ -141,10 +141,12 @@ impl Line {
         let introduced = match introduced {
             Ok(introduced) => introduced,
             // It is a gateway, and takes nothing in now: it is waited for, as it is later.
-            Err(Broken::Lost(error)) if line.is_met => line.reconnect(error).await.map_err(|stopped| match stopped {
-                Stopped::Gateway(error) => Stopped::NotBegun(error),
-                other => other,
-            })?,
+            Err(Broken::Lost(error)) if line.is_met => {
+                line.reconnect(error).await.map_err(|stopped| match stopped {
+                    Stopped::Gateway(error) => Stopped::NotBegun(error),
+                    other => other,
+                })?
+            }
             Err(Broken::Lost(error)) => return Err(Stopped::NotBegun(error)),
             Err(Broken::Stopped(stopped)) => return Err(stopped),
         };
