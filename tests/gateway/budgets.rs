@@ -1,6 +1,7 @@
 //! Budgets of bytes: what they do not suffice for waits, or is shed and said to be, also over restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use bailiwick::egress::kafka;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::folder::copy;
 use crate::common::gateway::{endpoint, example, start};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
@@ -42,7 +44,19 @@ async fn gateway_with(
     budget: budget::Settings,
     stop_within: Duration,
 ) -> App {
-    let mut config: Config = example("card-fraud/gateway.toml", journal.path());
+    gateway_of("card-fraud/gateway.toml", broker, topic, journal, budget, stop_within).await
+}
+
+/// The gateway of a configuration, in the examples or with its whole path.
+async fn gateway_of(
+    name: &str,
+    broker: &Broker,
+    topic: &str,
+    journal: &TempDir,
+    budget: budget::Settings,
+    stop_within: Duration,
+) -> App {
+    let mut config: Config = example(name, journal.path());
     let settings = kafka::Settings { progress_topic: Some(format!("{topic}-progress")), ..broker.settings(topic) };
     config.journal.directory = journal.path().to_owned();
     config.stop_within = stop_within;
@@ -273,6 +287,80 @@ async fn what_was_paid_for_smaller_and_did_not_leave_leaves_so_whatever_the_budg
     assert_eq!((sent.len() as u64, ids.len() as u64), (WINDOWS, WINDOWS), "each in one form, once");
     let smaller: Vec<&String> = sent.iter().filter(|(_, degraded, _)| degraded.is_some()).map(|(id, ..)| id).collect();
     assert_eq!(smaller, before.iter().collect::<Vec<_>>());
+}
+
+/// A dataset that shares the cells of the example's, to the same destination.
+const SECOND: &str = r#"
+[datasets.counts]
+stream           = "payments"
+window           = { size = "PT10M", grace = "PT1M" }
+min_contributors = 10
+group_by = [
+  { field = "country", domain = ["DE", "ES", "FR", "IE", "IN", "NL", "US", "US-CA"] },
+  { field = "channel", domain = ["atm", "moto", "pos", "web"] },
+]
+metrics = [{ name = "payments", fn = "count" }]
+
+[[shown]]
+conditions = ["data.anonymity_assessed"]
+for        = { dataset = "counts" }
+by         = "the test"
+ref        = "the test"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datasets_that_share_their_cells_leave_wait_and_are_shed_together() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let (folder, _) = copy_of("card-fraud");
+    let policies = folder.path("examples/card-fraud/policies");
+    // The copy has a link to the example's own policies.
+    fs::remove_file(&policies).unwrap();
+    copy(&common::root().join("examples/card-fraud/policies"), &policies);
+    let policy = "examples/card-fraud/policies/policy.toml";
+    folder.edit(policy, "accepts = [\"payments_by_country\"]", "accepts = [\"payments_by_country\", \"counts\"]");
+    folder.add(policy, SECOND);
+    let name = folder.path("examples/card-fraud/gateway.toml").display().to_string();
+    let bytes = 30_000;
+    for (topic, sheds_after) in [("both-wait", None), ("both-shed", Some(Duration::ZERO))] {
+        let journal = TempDir::new().unwrap();
+        broker.create_topics(topic);
+        let run = |budget| gateway_of(&name, &broker, topic, &journal, budget, PATIENCE);
+        let first = run(budget(bytes, DAY, sheds_after)).await;
+        send(&first).await;
+        let ledger = journal.path().join("ledger");
+        let told = tokio::task::block_in_place(|| match sheds_after {
+            None => told(&first, |told| told["budget"]["deferred_releases"].as_u64() > Some(0)),
+            Some(_) => {
+                let all = || {
+                    let said = entries(&ledger);
+                    let releases = of_kind(&said, "intent").len() + of_kind(&said, "shed").len();
+                    (releases as u64 >= 2 * WINDOWS).then_some(())
+                };
+                until(all);
+                told(&first, |told| told["waiting_releases"] == 0)
+            }
+        });
+        let telemetry = Arc::clone(first.telemetry());
+        first.stop().await;
+        assert!((1..=bytes).contains(&telemetry.bytes_out()), "{told}");
+        let mut windows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (_, _, cells) in read(&broker, topic) {
+            let of = |name: &str| cells[0][name].as_str().unwrap().to_owned();
+            assert!(windows.entry(of("window_start")).or_default().insert(of("dataset")), "twice in {topic}");
+        }
+        assert!((1..WINDOWS).contains(&(windows.len() as u64)), "{topic}: {windows:?}");
+        assert!(windows.values().all(|datasets| datasets.len() == 2), "{topic}: {windows:?}");
+        let said = entries(&ledger);
+        let shed = of_kind(&said, "shed");
+        let left_out = if sheds_after.is_some() { 2 * (WINDOWS - windows.len() as u64) } else { 0 };
+        assert_eq!(shed.len() as u64, left_out, "{topic}");
+        // With more bytes, what waited leaves, and what was shed does not.
+        let second = run(budget(1_000_000, Duration::from_secs(1), sheds_after)).await;
+        tokio::task::block_in_place(|| self::told(&second, |told| told["waiting_releases"] == 0));
+        assert_eq!(second.stop().await.left, []);
+        let wanted = if sheds_after.is_some() { windows.len() as u64 } else { WINDOWS };
+        assert_eq!(broker.ids(topic).len() as u64, 2 * wanted, "{topic}");
+    }
 }
 
 #[test]
