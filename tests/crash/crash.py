@@ -15,6 +15,7 @@ import sys
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+import budget_mode
 import disk_modes
 import kafka_mode
 import modes
@@ -31,11 +32,12 @@ MODES = {
     "powerloss": (disk_modes.powerloss, "power losses on ext4 and XFS (root)"),
     "full": (disk_modes.full, "the journal's disk is full for a while (root)"),
     "noise": (noise_mode.noise, "as kill, of cells with noise: paid for first, drawn once, the same everywhere"),
+    "budget": (budget_mode.budget, "as kill and syscall, with a destination of few bytes: paid for first, in one form or none"),
     "kafka": (kafka_mode.kafka, "as kill, released to a real Kafka (KAFKA_HOME)"),
 }
 
 # How many cycles of each mode go with 50 kills. Not many of `noise`, whose records come slowly.
-SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3, "noise": 5}
+SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3, "noise": 5, "budget": 5}
 
 
 async def process(options):

@@ -40,7 +40,7 @@ SETTLED_SECONDS = 1.0
 SETTLES = 10
 
 
-async def syscall(options):
+async def syscall(options, name="syscall", **kinds):
     """Two kills at a system call, then an error of one, and so on."""
     if why := missing("strace"):
         return skipped("syscall", why)
@@ -65,10 +65,10 @@ async def syscall(options):
             await run.gateway.start()
             run.look()
 
-    async with Run("syscall", options) as run:
+    async with Run(name, options, **kinds) as run:
         outcome = await run.conclude(cycles)
     for what, times in sorted(reached.items()):
-        print(f"syscall: {what}: {times}")
+        print(f"{name}: {what}: {times}")
     return outcome
 
 
