@@ -1,7 +1,7 @@
 # The image of a gateway: the program, ONNX Runtime, the libraries they need, and no shell. It needs BuildKit.
 #
 #   docker build -t bailiwick .                              builds everything in containers
-#   deploy/image/collect made && docker build -t bailiwick --build-arg PROGRAM=outside .
+#   scripts/env deploy/image/collect made && docker build -t bailiwick --build-arg PROGRAM=outside .
 #                                                            takes the program that was built outside (make demo)
 #   docker build --target symbols --output symbols .         the program's symbols, for a debugger
 #   docker build -t bailiwick-tools --target tools .         a shell with the program, for certificates and loads
