@@ -371,7 +371,7 @@ pub(super) fn resolve(
         if !names.insert(metric.name.value.to_lowercase()) {
             problems.error(&metric.name.place, format!("a release already has a column `{}`", metric.name.value));
         }
-        let function = function(metric, plan, problems)?;
+        let function = function(metric, plan, declared.privacy.is_some(), problems)?;
         let digits = metric.digits.as_ref().and_then(|digits| precision(digits, &function, problems));
         metrics.push(Metric { name: metric.name.value.clone(), function, digits });
     }
@@ -464,7 +464,7 @@ fn key_domain(words: &[Spot<Word>], field_type: FieldType, problems: &Problems) 
     }
 }
 
-fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> Option<Function> {
+fn function(metric: &DeclaredMetric, plan: &StreamPlan, has_noise: bool, problems: &Problems) -> Option<Function> {
     let name = metric.function.value.as_str();
     let wrong = |message: String, help: &str| {
         problems.error_help(&metric.function.place, message, help);
@@ -513,8 +513,17 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
             format!("`{}` has no `range`, and without one a single value could dominate a {name}", field.value),
             "give the field a `range = [low, high]`; values outside are moved to the nearer end",
         ),
+        (_, Some(range), ..) if !has_noise && whole_values(column.field_type, range) <= 2.0 => wrong(
+            format!("`{}` has at most two values, so a {name} of it counts those who have one of them", field.value),
+            &format!(
+                "use fn = \"fraction\" with equals = {}: a part of a cell, which is judged together with the others",
+                range.high.floor()
+            ),
+        ),
         (_, Some(range), ..) => {
-            warn_of_few_values(metric, field, column.field_type, range, problems);
+            if !has_noise {
+                warn_of_few_values(metric, field, whole_values(column.field_type, range), problems);
+            }
             let measure = Measure { source, range };
             Some(match name {
                 "sum" => Function::Sum(measure),
@@ -528,17 +537,17 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, problems: &Problems) -> 
 /// Sums of a field with so few values may tell how often each of them occurs.
 const FEW_VALUES: f64 = 20.0;
 
-/// Warns of a sum, a mean or a variance of a field with few values. Of two, the sum is a count that leaves only where a
-/// fraction would, which is no worse.
-fn warn_of_few_values(
-    metric: &DeclaredMetric,
-    field: &Spot<String>,
-    field_type: FieldType,
-    range: ValueRange,
-    problems: &Problems,
-) {
-    let values = range.high.floor() - range.low.ceil() + 1.0;
-    if field_type == FieldType::Int64 && values > 2.0 && values <= FEW_VALUES {
+/// How many values a field can have, of one that has only whole numbers.
+fn whole_values(field_type: FieldType, range: ValueRange) -> f64 {
+    match field_type {
+        FieldType::Int64 => range.high.floor() - range.low.ceil() + 1.0,
+        _ => f64::INFINITY,
+    }
+}
+
+/// Warns of a sum, a mean or a variance of a field with few values.
+fn warn_of_few_values(metric: &DeclaredMetric, field: &Spot<String>, values: f64, problems: &Problems) {
+    if values <= FEW_VALUES {
         let (function, field) = (&metric.function.value, &field.value);
         let message =
             format!("`{field}` has at most {values} values, and its {function} may tell how often each occurs");
@@ -580,9 +589,20 @@ mod tests {
         for function in ["sum", "mean", "variance"] {
             assert_eq!(said("int64\", range = [0, 4]", function), [few(function)]);
         }
-        // Many values, two of them, and numbers that are not whole.
-        for field in ["int64\", range = [0, 20]", "int64\", range = [0, 1]", "float64\", range = [0, 4]"] {
+        // Many values, and numbers that are not whole.
+        for field in ["int64\", range = [0, 20]", "float64\", range = [0, 4]", "float64\", range = [0, 1]"] {
             assert_eq!(said(field, "sum"), [""; 0], "{field}");
         }
+    }
+
+    /// It would be a count of a part of the cell that is not judged beside the other parts.
+    #[test]
+    fn a_sum_of_a_field_with_two_values_is_refused() {
+        for (function, range) in [("sum", "[0, 1]"), ("mean", "[7, 8]"), ("variance", "[0.5, 1.5]")] {
+            let message =
+                format!("`level` has at most two values, so a {function} of it counts those who have one of them");
+            assert_eq!(said(&format!("int64\", range = {range}"), function), [message]);
+        }
+        assert_eq!(said("int64\", range = [0, 1]", "histogram").len(), 1, "it needs edges");
     }
 }
