@@ -515,14 +515,17 @@ fn function(metric: &DeclaredMetric, plan: &StreamPlan, has_noise: bool, problem
         ),
         (_, Some(range), ..) if !has_noise && whole_values(column.field_type, range) <= 2.0 => wrong(
             format!("`{}` has at most two values, so a {name} of it counts those who have one of them", field.value),
-            &format!(
-                "use fn = \"fraction\" with equals = {}: a part of a cell, which is judged together with the others",
-                range.high.floor()
-            ),
+            &format!("use fn = \"fraction\" with equals = {}", range.high.floor()),
         ),
         (_, Some(range), ..) => {
-            if !has_noise {
-                warn_of_few_values(metric, field, whole_values(column.field_type, range), problems);
+            let values = whole_values(column.field_type, range);
+            if !has_noise && values <= FEW_VALUES {
+                let what = format!(
+                    "`{}` has at most {values} values, and its {name} may tell how often each occurs",
+                    field.value
+                );
+                let help = "use a `histogram`: ranges with too few contributors are merged";
+                problems.warn(&metric.function.place, what, help);
             }
             let measure = Measure { source, range };
             Some(match name {
@@ -542,17 +545,6 @@ fn whole_values(field_type: FieldType, range: ValueRange) -> f64 {
     match field_type {
         FieldType::Int64 => range.high.floor() - range.low.ceil() + 1.0,
         _ => f64::INFINITY,
-    }
-}
-
-/// Warns of a sum, a mean or a variance of a field with few values.
-fn warn_of_few_values(metric: &DeclaredMetric, field: &Spot<String>, values: f64, problems: &Problems) {
-    if values <= FEW_VALUES {
-        let (function, field) = (&metric.function.value, &field.value);
-        let message =
-            format!("`{field}` has at most {values} values, and its {function} may tell how often each occurs");
-        let help = "use a `histogram`: ranges with too few contributors are merged";
-        problems.warn(&metric.function.place, message, help);
     }
 }
 
@@ -589,13 +581,11 @@ mod tests {
         for function in ["sum", "mean", "variance"] {
             assert_eq!(said("int64\", range = [0, 4]", function), [few(function)]);
         }
-        // Many values, and numbers that are not whole.
         for field in ["int64\", range = [0, 20]", "float64\", range = [0, 4]", "float64\", range = [0, 1]"] {
             assert_eq!(said(field, "sum"), [""; 0], "{field}");
         }
     }
 
-    /// It would be a count of a part of the cell that is not judged beside the other parts.
     #[test]
     fn a_sum_of_a_field_with_two_values_is_refused() {
         for (function, range) in [("sum", "[0, 1]"), ("mean", "[7, 8]"), ("variance", "[0.5, 1.5]")] {
@@ -603,6 +593,5 @@ mod tests {
                 format!("`level` has at most two values, so a {function} of it counts those who have one of them");
             assert_eq!(said(&format!("int64\", range = {range}"), function), [message]);
         }
-        assert_eq!(said("int64\", range = [0, 1]", "histogram").len(), 1, "it needs edges");
     }
 }
