@@ -163,6 +163,7 @@ impl Budget {
     ) -> Result<Self, Error> {
         storage::create_directories(&**fs, directory)?;
         let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination))?;
+        let is_new = stored == Stored::Missing;
         let decoded = match stored {
             Stored::Missing => Decoded::Kept(Kept {
                 left: settings.bytes,
@@ -190,7 +191,12 @@ impl Budget {
         // Positions beyond the end are those of another outbox.
         let (paid, shed) = (kept.paid.min(last), if kept.shed.0 > last { NONE } else { kept.shed });
         let (file, forms) = (kept.file.filter(|(lsn, ..)| *lsn <= last), kept.forms.through(last));
-        Ok(Self { settings, slots, level, paid, shed, file, forms, before: last })
+        let mut budget = Self { settings, slots, level, paid, shed, file, forms, before: last };
+        // What comes into the outbox from now on is not from before there was a budget, also if nothing is paid until a crash.
+        if is_new && let Err(error) = budget.keep(budget.kept(level.left, at), at) {
+            tracing::warn!(%error, destination, "the budget is not on disk yet: check the disk");
+        }
+        Ok(budget)
     }
 
     /// The gateway starts without a budget for a destination. What it sends now is not paid for. A budget that comes

@@ -48,6 +48,18 @@ fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
 }
 
 #[test]
+fn what_comes_after_its_first_start_is_not_from_before_it_whatever_crashes() {
+    let directory = TempDir::new().unwrap();
+    let smaller = vec![Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric("n".to_owned()) })])];
+    let settings = Settings { smaller, ..settings(Some(Duration::ZERO)) };
+    // Nothing is paid for before the crash.
+    drop(open(&directory, settings.clone(), 3, at(0)));
+    let budget = open(&directory, settings, 9, at(1));
+    assert_eq!([3, 4].map(|lsn| budget.smaller(lsn, (lsn, "")).len()), [0, 1]);
+    assert_eq!([3, 4].map(|lsn| budget.decide(asked(lsn, 1_001), at(1).now)), [Decision::TooLarge, Decision::Shed]);
+}
+
+#[test]
 fn it_is_full_at_first_and_fills_evenly_and_never_beyond() {
     let directory = TempDir::new().unwrap();
     let mut budget = open(&directory, settings(None), 0, at(0));
