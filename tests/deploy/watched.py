@@ -257,8 +257,14 @@ class Gateway:
         def is_clear(alert):
             return self.prometheus.has_scraped(self.name) and alert not in self.prometheus.firing(self.name)
 
+        def stays_clear(alert):
+            if not is_clear(alert):
+                return False
+            time.sleep(2)
+            return is_clear(alert)
+
         for alert in alerts:
-            until(lambda alert=alert: is_clear(alert) and time.sleep(2) is None and is_clear(alert), f"{alert} clears")
+            until(lambda alert=alert: stays_clear(alert), f"{alert} clears")
 
     def is_quiet(self):
         """Nothing may fire while nothing is wrong."""

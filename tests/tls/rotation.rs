@@ -53,8 +53,7 @@ impl Producers {
         self.tasks.push(tokio::spawn(async move {
             let mut sent = 0;
             while !is_over.load(Ordering::Relaxed) {
-                // A handshake that is held up for seconds is cut.
-                let Ok(mut client) = dialer.connect(&endpoint).await else { continue };
+                let mut client = dialer.connect(&endpoint).await.unwrap();
                 for _ in 0..requests {
                     let record =
                         json!({ "at": now().to_string(), "user": "u", "country": "FR", "kind": "view", "value": 1.0 });
@@ -137,8 +136,7 @@ async fn everything_is_replaced_under_load_and_nothing_fails() {
     assert!(sent > 40 && turn > 3, "{sent}");
     let accepted = app.telemetry().total(|counts| &counts.accepted);
     assert_eq!(accepted, sent);
-    let turned_away = app.telemetry().turned_away.each().filter(|(reason, _)| *reason != "too_slow");
-    assert_eq!(turned_away.map(|(_, count)| count).sum::<u64>(), 0);
+    assert_eq!(app.telemetry().turned_away.each().map(|(_, count)| count).sum::<u64>(), 0);
     // What is old is over now.
     folder.write("tls/ca.pem", second.pem());
     folder.write("tls/lists.pem", second.revokes(&[], 3_600));
