@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
-use super::dataset::{Bounds, Dataset, Function, Measure};
+use super::dataset::{Bounds, Dataset, Function};
 use super::policy::Digest;
 use crate::planted::planted;
 
@@ -32,9 +32,11 @@ mod hashed;
 mod moments;
 mod numbers;
 mod off_ends;
+mod off_most;
 mod open_bytes;
 mod parted;
 mod plan;
+mod points;
 mod portions;
 mod producer_sums;
 mod rolled;
@@ -44,7 +46,9 @@ mod sample;
 mod slots;
 mod snapshot;
 mod some;
+mod squares;
 mod state;
+mod summed;
 mod value;
 mod ways;
 mod wide;
@@ -69,9 +73,9 @@ use brought::Origin;
 use columns::each_summed;
 use contributors::{Contributors, at_least, enough_of};
 use hashed::Change;
-use moments::Moments;
 use open_bytes::{cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::Parted;
+use points::points_bytes;
 use portions::{Place, Portions, key};
 use producer_sums::ProducerSums;
 use sample::Sample;
@@ -454,26 +458,17 @@ impl Cells {
     /// Which parts of a slot's cell may leave under a rule. `finer`: what leaves under a rule that is not stricter.
     pub(super) fn plan(&self, dataset: &Dataset, slot: usize, rule: PartRule, finer: Option<&Plan>) -> Plan {
         let parted = self.parted.get(slot).unwrap_or(&Parted::Unknown);
-        let sums = (0..self.summed)
-            .map(|column| self.sum_holds(slot, column, rule) && finer.is_none_or(|finer| finer.sum_leaves(column)));
-        Plan::of(dataset, parted, rule, self.enough, finer).with_sums(sums.collect())
-    }
-
-    /// Whether the rules that no sum says much about one contributor hold for a summed column of a slot.
-    fn sum_holds(&self, slot: usize, column: usize, rule: PartRule) -> bool {
-        if rule.percent == 0 {
-            return true;
-        }
-        let Some(ends) = self.portions[slot].at_ends(self.summed, column) else { return false };
-        let hold = ends.iter().all(|end| end.holds(rule));
-        hold && (!rule.asks_for_producers() || self.producer_sums[slot].hold(column, &ends, rule, self.enough))
+        let (sums, squares) = self.sums_that_leave(dataset, slot, rule, finer);
+        Plan::of(dataset, parted, rule, self.enough, finer).with_sums(sums, squares)
     }
 
     /// Room for planning the cells, among what all open windows hold: for as long as it is kept, they hold so much more.
     pub(super) fn room_for_plans(&self, dataset: &Dataset) -> Charge {
         let ways = ways(dataset);
-        let of_slot = |parted| planning_bytes(&ways, parted);
-        let most = self.parted.iter().map(of_slot).max().unwrap_or(0);
+        let of_parts = |parted| planning_bytes(&ways, parted);
+        let most = self.parted.iter().map(of_parts).max().unwrap_or(0);
+        let points = self.portions.iter().map(|portions| points_bytes(portions.contributors(), self.summed));
+        let most = most + points.max().unwrap_or(0);
         self.charge.beside(most + self.numbers.len() * plan_bytes(&ways))
     }
 
@@ -483,33 +478,14 @@ impl Cells {
             Function::Count => Some(Measured::Records(self.records[slot])),
             Function::Sum(measure) | Function::Mean(measure) | Function::Variance(measure) => {
                 let (column, moments) = self.moments(metric, slot)?;
-                let leaves = plan.sum_leaves(column) && self.holds(dataset, measure, slot, moments, plan);
+                let is_variance = dataset.metrics.get(metric)?.function.is_variance_of(measure);
+                let may_leave = if is_variance { plan.squares_leave(column) } else { plan.sum_leaves(column) };
+                let leaves = may_leave && self.holds(dataset, measure, slot, moments, plan);
                 leaves.then_some(Measured::Moments(*moments))
             }
             Function::Histogram { .. } | Function::Fraction { .. } => {
                 self.counts(dataset, metric, slot, plan).map(Measured::Parts)
             }
-        }
-    }
-
-    /// What is kept of the values of a metric's column, and which of the summed columns that is.
-    fn moments(&self, metric: usize, slot: usize) -> Option<(usize, &Moments)> {
-        let first = match self.metrics.get(metric)? {
-            State::Same(first) => *first,
-            _ => metric,
-        };
-        let State::Moments(moments) = self.metrics.get(first)? else { return None };
-        Some((State::summed(self.metrics.get(..first)?), moments.get(slot)?))
-    }
-
-    /// Whether what is computed from all values of a column may leave. Of a field that every record has, every record must
-    /// have counted.
-    fn holds(&self, dataset: &Dataset, measure: &Measure, slot: usize, moments: &Moments, plan: &Plan) -> bool {
-        let column = measure.source.column;
-        let presence = ways(dataset).iter().position(|way| way.by == By::Presence && way.source.column == column);
-        match presence {
-            Some(presence) => plan.groups(presence).is_some(),
-            None => moments.values == self.records[slot],
         }
     }
 

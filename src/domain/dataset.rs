@@ -342,6 +342,12 @@ impl Function {
         }
     }
 
+    /// Whether it is the variance of these values.
+    #[must_use]
+    pub fn is_variance_of(&self, values: &Measure) -> bool {
+        matches!(self, Self::Variance(measure) if measure == values)
+    }
+
     /// The column that it is computed from; a count is computed from none.
     #[must_use]
     pub fn source(&self) -> Option<&Source> {

@@ -83,6 +83,11 @@ impl Scale {
 }
 
 impl Ends {
+    /// How many steps the range is.
+    pub(super) fn steps(self) -> f64 {
+        self.high.abs_diff(self.low) as f64 / (1_u64 << self.shift) as f64
+    }
+
     /// What a value adds, as the integer that it became: it lies between the ends, which may be as far apart as a `u64` says.
     pub(super) fn portion(self, integer: i64) -> Portion {
         let steps = |distance: i64| (distance.cast_unsigned() + (1 << self.shift) - 1) >> self.shift;
@@ -127,6 +132,14 @@ impl Moments {
         // Below zero only with squares that version 1 has rounded.
         let exact = self.squares.times(self.values).minus(U256::square_of(self.sum.unsigned_abs()));
         Some(exact.map_or(0.0, U256::to_f64) / values / values / factor / factor)
+    }
+
+    /// The sum of the squares of how far the values are off each end of the range, where 1 is the whole range.
+    pub(super) fn squares_off_ends(&self, measure: &Measure) -> Option<[f64; 2]> {
+        let (values, mean, variance) = (self.values as f64, self.mean(measure)?, self.variance(measure)?);
+        let whole = measure.range.high - measure.range.low;
+        let of_end = |end: f64| values * (variance + (mean - end) * (mean - end)) / (whole * whole);
+        (whole > 0.0).then(|| [of_end(measure.range.low), of_end(measure.range.high)])
     }
 
     /// Of what version 1 kept, with the error that it had: squares were scaled to 61 bits like values and rounded one by

@@ -236,6 +236,19 @@ impl OffEnds {
         all.filter(|(_, producer)| *producer != Producer::UNKNOWN)
     }
 
+    /// Whether everybody is kept who is off any end.
+    pub(super) fn keep_each(&self) -> bool {
+        self.ends.iter().all(|end| end.keeps == Keeps::Each)
+    }
+
+    /// Those who are in any of the sets, each with its producer.
+    pub(super) fn everybody(&self) -> impl Iterator<Item = (Person, Producer)> {
+        self.at.iter().map(|(person, row)| {
+            let own = self.by.iter().skip(*row as usize * self.ends.len()).take(self.ends.len());
+            (*person, own.fold(Producer::UNKNOWN, |all, by| all.and(*by)))
+        })
+    }
+
     /// Whether so many contributors are off an end without those of any single producer. More than `enough` cannot be told:
     /// then there are not.
     pub(super) fn has_beyond_one(&self, end: usize, least: usize, enough: usize) -> bool {

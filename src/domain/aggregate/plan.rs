@@ -18,6 +18,8 @@ pub(in crate::domain) struct Plan {
     groups: Vec<Option<Vec<usize>>>,
     /// Of each summed column whether what is computed from its sums leaves.
     sums: Vec<bool>,
+    /// Of each whether what is computed from its squares leaves too.
+    squares: Vec<bool>,
 }
 
 impl Plan {
@@ -26,19 +28,24 @@ impl Plan {
     pub(super) fn of(dataset: &Dataset, parted: &Parted, rule: PartRule, enough: usize, finer: Option<&Self>) -> Self {
         let ways = ways(dataset);
         let Some(combinations) = parted.in_order() else {
-            return Self { groups: vec![None; ways.len()], sums: Vec::new() };
+            return Self { groups: vec![None; ways.len()], sums: Vec::new(), squares: Vec::new() };
         };
         Planning::new(dataset, &ways, &combinations, rule, enough).plan(finer)
     }
 
-    /// With whether each summed column leaves.
-    pub(super) fn with_sums(self, sums: Vec<bool>) -> Self {
-        Self { sums, ..self }
+    /// With whether the sums and the squares of each summed column leave.
+    pub(super) fn with_sums(self, sums: Vec<bool>, squares: Vec<bool>) -> Self {
+        Self { sums, squares, ..self }
     }
 
     /// Whether what is computed from the sums of a column leaves.
     pub(super) fn sum_leaves(&self, column: usize) -> bool {
         self.sums.get(column) == Some(&true)
+    }
+
+    /// Whether what is computed from the squares of a column leaves.
+    pub(super) fn squares_leave(&self, column: usize) -> bool {
+        self.sum_leaves(column) && self.squares.get(column) == Some(&true)
     }
 
     /// The groups of a way's parts; `None`: it is withheld.
@@ -96,7 +103,7 @@ impl<'p> Planning<'p> {
             let group = from.and_then(|from| self.group(position, from, &groups));
             groups.push(group);
         }
-        Plan { groups, sums: Vec::new() }
+        Plan { groups, sums: Vec::new(), squares: Vec::new() }
     }
 
     fn asked(&self, least: usize) -> Asked<'_> {

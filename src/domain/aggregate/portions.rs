@@ -231,6 +231,32 @@ impl Portions {
         }))
     }
 
+    /// The portions of each contributor, or of all who share one, in all columns. None, if they were not kept.
+    pub(super) fn by_contributor(&self, columns: usize) -> Box<dyn Iterator<Item = (Key, &[Portion])> + '_> {
+        match self {
+            Self::Each { at, portions } => Box::new(at.iter().filter_map(move |(key, place)| {
+                let place = *place as usize;
+                Some((*key, portions.get(place..place + columns)?))
+            })),
+            Self::Shared(shared) => Box::new((0..).zip(shared.portions.chunks_exact(columns.max(1)))),
+            Self::Unknown => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// How many contributors are told apart, at most.
+    pub(super) fn contributors(&self) -> usize {
+        match self {
+            Self::Each { at, .. } => at.len(),
+            Self::Shared(_) => SHARED,
+            Self::Unknown => 0,
+        }
+    }
+
+    /// Whether contributors share portions.
+    pub(super) fn are_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+
     /// Bytes of memory.
     pub(super) fn bytes(&self, columns: usize) -> usize {
         match self {

@@ -15,10 +15,11 @@
 
 use std::collections::BTreeMap;
 
-use super::brought::Origin;
+use super::brought::{Origin, Producer};
 use super::hashed::Change;
 use super::off_ends::{OffEnds, off_ends_bytes};
-use super::portions::{AtEnd, ENDS, Portion};
+use super::points::{BroughtAlone, without_low_bits};
+use super::portions::{AtEnd, ENDS, Portion, key};
 use super::rule::PartRule;
 use crate::planted::planted;
 
@@ -168,6 +169,19 @@ impl ProducerSums {
             let beside = (all - u128::from(most)) * 1_000 >= end.total * u128::from(rule.beside);
             let holds_beyond_one = !rule.beyond_one || by_percent && are_enough || planted("sums-of-one-producer");
             holds_beyond_one && (beside || planted("sums-mostly-of-one"))
+        })
+    }
+
+    /// Who alone brought whom. `None`: that is not kept of everybody any more, or never was.
+    pub(super) fn brought_alone(&self) -> Option<BroughtAlone> {
+        let known = self.0.as_ref()?;
+        known.off_ends.keep_each().then(|| {
+            let mut brought = BroughtAlone::default();
+            for (person, producer) in known.off_ends.everybody() {
+                let person = without_low_bits(key(person.into()));
+                brought.entry(person).and_modify(|by: &mut Producer| *by = by.and(producer)).or_insert(producer);
+            }
+            brought
         })
     }
 

@@ -7,6 +7,9 @@ const STEPS_FOR_EACH: u64 = 128;
 /// Steps for a cell that holds next to nothing.
 const STEPS_LEAST: u64 = 65_536;
 
+/// Steps for the sums of a cell, and so many more for each number of what its contributors add.
+const STEPS_FOR_SUMS: (u64, u64) = (1 << 20, 64);
+
 /// The steps that are left for the plan of one cell: looks at a contributor, at a combination, or at a pair of parts.
 ///
 /// They are given out once for a cell, by what it holds: so the plans of all cells take no more than a multiple of what
@@ -21,6 +24,12 @@ impl Work {
         Self(Cell::new(held.saturating_mul(STEPS_FOR_EACH).saturating_add(STEPS_LEAST)))
     }
 
+    /// That for the sums of a cell, of so many numbers.
+    pub(super) fn for_sums(numbers: usize) -> Self {
+        let (least, for_each) = STEPS_FOR_SUMS;
+        Self(Cell::new((numbers as u64).saturating_mul(for_each).saturating_add(least)))
+    }
+
     /// Takes steps. Whether there were so many; if not, there is none any more.
     pub(super) fn take(&self, steps: usize) -> bool {
         let left = self.0.get().checked_sub(steps as u64);
@@ -33,10 +42,10 @@ impl Work {
         self.0.get() == 0
     }
 
-    /// No step is left.
+    /// So many steps are left.
     #[cfg(test)]
-    pub(super) fn none() -> Self {
-        Self(Cell::new(0))
+    pub(super) fn of(steps: u64) -> Self {
+        Self(Cell::new(steps))
     }
 
     /// How many steps are left.

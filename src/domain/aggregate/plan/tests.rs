@@ -61,7 +61,7 @@ fn without_work_all_ranges_are_one_and_a_fraction_is_withheld() {
     let mut planning = Planning::new(&dataset, &ways, &in_order(&kept), RULE, ENOUGH);
     let plan = planning.plan(None);
     assert_eq!([0, 1, 2].map(|way| told(&plan, way)), [20, 20, 2]);
-    planning.work = Work::none();
+    planning.work = Work::of(0);
     let plan = planning.plan(None);
     assert_eq!([0, 1, 2].map(|way| told(&plan, way)), [1, 1, 0]);
 }

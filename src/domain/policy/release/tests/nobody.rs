@@ -62,6 +62,8 @@ pub(super) fn dataset() -> Dataset {
         metrics: vec![
             metric("n", Function::Count),
             metric("sum", Function::Sum(Measure { source: source("value", 2, true), range })),
+            metric("variance", Function::Variance(Measure { source: source("value", 2, true), range })),
+            metric("level_sum", Function::Sum(Measure { source: source("level", 4, false), range })),
             metric("values", Function::Histogram { source: source("value", 2, true), edges: EDGES.into() }),
             metric(
                 "share",

@@ -160,6 +160,29 @@ fn a_producer_that_invents_contributors_around_one_person_learns_nothing() {
     assert!(!leaves(20, 0, true), "what one producer alone says is its word alone");
 }
 
+/// Thirty people have the same value but one. Invented ones with other values hide that, and can be taken off again.
+#[test]
+fn a_producer_that_invents_contributors_does_not_hide_what_most_have() {
+    let leaves = |invented: usize, beyond_one: bool| {
+        let records = (0..invented + 30).map(|person| {
+            let value = if person < invented {
+                [1.0, 2.0, 3.0][person % 3]
+            } else {
+                f64::from(1 + u8::from(person == invented))
+            };
+            Record { person: Some(person), group: 0, value: Some(value), label: Some(1), level: 1.5 }
+        });
+        let senders: Vec<usize> = (0..invented + 30).map(|at| usize::from(at >= invented) * (1 + at % 2)).collect();
+        let to = to(10, 10, false, 10);
+        let outlet = Outlet { parts: PartRule { beyond_one, ..to.parts }, ..to };
+        let outcome = released_of(&records.collect::<Vec<_>>(), &senders, &[outlet]);
+        column(&outcome.released[0], "sum").is_valid(0)
+    };
+    assert!(!leaves(0, false) && !leaves(0, true));
+    assert!(leaves(30, false), "without the rule the attack works");
+    assert!(!leaves(30, true) && !leaves(60, true));
+}
+
 /// The same attack with 15 of 25 contributors invented: k holds without them, so the cell leaves unless no producer may have
 /// so large a share. Of 20 the half is no more than the half.
 #[test]
