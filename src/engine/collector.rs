@@ -15,8 +15,8 @@ use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::deferral::{Decided, Deferral};
 use crate::domain::gateway::Snapshot;
-use crate::domain::name::{DatasetName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, asked_for, release};
+use crate::domain::name::{DatasetName, DestinationName, GatewayId};
+use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, Released, asked_for, release};
 use crate::domain::privacy::{Paid, Privacy, Rho};
 use crate::domain::table::Tables;
 use crate::domain::tally::Told;
@@ -126,6 +126,24 @@ struct Gathering {
     has_deferred: bool,
     /// How long all have worked on it.
     took: Duration,
+}
+
+/// Cells that go nowhere, of so many of which nothing is told, with those that have no records.
+#[derive(Clone, Copy)]
+struct Withheld {
+    cells: usize,
+    of: usize,
+}
+
+impl Withheld {
+    /// Those of a window that was released.
+    fn of(outcome: &Outcome, dataset: &Dataset) -> Self {
+        let cells = outcome.cells_withheld;
+        let domain = dataset.keys.iter().fold(1_usize, |all, key| all.saturating_mul(key.domain.size()));
+        // Which cells without records a remainder is of is not looked at: then those are counted that are known.
+        let of = if outcome.remainders > 0 { cells } else { domain.saturating_sub(outcome.left.len()) };
+        Self { cells, of }
+    }
 }
 
 impl Collector {
@@ -286,7 +304,7 @@ impl Collector {
         let (policy, outlets) = self.outlets(window, declared, &cells);
         let closed = self.closed_window(window, cells.bounded(declared), declared, None);
         if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), tables, closing) {
-            self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
+            self.withheld((window.dataset, window.window), Withheld::of(&outcome, declared), &outlets, closing);
         }
     }
 
@@ -340,21 +358,26 @@ impl Collector {
                     self.telemetry.add_of_dataset(name, |counts| &counts.cells_withheld, beside);
                 }
                 self.count(dataset, |counts| &counts.cells_unchanged, outcome.cells_unchanged);
-                if let Some(tables) = tables {
-                    Self::told(window, std::mem::take(&mut outcome.told), tables, closing);
-                }
                 let released = std::mem::take(&mut outcome.released);
+                let told = std::mem::take(&mut outcome.told);
+                // Where only changes are told, a release of cells that are gone comes of windows without records, too.
+                let tells_cells: BTreeSet<&DestinationName> = match &tables {
+                    Some(_) => told.iter().filter(|told| !told.set.is_empty()).map(|told| &told.destination).collect(),
+                    None => released.iter().map(Released::destination).collect(),
+                };
                 let (left, stayed) = (outcome.cells_released - outcome.cells_unchanged, outcome.cells_withheld);
                 tracing::debug!(%dataset, window_start, released = left, withheld = stayed, "window closed");
                 // No dataset that shares its cells has an override.
-                let leaves =
-                    |outlet: &Outlet| released.iter().any(|released| *released.destination() == *outlet.destination);
                 let started = self.start_of(dataset, window.window);
-                let used = outlets.iter().filter(|outlet| leaves(outlet)).filter_map(|outlet| {
-                    let (id, destination) = (outlet.by_override.clone()?, outlet.destination.clone());
-                    Some(Note::Override { id, destination, window_start: started })
-                });
+                let used =
+                    outlets.iter().filter(|outlet| tells_cells.contains(&outlet.destination)).filter_map(|outlet| {
+                        let (id, destination) = (outlet.by_override.clone()?, outlet.destination.clone());
+                        Some(Note::Override { id, destination, window_start: started })
+                    });
                 closing.notes.extend(used);
+                if let Some(tables) = tables {
+                    Self::told(window, told, tables, closing);
+                }
                 closing.releases.extend(released);
                 Some(outcome)
             }
@@ -413,16 +436,17 @@ impl Collector {
     }
 
     /// Cells of a window of a dataset go nowhere. What the ledger is to say of it goes into the closing.
-    fn withheld(&self, (dataset, window): (&str, i64), cells: usize, outlets: &[Outlet], closing: &mut Closing) {
+    fn withheld(&self, (dataset, window): (&str, i64), withheld: Withheld, outlets: &[Outlet], closing: &mut Closing) {
         if self.collecting.rules.is_dry_run {
             return;
         }
         let declared = self.collecting.rules.datasets.get(dataset);
         let k = outlets.iter().map(|outlet| outlet.min_contributors).max();
         let k = k.or_else(|| declared.map(|declared| declared.min_contributors)).unwrap_or(usize::MAX);
-        self.count(dataset, |counts| &counts.cells_withheld, cells);
+        self.count(dataset, |counts| &counts.cells_withheld, withheld.cells);
         let window_start = self.start_of(dataset, window);
-        closing.notes.extend(coarse(cells, k).map(|at_least| Note::Withheld { window_start, at_least }));
+        let said = coarse(withheld.cells, withheld.of, k);
+        closing.notes.extend(said.map(|at_least| Note::Withheld { window_start, at_least }));
     }
 
     /// Counts cells of a dataset and of those that share them, unless this is a dry run.

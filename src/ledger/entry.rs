@@ -355,11 +355,11 @@ impl What {
     }
 }
 
-/// What may be said of a number of withheld cells: the largest power of ten below it that is at least 10 and k. `None`:
-/// nothing, so that a few are like none.
+/// What may be said of a number of withheld cells: the largest power of ten below it that is at least 10 and k, and at most
+/// half of the cells of which nothing is told: more could say of each of them that it is not empty. `None`: nothing, so that a few are like none.
 #[must_use]
-pub fn coarse(cells: usize, k: usize) -> Option<u64> {
-    let (cells, least) = (cells as u64, (k as u64).max(10));
+pub fn coarse(cells: usize, of: usize, k: usize) -> Option<u64> {
+    let (cells, least) = (cells.min(of / 2) as u64, (k as u64).max(10));
     let powers = std::iter::successors(Some(10_u64), |power| power.checked_mul(10));
     powers.take_while(|power| *power <= cells).filter(|power| *power >= least).last()
 }
@@ -538,9 +538,16 @@ mod tests {
 
     #[test]
     fn a_few_withheld_cells_are_like_none() {
-        let said = [0, 9, 10, 99, 100, 12_345].map(|cells| coarse(cells, 5));
+        let said = [0, 9, 10, 99, 100, 12_345].map(|cells| coarse(cells, 100_000, 5));
         assert_eq!(said, [None, None, Some(10), Some(10), Some(100), Some(10_000)]);
-        assert_eq!([11, 99, 100, 1_000].map(|cells| coarse(cells, 50)), [None, None, Some(100), Some(1_000)]);
+        assert_eq!([11, 99, 100, 1_000].map(|cells| coarse(cells, 100_000, 50)), [None, None, Some(100), Some(1_000)]);
+    }
+
+    /// "At least 10" of 10 cells would tell that none of them is empty.
+    #[test]
+    fn no_more_than_half_of_the_cells_are_said_to_be_withheld() {
+        assert_eq!([10, 19, 20, 199, 200].map(|of| coarse(10, of, 5)), [None, None, Some(10), Some(10), Some(10)]);
+        assert_eq!([100, 150, 199, 200].map(|of| coarse(100, of, 5)), [Some(10), Some(10), Some(10), Some(100)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Collector, Reported, Window};
+use super::{Collector, Reported, Window, Withheld};
 use crate::domain::aggregate::Cells;
 use crate::domain::binary::Writer;
 use crate::domain::deferral::{Decided, Deferral, Dropped, Joined};
@@ -48,7 +48,8 @@ impl Collector {
                 if waits > 0 {
                     self.count(window.dataset, |counts| &counts.cells_deferred, waits);
                 } else {
-                    self.withheld((window.dataset, window.window), outcome.cells_withheld, &outlets, closing);
+                    let withheld = Withheld::of(&outcome, declared);
+                    self.withheld((window.dataset, window.window), withheld, &outlets, closing);
                 }
                 (outcome.left, outcome.rolled_up)
             }
@@ -92,7 +93,8 @@ impl Collector {
         for Dropped { window, cells } in dropped {
             let (_, outlets) = self.collecting.rules.versions.outlets(declared, cells.policies());
             self.count(dataset, |counts| &counts.cells_deferred_dropped, cells.len());
-            self.withheld((dataset, window), cells.len(), &outlets.unwrap_or_default(), closing);
+            let withheld = Withheld { cells: cells.len(), of: cells.len() };
+            self.withheld((dataset, window), withheld, &outlets.unwrap_or_default(), closing);
         }
     }
 
