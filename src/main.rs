@@ -37,7 +37,7 @@ use tracing_subscriber::EnvFilter;
   3   send, bench: everything was sent, but not all of it was taken in
   64  the configuration or the policies cannot be used
   70  run: a part of the gateway failed and cannot continue; start it again
-  75  run: stopped, but releases wait for a destination; the next start sends them"
+  75  run: stopped, but releases wait for a destination, or a second signal ended the stop; the next start goes on"
 )]
 struct Cli {
     /// Say more: -v for details, -vv for everything.

@@ -29,17 +29,22 @@ pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
         failure = app.failed() => Some(failure.to_owned()),
     };
     tracing::info!("stopping");
-    let Stopped { left, unwritten } = tokio::select! {
-        stopped = app.stop() => stopped,
+    let stopped = tokio::select! {
+        stopped = app.stop() => Some(stopped),
         () = signals.end() => {
             tracing::warn!("a second signal: stopping at once");
-            Stopped::default()
+            None
         }
     };
     tracing::info!("stopped");
     if let Some(failure) = failure {
         return Err(Failure::Internal(failure));
     }
+    let Some(Stopped { left, unwritten }) = stopped else {
+        let message = "a second signal ended the stop: what was answered is in the journal, and releases may wait in the \
+                       outbox; the next start goes on with both";
+        return Err(Failure::Left(message.to_owned()));
+    };
     if !unwritten.is_empty() {
         let message = format!(
             "{}. Put back what was removed or moved before the next start: it counts what the files hold, and nothing else",

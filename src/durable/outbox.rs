@@ -78,11 +78,13 @@ pub enum Note {
 
 /// The version of the notes at the end of an entry. Version 2 added refused records. Version 3 added, behind the notes,
 /// what was decided about cells that may wait. Version 4 added budgets of privacy. Version 5 added, to what was
-/// decided, the cells that left in a remainder. Version 6 added, behind that, what destinations were told. Entries from
-/// before version 1 end with the releases.
-const NOTES_VERSION: u8 = 6;
+/// decided, the cells that left in a remainder. Version 6 added, behind that, what destinations were told. Version 7 added,
+/// behind that, what earlier closings decided. Entries from before version 1 end with the releases.
+const NOTES_VERSION: u8 = 7;
 /// The first version that says what destinations were told.
 const FIRST_WITH_TOLD: u8 = 6;
+/// The first version that says what earlier closings decided.
+const FIRST_WITH_EARLIER: u8 = 7;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
@@ -106,6 +108,9 @@ pub struct Closing {
     /// What destinations were told with it, of a dataset that tells only what has changed. Without releases, and with all
     /// that they were told: it is so at this point of the outbox.
     pub told: Option<Tellings>,
+    /// Of closings of the dataset before this one that have no entry, what was decided at their positions in the journal. An
+    /// entry of their own would tell, by the positions of others, that there was a record of which nothing left.
+    pub decided_before: Vec<(Lsn, Vec<Decided>)>,
 }
 
 impl Closing {
@@ -113,6 +118,13 @@ impl Closing {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && self.told.is_none()
+    }
+
+    /// Whether nobody is to hear of it, though something was decided.
+    #[must_use]
+    pub fn only_decides(&self) -> bool {
+        let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some();
+        !says && !self.decided.is_empty()
     }
 
     /// The closing as an entry's bytes.
@@ -151,8 +163,9 @@ impl Closing {
             let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
             releases.push(Released::from_outbox(parts));
         }
-        let (notes, decided, told) = decode_notes(&mut reader)?;
-        reader.is_empty().then_some(Self { closed_at, dataset, releases, notes, decided, told })
+        let Noted { notes, decided, told, decided_before } = decode_notes(&mut reader)?;
+        let closing = Self { closed_at, dataset, releases, notes, decided, told, decided_before };
+        reader.is_empty().then_some(closing)
     }
 
     fn encode_notes(&self, writer: &mut Writer) {
@@ -175,20 +188,42 @@ impl Closing {
                 }
             }
         }
-        writer.count(self.decided.len());
-        self.decided.iter().for_each(|decided| decided.encode(writer));
+        encode_decided(&self.decided, writer);
         writer.u8(self.told.is_some().into());
         if let Some(told) = &self.told {
             told.encode(writer);
         }
+        writer.count(self.decided_before.len());
+        for (closed_at, decided) in &self.decided_before {
+            writer.u64(*closed_at);
+            encode_decided(decided, writer);
+        }
     }
 }
 
-/// Reads notes, what was decided, and what was told. There is nothing where an entry ends with its releases.
-fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>, Option<Tellings>)> {
-    let (mut notes, mut decided, mut told) = (Vec::new(), Vec::new(), None);
+fn encode_decided(decided: &[Decided], writer: &mut Writer) {
+    writer.count(decided.len());
+    decided.iter().for_each(|decided| decided.encode(writer));
+}
+
+fn decode_decided(reader: &mut Reader<'_>, has_rolled_up: bool) -> Option<Vec<Decided>> {
+    (0..reader.count(8 + 1 + 8)?).map(|_| Decided::decode(reader, has_rolled_up)).collect()
+}
+
+/// What stands in an entry behind its releases.
+#[derive(Debug, Default, PartialEq)]
+struct Noted {
+    notes: Vec<Note>,
+    decided: Vec<Decided>,
+    told: Option<Tellings>,
+    decided_before: Vec<(Lsn, Vec<Decided>)>,
+}
+
+/// Reads it. There is nothing where an entry ends with its releases.
+fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
+    let Noted { mut notes, mut decided, mut told, mut decided_before } = Noted::default();
     if reader.is_empty() {
-        return Some((notes, decided, told));
+        return Some(Noted::default());
     }
     let version = reader.u8()?;
     if !(1..=NOTES_VERSION).contains(&version) {
@@ -216,9 +251,7 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>, Opt
         });
     }
     if version > 2 {
-        for _ in 0..reader.count(8 + 1 + 8)? {
-            decided.push(Decided::decode(reader, version > 4)?);
-        }
+        decided = decode_decided(reader, version > 4)?;
     }
     if version >= FIRST_WITH_TOLD {
         told = match reader.u8()? {
@@ -227,7 +260,12 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<(Vec<Note>, Vec<Decided>, Opt
             _ => return None,
         };
     }
-    Some((notes, decided, told))
+    if version >= FIRST_WITH_EARLIER {
+        for _ in 0..reader.count(8 + 8)? {
+            decided_before.push((reader.u64()?, decode_decided(reader, true)?));
+        }
+    }
+    Some(Noted { notes, decided, told, decided_before })
 }
 
 /// The dataset and the destination of each release of an entry. The cells are not read.
@@ -354,9 +392,10 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
                 let ends = held.left_alone.entry(released.dataset().clone()).or_insert(i64::MIN);
                 *ends = released.window_end().max(*ends);
             }
-            if !closing.decided.is_empty() {
-                held.waited.insert(closing.dataset);
-                held.decided.insert(closing.closed_at, closing.decided);
+            let decided = closing.decided_before.into_iter().chain([(closing.closed_at, closing.decided)]);
+            for (closed_at, decided) in decided.filter(|(at, decided)| *at > after && !decided.is_empty()) {
+                held.waited.insert(closing.dataset.clone());
+                held.decided.insert(closed_at, decided);
             }
         }
         for released in &closing.releases {
@@ -395,7 +434,7 @@ mod tests {
         })
     }
 
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-6.bin");
+    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-7.bin");
 
     fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -449,7 +488,8 @@ mod tests {
     fn an_entry_is_read_as_it_is_written() {
         let releases = vec![released("desk"), released("hub")];
         let (dataset, notes, decided, told) = ("golden".to_owned(), notes(), decided(), Some(told()));
-        let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told };
+        let decided_before = vec![(38, decided.clone()), (40, Vec::new())];
+        let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told, decided_before };
         let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
         assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
         for bytes in [closing.encode().unwrap().as_slice(), golden] {
@@ -466,6 +506,7 @@ mod tests {
             assert_eq!(read.notes, if has_notes { closing.notes.as_slice() } else { &[] });
             assert_eq!(read.decided, if has_notes { closing.decided.as_slice() } else { &[] });
             assert_eq!(read.told, closing.told.clone().filter(|_| has_notes));
+            assert_eq!(read.decided_before, if has_notes { closing.decided_before.as_slice() } else { &[] });
             // Without its notes it is as entries were before there were any.
             let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
             for cut in 0..bytes.len() {
@@ -477,16 +518,20 @@ mod tests {
 
     #[test]
     fn notes_of_earlier_versions_are_read() {
-        let golden = include_bytes!("../../tests/golden/outbox-notes-1.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..2].to_vec(), Vec::new(), None)));
-        let golden = include_bytes!("../../tests/golden/outbox-notes-2.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), Vec::new(), None)));
-        let golden = include_bytes!("../../tests/golden/outbox-notes-3.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes()[..4].to_vec(), without_rolled_up(), None)));
-        let golden = include_bytes!("../../tests/golden/outbox-notes-4.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), without_rolled_up(), None)));
-        let golden = include_bytes!("../../tests/golden/outbox-notes-5.bin");
-        assert_eq!(decode_notes(&mut Reader::new(golden)), Some((notes(), decided(), None)));
+        let read = |golden: &[u8]| decode_notes(&mut Reader::new(golden));
+        let of = |notes: &[Note], decided: Vec<Decided>, told| {
+            Some(Noted { notes: notes.to_vec(), decided, told, decided_before: Vec::new() })
+        };
+        let all = notes();
+        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-1.bin")), of(&all[..2], Vec::new(), None));
+        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-2.bin")), of(&all[..4], Vec::new(), None));
+        assert_eq!(
+            read(include_bytes!("../../tests/golden/outbox-notes-3.bin")),
+            of(&all[..4], without_rolled_up(), None)
+        );
+        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-4.bin")), of(&all, without_rolled_up(), None));
+        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-5.bin")), of(&all, decided(), None));
+        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-6.bin")), of(&all, decided(), Some(told())));
         // Version 3 had no budgets of privacy.
         let mut other = GOLDEN_NOTES.to_vec();
         other[0] = 3;

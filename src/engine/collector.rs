@@ -24,7 +24,6 @@ use crate::domain::time::rfc3339;
 use crate::domain::window::{first_window, micros};
 use crate::durable::checkpoint::{Checkpoint, Checkpoints, WindowPart};
 use crate::durable::outbox::{Closing, LastClosing, Note};
-use crate::ledger::entry::coarse;
 use crate::planted::planted;
 use crate::storage::{Error, Log, Lsn};
 use crate::telemetry::{DatasetCounts, Telemetry};
@@ -36,8 +35,11 @@ use super::sequencer::Sequencer;
 mod outbox;
 mod telling;
 mod waiting;
+mod withheld;
 
 use telling::Wholes;
+use waiting::Quiet;
+use withheld::Withheld;
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -98,6 +100,8 @@ pub(super) struct Collector {
     outbox_at_checkpoint: Lsn,
     /// Where the outbox has what destinations were told, as a whole.
     wholes: Wholes,
+    /// What was decided at closings that the outbox does not have.
+    quiet: Quiet,
 }
 
 /// A window that was closed or flushed.
@@ -128,24 +132,6 @@ struct Gathering {
     took: Duration,
 }
 
-/// Cells that go nowhere, of so many of which nothing is told, with those that have no records.
-#[derive(Clone, Copy)]
-struct Withheld {
-    cells: usize,
-    of: usize,
-}
-
-impl Withheld {
-    /// Those of a window that was released.
-    fn of(outcome: &Outcome, dataset: &Dataset) -> Self {
-        let cells = outcome.cells_withheld;
-        let domain = dataset.keys.iter().fold(1_usize, |all, key| all.saturating_mul(key.domain.size()));
-        // Which cells without records a remainder is of is not looked at: then those are counted that are known.
-        let of = if outcome.remainders > 0 { cells } else { domain.saturating_sub(outcome.left.len()) };
-        Self { cells, of }
-    }
-}
-
 impl Collector {
     pub(super) fn new(
         collecting: Collecting,
@@ -167,6 +153,7 @@ impl Collector {
             outbox_needed: 0,
             outbox_at_checkpoint: 0,
             wholes: Wholes::default(),
+            quiet: Quiet::default(),
         }
     }
 
@@ -248,9 +235,15 @@ impl Collector {
         }
         self.collecting.tables.extend(tables.map(|tables| (dataset.clone(), tables)));
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
-        if closing.is_empty() && !self.collecting.rules.is_dry_run {
-            return;
+        if !self.collecting.rules.is_dry_run {
+            if closing.is_empty() {
+                return;
+            }
+            if closing.only_decides() {
+                return self.decided_quietly(dataset, closing);
+            }
         }
+        closing.decided_before = self.quiet.remove(&dataset).unwrap_or_default();
         // What was counted must be on disk before anyone is told of it.
         if !planted("release-ahead-of-journal") && !self.sequencer.journal.wait_durable(lsn) {
             return;
@@ -435,20 +428,6 @@ impl Collector {
         released
     }
 
-    /// Cells of a window of a dataset go nowhere. What the ledger is to say of it goes into the closing.
-    fn withheld(&self, (dataset, window): (&str, i64), withheld: Withheld, outlets: &[Outlet], closing: &mut Closing) {
-        if self.collecting.rules.is_dry_run {
-            return;
-        }
-        let declared = self.collecting.rules.datasets.get(dataset);
-        let k = outlets.iter().map(|outlet| outlet.min_contributors).max();
-        let k = k.or_else(|| declared.map(|declared| declared.min_contributors)).unwrap_or(usize::MAX);
-        self.count(dataset, |counts| &counts.cells_withheld, withheld.cells);
-        let window_start = self.start_of(dataset, window);
-        let said = coarse(withheld.cells, withheld.of, k);
-        closing.notes.extend(said.map(|at_least| Note::Withheld { window_start, at_least }));
-    }
-
     /// Counts cells of a dataset and of those that share them, unless this is a dry run.
     fn count(&self, dataset: &str, of: impl Fn(&DatasetCounts) -> &AtomicU64, cells: usize) {
         let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return };
@@ -575,6 +554,7 @@ impl Collector {
         self.keep_told();
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
+        self.forget_quiet(needed_after);
         // A start may have to go back to the checkpoint before.
         self.outbox_needed = std::mem::replace(&mut self.outbox_at_checkpoint, outbox_last);
         let needless = (self.collecting.confirmed)().min(self.outbox_needed);

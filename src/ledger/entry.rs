@@ -355,8 +355,9 @@ impl What {
     }
 }
 
-/// What may be said of a number of withheld cells: the largest power of ten below it that is at least 10 and k, and at most
-/// half of the cells of which nothing is told: more could say of each of them that it is not empty. `None`: nothing, so that a few are like none.
+/// What may be said of a number of withheld cells: the largest power of ten not above it that is at least 10 and k, and at
+/// most half of the cells of which nothing is told. More could say of each of them that it is not empty. `None`: nothing, so
+/// that a few are like none.
 #[must_use]
 pub fn coarse(cells: usize, of: usize, k: usize) -> Option<u64> {
     let (cells, least) = (cells.min(of / 2) as u64, (k as u64).max(10));

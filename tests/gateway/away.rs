@@ -40,6 +40,19 @@ fn a_broker_that_is_away_is_named_with_what_waits() {
     }
 }
 
+/// The stop would wait for a destination that takes nothing.
+#[test]
+fn a_second_signal_ends_the_stop_and_the_exit_code_says_so() {
+    let deployment = Deployment::new(&format!("127.0.0.1:{}", free_port()), "nobody", "");
+    let gateway = deployment.start();
+    assert!(deployment.send().wait().unwrap().success());
+    gateway.signal("TERM");
+    gateway.wait_for("stopping", 1);
+    let (code, log) = gateway.terminate();
+    assert_eq!(code, Some(75), "{}", log.join("\n"));
+    assert!(log.last().unwrap().contains("a second signal ended the stop"), "{}", log.join("\n"));
+}
+
 #[test]
 fn a_broker_that_accepts_and_never_answers_is_named() {
     for mode in MODES {

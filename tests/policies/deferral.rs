@@ -1,5 +1,6 @@
 //! Cells that wait for the next windows of their key, over kills, a stop and a reload.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bailiwick::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::common::PATIENCE;
+use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 
 use super::deployment::{Deployment, Gateway, POLICY, Producer, visit, visits};
@@ -132,6 +134,50 @@ async fn live_and_be_killed(deployment: &Deployment, minute: u32, records: &[Val
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     process.kill();
+}
+
+/// A closing of which nothing leaves has no entry in the outbox. The entry of the next one says what was decided at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_since_a_closing_of_which_nothing_left_leaves_after_a_crash() {
+    let deployment = deployment();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.send(&of(1, 0..3)).await;
+    producer.close_before(2).await;
+    process.kill();
+    live_and_be_killed(&deployment, 2, &[]).await;
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 2;
+    producer.send(&of(3, 3..5)).await;
+    producer.close_before(4).await;
+    gateway.until("three and two are one cell", |_| cells(&deployment).len() == 2).await;
+    assert_eq!(cells(&deployment)[1], (3, 3, "DE".to_owned(), 5));
+    gateway.stop().await;
+}
+
+/// Positions in the outbox are in the ledger and in Kafka.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_of_which_nothing_leaves_takes_no_position() {
+    for has_record in [false, true] {
+        let deployment = deployment();
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        for minute in 1..4 {
+            match minute {
+                2 if has_record => producer.send(&of(2, 0..2)).await,
+                2 => {}
+                _ => producer.send(&visits(minute, 10, "FR")).await,
+            }
+            producer.close_before(minute + 1).await;
+        }
+        gateway.until("two windows leave", |_| cells(&deployment).len() == 2).await;
+        gateway.stop().await;
+        let said = entries(&deployment.path("journal/ledger"));
+        let positions: BTreeSet<u64> =
+            of_kind(&said, "intent").iter().map(|intent| intent["outbox"].as_u64().unwrap()).collect();
+        assert_eq!(positions, [1, 2].into(), "has_record: {has_record}");
+    }
 }
 
 /// What waited is dropped at the first closing after the start, and counted then, whatever came from the journal again before.

@@ -7,32 +7,40 @@
 //!
 //! So for each plane that more than half of the contributors lie on, as many as a part of a cell needs must be off it, or
 //! nobody. That a plane goes through fewer than half is nothing that most have: whoever knows its weights knows these
-//! contributors' values.
+//! contributors' values. Who has no value in any of the columns is no contributor to them; who has none in one of them is
+//! as one who adds 0.
 //!
-//! **The search** is exact. Contributors that can be parted into k groups each of which spans all dimensions are safe: any
+//! **The search**: contributors that can be parted into k groups, each of which spans all dimensions, are safe, since any
 //! plane misses somebody in each group. Otherwise each contributor is tried as one who is on the plane, and as one of the
-//! few who are off it, the farthest first. What takes too much [work](super::work) is not safe.
+//! few who are off it, the farthest first. That finds each plane. What takes too much [work](super::work) is not safe.
 //!
-//! Floats are off by less than an error that is carried along. Who may be on a plane is taken to be on it.
+//! Values are the same if they differ by less than [`SAME`] of how far they are apart. What floats and rounding are off by
+//! is carried along; where it is more than that, values that differ by less may be the same.
 
 use super::points::{Point, Points};
 use super::rule::PartRule;
 use super::work::Work;
 use crate::planted::planted;
 
-/// How much a coordinate is off at most: values are rounded to 2^-39 of their range, and both ends of it are.
-const ERROR: f64 = 1.0 / (1_u64 << 37) as f64;
+/// Numbers that are smaller than this are 0, where the largest of a column is 1.
+const SAME: f64 = 1.0 / (1 << 20) as f64;
+/// A group spans a dimension only by numbers that are so many times larger: its other members may be off a little, too.
+const CLEAR: f64 = 64.0 * SAME;
+/// How much a mean value is off at most, where the range of the column is 1: values are rounded to 2^-39 of it.
+const ROUNDED: f64 = 1.0 / (1_u64 << 37) as f64;
 
 /// Of columns whose sums may leave one by one, which may leave together: each that is safe with those before it.
 pub(super) fn together(points: &Points, columns: &[bool], rule: PartRule) -> Vec<bool> {
-    let asked = || columns.iter().enumerate().filter(|(_, leaves)| **leaves).map(|(column, _)| column);
-    let is_safe = |columns: &[usize]| points.whichever_producer(rule, |points| is_safe(points, columns, rule.least));
-    let mut leave: Vec<usize> = asked().collect();
-    if leave.is_empty() || is_safe(&leave) || planted("sums-off-most") {
+    let asked: Vec<usize> =
+        columns.iter().enumerate().filter(|(_, leaves)| **leaves).map(|(column, _)| column).collect();
+    // All that is asked of a cell shares its work.
+    let work = || Work::for_sums(points.len() * 2 * asked.len(), asked.len() + 1);
+    let is_safe = |columns: &[usize]| is_safe(points, columns, rule, &work());
+    if asked.is_empty() || is_safe(&asked) || planted("sums-off-most") {
         return columns.to_vec();
     }
-    leave.clear();
-    for column in asked() {
+    let mut leave = Vec::new();
+    for column in asked.iter().copied() {
         leave.push(column);
         if !is_safe(&leave) {
             leave.pop();
@@ -42,17 +50,29 @@ pub(super) fn together(points: &Points, columns: &[bool], rule: PartRule) -> Vec
 }
 
 /// Whether the sums of some columns, with how many values they are of, are about so many contributors at least whatever
-/// most have in common.
-fn is_safe(points: &[&Point], columns: &[usize], least: usize) -> bool {
-    let matrix = Matrix::of(points, columns);
-    let all: Vec<usize> = (0..matrix.rows()).collect();
-    let most_off = least.saturating_sub(1).min(all.len().saturating_sub(1) / 2);
-    if most_off == 0 {
-        return true;
-    }
-    let rank = matrix.rank(&all);
-    let work = Work::for_sums(matrix.numbers.len());
-    !Search { work }.finds(&matrix, all, &[], rank, most_off)
+/// most have in common; if the rule asks for that, without those that any single producer brought alone.
+fn is_safe(points: &Points, columns: &[usize], rule: PartRule, work: &Work) -> bool {
+    let search = Search { work };
+    let all: Vec<&Point> = points.all().filter(|point| has_values(point, columns)).collect();
+    let Some((matrix, rank)) = search.matrix(&all, columns) else { return false };
+    let groups = search.groups(&matrix, (0..all.len()).collect(), rank, usize::MAX);
+    points.left_out(rule).into_iter().all(|left_out| {
+        let is_left = |point: &&Point| !left_out.has(point);
+        let is_whole = |group: &&Vec<usize>| group.iter().filter_map(|row| all.get(*row)).all(is_left);
+        if groups.iter().filter(is_whole).count() >= rule.least {
+            return true;
+        }
+        let left: Vec<&Point> = all.iter().copied().filter(is_left).collect();
+        let most_off = rule.least.saturating_sub(1).min(left.len().saturating_sub(1) / 2);
+        most_off == 0
+            || search
+                .matrix(&left, columns)
+                .is_some_and(|(matrix, rank)| !search.finds(&matrix, (0..left.len()).collect(), &[], rank, most_off))
+    })
+}
+
+fn has_values(point: &Point, columns: &[usize]) -> bool {
+    columns.iter().any(|column| point.own.get(*column).is_some_and(|own| own.values > 0.0))
 }
 
 /// Contributors as rows of numbers, less what those who are on a plane span.
@@ -85,29 +105,37 @@ fn clear(row: &mut [f64], other: &[f64], pivot: usize) -> f64 {
 }
 
 impl Matrix {
-    /// Of the contributors that have a value in any of the columns. How long a row is does not matter for who is on a
-    /// plane: each is divided by how many values it has.
+    /// Of contributors that have a value in any of the columns. Which plane a point is on does not depend on how far it is
+    /// out, nor on what one value of a column is called 0 and which distance 1: so numbers are made comparable.
     fn of(points: &[&Point], columns: &[usize]) -> Self {
-        let own = |point: &Point, column: &usize| point.own.get(*column).copied().unwrap_or_default();
-        let mut rows: Vec<Vec<f64>> = Vec::with_capacity(points.len());
-        for point in points {
-            let values = columns.iter().map(|column| own(point, column).values);
-            let most = values.clone().fold(0.0, f64::max);
-            if most > 0.0 {
-                let above = columns.iter().map(|column| own(point, column).off_ends[0]);
-                rows.push(values.chain(above).map(|number| number / most).collect());
+        let own = |point: &Point, column: usize| point.own.get(column).copied().unwrap_or_default();
+        let most = |point: &Point| columns.iter().map(|column| own(point, *column).values).fold(0.0, f64::max);
+        let mut kept: Vec<Vec<f64>> = Vec::with_capacity(2 * columns.len());
+        let (mut above, mut error) = (Vec::with_capacity(columns.len()), SAME / 1024.0);
+        for column in columns {
+            let counts = points.iter().map(|point| own(point, *column).values / most(point));
+            let largest = counts.clone().fold(0.0, f64::max);
+            let counts: Vec<f64> = counts.map(|count| if largest > 0.0 { count / largest } else { 0.0 }).collect();
+            let means = points.iter().map(|point| own(point, *column)).filter(|own| own.values > 0.0);
+            let means = means.map(|own| own.off_ends[0] / own.values);
+            let low = means.clone().fold(f64::INFINITY, f64::min);
+            let apart = means.fold(f64::NEG_INFINITY, f64::max) - low;
+            if apart > ROUNDED {
+                error = error.max(ROUNDED / apart);
+                let of = |(point, count): (&&Point, &f64)| {
+                    let own = own(point, *column);
+                    if own.values > 0.0 { (own.off_ends[0] / own.values - low) / apart * count } else { 0.0 }
+                };
+                above.push(points.iter().zip(&counts).map(of).collect());
+            }
+            // Where everybody has as many values as in another column, that says nothing new.
+            if !kept.contains(&counts) {
+                kept.push(counts);
             }
         }
-        // Where everybody has as many values in a column as in the first one, that says nothing new.
-        let same = |column: usize| rows.iter().all(|row| row.get(column) == row.first());
-        let kept: Vec<usize> =
-            (0..2 * columns.len()).filter(|at| *at == 0 || *at >= columns.len() || !same(*at)).collect();
-        let numbers = rows.iter().flat_map(|row| kept.iter().filter_map(|at| row.get(*at).copied())).collect();
-        Self { width: kept.len().max(1), numbers, error: ERROR }
-    }
-
-    fn rows(&self) -> usize {
-        self.numbers.len() / self.width
+        kept.append(&mut above);
+        let numbers = (0..points.len()).flat_map(|row| kept.iter().filter_map(move |column| column.get(row).copied()));
+        Self { width: kept.len().max(1), numbers: numbers.collect(), error }
     }
 
     fn row(&self, row: usize) -> &[f64] {
@@ -115,54 +143,75 @@ impl Matrix {
     }
 
     fn is_off(&self, row: usize) -> bool {
-        size(self.row(row)) > self.error
+        size(self.row(row)) > self.error.max(SAME)
     }
 
     /// The one of some rows that is farthest off.
-    fn farthest(&self, rows: &[usize]) -> Option<usize> {
-        let sizes = rows.iter().map(|row| (*row, size(self.row(*row))));
+    fn farthest(&self, rows: impl Iterator<Item = usize>) -> Option<usize> {
+        let sizes = rows.map(|row| (row, size(self.row(row))));
         sizes.reduce(|one, other| if other.1 > one.1 { other } else { one }).map(|(row, _)| row)
     }
 
-    /// With one row more that is on the plane. No other that counts is larger.
-    fn with_on(&self, on: usize) -> Self {
-        let on = self.row(on);
-        let pivot = pivot(on);
-        let mut numbers = self.numbers.clone();
-        numbers.chunks_exact_mut(self.width).for_each(|row| {
-            clear(row, on, pivot);
+    /// One row more is on the plane. No other that counts is larger.
+    fn put_on(&mut self, on: usize) {
+        let on = self.row(on).to_vec();
+        let pivot = pivot(&on);
+        self.numbers.chunks_exact_mut(self.width).for_each(|row| {
+            clear(row, &on, pivot);
         });
         // A factor of at most 1 is off by twice the error at most, and so is what it takes off.
-        Self { numbers, error: self.error * 4.0, ..*self }
+        self.error *= 4.0;
     }
 
-    /// How many dimensions the rows span.
-    fn rank(&self, rows: &[usize]) -> usize {
-        match self.farthest(rows).filter(|row| self.is_off(*row)) {
-            Some(row) => 1 + self.with_on(row).rank(rows),
-            None => 0,
+    fn with_on(&self, on: usize) -> Self {
+        let mut with = Self { numbers: self.numbers.clone(), ..*self };
+        with.put_on(on);
+        with
+    }
+
+    /// How many dimensions the rows span, or more: whatever is larger than [`SAME`] is one, though it may be an error.
+    fn rank(mut self) -> usize {
+        let rows = self.numbers.len() / self.width;
+        for rank in 0..self.width {
+            match self.farthest(0..rows).filter(|row| size(self.row(*row)) > SAME) {
+                Some(row) => self.put_on(row),
+                None => return rank,
+            }
         }
+        self.width
     }
 }
 
-struct Search {
-    work: Work,
+struct Search<'w> {
+    work: &'w Work,
 }
 
-impl Search {
+impl Search<'_> {
+    /// Contributors as a matrix, and how many dimensions they span at most. `None`: there is no work left for it.
+    fn matrix(&self, points: &[&Point], columns: &[usize]) -> Option<(Matrix, usize)> {
+        let numbers = points.len() * 2 * columns.len();
+        self.work.take(numbers * (2 * columns.len() + 1)).then(|| {
+            let matrix = Matrix::of(points, columns);
+            let rank = Matrix { numbers: matrix.numbers.clone(), ..matrix }.rank();
+            (matrix, rank)
+        })
+    }
+
     /// Whether a plane holds what the rows are less, and all `open` rows but `most_off` at most, and leaves somebody off.
-    /// `off` are those that are said to be. The rows span `rank` dimensions.
+    /// `off` are those that are said to be. The rows span `rank` dimensions at most.
     fn finds(&self, matrix: &Matrix, mut open: Vec<usize>, off: &[usize], rank: usize, most_off: usize) -> bool {
         if !self.work.take(matrix.numbers.len()) {
             return true;
         }
         open.retain(|row| matrix.is_off(*row));
-        let Some(farthest) = matrix.farthest(&open) else { return off.iter().any(|row| matrix.is_off(*row)) };
+        let Some(farthest) = matrix.farthest(open.iter().copied()) else {
+            return off.iter().any(|row| matrix.is_off(*row));
+        };
         if rank <= 1 {
             // The plane is full.
             return rank == 1 && open.len() <= most_off;
         }
-        if self.has_groups(matrix, open.clone(), rank, most_off + 1) {
+        if self.groups(matrix, open.clone(), rank, most_off + 1).len() > most_off {
             return false;
         }
         open.retain(|row| *row != farthest);
@@ -173,39 +222,40 @@ impl Search {
         most_off > 0 && self.finds(matrix, open, &off, rank, most_off - 1)
     }
 
-    /// Whether so many groups of these rows are found without a row in two of them, each of which spans so many dimensions.
-    fn has_groups(&self, matrix: &Matrix, mut rows: Vec<usize>, rank: usize, groups: usize) -> bool {
-        if rows.len() < rank * groups {
-            return false;
-        }
-        for _ in 0..groups {
-            let mut group: Vec<(Vec<f64>, usize, f64)> = Vec::with_capacity(rank);
-            let mut rest = Vec::new();
+    /// Groups of these rows without a row in two of them, each of which spans so many dimensions: `most` at most, and not all
+    /// that there could be.
+    fn groups(&self, matrix: &Matrix, mut rows: Vec<usize>, rank: usize, most: usize) -> Vec<Vec<usize>> {
+        let mut groups = Vec::new();
+        while rank > 0 && groups.len() < most && rows.len() >= rank {
+            let (mut group, mut rest) = (Vec::with_capacity(rank), Vec::new());
+            let mut spans: Vec<(Vec<f64>, usize, f64)> = Vec::with_capacity(rank);
             for row in rows {
                 if group.len() == rank {
                     rest.push(row);
                     continue;
                 }
                 if !self.work.take(matrix.width * (group.len() + 1)) {
-                    return false;
+                    return groups;
                 }
                 let (mut numbers, mut error) = (matrix.row(row).to_vec(), matrix.error);
-                for (other, pivot, of_other) in &group {
+                for (other, pivot, of_other) in &spans {
                     error = 2.0 * (error + clear(&mut numbers, other, *pivot) * of_other);
                 }
-                if size(&numbers) > error {
+                if size(&numbers) > CLEAR.max(2.0 * error) {
                     let pivot = pivot(&numbers);
-                    group.push((numbers, pivot, error));
+                    spans.push((numbers, pivot, error));
+                    group.push(row);
                 } else {
                     rest.push(row);
                 }
             }
             if group.len() < rank {
-                return false;
+                break;
             }
+            groups.push(group);
             rows = rest;
         }
-        true
+        groups
     }
 }
 

@@ -1,14 +1,18 @@
 //! What contributors add to the sums of a cell, as points, for the rules that look at more than one end of one column.
 //!
 //! A point is a contributor. Its coordinates are, for each summed column, how many values it has and how far they are above
-//! the lower end of the range. Where [portions](super::portions) are shared, a point is all who share one: whatever holds
-//! for each of them holds for all together, so no more points than contributors are an exception.
+//! the lower end of the range. Where [portions](super::portions) are shared, or there are more than [`APART_MAX`], a point
+//! is several contributors: whatever holds for each of them holds for all together, so no more points than contributors
+//! are an exception.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::brought::Producer;
-use super::portions::{Key, Portion};
+use super::portions::{Key, Portion, SHARED};
 use super::rule::PartRule;
+
+/// So many contributors are told apart at most.
+const APART_MAX: usize = 1_024;
 
 /// What one contributor, or several, add to the sum of one column.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -28,6 +32,11 @@ impl Own {
         let [above, below] = [portion.above, portion.below].map(|steps_off| steps_off as f64 / steps);
         // Each value is as far from one end as it is not from the other one. Both were rounded up to a step.
         Self { values: (above + below).round(), off_ends: [above, below] }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.values += other.values;
+        self.off_ends.iter_mut().zip(other.off_ends).for_each(|(mine, theirs)| *mine += theirs);
     }
 }
 
@@ -56,13 +65,13 @@ pub(super) fn without_low_bits(key: Key) -> Key {
     key >> 16
 }
 
-/// The most bytes that the points of so many contributors take, with what is worked out from them: a table of who brought
-/// whom, the points themselves, and for each dimension a table of twice as many numbers as there are columns.
+/// The most bytes that the points of so many contributors take, with what is worked out from them: a list of them and a table
+/// of who brought whom; and of each point that is told apart, the numbers for each dimension that a search looks at.
 pub(super) fn points_bytes(contributors: usize, columns: usize) -> usize {
     let numbers = 2 * columns * size_of::<f64>();
-    let of_point =
-        size_of::<(Key, Point)>() + columns * size_of::<Own>() + 4 * size_of::<&Point>() + 4 * size_of::<usize>();
-    contributors * (of_point + 4 * size_of::<(Key, Producer)>() + (2 * columns + 3) * numbers)
+    let of_point = size_of::<Point>() + columns * size_of::<Own>() + 4 * size_of::<&Point>() + 4 * size_of::<usize>();
+    let listed = size_of::<(Key, &[Portion])>() + 4 * size_of::<(Key, Producer)>();
+    contributors * listed + contributors.min(APART_MAX) * (of_point + (2 * columns + 5) * numbers)
 }
 
 impl Points {
@@ -72,31 +81,64 @@ impl Points {
         steps: &[f64],
         brought: Option<&BroughtAlone>,
     ) -> Self {
-        let mut all: Vec<(Key, Point)> = portions
-            .map(|(key, portions)| {
-                let own = portions.iter().zip(steps).map(|(portion, steps)| Own::of(*portion, *steps)).collect();
-                let producer = brought.and_then(|brought| brought.get(&without_low_bits(key)).copied());
-                (key, Point { own, producer: producer.unwrap_or(Producer::UNKNOWN) })
-            })
-            .collect();
+        let own = |portions: &[Portion]| -> Vec<Own> {
+            portions.iter().zip(steps).map(|(portion, steps)| Own::of(*portion, *steps)).collect()
+        };
+        let mut all: Vec<(Key, &[Portion])> = portions.collect();
         all.sort_by_key(|(key, _)| *key);
-        Self { all: all.into_iter().map(|(_, point)| point).collect(), tell_producers: brought.is_some() }
+        if all.len() > APART_MAX {
+            let mut shared: BTreeMap<usize, Vec<Own>> = BTreeMap::new();
+            for (key, portions) in all {
+                let mine = shared.entry(key as usize % SHARED).or_insert_with(|| vec![Own::default(); steps.len()]);
+                mine.iter_mut().zip(&own(portions)).for_each(|(mine, theirs)| mine.add(theirs));
+            }
+            let all = shared.into_values().map(|own| Point { own, producer: Producer::UNKNOWN }).collect();
+            return Self { all, tell_producers: false };
+        }
+        let point = |(key, portions): (Key, &[Portion])| {
+            let producer = brought.and_then(|brought| brought.get(&without_low_bits(key)).copied());
+            Point { own: own(portions), producer: producer.unwrap_or(Producer::UNKNOWN) }
+        };
+        Self { all: all.into_iter().map(point).collect(), tell_producers: brought.is_some() }
     }
 
-    /// Whether something holds for all of them; and if the rule asks for that, without those that any single producer
-    /// brought alone. Of whom it is not known who brought them, any producer may have.
-    pub(super) fn whichever_producer(&self, rule: PartRule, holds: impl Fn(&[&Point]) -> bool) -> bool {
-        if !holds(&self.all.iter().collect::<Vec<_>>()) {
-            return false;
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Point> {
+        self.all.iter()
+    }
+
+    /// Without whom a rule must hold: with everybody there; and if the rule asks for that, without those that any single
+    /// producer brought alone. Of whom it is not known who brought them, any producer may have.
+    pub(super) fn left_out(&self, rule: PartRule) -> Vec<LeftOut> {
+        let mut each = vec![LeftOut { nobody: true, producer: Producer::UNKNOWN }];
+        if rule.beyond_one && self.tell_producers {
+            let alone: BTreeSet<Producer> =
+                self.all.iter().map(|point| point.producer).filter(|producer| *producer != Producer::SEVERAL).collect();
+            each.extend(alone.into_iter().map(|producer| LeftOut { nobody: false, producer }));
         }
-        if !rule.beyond_one || !self.tell_producers {
-            return true;
-        }
-        let alone: BTreeSet<Producer> =
-            self.all.iter().map(|point| point.producer).filter(|producer| producer.is_one()).collect();
-        alone.into_iter().all(|producer| {
-            let is_other = |point: &&Point| ![producer, Producer::UNKNOWN].contains(&point.producer);
-            holds(&self.all.iter().filter(is_other).collect::<Vec<_>>())
-        })
+        each
+    }
+
+    /// Whether something holds whoever is left out.
+    pub(super) fn whoever_is_left_out(&self, rule: PartRule, holds: impl Fn(&[&Point]) -> bool) -> bool {
+        self.left_out(rule)
+            .into_iter()
+            .all(|left_out| holds(&self.all.iter().filter(|point| !left_out.has(point)).collect::<Vec<_>>()))
+    }
+}
+
+/// Contributors that a producer may take off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeftOut {
+    nobody: bool,
+    producer: Producer,
+}
+
+impl LeftOut {
+    pub(super) fn has(self, point: &Point) -> bool {
+        !self.nobody && [self.producer, Producer::UNKNOWN].contains(&point.producer)
     }
 }

@@ -2,8 +2,8 @@
 //! producer's records are taken away.
 //!
 //! A producer knows what it sent itself. It could invent contributors with large values, so that the others seem to add
-//! enough ([`portions`](super::portions)), and take them off the sum again. So both rules must hold without any single
-//! producer:
+//! enough ([`portions`](super::portions)), and take them off the sum again. So the rules of both ends must hold without any
+//! single producer:
 //!
 //! - **p%**: all that is known to be brought by the *other* producers, less the portions of the two largest contributors,
 //!   must be enough of the largest portion. The largest ones may be the producer's own: then the rule is too careful.
@@ -153,7 +153,7 @@ impl ProducerSums {
         mine.off_ends.merge(theirs.off_ends, enough);
     }
 
-    /// Whether both rules hold for a column without any single producer. `ends`: the portions at both of its ends.
+    /// Whether these rules hold for a column without any single producer. `ends`: the portions at both of its ends.
     pub(super) fn hold(&self, column: usize, ends: &[AtEnd; 2], rule: PartRule, enough: usize) -> bool {
         let Some(known) = &self.0 else { return false };
         ends.iter().zip(ENDS).zip(2 * column..).all(|((end, of), off_end)| {

@@ -33,7 +33,7 @@ impl Cells {
         let squares = columns.iter().enumerate().map(|(column, (measure, moments))| {
             let asked = dataset.metrics.iter().any(|metric| metric.function.is_variance_of(measure));
             let total = moments.get(slot).and_then(|moments| moments.squares_off_ends(measure));
-            let hold = |total| points.whichever_producer(rule, |points| squares::hold(points, column, total, rule));
+            let hold = |total| points.whoever_is_left_out(rule, |points| squares::hold(points, column, total, rule));
             asked && finer.is_none_or(|finer| finer.squares_leave(column)) && total.is_none_or(hold)
         });
         (sums, squares.collect())

@@ -8,7 +8,7 @@ const STEPS_FOR_EACH: u64 = 128;
 const STEPS_LEAST: u64 = 65_536;
 
 /// Steps for the sums of a cell, and so many more for each number of what its contributors add.
-const STEPS_FOR_SUMS: (u64, u64) = (1 << 20, 64);
+const STEPS_FOR_SUMS: (u64, u64) = (1 << 22, 128);
 
 /// The steps that are left for the plan of one cell: looks at a contributor, at a combination, or at a pair of parts.
 ///
@@ -24,10 +24,11 @@ impl Work {
         Self(Cell::new(held.saturating_mul(STEPS_FOR_EACH).saturating_add(STEPS_LEAST)))
     }
 
-    /// That for the sums of a cell, of so many numbers.
-    pub(super) fn for_sums(numbers: usize) -> Self {
+    /// One of so many parts of that for the sums of a cell, of so many numbers.
+    pub(super) fn for_sums(numbers: usize, parts: usize) -> Self {
         let (least, for_each) = STEPS_FOR_SUMS;
-        Self(Cell::new((numbers as u64).saturating_mul(for_each).saturating_add(least)))
+        let all = (numbers as u64).saturating_mul(for_each).saturating_add(least);
+        Self(Cell::new(all / parts.max(1) as u64))
     }
 
     /// Takes steps. Whether there were so many; if not, there is none any more.

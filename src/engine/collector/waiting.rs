@@ -1,7 +1,7 @@
 //! Cells that wait for the next windows: what the collector does with them at each closing, after a crash, and for
 //! checkpoints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Collector, Reported, Window, Withheld};
 use crate::domain::aggregate::Cells;
@@ -13,7 +13,25 @@ use crate::domain::window::first_window;
 use crate::durable::outbox::Closing;
 use crate::storage::Lsn;
 
+/// What was decided about cells at closings of which the outbox has nothing, by dataset and position. If a crash comes before
+/// the next entry of the dataset, nobody has heard of it, and it is decided anew.
+pub(super) type Quiet = BTreeMap<DatasetName, Vec<(Lsn, Vec<Decided>)>>;
+
 impl Collector {
+    /// A closing decided about cells that may wait, and nobody is to hear of it. Its dataset's next entry of the outbox says
+    /// it.
+    pub(super) fn decided_quietly(&mut self, dataset: DatasetName, closing: Closing) {
+        self.quiet.entry(dataset).or_default().push((closing.closed_at, closing.decided));
+    }
+
+    /// No start goes back to a position of the journal before this one.
+    pub(super) fn forget_quiet(&mut self, needed_after: Lsn) {
+        self.quiet.retain(|_, closings| {
+            closings.retain(|(closed_at, _)| *closed_at > needed_after);
+            !closings.is_empty()
+        });
+    }
+
     /// Keeps what waits of a dataset, unless its cells do not wait any more.
     pub(super) fn put_back(&mut self, dataset: DatasetName, deferral: Deferral) {
         let waits = self.collecting.rules.datasets.get(&dataset).is_some_and(|declared| declared.max_defer > 0);

@@ -11,6 +11,9 @@ const COLUMNS: usize = 3;
 /// The range of each column.
 const STEPS: u64 = 4;
 
+/// Stands for nobody who is known.
+const UNKNOWN: u16 = 9;
+
 /// A contributor's values of each column, each so many steps above the lower end, and who alone brought it: 0 if several did.
 type Person = ([Vec<u64>; COLUMNS], u16);
 
@@ -43,9 +46,10 @@ fn points(people: &[Person], with_producers: bool) -> Points {
     };
     let portions: Vec<[Portion; COLUMNS]> =
         people.iter().map(|(columns, _)| [0, 1, 2].map(|column| portion(&columns[column]))).collect();
-    let of = |(_, producer): &Person| match producer {
+    let of = |(_, producer): &Person| match *producer {
         0 => Producer::SEVERAL,
-        number => Producer::of_number(*number),
+        UNKNOWN => Producer::UNKNOWN,
+        number => Producer::of_number(number),
     };
     let brought: BroughtAlone =
         people.iter().enumerate().map(|(person, of_person)| (without_low_bits(key(person)), of(of_person))).collect();
@@ -101,16 +105,22 @@ proptest! {
         columns in prop::sample::subsequence(vec![0, 1, 2], 1..=COLUMNS),
         beyond_one in any::<bool>(),
     ) {
-        let rule = PartRule { least, not_empty: false, percent: 10, beyond_one, beside: 0 };
-        let points = points(&people, beyond_one);
-        let safe = points.whichever_producer(rule, |points| is_safe(points, &columns, least));
+        let rule = PartRule { beyond_one, ..rule(least) };
+        let safe = is_safe(&points(&people, beyond_one), &columns, rule, &work());
         prop_assert_eq!(safe, brute_force(&people, &columns, least, beyond_one));
     }
 }
 
+fn rule(least: usize) -> PartRule {
+    PartRule { least, not_empty: false, percent: 10, beyond_one: false, beside: 0 }
+}
+
+fn work() -> Work {
+    Work::for_sums(1_000, 1)
+}
+
 #[test]
 fn of_columns_that_are_the_same_for_all_but_one_only_the_first_leaves() {
-    let rule = PartRule { least: 3, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let of = |person: u64, less: u64| {
         let value = 1 + person % 4;
         ([vec![value], vec![value - less], vec![person / 4 % 5]], 0)
@@ -118,8 +128,9 @@ fn of_columns_that_are_the_same_for_all_but_one_only_the_first_leaves() {
     let all_but =
         |others: u64| -> Vec<Person> { (0..20).map(|person| of(person, u64::from(person < others))).collect() };
     for (others, leave) in [(0, [true; 3]), (1, [true, false, true]), (2, [true, false, true]), (3, [true; 3])] {
-        assert_eq!(together(&points(&all_but(others), false), &[true; 3], rule), leave, "{others}");
-        assert_eq!(together(&points(&all_but(others), false), &[false, true, true], rule), [false, true, true]);
+        assert_eq!(together(&points(&all_but(others), false), &[true; 3], rule(3)), leave, "{others}");
+        let two = [false, true, true];
+        assert_eq!(together(&points(&all_but(others), false), &two, rule(3)), two);
     }
 }
 
@@ -127,32 +138,118 @@ fn of_columns_that_are_the_same_for_all_but_one_only_the_first_leaves() {
 fn a_search_that_would_take_too_much_finds_that_it_is_not_safe() {
     let people: Vec<Person> =
         (0..12).map(|person| ([vec![person % 5], vec![person % 3], vec![person % 2]], 0)).collect();
-    let points = points(&people, false);
-    let rule = PartRule { least: 4, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
-    let finds = |left: u64| {
-        points.whichever_producer(rule, |points| {
-            let matrix = Matrix::of(points, &[0, 1, 2]);
-            let all: Vec<usize> = (0..matrix.rows()).collect();
-            let rank = matrix.rank(&all);
-            Search { work: Work::of(left) }.finds(&matrix, all, &[], rank, 4)
-        })
-    };
-    assert!(!finds(1 << 20));
-    assert!(finds(0) && finds(200));
+    let is_safe = |steps| is_safe(&points(&people, false), &[0, 1, 2], rule(5), &Work::of(steps));
+    assert!(is_safe(1 << 20));
+    assert!(!is_safe(0) && !is_safe(500) && !is_safe(1_000));
 }
 
-/// Half of the people have the same value, and the others what nobody else has, in columns that are nearly alike.
+/// Of people with one value of each column, in parts of the range, all of whom are apart.
+fn of_means<const N: usize>(means: &[[f64; N]]) -> Points {
+    const WHOLE: f64 = (1_u64 << 40) as f64;
+    let portion =
+        |mean: f64| Portion { above: (mean * WHOLE).ceil() as u64, below: ((1.0 - mean) * WHOLE).ceil() as u64 };
+    let portions: Vec<[Portion; N]> = means.iter().map(|means| means.map(portion)).collect();
+    let each = portions.iter().enumerate().map(|(person, portions)| (person as u64, portions.as_slice()));
+    Points::new(each, &[WHOLE; N], None)
+}
+
+/// Numbers from 0 to 1 that are the same in each run.
+fn number(tape: &mut u64) -> f64 {
+    *tape = tape.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*tape >> 12) as f64 / (1_u64 << 52) as f64
+}
+
+/// What is nearly the same spans next to nothing. Groups that it is in span no more: the one who is far off is found.
 #[test]
-fn values_that_are_very_near_are_not_the_same() {
-    let near: Vec<Portion> = (0..40_u64)
-        .map(|person| (1 << 39) + if person % 2 == 0 { 0 } else { person * 1_000 })
-        .map(|above| Portion { above, below: (1 << 40) - above })
-        .collect();
-    let each = near.iter().enumerate().map(|(person, portion)| (person as u64, std::slice::from_ref(portion)));
-    let points = Points::new(each, &[(1_u64 << 40) as f64], None);
-    let safe = |least| {
-        let rule = PartRule { least, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
-        points.whichever_producer(rule, |points| is_safe(points, &[0], least))
+fn what_is_small_does_not_hide_who_is_off() {
+    for noise in [0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7] {
+        let means: Vec<[f64; 2]> = (0..40)
+            .map(|person| {
+                let gross = if person == 17 { 0.9 } else { 0.5 };
+                [gross, gross - noise * f64::from(person % 2)]
+            })
+            .collect();
+        for least in [2, 5, 10] {
+            assert_eq!(together(&of_means(&means), &[true; 2], rule(least)), [false, false], "{noise} {least}");
+        }
+    }
+    // Six amounts, a tax on the first of them in cents, and a fee that is another one for one of them.
+    for range in [40_000.0, 100_000.0] {
+        let mut tape = 7;
+        let means: Vec<[f64; 8]> = (0..200)
+            .map(|person| {
+                let mut of = [0.0; 8].map(|_: f64| number(&mut tape));
+                of[6] = (of[0] * 0.2 * range * 100.0).round() / 100.0 / range;
+                of[7] = if person == 17 { 0.7 } else { 0.3 };
+                of
+            })
+            .collect();
+        // Whether the tax leaves depends on how much a cent is.
+        let leaves = together(&of_means(&means), &[true; 8], rule(10));
+        assert_eq!((&leaves[..6], leaves[7]), (&[true; 6][..], false), "{range}");
+    }
+}
+
+/// A sum of columns that is one for all but one is found whatever else leaves, and what has no such sum leaves.
+#[test]
+fn sums_of_columns_are_found_among_many_columns() {
+    fn check<const N: usize>() {
+        let means = |off: f64| -> Vec<[f64; N]> {
+            let mut tape = 3;
+            let of = |person| {
+                let mut of = [0.0; N].map(|_: f64| number(&mut tape) / 4.0);
+                of[N - 1] = of[0] + of[(N - 1) / 2] * 0.5 + if person == 17 { off } else { 0.0 };
+                of
+            };
+            (0..150).map(of).collect()
+        };
+        let mut without = [true; N];
+        without[N - 1] = false;
+        for off in [0.3, 1e-2, 1e-3, 1e-4] {
+            assert_eq!(together(&of_means(&means(off)), &[true; N], rule(10)), without, "{N} columns, {off}");
+        }
+        assert_eq!(together(&of_means(&means(0.0)), &[true; N], rule(10)), [true; N], "{N} columns");
+    }
+    (check::<2>(), check::<3>(), check::<5>(), check::<8>());
+}
+
+/// One column has few values beside another one that has many.
+#[test]
+fn how_many_values_another_column_has_does_not_matter() {
+    let whole = (1_u64 << 40) as f64;
+    for many in [1_u64, 1_000, 100_000] {
+        let portions: Vec<[Portion; 2]> = (0..40_u64)
+            .map(|person| {
+                let above = (whole * if person == 17 { 0.5 + 1e-4 } else { 0.5 }) as u64;
+                let one = Portion { above, below: (1 << 40) - above };
+                let of = (1 << 39) + person * 7_919_000_000 % (1 << 38);
+                [one, Portion { above: many * of, below: many * ((1 << 40) - of) }]
+            })
+            .collect();
+        let each = portions.iter().enumerate().map(|(person, portions)| (person as u64, portions.as_slice()));
+        let points = Points::new(each, &[whole; 2], None);
+        assert_eq!(together(&points, &[true; 2], rule(10)), [false, true], "{many}");
+    }
+}
+
+#[test]
+fn more_contributors_than_are_told_apart_share_points() {
+    let means = |others: usize| -> Vec<[f64; 1]> {
+        let of = |person: usize| if person < others { [0.25 + person as f64 / 1e4] } else { [0.5] };
+        (0..3_000).map(of).collect()
     };
-    assert!(safe(20));
+    let leaves = |others, least| together(&of_means(&means(others)), &[true], rule(least)) == [true];
+    assert!(!leaves(1, 10) && !leaves(9, 10) && leaves(0, 10) && leaves(40, 10) && leaves(2_900, 10));
+}
+
+/// Of whom it is not known who brought them, a producer may have.
+#[test]
+fn whom_nobody_is_known_to_have_brought_hide_nobody() {
+    let person = |person: u64| match person {
+        0..30 => ([vec![person % 5], vec![], vec![]], UNKNOWN),
+        _ => ([vec![1 + u64::from(person == 40)], vec![], vec![]], 0),
+    };
+    let points = points(&(0..42).map(person).collect::<Vec<Person>>(), true);
+    let safe = |beyond_one| is_safe(&points, &[0], PartRule { beyond_one, ..rule(5) }, &work());
+    assert!(safe(false) && !safe(true));
 }

@@ -62,8 +62,6 @@ pub(super) fn dataset() -> Dataset {
         metrics: vec![
             metric("n", Function::Count),
             metric("sum", Function::Sum(Measure { source: source("value", 2, true), range })),
-            metric("variance", Function::Variance(Measure { source: source("value", 2, true), range })),
-            metric("level_sum", Function::Sum(Measure { source: source("level", 4, false), range })),
             metric("values", Function::Histogram { source: source("value", 2, true), edges: EDGES.into() }),
             metric(
                 "share",
@@ -73,6 +71,19 @@ pub(super) fn dataset() -> Dataset {
         ],
         ..plain()
     }
+}
+
+/// The same with a variance, and with another sum.
+pub(super) fn with_more_sums() -> Dataset {
+    let source = |field: &str, column, may_be_missing| Source { column, field: field.into(), may_be_missing };
+    let range = ValueRange { low: 0.0, high: 4.0 };
+    let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
+    let mut dataset = dataset();
+    dataset.metrics.extend([
+        metric("variance", Function::Variance(Measure { source: source("value", 2, true), range })),
+        metric("level_sum", Function::Sum(Measure { source: source("level", 4, false), range })),
+    ]);
+    dataset
 }
 
 pub(super) fn columns(records: &[Record]) -> Vec<ArrayRef> {
@@ -105,16 +116,26 @@ pub(super) fn released_within(
     outlets: &[Outlet],
 ) -> Outcome {
     let keeps_all = outlets.iter().any(|outlet| outlet.parts.beside > 0);
-    let dataset = Dataset { bounds, keeps_all, ..dataset() };
+    released_as(&Dataset { bounds, keeps_all, ..dataset() }, records, senders, lots, outlets)
+}
+
+/// The same of a dataset of these records.
+pub(super) fn released_as(
+    dataset: &Dataset,
+    records: &[Record],
+    senders: &[usize],
+    lots: &[Lot],
+    outlets: &[Outlet],
+) -> Outcome {
     let producers = senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string()));
     let producers: Vec<Producer> = producers.collect();
     let half = records.len() / 2;
     let part = |records: &[Record], producers: &[Producer], lots: &[Lot]| {
         let columns = columns(records);
         let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-        let mut cells = Cells::new(&dataset);
-        let foldable = Foldable::new(&dataset, &columns, &contributors).brought_by(producers).drawn_by(lots);
-        cells.fold(&dataset, &foldable, &Rows::All);
+        let mut cells = Cells::new(dataset);
+        let foldable = Foldable::new(dataset, &columns, &contributors).brought_by(producers).drawn_by(lots);
+        cells.fold(dataset, &foldable, &Rows::All);
         cells
     };
     let (of_one, of_other) = producers.split_at(half.min(producers.len()));
@@ -122,8 +143,8 @@ pub(super) fn released_within(
     let (one, other) = records.split_at(half);
     let mut cells = part(one, of_one, lots_of_one);
     cells.merge(part(other, of_other, lots_of_other));
-    let (cells, gateway) = (cells.bounded(&dataset), "eu".parse().unwrap());
-    let closed = ClosedWindow { gateway: &gateway, dataset: &dataset, window: 2, part: 0, cells, deferral: None };
+    let (cells, gateway) = (cells.bounded(dataset), "eu".parse().unwrap());
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
 
