@@ -130,7 +130,15 @@ fn window(dataset: &Dataset, batches: &[Batch], outlets: &[Outlet]) -> Cost {
     let start = Instant::now();
     let cells = cells.bounded(dataset);
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow { gateway: &gateway, dataset, window: 0, part: 0, cells, deferral: None };
+    let closed = ClosedWindow {
+        gateway: &gateway,
+        dataset,
+        window: 0,
+        part: 0,
+        cells,
+        deferral: None,
+        key: ContributorKey([7; 16]),
+    };
     black_box(release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap().cells_released);
     Cost {
         fold: folded.as_nanos() as f64 / (BATCHES * BATCH) as f64,
