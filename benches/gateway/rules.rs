@@ -5,13 +5,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow_array::{ArrayRef, StringArray};
+use arrow_array::{ArrayRef, Float64Array, StringArray};
 use bailiwick::config;
-use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, Producer, Request, Rows};
-use bailiwick::domain::dataset::{Bounds, Dataset};
+use bailiwick::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, PartRule, Producer, Request, Rows};
+use bailiwick::domain::dataset::{Bounds, Dataset, Function, Measure, Metric, Source};
 use bailiwick::domain::policy::{ClosedWindow, Digest, Outlet, release};
 use bailiwick::domain::privacy::{Mechanism, Noise as _, Sensitivity, Spread};
 use bailiwick::domain::producer::Number;
+use bailiwick::domain::stream::ValueRange;
 use bailiwick::engine::noise::OpenDp;
 
 use super::records::{Prepared, example};
@@ -76,11 +77,65 @@ pub(super) fn run(records: &Prepared) {
             );
         }
     }
+    sums(&plain);
     for mechanism in [Mechanism::DiscreteGaussian, Mechanism::DiscreteLaplace] {
         let spread = Spread { mechanism, sensitivity: Sensitivity { each: 4, cells: 3 }, rho: 0.01 };
         let added = per_record(NUMBERS, || drop(black_box(OpenDp.added(vec![40; NUMBERS], &spread).unwrap())));
         figure(&format!("noise, {}", mechanism.name()), added, "ns/number", None);
     }
+}
+
+/// Prints what a cell costs when it closes, by how many contributors it has and how many fields are summed: with the rules of
+/// sums, and its ratio to one without them. Each contributor has one record, with values of its own.
+fn sums(plain: &Dataset) {
+    for (people, fields) in [(20, 1), (20, 3), (200, 1), (200, 3), (200, 8), (2_000, 3)] {
+        let dataset = summed(plain, fields);
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 12) as f64 / (1_u64 << 52) as f64
+        };
+        let names: ArrayRef =
+            Arc::new(StringArray::from_iter_values((0..people).map(|person| format!("card-{person:012}"))));
+        let mut columns = vec![Arc::clone(&names)];
+        columns.extend(
+            (0..fields).map(|_| -> ArrayRef { Arc::new((0..people).map(|_| Some(next())).collect::<Float64Array>()) }),
+        );
+        let contributors = ContributorKey([1; 16]).hash(&names);
+        let mut cells = Cells::new(&dataset);
+        cells.fold(&dataset, &Foldable::new(&dataset, &columns, &contributors), &Rows::All);
+        let gateway = "eu".parse().unwrap();
+        let key = ContributorKey([7; 16]);
+        let closed =
+            ClosedWindow { gateway: &gateway, dataset: &dataset, window: 0, part: 0, cells, deferral: None, key };
+        let cost = |percent| {
+            let parts = PartRule { least: 10, not_empty: false, percent, beyond_one: false, beside: 0 };
+            let outlet = Outlet {
+                destination: "desk".parse().unwrap(),
+                dataset: dataset.name.clone(),
+                min_contributors: 10,
+                parts,
+                privacy: None,
+                by_override: None,
+                tells_contributors: false,
+            };
+            let outlets = [outlet];
+            per_record(1, || drop(black_box(release(&closed, &outlets, Digest::from_bytes([5; 32])).unwrap()))) / 1e3
+        };
+        let (with, without) = (cost(10), cost(0));
+        let name = format!("close a cell of {people} contributors, {fields} summed");
+        figure(&name, with, "us/cell", Some(with / without));
+    }
+}
+
+/// A dataset of one cell that sums so many fields from 0 to 1.
+fn summed(plain: &Dataset, fields: usize) -> Dataset {
+    let sum = |field: usize| {
+        let source = Source { column: field, field: format!("v{field}"), may_be_missing: false };
+        let function = Function::Sum(Measure { source, range: ValueRange { low: 0.0, high: 1.0 } });
+        Metric { name: format!("sum_{field}"), function, digits: None }
+    };
+    Dataset { keys: Vec::new(), metrics: (1..=fields).map(sum).collect(), ..plain.clone() }
 }
 
 fn batches(records: &Prepared, contributor: usize) -> Vec<Batch> {

@@ -34,7 +34,7 @@ use crate::domain::document::Problem;
 pub const EXIT_CONFIG: u8 = 64;
 /// A part of the gateway could not go on, and it stopped: start it again (`EX_SOFTWARE`).
 pub const EXIT_INTERNAL: u8 = 70;
-/// Releases wait for a destination (`EX_TEMPFAIL`): the next start sends them.
+/// Releases wait for a destination, or a second signal ended the stop (`EX_TEMPFAIL`): the next start goes on.
 pub const EXIT_LEFT: u8 = 75;
 
 /// Everything was done, but part of what was to be taken in was not.

@@ -16,8 +16,8 @@ use super::{Failure, load_whole};
 /// process at once. SIGHUP reads the policies again. SIGUSR1 lets the log say more, SIGUSR2 what it said at the start.
 ///
 /// # Errors
-/// When the configuration cannot be used, the gateway cannot start, a part of it could not go on, or releases wait for a
-/// destination.
+/// When the configuration cannot be used, the gateway cannot start, a part of it could not go on, releases wait for a
+/// destination, or a second signal ended the stop.
 pub async fn run(path: &Path, verbosity: &Verbosity) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the gateway starts must not kill it.
     let mut signals = Signals::listen()?;

@@ -15,7 +15,8 @@
 //! be more than what it has records of: a number that a dropped record moves would tell of it.
 //!
 //! After a crash the same cells come from the journal again. What was decided about them is not decided again, because
-//! policies and days may be others: it is read from the outbox ([`Decided`]). What the outbox does not know is dropped.
+//! policies and days may be others: it is read from the outbox ([`Decided`]). Only that all cells of a closing wait may be
+//! decided again, if nothing came after it: nobody has heard of it. What else the outbox does not know is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -103,7 +103,7 @@ pub struct Closing {
     /// What the ledger is to say.
     pub notes: Vec<Note>,
     /// What was decided about the cells of each window, of a dataset whose cells may wait: after a crash it is not decided
-    /// again.
+    /// again, unless nobody has heard of it ([`Closing::only_decides`]).
     pub decided: Vec<Decided>,
     /// What destinations were told with it, of a dataset that tells only what has changed. Without releases, and with all
     /// that they were told: it is so at this point of the outbox.
@@ -120,11 +120,13 @@ impl Closing {
         self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && self.told.is_none()
     }
 
-    /// Whether nobody is to hear of it, though something was decided.
+    /// Whether nobody hears of it, though something was decided: every cell waits. That a cell leaves and says what it said
+    /// before is told by silence.
     #[must_use]
     pub fn only_decides(&self) -> bool {
         let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some();
-        !says && !self.decided.is_empty()
+        let leaves = |decided: &Decided| !decided.left.is_empty() || !decided.rolled_up.is_empty();
+        !says && !self.decided.is_empty() && !self.decided.iter().any(leaves)
     }
 
     /// The closing as an entry's bytes.
@@ -514,6 +516,20 @@ mod tests {
             }
         }
         assert!(closing.encode().unwrap().ends_with(GOLDEN_NOTES));
+    }
+
+    #[test]
+    fn a_closing_is_quiet_if_all_its_cells_wait() {
+        let decided = |left: &[u32], rolled_up: &[u32]| {
+            let (left, rolled_up) = (left.iter().copied().collect(), rolled_up.iter().copied().collect());
+            Decided { window: 1, under: None, left, rolled_up }
+        };
+        let is_quiet = |decided| Closing { decided, ..Closing::default() }.only_decides();
+        assert!(is_quiet(vec![decided(&[], &[]), decided(&[], &[])]));
+        assert!(!is_quiet(vec![decided(&[], &[]), decided(&[3], &[])]) && !is_quiet(vec![decided(&[], &[3])]));
+        assert!(!is_quiet(Vec::new()), "it says nothing at all");
+        let says = Closing { decided: vec![decided(&[], &[])], notes: notes(), ..Closing::default() };
+        assert!(!says.only_decides());
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub(super) struct Model<'m> {
     journal: Vec<Entry>,
     /// What was released and decided at a position of the journal.
     pub(super) outbox: BTreeMap<usize, (Vec<Released>, Vec<Decided>)>,
+    /// The same of closings that the outbox has nothing of until the next one that something leaves with.
+    quiet: BTreeMap<usize, (Vec<Released>, Vec<Decided>)>,
+    /// What was decided last at a position, for whoever looks on.
+    pub(super) decided: BTreeMap<usize, Vec<Decided>>,
     /// The position, the first open window, the open windows, what waited.
     checkpoint: (usize, i64, Open, Vec<u8>),
     in_force: Digest,
@@ -120,6 +124,8 @@ impl<'m> Model<'m> {
             outlets,
             journal: Vec::new(),
             outbox: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            decided: BTreeMap::new(),
             checkpoint: (0, 0, Open::new(), Vec::new()),
             in_force,
             first: 0,
@@ -174,7 +180,14 @@ impl<'m> Model<'m> {
                     None => self.deferral.flushed(last),
                 };
                 if known.is_none() && reaches_outbox {
-                    self.outbox.insert(position, put_out);
+                    // Of a closing of which nothing leaves there is no entry until the next one.
+                    let leaves = |decided: &Decided| !decided.left.is_empty() || !decided.rolled_up.is_empty();
+                    let is_quiet = put_out.0.is_empty() && !put_out.1.iter().any(leaves);
+                    self.decided.insert(position, put_out.1.clone());
+                    self.quiet.insert(position, put_out);
+                    if !is_quiet {
+                        self.outbox.append(&mut self.quiet);
+                    }
                     self.settled.insert(position, settled + cells_of(&dropped));
                 }
             }
@@ -232,6 +245,7 @@ impl<'m> Model<'m> {
     /// Begins again from the checkpoint, and reads the journal after it.
     fn crash(&mut self) {
         let (position, first, open, deferred) = self.checkpoint.clone();
+        self.quiet.clear();
         (self.first, self.open) = (first, open);
         self.deferral = Deferral::decode(&self.dataset, &mut Reader::new(&deferred)).unwrap();
         (position..self.journal.len()).for_each(|position| self.apply(position, true));
@@ -316,9 +330,9 @@ fn nobody(model: &Model<'_>, shown: &RefCell<Shown>) -> Result<(), TestCaseError
     let mut left_with: BTreeMap<usize, (usize, i64)> = BTreeMap::new();
     // Each window as it closed, with the policies that it may wait under.
     let closed_under: Vec<(i64, usize, Option<Digest>)> = model
-        .outbox
+        .decided
         .iter()
-        .flat_map(|(position, (_, decided))| decided.iter().map(move |one| (one.window, *position, one.under)))
+        .flat_map(|(position, decided)| decided.iter().map(move |one| (one.window, *position, one.under)))
         .collect();
     let waits_for = |own: (i64, usize), other: (i64, usize)| {
         let place = |closed| closed_under.iter().position(|(window, position, _)| (*window, *position) == closed);
