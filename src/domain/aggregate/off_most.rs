@@ -15,7 +15,8 @@
 //! few who are off it, the farthest first. That finds each plane. What takes too much [work](super::work) is not safe.
 //!
 //! Values are the same if they differ by less than [`SAME`] of how far they are apart. What floats and rounding are off by
-//! is carried along; where it is more than that, values that differ by less may be the same.
+//! is carried along. Where it is more than that, values that differ by less may be the same; where it is more than
+//! [`CLEAR`], only groups show that they are safe.
 
 use super::points::{Point, Points};
 use super::rule::PartRule;
@@ -26,8 +27,9 @@ use crate::planted::planted;
 const SAME: f64 = 1.0 / (1 << 20) as f64;
 /// A group spans a dimension only by numbers that are so many times larger: its other members may be off a little, too.
 const CLEAR: f64 = 64.0 * SAME;
-/// How much a mean value is off at most, where the range of the column is 1: values are rounded to 2^-39 of it.
-const ROUNDED: f64 = 1.0 / (1_u64 << 37) as f64;
+/// How much the difference of two mean values is off at most, where the range of the column is 1: values are rounded up to
+/// 2^-39 of it.
+const ROUNDED: f64 = 1.0 / (1_u64 << 38) as f64;
 
 /// Of columns whose sums may leave one by one, which may leave together: each that is safe with those before it.
 pub(super) fn together(points: &Points, columns: &[bool], rule: PartRule) -> Vec<bool> {
@@ -35,7 +37,13 @@ pub(super) fn together(points: &Points, columns: &[bool], rule: PartRule) -> Vec
         columns.iter().enumerate().filter(|(_, leaves)| **leaves).map(|(column, _)| column).collect();
     // All that is asked of a cell shares its work.
     let work = || Work::for_sums(points.len() * 2 * asked.len(), asked.len() + 1);
-    let is_safe = |columns: &[usize]| is_safe(points, columns, rule, &work());
+    let is_safe = |columns: &[usize]| {
+        let work = work();
+        let alike = alike(points, columns);
+        // Beside a column that has many more values, the numbers of another one are small. So each is judged with its like, too.
+        is_safe(points, columns, rule, &work)
+            && (alike.len() == 1 || alike.iter().all(|columns| is_safe(points, columns, rule, &work)))
+    };
     if asked.is_empty() || is_safe(&asked) || planted("sums-off-most") {
         return columns.to_vec();
     }
@@ -47,6 +55,22 @@ pub(super) fn together(points: &Points, columns: &[bool], rule: PartRule) -> Vec
         }
     }
     (0..columns.len()).map(|column| leave.contains(&column)).collect()
+}
+
+/// Columns apart by how many values of them everybody has.
+fn alike(points: &Points, columns: &[usize]) -> Vec<Vec<usize>> {
+    let counts = |column: usize| -> Vec<f64> {
+        points.all().map(|point| point.own.get(column).map_or(0.0, |own| own.values)).collect()
+    };
+    let mut alike: Vec<(Vec<f64>, Vec<usize>)> = Vec::new();
+    for column in columns.iter().copied() {
+        let counts = counts(column);
+        match alike.iter_mut().find(|(known, _)| *known == counts) {
+            Some((_, columns)) => columns.push(column),
+            None => alike.push((counts, vec![column])),
+        }
+    }
+    alike.into_iter().map(|(_, columns)| columns).collect()
 }
 
 /// Whether the sums of some columns, with how many values they are of, are about so many contributors at least whatever
@@ -152,7 +176,7 @@ impl Matrix {
         sizes.reduce(|one, other| if other.1 > one.1 { other } else { one }).map(|(row, _)| row)
     }
 
-    /// One row more is on the plane. No other that counts is larger.
+    /// One row more is on the plane. None that may be on it is larger.
     fn put_on(&mut self, on: usize) {
         let on = self.row(on).to_vec();
         let pivot = pivot(&on);
@@ -169,11 +193,12 @@ impl Matrix {
         with
     }
 
-    /// How many dimensions the rows span, or more: whatever is larger than [`SAME`] is one, though it may be an error.
+    /// How many dimensions the rows span, or more: what a search may take for larger than [`SAME`] is one, though it may be an
+    /// error.
     fn rank(mut self) -> usize {
         let rows = self.numbers.len() / self.width;
         for rank in 0..self.width {
-            match self.farthest(0..rows).filter(|row| size(self.row(*row)) > SAME) {
+            match self.farthest(0..rows).filter(|row| size(self.row(*row)) > SAME / 16.0) {
                 Some(row) => self.put_on(row),
                 None => return rank,
             }
@@ -189,12 +214,9 @@ struct Search<'w> {
 impl Search<'_> {
     /// Contributors as a matrix, and how many dimensions they span at most. `None`: there is no work left for it.
     fn matrix(&self, points: &[&Point], columns: &[usize]) -> Option<(Matrix, usize)> {
-        let numbers = points.len() * 2 * columns.len();
-        self.work.take(numbers * (2 * columns.len() + 1)).then(|| {
-            let matrix = Matrix::of(points, columns);
-            let rank = Matrix { numbers: matrix.numbers.clone(), ..matrix }.rank();
-            (matrix, rank)
-        })
+        let matrix = Matrix::of(points, columns);
+        let rank = Matrix { numbers: matrix.numbers.clone(), ..matrix }.rank();
+        self.work.take(matrix.numbers.len() * (rank + 1)).then_some((matrix, rank))
     }
 
     /// Whether a plane holds what the rows are less, and all `open` rows but `most_off` at most, and leaves somebody off.
@@ -203,9 +225,13 @@ impl Search<'_> {
         if !self.work.take(matrix.numbers.len()) {
             return true;
         }
+        if matrix.error > CLEAR {
+            // Whoever is off may look as if on the plane.
+            return self.groups(matrix, open, rank, most_off + 1).len() <= most_off;
+        }
         open.retain(|row| matrix.is_off(*row));
         let Some(farthest) = matrix.farthest(open.iter().copied()) else {
-            return off.iter().any(|row| matrix.is_off(*row));
+            return off.iter().any(|row| size(matrix.row(*row)) > SAME);
         };
         if rank <= 1 {
             // The plane is full.

@@ -190,6 +190,37 @@ fn what_is_small_does_not_hide_who_is_off() {
     }
 }
 
+/// What is known badly, since its range is far too wide, does not hide who is off in other columns.
+#[test]
+fn a_narrow_column_beside_others_does_not_hide_who_is_off() {
+    for spread in [16.0, 1_024.0, 65_536.0, (1_u64 << 26) as f64, (1_u64 << 33) as f64] {
+        let means: Vec<[f64; 3]> = (0..40_u32)
+            .map(|person| {
+                let a = f64::from(person * 7 % 40) / 64.0;
+                let narrow = 0.25 + f64::from(person * 11 % 40) * spread / 40.0 / (1_u64 << 40) as f64;
+                [a, a + if person == 17 { 0.25 } else { 0.0 }, narrow]
+            })
+            .collect();
+        let leave = together(&of_means(&means), &[true; 3], rule(10));
+        assert_eq!(leave[..2], [true, false], "{spread}");
+    }
+}
+
+/// Just below and above what counts as the same.
+#[test]
+fn dimensions_at_the_threshold_do_not_hide_who_is_off() {
+    for noise in [1e-7, 3e-7, 6e-7, 1e-6, 2e-6] {
+        let means = [
+            [0.0, noise, 0.0, 0.0],
+            [0.25, 0.125, 0.375, 0.375],
+            [0.5, 0.25, 0.375, 0.775],
+            [0.75, 0.375 + noise, 0.5, 0.5],
+            [1.0, 0.5, 0.375, 0.375],
+        ];
+        assert_ne!(together(&of_means(&means), &[true; 4], rule(2))[2..], [true, true], "{noise}");
+    }
+}
+
 /// A sum of columns that is one for all but one is found whatever else leaves, and what has no such sum leaves.
 #[test]
 fn sums_of_columns_are_found_among_many_columns() {
@@ -226,12 +257,13 @@ fn how_many_values_another_column_has_does_not_matter() {
                 let above = (whole * if person == 17 { 0.5 + 1e-4 } else { 0.5 }) as u64;
                 let one = Portion { above, below: (1 << 40) - above };
                 let of = (1 << 39) + person * 7_919_000_000 % (1 << 38);
+                let many = if person % 13 == 0 { 1 } else { many / 2 + person % 2 * many / 2 }.max(1);
                 [one, Portion { above: many * of, below: many * ((1 << 40) - of) }]
             })
             .collect();
         let each = portions.iter().enumerate().map(|(person, portions)| (person as u64, portions.as_slice()));
         let points = Points::new(each, &[whole; 2], None);
-        assert_eq!(together(&points, &[true; 2], rule(10)), [false, true], "{many}");
+        assert!(!together(&points, &[true; 2], rule(10))[0], "{many}");
     }
 }
 
