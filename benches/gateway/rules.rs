@@ -105,9 +105,7 @@ fn sums(plain: &Dataset) {
         let mut cells = Cells::new(&dataset);
         cells.fold(&dataset, &Foldable::new(&dataset, &columns, &contributors), &Rows::All);
         let gateway = "eu".parse().unwrap();
-        let key = ContributorKey([7; 16]);
-        let closed =
-            ClosedWindow { gateway: &gateway, dataset: &dataset, window: 0, part: 0, cells, deferral: None, key };
+        let closed = ClosedWindow { gateway: &gateway, dataset: &dataset, window: 0, part: 0, cells, deferral: None };
         let cost = |percent| {
             let parts = PartRule { least: 10, not_empty: false, percent, beyond_one: false, beside: 0 };
             let outlet = Outlet {
@@ -185,15 +183,7 @@ fn window(dataset: &Dataset, batches: &[Batch], outlets: &[Outlet]) -> Cost {
     let start = Instant::now();
     let cells = cells.bounded(dataset);
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset,
-        window: 0,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 0, part: 0, cells, deferral: None };
     black_box(release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap().cells_released);
     Cost {
         fold: folded.as_nanos() as f64 / (BATCHES * BATCH) as f64,

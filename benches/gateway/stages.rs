@@ -113,7 +113,6 @@ pub(super) fn run(records: &Prepared) -> Staged {
         part: 0,
         cells,
         deferral: None,
-        key: ContributorKey([7; 16]),
     };
     let parts = PartRule { least: 10, not_empty: false, percent: 10, beyond_one: false, beside: 0 };
     let destination = "fraud_desk".parse().unwrap();

@@ -309,8 +309,7 @@ impl Collector {
         deferral: Option<&'w Deferral>,
     ) -> ClosedWindow<'w> {
         let Window { window, part, .. } = *window;
-        let Collecting { rules, key, .. } = &self.collecting;
-        ClosedWindow { gateway: &rules.gateway, dataset, window, part, cells, deferral, key: *key }
+        ClosedWindow { gateway: &self.collecting.rules.gateway, dataset, window, part, cells, deferral }
     }
 
     /// Lets go what may leave of a window's cells: it goes into the closing, with what the ledger is to say of it. `None`:

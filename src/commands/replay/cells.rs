@@ -193,7 +193,7 @@ impl Counted {
                 |dataset: &Dataset| version.policy.outlets(&dataset.name, &version.here.serves, version.day);
             let outlets: Vec<Outlet> = dataset.released_as().flat_map(of_dataset).collect();
             let cells = cells.bounded(dataset);
-            let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None, key: KEY };
+            let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None };
             let outcome = release(&closed, &outlets, version.digest())?;
             for released in dataset.released_as() {
                 let start = window_start(window, dataset.window);

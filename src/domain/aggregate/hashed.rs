@@ -7,8 +7,6 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
-use hkdf::Hkdf;
-use sha2::Sha256;
 use siphasher::sip128::SipHasher13;
 
 /// Bytes of a hash table of so many entries of a size: at least four places and its end, and at most 16 places for 7 entries.
@@ -42,7 +40,7 @@ impl Change {
     }
 }
 
-/// The secret under which contributors are hashed, and what leaves, for its ids.
+/// The secret under which contributors are hashed.
 #[derive(Clone, Copy)]
 pub struct ContributorKey(pub [u8; 16]);
 
@@ -50,14 +48,6 @@ pub struct ContributorKey(pub [u8; 16]);
 pub type Contributor = u128;
 
 impl ContributorKey {
-    /// The id of a release that says this: the first 128 bits of HMAC-SHA-256. The same bytes give the same id; without the
-    /// key nobody can try what they may be.
-    #[must_use]
-    pub fn release_id(&self, says: &[u8]) -> String {
-        let (code, _) = Hkdf::<Sha256>::extract(Some(&self.0), says);
-        code.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-    }
-
     /// Hashes the contributor of every record. All records without one are one contributor.
     #[must_use]
     pub fn hash(&self, column: &ArrayRef) -> Vec<Contributor> {
@@ -115,14 +105,6 @@ pub(super) type Set = HashSet<Contributor, BuildHasherDefault<PassThrough>>;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// By Python's `hmac`.
-    #[test]
-    fn an_id_is_a_code_under_the_key() {
-        let id = |key: u8, says: &[u8]| ContributorKey([key; 16]).release_id(says);
-        assert_eq!(id(7, b"what a release says"), "fef4584bd9043ab44d0dd3490b1ebd1a");
-        assert_ne!(id(8, b"what a release says"), id(7, b"what a release says"));
-    }
 
     #[test]
     fn the_bytes_of_a_set_are_never_below_those_of_its_table() {

@@ -193,7 +193,7 @@ impl Released {
         Self::from_outbox(parts)
     }
 
-    /// The release's id: the same for the same gateway, dataset, window, policy and cells, under the same secret.
+    /// The release's id: the same for the same gateway, dataset, window, policy and cells.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use sha2::{Digest as _, Sha256};
 
-use crate::domain::aggregate::{Cells, ContributorKey, Value, positions_of};
+use crate::domain::aggregate::{Cells, Value, positions_of};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, KeyDomain, REST, View, WINDOWS};
 use crate::domain::deferral::Deferral;
@@ -51,8 +52,6 @@ pub struct ClosedWindow<'w> {
     pub cells: Cells,
     /// What waited before: it says how many windows each cell covers. `None`: its own.
     pub deferral: Option<&'w Deferral>,
-    /// The secret that ids are made under.
-    pub key: ContributorKey,
 }
 
 /// What came of a closed window.
@@ -305,16 +304,14 @@ struct Line<'l> {
     change: Option<Change>,
 }
 
-/// Version 1 hashed texts of Rust's; version 2 knew no ranges that leave together; versions 3 to 6 were under no key.
-const RELEASE_ID_VERSION: u8 = 7;
-/// What an id of version 7 is of besides the cells: nothing more.
-const RELEASE_ID_PLAIN: u8 = 3;
-/// Of a dataset whose cells wait: how many windows each covers.
-const RELEASE_ID_OF_WAITING: u8 = 4;
+/// Version 1 hashed texts of Rust's; version 2 knew no ranges that leave together.
+const RELEASE_ID_VERSION: u8 = 3;
+/// Of a dataset whose cells wait: how many windows each covers is hashed, too.
+const RELEASE_ID_VERSION_OF_WAITING: u8 = 4;
 /// Of a dataset that tells only what has changed: that, and how each cell changes what was told before.
-const RELEASE_ID_OF_CHANGES: u8 = 5;
+const RELEASE_ID_VERSION_OF_CHANGES: u8 = 5;
 /// Of a dataset that tells how many contributors cells have at least: which of the others it would be, and the numbers.
-const RELEASE_ID_OF_CONTRIBUTORS: u8 = 6;
+const RELEASE_ID_VERSION_OF_CONTRIBUTORS: u8 = 6;
 
 /// A line for each row.
 fn each<'l>(rows: &'l [Row<'l>]) -> impl Iterator<Item = &'l [Row<'l>]> {
@@ -408,20 +405,19 @@ impl<'l> Leaving<'l> {
         self.view.keys.iter().map(label).collect()
     }
 
-    /// Of gateway, dataset, window, part, policy and the cells, under the key: the same records give the same id, and
-    /// whatever differs has another one.
+    /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
+    /// give the same id, and whatever differs has another one.
     fn id(&self) -> String {
         let dataset = self.view.dataset;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
-        writer.u8(RELEASE_ID_VERSION);
         if dataset.tells_contributors {
-            writer.u8(RELEASE_ID_OF_CONTRIBUTORS);
+            writer.u8(RELEASE_ID_VERSION_OF_CONTRIBUTORS);
         }
         writer.u8(match (dataset.only_on_change, cells_wait) {
-            (true, _) => RELEASE_ID_OF_CHANGES,
-            (false, true) => RELEASE_ID_OF_WAITING,
-            (false, false) => RELEASE_ID_PLAIN,
+            (true, _) => RELEASE_ID_VERSION_OF_CHANGES,
+            (false, true) => RELEASE_ID_VERSION_OF_WAITING,
+            (false, false) => RELEASE_ID_VERSION,
         });
         writer.text(self.closed.gateway).text(&dataset.name);
         writer.i64(self.start).i64(self.end).u64(self.closed.part).raw(self.policy.bytes());
@@ -446,7 +442,7 @@ impl<'l> Leaving<'l> {
                 hashed(&contributors(line), &mut writer);
             }
         }
-        self.closed.key.release_id(&writer.finish())
+        Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {

@@ -227,7 +227,7 @@ impl Known {
                 missing = missing.len(),
                 "the progress that the broker holds is not that of this outbox (was the journal put back or removed, \
                  or do two gateways have this id?): all that waits is sent, so a release may come twice, with the \
-                 same `ce_id` if the journal was put back"
+                 same `ce_id`"
             );
         }
         Ok(())

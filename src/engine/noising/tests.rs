@@ -113,15 +113,7 @@ fn release_hours(noising: &Noising, dataset: &Dataset, hours: impl IntoIterator<
     let gateway = "eu".parse().unwrap();
     let of_hour = |hour| {
         let cells = window(dataset, true);
-        let closed = ClosedWindow {
-            gateway: &gateway,
-            dataset,
-            window: hour,
-            part: 0,
-            cells,
-            deferral: None,
-            key: ContributorKey([7; 16]),
-        };
+        let closed = ClosedWindow { gateway: &gateway, dataset, window: hour, part: 0, cells, deferral: None };
         noising.release(&closed, &outlets(dataset), dataset.privacy.unwrap(), Digest::from_bytes([5; 32]))
     };
     hours.into_iter().map(of_hour).collect()
@@ -133,15 +125,7 @@ fn told(dataset: &Dataset, cells: Cells, noise: impl Noise + Send + 'static) -> 
     let spy = Spy { inner: noise, seen: Arc::clone(&seen) };
     let noising = Noising::with_noise(Some(book(&Sim::default(), Beginning::New)), Box::new(spy));
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset,
-        window: 0,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 0, part: 0, cells, deferral: None };
     let privacy = dataset.privacy.unwrap();
     let released = noising.release(&closed, &outlets(dataset), privacy, Digest::from_bytes([5; 32]));
     assert!(matches!(released, Noised::Released(_)));

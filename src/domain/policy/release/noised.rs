@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use arrow_schema::ArrowError;
+use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value, cells_of, positions_of};
 use crate::domain::binary::Writer;
@@ -19,7 +20,7 @@ use crate::domain::policy::permit::Released;
 use crate::domain::privacy::{Charged, NoNoise, Noise, Privacy};
 use crate::domain::window::{micros, window_start};
 
-use super::{ClosedWindow, Head, Outcome, RELEASE_ID_PLAIN, RELEASE_ID_VERSION, Withheld, assemble, hashed};
+use super::{ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed};
 
 /// Why a window does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +139,7 @@ impl<'d> Loud<'d> {
     fn id(&self, closed: &ClosedWindow<'_>, (start, end): (i64, i64), policy: Digest, cells: &[usize]) -> String {
         let dataset = closed.dataset;
         let mut writer = Writer::default();
-        writer.u8(RELEASE_ID_VERSION).u8(RELEASE_ID_PLAIN).text(closed.gateway).text(&dataset.name);
+        writer.u8(RELEASE_ID_VERSION).text(closed.gateway).text(&dataset.name);
         writer.i64(start).i64(end).u64(closed.part).raw(policy.bytes());
         for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
             writer.text(name);
@@ -152,7 +153,7 @@ impl<'d> Loud<'d> {
                 hashed(&self.value(metric, cell), &mut writer);
             }
         }
-        closed.key.release_id(&writer.finish())
+        Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The cells whose number of contributors with noise shows that they have at least k.

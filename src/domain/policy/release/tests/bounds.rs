@@ -116,15 +116,7 @@ fn cells_that_are_not_held_to_the_bounds_do_not_leave() {
         cells.fold(counted, &Foldable::new(counted, &columns, &contributors).drawn_by(&lots), &Rows::All);
         let cells = if are_bounded { cells.bounded(counted) } else { cells };
         let gateway = "eu".parse().unwrap();
-        let closed = ClosedWindow {
-            gateway: &gateway,
-            dataset: declared,
-            window: 2,
-            part: 0,
-            cells,
-            deferral: None,
-            key: ContributorKey([7; 16]),
-        };
+        let closed = ClosedWindow { gateway: &gateway, dataset: declared, window: 2, part: 0, cells, deferral: None };
         release(&closed, &[to("a", 10)], Digest::from_bytes([5; 32])).unwrap().cells_released
     };
     let [two, three] = [2, 3].map(|records| Dataset { bounds: bounds(records), ..plain.clone() });

@@ -219,15 +219,7 @@ impl<'m> Model<'m> {
         self.deferral.close(window, under);
         let Joined { cells, own } = self.deferral.join(window, cells);
         let (gateway, deferral) = ("eu".parse().unwrap(), Some(&self.deferral));
-        let closed = ClosedWindow {
-            gateway: &gateway,
-            dataset: &self.dataset,
-            window,
-            part,
-            cells,
-            deferral,
-            key: ContributorKey([7; 16]),
-        };
+        let closed = ClosedWindow { gateway: &gateway, dataset: &self.dataset, window, part, cells, deferral };
         let outcome = release(&closed, self.outlets, self.in_force).unwrap();
         let cells = closed.cells;
         self.deferral.settle(window, &Joined { cells, own }, (&outcome.left, &outcome.rolled_up));

@@ -144,15 +144,7 @@ pub(super) fn released_as(
     let mut cells = part(one, of_one, lots_of_one);
     cells.merge(part(other, of_other, lots_of_other));
     let (cells, gateway) = (cells.bounded(dataset), "eu".parse().unwrap());
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset,
-        window: 2,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
 }
 

@@ -54,15 +54,7 @@ fn charged(rho: f64) -> Charged {
 
 fn with_noise(dataset: &Dataset, cells: Cells, least: usize, noise: &mut dyn Noise) -> Result<Outcome, NotNoised> {
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset,
-        window: 2,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     let outlets = ["a", "b"].map(|name| Outlet { privacy: dataset.privacy, ..to(name, least) });
     let privacy = asked_for(&outlets).unwrap();
     release_noised(&closed, &outlets, Digest::from_bytes([5; 32]), (privacy, charged(0.5)), noise)
@@ -156,7 +148,6 @@ fn without_bounds_or_noise_nothing_leaves() {
         part: 0,
         cells: cells(&dataset, &all),
         deferral: None,
-        key: ContributorKey([7; 16]),
     };
     let outlets = [Outlet { privacy: dataset.privacy, ..to("a", 5) }, to("b", 5)];
     let outcome = release(&closed, &outlets, Digest::from_bytes([5; 32])).unwrap();

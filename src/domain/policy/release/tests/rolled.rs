@@ -159,15 +159,7 @@ pub(super) fn released(
     cells.merge(part(&records[half..], of_other, &lots[half..]));
     let open = Arc::new(OpenBytes::new(usize::MAX));
     let (cells, gateway) = (cells.counted_in(&open).bounded(dataset), "eu".parse().unwrap());
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset,
-        window: 2,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     let held = open.held();
     let outcome = release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap();
     assert_eq!(open.held(), held);

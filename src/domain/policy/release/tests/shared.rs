@@ -37,15 +37,7 @@ fn left(counted: &Dataset, records: &[Record], outlets: &[Outlet]) -> Outcome {
     let mut cells = Cells::new(counted);
     cells.fold(counted, &Foldable::new(counted, &columns, &contributors), &Rows::All);
     let gateway = "eu".parse().unwrap();
-    let closed = ClosedWindow {
-        gateway: &gateway,
-        dataset: counted,
-        window: 2,
-        part: 0,
-        cells,
-        deferral: None,
-        key: ContributorKey([7; 16]),
-    };
+    let closed = ClosedWindow { gateway: &gateway, dataset: counted, window: 2, part: 0, cells, deferral: None };
     let outlets = outlets.iter().zip(["d", "e"]);
     let outlets = outlets.map(|(outlet, of)| Outlet { dataset: of.parse().unwrap(), ..outlet.clone() });
     release(&closed, &outlets.collect::<Vec<_>>(), Digest::from_bytes([5; 32])).unwrap()
