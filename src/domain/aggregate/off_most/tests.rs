@@ -241,7 +241,10 @@ fn sums_of_columns_are_found_among_many_columns() {
         }
         assert_eq!(together(&of_means(&means(0.0)), &[true; N], rule(10)), [true; N], "{N} columns");
     }
-    (check::<2>(), check::<3>(), check::<5>(), check::<8>());
+    check::<2>();
+    check::<3>();
+    check::<5>();
+    check::<8>();
 }
 
 /// One column has few values beside another one that has many.
