@@ -66,7 +66,8 @@ def cell_metrics(cell, metrics, fields, ranges, contributor, least):
     plans = dict(zip(ways, parts.plan(people, described, least)))
     summed = {spec["field"] for spec in metrics if spec["fn"] in SUMS}
     leave = {field: sum_leaves(people, *of_field[field], *ranges[field], least) for field in summed}
-    is_withheld = lambda spec: spec["fn"] in SUMS and not leave[spec["field"]]
+    squares = {field: leave[field] and squares_leave(people, *of_field[field], *ranges[field]) for field in summed}
+    is_withheld = lambda spec: spec["fn"] in SUMS and not (squares if spec["fn"] == "variance" else leave)[spec["field"]]
     return {
         spec["name"]: None if is_withheld(spec) else metric(cell, spec, ranges, of_field, ways, plans) for spec in metrics
     }
@@ -82,6 +83,26 @@ def sum_leaves(people, values, has_value, low, high, least):
         of_each = of_each[of_each > 0]
         if len(of_each) and (len(of_each) < least or of_each.iloc[2:].sum() < 0.1 * of_each.iloc[0]):
             return False
+    # As many have another mean than most have, or nobody. (Relations of several fields are for tests in Rust: the examples have none.)
+    means = ((values - low) / (high - low)).groupby(people).mean().round(7)
+    most = means.value_counts().iloc[0] if len(means) else 0
+    return not (2 * most > len(means) and 0 < len(means) - most < least)
+
+
+def squares_leave(people, values, has_value, low, high):
+    """Whether no two contributors are most of the squares, by bounds of what each adds."""
+    values = (values[has_value].astype(np.float64).clip(low, high) - low) / (high - low)
+    people = np.array(people, dtype=object)[has_value.to_numpy()]
+    for off in (values, 1 - values):
+        of_each = off.groupby(people).agg(["sum", "count"])
+        least = (of_each["sum"] ** 2 / of_each["count"]).to_numpy()
+        total = (off**2).sum()
+        for own, added in zip(least, of_each["sum"]):
+            without = least.sum() - own
+            most = max(min(added**2, added, total - without), own)
+            others = np.sort(np.append(np.delete(least, np.flatnonzero(least == own)[0]), 0.0))
+            if others[:-1].sum() * 100 < most * 10 * (1 - 1e-9):
+                return False
     return True
 
 
