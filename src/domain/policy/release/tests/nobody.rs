@@ -127,6 +127,20 @@ pub(super) fn released_as(
     lots: &[Lot],
     outlets: &[Outlet],
 ) -> Outcome {
+    let cells = cells_of(dataset, columns, records, senders, lots).bounded(dataset);
+    let gateway = "eu".parse().unwrap();
+    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
+    release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
+}
+
+/// The cells of records of a dataset, which counts these columns of them: counted in two parts.
+pub(super) fn cells_of(
+    dataset: &Dataset,
+    columns: fn(&[Record]) -> Vec<ArrayRef>,
+    records: &[Record],
+    senders: &[usize],
+    lots: &[Lot],
+) -> Cells {
     let producers = senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string()));
     let producers: Vec<Producer> = producers.collect();
     let half = records.len() / 2;
@@ -143,9 +157,7 @@ pub(super) fn released_as(
     let (one, other) = records.split_at(half);
     let mut cells = part(one, of_one, lots_of_one);
     cells.merge(part(other, of_other, lots_of_other));
-    let (cells, gateway) = (cells.bounded(dataset), "eu".parse().unwrap());
-    let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
-    release(&closed, outlets, Digest::from_bytes([5; 32])).unwrap()
+    cells
 }
 
 /// The rows of what left: each number as the records that it must be of. A number that is not that of these records is an

@@ -14,7 +14,7 @@ use super::deferred::{Model, Step, steps};
 use super::nobody::{self, Record, least, outlet, outlets, pool_of, pool_rows, runner};
 use super::row_space::Pool;
 use super::*;
-use crate::domain::aggregate::{Lot, OpenBytes, Producer, Request};
+use crate::domain::aggregate::{Lot, OpenBytes, Request};
 use crate::domain::dataset::{Bounds, GroupKey};
 use crate::planted::for_tests::plant;
 
@@ -143,20 +143,7 @@ pub(super) fn released(
     lots: &[Lot],
     outlets: &[Outlet],
 ) -> Outcome {
-    let producers: Vec<Producer> =
-        senders.iter().map(|sender| ContributorKey([7; 16]).producer(&sender.to_string())).collect();
-    let part = |records: &[Record], producers: &[Producer], lots: &[Lot]| {
-        let columns = columns(records);
-        let contributors = ContributorKey([7; 16]).hash(&columns[0]);
-        let mut cells = Cells::new(dataset);
-        let foldable = Foldable::new(dataset, &columns, &contributors).brought_by(producers).drawn_by(lots);
-        cells.fold(dataset, &foldable, &Rows::All);
-        cells
-    };
-    let half = records.len() / 2;
-    let (of_one, of_other) = producers.split_at(half.min(producers.len()));
-    let mut cells = part(&records[..half], of_one, &lots[..half]);
-    cells.merge(part(&records[half..], of_other, &lots[half..]));
+    let cells = nobody::cells_of(dataset, columns, records, senders, lots);
     let open = Arc::new(OpenBytes::new(usize::MAX));
     let (cells, gateway) = (cells.counted_in(&open).bounded(dataset), "eu".parse().unwrap());
     let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
