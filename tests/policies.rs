@@ -18,6 +18,7 @@ mod policies {
     mod full_outbox;
     mod knowledge;
     mod load;
+    mod longer;
     mod pooled;
     mod private;
     mod quarantine;

@@ -19,7 +19,7 @@ use crate::domain::deferral::Deferral;
 use crate::domain::gateway::Gateway;
 use crate::domain::model::OutputKind;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::StreamPlan;
+use crate::domain::policy::{Longer, StreamPlan};
 use crate::domain::table::Tables;
 use crate::domain::window::first_window;
 use crate::durable::checkpoint::{Checkpoint, Checkpoints};
@@ -93,13 +93,13 @@ impl State {
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        let mut held = outbox::held(&outbox, counted, tables(&present)).with_context(in_directory)?;
+        let mut held = outbox::held(&outbox, counted, tables(&present), longer(&present)).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
         if !losses.is_empty() {
-            held.tables.values_mut().for_each(Tables::forget);
+            held.forget();
         }
         let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &|| Ok(outbox.reader(0)), &*fs)?;
@@ -194,6 +194,7 @@ impl FoundReleases {
             decided: self.held.decided,
             begun_anew: self.held.begun_anew,
             tables: self.held.tables,
+            longer: self.held.longer,
             deferred: self.deferred.into_iter().map(|(name, deferral)| (name, deferral.counted_in(open))).collect(),
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
@@ -368,6 +369,12 @@ fn deferrals(
 fn tables(present: &[Present]) -> BTreeMap<DatasetName, Tables> {
     let datasets = present.iter().flat_map(|present| &present.datasets).filter(|dataset| dataset.only_on_change);
     datasets.map(|dataset| (dataset.name.clone(), Tables::new(dataset))).collect()
+}
+
+/// Nothing is known yet to be added up of longer windows.
+fn longer(present: &[Present]) -> BTreeMap<DatasetName, Longer> {
+    let datasets = present.iter().flat_map(|present| &present.datasets);
+    datasets.filter_map(|dataset| Some((dataset.name.clone(), Longer::new(dataset)?))).collect()
 }
 
 /// Windows before these times have closed, whether the outbox says so or not: not each closing tells something.

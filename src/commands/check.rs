@@ -104,7 +104,7 @@ fn for_people(config: &Config, today: Date) -> String {
     for plan in policy.streams.values() {
         for dataset in &plan.datasets {
             if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
-                report.push_str(&limits::explained(dataset, &others(plan, dataset), &limits));
+                report.push_str(&limits::explained(dataset, (&others(plan, dataset), &plan.datasets), &limits));
             }
         }
     }
@@ -249,7 +249,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     let datasets = policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
     let datasets = datasets.filter_map(|(plan, dataset)| {
         let limits = policy.limits(&dataset.name, &here.serves, today)?;
-        Some(limits::for_machines(dataset, &others(plan, dataset), &limits))
+        Some(limits::for_machines(dataset, (&others(plan, dataset), &plan.datasets), &limits))
     });
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({

@@ -16,7 +16,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::WINDOWS;
 use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
-use crate::domain::policy::{Digest, Released, ReleasedParts};
+use crate::domain::policy::{Digest, Longer, Released, ReleasedParts};
 use crate::domain::privacy::{Paid, Rho};
 use crate::domain::table::{Tables, Tellings};
 use crate::domain::tally::Told;
@@ -79,12 +79,15 @@ pub enum Note {
 /// The version of the notes at the end of an entry. Version 2 added refused records. Version 3 added, behind the notes,
 /// what was decided about cells that may wait. Version 4 added budgets of privacy. Version 5 added, to what was
 /// decided, the cells that left in a remainder. Version 6 added, behind that, what destinations were told. Version 7 added,
-/// behind that, what earlier closings decided. Entries from before version 1 end with the releases.
-const NOTES_VERSION: u8 = 7;
+/// behind that, what earlier closings decided. Version 8 added, behind that, what is added up of longer windows. Entries from
+/// before version 1 end with the releases.
+const NOTES_VERSION: u8 = 8;
 /// The first version that says what destinations were told.
 const FIRST_WITH_TOLD: u8 = 6;
 /// The first version that says what earlier closings decided.
 const FIRST_WITH_EARLIER: u8 = 7;
+/// The first version that says what is added up of longer windows.
+const FIRST_WITH_LONGER: u8 = 8;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
 const REFUSED: u8 = 3;
@@ -111,20 +114,24 @@ pub struct Closing {
     /// Of closings of the dataset before this one that have no entry, what was decided at their positions in the journal. An
     /// entry of their own would tell, by the positions of others, that there was a record of which nothing left.
     pub decided_before: Vec<(Lsn, Vec<Decided>)>,
+    /// What is added up of longer windows with it, all in all, where it adds to them or ends one: it is so at this point of the
+    /// outbox.
+    pub longer: Option<Longer>,
 }
 
 impl Closing {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && self.told.is_none()
+        let has_none = self.told.is_none() && self.longer.is_none();
+        self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && has_none
     }
 
     /// Whether nobody hears of it, though something was decided: every cell waits. That a cell leaves and says what it said
     /// before is told by silence.
     #[must_use]
     pub fn only_decides(&self) -> bool {
-        let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some();
+        let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some() || self.longer.is_some();
         let leaves = |decided: &Decided| !decided.left.is_empty() || !decided.rolled_up.is_empty();
         !says && !self.decided.is_empty() && !self.decided.iter().any(leaves)
     }
@@ -165,8 +172,8 @@ impl Closing {
             let parts = ReleasedParts { id, destination, dataset, gateway, window_start, window_end, policy, cells };
             releases.push(Released::from_outbox(parts));
         }
-        let Noted { notes, decided, told, decided_before } = decode_notes(&mut reader)?;
-        let closing = Self { closed_at, dataset, releases, notes, decided, told, decided_before };
+        let Noted { notes, decided, told, decided_before, longer } = decode_notes(&mut reader)?;
+        let closing = Self { closed_at, dataset, releases, notes, decided, told, decided_before, longer };
         reader.is_empty().then_some(closing)
     }
 
@@ -200,6 +207,10 @@ impl Closing {
             writer.u64(*closed_at);
             encode_decided(decided, writer);
         }
+        writer.u8(self.longer.is_some().into());
+        if let Some(longer) = &self.longer {
+            longer.encode(writer);
+        }
     }
 }
 
@@ -219,11 +230,12 @@ struct Noted {
     decided: Vec<Decided>,
     told: Option<Tellings>,
     decided_before: Vec<(Lsn, Vec<Decided>)>,
+    longer: Option<Longer>,
 }
 
 /// Reads it. There is nothing where an entry ends with its releases.
 fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
-    let Noted { mut notes, mut decided, mut told, mut decided_before } = Noted::default();
+    let Noted { mut notes, mut decided, mut told, mut decided_before, mut longer } = Noted::default();
     if reader.is_empty() {
         return Some(Noted::default());
     }
@@ -256,18 +268,25 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
         decided = decode_decided(reader, version > 4)?;
     }
     if version >= FIRST_WITH_TOLD {
-        told = match reader.u8()? {
-            0 => None,
-            1 => Some(Tellings::decode(reader)?),
-            _ => return None,
-        };
+        told = if is_there(reader)? { Some(Tellings::decode(reader)?) } else { None };
     }
     if version >= FIRST_WITH_EARLIER {
         for _ in 0..reader.count(8 + 8)? {
             decided_before.push((reader.u64()?, decode_decided(reader, true)?));
         }
     }
-    Some(Noted { notes, decided, told, decided_before })
+    if version >= FIRST_WITH_LONGER {
+        longer = if is_there(reader)? { Some(Longer::decode(reader)?) } else { None };
+    }
+    Some(Noted { notes, decided, told, decided_before, longer })
+}
+
+fn is_there(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 /// The dataset and the destination of each release of an entry. The cells are not read.
@@ -346,9 +365,17 @@ pub struct Held {
     pub left_alone: BTreeMap<DatasetName, i64>,
     /// What was told of each dataset that tells only what has changed.
     pub tables: BTreeMap<DatasetName, Tables>,
+    /// What is added up of longer windows, of those whose cells are counted for one.
+    pub longer: BTreeMap<DatasetName, Longer>,
 }
 
 impl Held {
+    /// Nothing is known any more of what closings told and added up: entries are missing.
+    pub fn forget(&mut self) {
+        self.tables.values_mut().for_each(Tables::forget);
+        self.longer.values_mut().for_each(Longer::forget);
+    }
+
     /// The journal closed windows of datasets under other names, and so the outbox has them under those.
     pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<String>>) {
         for (dataset, names) in closed_as {
@@ -362,18 +389,23 @@ impl Held {
 }
 
 /// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
-/// were told, of the datasets of these tables.
+/// were told, of the datasets of these tables; what is added up of longer windows, of those of these.
 ///
 /// # Errors
 /// When an entry cannot be read.
-pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Result<Held, Error> {
-    let mut held = Held { tables, ..Held::default() };
+pub fn held(
+    log: &Log,
+    after: Lsn,
+    tables: BTreeMap<DatasetName, Tables>,
+    longer: BTreeMap<DatasetName, Longer>,
+) -> Result<Held, Error> {
+    let mut held = Held { tables, longer, ..Held::default() };
     let (mut reader, mut last) = (log.reader(0), None);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         if last.replace(entry.lsn).is_some_and(|last| entry.lsn > last + 1) {
             // Nobody knows what the entries told that are missing.
-            held.tables.values_mut().for_each(Tables::forget);
+            held.forget();
         }
         // Entries are named as the first of the datasets that shared their cells then. Such a dataset told all.
         for released in closing.releases.iter().filter(|released| **released.dataset() != *closing.dataset) {
@@ -387,6 +419,9 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
         held.closed.insert(closing.dataset.clone(), LastClosing { closed_at: closing.closed_at, at: entry.lsn });
         if closing.is_empty() {
             held.begun_anew.insert(closing.dataset.clone(), closing.closed_at);
+        }
+        if let (Some(longer), Some(said)) = (held.longer.get_mut(closing.dataset.as_str()), closing.longer) {
+            longer.heard(said);
         }
         if closing.closed_at > after {
             let alone = |released: &&Released| released.cells().schema().column_with_name(WINDOWS).is_none();
@@ -408,155 +443,4 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::Arc;
-
-    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-
-    use super::*;
-    use crate::domain::refusal::Reason;
-    use crate::domain::table::{Fingerprint, Telling};
-    use crate::domain::tally::Cause;
-
-    fn released(destination: &str) -> Released {
-        let columns: [(&str, ArrayRef); 2] = [
-            ("country", Arc::new(StringArray::from(vec!["DE", "F\u{e9}"]))),
-            ("n", Arc::new(Int64Array::from(vec![12, 10]))),
-        ];
-        Released::for_tests(ReleasedParts {
-            id: format!("id-of-{destination}"),
-            destination: destination.parse().unwrap(),
-            dataset: "golden".parse().unwrap(),
-            gateway: "g-1".parse().unwrap(),
-            window_start: -60_000_000,
-            window_end: 0,
-            policy: Digest::from_bytes([7; 32]),
-            cells: RecordBatch::try_from_iter(columns).unwrap(),
-        })
-    }
-
-    const GOLDEN_NOTES: &[u8] = include_bytes!("../../tests/golden/outbox-notes-7.bin");
-
-    fn refused(reason: Reason, rules: &[&str], to: Option<&str>, before: Option<i64>) -> Note {
-        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
-        let rules = (!rules.is_empty()).then(|| rules.into());
-        let cause = Cause { reason, rules, to: to.map(|to| to.parse().unwrap()) };
-        Note::Refused { stream: "visits".parse().unwrap(), before, told: Told { cause, records: 300 } }
-    }
-
-    fn notes() -> Vec<Note> {
-        vec![
-            Note::Withheld { window_start: -60_000_000, at_least: 100 },
-            Note::Override { id: "audit".into(), destination: "desk".parse().unwrap(), window_start: 0 },
-            refused(Reason::NoRegime, &[], None, None),
-            refused(Reason::BelongsElsewhere, &["law/a", "law/b"], Some("in-1"), Some(-1)),
-            Note::Privacy { window_start: -60_000_000, outcome: Paid::Lost, rho: Rho::from_billionths(10_000_000) },
-        ]
-    }
-
-    fn decided() -> Vec<Decided> {
-        let nothing = Decided { window: -2, under: None, left: BTreeSet::new(), rolled_up: BTreeSet::new() };
-        let (under, left) = (Some(Digest::from_bytes([7; 32])), [0, 70_000].into());
-        vec![nothing, Decided { window: -1, under, left, rolled_up: [1, 65_535].into() }]
-    }
-
-    /// What versions up to 4 say of that.
-    fn without_rolled_up() -> Vec<Decided> {
-        decided().into_iter().map(|decided| Decided { rolled_up: BTreeSet::new(), ..decided }).collect()
-    }
-
-    fn told() -> Tellings {
-        let of_values = Some(Fingerprint::from_bytes([8; 16]));
-        let desk = Telling {
-            destination: "desk".parse().unwrap(),
-            all: true,
-            whole_through: Some(-3),
-            set: vec![(0, of_values), (70_000, None)],
-            gone: Vec::new(),
-        };
-        let (destination, gone) = ("hub".parse().unwrap(), vec![1, 65_535]);
-        let hub = Telling { destination, all: false, whole_through: None, set: Vec::new(), gone };
-        Tellings { counted_as: Fingerprint::from_bytes([9; 16]), next: -1, of: vec![desk, hub] }
-    }
-
-    /// What stands before the cells of the first release: the cells are Arrow's, who may come to write them otherwise.
-    fn before_cells(entry: &[u8]) -> &[u8] {
-        let ends = entry.windows(32).position(|bytes| bytes == [7; 32]).unwrap() + 32;
-        &entry[..ends]
-    }
-
-    #[test]
-    fn an_entry_is_read_as_it_is_written() {
-        let releases = vec![released("desk"), released("hub")];
-        let (dataset, notes, decided, told) = ("golden".to_owned(), notes(), decided(), Some(told()));
-        let decided_before = vec![(38, decided.clone()), (40, Vec::new())];
-        let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told, decided_before };
-        let golden = include_bytes!("../../tests/golden/outbox-entry-1.bin");
-        assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
-        for bytes in [closing.encode().unwrap().as_slice(), golden] {
-            assert_eq!(destinations(bytes), Some(vec![("golden", "desk"), ("golden", "hub")]));
-            let read = Closing::decode(bytes).unwrap();
-            assert_eq!((read.closed_at, read.dataset.as_str(), read.releases.len()), (41, "golden", 2));
-            for (read, written) in read.releases.iter().zip(&closing.releases) {
-                assert_eq!((read.id(), read.destination()), (written.id(), written.destination()));
-                assert_eq!((read.dataset(), read.gateway()), (written.dataset(), written.gateway()));
-                assert_eq!((read.window_start(), read.window_end()), (-60_000_000, 0));
-                assert_eq!((read.policy(), read.cells()), (written.policy(), written.cells()));
-            }
-            let has_notes = bytes != golden;
-            assert_eq!(read.notes, if has_notes { closing.notes.as_slice() } else { &[] });
-            assert_eq!(read.decided, if has_notes { closing.decided.as_slice() } else { &[] });
-            assert_eq!(read.told, closing.told.clone().filter(|_| has_notes));
-            assert_eq!(read.decided_before, if has_notes { closing.decided_before.as_slice() } else { &[] });
-            // Without its notes it is as entries were before there were any.
-            let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
-            for cut in 0..bytes.len() {
-                assert_eq!(Closing::decode(&bytes[..cut]).is_some(), cut == whole, "cut at {cut}");
-            }
-        }
-        assert!(closing.encode().unwrap().ends_with(GOLDEN_NOTES));
-    }
-
-    #[test]
-    fn a_closing_is_quiet_if_all_its_cells_wait() {
-        let decided = |left: &[u32], rolled_up: &[u32]| {
-            let (left, rolled_up) = (left.iter().copied().collect(), rolled_up.iter().copied().collect());
-            Decided { window: 1, under: None, left, rolled_up }
-        };
-        let is_quiet = |decided| Closing { decided, ..Closing::default() }.only_decides();
-        assert!(is_quiet(vec![decided(&[], &[]), decided(&[], &[])]));
-        assert!(!is_quiet(vec![decided(&[], &[]), decided(&[3], &[])]) && !is_quiet(vec![decided(&[], &[3])]));
-        assert!(!is_quiet(Vec::new()), "it says nothing at all");
-        let says = Closing { decided: vec![decided(&[], &[])], notes: notes(), ..Closing::default() };
-        assert!(!says.only_decides());
-    }
-
-    #[test]
-    fn notes_of_earlier_versions_are_read() {
-        let read = |golden: &[u8]| decode_notes(&mut Reader::new(golden));
-        let of = |notes: &[Note], decided: Vec<Decided>, told| {
-            Some(Noted { notes: notes.to_vec(), decided, told, decided_before: Vec::new() })
-        };
-        let all = notes();
-        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-1.bin")), of(&all[..2], Vec::new(), None));
-        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-2.bin")), of(&all[..4], Vec::new(), None));
-        assert_eq!(
-            read(include_bytes!("../../tests/golden/outbox-notes-3.bin")),
-            of(&all[..4], without_rolled_up(), None)
-        );
-        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-4.bin")), of(&all, without_rolled_up(), None));
-        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-5.bin")), of(&all, decided(), None));
-        assert_eq!(read(include_bytes!("../../tests/golden/outbox-notes-6.bin")), of(&all, decided(), Some(told())));
-        // Version 3 had no budgets of privacy.
-        let mut other = GOLDEN_NOTES.to_vec();
-        other[0] = 3;
-        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
-        // Version 1 had no refused records.
-        let mut other = GOLDEN_NOTES.to_vec();
-        other[0] = 1;
-        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
-        other[0] = NOTES_VERSION + 1;
-        assert_eq!(decode_notes(&mut Reader::new(&other)), None);
-    }
-}
+mod tests;

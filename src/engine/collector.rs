@@ -16,7 +16,7 @@ use crate::domain::dataset::{Dataset, KeptShape};
 use crate::domain::deferral::{Decided, Deferral};
 use crate::domain::gateway::Snapshot;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, Released, asked_for, release};
+use crate::domain::policy::{ClosedWindow, Digest, Longer, Outcome, Outlet, Released, asked_for, release};
 use crate::domain::privacy::{Paid, Privacy, Rho};
 use crate::domain::table::Tables;
 use crate::domain::tally::Told;
@@ -32,6 +32,7 @@ use super::noising::{Noised, Noising};
 use super::order::{Report, SavedWindow};
 use super::sequencer::Sequencer;
 
+mod longer;
 mod outbox;
 mod telling;
 mod waiting;
@@ -69,6 +70,8 @@ pub struct Collecting {
     pub deferred: BTreeMap<DatasetName, Deferral>,
     /// What was told of each dataset that tells only what has changed.
     pub tables: BTreeMap<DatasetName, Tables>,
+    /// What is added up of longer windows, of those whose cells are counted for one.
+    pub longer: BTreeMap<DatasetName, Longer>,
     /// What pays for windows of datasets with differential privacy.
     pub noising: Arc<Noising>,
     /// The last position of the outbox at the start.
@@ -98,7 +101,7 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
     /// The same of the last one.
     outbox_at_checkpoint: Lsn,
-    /// Where the outbox has what destinations were told, as a whole.
+    /// Where the outbox has what destinations were told, or what is added up, as a whole.
     wholes: Wholes,
     /// What was decided at closings that the outbox does not have.
     quiet: Quiet,
@@ -213,7 +216,8 @@ impl Collector {
         let Reported { before, windows, .. } = reported;
         let mut tables = self.collecting.tables.remove(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
-        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
+        let longer = self.collecting.longer.get(&dataset).cloned();
+        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), longer, ..Closing::default() };
         closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
         for (window, cells) in windows {
             let of_window = Window { dataset: &dataset, window, part };
@@ -229,6 +233,7 @@ impl Collector {
             }
         }
         self.all_told(&dataset, before, &mut tables, &mut closing);
+        self.longer_windows(&dataset, before, &mut closing);
         if let Some(mut deferral) = deferral {
             self.passed(&dataset, &mut deferral, (before, last), &mut closing);
             self.put_back(dataset.clone(), deferral);
@@ -250,7 +255,9 @@ impl Collector {
         }
         match closing.encode() {
             Ok(entry) => {
+                let bytes = entry.len() as u64;
                 self.put_out(&dataset, entry);
+                self.has_added_up(&dataset, &mut closing, bytes);
                 let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
                 self.collecting.released.insert((&dataset).into(), last);
             }
@@ -368,6 +375,7 @@ impl Collector {
                         Some(Note::Override { id, destination, window_start: started })
                     });
                 closing.notes.extend(used);
+                Self::add_to_longer((closed.dataset, started), (&closed.cells, policy), &mut outcome, closing);
                 if let Some(tables) = tables {
                     Self::told(window, told, tables, closing);
                 }
@@ -551,7 +559,7 @@ impl Collector {
             return Ok(());
         }
         // After the position that is needed from this checkpoint on, so that it stays as long as the checkpoint does.
-        self.keep_told();
+        self.keep_wholes();
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
         self.forget_quiet(needed_after);

@@ -10,7 +10,7 @@ use crate::common::http::check;
 use crate::common::until;
 
 /// Closings of a few minutes fill the outbox. Nothing but the outbox is full, and no checkpoint comes.
-const JOURNAL: &str = r#"
+pub(super) const JOURNAL: &str = r#"
 directory        = "journal"
 segment_bytes    = 16384
 quota_bytes      = 65536
@@ -22,7 +22,7 @@ checkpoint_every = "PT1H"
 const CELLS: u32 = 100;
 
 /// What a gateway says when a release finds no room.
-const FULL: &str = "a release waits for room in the outbox";
+pub(super) const FULL: &str = "a release waits for room in the outbox";
 
 /// The windows that the hub has something of, each once.
 fn minutes(deployment: &Deployment) -> BTreeSet<u32> {

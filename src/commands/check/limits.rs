@@ -1,6 +1,7 @@
 //! What `check` says of what holds for the cells of a dataset, by whose word, and what is merged or withheld inside them.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -14,8 +15,8 @@ use crate::domain::policy::{Asked, Limits, steps_above};
 /// What is remembered of a cell that was told, with what holds it.
 const BYTES_REMEMBERED: usize = 48;
 
-/// A paragraph for people. `others`: the datasets that it shares its cells with.
-pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> String {
+/// A paragraph for people. `others`: the datasets that it shares its cells with, of those of its stream.
+pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<Dataset>]), limits: &Limits) -> String {
     let mut text = String::new();
     let (contributors, part) = (&limits.contributors, &limits.part);
     // Writing to a string does not fail.
@@ -28,6 +29,14 @@ pub(super) fn explained(dataset: &Dataset, others: &[&str], limits: &Limits) -> 
         );
     }
     if let Some(finer) = &dataset.coarser_than {
+        let times = times_as_long(dataset, of_stream);
+        if times > 1 {
+            let _ = writeln!(
+                text,
+                "  its windows are each {times} windows of {finer}: its rows leave when the last one closes, where the policies do \
+                 not ask more of cells by then"
+            );
+        }
         let _ = writeln!(
             text,
             "  its rows are sums of the rows of {finer}, and all of this holds there, in each row: what does not leave there is in \
@@ -166,6 +175,12 @@ fn bounds(limits: &Limits) -> String {
     text
 }
 
+/// How many windows of the finer dataset make one of this.
+fn times_as_long(dataset: &Dataset, of_stream: &[Arc<Dataset>]) -> u128 {
+    let finer = of_stream.iter().find(|other| Some(&other.name) == dataset.coarser_than.as_ref());
+    finer.map_or(1, |finer| dataset.window.as_micros() / finer.window.as_micros().max(1))
+}
+
 fn windows(windows: u64) -> String {
     if windows == 1 { "window".to_owned() } else { format!("{windows} windows") }
 }
@@ -177,13 +192,18 @@ fn waits(dataset: &Dataset) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines(dataset: &Dataset, others: &[&str], limits: &Limits) -> Value {
+pub(super) fn for_machines(
+    dataset: &Dataset,
+    (others, of_stream): (&[&str], &[Arc<Dataset>]),
+    limits: &Limits,
+) -> Value {
     let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
     let mut withheld = [fractions, optional].concat();
     withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());
     json!({
         "dataset": dataset.name.as_str(),
         "shares_cells_with": others,
+        "adds_up_windows": u64::try_from(times_as_long(dataset, of_stream)).unwrap_or(u64::MAX),
         "coarser_than": dataset.coarser_than.as_ref().map(|finer| finer.as_str()),
         "min_contributors": asked(&limits.contributors),
         "min_part": asked(&limits.part),

@@ -19,7 +19,9 @@ use crate::domain::counting::NotCounted;
 use crate::domain::dataset::{CONTRIBUTORS, Dataset, Metric};
 use crate::domain::evidence::Sender;
 use crate::domain::name::{DatasetName, GatewayId};
-use crate::domain::policy::{ClosedWindow, Outcome, Outlet, Version, Withheld, release};
+use crate::domain::policy::{
+    ClosedWindow, Longer, Outcome, Outlet, Released, Version, Withheld, release, release_longer,
+};
 use crate::domain::producer::speaker_of;
 use crate::domain::time::rfc3339;
 use crate::domain::window::{window_of, window_start};
@@ -68,15 +70,7 @@ impl Left {
 
     /// What would leave as the cells of a dataset.
     fn of(dataset: &Dataset, outcome: &Outcome) -> Self {
-        let mut nulls = BTreeMap::new();
-        let of_dataset = || outcome.released.iter().filter(|released| *released.dataset() == dataset.name);
-        let told = dataset.tells_contributors.then_some(CONTRIBUTORS);
-        for name in dataset.metrics.iter().map(|metric| metric.name.as_str()).chain(told) {
-            let columns = of_dataset().filter_map(|released| released.cells().column_by_name(name));
-            // Of several destinations, that of which most is withheld.
-            let most = columns.map(nulls_of).max().unwrap_or(0);
-            nulls.insert(name.to_owned(), most);
-        }
+        let nulls = Self::nulls(dataset, &outcome.released);
         let (released, mut withheld) = (outcome.of_dataset(&dataset.name), outcome.withheld.clone());
         // Those that leave in other datasets only.
         let nowhere = outcome.beside_dataset(&dataset.name);
@@ -84,6 +78,19 @@ impl Left {
             *withheld.entry(Withheld::Nowhere).or_default() += nowhere;
         }
         Self { released, withheld, nulls }
+    }
+
+    fn nulls(dataset: &Dataset, released: &[Released]) -> BTreeMap<String, usize> {
+        let mut nulls = BTreeMap::new();
+        let of_dataset = || released.iter().filter(|released| *released.dataset() == dataset.name);
+        let told = dataset.tells_contributors.then_some(CONTRIBUTORS);
+        for name in dataset.metrics.iter().map(|metric| metric.name.as_str()).chain(told) {
+            let columns = of_dataset().filter_map(|released| released.cells().column_by_name(name));
+            // Of several destinations, that of which most is withheld.
+            let most = columns.map(nulls_of).max().unwrap_or(0);
+            nulls.insert(name.to_owned(), most);
+        }
+        nulls
     }
 }
 
@@ -186,18 +193,34 @@ impl Counted {
 
     /// What would leave of each window, by its start in microseconds since the Unix epoch.
     pub(super) fn left(self, version: &Version, gateway: &GatewayId) -> Result<AllLeft> {
-        let mut left = AllLeft::new();
-        for ((name, window), cells) in self.windows {
-            let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
+        let (mut left, mut all_longer) = (AllLeft::new(), BTreeMap::new());
+        let outlets = |dataset: &Dataset| -> Vec<Outlet> {
             let of_dataset =
                 |dataset: &Dataset| version.policy.outlets(&dataset.name, &version.here.serves, version.day);
-            let outlets: Vec<Outlet> = dataset.released_as().flat_map(of_dataset).collect();
+            dataset.released_as().flat_map(of_dataset).collect()
+        };
+        for ((name, window), cells) in self.windows {
+            let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
             let cells = cells.bounded(dataset);
             let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None };
-            let outcome = release(&closed, &outlets, version.digest())?;
-            for released in dataset.released_as() {
-                let start = window_start(window, dataset.window);
-                left.insert((released.name.clone(), start), Left::of(released, &outcome));
+            let mut outcome = release(&closed, &outlets(dataset), version.digest())?;
+            let start = window_start(window, dataset.window);
+            for view in dataset.views().iter().filter(|view| !view.is_longer(dataset)) {
+                left.insert((view.dataset.name.clone(), start), Left::of(view.dataset, &outcome));
+            }
+            if let Some(longer) = all_longer.entry(name).or_insert_with(|| Longer::new(dataset)) {
+                longer.add(dataset, start, std::mem::take(&mut outcome.longer), &[version.digest()].into());
+            }
+        }
+        for (name, longer) in all_longer {
+            let (Some(mut longer), Some(Some(dataset))) = (longer, self.datasets.get(&name)) else { continue };
+            for ended in longer.ended(dataset, None) {
+                let released = release_longer((gateway, dataset), &ended, 0, &outlets(dataset), version.digest())?;
+                let Some(of) = dataset.released_as().find(|of| of.name == *ended.dataset()) else { continue };
+                let nulls = Left::nulls(of, &released);
+                let rows = if released.is_empty() { 0 } else { ended.rows() };
+                let sums = Left { released: rows, withheld: BTreeMap::new(), nulls };
+                left.insert((of.name.clone(), ended.start(dataset)), sums);
             }
         }
         Ok(left)

@@ -28,7 +28,6 @@ use super::parted::{Combination, Parted};
 use super::portions::{Portion, Portions, Shared};
 use super::producer_sums::{Known, PRODUCERS_MAX, ProducerSums};
 use super::state::State;
-use super::wide::Squares;
 use super::{Cells, Contributor};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, Function, Metric};
@@ -465,9 +464,7 @@ impl State {
     /// What is kept of one cell.
     fn encode_slot(&self, slot: usize, writer: &mut Writer) {
         if let Self::Moments(moments) = self {
-            let moments = &moments[slot];
-            let (low, high) = moments.squares.parts();
-            writer.u64(moments.values).i128(moments.sum).u128(low).u64(high);
+            moments[slot].encode(writer);
         }
     }
 
@@ -477,8 +474,7 @@ impl State {
             (NOTHING, Self::Count | Self::Parts | Self::Same(_)) => {}
             (MOMENTS, Self::Moments(moments)) => {
                 for moments in moments {
-                    let (values, sum) = (reader.u64()?, reader.i128()?);
-                    *moments = Moments { values, sum, squares: Squares::new(reader.u128()?, reader.u64()?) };
+                    *moments = Moments::decode(reader)?;
                 }
             }
             _ => return None,

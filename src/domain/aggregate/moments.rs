@@ -13,6 +13,7 @@
 
 use super::portions::Portion;
 use super::wide::{Squares, U256};
+use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Measure;
 
 /// Bits that a value's range is scaled to. Sums of 2^66 values fit into 128 bits, sums of 2^64 squares into 192.
@@ -140,6 +141,18 @@ impl Moments {
         let whole = measure.range.high - measure.range.low;
         let of_end = |end: f64| values * (variance + (mean - end) * (mean - end)) / (whole * whole);
         (whole > 0.0).then(|| [of_end(measure.range.low), of_end(measure.range.high)])
+    }
+
+    /// Adds them to bytes under construction.
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        let (low, high) = self.squares.parts();
+        writer.u64(self.values).i128(self.sum).u128(low).u64(high);
+    }
+
+    /// Reads what [`Moments::encode`] wrote.
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let (values, sum) = (reader.u64()?, reader.i128()?);
+        Some(Self { values, sum, squares: Squares::new(reader.u128()?, reader.u64()?) })
     }
 
     /// Of what version 1 kept, with the error that it had: squares were scaled to 61 bits like values and rounded one by

@@ -1,5 +1,7 @@
 //! What is asked of the parts and the sums of a cell.
 
+use crate::domain::binary::{Reader, Writer};
+
 /// When a part of a cell may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartRule {
@@ -33,5 +35,30 @@ impl PartRule {
             beyond_one: self.beyond_one || other.beyond_one,
             beside: self.beside.max(other.beside),
         }
+    }
+
+    /// The laxer of each of the two rules' values.
+    #[must_use]
+    pub fn laxer(self, other: Self) -> Self {
+        Self {
+            least: self.least.min(other.least),
+            not_empty: self.not_empty && other.not_empty,
+            percent: self.percent.min(other.percent),
+            beyond_one: self.beyond_one && other.beyond_one,
+            beside: self.beside.min(other.beside),
+        }
+    }
+
+    /// Adds the rule to bytes under construction.
+    pub fn encode(&self, writer: &mut Writer) {
+        let Self { least, not_empty, percent, beyond_one, beside } = *self;
+        writer.u32(u32::try_from(least).unwrap_or(u32::MAX)).u8(not_empty.into());
+        writer.u32(percent).u8(beyond_one.into()).u32(beside);
+    }
+
+    /// Reads what [`PartRule::encode`] wrote.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let (least, not_empty) = (reader.u32()? as usize, reader.u8()? != 0);
+        Some(Self { least, not_empty, percent: reader.u32()?, beyond_one: reader.u8()? != 0, beside: reader.u32()? })
     }
 }

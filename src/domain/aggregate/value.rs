@@ -1,6 +1,7 @@
 //! What a metric of a cell comes to.
 
 use super::moments::Moments;
+use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Function;
 
 /// The value of one metric of one cell.
@@ -39,7 +40,7 @@ impl Value {
 }
 
 /// What a metric of one cell, or of several that have no record in common, comes to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::domain) enum Measured {
     /// So many records.
     Records(u64),
@@ -48,6 +49,11 @@ pub(in crate::domain) enum Measured {
     /// The records in each part that leaves. None: these are counted in the part before.
     Parts(Vec<Option<u64>>),
 }
+
+const NOTHING: u8 = 0;
+const RECORDS: u8 = 1;
+const MOMENTS: u8 = 2;
+const PARTS: u8 = 3;
 
 impl Measured {
     /// That of both together. `None`: they are of other metrics.
@@ -59,6 +65,43 @@ impl Measured {
                 Self::Moments(sum)
             }
             (Self::Parts(one), Self::Parts(other)) => Self::Parts(plus(&one, &other)),
+            _ => return None,
+        })
+    }
+
+    /// Adds what a metric comes to, or that it may not leave, to bytes under construction.
+    pub(in crate::domain) fn encode(measured: Option<&Self>, writer: &mut Writer) {
+        match measured {
+            None => {
+                writer.u8(NOTHING);
+            }
+            Some(Self::Records(records)) => {
+                writer.u8(RECORDS).u64(*records);
+            }
+            Some(Self::Moments(moments)) => {
+                writer.u8(MOMENTS);
+                moments.encode(writer);
+            }
+            Some(Self::Parts(counts)) => {
+                writer.u8(PARTS).count(counts.len());
+                for count in counts {
+                    writer.u8(count.is_some().into()).u64(count.unwrap_or(0));
+                }
+            }
+        }
+    }
+
+    /// Reads what [`Measured::encode`] wrote.
+    pub(in crate::domain) fn decode(reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        Some(match reader.u8()? {
+            NOTHING => None,
+            RECORDS => Some(Self::Records(reader.u64()?)),
+            MOMENTS => Some(Self::Moments(Moments::decode(reader)?)),
+            PARTS => {
+                let count = |reader: &mut Reader<'_>| Some((reader.u8()? != 0, reader.u64()?));
+                let counts = (0..reader.count(1 + 8)?).map(|_| count(reader)).collect::<Option<Vec<_>>>()?;
+                Some(Self::Parts(counts.into_iter().map(|(is_told, count)| is_told.then_some(count)).collect()))
+            }
             _ => return None,
         })
     }

@@ -11,7 +11,8 @@
 //! of datasets that share their cells, and of no others: the same as version 2 (0 and 0: no bounds), and then the datasets,
 //! each with its name and its metrics: the name that it gives each, and the position of that metric among those before.
 //! Version 4 is of those of which one is coarser, and of no others: the same as version 3, and then the coarser ones, each with
-//! its name and the positions of its keys.
+//! its name and the positions of its keys. Version 5 is of those of which one has longer windows, and of no others: the same as
+//! version 4, and then those with longer windows, each with its name and its window in microseconds.
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ const VERSION: u8 = 1;
 const BOUNDED: u8 = 2;
 const SHARED: u8 = 3;
 const COARSER: u8 = 4;
+const LONGER: u8 = 5;
 
 const WORDS: u8 = 0;
 const INTEGERS: u8 = 1;
@@ -53,6 +55,8 @@ pub struct Shape {
     members: Named<Vec<(String, u32)>>,
     /// Those that do not have all keys, each with the positions of its keys.
     coarser: Named<Vec<u32>>,
+    /// Those with longer windows, each with the length of its own, in microseconds.
+    longer: Named<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +119,7 @@ impl Dataset {
             bounds: self.bounds,
             members: self.members.iter().map(member).collect(),
             coarser: self.members.iter().filter(|member| member.keys.len() < self.keys.len()).map(keys).collect(),
+            longer: self.members.iter().filter(|member| member.dataset.window > self.window).map(length).collect(),
         }
     }
 }
@@ -134,6 +139,7 @@ impl Shape {
     /// Adds the shape to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
         writer.u8(match (self.members.is_empty(), self.bounds) {
+            (false, _) if !self.longer.is_empty() => LONGER,
             (false, _) if !self.coarser.is_empty() => COARSER,
             (false, _) => SHARED,
             (true, Some(_)) => BOUNDED,
@@ -168,7 +174,7 @@ impl Shape {
                 writer.text(name).u32(*position);
             }
         }
-        if !self.coarser.is_empty() {
+        if !self.coarser.is_empty() || !self.longer.is_empty() {
             writer.count(self.coarser.len());
         }
         for (dataset, keys) in &self.coarser {
@@ -177,12 +183,18 @@ impl Shape {
                 writer.u32(*key);
             });
         }
+        if !self.longer.is_empty() {
+            writer.count(self.longer.len());
+        }
+        for (dataset, window) in &self.longer {
+            writer.text(dataset).i64(*window);
+        }
     }
 
     /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let version = reader.u8()?;
-        if !matches!(version, VERSION | BOUNDED | SHARED | COARSER) {
+        if !matches!(version, VERSION | BOUNDED | SHARED | COARSER | LONGER) {
             return None;
         }
         let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
@@ -200,8 +212,10 @@ impl Shape {
         };
         let members = if version >= SHARED { list(reader, 16, decode_member)? } else { Vec::new() };
         let keys_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), list(reader, 4, Reader::u32)?));
-        let coarser = if version == COARSER { list(reader, 16, keys_of)? } else { Vec::new() };
-        Some(Self { stream, contributor, window, keys, metrics, bounds, members, coarser })
+        let coarser = if version >= COARSER { list(reader, 16, keys_of)? } else { Vec::new() };
+        let window_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), reader.i64()?));
+        let longer = if version == LONGER { list(reader, 16, window_of)? } else { Vec::new() };
+        Some(Self { stream, contributor, window, keys, metrics, bounds, members, coarser, longer })
     }
 
     /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
@@ -246,6 +260,12 @@ impl Shape {
             if keys(self, name) != keys(now, name) {
                 changes.push(format!("dataset `{name}`: it has other keys, so its rows are added up otherwise"));
             }
+            let [was, is] = [self, now].map(|shape| shape.longer.iter().find(|(of, _)| of == name));
+            if was != is {
+                let [was, is] = [(was, self), (is, now)]
+                    .map(|(longer, shape)| duration(longer.map_or(shape.window, |(_, window)| *window)));
+                changes.push(format!("dataset `{name}`: window was {was}, is {is}"));
+            }
         }
         changes
     }
@@ -262,6 +282,11 @@ fn member(Member { dataset, metrics, .. }: &Member) -> (String, Vec<(String, u32
 fn keys(Member { dataset, keys, .. }: &Member) -> (String, Vec<u32>) {
     let positions = keys.iter().map(|position| u32::try_from(*position).unwrap_or(u32::MAX));
     (dataset.name.to_string(), positions.collect())
+}
+
+/// A dataset that shares the cells, with the length of its windows.
+fn length(Member { dataset, .. }: &Member) -> (String, i64) {
+    (dataset.name.to_string(), micros(dataset.window))
 }
 
 fn decode_member(reader: &mut Reader<'_>) -> Option<(String, Vec<(String, u32)>)> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Dataset, Metric};
 use crate::domain::name::DatasetName;
+use crate::domain::window::micros;
 
 /// One of the datasets that share their cells.
 #[derive(Debug, Clone)]
@@ -112,7 +113,8 @@ impl Dataset {
     }
 
     /// The keys in which a dataset of the same stream differs so that it parts the records otherwise. Empty: both can
-    /// share their cells. A coarser one has some of the keys, and gives nothing up.
+    /// share their cells. A coarser one has some of the keys, or longer windows that each are several of these, or both. It
+    /// gives nothing up.
     #[must_use]
     pub fn parted_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let key = |dataset: &Self| -> Vec<_> {
@@ -120,13 +122,18 @@ impl Dataset {
         };
         let (keys, of_other) = (key(self), key(other));
         let is_coarser = other.coarser_than.is_some();
+        let is_longer = is_coarser && self.window < other.window;
         let parts_alike = match is_coarser {
-            true => of_other.len() < keys.len() && of_other.iter().all(|key| keys.contains(key)),
+            true => {
+                (of_other.len() < keys.len() || (is_longer && of_other == keys))
+                    && of_other.iter().all(|key| keys.contains(key))
+            }
             false => keys == of_other,
         };
+        let is_of_several = is_longer && micros(other.window) % micros(self.window).max(1) == 0;
         let differ = [
             ("group_by", !parts_alike),
-            ("window.size", self.window != other.window),
+            ("window.size", self.window != other.window && !is_of_several),
             ("window.grace", self.grace != other.grace),
             ("window.open_max", self.open_max != other.open_max),
             ("max_defer", self.max_defer != other.max_defer),
@@ -137,6 +144,12 @@ impl Dataset {
 }
 
 impl<'d> View<'d> {
+    /// Whether its windows are longer than those that are counted.
+    #[must_use]
+    pub fn is_longer(&self, counted: &Dataset) -> bool {
+        self.dataset.window > counted.window
+    }
+
     /// One that shares its cells with no other.
     #[must_use]
     pub fn alone(dataset: &'d Dataset) -> Self {
@@ -217,7 +230,15 @@ mod tests {
         assert_eq!(finer.parted_otherwise(&coarser(&all)), ["group_by"], "it is no coarser one");
         let mut other = coarser(&[1]);
         other.keys[0].domain = KeyDomain::Bool;
-        assert_eq!(finer.parted_otherwise(&Dataset { max_defer: 1, ..other }), ["group_by", "max_defer"]);
+        assert_eq!(finer.parted_otherwise(&Dataset { max_defer: 1, ..other.clone() }), ["group_by", "max_defer"]);
+        let longer = |times: u32, keys: &[usize]| Dataset { window: finer.window * times, ..coarser(keys) };
+        assert_eq!(finer.parted_otherwise(&longer(2, &all)), [""; 0], "of longer windows it can have all keys");
+        assert_eq!(finer.parted_otherwise(&longer(60, &[1])), [""; 0]);
+        let odd = Dataset { window: finer.window + finer.window / 2, ..coarser(&[1]) };
+        assert_eq!(finer.parted_otherwise(&odd), ["window.size"]);
+        assert_eq!(longer(2, &all).parted_otherwise(&coarser(&[1])), ["window.size"], "shorter than what it adds up");
+        let other_keys = Dataset { keys: vec![other.keys[0].clone()], ..longer(2, &[1]) };
+        assert_eq!(finer.parted_otherwise(&other_keys), ["group_by"]);
         let both = Dataset::counted_for(&[Arc::new(finer.clone()), Arc::new(coarser(&[1]))]).unwrap();
         let keys: Vec<_> = both.views().into_iter().map(|view| view.keys).collect();
         assert_eq!((both.keys.len(), keys), (finer.keys.len(), vec![all, vec![1]]));

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
-use arrow_array::builder::{Int64Builder, ListBuilder};
-use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::aggregate::{Cells, Value, positions_of};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, KeyDomain, REST, View, WINDOWS};
+use crate::domain::dataset::{Dataset, Function, KeyDomain, Metric, REST, View};
 use crate::domain::deferral::Deferral;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
@@ -22,12 +20,19 @@ use super::egress::Outlet;
 use super::permit::Released;
 
 mod coarser;
+mod columns;
+mod longer;
 mod noised;
 mod reduced;
 mod rolled;
 mod steps;
 
 pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
+
+pub use columns::RELEASE_COLUMNS;
+pub(super) use columns::{Head, assemble};
+
+pub use longer::{Added, Ended, Longer, release_longer};
 
 pub use noised::{NotNoised, asked_for, release_noised};
 
@@ -67,7 +72,8 @@ pub struct Outcome {
     pub rolled_up: BTreeSet<u32>,
     /// How many remainders leave.
     pub remainders: usize,
-    /// How many rows leave of each coarser dataset: sums of the cells and remainders that leave.
+    /// How many rows leave of each coarser dataset: sums of the cells and remainders that leave. None leave yet of one with
+    /// longer windows.
     pub coarser: BTreeMap<DatasetName, usize>,
     /// Cells that go nowhere.
     pub cells_withheld: usize,
@@ -77,6 +83,8 @@ pub struct Outcome {
     pub cells_unchanged: usize,
     /// What the releases change of the tables of their destinations, of a dataset that tells only what has changed.
     pub told: Vec<Telling>,
+    /// What the rows that leave add to the datasets with longer windows.
+    pub longer: Vec<Added>,
 }
 
 /// Why a cell goes nowhere.
@@ -206,8 +214,7 @@ fn released(
     let mut rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
     let is_shared = closed.dataset.is_shared();
     if is_shared {
-        let strictest = rules.into_iter().reduce(|(one, k), (other, of_other)| (one.stricter(other), k.max(of_other)));
-        rules = strictest.map(|(parts, k)| (parts, k.max(closed.dataset.min_contributors))).into_iter().collect();
+        rules = strictest_of(closed.dataset, rules).into_iter().collect();
     }
     let levels = Levels::of(closed.dataset, &closed.cells, &rules);
     let steps = Steps::of(closed.dataset, quiet(), &rules);
@@ -218,24 +225,31 @@ fn released(
                 true => outlet.dataset == view.dataset.name,
                 false => outlet.rule() == *rule,
             };
-            let outlets: Vec<&Outlet> = quiet().filter(is_of_view).collect();
-            if rows.is_empty() || outlets.is_empty() {
+            let mut to = quiet().filter(is_of_view).map(|outlet| &outlet.destination).peekable();
+            if rows.is_empty() {
+                continue;
+            }
+            if view.is_longer(closed.dataset) {
+                outcome.coarser.insert(view.dataset.name.clone(), 0);
+                outcome.longer.push(Added::of(closed.dataset, &view, &rows, *rule));
+                continue;
+            }
+            if to.peek().is_none() {
                 continue;
             }
             if view.dataset.coarser_than.is_some() {
                 let sums = coarser::added_up(closed.dataset, &rows, &view.keys, steps.told_of_remainder(rule.1));
                 outcome.coarser.insert(view.dataset.name.clone(), sums.len());
-                let leaving = Leaving::new(closed, view, sums.iter().map(Vec::as_slice), policy);
-                outcome.released.extend(leaving.released(outlets)?);
+                let leaving = Leaving::new(closed, &view, sums.values().map(Vec::as_slice), policy);
+                outcome.released.extend(leaving.released(to)?);
                 continue;
             }
             let Some(tables) = tables else {
-                let leaving = Leaving::new(closed, view, each(&rows), policy);
-                outcome.released.extend(leaving.released(outlets)?);
+                outcome.released.extend(Leaving::new(closed, &view, each(&rows), policy).released(to)?);
                 continue;
             };
-            for outlet in outlets {
-                changes(closed, &rows, policy, (&outlet.destination, tables), &mut outcome)?;
+            for destination in to {
+                changes(closed, &rows, policy, (destination, tables), &mut outcome)?;
             }
         }
     }
@@ -258,6 +272,12 @@ fn released(
     Ok(outcome)
 }
 
+/// The rule of all datasets that share their cells: the strictest of those of all their outlets.
+fn strictest_of(counted: &Dataset, rules: impl IntoIterator<Item = Rule>) -> Option<Rule> {
+    let strictest = rules.into_iter().reduce(|(one, k), (other, of_other)| (one.stricter(other), k.max(of_other)));
+    strictest.map(|(parts, k)| (parts, k.max(counted.min_contributors)))
+}
+
 /// Lets go what has changed of the cells that may leave to a destination, if anything has. Their dataset
 /// shares no cells and has no remainders.
 fn changes(
@@ -267,17 +287,25 @@ fn changes(
     (destination, tables): (&DestinationName, &Tables),
     outcome: &mut Outcome,
 ) -> Result<(), ArrowError> {
-    let all = Leaving::new(closed, View::alone(closed.dataset), each(rows), policy);
+    let view = View::alone(closed.dataset);
+    let all = Leaving::new(closed, &view, each(rows), policy);
     let said: Vec<Said> = all.lines.iter().map(|line| all.said(line)).collect();
     let telling = tables.telling(destination, (closed.window, closed.part), &said);
     if !telling.is_empty() {
         let change = Some(if telling.all { Change::All } else { Change::Set });
         let told: BTreeSet<u32> = telling.set.iter().map(|(number, _)| *number).collect();
-        let set = all.lines.iter().filter(|line| told.contains(&line.number)).map(|line| Line { change, ..*line });
-        let change = Some(Change::Gone);
-        let gone = telling.gone.iter().map(|number| Line { rows: &[], number: *number, change });
+        let set = all.lines.iter().filter(|line| told.contains(&line.number));
+        let set = set.map(|line| Line { change, ..line.clone() });
+        let gone = telling.gone.iter().map(|number| Line {
+            number: *number,
+            labels: labels(closed.dataset, &view, *number, &[]),
+            values: vec![Value::Null; closed.dataset.metrics.len()],
+            contributors: Value::Null,
+            windows: 1,
+            change: Some(Change::Gone),
+        });
         let lines = set.chain(gone).collect();
-        outcome.released.push(Leaving { lines, ..all }.released_to(destination)?);
+        outcome.released.extend(Leaving { lines, ..all }.released(std::iter::once(destination))?);
     }
     outcome.told.push(telling);
     Ok(())
@@ -285,21 +313,28 @@ fn changes(
 
 /// What of a window may leave as that of a dataset to outlets of one rule.
 struct Leaving<'l> {
-    closed: &'l ClosedWindow<'l>,
-    view: View<'l>,
-    lines: Vec<Line<'l>>,
+    gateway: &'l GatewayId,
+    dataset: &'l Dataset,
     start: i64,
     end: i64,
+    part: u64,
     policy: Digest,
+    lines: Vec<Line>,
 }
 
-/// A line of a release.
-#[derive(Clone, Copy)]
-struct Line<'l> {
-    /// What it tells: one, or several that are added up. None: the cell is gone.
-    rows: &'l [Row<'l>],
-    /// The number of the cell; that of one of the cells, of a remainder.
+/// A line of a release: one row, or several that are added up.
+#[derive(Clone)]
+struct Line {
+    /// The number of the cell; that of one of the cells, of a remainder or a sum.
     number: u32,
+    /// How its keys are written.
+    labels: Vec<String>,
+    /// The value of each metric, null when it may not leave. Of a cell that is gone, all are null.
+    values: Vec<Value>,
+    /// How many contributors it has at least. Null where that is not told, and of a cell that is gone.
+    contributors: Value,
+    /// How many windows it covers: those of the row that covers most.
+    windows: u64,
     /// How it changes what was told before, where that is told.
     change: Option<Change>,
 }
@@ -320,95 +355,66 @@ fn each<'l>(rows: &'l [Row<'l>]) -> impl Iterator<Item = &'l [Row<'l>]> {
 
 impl<'l> Leaving<'l> {
     /// Of the rows of each line.
-    fn new(
-        closed: &'l ClosedWindow<'l>,
-        view: View<'l>,
-        lines: impl Iterator<Item = &'l [Row<'l>]>,
+    fn new<'r>(
+        closed: &ClosedWindow<'l>,
+        view: &View<'l>,
+        lines: impl Iterator<Item = &'r [Row<'r>]>,
         policy: Digest,
     ) -> Self {
+        let ClosedWindow { gateway, part, .. } = *closed;
         let start = window_start(closed.window, closed.dataset.window);
         let end = start.saturating_add(micros(closed.dataset.window));
-        let line = |rows: &'l [Row<'l>]| {
-            let number = rows.first().map(|row| row.cells.number(row.slot))?;
-            Some(Line { rows, number, change: None })
+        let line = |rows: &[Row<'_>]| {
+            let first = rows.first()?;
+            let number = first.cells.number(first.slot);
+            Some(Line {
+                number,
+                labels: labels(closed.dataset, view, number, first.given_up),
+                values: values(view.dataset, |at, function| {
+                    coarser::measured(closed.dataset, *view.metrics.get(at)?, rows).map(|sum| sum.value(function))
+                }),
+                contributors: first.contributors.map_or(Value::Null, Value::Count),
+                windows: rows.iter().map(|row| covers(closed, row)).max().unwrap_or(1),
+                change: None,
+            })
         };
-        Self { closed, view, lines: lines.filter_map(line).collect(), start, end, policy }
+        Self { gateway, dataset: view.dataset, start, end, part, policy, lines: lines.filter_map(line).collect() }
     }
 
-    fn released(&self, outlets: Vec<&Outlet>) -> Result<Vec<Released>, ArrowError> {
+    fn released<'o>(
+        &self,
+        destinations: impl Iterator<Item = &'o DestinationName>,
+    ) -> Result<Vec<Released>, ArrowError> {
         let id = self.id();
-        let columns = self.columns(&id)?;
-        let to = |outlet: &Outlet| self.to(&outlet.destination, id.clone(), columns.clone());
-        Ok(outlets.into_iter().map(to).collect())
-    }
-
-    fn released_to(&self, destination: &DestinationName) -> Result<Released, ArrowError> {
-        let id = self.id();
-        let columns = self.columns(&id)?;
-        Ok(self.to(destination, id, columns))
-    }
-
-    fn to(&self, destination: &DestinationName, id: String, cells: RecordBatch) -> Released {
-        Released {
-            id,
+        let cells = self.columns(&id)?;
+        let to = |destination: &DestinationName| Released {
+            id: id.clone(),
             destination: destination.clone(),
-            dataset: self.view.dataset.name.clone(),
-            gateway: self.closed.gateway.clone(),
+            dataset: self.dataset.name.clone(),
+            gateway: self.gateway.clone(),
             window_start: self.start,
             window_end: self.end,
             policy: self.policy,
-            cells,
+            cells: cells.clone(),
             reduced: None,
-        }
+        };
+        Ok(destinations.map(to).collect())
     }
 
     /// What a line says.
-    fn said(&self, line: &Line<'_>) -> Said {
+    fn said(&self, line: &Line) -> Said {
         let mut writer = Writer::default();
-        (0..self.view.metrics.len()).for_each(|metric| hashed(&self.value(metric, line), &mut writer));
-        if self.view.dataset.tells_contributors {
-            hashed(&contributors(line), &mut writer);
+        line.values.iter().for_each(|value| hashed(value, &mut writer));
+        if self.dataset.tells_contributors {
+            hashed(&line.contributors, &mut writer);
         }
-        Said { number: line.number, values: Fingerprint::of(&writer.finish()), windows: self.windows(line) }
-    }
-
-    /// How many windows a line covers: those of the row that covers most.
-    fn windows(&self, line: &Line<'_>) -> u64 {
-        let ClosedWindow { deferral: Some(deferral), window, .. } = self.closed else { return 1 };
-        let covers = |row: &Row<'_>| match row.given_up {
-            [] => deferral.covers(*window, row.cells.number(row.slot)),
-            _ => deferral.covers_at_most(*window),
-        };
-        line.rows.iter().map(covers).max().unwrap_or(1)
-    }
-
-    /// The value of a metric of a line, null when it may not leave.
-    fn value(&self, metric: usize, line: &Line<'_>) -> Value {
-        let at = self.view.metrics.get(metric);
-        let value = at.map_or(Value::Null, |at| coarser::value(self.closed.dataset, *at, line.rows));
-        match self.view.dataset.metrics.get(metric).and_then(|metric| metric.digits) {
-            Some(digits) => value.rounded(digits),
-            None => value,
-        }
-    }
-
-    /// How the keys of a line are written.
-    fn labels(&self, line: &Line<'_>) -> Vec<String> {
-        let dataset = self.closed.dataset;
-        let positions = positions_of(dataset, line.number as usize);
-        // Of rows that are added up, all have the same.
-        let given_up = |index: &usize| line.rows.first().is_some_and(|row| row.given_up.contains(index));
-        let label = |index: &usize| match (dataset.keys.get(*index), positions.get(*index)) {
-            (Some(key), Some(position)) if !given_up(index) => key.domain.label(*position),
-            _ => REST.to_owned(),
-        };
-        self.view.keys.iter().map(label).collect()
+        Said { number: line.number, values: Fingerprint::of(&writer.finish()), windows: line.windows }
     }
 
     /// The first 128 bits of SHA-256 over gateway, dataset, window, part, policy and the cells: the same records
     /// give the same id, and whatever differs has another one.
     fn id(&self) -> String {
-        let dataset = self.view.dataset;
+        let dataset = self.dataset;
         let mut writer = Writer::default();
         let cells_wait = dataset.max_defer > 0;
         if dataset.tells_contributors {
@@ -419,111 +425,74 @@ impl<'l> Leaving<'l> {
             (false, true) => RELEASE_ID_VERSION_OF_WAITING,
             (false, false) => RELEASE_ID_VERSION,
         });
-        writer.text(self.closed.gateway).text(&dataset.name);
-        writer.i64(self.start).i64(self.end).u64(self.closed.part).raw(self.policy.bytes());
+        writer.text(self.gateway).text(&dataset.name);
+        writer.i64(self.start).i64(self.end).u64(self.part).raw(self.policy.bytes());
         for name in dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name)) {
             writer.text(name);
         }
         writer.count(self.lines.len());
         for line in &self.lines {
             if cells_wait || dataset.only_on_change {
-                writer.u64(self.windows(line));
+                writer.u64(line.windows);
             }
             if dataset.only_on_change {
                 writer.text(line.change.map_or("", Change::name));
             }
-            self.labels(line).iter().for_each(|label| {
+            line.labels.iter().for_each(|label| {
                 writer.text(label);
             });
-            for metric in 0..dataset.metrics.len() {
-                hashed(&self.value(metric, line), &mut writer);
-            }
+            line.values.iter().for_each(|value| hashed(value, &mut writer));
             if dataset.tells_contributors {
-                hashed(&contributors(line), &mut writer);
+                hashed(&line.contributors, &mut writer);
             }
         }
         Sha256::digest(writer.finish()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn columns(&self, id: &str) -> Result<RecordBatch, ArrowError> {
-        let (gateway, dataset) = (self.closed.gateway, self.view.dataset);
-        let (policy, start, end) = (self.policy, self.start, self.end);
+        let Self { gateway, dataset, policy, start, end, ref lines, .. } = *self;
         let head = Head { id, gateway, dataset, policy, start, end };
-        let labels: Vec<Vec<String>> = self.lines.iter().map(|line| self.labels(line)).collect();
+        let windows: Vec<u64> = lines.iter().map(|line| line.windows).collect();
+        let changes: Vec<Change> = lines.iter().filter_map(|line| line.change).collect();
+        let contributors: Vec<Value> = lines.iter().map(|line| line.contributors.clone()).collect();
         let labels =
-            |index: usize, _: &KeyDomain| labels.iter().filter_map(|labels| labels.get(index).cloned()).collect();
-        let values = |metric| self.lines.iter().map(|line| self.value(metric, line)).collect::<Vec<_>>();
-        let windows: Vec<u64> = self.lines.iter().map(|line| self.windows(line)).collect();
-        let changes: Vec<Change> = self.lines.iter().filter_map(|line| line.change).collect();
-        let contributors: Vec<Value> = self.lines.iter().map(contributors).collect();
+            |index: usize, _: &KeyDomain| lines.iter().filter_map(|line| line.labels.get(index).cloned()).collect();
+        let values = |metric: usize| {
+            lines.iter().map(|line| line.values.get(metric).cloned().unwrap_or(Value::Null)).collect::<Vec<_>>()
+        };
         assemble(&head, (&windows, &changes, &contributors), labels, values)
     }
 }
 
-/// How many contributors a line's cell has at least. Null where that is not told, and of a cell that is gone.
-fn contributors(line: &Line<'_>) -> Value {
-    line.rows.first().and_then(|row| row.contributors).map_or(Value::Null, Value::Count)
-}
-
-/// The columns that every release has: what is the same in all its cells. Keys and metrics come after them, and before those
-/// [`WINDOWS`] where cells wait, and [`CHANGE`] where only what has changed is told. Where it is told how many contributors
-/// there are at least, [`CONTRIBUTORS`] stands between keys and metrics.
-pub const RELEASE_COLUMNS: [&str; 6] = ["release", "gateway", "dataset", "policy", "window_start", "window_end"];
-
-/// What a release says of each of its cells.
-pub(super) struct Head<'h> {
-    pub(super) id: &'h str,
-    pub(super) gateway: &'h str,
-    pub(super) dataset: &'h Dataset,
-    pub(super) policy: Digest,
-    pub(super) start: i64,
-    pub(super) end: i64,
-}
-
-/// The columns of a release of cells that cover so many windows each, change what was told before like this, and have so many
-/// contributors at least, where that is told: `labels` gives those of a key, `values` those of a metric.
-pub(super) fn assemble(
-    head: &Head<'_>,
-    (windows, changes, contributors): (&[u64], &[Change], &[Value]),
-    labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
-    values: impl Fn(usize) -> Vec<Value>,
-) -> Result<RecordBatch, ArrowError> {
-    let rows = windows.len();
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    let mut add = |name: &str, is_nullable: bool, column: ArrayRef| {
-        fields.push(Field::new(name, column.data_type().clone(), is_nullable));
-        columns.push(column);
+/// The metrics of a row as they leave: what each comes to, null where there is nothing, with the digits that it is to have.
+fn values(dataset: &Dataset, value: impl Fn(usize, &Function) -> Option<Value>) -> Vec<Value> {
+    let as_it_leaves = |(at, metric): (usize, &Metric)| {
+        let value = value(at, &metric.function).unwrap_or(Value::Null);
+        match metric.digits {
+            Some(digits) => value.rounded(digits),
+            None => value,
+        }
     };
-    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
-    let time =
-        |time: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(time, rows).with_timezone("UTC")) };
-    let [release, gateway, dataset, policy, start, end] = RELEASE_COLUMNS;
-    add(release, false, text(head.id));
-    add(gateway, false, text(head.gateway));
-    add(dataset, false, text(&head.dataset.name));
-    add(policy, false, text(&head.policy.to_string()));
-    add(start, false, time(head.start));
-    add(end, false, time(head.end));
-    if head.dataset.max_defer > 0 {
-        let windows = windows.iter().map(|windows| i64::try_from(*windows).unwrap_or(i64::MAX));
-        add(WINDOWS, false, Arc::new(Int64Array::from_iter_values(windows)));
+    dataset.metrics.iter().enumerate().map(as_it_leaves).collect()
+}
+
+/// How the keys of a cell are written, or of what is made of it. Of rows that are added up, all have given up the same.
+fn labels(counted: &Dataset, view: &View<'_>, number: u32, given_up: &[usize]) -> Vec<String> {
+    let positions = positions_of(counted, number as usize);
+    let label = |index: &usize| match (counted.keys.get(*index), positions.get(*index)) {
+        (Some(key), Some(position)) if !given_up.contains(index) => key.domain.label(*position),
+        _ => REST.to_owned(),
+    };
+    view.keys.iter().map(label).collect()
+}
+
+/// How many windows a row covers.
+fn covers(closed: &ClosedWindow<'_>, row: &Row<'_>) -> u64 {
+    let ClosedWindow { deferral: Some(deferral), window, .. } = closed else { return 1 };
+    match row.given_up {
+        [] => deferral.covers(*window, row.cells.number(row.slot)),
+        _ => deferral.covers_at_most(*window),
     }
-    if head.dataset.only_on_change {
-        add(CHANGE, false, Arc::new(StringArray::from_iter_values(changes.iter().map(|change| change.name()))));
-    }
-    for (index, key) in head.dataset.keys.iter().enumerate() {
-        add(&key.name, false, Arc::new(StringArray::from_iter_values(labels(index, &key.domain))));
-    }
-    if head.dataset.tells_contributors {
-        add(CONTRIBUTORS, true, metric_column(&Function::Count, contributors, true));
-    }
-    for (index, metric) in head.dataset.metrics.iter().enumerate() {
-        // Of a cell that is gone, all are null.
-        let is_nullable = head.dataset.only_on_change || !matches!(metric.function, Function::Count);
-        add(&metric.name, is_nullable, metric_column(&metric.function, &values(index), is_nullable));
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
 /// Adds a value to what a release's id is made of.
@@ -543,34 +512,6 @@ fn hashed(value: &Value, writer: &mut Writer) {
             for count in counts {
                 writer.u8(count.is_some().into()).u64(count.unwrap_or(0));
             }
-        }
-    }
-}
-
-fn metric_column(function: &Function, values: &[Value], is_nullable: bool) -> ArrayRef {
-    let count = |count: &u64| i64::try_from(*count).unwrap_or(i64::MAX);
-    match function {
-        Function::Count => {
-            let counts = values.iter().map(|value| match value {
-                Value::Count(records) => Some(count(records)),
-                Value::Null | Value::Number(_) | Value::Counts(_) => (!is_nullable).then_some(0),
-            });
-            Arc::new(counts.collect::<Int64Array>())
-        }
-        Function::Histogram { .. } => {
-            let mut lists =
-                ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, true));
-            for value in values {
-                if let Value::Counts(counts) = value {
-                    counts.iter().for_each(|of_range| lists.values().append_option(of_range.as_ref().map(count)));
-                }
-                lists.append(matches!(value, Value::Counts(_)));
-            }
-            Arc::new(lists.finish())
-        }
-        Function::Sum(_) | Function::Mean(_) | Function::Variance(_) | Function::Fraction { .. } => {
-            let number = |value: &Value| if let Value::Number(number) = value { Some(*number) } else { None };
-            Arc::new(values.iter().map(number).collect::<Float64Array>())
         }
     }
 }

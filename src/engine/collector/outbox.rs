@@ -41,6 +41,7 @@ impl Collector {
                     // Where that gives no room, a release is worth more than to know after a crash what was told.
                     if tried.replace(through) == Some(through) && matches!(error, NoRoom::Full) {
                         through = needless.max(self.needless_at_worst());
+                        through = self.keep_added_up(through);
                         self.wholes.give_up(through);
                     }
                     if let Err(error) = self.collecting.outbox.let_go(through) {

@@ -1,5 +1,6 @@
 //! Shapes as bytes, and what is said of a change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -68,6 +69,37 @@ fn coarser() -> Dataset {
     let coarser_than = Some(one.name.clone());
     let other = Dataset { name: "more".parse().unwrap(), coarser_than, keys: one.keys[1..2].to_vec(), ..one.clone() };
     Dataset::clone(&Dataset::counted_for(&[one.into(), other.into()]).unwrap())
+}
+
+/// The sample, and one that adds up its rows over windows that are twice as long.
+fn longer() -> Dataset {
+    let one = samples::every_kind();
+    let (coarser_than, window) = (Some(one.name.clone()), one.window * 2);
+    let other = Dataset { name: "more".parse().unwrap(), coarser_than, window, ..one.clone() };
+    Dataset::clone(&Dataset::counted_for(&[one.into(), other.into()]).unwrap())
+}
+
+#[test]
+fn the_bytes_of_version_5_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-5.bin");
+    let shape = longer().shape();
+    assert_eq!(bytes(&shape), golden);
+    assert_eq!(Shape::decode(&mut Reader::new(golden)), Some(shape.clone()));
+    for end in 0..golden.len() {
+        assert_eq!(Shape::decode(&mut Reader::new(&golden[..end])), None, "{end} bytes");
+    }
+    let both = Dataset::counted_for(&[
+        samples::every_kind().into(),
+        Arc::clone(&coarser().members[1].dataset),
+        Dataset { name: "most".parse().unwrap(), ..Dataset::clone(&longer().members[1].dataset) }.into(),
+    ]);
+    let both = both.unwrap().shape();
+    assert_eq!(Shape::decode(&mut Reader::new(&bytes(&both))), Some(both));
+    let mut one_more = longer();
+    let longest = Dataset { window: one_more.window * 3, ..Dataset::clone(&one_more.members[1].dataset) };
+    one_more.members[1].dataset = longest.into();
+    let said = ["dataset `more`: window was PT3M1S, is PT4M31.5S"];
+    assert_eq!(shape.differences(&one_more.shape()), said);
 }
 
 #[test]

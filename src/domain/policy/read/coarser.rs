@@ -1,4 +1,4 @@
-//! Coarser datasets: whether one can add up the rows of another one.
+//! Coarser datasets, and those with longer windows: whether one can add up the rows of another one.
 
 use super::super::StreamPlan;
 use crate::domain::dataset::Dataset;
@@ -8,7 +8,8 @@ use crate::domain::document::{Place, Problems, Spot, hint};
 pub(super) const COARSER_THAN: Key = Key::new(
     "coarser_than",
     Kind::Text,
-    "The finer dataset of the same stream: this one adds up the rows that leave of it, over the keys that it does not have.",
+    "The finer dataset of the same stream: this one adds up the rows that leave of it, over the keys that it does not have, and \
+     over the windows in its own longer ones.",
 );
 
 /// What a dataset declares that adds up the rows of another one.
@@ -50,6 +51,12 @@ pub(super) fn check(declared: &Declared<'_>, dataset: &Dataset, plan: &StreamPla
             "remove `coarser_than`, or `privacy` in both datasets".to_owned(),
         );
     }
+    if found.window < dataset.window && found.max_defer > 0 {
+        return wrong(
+            format!("the cells of `{name}` wait (`max_defer`), so a row of it can be of windows before a longer one"),
+            "remove `max_defer` in both datasets, or give both the same `window.size`".to_owned(),
+        );
+    }
     if let Some(place) = gives_up {
         problems.error_help(
             place,
@@ -85,6 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn one_with_windows_of_several_is_counted_with_the_finer_one_whatever_its_keys_are() {
+        let all_keys = format!("coarser_than = \"visits_by_home\"\n{ALIKE}");
+        for second in [coarser("visits_by_home"), all_keys] {
+            let (set, problems) = with(&second.replacen("PT5M", "PT1H", 1));
+            assert!(problems.is_empty(), "{:?}", problems.first().map(|problem| &problem.message));
+            let [counted] = set.streams["visits"].counted.as_slice() else { panic!("counted once") };
+            let longer: Vec<bool> = counted.views().into_iter().map(|view| view.is_longer(counted)).collect();
+            assert_eq!((longer, counted.window.as_secs()), (vec![false, true], 300));
+        }
+    }
+
+    #[test]
     fn one_that_cannot_add_up_is_refused() {
         let same_keys = format!("coarser_than = \"visits_by_home\"\n{ALIKE}");
         let other = |from: &str, to: &str| coarser("visits_by_home").replacen(from, to, 1);
@@ -93,8 +112,16 @@ mod tests {
             (coarser("more"), "stream `visits` has no finer dataset `more`"),
             (same_keys, "dataset `more` cannot add up the rows of `visits_by_home`: not the same `group_by`"),
             (
-                other("PT5M", "PT10M"),
+                other("PT5M", "PT7M"),
                 "dataset `more` cannot add up the rows of `visits_by_home`: not the same `window.size`",
+            ),
+            (
+                other("PT5M", "PT1M"),
+                "dataset `more` cannot add up the rows of `visits_by_home`: not the same `window.size`",
+            ),
+            (
+                other("PT30S", "PT1M").replacen("PT5M", "PT10M", 1),
+                "dataset `more` cannot add up the rows of `visits_by_home`: not the same `window.grace`",
             ),
             (
                 format!("{}{PRIVACY}", coarser("visits_by_home")),

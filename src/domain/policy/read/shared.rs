@@ -39,8 +39,8 @@ pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, probl
             place,
             message,
             format!(
-                "a coarser dataset has some of the keys of `group_by`, with the same domains or edges, and the same `window` and \
-                 `max_defer`. Copy them from [datasets.{one}]"
+                "a coarser dataset has some of the keys of `group_by`, with the same domains or edges, or `window.size` is several \
+                 times as long; all else of `window`, and `max_defer`, are the same. Copy them from [datasets.{one}]"
             ),
         );
         return false;
@@ -52,7 +52,8 @@ pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, probl
     let help = format!(
         "whoever has both can subtract: `{one}` says {says}; `{other}` says {tells}, and withholds the rest, which is too small; \
          40 - 39 = 1 is told all the same. Give both the same `group_by`, `roll_up`, `window` and `max_defer`, make one dataset of them, \
-         let the one with fewer keys add up the rows of the other one (`coarser_than`), or give one of them noise (`privacy`)"
+         let the one with fewer keys or longer windows add up the rows of the other one (`coarser_than`), or give one of them \
+         noise (`privacy`)"
     );
     problems.error_help(place, message, help);
     false

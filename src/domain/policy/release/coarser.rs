@@ -15,9 +15,13 @@
 use std::collections::BTreeMap;
 
 use super::rolled::Row;
-use crate::domain::aggregate::{Value, positions_of};
+use crate::domain::aggregate::{Measured, positions_of};
 use crate::domain::dataset::Dataset;
 use crate::planted::planted;
+
+/// The positions of the keys that rows have in common which become one, the last key first: then they stand in the order of
+/// the cells' numbers, in which the first key counts least. One that was given up comes last.
+pub(super) type Agree = Vec<u32>;
 
 /// The rows that become one, for each row of a dataset with these of the keys that are counted by. It tells of each that it has
 /// so many contributors.
@@ -26,23 +30,24 @@ pub(super) fn added_up<'l>(
     rows: &[Row<'l>],
     keys: &[usize],
     contributors: Option<u64>,
-) -> Vec<Vec<Row<'l>>> {
-    let mut sums: BTreeMap<Vec<usize>, Vec<Row<'l>>> = BTreeMap::new();
+) -> BTreeMap<Agree, Vec<Row<'l>>> {
+    let mut sums: BTreeMap<Agree, Vec<Row<'l>>> = BTreeMap::new();
     for row in rows {
         let positions = positions_of(counted, row.cells.number(row.slot) as usize);
         let of = |key: &usize| positions.get(*key).copied().filter(|_| !row.given_up.contains(key));
-        // In the order of the cells' numbers, in which the first key counts least. One that was given up comes last.
-        let agree = keys.iter().rev().map(|key| of(key).unwrap_or(usize::MAX)).collect();
-        sums.entry(agree).or_default().push(Row { contributors, ..*row });
+        let agree =
+            keys.iter().rev().map(|key| of(key).and_then(|position| position.try_into().ok()).unwrap_or(GIVEN_UP));
+        sums.entry(agree.collect()).or_default().push(Row { contributors, ..*row });
     }
-    sums.into_values().collect()
+    sums
 }
 
-/// The value of a metric of rows that are added up, of one as it is. Null when it may not leave of one of them.
-pub(super) fn value(counted: &Dataset, metric: usize, rows: &[Row<'_>]) -> Value {
-    let Some(function) = counted.metrics.get(metric).map(|metric| &metric.function) else { return Value::Null };
+/// Stands for a key that was given up.
+pub(super) const GIVEN_UP: u32 = u32::MAX;
+
+/// What a metric of rows comes to that are added up. `None`: it may not leave of one of them.
+pub(super) fn measured(counted: &Dataset, metric: usize, rows: &[Row<'_>]) -> Option<Measured> {
     let one = rows.first().filter(|_| planted("sums-by-one-plan"));
     let of = |row: &Row<'_>| row.cells.measured(counted, metric, row.slot, one.unwrap_or(row).plan);
-    let sum = rows.iter().map(of).reduce(|sum, row| sum?.plus(row?));
-    sum.flatten().map_or(Value::Null, |sum| sum.value(function))
+    rows.iter().map(of).reduce(|sum, row| sum?.plus(row?)).flatten()
 }

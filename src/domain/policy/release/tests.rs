@@ -1,18 +1,21 @@
 //! What leaves of a cell, and that nobody is singled out by it.
 
-use arrow_array::Array;
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, StringArray};
 
 use super::*;
 use crate::domain::aggregate::{ContributorKey, Foldable, PartRule, Rows};
-use crate::domain::dataset::{Metric, samples};
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Metric, samples};
 use crate::domain::policy::Widest;
 
 mod bounds;
 mod coarser;
 mod contributors;
 mod deferred;
+mod longer;
 mod nobody;
 mod noised;
 mod producers;

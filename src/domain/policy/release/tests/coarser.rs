@@ -39,11 +39,11 @@ fn of<'o>(outcome: &'o Outcome, dataset: &str) -> Option<&'o Released> {
 }
 
 /// The country of each row of a release; `rest` for that of a remainder of all.
-fn countries(cells: &RecordBatch) -> Vec<String> {
+pub(super) fn countries(cells: &RecordBatch) -> Vec<String> {
     cells.column_by_name("country").unwrap().as_string::<i32>().iter().map(|label| label.unwrap().to_owned()).collect()
 }
 
-fn country_of(row: Row) -> &'static str {
+pub(super) fn country_of(row: Row) -> &'static str {
     match row {
         Row::Cell(cell) => COUNTRIES[cell / CITIES.len()],
         Row::Country(country) => COUNTRIES[country],
@@ -99,7 +99,7 @@ fn nobody(
 }
 
 /// A row is the sum of these rows of another release.
-fn adds_up(
+pub(super) fn adds_up(
     finer: &RecordBatch,
     parts: &[usize],
     (coarser, at): (&RecordBatch, usize),

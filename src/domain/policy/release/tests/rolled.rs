@@ -135,6 +135,11 @@ pub(super) fn expected(
     some.iter().filter_map(|record| Some((*record, row(&records[*record])?))).collect()
 }
 
+/// The cells of records, counted in two parts.
+pub(super) fn cells(dataset: &Dataset, records: &[Record]) -> Cells {
+    nobody::cells_of(dataset, columns, records, &[], &lots(records.len())).bounded(dataset)
+}
+
 /// What leaves of the records, counted in two parts.
 pub(super) fn released(
     dataset: &Dataset,

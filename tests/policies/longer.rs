@@ -1,0 +1,224 @@
+//! A dataset with longer windows, which adds up the rows of a finer one: over kills, checkpoints, a full outbox, reloads and
+//! stops, and in `check`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bailiwick::engine::pipeline::CheckpointsDue;
+use serde_json::{Value, json};
+
+use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{run, text};
+use crate::common::{gateway, until};
+
+use super::deployment::{Deployment, POLICY, Producer, visits};
+use super::full_outbox::{FULL, JOURNAL};
+
+const TOTALS: &str = r#"
+[datasets.totals]
+stream           = "visits"
+coarser_than     = "by_country"
+window           = { size = "PT3M", grace = "PT1S" }
+min_contributors = 5
+metrics          = [{ name = "of_all", fn = "count" }]
+"#;
+
+/// The desk has the finer dataset, the hub has the sums of so long.
+fn deployment(size: &str) -> Deployment {
+    with_sums(Deployment::new(), size)
+}
+
+fn with_sums(deployment: Deployment, size: &str) -> Deployment {
+    let totals = TOTALS.replace("PT3M", size);
+    deployment.edit(POLICY, "[destinations.desk]", &format!("{totals}\n[destinations.desk]"));
+    let hub = "country = \"US\"\naccepts = [\"by_country\"]";
+    deployment.edit(POLICY, hub, &hub.replace("by_country", "totals"));
+    deployment.set_k(5);
+    deployment
+}
+
+/// Of each sum that the hub has: the minutes in which its window begins and ends, and the count.
+fn sums(deployment: &Deployment) -> Vec<Value> {
+    let minute = |line: &Value, of: &str| line[of].as_str().unwrap()[14..16].parse::<u32>().unwrap();
+    let sums = deployment.released("hub").into_iter().filter(|line| line["dataset"] == "totals");
+    let sums = sums.map(|line| json!([minute(&line, "window_start"), minute(&line, "window_end"), line["of_all"]]));
+    let mut sums: Vec<Value> = sums.collect();
+    sums.sort_by_key(ToString::to_string);
+    sums
+}
+
+/// Waits until the desk has so many rows.
+fn until_left(deployment: &Deployment, rows: usize) {
+    tokio::task::block_in_place(|| until(|| (deployment.released("desk").len() == rows).then_some(())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_several_windows_leave_as_one_over_kills_and_when_the_last_of_them_is_empty() {
+    let deployment = deployment("PT3M");
+    let minute = |minute, [de, fr]: [usize; 2]| [visits(minute, de, "DE"), visits(minute, fr, "FR")].concat();
+    let mut sequence = 0;
+    for (window, persons, rows) in [(0, [12, 7], 2), (1, [4, 5], 3)] {
+        let process = deployment.spawn();
+        let mut producer = Producer::connect(process.endpoint(), "p").await;
+        producer.sequence = sequence;
+        producer.send(&minute(window, persons)).await;
+        sequence = producer.sequence;
+        producer.close_before(window + 1).await;
+        until_left(&deployment, rows);
+        process.kill();
+    }
+    assert!(deployment.released("hub").is_empty(), "the longer window is open");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = sequence;
+    // Four are too few, and nobody comes in the third minute.
+    producer.close_before(3).await;
+    gateway.until("the sum has left", |_| deployment.released("hub").len() == 1).await;
+    producer.send(&minute(3, [6, 0])).await;
+    producer.close_before(4).await;
+    gateway.until("the next window has left", |_| deployment.released("desk").len() == 4).await;
+    gateway.stop().await;
+    assert_eq!(sums(&deployment), [json!([0, 3, 24])]);
+    // A stop that releases what is open releases what was added up. What comes later is told by itself.
+    deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = sequence + 1;
+    producer.send(&minute(4, [0, 8])).await;
+    gateway.stop().await;
+    assert_eq!(sums(&deployment), [json!([0, 3, 24]), json!([3, 6, 14])]);
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = sequence + 2;
+    producer.send(&minute(5, [0, 9])).await;
+    producer.close_before(6).await;
+    gateway.until("the rest has left", |_| deployment.released("hub").len() == 3).await;
+    gateway.stop().await;
+    assert_eq!(sums(&deployment), [json!([0, 3, 24]), json!([3, 6, 14]), json!([3, 6, 9])]);
+    let entries = entries(&deployment.path("journal/ledger"));
+    let intents = of_kind(&entries, "intent").into_iter().filter(|intent| intent["destination"] == "hub");
+    let intents: Vec<Value> = intents.map(|intent| json!([intent["dataset"], intent["cells"]])).collect();
+    assert_eq!(intents, vec![json!(["totals", 1]); 3]);
+}
+
+/// What is added up is in the outbox with the closing that added to it last. The outbox lets go of that at checkpoints.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_up_outlasts_the_entries_of_the_outbox_that_it_came_with() {
+    let deployment = Deployment::new();
+    deployment.add_calls();
+    let deployment = with_sums(deployment, "PT30M");
+    // A destination that is sent nothing says only now and then that it needs nothing.
+    deployment.edit(POLICY, "accepts = [\"totals\"]", "accepts = [\"totals\", \"calls_by_country\"]");
+    deployment.edit("gateway.toml", "directory = \"journal\"\n", "directory = \"journal\"\nsegment_bytes = 16384\n");
+    deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
+    let at_each = CheckpointsDue { bytes: 1, bytes_max: 1, every: Duration::ZERO };
+    let names = |directory: &str| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(deployment.path(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let mut rows = 0;
+    for (life, calls) in [(0, 1..13), (1, 13..25)] {
+        let gateway = deployment.start_with(|config| config.journal.checkpoints = at_each).await;
+        let mut producer = gateway.producer("p").await;
+        if life == 0 {
+            producer.send(&visits(0, 6, "DE")).await;
+            producer.close_before(1).await;
+            rows += 1;
+        }
+        let first = names("journal/outbox").into_iter().find(|name| name.ends_with(".segment"));
+        let mut others = Producer::of_stream("calls", &gateway::endpoint(&gateway.app), "q").await;
+        for minute in calls {
+            let checkpoints = names("journal/checkpoints");
+            others.sequence = u64::from(minute) - 1;
+            others.send(&visits(minute, 6, "DE")).await;
+            others.close_before(minute + 1).await;
+            rows += 1;
+            let have_left = || deployment.released("desk").len() == rows && names("journal/checkpoints") != checkpoints;
+            gateway.until("the calls have left, and there is a checkpoint", |_| have_left()).await;
+        }
+        gateway.stop().await;
+        assert!(first.is_some_and(|first| !names("journal/outbox").contains(&first)), "the first segment is gone");
+    }
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 1;
+    producer.send(&visits(29, 7, "DE")).await;
+    producer.close_before(30).await;
+    gateway.until("the sum has left", |_| sums(&deployment).len() == 1).await;
+    gateway.stop().await;
+    assert_eq!(sums(&deployment), [json!([0, 30, 13])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_outbox_begins_anew_with_what_is_added_up() {
+    let deployment = Deployment::new();
+    deployment.add_calls();
+    let deployment = with_sums(deployment, "PT1H");
+    deployment.edit(POLICY, "accepts = [\"totals\"]", "accepts = [\"totals\", \"calls_by_country\"]");
+    deployment.edit("gateway.toml", "directory = \"journal\"\n", JOURNAL);
+    deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
+    deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
+    let (mut minute, mut rows) = (0, 0);
+    for life in 0..2 {
+        let process = deployment.spawn();
+        if life == 0 {
+            let mut producer = Producer::connect(process.endpoint(), "p").await;
+            producer.send(&visits(0, 6, "FR")).await;
+            producer.close_before(1).await;
+            rows += 1;
+        }
+        // It is others that fill it.
+        let mut others = Producer::of_stream("calls", process.endpoint(), "q").await;
+        while process.lines(FULL).is_empty() {
+            others.sequence = minute.into();
+            others.send(&visits(minute, 6, "FR")).await;
+            minute += 1;
+            others.close_before(minute).await;
+            rows += 1;
+            until_left(&deployment, rows);
+        }
+        process.kill();
+    }
+    assert!(sums(&deployment).is_empty());
+    deployment.spawn().stop();
+    assert_eq!(sums(&deployment), [json!([0, 0, 6])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_do_not_leave_if_the_policies_ask_for_more_since_a_row_of_them_left() {
+    let deployment = deployment("PT3M");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    let mut rows = 0;
+    for (minute, k) in [(0, 5), (1, 7), (2, 7), (3, 7), (4, 6), (5, 6)] {
+        deployment.set_k(k);
+        gateway.reload().await.unwrap();
+        producer.send(&visits(minute, 8, "DE")).await;
+        producer.close_before(minute + 1).await;
+        rows += 1;
+        gateway.until("the row has left", |_| deployment.released("desk").len() == rows).await;
+    }
+    gateway.until("the second sum has left", |_| !deployment.released("hub").is_empty()).await;
+    gateway.stop().await;
+    // Rows of five were enough in the first window. In the second one less is asked for than was.
+    assert_eq!(sums(&deployment), [json!([3, 6, 24])]);
+}
+
+#[test]
+fn check_says_how_many_windows_it_adds_up_and_refuses_what_waits() {
+    let deployment = deployment("PT1H");
+    let checked = run(deployment.root(), &["check", "-c", "gateway.toml"]);
+    let said = text(&checked.stdout);
+    assert!(checked.status.success(), "{said}{}", text(&checked.stderr));
+    assert!(said.contains("its windows are each 60 windows of by_country"), "{said}");
+    let checked = run(deployment.root(), &["check", "--json"]);
+    let said: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let datasets = said["datasets"].as_array().unwrap().iter();
+    let times: Vec<Value> = datasets.map(|dataset| json!([dataset["dataset"], dataset["adds_up_windows"]])).collect();
+    assert!(times.contains(&json!(["totals", 60])) && times.contains(&json!(["by_country", 1])), "{times:?}");
+    let policy = deployment.read(POLICY);
+    deployment.write(POLICY, policy.replace("min_contributors = 5\n", "min_contributors = 5\nmax_defer = 2\n"));
+    let checked = run(deployment.root(), &["check", "-c", "gateway.toml"]);
+    let said = text(&checked.stderr);
+    assert!(said.contains("the cells of `by_country` wait (`max_defer`)"), "{said}");
+}
