@@ -64,6 +64,7 @@ pub(super) struct Found {
 pub(super) struct FoundReleases {
     held: Held,
     deferred: BTreeMap<DatasetName, Deferral>,
+    longer: BTreeMap<DatasetName, Longer>,
     outbox_last: Lsn,
     checkpoints: Checkpoints,
     key: ContributorKey,
@@ -93,13 +94,13 @@ impl State {
         let (outbox, found_outbox) = open_log(config, &directory.join("outbox"), Vec::new(), cursors.reached())?;
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
-        let mut held = outbox::held(&outbox, counted, tables(&present), longer(&present)).with_context(in_directory)?;
+        let mut held = outbox::held(&outbox, counted, tables(&present)).with_context(in_directory)?;
         let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
         if !losses.is_empty() {
-            held.forget();
+            held.tables.values_mut().for_each(Tables::forget);
         }
         let of_outbox = alarm("outbox", &losses);
         check_destinations(config, &|| Ok(outbox.reader(0)), &*fs)?;
@@ -119,10 +120,11 @@ impl State {
         for (name, step) in super::refusal_steps(config) {
             gateway.begin_in_steps(&name, step);
         }
-        let (key, Restored { windows, deferred }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
+        let (key, Restored { windows, deferred, longer }) = restored(checkpoint.as_ref(), &mut gateway, &present, now)?;
         let closed_before = gateway.datasets().filter_map(|name| Some((name.clone(), gateway.closed_before(name)?)));
         let closed_before: BTreeMap<_, _> = closed_before.collect();
         let deferred = deferrals(deferred, &present, &closed_before, &held);
+        let longer = added_up(longer, &present, &mut held);
         have_closed(&mut held.tables, &present, &closed_before);
         let from = counted + 1;
         let Scanned { closed, refused, closed_as } =
@@ -146,7 +148,15 @@ impl State {
             before: Found { present, key, before },
             outbox_last: found_outbox.last,
             is_new: found.last == 0 && !has_run,
-            collecting: FoundReleases { held, deferred, outbox_last: found_outbox.last, checkpoints, key, shapes },
+            collecting: FoundReleases {
+                held,
+                deferred,
+                longer,
+                outbox_last: found_outbox.last,
+                checkpoints,
+                key,
+                shapes,
+            },
         })
     }
 }
@@ -194,7 +204,7 @@ impl FoundReleases {
             decided: self.held.decided,
             begun_anew: self.held.begun_anew,
             tables: self.held.tables,
-            longer: self.held.longer,
+            longer: self.longer,
             deferred: self.deferred.into_iter().map(|(name, deferral)| (name, deferral.counted_in(open))).collect(),
             outbox_last: self.outbox_last,
             confirmed: Box::new(move || confirmed.through()),
@@ -371,10 +381,27 @@ fn tables(present: &[Present]) -> BTreeMap<DatasetName, Tables> {
     datasets.map(|dataset| (dataset.name.clone(), Tables::new(dataset))).collect()
 }
 
-/// Nothing is known yet to be added up of longer windows.
-fn longer(present: &[Present]) -> BTreeMap<DatasetName, Longer> {
+/// What is added up of longer windows, of all datasets whose cells are counted for one: what the checkpoint says, and then
+/// what the closings since then did.
+fn added_up(
+    restored: BTreeMap<DatasetName, Longer>,
+    present: &[Present],
+    held: &mut Held,
+) -> BTreeMap<DatasetName, Longer> {
+    let mut longer = restored;
     let datasets = present.iter().flat_map(|present| &present.datasets);
-    datasets.filter_map(|dataset| Some((dataset.name.clone(), Longer::new(dataset)?))).collect()
+    for dataset in datasets.filter(|dataset| dataset.has_longer()) {
+        let longer = longer.entry(dataset.name.clone()).or_default();
+        if held.begun_anew.contains_key(dataset.name.as_str()) {
+            tracing::warn!(
+                dataset = %dataset.name,
+                "the outbox was full and has begun anew, and a crash came before a checkpoint: what rows since the last one \
+                 added to longer windows is missing in their sums"
+            );
+        }
+        held.longer.remove(dataset.name.as_str()).iter().flatten().for_each(|addition| longer.add(addition));
+    }
+    longer
 }
 
 /// Windows before these times have closed, whether the outbox says so or not: not each closing tells something.

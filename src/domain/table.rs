@@ -47,14 +47,6 @@ impl Fingerprint {
         first.iter_mut().zip(Sha256::digest(bytes)).for_each(|(to, from)| *to = from);
         Self(first)
     }
-
-    /// Of how a dataset counts. If it counts otherwise, its cells have other numbers or other values.
-    #[must_use]
-    pub fn of_shape(dataset: &Dataset) -> Self {
-        let mut writer = Writer::default();
-        dataset.shape().encode(&mut writer);
-        Self::of(&writer.finish())
-    }
 }
 
 /// How a row of a release changes the table of its receiver.
@@ -140,7 +132,7 @@ impl Tables {
     /// Nothing is known of what was told of a dataset.
     #[must_use]
     pub fn new(dataset: &Dataset) -> Self {
-        Self { counted_as: Fingerprint::of_shape(dataset), next: i64::MIN, of: BTreeMap::new() }
+        Self { counted_as: counted_as(dataset), next: i64::MIN, of: BTreeMap::new() }
     }
 
     /// What a destination is told of a window, or of a part of one, which says this. It is empty when nothing has changed.
@@ -289,6 +281,13 @@ fn flag(reader: &mut Reader<'_>) -> Option<bool> {
         1 => Some(true),
         _ => None,
     }
+}
+
+/// A hash of how a dataset counts. If it counts otherwise, its cells have other numbers or other values.
+fn counted_as(dataset: &Dataset) -> Fingerprint {
+    let mut writer = Writer::default();
+    dataset.shape().encode(&mut writer);
+    Fingerprint::of(&writer.finish())
 }
 
 #[cfg(test)]

@@ -22,12 +22,14 @@ use crate::domain::window::window_start;
 use crate::storage::{Error, FileSystem, Lsn, create_directories, read_file, write_file_durably};
 
 const MAGIC: &[u8; 4] = b"BWCP";
-/// The version that is written. Versions 2 to 5 are read, too: in none of them cells wait, up to version 4 they have other
-/// forms of the gateway's state, and version 2 has no corrections.
-pub const VERSION: u32 = 6;
+/// The version that is written. Versions 2 to 6 are read, too: in none of them rows are added up over windows, up to version 5
+/// no cells wait, up to version 4 they have other forms of the gateway's state, and version 2 has no corrections.
+pub const VERSION: u32 = 7;
 const OLDEST_VERSION: u32 = 2;
 /// The first version in which cells wait.
 const FIRST_WITH_DEFERRED: u32 = 6;
+/// The first version in which rows are added up over windows.
+const FIRST_WITH_LONGER: u32 = 7;
 const PREFIX: &str = "checkpoint-";
 /// The largest checkpoint that is read.
 const BYTES_MAX: u64 = 16 << 30;
@@ -51,6 +53,9 @@ pub struct Checkpoint {
     /// What waits of the closed windows of a dataset, with its name: by
     /// [`Deferral::encode`](crate::domain::deferral::Deferral::encode).
     pub deferred: Vec<(String, Vec<u8>)>,
+    /// What was added up of the longer windows of datasets that share their cells, with the name of the first: by
+    /// [`Addition::encode`](crate::domain::policy::Addition::encode).
+    pub longer: Vec<(String, Vec<u8>)>,
 }
 
 /// What a request came to in the end.
@@ -74,8 +79,8 @@ impl Checkpoint {
     /// A new one, still without windows. `gateway`: see the field.
     #[must_use]
     pub fn new(lsn: Lsn, key: ContributorKey, gateway: Vec<u8>, shapes: Vec<(String, KeptShape)>) -> Self {
-        let (corrections, windows, deferred) = (Vec::new(), Vec::new(), Vec::new());
-        Self { version: VERSION, lsn, key, gateway, corrections, shapes, windows, deferred }
+        let (corrections, windows, deferred, longer) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { version: VERSION, lsn, key, gateway, corrections, shapes, windows, deferred, longer }
     }
 
     /// The newest checkpoint of a directory that is whole.
@@ -145,10 +150,11 @@ impl Checkpoint {
         for part in &self.windows {
             writer.text(&part.dataset).i64(part.window).bytes(&part.cells);
         }
-        if self.version >= FIRST_WITH_DEFERRED {
-            writer.count(self.deferred.len());
-            for (dataset, deferred) in &self.deferred {
-                writer.text(dataset).bytes(deferred);
+        let later = [(FIRST_WITH_DEFERRED, &self.deferred), (FIRST_WITH_LONGER, &self.longer)];
+        for (_, of_datasets) in later.into_iter().filter(|(first, _)| self.version >= *first) {
+            writer.count(of_datasets.len());
+            for (dataset, state) in of_datasets {
+                writer.text(dataset).bytes(state);
             }
         }
         let mut bytes = writer.finish();
@@ -186,13 +192,12 @@ impl Checkpoint {
             let cells = if version == 2 { aggregate::as_version_1(cells) } else { cells.to_vec() };
             windows.push(WindowPart { dataset, window, cells });
         }
-        let mut deferred = Vec::new();
-        if version >= FIRST_WITH_DEFERRED {
-            for _ in 0..reader.count(16)? {
-                deferred.push((reader.text()?.to_owned(), reader.bytes()?.to_vec()));
-            }
-        }
-        reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows, deferred })
+        let mut of_datasets = |first: u32| -> Option<Vec<(String, Vec<u8>)>> {
+            let datasets = if version >= first { reader.count(16)? } else { 0 };
+            (0..datasets).map(|_| Some((reader.text()?.to_owned(), reader.bytes()?.to_vec()))).collect()
+        };
+        let (deferred, longer) = (of_datasets(FIRST_WITH_DEFERRED)?, of_datasets(FIRST_WITH_LONGER)?);
+        reader.is_empty().then_some(Self { version, lsn, key, gateway, corrections, shapes, windows, deferred, longer })
     }
 }
 
@@ -362,16 +367,25 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_version_5_is_read_as_it_is_written() {
-        refused_records_are_told(5, Vec::new(), include_str!("../../tests/golden/checkpoint-5.hex").trim());
+        refused_records_are_told(5, [false; 2], include_str!("../../tests/golden/checkpoint-5.hex").trim());
     }
 
     #[test]
     fn a_checkpoint_of_version_6_is_read_as_it_is_written() {
-        let deferred = vec![("golden".to_owned(), vec![4, 5])];
-        refused_records_are_told(6, deferred, include_str!("../../tests/golden/checkpoint-6.hex").trim());
+        refused_records_are_told(6, [true, false], include_str!("../../tests/golden/checkpoint-6.hex").trim());
     }
 
-    fn refused_records_are_told(version: u32, deferred: Vec<(String, Vec<u8>)>, golden: &str) {
+    #[test]
+    fn a_checkpoint_of_version_7_is_read_as_it_is_written() {
+        refused_records_are_told(7, [true; 2], include_str!("../../tests/golden/checkpoint-7.hex").trim());
+    }
+
+    /// With something that waits, or is added up over windows, or not.
+    fn refused_records_are_told(version: u32, [waits, adds_up]: [bool; 2], golden: &str) {
+        let of_golden = |bytes: &[u8], is_there: bool| {
+            let state = is_there.then(|| ("golden".to_owned(), bytes.to_vec()));
+            state.into_iter().collect::<Vec<_>>()
+        };
         let (_, datasets, mut gateway) = state();
         let second = Duration::from_secs(1);
         gateway.hear(
@@ -397,11 +411,13 @@ mod tests {
             corrections: vec![Correction { producer: "till-7".into(), number: NUMBER, outcome: refused() }],
             shapes: vec![("golden".to_owned(), KeptShape::Shape(datasets[0].shape()))],
             windows: vec![WindowPart { dataset: "golden".into(), window: -3, cells: vec![1, 2, 3] }],
-            deferred,
+            deferred: of_golden(&[4, 5], waits),
+            longer: of_golden(&[6], adds_up),
         };
         assert_eq!(hex(&checkpoint.encode()), golden);
         let read = Checkpoint::decode(&unhex(golden)).unwrap();
-        assert_eq!((read.version, &read.deferred), (version, &checkpoint.deferred));
+        let kept = (version, &checkpoint.deferred, &checkpoint.longer);
+        assert_eq!((read.version, &read.deferred, &read.longer), kept);
         // 45 records, in steps of 20. What is left over is not forgotten.
         let mut restored = restored(&read);
         let of = |told: Vec<Told>| told.iter().map(|told| (told.cause.reason, told.records)).collect::<Vec<_>>();

@@ -16,7 +16,7 @@ use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::WINDOWS;
 use crate::domain::deferral::Decided;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId, StreamName};
-use crate::domain::policy::{Digest, Longer, Released, ReleasedParts};
+use crate::domain::policy::{Addition, Digest, Released, ReleasedParts};
 use crate::domain::privacy::{Paid, Rho};
 use crate::domain::table::{Tables, Tellings};
 use crate::domain::tally::Told;
@@ -79,14 +79,14 @@ pub enum Note {
 /// The version of the notes at the end of an entry. Version 2 added refused records. Version 3 added, behind the notes,
 /// what was decided about cells that may wait. Version 4 added budgets of privacy. Version 5 added, to what was
 /// decided, the cells that left in a remainder. Version 6 added, behind that, what destinations were told. Version 7 added,
-/// behind that, what earlier closings decided. Version 8 added, behind that, what is added up of longer windows. Entries from
+/// behind that, what earlier closings decided. Version 8 added, behind that, what a closing does to longer windows. Entries from
 /// before version 1 end with the releases.
 const NOTES_VERSION: u8 = 8;
 /// The first version that says what destinations were told.
 const FIRST_WITH_TOLD: u8 = 6;
 /// The first version that says what earlier closings decided.
 const FIRST_WITH_EARLIER: u8 = 7;
-/// The first version that says what is added up of longer windows.
+/// The first version that says what is done to longer windows.
 const FIRST_WITH_LONGER: u8 = 8;
 const WITHHELD: u8 = 1;
 const OVERRIDE: u8 = 2;
@@ -114,16 +114,15 @@ pub struct Closing {
     /// Of closings of the dataset before this one that have no entry, what was decided at their positions in the journal. An
     /// entry of their own would tell, by the positions of others, that there was a record of which nothing left.
     pub decided_before: Vec<(Lsn, Vec<Decided>)>,
-    /// What is added up of longer windows with it, all in all, where it adds to them or ends one: it is so at this point of the
-    /// outbox.
-    pub longer: Option<Longer>,
+    /// What it does to longer windows.
+    pub longer: Addition,
 }
 
 impl Closing {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let has_none = self.told.is_none() && self.longer.is_none();
+        let has_none = self.told.is_none() && self.longer.is_empty();
         self.releases.is_empty() && self.notes.is_empty() && self.decided.is_empty() && has_none
     }
 
@@ -131,9 +130,9 @@ impl Closing {
     /// before is told by silence.
     #[must_use]
     pub fn only_decides(&self) -> bool {
-        let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some() || self.longer.is_some();
+        let says = !self.releases.is_empty() || !self.notes.is_empty() || self.told.is_some();
         let leaves = |decided: &Decided| !decided.left.is_empty() || !decided.rolled_up.is_empty();
-        !says && !self.decided.is_empty() && !self.decided.iter().any(leaves)
+        !says && self.longer.is_empty() && !self.decided.is_empty() && !self.decided.iter().any(leaves)
     }
 
     /// The closing as an entry's bytes.
@@ -207,10 +206,7 @@ impl Closing {
             writer.u64(*closed_at);
             encode_decided(decided, writer);
         }
-        writer.u8(self.longer.is_some().into());
-        if let Some(longer) = &self.longer {
-            longer.encode(writer);
-        }
+        self.longer.encode(writer);
     }
 }
 
@@ -230,7 +226,7 @@ struct Noted {
     decided: Vec<Decided>,
     told: Option<Tellings>,
     decided_before: Vec<(Lsn, Vec<Decided>)>,
-    longer: Option<Longer>,
+    longer: Addition,
 }
 
 /// Reads it. There is nothing where an entry ends with its releases.
@@ -268,7 +264,11 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
         decided = decode_decided(reader, version > 4)?;
     }
     if version >= FIRST_WITH_TOLD {
-        told = if is_there(reader)? { Some(Tellings::decode(reader)?) } else { None };
+        told = match reader.u8()? {
+            0 => None,
+            1 => Some(Tellings::decode(reader)?),
+            _ => return None,
+        };
     }
     if version >= FIRST_WITH_EARLIER {
         for _ in 0..reader.count(8 + 8)? {
@@ -276,17 +276,9 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
         }
     }
     if version >= FIRST_WITH_LONGER {
-        longer = if is_there(reader)? { Some(Longer::decode(reader)?) } else { None };
+        longer = Addition::decode(reader)?;
     }
     Some(Noted { notes, decided, told, decided_before, longer })
-}
-
-fn is_there(reader: &mut Reader<'_>) -> Option<bool> {
-    match reader.u8()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
 }
 
 /// The dataset and the destination of each release of an entry. The cells are not read.
@@ -365,17 +357,11 @@ pub struct Held {
     pub left_alone: BTreeMap<DatasetName, i64>,
     /// What was told of each dataset that tells only what has changed.
     pub tables: BTreeMap<DatasetName, Tables>,
-    /// What is added up of longer windows, of those whose cells are counted for one.
-    pub longer: BTreeMap<DatasetName, Longer>,
+    /// What closings of each dataset did to longer windows, in order, after the same position.
+    pub longer: BTreeMap<String, Vec<Addition>>,
 }
 
 impl Held {
-    /// Nothing is known any more of what closings told and added up: entries are missing.
-    pub fn forget(&mut self) {
-        self.tables.values_mut().for_each(Tables::forget);
-        self.longer.values_mut().for_each(Longer::forget);
-    }
-
     /// The journal closed windows of datasets under other names, and so the outbox has them under those.
     pub fn renamed(&mut self, closed_as: &BTreeMap<DatasetName, BTreeSet<String>>) {
         for (dataset, names) in closed_as {
@@ -389,23 +375,18 @@ impl Held {
 }
 
 /// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
-/// were told, of the datasets of these tables; what is added up of longer windows, of those of these.
+/// were told, of the datasets of these tables.
 ///
 /// # Errors
 /// When an entry cannot be read.
-pub fn held(
-    log: &Log,
-    after: Lsn,
-    tables: BTreeMap<DatasetName, Tables>,
-    longer: BTreeMap<DatasetName, Longer>,
-) -> Result<Held, Error> {
-    let mut held = Held { tables, longer, ..Held::default() };
+pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Result<Held, Error> {
+    let mut held = Held { tables, ..Held::default() };
     let (mut reader, mut last) = (log.reader(0), None);
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         if last.replace(entry.lsn).is_some_and(|last| entry.lsn > last + 1) {
             // Nobody knows what the entries told that are missing.
-            held.forget();
+            held.tables.values_mut().for_each(Tables::forget);
         }
         // Entries are named as the first of the datasets that shared their cells then. Such a dataset told all.
         for released in closing.releases.iter().filter(|released| **released.dataset() != *closing.dataset) {
@@ -420,10 +401,10 @@ pub fn held(
         if closing.is_empty() {
             held.begun_anew.insert(closing.dataset.clone(), closing.closed_at);
         }
-        if let (Some(longer), Some(said)) = (held.longer.get_mut(closing.dataset.as_str()), closing.longer) {
-            longer.heard(said);
-        }
         if closing.closed_at > after {
+            if !closing.longer.is_empty() {
+                held.longer.entry(closing.dataset.clone()).or_default().push(closing.longer);
+            }
             let alone = |released: &&Released| released.cells().schema().column_with_name(WINDOWS).is_none();
             for released in closing.releases.iter().filter(alone) {
                 let ends = held.left_alone.entry(released.dataset().clone()).or_insert(i64::MIN);

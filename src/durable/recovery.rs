@@ -19,7 +19,7 @@ use crate::domain::dataset::Dataset;
 use crate::domain::deferral::Deferral;
 use crate::domain::gateway::Gateway;
 use crate::domain::name::{DatasetName, StreamName};
-use crate::domain::policy::Digest;
+use crate::domain::policy::{Addition, Digest, Longer};
 use crate::domain::producer::{Came, Number};
 use crate::domain::stream::Stream;
 use crate::domain::tally::{Tally, Told};
@@ -144,6 +144,8 @@ pub struct Restored {
     pub windows: BTreeMap<DatasetName, BTreeMap<i64, Cells>>,
     /// What waited of the windows that had closed.
     pub deferred: BTreeMap<DatasetName, Deferral>,
+    /// What was added up of longer windows, of those whose cells are counted for one.
+    pub longer: BTreeMap<DatasetName, Longer>,
 }
 
 /// Restores the state of a checkpoint.
@@ -174,6 +176,11 @@ pub fn restore(
         };
         let deferral = Deferral::decode(declared, &mut Reader::new(deferred)).ok_or_else(unreadable)?;
         restored.deferred.insert(declared.name.clone(), deferral);
+    }
+    for (dataset, longer) in &checkpoint.longer {
+        let declared = unchanged(checkpoint, dataset, present)?;
+        let addition = Addition::decode(&mut Reader::new(longer)).ok_or_else(unreadable)?;
+        restored.longer.entry(declared.name.clone()).or_default().add(&addition);
     }
     Ok(restored)
 }

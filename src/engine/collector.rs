@@ -101,7 +101,7 @@ pub(super) struct Collector {
     outbox_needed: Lsn,
     /// The same of the last one.
     outbox_at_checkpoint: Lsn,
-    /// Where the outbox has what destinations were told, or what is added up, as a whole.
+    /// Where the outbox has what destinations were told, as a whole.
     wholes: Wholes,
     /// What was decided at closings that the outbox does not have.
     quiet: Quiet,
@@ -216,8 +216,8 @@ impl Collector {
         let Reported { before, windows, .. } = reported;
         let mut tables = self.collecting.tables.remove(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
-        let longer = self.collecting.longer.get(&dataset).cloned();
-        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), longer, ..Closing::default() };
+        let mut longer = self.collecting.longer.remove(&dataset);
+        let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
         closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
         for (window, cells) in windows {
             let of_window = Window { dataset: &dataset, window, part };
@@ -233,12 +233,15 @@ impl Collector {
             }
         }
         self.all_told(&dataset, before, &mut tables, &mut closing);
-        self.longer_windows(&dataset, before, &mut closing);
+        if let Some(longer) = &mut longer {
+            self.longer_windows(&dataset, before, longer, &mut closing);
+        }
         if let Some(mut deferral) = deferral {
             self.passed(&dataset, &mut deferral, (before, last), &mut closing);
             self.put_back(dataset.clone(), deferral);
         }
         self.collecting.tables.extend(tables.map(|tables| (dataset.clone(), tables)));
+        self.collecting.longer.extend(longer.map(|longer| (dataset.clone(), longer)));
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
         if !self.collecting.rules.is_dry_run {
             if closing.is_empty() {
@@ -255,9 +258,7 @@ impl Collector {
         }
         match closing.encode() {
             Ok(entry) => {
-                let bytes = entry.len() as u64;
                 self.put_out(&dataset, entry);
-                self.has_added_up(&dataset, &mut closing, bytes);
                 let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
                 self.collecting.released.insert((&dataset).into(), last);
             }
@@ -375,7 +376,7 @@ impl Collector {
                         Some(Note::Override { id, destination, window_start: started })
                     });
                 closing.notes.extend(used);
-                Self::add_to_longer((closed.dataset, started), (&closed.cells, policy), &mut outcome, closing);
+                closing.longer.added.append(&mut outcome.longer);
                 if let Some(tables) = tables {
                     Self::told(window, told, tables, closing);
                 }
@@ -490,12 +491,17 @@ impl Collector {
                 );
             }
         }
-        for Dataset { name, .. } in declared.released_as() {
-            if let Some(shadow) = versions.outlets_in_shadow(name) {
-                self.telemetry.shadow.window(name, &destinations(&outlets, name), &destinations(&shadow, name));
-            }
+        for view in declared.views().iter().filter(|view| !view.is_longer(declared)) {
+            self.shadowed(&view.dataset.name, &outlets);
         }
         (in_force, outlets)
+    }
+
+    /// Counts where a window of a dataset goes, and where it would go by the policies in the shadow.
+    fn shadowed(&self, dataset: &DatasetName, outlets: &[Outlet]) {
+        if let Some(shadow) = self.collecting.rules.versions.outlets_in_shadow(dataset) {
+            self.telemetry.shadow.window(dataset, &destinations(outlets, dataset), &destinations(&shadow, dataset));
+        }
     }
 
     fn begin_checkpoint(&mut self, lsn: Lsn, gateway: &Snapshot) {
@@ -559,7 +565,7 @@ impl Collector {
             return Ok(());
         }
         // After the position that is needed from this checkpoint on, so that it stays as long as the checkpoint does.
-        self.keep_wholes();
+        self.keep_told();
         let needed_after = self.collecting.checkpoints.write(checkpoint)?;
         self.sequencer.journal.let_go(needed_after)?;
         self.forget_quiet(needed_after);

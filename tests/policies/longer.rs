@@ -185,23 +185,49 @@ async fn a_full_outbox_begins_anew_with_what_is_added_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sums_do_not_leave_if_the_policies_ask_for_more_since_a_row_of_them_left() {
+async fn sums_do_not_leave_if_the_policies_ask_for_something_else_since_a_row_of_them_left() {
     let deployment = deployment("PT3M");
     let gateway = deployment.start().await;
     let mut producer = gateway.producer("p").await;
-    let mut rows = 0;
-    for (minute, k) in [(0, 5), (1, 7), (2, 7), (3, 7), (4, 6), (5, 6)] {
+    let asked = [[5, 7, 7], [7, 7, 6], [6, 6, 6], [6, 6, 5]];
+    for (minute, k) in (0..).zip(asked.into_iter().flatten()) {
         deployment.set_k(k);
         gateway.reload().await.unwrap();
         producer.send(&visits(minute, 8, "DE")).await;
         producer.close_before(minute + 1).await;
-        rows += 1;
+        let rows = minute as usize + 1;
         gateway.until("the row has left", |_| deployment.released("desk").len() == rows).await;
     }
-    gateway.until("the second sum has left", |_| !deployment.released("hub").is_empty()).await;
+    gateway.until("the last sum has left", |_| sums(&deployment).len() == 1).await;
     gateway.stop().await;
-    // Rows of five were enough in the first window. In the second one less is asked for than was.
-    assert_eq!(sums(&deployment), [json!([3, 6, 24])]);
+    // Only the third window has rows that were judged alike, and all of them by what is asked for in the end.
+    assert_eq!(sums(&deployment), [json!([6, 9, 24])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_up_is_not_gone_on_with_by_another_declaration() {
+    let deployment = deployment("PT3M");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.send(&visits(0, 6, "DE")).await;
+    producer.close_before(1).await;
+    gateway.until("the row has left", |_| deployment.released("desk").len() == 1).await;
+    gateway.stop().await;
+    let policy = deployment.read(POLICY);
+    for (from, to, said) in [
+        ("of_all", "of_everyone", "it has other metrics, or other names for them"),
+        ("PT3M", "PT2M", "window was PT3M, is PT2M"),
+    ] {
+        deployment.write(POLICY, policy.replace(from, to));
+        let refused = deployment.start_error().await;
+        assert!(refused.contains(said) && refused.contains("on_stop"), "{refused}");
+    }
+    deployment.write(POLICY, policy.clone());
+    deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
+    deployment.start().await.stop().await;
+    deployment.write(POLICY, policy.replace("of_all", "of_everyone"));
+    deployment.start().await.stop().await;
+    assert_eq!(sums(&deployment), [json!([0, 3, 6])]);
 }
 
 #[test]

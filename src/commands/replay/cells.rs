@@ -20,7 +20,7 @@ use crate::domain::dataset::{CONTRIBUTORS, Dataset, Metric};
 use crate::domain::evidence::Sender;
 use crate::domain::name::{DatasetName, GatewayId};
 use crate::domain::policy::{
-    ClosedWindow, Longer, Outcome, Outlet, Released, Version, Withheld, release, release_longer,
+    Addition, ClosedWindow, Longer, Outcome, Outlet, Released, Version, Withheld, release, release_longer,
 };
 use crate::domain::producer::speaker_of;
 use crate::domain::time::rfc3339;
@@ -208,13 +208,12 @@ impl Counted {
             for view in dataset.views().iter().filter(|view| !view.is_longer(dataset)) {
                 left.insert((view.dataset.name.clone(), start), Left::of(view.dataset, &outcome));
             }
-            if let Some(longer) = all_longer.entry(name).or_insert_with(|| Longer::new(dataset)) {
-                longer.add(dataset, start, std::mem::take(&mut outcome.longer), &[version.digest()].into());
-            }
+            let added = std::mem::take(&mut outcome.longer);
+            all_longer.entry(name).or_insert_with(Longer::default).add(&Addition { added, ..Addition::default() });
         }
-        for (name, longer) in all_longer {
-            let (Some(mut longer), Some(Some(dataset))) = (longer, self.datasets.get(&name)) else { continue };
-            for ended in longer.ended(dataset, None) {
+        for (name, mut longer) in all_longer {
+            let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
+            for ended in longer.end(dataset, None, &mut Addition::default()) {
                 let released = release_longer((gateway, dataset), &ended, 0, &outlets(dataset), version.digest())?;
                 let Some(of) = dataset.released_as().find(|of| of.name == *ended.dataset()) else { continue };
                 let nulls = Left::nulls(of, &released);

@@ -80,6 +80,12 @@ impl Dataset {
         !self.members.is_empty()
     }
 
+    /// Whether one of the datasets that share its cells has longer windows.
+    #[must_use]
+    pub fn has_longer(&self) -> bool {
+        self.members.iter().any(|member| member.dataset.window > self.window)
+    }
+
     /// Whether this is what is counted for a dataset of this name.
     #[must_use]
     pub fn is_counted_for(&self, name: &str) -> bool {

@@ -66,9 +66,9 @@ pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
 pub use release::{
-    ALL, Added, Adding, By, ClosedWindow, DEGRADED, Ended, Longer, NotNoised, Outcome, RELEASE_COLUMNS, ROLL_UP,
-    Reduction, RollUp, Step, TOP, Top, Withheld, asked_for, release, release_changes, release_longer, release_noised,
-    steps_above,
+    ALL, Added, Adding, Addition, By, ClosedWindow, DEGRADED, Ended, Longer, NotNoised, Outcome, RELEASE_COLUMNS,
+    ROLL_UP, Reduction, RollUp, Step, TOP, Top, Withheld, asked_for, release, release_changes, release_longer,
+    release_noised, steps_above,
 };
 pub use ruling::{Here, Holder, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};

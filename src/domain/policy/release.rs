@@ -32,7 +32,7 @@ pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduction, RollUp, Step, T
 pub use columns::RELEASE_COLUMNS;
 pub(super) use columns::{Head, assemble};
 
-pub use longer::{Added, Ended, Longer, release_longer};
+pub use longer::{Added, Addition, Ended, Longer, release_longer};
 
 pub use noised::{NotNoised, asked_for, release_noised};
 
@@ -231,7 +231,8 @@ fn released(
             }
             if view.is_longer(closed.dataset) {
                 outcome.coarser.insert(view.dataset.name.clone(), 0);
-                outcome.longer.push(Added::of(closed.dataset, &view, &rows, *rule));
+                let start = window_start(closed.window, closed.dataset.window);
+                outcome.longer.push(Added::of((closed.dataset, &view, start), &rows, *rule, to));
                 continue;
             }
             if to.peek().is_none() {

@@ -82,7 +82,7 @@ fn an_entry_is_read_as_it_is_written() {
     let releases = vec![released("desk"), released("hub")];
     let (dataset, notes, decided, told) = ("golden".to_owned(), notes(), decided(), Some(told()));
     let decided_before = vec![(38, decided.clone()), (40, Vec::new())];
-    let longer = Some(Longer::sample());
+    let longer = Addition::sample();
     let closing = Closing { closed_at: 41, dataset, releases, notes, decided, told, decided_before, longer };
     let golden = include_bytes!("../../../tests/golden/outbox-entry-1.bin");
     assert_eq!(before_cells(&closing.encode().unwrap()), before_cells(golden));
@@ -101,7 +101,7 @@ fn an_entry_is_read_as_it_is_written() {
         assert_eq!(read.decided, if has_notes { closing.decided.as_slice() } else { &[] });
         assert_eq!(read.told, closing.told.clone().filter(|_| has_notes));
         assert_eq!(read.decided_before, if has_notes { closing.decided_before.as_slice() } else { &[] });
-        assert_eq!(read.longer, closing.longer.clone().filter(|_| has_notes));
+        assert_eq!(read.longer, if has_notes { closing.longer.clone() } else { Addition::default() });
         // Without its notes it is as entries were before there were any.
         let whole = if bytes == golden { usize::MAX } else { bytes.len() - GOLDEN_NOTES.len() };
         for cut in 0..bytes.len() {
@@ -143,7 +143,13 @@ fn notes_of_earlier_versions_are_read() {
     assert_eq!(read(include_bytes!("../../../tests/golden/outbox-notes-6.bin")), of(&all, decided(), Some(told())));
     let version_7 = read(include_bytes!("../../../tests/golden/outbox-notes-7.bin")).unwrap();
     let decided_before = vec![(38, decided()), (40, Vec::new())];
-    let of_7 = Noted { notes: all.clone(), decided: decided(), told: Some(told()), decided_before, longer: None };
+    let of_7 = Noted {
+        notes: all.clone(),
+        decided: decided(),
+        told: Some(told()),
+        decided_before,
+        longer: Addition::default(),
+    };
     assert_eq!(version_7, of_7);
     // Version 3 had no budgets of privacy.
     let mut other = GOLDEN_NOTES.to_vec();

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Collector;
+use crate::domain::policy::Longer;
 use crate::durable::outbox::{Closing, LastClosing};
 use crate::storage::{Lsn, NoRoom, Room};
 
@@ -41,7 +42,6 @@ impl Collector {
                     // Where that gives no room, a release is worth more than to know after a crash what was told.
                     if tried.replace(through) == Some(through) && matches!(error, NoRoom::Full) {
                         through = needless.max(self.needless_at_worst());
-                        through = self.keep_added_up(through);
                         self.wholes.give_up(through);
                     }
                     if let Err(error) = self.collecting.outbox.let_go(through) {
@@ -66,8 +66,9 @@ impl Collector {
     /// checkpoint is written while a release waits for room, so without this it would wait for ever.
     ///
     /// What a start cannot do without is the last closing of each dataset, of those that the journal has. Where all is
-    /// confirmed, these are put behind everything else, without what they released; that takes a few bytes. What a start then
-    /// does not know of the others is what waited for other windows at them: that is dropped by it.
+    /// confirmed, these are put behind everything else, without what they released; that takes a few bytes. What was added up of
+    /// longer windows goes with them, if there is room for it. What a start then does not know of the others is what waited for
+    /// other windows at them: that is dropped by it.
     fn needless_at_worst(&mut self) -> Lsn {
         let (confirmed, end) = ((self.collecting.confirmed)(), self.collecting.outbox_last);
         let oldest = self.sequencer.journal.usage().oldest;
@@ -83,10 +84,15 @@ impl Collector {
         // Not again and again, where nothing else is there.
         if confirmed >= end && held > needed.len() as u64 {
             for (dataset, LastClosing { closed_at, .. }) in needed {
-                let Ok(entry) = Closing { closed_at, dataset: dataset.clone(), ..Closing::default() }.encode() else {
-                    break;
+                let longer = self.collecting.longer.get(dataset.as_str()).map(Longer::all).unwrap_or_default();
+                let whole = Closing { closed_at, dataset: dataset.clone(), longer, ..Closing::default() };
+                let bare = Closing { closed_at, dataset: dataset.clone(), ..Closing::default() };
+                let with_room = |closing: Closing| {
+                    let entry = closing.encode().ok()?;
+                    let room = self.collecting.outbox.reserve_control(entry.len() as u64).ok()?;
+                    Some((entry, room))
                 };
-                let Ok(room) = self.collecting.outbox.reserve_control(entry.len() as u64) else { break };
+                let Some((entry, room)) = with_room(whole).or_else(|| with_room(bare)) else { break };
                 if !self.append(entry, room) {
                     break;
                 }

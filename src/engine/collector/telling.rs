@@ -8,11 +8,11 @@ use arrow_schema::ArrowError;
 use super::{Collector, Window};
 use crate::domain::aggregate::Cells;
 use crate::domain::name::{DatasetName, DestinationName};
-use crate::domain::policy::{ClosedWindow, Digest, Longer, Outcome, Outlet, release_changes};
-use crate::domain::table::{Tables, Telling, Tellings};
+use crate::domain::policy::{ClosedWindow, Digest, Outcome, Outlet, release_changes};
+use crate::domain::table::{Tables, Telling};
 use crate::domain::window::first_window;
 use crate::durable::outbox::Closing;
-use crate::storage::{Log, Lsn, NoRoom, Room};
+use crate::storage::Lsn;
 
 impl Collector {
     /// Releases, of the cells of a window that may leave, those that have changed.
@@ -83,57 +83,38 @@ impl Collector {
         if let Some(tables) = self.collecting.tables.get_mut(dataset) {
             tables.forget();
         }
-        self.wholes.ends(dataset);
+        self.wholes.at.remove(&**dataset);
     }
 
-    /// Puts into the outbox what destinations were told, and what is added up of longer windows, as a whole, where it is not
-    /// there yet or is about to be let go. Where there is no room for it, destinations may be told again after the next start,
-    /// and what is added up is not known then.
-    pub(super) fn keep_wholes(&mut self) {
+    /// Puts into the outbox what destinations were told, as a whole, where it is not there yet or is about to be let go.
+    /// Where there is no room for it, destinations may be told again after the next start.
+    pub(super) fn keep_told(&mut self) {
         let needless = (self.collecting.confirmed)().min(self.outbox_at_checkpoint);
-        let (tables, longer) = (&self.collecting.tables, &self.collecting.longer);
-        let known = tables.keys().chain(longer.keys()).filter(|dataset| self.wholes.is_due(dataset, needless));
-        for dataset in known.cloned().collect::<Vec<_>>() {
-            let told = self.collecting.tables.get(&dataset).and_then(Tables::whole);
-            let longer = self.adds_up(&dataset).cloned();
-            if told.is_none() && longer.is_none() {
-                continue;
-            }
-            let must_stay = longer.is_some();
-            if let Err(error) = self.put_whole(&dataset, (told, longer), Log::reserve) {
-                tracing::debug!(%error, "no room in the outbox for what destinations were told, or is added up");
-                self.wholes.has_no_room(&dataset, must_stay);
+        let tables = self.collecting.tables.iter().filter(|(dataset, _)| self.wholes.is_due(dataset, needless));
+        let due = tables.filter_map(|(dataset, tables)| Some((String::from(dataset), tables.whole()?)));
+        for (dataset, told) in due.collect::<Vec<_>>() {
+            let closed_at = self.collecting.released.get(&dataset).map_or(0, |last| last.closed_at);
+            let closing = Closing { closed_at, dataset: dataset.clone(), told: Some(told), ..Closing::default() };
+            let Ok(entry) = closing.encode() else { continue };
+            let bytes = entry.len() as u64;
+            match self.collecting.outbox.reserve(bytes) {
+                Ok(room) => {
+                    // The one of before is needed until this one is on disk.
+                    if self.append(entry, room) {
+                        self.wholes.put(dataset, self.collecting.outbox_last, bytes);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no room in the outbox for what destinations were told");
+                    self.wholes.at.remove(&dataset);
+                }
             }
         }
-    }
-
-    /// What is added up of longer windows of a dataset, if anything is.
-    pub(super) fn adds_up(&self, dataset: &DatasetName) -> Option<&Longer> {
-        self.collecting.longer.get(dataset).filter(|longer| !longer.is_empty())
-    }
-
-    /// Puts what is known of a dataset into the outbox, without releases. The one of before is needed until it is on disk.
-    pub(super) fn put_whole(
-        &mut self,
-        dataset: &DatasetName,
-        (told, longer): (Option<Tellings>, Option<Longer>),
-        reserve: impl Fn(&Log, u64) -> Result<Room, NoRoom>,
-    ) -> Result<(), NoRoom> {
-        let closed_at = self.collecting.released.get(dataset.as_str()).map_or(0, |last| last.closed_at);
-        let closing = Closing { closed_at, dataset: dataset.to_string(), told, longer, ..Closing::default() };
-        let Ok(entry) = closing.encode() else { return Ok(()) };
-        let bytes = entry.len() as u64;
-        let room = reserve(&self.collecting.outbox, bytes)?;
-        if self.append(entry, room) {
-            self.wholes.put(dataset.to_string(), self.collecting.outbox_last, bytes);
-        }
-        Ok(())
     }
 }
 
 /// Where the outbox has what destinations were told, as a whole. A start needs the last one of each dataset, and what closings
-/// told after it. Where it finds none, it does not know what was told, whatever closings say. The same is kept of what is added
-/// up of longer windows; each closing that adds to it says it as a whole.
+/// told after it. Where it finds none, it does not know what was told, whatever closings say.
 ///
 /// One is put there again when it keeps the outbox from letting go of what stands behind it. That costs as much as the table is
 /// large, however little has changed. So it waits until closings behind it take as many bytes: then tables are at most half of
@@ -163,28 +144,8 @@ impl Wholes {
     }
 
     /// A dataset's is there now, and takes so many bytes.
-    pub(super) fn put(&mut self, dataset: String, at: Lsn, bytes: u64) {
+    fn put(&mut self, dataset: String, at: Lsn, bytes: u64) {
         self.at.insert(dataset, Whole { at, bytes, after: self.closed });
-    }
-
-    /// There is no room for a dataset's. Unless it must stay, the one of before may be let go.
-    fn has_no_room(&mut self, dataset: &str, must_stay: bool) {
-        if must_stay {
-            let of_before = Whole { at: 0, bytes: 0, after: 0 };
-            self.at.entry(dataset.to_owned()).or_insert(of_before);
-        } else {
-            self.at.remove(dataset);
-        }
-    }
-
-    /// Nothing of a dataset is needed any more.
-    pub(super) fn ends(&mut self, dataset: &str) {
-        self.at.remove(dataset);
-    }
-
-    /// Where a dataset's is. `None`: it was put there before the start, or is not there.
-    pub(super) fn position(&self, dataset: &str) -> Option<Lsn> {
-        self.at.get(dataset).map(|whole| whole.at)
     }
 
     /// A closing of so many bytes was put into the outbox.
@@ -226,14 +187,6 @@ mod tests {
         wholes.give_up(9);
         assert_eq!((wholes.spare(9), wholes.spare(12)), (9, 9));
         assert!(wholes.is_due("b", 0) && !wholes.is_due("a", 9));
-        // Without room, what must stay stays where it is, also where that is not known.
-        wholes.has_no_room("a", true);
-        assert_eq!((wholes.position("a"), wholes.spare(12)), (Some(10), 9));
-        wholes.has_no_room("c", true);
-        assert_eq!((wholes.position("c"), wholes.spare(12)), (Some(0), 0));
-        wholes.has_no_room("c", false);
-        wholes.ends("a");
-        assert_eq!((wholes.position("c"), wholes.spare(12)), (None, 12));
     }
 
     #[test]

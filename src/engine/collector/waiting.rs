@@ -144,13 +144,16 @@ impl Collector {
         self.collecting.deferred.insert(dataset, deferral);
     }
 
-    /// Puts what waits into the checkpoint that is under way, if it is one of these and does not have it yet.
+    /// Puts what waits, and what was added up, into the checkpoint that is under way, if it is one of these and does not have it
+    /// yet.
     pub(super) fn save_deferred(&mut self, is_wanted: impl Fn(Lsn) -> bool) {
         let Some(gathering) = &mut self.checkpoint else { return };
         if gathering.has_deferred || !is_wanted(gathering.checkpoint.lsn) {
             return;
         }
         gathering.has_deferred = true;
+        self.save_longer();
+        let Some(gathering) = &mut self.checkpoint else { return };
         for (dataset, deferral) in &mut self.collecting.deferred {
             let mut writer = Writer::default();
             deferral.encode(&mut writer);

@@ -264,7 +264,7 @@ fn live(disks: &Disks, beginning: Beginning) -> Life {
     let noise = AtDraw { disks: disks.clone(), copies: Arc::clone(&at_draws) };
     let noising = Noising::with_noise(Some(book(&disks.privacy, beginning)), Box::new(noise));
     let outbox = open_outbox(&disks.outbox);
-    let held = outbox::held(&outbox, 0, Default::default(), Default::default()).unwrap();
+    let held = outbox::held(&outbox, 0, Default::default()).unwrap();
     let done = held.closed.get(&*dataset.name).map_or(0, |last| last.closed_at);
     let mut copies = vec![disks.copy()];
     let mut position = outbox.durable();

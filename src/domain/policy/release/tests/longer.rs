@@ -3,7 +3,7 @@
 //! after a crash.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -13,7 +13,6 @@ use super::nobody::{Record, outlet, outlets, pool_of, pool_rows, runner};
 use super::rolled::{self, Row, expected, in_cities, records, rows};
 use super::*;
 use crate::domain::binary::Reader;
-use crate::domain::policy::release::longer::Longer;
 use crate::planted::for_tests::plant;
 
 const SHORT: Duration = Duration::from_secs(60);
@@ -47,15 +46,19 @@ fn policy() -> Digest {
 struct Run {
     counted: Arc<Dataset>,
     longer: Longer,
+    /// What closings did since there was a checkpoint, and what that has.
+    since: Vec<Addition>,
+    checkpoint: Addition,
     gateway: GatewayId,
     outlets: Vec<Outlet>,
 }
 
 impl Run {
     fn new(both: bool, outlets: &[Outlet]) -> Self {
-        let counted = family(both);
-        let longer = Longer::new(&counted).unwrap();
-        Self { counted, longer, gateway: "eu".parse().unwrap(), outlets: to(outlets) }
+        let (counted, gateway) = (family(both), "eu".parse().unwrap());
+        assert!(counted.has_longer() && !rolled::dataset(both).has_longer());
+        let (longer, since, checkpoint) = (Longer::default(), Vec::new(), Addition::default());
+        Self { counted, longer, since, checkpoint, gateway, outlets: to(outlets) }
     }
 
     /// A window closes, or a part of it is released.
@@ -64,14 +67,18 @@ impl Run {
         let closed =
             ClosedWindow { gateway: &self.gateway, dataset: &self.counted, window, part: 0, cells, deferral: None };
         let mut outcome = release(&closed, &self.outlets, policy()).unwrap();
-        let (start, policies) = (window_start(window, SHORT), [policy()].into());
-        self.longer.add(&self.counted, start, std::mem::take(&mut outcome.longer), &policies);
+        let addition = Addition { added: std::mem::take(&mut outcome.longer), ..Addition::default() };
+        self.longer.add(&addition);
+        self.since.push(addition);
         outcome
     }
 
     /// The windows before one have closed. `None`: all that was added up leaves.
     fn ended(&mut self, before: Option<i64>) -> BTreeMap<String, Released> {
-        let ended = self.longer.ended(&self.counted, before.map(|window| window_start(window, SHORT)));
+        let mut addition = Addition::default();
+        let ended = self.longer.end(&self.counted, before.map(|window| window_start(window, SHORT)), &mut addition);
+        assert_eq!(addition.is_empty(), ended.is_empty());
+        self.since.push(addition);
         let of = |ended: &Ended| {
             let released = release_longer((&self.gateway, &self.counted), ended, 0, &self.outlets, policy()).unwrap();
             let [released] = <[Released; 1]>::try_from(released).ok().unwrap();
@@ -80,17 +87,25 @@ impl Run {
         ended.iter().map(of).collect()
     }
 
-    /// What was added up is read as it was written.
+    fn checkpoint(&mut self) {
+        self.checkpoint = self.longer.all();
+        self.since.clear();
+    }
+
+    /// What was added up is what the checkpoint has, and then what closings did.
     fn start_again(&mut self) {
-        let mut writer = Writer::default();
-        self.longer.encode(&mut writer);
-        let bytes = writer.finish();
-        let mut reader = Reader::new(&bytes);
-        let read = Longer::decode(&mut reader).unwrap();
-        assert!(reader.is_empty() && read == self.longer);
-        assert!((0..bytes.len()).step_by(7).all(|cut| Longer::decode(&mut Reader::new(&bytes[..cut])).is_none()));
-        self.longer = Longer::new(&self.counted).unwrap();
-        self.longer.heard(read);
+        let before = std::mem::take(&mut self.longer);
+        for addition in std::iter::once(&self.checkpoint).chain(&self.since) {
+            let mut writer = Writer::default();
+            addition.encode(&mut writer);
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes);
+            let read = Addition::decode(&mut reader).unwrap();
+            assert!(reader.is_empty() && read == *addition);
+            assert!((0..bytes.len()).step_by(7).all(|cut| Addition::decode(&mut Reader::new(&bytes[..cut])).is_none()));
+            self.longer.add(&read);
+        }
+        assert_eq!(self.longer, before);
     }
 }
 
@@ -127,7 +142,7 @@ impl Sums<'_> {
 fn nobody(
     records: &[Vec<Record>],
     outlets: &[Outlet],
-    (both, flushed_after, again_after): (bool, usize, usize),
+    (both, flushed_after, saved_after, again_after): (bool, usize, usize, usize),
     told: &RefCell<BTreeMap<String, usize>>,
 ) -> Result<(), TestCaseError> {
     let mut run = Run::new(both, outlets);
@@ -136,7 +151,7 @@ fn nobody(
     let mut pool = pool_of(&all);
     let (mut finer, mut row_of, mut first) = (Vec::new(), BTreeMap::new(), 0);
     // The windows of each release of longer ones.
-    let (mut open, mut ended): (Vec<usize>, Vec<(Vec<usize>, BTreeMap<String, Released>)>) = (Vec::new(), Vec::new());
+    let (mut open, mut ended) = (Vec::new(), Vec::new());
     for (window, records) in records.iter().enumerate() {
         let number = i64::try_from(window).unwrap();
         let some: Vec<usize> = (first..first + records.len()).collect();
@@ -152,6 +167,9 @@ fn nobody(
         }
         row_of.extend(of_window.into_iter().map(|(record, row)| (record, (window, row))));
         first += records.len();
+        if window == saved_after {
+            run.checkpoint();
+        }
         if window == again_after {
             run.start_again();
         }
@@ -204,7 +222,8 @@ fn windows() -> impl Strategy<Value = Vec<Vec<Record>>> {
 #[test]
 fn sums_of_windows_single_out_nobody_beside_their_rows_and_are_their_sums() {
     let told = RefCell::new(BTreeMap::new());
-    let how = (any::<bool>(), 0..2 * ALL_WINDOWS, 0..2 * ALL_WINDOWS);
+    let after = || 0..2 * ALL_WINDOWS;
+    let how = (any::<bool>(), after(), after(), after());
     runner(400)
         .run(&(windows(), outlets(), how), |(records, outlets, how)| nobody(&records, &outlets, how, &told))
         .unwrap();
@@ -217,29 +236,32 @@ fn sums_of_windows_single_out_nobody_beside_their_rows_and_are_their_sums() {
 #[test]
 fn a_sum_of_windows_that_tells_what_one_of_them_withholds_is_found() {
     let _planted = plant("sums-by-one-plan");
-    let how = (any::<bool>(), 0..2 * ALL_WINDOWS, 0..2 * ALL_WINDOWS);
+    let after = || 0..2 * ALL_WINDOWS;
+    let how = (any::<bool>(), after(), after(), after());
     let found = runner(2_000).run(&(windows(), outlets(), how), |(records, outlets, how)| {
         nobody(&records, &outlets, how, &RefCell::default())
     });
     assert!(found.is_err(), "a bug is planted, and nobody noticed");
 }
 
-/// What is asked of cells has changed since the first rows were judged.
-fn asked_enough(first: &Outlet, now: &Outlet) -> bool {
+/// How many sums leave of rows that were judged for the first outlet and the second one, by what is asked for the third one.
+fn leave(first: &Outlet, second: &Outlet, now: &Outlet) -> usize {
     let mut run = Run::new(false, &[first.clone(), first.clone()]);
     run.window(0, &in_cities([8, 0, 0, 0]));
-    run.outlets = to(&[now.clone(), now.clone()]);
+    run.outlets = to(&[second.clone(), second.clone()]);
     run.window(1, &in_cities([8, 0, 0, 0]));
-    let ended = run.longer.ended(&run.counted, None);
+    let ended = run.longer.end(&run.counted, None, &mut Addition::default());
     assert_eq!((ended.len(), ended[0].rows(), ended[0].start(&run.counted)), (2, 1, 0));
-    ended.iter().all(|ended| ended.was_asked_enough(&run.counted, &run.outlets))
+    let outlets = to(&[now.clone(), now.clone()]);
+    let released = |ended| release_longer((&run.gateway, &run.counted), ended, 0, &outlets, policy()).unwrap();
+    ended.iter().map(released).map(|released| released.len()).sum()
 }
 
 #[test]
-fn sums_do_not_leave_if_more_is_asked_than_when_a_row_of_them_left() {
+fn sums_leave_only_if_all_their_rows_were_judged_by_one_rule_that_asks_for_as_much_as_is_asked_now() {
     let k = |k| outlet("a", k, 2, false);
-    assert!(asked_enough(&k(5), &k(5)) && asked_enough(&k(7), &k(5)));
-    assert!(!asked_enough(&k(5), &k(7)));
+    assert_eq!([leave(&k(5), &k(5), &k(5)), leave(&k(7), &k(7), &k(5))], [2; 2]);
+    assert_eq!([leave(&k(5), &k(5), &k(7)), leave(&k(5), &k(7), &k(5)), leave(&k(7), &k(5), &k(5))], [0; 3]);
     let parts = |change: fn(&mut PartRule)| {
         let mut outlet = k(5);
         change(&mut outlet.parts);
@@ -253,8 +275,28 @@ fn sums_do_not_leave_if_more_is_asked_than_when_a_row_of_them_left() {
         |parts| parts.beside = 500,
     ];
     for change in stricter {
-        assert!(!asked_enough(&k(5), &parts(change)) && asked_enough(&parts(change), &k(5)));
+        assert_eq!(leave(&k(5), &k(5), &parts(change)), 0);
     }
+}
+
+#[test]
+fn a_sum_goes_only_where_each_of_its_rows_could_go() {
+    let to_other = outlet("b", 5, 2, false);
+    let both = |run: &mut Run| {
+        let other = run.outlets.iter().map(|outlet| Outlet { destination: "b".parse().unwrap(), ..outlet.clone() });
+        run.outlets = run.outlets.iter().cloned().chain(other.collect::<Vec<_>>()).collect();
+    };
+    let mut run = Run::new(false, &[to_other.clone(), outlet("a", 5, 2, false)]);
+    run.window(0, &in_cities([8, 0, 0, 0]));
+    both(&mut run);
+    run.window(1, &in_cities([8, 0, 0, 0]));
+    let left = run.ended(None);
+    assert_eq!(left.values().map(|released| released.destination().as_str()).collect::<Vec<_>>(), ["a"; 2]);
+    // And where it may go now.
+    run.window(3, &in_cities([8, 0, 0, 0]));
+    run.outlets.retain(|outlet| *outlet.destination == *to_other.destination);
+    let left = run.ended(None);
+    assert_eq!(left.values().map(|released| released.destination().as_str()).collect::<Vec<_>>(), ["b"; 2]);
 }
 
 #[test]
@@ -265,7 +307,6 @@ fn a_row_is_written_as_that_of_any_dataset_with_the_least_of_k_and_the_whole_sum
     (g.metrics[0].name, g.metrics[0].digits, g.tells_contributors) = ("about".into(), Some(1), true);
     members[2] = Arc::new(g);
     run.counted = Dataset::counted_for(&members).unwrap();
-    run.longer = Longer::new(&run.counted).unwrap();
     run.outlets.iter_mut().for_each(|outlet| outlet.tells_contributors = true);
     // 14 and 14 are about 30, and not 10 and 10.
     for window in [3, 4] {
@@ -278,17 +319,4 @@ fn a_row_is_written_as_that_of_any_dataset_with_the_least_of_k_and_the_whole_sum
     assert_eq!((g.cells().num_rows(), rows(h.cells())), (1, vec![Row::Cell(0)]));
     let number = |name: &str| g.cells().column_by_name(name).unwrap().as_primitive::<Int64Type>().value(0);
     assert_eq!((number("about"), number(CONTRIBUTORS)), (30, 5));
-}
-
-#[test]
-fn what_was_counted_otherwise_is_not_gone_on_with() {
-    let mut run = Run::new(false, &[outlet("a", 5, 5, false), outlet("b", 5, 5, false)]);
-    run.window(0, &in_cities([8, 0, 0, 0]));
-    let mut other = Longer::new(&family(true)).unwrap();
-    other.heard(run.longer.clone());
-    assert!(!run.longer.is_empty() && other.is_empty() == (family(true).shape() != family(false).shape()));
-    let plain = rolled::dataset(true);
-    assert!(Longer::new(&plain).is_none(), "none has longer windows");
-    let names: BTreeSet<String> = run.counted.views().iter().map(|view| view.dataset.name.to_string()).collect();
-    assert_eq!(names.len(), 3);
 }
