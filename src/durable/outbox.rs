@@ -359,6 +359,8 @@ pub struct Held {
     pub tables: BTreeMap<DatasetName, Tables>,
     /// What closings of each dataset did to longer windows, in order, after the same position.
     pub longer: BTreeMap<String, Vec<Addition>>,
+    /// What some did is not known, and neither is which windows ended: entries are missing after that position.
+    pub lacks_additions: bool,
 }
 
 impl Held {
@@ -374,8 +376,8 @@ impl Held {
     }
 }
 
-/// Looks through the outbox. What was decided is wanted of the closings after a position of the journal; what destinations
-/// were told, of the datasets of these tables.
+/// Looks through the outbox. What was decided, and what was added up, is wanted of the closings after a position of the journal;
+/// what destinations were told, of the datasets of these tables.
 ///
 /// # Errors
 /// When an entry cannot be read.
@@ -385,8 +387,12 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
     while let Some(entry) = reader.next()? {
         let closing = Closing::decode(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
         if last.replace(entry.lsn).is_some_and(|last| entry.lsn > last + 1) {
-            // Nobody knows what the entries told that are missing.
+            // Nobody knows what the entries told that are missing, and what they added up.
             held.tables.values_mut().for_each(Tables::forget);
+            if closing.closed_at > after {
+                held.longer.clear();
+                held.lacks_additions = true;
+            }
         }
         // Entries are named as the first of the datasets that shared their cells then. Such a dataset told all.
         for released in closing.releases.iter().filter(|released| **released.dataset() != *closing.dataset) {

@@ -103,6 +103,8 @@ pub(super) struct Collector {
     outbox_at_checkpoint: Lsn,
     /// Where the outbox has what destinations were told, as a whole.
     wholes: Wholes,
+    /// Where the outbox has what was added up, as a whole.
+    added_up_at: Lsn,
     /// What was decided at closings that the outbox does not have.
     quiet: Quiet,
 }
@@ -129,8 +131,8 @@ struct Gathering {
     /// The end of the outbox at its position.
     outbox_last: Lsn,
     workers: usize,
-    /// Whether it has what waits.
-    has_deferred: bool,
+    /// Whether it has what waits, and what was added up.
+    has_kept: bool,
     /// How long all have worked on it.
     took: Duration,
 }
@@ -156,6 +158,7 @@ impl Collector {
             outbox_needed: 0,
             outbox_at_checkpoint: 0,
             wholes: Wholes::default(),
+            added_up_at: 0,
             quiet: Quiet::default(),
         }
     }
@@ -195,8 +198,8 @@ impl Collector {
         if reported.workers == self.workers
             && let Some(reported) = self.closings.remove(&at)
         {
-            // A checkpoint of before has what waited before. Closings come here in the order of their positions.
-            self.save_deferred(|checkpoint| checkpoint < lsn);
+            // A checkpoint of before has what waited and was added up before. Closings come here in the order of their positions.
+            self.save_kept(|checkpoint| checkpoint < lsn);
             self.release(at, reported);
         }
     }
@@ -216,7 +219,6 @@ impl Collector {
         let Reported { before, windows, .. } = reported;
         let mut tables = self.collecting.tables.remove(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
-        let mut longer = self.collecting.longer.remove(&dataset);
         let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
         closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
         for (window, cells) in windows {
@@ -233,15 +235,12 @@ impl Collector {
             }
         }
         self.all_told(&dataset, before, &mut tables, &mut closing);
-        if let Some(longer) = &mut longer {
-            self.longer_windows(&dataset, before, longer, &mut closing);
-        }
+        self.longer_windows(&dataset, before, &mut closing);
         if let Some(mut deferral) = deferral {
             self.passed(&dataset, &mut deferral, (before, last), &mut closing);
             self.put_back(dataset.clone(), deferral);
         }
         self.collecting.tables.extend(tables.map(|tables| (dataset.clone(), tables)));
-        self.collecting.longer.extend(longer.map(|longer| (dataset.clone(), longer)));
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
         if !self.collecting.rules.is_dry_run {
             if closing.is_empty() {
@@ -259,6 +258,7 @@ impl Collector {
         match closing.encode() {
             Ok(entry) => {
                 self.put_out(&dataset, entry);
+                self.has_added_up(&dataset, &closing);
                 let last = LastClosing { closed_at: lsn, at: self.collecting.outbox_last };
                 self.collecting.released.insert((&dataset).into(), last);
             }
@@ -512,7 +512,7 @@ impl Collector {
         let checkpoint = Checkpoint::new(lsn, key, writer.finish(), shapes);
         let took = self.clock.now().saturating_sub(began);
         let outbox_last = self.collecting.outbox_last;
-        self.checkpoint = Some(Gathering { checkpoint, outbox_last, workers: 0, has_deferred: false, took });
+        self.checkpoint = Some(Gathering { checkpoint, outbox_last, workers: 0, has_kept: false, took });
     }
 
     /// The checkpoint that is being gathered, if it is the one of this position.
@@ -546,7 +546,7 @@ impl Collector {
         if gathering.workers < workers {
             return;
         }
-        self.save_deferred(|checkpoint| checkpoint == lsn);
+        self.save_kept(|checkpoint| checkpoint == lsn);
         if let Some(Gathering { checkpoint, outbox_last, took, .. }) = self.checkpoint.take() {
             if let Err(error) = self.write(&checkpoint, outbox_last) {
                 tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \

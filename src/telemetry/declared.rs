@@ -185,9 +185,10 @@ declare! {
     LOG_DAMAGE = Gauge "bailiwick_log_damaged_places" None ["log"];
 
     /// The event time through which a dataset's windows have closed, in seconds since 1970; 0 before one has. The watermark's lag
-    /// is `time()` less this, less the window and its grace.
+    /// is `time()` less this, less the window and its grace. Of a dataset that adds up several windows, those of the finer one.
     WINDOWS_CLOSED = Gauge "bailiwick_windows_closed_through_timestamp" Seconds ["dataset"];
-    /// Windows of a dataset from the oldest open one that holds records to the newest.
+    /// Windows of a dataset from the oldest open one that holds records to the newest. Of a dataset that adds up several windows,
+    /// those of the finer one.
     WINDOWS_OPEN = Gauge "bailiwick_open_windows" None ["dataset"];
     /// Bytes of memory that open windows hold, in steps of 64 KiB.
     WINDOWS_SIZE = Gauge "bailiwick_open_windows_size" Bytes [];

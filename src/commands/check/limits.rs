@@ -33,8 +33,8 @@ pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<
         if times > 1 {
             let _ = writeln!(
                 text,
-                "  its windows are each {times} windows of {finer}: its rows leave when the last one closes, where the policies do \
-                 not ask more of cells by then"
+                "  each of its windows is {times} windows of {finer}: its rows leave when the last one closes, unless more is asked of \
+                 cells then"
             );
         }
         let _ = writeln!(

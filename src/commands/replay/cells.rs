@@ -211,9 +211,9 @@ impl Counted {
             let added = std::mem::take(&mut outcome.longer);
             all_longer.entry(name).or_insert_with(Longer::default).add(&Addition { added, ..Addition::default() });
         }
-        for (name, mut longer) in all_longer {
+        for (name, longer) in all_longer {
             let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
-            for ended in longer.end(dataset, None, &mut Addition::default()) {
+            for ended in longer.ending(dataset, None, &mut Addition::default()) {
                 let released = release_longer((gateway, dataset), &ended, 0, &outlets(dataset), version.digest())?;
                 let Some(of) = dataset.released_as().find(|of| of.name == *ended.dataset()) else { continue };
                 let nulls = Left::nulls(of, &released);

@@ -37,6 +37,18 @@ impl PartRule {
         }
     }
 
+    /// The laxer of each of the two rules' values.
+    #[must_use]
+    pub fn laxer(self, other: Self) -> Self {
+        Self {
+            least: self.least.min(other.least),
+            not_empty: self.not_empty && other.not_empty,
+            percent: self.percent.min(other.percent),
+            beyond_one: self.beyond_one && other.beyond_one,
+            beside: self.beside.min(other.beside),
+        }
+    }
+
     /// Adds the rule to bytes under construction.
     pub fn encode(&self, writer: &mut Writer) {
         let Self { least, not_empty, percent, beyond_one, beside } = *self;

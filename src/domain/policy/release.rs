@@ -231,8 +231,7 @@ fn released(
             }
             if view.is_longer(closed.dataset) {
                 outcome.coarser.insert(view.dataset.name.clone(), 0);
-                let start = window_start(closed.window, closed.dataset.window);
-                outcome.longer.push(Added::of((closed.dataset, &view, start), &rows, *rule, to));
+                outcome.longer.push(Added::of((closed, policy), &view, (&rows, *rule), to));
                 continue;
             }
             if to.peek().is_none() {

@@ -1,43 +1,53 @@
 //! Longer windows, whose rows are the sums of rows that have left: they leave when they end.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::Collector;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::DatasetName;
-use crate::domain::policy::{Ended, Longer, Released, release_longer};
+use crate::domain::policy::{Addition, Ended, Longer, Released, release_longer};
 use crate::domain::time::rfc3339;
 use crate::domain::window::{first_window, window_start};
 use crate::durable::outbox::Closing;
 
 impl Collector {
     /// The windows of a closing were released, which closed those that began before a time. `None`: it only released parts of
-    /// windows. Its rows are added up. What was added up of longer windows that end with it leaves with it.
-    pub(super) fn longer_windows(
-        &self,
-        dataset: &DatasetName,
-        before: Option<i64>,
-        longer: &mut Longer,
-        closing: &mut Closing,
-    ) {
-        let Some(counted) = self.collecting.rules.datasets.get(dataset).filter(|_| !self.collecting.rules.is_dry_run)
-        else {
-            return;
-        };
-        longer.add(&closing.longer);
+    /// windows. What was added up of longer windows that end with it leaves with it.
+    pub(super) fn longer_windows(&self, dataset: &DatasetName, before: Option<i64>, closing: &mut Closing) {
+        let Some(longer) = self.collecting.longer.get(dataset) else { return };
+        let Some(counted) = self.collecting.rules.datasets.get(dataset) else { return };
         let before = before.map(|before| window_start(first_window(Some(before), counted.window), counted.window));
         let part = if before.is_some() { 0 } else { closing.closed_at };
-        for ended in longer.end(counted, before, &mut closing.longer) {
-            closing.releases.extend(self.sums(counted, &ended, part));
+        for ended in longer.ending(counted, before, &mut closing.longer) {
+            // What a dry run closes is not released later, either.
+            if !self.collecting.rules.is_dry_run {
+                closing.releases.extend(self.sums(counted, &ended, part));
+            }
+        }
+    }
+
+    /// The outbox has a closing: what was added up is what it was before, and what the closing did.
+    pub(super) fn has_added_up(&mut self, dataset: &DatasetName, closing: &Closing) {
+        if let Some(longer) = self.collecting.longer.get_mut(dataset) {
+            longer.add(&closing.longer);
         }
     }
 
     /// What may leave of a longer window that has ended.
     fn sums(&self, counted: &Dataset, ended: &Ended, part: u64) -> Vec<Released> {
-        let (in_force, outlets) = self.collecting.rules.versions.outlets(counted, &BTreeSet::new());
-        let (outlets, dataset, window_start) =
-            (outlets.unwrap_or_default(), ended.dataset(), rfc3339(ended.start(counted)));
+        let (dataset, window_start) = (ended.dataset(), rfc3339(ended.start(counted)));
+        let (in_force, outlets) = self.collecting.rules.versions.outlets(counted, ended.policies());
+        let outlets = outlets.unwrap_or_else(|policy| {
+            tracing::error!(
+                %dataset,
+                window_start,
+                %policy,
+                "rows left under policies that are lost; their sums do not leave. Keep the files in `policies` of the journal's \
+                 directory"
+            );
+            Vec::new()
+        });
         self.shadowed(dataset, &outlets);
         let released = release_longer((&self.collecting.rules.gateway, counted), ended, part, &outlets, in_force);
         let released = released.unwrap_or_else(|error| {
@@ -53,7 +63,7 @@ impl Collector {
             tracing::warn!(
                 %dataset,
                 window_start,
-                "the policies ask something else of cells than when rows of this window left: their sums do not leave"
+                "the policies ask more of cells than they did when rows of this window left: their sums do not leave"
             );
         }
         let telemetry = &self.telemetry;
@@ -64,13 +74,47 @@ impl Collector {
         released
     }
 
-    /// Puts what was added up into the checkpoint that is under way.
-    pub(super) fn save_longer(&mut self) {
-        let Some(gathering) = &mut self.checkpoint else { return };
-        for (dataset, longer) in self.collecting.longer.iter().filter(|(_, longer)| !longer.is_empty()) {
-            let mut writer = Writer::default();
-            longer.all().encode(&mut writer);
-            gathering.checkpoint.longer.push((dataset.to_string(), writer.finish()));
+    /// A full outbox is to let go of what closings have added: behind that, it has what was added up. Where there is no room for
+    /// it, it has that there is nothing, because it does not know any more which windows have ended. Whether one of both is there.
+    pub(super) fn keep_added_up(&mut self) -> bool {
+        let datasets: Vec<DatasetName> = self.collecting.longer.keys().cloned().collect();
+        let are_kept = datasets.iter().all(|dataset| {
+            let all = self.collecting.longer.get(dataset).map(Longer::all).unwrap_or_default();
+            let is_nothing = all.added.is_empty();
+            if self.put_again(dataset, all) {
+                return true;
+            }
+            if !is_nothing {
+                tracing::warn!(
+                    %dataset,
+                    "the outbox is full, without room for what was added up of longer windows. If a crash comes before the next \
+                     checkpoint, their sums lack it"
+                );
+            }
+            self.put_again(dataset, Addition { is_all: true, ..Addition::default() })
+        });
+        if are_kept {
+            self.added_up_at = self.collecting.outbox_last;
         }
+        are_kept
     }
+
+    fn put_again(&mut self, dataset: &DatasetName, longer: Addition) -> bool {
+        let closed_at = self.collecting.released.get(dataset.as_str()).map_or(0, |last| last.closed_at);
+        let closing = Closing { closed_at, dataset: dataset.to_string(), longer, ..Closing::default() };
+        let Ok(entry) = closing.encode() else { return false };
+        let Ok(room) = self.collecting.outbox.reserve_control(entry.len() as u64) else { return false };
+        self.append(entry, room)
+    }
+}
+
+/// What was added up, for a checkpoint.
+pub(super) fn saved(longer: &BTreeMap<DatasetName, Longer>) -> Vec<(String, Vec<u8>)> {
+    let adds_up = longer.iter().filter(|(_, longer)| !longer.is_empty());
+    let saved = adds_up.map(|(dataset, longer)| {
+        let mut writer = Writer::default();
+        longer.all().encode(&mut writer);
+        (dataset.to_string(), writer.finish())
+    });
+    saved.collect()
 }

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use super::Collector;
-use crate::domain::policy::Longer;
 use crate::durable::outbox::{Closing, LastClosing};
 use crate::storage::{Lsn, NoRoom, Room};
 
@@ -67,8 +66,8 @@ impl Collector {
     ///
     /// What a start cannot do without is the last closing of each dataset, of those that the journal has. Where all is
     /// confirmed, these are put behind everything else, without what they released; that takes a few bytes. What was added up of
-    /// longer windows goes with them, if there is room for it. What a start then does not know of the others is what waited for
-    /// other windows at them: that is dropped by it.
+    /// longer windows goes behind them. What a start then does not know of the others is what waited for other windows at them:
+    /// that is dropped by it.
     fn needless_at_worst(&mut self) -> Lsn {
         let (confirmed, end) = ((self.collecting.confirmed)(), self.collecting.outbox_last);
         let oldest = self.sequencer.journal.usage().oldest;
@@ -82,17 +81,13 @@ impl Collector {
         };
         let held = end.saturating_add(1).saturating_sub(first(&self.collecting.released));
         // Not again and again, where nothing else is there.
-        if confirmed >= end && held > needed.len() as u64 {
+        let whole = needed.len() + self.collecting.longer.len();
+        if confirmed >= end && held > whole as u64 {
             for (dataset, LastClosing { closed_at, .. }) in needed {
-                let longer = self.collecting.longer.get(dataset.as_str()).map(Longer::all).unwrap_or_default();
-                let whole = Closing { closed_at, dataset: dataset.clone(), longer, ..Closing::default() };
-                let bare = Closing { closed_at, dataset: dataset.clone(), ..Closing::default() };
-                let with_room = |closing: Closing| {
-                    let entry = closing.encode().ok()?;
-                    let room = self.collecting.outbox.reserve_control(entry.len() as u64).ok()?;
-                    Some((entry, room))
+                let Ok(entry) = Closing { closed_at, dataset: dataset.clone(), ..Closing::default() }.encode() else {
+                    break;
                 };
-                let Some((entry, room)) = with_room(whole).or_else(|| with_room(bare)) else { break };
+                let Ok(room) = self.collecting.outbox.reserve_control(entry.len() as u64) else { break };
                 if !self.append(entry, room) {
                     break;
                 }
@@ -100,6 +95,9 @@ impl Collector {
                 self.collecting.released.insert(dataset, last);
             }
         }
-        confirmed.min(first(&self.collecting.released).saturating_sub(1))
+        let through = confirmed.min(first(&self.collecting.released).saturating_sub(1));
+        // What closings added goes only if what was added up stands behind it.
+        let is_added_up = through <= self.added_up_at.max(self.outbox_needed) || self.keep_added_up();
+        if is_added_up { through } else { 0 }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::longer::saved;
 use super::{Collector, Reported, Window, Withheld};
 use crate::domain::aggregate::Cells;
 use crate::domain::binary::Writer;
@@ -146,14 +147,13 @@ impl Collector {
 
     /// Puts what waits, and what was added up, into the checkpoint that is under way, if it is one of these and does not have it
     /// yet.
-    pub(super) fn save_deferred(&mut self, is_wanted: impl Fn(Lsn) -> bool) {
+    pub(super) fn save_kept(&mut self, is_wanted: impl Fn(Lsn) -> bool) {
         let Some(gathering) = &mut self.checkpoint else { return };
-        if gathering.has_deferred || !is_wanted(gathering.checkpoint.lsn) {
+        if gathering.has_kept || !is_wanted(gathering.checkpoint.lsn) {
             return;
         }
-        gathering.has_deferred = true;
-        self.save_longer();
-        let Some(gathering) = &mut self.checkpoint else { return };
+        gathering.has_kept = true;
+        gathering.checkpoint.longer = saved(&self.collecting.longer);
         for (dataset, deferral) in &mut self.collecting.deferred {
             let mut writer = Writer::default();
             deferral.encode(&mut writer);

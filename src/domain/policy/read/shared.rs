@@ -39,8 +39,9 @@ pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, probl
             place,
             message,
             format!(
-                "a coarser dataset has some of the keys of `group_by`, with the same domains or edges, or `window.size` is several \
-                 times as long; all else of `window`, and `max_defer`, are the same. Copy them from [datasets.{one}]"
+                "a coarser dataset has some of the keys of `group_by`, with the same domains or edges. With all keys, its \
+                 `window.size` is several times as long. The rest of `window` and `max_defer` are the same. Copy them from \
+                 [datasets.{one}]"
             ),
         );
         return false;

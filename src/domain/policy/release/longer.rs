@@ -6,11 +6,11 @@
 //!
 //! The rows leave one window after the other, and their sum with the last of them. What was added up until then is a pure state
 //! machine, whose inputs are what closings add and end ([`Addition`]): checkpoints have the state, and the outbox has the inputs
-//! since. What a row may not tell is not kept.
+//! since. What is withheld of a row is not kept.
 //!
-//! **Which policies hold.** A sum goes where each of its rows could go when it left, by all policies that its records were
-//! decided under, and where the policies in force let it go now. Its rows were judged when they left. If they were not all
-//! judged by the same rule, or more is asked of cells now, the sum does not leave.
+//! **Which policies hold.** A sum goes where each of its rows could go when it left, and where all policies let it go now that
+//! any of its records was decided under, or any of its rows left under, and those in force. Its rows were judged when they
+//! left. If all these policies together ask for more than was asked of any row, the sum does not leave.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use arrow_schema::ArrowError;
 use super::coarser::{Agree, GIVEN_UP, added_up, measured};
 use super::rolled::{Row, Rule};
 use super::steps::Steps;
-use super::{Leaving, Line, Released, strictest_of, values};
+use super::{ClosedWindow, Leaving, Line, Released, strictest_of, values};
 use crate::domain::aggregate::{Measured, PartRule, Value};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, GroupKey, REST, View};
@@ -38,9 +38,11 @@ type Window = (DatasetName, i64);
 /// Rows that are added up, of one window or of several.
 #[derive(Debug, Clone, PartialEq)]
 struct Sum {
-    /// By which all rows were judged. `None`: not all by the same.
-    rule: Option<Rule>,
-    /// Where all of them could go.
+    /// What was asked of each of the rows, at least.
+    rule: Rule,
+    /// What their records were decided under, and they left under.
+    policies: BTreeSet<Digest>,
+    /// Where all of them could go. None: what is added up goes nowhere, and is not kept.
     destinations: BTreeSet<DestinationName>,
     rows: BTreeMap<Agree, Metrics>,
 }
@@ -78,8 +80,12 @@ pub struct Ended {
 
 impl Sum {
     fn add(&mut self, other: &Self) {
-        self.rule = self.rule.filter(|rule| other.rule == Some(*rule));
+        self.rule = (self.rule.0.laxer(other.rule.0), self.rule.1.min(other.rule.1));
+        self.policies.extend(&other.policies);
         self.destinations.retain(|destination| other.destinations.contains(destination));
+        if self.destinations.is_empty() {
+            return self.rows.clear();
+        }
         for (agree, metrics) in &other.rows {
             match self.rows.entry(agree.clone()) {
                 Entry::Vacant(entry) => {
@@ -95,11 +101,12 @@ impl Sum {
     }
 
     fn encode(&self, writer: &mut Writer) {
-        writer.u8(self.rule.is_some().into());
-        if let Some((parts, least)) = self.rule {
-            parts.encode(writer);
-            writer.u32(u32::try_from(least).unwrap_or(u32::MAX));
-        }
+        let (parts, least) = self.rule;
+        parts.encode(writer);
+        writer.u32(u32::try_from(least).unwrap_or(u32::MAX)).count(self.policies.len());
+        self.policies.iter().for_each(|policy| {
+            writer.raw(policy.bytes());
+        });
         writer.count(self.destinations.len());
         self.destinations.iter().for_each(|destination| {
             writer.text(destination);
@@ -116,8 +123,9 @@ impl Sum {
     }
 
     fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let has_rule = reader.u8()? != 0;
-        let rule = if has_rule { Some((PartRule::decode(reader)?, reader.u32()? as usize)) } else { None };
+        let rule = (PartRule::decode(reader)?, reader.u32()? as usize);
+        let policies =
+            (0..reader.count(32)?).map(|_| Some(Digest::from_bytes(reader.array()?))).collect::<Option<_>>()?;
         let destinations =
             (0..reader.count(8)?).map(|_| DestinationName::new(reader.text()?).ok()).collect::<Option<_>>()?;
         let mut rows = BTreeMap::new();
@@ -126,7 +134,7 @@ impl Sum {
             let metrics = (0..reader.count(1)?).map(|_| Measured::decode(reader)).collect::<Option<_>>()?;
             rows.insert(agree, metrics);
         }
-        Some(Self { rule, destinations, rows })
+        Some(Self { rule, policies, destinations, rows })
     }
 }
 
@@ -139,19 +147,24 @@ fn decode_window(reader: &mut Reader<'_>) -> Option<Window> {
 }
 
 impl Added {
-    /// Of the rows of a window that begins at a time, which go to these destinations.
+    /// Of the rows of a window that leave under the policies in force. Sums of them may go to these destinations.
     pub(super) fn of<'o>(
-        (counted, view, start): (&Dataset, &View<'_>, i64),
-        rows: &[Row<'_>],
-        rule: Rule,
+        (closed, in_force): (&ClosedWindow<'_>, Digest),
+        view: &View<'_>,
+        (rows, rule): (&[Row<'_>], Rule),
         destinations: impl Iterator<Item = &'o DestinationName>,
     ) -> Self {
+        let counted = closed.dataset;
         let metrics =
             |rows: Vec<Row<'_>>| view.metrics.iter().map(|metric| measured(counted, *metric, &rows)).collect();
+        let destinations: BTreeSet<DestinationName> = destinations.cloned().collect();
+        let rows = if destinations.is_empty() { &[] } else { rows };
         let sums = added_up(counted, rows, &view.keys, None);
         let rows = sums.into_iter().map(|(agree, rows)| (agree, metrics(rows))).collect();
-        let sum = Sum { rule: Some(rule), destinations: destinations.cloned().collect(), rows };
-        Self { window: (view.dataset.name.clone(), window_of(start, view.dataset.window)), sum }
+        let policies = closed.cells.policies().iter().copied().chain([in_force]).collect();
+        let window = window_of(window_start(closed.window, counted.window), view.dataset.window);
+        let sum = Sum { rule, policies, destinations, rows };
+        Self { window: (view.dataset.name.clone(), window), sum }
     }
 }
 
@@ -212,18 +225,26 @@ impl Longer {
         }
     }
 
-    /// The windows that end when all windows that are counted and began before a time have closed, which is noted. `None`: all
-    /// of them, as they are.
-    pub fn end(&mut self, counted: &Dataset, before: Option<i64>, addition: &mut Addition) -> Vec<Ended> {
+    /// The windows that end with a closing, by which all windows that are counted and began before a time have closed. It is
+    /// noted which. `None`: all of them end, as they are.
+    #[must_use]
+    pub fn ending(&self, counted: &Dataset, before: Option<i64>, addition: &mut Addition) -> Vec<Ended> {
         let views = counted.views();
-        let ends = |(dataset, number): &Window| {
+        let ends = |(dataset, number): &&Window| {
             let view = views.iter().find(|view| view.dataset.name == *dataset);
             let end = view.map(|view| window_start(number.saturating_add(1), view.dataset.window));
             before.is_none_or(|before| end.is_none_or(|end| end <= before))
         };
-        let windows = self.open.keys().filter(|window| ends(window)).cloned().collect::<Vec<_>>();
-        let ended = windows.iter().filter_map(|window| self.open.remove_entry(window));
-        let ended = ended.map(|(window, sum)| Ended { window, sum }).collect();
+        let windows = self.open.keys().chain(addition.added.iter().map(|added| &added.window));
+        let windows: BTreeSet<Window> = windows.filter(ends).cloned().collect();
+        let ended = |window: &Window| {
+            let added = addition.added.iter().filter(|added| added.window == *window).map(|added| &added.sum);
+            let mut sums = self.open.get(window).into_iter().chain(added);
+            let mut sum = sums.next()?.clone();
+            sums.for_each(|added| sum.add(added));
+            Some(Ended { window: window.clone(), sum })
+        };
+        let ended = windows.iter().filter_map(ended).collect();
         addition.ended.extend(windows);
         ended
     }
@@ -246,8 +267,11 @@ impl Addition {
         let metrics = vec![Some(Measured::Records(12)), moments, None, Some(Measured::Parts(vec![Some(12), None]))];
         let parts = PartRule { least: 5, not_empty: true, percent: 10, beyond_one: false, beside: 500 };
         let rows = [(vec![1, GIVEN_UP], metrics.clone()), (vec![2, 0], metrics)].into();
-        let sum = Sum { rule: Some((parts, 10)), destinations: ["hub".parse().unwrap()].into(), rows };
-        let empty = Sum { rule: None, destinations: BTreeSet::new(), rows: BTreeMap::new() };
+        let rule = (parts, 10);
+        let policies = [Digest::from_bytes([7; 32])].into();
+        let sum = Sum { rule, policies, destinations: ["hub".parse().unwrap()].into(), rows };
+        let (policies, destinations, rows) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let empty = Sum { rule, policies, destinations, rows };
         let of = |number, sum| Added { window: ("hours".parse().unwrap(), number), sum };
         Self { is_all: false, added: vec![of(-4, sum), of(-3, empty)], ended: vec![("days".parse().unwrap(), -1)] }
     }
@@ -268,25 +292,30 @@ impl Ended {
         view.map_or(0, |view| window_start(*number, view.dataset.window))
     }
 
+    /// What its records were decided under, and its rows left under.
+    #[must_use]
+    pub fn policies(&self) -> &BTreeSet<Digest> {
+        &self.sum.policies
+    }
+
     /// How many rows it has.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.sum.rows.len()
     }
 
-    /// Whether all rows were judged by one rule that asks for at least as much as what is asked for these outlets, of all
-    /// datasets that share the cells.
+    /// Whether at least as much was asked of each row as is asked for these outlets, of all datasets that share the cells.
     #[must_use]
     pub fn was_asked_enough(&self, counted: &Dataset, outlets: &[Outlet]) -> bool {
-        let Some((parts, least)) = self.sum.rule else { return false };
+        let (parts, least) = self.sum.rule;
         let now = strictest_of(counted, outlets.iter().filter(|outlet| outlet.privacy.is_none()).map(Outlet::rule));
         now.is_none_or(|(parts_now, least_now)| parts.stricter(parts_now) == parts && least >= least_now)
     }
 }
 
 /// Releases the sums of a longer window that has ended to those of these outlets that are of its dataset, and that all rows
-/// could go to. Nothing leaves if not [enough was asked](Ended::was_asked_enough) of the rows. `part` as that of
-/// [`super::ClosedWindow`].
+/// could go to. The outlets are those by all [policies](Ended::policies). Nothing leaves if not
+/// [enough was asked](Ended::was_asked_enough) of the rows. `part` as that of [`ClosedWindow`].
 ///
 /// # Errors
 /// As those of [`super::release`].
@@ -297,7 +326,7 @@ pub fn release_longer(
     outlets: &[Outlet],
     policy: Digest,
 ) -> Result<Vec<Released>, ArrowError> {
-    let Sum { rule: Some(rule), destinations, rows } = &ended.sum else { return Ok(Vec::new()) };
+    let Sum { rule, destinations, rows, .. } = &ended.sum;
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
     let to = quiet().filter(|outlet| outlet.dataset == *ended.dataset()).map(|outlet| &outlet.destination);
     let mut to = to.filter(|destination| destinations.contains(*destination)).peekable();

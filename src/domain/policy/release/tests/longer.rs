@@ -76,8 +76,10 @@ impl Run {
     /// The windows before one have closed. `None`: all that was added up leaves.
     fn ended(&mut self, before: Option<i64>) -> BTreeMap<String, Released> {
         let mut addition = Addition::default();
-        let ended = self.longer.end(&self.counted, before.map(|window| window_start(window, SHORT)), &mut addition);
+        let before = before.map(|window| window_start(window, SHORT));
+        let ended = self.longer.ending(&self.counted, before, &mut addition);
         assert_eq!(addition.is_empty(), ended.is_empty());
+        self.longer.add(&addition);
         self.since.push(addition);
         let of = |ended: &Ended| {
             let released = release_longer((&self.gateway, &self.counted), ended, 0, &self.outlets, policy()).unwrap();
@@ -250,7 +252,7 @@ fn leave(first: &Outlet, second: &Outlet, now: &Outlet) -> usize {
     run.window(0, &in_cities([8, 0, 0, 0]));
     run.outlets = to(&[second.clone(), second.clone()]);
     run.window(1, &in_cities([8, 0, 0, 0]));
-    let ended = run.longer.end(&run.counted, None, &mut Addition::default());
+    let ended = run.longer.ending(&run.counted, None, &mut Addition::default());
     assert_eq!((ended.len(), ended[0].rows(), ended[0].start(&run.counted)), (2, 1, 0));
     let outlets = to(&[now.clone(), now.clone()]);
     let released = |ended| release_longer((&run.gateway, &run.counted), ended, 0, &outlets, policy()).unwrap();
@@ -258,10 +260,10 @@ fn leave(first: &Outlet, second: &Outlet, now: &Outlet) -> usize {
 }
 
 #[test]
-fn sums_leave_only_if_all_their_rows_were_judged_by_one_rule_that_asks_for_as_much_as_is_asked_now() {
+fn sums_leave_only_if_as_much_was_asked_of_each_row_as_is_asked_now() {
     let k = |k| outlet("a", k, 2, false);
-    assert_eq!([leave(&k(5), &k(5), &k(5)), leave(&k(7), &k(7), &k(5))], [2; 2]);
-    assert_eq!([leave(&k(5), &k(5), &k(7)), leave(&k(5), &k(7), &k(5)), leave(&k(7), &k(5), &k(5))], [0; 3]);
+    assert_eq!([leave(&k(5), &k(5), &k(5)), leave(&k(7), &k(5), &k(5)), leave(&k(7), &k(7), &k(5))], [2; 3]);
+    assert_eq!([leave(&k(5), &k(5), &k(7)), leave(&k(5), &k(7), &k(7)), leave(&k(7), &k(5), &k(6))], [0; 3]);
     let parts = |change: fn(&mut PartRule)| {
         let mut outlet = k(5);
         change(&mut outlet.parts);
@@ -275,7 +277,9 @@ fn sums_leave_only_if_all_their_rows_were_judged_by_one_rule_that_asks_for_as_mu
         |parts| parts.beside = 500,
     ];
     for change in stricter {
-        assert_eq!(leave(&k(5), &k(5), &parts(change)), 0);
+        let stricter = parts(change);
+        assert_eq!([leave(&k(5), &stricter, &stricter), leave(&stricter, &k(5), &stricter)], [0; 2]);
+        assert_eq!(leave(&stricter, &k(5), &k(5)), 2);
     }
 }
 
@@ -292,7 +296,17 @@ fn a_sum_goes_only_where_each_of_its_rows_could_go() {
     run.window(1, &in_cities([8, 0, 0, 0]));
     let left = run.ended(None);
     assert_eq!(left.values().map(|released| released.destination().as_str()).collect::<Vec<_>>(), ["a"; 2]);
+    // What can go nowhere is not kept.
+    run.window(0, &in_cities([8, 0, 0, 0]));
+    run.outlets.retain(|outlet| *outlet.destination == *to_other.destination);
+    run.outlets.iter_mut().for_each(|outlet| outlet.destination = "c".parse().unwrap());
+    run.window(1, &in_cities([8, 0, 0, 0]));
+    let ended = run.longer.ending(&run.counted, None, &mut Addition::default());
+    assert_eq!(ended.iter().map(Ended::rows).collect::<Vec<_>>(), [0; 2]);
+    run.longer = Longer::default();
     // And where it may go now.
+    run.outlets = to(&[to_other.clone(), outlet("a", 5, 2, false)]);
+    both(&mut run);
     run.window(3, &in_cities([8, 0, 0, 0]));
     run.outlets.retain(|outlet| *outlet.destination == *to_other.destination);
     let left = run.ended(None);
