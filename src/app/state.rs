@@ -389,16 +389,17 @@ fn added_up(
     held: &mut Held,
 ) -> BTreeMap<DatasetName, Longer> {
     let mut longer = restored;
-    if held.lacks_additions {
-        // A window of which it is not known whether it ended would leave again.
-        longer.clear();
-        tracing::warn!(
-            "entries of the outbox are missing: what rows added to longer windows until then is missing in their sums"
-        );
-    }
     let datasets = present.iter().flat_map(|present| &present.datasets);
     for dataset in datasets.filter(|dataset| dataset.has_longer()) {
         let longer = longer.entry(dataset.name.clone()).or_default();
+        if held.lacks_additions {
+            // A window of which it is not known whether it ended would leave again.
+            *longer = Longer::default();
+            tracing::warn!(
+                dataset = %dataset.name,
+                "entries of the outbox are missing: what was added up of longer windows until then is missing in their sums"
+            );
+        }
         held.longer.remove(dataset.name.as_str()).iter().flatten().for_each(|addition| longer.add(addition));
     }
     longer

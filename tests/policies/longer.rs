@@ -188,6 +188,44 @@ async fn a_full_outbox_begins_anew_with_what_is_added_up() {
     }
 }
 
+/// If it ended a longer window, that would leave again: so nothing is known any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_added_up_before_a_lost_entry_of_the_outbox_is_missing_and_that_is_said() {
+    let deployment = Deployment::new();
+    deployment.add_calls();
+    let deployment = with_sums(deployment, "PT1H");
+    deployment.edit("gateway.toml", "directory = \"journal\"\n", &JOURNAL.replace("65536", "1048576"));
+    deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
+    deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    let mut others = Producer::of_stream("calls", process.endpoint(), "q").await;
+    producer.send(&visits(0, 6, "DE")).await;
+    producer.close_before(1).await;
+    for minute in 1..40 {
+        others.send(&visits(minute, 6, "DE")).await;
+        others.close_before(minute + 1).await;
+        until_left(&deployment, minute as usize + 1);
+    }
+    producer.send(&visits(40, 7, "DE")).await;
+    producer.close_before(41).await;
+    until_left(&deployment, 41);
+    process.kill();
+    let entries = std::fs::read_dir(deployment.path("journal/outbox")).unwrap();
+    let mut segments: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|of| of == "segment"));
+    segments.sort();
+    assert!(segments.len() >= 4, "{segments:?}");
+    std::fs::remove_file(&segments[1]).unwrap();
+    let process = deployment.spawn();
+    let mut producer = Producer::connect(process.endpoint(), "p").await;
+    producer.sequence = 2;
+    producer.send(&visits(41, 8, "DE")).await;
+    process.wait_for("what was added up of longer windows until then is missing", 1);
+    process.stop();
+    assert_eq!(sums(&deployment), [json!([0, 0, 15])]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sums_do_not_leave_if_the_policies_ask_for_something_else_since_a_row_of_them_left() {
     let deployment = deployment("PT3M");
