@@ -18,6 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import budget_mode
 import disk_modes
 import kafka_mode
+import longer_mode
 import modes
 import noise_mode
 import syscalls
@@ -33,11 +34,12 @@ MODES = {
     "full": (disk_modes.full, "the journal's disk is full for a while (root)"),
     "noise": (noise_mode.noise, "as kill, of cells with noise: paid for first, drawn once, the same everywhere"),
     "budget": (budget_mode.budget, "as kill and syscall, with a destination of few bytes: paid for first, in one form or none"),
+    "longer": (longer_mode.longer, "as kill and syscall, with a dataset of longer windows: each sum whole, and once"),
     "kafka": (kafka_mode.kafka, "as kill, released to a real Kafka (KAFKA_HOME)"),
 }
 
 # How many cycles of each mode go with 50 kills. Not many of `noise`, whose records come slowly.
-SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3, "noise": 5, "budget": 5}
+SHARES = {"kill": 50, "recovery": 3, "network": 10, "syscall": 15, "full": 3, "noise": 5, "budget": 5, "longer": 5}
 
 
 async def process(options):

@@ -8,9 +8,9 @@ from deployment import DATASET
 class Files:
     """Destination kind `file`: JSON lines below a folder of `disk`."""
 
-    def __init__(self, root, folder="released"):
+    def __init__(self, root, folder="released", dataset=DATASET):
         self.folder = folder
-        self.directory = Path(root) / "disk" / folder / DATASET
+        self.directory = Path(root) / "disk" / folder / dataset
 
     def toml(self, name):
         """The gateway's configuration of it."""
