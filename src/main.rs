@@ -17,6 +17,7 @@ use bailiwick::commands::{
     init, journal, ledger, policy, proto, replay, report, run, schema, send, terminal, version,
 };
 use bailiwick::domain::printable;
+use bailiwick::egress::kafka;
 use bailiwick::logging::{self, Log, Style, Verbosity};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -405,6 +406,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long threads that hang on a destination may hold up the end of the process.
 const LAST_WAIT: Duration = Duration::from_millis(200);
+/// The same of clients of Kafka that are being closed: until they are, the process may not end.
+const CLIENTS_WAIT: Duration = Duration::from_secs(2);
 
 /// Where this is 1 when a process begins, ONNX Runtime neither collects telemetry nor sends it.
 const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
@@ -439,6 +442,7 @@ fn main() -> ExitCode {
         runtime.shutdown_timeout(LAST_WAIT);
         result
     });
+    kafka::are_closed(CLIENTS_WAIT);
     log.flush(LAST_WAIT);
     let (output, code) = match result {
         Ok(output) => (output, ExitCode::SUCCESS),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -15,6 +14,8 @@ use crate::domain::policy::Released;
 use crate::egress::encode::{self, Format};
 use crate::storage::Lsn;
 
+pub use closing::are_closed;
+use closing::close;
 use heard::Heard;
 use idempotent::Idempotent;
 use limit::Limit;
@@ -25,6 +26,7 @@ pub use mark::Mark;
 pub use security::{Mechanism, Sasl, Security, Unusable, Which};
 
 pub mod check;
+mod closing;
 mod fenced;
 mod heard;
 mod idempotent;
@@ -424,13 +426,6 @@ fn create<C: FromClientConfigAndContext<Heard>>(config: &ClientConfig, heard: &H
         }
         error => error,
     })
-}
-
-/// Closes a client on a thread of its own: that can hang while a broker does not answer.
-fn close<T: Send + 'static>(client: T) {
-    if let Err(error) = thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client)) {
-        tracing::warn!(%error, "no thread to close a kafka client on: raise the limit of threads (ulimit -u)");
-    }
 }
 
 /// How long something has not moved on.
