@@ -9,7 +9,7 @@ use crate::common::process::{run, text};
 
 use super::deployment::{Deployment, POLICY, Producer, visits};
 
-const TOTALS: &str = r#"
+pub(super) const TOTALS: &str = r#"
 [datasets.totals]
 stream           = "visits"
 coarser_than     = "by_country"
@@ -18,10 +18,13 @@ min_contributors = 5
 metrics          = [{ name = "of_all", fn = "count" }]
 "#;
 
-/// The desk has the finer dataset, the hub has the sums.
 fn deployment() -> Deployment {
-    let deployment = Deployment::new();
-    deployment.edit(POLICY, "[destinations.desk]", &format!("{TOTALS}\n[destinations.desk]"));
+    with_sums(Deployment::new(), TOTALS)
+}
+
+/// The desk has the finer dataset, the hub has the sums.
+pub(super) fn with_sums(deployment: Deployment, totals: &str) -> Deployment {
+    deployment.edit(POLICY, "[destinations.desk]", &format!("{totals}\n[destinations.desk]"));
     let hub = "country = \"US\"\naccepts = [\"by_country\"]";
     deployment.edit(POLICY, hub, &hub.replace("by_country", "totals"));
     deployment.set_k(5);

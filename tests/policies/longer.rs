@@ -11,17 +11,9 @@ use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 use crate::common::{gateway, until};
 
+use super::coarser::{self, TOTALS};
 use super::deployment::{Deployment, POLICY, Producer, visits};
 use super::full_outbox::{FULL, JOURNAL};
-
-const TOTALS: &str = r#"
-[datasets.totals]
-stream           = "visits"
-coarser_than     = "by_country"
-window           = { size = "PT3M", grace = "PT1S" }
-min_contributors = 5
-metrics          = [{ name = "of_all", fn = "count" }]
-"#;
 
 /// The desk has the finer dataset, the hub has the sums of so long.
 fn deployment(size: &str) -> Deployment {
@@ -29,12 +21,8 @@ fn deployment(size: &str) -> Deployment {
 }
 
 fn with_sums(deployment: Deployment, size: &str) -> Deployment {
-    let totals = TOTALS.replace("PT3M", size);
-    deployment.edit(POLICY, "[destinations.desk]", &format!("{totals}\n[destinations.desk]"));
-    let hub = "country = \"US\"\naccepts = [\"by_country\"]";
-    deployment.edit(POLICY, hub, &hub.replace("by_country", "totals"));
-    deployment.set_k(5);
-    deployment
+    assert!(TOTALS.contains("PT1M"));
+    coarser::with_sums(deployment, &TOTALS.replace("PT1M", size))
 }
 
 /// Of each sum that the hub has: the minutes in which its window begins and ends, and the count.
