@@ -11,7 +11,7 @@ use crate::decode::{self, Opened, Undecodable, arrow};
 use crate::domain::batch::Candidate;
 use crate::domain::policy::{Digest, PolicySet, StreamPlan, Treatment};
 use crate::domain::stream::Stream;
-use crate::durable::entry::{Accepted, BatchReader, Catalog, Entry, Unread};
+use crate::durable::entry::{Accepted, BatchReader, Before, Catalog, Entry, Unread};
 use crate::durable::seal::{Sealed, Sealer};
 use crate::storage::{self, FileSystem, Lsn, RealFileSystem};
 
@@ -43,7 +43,17 @@ pub(super) struct Journaled {
     pub(super) columns: Result<RecordBatch, String>,
 }
 
-/// The batches of a journal, in order.
+/// A step of a journal.
+pub(super) enum Step {
+    /// Records.
+    Records(Journaled),
+    /// Windows of a dataset closed: those before.
+    Closed(String, Before),
+    /// All open windows of a dataset were released as they were.
+    Flushed(String),
+}
+
+/// The entries of a journal, in order.
 pub(super) struct Journal {
     entries: storage::Reader,
     sealer: Sealer,
@@ -61,13 +71,26 @@ impl Journal {
 
     /// The next batch from an LSN on.
     pub(super) fn next(&mut self, from: Lsn) -> anyhow::Result<Option<Journaled>> {
+        while let Some(step) = self.next_step(from)? {
+            if let Step::Records(journaled) = step {
+                return Ok(Some(journaled));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next step from an LSN on.
+    pub(super) fn next_step(&mut self, from: Lsn) -> anyhow::Result<Option<Step>> {
         while let Some(storage::Entry { lsn, context, payload }) = self.entries.next()? {
             if lsn < from {
                 continue;
             }
-            if let Some(Entry::Batch(accepted)) = Entry::decode(&payload) {
-                return self.read(lsn, &context, &accepted).map(Some);
-            }
+            return Ok(Some(match Entry::decode(&payload) {
+                Some(Entry::Batch(accepted)) => Step::Records(self.read(lsn, &context, &accepted)?),
+                Some(Entry::Closed { dataset, before, .. }) => Step::Closed(dataset.to_owned(), before),
+                Some(Entry::Flushed { dataset }) => Step::Flushed(dataset.to_owned()),
+                _ => continue,
+            }));
         }
         Ok(None)
     }

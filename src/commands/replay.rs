@@ -26,7 +26,7 @@ mod cells;
 
 use cells::Counted;
 
-use super::records::{Journal, as_declared, decode, treated};
+use super::records::{Journal, Step, as_declared, decode, treated};
 use super::send::{Batch, Input};
 use super::table::table;
 use super::{Failure, diagnostics, load};
@@ -165,9 +165,18 @@ impl Replay {
 
     fn journal(&mut self, directory: &Path, config: &Config) -> anyhow::Result<()> {
         let mut journal = Journal::open(directory, config)?;
-        let mut from = 0;
-        while let Some(entry) = journal.next(from)? {
-            from = entry.lsn + 1;
+        while let Some(step) = journal.next_step(0)? {
+            let entry = match step {
+                Step::Records(entry) => entry,
+                Step::Closed(dataset, before) => {
+                    self.counted.iter_mut().for_each(|counted| counted.closed(&dataset, before));
+                    continue;
+                }
+                Step::Flushed(dataset) => {
+                    self.counted.iter_mut().for_each(|counted| counted.flushed(&dataset));
+                    continue;
+                }
+            };
             match &entry.columns {
                 Ok(columns) => {
                     self.note_treated(&entry.stream, entry.rows);

@@ -107,6 +107,8 @@ pub(super) struct Collector {
     added_up_at: Lsn,
     /// What was decided at closings that the outbox does not have.
     quiet: Quiet,
+    /// What destinations would have been told in a dry run.
+    dry_tables: BTreeMap<DatasetName, Tables>,
 }
 
 /// A window that was closed or flushed.
@@ -160,6 +162,7 @@ impl Collector {
             wholes: Wholes::default(),
             added_up_at: 0,
             quiet: Quiet::default(),
+            dry_tables: BTreeMap::new(),
         }
     }
 
@@ -217,7 +220,7 @@ impl Collector {
             return;
         }
         let Reported { before, windows, .. } = reported;
-        let mut tables = self.collecting.tables.remove(&dataset);
+        let mut tables = self.take_tables(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
         let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
         closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
@@ -240,7 +243,7 @@ impl Collector {
             self.passed(&dataset, &mut deferral, (before, last), &mut closing);
             self.put_back(dataset.clone(), deferral);
         }
-        self.collecting.tables.extend(tables.map(|tables| (dataset.clone(), tables)));
+        self.put_tables(&dataset, tables, before);
         // The outbox remembers also what a dry run closed: it is not released by a run that is none.
         if !self.collecting.rules.is_dry_run {
             if closing.is_empty() {
@@ -249,6 +252,8 @@ impl Collector {
             if closing.only_decides() {
                 return self.decided_quietly(dataset, closing);
             }
+        } else if last.is_none() && closing.is_empty() {
+            return;
         }
         closing.decided_before = self.quiet.remove(&dataset).unwrap_or_default();
         // What was counted must be on disk before anyone is told of it.
@@ -343,6 +348,10 @@ impl Collector {
                 if self.collecting.rules.is_dry_run {
                     for released in std::mem::take(&mut outcome.released) {
                         self.telemetry.add_of_dataset(released.dataset(), |counts| &counts.dry_releases, 1);
+                    }
+                    if let Some(tables) = tables {
+                        tables.at(window.window);
+                        outcome.told.iter().for_each(|told| tables.tell(told));
                     }
                     return Some(outcome);
                 }

@@ -1,10 +1,13 @@
 //! Policies that are tried: nothing leaves, or only the differences are counted.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bailiwick::durable::outbox::held;
 use bailiwick::egress::delivery::Cursor;
 use bailiwick::ingress::proto::ingest::PublishResponse;
-use bailiwick::storage::RealFileSystem;
+use bailiwick::storage::{Log, RealFileSystem, SEGMENT_BYTES, Settings};
 use serde_json::json;
 
 use super::deployment::{Deployment, Gateway, POLICY, REGIME, at, regime, visit, visits};
@@ -158,4 +161,56 @@ async fn the_shadow_knows_what_is_known() {
     let shadow = &gateway.app.telemetry().clone().shadow;
     assert_eq!((shadow.newly_allowed.load(Relaxed), shadow.newly_denied.load(Relaxed)), (0, 0));
     gateway.stop().await;
+}
+
+/// Of a dataset that tells only what has changed, the first of several equal windows would be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_only_what_would_have_changed() {
+    let enforced = Deployment::new();
+    enforced.set_k(5);
+    enforced.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nonly_on_change = true\n");
+    let dry = enforced.copy();
+    dry.edit("gateway.toml", "id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"");
+    for deployment in [enforced, dry] {
+        let gateway = deployment.start().await;
+        let mut producer = gateway.producer("p").await;
+        for (minute, persons) in [(1, 6), (2, 6), (3, 6), (4, 7)] {
+            producer.send(&visits(minute, persons, "DE")).await;
+            producer.close_before(minute + 1).await;
+        }
+        let telemetry = gateway.app.telemetry().clone();
+        let releases = || {
+            telemetry.total_of_datasets(|counts| &counts.releases)
+                + telemetry.total_of_datasets(|counts| &counts.dry_releases)
+        };
+        // Two windows, each to two destinations.
+        gateway.until("the windows are closed", |_| releases() >= 4).await;
+        gateway.stop().await;
+        assert_eq!(releases(), 4);
+    }
+}
+
+/// A closing without records says nothing. An entry that says nothing is how an outbox begins anew that was full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_remembers_no_closing_without_records() {
+    let deployment = Deployment::new();
+    deployment.set_k(5);
+    deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nmax_defer = 2\n");
+    deployment.edit("gateway.toml", "id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.close_before(2).await;
+    producer.send(&visits(3, 6, "DE")).await;
+    producer.close_before(4).await;
+    let dry = gateway.app.telemetry().clone();
+    gateway.until("the window is closed", |_| dry.total_of_datasets(|counts| &counts.dry_releases) == 2).await;
+    producer.close_before(9).await;
+    gateway.stop().await;
+    let (segment_bytes, quota_bytes) = (SEGMENT_BYTES, 64 * SEGMENT_BYTES);
+    let directory = deployment.path("journal/outbox");
+    let settings = Settings { directory, segment_bytes, quota_bytes, context: Vec::new(), at_least: 0 };
+    let (outbox, _) = Log::open(Arc::new(RealFileSystem), settings).unwrap();
+    let held = held(&outbox, 0, BTreeMap::new()).unwrap();
+    assert_eq!((held.closed.len(), held.begun_anew), (1, BTreeMap::new()));
+    outbox.close();
 }

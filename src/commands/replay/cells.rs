@@ -24,7 +24,8 @@ use crate::domain::policy::{
 };
 use crate::domain::producer::speaker_of;
 use crate::domain::time::rfc3339;
-use crate::domain::window::{window_of, window_start};
+use crate::domain::window::{first_window, window_of, window_start};
+use crate::durable::entry::Before;
 
 /// The secret of a gateway is not asked for: which of a contributor's records count is drawn anew.
 const KEY: ContributorKey = ContributorKey(*b"bailiwick replay");
@@ -34,12 +35,24 @@ const KEY: ContributorKey = ContributorKey(*b"bailiwick replay");
 pub(super) struct Counted {
     /// What all windows hold.
     open: Arc<OpenBytes>,
-    windows: BTreeMap<(DatasetName, i64), Cells>,
+    /// By dataset, window, and how often its windows were released as they were before. What came later leaves by itself.
+    windows: BTreeMap<(DatasetName, i64, u64), Cells>,
+    /// What a journal says of windows, by the dataset that it names.
+    passed: BTreeMap<String, Passed>,
     /// What is counted for datasets, as far as it can be computed. `None`: a key is an output of the model, which is not there.
     datasets: BTreeMap<DatasetName, Option<Arc<Dataset>>>,
     /// Those that want outputs of the model.
     unscored: BTreeSet<DatasetName>,
     requests: u64,
+}
+
+/// Which windows of a dataset are over.
+#[derive(Debug, Default)]
+struct Passed {
+    /// Those that closed.
+    before: Option<Before>,
+    /// How often all open ones were released as they were.
+    flushes: u64,
 }
 
 /// What would leave of a window, or of several.
@@ -108,10 +121,33 @@ impl Counted {
         Self {
             open: Arc::new(OpenBytes::new(bytes_max)),
             windows: BTreeMap::new(),
+            passed: BTreeMap::new(),
             datasets: BTreeMap::new(),
             unscored: BTreeSet::new(),
             requests: 0,
         }
+    }
+
+    /// Windows of a dataset closed. What comes later and belongs to them counts in the oldest one that is open.
+    pub(super) fn closed(&mut self, dataset: &str, before: Before) {
+        self.passed.entry(dataset.to_owned()).or_default().before = Some(before);
+    }
+
+    /// All open windows of a dataset were released as they were.
+    pub(super) fn flushed(&mut self, dataset: &str) {
+        self.passed.entry(dataset.to_owned()).or_default().flushes += 1;
+    }
+
+    /// The oldest window of a dataset that is open, and how often its windows were released as they were.
+    fn open_from(&self, dataset: &Dataset) -> (i64, u64) {
+        let first = |before: Before| match before {
+            Before::Time(time) => first_window(Some(time), dataset.window),
+            Before::Window(window) => window,
+        };
+        let passed = self.passed.iter().filter(|(name, _)| dataset.is_counted_for(name));
+        passed.fold((i64::MIN, 0), |(oldest, flushes), (_, passed)| {
+            (passed.before.map_or(oldest, |before| oldest.max(first(before))), flushes + passed.flushes)
+        })
     }
 
     /// Counts those of the records that may stay. `columns`: as the journal holds them, with the model's outputs; none of
@@ -180,12 +216,13 @@ impl Counted {
         let producers = if producer == Producer::UNKNOWN { Vec::new() } else { vec![producer; batch.rows()] };
         let lots: Vec<Lot> = KEY.lots(Request::Placed { lsn: self.requests, at: 0 }).take(batch.rows()).collect();
         let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers).drawn_by(&lots);
+        let (first, flushes) = self.open_from(dataset);
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         for (time, row) in batch.event_times().iter().zip(0..) {
-            by_window.entry(window_of(*time, dataset.window)).or_default().push(row);
+            by_window.entry(window_of(*time, dataset.window).max(first)).or_default().push(row);
         }
         for (window, rows) in by_window {
-            let place = self.windows.entry((dataset.name.clone(), window));
+            let place = self.windows.entry((dataset.name.clone(), window, flushes));
             let cells = place.or_insert_with(|| Cells::new(dataset).counted_in(&self.open));
             cells.fold(dataset, &records, &Rows::Some(&rows));
         }
@@ -199,14 +236,15 @@ impl Counted {
                 |dataset: &Dataset| version.policy.outlets(&dataset.name, &version.here.serves, version.day);
             dataset.released_as().flat_map(of_dataset).collect()
         };
-        for ((name, window), cells) in self.windows {
+        for ((name, window, _), cells) in self.windows {
             let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
             let cells = cells.bounded(dataset);
             let closed = ClosedWindow { gateway, dataset, window, part: 0, cells, deferral: None };
             let mut outcome = release(&closed, &outlets(dataset), version.digest())?;
             let start = window_start(window, dataset.window);
             for view in dataset.views().iter().filter(|view| !view.is_longer(dataset)) {
-                left.insert((view.dataset.name.clone(), start), Left::of(view.dataset, &outcome));
+                let of_window = left.entry((view.dataset.name.clone(), start)).or_default();
+                of_window.add(&Left::of(view.dataset, &outcome));
             }
             let added = std::mem::take(&mut outcome.longer);
             all_longer.entry(name).or_insert_with(Longer::default).add(&Addition { added, ..Addition::default() });

@@ -19,7 +19,8 @@ pub fn day_of(time: i64) -> Day {
     Day::try_from(time.div_euclid(MICROS)).unwrap_or(Day::MAX)
 }
 
-/// So many days are known apart, back from the last one that something was spent of. Of a day before them nothing is left.
+/// So many days are known apart of a stream's contributors, back from the last one that something was spent of. Of a day before
+/// them nothing is left.
 const DAYS: Day = 62;
 
 /// What is released once: a window of a dataset, or what was in it when it was flushed.
@@ -98,7 +99,9 @@ impl Spending {
         if account.is_some_and(|windows| windows.contains_key(&charge.window)) {
             return Answer::Before;
         }
-        if self.unknown_through.is_some_and(|through| charge.day() <= through) {
+        let last = self.last_of(&charge.stream, &charge.contributor);
+        let through = self.unknown_through.max(last.map(|last| last.saturating_sub(DAYS)));
+        if through.is_some_and(|through| charge.day() <= through) {
             return Answer::Spent;
         }
         let spent = account.into_iter().flat_map(BTreeMap::values).fold(Rho::default(), |sum, rho| sum.and(*rho));
@@ -120,11 +123,21 @@ impl Spending {
     pub fn charge(&mut self, charge: Charge) {
         let day = charge.day();
         let Charge { stream, contributor, window, rho } = charge;
+        let last = self.last_of(&stream, &contributor).map_or(day, |last| last.max(day));
+        let forgotten = (stream.clone(), contributor.clone(), Day::MIN)
+            ..=(stream.clone(), contributor.clone(), last.saturating_sub(DAYS));
         let spent = self.charged.entry((stream, contributor, day)).or_default().entry(window).or_default();
         *spent = rho.max(*spent);
-        if let Some(last) = self.last_day() {
-            self.forget(last.saturating_sub(DAYS));
+        let forgotten: Vec<_> = self.charged.range(forgotten).map(|(account, _)| account.clone()).collect();
+        for account in forgotten {
+            self.charged.remove(&account);
         }
+    }
+
+    /// The last day that something was spent of, of a stream's contributors.
+    fn last_of(&self, stream: &str, contributor: &str) -> Option<Day> {
+        let of = |day| (stream.to_owned(), contributor.to_owned(), day);
+        self.charged.range(of(Day::MIN)..=of(Day::MAX)).next_back().map(|((.., day), _)| *day)
     }
 
     /// The last day that something was spent of.
@@ -211,10 +224,15 @@ pub(crate) mod tests {
         assert_eq!(spending.ask(&charge("one", 23 * HOUR, 1), per_day), Answer::Spent);
         assert_eq!(spending.ask(&charge("one", 25 * HOUR, 1), per_day), Answer::Affordable);
         assert_eq!(spending.ask(&charge("one", 24 * HOUR, 1), per_day), Answer::Before);
-        // Days go by: what is long ago is forgotten, and then spent.
+        // Days go by: what is long ago is forgotten, and then spent. That is so of this stream, and of no other.
+        let of_others = |hours| Charge { stream: "others".into(), ..charge("one", hours * HOUR, 1) };
+        spending.charge(of_others(25));
         spending.charge(charge("one", MICROS * i64::from(DAYS + 2), 1));
-        assert_eq!(spending.unknown_through(), Some(2));
+        assert_eq!(spending.unknown_through(), Some(0));
         assert_eq!(spending.ask(&charge("one", 25 * HOUR, 1), per_day), Answer::Spent);
-        assert_eq!(spending.charges().count(), 1);
+        assert_eq!(spending.ask(&charge("one", 3 * MICROS - 1, 1), per_day), Answer::Spent);
+        assert_eq!(spending.ask(&charge("one", 3 * MICROS, 1), per_day), Answer::Affordable);
+        assert_eq!(spending.ask(&of_others(26), per_day), Answer::Affordable);
+        assert_eq!(spending.charges().count(), 2);
     }
 }

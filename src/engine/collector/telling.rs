@@ -15,6 +15,26 @@ use crate::durable::outbox::Closing;
 use crate::storage::Lsn;
 
 impl Collector {
+    /// What destinations were told of a dataset, for a closing. A dry run has its own: what it would have told, after what was
+    /// told before it.
+    pub(super) fn take_tables(&mut self, dataset: &DatasetName) -> Option<Tables> {
+        let told = &mut self.collecting.tables;
+        if self.collecting.rules.is_dry_run {
+            return self.dry_tables.remove(dataset).or_else(|| told.get(dataset).cloned());
+        }
+        told.remove(dataset)
+    }
+
+    /// Keeps them after a closing, of windows that began before a time.
+    pub(super) fn put_tables(&mut self, dataset: &DatasetName, tables: Option<Tables>, before: Option<i64>) {
+        let is_dry_run = self.collecting.rules.is_dry_run;
+        let kept = if is_dry_run { &mut self.dry_tables } else { &mut self.collecting.tables };
+        kept.extend(tables.map(|tables| (dataset.clone(), tables)));
+        if is_dry_run {
+            self.has_closed(dataset, before);
+        }
+    }
+
     /// Releases, of the cells of a window that may leave, those that have changed.
     pub(super) fn changes(
         &self,
