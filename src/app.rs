@@ -1,6 +1,6 @@
 //! Builds a gateway from its configuration, starts it, stops it: the one place that knows everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Destination, Http, Mode, OnStop, today};
 use crate::domain::aggregate::OpenBytes;
 use crate::domain::document::Problems;
-use crate::domain::name::{DestinationName, StreamName};
+use crate::domain::name::{DatasetName, DestinationName, StreamName};
 use crate::domain::policy::{StreamPlan, Version};
 use crate::domain::stream::Stream;
 use crate::durable::policies::Archive;
@@ -207,6 +207,7 @@ impl App {
             telemetry: Arc::clone(&telemetry),
             supervisor: supervisor.clone(),
             aside: delivery::Place { fs: Arc::new(RealFileSystem), directory: config.journal.directory.join("aside") },
+            sheds_denied: Arc::new(config.sheds_denied.clone()),
         };
         // A dry run sends nothing, what an earlier run left in the outbox included.
         let sinks = match config.mode {
@@ -522,8 +523,8 @@ impl delivery::Permits for Versions {
         Self::changes(self)
     }
 
-    fn lets_any_go_to(&self, destination: &str) -> bool {
-        Self::lets_any_go_to(self, destination)
+    fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
+        Self::let_go_to(self, destination)
     }
 }
 

@@ -12,6 +12,7 @@ mod gateway {
     mod bounds;
     mod broker;
     mod budgets;
+    mod denied;
     mod exactly_once;
     mod files;
     mod flight;

@@ -12,6 +12,7 @@ mod policies {
     mod counters;
     mod decisions;
     mod deferral;
+    mod denied;
     mod deployment;
     mod drawn;
     mod dry_run;

@@ -123,12 +123,13 @@ impl Observed for Observer {
     fn about(&self) -> Value {
         let destinations = self.board.latest().into_iter().map(|backlog| {
             let deferred = backlog.deferred();
-            let Backlog { destination, releases, oldest, trouble, is_closed, set_aside, budget } = backlog;
+            let Backlog { destination, releases, oldest, trouble, is_closed, denied, set_aside, budget } = backlog;
             let budget = budget.map(|budget| {
                 json!({
                     "left_bytes": budget.left,
                     "deferred_releases": deferred,
                     "shed_releases": budget.shed,
+                    "widened_releases": budget.widened,
                     "degraded_releases": budget.degraded,
                     "cells_left_out": budget.left_out,
                 })
@@ -140,6 +141,7 @@ impl Observed for Observer {
                 "cells_set_aside": set_aside,
                 "error": trouble.map(|trouble| trouble.error),
                 "is_closed": is_closed,
+                "denied_releases": denied,
                 "budget": budget,
             })
         });
@@ -174,15 +176,17 @@ impl Observed for Observer {
         }
         for backlog in self.board.latest() {
             let deferred = backlog.deferred();
-            let Backlog { destination, releases, oldest, trouble, set_aside, budget, .. } = backlog;
+            let Backlog { destination, releases, oldest, trouble, denied, set_aside, budget, .. } = backlog;
             samples.amount(declared::OUTBOX_WAITING, &[&destination], releases as f64);
             samples.amount(declared::OUTBOX_OLDEST, &[&destination], oldest.as_secs_f64());
             samples.is(declared::DESTINATION_UP, &[&destination], trouble.is_none());
             samples.amount(declared::CELLS_ASIDE, &[&destination], set_aside as f64);
+            samples.count(declared::RELEASES_DENIED, &[&destination], denied);
             if let Some(budget) = budget {
                 samples.amount(declared::BUDGET_LEFT, &[&destination], budget.left as f64);
                 samples.amount(declared::RELEASES_DEFERRED, &[&destination], deferred as f64);
                 samples.count(declared::RELEASES_SHED, &[&destination], budget.shed);
+                samples.count(declared::RELEASES_WIDENED, &[&destination], budget.widened);
                 samples.count(declared::RELEASES_DEGRADED, &[&destination], budget.degraded);
                 samples.count(declared::CELLS_LEFT_OUT, &[&destination], budget.left_out);
             }

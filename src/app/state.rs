@@ -435,7 +435,8 @@ fn check_destinations(
             let each = each.collect::<Vec<_>>().join(", ");
             bail!(
                 "releases wait in the outbox for destination `{destination}`, which is not declared: {each}. \
-                 Declare it until they are sent"
+                 Declare it until they are sent, or set `accepts = []` \
+                 and `when_denied = \"shed\"` for it to give them up"
             );
         }
     }

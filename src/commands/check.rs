@@ -144,7 +144,7 @@ fn others<'p>(plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<&'p str> {
 
 /// The Kafka destinations that nothing may go to on a day: they are not reached.
 fn unreached(config: &Config, today: Date) -> Vec<&str> {
-    let lets_any = |name: &str| config.policy.lets_any_go_to(name, &config.here.serves, today);
+    let lets_any = |name: &str| !config.policy.let_go_to(name, &config.here.serves, today).is_empty();
     let of_kafka = config.destinations.iter().filter(|(_, declared)| matches!(declared, Destination::Kafka(_)));
     of_kafka.map(|(name, _)| name.as_str()).filter(|name| !lets_any(name)).collect()
 }

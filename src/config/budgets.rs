@@ -1,5 +1,5 @@
-//! `[destinations.NAME.budget]`: how many bytes may leave, and what becomes of a release that they do not suffice for: smaller
-//! forms of it first, then it waits, or is shed.
+//! `[destinations.NAME.budget]`: how many bytes may leave, and what becomes of a release that they do not suffice for: a dataset
+//! with longer windows has its rows, or smaller forms of it leave, or it waits, or is shed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,10 @@ use crate::domain::policy::{ALL, By, DEGRADED, PolicySet, ROLL_UP, Reduction, Ro
 use crate::egress::budget::Settings;
 
 /// What `when_short` may name, in the order in which it is tried.
-pub(super) const STEPS: [&str; 4] = [ROLL_UP, TOP, "defer", "shed"];
+pub(super) const STEPS: [&str; 5] = [WIDEN, ROLL_UP, TOP, "defer", "shed"];
+
+/// The name of the step that leaves a release out because a dataset with longer windows adds up its rows.
+const WIDEN: &str = "widen";
 
 /// The fewest bytes: a message with one cell takes some hundred.
 const BYTES_LEAST: u64 = 4_096;
@@ -28,6 +31,8 @@ pub(super) struct Declared {
     pub(super) settings: Settings,
     /// Where it stands.
     place: Place,
+    /// Whether releases are left out whose rows a dataset with longer windows adds up.
+    widens: bool,
     /// Where the datasets are named that come first.
     first: Vec<Spot<String>>,
     /// Where the keys are named that are given up.
@@ -60,7 +65,7 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     let top = read_top(table, problems);
     let first = table.get::<Vec<Spot<String>>>("priorities");
     table.done();
-    let Steps { named, sheds_after } = steps?;
+    let Steps { widens, named, sheds_after } = steps?;
     let top_help = "say how many rows leave and which are the largest, as in `top = { rows = 20, by = \"payments\" }`";
     must_agree(table, (TOP, top.as_ref().map(|top| &top.place)), &named, top_help, problems);
     let keys_help = "say which keys are given up, one after the other, as in `roll_up = [\"city\"]`";
@@ -83,8 +88,9 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
         }
     }
     let names = first.iter().map(|dataset| dataset.value.clone()).collect();
-    let settings = Settings { bytes: bytes?.value, per: per?.value.unsigned_abs(), smaller, sheds_after, first: names };
-    Some(Declared { settings, place: spot.place.clone(), first, given_up, by })
+    let (bytes, per, widened) = (bytes?.value, per?.value.unsigned_abs(), BTreeMap::new());
+    let settings = Settings { bytes, per, widened, smaller, sheds_after, first: names };
+    Some(Declared { settings, place: spot.place.clone(), widens, first, given_up, by })
 }
 
 /// The smaller forms of a release, each made of the one before it: a key more is given up, then only the largest rows stay.
@@ -166,6 +172,8 @@ fn read_top(table: &Table<'_>, problems: &Problems) -> Option<Spot<DeclaredTop>>
 
 /// What becomes of a release that the bytes do not suffice for.
 struct Steps {
+    /// Whether it is left out if a dataset with longer windows adds up its rows.
+    widens: bool,
     /// The steps that make it smaller.
     named: Vec<String>,
     /// After how long it is shed; `None` when it never is.
@@ -185,7 +193,11 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         Some(steps) => steps.value.iter().map(|step| step.value.as_str()).collect(),
         None => vec!["defer"],
     };
-    let (smaller, rest) = match named.as_slice() {
+    let (widens, named) = match named.as_slice() {
+        [WIDEN, rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let (smaller, rest) = match named {
         [ROLL_UP, TOP, rest @ ..] => (vec![ROLL_UP, TOP], rest),
         [step @ (ROLL_UP | TOP), rest @ ..] => (vec![*step], rest),
         all => (Vec::new(), all),
@@ -195,8 +207,8 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         ["shed"] => (Some(Duration::ZERO), false),
         ["defer", "shed"] => (max_age.as_ref().map(|age| age.value.unsigned_abs()), true),
         _ => {
-            let message = "`when_short` is `[\"defer\"]`, `[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order; \"roll_up\" \
-                           and \"top\" may stand before them";
+            let message = "`when_short` is `[\"defer\"]`, `[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order; \
+                           \"widen\", \"roll_up\" and \"top\" may stand before them, in this order";
             problems.error(steps.as_ref().map_or(&table.place, |steps| &steps.place), message);
             return None;
         }
@@ -213,7 +225,24 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         _ => {}
     }
     let named = smaller.into_iter().map(str::to_owned).collect();
-    Some(Steps { named, sheds_after })
+    Some(Steps { widens, named, sheds_after })
+}
+
+impl Declared {
+    /// What is declared, with what the policies say of the datasets that a destination accepts.
+    pub(super) fn settings(&self, destination: &str, policy: &PolicySet) -> Settings {
+        let accepts = policy.destinations.get(destination).filter(|_| self.widens).map(|to| &to.accepts[..]);
+        let accepted: Vec<&str> = accepts.into_iter().flatten().map(|accepted| accepted.value.as_str()).collect();
+        let counted = policy.streams.values().flat_map(|plan| &plan.counted);
+        let widened = counted.flat_map(|counted| {
+            let is_accepted = |dataset: &&Dataset| accepted.contains(&dataset.name.as_str());
+            counted.released_as().filter(is_accepted).filter_map(move |dataset| {
+                let wider = counted.wider_than(dataset).filter(is_accepted).min_by_key(|wider| wider.window)?;
+                Some((dataset.name.to_string(), wider.name.to_string()))
+            })
+        });
+        Settings { widened: widened.collect(), ..self.settings.clone() }
+    }
 }
 
 /// What comes first at a destination must be able to go there. What tells only what has changed is not shed: what is told
@@ -226,12 +255,23 @@ pub(super) fn check(budgets: &BTreeMap<String, Declared>, policy: &PolicySet, pr
             let message = format!("destination `{name}` does not accept `{}`", dataset.value);
             problems.error_help(&dataset.place, message, hint(&dataset.value, &accepted));
         }
+        let widened = declared.settings(name, policy).widened;
+        if declared.widens && widened.is_empty() {
+            let message = format!(
+                "\"widen\" needs a dataset with longer windows, and destination `{name}` accepts none that adds up the rows of \
+                 another one that goes there"
+            );
+            let help =
+                "let it accept one that is `coarser_than` the other with a longer `window.size`, or remove \"widen\"";
+            problems.error_help(&declared.place, message, help);
+        }
         check_top(name, declared, &accepted, policy, problems);
         check_given_up(name, declared, &accepted, policy, problems);
         check_size(name, declared, policy, problems);
         let tells_changes = |name: &&str| policy.dataset(name).is_some_and(|(_, dataset)| dataset.only_on_change);
         let leaves_out = declared.settings.sheds_after.is_some() || !declared.settings.smaller.is_empty();
-        for dataset in accepted.iter().copied().filter(|_| leaves_out).filter(tells_changes) {
+        let is_left_out = |name: &&str| leaves_out || widened.contains_key(*name);
+        for dataset in accepted.iter().copied().filter(is_left_out).filter(tells_changes) {
             problems.error_help(
                 &declared.place,
                 format!(

@@ -55,6 +55,19 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
     }
 }
 
+/// What `when_denied` may say.
+pub(super) const WHEN_DENIED: [&str; 2] = ["wait", "shed"];
+
+/// Whether a release is shed that may not go to the destination any more when it is its turn.
+pub(super) fn sheds_denied(table: &Table<'_>) -> bool {
+    let Some(said) = table.get::<String>("when_denied") else { return false };
+    if !WHEN_DENIED.contains(&said.value.as_str()) {
+        let message = format!("`when_denied` cannot be `{}`", said.value);
+        table.problems().error_help(&said.place, message, hint(&said.value, &WHEN_DENIED));
+    }
+    said.value == "shed"
+}
+
 fn read_file(table: &Table<'_>, base: &Path, format: Option<Format>) -> Option<file::Settings> {
     let directory = table.need::<String>("directory");
     let rotate_bytes = table.get::<usize>("rotate_bytes").map_or(8 << 20, |bytes| {

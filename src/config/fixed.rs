@@ -50,6 +50,7 @@ impl Fixed {
         for (name, destination) in &config.destinations {
             part(&format!("destination `{name}`"), format!("{destination:?}"));
         }
+        part("`when_denied` of destinations", format!("{:?}", config.sheds_denied));
         for (name, budget) in &config.budgets {
             part(&format!("the budget of destination `{name}`"), format!("{budget:?}"));
         }

@@ -86,6 +86,8 @@ pub struct Config {
     pub destinations: BTreeMap<DestinationName, Destination>,
     /// How many bytes may leave for destinations that have a bound.
     pub budgets: BTreeMap<DestinationName, budget::Settings>,
+    /// The destinations for which a release is shed that may not go there any more when it is its turn. For others it waits.
+    pub sheds_denied: BTreeSet<DestinationName>,
     /// How long a stop may take.
     pub stop_within: Duration,
     /// What a stop does with windows that are open.

@@ -1,6 +1,6 @@
 //! The keys of `gateway.toml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -55,6 +55,7 @@ pub(super) struct Declared {
     pub(super) models: BTreeMap<String, Spot<PathBuf>>,
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
     pub(super) budgets: BTreeMap<String, budgets::Declared>,
+    pub(super) sheds_denied: BTreeSet<String>,
     destination_files: BTreeMap<(String, kafka::Which), Place>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
@@ -133,12 +134,15 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         }
     }
     let mut destinations = BTreeMap::new();
-    let (mut destination_files, mut budgets) = (BTreeMap::new(), BTreeMap::new());
+    let (mut destination_files, mut budgets, mut sheds_denied) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
         let gateway = id.as_ref().map(|id| id.value.as_str());
         if let Some(budget) = budgets::read(&destination) {
             budgets.insert(name.value.clone(), budget);
+        }
+        if destinations::sheds_denied(&destination) {
+            sheds_denied.insert(name.value.clone());
         }
         if let Some((value, files)) = destinations::read(&destination, base, gateway) {
             let named = files.into_iter().map(|(which, place)| ((name.value.clone(), which), place));
@@ -172,6 +176,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         models,
         destinations,
         budgets,
+        sheds_denied,
         destination_files,
         peers,
         stop_within: stop_within.unsigned_abs(),
@@ -462,8 +467,11 @@ impl Declared {
             budgets: self
                 .budgets
                 .into_iter()
-                .filter_map(|(name, declared)| Some((DestinationName::new(&name).ok()?, declared.settings)))
+                .filter_map(|(name, declared)| {
+                    Some((DestinationName::new(&name).ok()?, declared.settings(&name, &policy)))
+                })
                 .collect(),
+            sheds_denied: self.sheds_denied.iter().filter_map(|name| DestinationName::new(name).ok()).collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
             log_every: self.log_every,

@@ -7,6 +7,7 @@ use crate::egress::kafka::Mechanism;
 use crate::identity;
 
 use super::budgets::STEPS;
+use super::destinations::WHEN_DENIED;
 use super::{Mode, OnStop};
 
 /// What `gateway.toml` holds.
@@ -311,6 +312,11 @@ const DESTINATION: Shape = Shape {
         Key::new("sasl", Kind::Table(&DESTINATION_SASL), "For `kafka`: who the gateway is."),
         Key::new("options", Kind::Named(&Kind::Text), "For `kafka`: further settings of librdkafka."),
         Key::new("budget", Kind::Table(&DESTINATION_BUDGET), "How many bytes may leave. Without it, any."),
+        Key::new(
+            "when_denied",
+            Kind::Word(&WHEN_DENIED),
+            "What becomes of a release that no policy lets go there any more when it is its turn. Default: wait.",
+        ),
     ],
 };
 

@@ -5,6 +5,7 @@
 //! Where the bytes do not suffice for the whole of a release, smaller forms of it are tried, in a declared order. With the
 //! payment it is on disk which one leaves, so that it never leaves in two.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Settings {
     pub bytes: u64,
     /// In this time as many bytes come into it.
     pub per: Duration,
+    /// The datasets whose releases are left out first when the bytes do not suffice, because one with longer windows adds
+    /// their rows up for the same destination; and which one that is.
+    pub widened: BTreeMap<String, String>,
     /// The smaller forms of a release, in the order in which they are tried when the bytes do not suffice for the whole.
     pub smaller: Vec<Reduction>,
     /// After so long a release that waits for bytes is shed. `None`: it waits for as long as it takes.
@@ -74,6 +78,8 @@ pub struct Asked<'a> {
     pub of: &'a str,
     /// The bytes that it takes, as a whole or in the form that is decided.
     pub bytes: u64,
+    /// Whether datasets with longer windows add up all of its rows ([`Budget::is_widened`]).
+    pub is_widened: bool,
     /// The bytes that its smaller forms take, in the order of [`Settings::smaller`]; none before they were made.
     pub smaller: &'a [u64],
     /// The bytes that more important ones take that wait behind it, by estimate.
@@ -89,6 +95,8 @@ pub enum Decision {
     Send(usize),
     /// There are too few bytes now.
     Wait,
+    /// It is not sent: datasets with longer windows have its rows.
+    Widen,
     /// It is not sent at all.
     Shed,
     /// It takes more bytes than there can ever be.
@@ -271,6 +279,14 @@ impl Budget {
         forms.filter(is_known).cloned().collect()
     }
 
+    /// Whether datasets with longer windows add up, for this destination, all rows of releases of datasets, the first of which
+    /// is at a position of the outbox. What was there before the start may have been made under a configuration that did not
+    /// add it up.
+    #[must_use]
+    pub fn is_widened<'d>(&self, first: Lsn, mut datasets: impl Iterator<Item = &'d str>) -> bool {
+        first > self.before && datasets.all(|dataset| self.settings.widened.contains_key(dataset))
+    }
+
     /// Whether so many entries leave smaller and are not confirmed that no other may.
     #[must_use]
     pub fn holds_many(&self) -> bool {
@@ -287,10 +303,14 @@ impl Budget {
         let is_paid = self.is_paid(asked.lsn, asked.of);
         let sheds_after = self.settings.sheds_after.filter(|_| !is_paid);
         let smaller: &[u64] = if is_paid { &[] } else { asked.smaller };
+        let is_widened = asked.is_widened && !is_paid;
         // Who waits for as long as it takes takes nothing from others: they come after it.
-        let ahead = if sheds_after.is_some() { asked.ahead } else { 0 };
+        let ahead = if sheds_after.is_some() || is_widened { asked.ahead } else { 0 };
         let left = self.level.left(now);
         let suffices = |bytes: u64| bytes == 0 || bytes.saturating_add(ahead) <= left;
+        if is_widened && !suffices(asked.bytes) {
+            return Decision::Widen;
+        }
         if let Some(form) = std::iter::once(&asked.bytes).chain(smaller).position(|bytes| suffices(*bytes)) {
             return Decision::Send(form);
         }

@@ -5,7 +5,7 @@
 //! destination has confirmed it and the cursor says so on disk. One destination that is away does not hold
 //! up another: what waits for it waits on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -88,8 +88,10 @@ pub struct Context {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The wall clock, in microseconds since the Unix epoch.
     pub wall: Arc<dyn Fn() -> i64 + Send + Sync>,
-    /// Whether anything may go to a destination.
+    /// What may go to a destination.
     pub permits: Arc<dyn Permits>,
+    /// The destinations for which a release is shed that may not go there any more when it is its turn. For others it waits.
+    pub sheds_denied: Arc<BTreeSet<DestinationName>>,
     /// The counts.
     pub telemetry: Arc<Telemetry>,
     /// What says that releases are about to leave, and that they were sent.
@@ -130,6 +132,10 @@ impl Deliveries {
         let started: Vec<_> =
             started.map(|(name, opened)| (name.clone(), opened.cursor.clone(), level(name))).collect();
         let board = Arc::new(Board::new(&context.outbox, context.aside.clone(), &started, (context.now)()));
+        // What waits is known before anybody asks.
+        if let Err(error) = board.look((context.now)()) {
+            tracing::warn!(%error, "what waits in the outbox could not be counted: check the disk");
+        }
         let mut threads = Vec::new();
         let (of_ledger, ends_of_ledger) = (context.clone(), ends.clone());
         threads.push(context.supervisor.spawn("to-ledger", move || {

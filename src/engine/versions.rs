@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::civil::Date;
 
 use crate::domain::dataset::Dataset;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{Digest, Granted, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
@@ -139,11 +140,11 @@ impl Versions {
         policy.dataset(dataset).map(|(_, dataset)| dataset.max_defer)
     }
 
-    /// Whether the version in force lets any dataset go to a destination.
+    /// The datasets that the version in force lets go to a destination.
     #[must_use]
-    pub fn lets_any_go_to(&self, destination: &str) -> bool {
+    pub fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
         let current = self.current();
-        current.policy.lets_any_go_to(destination, &current.here.serves, current.day)
+        current.policy.let_go_to(destination, &current.here.serves, current.day)
     }
 
     /// Whether it matters, under the version in force, who brings the contributors of a stream.

@@ -186,25 +186,52 @@ impl Ledger {
         self.wait(&log, lsn)
     }
 
-    /// Makes sure that the ledger says on disk that releases are not sent, because a budget does not suffice.
+    /// Makes sure that the ledger says on disk that releases are not sent, because a budget does not suffice; and which
+    /// datasets add up the rows of which, if that is why.
     ///
     /// # Errors
     /// When it cannot be said now. Then they wait.
-    pub fn shed(&self, releases: &[Released], outbox: Lsn) -> Result<(), Unwritable> {
+    pub fn shed(
+        &self,
+        releases: &[Released],
+        outbox: Lsn,
+        widened: Option<&BTreeMap<String, String>>,
+    ) -> Result<(), Unwritable> {
+        self.say_of(releases, |released| What::Shed {
+            release: released.id().to_owned(),
+            destination: released.destination().to_string(),
+            dataset: released.dataset().to_string(),
+            window_start: rfc3339(released.window_start()),
+            window_end: rfc3339(released.window_end()),
+            cells: released.cells().num_rows() as u64,
+            outbox,
+            widened: widened.and_then(|widened| widened.get(released.dataset().as_str()).cloned()),
+        })
+    }
+
+    /// Makes sure that the ledger says on disk that releases are not sent, because no policy in force lets them go any more.
+    ///
+    /// # Errors
+    /// When it cannot be said now. Then they wait.
+    pub fn denied(&self, releases: &[Released], outbox: Lsn) -> Result<(), Unwritable> {
+        self.say_of(releases, |released| What::Denied {
+            release: released.id().to_owned(),
+            destination: released.destination().to_string(),
+            dataset: released.dataset().to_string(),
+            window_start: rfc3339(released.window_start()),
+            window_end: rfc3339(released.window_end()),
+            cells: released.cells().num_rows() as u64,
+            outbox,
+        })
+    }
+
+    /// Makes sure that the ledger says something of releases, on disk.
+    fn say_of(&self, releases: &[Released], what: impl Fn(&Released) -> What) -> Result<(), Unwritable> {
         self.wait_until_verified();
         let (log, lsn) = {
             let mut inner = self.inner();
             let (log, at) = (Arc::clone(&inner.book()?.log), (self.clocks.wall)());
-            let shed = |released: &Released| What::Shed {
-                release: released.id().to_owned(),
-                destination: released.destination().to_string(),
-                dataset: released.dataset().to_string(),
-                window_start: rfc3339(released.window_start()),
-                window_end: rfc3339(released.window_end()),
-                cells: released.cells().num_rows() as u64,
-                outbox,
-            };
-            let entries: Vec<Entry> = releases.iter().map(|released| fitting(at, shed(released))).collect();
+            let entries: Vec<Entry> = releases.iter().map(|released| fitting(at, what(released))).collect();
             let (written, lsn) = inner.write(at, &entries);
             if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
                 return Err(Unwritable(Arc::clone(why)));

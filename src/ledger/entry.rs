@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -201,6 +201,27 @@ pub enum What {
         cells: u64,
         /// Where it stands in the outbox.
         outbox: u64,
+        /// The dataset with longer windows that adds up its rows, if that is why it was not sent. From version 8 on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        widened: Option<String>,
+    },
+    /// A release was not sent and will not be, because no policy in force lets its dataset go to its destination any more. If an
+    /// intent stands before, it may have left then. After a crash it may be said twice. From version 8 on.
+    Denied {
+        /// The release's id.
+        release: String,
+        /// Where it was to go.
+        destination: String,
+        /// Its dataset.
+        dataset: String,
+        /// When its window began.
+        window_start: String,
+        /// When its window ended.
+        window_end: String,
+        /// Its cells.
+        cells: u64,
+        /// Where it stands in the outbox.
+        outbox: u64,
     },
     /// What a window of a dataset with differential privacy cost. All windows of a day (UTC) together cost no more than the
     /// day has. From version 5 on.
@@ -347,6 +368,7 @@ impl What {
             Self::Model { .. } => "model",
             Self::Reload { .. } => "reload",
             Self::Shed { .. } => "shed",
+            Self::Denied { .. } => "denied",
             Self::Damage { .. } => "damage",
             Self::Privacy { .. } => "privacy",
             Self::Work { .. } => "work",
@@ -431,6 +453,7 @@ pub(super) mod samples {
                 window_end: text("2026-11-26T03:10:00Z"),
                 cells: 12,
                 outbox: 9,
+                widened: None,
             },
             What::Privacy {
                 dataset: text("payments"),
@@ -452,6 +475,25 @@ pub(super) mod samples {
                 outbox: 10,
                 degraded: Some(Degraded { steps: vec![text("top")], whole: "3f".repeat(16), cells: 190 }),
             },
+            What::Shed {
+                release: "4f".repeat(16),
+                destination: text("hub"),
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                window_end: text("2026-11-26T03:10:00Z"),
+                cells: 12,
+                outbox: 11,
+                widened: Some(text("payments_by_day")),
+            },
+            What::Denied {
+                release: "5f".repeat(16),
+                destination: text("hub"),
+                dataset: text("payments"),
+                window_start: text("2026-11-26T03:00:00Z"),
+                window_end: text("2026-11-26T03:10:00Z"),
+                cells: 12,
+                outbox: 12,
+            },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -464,52 +506,35 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-7.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-8.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
         let read: Vec<Entry> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap()).collect();
         assert_eq!(read, samples::all());
         let kinds: std::collections::BTreeSet<&str> = read.iter().map(|entry| entry.what.kind()).collect();
-        assert_eq!(kinds.len(), 17);
+        assert_eq!(kinds.len(), 18);
         for (entry, line) in read.iter().zip(golden.lines()) {
             assert!(line.contains(&format!("\"kind\":\"{}\"", entry.what.kind())), "{line}");
         }
     }
 
+    /// What each version does not tell comes after what it does.
     #[test]
-    fn entries_of_version_6_tell_of_no_smaller_release() {
-        let golden = include_str!("../../tests/golden/ledger-entries-6.jsonl");
-        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
-        assert!(read.eq(samples::all().into_iter().take(17).map(|entry| Entry { v: 6, ..entry })));
-    }
-
-    #[test]
-    fn entries_of_version_5_tell_of_no_work() {
-        let golden = include_str!("../../tests/golden/ledger-entries-5.jsonl");
-        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
-        assert!(read.eq(samples::all().into_iter().take(16).map(|entry| Entry { v: 5, ..entry })));
-    }
-
-    #[test]
-    fn entries_of_version_4_tell_of_no_privacy() {
-        let golden = include_str!("../../tests/golden/ledger-entries-4.jsonl");
-        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
-        assert!(read.eq(samples::all().into_iter().take(15).map(|entry| Entry { v: 4, ..entry })));
-    }
-
-    #[test]
-    fn entries_of_version_3_tell_of_nothing_shed() {
-        let golden = include_str!("../../tests/golden/ledger-entries-3.jsonl");
-        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
-        assert!(read.eq(samples::all().into_iter().take(14).map(|entry| Entry { v: 3, ..entry })));
-    }
-
-    #[test]
-    fn entries_of_version_2_tell_less() {
-        let golden = include_str!("../../tests/golden/ledger-entries-2.jsonl");
-        let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
-        assert!(read.eq(samples::all().into_iter().take(10).map(|entry| Entry { v: 2, ..entry })));
+    fn entries_of_earlier_versions_tell_less() {
+        let all = [
+            (7, 18, include_str!("../../tests/golden/ledger-entries-7.jsonl")),
+            (6, 17, include_str!("../../tests/golden/ledger-entries-6.jsonl")),
+            (5, 16, include_str!("../../tests/golden/ledger-entries-5.jsonl")),
+            (4, 15, include_str!("../../tests/golden/ledger-entries-4.jsonl")),
+            (3, 14, include_str!("../../tests/golden/ledger-entries-3.jsonl")),
+            (2, 10, include_str!("../../tests/golden/ledger-entries-2.jsonl")),
+        ];
+        for (v, entries, golden) in all {
+            let read = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap());
+            let told = samples::all().into_iter().take(entries).map(|entry| Entry { v, ..entry });
+            assert!(read.eq(told), "version {v}");
+        }
     }
 
     #[test]
@@ -528,12 +553,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-7.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-8.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":7", "\"v\":8").as_bytes()), Err(Unreadable::Newer(8)));
+        assert_eq!(Entry::decode(line.replace("\"v\":8", "\"v\":9").as_bytes()), Err(Unreadable::Newer(9)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

@@ -155,6 +155,8 @@ declare! {
     DESTINATION_UP = Gauge "bailiwick_destination_up" None ["destination"];
     /// Cells that a destination cannot take, because they are larger than a message may be. They are set aside, in files.
     CELLS_ASIDE = Gauge "bailiwick_cells_set_aside" None ["destination"];
+    /// Releases that did not leave because no policy let them go to their destination any more, and that are given up.
+    RELEASES_DENIED = Counter "bailiwick_releases_denied" None ["destination"];
 
     /// Bytes that are left in the budget of a destination that has one.
     BUDGET_LEFT = Gauge "bailiwick_budget_left" Bytes ["destination"];
@@ -162,6 +164,9 @@ declare! {
     RELEASES_DEFERRED = Gauge "bailiwick_deferred_releases" None ["destination"];
     /// Releases that were shed because the budget of their destination did not suffice: they did not leave.
     RELEASES_SHED = Counter "bailiwick_releases_shed" None ["destination"];
+    /// Releases that did not leave because the budget of their destination did not suffice, and whose rows a dataset with
+    /// longer windows adds up.
+    RELEASES_WIDENED = Counter "bailiwick_releases_widened" None ["destination"];
     /// Releases that left smaller than they are, because the budget of their destination did not suffice for the whole.
     RELEASES_DEGRADED = Counter "bailiwick_releases_degraded" None ["destination"];
     /// The cells that those have less than the whole.

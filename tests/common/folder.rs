@@ -178,3 +178,34 @@ pub fn copy_of(example: &str) -> (Folder, u16) {
     fs::write(to.join("gateway.toml"), config).unwrap();
     (folder, port)
 }
+
+/// The example of card fraud, with another dataset that the destination accepts.
+pub fn card_fraud_with(dataset: &str, declared: &str) -> Folder {
+    let (folder, _) = copy_of("card-fraud");
+    let policies = folder.path("examples/card-fraud/policies");
+    // The copy has a link to the example's own policies.
+    fs::remove_file(&policies).unwrap();
+    copy(&super::root().join("examples/card-fraud/policies"), &policies);
+    let policy = "examples/card-fraud/policies/policy.toml";
+    let accepts = format!("accepts = [\"payments_by_country\", \"{dataset}\"]");
+    folder.edit(policy, "accepts = [\"payments_by_country\"]", &accepts);
+    folder.add(policy, declared);
+    folder
+}
+
+/// A dataset for it that adds up the hours of the example's own.
+pub const HOURLY: &str = r#"
+[datasets.hourly]
+stream           = "payments"
+coarser_than     = "payments_by_country"
+window           = { size = "PT1H", grace = "PT1M" }
+min_contributors = 10
+group_by         = [{ field = "country", domain = ["DE", "ES", "FR", "IE", "IN", "NL", "US", "US-CA"] }]
+metrics          = [{ name = "payments", fn = "count" }]
+
+[[shown]]
+conditions = ["data.anonymity_assessed"]
+for        = { dataset = "hourly" }
+by         = "the test"
+ref        = "the test"
+"#;

@@ -7,9 +7,30 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::operations::send_payments;
+use crate::common::folder::{HOURLY, card_fraud_with};
 use crate::common::ledger::entries;
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway};
+
+/// A dataset with noise, for the example of card fraud.
+const NOISY: &str = r#"
+[release.private]
+records_per_contributor = 1
+cells_per_contributor   = 1
+
+[datasets.noisy]
+stream           = "payments"
+release          = "private"
+window           = { size = "PT1H", grace = "PT1M" }
+min_contributors = 10
+group_by         = [{ field = "country", domain = ["DE", "FR"] }]
+metrics          = [{ name = "payments", fn = "count" }]
+
+[datasets.noisy.privacy]
+mechanism      = "discrete_gaussian"
+rho_per_window = 0.003
+rho_per_day    = 0.06
+"#;
 
 /// Runs `bailiwick report` on a ledger. What it prints, which must be a success.
 #[track_caller]
@@ -90,6 +111,26 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     assert!(rule.starts_with("eu-gdpr/"), "{rule}");
     assert!(extract["to_be_added"][1].as_str().unwrap().contains("purposes"));
     assert!(whole["extracts"]["us_28_cfr_202"].is_null(), "no such law governs here");
+    // Sums of longer windows are kept for longer.
+    let kept = |extracts: &Value| {
+        let said = extracts["gdpr_article_30"]["retention"].as_array().unwrap().clone();
+        said.iter().any(|said| said.as_str().unwrap().contains("are added up for `hourly`"))
+    };
+    let with_hours = card_fraud_with("hourly", HOURLY);
+    let hourly = with_hours.path("examples/card-fraud/gateway.toml").display().to_string();
+    assert!(!kept(&whole["extracts"]) && kept(&report(&ledger, &["-c", &hourly])["extracts"]));
+    // What leaves with noise is no cell of so many contributors.
+    let with_noise = card_fraud_with("noisy", NOISY);
+    let noisy = with_noise.path("examples/card-fraud/gateway.toml").display().to_string();
+    let activity = &report(&ledger, &["-c", &noisy])["extracts"]["gdpr_article_30"]["activities"][0];
+    let form = |dataset: &str| {
+        let mut recipients = activity["recipients"].as_array().unwrap().iter();
+        recipients.find(|to| to["dataset"] == dataset).unwrap()["form"].as_str().unwrap().to_owned()
+    };
+    assert!(
+        form("noisy").contains("with noise") && form("payments_by_country").starts_with("statistical"),
+        "{activity}"
+    );
     // The same under a configuration in the US: the extract for the record of transactions.
     let (folder, _) = copy_of("card-fraud");
     let file = "examples/card-fraud/gateway.toml";

@@ -1,7 +1,6 @@
 //! Budgets of bytes: what they do not suffice for waits, or is shed and said to be, also over restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use bailiwick::egress::kafka;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::folder::copy;
+use crate::common::folder::{HOURLY, card_fraud_with};
 use crate::common::gateway::{endpoint, example, start};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
@@ -25,11 +24,12 @@ use super::sent::send_payments;
 
 /// Two hours of ten-minute windows, of some 7 KB each as JSON lines.
 const WINDOWS: u64 = 12;
-const DESTINATION: &str = "fraud_desk";
+pub(super) const DESTINATION: &str = "fraud_desk";
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn budget(bytes: u64, per: Duration, sheds_after: Option<Duration>) -> budget::Settings {
-    budget::Settings { bytes, per, smaller: Vec::new(), sheds_after, first: Vec::new() }
+    let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
+    budget::Settings { bytes, per, widened, smaller, sheds_after, first }
 }
 
 /// A gateway that goes on with a journal.
@@ -56,22 +56,28 @@ async fn gateway_of(
     budget: budget::Settings,
     stop_within: Duration,
 ) -> App {
-    let mut config: Config = example(name, journal.path());
-    let settings = kafka::Settings { progress_topic: Some(format!("{topic}-progress")), ..broker.settings(topic) };
-    config.journal.directory = journal.path().to_owned();
+    let mut config = configured(name, broker, topic, journal);
     config.stop_within = stop_within;
-    config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
-    config.destinations.insert(DESTINATION.parse().unwrap(), Destination::Kafka(settings));
     config.budgets.insert(DESTINATION.parse().unwrap(), budget);
     start(config).await.unwrap()
 }
 
-async fn send(gateway: &App) {
+/// The configuration of a gateway that releases to a topic, and has its journal there.
+pub(super) fn configured(name: &str, broker: &Broker, topic: &str, journal: &TempDir) -> Config {
+    let mut config: Config = example(name, journal.path());
+    let settings = kafka::Settings { progress_topic: Some(format!("{topic}-progress")), ..broker.settings(topic) };
+    config.journal.directory = journal.path().to_owned();
+    config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+    config.destinations.insert(DESTINATION.parse().unwrap(), Destination::Kafka(settings));
+    config
+}
+
+pub(super) async fn send(gateway: &App) {
     send_payments(endpoint(gateway)).await;
 }
 
 /// What `/status` says of the budget and of what waits, once that is so.
-fn told(gateway: &App, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn told(gateway: &App, wanted: impl Fn(&Value) -> bool) -> Value {
     let address = address(gateway);
     until(|| {
         let (_, status) = get(&address, "/status");
@@ -181,7 +187,7 @@ fn smaller() -> Vec<Reduction> {
 }
 
 /// The releases of a topic: id, how it was made smaller, cells.
-fn read(broker: &Broker, topic: &str) -> Vec<(String, Option<String>, Vec<Value>)> {
+pub(super) fn read(broker: &Broker, topic: &str) -> Vec<(String, Option<String>, Vec<Value>)> {
     let header = |message: &Value, name: &str| message["headers"][name].as_str().map(str::to_owned);
     let messages = broker.read(topic, "all").into_iter().map(|message| {
         let id = header(&message, "ce_id").unwrap();
@@ -311,14 +317,7 @@ ref        = "the test"
 #[tokio::test(flavor = "multi_thread")]
 async fn datasets_that_share_their_cells_leave_wait_and_are_shed_together() {
     let Some(broker) = Broker::own(Vec::new()) else { return };
-    let (folder, _) = copy_of("card-fraud");
-    let policies = folder.path("examples/card-fraud/policies");
-    // The copy has a link to the example's own policies.
-    fs::remove_file(&policies).unwrap();
-    copy(&common::root().join("examples/card-fraud/policies"), &policies);
-    let policy = "examples/card-fraud/policies/policy.toml";
-    folder.edit(policy, "accepts = [\"payments_by_country\"]", "accepts = [\"payments_by_country\", \"counts\"]");
-    folder.add(policy, SECOND);
+    let folder = card_fraud_with("counts", SECOND);
     let name = folder.path("examples/card-fraud/gateway.toml").display().to_string();
     let bytes = 30_000;
     for (topic, sheds_after) in [("both-wait", None), ("both-shed", Some(Duration::ZERO))] {
@@ -361,6 +360,60 @@ async fn datasets_that_share_their_cells_leave_wait_and_are_shed_together() {
         let wanted = if sheds_after.is_some() { windows.len() as u64 } else { WINDOWS };
         assert_eq!(broker.ids(topic).len() as u64, 2 * wanted, "{topic}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bytes_do_not_suffice_for_is_left_out_where_longer_windows_have_it() {
+    let Some(broker) = Broker::own(Vec::new()) else { return };
+    let folder = card_fraud_with("hourly", HOURLY);
+    let name = folder.path("examples/card-fraud/gateway.toml").display().to_string();
+    let widened: BTreeMap<String, String> = [("payments_by_country".to_owned(), "hourly".to_owned())].into();
+    let mut hours = Vec::new();
+    // All leave; only the first four windows or so do.
+    for (topic, bytes) in [("all-hours", 10_000_000), ("few-bytes", 30_000)] {
+        let journal = TempDir::new().unwrap();
+        broker.create_topics(topic);
+        let settings = |bytes, per| budget::Settings { widened: widened.clone(), ..budget(bytes, per, None) };
+        let first = gateway_of(&name, &broker, topic, &journal, settings(bytes, DAY), PATIENCE).await;
+        send(&first).await;
+        let ledger = journal.path().join("ledger");
+        let has_decided = |said: &[Value]| {
+            let of_finer = |kind| of_kind(said, kind).into_iter().filter(|said| said["dataset"] != "hourly").count();
+            of_finer("intent") as u64 >= WINDOWS || (of_finer("intent") > 0 && of_finer("shed") > 0)
+        };
+        tokio::task::block_in_place(|| {
+            until(|| has_decided(&entries(&ledger)).then_some(()));
+            let left_out = |told: &Value| told["budget"]["widened_releases"].as_u64() > Some(0);
+            told(&first, |told| (topic == "all-hours" && told["waiting_releases"] == 0) || left_out(told))
+        });
+        first.stop().await;
+        let enough = settings(10_000_000, Duration::from_secs(1));
+        let second = gateway_of(&name, &broker, topic, &journal, enough, PATIENCE).await;
+        let told = tokio::task::block_in_place(|| told(&second, |told| told["waiting_releases"] == 0));
+        assert_eq!((second.stop().await.left, &told["budget"]["shed_releases"]), (Vec::new(), &0.into()));
+        let said = entries(&ledger);
+        let shed = of_kind(&said, "shed");
+        assert!(
+            shed.iter()
+                .all(|shed| (&shed["dataset"], &shed["widened"]) == (&"payments_by_country".into(), &"hourly".into()))
+        );
+        let sent = read(&broker, topic);
+        let of = |wanted: &str| -> Vec<(String, u64)> {
+            let of_dataset = sent.iter().filter(|(.., cells)| cells[0]["dataset"] == wanted);
+            let sum = |cells: &[Value]| cells.iter().filter_map(|cell| cell["payments"].as_u64()).sum();
+            of_dataset.map(|(id, _, cells)| (id.clone(), sum(cells))).collect()
+        };
+        let (finer, mut hourly) = (of("payments_by_country"), of("hourly"));
+        hourly.sort();
+        assert_eq!((finer.len() + shed.len(), hourly.len()), (WINDOWS as usize, 2), "{topic}");
+        assert_eq!(shed.is_empty(), topic == "all-hours");
+        if shed.is_empty() {
+            let sum = |of: &[(String, u64)]| of.iter().map(|(_, payments)| payments).sum::<u64>();
+            assert_eq!(sum(&finer), sum(&hourly));
+        }
+        hours.push(hourly);
+    }
+    assert_eq!(hours[0], hours[1], "they are the same, whatever of the finer ones left");
 }
 
 #[test]
@@ -416,7 +469,7 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         ("when_short = [\"roll_up\", \"shed\"]".to_owned(), "`roll_up` is missing"),
         (
             "when_short = [\"top\", \"roll_up\", \"shed\"]".to_owned(),
-            "in this order; \"roll_up\" and \"top\" may stand before",
+            "\"widen\", \"roll_up\" and \"top\" may stand before",
         ),
         ("when_short = [\"top\"]".to_owned(), "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
         (
@@ -432,7 +485,12 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         ("", ""),
         ("when_short = [\"shed\"]", ""),
         ("when_short = [\"shed\", \"defer\"]", "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
-        ("when_short = [\"widen\"]", "`when_short` cannot have `widen`"),
+        ("when_short = [\"on_change\"]", "`when_short` cannot have `on_change`"),
+        ("when_short = [\"widen\"]", "\"widen\", \"roll_up\" and \"top\" may stand before them"),
+        (
+            "when_short = [\"widen\", \"defer\"]",
+            "destination `fraud_desk` accepts none that adds up the rows of another one",
+        ),
         ("when_short = [\"defer\", \"shed\"]", "`max_age` is missing"),
         ("max_age = \"PT1H\"", "`max_age` needs `when_short` with both steps"),
         ("priorities = [\"payments_by_country\"]", "`priorities` say what is shed last, and nothing is shed here"),
@@ -442,6 +500,14 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         let (_, said) = checked(&format!("{sound}{more}"));
         assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
     }
+    let with_hours = card_fraud_with("hourly", HOURLY);
+    let widen = "when_short = [\"widen\", \"shed\"]";
+    with_hours.write(name, format!("{without}\n[destinations.fraud_desk.budget]\n{sound}{widen}"));
+    let output = run(with_hours.root(), &["check", "-c", name]);
+    let said = text(&output.stdout);
+    let part = "  one of payments_by_country that they do not suffice for is left out: hourly adds up its rows\n  another one that \
+                they do not suffice for is shed\n";
+    assert!(said.contains(part), "{said}\n{}", text(&output.stderr));
     assert!(checked("bytes = 4095\nper = \"PT1S\"").1.contains("`bytes` is 4095, and must be at least 4096"));
     assert!(checked("bytes = 4096\nper = \"PT0.5S\"").1.contains("`per` must be at least one second"));
 }

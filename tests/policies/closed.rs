@@ -5,6 +5,7 @@ use std::env;
 use std::process::Command;
 
 use super::deployment::{Deployment, POLICY, Producer, visits};
+use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 use crate::common::{http, until};
 
@@ -107,4 +108,11 @@ async fn what_nothing_may_go_to_is_neither_resolved_nor_connected_to() {
     gateway.wait_for("releases wait for the destination from when something could go to it", 1);
     gateway.stop_with_releases_left();
     assert_eq!(packets(), before, "a start has sent something");
+
+    // It is given up where the configuration says so, and nothing is sent for that either.
+    deployment.edit("gateway.toml", "topic   = \"releases\"\n", "topic   = \"releases\"\nwhen_denied = \"shed\"\n");
+    deployment.spawn().stop();
+    let said = entries(&deployment.path("journal/ledger"));
+    assert!(of_kind(&said, "denied").iter().any(|denied| denied["destination"] == "hub"));
+    assert_eq!(packets(), before, "what is given up is not sent");
 }

@@ -16,7 +16,7 @@ use super::deployment::{Deployment, POLICY, Producer, visits};
 use super::full_outbox::{FULL, JOURNAL};
 
 /// The desk has the finer dataset, the hub has the sums of so long.
-fn deployment(size: &str) -> Deployment {
+pub(super) fn deployment(size: &str) -> Deployment {
     with_sums(Deployment::new(), size)
 }
 
@@ -26,7 +26,7 @@ fn with_sums(deployment: Deployment, size: &str) -> Deployment {
 }
 
 /// Of each sum that the hub has: the minutes in which its window begins and ends, and the count.
-fn sums(deployment: &Deployment) -> Vec<Value> {
+pub(super) fn sums(deployment: &Deployment) -> Vec<Value> {
     let minute = |line: &Value, of: &str| line[of].as_str().unwrap()[14..16].parse::<u32>().unwrap();
     let sums = deployment.released("hub").into_iter().filter(|line| line["dataset"] == "totals");
     let sums = sums.map(|line| json!([minute(&line, "window_start"), minute(&line, "window_end"), line["of_all"]]));
@@ -267,6 +267,10 @@ fn check_says_how_many_windows_it_adds_up_and_refuses_what_waits() {
     let said = text(&checked.stdout);
     assert!(checked.status.success(), "{said}{}", text(&checked.stderr));
     assert!(said.contains("each of its windows is 60 windows of by_country"), "{said}");
+    assert!(
+        said.contains("while one is open, up to 1 rows are added up, beside `open_windows_bytes_max`: some 1 KiB"),
+        "{said}"
+    );
     let checked = run(deployment.root(), &["check", "--json"]);
     let said: Value = serde_json::from_slice(&checked.stdout).unwrap();
     let datasets = said["datasets"].as_array().unwrap().iter();

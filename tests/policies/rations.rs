@@ -1,7 +1,7 @@
 //! Budgets of bytes of file destinations: what they do not suffice for waits, or is shed; a file that is written again is
 //! not paid for again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use bailiwick::clock::Clock;
 use bailiwick::config::{Config, Http};
 use bailiwick::domain::policy::{By, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget::Settings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::deployment::{Deployment, Gateway, visits};
+use super::deployment::{Deployment, Gateway, POLICY, visits};
+use super::longer;
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
@@ -33,7 +34,8 @@ async fn start_with(
     let change = |config: &mut Config| {
         config.stop_within = stop_within;
         config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
-        let budget = Settings { bytes, per: DAY, smaller: Vec::new(), sheds_after, first: Vec::new() };
+        let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let budget = Settings { bytes, per: DAY, widened, smaller, sheds_after, first };
         config.budgets.insert("hub".parse().unwrap(), budget);
     };
     deployment.start_with(change).await
@@ -181,7 +183,10 @@ async fn start_smaller(deployment: &Deployment, budget: Option<(u64, Duration, V
         // A stop does not wait for a file that cannot be written.
         config.stop_within = Duration::from_secs(1);
         config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
-        let settings = |(bytes, per, smaller)| Settings { bytes, per, smaller, sheds_after: None, first: Vec::new() };
+        let settings = |(bytes, per, smaller)| {
+            let (widened, first) = (BTreeMap::new(), Vec::new());
+            Settings { bytes, per, widened, smaller, sheds_after: None, first }
+        };
         config.budgets.extend(budget.map(settings).map(|settings| ("hub".parse().unwrap(), settings)));
     };
     deployment.start_with(change).await
@@ -283,4 +288,42 @@ async fn a_file_that_was_paid_for_smaller_leaves_so_after_a_crash_whatever_the_b
         let ids: BTreeSet<String> = of_hub.map(|entry| entry["release"].to_string()).collect();
         assert_eq!(ids.len(), 2, "each in one form");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_rows_a_longer_window_has_is_left_out_and_the_longer_one_has_them() {
+    let deployment = longer::deployment("PT3M");
+    deployment.edit(POLICY, "accepts = [\"totals\"]", "accepts = [\"by_country\", \"totals\"]");
+    let budget =
+        "[destinations.hub.budget]\nbytes = 4096\nper = \"P1D\"\nwhen_short = [\"widen\", \"defer\"]\n\n[scoring]";
+    deployment.edit("gateway.toml", "[scoring]", budget);
+    let start = async |bytes, per| {
+        let change = |config: &mut Config| {
+            config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
+            let budget = config.budgets.get_mut("hub").unwrap();
+            assert!(budget.widened.iter().eq([(&"by_country".to_owned(), &"totals".to_owned())]));
+            (budget.bytes, budget.per) = (bytes, per);
+        };
+        deployment.start_with(change).await
+    };
+    let gateway = start(1_000, DAY).await;
+    send(&gateway, &deployment, 1..9).await;
+    let hub = told(&gateway, |hub| self::budget(hub, "widened_releases") > 0);
+    assert_eq!(self::budget(&hub, "shed_releases"), 0);
+    gateway.stop().await;
+    // What was left out does not leave later. Its sums do, with what was not.
+    let gateway = start(100_000, SECOND).await;
+    told(&gateway, |hub| hub["waiting_releases"] == 0);
+    gateway.stop().await;
+    let said = entries(&deployment.path("journal/ledger"));
+    let shed = of_kind(&said, "shed");
+    assert!(!shed.is_empty());
+    assert!(shed.iter().all(|shed| shed["widened"] == "totals" && shed["dataset"] == "by_country"), "{shed:?}");
+    let finer = deployment.released("hub").into_iter().filter(|line| line["dataset"] == "by_country").count();
+    assert_eq!(finer + shed.len(), 8);
+    assert_eq!(longer::sums(&deployment), [json!([0, 3, 12]), json!([3, 6, 18]), json!([6, 9, 18])]);
+    // Whoever reloads policies so that the sums go there no more is told that the budget counts on them.
+    deployment.edit(POLICY, "accepts = [\"by_country\", \"totals\"]", "accepts = [\"by_country\"]");
+    let output = run(deployment.root(), &["check", "-c", "gateway.toml"]);
+    assert!(text(&output.stderr).contains("\"widen\" needs a dataset with longer windows"), "{}", text(&output.stderr));
 }

@@ -137,6 +137,7 @@ fn every_declared_metric_is_scraped_and_no_other() {
             "bailiwick_budget_left",
             "bailiwick_deferred",
             "bailiwick_releases_shed",
+            "bailiwick_releases_widened",
             "bailiwick_releases_degraded",
             "bailiwick_cells_left_out",
         ];

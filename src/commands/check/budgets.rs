@@ -15,11 +15,16 @@ use crate::egress::budget::Settings;
 pub(super) fn explained(config: &Config) -> String {
     let mut text = String::new();
     for (destination, budget) in &config.budgets {
-        let Settings { bytes, per, smaller, sheds_after, first } = budget;
+        let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
         // Writing to a string does not fail.
         let _ = writeln!(text, "\nbytes to {destination}:");
         let _ = writeln!(text, "  at most {bytes} at once, and as many again, evenly, in {:#}", shown(*per));
         let mut what = "a release";
+        for (dataset, wider) in widened {
+            let _ =
+                writeln!(text, "  one of {dataset} that they do not suffice for is left out: {wider} adds up its rows");
+            what = "another one";
+        }
         for step in smaller.iter().filter_map(|form| form.0.last()) {
             let _ = writeln!(text, "  {what} that they do not suffice for {}", step_in_words(step));
             what = "one";
@@ -62,10 +67,11 @@ fn shown(duration: Duration) -> SignedDuration {
 
 /// The same for machines.
 pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings)) -> Value {
-    let Settings { bytes, per, smaller, sheds_after, first } = budget;
+    let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
     let steps = smaller.last().map_or(&[][..], |form| &form.0);
-    let mut when_short: Vec<&str> = steps.iter().map(Step::name).collect();
+    let mut when_short: Vec<&str> = if widened.is_empty() { Vec::new() } else { vec!["widen"] };
+    when_short.extend(steps.iter().map(Step::name));
     when_short.extend(match sheds_after {
         None => &["defer"][..],
         Some(after) if after.is_zero() => &["shed"],
@@ -84,6 +90,7 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
         "bytes": bytes,
         "per": shown(*per).to_string(),
         "when_short": when_short,
+        "widened": widened,
         "roll_up": roll_up,
         "top": top,
         "max_age": max_age,

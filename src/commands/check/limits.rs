@@ -15,6 +15,11 @@ use crate::domain::policy::{Asked, Limits, steps_above};
 /// What is remembered of a cell that was told, with what holds it.
 const BYTES_REMEMBERED: usize = 48;
 
+/// What a row that is added up of longer windows takes in memory, beside its metrics.
+const ROW_BYTES: usize = 96;
+/// What one of those takes, with few parts.
+const METRIC_BYTES: usize = 80;
+
 /// A paragraph for people. `others`: the datasets that it shares its cells with, of those of its stream.
 pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<Dataset>]), limits: &Limits) -> String {
     let mut text = String::new();
@@ -35,6 +40,12 @@ pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<
                 text,
                 "  each of its windows is {times} windows of {finer}: its rows leave when the last one closes, unless more is asked of \
                  cells then"
+            );
+            let rows = cells_of(dataset);
+            let _ = writeln!(
+                text,
+                "  while one is open, up to {rows} rows are added up, beside `open_windows_bytes_max`: some {} KiB at most",
+                rows.saturating_mul(ROW_BYTES + METRIC_BYTES * dataset.metrics.len()).div_ceil(1_024)
             );
         }
         let _ = writeln!(

@@ -75,9 +75,20 @@ pub(super) fn words(what: &What) -> String {
             };
             format!("{of} were read again: {outcome}")
         }
-        What::Shed { release, destination, dataset, window_start, window_end, cells, .. } => format!(
-            "release {release} was shed, and not sent to `{destination}`, for lack of bytes in its budget: {} of \
-             `{dataset}`, {window_start} to {window_end}",
+        What::Shed { release, destination, dataset, window_start, window_end, cells, widened, .. } => {
+            let (how, wider) = match widened {
+                Some(wider) => ("left out", format!("; `{wider}` adds up its rows")),
+                None => ("shed", String::new()),
+            };
+            format!(
+                "release {release} was {how}, and not sent to `{destination}`, for lack of bytes in its budget: {} of \
+                 `{dataset}`, {window_start} to {window_end}{wider}",
+                count(*cells, "cell")
+            )
+        }
+        What::Denied { release, destination, dataset, window_start, window_end, cells, .. } => format!(
+            "release {release} was not sent to `{destination}`, and will not be: no policy lets `{dataset}` go there any more; it \
+             has {}, {window_start} to {window_end}",
             count(*cells, "cell")
         ),
         What::Privacy { dataset, window_start, outcome, rho_billionths, .. } => {
@@ -112,10 +123,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_a_sentence_that_holds_what_it_names() {
-        let golden = include_str!("../../../tests/golden/ledger-entries-7.jsonl");
+        let golden = include_str!("../../../tests/golden/ledger-entries-8.jsonl");
         let all: Vec<What> = golden.lines().map(|line| Entry::decode(line.as_bytes()).unwrap().what).collect();
         let said: Vec<String> = all.iter().map(words).collect();
-        assert_eq!(said.len(), 18);
+        assert_eq!(said.len(), 20);
         let says = |kind: &str, parts: &[&str]| {
             let at = all.iter().position(|what| what.kind() == kind).unwrap();
             let sentence = &said[at];
@@ -138,7 +149,16 @@ mod tests {
         says("damage", &["the outbox was found damaged, in 2 places"]);
         says("privacy", &["`payments` that began at 2026-11-26T03:00:00Z: cells got noise, for a rho of 0.01"]);
         says("work", &["worked 86 CPU seconds and took in 4000000 records"]);
-        let smaller = said.last().unwrap();
+        says(
+            "denied",
+            &["release 5f5f", "was not sent to `hub`, and will not be: no policy lets `payments` go there any more"],
+        );
+        let widened = &said[18];
+        assert!(
+            widened.contains("was left out") && widened.ends_with("; `payments_by_day` adds up its rows"),
+            "{widened}"
+        );
+        let smaller = &said[17];
         assert!(
             smaller.contains("12 cells of `payments`") && smaller.contains("of 190 cells, by top, for lack"),
             "{smaller}"

@@ -23,11 +23,16 @@ pub(super) struct Account {
     pub(super) flows: BTreeMap<(String, String), Flow>,
     /// What is known of each release that was about to leave, by destination and id.
     releases: BTreeMap<(String, String), Release>,
+    /// Releases that were about to leave before the span and were not confirmed then, by destination and id. They belong to
+    /// that time, also if they were about to leave again in the span.
+    earlier: BTreeSet<(String, String)>,
     /// Bytes that destinations were given.
     pub(super) sent: BTreeMap<String, u64>,
     pub(super) withheld: BTreeMap<String, Withheld>,
     /// Releases that were shed, by destination and id: each once.
     shed: BTreeMap<(String, String), Shed>,
+    /// Releases that no policy let go any more, in the same way.
+    denied: BTreeMap<(String, String), Shed>,
     /// What windows with noise cost, by dataset.
     pub(super) privacy: BTreeMap<String, Spent>,
     /// By id, dataset and destination.
@@ -82,10 +87,19 @@ struct Release {
     is_confirmed: bool,
 }
 
-/// A release that was shed for lack of bytes in the budget of its destination.
+/// A release that was not sent for lack of bytes in the budget of its destination.
 struct Shed {
     dataset: String,
     cells: u64,
+    /// The dataset with longer windows that adds up its rows, if that is why.
+    widened: Option<String>,
+}
+
+/// Releases that were not sent.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    pub(super) releases: u64,
+    pub(super) cells: u64,
 }
 
 /// What a dataset's windows cost of its budget of differential privacy.
@@ -172,6 +186,18 @@ pub(super) struct Damage {
     pub(super) places: u64,
 }
 
+/// Releases that were not sent, added up.
+fn left_out(all: &BTreeMap<(String, String), Shed>) -> BTreeMap<(&str, &str, Option<&str>), LeftOut> {
+    let mut added_up = BTreeMap::<_, LeftOut>::new();
+    for ((destination, _), shed) in all {
+        let key = (destination.as_str(), shed.dataset.as_str(), shed.widened.as_deref());
+        let left_out = added_up.entry(key).or_default();
+        left_out.releases += 1;
+        left_out.cells += shed.cells;
+    }
+    added_up
+}
+
 impl Account {
     pub(super) fn of(from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
         Self { from, to, ..Self::default() }
@@ -198,6 +224,15 @@ impl Account {
         };
         if !self.is_in_span(entry) {
             self.hear_of_releases(&entry.what);
+            match &entry.what {
+                What::Intent { release, destination, .. } => {
+                    self.earlier.insert((destination.clone(), release.clone()));
+                }
+                What::Sent { destination, releases, .. } => releases.iter().for_each(|release| {
+                    self.earlier.remove(&(destination.clone(), release.clone()));
+                }),
+                _ => {}
+            }
             return;
         }
         self.entries += 1;
@@ -223,7 +258,7 @@ impl Account {
                 release, destination, dataset, window_start, window_end, policy, cells, degraded, ..
             } => {
                 let key = (destination.clone(), release.clone());
-                if self.releases.contains_key(&key) {
+                if self.releases.contains_key(&key) || self.earlier.contains(&key) {
                     return;
                 }
                 self.releases.insert(key, Release { dataset: dataset.clone(), is_confirmed: false });
@@ -253,9 +288,15 @@ impl Account {
                 withheld.windows += 1;
                 withheld.at_least += at_least;
             }
-            What::Shed { release, destination, dataset, cells, .. } => {
-                let shed = Shed { dataset: dataset.clone(), cells: *cells };
-                self.shed.insert((destination.clone(), release.clone()), shed);
+            What::Shed { release, destination, dataset, cells, widened, .. } => {
+                let shed = || Shed { dataset: dataset.clone(), cells: *cells, widened: None };
+                let known = self.shed.entry((destination.clone(), release.clone())).or_insert_with(shed);
+                // After a crash it is said again, and then not why.
+                known.widened = known.widened.take().or_else(|| widened.clone());
+            }
+            What::Denied { release, destination, dataset, cells, .. } => {
+                let denied = Shed { dataset: dataset.clone(), cells: *cells, widened: None };
+                self.denied.insert((destination.clone(), release.clone()), denied);
             }
             What::Override { id, dataset, destination, window_start, .. } => {
                 let key = (id.clone(), dataset.clone(), destination.clone());
@@ -321,15 +362,15 @@ impl Account {
         }
     }
 
-    /// How many releases were shed, and their cells, by destination and dataset.
-    pub(super) fn shed(&self) -> BTreeMap<(&str, &str), (u64, u64)> {
-        let mut counts = BTreeMap::<_, (u64, u64)>::new();
-        for ((destination, _), shed) in &self.shed {
-            let (releases, cells) = counts.entry((destination.as_str(), shed.dataset.as_str())).or_default();
-            *releases += 1;
-            *cells += shed.cells;
-        }
-        counts
+    /// What was shed, by destination, dataset and the dataset with longer windows that adds up its rows, if that is why.
+    pub(super) fn shed(&self) -> BTreeMap<(&str, &str, Option<&str>), LeftOut> {
+        left_out(&self.shed)
+    }
+
+    /// What no policy let go any more, by destination and dataset.
+    pub(super) fn denied(&self) -> BTreeMap<(&str, &str), LeftOut> {
+        let denied = left_out(&self.denied).into_iter();
+        denied.map(|((destination, dataset, _), left_out)| ((destination, dataset), left_out)).collect()
     }
 
     /// All of it, as the report's JSON has it.
@@ -357,10 +398,16 @@ impl Account {
         let withheld = self.withheld.iter().map(|(dataset, withheld)| {
             json!({ "dataset": dataset, "windows": withheld.windows, "at_least": withheld.at_least })
         });
-        let shed = self.shed().into_iter().map(|((destination, dataset), (releases, cells))| {
-            json!({ "destination": destination, "dataset": dataset, "releases": releases, "cells": cells })
+        let shed = self.shed().into_iter().map(|((destination, dataset, widened), LeftOut { releases, cells })| {
+            json!({
+                "destination": destination, "dataset": dataset, "releases": releases, "cells": cells, "widened": widened,
+            })
         });
         let shed = shed.collect::<Value>();
+        let denied = self.denied().into_iter().map(|((destination, dataset), LeftOut { releases, cells })| {
+            json!({ "destination": destination, "dataset": dataset, "releases": releases, "cells": cells })
+        });
+        let denied = denied.collect::<Value>();
         let privacy = self.privacy.iter().map(|(dataset, cost)| {
             let Spent { noised, spent, lost, rho } = cost;
             json!({ "dataset": dataset, "noised": noised, "spent": spent, "lost": lost, "rho": rho.value() })
@@ -393,6 +440,7 @@ impl Account {
             "bytes": self.sent,
             "withheld": withheld.collect::<Value>(),
             "shed": shed,
+            "denied": denied,
             "privacy": privacy.collect::<Value>(),
             "overrides": overrides.collect::<Value>(),
             "refused": refused.collect::<Value>(),
@@ -402,5 +450,55 @@ impl Account {
             "damage": damage.collect::<Value>(),
             "missed": self.missed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(release: &str) -> What {
+        What::Intent {
+            release: release.to_owned(),
+            destination: "hub".to_owned(),
+            dataset: "payments".to_owned(),
+            window_start: "2026-10-31T23:40:00Z".to_owned(),
+            window_end: "2026-10-31T23:50:00Z".to_owned(),
+            policy: "cd".to_owned(),
+            cells: 12,
+            commitment: "ee".to_owned(),
+            outbox: 8,
+            degraded: None,
+        }
+    }
+
+    fn sent(release: &str) -> What {
+        What::Sent { destination: "hub".to_owned(), releases: vec![release.to_owned()], bytes: 400 }
+    }
+
+    /// A release that was about to leave again after a crash, in the next month, belongs to the month before.
+    #[test]
+    fn a_release_belongs_to_the_time_when_it_was_about_to_leave_first() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let said = [
+            ("2026-10-31T23:59:00Z", intent("a")),
+            ("2026-11-01T00:01:00Z", intent("a")),
+            ("2026-11-01T00:02:00Z", sent("a")),
+            ("2026-11-01T00:03:00Z", intent("b")),
+            ("2026-11-01T00:04:00Z", sent("b")),
+        ];
+        let october = (None, Some(time("2026-11-01T00:00:00Z")));
+        let november = (Some(time("2026-11-01T00:00:00Z")), None);
+        let both = (None, None);
+        let counted = [october, november, both].map(|(from, to)| {
+            let mut account = Account::of(from, to);
+            for (at, what) in &said {
+                let entry = Entry::new(time(at).as_microsecond(), what.clone());
+                account.hear(0, Some(&entry));
+            }
+            let flow = account.flows.values().next().unwrap();
+            (flow.releases, flow.cells, flow.confirmed, account.bytes())
+        });
+        assert_eq!(counted, [(1, 12, 1, 0), (1, 12, 1, 800), (2, 24, 2, 800)]);
     }
 }

@@ -128,7 +128,7 @@ impl Flows<'_> {
             "destination": destination,
             "countries": countries.map(ToString::to_string).collect::<Vec<_>>(),
             "method": method,
-            "form": "statistical: cells of at least k contributors",
+            "form": form(plan, dataset),
             "classes": plan.classes,
             "releases": left.map_or(0, |flow| flow.releases),
             "cells": left.map_or(0, |flow| flow.cells),
@@ -188,6 +188,14 @@ fn kept(treatment: Option<&Treatment>) -> &'static str {
     }
 }
 
+/// In which form a dataset leaves.
+fn form(plan: &StreamPlan, dataset: &str) -> &'static str {
+    match plan.datasets.iter().find(|declared| declared.name == dataset) {
+        Some(declared) if declared.privacy.is_some() => "cells with noise: differential privacy",
+        _ => "statistical: cells of at least k contributors",
+    }
+}
+
 /// How long records stay.
 fn retention(config: &Config, governed: &Governed<'_>) -> Vec<String> {
     let mut says = vec![
@@ -202,6 +210,15 @@ fn retention(config: &Config, governed: &Governed<'_>) -> Vec<String> {
     for dataset in governed.plans.iter().flat_map(|plan| &plan.datasets) {
         let (window, grace) = (dataset.window, dataset.grace);
         says.push(format!("A window of `{}` is {window:?} long and closes {grace:?} after its end.", dataset.name));
+    }
+    for counted in governed.plans.iter().flat_map(|plan| &plan.counted) {
+        for view in counted.views().iter().filter(|view| view.is_longer(counted)) {
+            says.push(format!(
+                "Rows that were released of `{}` are added up for `{}`: the sums are in memory, in checkpoints and in the outbox \
+                 until its window closes.",
+                counted.name, view.dataset.name
+            ));
+        }
     }
     says
 }
@@ -222,7 +239,8 @@ fn security(config: &Config) -> Vec<String> {
         "The journal is encrypted with keys of the regimes; without a key its records are erased.".to_owned()
     });
     says.push(
-        "Records never leave; only cells of at least k contributors do, after a signed ledger says so.".to_owned(),
+        "Records never leave; only cells do, of at least k contributors or with noise, after a signed ledger says so."
+            .to_owned(),
     );
     says.push("No log, metric or error holds the content of a record.".to_owned());
     says

@@ -146,10 +146,21 @@ fn held_back(page: &mut Page, report: &Report) {
     let header = ["dataset", "#windows", "#cells, at least"];
     page.table(&header, rows.collect(), "None, or in each window too few to be told.");
     page.paragraph(
-        "Releases that were shed, because the budget of their destination did not suffice. They left not there.",
+        "Releases that were not sent, because the budget of their destination did not suffice. A dataset with longer windows \
+         adds up the rows of some of them.",
     );
-    let rows = report.account.shed().into_iter().map(|((destination, dataset), (releases, cells))| {
-        vec![destination.to_owned(), dataset.to_owned(), releases.to_string(), cells.to_string()]
+    let rows = report.account.shed().into_iter().map(|((destination, dataset, widened), left_out)| {
+        let (releases, cells) = (left_out.releases.to_string(), left_out.cells.to_string());
+        vec![destination.to_owned(), dataset.to_owned(), releases, cells, widened.unwrap_or("-").to_owned()]
+    });
+    let header = ["destination", "dataset", "#releases", "#cells", "added up by"];
+    page.table(&header, rows.collect(), "None.");
+    page.paragraph(
+        "Releases that were given up, because no policy let their dataset go to their destination any more when it was their turn.",
+    );
+    let rows = report.account.denied().into_iter().map(|((destination, dataset), left_out)| {
+        let (releases, cells) = (left_out.releases.to_string(), left_out.cells.to_string());
+        vec![destination.to_owned(), dataset.to_owned(), releases, cells]
     });
     page.table(&["destination", "dataset", "#releases", "#cells"], rows.collect(), "None.");
     page.heading("Budgets of differential privacy");

@@ -86,6 +86,14 @@ impl Dataset {
         self.members.iter().any(|member| member.dataset.window > self.window)
     }
 
+    /// Of the datasets that share these cells, those with longer windows that add up all rows of one of them, each whole.
+    pub fn wider_than<'d>(&'d self, one: &'d Self) -> impl Iterator<Item = &'d Self> {
+        let is_of_several = |of: &Self| of.window > one.window && micros(of.window) % micros(one.window).max(1) == 0;
+        let has_its_keys = |of: &Self| of.keys.iter().all(|key| one.keys.iter().any(|known| known.name == key.name));
+        let is_wider = move |of: &&Self| of.window > self.window && is_of_several(of) && has_its_keys(of);
+        self.members.iter().map(|member| &*member.dataset).filter(is_wider)
+    }
+
     /// Whether this is what is counted for a dataset of this name.
     #[must_use]
     pub fn is_counted_for(&self, name: &str) -> bool {

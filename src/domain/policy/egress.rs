@@ -1,5 +1,6 @@
 //! Egress: which dataset may go to which destination, under which regime, by which rule, until when.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -184,12 +185,12 @@ impl PolicySet {
         accepting.filter_map(|(name, _)| self.outlet_asked(dataset, name, asking)).collect()
     }
 
-    /// Whether any dataset may go to a destination on a day.
+    /// The datasets that may go to a destination on a day.
     #[must_use]
-    pub fn lets_any_go_to(&self, destination: &str, serves: &[String], day: Date) -> bool {
+    pub fn let_go_to(&self, destination: &str, serves: &[String], day: Date) -> BTreeSet<DatasetName> {
         let accepts = self.destinations.get(destination).into_iter().flat_map(|destination| &destination.accepts);
-        let mut allowed = accepts.filter_map(|dataset| self.outlet(&dataset.value, destination, serves, day));
-        allowed.next().is_some()
+        let datasets = accepts.map(|accepted| &accepted.value);
+        datasets.filter(|dataset| self.outlet(dataset, destination, serves, day).is_some()).cloned().collect()
     }
 
     /// As [`Self::outlets`], of one destination, which is known to accept the dataset.

@@ -9,7 +9,8 @@ use crate::storage::RealFileSystem;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings(sheds_after: Option<Duration>) -> Settings {
-    Settings { bytes: 1_000, per: SECOND * 100, smaller: Vec::new(), sheds_after, first: vec!["alarms".to_owned()] }
+    let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), vec!["alarms".to_owned()]);
+    Settings { bytes: 1_000, per: SECOND * 100, widened, smaller, sheds_after, first }
 }
 
 /// A moment so many seconds after the start, of both clocks.
@@ -44,7 +45,7 @@ fn form() -> Reduction {
 }
 
 fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
-    Asked { lsn, of: "", bytes, smaller: &[], ahead: 0, waited: Duration::ZERO }
+    Asked { lsn, of: "", bytes, is_widened: false, smaller: &[], ahead: 0, waited: Duration::ZERO }
 }
 
 #[test]
@@ -350,4 +351,30 @@ fn each_dataset_has_the_form_of_its_last_file() {
     let mut budget = open(&directory, settings(None), 9, at(0));
     budget.pay_for(file("c"), Payment { of: "a", ..paid(9, 10) }, at(0)).unwrap();
     assert_eq!((budget.forms().of(5, "a"), budget.forms().len()), (None, 2));
+}
+
+#[test]
+fn what_others_add_up_is_left_out_at_once_before_it_is_made_smaller() {
+    let directory = TempDir::new().unwrap();
+    let settings =
+        Settings { widened: [("visits", "by_day"), ("by_hour", "by_day")].map(owned).into(), ..settings(None) };
+    let mut budget = open(&directory, settings.clone(), 2, at(0));
+    let is_widened = |lsn, datasets: &[&str]| budget.is_widened(lsn, datasets.iter().copied());
+    assert!(is_widened(3, &["visits"]) && is_widened(3, &["by_hour", "visits"]));
+    assert!(!is_widened(3, &["visits", "alarms"]), "they leave together");
+    assert!(!is_widened(2, &["visits"]), "it was there before");
+    let widened = |bytes| Asked { is_widened: true, smaller: &[10], ..asked(3, bytes) };
+    assert_eq!(budget.decide(widened(1_000), at(0).now), Decision::Send(0));
+    assert_eq!([1_001, u64::MAX].map(|bytes| budget.decide(widened(bytes), at(0).now)), [Decision::Widen; 2]);
+    let behind = Asked { ahead: 1, ..widened(1_000) };
+    assert_eq!(budget.decide(behind, at(0).now), Decision::Widen, "what is more important needs the bytes");
+    budget.pay(paid(3, 1_000), at(0)).unwrap();
+    assert_eq!(budget.decide(widened(1_000), at(0).now), Decision::Wait, "it may have left");
+    budget.shed((4, ""), at(0)).unwrap();
+    let again = open(&directory, settings, 9, at(900));
+    assert_eq!(again.decide(Asked { lsn: 4, ..widened(10) }, at(900).now), Decision::Shed, "that stays so");
+}
+
+fn owned((dataset, wider): (&str, &str)) -> (String, String) {
+    (dataset.to_owned(), wider.to_owned())
 }

@@ -1,41 +1,47 @@
-//! Whether a destination may be reached at all. One that the policies in force let nothing go to is neither resolved nor
-//! connected to.
+//! What may go to a destination now. One that the policies in force let nothing go to is neither resolved nor connected to.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use crate::domain::name::DatasetName;
 
 /// What the policies in force say of destinations.
 pub trait Permits: Send + Sync {
     /// How often other policies, or another day, came into force.
     fn changes(&self) -> u64;
 
-    /// Whether they let any dataset go to a destination.
-    fn lets_any_go_to(&self, destination: &str) -> bool;
+    /// The datasets that they let go to a destination.
+    fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName>;
 }
+
+/// The datasets that may go to a destination.
+pub(super) type Allowed = Arc<BTreeSet<DatasetName>>;
 
 /// The gate of one destination. It is asked often, and asks the policies when they have changed.
 pub(super) struct Gate {
     permits: Arc<dyn Permits>,
-    known: Cell<Option<(u64, bool)>>,
+    known: RefCell<Option<(u64, Allowed)>>,
 }
 
 impl Gate {
     pub(super) fn new(permits: Arc<dyn Permits>) -> Self {
-        Self { permits, known: Cell::new(None) }
+        Self { permits, known: RefCell::new(None) }
     }
 
-    /// Whether the destination may be reached now.
-    pub(super) fn is_open(&self, destination: &str) -> bool {
+    /// The datasets that may go to the destination now. If none may, it may not be reached.
+    pub(super) fn allowed(&self, destination: &str) -> Allowed {
         let changes = self.permits.changes();
-        if let Some((at, is_open)) = self.known.get()
-            && at == changes
-        {
-            return is_open;
+        let mut known = self.known.borrow_mut();
+        match &*known {
+            Some((at, allowed)) if *at == changes => Arc::clone(allowed),
+            _ => {
+                // What comes into force meanwhile has another number.
+                let allowed = Arc::new(self.permits.let_go_to(destination));
+                *known = Some((changes, Arc::clone(&allowed)));
+                allowed
+            }
         }
-        // What comes into force meanwhile has another number.
-        let is_open = self.permits.lets_any_go_to(destination);
-        self.known.set(Some((changes, is_open)));
-        is_open
     }
 }
 
@@ -57,9 +63,10 @@ mod tests {
             self.changes.load(Ordering::Relaxed)
         }
 
-        fn lets_any_go_to(&self, destination: &str) -> bool {
+        fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            destination == "hub" && self.changes() % 2 == 1
+            let is_open = destination == "hub" && self.changes() % 2 == 1;
+            is_open.then(|| "visits".parse().unwrap()).into_iter().collect()
         }
     }
 
@@ -70,7 +77,7 @@ mod tests {
         for change in 1..=4 {
             let is_open = change % 2 == 0;
             for _ in 0..3 {
-                assert_eq!(gate.is_open("hub"), is_open);
+                assert_eq!(gate.allowed("hub").contains("visits"), is_open);
             }
             assert_eq!(policies.asked.load(Ordering::Relaxed), change);
             policies.changes.fetch_add(1, Ordering::Relaxed);

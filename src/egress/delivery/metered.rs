@@ -66,10 +66,11 @@ impl Metered {
         self.ahead.pass(lsn);
         let dataset = most_important(settings, datasets.iter().copied()).unwrap_or("");
         self.ahead.sizes.insert(dataset.to_owned(), bytes);
+        let is_widened = self.budget.is_widened(lsn, datasets.iter().copied());
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
-        Ok(self.budget.decide(Asked { lsn, of: "", bytes, smaller, ahead, waited }, now))
+        Ok(self.budget.decide(Asked { lsn, of: "", bytes, is_widened, smaller, ahead, waited }, now))
     }
 
     /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for.
@@ -110,6 +111,11 @@ impl Metered {
     /// How full the budget is.
     pub(super) fn level(&self) -> Level {
         self.budget.level()
+    }
+
+    /// The datasets whose releases are left out because others add up their rows, and which those are.
+    pub(super) fn widened(&self) -> &BTreeMap<String, String> {
+        &self.budget.settings().widened
     }
 
     /// The bytes that the budget holds at most.
@@ -192,6 +198,7 @@ mod tests {
         let settings = budget::Settings {
             bytes: 900,
             per: SECOND * 1_000_000,
+            widened: BTreeMap::new(),
             smaller: Vec::new(),
             sheds_after: Some(SECOND * 10),
             first: vec!["alarms".to_owned()],

@@ -1,6 +1,6 @@
 //! What the outbox has nothing of for a destination is passed over where nothing may go to it, so that the outbox can be
-//! shortened. The first entry with a release that it has not confirmed stops that, and so does one that cannot be read: the
-//! destination's release may be put back.
+//! shortened. The first entry with a release that it has not confirmed stops that, unless such releases are given up, and so
+//! does one that cannot be read: the destination's release may be put back.
 
 use crate::storage::{Lsn, Reader};
 
@@ -11,11 +11,15 @@ pub(super) struct Passing {
     reader: Reader,
     /// The next entry may hold a release for the destination.
     is_held: bool,
+    /// What may not leave is given up.
+    gives_up: bool,
 }
 
 impl Passing {
+    /// While nothing may go to the destination.
     pub(super) fn new(delivery: &Delivery) -> Self {
-        Self { reader: delivery.context.outbox.reader(delivery.cursor.through + 1), is_held: false }
+        let reader = delivery.context.outbox.reader(delivery.cursor.through + 1);
+        Self { reader, is_held: false, gives_up: delivery.gives_up_denied() }
     }
 
     /// Passes all that it can. Whether it was stopped just now.
@@ -26,6 +30,17 @@ impl Passing {
                 Ok(Some(entry)) if is_next(delivery, entry.lsn) && delivery.has_all(entry.lsn, &entry.payload) => {
                     delivery.cursor.through = entry.lsn;
                     delivery.passed();
+                }
+                Ok(Some(entry)) if self.gives_up && is_next(delivery, entry.lsn) => {
+                    match delivery.gave_up(entry.lsn, &entry.payload) {
+                        Ok(true) => delivery.cursor.through = entry.lsn,
+                        Ok(false) => (self.is_held, has_stopped) = (true, true),
+                        Err(error) => {
+                            delivery.failed(error);
+                            *self = Self::new(delivery);
+                            break;
+                        }
+                    }
                 }
                 Ok(Some(_)) => (self.is_held, has_stopped) = (true, true),
                 Ok(None) => break,
@@ -48,7 +63,7 @@ fn is_next(delivery: &Delivery, lsn: Lsn) -> bool {
 
 /// Of a dry run: nothing is ever sent, and what an earlier run left stays.
 pub(super) fn run(delivery: &mut Delivery) {
-    let mut passing = Passing::new(delivery);
+    let mut passing = Passing { gives_up: false, ..Passing::new(delivery) };
     while !delivery.is_cut() {
         if passing.pass(delivery) {
             tracing::info!(

@@ -59,7 +59,9 @@ impl Rationed {
         let since = short.map_or(now, |(_, since)| *since);
         let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
         let smaller: Vec<u64> = smaller.iter().map(|made| made.bytes.len() as u64).collect();
-        let decision = self.budget.decide(Asked { lsn: last, of, bytes, smaller: &smaller, ahead, waited }, now);
+        let is_widened = self.budget.is_widened(sink.first(of).unwrap_or(last), std::iter::once(of));
+        let asked = Asked { lsn: last, of, bytes, is_widened, smaller: &smaller, ahead, waited };
+        let decision = self.budget.decide(asked, now);
         self.short = (decision == Decision::Wait).then(|| ((last, of.to_owned()), since));
         decision
     }
@@ -102,6 +104,11 @@ impl Rationed {
     /// How full the budget is.
     pub(super) fn level(&self) -> Level {
         self.budget.level()
+    }
+
+    /// The datasets whose files are left out because others add up their rows, and which those are.
+    pub(super) fn widened(&self) -> &BTreeMap<String, String> {
+        &self.budget.settings().widened
     }
 
     /// The bytes that the budget holds at most.

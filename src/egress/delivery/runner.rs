@@ -1,5 +1,7 @@
 //! What the threads of all kinds of destinations share.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::clock::Moment;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
 use crate::egress::budget::{Forms, Level};
@@ -18,7 +21,7 @@ use crate::storage::{self, Lsn, Slots};
 
 use super::Context;
 use super::cursor::{Cursor, Opened};
-use super::gate::Gate;
+use super::gate::{Allowed, Gate};
 use super::status::Status;
 
 /// How often a thread looks up when nothing happens.
@@ -47,7 +50,17 @@ pub(super) struct Delivery {
     status: Arc<Status>,
     ends: Ends,
     gate: Gate,
+    /// What may be on its way to the destination.
+    admitted: RefCell<Allowed>,
 }
+
+/// A release that may not leave any more waits.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a release of `{0}` waits, and what comes after it: no policy in force lets the dataset go to the destination any more. Let \
+     it go there again, or give such releases up with `when_denied = \"shed\"` in [destinations.NAME] and start the gateway again"
+)]
+struct Denied(DatasetName);
 
 /// What tells a thread to end: its sender is dropped.
 #[derive(Clone)]
@@ -73,7 +86,8 @@ impl Delivery {
         let Opened { slots, cursor, through } = opened;
         let gate = Gate::new(Arc::clone(&context.permits));
         let forms = Forms::default();
-        Self { name, cursor, context, forms, slots, through, saved_at: None, status, ends, gate }
+        let admitted = RefCell::default();
+        Self { name, cursor, context, forms, slots, through, saved_at: None, status, ends, gate, admitted }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -84,9 +98,46 @@ impl Delivery {
         self.ends.is_draining()
     }
 
-    /// Whether the policies in force let anything go to the destination. If not, it must not be reached.
+    /// From now on, what the policies in force let go to the destination may be on its way.
+    pub(super) fn admit(&self) {
+        self.admitted.replace(self.allowed());
+    }
+
+    /// Whether the policies in force let anything go to the destination, and all that may be on its way. If not, it must not
+    /// be reached.
     pub(super) fn is_permitted(&self) -> bool {
-        self.gate.is_open(&self.name)
+        let (allowed, admitted) = (self.allowed(), self.admitted.borrow());
+        !allowed.is_empty() && (Arc::ptr_eq(&allowed, &admitted) || allowed.is_superset(&admitted))
+    }
+
+    /// The datasets that the policies in force let go to the destination.
+    pub(super) fn allowed(&self) -> Allowed {
+        self.gate.allowed(&self.name)
+    }
+
+    /// Takes out releases that may not go to the destination any more, and gives them up, if the configuration says so: the
+    /// ledger says it first. Whether the others may leave. If not, such releases wait, and what comes after them.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written. Then none is taken out.
+    pub(super) fn give_up_denied(&self, releases: &mut Vec<Released>, outbox: Lsn) -> Result<bool, anyhow::Error> {
+        let allowed = self.allowed();
+        let is_allowed = |released: &Released| allowed.contains(released.dataset());
+        let denied: Vec<Released> = releases.iter().filter(|released| !is_allowed(released)).cloned().collect();
+        let Some(first) = denied.first() else { return Ok(true) };
+        if !self.gives_up_denied() {
+            self.failed(Denied(first.dataset().clone()));
+            return Ok(false);
+        }
+        self.context.ledger.denied(&denied, outbox)?;
+        self.status.denied(denied.len());
+        releases.retain(is_allowed);
+        Ok(true)
+    }
+
+    /// Whether what may not leave any more is given up. Otherwise it waits.
+    pub(super) fn gives_up_denied(&self) -> bool {
+        self.context.sheds_denied.contains(self.name.as_str())
     }
 
     /// Says whether the destination is not reached because nothing may go to it.
@@ -131,8 +182,8 @@ impl Delivery {
     }
 
     /// So many releases were not sent, and never will be.
-    pub(super) fn passed_over(&self, releases: usize) {
-        self.status.passed_over(releases);
+    pub(super) fn passed_over(&self, releases: usize, is_widened: bool) {
+        self.status.passed_over(releases, is_widened);
     }
 
     /// Releases are about to leave, some of them smaller than they are.
@@ -209,9 +260,15 @@ impl Delivery {
         Ok(())
     }
 
-    /// Makes sure that the ledger says on disk that releases are not sent; where they stand in the outbox.
-    pub(super) fn say_shed(&self, releases: &[Released], outbox: Lsn) -> Result<(), anyhow::Error> {
-        Ok(self.context.ledger.shed(releases, outbox)?)
+    /// Makes sure that the ledger says on disk that releases are not sent; where they stand in the outbox, and which datasets
+    /// add up the rows of which, if that is why.
+    pub(super) fn say_shed(
+        &self,
+        releases: &[Released],
+        outbox: Lsn,
+        widened: Option<&BTreeMap<String, String>>,
+    ) -> Result<(), anyhow::Error> {
+        Ok(self.context.ledger.shed(releases, outbox, widened)?)
     }
 
     /// Says that the destination has confirmed releases, which took so many bytes together.
@@ -226,6 +283,19 @@ impl Delivery {
             let mut releases = closing.releases.iter().filter(is_for_it);
             releases.all(|released| self.cursor.has(released.dataset(), lsn))
         })
+    }
+
+    /// Gives up all that an entry has for the destination, which it has not confirmed. Whether nothing of it is left: what cannot
+    /// be read may be something, and a policy may let something go there again.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub(super) fn gave_up(&self, lsn: Lsn, payload: &[u8]) -> Result<bool, anyhow::Error> {
+        let Some(closing) = Closing::decode(payload) else { return Ok(false) };
+        let is_waiting =
+            |released: &Released| *released.destination() == self.name && !self.cursor.has(released.dataset(), lsn);
+        let mut releases: Vec<Released> = closing.releases.into_iter().filter(is_waiting).collect();
+        Ok(self.give_up_denied(&mut releases, lsn)? && releases.is_empty())
     }
 
     /// The releases of one entry that are for this destination.

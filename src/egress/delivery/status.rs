@@ -27,6 +27,10 @@ pub(super) struct Status {
     closed: AtomicBool,
     /// Releases that were shed since the start.
     shed: AtomicU64,
+    /// Releases that were left out since the start, because others add up their rows.
+    widened: AtomicU64,
+    /// Releases that were shed since the start, because no policy let them go any more.
+    denied: AtomicU64,
     /// Releases that were made smaller since the start, and the cells that they left out.
     degraded: AtomicU64,
     left_out: AtomicU64,
@@ -43,6 +47,8 @@ pub struct Budgeted {
     pub is_short: bool,
     /// Releases that were shed since the start.
     pub shed: u64,
+    /// Releases that were left out since the start, because others add up their rows.
+    pub widened: u64,
     /// Releases that were made smaller since the start.
     pub degraded: u64,
     /// The cells that those left out.
@@ -88,10 +94,17 @@ impl Status {
         }
     }
 
-    /// So many releases were not sent, and never will be.
-    pub(super) fn passed_over(&self, releases: usize) {
+    /// So many releases were not sent, and never will be; whether that is because others add up their rows.
+    pub(super) fn passed_over(&self, releases: usize, is_widened: bool) {
         self.delivered(releases);
-        self.shed.fetch_add(releases as u64, Ordering::Relaxed);
+        let counter = if is_widened { &self.widened } else { &self.shed };
+        counter.fetch_add(releases as u64, Ordering::Relaxed);
+    }
+
+    /// So many releases were shed, because no policy lets them go any more.
+    pub(super) fn denied(&self, releases: usize) {
+        self.delivered(releases);
+        self.denied.fetch_add(releases as u64, Ordering::Relaxed);
     }
 
     /// So many releases were made smaller, which left out so many cells.
@@ -108,8 +121,14 @@ impl Status {
     fn budget(&self, now: Duration) -> Option<Budgeted> {
         let (level, is_short) = (*self.budget.lock().unwrap_or_else(PoisonError::into_inner))?;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (shed, degraded, left_out) = (count(&self.shed), count(&self.degraded), count(&self.left_out));
-        Some(Budgeted { left: level.left(now), is_short, shed, degraded, left_out })
+        Some(Budgeted {
+            left: level.left(now),
+            is_short,
+            shed: count(&self.shed),
+            widened: count(&self.widened),
+            degraded: count(&self.degraded),
+            left_out: count(&self.left_out),
+        })
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
@@ -132,6 +151,8 @@ pub struct Backlog {
     pub is_closed: bool,
     /// How many cells are set aside, which it cannot take. Files in the journal's directory hold them.
     pub set_aside: u64,
+    /// Releases that were given up since the start, because no policy lets them go there any more.
+    pub denied: u64,
     /// How its budget stands, if it has one.
     pub budget: Option<Budgeted>,
 }
@@ -193,7 +214,7 @@ impl Board {
         let none = |(name, status): (&String, &Arc<Status>)| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
             let (set_aside, budget) = (aside.count(name), status.budget(now));
-            Backlog { destination, releases: 0, oldest, trouble, is_closed: false, set_aside, budget }
+            Backlog { destination, releases: 0, oldest, trouble, is_closed: false, denied: 0, set_aside, budget }
         };
         let latest = statuses.iter().map(none).collect();
         Self { statuses, aside, counted: Mutex::new(counted), latest: Mutex::new(latest) }
@@ -222,7 +243,8 @@ impl Board {
             let (destination, set_aside) = (name.clone(), self.aside.count(name));
             let (trouble, budget) = (status.trouble().clone(), status.budget(now));
             let is_closed = status.closed.load(Ordering::Relaxed);
-            Some(Backlog { destination, releases, oldest, trouble, is_closed, set_aside, budget })
+            let denied = status.denied.load(Ordering::Relaxed);
+            Some(Backlog { destination, releases, oldest, trouble, is_closed, denied, set_aside, budget })
         });
         let backlogs: Vec<Backlog> = backlogs.collect();
         backlogs.clone_into(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner));
@@ -311,8 +333,8 @@ mod tests {
         let settings = Settings { directory: of_outbox, segment_bytes, quota_bytes, context, at_least: 0 };
         let (outbox, _) = Log::open(Arc::clone(&fs), settings).unwrap();
         let of_budget = || {
-            let (smaller, first) = (Vec::new(), Vec::new());
-            budget::Settings { bytes: 900, per: SECOND * 90, smaller, sheds_after: None, first }
+            let (widened, smaller, first) = (BTreeMap::new(), Vec::new(), Vec::new());
+            budget::Settings { bytes: 900, per: SECOND * 90, widened, smaller, sheds_after: None, first }
         };
         let at = |seconds: u32| Moment { now: SECOND * seconds, wall: i64::from(seconds) * 1_000_000 };
         let open = |at| Budget::open(&fs, &directory.path().join("budgets"), "hub", of_budget(), 0, at).unwrap();

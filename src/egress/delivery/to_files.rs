@@ -133,6 +133,14 @@ fn write(
     read: Lsn,
 ) -> Went {
     let Some(last) = sink.last(dataset) else { return Went::On };
+    match wait_until_allowed(delivery, sink, dataset, last) {
+        Ok(true) => {}
+        Ok(false) => {
+            confirm(delivery, sink, dataset, last, read);
+            return Went::on(delivery.save());
+        }
+        Err(went) => return went,
+    }
     // What was paid for before a crash stays what it was.
     let form =
         rationed.as_ref().map_or(&delivery.forms, Rationed::forms).of(last, dataset).cloned().unwrap_or_default();
@@ -158,9 +166,34 @@ fn write(
         }
     }
     Went::on(match (decided, rationed) {
-        (Decided::Shed(made), Some(rationed)) => shed(delivery, sink, rationed, &made, (last, read)),
-        (Decided::Written(made) | Decided::Shed(made), rationed) => put(delivery, sink, rationed, &made, (last, read)),
+        (Decided::Shed(made, is_widened), Some(rationed)) => {
+            shed(delivery, sink, rationed, (&made, is_widened), (last, read))
+        }
+        (Decided::Written(made) | Decided::Shed(made, _), rationed) => {
+            put(delivery, sink, rationed, &made, (last, read))
+        }
     })
+}
+
+/// Waits until a dataset may go to the destination, or gives up what waits of it, if the configuration says so. Whether it may
+/// leave; or how it went when the gateway stops before. Nothing else is taken meanwhile: it waits in the outbox.
+fn wait_until_allowed(delivery: &Delivery, sink: &mut file::Sink, dataset: &str, last: Lsn) -> Result<bool, Went> {
+    loop {
+        let mut releases = sink.waiting(dataset).to_vec();
+        match delivery.give_up_denied(&mut releases, last) {
+            Ok(true) if releases.is_empty() => {
+                sink.pass_over(dataset);
+                return Ok(false);
+            }
+            Ok(true) => return Ok(true),
+            Ok(false) if delivery.is_draining() && !delivery.is_cut() => return Err(Went::Short),
+            Ok(false) => {}
+            Err(error) => delivery.failed(error),
+        }
+        if !delivery.pause() {
+            return Err(Went::Cut);
+        }
+    }
 }
 
 /// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
@@ -179,7 +212,8 @@ fn make(delivery: &Delivery, sink: &file::Sink, dataset: &str, form: &Reduction)
 /// What becomes of a file.
 enum Decided {
     Written(Made),
-    Shed(Made),
+    /// It is not written; whether that is because others add up its rows.
+    Shed(Made, bool),
 }
 
 /// Waits until the budget suffices for a file, perhaps in a smaller form, or it is decided that it is shed; or how it went
@@ -195,7 +229,7 @@ fn wait_for_bytes(
     loop {
         let forms = smaller.as_deref().unwrap_or_default();
         let decision = rationed.decide((&made, forms), last, sink, delivery.now());
-        if !matches!(decision, Decision::Send(_)) && smaller.is_none() {
+        if !matches!(decision, Decision::Send(_) | Decision::Widen) && smaller.is_none() {
             let first = sink.first(&made.dataset).unwrap_or(last);
             let forms = rationed.smaller(&made.dataset, (first, last));
             let forms = forms.iter().filter_map(|form| make(delivery, sink, &made.dataset, form).transpose());
@@ -211,7 +245,7 @@ fn wait_for_bytes(
                 delivery.made_smaller(&made.releases);
                 return Ok(Decided::Written(made));
             }
-            Decision::Shed => return Ok(Decided::Shed(made)),
+            Decision::Shed | Decision::Widen => return Ok(Decided::Shed(made, decision == Decision::Widen)),
             Decision::Wait => {}
             Decision::TooLarge => {
                 delivery.failed(TooLarge { bytes: made.bytes.len() as u64, most: rationed.most() });
@@ -293,13 +327,14 @@ fn shed(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Rationed,
-    made: &Made,
+    (made, is_widened): (&Made, bool),
     (last, read): (Lsn, Lsn),
 ) -> bool {
     let dataset = made.dataset.as_str();
     loop {
         let decided = rationed.shed(made, last, delivery.moment()).map_err(anyhow::Error::from);
-        match decided.and_then(|()| delivery.say_shed(sink.waiting(dataset), last)) {
+        let widened = is_widened.then(|| rationed.widened());
+        match decided.and_then(|()| delivery.say_shed(sink.waiting(dataset), last, widened)) {
             Ok(()) => break,
             Err(error) => delivery.failed(error),
         }
@@ -312,7 +347,7 @@ fn shed(
     if !delivery.save() {
         return false;
     }
-    delivery.passed_over(made.releases.len());
+    delivery.passed_over(made.releases.len(), is_widened);
     true
 }
 

@@ -28,7 +28,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: O
             return;
         }
         if !delivery.is_permitted() {
-            // Nothing of it stays connected.
+            // Nothing of it stays connected, and nothing is on its way.
             sink.give_up();
         }
     }
@@ -37,6 +37,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: O
 /// Waits until the policies in force let something go to the destination: until then it is neither resolved nor connected
 /// to. What the outbox holds for others is passed over meanwhile, so that it can be shortened. Whether to go on.
 fn permitted(delivery: &mut Delivery) -> bool {
+    delivery.admit();
     if delivery.is_permitted() {
         return true;
     }
@@ -52,13 +53,14 @@ fn permitted(delivery: &mut Delivery) -> bool {
             tracing::warn!(
                 destination,
                 "releases wait for the destination from when something could go to it: they are sent when a policy lets a \
-                 dataset go to it again"
+                 dataset go to it again. To give them up, set `when_denied = \"shed\"` in [destinations.NAME] and start again"
             );
         }
         if delivery.is_draining() || !delivery.pause() {
             return false;
         }
     }
+    delivery.admit();
     delivery.closed(false);
     tracing::info!(destination, "a policy in force lets a dataset go to the destination: it is connected to");
     true
@@ -126,8 +128,8 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
             }
             // A stop does not wait until there are enough bytes. The sink is looked after meanwhile.
             Ok(Filled::Short) if sink.is_idle() && (delivery.is_draining() || !delivery.pause()) => return false,
-            Ok(Filled::Shed(lsn, releases)) => {
-                if !shed(delivery, metered, *lsn, releases) {
+            Ok(Filled::Shed(lsn, releases, is_widened)) => {
+                if !shed(delivery, metered, (*lsn, releases), *is_widened) {
                     return false;
                 }
                 line.next = None;
@@ -287,10 +289,10 @@ enum Filled {
     Whole,
     /// The ledger does not say that the next is about to leave.
     Held,
-    /// The budget does not suffice for the next.
+    /// The budget does not suffice for the next, or it may not leave.
     Short,
-    /// The next is not sent. Everything before it is confirmed.
-    Shed(Lsn, Vec<Released>),
+    /// The next is not sent; whether that is because others add up its rows. Everything before it is confirmed.
+    Shed(Lsn, Vec<Released>, bool),
 }
 
 /// Gives the sink entries while it has room.
@@ -304,6 +306,16 @@ fn fill(
         let forms = metered.as_ref().map_or(&delivery.forms, Metered::forms);
         let Some(next) = line.next(delivery, forms)? else { break };
         let (lsn, is_idle) = (next.lsn, sink.is_idle());
+        let all = next.releases.len();
+        match delivery.give_up_denied(&mut next.releases, lsn) {
+            Ok(true) if next.releases.len() == all => {}
+            Ok(true) => (next.bytes, next.smaller) = (None, None),
+            Ok(false) => return Ok(Filled::Short),
+            Err(error) => {
+                delivery.failed(error);
+                return Ok(Filled::Held);
+            }
+        }
         if let Some(metered) = metered
             && !next.releases.is_empty()
             && !next.is_paid
@@ -312,8 +324,10 @@ fn fill(
                 Ok(Afforded::Yes) => {}
                 Ok(Afforded::NotNow) => return Ok(Filled::Short),
                 // First what was taken before it is confirmed, so that the cursor can pass it.
-                Ok(Afforded::Never) if !is_idle => return Ok(Filled::Whole),
-                Ok(Afforded::Never) => return Ok(Filled::Shed(lsn, next.releases.clone())),
+                Ok(Afforded::Never { .. }) if !is_idle => return Ok(Filled::Whole),
+                Ok(Afforded::Never { is_widened }) => {
+                    return Ok(Filled::Shed(lsn, next.releases.clone(), is_widened));
+                }
                 Err(Failed::Kafka(_) | Failed::TooLarge(_) | Failed::Budget(_)) if !is_idle => break,
                 Err(error) => return Err(error),
             }
@@ -353,7 +367,11 @@ enum Afforded {
     /// It is paid for.
     Yes,
     NotNow,
-    Never,
+    /// It is not sent.
+    Never {
+        /// Datasets with longer windows add up its rows.
+        is_widened: bool,
+    },
 }
 
 /// Pays for an entry from the budget, as far as it goes.
@@ -367,7 +385,7 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     let known = sizes(&next.smaller);
     let mut decision =
         metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), moment.now).map_err(Failed::Outbox)?;
-    if !matches!(decision, Decision::Send(_)) && next.smaller.is_none() {
+    if !matches!(decision, Decision::Send(_) | Decision::Widen) && next.smaller.is_none() {
         let forms = Some(smaller(sink, next, &metered.smaller(next.lsn))?);
         let sizes = sizes(&forms);
         decision =
@@ -398,7 +416,7 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
             Ok(Afforded::Yes)
         }
         Decision::Wait => Ok(Afforded::NotNow),
-        Decision::Shed => Ok(Afforded::Never),
+        Decision::Shed | Decision::Widen => Ok(Afforded::Never { is_widened: decision == Decision::Widen }),
         Decision::TooLarge => Err(Failed::TooLarge(TooLarge { bytes, most: metered.most() })),
     }
 }
@@ -431,11 +449,17 @@ fn reduced(releases: &[Released], form: &Reduction) -> Result<Vec<Released>, Fai
 
 /// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go
 /// on.
-fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, lsn: Lsn, releases: &[Released]) -> bool {
+fn shed(
+    delivery: &mut Delivery,
+    metered: &mut Option<Metered>,
+    (lsn, releases): (Lsn, &[Released]),
+    is_widened: bool,
+) -> bool {
     let Some(metered) = metered else { return true };
     let said = loop {
         let decided = metered.shed(lsn, delivery.moment()).map_err(anyhow::Error::from);
-        match decided.and_then(|()| delivery.say_shed(releases, lsn)) {
+        let widened = is_widened.then(|| metered.widened());
+        match decided.and_then(|()| delivery.say_shed(releases, lsn, widened)) {
             Ok(()) => break true,
             Err(error) => delivery.failed(error),
         }
@@ -450,7 +474,7 @@ fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, lsn: Lsn, releas
     if !delivery.save() {
         return false;
     }
-    delivery.passed_over(releases.len());
+    delivery.passed_over(releases.len(), is_widened);
     true
 }
 
