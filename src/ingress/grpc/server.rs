@@ -49,8 +49,6 @@ pub struct Server {
     health: HealthReporter,
 }
 
-/// A request of 256 records comes in one or two frames, not five; each connection may reserve one.
-const FRAME: u32 = 64 << 10;
 /// The most calls of a connection at a time.
 const CALLS_MAX: u32 = 100;
 /// The longest message to another service than those that take records.
@@ -68,6 +66,9 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// How much may be sent before it is read, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
+    /// The longest frame: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
+    /// for it, so that each connection may reserve one.
+    frame: u32,
     call: u32,
     /// By all calls of a connection.
     connection: u32,
@@ -76,12 +77,13 @@ struct Windows {
 impl Windows {
     /// Those of a connection, by how many there are. What is sent and not read waits in memory that no budget counts, so
     /// that the product has to be small: 64 MiB in all of 1,024 connections. Calls whose messages wait for room hold what
-    /// they may send; there must be some left for the one that they wait for.
+    /// they may send; there must be some left for the one that they wait for. What frames reserve is beside that: 39 MiB in
+    /// all of 1,024 connections. None is longer than its call may send.
     fn of(connections: usize) -> Self {
         match connections {
-            0..=8 => Self { call: 512 << 10, connection: 4 << 20 },
-            9..=64 => Self { call: 128 << 10, connection: 512 << 10 },
-            _ => Self { call: 32 << 10, connection: 64 << 10 },
+            0..=8 => Self { frame: 256 << 10, call: 512 << 10, connection: 4 << 20 },
+            9..=64 => Self { frame: 128 << 10, call: 128 << 10, connection: 512 << 10 },
+            _ => Self { frame: 32 << 10, call: 32 << 10, connection: 64 << 10 },
         }
     }
 }
@@ -323,7 +325,7 @@ async fn serve_connection(
         .keep_alive_timeout(Duration::from_secs(10))
         .initial_stream_window_size(windows.call)
         .initial_connection_window_size(windows.connection)
-        .max_frame_size(FRAME);
+        .max_frame_size(windows.frame);
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
     let of_requests = Speaks { speaker: Arc::clone(&speaker), guest: guest.clone(), denied: Arc::default() };
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -481,5 +483,21 @@ impl Health {
     pub async fn set_egress(&self, may_leave: bool) {
         let status = if may_leave { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.0.set_service_status("bailiwick.egress", status).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connections_may_make_the_gateway_hold_before_it_reads_is_bounded() {
+        for connections in 1..=1_024 {
+            let Windows { frame, call, connection } = Windows::of(connections);
+            assert!(frame <= call && 2 * call <= connection, "{connections} connections");
+            assert!(connections * connection as usize <= 64 << 20, "{connections} connections");
+        }
+        let frames: usize = (1..=1_024).map(|connections| Windows::of(connections).frame as usize).sum();
+        assert_eq!(frames >> 20, 39);
     }
 }
