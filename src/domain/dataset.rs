@@ -1,8 +1,7 @@
 //! Datasets: declared aggregations, the only thing that can leave. A dataset's group keys have closed
 //! domains, so its cells can be numbered before the first record comes.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
@@ -19,10 +18,12 @@ mod kept;
 pub(crate) mod samples;
 mod shape;
 mod shared;
+mod words;
 
 pub use kept::KeptShape;
 pub use shape::Shape;
 pub use shared::{Member, View};
+pub use words::Positions;
 
 /// A declared aggregation of one stream.
 #[derive(Debug, Clone)]
@@ -142,7 +143,7 @@ pub enum KeyDomain {
         /// The words.
         words: Vec<String>,
         /// Their positions.
-        positions: HashMap<String, u32, BuildHasherDefault<WordHasher>>,
+        positions: Positions,
     },
     /// Declared whole numbers.
     Integers(Vec<i64>),
@@ -150,24 +151,6 @@ pub enum KeyDomain {
     Bool,
     /// Ranges `[edge, next edge)`; the last one includes its upper edge.
     Edges(Vec<f64>),
-}
-
-/// A quick hash for words of the policy, which is trusted: what a record holds is only looked up, and no
-/// lookup walks further than the words themselves collide.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn finish(&self) -> u64 {
-        // The table takes its bits from both ends.
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
-    }
 }
 
 /// The column of a release that says how many windows a cell covers, of a dataset whose cells wait.
@@ -189,7 +172,7 @@ impl KeyDomain {
     /// A domain of words.
     #[must_use]
     pub fn text(words: Vec<String>) -> Self {
-        let positions = words.iter().zip(0..).map(|(word, position)| (word.clone(), position)).collect();
+        let positions = Positions::of(&words);
         Self::Text { words, positions }
     }
 
@@ -228,7 +211,7 @@ impl KeyDomain {
                 let values = column.as_string::<i32>();
                 add(cells, stride, |row| {
                     let word = values.is_valid(row).then(|| values.value(row));
-                    word.and_then(|word| positions.get(word)).copied().unwrap_or(other)
+                    word.and_then(|word| positions.get(word)).unwrap_or(other)
                 });
             }
             (Self::Integers(numbers), DataType::Int64) => {
