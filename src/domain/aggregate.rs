@@ -148,9 +148,39 @@ impl Rows<'_> {
     }
 }
 
+/// Columns of scored records.
+#[derive(Clone, Copy)]
+pub struct Scored<'b> {
+    fields: &'b [ArrayRef],
+    outputs: &'b [ArrayRef],
+}
+
+impl<'b> Scored<'b> {
+    /// Those of the stream's fields, followed by the model's outputs.
+    #[must_use]
+    pub fn new(fields: &'b [ArrayRef], outputs: &'b [ArrayRef]) -> Self {
+        Self { fields, outputs }
+    }
+
+    /// The column at a position.
+    fn get(self, position: usize) -> Option<&'b ArrayRef> {
+        match position.checked_sub(self.fields.len()) {
+            None => self.fields.get(position),
+            Some(position) => self.outputs.get(position),
+        }
+    }
+}
+
+/// All of them in a row.
+impl<'b, C: AsRef<[ArrayRef]> + ?Sized> From<&'b C> for Scored<'b> {
+    fn from(columns: &'b C) -> Self {
+        Self::new(columns.as_ref(), &[])
+    }
+}
+
 /// Columns of scored records, with what a dataset needs of them computed once, however many windows they go into.
 pub struct Foldable<'b> {
-    columns: &'b [ArrayRef],
+    columns: Scored<'b>,
     contributors: &'b [Contributor],
     /// Who brought each record; none where that is not kept.
     producers: &'b [Producer],
@@ -163,9 +193,10 @@ pub struct Foldable<'b> {
 }
 
 impl<'b> Foldable<'b> {
-    /// Of the stream's fields followed by the model's outputs, and the hashed contributor of each record.
+    /// Of columns, and the hashed contributor of each record.
     #[must_use]
-    pub fn new(dataset: &Dataset, columns: &'b [ArrayRef], contributors: &'b [Contributor]) -> Self {
+    pub fn new(dataset: &Dataset, columns: impl Into<Scored<'b>>, contributors: &'b [Contributor]) -> Self {
+        let columns = columns.into();
         let (cells, ways) = (cell_numbers(dataset, columns, contributors.len()), ways(dataset));
         let combinations =
             if ways.is_empty() { Vec::new() } else { combinations_of(&ways, columns, contributors.len()) };
@@ -191,7 +222,7 @@ impl<'b> Foldable<'b> {
 }
 
 /// The number of the cell that each record of a batch belongs to.
-fn cell_numbers(dataset: &Dataset, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
+fn cell_numbers(dataset: &Dataset, columns: Scored<'_>, rows: usize) -> Vec<u32> {
     let mut numbers = vec![0; rows];
     let mut stride = 1;
     for key in &dataset.keys {

@@ -17,16 +17,48 @@ use arrow_select::take::take_record_batch;
 
 use super::event_time::TimeBounds;
 use super::refusal::{Reason, Refusal};
-use super::stream::{FieldType, Stream};
+use super::stream::{Field, FieldType, Stream};
 
 /// Decoded records of one stream that are not yet known to be taken.
 #[derive(Clone)]
 pub struct Candidate {
     stream: Arc<Stream>,
     columns: RecordBatch,
+    refused: Refused,
+}
+
+/// Which records are refused.
+#[derive(Clone)]
+struct Refused {
     /// One per record: whether it is refused.
-    refused: Vec<bool>,
+    marks: Vec<bool>,
     refusals: Vec<Refusal>,
+}
+
+impl Refused {
+    /// Whether a record is refused already.
+    fn is_refused(&self, row: usize) -> bool {
+        self.marks.get(row).is_none_or(|&mark| mark)
+    }
+
+    /// Refuses a record, unless it is refused already: the first reason stands.
+    fn refuse(&mut self, refusal: Refusal) {
+        if let Some(mark) = self.marks.get_mut(refusal.index as usize)
+            && !*mark
+        {
+            *mark = true;
+            self.refusals.push(refusal);
+        }
+    }
+
+    /// Refuses every record that is to be refused for a field.
+    fn refuse_where(&mut self, field: &Field, reason: Reason, is_refused: impl Fn(usize) -> bool) {
+        let name: Arc<str> = field.name.as_str().into();
+        for row in (0..self.marks.len()).filter(|row| is_refused(*row)) {
+            let index = u32::try_from(row).unwrap_or(u32::MAX);
+            self.refuse(Refusal { field: Some(Arc::clone(&name)), ..Refusal::new(index, reason) });
+        }
+    }
 }
 
 impl Candidate {
@@ -34,13 +66,13 @@ impl Candidate {
     /// could not be read, whose values are of no account.
     #[must_use]
     pub fn new(stream: Arc<Stream>, columns: RecordBatch, refusals: Vec<Refusal>) -> Self {
-        let mut refused = vec![false; columns.num_rows()];
+        let mut marks = vec![false; columns.num_rows()];
         for refusal in &refusals {
-            if let Some(mark) = refused.get_mut(refusal.index as usize) {
+            if let Some(mark) = marks.get_mut(refusal.index as usize) {
                 *mark = true;
             }
         }
-        Self { stream, columns, refused, refusals }
+        Self { stream, columns, refused: Refused { marks, refusals } }
     }
 
     /// No records.
@@ -55,14 +87,14 @@ impl Candidate {
     /// When the texts of a column are too long to be one column.
     pub fn concat(stream: &Arc<Stream>, parts: Vec<Self>) -> Result<Self, ArrowError> {
         let columns = concat_batches(&stream.schema, parts.iter().map(|part| &part.columns))?;
-        let (mut refused, mut refusals) = (Vec::with_capacity(columns.num_rows()), Vec::new());
-        for part in parts {
-            let before = u32::try_from(refused.len()).unwrap_or(u32::MAX);
+        let mut refused = Refused { marks: Vec::with_capacity(columns.num_rows()), refusals: Vec::new() };
+        for Self { refused: part, .. } in parts {
+            let before = u32::try_from(refused.marks.len()).unwrap_or(u32::MAX);
             let moved = |refusal: Refusal| Refusal { index: refusal.index.saturating_add(before), ..refusal };
-            refusals.extend(part.refusals.into_iter().map(moved));
-            refused.extend(part.refused);
+            refused.refusals.extend(part.refusals.into_iter().map(moved));
+            refused.marks.extend(part.marks);
         }
-        Ok(Self { stream: Arc::clone(stream), columns, refused, refusals })
+        Ok(Self { stream: Arc::clone(stream), columns, refused })
     }
 
     /// The stream.
@@ -80,14 +112,14 @@ impl Candidate {
     /// The columns, and the records that are refused.
     #[cfg(test)]
     pub(crate) fn into_parts(self) -> (RecordBatch, Vec<Refusal>) {
-        (self.columns, self.refusals)
+        (self.columns, self.refused.refusals)
     }
 
     /// The columns, and of each record whether it is refused. For a producer's side, which sends its own records and takes
     /// none in; `tests/architecture.rs` lets nobody else call it.
     #[must_use]
     pub fn into_columns(self) -> (RecordBatch, Vec<bool>) {
-        (self.columns, self.refused)
+        (self.columns, self.refused.marks)
     }
 
     pub(super) fn columns(&self) -> &RecordBatch {
@@ -96,17 +128,12 @@ impl Candidate {
 
     /// Whether a record is refused already.
     pub(super) fn is_refused(&self, row: usize) -> bool {
-        self.refused.get(row).is_none_or(|&mark| mark)
+        self.refused.is_refused(row)
     }
 
     /// Refuses a record, unless it is refused already: the first reason stands.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        if let Some(mark) = self.refused.get_mut(refusal.index as usize)
-            && !*mark
-        {
-            *mark = true;
-            self.refusals.push(refusal);
-        }
+        self.refused.refuse(refusal);
     }
 
     /// How many bytes the columns hold.
@@ -134,17 +161,16 @@ impl Candidate {
     /// The same for records of many requests, each of which has some in a row: each request is checked as if it had come
     /// alone.
     pub fn check_shared(&mut self, times: &TimeBounds, requests: &[Range<u32>]) {
-        let stream = Arc::clone(&self.stream);
-        let columns = self.columns.clone();
-        for (position, (field, column)) in stream.fields.iter().zip(columns.columns()).enumerate() {
+        let Self { stream, columns, refused } = self;
+        for (field, column) in stream.fields.iter().zip(columns.columns()) {
             if field.required && column.null_count() > 0 {
-                self.refuse_where(position, Reason::MissingField, |row| column.is_null(row));
+                refused.refuse_where(field, Reason::MissingField, |row| column.is_null(row));
             }
             match field.field_type {
                 FieldType::Float32 if !field.allow_non_finite => {
                     let values = column.as_primitive::<Float32Type>();
                     if !values.values().iter().fold(true, |finite, value| finite & value.is_finite()) {
-                        self.refuse_where(position, Reason::NotFinite, |row| {
+                        refused.refuse_where(field, Reason::NotFinite, |row| {
                             values.is_valid(row) && !values.value(row).is_finite()
                         });
                     }
@@ -152,7 +178,7 @@ impl Candidate {
                 FieldType::Float64 if !field.allow_non_finite => {
                     let values = column.as_primitive::<Float64Type>();
                     if !values.values().iter().fold(true, |finite, value| finite & value.is_finite()) {
-                        self.refuse_where(position, Reason::NotFinite, |row| {
+                        refused.refuse_where(field, Reason::NotFinite, |row| {
                             values.is_valid(row) && !values.value(row).is_finite()
                         });
                     }
@@ -161,7 +187,7 @@ impl Candidate {
                     let values = column.as_string::<i32>();
                     let longest = values.offsets().lengths().max().unwrap_or(0);
                     if longest > field.bytes_max {
-                        self.refuse_where(position, Reason::TooLong, |row| {
+                        refused.refuse_where(field, Reason::TooLong, |row| {
                             values.is_valid(row) && values.value(row).len() > field.bytes_max
                         });
                     }
@@ -169,39 +195,29 @@ impl Candidate {
                 _ => {}
             }
         }
-        self.check_times(stream.event_time, times, requests);
+        self.check_times(times, requests);
     }
 
     /// Every record in the order of the request: each may open a window.
-    fn check_times(&mut self, position: usize, times: &TimeBounds, requests: &[Range<u32>]) {
-        let column = Arc::clone(self.columns.column(position));
-        let values = column.as_primitive::<TimestampMicrosecondType>();
+    fn check_times(&mut self, times: &TimeBounds, requests: &[Range<u32>]) {
+        let Self { stream, columns, refused } = self;
+        let values = columns.column(stream.event_time).as_primitive::<TimestampMicrosecondType>();
         let ends = |(oldest, newest): (i64, i64), &time: &i64| (oldest.min(time), newest.max(time));
         let (oldest, newest) = values.values().iter().fold((i64::MAX, i64::MIN), ends);
         if values.is_empty() || times.take_all(oldest, newest) {
             return;
         }
-        let field: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
+        let field: Option<Arc<str>> = stream.fields.get(stream.event_time).map(|field| field.name.as_str().into());
         for request in requests {
             let mut times = times.clone();
             for index in request.clone() {
                 let row = usize::try_from(index).unwrap_or(usize::MAX);
-                if self.is_refused(row) || values.is_null(row) {
+                if refused.is_refused(row) || values.is_null(row) {
                     continue;
                 }
                 if let Err((reason, hint)) = times.take(values.value(row)) {
-                    self.refuse(Refusal { field: field.clone(), hint, ..Refusal::new(index, reason) });
+                    refused.refuse(Refusal { field: field.clone(), hint, ..Refusal::new(index, reason) });
                 }
-            }
-        }
-    }
-
-    fn refuse_where(&mut self, position: usize, reason: Reason, is_refused: impl Fn(usize) -> bool) {
-        let name: Option<Arc<str>> = self.stream.fields.get(position).map(|field| field.name.as_str().into());
-        for row in 0..self.columns.num_rows() {
-            if is_refused(row) {
-                let index = u32::try_from(row).unwrap_or(u32::MAX);
-                self.refuse(Refusal { field: name.clone(), ..Refusal::new(index, reason) });
             }
         }
     }
@@ -210,14 +226,15 @@ impl Candidate {
     ///
     /// # Errors
     /// When Arrow cannot filter the columns, which no valid batch causes.
-    pub(super) fn split(mut self) -> Result<(Batch, Vec<Refusal>), ArrowError> {
-        if self.refusals.is_empty() {
-            return Ok((Batch { stream: self.stream, columns: self.columns }, self.refusals));
+    pub(super) fn split(self) -> Result<(Batch, Vec<Refusal>), ArrowError> {
+        let Self { stream, columns, refused: Refused { marks, mut refusals } } = self;
+        if refusals.is_empty() {
+            return Ok((Batch { stream, columns }, refusals));
         }
-        self.refusals.sort_by_key(|refusal| refusal.index);
-        let keep: BooleanArray = self.refused.iter().map(|&mark| Some(!mark)).collect();
-        let columns = filter_record_batch(&self.columns, &keep)?;
-        Ok((Batch { stream: self.stream, columns }, self.refusals))
+        refusals.sort_by_key(|refusal| refusal.index);
+        let keep: BooleanArray = marks.into_iter().map(|mark| Some(!mark)).collect();
+        let columns = filter_record_batch(&columns, &keep)?;
+        Ok((Batch { stream, columns }, refusals))
     }
 }
 

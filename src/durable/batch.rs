@@ -81,7 +81,7 @@ impl BatchWriter {
         at: i64,
     ) -> Result<Vec<u8>, ArrowError> {
         let batch = resident.batch();
-        let columns: Vec<ArrayRef> = batch.columns().iter().chain(outputs).cloned().collect();
+        let columns: Vec<&ArrayRef> = batch.columns().iter().chain(outputs).collect();
         let head = requests.iter().map(Sent::bytes).sum::<usize>();
         let bound = size_bound(resident, outputs.len()).saturating_add(head as u64);
         let mut entry = Writer::with_capacity(usize::try_from(bound).unwrap_or(0));

@@ -22,7 +22,7 @@ use crate::domain::binary::Reader;
 ///
 /// # Errors
 /// When they are not those of the schema.
-pub(super) fn write(schema: &Schema, columns: &[ArrayRef], rows: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+pub(super) fn write(schema: &Schema, columns: &[&ArrayRef], rows: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     if columns.len() != schema.fields().len() {
         return Err(ArrowError::SchemaError(format!("{} columns, not those declared", columns.len())));
     }
@@ -166,6 +166,10 @@ mod tests {
         prop::collection::vec(prop::option::weighted(0.9, values), 40)
     }
 
+    fn borrowed(columns: &[ArrayRef]) -> Vec<&ArrayRef> {
+        columns.iter().collect()
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read_whole_and_sliced_and_nothing_else(
@@ -192,7 +196,7 @@ mod tests {
             let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
             for batch in [batch.clone(), batch.slice(from, length), batch.slice(0, 0)] {
                 let mut bytes = Vec::new();
-                write(&batch.schema(), batch.columns(), batch.num_rows(), &mut bytes).unwrap();
+                write(&batch.schema(), &borrowed(batch.columns()), batch.num_rows(), &mut bytes).unwrap();
                 prop_assert_eq!(&read(&batch.schema(), batch.num_rows(), &bytes).unwrap(), &batch);
                 prop_assert!(read(&batch.schema(), batch.num_rows(), &bytes[..bytes.len() - 1]).is_err());
                 prop_assert!(read(&batch.schema(), batch.num_rows() + 8, &bytes).is_err());
@@ -220,7 +224,7 @@ mod tests {
         ];
         let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
         let mut bytes = Vec::new();
-        write(&batch.schema(), batch.columns(), 3, &mut bytes).unwrap();
+        write(&batch.schema(), &borrowed(batch.columns()), 3, &mut bytes).unwrap();
         let hex = binary::hex(&bytes);
         assert_eq!(hex, include_str!("../../tests/golden/columns-1.hex").trim());
     }
@@ -237,7 +241,7 @@ mod tests {
         );
         let columns: Vec<ArrayRef> = fields.into_iter().map(|(_, column)| column).collect();
         let mut bytes = Vec::new();
-        write(&schema, &columns, 1, &mut bytes).unwrap();
+        write(&schema, &borrowed(&columns), 1, &mut bytes).unwrap();
         assert_eq!(bytes.len(), 34 * 8 + 5);
     }
 
@@ -247,7 +251,7 @@ mod tests {
         let strict = Schema::new(vec![arrow_schema::Field::new("x", DataType::Int64, false)]);
         let other = Schema::new(vec![arrow_schema::Field::new("x", DataType::Float64, true)]);
         for (schema, columns, rows) in [(&strict, 1, 2), (&other, 1, 2), (&strict, 0, 2), (&strict, 2, 2)] {
-            let columns = vec![Arc::clone(&numbers); columns];
+            let columns = vec![&numbers; columns];
             assert!(write(schema, &columns, rows, &mut Vec::new()).is_err());
         }
     }

@@ -8,7 +8,7 @@ use arrow_array::ArrayRef;
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows, Scored};
 use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
@@ -144,8 +144,7 @@ impl Windows {
         if planted("panic-in-fold") {
             panic!("planted");
         }
-        let mut columns = batch.columns().to_vec();
-        columns.extend_from_slice(outputs);
+        let columns = Scored::new(batch.columns(), outputs);
         let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return late };
         let contributors = self.key.hash(contributor);
         let producers = origins.producers(self.key);
@@ -153,7 +152,7 @@ impl Windows {
         let lots = if are_drawn { origins.lots(self.key) } else { Vec::new() };
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
-            let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers).drawn_by(&lots);
+            let records = Foldable::new(dataset, columns, &contributors).brought_by(&producers).drawn_by(&lots);
             late = late.max(windows.late(batch.event_times()));
             windows.fold(dataset, &records, batch.event_times(), policy);
         }

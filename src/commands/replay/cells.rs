@@ -13,7 +13,7 @@ use arrow_select::filter::filter;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::super::table::table;
-use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows};
+use crate::domain::aggregate::{Cells, ContributorKey, Foldable, Lot, OpenBytes, Producer, Request, Rows, Scored};
 use crate::domain::batch::{Batch, Candidate};
 use crate::domain::counting::NotCounted;
 use crate::domain::dataset::{CONTRIBUTORS, Dataset, Metric};
@@ -209,13 +209,12 @@ impl Counted {
     }
 
     fn fold(&mut self, dataset: &Dataset, batch: &Batch, outputs: &[ArrayRef], producer: Producer) {
-        let mut columns = batch.columns().to_vec();
-        columns.extend_from_slice(outputs);
-        let Some(contributor) = columns.get(batch.stream().contributor) else { return };
+        let columns = Scored::new(batch.columns(), outputs);
+        let Some(contributor) = batch.columns().get(batch.stream().contributor) else { return };
         let contributors = KEY.hash(contributor);
         let producers = if producer == Producer::UNKNOWN { Vec::new() } else { vec![producer; batch.rows()] };
         let lots: Vec<Lot> = KEY.lots(Request::Placed { lsn: self.requests, at: 0 }).take(batch.rows()).collect();
-        let records = Foldable::new(dataset, &columns, &contributors).brought_by(&producers).drawn_by(&lots);
+        let records = Foldable::new(dataset, columns, &contributors).brought_by(&producers).drawn_by(&lots);
         let (first, flushes) = self.open_from(dataset);
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         for (time, row) in batch.event_times().iter().zip(0..) {

@@ -4,8 +4,7 @@
 //! field that a record may be without by whether they have a value. A record's parts of all ways are one number: its
 //! combination.
 
-use arrow_array::ArrayRef;
-
+use super::Scored;
 use super::columns::{add_presence, add_ranges, add_shares};
 use crate::domain::dataset::{Dataset, Function, KeyDomain, Source};
 
@@ -76,7 +75,7 @@ pub fn combinations(dataset: &Dataset) -> u128 {
 pub const COMBINATIONS_MAX: u128 = u64::MAX as u128;
 
 /// The combination of each record of a batch.
-pub(super) fn combinations_of(ways: &[Way<'_>], columns: &[ArrayRef], rows: usize) -> Vec<u64> {
+pub(super) fn combinations_of(ways: &[Way<'_>], columns: Scored<'_>, rows: usize) -> Vec<u64> {
     let mut combinations = vec![0; rows];
     let mut stride = 1_u64;
     for way in ways {
