@@ -5,7 +5,7 @@
 //! what leaves this process leaves through the policy module.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, TimestampMicrosecondType};
@@ -229,12 +229,12 @@ impl Candidate {
     pub(super) fn split(self) -> Result<(Batch, Vec<Refusal>), ArrowError> {
         let Self { stream, columns, refused: Refused { marks, mut refusals } } = self;
         if refusals.is_empty() {
-            return Ok((Batch { stream, columns }, refusals));
+            return Ok((Batch::new(stream, columns), refusals));
         }
         refusals.sort_by_key(|refusal| refusal.index);
         let keep: BooleanArray = marks.into_iter().map(|mark| Some(!mark)).collect();
         let columns = filter_record_batch(&columns, &keep)?;
-        Ok((Batch { stream, columns }, refusals))
+        Ok((Batch::new(stream, columns), refusals))
     }
 }
 
@@ -243,16 +243,22 @@ impl Candidate {
 pub struct Batch {
     stream: Arc<Stream>,
     columns: RecordBatch,
+    /// What [`Self::event_time_range`] says, once it was asked.
+    event_time_range: OnceLock<Option<(i64, i64)>>,
 }
 
 impl Batch {
+    fn new(stream: Arc<Stream>, columns: RecordBatch) -> Self {
+        Self { stream, columns, event_time_range: OnceLock::new() }
+    }
+
     /// Records that were checked before they were stored, in the order of the stream's fields.
     ///
     /// # Errors
     /// When the columns are not the stream's.
     pub fn restored(stream: Arc<Stream>, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
         let columns = RecordBatch::try_new(Arc::clone(&stream.schema), columns)?;
-        Ok(Self { stream, columns })
+        Ok(Self::new(stream, columns))
     }
 
     /// The records that a mask keeps, which has one mark per record.
@@ -260,13 +266,14 @@ impl Batch {
     /// # Errors
     /// When Arrow cannot filter the columns, which no valid batch causes.
     pub(super) fn keep(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
-        Ok(Self { columns: filter_record_batch(&self.columns, mask)?, stream: self.stream })
+        let columns = filter_record_batch(&self.columns, mask)?;
+        Ok(Self::new(self.stream, columns))
     }
 
     /// Some records in a row, without a copy.
     #[must_use]
     pub(super) fn slice(&self, first: usize, rows: usize) -> Self {
-        Self { stream: Arc::clone(&self.stream), columns: self.columns.slice(first, rows) }
+        Self::new(Arc::clone(&self.stream), self.columns.slice(first, rows))
     }
 
     /// The stream.
@@ -297,11 +304,13 @@ impl Batch {
         self.columns.columns()
     }
 
-    /// The oldest and the newest event time; none without records.
+    /// The oldest and the newest event time; `None` without records. Each dataset asks for them, so they are kept.
     #[must_use]
-    pub fn event_time_range(&self) -> (Option<i64>, Option<i64>) {
-        let times = self.event_times();
-        (times.iter().copied().min(), times.iter().copied().max())
+    pub fn event_time_range(&self) -> Option<(i64, i64)> {
+        *self.event_time_range.get_or_init(|| {
+            let each = self.event_times().iter().map(|&time| (time, time));
+            each.reduce(|(oldest, newest), (time, _)| (oldest.min(time), newest.max(time)))
+        })
     }
 
     /// The event times, in microseconds since the Unix epoch. A checked batch has no null among them.

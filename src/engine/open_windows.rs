@@ -80,8 +80,7 @@ impl OpenWindowsRoom {
 
 /// In how many windows of a dataset the records of a batch can be.
 fn windows(dataset: &Dataset, batch: &Batch) -> usize {
-    let times = batch.event_times();
-    let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return 0 };
+    let Some((oldest, newest)) = batch.event_time_range() else { return 0 };
     let between = window_of(newest, dataset.window).saturating_sub(window_of(oldest, dataset.window));
     usize::try_from(between).unwrap_or(usize::MAX).saturating_add(1)
 }

@@ -153,8 +153,8 @@ impl Windows {
         for dataset in datasets {
             let Some(windows) = self.open.get_mut(&dataset.name) else { continue };
             let records = Foldable::new(dataset, columns, &contributors).brought_by(&producers).drawn_by(&lots);
-            late = late.max(windows.late(batch.event_times()));
-            windows.fold(dataset, &records, batch.event_times(), policy);
+            late = late.max(windows.late(batch));
+            windows.fold(dataset, &records, batch, policy);
         }
         late
     }
@@ -235,14 +235,17 @@ impl Windows {
 }
 
 impl OpenWindows {
-    /// How many of these event times lie in windows that have closed.
-    fn late(&self, times: &[i64]) -> usize {
+    /// How many records lie in windows that have closed.
+    fn late(&self, batch: &Batch) -> usize {
         let open_from = self.first.saturating_mul(micros(self.size).max(1));
-        times.iter().filter(|time| **time < open_from).count()
+        if batch.event_time_range().is_none_or(|(oldest, _)| oldest >= open_from) {
+            return 0;
+        }
+        batch.event_times().iter().filter(|time| **time < open_from).count()
     }
 
-    fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, times: &[i64], policy: Digest) {
-        let (Some(&oldest), Some(&newest)) = (times.iter().min(), times.iter().max()) else { return };
+    fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, batch: &Batch, policy: Digest) {
+        let Some((oldest, newest)) = batch.event_time_range() else { return };
         let size = micros(self.size).max(1);
         let window = |time: i64| time.div_euclid(size).max(self.first);
         let (first, last) = (window_of(oldest, self.size).max(self.first), window(newest));
@@ -251,7 +254,7 @@ impl OpenWindows {
             return;
         }
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (&time, row) in times.iter().zip(0..) {
+        for (&time, row) in batch.event_times().iter().zip(0..) {
             by_window.entry(window(time)).or_default().push(row);
         }
         for (window, rows) in by_window {

@@ -338,10 +338,7 @@ impl Worker {
             newest: *newest,
         });
         let placing: Vec<Placing<'_>> = placing.collect();
-        let event_times = judged.resident.as_ref().and_then(|resident| {
-            let (oldest, newest) = resident.batch().event_time_range();
-            oldest.zip(newest)
-        });
+        let event_times = judged.resident.as_ref().and_then(|resident| resident.batch().event_time_range());
         let refused = Tally::of(&kept);
         let batch = Batch { stream, requests: &placing, refused: &refused, event_times, entry, room, at };
         let (orders, mut earlier) = (&mut self.orders, Vec::new());

@@ -1,4 +1,4 @@
-use arrow_array::{ArrayRef, Int64Array};
+use arrow_array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
 
 use super::*;
 use crate::decode::test_stream;
@@ -73,5 +73,36 @@ fn a_window_that_closes_while_it_is_saved_takes_its_part_of_the_checkpoint_along
     for (window, bytes) in found {
         let (found, expected) = (Cells::decode(&dataset, &mut Reader::new(&bytes)), &expected[&window]);
         assert_eq!(encoded(&found.unwrap()), *expected, "window {window}");
+    }
+}
+
+#[test]
+fn records_are_late_and_lie_in_windows_by_their_own_times() {
+    let dataset = dataset();
+    let fields = [(1, FieldType::Timestamp), (2, FieldType::String)];
+    let stream = test_stream(&fields, Undeclared::Drop);
+    let minute = micros(MINUTE);
+    let open_from = 2 * minute;
+    let of_times: [&[i64]; 6] = [
+        &[],
+        &[open_from],
+        &[open_from - 1],
+        &[open_from, open_from + minute - 1],
+        &[open_from + minute, 0, i64::MIN, open_from - 1],
+        &[open_from - 1, open_from + 3 * minute, open_from],
+    ];
+    for times in of_times {
+        let people = StringArray::from_iter_values(times.iter().map(ToString::to_string));
+        let contributors = ContributorKey([7; 16]).hash(&(Arc::new(people.clone()) as ArrayRef));
+        let columns: Vec<ArrayRef> = vec![Arc::new(TimestampMicrosecondArray::from(times.to_vec())), Arc::new(people)];
+        let batch = Batch::restored(Arc::clone(&stream), columns).unwrap();
+        let bytes = Arc::new(OpenBytes::new(usize::MAX));
+        let mut open = OpenWindows { size: MINUTE, first: 2, cells: BTreeMap::new(), bytes };
+        let records = Foldable::new(&dataset, batch.columns(), &contributors);
+        assert_eq!(open.late(&batch), times.iter().filter(|time| **time < open_from).count(), "{times:?}");
+        open.fold(&dataset, &records, &batch, Digest::from_bytes([1; 32]));
+        let windows: std::collections::BTreeSet<i64> =
+            times.iter().map(|time| time.div_euclid(minute).max(2)).collect();
+        assert!(open.cells.keys().eq(&windows), "{times:?}");
     }
 }
