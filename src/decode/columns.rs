@@ -106,10 +106,10 @@ impl<'s> Columns<'s> {
         }
     }
 
-    /// Like [`Self::put_next`], for a field of strings.
-    pub(super) fn put_next_str(&mut self, field: usize, value: &str) {
+    /// Like [`Self::put_next`], for a field of strings. The text is UTF-8: one that is not would spoil the whole column.
+    pub(super) fn put_next_text(&mut self, field: usize, text: &[u8]) {
         if let Some(Texts { ends, bytes }) = self.texts.get_mut(field) {
-            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(text);
             ends.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
         }
     }

@@ -172,6 +172,12 @@ fn take_doubles<const N: usize>(columns: &mut Columns<'_>, position: usize, run:
     taken
 }
 
+/// Whether a text is UTF-8. Most are ASCII, of which eight bytes are looked at in one step; characters are looked at one by
+/// one.
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || str::from_utf8(text).is_ok()
+}
+
 /// Walks the rest of a record, in which anything may come.
 fn walk(columns: &mut Columns<'_>, plan: &Plan, mut next: usize, mut rest: &[u8]) -> Option<()> {
     while !rest.is_empty() {
@@ -219,7 +225,10 @@ impl Expected {
             },
             FieldType::String => {
                 let (text, rest) = bytes(after?)?;
-                columns.put_next_str(position, str::from_utf8(text).ok()?);
+                if !is_utf8(text) {
+                    return None;
+                }
+                columns.put_next_text(position, text);
                 return Some(rest);
             }
         };

@@ -163,6 +163,8 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
             message
         }),
         1 => prop::collection::vec(any::<u8>(), 0..9),
+        // Longer than what is looked at in one step, and spoiled where that ends.
+        1 => ("[a-z]{0,40}", any::<u8>()).prop_map(|(text, last)| [text.as_bytes(), &[last]].concat()),
     ]
 }
 
