@@ -7,7 +7,7 @@ use arrow_schema::DataType;
 
 use super::Rows;
 use super::portions::Portion;
-use crate::domain::dataset::{KeyDomain, Measure, bucket};
+use crate::domain::dataset::{KeyDomain, Measure};
 
 /// Calls `visit` with every record that has a finite value, as its position among these rows, and the value.
 fn each_value(column: &ArrayRef, rows: &Rows<'_>, mut visit: impl FnMut(usize, f64)) {
@@ -79,14 +79,19 @@ pub(super) fn add_presence(column: &ArrayRef, stride: u64, combinations: &mut [u
     each_row(column, |row, value| combinations[row] += stride * u64::from(value.is_none()));
 }
 
+/// Up to so many edges it takes less to compare a value with each than to search.
+const FEW_EDGES: usize = 16;
+
 /// Adds to the combination of every record the range that its value lies in; a value outside lies in the nearest one.
 pub(super) fn add_ranges(edges: &[f64], column: &ArrayRef, stride: u64, combinations: &mut [u64]) {
-    let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
-    let none = edges.len() - 1;
-    each_row(column, |row, value| {
-        let range = value.and_then(|value| bucket(edges, value.clamp(first, last))).unwrap_or(none);
-        combinations[row] += stride * range as u64;
-    });
+    let Some(none) = edges.len().checked_sub(1) else { return };
+    // The first and the last edge say nothing: what is beyond them lies in the range beside them.
+    let between = edges.get(1..none).unwrap_or_default();
+    let range = |value: f64| match between.len() {
+        0..=FEW_EDGES => between.iter().map(|&edge| usize::from(edge <= value)).sum(),
+        _ => between.partition_point(|&edge| edge <= value),
+    };
+    each_row(column, |row, value| combinations[row] += stride * value.map_or(none, range) as u64);
 }
 
 /// Adds to the combination of every record whether it has the one value of a domain: 0 if it is that, 1 if it is another
@@ -97,5 +102,52 @@ pub(super) fn add_shares(equals: &KeyDomain, column: &ArrayRef, stride: u64, com
     for (row, position) in positions.into_iter().enumerate() {
         let part = if column.is_null(row) { 2 } else { u64::from(position.min(1)) };
         combinations[row] += stride * part;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float32Array, Float64Array, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::dataset::bucket;
+
+    /// The range of a value, by a search between the edges.
+    fn slow(edges: &[f64], value: Option<f64>) -> u64 {
+        let (first, last) = (edges[0], edges[edges.len() - 1]);
+        let range = value.filter(|value| value.is_finite()).and_then(|value| bucket(edges, value.clamp(first, last)));
+        range.unwrap_or(edges.len() - 1) as u64
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_lies_in_the_range_that_a_search_finds(
+            mut edges in prop::collection::vec(prop_oneof![(-9..9_i32).prop_map(f64::from), any::<f32>().prop_map(f64::from)], 1..40),
+            values in prop::collection::vec(prop::option::weighted(0.9, any::<f64>()), 0..9),
+            whole in prop::collection::vec(-9..9_i64, 0..9),
+        ) {
+            edges.retain(|edge| !edge.is_nan());
+            prop_assume!(!edges.is_empty());
+            edges.sort_by(f64::total_cmp);
+            edges.dedup();
+            // Each edge is a value too, and so are those that no range holds.
+            let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
+            let values: Vec<_> = values.into_iter().chain(edges.iter().chain(&special).map(|edge| Some(*edge))).collect();
+            let narrow: Vec<_> = values.iter().map(|value| value.map(|value| value as f32)).collect();
+            let columns: [(ArrayRef, Vec<Option<f64>>); 3] = [
+                (Arc::new(Float64Array::from(values.clone())), values),
+                (Arc::new(Float32Array::from(narrow.clone())), narrow.iter().map(|value| value.map(f64::from)).collect()),
+                (Arc::new(Int64Array::from(whole.clone())), whole.iter().map(|value| Some(*value as f64)).collect()),
+            ];
+            for (column, values) in columns {
+                let mut found = vec![5; values.len()];
+                add_ranges(&edges, &column, 3, &mut found);
+                let expected: Vec<u64> = values.iter().map(|value| 5 + 3 * slow(&edges, *value)).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
     }
 }
