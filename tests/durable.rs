@@ -5,6 +5,7 @@
 mod common;
 
 mod durable {
+    mod auditor;
     mod crash;
     mod declarations;
     mod deployment;

@@ -393,6 +393,8 @@ fn the_demo_adds_up() {
     let summary = text(&demo.stdout);
     assert!(summary.contains("16,716 records read, sent to `eu` first; 14,722 accepted in all"), "{summary}");
     assert!(summary.contains("61,514 records scored"), "{summary}");
+    let ratio = summary.lines().find_map(|line| line.strip_suffix(" to 1")?.rsplit(' ').next()?.parse::<u64>().ok());
+    assert!(ratio >= Some(100), "{summary}");
     for gateway in ["eu", "us", "in"] {
         assert!(!common::lines(&out.path().join(gateway)).is_empty(), "{gateway}");
     }

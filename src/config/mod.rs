@@ -23,7 +23,7 @@ use crate::domain::policy::{self, Conditions, Here, Permission, PolicySet, Wides
 use crate::durable::seal::Keys;
 use crate::egress::{budget, file, kafka};
 use crate::engine::intake::Limits;
-use crate::engine::pipeline::CheckpointsDue;
+use crate::engine::sequencer::CheckpointsDue;
 use crate::identity::{self, Which};
 
 mod brokers;

@@ -18,7 +18,7 @@ use crate::domain::producer::RememberedMax;
 use crate::domain::watermark::ActiveMax;
 use crate::egress::kafka;
 use crate::engine::intake::Limits;
-use crate::engine::pipeline::CheckpointsDue;
+use crate::engine::sequencer::CheckpointsDue;
 use crate::identity::is_identity;
 use crate::storage;
 

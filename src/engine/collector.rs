@@ -557,11 +557,12 @@ impl Collector {
         }
         self.save_kept(|checkpoint| checkpoint == lsn);
         if let Some(Gathering { checkpoint, outbox_last, took, .. }) = self.checkpoint.take() {
+            let began = self.clock.now();
             if let Err(error) = self.write(&checkpoint, outbox_last) {
                 tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
                  tried again");
             }
-            self.sequencer.checkpoint_is_done(took);
+            self.sequencer.checkpoint_is_done(took + self.clock.now().saturating_sub(began));
         }
     }
 

@@ -21,7 +21,7 @@ mod progress;
 pub mod quarantine;
 pub mod request;
 mod scores;
-mod sequencer;
+pub mod sequencer;
 pub mod supervision;
 pub mod versions;
 mod windows;

@@ -34,7 +34,7 @@ use super::intake::Intake;
 use super::open_windows::OpenWindowsRoom;
 use super::order::{Order, Report};
 use super::scores::Scores;
-use super::sequencer::Sequencer;
+use super::sequencer::{CheckpointsDue, Sequencer};
 use super::supervision::Supervisor;
 use super::versions::Versions;
 use super::windows::{OfRequest, Origins, Windows};
@@ -77,21 +77,6 @@ pub struct Before {
     /// The last position of the journal.
     pub last: Lsn,
 }
-
-/// When a checkpoint is due: whichever comes first, if anything happened. One that took long puts off the next one, so that
-/// checkpoints take at most [`CHECKPOINTS_SHARE`] of the time.
-#[derive(Debug, Clone, Copy)]
-pub struct CheckpointsDue {
-    /// Bytes of the journal since the last one.
-    pub bytes: u64,
-    /// So many bytes are never put off.
-    pub bytes_max: u64,
-    /// Time since the last one.
-    pub every: Duration,
-}
-
-/// One part in so many of the time of one core.
-pub const CHECKPOINTS_SHARE: u32 = 33;
 
 /// A worker's thread, as others see it.
 #[derive(Clone)]

@@ -31,9 +31,23 @@ use crate::storage::{Log, Lsn, Room, Then};
 
 use super::closings::ClosingRooms;
 use super::order::{Order, Report};
-use super::pipeline::{CHECKPOINTS_SHARE, CheckpointsDue};
 use super::progress::Progress;
 use super::request::{Boxed, Content, Origin, Unaccepted};
+
+/// When a checkpoint is due: whichever comes first, if anything happened. One that took long puts off the next one, so that
+/// checkpoints take at most a 33rd of the time of one core.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointsDue {
+    /// Bytes of the journal since the last one.
+    pub bytes: u64,
+    /// So many bytes are never put off.
+    pub bytes_max: u64,
+    /// Time since the last one.
+    pub every: Duration,
+}
+
+/// One part in so many of the time of one core.
+const CHECKPOINTS_SHARE: u32 = 33;
 
 /// The journal, and the order in which it is filled.
 pub(super) struct Sequencer {

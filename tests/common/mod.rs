@@ -67,7 +67,7 @@ pub fn free_port() -> u16 {
     port
 }
 
-/// The lines of all JSON-lines files below a directory.
+/// The lines of all JSON-lines files below a directory, compressed ones too.
 pub fn lines(directory: &Path) -> Vec<serde_json::Value> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(directory) else { return found };
@@ -76,12 +76,21 @@ pub fn lines(directory: &Path) -> Vec<serde_json::Value> {
     for path in paths {
         if path.is_dir() {
             found.extend(lines(&path));
-        } else if path.extension().is_some_and(|extension| extension == "jsonl") {
-            let text = std::fs::read_to_string(&path).unwrap();
+        } else if let Some(bytes) = json_lines(&path) {
+            let text = String::from_utf8(bytes).unwrap();
             found.extend(text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
         }
     }
     found
+}
+
+fn json_lines(path: &Path) -> Option<Vec<u8>> {
+    let name = path.file_name()?.to_str()?;
+    let read = || std::fs::read(path).unwrap();
+    if name.ends_with(".jsonl.zst") {
+        return Some(zstd::decode_all(&*read()).unwrap());
+    }
+    name.ends_with(".jsonl").then(read)
 }
 
 /// The Python with the test packages, which `scripts/setup tests` makes.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bailiwick::app::App;
 use bailiwick::clock::Clock;
-use bailiwick::engine::pipeline::CheckpointsDue;
+use bailiwick::engine::sequencer::CheckpointsDue;
 use serde_json::Value;
 
 use crate::common::PATIENCE;

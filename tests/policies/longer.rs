@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bailiwick::engine::pipeline::CheckpointsDue;
+use bailiwick::engine::sequencer::CheckpointsDue;
 use serde_json::{Value, json};
 
 use crate::common::ledger::{entries, of_kind};
