@@ -120,7 +120,7 @@ impl Pool {
         bytes / self.messages.len().max(1)
     }
 
-    /// The message to send as the so-manieth.
+    /// The message with this number, counted from the first that is sent.
     pub(super) fn message(&self, number: u64) -> Option<&Message> {
         self.messages.get((number % self.messages.len().max(1) as u64) as usize)
     }

@@ -251,7 +251,8 @@ impl Line {
         Self { reader, next: None, on_way: OnWay::default(), set_aside: None }
     }
 
-    /// The next entry, which is left to be gone on with. What was paid for leaves in the form that was decided then.
+    /// The next entry. It stays the next one until the sink has taken it. What was paid for leaves in the form that was decided
+    /// then.
     fn next(&mut self, delivery: &Delivery, forms: &Forms) -> Result<Option<&mut Next>, Failed> {
         if self.next.is_none() {
             let Some(entry) = self.reader.next().map_err(Failed::Outbox)? else { return Ok(None) };
