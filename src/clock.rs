@@ -45,7 +45,17 @@ impl Clock {
 /// What the process took of all cores since it began.
 #[must_use]
 pub fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    cpu(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// What this thread took of a core since it began.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    cpu(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn cpu(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     let part = |number: i64| u64::try_from(number).unwrap_or(0);
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }

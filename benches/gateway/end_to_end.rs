@@ -58,7 +58,7 @@ pub(super) fn echo() {
         tonic::transport::Server::builder()
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .max_frame_size(256 << 10)
+            .max_frame_size(96 << 10)
             .add_service(IngestServer::new(Echo).max_decoding_message_size(64 << 20))
             .serve_with_incoming(connections)
             .await

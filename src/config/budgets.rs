@@ -73,7 +73,7 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     let given_up = given_up.map(|keys| keys.value).unwrap_or_default();
     let smaller = smaller(&given_up, top.as_ref().and_then(|top| top.value.top.clone()));
     let by = top.map(|top| top.value.by).unwrap_or_default();
-    if let Some(first) = first.as_ref().filter(|_| sheds_after.is_none()) {
+    if let Some(first) = first.as_ref().filter(|_| sheds_after.is_none() && !widens) {
         problems.error_help(
             &first.place,
             "`priorities` say what is shed last, and nothing is shed here",
@@ -204,6 +204,12 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
     };
     let (sheds_after, takes_age) = match rest {
         ["defer"] => (None, false),
+        // The last of the shorter windows leaves together with the longer one, and would be shed with it.
+        ["shed"] if widens => {
+            let message = "`\"widen\"` needs \"defer\" behind it: the longer windows must be able to wait for bytes";
+            problems.error(steps.as_ref().map_or(&table.place, |steps| &steps.place), message);
+            return None;
+        }
         ["shed"] => (Some(Duration::ZERO), false),
         ["defer", "shed"] => (max_age.as_ref().map(|age| age.value.unsigned_abs()), true),
         _ => {

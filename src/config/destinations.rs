@@ -6,7 +6,9 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
-use crate::domain::document::{Problems, Spot, Table, hint};
+use crate::domain::document::{Place, Problems, Spot, Table, hint};
+use crate::domain::name::DatasetName;
+use crate::domain::policy::PolicySet;
 use crate::egress::encode::Format;
 use crate::egress::file;
 use crate::files;
@@ -59,13 +61,31 @@ pub(super) fn read(table: &Table<'_>, base: &Path, gateway: Option<&str>) -> Opt
 pub(super) const WHEN_DENIED: [&str; 2] = ["wait", "shed"];
 
 /// Whether a release is shed that may not go to the destination any more when it is its turn.
-pub(super) fn sheds_denied(table: &Table<'_>) -> bool {
-    let Some(said) = table.get::<String>("when_denied") else { return false };
+pub(super) fn sheds_denied(table: &Table<'_>) -> Option<Place> {
+    let said = table.get::<String>("when_denied")?;
     if !WHEN_DENIED.contains(&said.value.as_str()) {
         let message = format!("`when_denied` cannot be `{}`", said.value);
         table.problems().error_help(&said.place, message, hint(&said.value, &WHEN_DENIED));
     }
-    said.value == "shed"
+    (said.value == "shed").then_some(said.place)
+}
+
+/// What tells only what has changed is not shed: what is told after it would be taken for all that has.
+pub(super) fn check_sheds_denied(declared: &BTreeMap<String, Place>, policy: &PolicySet, problems: &Problems) {
+    for (name, place) in declared {
+        let Some(destination) = policy.destinations.get(name.as_str()) else { continue };
+        let tells_changes = |dataset: &&Spot<DatasetName>| {
+            policy.dataset(&dataset.value).is_some_and(|(_, dataset)| dataset.only_on_change)
+        };
+        for dataset in destination.accepts.iter().filter(tells_changes) {
+            let message = format!(
+                "`{}` tells only what has changed (`only_on_change`): of a release that is shed, destination `{name}` would never \
+                 hear",
+                dataset.value
+            );
+            problems.error_help(place, message, "remove `when_denied`, or `only_on_change` of the dataset");
+        }
+    }
 }
 
 fn read_file(table: &Table<'_>, base: &Path, format: Option<Format>) -> Option<file::Settings> {

@@ -386,6 +386,7 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
     check_history(policy, today, problems);
     check_messages(declared, policy, problems);
     budgets::check(&declared.budgets, policy, problems);
+    destinations::check_sheds_denied(&declared.sheds_denied, policy, problems);
     pair(
         &policy.destinations.iter().map(|(name, destination)| (name.as_str(), &destination.place)).collect(),
         declared,

@@ -1,6 +1,6 @@
 //! The keys of `gateway.toml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -55,7 +55,7 @@ pub(super) struct Declared {
     pub(super) models: BTreeMap<String, Spot<PathBuf>>,
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
     pub(super) budgets: BTreeMap<String, budgets::Declared>,
-    pub(super) sheds_denied: BTreeSet<String>,
+    pub(super) sheds_denied: BTreeMap<String, Place>,
     destination_files: BTreeMap<(String, kafka::Which), Place>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
@@ -134,16 +134,14 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         }
     }
     let mut destinations = BTreeMap::new();
-    let (mut destination_files, mut budgets, mut sheds_denied) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut destination_files, mut budgets, mut sheds_denied) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
         let gateway = id.as_ref().map(|id| id.value.as_str());
         if let Some(budget) = budgets::read(&destination) {
             budgets.insert(name.value.clone(), budget);
         }
-        if destinations::sheds_denied(&destination) {
-            sheds_denied.insert(name.value.clone());
-        }
+        sheds_denied.extend(destinations::sheds_denied(&destination).map(|place| (name.value.clone(), place)));
         if let Some((value, files)) = destinations::read(&destination, base, gateway) {
             let named = files.into_iter().map(|(which, place)| ((name.value.clone(), which), place));
             destination_files.extend(named);
@@ -471,7 +469,7 @@ impl Declared {
                     Some((DestinationName::new(&name).ok()?, declared.settings(&name, &policy)))
                 })
                 .collect(),
-            sheds_denied: self.sheds_denied.iter().filter_map(|name| DestinationName::new(name).ok()).collect(),
+            sheds_denied: self.sheds_denied.keys().filter_map(|name| DestinationName::new(name).ok()).collect(),
             stop_within: self.stop_within,
             on_stop: self.on_stop,
             log_every: self.log_every,

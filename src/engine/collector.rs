@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use super::versions::Versions;
-use crate::clock::Clock;
+use crate::clock::{Clock, thread_cpu_time};
 use crate::domain::aggregate::{Cells, ContributorKey};
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{Dataset, KeptShape};
@@ -557,12 +557,12 @@ impl Collector {
         }
         self.save_kept(|checkpoint| checkpoint == lsn);
         if let Some(Gathering { checkpoint, outbox_last, took, .. }) = self.checkpoint.take() {
-            let began = self.clock.now();
+            let before = thread_cpu_time();
             if let Err(error) = self.write(&checkpoint, outbox_last) {
                 tracing::error!(%error, "a checkpoint could not be written; the journal is kept. Check the disk; it is \
                  tried again");
             }
-            self.sequencer.checkpoint_is_done(took + self.clock.now().saturating_sub(began));
+            self.sequencer.checkpoint_is_done(took + thread_cpu_time().saturating_sub(before));
         }
     }
 

@@ -214,6 +214,11 @@ impl Ledger {
     /// # Errors
     /// When it cannot be said now. Then they wait.
     pub fn denied(&self, releases: &[Released], outbox: Lsn) -> Result<(), Unwritable> {
+        // An intent that stands before is over.
+        for released in releases {
+            let key = (released.destination().to_string(), released.id().to_owned());
+            self.inner().intended.remove(&key);
+        }
         self.say_of(releases, |released| What::Denied {
             release: released.id().to_owned(),
             destination: released.destination().to_string(),

@@ -129,7 +129,7 @@ impl Heard {
                     self.open.remove(&(destination.clone(), release.clone()));
                 }
             }
-            What::Unsettled { release, destination, .. } => {
+            What::Unsettled { release, destination, .. } | What::Denied { release, destination, .. } => {
                 self.open.remove(&(destination.clone(), release.clone()));
             }
             What::Start { models, .. } => self.models = Some(models.clone()),

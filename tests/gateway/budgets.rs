@@ -486,6 +486,7 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         ("when_short = [\"shed\"]", ""),
         ("when_short = [\"shed\", \"defer\"]", "`[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order"),
         ("when_short = [\"on_change\"]", "`when_short` cannot have `on_change`"),
+        ("when_short = [\"widen\", \"shed\"]", "needs \"defer\" behind it"),
         ("when_short = [\"widen\"]", "\"widen\", \"roll_up\" and \"top\" may stand before them"),
         (
             "when_short = [\"widen\", \"defer\"]",
@@ -501,12 +502,12 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
         assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{more}\n{said}");
     }
     let with_hours = card_fraud_with("hourly", HOURLY);
-    let widen = "when_short = [\"widen\", \"shed\"]";
+    let widen = "when_short = [\"widen\", \"defer\"]\npriorities = [\"hourly\"]\n";
     with_hours.write(name, format!("{without}\n[destinations.fraud_desk.budget]\n{sound}{widen}"));
     let output = run(with_hours.root(), &["check", "-c", name]);
     let said = text(&output.stdout);
     let part = "  one of payments_by_country that they do not suffice for is left out: hourly adds up its rows\n  another one that \
-                they do not suffice for is shed\n";
+                they do not suffice for waits, and those after it wait with it\n  these come first: hourly; then all others\n";
     assert!(said.contains(part), "{said}\n{}", text(&output.stderr));
     assert!(checked("bytes = 4095\nper = \"PT1S\"").1.contains("`bytes` is 4095, and must be at least 4096"));
     assert!(checked("bytes = 4096\nper = \"PT0.5S\"").1.contains("`per` must be at least one second"));

@@ -37,9 +37,12 @@ pub(super) fn explained(config: &Config) -> String {
                 writeln!(text, "{short} waits up to {:#}, then it is shed; those after it wait with it", shown(*after))
             }
         };
-        if !first.is_empty() {
-            let _ = writeln!(text, "  shed last: {}; before them all others", first.join(", then "));
-        }
+        let named = first.join(", then ");
+        let _ = match sheds_after {
+            _ if first.is_empty() => Ok(()),
+            Some(_) => writeln!(text, "  shed last: {named}; before them all others"),
+            None => writeln!(text, "  these come first: {named}; then all others"),
+        };
     }
     text
 }

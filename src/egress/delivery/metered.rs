@@ -1,10 +1,11 @@
 //! A destination's budget, and what waits for it in the outbox: more important releases that wait behind the next one, and
 //! since when each has waited.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::Reduction;
 use crate::durable::outbox;
 use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment, Settings};
@@ -17,6 +18,13 @@ const AHEAD_MAX: usize = 65_536;
 pub(super) struct Metered {
     budget: Budget,
     ahead: Ahead,
+}
+
+/// When it is decided, and what may go to the destination then.
+pub(super) struct Now<'a> {
+    /// A monotonic time.
+    pub(super) at: Duration,
+    pub(super) allowed: &'a BTreeSet<DatasetName>,
 }
 
 /// Entries that wait, in the order of the outbox.
@@ -59,18 +67,25 @@ impl Metered {
         lsn: Lsn,
         datasets: &[&str],
         (bytes, smaller): (u64, &[u64]),
-        now: Duration,
+        now: &Now<'_>,
     ) -> Result<Decision, ReadError> {
+        let (is_widened, now) = (self.is_widened(lsn, datasets, now.allowed), now.at);
         let settings = self.budget.settings();
         self.ahead.read(settings, now)?;
         self.ahead.pass(lsn);
         let dataset = most_important(settings, datasets.iter().copied()).unwrap_or("");
         self.ahead.sizes.insert(dataset.to_owned(), bytes);
-        let is_widened = self.budget.is_widened(lsn, datasets.iter().copied());
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
         Ok(self.budget.decide(Asked { lsn, of: "", bytes, is_widened, smaller, ahead, waited }, now))
+    }
+
+    /// Whether others add up all that an entry has of these datasets, and may go there.
+    fn is_widened(&self, lsn: Lsn, datasets: &[&str], allowed: &BTreeSet<DatasetName>) -> bool {
+        let may_go =
+            |dataset: &&str| self.widened().get(*dataset).is_some_and(|wider| allowed.contains(wider.as_str()));
+        self.budget.is_widened(lsn, datasets.iter().copied()) && datasets.iter().all(may_go)
     }
 
     /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for.
@@ -209,6 +224,12 @@ mod tests {
         (outbox, metered)
     }
 
+    /// A time at which nothing else matters.
+    fn at(at: Duration) -> Now<'static> {
+        static NOTHING: BTreeSet<DatasetName> = BTreeSet::new();
+        Now { at, allowed: &NOTHING }
+    }
+
     fn put(outbox: &Log, lsn: Lsn, dataset: &str, destination: &str) {
         let entry = entry(dataset, destination);
         outbox.submit(lsn, entry.clone(), outbox.reserve(entry.len() as u64).unwrap(), None);
@@ -221,13 +242,13 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         put(&outbox, 1, "alarms", "hub");
         // Its whole never fits. It leaves smaller.
-        assert_eq!(metered.decide(1, &["alarms"], (5_000, &[100]), SECOND).unwrap(), Decision::Send(1));
+        assert_eq!(metered.decide(1, &["alarms"], (5_000, &[100]), &at(SECOND)).unwrap(), Decision::Send(1));
         let payment = Payment { lsn: 1, of: "", form: &Reduction::default(), bytes: 100, confirmed: 0 };
         metered.pay(&["alarms"], payment, Moment { now: SECOND, wall: 0 }).unwrap();
         put(&outbox, 2, "payments", "hub");
         put(&outbox, 3, "alarms", "hub");
-        assert_eq!(metered.decide(2, &["payments"], (700, &[]), SECOND).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(2, &["payments"], (701, &[]), SECOND).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(2, &["payments"], (700, &[]), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(2, &["payments"], (701, &[]), &at(SECOND)).unwrap(), Decision::Wait);
         outbox.close();
     }
 
@@ -237,21 +258,21 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         let put = |lsn, dataset, destination| put(&outbox, lsn, dataset, destination);
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND)).unwrap(), Decision::Send(0));
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND * 3).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(1, &["payments"], (450, &[]), SECOND * 10).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), SECOND * 11).unwrap(), Decision::Shed);
-        assert_eq!(metered.decide(2, &["alarms"], (450, &[]), SECOND * 11).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND * 3)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, &["payments"], (450, &[]), &at(SECOND * 10)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND * 11)).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, &["alarms"], (450, &[]), &at(SECOND * 11)).unwrap(), Decision::Send(0));
         let payment = Payment { lsn: 2, of: "", form: &Reduction::default(), bytes: 450, confirmed: 0 };
         metered.pay(&["alarms"], payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(metered.decide(4, &["payments"], (451, &[]), SECOND * 12).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(4, &["payments"], (450, &[]), SECOND * 12).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(4, &["payments"], (451, &[]), SECOND * 13).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(4, &["payments"], (451, &[]), &at(SECOND * 12)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, &["payments"], (450, &[]), &at(SECOND * 12)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(4, &["payments"], (451, &[]), &at(SECOND * 13)).unwrap(), Decision::Shed);
         outbox.close();
     }
 }

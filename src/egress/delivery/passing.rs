@@ -22,6 +22,11 @@ impl Passing {
         Self { reader, is_held: false, gives_up: delivery.gives_up_denied() }
     }
 
+    /// The same from the cursor on.
+    fn anew(&self, delivery: &Delivery) -> Self {
+        Self { gives_up: self.gives_up, ..Self::new(delivery) }
+    }
+
     /// Passes all that it can. Whether it was stopped just now.
     pub(super) fn pass(&mut self, delivery: &mut Delivery) -> bool {
         let mut has_stopped = false;
@@ -32,21 +37,29 @@ impl Passing {
                     delivery.passed();
                 }
                 Ok(Some(entry)) if self.gives_up && is_next(delivery, entry.lsn) => {
-                    match delivery.gave_up(entry.lsn, &entry.payload) {
-                        Ok(true) => delivery.cursor.through = entry.lsn,
-                        Ok(false) => (self.is_held, has_stopped) = (true, true),
-                        Err(error) => {
-                            delivery.failed(error);
-                            *self = Self::new(delivery);
-                            break;
-                        }
+                    let Some(releases) = delivery.unconfirmed(entry.lsn, &entry.payload) else {
+                        (self.is_held, has_stopped) = (true, true);
+                        continue;
+                    };
+                    // A policy has let something go there again: that is no business of this.
+                    if !delivery.allowed().is_empty() {
+                        *self = self.anew(delivery);
+                        break;
                     }
+                    if let Err(error) = delivery.say_denied(&releases, entry.lsn) {
+                        delivery.failed(error);
+                        *self = self.anew(delivery);
+                        break;
+                    }
+                    delivery.cursor.through = entry.lsn;
+                    delivery.passed();
+                    delivery.gave_up(releases.len());
                 }
                 Ok(Some(_)) => (self.is_held, has_stopped) = (true, true),
                 Ok(None) => break,
                 Err(error) => {
                     delivery.failed(error);
-                    *self = Self::new(delivery);
+                    *self = self.anew(delivery);
                     break;
                 }
             }

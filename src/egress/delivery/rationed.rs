@@ -10,6 +10,8 @@ use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment};
 use crate::egress::file::{Made, Sink};
 use crate::storage::{self, Lsn};
 
+use super::metered::Now;
+
 /// A budget, and what is known of the files that are to come.
 pub(super) struct Rationed {
     budget: Budget,
@@ -47,8 +49,9 @@ impl Rationed {
         (made, smaller): (&Made, &[Made]),
         last: Lsn,
         sink: &Sink,
-        now: Duration,
+        now: &Now<'_>,
     ) -> Decision {
+        let Now { at: now, allowed } = *now;
         if self.budget.has_paid_for(made.content) {
             return Decision::Send(0);
         }
@@ -59,7 +62,8 @@ impl Rationed {
         let since = short.map_or(now, |(_, since)| *since);
         let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
         let smaller: Vec<u64> = smaller.iter().map(|made| made.bytes.len() as u64).collect();
-        let is_widened = self.budget.is_widened(sink.first(of).unwrap_or(last), std::iter::once(of));
+        let may_go = self.widened().get(of).is_some_and(|wider| allowed.contains(wider.as_str()));
+        let is_widened = may_go && self.budget.is_widened(sink.first(of).unwrap_or(last), std::iter::once(of));
         let asked = Asked { lsn: last, of, bytes, is_widened, smaller: &smaller, ahead, waited };
         let decision = self.budget.decide(asked, now);
         self.short = (decision == Decision::Wait).then(|| ((last, of.to_owned()), since));

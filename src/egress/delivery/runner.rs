@@ -1,7 +1,7 @@
 //! What the threads of all kinds of destinations share.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -50,8 +50,8 @@ pub(super) struct Delivery {
     status: Arc<Status>,
     ends: Ends,
     gate: Gate,
-    /// What may be on its way to the destination.
-    admitted: RefCell<Allowed>,
+    /// The datasets of which something may be on its way to the destination.
+    on_way: RefCell<BTreeSet<DatasetName>>,
 }
 
 /// A release that may not leave any more waits.
@@ -86,8 +86,8 @@ impl Delivery {
         let Opened { slots, cursor, through } = opened;
         let gate = Gate::new(Arc::clone(&context.permits));
         let forms = Forms::default();
-        let admitted = RefCell::default();
-        Self { name, cursor, context, forms, slots, through, saved_at: None, status, ends, gate, admitted }
+        let on_way = RefCell::default();
+        Self { name, cursor, context, forms, slots, through, saved_at: None, status, ends, gate, on_way }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -98,16 +98,26 @@ impl Delivery {
         self.ends.is_draining()
     }
 
-    /// From now on, what the policies in force let go to the destination may be on its way.
-    pub(super) fn admit(&self) {
-        self.admitted.replace(self.allowed());
+    /// Nothing is on its way to the destination.
+    pub(super) fn nothing_is_on_its_way(&self) {
+        self.on_way.borrow_mut().clear();
+    }
+
+    /// Releases are on their way to the destination from now on.
+    pub(super) fn are_on_their_way(&self, releases: &[Released]) {
+        let mut on_way = self.on_way.borrow_mut();
+        for dataset in releases.iter().map(Released::dataset) {
+            if !on_way.contains(dataset) {
+                on_way.insert(dataset.clone());
+            }
+        }
     }
 
     /// Whether the policies in force let anything go to the destination, and all that may be on its way. If not, it must not
     /// be reached.
     pub(super) fn is_permitted(&self) -> bool {
-        let (allowed, admitted) = (self.allowed(), self.admitted.borrow());
-        !allowed.is_empty() && (Arc::ptr_eq(&allowed, &admitted) || allowed.is_superset(&admitted))
+        let allowed = self.allowed();
+        !allowed.is_empty() && allowed.is_superset(&self.on_way.borrow())
     }
 
     /// The datasets that the policies in force let go to the destination.
@@ -115,24 +125,25 @@ impl Delivery {
         self.gate.allowed(&self.name)
     }
 
-    /// Takes out releases that may not go to the destination any more, and gives them up, if the configuration says so: the
-    /// ledger says it first. Whether the others may leave. If not, such releases wait, and what comes after them.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written. Then none is taken out.
-    pub(super) fn give_up_denied(&self, releases: &mut Vec<Released>, outbox: Lsn) -> Result<bool, anyhow::Error> {
+    /// The first dataset of releases that may not go to the destination any more.
+    pub(super) fn denied(&self, releases: &[Released]) -> Option<DatasetName> {
         let allowed = self.allowed();
-        let is_allowed = |released: &Released| allowed.contains(released.dataset());
-        let denied: Vec<Released> = releases.iter().filter(|released| !is_allowed(released)).cloned().collect();
-        let Some(first) = denied.first() else { return Ok(true) };
-        if !self.gives_up_denied() {
-            self.failed(Denied(first.dataset().clone()));
-            return Ok(false);
-        }
-        self.context.ledger.denied(&denied, outbox)?;
-        self.status.denied(denied.len());
-        releases.retain(is_allowed);
-        Ok(true)
+        releases.iter().map(Released::dataset).find(|dataset| !allowed.contains(*dataset)).cloned()
+    }
+
+    /// A release of a dataset may not leave any more, and waits.
+    pub(super) fn waits_for_a_policy(&self, dataset: DatasetName) {
+        self.failed(Denied(dataset));
+    }
+
+    /// Makes sure that the ledger says on disk that releases are given up, because they may not leave any more.
+    pub(super) fn say_denied(&self, releases: &[Released], outbox: Lsn) -> Result<(), anyhow::Error> {
+        Ok(self.context.ledger.denied(releases, outbox)?)
+    }
+
+    /// So many releases were given up for that, and the cursor says so on disk.
+    pub(super) fn gave_up(&self, releases: usize) {
+        self.status.denied(releases);
     }
 
     /// Whether what may not leave any more is given up. Otherwise it waits.
@@ -285,17 +296,11 @@ impl Delivery {
         })
     }
 
-    /// Gives up all that an entry has for the destination, which it has not confirmed. Whether nothing of it is left: what cannot
-    /// be read may be something, and a policy may let something go there again.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written.
-    pub(super) fn gave_up(&self, lsn: Lsn, payload: &[u8]) -> Result<bool, anyhow::Error> {
-        let Some(closing) = Closing::decode(payload) else { return Ok(false) };
+    /// The releases that an entry has for the destination and that it has not confirmed. `None`: it cannot be read.
+    pub(super) fn unconfirmed(&self, lsn: Lsn, payload: &[u8]) -> Option<Vec<Released>> {
         let is_waiting =
             |released: &Released| *released.destination() == self.name && !self.cursor.has(released.dataset(), lsn);
-        let mut releases: Vec<Released> = closing.releases.into_iter().filter(is_waiting).collect();
-        Ok(self.give_up_denied(&mut releases, lsn)? && releases.is_empty())
+        Some(Closing::decode(payload)?.releases.into_iter().filter(is_waiting).collect())
     }
 
     /// The releases of one entry that are for this destination.

@@ -12,6 +12,7 @@ use crate::planted::planted;
 use crate::storage::Lsn;
 
 use super::cursor::Files;
+use super::metered::Now;
 use super::rationed::Rationed;
 use super::runner::{Delivery, TICK};
 
@@ -30,7 +31,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
                 // Nothing more is taken. What was taken is written, as far as the bytes go, unless the rest of a file that
                 // was being made before a crash stands behind it: that one may be paid for, and comes first.
                 Went::Short if delivery.cursor.files.values().all(|files| files.pending <= read) => true,
-                Went::Short | Went::Cut => return,
+                Went::Short | Went::Cut | Went::Denied => return,
             },
             Ok(None) => delivery.is_draining(),
             Err(error) => {
@@ -45,6 +46,9 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
         if let Some(rationed) = &rationed {
             rationed.sort(&mut due);
         }
+        // Those that may not leave any more hold up no others that are due.
+        let allowed = delivery.allowed();
+        due.sort_by_key(|dataset| !allowed.contains(dataset.as_str()));
         for dataset in due {
             // At a stop, one that is short of bytes keeps no other one back.
             if write(delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
@@ -72,6 +76,8 @@ enum Went {
     Short,
     /// The thread ends at once.
     Cut,
+    /// The dataset may not leave now: its releases stay in the sink, and it is asked again. Only inside of [`write`].
+    Denied,
 }
 
 impl Went {
@@ -132,14 +138,28 @@ fn write(
     dataset: &str,
     read: Lsn,
 ) -> Went {
-    let Some(last) = sink.last(dataset) else { return Went::On };
-    match wait_until_allowed(delivery, sink, dataset, last) {
-        Ok(true) => {}
-        Ok(false) => {
-            confirm(delivery, sink, dataset, last, read);
-            return Went::on(delivery.save());
+    loop {
+        match write_if_allowed(delivery, sink, rationed, dataset, read) {
+            Went::Denied => {}
+            went => return went,
         }
-        Err(went) => return went,
+        if !delivery.pause() {
+            return Went::Cut;
+        }
+    }
+}
+
+/// The same, as long as the dataset may leave.
+fn write_if_allowed(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    rationed: &mut Option<Rationed>,
+    dataset: &str,
+    read: Lsn,
+) -> Went {
+    let Some(last) = sink.last(dataset) else { return Went::On };
+    if delivery.denied(sink.waiting(dataset)).is_some() {
+        return denied(delivery, sink, dataset, (last, read));
     }
     // What was paid for before a crash stays what it was.
     let form =
@@ -165,35 +185,37 @@ fn write(
             return Went::Cut;
         }
     }
-    Went::on(match (decided, rationed) {
+    match (decided, rationed) {
         (Decided::Shed(made, is_widened), Some(rationed)) => {
-            shed(delivery, sink, rationed, (&made, is_widened), (last, read))
+            Went::on(shed(delivery, sink, rationed, (&made, is_widened), (last, read)))
         }
         (Decided::Written(made) | Decided::Shed(made, _), rationed) => {
             put(delivery, sink, rationed, &made, (last, read))
         }
-    })
+    }
 }
 
-/// Waits until a dataset may go to the destination, or gives up what waits of it, if the configuration says so. Whether it may
-/// leave; or how it went when the gateway stops before. Nothing else is taken meanwhile: it waits in the outbox.
-fn wait_until_allowed(delivery: &Delivery, sink: &mut file::Sink, dataset: &str, last: Lsn) -> Result<bool, Went> {
-    loop {
-        let mut releases = sink.waiting(dataset).to_vec();
-        match delivery.give_up_denied(&mut releases, last) {
-            Ok(true) if releases.is_empty() => {
-                sink.pass_over(dataset);
-                return Ok(false);
-            }
-            Ok(true) => return Ok(true),
-            Ok(false) if delivery.is_draining() && !delivery.is_cut() => return Err(Went::Short),
-            Ok(false) => {}
-            Err(error) => delivery.failed(error),
+/// What waits of a dataset may not leave any more: it is given up, if the configuration says so. The ledger says so first, then
+/// the cursor. Otherwise it waits, and nothing else is taken meanwhile.
+fn denied(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, (last, read): (Lsn, Lsn)) -> Went {
+    let releases = sink.waiting(dataset).len();
+    if !delivery.gives_up_denied() {
+        if let Some(dataset) = delivery.denied(sink.waiting(dataset)) {
+            delivery.waits_for_a_policy(dataset);
         }
-        if !delivery.pause() {
-            return Err(Went::Cut);
-        }
+        return if delivery.is_draining() && !delivery.is_cut() { Went::Short } else { Went::Denied };
     }
+    if let Err(error) = delivery.say_denied(sink.waiting(dataset), last) {
+        delivery.failed(error);
+        return Went::Denied;
+    }
+    sink.pass_over(dataset);
+    confirm(delivery, sink, dataset, last, read);
+    if !delivery.save() {
+        return Went::Cut;
+    }
+    delivery.gave_up(releases);
+    Went::On
 }
 
 /// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
@@ -228,7 +250,8 @@ fn wait_for_bytes(
     let mut smaller: Option<Vec<Made>> = None;
     loop {
         let forms = smaller.as_deref().unwrap_or_default();
-        let decision = rationed.decide((&made, forms), last, sink, delivery.now());
+        let now = Now { at: delivery.now(), allowed: &delivery.allowed() };
+        let decision = rationed.decide((&made, forms), last, sink, &now);
         if !matches!(decision, Decision::Send(_) | Decision::Widen) && smaller.is_none() {
             let first = sink.first(&made.dataset).unwrap_or(last);
             let forms = rationed.smaller(&made.dataset, (first, last));
@@ -258,6 +281,9 @@ fn wait_for_bytes(
         if !delivery.pause() {
             return Err(Went::Cut);
         }
+        if delivery.denied(&made.releases).is_some() {
+            return Err(Went::Denied);
+        }
     }
 }
 
@@ -272,53 +298,59 @@ struct TooLarge {
     most: u64,
 }
 
-/// Pays for a file and writes it. Whether to go on.
+/// Pays for a file and writes it.
 fn put(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
     made: &Made,
     (last, read): (Lsn, Lsn),
-) -> bool {
+) -> Went {
     let dataset = made.dataset.as_str();
     if let Some(rationed) = rationed {
         while let Err(error) = rationed.pay(made, (last, delivery.cursor.through), delivery.moment()) {
-            delivery.failed(error);
-            if !delivery.pause() {
-                return false;
+            if let Some(went) = failed(delivery, error, made) {
+                return went;
             }
         }
         delivery.budgeted(rationed.level(), false);
     }
     while let Err(error) = delivery.intend(&made.releases, last) {
-        delivery.failed(error);
-        if !delivery.pause() {
-            return false;
+        if let Some(went) = failed(delivery, error, made) {
+            return went;
         }
     }
     let ids: Vec<String> = made.releases.iter().map(|released| released.id().to_owned()).collect();
     if planted("cursor-before-file") {
         confirm(delivery, sink, dataset, last, read);
         if !delivery.save() {
-            return false;
+            return Went::Cut;
         }
         // A slow disk, so that a crash in between is not too rare.
         thread::sleep(TICK);
     }
     while let Err(error) = sink.put(made) {
-        delivery.failed(error);
-        if !delivery.pause() {
-            return false;
+        if let Some(went) = failed(delivery, error, made) {
+            return went;
         }
     }
     delivery.sent(&ids, made.bytes.len());
     confirm(delivery, sink, dataset, last, read);
     if !delivery.save() {
-        return false;
+        return Went::Cut;
     }
     delivery.context.telemetry.released(&delivery.name, made.bytes.len());
     delivery.delivered(made.releases.len());
-    true
+    Went::On
+}
+
+/// Waits after a failure to write a file. How it went, if it is not to be tried again.
+fn failed(delivery: &Delivery, error: impl Into<anyhow::Error>, made: &Made) -> Option<Went> {
+    delivery.failed(error);
+    if !delivery.pause() {
+        return Some(Went::Cut);
+    }
+    delivery.denied(&made.releases).map(|_| Went::Denied)
 }
 
 /// Passes over the releases of a file, so that they never leave: the budget says so on disk, then the ledger, then the

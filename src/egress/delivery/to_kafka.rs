@@ -10,7 +10,7 @@ use crate::egress::budget::{Decision, Forms, Payment};
 use crate::egress::{encode, kafka};
 use crate::storage::{Lsn, Reader};
 
-use super::metered::Metered;
+use super::metered::{Metered, Now};
 use super::passing::Passing;
 use super::runner::{Delivery, TICK};
 
@@ -37,7 +37,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: O
 /// Waits until the policies in force let something go to the destination: until then it is neither resolved nor connected
 /// to. What the outbox holds for others is passed over meanwhile, so that it can be shortened. Whether to go on.
 fn permitted(delivery: &mut Delivery) -> bool {
-    delivery.admit();
+    delivery.nothing_is_on_its_way();
     if delivery.is_permitted() {
         return true;
     }
@@ -60,7 +60,6 @@ fn permitted(delivery: &mut Delivery) -> bool {
             return false;
         }
     }
-    delivery.admit();
     delivery.closed(false);
     tracing::info!(destination, "a policy in force lets a dataset go to the destination: it is connected to");
     true
@@ -128,8 +127,8 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
             }
             // A stop does not wait until there are enough bytes. The sink is looked after meanwhile.
             Ok(Filled::Short) if sink.is_idle() && (delivery.is_draining() || !delivery.pause()) => return false,
-            Ok(Filled::Shed(lsn, releases, is_widened)) => {
-                if !shed(delivery, metered, (*lsn, releases), *is_widened) {
+            Ok(Filled::Shed(lsn, releases, why)) => {
+                if !shed(delivery, metered, (*lsn, releases), *why) {
                     return false;
                 }
                 line.next = None;
@@ -292,8 +291,19 @@ enum Filled {
     Held,
     /// The budget does not suffice for the next, or it may not leave.
     Short,
-    /// The next is not sent; whether that is because others add up its rows. Everything before it is confirmed.
-    Shed(Lsn, Vec<Released>, bool),
+    /// The next is not sent. Everything before it is confirmed.
+    Shed(Lsn, Vec<Released>, Why),
+}
+
+/// Why an entry is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The budget does not suffice for it.
+    Short,
+    /// Nor for this one, and datasets with longer windows add up its rows.
+    Widened,
+    /// It may not leave any more.
+    Denied,
 }
 
 /// Gives the sink entries while it has room.
@@ -307,15 +317,16 @@ fn fill(
         let forms = metered.as_ref().map_or(&delivery.forms, Metered::forms);
         let Some(next) = line.next(delivery, forms)? else { break };
         let (lsn, is_idle) = (next.lsn, sink.is_idle());
-        let all = next.releases.len();
-        match delivery.give_up_denied(&mut next.releases, lsn) {
-            Ok(true) if next.releases.len() == all => {}
-            Ok(true) => (next.bytes, next.smaller) = (None, None),
-            Ok(false) => return Ok(Filled::Short),
-            Err(error) => {
-                delivery.failed(error);
-                return Ok(Filled::Held);
+        // What leaves together waits together.
+        if let Some(dataset) = delivery.denied(&next.releases) {
+            if !is_idle {
+                return Ok(Filled::Whole);
             }
+            if !delivery.gives_up_denied() {
+                delivery.waits_for_a_policy(dataset);
+                return Ok(Filled::Short);
+            }
+            return Ok(Filled::Shed(lsn, next.releases.clone(), Why::Denied));
         }
         if let Some(metered) = metered
             && !next.releases.is_empty()
@@ -325,10 +336,8 @@ fn fill(
                 Ok(Afforded::Yes) => {}
                 Ok(Afforded::NotNow) => return Ok(Filled::Short),
                 // First what was taken before it is confirmed, so that the cursor can pass it.
-                Ok(Afforded::Never { .. }) if !is_idle => return Ok(Filled::Whole),
-                Ok(Afforded::Never { is_widened }) => {
-                    return Ok(Filled::Shed(lsn, next.releases.clone(), is_widened));
-                }
+                Ok(Afforded::Never(_)) if !is_idle => return Ok(Filled::Whole),
+                Ok(Afforded::Never(why)) => return Ok(Filled::Shed(lsn, next.releases.clone(), why)),
                 Err(Failed::Kafka(_) | Failed::TooLarge(_) | Failed::Budget(_)) if !is_idle => break,
                 Err(error) => return Err(error),
             }
@@ -339,6 +348,7 @@ fn fill(
             delivery.failed(error);
             return Ok(Filled::Held);
         }
+        delivery.are_on_their_way(&next.releases);
         match sink.take(lsn, &next.releases) {
             Ok(aside) => {
                 if !aside.is_empty() {
@@ -369,10 +379,7 @@ enum Afforded {
     Yes,
     NotNow,
     /// It is not sent.
-    Never {
-        /// Datasets with longer windows add up its rows.
-        is_widened: bool,
-    },
+    Never(Why),
 }
 
 /// Pays for an entry from the budget, as far as it goes.
@@ -382,15 +389,15 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
         None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
     };
     let moment = delivery.moment();
+    let at = Now { at: moment.now, allowed: &delivery.allowed() };
     let sizes = |forms: &Option<Vec<Smaller>>| forms.iter().flatten().map(|form| form.bytes).collect::<Vec<u64>>();
     let known = sizes(&next.smaller);
     let mut decision =
-        metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), moment.now).map_err(Failed::Outbox)?;
+        metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), &at).map_err(Failed::Outbox)?;
     if !matches!(decision, Decision::Send(_) | Decision::Widen) && next.smaller.is_none() {
         let forms = Some(smaller(sink, next, &metered.smaller(next.lsn))?);
         let sizes = sizes(&forms);
-        decision =
-            metered.decide(next.lsn, &datasets(&next.releases), (bytes, &sizes), moment.now).map_err(Failed::Outbox)?;
+        decision = metered.decide(next.lsn, &datasets(&next.releases), (bytes, &sizes), &at).map_err(Failed::Outbox)?;
         next.smaller = forms;
     }
     let is_smaller = matches!(decision, Decision::Send(1..));
@@ -417,7 +424,8 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
             Ok(Afforded::Yes)
         }
         Decision::Wait => Ok(Afforded::NotNow),
-        Decision::Shed | Decision::Widen => Ok(Afforded::Never { is_widened: decision == Decision::Widen }),
+        Decision::Shed => Ok(Afforded::Never(Why::Short)),
+        Decision::Widen => Ok(Afforded::Never(Why::Widened)),
         Decision::TooLarge => Err(Failed::TooLarge(TooLarge { bytes, most: metered.most() })),
     }
 }
@@ -450,17 +458,17 @@ fn reduced(releases: &[Released], form: &Reduction) -> Result<Vec<Released>, Fai
 
 /// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go
 /// on.
-fn shed(
-    delivery: &mut Delivery,
-    metered: &mut Option<Metered>,
-    (lsn, releases): (Lsn, &[Released]),
-    is_widened: bool,
-) -> bool {
-    let Some(metered) = metered else { return true };
+fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, (lsn, releases): (Lsn, &[Released]), why: Why) -> bool {
+    let say = |delivery: &Delivery, metered: &mut Option<Metered>| match (why, metered) {
+        (Why::Denied, _) => delivery.say_denied(releases, lsn),
+        (_, None) => Ok(()),
+        (_, Some(metered)) => {
+            metered.shed(lsn, delivery.moment())?;
+            delivery.say_shed(releases, lsn, (why == Why::Widened).then(|| metered.widened()))
+        }
+    };
     let said = loop {
-        let decided = metered.shed(lsn, delivery.moment()).map_err(anyhow::Error::from);
-        let widened = is_widened.then(|| metered.widened());
-        match decided.and_then(|()| delivery.say_shed(releases, lsn, widened)) {
+        match say(delivery, metered) {
             Ok(()) => break true,
             Err(error) => delivery.failed(error),
         }
@@ -475,7 +483,10 @@ fn shed(
     if !delivery.save() {
         return false;
     }
-    delivery.passed_over(releases.len(), is_widened);
+    match why {
+        Why::Denied => delivery.gave_up(releases.len()),
+        _ => delivery.passed_over(releases.len(), why == Why::Widened),
+    }
     true
 }
 

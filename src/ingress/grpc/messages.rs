@@ -16,12 +16,10 @@ use crate::engine::budget::{Call, Charge};
 /// What is before each message: whether it is compressed, and its length.
 pub(super) const HEADER_BYTES: usize = 5;
 /// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole.
-pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(15);
 const PROGRESS_BYTES: usize = 64 << 10;
-/// What comes is read into buffers of at least so much, or of one frame.
-const BUFFER_BYTES: usize = 64 << 10;
-/// A message that is smaller than such a part of its buffer is copied, so that it does not keep the buffer.
-const SMALL_PART: usize = 4;
+/// A smaller message is copied, so that it does not keep the buffer that it came in, which may have 256 KiB.
+const SMALL_BYTES: usize = 32 << 10;
 /// How long and how much is read on of a call that has been answered already. A stream that is reset instead lets the
 /// frames that are on their way count as errors of the connection, which HTTP/2 ends when there are many.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
@@ -36,8 +34,6 @@ pub(super) struct Messages<B: Body<Data = Bytes> + Send + Unpin + 'static> {
     state: State,
     /// What came and is not looked at yet.
     came: Bytes,
-    /// The bytes of the frame that it came in.
-    frame: usize,
     stalled: Stalled,
 }
 
@@ -91,7 +87,7 @@ where
 {
     pub(super) fn new(body: B, call: Arc<Call>, message_max: usize) -> Self {
         let stalled = Stalled::default();
-        Self { body: Some(body), call, message_max, state: BETWEEN, came: Bytes::new(), frame: 0, stalled }
+        Self { body: Some(body), call, message_max, state: BETWEEN, came: Bytes::new(), stalled }
     }
 
     /// The next message; `None` after the last.
@@ -118,7 +114,6 @@ where
                     // Trailers say nothing here.
                     if let Ok(data) = frame.into_data() {
                         self.stalled.came += data.len();
-                        self.frame = data.len();
                         self.came = data;
                     }
                 }
@@ -167,8 +162,7 @@ where
                     // Most messages are whole at once.
                     if self.came.len() >= length {
                         let bytes = self.came.split_to(length);
-                        let is_small = length < self.frame.max(BUFFER_BYTES) / SMALL_PART;
-                        let bytes = if is_small { Bytes::copy_from_slice(&bytes) } else { bytes };
+                        let bytes = if length < SMALL_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
                         self.state = BETWEEN;
                         self.stalled.is_over = true;
                         return Poll::Ready(Ok(Message { header, bytes, charge }));

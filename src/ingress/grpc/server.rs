@@ -67,7 +67,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 #[derive(Clone, Copy)]
 struct Windows {
     /// The longest frame: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
-    /// for it, so that each connection may reserve one.
+    /// for it, in a buffer that doubles, so that each connection may hold two.
     frame: u32,
     call: u32,
     /// By all calls of a connection.
@@ -77,12 +77,13 @@ struct Windows {
 impl Windows {
     /// Those of a connection, by how many there are. What is sent and not read waits in memory that no budget counts, so
     /// that the product has to be small: 64 MiB in all of 1,024 connections. Calls whose messages wait for room hold what
-    /// they may send; there must be some left for the one that they wait for. What frames reserve is beside that: 39 MiB in
-    /// all of 1,024 connections. None is longer than its call may send.
+    /// they may send; there must be some left for the one that they wait for. What frames hold is beside that: 69 MiB in
+    /// all of 1,024 connections. While one comes, its call may send another. A longer one would be counted late as
+    /// progress of its message.
     fn of(connections: usize) -> Self {
         match connections {
-            0..=8 => Self { frame: 256 << 10, call: 512 << 10, connection: 4 << 20 },
-            9..=64 => Self { frame: 128 << 10, call: 128 << 10, connection: 512 << 10 },
+            0..=8 => Self { frame: 96 << 10, call: 512 << 10, connection: 4 << 20 },
+            9..=64 => Self { frame: 64 << 10, call: 128 << 10, connection: 512 << 10 },
             _ => Self { frame: 32 << 10, call: 32 << 10, connection: 64 << 10 },
         }
     }
@@ -495,9 +496,10 @@ mod tests {
         for connections in 1..=1_024 {
             let Windows { frame, call, connection } = Windows::of(connections);
             assert!(frame <= call && 2 * call <= connection, "{connections} connections");
+            assert!(connections > 64 || 2 * frame <= call, "{connections} connections");
             assert!(connections * connection as usize <= 64 << 20, "{connections} connections");
         }
-        let frames: usize = (1..=1_024).map(|connections| Windows::of(connections).frame as usize).sum();
-        assert_eq!(frames >> 20, 39);
+        let held: usize = (1..=1_024).map(|connections| 2 * Windows::of(connections).frame as usize).sum();
+        assert_eq!(held.div_ceil(1 << 20), 69);
     }
 }
