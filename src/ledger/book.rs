@@ -79,6 +79,8 @@ struct Inner {
     missed: u64,
     /// The intents of this process, by destination and release, with their position in the log.
     intended: BTreeMap<(String, String), Lsn>,
+    /// Releases that are said to be given up, and that is not known to be on disk: in the same way.
+    given_up: BTreeMap<(String, String), Lsn>,
     /// How far the ledger is with what closings say.
     noted: Noted,
     /// Why the last group was refused; `None` if it was not.
@@ -111,6 +113,7 @@ impl Ledger {
             notes: VecDeque::new(),
             missed: 0,
             intended: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             noted: Noted::default(),
             refused: None,
             damage: None,
@@ -230,20 +233,30 @@ impl Ledger {
         })
     }
 
-    /// Makes sure that the ledger says something of releases, on disk.
+    /// Makes sure that the ledger says of releases that they are given up, on disk. What it says already, and what is not on disk
+    /// yet, is not said again.
     fn say_of(&self, releases: &[Released], what: impl Fn(&Released) -> What) -> Result<(), Unwritable> {
         self.wait_until_verified();
+        let key = |released: &Released| (released.destination().to_string(), released.id().to_owned());
         let (log, lsn) = {
             let mut inner = self.inner();
             let (log, at) = (Arc::clone(&inner.book()?.log), (self.clocks.wall)());
-            let entries: Vec<Entry> = releases.iter().map(|released| fitting(at, what(released))).collect();
+            let new: Vec<_> = releases.iter().filter(|released| !inner.given_up.contains_key(&key(released))).collect();
+            let entries: Vec<Entry> = new.iter().map(|released| fitting(at, what(released))).collect();
             let (written, lsn) = inner.write(at, &entries);
+            inner.given_up.extend(new.iter().take(written).map(|released| (key(released), lsn)));
             if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
                 return Err(Unwritable(Arc::clone(why)));
             }
-            (log, lsn)
+            let lsn = releases.iter().filter_map(|released| inner.given_up.get(&key(released))).max();
+            (log, lsn.copied().unwrap_or(0))
         };
-        self.wait(&log, lsn)
+        self.wait(&log, lsn)?;
+        let mut inner = self.inner();
+        for released in releases {
+            inner.given_up.remove(&key(released));
+        }
+        Ok(())
     }
 
     /// Waits until the log is durable through a position.

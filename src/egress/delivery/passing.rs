@@ -37,7 +37,8 @@ impl Passing {
                     delivery.passed();
                 }
                 Ok(Some(entry)) if self.gives_up && is_next(delivery, entry.lsn) => {
-                    let Some(releases) = delivery.unconfirmed(entry.lsn, &entry.payload) else {
+                    let releases = delivery.unconfirmed(entry.lsn, &entry.payload);
+                    let Some(releases) = releases.filter(|releases| delivery.gives_up(releases)) else {
                         (self.is_held, has_stopped) = (true, true);
                         continue;
                     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::clock::Moment;
+use crate::domain::dataset::CHANGE;
 use crate::domain::name::DatasetName;
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
@@ -149,6 +150,13 @@ impl Delivery {
     /// Whether what may not leave any more is given up. Otherwise it waits.
     pub(super) fn gives_up_denied(&self) -> bool {
         self.context.sheds_denied.contains(self.name.as_str())
+    }
+
+    /// Whether these releases are given up if they may not leave any more. What tells only what has changed is not: what is told
+    /// after it would be taken for all that has.
+    pub(super) fn gives_up(&self, releases: &[Released]) -> bool {
+        let tells_changes = |released: &Released| released.cells().schema().column_with_name(CHANGE).is_some();
+        self.gives_up_denied() && !releases.iter().any(tells_changes)
     }
 
     /// Says whether the destination is not reached because nothing may go to it.

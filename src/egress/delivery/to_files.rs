@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{Reduction, Released};
 use crate::egress::budget::Decision;
 use crate::egress::file::{self, Made};
@@ -158,9 +159,6 @@ fn write_if_allowed(
     read: Lsn,
 ) -> Went {
     let Some(last) = sink.last(dataset) else { return Went::On };
-    if delivery.denied(sink.waiting(dataset)).is_some() {
-        return denied(delivery, sink, dataset, (last, read));
-    }
     // What was paid for before a crash stays what it was.
     let form =
         rationed.as_ref().map_or(&delivery.forms, Rationed::forms).of(last, dataset).cloned().unwrap_or_default();
@@ -169,6 +167,9 @@ fn write_if_allowed(
         Ok(None) => return Went::On,
         Err(went) => return went,
     };
+    if let Some(denied) = delivery.denied(&made.releases) {
+        return give_up(delivery, sink, &made, denied, (last, read));
+    }
     let decided = match rationed {
         Some(rationed) => wait_for_bytes(delivery, sink, rationed, made, last),
         None => Ok(Decided::Written(made)),
@@ -197,24 +198,27 @@ fn write_if_allowed(
 
 /// What waits of a dataset may not leave any more: it is given up, if the configuration says so. The ledger says so first, then
 /// the cursor. Otherwise it waits, and nothing else is taken meanwhile.
-fn denied(delivery: &mut Delivery, sink: &mut file::Sink, dataset: &str, (last, read): (Lsn, Lsn)) -> Went {
-    let releases = sink.waiting(dataset).len();
-    if !delivery.gives_up_denied() {
-        if let Some(dataset) = delivery.denied(sink.waiting(dataset)) {
-            delivery.waits_for_a_policy(dataset);
-        }
+fn give_up(
+    delivery: &mut Delivery,
+    sink: &mut file::Sink,
+    made: &Made,
+    denied: DatasetName,
+    (last, read): (Lsn, Lsn),
+) -> Went {
+    if !delivery.gives_up(&made.releases) {
+        delivery.waits_for_a_policy(denied);
         return if delivery.is_draining() && !delivery.is_cut() { Went::Short } else { Went::Denied };
     }
-    if let Err(error) = delivery.say_denied(sink.waiting(dataset), last) {
+    if let Err(error) = delivery.say_denied(&made.releases, last) {
         delivery.failed(error);
         return Went::Denied;
     }
-    sink.pass_over(dataset);
-    confirm(delivery, sink, dataset, last, read);
+    sink.pass_over(&made.dataset);
+    confirm(delivery, sink, &made.dataset, last, read);
     if !delivery.save() {
         return Went::Cut;
     }
-    delivery.gave_up(releases);
+    delivery.gave_up(made.releases.len());
     Went::On
 }
 

@@ -118,6 +118,9 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
         if delivery.is_cut() {
             return false;
         }
+        if !delivery.is_permitted() {
+            return true;
+        }
         match &filled {
             Ok(Filled::Held) if sink.is_idle() => {
                 if !delivery.pause() {
@@ -318,11 +321,14 @@ fn fill(
         let Some(next) = line.next(delivery, forms)? else { break };
         let (lsn, is_idle) = (next.lsn, sink.is_idle());
         // What leaves together waits together.
-        if let Some(dataset) = delivery.denied(&next.releases) {
+        let denied = delivery.denied(&next.releases);
+        // Nothing is sent of what the destination is known to have.
+        let is_sent = denied.is_some() && sink.bytes(lsn, &next.releases).is_ok_and(|bytes| bytes == 0);
+        if let Some(dataset) = denied.filter(|_| !is_sent) {
             if !is_idle {
                 return Ok(Filled::Whole);
             }
-            if !delivery.gives_up_denied() {
+            if !delivery.gives_up(&next.releases) {
                 delivery.waits_for_a_policy(dataset);
                 return Ok(Filled::Short);
             }
@@ -348,7 +354,13 @@ fn fill(
             delivery.failed(error);
             return Ok(Filled::Held);
         }
-        delivery.are_on_their_way(&next.releases);
+        // The ledger took its time.
+        if !is_sent {
+            delivery.are_on_their_way(&next.releases);
+        }
+        if !delivery.is_permitted() {
+            return Ok(Filled::Whole);
+        }
         match sink.take(lsn, &next.releases) {
             Ok(aside) => {
                 if !aside.is_empty() {
