@@ -224,6 +224,29 @@ fn after_a_crash_the_ledger_says_what_is_known_of_each_intent() {
     assert!(matches!(said(&look(&crashed, &verifier(&crashed), &[]).1)[5], What::Unsettled { .. }));
 }
 
+/// An intent is over when its release is given up. If it is about to leave after all, that is said again.
+#[test]
+fn what_is_given_up_after_an_intent_is_not_taken_for_confirmed() {
+    let fs = Sim::default();
+    let before = opened(&fs);
+    for (id, outbox) in [("given up", 2), ("left after all", 2)] {
+        intend(&before, id, outbox).unwrap();
+        before.denied(&[released(id)], outbox).unwrap();
+    }
+    intend(&before, "left after all", 2).unwrap();
+    before.flush();
+    let crashed = fs.copy();
+    opened(&crashed).flush();
+    let all = said(&look(&crashed, &verifier(&crashed), &[]).1);
+    let unsettled: Vec<_> = all
+        .iter()
+        .filter_map(|what| if let What::Unsettled { release, .. } = what { Some(release.as_str()) } else { None })
+        .collect();
+    assert_eq!(unsettled, ["left after all"]);
+    let denied = all.iter().filter(|what| matches!(what, What::Denied { .. })).count();
+    assert_eq!((denied, all.iter().filter(|what| matches!(what, What::Intent { .. })).count()), (2, 3));
+}
+
 #[test]
 fn equal_releases_have_different_commitments() {
     let fs = Sim::default();
