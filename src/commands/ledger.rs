@@ -280,9 +280,10 @@ impl Shown {
 
 fn is_about(what: &What, id: &str, to: Option<&str>) -> bool {
     match what {
-        What::Intent { release, destination, .. } | What::Unsettled { release, destination, .. } => {
-            release == id && to.is_none_or(|to| to == destination)
-        }
+        What::Intent { release, destination, .. }
+        | What::Unsettled { release, destination, .. }
+        | What::Shed { release, destination, .. }
+        | What::Denied { release, destination, .. } => release == id && to.is_none_or(|to| to == destination),
         What::Sent { releases, destination, .. } => {
             releases.iter().any(|release| release == id) && to.is_none_or(|to| to == destination)
         }

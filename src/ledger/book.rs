@@ -149,7 +149,11 @@ impl Ledger {
             let new: Vec<_> = intents.iter().filter(|intent| !inner.intended.contains_key(&key(intent))).collect();
             let entries: Vec<_> = new.iter().map(|intent| said(intent)).collect();
             let (written, lsn) = inner.write(at, &entries);
-            inner.intended.extend(new.iter().take(written).map(|intent| (key(intent), lsn)));
+            // One that was to be given up, and is about to leave after all, can be given up again.
+            for intent in new.iter().take(written) {
+                inner.given_up.remove(&key(intent));
+                inner.intended.insert(key(intent), lsn);
+            }
             if let Some(why) = inner.refused.as_ref().filter(|_| written < entries.len()) {
                 return Err(Unwritable(Arc::clone(why)));
             }

@@ -1,7 +1,8 @@
 //! A release that no policy lets go to its destination any more when it is its turn: it waits, or is given up.
 
-use super::deployment::{Deployment, POLICY, Producer, visits};
+use super::deployment::{Deployment, POLICY, Process, Producer, visits};
 use crate::common::ledger::{entries, of_kind};
+use crate::common::process::{run, text};
 use crate::common::until;
 
 const OPEN: &str = "country = \"US\"\naccepts = [\"by_country\"]";
@@ -25,16 +26,22 @@ async fn with_a_release_left() -> Deployment {
     deployment
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_may_not_leave_any_more_waits_until_it_may() {
-    let deployment = with_a_release_left().await;
-    deployment.edit(POLICY, OPEN, CLOSED);
+/// A gateway that has released another window, of seven persons, to the desk.
+async fn with_a_second_window(deployment: &Deployment) -> Process {
     let gateway = deployment.spawn();
     let mut producer = Producer::connect(gateway.endpoint(), "p").await;
     producer.sequence = 1;
     producer.send(&visits(2, 7, "DE")).await;
     producer.close_before(3).await;
     until(|| (deployment.released("desk").len() == 2).then_some(()));
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_not_leave_any_more_waits_until_it_may() {
+    let deployment = with_a_release_left().await;
+    deployment.edit(POLICY, OPEN, CLOSED);
+    let gateway = with_a_second_window(&deployment).await;
     gateway.stop_with_releases_left();
     assert_eq!(deployment.released("hub"), Vec::<serde_json::Value>::new());
     deployment.edit(POLICY, CLOSED, OPEN);
@@ -56,14 +63,12 @@ async fn a_file_that_may_not_leave_any_more_is_given_up_where_the_configuration_
     assert_eq!(denied.len(), 1);
     assert_eq!((&denied[0]["destination"], &denied[0]["cells"]), (&"hub".into(), &1.into()));
     assert!(of_kind(&said, "intent").iter().all(|intent| intent["destination"] == "desk"));
+    let release = denied[0]["release"].as_str().unwrap();
+    let shown = run(deployment.root(), &["ledger", "show", "-d", "journal/ledger", "--release", release]);
+    assert!(text(&shown.stdout).contains("was not sent to `hub`, and will not be"), "{}", text(&shown.stderr));
     // It does not leave later. What comes then does.
     deployment.edit(POLICY, CLOSED, OPEN);
-    let gateway = deployment.spawn();
-    let mut producer = Producer::connect(gateway.endpoint(), "p").await;
-    producer.sequence = 1;
-    producer.send(&visits(2, 7, "DE")).await;
-    producer.close_before(3).await;
-    until(|| (deployment.released("desk").len() == 2).then_some(()));
+    let gateway = with_a_second_window(&deployment).await;
     gateway.stop();
     let hub = deployment.released("hub");
     assert_eq!((hub.len(), hub[0]["visits"].as_u64()), (1, Some(7)));
