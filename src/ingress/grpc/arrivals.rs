@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::engine::budget::Call;
 
+use super::frames::Coming;
 use super::messages::{Message, Messages};
 
 /// What is done with the charge of a message.
@@ -38,8 +39,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    pub(super) fn new(body: B, call: Arc<Call>, charged: Charged, message_max: usize) -> Self {
-        Self { messages: Messages::new(body, Arc::clone(&call), message_max), call, charged, rest: None }
+    pub(super) fn new(body: B, call: Arc<Call>, coming: Arc<Coming>, charged: Charged, message_max: usize) -> Self {
+        Self { messages: Messages::new(body, Arc::clone(&call), coming, message_max), call, charged, rest: None }
     }
 }
 

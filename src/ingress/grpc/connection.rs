@@ -16,7 +16,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::domain::connection::Turned;
 
-use super::frames::Frames;
+use super::frames::{Coming, Frames};
 use super::places::Place;
 use super::socket::Socket;
 use super::speaker::Speaker;
@@ -93,6 +93,11 @@ impl Connection {
         let now = watch.now();
         let preface = Some(Preface::new(deadline.left(now)));
         Self { wire, address, watch, speaker, preface, frames: Frames::new(now), _place: place }
+    }
+
+    /// How the parts of messages come on.
+    pub(super) fn coming(&self) -> Arc<Coming> {
+        self.frames.coming()
     }
 
     /// What was written gives the client room to answer it.

@@ -3,7 +3,11 @@
 //!
 //! It reads the headers of frames in what comes in, and nothing else. What a client may send grows with time, and with what
 //! the gateway sends it: whoever gets many answers has to widen many windows.
+//!
+//! HTTP/2 gives a frame on when it is whole. How a long one comes on until then is seen here only: see [`Coming`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// So many may come at once.
@@ -15,12 +19,38 @@ const BYTES_SENT: u64 = 32;
 /// What is counted in: parts of a frame.
 const PART: u64 = 1_000;
 
+/// How what messages are made of comes on, on one connection. Only frames that carry a part of a message count.
+#[derive(Debug, Default)]
+pub(super) struct Coming {
+    /// Bytes of all of them.
+    all: AtomicU64,
+    /// Bytes of the frame that has begun and is not whole yet.
+    begun: AtomicU64,
+}
+
+impl Coming {
+    /// How many bytes of messages came in all.
+    pub(super) fn all(&self) -> u64 {
+        self.all.load(Ordering::Relaxed)
+    }
+
+    /// How many of those that came since there were `before` in all are in a frame that is not whole yet.
+    pub(super) fn begun_since(&self, before: u64) -> u64 {
+        self.begun.load(Ordering::Relaxed).min(self.all().saturating_sub(before))
+    }
+}
+
+const DATA: u8 = 0;
+
 /// What came on one connection.
 pub(super) struct Frames {
     /// The bytes of the preface that are still to come, then those of the frame that is being passed over.
     left: usize,
     header: [u8; Self::HEADER_BYTES],
     came: usize,
+    /// How long the frame that is being passed over is, if it carries a part of a message; otherwise 0.
+    length: usize,
+    coming: Arc<Coming>,
     /// What may still come, in parts.
     budget: u64,
     refilled: Duration,
@@ -34,7 +64,13 @@ impl Frames {
     /// Nothing came until now.
     pub(super) fn new(now: Duration) -> Self {
         let (left, budget) = (Self::PREFACE_BYTES, BURST * PART);
-        Self { left, header: [0; Self::HEADER_BYTES], came: 0, budget, refilled: now }
+        let header = [0; Self::HEADER_BYTES];
+        Self { left, header, came: 0, length: 0, coming: Arc::default(), budget, refilled: now }
+    }
+
+    /// How the parts of messages come on.
+    pub(super) fn coming(&self) -> Arc<Coming> {
+        Arc::clone(&self.coming)
     }
 
     /// The gateway sent so many bytes.
@@ -43,10 +79,23 @@ impl Frames {
     }
 
     /// Takes what came. Whether it was too much. The clock is read only where it matters.
-    pub(super) fn take(&mut self, mut bytes: &[u8], now: impl Fn() -> Duration) -> bool {
+    pub(super) fn take(&mut self, bytes: &[u8], now: impl Fn() -> Duration) -> bool {
+        let mut of_messages = 0;
+        let is_too_much = self.pass(bytes, &mut of_messages, now);
+        self.coming.all.fetch_add(of_messages, Ordering::Relaxed);
+        let begun = if self.left > 0 { self.length.saturating_sub(self.left) } else { 0 };
+        self.coming.begun.store(begun as u64, Ordering::Relaxed);
+        is_too_much
+    }
+
+    /// The same; adds up the bytes of messages.
+    fn pass(&mut self, mut bytes: &[u8], of_messages: &mut u64, now: impl Fn() -> Duration) -> bool {
         loop {
             let passed = self.left.min(bytes.len());
             self.left -= passed;
+            if self.length > 0 {
+                *of_messages += passed as u64;
+            }
             bytes = bytes.get(passed..).unwrap_or_default();
             if bytes.is_empty() {
                 return false;
@@ -63,6 +112,7 @@ impl Frames {
             self.came = 0;
             let [high, middle, low, kind, flags, ..] = self.header;
             self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            self.length = if kind == DATA { self.left } else { 0 };
             if is_of_no_use(kind, flags, self.left) && self.is_too_much(&now) {
                 return true;
             }
@@ -89,7 +139,6 @@ impl Frames {
 
 /// Whether a frame carries neither a call nor a part of a message.
 fn is_of_no_use(kind: u8, flags: u8, length: usize) -> bool {
-    const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const CONTINUATION: u8 = 9;
     const END_STREAM: u8 = 1;
@@ -163,6 +212,24 @@ mod tests {
             let mut frames = Frames::new(Duration::ZERO);
             assert!(all.chunks(size).all(|part| !frames.take(part, || Duration::ZERO)));
             assert_eq!(frames.budget, (BURST - 3) * PART, "{size}");
+            assert_eq!((frames.coming().all(), frames.coming().begun_since(0)), (256, 0), "{size}");
         }
+    }
+
+    #[test]
+    fn a_long_frame_comes_on_byte_by_byte_until_it_is_whole() {
+        let (mut frames, zero) = (begun(), || Duration::ZERO);
+        let coming = frames.coming();
+        let message = [&[0, 1, 0, 0, 0, 0, 0, 0, 1][..], &[6; 256]].concat();
+        frames.take(&message[..109], zero);
+        assert_eq!(
+            (coming.all(), coming.begun_since(0), coming.begun_since(60), coming.begun_since(100)),
+            (100, 100, 40, 0)
+        );
+        frames.take(&message[109..], zero);
+        assert_eq!((coming.all(), coming.begun_since(0)), (256, 0));
+        // Other frames carry nothing of a message, however long they take.
+        frames.take(&[0, 0, 200, 4, 0, 0, 0, 0, 0, 1, 2, 3], zero);
+        assert_eq!((coming.all(), coming.begun_since(0)), (256, 0));
     }
 }

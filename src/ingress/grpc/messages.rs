@@ -13,11 +13,18 @@ use tonic::Status;
 
 use crate::engine::budget::{Call, Charge};
 
+use super::frames::Coming;
+
 /// What is before each message: whether it is compressed, and its length.
 pub(super) const HEADER_BYTES: usize = 5;
 /// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole.
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(15);
 const PROGRESS_BYTES: usize = 64 << 10;
+/// The longest frame that may be asked for.
+pub(super) const FRAME_BYTES_MAX: usize = 256 << 10;
+/// Of a frame that has begun it is not known whose it is: it may be of any message of its connection that is being waited
+/// for. A frame that comes on as fast as a message must is whole after so many times.
+const TIMES_OF_A_FRAME: usize = FRAME_BYTES_MAX / PROGRESS_BYTES;
 /// A smaller message is copied, so that it does not keep the buffer that it came in, which may have 256 KiB.
 const SMALL_BYTES: usize = 32 << 10;
 /// How long and how much is read on of a call that has been answered already. A stream that is reset instead lets the
@@ -56,11 +63,15 @@ enum State {
 const BETWEEN: State = State::Header { bytes: [0; HEADER_BYTES], length: 0 };
 
 /// Notices that a message does not go on.
-#[derive(Default)]
 struct Stalled {
+    coming: Arc<Coming>,
     timer: Option<Pin<Box<Sleep>>>,
     /// What came of the message since the timer was set.
     came: usize,
+    /// What had come on the connection when it was set.
+    before: u64,
+    /// How many times in a row nothing but a frame that is not whole came on.
+    times: usize,
     /// Whether there was a message between the messages meanwhile.
     is_over: bool,
 }
@@ -68,12 +79,20 @@ struct Stalled {
 impl Stalled {
     /// Whether the message that is being waited for does not go on.
     fn poll(&mut self, context: &mut Context<'_>) -> bool {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(PROGRESS_WITHIN)));
+        let timer = self.timer.get_or_insert_with(|| {
+            self.before = self.coming.all();
+            Box::pin(sleep(PROGRESS_WITHIN))
+        });
         while timer.as_mut().poll(context).is_ready() {
-            if !self.is_over && self.came < PROGRESS_BYTES {
+            let begun = usize::try_from(self.coming.begun_since(self.before)).unwrap_or(usize::MAX);
+            if self.is_over || self.came >= PROGRESS_BYTES {
+                self.times = 0;
+            } else if self.came.saturating_add(begun) >= PROGRESS_BYTES && self.times < TIMES_OF_A_FRAME {
+                self.times += 1;
+            } else {
                 return true;
             }
-            (self.came, self.is_over) = (0, false);
+            (self.came, self.is_over, self.before) = (0, false, self.coming.all());
             timer.set(sleep(PROGRESS_WITHIN));
         }
         false
@@ -85,8 +104,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    pub(super) fn new(body: B, call: Arc<Call>, message_max: usize) -> Self {
-        let stalled = Stalled::default();
+    pub(super) fn new(body: B, call: Arc<Call>, coming: Arc<Coming>, message_max: usize) -> Self {
+        let stalled = Stalled { coming, timer: None, came: 0, before: 0, times: 0, is_over: false };
         Self { body: Some(body), call, message_max, state: BETWEEN, came: Bytes::new(), stalled }
     }
 

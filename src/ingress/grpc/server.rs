@@ -36,8 +36,9 @@ use crate::engine::supervision::{Supervisor, give_way_to_records};
 use super::answers::{Answers, Guard};
 use super::arrivals::{Arrivals, Charged};
 use super::door::{Door, Entered, Entrance, GRACE};
+use super::frames::Coming;
 use super::guest::Guest;
-use super::messages::Messages;
+use super::messages::{FRAME_BYTES_MAX, Messages};
 use super::speaker::Speaker;
 use super::{Listener, flight, ingest};
 use crate::ingress::proto::DESCRIPTORS;
@@ -66,7 +67,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// How much may be sent before it is read, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
-    /// The longest frame: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
+    /// The longest frame, at most [`FRAME_BYTES_MAX`]: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
     /// for it, in a buffer that doubles, so that each connection may hold two.
     frame: u32,
     call: u32,
@@ -77,12 +78,11 @@ struct Windows {
 impl Windows {
     /// Those of a connection, by how many there are. What is sent and not read waits in memory that no budget counts, so
     /// that the product has to be small: 64 MiB in all of 1,024 connections. Calls whose messages wait for room hold what
-    /// they may send; there must be some left for the one that they wait for. What frames hold is beside that: 69 MiB in
-    /// all of 1,024 connections. While one comes, its call may send another. A longer one would be counted late as
-    /// progress of its message.
+    /// they may send; there must be some left for the one that they wait for. What frames hold is beside that: 71 MiB in
+    /// all of 1,024 connections. While one comes, its call may send another.
     fn of(connections: usize) -> Self {
         match connections {
-            0..=8 => Self { frame: 96 << 10, call: 512 << 10, connection: 4 << 20 },
+            0..=8 => Self { frame: FRAME_BYTES_MAX as u32, call: 512 << 10, connection: 4 << 20 },
             9..=64 => Self { frame: 64 << 10, call: 128 << 10, connection: 512 << 10 },
             _ => Self { frame: 32 << 10, call: 32 << 10, connection: 64 << 10 },
         }
@@ -148,6 +148,8 @@ struct Speaks {
     speaker: Arc<Speaker>,
     /// What finds out who speaks on each call, where the connection does not say it.
     guest: Option<Arc<Guest>>,
+    /// How the parts of messages come on.
+    coming: Arc<Coming>,
     /// How many of its calls were turned away or denied.
     denied: Arc<AtomicU32>,
 }
@@ -328,7 +330,12 @@ async fn serve_connection(
         .initial_connection_window_size(windows.connection)
         .max_frame_size(windows.frame);
     let (info, of_line) = (connection.connect_info(), Arc::clone(&line));
-    let of_requests = Speaks { speaker: Arc::clone(&speaker), guest: guest.clone(), denied: Arc::default() };
+    let of_requests = Speaks {
+        speaker: Arc::clone(&speaker),
+        guest: guest.clone(),
+        coming: connection.coming(),
+        denied: Arc::default(),
+    };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let address = info.remote_addr().map(|address| address.ip());
@@ -422,7 +429,7 @@ impl Calls {
             let status = Status::resource_exhausted("there are too many calls; use fewer, for more requests each");
             Either::Left(status.into_http().map(|body| Answers::of_service(body, call)))
         } else if let Some(method) = ingest::Method::of(head.uri.path()) {
-            let messages = Messages::new(body, Arc::clone(&call), self.message_max);
+            let messages = Messages::new(body, Arc::clone(&call), Arc::clone(&speaks.coming), self.message_max);
             Either::Left(self.ingest.call(method, &head.headers, address, speaker, messages, call))
         } else {
             let (charged, message_max, guard) = if head.uri.path().starts_with("/arrow.flight.protocol.FlightService/")
@@ -433,7 +440,8 @@ impl Calls {
                     (Arc::clone(&speaker), Arc::clone(&self.intake), head.uri.path().to_owned());
                 (Charged::UntilWhole, OTHER_MESSAGE_MAX, Guard::Asks { speaker, intake, path })
             };
-            let body = Arrivals::new(body, Arc::clone(&call), charged, message_max);
+            let coming = Arc::clone(&speaks.coming);
+            let body = Arrivals::new(body, Arc::clone(&call), coming, charged, message_max);
             let mut request = Request::from_parts(head, body);
             request.extensions_mut().insert(Arc::clone(&call));
             request.extensions_mut().insert(speaker);
@@ -500,6 +508,6 @@ mod tests {
             assert!(connections * connection as usize <= 64 << 20, "{connections} connections");
         }
         let held: usize = (1..=1_024).map(|connections| 2 * Windows::of(connections).frame as usize).sum();
-        assert_eq!(held.div_ceil(1 << 20), 69);
+        assert_eq!(held.div_ceil(1 << 20), 71);
     }
 }

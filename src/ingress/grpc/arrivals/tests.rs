@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::Code;
 
-use super::super::messages::PROGRESS_WITHIN;
+use super::super::frames::Frames;
+use super::super::messages::{FRAME_BYTES_MAX, PROGRESS_WITHIN};
 use super::*;
 use crate::engine::budget::{Budget, Line, Needs};
 
@@ -35,9 +36,16 @@ fn line() -> Arc<Line> {
 }
 
 fn arrivals(line: &Arc<Line>) -> (mpsc::UnboundedSender<Bytes>, Arc<Call>, Arrivals<Parts>) {
+    arrivals_beside(line, Arc::default())
+}
+
+fn arrivals_beside(
+    line: &Arc<Line>,
+    coming: Arc<Coming>,
+) -> (mpsc::UnboundedSender<Bytes>, Arc<Call>, Arrivals<Parts>) {
     let (sender, parts) = mpsc::unbounded_channel();
     let call = line.call();
-    (sender, Arc::clone(&call), Arrivals::new(Parts(parts), call, Charged::WithMessage, MESSAGE_MAX))
+    (sender, Arc::clone(&call), Arrivals::new(Parts(parts), call, coming, Charged::WithMessage, MESSAGE_MAX))
 }
 
 fn framed(message: &[u8]) -> Vec<u8> {
@@ -102,6 +110,37 @@ async fn a_message_that_trickles_ends_its_call_and_a_slow_one_does_not() {
         });
         let first = next(&mut arrivals).await.unwrap();
         assert_eq!(first.is_ok(), is_slow, "{part}");
+    }
+}
+
+/// HTTP/2 gives a frame on when it is whole: until then a slow message seems to stand still.
+#[tokio::test(start_paused = true)]
+async fn a_long_frame_counts_while_it_comes_and_no_longer_than_it_may_take() {
+    const PART: usize = 66 << 10;
+    // Of a frame that comes on and one that does not; and of one that only other messages' bytes are in.
+    for (part, is_of_message, is_slow) in [(PART, true, true), (1_000, true, false), (PART, false, false)] {
+        let mut frames = Frames::new(Duration::ZERO);
+        let (sender, _call, mut arrivals) = arrivals_beside(&line(), frames.coming());
+        let mut come = move |bytes: &[u8]| assert!(!frames.take(bytes, || Duration::ZERO));
+        let message = framed(&[0; 600_000]);
+        sender.send(message[..10].to_vec().into()).unwrap();
+        tokio::spawn(async move {
+            come(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            let mut left = &message[10..];
+            while !left.is_empty() {
+                let (frame, rest) = left.split_at(left.len().min(FRAME_BYTES_MAX));
+                come(&[&(frame.len() as u32).to_be_bytes()[1..], &[0, 0, 0, 0, 0, 1]].concat());
+                for (at, bytes) in frame.chunks(part).enumerate() {
+                    come(bytes);
+                    if is_of_message && (at + 1) * part >= frame.len() {
+                        let _ = sender.send(frame.to_vec().into());
+                        left = rest;
+                    }
+                    sleep(PROGRESS_WITHIN - Duration::from_secs(1)).await;
+                }
+            }
+        });
+        assert_eq!(next(&mut arrivals).await.unwrap().is_ok(), is_slow, "{part}, {is_of_message}");
     }
 }
 
