@@ -74,7 +74,7 @@ use columns::each_summed;
 use contributors::{Contributors, at_least, enough_of};
 use hashed::Change;
 use open_bytes::{cell_bytes, cells_bytes, plan_bytes, planning_bytes};
-use parted::Parted;
+use parted::{Parted, Sets};
 use points::points_bytes;
 use portions::{Place, Portions, key};
 use producer_sums::ProducerSums;
@@ -292,9 +292,9 @@ impl Cells {
             };
             let slot = self.slot(number);
             self.records[slot] += 1;
-            self.add_contributor(slot, records.combinations.get(row), records.origin(row, contributor));
+            let mut is_in = Sets::NONE;
             if self.summed > 0 {
-                let (place, change) = self.portions[slot].place(key(contributor), self.summed);
+                let (place, change, sets) = self.portions[slot].find(key(contributor), self.summed);
                 if change.after > 0 {
                     self.change_bytes(change);
                     if self.portions[slot].are_full(self.enough) {
@@ -302,7 +302,9 @@ impl Cells {
                     }
                 }
                 places.push((slot as u32, place));
+                is_in = sets;
             }
+            self.add_contributor(slot, records.combinations.get(row), records.origin(row, contributor), is_in);
         });
         self.fold_sums(dataset, records, rows, &places);
         if !records.producers.is_empty() && self.summed > 0 {
@@ -367,15 +369,23 @@ impl Cells {
         self.change_bytes(change);
     }
 
-    /// Adds the contributor of a record to the set that it belongs to: that of the record's combination of parts, or that of
-    /// the cell where no combinations are kept.
+    /// Adds the contributor of a record, who is known to be in some of the cell's sets, to the set that it belongs to: that of
+    /// the record's combination of parts, or that of the cell where no combinations are kept.
     #[inline]
-    fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin) {
-        let change = match (self.parted.get_mut(slot), combination) {
-            (Some(parted @ Parted::Known(_)), Some(combination)) => parted.add(*combination, origin, self.enough),
-            _ => self.contributors[slot].add(origin, self.enough),
+    fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin, is_in: Sets) {
+        // Where it is kept who brought a contributor, a set learns more of one that is in it.
+        let is_in = if origin.1 == Producer::UNKNOWN { is_in } else { Sets::NONE };
+        let (change, set) = match (self.parted.get_mut(slot), combination) {
+            (Some(parted @ Parted::Known(_)), Some(combination)) => {
+                parted.add(*combination, origin, self.enough, is_in)
+            }
+            _ if is_in.contain(Sets::OF_CELL) => return,
+            _ => (self.contributors[slot].add(origin, self.enough), Sets::OF_CELL),
         };
         self.change_bytes(change);
+        if set != Sets::NONE && !is_in.contain(set) && self.summed > 0 {
+            self.portions[slot].joins(key(origin.0), set);
+        }
     }
 
     /// The sets and portions hold more bytes now, or fewer.

@@ -363,9 +363,9 @@ fn encode_portions(portions: &Portions, summed: usize, writer: &mut Writer) {
         }
         Portions::Each { at, portions } => {
             writer.u8(KEPT).count(at.len());
-            for (key, place) in at {
+            for (key, known) in at {
                 writer.u64(*key);
-                let own = portions.iter().skip(*place as usize).take(summed);
+                let own = portions.iter().skip(known.place as usize).take(summed);
                 own.for_each(|portion| encode_portion(*portion, writer));
             }
         }

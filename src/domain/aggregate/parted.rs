@@ -25,8 +25,35 @@ pub(super) enum Combinations {
     Many(HashMap<u64, Combination, RandomState>),
 }
 
-/// So many combinations are few.
+/// So many combinations are few. [`Sets`] tells 15 apart.
 const FEW: usize = 8;
+
+/// Sets of a cell that it is known of that somebody is in them, so that it need not be looked up: the set of the cell, and
+/// those of its combinations while they are few. Nobody ever leaves a set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sets(u16);
+
+impl Sets {
+    pub(super) const NONE: Self = Self(0);
+    /// That of a cell whose records are not kept by their combinations.
+    pub(super) const OF_CELL: Self = Self(1);
+
+    fn of(place: usize) -> Self {
+        Self(2 << place)
+    }
+
+    /// Whether one set is among these.
+    #[inline]
+    pub(super) fn contain(self, one: Self) -> bool {
+        self.0 & one.0 != 0
+    }
+
+    /// These and another one.
+    #[inline]
+    pub(super) fn and(self, one: Self) -> Self {
+        Self(self.0 | one.0)
+    }
+}
 
 /// The records of one combination.
 #[derive(Debug, Clone, Default)]
@@ -71,9 +98,18 @@ impl Combinations {
 
     #[inline]
     fn get_mut(&mut self, number: u64) -> Option<&mut Combination> {
+        self.find_mut(number).map(|(kept, _)| kept)
+    }
+
+    /// One of them, with what stands for its set.
+    #[inline]
+    fn find_mut(&mut self, number: u64) -> Option<(&mut Combination, Sets)> {
         match self {
-            Self::Few(few) => few.iter_mut().find(|(known, _)| *known == number).map(|(_, kept)| kept),
-            Self::Many(many) => many.get_mut(&number),
+            Self::Few(few) => {
+                let at = few.iter().position(|(known, _)| *known == number)?;
+                few.get_mut(at).map(|(_, kept)| (kept, Sets::of(at)))
+            }
+            Self::Many(many) => many.get_mut(&number).map(|kept| (kept, Sets::NONE)),
         }
     }
 
@@ -116,19 +152,23 @@ const fn combinations_bytes(combinations: usize) -> usize {
 }
 
 impl Parted {
-    /// Adds a record of a contributor that a producer brought; a set of `enough` contributors ends.
+    /// Adds a record of a contributor that a producer brought, and is known to be in some sets; a set of `enough`
+    /// contributors ends. Also in which set the contributor is now, if that can be told.
     #[inline]
-    pub(super) fn add(&mut self, combination: u64, origin: Origin, enough: usize) -> Change {
-        let Self::Known(combinations) = self else { return Change::default() };
-        if let Some(kept) = combinations.get_mut(combination) {
+    pub(super) fn add(&mut self, combination: u64, origin: Origin, enough: usize, is_in: Sets) -> (Change, Sets) {
+        let Self::Known(combinations) = self else { return Default::default() };
+        if let Some((kept, set)) = combinations.find_mut(combination) {
             kept.records += 1;
-            return kept.contributors.add(origin, enough);
+            let change = if is_in.contain(set) { Change::default() } else { kept.contributors.add(origin, enough) };
+            return (change, set);
         }
         let known = combinations.len();
         let mut kept = Combination { records: 1, ..Combination::default() };
         let Change { before, after } = kept.contributors.add(origin, enough);
         combinations.insert(combination, kept);
-        Change { before: before + combinations_bytes(known), after: after + combinations_bytes(known + 1) }
+        let change =
+            Change { before: before + combinations_bytes(known), after: after + combinations_bytes(known + 1) };
+        (change, Sets::NONE)
     }
 
     /// Adds what another part of the cell holds. Where one of them did not keep it, the other one forgets it: then these
@@ -215,7 +255,7 @@ mod tests {
             let mut bytes = [0, 0];
             for (number, is_one) in &numbers {
                 let part = if *is_one { &mut one } else { &mut other };
-                let change = part.add(*number, (u128::from(*number), Producer::UNKNOWN), 10);
+                let (change, _) = part.add(*number, (u128::from(*number), Producer::UNKNOWN), 10, Sets::NONE);
                 let bytes = &mut bytes[usize::from(*is_one)];
                 *bytes = *bytes + change.after - change.before;
                 *counted.entry(*number).or_default() += 1;

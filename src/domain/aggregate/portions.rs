@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::hashed::{Change, Contributor, PassThrough, set_bytes};
+use super::parted::Sets;
 use super::rule::PartRule;
 use crate::planted::planted;
 
@@ -40,6 +41,15 @@ pub(super) fn key(contributor: Contributor) -> Key {
 /// Where the portions of a contributor are, until [`Portions::end`]: at this place of the list while contributors are kept
 /// apart, and then where its key says.
 pub(super) type Place = u64;
+
+/// What is known of a contributor that is kept apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// Where its portions begin in the list.
+    pub(super) place: u32,
+    /// The sets of the cell that it is in. This is not part of what a cell is: it saves a look-up.
+    is_in: Sets,
+}
 
 /// What one contributor, or several, add to the sum of one column, in steps of the range: see
 /// [`Ends`](super::moments::Ends). A total that is too large for its integer stays at the largest one.
@@ -65,7 +75,7 @@ pub(super) const ENDS: [fn(&Portion) -> u64; 2] = [|portion| portion.above, |por
 #[derive(Debug, Clone)]
 pub(super) enum Portions {
     /// Of each contributor. The portions of one are beside each other, one for each column.
-    Each { at: HashMap<Key, u32, BuildHasherDefault<PassThrough>>, portions: Vec<Portion> },
+    Each { at: HashMap<Key, Known, BuildHasherDefault<PassThrough>>, portions: Vec<Portion> },
     /// There are enough contributors.
     Shared(Box<Shared>),
     /// They were not kept: an older version began the window.
@@ -130,15 +140,31 @@ impl Portions {
     /// Where the portions of a contributor are, with room for them: for [`Portions::add`].
     #[inline]
     pub(super) fn place(&mut self, key: Key, columns: usize) -> (Place, Change) {
-        let Self::Each { at, portions } = self else { return (key, Change::default()) };
-        if let Some(place) = at.get(&key) {
-            return (Place::from(*place), Change::default());
+        let (place, change, _) = self.find(key, columns);
+        (place, change)
+    }
+
+    /// The same, and the sets of the cell that the contributor is known to be in.
+    #[inline]
+    pub(super) fn find(&mut self, key: Key, columns: usize) -> (Place, Change, Sets) {
+        let Self::Each { at, portions } = self else { return (key, Change::default(), Sets::NONE) };
+        if let Some(known) = at.get(&key) {
+            return (Place::from(known.place), Change::default(), known.is_in);
         }
-        let (known, place) = (at.len(), portions.len() as u32);
-        at.insert(key, place);
+        let (before, place) = (at.len(), portions.len() as u32);
+        at.insert(key, Known { place, is_in: Sets::NONE });
         portions.resize(portions.len() + columns, Portion::default());
-        let change = Change { before: each_bytes(known, columns), after: each_bytes(known + 1, columns) };
-        (Place::from(place), change)
+        let change = Change { before: each_bytes(before, columns), after: each_bytes(before + 1, columns) };
+        (Place::from(place), change, Sets::NONE)
+    }
+
+    /// A contributor is known to be in a set from now on.
+    pub(super) fn joins(&mut self, key: Key, set: Sets) {
+        if let Self::Each { at, .. } = self
+            && let Some(known) = at.get_mut(&key)
+        {
+            known.is_in = known.is_in.and(set);
+        }
     }
 
     /// Adds a value of a contributor to the portion of a column.
@@ -173,7 +199,7 @@ impl Portions {
     fn share(&mut self, columns: usize) {
         let Self::Each { at, portions } = self else { return };
         let mut shared = Shared::new(columns);
-        for (key, place) in at.iter() {
+        for (key, Known { place, .. }) in at.iter() {
             let own = portions.iter().skip(*place as usize).take(columns);
             for (column, portion) in own.enumerate() {
                 shared.add(*key, columns, column, *portion);
@@ -200,7 +226,7 @@ impl Portions {
             (mine, Self::Each { at, portions }) => {
                 for (key, theirs) in at {
                     let (place, _) = mine.place(key, columns);
-                    let own = portions.iter().skip(theirs as usize).take(columns);
+                    let own = portions.iter().skip(theirs.place as usize).take(columns);
                     for (column, portion) in own.enumerate() {
                         mine.add(place, columns, column, *portion);
                     }
@@ -234,8 +260,8 @@ impl Portions {
     /// The portions of each contributor, or of all who share one, in all columns. None, if they were not kept.
     pub(super) fn by_contributor(&self, columns: usize) -> Box<dyn Iterator<Item = (Key, &[Portion])> + '_> {
         match self {
-            Self::Each { at, portions } => Box::new(at.iter().filter_map(move |(key, place)| {
-                let place = *place as usize;
+            Self::Each { at, portions } => Box::new(at.iter().filter_map(move |(key, known)| {
+                let place = known.place as usize;
                 Some((*key, portions.get(place..place + columns)?))
             })),
             Self::Shared(shared) => Box::new((0..).zip(shared.portions.chunks_exact(columns.max(1)))),

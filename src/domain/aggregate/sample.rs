@@ -24,6 +24,7 @@ use super::columns::each_summed;
 use super::contributors::NEVER_ENOUGH;
 use super::hashed::{Change, Contributor, ContributorKey, PassThrough, table_bytes};
 use super::moments::Ends;
+use super::parted::Sets;
 use super::portions::key;
 use super::state::State;
 use super::{Cells, Foldable, Rows};
@@ -426,7 +427,7 @@ impl Cells {
         let slot = self.slot(record.cell);
         let origin = (contributor, record.producer);
         self.records[slot] += 1;
-        self.add_contributor(slot, self.is_parted.then_some(&record.combination), origin);
+        self.add_contributor(slot, self.is_parted.then_some(&record.combination), origin, Sets::NONE);
         if self.summed == 0 {
             return;
         }

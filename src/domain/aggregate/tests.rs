@@ -278,8 +278,8 @@ fn canonical(cells: &Cells) -> Vec<String> {
         let (number, records, all) = (cells.numbers[slot], cells.records[slot], sorted(&cells.contributors[slot]));
         let portions = match &cells.portions[slot] {
             Portions::Each { at, portions } => {
-                let of = |place: &u32| portions[*place as usize..][..cells.summed].to_vec();
-                format!("{:?}", at.iter().map(|(key, place)| (*key, of(place))).collect::<BTreeMap<_, _>>())
+                let of = |place: u32| portions[place as usize..][..cells.summed].to_vec();
+                format!("{:?}", at.iter().map(|(key, known)| (*key, of(known.place))).collect::<BTreeMap<_, _>>())
             }
             shared_or_unknown => format!("{shared_or_unknown:?}"),
         };

@@ -51,8 +51,8 @@ fn kept(added: &[Added], enough: usize) -> Portions {
 fn canonical(portions: &Portions) -> String {
     match portions {
         Portions::Each { at, portions } => {
-            let of = |place: &u32| &portions[*place as usize..][..COLUMNS];
-            format!("{:?}", at.iter().map(|(key, place)| (*key, of(place))).collect::<BTreeMap<_, _>>())
+            let of = |place: u32| &portions[place as usize..][..COLUMNS];
+            format!("{:?}", at.iter().map(|(key, known)| (*key, of(known.place))).collect::<BTreeMap<_, _>>())
         }
         shared => format!("{shared:?}"),
     }
