@@ -52,6 +52,12 @@ impl Deployment {
         fs::write(self.path("gateway.toml"), format!("{config}\n[scoring]\nworkers = 1\n")).unwrap();
     }
 
+    /// Adds lines to the end of the configuration.
+    pub(super) fn configure_further(&self, lines: &str) {
+        let config = fs::read_to_string(self.path("gateway.toml")).unwrap();
+        fs::write(self.path("gateway.toml"), format!("{config}\n{lines}\n")).unwrap();
+    }
+
     /// Starts it.
     pub(super) fn start(&self) -> Server {
         Server::start(Command::new(env!("CARGO_BIN_EXE_bailiwick")).args(RUN).arg(self.path("gateway.toml")))

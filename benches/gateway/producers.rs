@@ -1,4 +1,5 @@
-//! What producers and open cells cost a checkpoint, and what a producer takes in memory.
+//! What producers and open cells cost a checkpoint, what a producer takes in memory, and what a record costs that goes into
+//! one of few or of many open cells.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use bailiwick::domain::outcome::{Outcome, Taken};
 use bailiwick::domain::producer::{Came, Number, Producers, RememberedMax};
 use bailiwick::domain::watermark::{ActiveMax, Heard, Watermark};
 
-use super::{figure, median};
+use super::{BATCH, figure, median};
 
 /// How often each is measured.
 const TURNS: usize = 7;
@@ -42,12 +43,49 @@ pub(super) fn run() {
         figure(&format!("active producer in memory, of {count}"), each, "bytes", None);
         encoded(&format!("encode {count} active producers"), |writer| watermark.encode(writer));
     }
+    folded();
     for cells in [1_000, 65_536, 1_000_000] {
         let mut windows = windows(cells);
         saved(&format!("{cells} open cells of 16 contributors"), &mut windows);
         encoded(&format!("encode {cells} open cells of 16 contributors"), |writer| {
             windows.iter().for_each(|window| window.encode(writer));
         });
+    }
+}
+
+/// Folds batches of records, each of any open cell, into few cells and into many. The ratio is to the fewest.
+fn folded() {
+    const CELLS: [usize; 3] = [1_000, 65_536, 1_000_000];
+    const BATCHES: usize = 2_000;
+    let mut state = 7_u64;
+    let mut any = move |of: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % of
+    };
+    let mut fewest = None;
+    for cells in CELLS {
+        let mut windows = windows(cells);
+        let of_one = cells.min(CELLS_OF_ONE);
+        let dataset = dataset(of_one);
+        let mut turn = || {
+            let batches: Vec<[ArrayRef; 2]> = (0..BATCHES)
+                .map(|_| {
+                    let people = StringArray::from_iter_values((0..BATCH).map(|_| format!("person-{}", any(16))));
+                    let keys = StringArray::from_iter_values((0..BATCH).map(|_| any(of_one).to_string()));
+                    [Arc::new(people) as ArrayRef, Arc::new(keys)]
+                })
+                .collect();
+            let at: Vec<usize> = batches.iter().map(|_| any(windows.len())).collect();
+            let start = Instant::now();
+            for (columns, at) in batches.iter().zip(at) {
+                let contributors = ContributorKey([1; 16]).hash(&columns[0]);
+                windows[at].fold(&dataset, &Foldable::new(&dataset, columns, &contributors), &Rows::All);
+            }
+            start.elapsed().as_nanos() as f64 / (BATCHES * BATCH) as f64
+        };
+        let each = median((0..TURNS).map(|_| turn()).collect::<Vec<_>>());
+        let fewest = *fewest.get_or_insert(each);
+        figure(&format!("fold a record into one of {cells} open cells"), each, "ns", Some(each / fewest));
     }
 }
 
@@ -118,30 +156,18 @@ fn watermark(names: &[String]) -> Watermark {
     watermark
 }
 
+/// The most cells that a window has here.
+const CELLS_OF_ONE: usize = 65_536;
+
+/// The words of a key of so many cells; all others are one more.
+fn words(cells: usize) -> Vec<String> {
+    (0..cells - 1).map(|word| word.to_string()).collect()
+}
+
 /// Windows of at most 65,536 cells, each of 16 contributors, without metrics but a count.
 fn windows(cells: usize) -> Vec<Cells> {
-    let of_one = cells.min(65_536);
-    let words: Vec<String> = (0..of_one - 1).map(|word| word.to_string()).collect();
-    let dataset = Dataset {
-        name: "d".parse().unwrap(),
-        stream: "s".parse().unwrap(),
-        contributor: "person".into(),
-        window: Duration::from_secs(60),
-        grace: Duration::ZERO,
-        open_max: OPEN_MAX,
-        min_contributors: 5,
-        bounds: None,
-        keeps_all: false,
-        max_defer: 0,
-        roll_up: Vec::new(),
-        only_on_change: false,
-        coarser_than: None,
-        tells_contributors: false,
-        keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words.clone()) }],
-        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
-        privacy: None,
-        members: Vec::new(),
-    };
+    let of_one = cells.min(CELLS_OF_ONE);
+    let (dataset, words) = (dataset(of_one), words(of_one));
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(words.iter().map(String::as_str).chain(["other"])));
     let window = |_| {
         let mut window = Cells::new(&dataset);
@@ -156,6 +182,30 @@ fn windows(cells: usize) -> Vec<Cells> {
         window
     };
     (0..cells.div_ceil(of_one)).map(window).collect()
+}
+
+/// One of so many cells, without metrics but a count.
+fn dataset(cells: usize) -> Dataset {
+    Dataset {
+        name: "d".parse().unwrap(),
+        stream: "s".parse().unwrap(),
+        contributor: "person".into(),
+        window: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        open_max: OPEN_MAX,
+        min_contributors: 5,
+        bounds: None,
+        keeps_all: false,
+        max_defer: 0,
+        roll_up: Vec::new(),
+        only_on_change: false,
+        coarser_than: None,
+        tells_contributors: false,
+        keys: vec![GroupKey { name: "key".into(), column: 1, domain: KeyDomain::text(words(cells)) }],
+        metrics: vec![Metric { name: "n".into(), function: Function::Count, digits: None }],
+        privacy: None,
+        members: Vec::new(),
+    }
 }
 
 /// Bytes of memory that the process has.

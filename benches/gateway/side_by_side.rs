@@ -68,10 +68,13 @@ const LINES: [Line; 3] = [
 ];
 const LATENCY: &str = "latency";
 const MEMORY: &str = "memory";
+const KNOWN: &str = "known";
+/// How many producers the stream has heard before the load comes.
+const KNOWN_PRODUCERS: [usize; 3] = [64, 10_000, 1_000_000];
 
 /// Whether it is one of the lines that run alone.
 pub(super) fn is_line(name: &str) -> bool {
-    name == LATENCY || name == MEMORY || LINES.iter().any(|line| line.name == name)
+    [LATENCY, MEMORY, KNOWN].contains(&name) || LINES.iter().any(|line| line.name == name)
 }
 
 /// Runs the lines that are wanted.
@@ -103,6 +106,9 @@ fn on_its_core(is_wanted: &dyn Fn(&str) -> bool) {
     }
     if is_wanted(MEMORY) {
         memory(&records);
+    }
+    if is_wanted(KNOWN) {
+        known(&records);
     }
 }
 
@@ -302,4 +308,28 @@ fn memory(records: &Records) {
         Some(mib(used.memory) / idle),
     );
     figure("memory, 10,000 producers: at most", mib(used.memory_max), "MiB", None);
+}
+
+/// The same load of 64 producers, after the stream has heard few others or many.
+fn known(records: &Records) {
+    let pool = records.pool(1, Payload::Rows);
+    let after = |heard: usize| {
+        let deployment = Deployment::new(&std::env::temp_dir());
+        deployment.configure_further("[limits]\nproducers_per_address_max = 1_000_000");
+        let server = deployment.start_on(SERVER);
+        let mut plan = plan(&LINES[1], &server);
+        plan.producers = heard;
+        plan.schedule = Schedule { rate: None, warm_up: Duration::ZERO, end: End::Messages(heard as u64) };
+        records.measure(&pool, &plan);
+        plan.producers = plan.calls;
+        plan.epoch += 1;
+        plan.schedule = Schedule { rate: None, warm_up: WARM_UP, end: End::After(LENGTH) };
+        records.measure(&pool, &plan).cpu_per_record().unwrap()
+    };
+    let turns: Vec<_> = (0..ROUNDS).map(|_| KNOWN_PRODUCERS.map(after)).collect();
+    for (at, heard) in KNOWN_PRODUCERS.iter().enumerate() {
+        let cpu = median(turns.iter().map(|turn| turn[at]));
+        let ratio = median(turns.iter().map(|turn| turn[at] / turn[0]));
+        figure(&format!("1 a message, {heard} producers known: gateway: CPU"), cpu, "ns/record", Some(ratio));
+    }
 }
