@@ -1,10 +1,14 @@
-//! What the ledger says left, what the gateway counts, and what the kernel says was sent are the same, but for what a
-//! protocol adds.
+//! What the outbox holds, what the ledger says left, what the gateway counts, and what the kernel says was sent are the same,
+//! but for what a protocol adds.
 
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use bailiwick::config::Destination;
+use bailiwick::durable::outbox::Closing;
 use bailiwick::egress::kafka;
+use bailiwick::storage::{self, RealFileSystem};
 
 use crate::common::ledger::{entries, of_kind};
 use crate::common::{self, TestGateway};
@@ -37,8 +41,20 @@ fn acknowledged(address: &str) -> (u64, u64) {
     (connections, bytes)
 }
 
+/// The releases of an outbox, and the bytes of their messages.
+fn in_outbox(directory: &Path, sink: &kafka::Sink) -> (u64, u64) {
+    let mut entries = storage::entries(Arc::new(RealFileSystem), directory).unwrap();
+    let (mut releases, mut bytes) = (0, 0);
+    while let Some(entry) = entries.next().unwrap() {
+        let closing = Closing::decode(&entry.payload).unwrap();
+        releases += closing.releases.len() as u64;
+        bytes += sink.bytes(entry.lsn, &closing.releases).unwrap();
+    }
+    (releases, bytes)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_the_counts_and_the_kernel_agree_about_what_was_sent() {
+async fn the_outbox_the_ledger_the_counts_and_the_kernel_agree_about_what_was_sent() {
     let Some(broker) = Broker::own(Vec::new()) else { return };
     let topic = "counted";
     broker.create_topics(topic);
@@ -47,6 +63,8 @@ async fn the_ledger_the_counts_and_the_kernel_agree_about_what_was_sent() {
         options: [("compression.type".to_owned(), "none".to_owned())].into(),
         ..broker.settings(topic)
     };
+    let (gateway, destination) = ("g".parse().unwrap(), "fraud_desk".parse().unwrap());
+    let sink = kafka::Sink::new(settings.clone(), &kafka::Sender { gateway, destination });
     let gateway = TestGateway::start_with("card-fraud/gateway.toml", |config| {
         config.destinations.insert("fraud_desk".parse().unwrap(), Destination::Kafka(settings));
     })
@@ -63,6 +81,7 @@ async fn the_ledger_the_counts_and_the_kernel_agree_about_what_was_sent() {
     let (releases, said) = tokio::task::block_in_place(|| common::until(sent));
     let (connections, kernel) = acknowledged(&broker.address);
     let telemetry = gateway.telemetry();
+    assert_eq!(in_outbox(&gateway.journal.path().join("outbox"), &sink), (releases, said), "the outbox and the ledger");
     gateway.stop().await;
     // They are counted a moment after the ledger has said so.
     let counted = telemetry.bytes_out();
