@@ -1,4 +1,4 @@
-//! What the ledger says of the gateway's work: CPU seconds and records, once a day (UTC) and at a stop. After a crash,
+//! What the ledger says of the gateway's work: CPU seconds, records and bytes, once a day (UTC) and at a stop. After a crash,
 //! the ledger does not say what the gateway worked since the last entry.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +21,14 @@ pub(super) struct Work {
 struct Said {
     cpu_seconds: u64,
     records: u64,
+    bytes_in: u64,
     day: Date,
 }
 
 impl Work {
     /// Of a gateway that starts on a day.
     pub(super) fn new(ledger: Arc<Ledger>, telemetry: Arc<Telemetry>, day: Date) -> Self {
-        Self { ledger, telemetry, said: Mutex::new(Said { cpu_seconds: 0, records: 0, day }) }
+        Self { ledger, telemetry, said: Mutex::new(Said { cpu_seconds: 0, records: 0, bytes_in: 0, day }) }
     }
 
     /// Says what is new, if a day has begun since it was said.
@@ -44,8 +45,10 @@ impl Work {
     }
 
     fn say(&self, said: &mut Said) {
-        let records = self.telemetry.steps().records(self.telemetry.total(|counts| &counts.accepted));
-        self.ledger.note(said.news(cpu_time().as_secs(), records));
+        let steps = self.telemetry.steps();
+        let records = steps.records(self.telemetry.total(|counts| &counts.accepted));
+        let bytes_in = steps.bytes(self.telemetry.total(|counts| &counts.bytes_in));
+        self.ledger.note(said.news(cpu_time().as_secs(), records, bytes_in));
     }
 }
 
@@ -58,12 +61,13 @@ impl Said {
     }
 
     /// What is new, when the run came to so much in all.
-    fn news(&mut self, cpu_seconds: u64, records: u64) -> What {
+    fn news(&mut self, cpu_seconds: u64, records: u64, bytes_in: u64) -> What {
         let news = What::Work {
             cpu_seconds: cpu_seconds.saturating_sub(self.cpu_seconds),
             records: records.saturating_sub(self.records),
+            bytes_in: Some(bytes_in.saturating_sub(self.bytes_in)),
         };
-        *self = Self { cpu_seconds, records, day: self.day };
+        *self = Self { cpu_seconds, records, bytes_in, day: self.day };
         news
     }
 }
@@ -76,12 +80,13 @@ mod tests {
 
     #[test]
     fn what_is_new_is_said_once_a_day_and_adds_up() {
-        let mut said = Said { cpu_seconds: 0, records: 0, day: date(2026, 11, 26) };
+        let mut said = Said { cpu_seconds: 0, records: 0, bytes_in: 0, day: date(2026, 11, 26) };
         let days = [26, 27, 27, 26, 27, 29].map(|day| said.begins(date(2026, 11, day)));
         // A clock that is set back begins no day again.
         assert_eq!(days, [false, true, false, false, false, true]);
-        let news = [(7, 400), (7, 400), (9, 1_000)].map(|(seconds, records)| said.news(seconds, records));
-        let work = |cpu_seconds, records| What::Work { cpu_seconds, records };
-        assert_eq!(news, [work(7, 400), work(0, 0), work(2, 600)]);
+        let news = [(7, 400, 9_000), (7, 400, 9_000), (9, 1_000, 12_000)];
+        let news = news.map(|(seconds, records, bytes)| said.news(seconds, records, bytes));
+        let work = |cpu_seconds, records, bytes| What::Work { cpu_seconds, records, bytes_in: Some(bytes) };
+        assert_eq!(news, [work(7, 400, 9_000), work(0, 0, 0), work(2, 600, 3_000)]);
     }
 }

@@ -15,10 +15,12 @@ use crate::config::Config;
 use crate::ledger::in_full;
 
 mod account;
+mod cost;
 mod extracts;
 mod html;
 
 use account::Account;
+use cost::{Cost, Said};
 
 /// What `bailiwick report` is told.
 #[derive(Debug, clap::Args)]
@@ -32,15 +34,15 @@ pub struct Options {
     /// Only what the ledger says before this moment.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub to: Option<Timestamp>,
-    /// How many bytes of records came in meanwhile, as you counted them.
+    /// How many bytes of records came in meanwhile, as you counted them. Without it, as the ledger says.
     #[arg(long, value_name = "BYTES")]
     pub bytes_in: Option<u64>,
-    /// What a GiB costs that crosses the border, to say what was saved. Needs `--bytes-in`.
-    #[arg(long, value_name = "PRICE", requires = "bytes_in", value_parser = price)]
+    /// What a GiB costs that crosses a border, to say what was saved. Without it, the prices of the configuration.
+    #[arg(long, value_name = "PRICE", value_parser = price)]
     pub price_per_gib: Option<f64>,
-    /// The currency of the price.
-    #[arg(long, value_name = "CURRENCY", default_value = "EUR")]
-    pub currency: String,
+    /// The currency of the price. Without it, that of the configuration, or EUR.
+    #[arg(long, value_name = "CURRENCY")]
+    pub currency: Option<String>,
     /// What a core draws while it works, to estimate the energy. Nothing measures it.
     #[arg(long, value_name = "WATTS", value_parser = watts)]
     pub watts_per_core: Option<f64>,
@@ -87,32 +89,12 @@ struct Report {
     extracts: Option<Value>,
 }
 
-/// What crossed, and what it saved that not all did.
-struct Cost {
-    bytes_in: u64,
-    bytes_out: u64,
-    /// What a GiB costs, and the currency.
-    price: Option<(f64, String)>,
-}
-
 /// The rules by which datasets may leave, by the configuration that was named.
 struct Rules {
     policy: String,
     day: String,
     /// As `check --json` has them.
     rows: Vec<Value>,
-}
-
-impl Cost {
-    /// How many times as much came in.
-    fn ratio(&self) -> Option<f64> {
-        (self.bytes_out > 0).then(|| self.bytes_in as f64 / self.bytes_out as f64)
-    }
-
-    fn saved(&self) -> Option<(f64, &str)> {
-        let gib = (self.bytes_in as f64 - self.bytes_out as f64) / f64::from(1 << 30);
-        self.price.as_ref().map(|(price, currency)| (gib * price, currency.as_str()))
-    }
 }
 
 /// What a report does not show, whatever it says.
@@ -125,7 +107,8 @@ const NOT_PROVED: [&str; 8] = [
     "How many persons were behind refused records. The numbers are of records, in steps, and what is less than a step is not \
      told yet.",
     "That a release which may have left did leave. After a crash the ledger says so, and it is sent again.",
-    "What came in. The number is that of whoever made this report.",
+    "What came in. The number is the gateway's own count, in steps, or that of whoever made this report. What a gateway that \
+     crashed took in since its last entry, a day at most, is not in it.",
     "How much energy it took. CPU seconds are the gateway's own count, joules an estimate by the watts that whoever made this \
      report named. What a gateway that crashed worked since its last entry, a day at most, is in neither.",
 ];
@@ -147,11 +130,12 @@ pub fn report(options: Options) -> Result<String, Failure> {
     let (config, day) = (config.map(|config| load(&config)).transpose()?, crate::config::today());
     let rules = config.as_ref().map(|config| rules(config, day));
     let extracts = config.as_ref().map(|config| extracts::extracts(config, &account, day));
-    let cost = bytes_in.map(|bytes_in| Cost {
-        bytes_in,
-        bytes_out: account.bytes(),
-        price: price_per_gib.map(|price| (price, currency)),
-    });
+    let cost = Cost::of(&account, Said { bytes_in, price_per_gib, currency }, config.as_ref());
+    if price_per_gib.is_some() && cost.is_none() {
+        return Err(
+            anyhow!("the ledger does not say how many bytes came in: give `--bytes-in` beside the price").into()
+        );
+    }
     let (name, key) = (opened.verifier().name().to_owned(), opened.verifier().to_string());
     let checkpoint = audit.checkpoint.unwrap_or_default();
     let report = Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts };
@@ -166,15 +150,6 @@ fn in_json(report: &Report) -> Value {
     let Report { name, key, checkpoint, from, to, account, cost, watts, rules, extracts } = report;
     let mut value = account.json();
     let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
-    let cost = cost.as_ref().map(|cost| {
-        json!({
-            "bytes_in": cost.bytes_in,
-            "bytes_out": cost.bytes_out,
-            "ratio": cost.ratio(),
-            "saved": cost.saved().map(|(amount, _)| amount),
-            "currency": cost.saved().map(|(_, currency)| currency),
-        })
-    });
     let per_million = account.work.per_million();
     let work = json!({
         "cpu_seconds": account.work.cpu_seconds,
@@ -190,7 +165,7 @@ fn in_json(report: &Report) -> Value {
         ("checkpoint", json!(checkpoint)),
         ("from", json!(time(from))),
         ("to", json!(time(to))),
-        ("cost", json!(cost)),
+        ("cost", json!(cost.as_ref().map(Cost::json))),
         ("work", work),
         ("rules", json!(rules)),
         ("extracts", json!(extracts)),

@@ -37,6 +37,7 @@ mod here;
 mod keys;
 mod ledger;
 mod monitor;
+mod prices;
 mod read;
 mod shapes;
 mod tls;
@@ -48,6 +49,7 @@ mod tests;
 pub use fixed::Fixed;
 pub use ledger::{Ledger, Witnessing};
 pub use monitor::Http;
+pub use prices::Prices;
 pub use tls::Connections;
 
 /// A checked configuration.
@@ -88,6 +90,8 @@ pub struct Config {
     pub budgets: BTreeMap<DestinationName, budget::Settings>,
     /// The destinations for which a release is shed that may not go there any more when it is its turn. For others it waits.
     pub sheds_denied: BTreeSet<DestinationName>,
+    /// What bytes cost that leave.
+    pub prices: Prices,
     /// How long a stop may take.
     pub stop_within: Duration,
     /// What a stop does with windows that are open.

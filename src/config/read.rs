@@ -27,6 +27,7 @@ use super::destinations;
 use super::keys::DeclaredKeys;
 use super::ledger::{self, DeclaredLedger};
 use super::monitor::{self, Http};
+use super::prices::{self, Prices};
 use super::shapes::GATEWAY_TOML;
 use super::tls::{self, DeclaredListen, DeclaredTls};
 use super::word::word;
@@ -56,6 +57,7 @@ pub(super) struct Declared {
     pub(super) destinations: BTreeMap<String, Spot<Destination>>,
     pub(super) budgets: BTreeMap<String, budgets::Declared>,
     pub(super) sheds_denied: BTreeMap<String, Place>,
+    prices: Prices,
     destination_files: BTreeMap<(String, kafka::Which), Place>,
     pub(super) peers: Vec<DeclaredPeer>,
     stop_within: Duration,
@@ -135,6 +137,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
     }
     let mut destinations = BTreeMap::new();
     let (mut destination_files, mut budgets, mut sheds_denied) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut prices = prices::read(table);
     for (name, destination) in table.named("destinations") {
         name::check("destination", &name, table.problems());
         let gateway = id.as_ref().map(|id| id.value.as_str());
@@ -142,6 +145,8 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
             budgets.insert(name.value.clone(), budget);
         }
         sheds_denied.extend(destinations::sheds_denied(&destination).map(|place| (name.value.clone(), place)));
+        let price = prices::read_price(&destination);
+        prices.of_destinations.extend(price.and_then(|price| Some((DestinationName::new(&name.value).ok()?, price))));
         if let Some((value, files)) = destinations::read(&destination, base, gateway) {
             let named = files.into_iter().map(|(which, place)| ((name.value.clone(), which), place));
             destination_files.extend(named);
@@ -175,6 +180,7 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Declared {
         destinations,
         budgets,
         sheds_denied,
+        prices,
         destination_files,
         peers,
         stop_within: stop_within.unsigned_abs(),
@@ -470,6 +476,7 @@ impl Declared {
                 })
                 .collect(),
             sheds_denied: self.sheds_denied.keys().filter_map(|name| DestinationName::new(name).ok()).collect(),
+            prices: self.prices,
             stop_within: self.stop_within,
             on_stop: self.on_stop,
             log_every: self.log_every,

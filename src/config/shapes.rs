@@ -27,6 +27,7 @@ pub(super) const GATEWAY_TOML: Shape = Shape {
         Key::new("registries", Kind::Named(&Kind::Text), "The file of each registry."),
         Key::new("geoip", Kind::Table(&GEOIP), "Databases of network addresses."),
         Key::new("destinations", Kind::Named(&Kind::Table(&DESTINATION)), "The destinations, by name."),
+        Key::new("cost", Kind::Table(&COST), "What bytes cost that leave, for `bailiwick report`."),
         Key::new("log", Kind::Table(&LOG), "What the log says."),
         Key::new(
             "peers",
@@ -253,6 +254,15 @@ const LOG: Shape = Shape {
     keys: &[Key::new("every", Kind::Duration, "How often it sums up what happened. Default: PT60S.")],
 };
 
+const COST: Shape = Shape {
+    name: "cost",
+    about: "What bytes cost that leave, for `bailiwick report`.",
+    keys: &[
+        Key::new("currency", Kind::Text, "The currency of all prices, as in ISO 4217. Default: EUR."),
+        Key::new("price_per_gib", Kind::Number, "What a GiB costs, unless a destination has a price of its own."),
+    ],
+};
+
 const SHADOW: Shape = Shape {
     name: "shadow",
     about: "Policies that are tried beside the ones in force.",
@@ -317,6 +327,7 @@ const DESTINATION: Shape = Shape {
             Kind::Word(&WHEN_DENIED),
             "What becomes of a release that no policy lets go there any more when it is its turn. Default: wait.",
         ),
+        Key::new("price_per_gib", Kind::Number, "What a GiB costs that is sent there. Default: that of `[cost]`."),
     ],
 };
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// The longest entry, as `tlog-tiles` has it.
 pub const BYTES_MAX: usize = 65_535;
 /// The most releases in one entry, so that it is short enough.
@@ -244,6 +244,9 @@ pub enum What {
         cpu_seconds: u64,
         /// Records that it took in, in the steps in which metrics tell it.
         records: u64,
+        /// Bytes of payloads that came in, in such steps, those of refused records too. From version 9 on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bytes_in: Option<u64>,
     },
     /// So many entries were not written, because the ledger could not be. No intent is ever among them.
     Missed {
@@ -462,7 +465,7 @@ pub(super) mod samples {
                 rho_billionths: 10_000_000,
                 outbox: 8,
             },
-            What::Work { cpu_seconds: 86, records: 4_000_000 },
+            What::Work { cpu_seconds: 86, records: 4_000_000, bytes_in: None },
             What::Intent {
                 release: "2f".repeat(16),
                 destination: text("hub"),
@@ -494,6 +497,7 @@ pub(super) mod samples {
                 cells: 12,
                 outbox: 12,
             },
+            What::Work { cpu_seconds: 86, records: 4_000_000, bytes_in: Some(1_344_000_000) },
         ];
         let entries = whats.into_iter().zip(0..);
         entries.map(|(what, second)| Entry::new(1_795_000_000_000_000 + second * 1_000_000, what)).collect()
@@ -506,7 +510,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_as_it_was_written_once() {
-        let golden = include_str!("../../tests/golden/ledger-entries-8.jsonl");
+        let golden = include_str!("../../tests/golden/ledger-entries-9.jsonl");
         let written: String =
             samples::all().iter().map(|entry| String::from_utf8(entry.encode()).unwrap() + "\n").collect();
         assert_eq!(written, golden);
@@ -523,6 +527,7 @@ mod tests {
     #[test]
     fn entries_of_earlier_versions_tell_less() {
         let all = [
+            (8, 20, include_str!("../../tests/golden/ledger-entries-8.jsonl")),
             (7, 18, include_str!("../../tests/golden/ledger-entries-7.jsonl")),
             (6, 17, include_str!("../../tests/golden/ledger-entries-6.jsonl")),
             (5, 16, include_str!("../../tests/golden/ledger-entries-5.jsonl")),
@@ -553,12 +558,12 @@ mod tests {
 
     #[test]
     fn there_is_one_spelling() {
-        let line = include_str!("../../tests/golden/ledger-entries-8.jsonl").lines().next().unwrap();
+        let line = include_str!("../../tests/golden/ledger-entries-9.jsonl").lines().next().unwrap();
         for other in [line.replace(':', ": "), line.replace("eu-1", "\\u0065u-1"), line.replace("}}", "},\"x\":1}")] {
             assert_ne!(other, line);
             assert_eq!(Entry::decode(other.as_bytes()), Err(Unreadable::Malformed), "{other}");
         }
-        assert_eq!(Entry::decode(line.replace("\"v\":8", "\"v\":9").as_bytes()), Err(Unreadable::Newer(9)));
+        assert_eq!(Entry::decode(line.replace("\"v\":9", "\"v\":10").as_bytes()), Err(Unreadable::Newer(10)));
         assert_eq!(Entry::decode(b""), Err(Unreadable::Malformed));
     }
 

@@ -49,8 +49,10 @@ fn report(ledger: &Path, arguments: &[&str]) -> Value {
 async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     let gateway = TestGateway::start("card-fraud/gateway.toml").await;
     send_payments(gateway.endpoint(), true).await;
+    let telemetry = gateway.telemetry();
     let TestGateway { app, released, journal } = gateway;
     app.stop().await;
+    let bytes_in = telemetry.total(|counts| &counts.bytes_in);
     let ledger = journal.path().join("ledger");
     let lines = common::lines(released.path());
     let files = walk(released.path());
@@ -73,6 +75,47 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     assert_eq!(whole["cost"]["ratio"].as_f64(), Some(20_160_000.0 / bytes as f64));
     let saved = (20_160_000.0 - bytes as f64) / f64::from(1 << 30) * 2.0;
     assert_eq!((whole["cost"]["saved"].as_f64(), whole["cost"]["currency"].as_str()), (Some(saved), Some("EUR")));
+    assert_eq!(whole["cost"]["bytes_in_by"], "given");
+    // What came in the ledger knows within a step: twice k times what stands for a record.
+    let by_ledger = report(&ledger, &[]);
+    let said = by_ledger["cost"]["bytes_in"].as_u64().unwrap();
+    assert!(bytes_in.abs_diff(said) < 20 * 16_384 && said > bytes_in / 2, "{said} of {bytes_in}");
+    assert_eq!((&by_ledger["cost"]["bytes_in_by"], &by_ledger["cost"]["saved"]), (&"ledger".into(), &Value::Null));
+    assert_eq!(by_ledger["cost"]["borders"].as_array().map(Vec::len), Some(0), "nobody says where destinations are");
+    // The configuration says what crosses which border, and what that costs.
+    let (priced, _) = copy_of("card-fraud");
+    let of_priced = "examples/card-fraud/gateway.toml";
+    priced.add(of_priced, "\n[cost]\ncurrency = \"USD\"\nprice_per_gib = 3\n");
+    let priced_config = priced.path(of_priced).display().to_string();
+    let border = |arguments: &[&str]| {
+        let cost = report(&ledger, &[&["-c", &priced_config], arguments].concat())["cost"].clone();
+        let [border] = cost["borders"].as_array().unwrap().as_slice() else { panic!("{cost}") };
+        assert_eq!(
+            (&border["from"], &border["to"], &border["destination"]),
+            (&"DE".into(), &"IE".into(), &"fraud_desk".into())
+        );
+        (border["price_per_gib"].as_f64().unwrap(), border["saved"].as_f64().unwrap(), cost["currency"].clone())
+    };
+    let at = |price: f64| (said as f64 - bytes as f64) / f64::from(1 << 30) * price;
+    assert_eq!(border(&[]), (3.0, at(3.0), "USD".into()));
+    priced.edit(of_priced, "kind         = \"file\"", "kind         = \"file\"\nprice_per_gib = 0.5");
+    assert_eq!(border(&[]), (0.5, at(0.5), "USD".into()));
+    assert_eq!(border(&["--price-per-gib", "2", "--currency", "CHF"]), (2.0, at(2.0), "CHF".into()));
+    let page = printed(&ledger, &["-c", &priced_config]);
+    for part in
+        ["<td>DE to IE</td>", "USD per GiB", "The gateway counts the bytes that come in", &format!("{:.2}", at(0.5))]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    for (from, to, wrong) in [
+        ("price_per_gib = 0.5", "price_per_gib = -0.5", "`price_per_gib` is less than 0"),
+        ("currency = \"USD\"", "currency = \"dollars\"", "`dollars` is no currency"),
+    ] {
+        priced.edit(of_priced, from, to);
+        let refused = run(Path::new("."), &["check", "-c", &priced_config]);
+        assert!(text(&refused.stderr).contains(wrong), "{}", text(&refused.stderr));
+        priced.edit(of_priced, to, from);
+    }
     assert!(whole["rules"]["egress"].as_array().unwrap().iter().any(|row| row["is_allowed"] == true), "{whole}");
     assert_eq!(whole["entries"].as_u64(), Some(entries(&ledger).len() as u64));
     assert!(whole["runs"][0]["stopped"].is_string() && whole["policies"][0]["policy"] == flow["policies"][0]);
@@ -156,6 +199,12 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
     assert!(
         printed(&ledger, &["-c", &here]).contains("<h2>Extract for the record of transactions (28 CFR 202.1101)</h2>")
     );
+    // Nobody says what came in before the gateway was there.
+    let unknown = run(
+        Path::new("."),
+        &["report", "-d", &ledger.display().to_string(), "--to", "2026-01-01", "--price-per-gib", "2"],
+    );
+    assert!(text(&unknown.stderr).contains("give `--bytes-in`"), "{}", text(&unknown.stderr));
     // Another span of time holds nothing.
     let nothing = report(&ledger, &["--to", "2026-01-01"]);
     assert_eq!((nothing["entries"].as_u64(), nothing["left"].as_array().map(Vec::len)), (Some(0), Some(0)));

@@ -101,9 +101,10 @@ pub(super) fn words(what: &What) -> String {
             format!("of the window of `{dataset}` that began at {window_start}: {outcome}")
         }
         What::Damage { of, places } => format!("the {of} was found damaged, in {}", count(*places, "place")),
-        What::Work { cpu_seconds, records } => format!(
-            "since the start, or since this was said last, the gateway worked {} and took in {records} records, in steps",
-            count(*cpu_seconds, "CPU second")
+        What::Work { cpu_seconds, records, bytes_in } => format!(
+            "since the start, or since this was said last, the gateway worked {} and took in {records} records{}, in steps",
+            count(*cpu_seconds, "CPU second"),
+            bytes_in.map(|bytes| format!(", of {bytes} bytes of payloads that came in")).unwrap_or_default()
         ),
         What::Missed { entries } => {
             let missed = if *entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };

@@ -156,9 +156,17 @@ pub(super) struct Worked {
     pub(super) cpu_seconds: u64,
     /// Records that were taken in meanwhile, in steps.
     pub(super) records: u64,
+    /// Bytes of payloads that came in meanwhile, in steps, and how many entries say so: an older version does not.
+    bytes_in: u64,
+    entries_with_bytes: u64,
 }
 
 impl Worked {
+    /// How many bytes of payloads came in, in steps. `None`: not all entries say so.
+    pub(super) fn bytes_in(&self) -> Option<u64> {
+        (self.entries > 0 && self.entries_with_bytes == self.entries).then_some(self.bytes_in)
+    }
+
     /// CPU seconds for a million records.
     pub(super) fn per_million(&self) -> Option<f64> {
         (self.records > 0).then(|| self.cpu_seconds as f64 * 1e6 / self.records as f64)
@@ -333,10 +341,12 @@ impl Account {
             What::Damage { of, places } => {
                 self.damage.push(Damage { found: time(), of: of.clone(), places: *places });
             }
-            What::Work { cpu_seconds, records } => {
+            What::Work { cpu_seconds, records, bytes_in } => {
                 self.work.entries += 1;
                 self.work.cpu_seconds += cpu_seconds;
                 self.work.records += records;
+                self.work.entries_with_bytes += u64::from(bytes_in.is_some());
+                self.work.bytes_in += bytes_in.unwrap_or(0);
             }
             What::Missed { entries } => self.missed += entries,
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 mod laws;
 
 use super::account::{Quarantine, Spent, Worked};
+use super::cost::Border;
 use super::{NOT_PROVED, Report};
 use crate::ledger::entry::{Outcome, Reread};
 
@@ -85,14 +86,32 @@ fn cost(page: &mut Page, report: &Report) {
     let Some(cost) = &report.cost else { return };
     page.heading("What it saved");
     let ratio = cost.ratio().map(|ratio| format!(", {ratio:.0} to 1")).unwrap_or_default();
-    let saved =
-        cost.saved().map(|(amount, currency)| format!(" This saved {amount:.2} {currency}.")).unwrap_or_default();
+    let currency = &cost.currency;
+    let saved = cost.saved().map(|amount| format!(" This saved {amount:.2} {currency}.")).unwrap_or_default();
     page.paragraph(&format!("{} bytes came in, {} left{ratio}.{saved}", cost.bytes_in, cost.bytes_out));
+    if cost.is_of_ledger {
+        page.paragraph(
+            "The gateway counts the bytes that come in, in steps: payloads of all requests, those of refused records too.",
+        );
+    }
+    if cost.borders.is_empty() {
+        return;
+    }
+    let amount = |amount: Option<f64>| amount.map(|amount| format!("{amount:.2}")).unwrap_or_default();
+    let rows = cost.borders.iter().map(|border| {
+        let Border { destination, from, to, bytes_out, price_per_gib, saved } = border;
+        let to = to.as_deref().unwrap_or("not declared");
+        let crossed = format!("{from} to {to}");
+        vec![destination.clone(), crossed, bytes_out.to_string(), amount(*price_per_gib), amount(*saved)]
+    });
+    let (price, saved) = (format!("#{currency} per GiB"), format!("#{currency} saved"));
+    page.table(&["destination", "border", "#bytes", &price, &saved], rows.collect(), "");
+    page.paragraph("Saved is what it would have cost more to send all that came in to this destination.");
 }
 
 fn work(page: &mut Page, report: &Report) {
     page.heading("What it took");
-    let Worked { entries, cpu_seconds, records } = &report.account.work;
+    let Worked { entries, cpu_seconds, records, .. } = &report.account.work;
     if *entries == 0 {
         return page.paragraph("The ledger does not say: it does at the end of each day (UTC), and at stops.");
     }
