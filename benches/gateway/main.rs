@@ -5,8 +5,8 @@
 //! own, whose CPU time the system counts. `cargo bench -- PART...` runs, besides the stages, only
 //! some of `policy`, `knowledge`, `watermark`, `journal`, `ledger`, `recovery`, `end-to-end`, `speakers`, `storm`; `-- stages`
 //! none of them, `-- policy`, `-- knowledge`, `-- watermark`, `-- ledger`, `-- contributors`, `-- deleting`,
-//! `-- producers`, `-- rules`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency` and `-- memory` run alone too: the gateway beside the comparator, under
-//! the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
+//! `-- producers`, `-- rules`, `-- speakers` and `-- storm` that alone. `-- batches`, `-- one_record`, `-- many_calls`, `-- latency`, `-- memory` and
+//! `-- known` run alone too: the gateway beside the comparator, under the load of `bailiwick bench`. The records are the card-fraud example's (34 fields, 30 of them float64) and the model is
 //! its MLP 30-64-32-1.
 //!
 //! What goes to disk goes to the directory for temporary files (`TMPDIR`), whose file system is printed: figures of

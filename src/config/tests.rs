@@ -32,6 +32,10 @@ witness_every = "PT1M"
 key = "a"
 url = "a"
 
+[cost]
+currency = "EUR"
+price_per_gib = 0.09
+
 [log]
 [limits]
 [journal]

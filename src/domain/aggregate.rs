@@ -5,10 +5,13 @@
 //!
 //! Contributors are kept as 128-bit SipHash-1-3 values under a secret key: the count of distinct
 //! ones is exact but for collisions of probability below 2^-80 per billion contributors, and no
-//! identifier is held. A set ends when it has as many as any rule asks for ([`ENOUGH`]). Where metrics part the records of a
-//! cell ([`ways`]), the contributors of each combination of parts are kept too: a part leaves only if it has enough of
-//! them, and so does every number of some of the records that can be made of what leaves ([`plan`], [`safe`]). Where a rule
-//! asks for it, who brought each contributor is kept as well ([`brought`]).
+//! identifier is held. Where values are summed, half of the hash says whether somebody is in a set already ([`portions`]): a
+//! million contributors of a cell collide with a probability below 2^-24, and then a set has one fewer.
+//!
+//! A set ends when it has as many as any rule asks for ([`ENOUGH`]). Where metrics part the records of a cell ([`ways`]), the
+//! contributors of each combination of parts are kept too: a part leaves only if it has enough of them, and so does every
+//! number of some of the records that can be made of what leaves ([`plan`], [`safe`]). Where a rule asks for it, who brought
+//! each contributor is kept as well ([`brought`]).
 
 #![allow(
     clippy::indexing_slicing,
@@ -374,7 +377,8 @@ impl Cells {
     #[inline]
     fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin, is_in: Sets) {
         // Where it is kept who brought a contributor, a set learns more of one that is in it.
-        let is_in = if origin.1 == Producer::UNKNOWN { is_in } else { Sets::NONE };
+        let may_be_noted = self.summed > 0 && origin.1 == Producer::UNKNOWN;
+        let is_in = if may_be_noted { is_in } else { Sets::NONE };
         let (change, set) = match (self.parted.get_mut(slot), combination) {
             (Some(parted @ Parted::Known(_)), Some(combination)) => {
                 parted.add(*combination, origin, self.enough, is_in)
@@ -383,7 +387,7 @@ impl Cells {
             _ => (self.contributors[slot].add(origin, self.enough), Sets::OF_CELL),
         };
         self.change_bytes(change);
-        if set != Sets::NONE && !is_in.contain(set) && self.summed > 0 {
+        if may_be_noted && set != Sets::NONE && !is_in.contain(set) {
             self.portions[slot].joins(key(origin.0), set);
         }
     }

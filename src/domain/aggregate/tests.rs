@@ -331,6 +331,7 @@ proptest! {
         split in any::<prop::sample::Index>(),
         least in 1..7_usize,
         more in prop::sample::select(vec![0, 1, 2, 1_000]),
+        is_saved in any::<bool>(),
     ) {
         prop_assume!(!records.is_empty());
         let dataset = dataset();
@@ -340,11 +341,15 @@ proptest! {
         let mut reversed = records.clone();
         reversed.reverse();
         let (left, right) = reversed.split_at(split.index(reversed.len()));
+        let (right, last) = right.split_at(right.len() / 2);
         let (mut one, mut two) = (Cells::up_to(&dataset, enough), Cells::up_to(&dataset, enough));
         fold(&mut one, &dataset, left, &Rows::All);
         fold(&mut two, &dataset, right, &Rows::All);
-        let mut one = through_a_checkpoint(&one, &dataset);
-        one.merge(through_a_checkpoint(&two, &dataset));
+        let kept = |cells: &Cells| if is_saved { through_a_checkpoint(cells, &dataset) } else { cells.some(|_| true) };
+        let mut one = kept(&one);
+        one.merge(kept(&two));
+        // What is known of contributors before they are merged holds after it.
+        fold(&mut one, &dataset, last, &Rows::All);
         prop_assert_eq!(results(&whole, &dataset, least), results(&one, &dataset, least));
         prop_assert_eq!(one.set_bytes, counted_anew(&one));
         prop_assert_eq!(one.bytes(), whole.bytes());

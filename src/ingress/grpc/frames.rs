@@ -19,24 +19,14 @@ const BYTES_SENT: u64 = 32;
 /// What is counted in: parts of a frame.
 const PART: u64 = 1_000;
 
-/// How what messages are made of comes on, on one connection. Only frames that carry a part of a message count.
+/// How many bytes of messages came on one connection, in frames that are whole and in the one that is not.
 #[derive(Debug, Default)]
-pub(super) struct Coming {
-    /// Bytes of all of them.
-    all: AtomicU64,
-    /// Bytes of the frame that has begun and is not whole yet.
-    begun: AtomicU64,
-}
+pub(super) struct Coming(AtomicU64);
 
 impl Coming {
-    /// How many bytes of messages came in all.
+    /// How many in all.
     pub(super) fn all(&self) -> u64 {
-        self.all.load(Ordering::Relaxed)
-    }
-
-    /// How many of those that came since there were `before` in all are in a frame that is not whole yet.
-    pub(super) fn begun_since(&self, before: u64) -> u64 {
-        self.begun.load(Ordering::Relaxed).min(self.all().saturating_sub(before))
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -48,8 +38,8 @@ pub(super) struct Frames {
     left: usize,
     header: [u8; Self::HEADER_BYTES],
     came: usize,
-    /// How long the frame that is being passed over is, if it carries a part of a message; otherwise 0.
-    length: usize,
+    /// Whether the frame that is being passed over carries a part of a message.
+    is_of_message: bool,
     coming: Arc<Coming>,
     /// What may still come, in parts.
     budget: u64,
@@ -65,7 +55,7 @@ impl Frames {
     pub(super) fn new(now: Duration) -> Self {
         let (left, budget) = (Self::PREFACE_BYTES, BURST * PART);
         let header = [0; Self::HEADER_BYTES];
-        Self { left, header, came: 0, length: 0, coming: Arc::default(), budget, refilled: now }
+        Self { left, header, came: 0, is_of_message: false, coming: Arc::default(), budget, refilled: now }
     }
 
     /// How the parts of messages come on.
@@ -82,9 +72,7 @@ impl Frames {
     pub(super) fn take(&mut self, bytes: &[u8], now: impl Fn() -> Duration) -> bool {
         let mut of_messages = 0;
         let is_too_much = self.pass(bytes, &mut of_messages, now);
-        self.coming.all.fetch_add(of_messages, Ordering::Relaxed);
-        let begun = if self.left > 0 { self.length.saturating_sub(self.left) } else { 0 };
-        self.coming.begun.store(begun as u64, Ordering::Relaxed);
+        self.coming.0.fetch_add(of_messages, Ordering::Relaxed);
         is_too_much
     }
 
@@ -93,7 +81,7 @@ impl Frames {
         loop {
             let passed = self.left.min(bytes.len());
             self.left -= passed;
-            if self.length > 0 {
+            if self.is_of_message {
                 *of_messages += passed as u64;
             }
             bytes = bytes.get(passed..).unwrap_or_default();
@@ -112,7 +100,7 @@ impl Frames {
             self.came = 0;
             let [high, middle, low, kind, flags, ..] = self.header;
             self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-            self.length = if kind == DATA { self.left } else { 0 };
+            self.is_of_message = kind == DATA;
             if is_of_no_use(kind, flags, self.left) && self.is_too_much(&now) {
                 return true;
             }
@@ -212,24 +200,21 @@ mod tests {
             let mut frames = Frames::new(Duration::ZERO);
             assert!(all.chunks(size).all(|part| !frames.take(part, || Duration::ZERO)));
             assert_eq!(frames.budget, (BURST - 3) * PART, "{size}");
-            assert_eq!((frames.coming().all(), frames.coming().begun_since(0)), (256, 0), "{size}");
+            assert_eq!(frames.coming().all(), 256, "{size}");
         }
     }
 
     #[test]
-    fn a_long_frame_comes_on_byte_by_byte_until_it_is_whole() {
+    fn a_long_frame_comes_on_byte_by_byte() {
         let (mut frames, zero) = (begun(), || Duration::ZERO);
         let coming = frames.coming();
         let message = [&[0, 1, 0, 0, 0, 0, 0, 0, 1][..], &[6; 256]].concat();
         frames.take(&message[..109], zero);
-        assert_eq!(
-            (coming.all(), coming.begun_since(0), coming.begun_since(60), coming.begun_since(100)),
-            (100, 100, 40, 0)
-        );
+        assert_eq!(coming.all(), 100);
         frames.take(&message[109..], zero);
-        assert_eq!((coming.all(), coming.begun_since(0)), (256, 0));
-        // Other frames carry nothing of a message, however long they take.
+        assert_eq!(coming.all(), 256);
+        // Other frames carry nothing of a message.
         frames.take(&[0, 0, 200, 4, 0, 0, 0, 0, 0, 1, 2, 3], zero);
-        assert_eq!((coming.all(), coming.begun_since(0)), (256, 0));
+        assert_eq!(coming.all(), 256);
     }
 }

@@ -20,11 +20,9 @@ pub(super) const HEADER_BYTES: usize = 5;
 /// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole.
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(15);
 const PROGRESS_BYTES: usize = 64 << 10;
-/// The longest frame that may be asked for.
-pub(super) const FRAME_BYTES_MAX: usize = 256 << 10;
-/// Of a frame that has begun it is not known whose it is: it may be of any message of its connection that is being waited
-/// for. A frame that comes on as fast as a message must is whole after so many times.
-const TIMES_OF_A_FRAME: usize = FRAME_BYTES_MAX / PROGRESS_BYTES;
+/// HTTP/2 gives a frame on when it is whole, and frames of several calls take turns. So a message may stand still for so many
+/// of these times in a row while its connection goes on by as much.
+const TIMES_MAX: usize = 3;
 /// A smaller message is copied, so that it does not keep the buffer that it came in, which may have 256 KiB.
 const SMALL_BYTES: usize = 32 << 10;
 /// How long and how much is read on of a call that has been answered already. A stream that is reset instead lets the
@@ -70,7 +68,7 @@ struct Stalled {
     came: usize,
     /// What had come on the connection when it was set.
     before: u64,
-    /// How many times in a row nothing but a frame that is not whole came on.
+    /// How many times in a row its connection went on, and it did not.
     times: usize,
     /// Whether there was a message between the messages meanwhile.
     is_over: bool,
@@ -84,10 +82,10 @@ impl Stalled {
             Box::pin(sleep(PROGRESS_WITHIN))
         });
         while timer.as_mut().poll(context).is_ready() {
-            let begun = usize::try_from(self.coming.begun_since(self.before)).unwrap_or(usize::MAX);
+            let of_connection = self.coming.all().saturating_sub(self.before);
             if self.is_over || self.came >= PROGRESS_BYTES {
                 self.times = 0;
-            } else if self.came.saturating_add(begun) >= PROGRESS_BYTES && self.times < TIMES_OF_A_FRAME {
+            } else if of_connection >= PROGRESS_BYTES as u64 && self.times < TIMES_MAX {
                 self.times += 1;
             } else {
                 return true;

@@ -38,7 +38,7 @@ use super::arrivals::{Arrivals, Charged};
 use super::door::{Door, Entered, Entrance, GRACE};
 use super::frames::Coming;
 use super::guest::Guest;
-use super::messages::{FRAME_BYTES_MAX, Messages};
+use super::messages::Messages;
 use super::speaker::Speaker;
 use super::{Listener, flight, ingest};
 use crate::ingress::proto::DESCRIPTORS;
@@ -67,7 +67,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// How much may be sent before it is read, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
-    /// The longest frame, at most [`FRAME_BYTES_MAX`]: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
+    /// The longest frame: a message that fits into one is not copied. As soon as a frame says how long it is, room is made
     /// for it, in a buffer that doubles, so that each connection may hold two.
     frame: u32,
     call: u32,
@@ -78,11 +78,12 @@ struct Windows {
 impl Windows {
     /// Those of a connection, by how many there are. What is sent and not read waits in memory that no budget counts, so
     /// that the product has to be small: 64 MiB in all of 1,024 connections. Calls whose messages wait for room hold what
-    /// they may send; there must be some left for the one that they wait for. What frames hold is beside that: 71 MiB in
-    /// all of 1,024 connections. While one comes, its call may send another.
+    /// they may send; there must be some left for the one that they wait for. What frames hold is beside that: 69 MiB in
+    /// all of 1,024 connections. While one comes, its call may send another. A longer one would take longer than the answer to
+    /// a PING may: that cannot be sent before the frame is whole.
     fn of(connections: usize) -> Self {
         match connections {
-            0..=8 => Self { frame: FRAME_BYTES_MAX as u32, call: 512 << 10, connection: 4 << 20 },
+            0..=8 => Self { frame: 96 << 10, call: 512 << 10, connection: 4 << 20 },
             9..=64 => Self { frame: 64 << 10, call: 128 << 10, connection: 512 << 10 },
             _ => Self { frame: 32 << 10, call: 32 << 10, connection: 64 << 10 },
         }
@@ -508,6 +509,6 @@ mod tests {
             assert!(connections * connection as usize <= 64 << 20, "{connections} connections");
         }
         let held: usize = (1..=1_024).map(|connections| 2 * Windows::of(connections).frame as usize).sum();
-        assert_eq!(held.div_ceil(1 << 20), 71);
+        assert_eq!(held.div_ceil(1 << 20), 69);
     }
 }

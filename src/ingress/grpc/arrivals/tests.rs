@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::super::frames::Frames;
-use super::super::messages::{FRAME_BYTES_MAX, PROGRESS_WITHIN};
+use super::super::messages::PROGRESS_WITHIN;
 use super::*;
 use crate::engine::budget::{Budget, Line, Needs};
 
@@ -113,34 +113,36 @@ async fn a_message_that_trickles_ends_its_call_and_a_slow_one_does_not() {
     }
 }
 
-/// HTTP/2 gives a frame on when it is whole: until then a slow message seems to stand still.
+/// HTTP/2 gives a frame on when it is whole, and other calls have their turns: until then a slow message seems to stand still.
 #[tokio::test(start_paused = true)]
-async fn a_long_frame_counts_while_it_comes_and_no_longer_than_it_may_take() {
-    const PART: usize = 66 << 10;
-    // Of a frame that comes on and one that does not; and of one that only other messages' bytes are in.
-    for (part, is_of_message, is_slow) in [(PART, true, true), (1_000, true, false), (PART, false, false)] {
+async fn a_message_may_stand_still_for_some_time_while_its_connection_goes_on() {
+    const FRAME: usize = 96 << 10;
+    // Of one call that sends slowly; of two that take turns; of one that drips; and of one of which nothing comes any more.
+    for (part, others, is_slow) in
+        [(33 << 10, 0, true), (66 << 10, 1, true), (1_000, 0, false), (66 << 10, 1_000, false)]
+    {
         let mut frames = Frames::new(Duration::ZERO);
         let (sender, _call, mut arrivals) = arrivals_beside(&line(), frames.coming());
-        let mut come = move |bytes: &[u8]| assert!(!frames.take(bytes, || Duration::ZERO));
         let message = framed(&[0; 600_000]);
         sender.send(message[..10].to_vec().into()).unwrap();
         tokio::spawn(async move {
+            let mut come = move |bytes: &[u8]| assert!(!frames.take(bytes, || Duration::ZERO));
             come(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-            let mut left = &message[10..];
-            while !left.is_empty() {
-                let (frame, rest) = left.split_at(left.len().min(FRAME_BYTES_MAX));
-                come(&[&(frame.len() as u32).to_be_bytes()[1..], &[0, 0, 0, 0, 0, 1]].concat());
-                for (at, bytes) in frame.chunks(part).enumerate() {
-                    come(bytes);
-                    if is_of_message && (at + 1) * part >= frame.len() {
-                        let _ = sender.send(frame.to_vec().into());
-                        left = rest;
+            for own in message[10..].chunks(FRAME) {
+                for turn in (0..=others).rev() {
+                    come(&[&(own.len() as u32).to_be_bytes()[1..], &[0, 0, 0, 0, 0, 1]].concat());
+                    let mut parts = own.chunks(part).peekable();
+                    while let Some(bytes) = parts.next() {
+                        come(bytes);
+                        if turn == 0 && parts.peek().is_none() {
+                            let _ = sender.send(own.to_vec().into());
+                        }
+                        sleep(PROGRESS_WITHIN / 2 - Duration::from_secs(1)).await;
                     }
-                    sleep(PROGRESS_WITHIN - Duration::from_secs(1)).await;
                 }
             }
         });
-        assert_eq!(next(&mut arrivals).await.unwrap().is_ok(), is_slow, "{part}, {is_of_message}");
+        assert_eq!(next(&mut arrivals).await.unwrap().is_ok(), is_slow, "{part}, {others}");
     }
 }
 
