@@ -14,6 +14,7 @@ use crate::domain::deferral::Deferral;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
 use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
 use crate::domain::window::{micros, window_start};
+use crate::planted::planted;
 
 use super::Digest;
 use super::egress::Outlet;
@@ -220,6 +221,9 @@ fn released(
     let steps = Steps::of(closed.dataset, quiet(), &rules);
     for rule in &rules {
         let rows = levels.rows(rule, &steps);
+        let all = planted("sums-of-all").then(|| Levels::of(closed.dataset, &closed.cells, &[(rule.0, 1)].into()));
+        let all = all.as_ref().map(|all| all.rows(&(rule.0, 1), &steps));
+        let of_sums = all.as_ref().unwrap_or(&rows);
         for view in closed.dataset.views() {
             let is_of_view = |outlet: &&Outlet| match is_shared {
                 true => outlet.dataset == view.dataset.name,
@@ -231,14 +235,14 @@ fn released(
             }
             if view.is_longer(closed.dataset) {
                 outcome.coarser.insert(view.dataset.name.clone(), 0);
-                outcome.longer.push(Added::of((closed, policy), &view, (&rows, *rule), to));
+                outcome.longer.push(Added::of((closed, policy), &view, (of_sums, *rule), to));
                 continue;
             }
             if to.peek().is_none() {
                 continue;
             }
             if view.dataset.coarser_than.is_some() {
-                let sums = coarser::added_up(closed.dataset, &rows, &view.keys, steps.told_of_remainder(rule.1));
+                let sums = coarser::added_up(closed.dataset, of_sums, &view.keys, steps.told_of_remainder(rule.1));
                 outcome.coarser.insert(view.dataset.name.clone(), sums.len());
                 let leaving = Leaving::new(closed, &view, sums.values().map(Vec::as_slice), policy);
                 outcome.released.extend(leaving.released(to)?);

@@ -6,6 +6,7 @@ use super::super::StreamPlan;
 use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::document::{Place, Problems};
+use crate::planted::planted;
 
 /// Whether a dataset can share its cells with the first one of its stream. If not, adds a problem that says why. If
 /// they part the records otherwise, the problem has an example of what they would tell of somebody.
@@ -20,6 +21,9 @@ pub(super) fn can_share(first: &Dataset, dataset: &Dataset, place: &Place, probl
             "remove `only_on_change`, make one dataset of them, or give one of them noise (`privacy`)",
         );
         return false;
+    }
+    if planted("partitions-let-through") {
+        return true;
     }
     let differ = first.parted_otherwise(dataset);
     let Some(what) = differ.first() else { return true };
@@ -71,7 +75,9 @@ pub(super) fn join(plan: &mut StreamPlan, place_of: impl Fn(&Dataset) -> Option<
             *dataset = Arc::new(Dataset { bounds, keeps_all, ..Dataset::clone(dataset) });
         }
     }
-    plan.counted = Dataset::counted_for(&exact).into_iter().chain(noised.iter().cloned()).collect();
+    let together = if planted("partitions-let-through") { 1 } else { exact.len().max(1) };
+    let counted = exact.chunks(together).filter_map(Dataset::counted_for);
+    plan.counted = counted.chain(noised.iter().cloned()).collect();
     let last = exact.last().cloned();
     plan.datasets = exact.into_iter().chain(noised).collect();
     plan.datasets.sort_by(|one, other| one.name.cmp(&other.name));

@@ -156,12 +156,14 @@ fn sums_of_rows_single_out_nobody_beside_the_rows_and_are_their_sums() {
 }
 
 #[test]
-fn a_sum_that_tells_what_a_row_withholds_is_found() {
-    let _planted = plant("sums-by-one-plan");
-    let found = runner(2_000).run(&(records(), outlets(), any::<bool>()), |(records, outlets, both)| {
-        nobody(&records, &outlets, (both, None), &RefCell::default())
-    });
-    assert!(found.is_err(), "a bug is planted, and nobody noticed");
+fn a_sum_that_tells_what_a_row_or_a_window_withholds_is_found() {
+    for bug in ["sums-by-one-plan", "sums-of-all"] {
+        let _planted = plant(bug);
+        let found = runner(2_000).run(&(records(), outlets(), any::<bool>()), |(records, outlets, both)| {
+            nobody(&records, &outlets, (both, None), &RefCell::default())
+        });
+        assert!(found.is_err(), "`{bug}` is planted, and nobody noticed");
+    }
 }
 
 #[test]

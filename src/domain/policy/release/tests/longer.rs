@@ -237,13 +237,15 @@ fn sums_of_windows_single_out_nobody_beside_their_rows_and_are_their_sums() {
 
 #[test]
 fn a_sum_of_windows_that_tells_what_one_of_them_withholds_is_found() {
-    let _planted = plant("sums-by-one-plan");
-    let after = || 0..2 * ALL_WINDOWS;
-    let how = (any::<bool>(), after(), after(), after());
-    let found = runner(2_000).run(&(windows(), outlets(), how), |(records, outlets, how)| {
-        nobody(&records, &outlets, how, &RefCell::default())
-    });
-    assert!(found.is_err(), "a bug is planted, and nobody noticed");
+    for bug in ["sums-by-one-plan", "sums-of-all"] {
+        let _planted = plant(bug);
+        let after = || 0..2 * ALL_WINDOWS;
+        let how = (any::<bool>(), after(), after(), after());
+        let found = runner(2_000).run(&(windows(), outlets(), how), |(records, outlets, how)| {
+            nobody(&records, &outlets, how, &RefCell::default())
+        });
+        assert!(found.is_err(), "`{bug}` is planted, and nobody noticed");
+    }
 }
 
 /// How many sums leave of rows that were judged for the first outlet and the second one, by what is asked for the third one.
