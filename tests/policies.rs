@@ -26,6 +26,7 @@ mod policies {
     mod rations;
     mod reload;
     mod rolled;
+    mod rounded;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]
     mod row_space;
     mod strictest;

@@ -12,6 +12,7 @@ use bailiwick::domain::dataset::{Bounds, Dataset, Function, Measure, Metric, Sou
 use bailiwick::domain::policy::{ClosedWindow, Digest, Outlet, release};
 use bailiwick::domain::privacy::{Mechanism, Noise as _, Sensitivity, Spread};
 use bailiwick::domain::producer::Number;
+use bailiwick::domain::rounding::Rounding;
 use bailiwick::domain::stream::ValueRange;
 use bailiwick::engine::noise::OpenDp;
 
@@ -116,6 +117,7 @@ fn sums(plain: &Dataset) {
                 privacy: None,
                 by_override: None,
                 tells_contributors: false,
+                rounding: Rounding::NONE,
             };
             let outlets = [outlet];
             per_record(1, || drop(black_box(release(&closed, &outlets, Digest::from_bytes([5; 32])).unwrap()))) / 1e3

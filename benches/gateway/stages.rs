@@ -16,6 +16,7 @@ use bailiwick::domain::evidence::{Knowledge, Sender};
 use bailiwick::domain::outcome::{Outcome, Taken};
 use bailiwick::domain::policy::{ClosedWindow, Outlet, Resident, Version, release};
 use bailiwick::domain::producer::Number;
+use bailiwick::domain::rounding::Rounding;
 use bailiwick::durable::entry::{BatchWriter, Sent};
 use bailiwick::durable::seal::{KEY_BYTES, Key, Keys};
 use bailiwick::scoring::{Runtime, Watch};
@@ -124,6 +125,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
         parts,
         privacy: None,
         tells_contributors: false,
+        rounding: Rounding::NONE,
         by_override: None,
     }];
     let releasing = per_record(count, || drop(black_box(release(&closed, &outlets, config.policy.digest).unwrap())));

@@ -361,6 +361,14 @@ fn flow(change: &FlowChange) -> [String; 6] {
         (Some(before), Some(after)) if before.min_contributors != after.min_contributors => "k changed",
         (Some(before), Some(after)) if before.parts != after.parts => "k of parts changed",
         (Some(before), Some(after)) if before.privacy != after.privacy => "noise changed",
+        (Some(before), Some(after)) if before.rounding != after.rounding => {
+            match (before.rounding.covers(after.rounding), after.rounding.covers(before.rounding)) {
+                (true, _) => "rounding loosened",
+                (_, true) => "rounding tightened",
+                _ => "rounding changed",
+            }
+        }
+        (Some(before), Some(after)) if before.tells_contributors != after.tells_contributors => "contributors changed",
         _ => "override changed",
     };
     let k = |outlet: &Option<Outlet>| match outlet {

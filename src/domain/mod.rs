@@ -37,6 +37,7 @@ pub mod pseudonym;
 pub mod quotes;
 pub mod recency;
 pub mod refusal;
+pub mod rounding;
 pub mod span;
 pub mod stream;
 pub mod table;

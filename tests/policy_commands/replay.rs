@@ -79,6 +79,7 @@ fn what_a_changed_profile_would_have_released_is_shown() {
     with("same", "min_contributors = 10");
     with("stricter", "min_contributors = 30");
     with("shared", "max_producer_share = 0.5");
+    with("rounded", "round_counts_to = 5");
     with("bounded", "records_per_contributor = 1\ncells_per_contributor = 1");
     // A second dataset of the same cells that asks for more.
     policies(root, "joined", |file, text| match file {
@@ -136,6 +137,18 @@ fn what_a_changed_profile_would_have_released_is_shown() {
     let (_, report) = replay("shared");
     assert_eq!(numbers(&report, "released"), Some([released, 0]), "{report}");
     assert_eq!(numbers(&report, "withheld: too large a share of one producer"), Some([0, released]), "{report}");
+
+    // As many cells leave, with the same numbers but for the variances, which are withheld.
+    let (code, report) = replay("rounded");
+    assert_eq!((code, numbers(&report, "released")), (Some(1), Some([released, released])), "{report}");
+    let [before, nulls] = numbers(&report, "nulls of amount_variance").unwrap();
+    assert!(before < nulls && nulls == released, "{report}");
+    for line in [
+        "payments_by_country round_counts_to - 5 dataset payments_by_country, by release profile mine",
+        "payments_by_country fraud_desk rounding tightened 10 10 ",
+    ] {
+        assert!(report.contains(line), "{line}\n{report}");
+    }
 
     let (code, report) = replay("bounded");
     assert!(code == Some(1) && numbers(&report, "released").unwrap()[1] < released, "{report}");

@@ -11,6 +11,7 @@ use super::noise;
 use crate::domain::aggregate::cells_of;
 use crate::domain::dataset::{CONTRIBUTORS, Dataset, Function, REST};
 use crate::domain::policy::{Asked, Limits, steps_above};
+use crate::domain::rounding::Rounding;
 
 /// What is remembered of a cell that was told, with what holds it.
 const BYTES_REMEMBERED: usize = 48;
@@ -56,6 +57,7 @@ pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<
     }
     if let Some(privacy) = &limits.privacy {
         text.push_str(&noise::explained(dataset, limits, privacy));
+        text.push_str(&rounded(dataset, limits));
         text.push_str(&bounds(limits));
         return text;
     }
@@ -75,6 +77,7 @@ pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<
     }
     text.push_str(&bounds(limits));
     text.push_str(&told(dataset, limits));
+    text.push_str(&rounded(dataset, limits));
     let given_up = dataset.rolled_up();
     if !given_up.is_empty() {
         let _ = writeln!(
@@ -164,10 +167,42 @@ fn told(dataset: &Dataset, limits: &Limits) -> String {
             "  `{CONTRIBUTORS}` is never more than {k}: a producer could take its own records off ({by})\n"
         );
     }
-    let above = steps_above(k.max(limits.part.value)).map(|step| step.to_string()).collect::<Vec<_>>().join(", ");
+    let rounding = limits.rounding.as_ref().map_or(Rounding::NONE, |rounding| rounding.value);
+    let above =
+        steps_above(k.max(limits.part.value), rounding).map(|step| step.to_string()).collect::<Vec<_>>().join(", ");
     let above =
         if above.is_empty() { "no step is above it".to_owned() } else { format!("the steps above are {above}") };
     format!("  `{CONTRIBUTORS}` is at least {k}; {above}, each with at least twice as many records: {}\n", told.by)
+}
+
+/// How counts are rounded, and what becomes of what is computed from them.
+fn rounded(dataset: &Dataset, limits: &Limits) -> String {
+    let mut text = String::new();
+    let Some(rounding) = &limits.rounding else { return text };
+    let base = u64::from(rounding.value.base());
+    let _ = writeln!(text, "  every count is rounded to the nearest multiple of {base}, halves up: {}", rounding.by);
+    if rounding.value.nearest(limits.contributors.value as u64) == 0 {
+        let _ = writeln!(text, "  and is 0 if it is less than {}, also of a cell that leaves", base.div_ceil(2));
+    }
+    let named = |is_wanted: fn(&Function) -> bool| {
+        let metrics = dataset.metrics.iter().filter(|metric| is_wanted(&metric.function));
+        metrics.map(|metric| metric.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let means = named(|function| matches!(function, Function::Mean(_)));
+    let fractions = named(|function| matches!(function, Function::Fraction { .. }));
+    let variances = named(|function| matches!(function, Function::Variance(_)));
+    let sums = named(|function| matches!(function, Function::Sum(_)));
+    for (what, metrics) in [
+        ("the sum by a rounded count", means),
+        ("a rounded count by rounded counts", fractions),
+        ("null, since a variance would tell the exact count", variances),
+        ("not rounded, since a sum is no count; if its values are few or alike, it tells one", sums),
+    ] {
+        if !metrics.is_empty() {
+            let _ = writeln!(text, "  {what}: {metrics}");
+        }
+    }
+    text
 }
 
 /// How many records of one contributor count.
@@ -225,6 +260,10 @@ pub(super) fn for_machines(
             "value": if limits.told.value { "bucket" } else { "never" },
             "by": limits.told.by,
         },
+        "round_counts_to": limits.rounding.as_ref().map(|rounding| json!({
+            "value": rounding.value.base(),
+            "by": rounding.by,
+        })),
         "records_per_contributor": limits.records.as_ref().map(asked),
         "cells_per_contributor": limits.cells.as_ref().map(asked),
         "min_window": limits.window.as_ref().map(|window| json!({

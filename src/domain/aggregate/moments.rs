@@ -120,6 +120,15 @@ impl Moments {
         self.squares.add(other.squares);
     }
 
+    /// The same sum as one of another number of values, as far as so many values in the range can have it. There is no variance
+    /// of it.
+    pub(super) fn as_of(&self, measure: &Measure, number: impl Fn(u64) -> u64) -> Self {
+        let (values, scale) = (number(self.values), measure.scale());
+        let all_at = |end: f64| i128::from(scale.integer(end)) * i128::from(values);
+        let sum = self.sum.clamp(all_at(scale.low), all_at(scale.high));
+        Self { values, sum, squares: Squares::default() }
+    }
+
     pub(super) fn sum(&self, measure: &Measure) -> Option<f64> {
         (self.values > 0).then(|| self.sum as f64 / measure.scale().factor)
     }

@@ -3,6 +3,8 @@
 use super::moments::Moments;
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::Function;
+use crate::domain::rounding::Rounding;
+use crate::planted::planted;
 
 /// The value of one metric of one cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,22 @@ impl Value {
     }
 }
 
+impl Value {
+    /// The value, with counts as multiples. Numbers stay.
+    #[must_use]
+    pub(in crate::domain) fn in_multiples(self, rounding: Rounding) -> Self {
+        match self {
+            Self::Count(count) => Self::Count(rounding.nearest(count)),
+            Self::Counts(counts) => Self::Counts(in_multiples(counts, rounding)),
+            Self::Null | Self::Number(_) => self,
+        }
+    }
+}
+
+fn in_multiples(counts: Vec<Option<u64>>, rounding: Rounding) -> Vec<Option<u64>> {
+    counts.into_iter().map(|count| count.map(|count| rounding.nearest(count))).collect()
+}
+
 /// What a metric of one cell, or of several that have no record in common, comes to.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::domain) enum Measured {
@@ -66,6 +84,26 @@ impl Measured {
             }
             (Self::Parts(one), Self::Parts(other)) => Self::Parts(plus(&one, &other)),
             _ => return None,
+        })
+    }
+
+    /// The same as it may leave where counts are rounded, so that nothing that is computed from it undoes that. A count, and that
+    /// of a part, is rounded. A mean is the sum by the rounded number of its values: the sum may leave beside it, and the sum by
+    /// the exact mean would be the exact number. A sum is no count. `None`: a variance, since with sum and mean it tells how many
+    /// values there are, and by a rounded number of them it would be none.
+    pub(in crate::domain) fn rounded(self, function: &Function, rounding: Rounding) -> Option<Self> {
+        if rounding == Rounding::NONE {
+            return Some(self);
+        }
+        Some(match (function, self) {
+            (_, Self::Records(records)) => Self::Records(rounding.nearest(records)),
+            (_, Self::Parts(counts)) => Self::Parts(in_multiples(counts, rounding)),
+            (Function::Mean(_), exact) if planted("means-of-exact-counts") => exact,
+            (Function::Mean(measure), Self::Moments(moments)) => {
+                Self::Moments(moments.as_of(measure, |values| rounding.nearest(values)))
+            }
+            (Function::Variance(_), Self::Moments(_)) => return None,
+            (_, Self::Moments(moments)) => Self::Moments(moments),
         })
     }
 

@@ -458,13 +458,14 @@ mod tests {
         assert_eq!(
             with(
                 "",
-                "min_part = 12\np_percent = 20\nmin_producers = 2\nmax_producer_share = 0.25\nmin_window = \"PT2M\"\n"
+                "min_part = 12\nround_counts_to = 5\np_percent = 20\nmin_producers = 2\nmax_producer_share = 0.25\nmin_window = \"PT2M\"\n"
             ),
             [
                 change("min_part", "10", "12", by),
                 change("p_percent", "10", "20", by),
                 change("min_producers", "1", "2", by),
                 change("max_producer_share", "-", "0.25", by),
+                change("round_counts_to", "-", "5", by),
                 change("min_window", "-", "PT2M", by),
             ]
         );

@@ -15,6 +15,7 @@ use crate::domain::document::{Place, Spot};
 use crate::domain::jurisdiction::Jurisdiction;
 use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::privacy::Privacy;
+use crate::domain::rounding::Rounding;
 
 /// One line of the egress table.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ pub struct Outlet {
     pub privacy: Option<Privacy>,
     /// Whether it is told how many contributors each cell has at least.
     pub tells_contributors: bool,
+    /// To which multiples counts are rounded.
+    pub rounding: Rounding,
     /// The override that lowered the number.
     pub by_override: Option<String>,
 }
@@ -233,6 +236,7 @@ impl PolicySet {
             },
             privacy: limits.privacy,
             tells_contributors: limits.told.value,
+            rounding: limits.rounding.map_or(Rounding::NONE, |asked| asked.value),
             by_override: relaxed.map(|relaxed| relaxed.id.value.clone()),
         })
     }
@@ -249,8 +253,10 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
             let privacy = outlet.privacy.into_iter().chain(other.privacy).reduce(Privacy::stricter);
             // Where one of them does not let it be told how many contributors there are, it is not told.
             let tells_contributors = outlet.tells_contributors && other.tells_contributors;
+            // Each gets multiples of what it asks for. Where that cannot be, nothing leaves.
+            let rounding = outlet.rounding.with(other.rounding)?;
             let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
-            Some(Outlet { parts, privacy, tells_contributors, ..stricter })
+            Some(Outlet { parts, privacy, tells_contributors, rounding, ..stricter })
         });
         both.collect()
     };

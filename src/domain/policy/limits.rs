@@ -9,6 +9,7 @@ use super::{PolicySet, Profile, Regime, StreamPlan};
 use crate::domain::dataset::Dataset;
 use crate::domain::privacy::{Privacy, Rho};
 use crate::domain::proof::Vouched;
+use crate::domain::rounding::Rounding;
 
 /// A value, and who asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Limits {
     pub beside: Option<Asked<u32>>,
     /// Whether it is told how many contributors a cell has at least. The dataset asks for it, and anyone can forbid it.
     pub told: Asked<bool>,
+    /// To which multiples counts are rounded. `None`: they are not.
+    pub rounding: Option<Asked<Rounding>>,
     /// How many records of one contributor count in a cell, at most. `None`: all of them.
     pub records: Option<Asked<u32>>,
     /// In how many cells of a window. `None`: in any number.
@@ -153,6 +156,10 @@ impl<'p> Party<'p> {
         forbids.then(|| self.asked(false, true))
     }
 
+    fn rounding(&self) -> Option<Asked<Rounding>> {
+        self.profile?.rounding.map(|rounding| self.asked(rounding, true))
+    }
+
     fn records(&self) -> Option<Asked<u32>> {
         self.profile?.bounds.map(|bounds| self.asked(bounds.records_per_cell, true))
     }
@@ -178,6 +185,28 @@ fn strictest<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Ask
 /// The least, of equals the first.
 fn least<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Asked<T>> {
     asked.reduce(|least, next| if next.value < least.value { next } else { least })
+}
+
+/// The rounding that gives everyone what they ask for: one alone if it covers the others, else by the word of all who are needed.
+/// `Err`: there is none, and who asks for what.
+fn together(asked: impl Iterator<Item = Asked<Rounding>>) -> Result<Option<Asked<Rounding>>, Vec<Asked<Rounding>>> {
+    let mut needed: Vec<Asked<Rounding>> = Vec::new();
+    for next in asked {
+        if !needed.iter().any(|known| known.value.covers(next.value)) {
+            needed.retain(|known| !next.value.covers(known.value));
+            needed.push(next);
+        }
+    }
+    let value = Rounding::of_all(needed.iter().map(|asked| asked.value));
+    match (value, needed.as_slice()) {
+        (None, _) => Err(needed),
+        (Some(_), []) => Ok(None),
+        (Some(_), [one]) => Ok(Some(one.clone())),
+        (Some(value), several) => {
+            let each = several.iter().map(|asked| format!("{} ({})", asked.by, asked.value));
+            Ok(Some(Asked { value, by: each.collect::<Vec<_>>().join(" and ") }))
+        }
+    }
 }
 
 impl PolicySet {
@@ -210,6 +239,7 @@ impl PolicySet {
             producers: self.producers_asked_for(&parties, plan, dataset, asking)?,
             beside: strictest(parties.iter().filter_map(Party::beside)),
             told: forbidding.next().unwrap_or(own),
+            rounding: together(parties.iter().filter_map(Party::rounding)).ok()?,
             records: least(bounding.iter().filter_map(Party::records)),
             cells: least(bounding.iter().filter_map(Party::cells)),
             privacy: dataset.privacy.map(|privacy| match &rho_per_day {
@@ -275,6 +305,16 @@ impl PolicySet {
     fn bounding<'p>(&'p self, plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<Party<'p>> {
         let covering = self.regimes.values().filter(|regime| regime.covers_class(&self.classes, &plan.classes));
         plan.sharing(dataset).map(|dataset| self.own(dataset)).chain(covering.map(Party::regime)).collect()
+    }
+
+    /// To which multiples the counts of a dataset may come to be rounded, on any day and wherever its regimes are served. `Err`:
+    /// nothing can be a multiple of all that is asked for, and who asks for what.
+    pub(super) fn widest_rounding(
+        &self,
+        plan: &StreamPlan,
+        dataset: &Dataset,
+    ) -> Result<Option<Asked<Rounding>>, Vec<Asked<Rounding>>> {
+        together(self.bounding(plan, dataset).iter().filter_map(Party::rounding))
     }
 
     /// A dataset itself.
@@ -454,6 +494,41 @@ until = 2026-01-02
         assert_eq!(limits(true, "[[applies]]", &["br-law"]), (true, own.clone()));
         assert_eq!(limits(true, "[[applies]]", &["br-law", "union-law"]), (false, forbidden));
         assert_eq!(limits(false, "[[applies]]", &["br-law", "union-law"]), (false, own));
+    }
+
+    /// Who asks for 4 and who asks for 6 both get multiples of 12. Who asks for 3 then gets them anyway, and has no say.
+    #[test]
+    fn counts_are_rounded_to_multiples_of_what_each_asks_for_and_it_is_said_whose_word_that_is() {
+        let limits = |own: usize, union: usize, br: usize, serves: &[&str]| {
+            let [regions, classes, union_law, br_law] = SET;
+            let named = |text: &str, before: &str, name: &str| {
+                text.replacen(before, &format!("release = \"{name}\"\n{before}"), 1)
+            };
+            let mut profiles = "schema = \"bailiwick.policy/1\"\n".to_owned();
+            for (name, base) in [("own", own), ("union", union), ("br", br)] {
+                let asks = if base > 1 { format!("round_counts_to = {base}\n") } else { String::new() };
+                profiles.push_str(&format!("[release.{name}]\n{asks}"));
+            }
+            let (union_law, br_law) = (named(union_law, "[[applies]]", "union"), named(br_law, "[[applies]]", "br"));
+            let set = set(&[regions, classes, &union_law, &br_law, &named(STREAM, "group_by", "own"), &profiles]);
+            let serves: Vec<String> = serves.iter().map(|&regime| regime.to_owned()).collect();
+            let on = Date::constant(2026, 1, 2);
+            let rounding = set.limits("visits_by_home", &serves, on).unwrap().rounding;
+            for outlet in set.outlets("visits_by_home", &serves, on) {
+                assert_eq!(outlet.rounding, rounding.as_ref().map_or(Rounding::NONE, |asked| asked.value));
+            }
+            rounding.map(|asked| (asked.value.base(), asked.by))
+        };
+        let (union, both) = (["union-law"], ["union-law", "br-law"]);
+        let of = |what: &str, profile: &str| format!("{what}, by release profile {profile}");
+        let (own, of_union, of_br) =
+            (of("dataset visits_by_home", "own"), of("regime union-law", "union"), of("regime br-law", "br"));
+        assert_eq!(limits(1, 1, 1, &both), None);
+        assert_eq!(limits(5, 1, 1, &both), Some((5, own.clone())));
+        assert_eq!(limits(5, 10, 1, &both), Some((10, of_union.clone())));
+        assert_eq!(limits(10, 10, 5, &both), Some((10, own.clone())));
+        assert_eq!(limits(4, 6, 10, &union), Some((12, format!("{own} (4) and {of_union} (6)"))));
+        assert_eq!(limits(3, 4, 6, &both), Some((12, format!("{of_br} (6) and {of_union} (4)"))));
     }
 
     #[test]

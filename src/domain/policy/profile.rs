@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::dataset::Bounds;
 use crate::domain::privacy::Rho;
+use crate::domain::rounding::Rounding;
 
 /// A release profile: `[release.NAME]`. What it does not say, it does not ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Profile {
     pub bounds: Option<Bounds>,
     /// It is not told how many contributors a cell has, not even at least.
     pub never_tells_contributors: bool,
+    /// Every count leaves as a multiple of this base.
+    pub rounding: Option<Rounding>,
     /// Cells have noise, and a day's releases tell no more than this of one contributor.
     pub rho_per_day: Option<Rho>,
     /// The shortest window.

@@ -7,11 +7,12 @@ use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::aggregate::{Cells, Value, positions_of};
+use crate::domain::aggregate::{Cells, Measured, Value, positions_of};
 use crate::domain::binary::Writer;
-use crate::domain::dataset::{Dataset, Function, KeyDomain, Metric, REST, View};
+use crate::domain::dataset::{Dataset, KeyDomain, Metric, REST, View};
 use crate::domain::deferral::Deferral;
 use crate::domain::name::{DatasetName, DestinationName, GatewayId};
+use crate::domain::rounding::Rounding;
 use crate::domain::table::{Change, Fingerprint, Said, Tables, Telling};
 use crate::domain::window::{micros, window_start};
 use crate::planted::planted;
@@ -210,6 +211,7 @@ fn released(
         outcome.withheld.extend((!in_order.is_empty()).then_some((Withheld::Bounds, in_order.len())));
         return Ok(outcome);
     }
+    let (rounding, outlets) = rounding_for(outlets);
     // Without noise nothing leaves to who asks for it.
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
     let mut rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
@@ -218,7 +220,7 @@ fn released(
         rules = strictest_of(closed.dataset, rules).into_iter().collect();
     }
     let levels = Levels::of(closed.dataset, &closed.cells, &rules);
-    let steps = Steps::of(closed.dataset, quiet(), &rules);
+    let steps = Steps::of(closed.dataset, quiet(), &rules, rounding);
     for rule in &rules {
         let rows = levels.rows(rule, &steps);
         let all = planted("sums-of-all").then(|| Levels::of(closed.dataset, &closed.cells, &[(rule.0, 1)].into()));
@@ -274,6 +276,13 @@ fn released(
     outcome.cells_released = outcome.left.len() + outcome.remainders;
     outcome.cells_withheld = outcome.withheld.values().sum();
     Ok(outcome)
+}
+
+/// To which multiples the counts of a window are rounded, for all outlets together, and those that they may leave to: none, if
+/// there is no rounding that gives each what it asks for.
+fn rounding_for(outlets: &[Outlet]) -> (Rounding, &[Outlet]) {
+    let rounding = Rounding::of_all(outlets.iter().map(|outlet| outlet.rounding));
+    rounding.map_or((Rounding::NONE, &[]), |rounding| (rounding, outlets))
 }
 
 /// The rule of all datasets that share their cells: the strictest of those of all their outlets.
@@ -374,8 +383,8 @@ impl<'l> Leaving<'l> {
             Some(Line {
                 number,
                 labels: labels(closed.dataset, view, number, first.given_up),
-                values: values(view.dataset, |at, function| {
-                    coarser::measured(closed.dataset, *view.metrics.get(at)?, rows).map(|sum| sum.value(function))
+                values: values(view.dataset, first.rounding, |at| {
+                    coarser::measured(closed.dataset, *view.metrics.get(at)?, rows)
                 }),
                 contributors: first.contributors.map_or(Value::Null, Value::Count),
                 windows: rows.iter().map(|row| covers(closed, row)).max().unwrap_or(1),
@@ -468,12 +477,15 @@ impl<'l> Leaving<'l> {
     }
 }
 
-/// The metrics of a row as they leave: what each comes to, null where there is nothing, with the digits that it is to have.
-fn values(dataset: &Dataset, value: impl Fn(usize, &Function) -> Option<Value>) -> Vec<Value> {
+/// The metrics of a row as they leave: what each comes to, null where there is nothing, computed from rounded counts, with the
+/// digits that it is to have. All that leaves without noise comes by here.
+fn values(dataset: &Dataset, rounding: Rounding, measured: impl Fn(usize) -> Option<Measured>) -> Vec<Value> {
     let as_it_leaves = |(at, metric): (usize, &Metric)| {
-        let value = value(at, &metric.function).unwrap_or(Value::Null);
+        let measured = measured(at).and_then(|exact| exact.rounded(&metric.function, rounding));
+        let value = measured.map_or(Value::Null, |measured| measured.value(&metric.function));
         match metric.digits {
-            Some(digits) => value.rounded(digits),
+            // A count stays a multiple.
+            Some(digits) => value.rounded(digits).in_multiples(rounding),
             None => value,
         }
     };

@@ -12,6 +12,7 @@ use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Bounds, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, Source};
 use crate::domain::policy::noised;
 use crate::domain::privacy::{Mechanism, NoNoise, Spread};
+use crate::domain::rounding::Rounding;
 use crate::domain::stream::ValueRange;
 use crate::durable::outbox::{self, Closing};
 use crate::durable::spending::Beginning;
@@ -100,6 +101,7 @@ fn outlets(dataset: &Dataset) -> [Outlet; 1] {
         parts,
         privacy,
         tells_contributors: false,
+        rounding: Rounding::NONE,
         by_override: None,
     }]
 }

@@ -55,9 +55,21 @@ fn of<T: ToString>(asked: &Asked<T>) -> Option<Asked<String>> {
 }
 
 /// All rules of a dataset, always in this order.
-fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<String>>); 16] {
-    let Limits { contributors, part, percent, producers, told, records, cells, privacy, rho_per_day, window, .. } =
-        limits;
+fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<String>>); 17] {
+    let Limits {
+        contributors,
+        part,
+        percent,
+        producers,
+        told,
+        rounding,
+        records,
+        cells,
+        privacy,
+        rho_per_day,
+        window,
+        ..
+    } = limits;
     let own = |value: String| Some(Asked { value, by: format!("dataset {}", dataset.name) });
     let shortest = |asked: &Asked<std::time::Duration>| {
         of(&Asked { value: SignedDuration::try_from(asked.value).unwrap_or_default(), by: asked.by.clone() })
@@ -73,6 +85,7 @@ fn rules(dataset: &Dataset, limits: &Limits) -> [(&'static str, Option<Asked<Str
         ("min_producers", of(producers)),
         ("max_producer_share", limits.producer_share().as_ref().and_then(of)),
         ("contributors", Some(told).filter(|_| dataset.tells_contributors)),
+        ("round_counts_to", rounding.as_ref().and_then(of)),
         ("records_per_contributor", records.as_ref().and_then(of)),
         ("cells_per_contributor", cells.as_ref().and_then(of)),
         ("min_window", window.as_ref().and_then(shortest)),

@@ -34,6 +34,7 @@ mod profiles;
 mod regimes;
 mod regions;
 mod roll_up;
+mod rounding;
 mod shared;
 mod streams;
 mod terms;
@@ -347,6 +348,7 @@ fn check(declared: &Declared, set: &PolicySet, problems: &Problems) {
     for destination in declared.destinations.values() {
         destination.accepts.iter().for_each(|dataset| known(dataset, &datasets, "dataset"));
     }
+    rounding::check(set, |dataset| Some(&declared.datasets.get(dataset)?.place), problems);
     let mut ids = BTreeSet::new();
     for relaxed in &declared.overrides {
         let place = &relaxed.id.place;

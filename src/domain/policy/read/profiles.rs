@@ -12,7 +12,7 @@ use crate::domain::name;
 use crate::domain::policy::Profile;
 
 use super::privacy::rho;
-use super::{Declared, insert, told};
+use super::{Declared, insert, rounding, told};
 
 pub(super) const PROFILE: Shape = Shape {
     name: "release.NAME",
@@ -43,6 +43,7 @@ pub(super) const PROFILE: Shape = Shape {
              sum: above 0 and below 1, to three decimals. Default: any.",
         ),
         told::OF_PROFILE,
+        rounding::OF_PROFILE,
         Key::new(
             "records_per_contributor",
             Kind::Count,
@@ -104,6 +105,7 @@ pub(super) fn read(table: &Table<'_>, declared: &mut Declared) {
             beside: share.and_then(|share| beside(&share, problems)),
             bounds,
             never_tells_contributors: told::forbids(&table),
+            rounding: rounding::read(&table),
             rho_per_day,
             min_window: min_window.map(|window| window.value.unsigned_abs()),
         };

@@ -45,9 +45,14 @@ pub(super) fn added_up<'l>(
 /// Stands for a key that was given up.
 pub(super) const GIVEN_UP: u32 = u32::MAX;
 
-/// What a metric of rows comes to that are added up. `None`: it may not leave of one of them.
+/// What a metric of rows comes to that are added up. `None`: it may not leave of one of them. Counts are rounded in each row, not
+/// in the sum alone: the exact sum beside the rows would tell how much they were rounded.
 pub(super) fn measured(counted: &Dataset, metric: usize, rows: &[Row<'_>]) -> Option<Measured> {
     let one = rows.first().filter(|_| planted("sums-by-one-plan"));
-    let of = |row: &Row<'_>| row.cells.measured(counted, metric, row.slot, one.unwrap_or(row).plan);
+    let function = &counted.metrics.get(metric)?.function;
+    let of = |row: &Row<'_>| {
+        let exact = row.cells.measured(counted, metric, row.slot, one.unwrap_or(row).plan)?;
+        if planted("sums-of-exact-counts") { Some(exact) } else { exact.rounded(function, row.rounding) }
+    };
     rows.iter().map(of).reduce(|sum, row| sum?.plus(row?)).flatten()
 }

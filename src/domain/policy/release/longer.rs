@@ -20,7 +20,7 @@ use arrow_schema::ArrowError;
 use super::coarser::{Agree, GIVEN_UP, added_up, measured};
 use super::rolled::{Row, Rule};
 use super::steps::Steps;
-use super::{ClosedWindow, Leaving, Line, Released, strictest_of, values};
+use super::{ClosedWindow, Leaving, Line, Released, rounding_for, strictest_of, values};
 use crate::domain::aggregate::{Measured, PartRule, Value};
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::dataset::{Dataset, GroupKey, REST, View};
@@ -327,6 +327,8 @@ pub fn release_longer(
     policy: Digest,
 ) -> Result<Vec<Released>, ArrowError> {
     let Sum { rule, destinations, rows, .. } = &ended.sum;
+    // The rows were rounded when they left. Policies may ask for more since.
+    let (rounding, outlets) = rounding_for(outlets);
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
     let to = quiet().filter(|outlet| outlet.dataset == *ended.dataset()).map(|outlet| &outlet.destination);
     let mut to = to.filter(|destination| destinations.contains(*destination)).peekable();
@@ -336,12 +338,12 @@ pub fn release_longer(
         return Ok(Vec::new());
     };
     // Somebody can be in several of the rows: of all of them it is only known that each has as many as were asked for.
-    let steps = Steps::of(counted, quiet(), &[*rule].into());
+    let steps = Steps::of(counted, quiet(), &[*rule].into(), rounding);
     let contributors = steps.told_of_remainder(rule.1).map_or(Value::Null, Value::Count);
     let line = |(number, (agree, metrics)): (u32, (&Agree, &Metrics))| Line {
         number,
         labels: labels(view, agree),
-        values: values(view.dataset, |at, function| metrics.get(at)?.clone().map(|sum| sum.value(function))),
+        values: values(view.dataset, rounding, |at| metrics.get(at)?.clone()),
         contributors: contributors.clone(),
         windows: 1,
         change: None,

@@ -18,9 +18,10 @@ use crate::domain::policy::egress::Outlet;
 use crate::domain::policy::noise::{Counted, Noised, noised};
 use crate::domain::policy::permit::Released;
 use crate::domain::privacy::{Charged, NoNoise, Noise, Privacy};
+use crate::domain::rounding::Rounding;
 use crate::domain::window::{micros, window_start};
 
-use super::{ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed};
+use super::{ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed, rounding_for};
 
 /// Why a window does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,8 @@ pub fn release_noised(
     (privacy, charged): (Privacy, Charged),
     noise: &mut dyn Noise,
 ) -> Result<Outcome, NotNoised> {
-    let all = Loud::drawn(closed, &privacy, &charged, noise)?;
+    let (rounding, outlets) = rounding_for(outlets);
+    let all = Loud::drawn(closed, (&privacy, &charged), rounding, noise)?;
     let mut of_k: BTreeMap<usize, Vec<&Outlet>> = BTreeMap::new();
     for outlet in outlets {
         of_k.entry(outlet.min_contributors).or_default().push(outlet);
@@ -77,14 +79,15 @@ pub fn release_noised(
 /// The numbers of all cells, with noise. There is nothing else here that is computed from records.
 struct Loud<'d> {
     dataset: &'d Dataset,
+    rounding: Rounding,
     lists: Vec<(Noised<'d>, Vec<i64>)>,
 }
 
 impl<'d> Loud<'d> {
     fn drawn(
         closed: &ClosedWindow<'d>,
-        privacy: &Privacy,
-        charged: &Charged,
+        (privacy, charged): (&Privacy, &Charged),
+        rounding: Rounding,
         noise: &mut dyn Noise,
     ) -> Result<Self, NotNoised> {
         let dataset = closed.dataset;
@@ -98,7 +101,7 @@ impl<'d> Loud<'d> {
             let quiet = quiet(dataset, &closed.cells, noised.counted).ok_or(NotNoised::Unbounded)?;
             Ok((noised, noise.added(quiet, &noised.spread)?))
         });
-        Ok(Self { dataset, lists: lists.collect::<Result<_, NotNoised>>()? })
+        Ok(Self { dataset, rounding, lists: lists.collect::<Result<_, NotNoised>>()? })
     }
 
     /// Some cells as releases, one for each outlet.
@@ -176,15 +179,22 @@ impl<'d> Loud<'d> {
         Some((noised, *numbers.get(cell)?))
     }
 
-    fn records(&self, cell: usize) -> Option<i64> {
-        self.number(|counted| matches!(counted, Counted::Records), cell).map(|(_, records)| records)
+    fn records(&self, cell: usize) -> Option<u64> {
+        let (_, records) = self.number(|counted| matches!(counted, Counted::Records), cell)?;
+        Some(self.count(records))
+    }
+
+    /// A count with noise as it leaves, never below zero. What is computed from a number with noise tells no more than that
+    /// number, so it may be rounded too.
+    fn count(&self, with_noise: i64) -> u64 {
+        self.rounding.nearest(u64::try_from(with_noise).unwrap_or(0))
     }
 
     /// The value of a metric of a cell.
     fn value(&self, metric: usize, cell: usize) -> Value {
         let Some(declared) = self.dataset.metrics.get(metric) else { return Value::Null };
         let value = match &declared.function {
-            Function::Count => self.records(cell).map(|records| Value::Count(not_below_zero(records))),
+            Function::Count => self.records(cell).map(Value::Count),
             Function::Sum(measure) | Function::Mean(measure) => {
                 let of_column =
                     |counted: &Counted<'_>| matches!(counted, Counted::Sum { measure: other, .. } if *other == measure);
@@ -204,20 +214,15 @@ impl<'d> Loud<'d> {
                 let ranges = edges.len().saturating_sub(1);
                 let counts =
                     self.lists.iter().find(of_metric).and_then(|(_, counts)| counts.chunks(ranges.max(1)).nth(cell));
-                counts.map(|counts| Value::Counts(counts.iter().map(|count| Some(not_below_zero(*count))).collect()))
+                counts.map(|counts| Value::Counts(counts.iter().map(|count| Some(self.count(*count))).collect()))
             }
             Function::Variance(_) | Function::Fraction { .. } => None,
         };
         match (value.unwrap_or(Value::Null), declared.digits) {
-            (value, Some(digits)) => value.rounded(digits),
+            (value, Some(digits)) => value.rounded(digits).in_multiples(self.rounding),
             (value, None) => value,
         }
     }
-}
-
-/// What is computed from a number with noise tells no more than that number.
-fn not_below_zero(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 /// The true numbers of all cells.

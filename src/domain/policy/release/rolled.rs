@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::aggregate::{Cells, Charge, PartRule, Plan};
 use crate::domain::dataset::Dataset;
+use crate::domain::rounding::Rounding;
 use crate::planted::planted;
 
 use super::steps::Steps;
@@ -38,6 +39,8 @@ pub(super) struct Row<'l> {
     pub(super) given_up: &'l [usize],
     /// How many contributors it has at least, where that is told.
     pub(super) contributors: Option<u64>,
+    /// To which multiples its counts are rounded.
+    pub(super) rounding: Rounding,
 }
 
 /// What may leave of a window: its cells, and the remainders of those that may not leave.
@@ -161,7 +164,7 @@ impl<'l> Levels<'l> {
                         0 => steps.told(rule.1, cells, slot),
                         _ => steps.told_of_remainder(rule.1),
                     };
-                    Some(Row { cells, slot, plan, given_up, contributors })
+                    Some(Row { cells, slot, plan, given_up, contributors, rounding: steps.rounding() })
                 }));
             }
         }

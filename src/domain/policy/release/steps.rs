@@ -12,6 +12,9 @@
 //! - **Nobody can take records off.** Where k must hold without the records of any single producer, or no producer may have
 //!   brought too large a share, none is asked for: the producer knows how many records are not its own, and the gateway does
 //!   not.
+//! - **Not finer than counts.** Where counts are rounded, a step is a multiple of the base, and a base above k at least. Whether
+//!   there are enough records for it, and not too many, is asked of all numbers of records that would be rounded to the same: so
+//!   a step tells nothing of how much was rounded.
 //! - **Never of a remainder.** It leaves only if it has at most so many contributors, and everybody can work out how many
 //!   ([`super::rolled`]). A step near that would be the number itself.
 //!
@@ -24,6 +27,7 @@ use std::collections::BTreeSet;
 use crate::domain::aggregate::{Cells, ENOUGH, PartRule};
 use crate::domain::dataset::{Bounds, Dataset};
 use crate::domain::policy::egress::Outlet;
+use crate::domain::rounding::Rounding;
 
 /// The steps above k. Each is twice the one before at least. A cell does not keep more contributors apart than the last.
 const STEPS: [usize; 6] = [20, 50, 100, 200, 500, ENOUGH];
@@ -34,9 +38,12 @@ const RECORDS_TIMES: usize = 2;
 /// A step is so many times what any rule asks for.
 const APART_TIMES: usize = 2;
 
-/// The steps above what rules ask for at most: `least` contributors of a cell, or of a part.
-pub fn steps_above(least: usize) -> impl Iterator<Item = usize> {
-    STEPS.into_iter().filter(move |step| *step >= least.saturating_mul(APART_TIMES))
+/// The steps above what rules ask for at most: `least` contributors of a cell, or of a part. Where counts are rounded, they are
+/// no finer than counts.
+pub fn steps_above(least: usize, rounding: Rounding) -> impl Iterator<Item = usize> {
+    let base = rounding.base() as usize;
+    let apart = least.saturating_mul(APART_TIMES).max(least.saturating_add(base));
+    STEPS.into_iter().filter(move |step| *step >= apart && step.is_multiple_of(base))
 }
 
 /// What is told of the contributors of a window's cells.
@@ -44,6 +51,7 @@ pub(super) struct Steps {
     /// The steps above k. `None`: nothing is told.
     above: Option<Vec<usize>>,
     bounds: Option<Bounds>,
+    rounding: Rounding,
 }
 
 impl Steps {
@@ -53,6 +61,7 @@ impl Steps {
         counted: &Dataset,
         outlets: impl IntoIterator<Item = &'o Outlet>,
         rules: &BTreeSet<(PartRule, usize)>,
+        rounding: Rounding,
     ) -> Self {
         let asking: BTreeSet<&str> =
             counted.released_as().filter(|one| one.tells_contributors).map(|one| one.name.as_str()).collect();
@@ -60,8 +69,13 @@ impl Steps {
         let is_told = !asking.is_empty() && outlets.into_iter().filter(asks).all(|outlet| outlet.tells_contributors);
         let least = rules.iter().map(|(parts, least)| parts.least.max(*least)).max().unwrap_or(ENOUGH);
         let may_be_hostile = rules.iter().any(|(parts, _)| parts.beyond_one || parts.beside > 0);
-        let above = || if may_be_hostile { Vec::new() } else { steps_above(least).collect() };
-        Self { above: is_told.then(above), bounds: counted.bounds }
+        let above = || if may_be_hostile { Vec::new() } else { steps_above(least, rounding).collect() };
+        Self { above: is_told.then(above), bounds: counted.bounds, rounding }
+    }
+
+    /// To which multiples the counts of the window are rounded.
+    pub(super) fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
     /// What is told of a cell that has k contributors. `None`: nothing.
@@ -83,8 +97,11 @@ impl Steps {
 
     fn is_asked(&self, step: usize, records: u64) -> bool {
         let (step, times) = (step as u64, RECORDS_TIMES as u64);
-        let has_room = |bounds: Bounds| records * times <= u64::from(bounds.records_per_cell) * step;
-        records >= step * times && self.bounds.is_none_or(has_room)
+        // All numbers of records that leave as this one does.
+        let rounded = self.rounding.nearest(records);
+        let (least, most) = (self.rounding.least_of(rounded), self.rounding.most_of(rounded));
+        let has_room = |bounds: Bounds| most.saturating_mul(times) <= u64::from(bounds.records_per_cell) * step;
+        least >= step * times && self.bounds.is_none_or(has_room)
     }
 }
 

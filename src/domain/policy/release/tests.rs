@@ -8,7 +8,7 @@ use arrow_array::{Array, ArrayRef, StringArray};
 
 use super::*;
 use crate::domain::aggregate::{ContributorKey, Foldable, PartRule, Rows};
-use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Metric, samples};
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Function, Metric, samples};
 use crate::domain::policy::Widest;
 
 mod bounds;
@@ -20,6 +20,7 @@ mod nobody;
 mod noised;
 mod producers;
 mod rolled;
+mod rounded;
 mod row_space;
 mod shared;
 mod sums;
@@ -61,6 +62,7 @@ fn to(destination: &str, min_contributors: usize) -> Outlet {
         parts,
         privacy: None,
         tells_contributors: false,
+        rounding: Rounding::NONE,
         by_override: None,
     }
 }

@@ -45,8 +45,12 @@ impl RollUp {
     /// The same, with how the metrics of all datasets are added that policies declare.
     #[must_use]
     pub fn of(&self, policy: &PolicySet) -> Self {
-        let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
-        let datasets = datasets.map(|dataset| (dataset.name.to_string(), adding(dataset)));
+        let datasets =
+            policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
+        let datasets = datasets.map(|(plan, dataset)| {
+            let may_be_rounded = !matches!(policy.widest_rounding(plan, dataset), Ok(None));
+            (dataset.name.to_string(), adding(dataset, may_be_rounded))
+        });
         Self { keys: self.keys.clone(), datasets: datasets.collect() }
     }
 
@@ -141,8 +145,9 @@ impl RollUp {
 }
 
 /// How the metrics of a dataset are added. A mean, and a fraction, is weighted by the number of records, where each record has
-/// a value.
-fn adding(dataset: &Dataset) -> BTreeMap<String, Adding> {
+/// a value. Where counts may be rounded to multiples of a base, those that are added up stay multiples: they are not rounded to
+/// digits again.
+fn adding(dataset: &Dataset, may_be_rounded: bool) -> BTreeMap<String, Adding> {
     let count = dataset.metrics.iter().find(|metric| matches!(metric.function, Function::Count));
     let weight = |may_be_missing: bool| count.filter(|_| !may_be_missing).map(|count| Some(count.name.clone()));
     let metrics = dataset.metrics.iter().filter_map(|metric| {
@@ -152,7 +157,8 @@ fn adding(dataset: &Dataset) -> BTreeMap<String, Adding> {
             Function::Fraction { source, .. } => weight(source.may_be_missing)?,
             Function::Variance(_) => return None,
         };
-        Some((metric.name.clone(), Adding { weight, digits: metric.digits }))
+        let is_multiple = may_be_rounded && matches!(metric.function, Function::Count);
+        Some((metric.name.clone(), Adding { weight, digits: metric.digits.filter(|_| !is_multiple) }))
     });
     metrics.collect()
 }

@@ -3,8 +3,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn steps(least: usize, records_of_one: Option<u32>) -> Steps {
+    rounded(least, records_of_one, Rounding::NONE)
+}
+
+/// The same where counts are rounded.
+fn rounded(least: usize, records_of_one: Option<u32>, rounding: Rounding) -> Steps {
     let bounds = records_of_one.map(|records_per_cell| Bounds { records_per_cell, cells_per_window: None });
-    Steps { above: Some(steps_above(least).collect()), bounds }
+    Steps { above: Some(steps_above(least, rounding).collect()), bounds, rounding }
 }
 
 /// What is told of so many contributors with so many records.
@@ -14,15 +19,16 @@ fn told(steps: &Steps, k: usize, records: usize, contributors: usize) -> usize {
 
 /// The slow way: all steps from the highest down, each with all that is asked of it.
 fn reference(k: usize, part: usize, records_of_one: Option<u32>, records: usize, contributors: usize) -> usize {
-    for step in [1_000, 500, 200, 100, 50, 20] {
-        let is_apart = step >= k + k && step >= part + part;
-        let has_records = records >= step + step;
-        let has_room = records_of_one.is_none_or(|most| records + records <= most as usize * step);
-        if is_apart && has_records && has_room && contributors >= step {
-            return step;
-        }
-    }
-    k
+    let reaches = |step: &usize| reference_reaches(*step, (k, part, records_of_one), records) && contributors >= *step;
+    [1_000, 500, 200, 100, 50, 20].into_iter().find(reaches).unwrap_or(k)
+}
+
+/// Whether a step is asked for of so many records.
+fn reference_reaches(step: usize, (k, part, records_of_one): (usize, usize, Option<u32>), records: usize) -> bool {
+    let is_apart = step >= k + k && step >= part + part;
+    let has_records = records >= step + step;
+    let has_room = records_of_one.is_none_or(|most| records + records <= most as usize * step);
+    is_apart && has_records && has_room
 }
 
 /// k, what a part needs, how many records of one contributor count.
@@ -39,6 +45,13 @@ fn possible(k: usize, records_of_one: Option<u32>, records: usize) -> std::ops::
     k.max(least)..=records
 }
 
+/// Numbers of records, most of them near one that decides about a step.
+fn near_a_step() -> impl Strategy<Value = u64> {
+    let near = (prop::sample::select(STEPS.to_vec()), 0..60_u64);
+    let near = near.prop_map(|(step, more)| (2 * step as u64 + more).saturating_sub(30).max(5));
+    prop_oneof![3 => near, 1 => 5..4_000_u64]
+}
+
 proptest! {
     #[test]
     fn what_is_told_is_what_the_slow_way_says(
@@ -50,6 +63,32 @@ proptest! {
         let fast = told(&steps(k.max(part), bound), k, records, contributors);
         prop_assert_eq!(fast, reference(k, part, bound, records, contributors));
         prop_assert!(fast == k || fast <= contributors);
+    }
+
+    /// The slow way asks for a step of each number of records that leaves as this one does.
+    #[test]
+    fn where_counts_are_rounded_a_step_is_no_finer_and_tells_nothing_of_how_much_they_were(
+        (k, part, bound) in rules(),
+        base in prop_oneof![Just(2_usize), Just(5), Just(10), Just(20), Just(50), 2..=1_000_usize],
+        records in near_a_step(),
+        contributors in 1..1_500_usize,
+    ) {
+        let rounding = Rounding::to_multiples_of(base).unwrap();
+        let contributors = contributors.clamp(k, (records as usize).max(k));
+        let steps = rounded(k.max(part), bound, rounding);
+        let fast = told(&steps, k, records as usize, contributors);
+        let alike: Vec<usize> = (records.saturating_sub(1_000)..=records + 1_000)
+            .filter(|other| rounding.nearest(*other) == rounding.nearest(records))
+            .map(|other| other as usize)
+            .collect();
+        let of_each = |step: usize| {
+            alike.iter().all(|records| reference_reaches(step, (k, part, bound), *records))
+        };
+        let is_coarse = |step: usize| step.is_multiple_of(base) && step >= k.max(part) + base;
+        let reached = [1_000, 500, 200, 100, 50, 20].into_iter().find(|step| {
+            is_coarse(*step) && of_each(*step) && contributors >= *step
+        });
+        prop_assert_eq!(fast, reached.unwrap_or(k));
     }
 
     /// Beside the number of records, and the rules, which everybody knows. Who learns anything at all of how many contributors
@@ -96,12 +135,23 @@ fn what_would_say_something_of_each_contributor_is_not_told() {
     );
 }
 
+/// With a base of 10, 40 is what 35 to 44 leave as. Were the step of 20 told of 40 and not of 39, it would tell them apart.
+#[test]
+fn a_step_does_not_tell_where_a_rounded_count_was() {
+    let of = |base, records, contributors| {
+        told(&rounded(5, None, Rounding::to_multiples_of(base).unwrap()), 5, records, contributors)
+    };
+    assert_eq!([39, 40, 44, 45].map(|records| of(10, records, 25)), [5, 5, 5, 20]);
+    // 50 is no multiple of 20; and with a base of 20 there is none below 25.
+    assert_eq!((of(20, 900, 60), of(20, 900, 100)), (5, 100));
+}
+
 #[test]
 fn each_step_is_at_least_twice_the_one_before() {
     for least in 3..=1_000 {
-        let all: Vec<usize> = [least].into_iter().chain(steps_above(least)).collect();
+        let all: Vec<usize> = [least].into_iter().chain(steps_above(least, Rounding::NONE)).collect();
         assert!(all.windows(2).all(|two| two[1] >= 2 * two[0]), "{all:?}");
     }
-    assert_eq!(steps_above(10).collect::<Vec<_>>(), STEPS);
-    assert_eq!(steps_above(501).count(), 0);
+    assert_eq!(steps_above(10, Rounding::NONE).collect::<Vec<_>>(), STEPS);
+    assert_eq!(steps_above(501, Rounding::NONE).count(), 0);
 }

@@ -266,6 +266,7 @@ pub(super) fn outlet(destination: &str, min_contributors: usize, least: usize, n
         parts,
         privacy: None,
         tells_contributors: false,
+        rounding: Rounding::NONE,
         by_override: None,
     }
 }

@@ -53,9 +53,20 @@ fn charged(rho: f64) -> Charged {
 }
 
 fn with_noise(dataset: &Dataset, cells: Cells, least: usize, noise: &mut dyn Noise) -> Result<Outcome, NotNoised> {
+    rounded(dataset, cells, least, Rounding::NONE, noise)
+}
+
+/// The same where counts are rounded.
+fn rounded(
+    dataset: &Dataset,
+    cells: Cells,
+    least: usize,
+    rounding: Rounding,
+    noise: &mut dyn Noise,
+) -> Result<Outcome, NotNoised> {
     let gateway = "eu".parse().unwrap();
     let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
-    let outlets = ["a", "b"].map(|name| Outlet { privacy: dataset.privacy, ..to(name, least) });
+    let outlets = ["a", "b"].map(|name| Outlet { privacy: dataset.privacy, rounding, ..to(name, least) });
     let privacy = asked_for(&outlets).unwrap();
     release_noised(&closed, &outlets, Digest::from_bytes([5; 32]), (privacy, charged(0.5)), noise)
 }
@@ -122,6 +133,35 @@ fn values_are_made_of_numbers_with_noise() {
     assert!((number("amount_sum") - sum - 1_000.0 * step).abs() < 2.0 * step, "{} {sum}", number("amount_sum"));
     let ranges = leaving.column_by_name("histogram").unwrap().as_list::<i32>().value(0);
     assert_eq!(ranges.as_primitive::<Int64Type>().values().iter().sum::<i64>(), 20 + 3 * 1_000);
+}
+
+/// Noise first, and then a count is a multiple, below zero as 0. A mean is computed from the rounded count. Which cells leave is
+/// decided before.
+#[test]
+fn a_count_with_noise_is_rounded_after_it() {
+    let dataset = private();
+    let all: Vec<u32> = (0..60).collect();
+    let leaving = |base: usize, more: i64| {
+        let rounding = Rounding::to_multiples_of(base).unwrap_or_default();
+        rounded(&dataset, cells(&dataset, &all), 5, rounding, &mut Known::Plus(more)).unwrap()
+    };
+    let (exact, rounded) = (leaving(1, 1_002), leaving(50, 1_002));
+    assert_eq!((exact.cells_released, rounded.cells_released), (3, 3));
+    let [exact, rounded] = [exact, rounded].map(|outcome| outcome.released[0].cells().clone());
+    assert_eq!(exact.schema(), rounded.schema());
+    let count = |cells: &RecordBatch| cells.column_by_name("n").unwrap().as_primitive::<Int64Type>().value(0);
+    assert_eq!((count(&exact), count(&rounded)), (1_022, 1_000));
+    let number =
+        |cells: &RecordBatch, name: &str| cells.column_by_name(name).unwrap().as_primitive::<Float64Type>().value(0);
+    assert_eq!(number(&exact, "amount_sum"), number(&rounded, "amount_sum"));
+    assert!((number(&rounded, "amount_mean") - number(&rounded, "amount_sum") / 1_000.0).abs() < 1e-9);
+    let ranges = |cells: &RecordBatch| -> Vec<i64> {
+        let lists = cells.column_by_name("histogram").unwrap().as_list::<i32>().value(0);
+        lists.as_primitive::<Int64Type>().values().to_vec()
+    };
+    let slow = |count: &i64| (count + 25).div_euclid(50) * 50;
+    assert_eq!(ranges(&rounded), ranges(&exact).iter().map(slow).collect::<Vec<_>>());
+    assert_ne!(ranges(&rounded), ranges(&exact));
 }
 
 #[test]
