@@ -39,11 +39,11 @@ powerloss: ## Cut the power of a gateway N times, on ext4 and XFS (root)
 
 planted: ## Show that the crash harness and the runs of tests/policies/pooled.rs notice planted bugs (root)
 	@scripts/setup crash
-	@scripts/env cargo build --release --quiet --features planted-bugs
+	@scripts/env cargo test --release --quiet --features planted-bugs --test policies --no-run
 	@cp $(TARGET)/release/bailiwick $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/supervised.py --bin $(TARGET)/release/bailiwick-planted
 	@scripts/env $(PYTHON) tests/crash/planted.py --cycles $(or $(N),300) --bin $(TARGET)/release/bailiwick-planted
-	@scripts/env cargo test --release --quiet --features planted-bugs --test policies planted
+	@scripts/env cargo test --release --quiet --features planted-bugs --test policies each_planted_bug_is_found
 
 deploy: ## Check the unit of systemd, the manifests of Kubernetes and the bill of materials
 	@scripts/setup deploy
