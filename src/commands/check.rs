@@ -10,7 +10,7 @@ use crate::app;
 use crate::config::{Config, Destination, Mode, today};
 use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Problem, Severity};
-use crate::domain::policy::{EgressRow, Outlet, Override, Permission, Rule, StreamPlan};
+use crate::domain::policy::{EgressRow, Outlet, Override, Permission, PolicySet, Rule, StreamPlan};
 use crate::domain::printable;
 
 use super::table::table;
@@ -72,8 +72,7 @@ struct Egress {
     outlet: Option<Outlet>,
 }
 
-fn egress(config: &Config, today: Date) -> Vec<Egress> {
-    let (policy, serves) = (&config.policy, &config.here.serves);
+fn egress(policy: &PolicySet, serves: &[String], today: Date) -> Vec<Egress> {
     let rows = policy.egress(serves, today).into_iter().map(|row| {
         let outlet = policy.outlet(&row.dataset, &row.destination, serves, today);
         Egress { row, outlet }
@@ -99,7 +98,7 @@ fn for_people(config: &Config, today: Date) -> String {
     let _ = writeln!(report, "\nwhat may leave today, {today}, as cells of at least k contributors:\n");
     let header = ["dataset", "destination", "countries", "regime", "allowed", "k", "until", "by which rule"];
     let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(egress(config, today).into_iter().map(line));
+    rows.extend(egress(&config.policy, &config.here.serves, today).into_iter().map(line));
     report.push_str(&table(&rows));
     for plan in policy.streams.values() {
         for dataset in &plan.datasets {
@@ -272,7 +271,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "policy": policy.digest.to_string(),
         "day": today.to_string(),
         "streams": streams.collect::<Value>(),
-        "egress": egress(config, today).iter().map(row).collect::<Value>(),
+        "egress": egress(&config.policy, &config.here.serves, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
         "not_connected": unreached(config, today),
         "budgets": config.budgets.iter().map(budgets::for_machines).collect::<Value>(),
@@ -289,8 +288,8 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
 }
 
 /// What may leave by the rules of a day, as the JSON report has it.
-pub(super) fn rows(config: &Config, today: Date) -> Vec<Value> {
-    egress(config, today).iter().map(row).collect()
+pub(super) fn rows(policy: &PolicySet, serves: &[String], today: Date) -> Vec<Value> {
+    egress(policy, serves, today).iter().map(row).collect()
 }
 
 fn permission(rule: &Rule) -> Value {

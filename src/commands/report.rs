@@ -2,6 +2,7 @@
 //! From the ledger alone, which is verified first; offline, and without secrets.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -12,7 +13,10 @@ use serde_json::{Value, json};
 use super::ledger::Named;
 use super::{Failure, check, load};
 use crate::config::Config;
+use crate::domain::policy::PolicySet;
+use crate::durable::policies::Archive;
 use crate::ledger::in_full;
+use crate::storage::RealFileSystem;
 
 mod account;
 mod cost;
@@ -89,12 +93,28 @@ struct Report {
     extracts: Option<Value>,
 }
 
-/// The rules by which datasets may leave, by the configuration that was named.
+/// The rules by which datasets may leave.
 struct Rules {
+    /// By the configuration that was named.
+    now: Egress,
+    /// Those of other policies that something left under, each on the last day that it did, as the gateway keeps them.
+    before: Vec<Egress>,
+    /// Policies that something left under and that nobody keeps.
+    unknown: Vec<String>,
+}
+
+/// What may leave by the policies of one digest on a day.
+struct Egress {
     policy: String,
     day: String,
     /// As `check --json` has them.
     rows: Vec<Value>,
+}
+
+impl Egress {
+    fn json(&self) -> Value {
+        json!({ "policy": self.policy, "day": self.day, "egress": self.rows })
+    }
 }
 
 /// What a report does not show, whatever it says.
@@ -126,9 +146,15 @@ pub fn report(options: Options) -> Result<String, Failure> {
     }
     let opened = ledger.open()?;
     let begin = || Account::of(from, to);
-    let (audit, account) = opened.sound(&[], begin, |account, number, _, entry| account.hear(number, entry))?;
+    let (audit, mut account) = opened.sound(&[], begin, |account, number, _, entry| account.hear(number, entry))?;
     let (config, day) = (config.map(|config| load(&config)).transpose()?, crate::config::today());
-    let rules = config.as_ref().map(|config| rules(config, day));
+    if let Some(config) = &config {
+        account.scored_by(|dataset| {
+            let (plan, _) = config.policy.dataset(dataset)?;
+            plan.model.as_ref().map(|model| model.name.clone())
+        });
+    }
+    let rules = config.as_ref().map(|config| rules(config, &account, day));
     let extracts = config.as_ref().map(|config| extracts::extracts(config, &account, day));
     let cost = Cost::of(&account, Said { bytes_in, price_per_gib, currency }, config.as_ref());
     if price_per_gib.is_some() && cost.is_none() {
@@ -142,8 +168,24 @@ pub fn report(options: Options) -> Result<String, Failure> {
     Ok(if json { super::json::print(&in_json(&report)) } else { html::page(&report) })
 }
 
-fn rules(config: &Config, day: Date) -> Rules {
-    Rules { policy: in_full(&config.policy.digest), day: day.to_string(), rows: check::rows(config, day) }
+fn rules(config: &Config, account: &Account, day: Date) -> Rules {
+    let egress = |policy: &PolicySet, serves: &[String], day: Date| Egress {
+        policy: in_full(&policy.digest),
+        day: day.to_string(),
+        rows: check::rows(policy, serves, day),
+    };
+    let now = egress(&config.policy, &config.here.serves, day);
+    let directory = config.journal.directory.join("policies");
+    let kept = Archive::beside(Arc::new(RealFileSystem), directory).all(config.here.country).unwrap_or_default();
+    let (mut before, mut unknown) = (Vec::new(), Vec::new());
+    for (digest, last) in account.last_under.iter().filter(|(digest, _)| **digest != now.policy) {
+        let day = last.parse::<Timestamp>().map(|last| TimeZone::UTC.to_datetime(last).date());
+        match (kept.values().find(|(policy, _)| in_full(&policy.digest) == *digest), day) {
+            (Some((policy, here)), Ok(day)) => before.push(egress(policy, &here.serves, day)),
+            _ => unknown.push(digest.clone()),
+        }
+    }
+    Rules { now, before, unknown }
 }
 
 fn in_json(report: &Report) -> Value {
@@ -158,7 +200,13 @@ fn in_json(report: &Report) -> Value {
         "watts_per_core": watts,
         "joules_per_million_records": per_million.zip(*watts).map(|(seconds, watts)| seconds * watts),
     });
-    let rules = rules.as_ref().map(|rules| json!({ "policy": rules.policy, "day": rules.day, "egress": rules.rows }));
+    let rules = rules.as_ref().map(|Rules { now, before, unknown }| {
+        let before = before.iter().map(Egress::json).collect::<Value>();
+        let mut rules = now.json();
+        super::json::add(&mut rules, "before", before);
+        super::json::add(&mut rules, "unknown", json!(unknown));
+        rules
+    });
     let others = [
         ("name", json!(name)),
         ("key", json!(key)),

@@ -46,6 +46,12 @@ impl Archive {
         Ok(Self { fs, directory })
     }
 
+    /// The archive in a directory, to be read only: nothing is made if it is not there.
+    #[must_use]
+    pub fn beside(fs: Arc<dyn FileSystem>, directory: PathBuf) -> Self {
+        Self { fs, directory }
+    }
+
     /// Keeps a version. Returns when it is on disk.
     ///
     /// # Errors

@@ -116,6 +116,26 @@ async fn the_report_says_what_left_and_nothing_of_a_ledger_that_is_not_sound() {
         assert!(text(&refused.stderr).contains(wrong), "{}", text(&refused.stderr));
         priced.edit(of_priced, to, from);
     }
+    // It says under which model, and by which rules, also of policies that are in force no more.
+    let models = flow["models"].as_object().unwrap();
+    let sha256 = models["fraud"][0].as_str().unwrap();
+    assert_eq!((models.len(), &whole["runs"][0]["models"]["fraud"]), (1, &Value::from(sha256)));
+    let (others, digest) = (card_fraud_with("hourly", HOURLY), flow["policies"][0].as_str().unwrap());
+    let of_others = others.path(of_priced).display().to_string();
+    let under = || report(&ledger, &["-c", &of_others])["rules"].clone();
+    let unknown = under();
+    assert_eq!((&unknown["before"], &unknown["unknown"]), (&Value::Array(Vec::new()), &Value::from(vec![digest])));
+    let directory = format!("directory = \"{}\"", journal.path().display());
+    others.edit(of_priced, "directory = \"journal\"", &directory);
+    let known = under();
+    assert_eq!((&known["before"][0]["policy"], &known["unknown"]), (&Value::from(digest), &Value::Array(Vec::new())));
+    assert_eq!(known["before"][0]["egress"], whole["rules"]["egress"]);
+    assert_ne!(known["policy"], known["before"][0]["policy"]);
+    let page = printed(&ledger, &["-c", &of_others]);
+    assert!(
+        page.contains("which something left under last on") && page.contains(&format!("fraud {}", &sha256[..12])),
+        "{page}"
+    );
     assert!(whole["rules"]["egress"].as_array().unwrap().iter().any(|row| row["is_allowed"] == true), "{whole}");
     assert_eq!(whole["entries"].as_u64(), Some(entries(&ledger).len() as u64));
     assert!(whole["runs"][0]["stopped"].is_string() && whole["policies"][0]["policy"] == flow["policies"][0]);

@@ -19,6 +19,10 @@ pub(super) struct Account {
     pub(super) unread: u64,
     pub(super) runs: Vec<Run>,
     pub(super) policies: Vec<InForce>,
+    /// When something left under each of the policies last, by their digests in full.
+    pub(super) last_under: BTreeMap<String, String>,
+    /// The models of the run that is being heard of, as of before the span, too.
+    models_now: BTreeMap<String, String>,
     /// By destination and dataset.
     pub(super) flows: BTreeMap<(String, String), Flow>,
     /// What is known of each release that was about to leave, by destination and id.
@@ -80,6 +84,8 @@ pub(super) struct Flow {
     pub(super) windows: Option<(String, String)>,
     /// The policies that they left under, in full.
     pub(super) policies: BTreeSet<String>,
+    /// The models that the gateway had then: the SHA-256 of their files, by name.
+    pub(super) models: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct Release {
@@ -211,6 +217,14 @@ impl Account {
         Self { from, to, ..Self::default() }
     }
 
+    /// Of what left, only the model that its records are scored by stays; `of` names it by the dataset.
+    pub(super) fn scored_by(&mut self, of: impl Fn(&str) -> Option<String>) {
+        for ((_, dataset), flow) in &mut self.flows {
+            let own = of(dataset);
+            flow.models.retain(|name, _| Some(name) == own.as_ref());
+        }
+    }
+
     /// Bytes that left, to all destinations.
     pub(super) fn bytes(&self) -> u64 {
         self.sent.values().sum()
@@ -230,6 +244,9 @@ impl Account {
             self.unread += 1;
             return;
         };
+        if let What::Start { models, .. } = &entry.what {
+            self.models_now.clone_from(models);
+        }
         if !self.is_in_span(entry) {
             self.hear_of_releases(&entry.what);
             match &entry.what {
@@ -278,6 +295,10 @@ impl Account {
                     flow.left_out += whole.cells.saturating_sub(*cells);
                 }
                 flow.policies.insert(policy.clone());
+                for (name, sha256) in &self.models_now {
+                    flow.models.entry(name.clone()).or_default().insert(sha256.clone());
+                }
+                self.last_under.insert(policy.clone(), time());
                 let (first, last) = flow.windows.get_or_insert_with(|| (window_start.clone(), window_end.clone()));
                 if window_start < first {
                     first.clone_from(window_start);
@@ -402,7 +423,7 @@ impl Account {
                 "may_have_left": flow.releases - flow.confirmed,
                 "first_window_start": flow.windows.as_ref().map(|(first, _)| first),
                 "last_window_end": flow.windows.as_ref().map(|(_, last)| last),
-                "policies": flow.policies,
+                "policies": flow.policies, "models": flow.models,
             })
         });
         let withheld = self.withheld.iter().map(|(dataset, withheld)| {

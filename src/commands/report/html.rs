@@ -8,7 +8,7 @@ mod laws;
 
 use super::account::{Quarantine, Spent, Worked};
 use super::cost::Border;
-use super::{NOT_PROVED, Report};
+use super::{Egress, NOT_PROVED, Report, Rules};
 use crate::ledger::entry::{Outcome, Reread};
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}\
@@ -56,6 +56,8 @@ fn left(page: &mut Page, report: &Report) {
     let rows = report.account.flows.iter().map(|((destination, dataset), flow)| {
         let windows = flow.windows.as_ref().map(|(first, last)| format!("{first} to {last}")).unwrap_or_default();
         let policies: Vec<&str> = flow.policies.iter().map(|policy| short(policy)).collect();
+        let models = flow.models.iter().flat_map(|(name, files)| files.iter().map(move |file| (name, short(file))));
+        let models: Vec<_> = models.map(|(name, file)| format!("{name} {file}")).collect();
         vec![
             destination.clone(),
             dataset.clone(),
@@ -65,6 +67,7 @@ fn left(page: &mut Page, report: &Report) {
             flow.left_out.to_string(),
             windows,
             policies.join(", "),
+            models.join(", "),
         ]
     });
     let header = [
@@ -76,6 +79,7 @@ fn left(page: &mut Page, report: &Report) {
         "#cells left out",
         "windows",
         "policies",
+        "models",
     ];
     page.table(&header, rows.collect(), "Nothing left.");
     let rows = report.account.sent.iter().map(|(destination, bytes)| vec![destination.clone(), bytes.to_string()]);
@@ -130,14 +134,24 @@ fn work(page: &mut Page, report: &Report) {
 }
 
 fn rules(page: &mut Page, report: &Report) {
-    let Some(rules) = &report.rules else { return };
+    let Some(Rules { now, before, unknown }) = &report.rules else { return };
     page.heading("By which rules");
-    page.paragraph(&format!("By the policies {} as they hold on {}.", short(&rules.policy), rules.day));
-    let is_other = |policy: &String| *policy != rules.policy;
-    if report.account.flows.values().flat_map(|flow| &flow.policies).any(is_other) {
-        page.paragraph("Some of what is above left under other policies, whose rules are not shown here.");
+    egress(page, now, "as they hold on");
+    for other in before {
+        egress(page, other, "which something left under last on");
     }
-    let rows = rules.rows.iter().map(|row| {
+    if !unknown.is_empty() {
+        let unknown: Vec<_> = unknown.iter().map(|policy| short(policy)).collect();
+        page.paragraph(&format!(
+            "Some of what is above left under policies that the gateway of this configuration does not keep: {}.",
+            unknown.join(", ")
+        ));
+    }
+}
+
+fn egress(page: &mut Page, Egress { policy, day, rows }: &Egress, when: &str) {
+    page.paragraph(&format!("By the policies {}, {when} {day}.", short(policy)));
+    let rows = rows.iter().map(|row| {
         let text = |name: &str| match row.get(name) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
