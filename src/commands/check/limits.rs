@@ -179,10 +179,11 @@ fn told(dataset: &Dataset, limits: &Limits) -> String {
 fn rounded(dataset: &Dataset, limits: &Limits) -> String {
     let mut text = String::new();
     let Some(rounding) = &limits.rounding else { return text };
-    let base = u64::from(rounding.value.base());
+    let base = rounding.value.base();
     let _ = writeln!(text, "  every count is rounded to the nearest multiple of {base}, halves up: {}", rounding.by);
-    if rounding.value.nearest(limits.contributors.value as u64) == 0 {
-        let _ = writeln!(text, "  and is 0 if it is less than {}, also of a cell that leaves", base.div_ceil(2));
+    if rounding.value.nearest(limits.contributors.value.min(limits.part.value) as u64) == 0 {
+        let _ =
+            writeln!(text, "  and is 0 if it is less than {}, also of a cell or part that leaves", base.div_ceil(2));
     }
     let named = |is_wanted: fn(&Function) -> bool| {
         let metrics = dataset.metrics.iter().filter(|metric| is_wanted(&metric.function));
@@ -193,7 +194,7 @@ fn rounded(dataset: &Dataset, limits: &Limits) -> String {
     let variances = named(|function| matches!(function, Function::Variance(_)));
     let sums = named(|function| matches!(function, Function::Sum(_)));
     for (what, metrics) in [
-        ("the sum by a rounded count", means),
+        ("the sum by a rounded count; that count times the mean is the sum, which is not rounded", means),
         ("a rounded count by rounded counts", fractions),
         ("null, since a variance would tell the exact count", variances),
         ("not rounded, since a sum is no count; if its values are few or alike, it tells one", sums),

@@ -134,7 +134,9 @@ impl Moments {
     }
 
     pub(super) fn mean(&self, measure: &Measure) -> Option<f64> {
-        self.sum(measure).map(|sum| sum / self.values as f64)
+        // The quotient of floats may be beside the range by the last bit.
+        let (low, high) = (measure.scale().low, measure.scale().high);
+        self.sum(measure).map(|sum| (sum / self.values as f64).clamp(low, high))
     }
 
     pub(super) fn variance(&self, measure: &Measure) -> Option<f64> {

@@ -253,8 +253,8 @@ pub fn strictest(versions: impl IntoIterator<Item = Vec<Outlet>>) -> Vec<Outlet>
             let privacy = outlet.privacy.into_iter().chain(other.privacy).reduce(Privacy::stricter);
             // Where one of them does not let it be told how many contributors there are, it is not told.
             let tells_contributors = outlet.tells_contributors && other.tells_contributors;
-            // Each gets multiples of what it asks for. Where that cannot be, nothing leaves.
-            let rounding = outlet.rounding.with(other.rounding)?;
+            // Each gets multiples of what it asks for, also where one policy could not ask for so much.
+            let rounding = outlet.rounding.with(other.rounding);
             let stricter = if other.min_contributors > outlet.min_contributors { other.clone() } else { outlet };
             Some(Outlet { parts, privacy, tells_contributors, rounding, ..stricter })
         });

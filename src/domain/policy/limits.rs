@@ -188,7 +188,7 @@ fn least<T: PartialOrd>(asked: impl Iterator<Item = Asked<T>>) -> Option<Asked<T
 }
 
 /// The rounding that gives everyone what they ask for: one alone if it covers the others, else by the word of all who are needed.
-/// `Err`: there is none, and who asks for what.
+/// `Err`: its base is too large, and who asks for what.
 fn together(asked: impl Iterator<Item = Asked<Rounding>>) -> Result<Option<Asked<Rounding>>, Vec<Asked<Rounding>>> {
     let mut needed: Vec<Asked<Rounding>> = Vec::new();
     for next in asked {
@@ -198,11 +198,11 @@ fn together(asked: impl Iterator<Item = Asked<Rounding>>) -> Result<Option<Asked
         }
     }
     let value = Rounding::of_all(needed.iter().map(|asked| asked.value));
-    match (value, needed.as_slice()) {
-        (None, _) => Err(needed),
-        (Some(_), []) => Ok(None),
-        (Some(_), [one]) => Ok(Some(one.clone())),
-        (Some(value), several) => {
+    match needed.as_slice() {
+        _ if value.is_too_large() => Err(needed),
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        several => {
             let each = several.iter().map(|asked| format!("{} ({})", asked.by, asked.value));
             Ok(Some(Asked { value, by: each.collect::<Vec<_>>().join(" and ") }))
         }

@@ -211,7 +211,7 @@ fn released(
         outcome.withheld.extend((!in_order.is_empty()).then_some((Withheld::Bounds, in_order.len())));
         return Ok(outcome);
     }
-    let (rounding, outlets) = rounding_for(outlets);
+    let rounding = rounding_for(outlets);
     // Without noise nothing leaves to who asks for it.
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
     let mut rules: BTreeSet<Rule> = quiet().map(Outlet::rule).collect();
@@ -278,11 +278,9 @@ fn released(
     Ok(outcome)
 }
 
-/// To which multiples the counts of a window are rounded, for all outlets together, and those that they may leave to: none, if
-/// there is no rounding that gives each what it asks for.
-fn rounding_for(outlets: &[Outlet]) -> (Rounding, &[Outlet]) {
-    let rounding = Rounding::of_all(outlets.iter().map(|outlet| outlet.rounding));
-    rounding.map_or((Rounding::NONE, &[]), |rounding| (rounding, outlets))
+/// To which multiples the counts of a window are rounded, for all outlets together.
+fn rounding_for(outlets: &[Outlet]) -> Rounding {
+    Rounding::of_all(outlets.iter().map(|outlet| outlet.rounding))
 }
 
 /// The rule of all datasets that share their cells: the strictest of those of all their outlets.

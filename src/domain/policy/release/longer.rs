@@ -328,7 +328,7 @@ pub fn release_longer(
 ) -> Result<Vec<Released>, ArrowError> {
     let Sum { rule, destinations, rows, .. } = &ended.sum;
     // The rows were rounded when they left. Policies may ask for more since.
-    let (rounding, outlets) = rounding_for(outlets);
+    let rounding = rounding_for(outlets);
     let quiet = || outlets.iter().filter(|outlet| outlet.privacy.is_none());
     let to = quiet().filter(|outlet| outlet.dataset == *ended.dataset()).map(|outlet| &outlet.destination);
     let mut to = to.filter(|destination| destinations.contains(*destination)).peekable();

@@ -54,7 +54,7 @@ pub fn release_noised(
     (privacy, charged): (Privacy, Charged),
     noise: &mut dyn Noise,
 ) -> Result<Outcome, NotNoised> {
-    let (rounding, outlets) = rounding_for(outlets);
+    let rounding = rounding_for(outlets);
     let all = Loud::drawn(closed, (&privacy, &charged), rounding, noise)?;
     let mut of_k: BTreeMap<usize, Vec<&Outlet>> = BTreeMap::new();
     for outlet in outlets {

@@ -41,7 +41,7 @@ const APART_TIMES: usize = 2;
 /// The steps above what rules ask for at most: `least` contributors of a cell, or of a part. Where counts are rounded, they are
 /// no finer than counts.
 pub fn steps_above(least: usize, rounding: Rounding) -> impl Iterator<Item = usize> {
-    let base = rounding.base() as usize;
+    let base = usize::try_from(rounding.base()).unwrap_or(usize::MAX);
     let apart = least.saturating_mul(APART_TIMES).max(least.saturating_add(base));
     STEPS.into_iter().filter(move |step| *step >= apart && step.is_multiple_of(base))
 }

@@ -45,12 +45,8 @@ impl RollUp {
     /// The same, with how the metrics of all datasets are added that policies declare.
     #[must_use]
     pub fn of(&self, policy: &PolicySet) -> Self {
-        let datasets =
-            policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
-        let datasets = datasets.map(|(plan, dataset)| {
-            let may_be_rounded = !matches!(policy.widest_rounding(plan, dataset), Ok(None));
-            (dataset.name.to_string(), adding(dataset, may_be_rounded))
-        });
+        let datasets = policy.streams.values().flat_map(|plan| &plan.datasets);
+        let datasets = datasets.map(|dataset| (dataset.name.to_string(), adding(dataset)));
         Self { keys: self.keys.clone(), datasets: datasets.collect() }
     }
 
@@ -145,9 +141,9 @@ impl RollUp {
 }
 
 /// How the metrics of a dataset are added. A mean, and a fraction, is weighted by the number of records, where each record has
-/// a value. Where counts may be rounded to multiples of a base, those that are added up stay multiples: they are not rounded to
-/// digits again.
-fn adding(dataset: &Dataset, may_be_rounded: bool) -> BTreeMap<String, Adding> {
+/// a value. Counts are not rounded to digits again: a profile may ask for multiples of a base, also later, and sums of multiples
+/// are multiples.
+fn adding(dataset: &Dataset) -> BTreeMap<String, Adding> {
     let count = dataset.metrics.iter().find(|metric| matches!(metric.function, Function::Count));
     let weight = |may_be_missing: bool| count.filter(|_| !may_be_missing).map(|count| Some(count.name.clone()));
     let metrics = dataset.metrics.iter().filter_map(|metric| {
@@ -157,8 +153,8 @@ fn adding(dataset: &Dataset, may_be_rounded: bool) -> BTreeMap<String, Adding> {
             Function::Fraction { source, .. } => weight(source.may_be_missing)?,
             Function::Variance(_) => return None,
         };
-        let is_multiple = may_be_rounded && matches!(metric.function, Function::Count);
-        Some((metric.name.clone(), Adding { weight, digits: metric.digits.filter(|_| !is_multiple) }))
+        let is_count = matches!(metric.function, Function::Count);
+        Some((metric.name.clone(), Adding { weight, digits: metric.digits.filter(|_| !is_count) }))
     });
     metrics.collect()
 }
