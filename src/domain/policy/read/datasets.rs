@@ -386,6 +386,7 @@ pub(super) fn resolve(
         stream: StreamName::new(&declared.stream.value).ok()?,
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
         window: declared.window,
+        overlap: std::time::Duration::ZERO,
         grace: declared.grace,
         open_max: declared.open_max,
         min_contributors: declared.min_contributors,
