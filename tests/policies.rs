@@ -28,6 +28,7 @@ mod policies {
     mod rolled;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]
     mod row_space;
+    mod sliding;
     mod strictest;
     mod together;
     mod treatments;

@@ -38,6 +38,7 @@ mod shared;
 mod streams;
 mod terms;
 mod told;
+mod windows;
 mod words;
 
 pub use conditions::PROOF;
