@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailiwick::app::App;
 use bailiwick::clock::Clock;
 use serde_json::{Value, json};
 
@@ -240,4 +241,51 @@ async fn replay_counts_the_same_windows() {
     for (window, cells) in [("28", 1), ("29", 2), ("31", 1)] {
         assert!(said.contains(&format!("by_country 2026-01-05T12:{window}:00Z 0 0 {cells} 0")), "{window}: {report}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_forms_the_same_windows() {
+    let deployment = deployment();
+    deployment.edit("gateway.toml", "id       = \"g-1\"", "id = \"g-1\"\nmode = \"dry-run\"");
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.send(&visits(30, 400, "DE")).await;
+    producer.close_before(35).await;
+    let releases = |app: &App| app.telemetry().total_of_datasets(|counts| &counts.dry_releases);
+    // Those from 12:28, 12:29 and 12:30, for two destinations.
+    gateway.until("the windows are closed", |app| releases(app) >= 6).await;
+    let telemetry = gateway.app.telemetry().clone();
+    gateway.stop().await;
+    assert_eq!(telemetry.total_of_datasets(|counts| &counts.dry_releases), 6);
+    assert_eq!(telemetry.total_of_datasets(|counts| &counts.windows_noised), 3);
+    assert_eq!(deployment.released("desk"), [Value::Null; 0]);
+}
+
+/// What is open is released as it is, and each window is paid for. What comes later is another part of the same windows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_releases_pays_for_all_open_windows() {
+    let deployment = deployment();
+    deployment.edit("gateway.toml", "id       = \"g-1\"", "id = \"g-1\"\non_stop = \"release\"");
+    let gateway = deployment.start().await;
+    gateway.producer("p").await.send(&visits(30, 400, "DE")).await;
+    gateway.stop().await;
+    let windows = [
+        ("2026-01-05T12:28", "2026-01-05T12:31", 4),
+        ("2026-01-05T12:29", "2026-01-05T12:32", 4),
+        ("2026-01-05T12:30", "2026-01-05T12:33", 4),
+    ];
+    assert_eq!(told(&deployment.released("desk")), expected(&windows));
+    let gateway = deployment.start().await;
+    let mut producer = gateway.producer("p").await;
+    producer.sequence = 1;
+    producer.send(&of_others(32, 0, 600)).await;
+    gateway.stop().await;
+    let later = [
+        ("2026-01-05T12:30", "2026-01-05T12:33", 6),
+        ("2026-01-05T12:31", "2026-01-05T12:34", 6),
+        ("2026-01-05T12:32", "2026-01-05T12:35", 6),
+    ];
+    assert_eq!(told(&deployment.released("desk")[3..]), expected(&later));
+    let said = entries(&deployment.path("journal/ledger"));
+    assert_eq!(of_kind(&said, "privacy").len(), 6);
 }
