@@ -29,6 +29,7 @@ mod policies {
     mod rounded;
     #[path = "../../src/domain/policy/release/tests/row_space.rs"]
     mod row_space;
+    mod sliding;
     mod strictest;
     mod together;
     mod treatments;

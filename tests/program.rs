@@ -486,6 +486,7 @@ fn the_policy_language_as_it_is_documented_is_valid() {
     let said = text(&checked.stdout);
     assert!(said.contains("the same cells as those of payments_by_country"), "{said}");
     assert!(said.contains("its rows are sums of the rows of swiss_by_channel"), "{said}");
+    assert!(said.contains("it pays for 139 of a day's 139 windows"), "{said}");
 }
 
 const GATEWAY: &str = r#"

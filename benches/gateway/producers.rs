@@ -191,6 +191,7 @@ fn dataset(cells: usize) -> Dataset {
         stream: "s".parse().unwrap(),
         contributor: "person".into(),
         window: Duration::from_secs(60),
+        overlap: Duration::ZERO,
         grace: Duration::ZERO,
         open_max: OPEN_MAX,
         min_contributors: 5,

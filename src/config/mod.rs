@@ -359,7 +359,10 @@ fn check(declared: &read::Declared, policy: &PolicySet, today: Date, problems: &
             Permission::WindowTooShort(shortest) => {
                 let shortest = SignedDuration::try_from(shortest).unwrap_or_default();
                 let why = format!("leave: its release profile asks for windows of at least {shortest:#}");
-                (why, "make the dataset's `window.size` longer, or remove it from `accepts`")
+                (
+                    why,
+                    "make the dataset's `window.size` longer (if windows overlap, `every`), or remove it from `accepts`",
+                )
             }
         };
         let (regime, dataset, destination) = (&row.regime, &row.dataset, &row.destination);

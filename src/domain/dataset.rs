@@ -12,6 +12,7 @@ use arrow_schema::DataType;
 use super::name::{DatasetName, StreamName};
 use super::privacy::Privacy;
 use super::stream::ValueRange;
+use super::window::Grid;
 
 mod kept;
 #[cfg(test)]
@@ -34,8 +35,10 @@ pub struct Dataset {
     pub stream: StreamName,
     /// The field that names the contributor, the person or thing that k counts.
     pub contributor: String,
-    /// The length of a window.
+    /// How far apart windows begin. So long is each of them, where they do not overlap.
     pub window: Duration,
+    /// For how long a window goes on after the next one has begun. Zero: it ends where the next one begins.
+    pub overlap: Duration,
     /// How long a window is kept open for records that come out of order.
     pub grace: Duration,
     /// How many windows may be open, from the oldest that holds records to the newest.
@@ -68,6 +71,24 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// The length of a window.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        self.window.saturating_add(self.overlap)
+    }
+
+    /// Whether its windows overlap, so that a record is in several of them.
+    #[must_use]
+    pub fn overlaps(&self) -> bool {
+        !self.overlap.is_zero()
+    }
+
+    /// Where its windows lie.
+    #[must_use]
+    pub fn grid(&self) -> Grid {
+        Grid::new(self.window, self.overlap)
+    }
+
     /// The metrics that are null in a cell unless k holds for them too, each with its field: a record may be without a
     /// value there.
     pub fn optional_metrics(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -120,6 +141,9 @@ pub const RECORDS_KEPT_MAX: u32 = 4_096;
 
 /// How many windows may be open, unless a dataset says otherwise.
 pub const OPEN_MAX: u64 = 4_096;
+
+/// In how many windows that overlap a record may be. It is counted in each of them.
+pub const WINDOWS_OF_A_RECORD_MAX: u32 = 64;
 
 /// The most cells a window of a dataset may have: the product of its keys' domains.
 pub const CELLS_MAX: usize = 65_536;

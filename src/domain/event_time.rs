@@ -20,7 +20,7 @@ pub struct TimeBounds {
     earliest: i64,
     /// The newest.
     latest: i64,
-    /// The windows of everything that is counted of the stream: a record goes into one of each.
+    /// The windows of everything that is counted of the stream: a record goes into windows of each.
     windows: Vec<WindowSpan>,
 }
 
@@ -104,6 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::window::Grid;
 
     /// 2026-11-25T12:00:00Z.
     const NOW: i64 = 1_795_608_000_000_000;
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_has_a_window_of_each_size() {
-        let span = |seconds, max| WindowSpan::new(Duration::from_secs(seconds), max);
+        let span = |seconds, max| WindowSpan::new(Grid::new(Duration::from_secs(seconds), Duration::ZERO), max);
         let mut bounds = bounds().within(span(600, 10)).within(span(60, 10));
         assert_eq!(bounds.take(NOW), Ok(()));
         assert_eq!(bounds.take(NOW + HOUR / 4), Err((Reason::TooManyWindows, None)), "ten of a minute are less");
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_opens_its_window() {
-        let mut bounds = bounds().within(WindowSpan::new(Duration::from_secs(60), 10));
+        let mut bounds = bounds().within(WindowSpan::new(Grid::new(Duration::from_secs(60), Duration::ZERO), 10));
         assert_eq!(bounds.take(NOW), Ok(()));
         assert_eq!(bounds.take(NOW + HOUR / 2), Err((Reason::TooManyWindows, None)));
         assert_eq!(bounds.take(NOW - HOUR / 10), Ok(()));
@@ -155,7 +156,7 @@ mod tests {
         /// Taking all at once is taking each.
         #[test]
         fn all_are_taken_if_each_is(times in prop::collection::vec(-30_i64..30, 1..10), max in 1_u64..10) {
-            let bounds = TimeBounds::between(-20, 20).not_before(-15).within(WindowSpan::new(Duration::from_micros(5), max));
+            let bounds = TimeBounds::between(-20, 20).not_before(-15).within(WindowSpan::new(Grid::new(Duration::from_micros(5), Duration::ZERO), max));
             let (oldest, newest) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
             let mut one_by_one = bounds.clone();
             let each = times.iter().all(|time| one_by_one.take(*time).is_ok());

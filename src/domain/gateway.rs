@@ -66,7 +66,10 @@ struct DatasetState {
     name: DatasetName,
     /// The names of the datasets that share its cells, its own among them.
     names: Vec<DatasetName>,
+    /// How far apart its windows begin.
     window: Duration,
+    /// For how long a window goes on after the next one has begun.
+    overlap: Duration,
     closing: Closing,
     span: WindowSpan,
 }
@@ -77,8 +80,9 @@ impl DatasetState {
             name: dataset.name.clone(),
             names: dataset.released_as().map(|released| released.name.clone()).collect(),
             window: dataset.window,
-            closing: Closing::new(dataset.window, dataset.grace),
-            span: WindowSpan::new(dataset.window, dataset.open_max),
+            overlap: dataset.overlap,
+            closing: Closing::new(dataset.window, dataset.overlap, dataset.grace),
+            span: WindowSpan::new(dataset.grid(), dataset.open_max),
         }
     }
 
@@ -178,7 +182,7 @@ impl Gateway {
         let Some(state) = self.streams.get(stream) else { return TimeBounds::NONE };
         let Some(stream) = &state.stream else { return TimeBounds::NONE };
         let bounds = TimeBounds::plausible(stream, wall);
-        // A record goes into a window of each set of windows.
+        // A record goes into windows of each set of windows.
         state.datasets.iter().fold(bounds, |bounds, dataset| {
             let bounds = bounds.within(dataset.span);
             match dataset.closing.before() {
@@ -225,12 +229,12 @@ impl Gateway {
         datasets.find(|state| state.is_counted_for(dataset))?.closing.before()
     }
 
-    /// How far the windows of each dataset have come: its name, the event time through which they have closed, on the grid of
+    /// How far the windows of each dataset have come: its name, the end of the last one that has closed, on the grid of
     /// windows, and how many there are from the oldest open one that holds records to the newest.
     pub fn windows(&self) -> impl Iterator<Item = (&str, Option<i64>, u64)> {
         self.streams.values().flat_map(|state| &state.datasets).flat_map(|dataset| {
             let first = dataset.closing.before().map(|before| first_window(Some(before), dataset.window));
-            let closed = first.map(|first| window_start(first, dataset.window));
+            let closed = first.map(|first| window_start(first, dataset.window).saturating_add(micros(dataset.overlap)));
             dataset.names.iter().map(move |name| (name.as_str(), closed, dataset.span.windows()))
         })
     }
@@ -240,8 +244,7 @@ impl Gateway {
     pub fn restore_window(&mut self, dataset: &str, window: i64) {
         for state in self.streams.values_mut().flat_map(|state| &mut state.datasets) {
             if state.is_counted_for(dataset) {
-                let start = window_start(window, state.window);
-                state.span.restore(start, start);
+                state.span.restore(window);
             }
         }
     }

@@ -2,15 +2,13 @@
 //! old record can keep a window open for long; so the number of windows from the oldest that holds records to the
 //! newest has a limit.
 
-use std::time::Duration;
-
-use super::window::{first_window, window_of};
+use super::window::Grid;
 
 /// The open windows of a dataset: where the oldest and the newest lie, and how many there may be from one to the other.
 /// Windows without records in between count too; so does the oldest open window, after older ones with records closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowSpan {
-    size: Duration,
+    grid: Grid,
     max: u64,
     /// The number of the oldest window that may take records: what is earlier is counted in it.
     first: i64,
@@ -21,8 +19,8 @@ pub struct WindowSpan {
 impl WindowSpan {
     /// No window is open.
     #[must_use]
-    pub fn new(size: Duration, max: u64) -> Self {
-        Self { size, max: max.max(1), first: i64::MIN, ends: None }
+    pub fn new(grid: Grid, max: u64) -> Self {
+        Self { grid, max: max.max(1), first: i64::MIN, ends: None }
     }
 
     /// Whether the windows of some event times may be open.
@@ -50,14 +48,15 @@ impl WindowSpan {
         fits
     }
 
-    /// Windows that were open before a crash.
-    pub fn restore(&mut self, oldest: i64, newest: i64) {
-        self.ends = Some(self.with(oldest, newest));
+    /// A window was open before a crash: its number.
+    pub fn restore(&mut self, window: i64) {
+        let window = window.max(self.first);
+        self.ends = Some(self.with_windows(window, window));
     }
 
     /// The windows that began before an event time have closed.
     pub fn close(&mut self, before: i64) {
-        self.first = self.first.max(first_window(Some(before), self.size));
+        self.first = self.first.max(self.grid.first_from(before));
         let first = self.first;
         self.ends =
             self.ends.filter(|(_, newest)| *newest >= first).map(|(oldest, newest)| (oldest.max(first), newest));
@@ -70,28 +69,30 @@ impl WindowSpan {
     }
 
     fn with(&self, oldest: i64, newest: i64) -> (i64, i64) {
-        let (oldest, newest) = (self.number(oldest), self.number(newest));
-        self.ends.map_or((oldest, newest), |(first, last)| (first.min(oldest), last.max(newest)))
+        let of = |event_time| self.grid.windows(event_time, self.first);
+        self.with_windows(*of(oldest).start(), *of(newest).end())
     }
 
-    fn number(&self, event_time: i64) -> i64 {
-        window_of(event_time, self.size).max(self.first)
+    fn with_windows(&self, oldest: i64, newest: i64) -> (i64, i64) {
+        self.ends.map_or((oldest, newest), |(first, last)| (first.min(oldest), last.max(newest)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::window::tests::by_definition;
 
     const SIZE: i64 = 10_000_000;
 
     #[test]
     fn one_old_record_does_not_let_windows_pile_up() {
-        let mut span = WindowSpan::new(Duration::from_secs(10), 4_096);
+        let mut span = WindowSpan::new(Grid::new(Duration::from_secs(10), Duration::ZERO), 4_096);
         assert!(span.open(-(1 << 62), -(1 << 62)));
         assert!(!span.open(0, 0));
         assert_eq!(span.windows(), 1);
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_one_opens_nothing_in_the_others() {
-        let mut spans = [100, 10].map(|max| WindowSpan::new(Duration::from_secs(10), max));
+        let mut spans = [100, 10].map(|max| WindowSpan::new(Grid::new(Duration::from_secs(10), Duration::ZERO), max));
         assert!(WindowSpan::open_in_all(spans.iter_mut(), 0, 5 * SIZE));
         assert!(!WindowSpan::open_in_all(spans.iter_mut(), 0, 50 * SIZE));
         assert_eq!(spans.map(|span| span.windows()), [6, 6]);
@@ -114,32 +115,37 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_do_not_overflow() {
-        let mut span = WindowSpan::new(Duration::from_micros(1), u64::MAX);
+        let mut span = WindowSpan::new(Grid::new(Duration::from_micros(1), Duration::ZERO), u64::MAX);
         assert!(!span.open(i64::MIN, i64::MAX), "2^64 windows are one too many");
         assert!(span.open(i64::MIN + 1, i64::MAX));
         assert_eq!(span.windows(), u64::MAX);
     }
 
     proptest! {
-        /// Against the windows themselves.
+        /// Against the windows themselves. Time goes over a midnight.
         #[test]
-        fn a_record_is_refused_exactly_when_its_window_would_be_too_far(
-            max in 1_u64..8,
+        fn a_record_is_refused_exactly_when_its_windows_would_be_too_far(
+            max in 1_u64..12,
+            times_as_long in 1_u32..5,
             steps in prop::collection::vec((any::<bool>(), -20 * SIZE..20 * SIZE), 0..60),
         ) {
-            let mut span = WindowSpan::new(Duration::from_secs(10), max);
+            let step = Duration::from_secs(10);
+            let grid = Grid::new(step, step * (times_as_long - 1));
+            let mut span = WindowSpan::new(grid, max);
             let mut open: BTreeSet<i64> = BTreeSet::new();
             // The first one that was open, or where the closed ones end: what lies from there on counts.
             let (mut first, mut from) = (i64::MIN, i64::MIN);
             for (is_record, time) in steps {
                 if is_record {
-                    let window = time.div_euclid(SIZE).max(first);
-                    let least = if open.is_empty() { window } else { from.min(window) };
-                    let most = open.last().copied().unwrap_or(window).max(window);
+                    let length = SIZE * i64::from(times_as_long);
+                    let windows = by_definition(time, SIZE, length, |window| window >= first);
+                    let (oldest, newest) = (windows[0], windows[windows.len() - 1]);
+                    let least = if open.is_empty() { oldest } else { from.min(oldest) };
+                    let most = open.last().copied().unwrap_or(newest).max(newest);
                     let fits = most - least < max.cast_signed();
                     prop_assert_eq!(span.open(time, time), fits);
                     if fits {
-                        open.insert(window);
+                        open.extend(windows);
                         from = least;
                     }
                 } else {
@@ -151,6 +157,11 @@ mod tests {
                 let windows = open.last().map_or(0, |last| last - from + 1);
                 prop_assert_eq!(span.windows(), windows.cast_unsigned());
                 prop_assert!(open.last().unwrap_or(&0) - open.first().unwrap_or(&0) < max.cast_signed());
+                let mut restored = WindowSpan::new(grid, max);
+                restored.close(first.saturating_mul(SIZE));
+                open.iter().for_each(|window| restored.restore(*window));
+                let held = open.last().map_or(0, |last| last - open.first().unwrap_or(last) + 1);
+                prop_assert_eq!(restored.windows(), held.cast_unsigned());
             }
         }
     }

@@ -10,7 +10,6 @@ use crate::domain::batch::Batch;
 use crate::domain::dataset::Dataset;
 use crate::domain::name::StreamName;
 use crate::domain::refusal::Reason;
-use crate::domain::window::window_of;
 use crate::durable::recovery::Present;
 
 /// How long records wait before they look again, and how often, while others are being counted.
@@ -78,9 +77,10 @@ impl OpenWindowsRoom {
     }
 }
 
-/// In how many windows of a dataset the records of a batch can be.
-fn windows(dataset: &Dataset, batch: &Batch) -> usize {
+/// In how many windows of a dataset the records of a batch can be, whichever have closed.
+pub(super) fn windows(dataset: &Dataset, batch: &Batch) -> usize {
     let Some((oldest, newest)) = batch.event_time_range() else { return 0 };
-    let between = window_of(newest, dataset.window).saturating_sub(window_of(oldest, dataset.window));
+    let (grid, any) = (dataset.grid(), i64::MIN);
+    let between = grid.windows(newest, any).end().saturating_sub(*grid.windows(oldest, any).start());
     usize::try_from(between).unwrap_or(usize::MAX).saturating_add(1)
 }

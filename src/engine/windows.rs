@@ -14,7 +14,7 @@ use crate::domain::dataset::Dataset;
 use crate::domain::name::{DatasetName, StreamName};
 use crate::domain::policy::Digest;
 use crate::domain::producer::{Number, speaker_of};
-use crate::domain::window::{first_window, micros, window_of};
+use crate::domain::window::{Grid, first_window};
 use crate::durable::recovery::Present;
 use crate::planted::planted;
 use crate::storage::Lsn;
@@ -92,7 +92,7 @@ const SAVED_AT_ONCE: usize = 64 << 10;
 const SAVED_OF_A_WINDOW: usize = 256;
 
 struct OpenWindows {
-    size: Duration,
+    grid: Grid,
     /// The number of the oldest window that may take records.
     first: i64,
     cells: BTreeMap<i64, Cells>,
@@ -112,7 +112,7 @@ impl Windows {
     ) -> Self {
         let open = present.iter().flat_map(|present| &present.datasets).map(|dataset| {
             let first = first_window(closed_before.get(&dataset.name).copied(), dataset.window);
-            let windows = OpenWindows { size: dataset.window, first, cells: BTreeMap::new(), bytes: Arc::clone(bytes) };
+            let windows = OpenWindows { grid: dataset.grid(), first, cells: BTreeMap::new(), bytes: Arc::clone(bytes) };
             (dataset.name.clone(), windows)
         });
         let datasets = present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone()));
@@ -134,7 +134,7 @@ impl Windows {
         self.open.iter().flat_map(|(dataset, open)| open.cells.keys().map(|window| (dataset.as_str(), *window)))
     }
 
-    /// Counts records in the windows of their stream's datasets. How many of them came after their window had closed.
+    /// Counts records in the windows of their stream's datasets. How many of them came after all their windows had closed.
     pub(super) fn fold(&mut self, batch: &Batch, outputs: &[ArrayRef], policy: Digest, origins: Origins<'_>) -> usize {
         let mut late = 0;
         let Some(datasets) = self.datasets.get(&batch.stream().name).filter(|datasets| !datasets.is_empty()) else {
@@ -180,7 +180,7 @@ impl Windows {
         let Some(open) = self.open.get_mut(&dataset) else { return };
         let still_open = match before {
             Some(before) => {
-                open.first = first_window(Some(before), open.size);
+                open.first = open.grid.first_from(before);
                 open.cells.split_off(&open.first)
             }
             None => BTreeMap::new(),
@@ -235,28 +235,32 @@ impl Windows {
 }
 
 impl OpenWindows {
-    /// How many records lie in windows that have closed.
+    /// How many records came after all their windows had closed.
     fn late(&self, batch: &Batch) -> usize {
-        let open_from = self.first.saturating_mul(micros(self.size).max(1));
-        if batch.event_time_range().is_none_or(|(oldest, _)| oldest >= open_from) {
+        let is_late = |time: i64| self.grid.is_late(time, self.first);
+        if batch.event_time_range().is_none_or(|(oldest, _)| !is_late(oldest)) {
             return 0;
         }
-        batch.event_times().iter().filter(|time| **time < open_from).count()
+        batch.event_times().iter().filter(|time| is_late(**time)).count()
     }
 
     fn fold(&mut self, dataset: &Dataset, records: &Foldable<'_>, batch: &Batch, policy: Digest) {
         let Some((oldest, newest)) = batch.event_time_range() else { return };
-        let size = micros(self.size).max(1);
-        let open = if planted("late-restated") { i64::MIN } else { self.first };
-        let window = |time: i64| time.div_euclid(size).max(open);
-        let (first, last) = (window_of(oldest, self.size).max(open), window(newest));
-        if first == last {
-            self.cells(dataset, first, policy).fold(dataset, records, &Rows::All);
+        let first = if planted("late-restated") { i64::MIN } else { self.first };
+        let grid = self.grid;
+        let (of_oldest, of_newest) = (grid.windows(oldest, first), grid.windows(newest, first));
+        if of_oldest == of_newest {
+            // So are those of all records between.
+            for window in of_oldest {
+                self.cells(dataset, window, policy).fold(dataset, records, &Rows::All);
+            }
             return;
         }
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         for (&time, row) in batch.event_times().iter().zip(0..) {
-            by_window.entry(window(time)).or_default().push(row);
+            for window in grid.windows(time, first) {
+                by_window.entry(window).or_default().push(row);
+            }
         }
         for (window, rows) in by_window {
             self.cells(dataset, window, policy).fold(dataset, records, &Rows::Some(&rows));

@@ -190,7 +190,8 @@ declare! {
     LOG_DAMAGE = Gauge "bailiwick_log_damaged_places" None ["log"];
 
     /// The event time through which a dataset's windows have closed, in seconds since 1970; 0 before one has. The watermark's lag
-    /// is `time()` less this, less the window and its grace. Of a dataset that adds up several windows, those of the finer one.
+    /// is `time()` less this, less the window (where windows overlap, how far apart they begin) and its grace. Of a dataset that
+    /// adds up several windows, those of the finer one.
     WINDOWS_CLOSED = Gauge "bailiwick_windows_closed_through_timestamp" Seconds ["dataset"];
     /// Windows of a dataset from the oldest open one that holds records to the newest. Of a dataset that adds up several windows,
     /// those of the finer one.

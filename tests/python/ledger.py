@@ -134,7 +134,7 @@ KINDS = {
     "privacy": "dataset window_start outcome rho_billionths outbox",
     "denied": "release destination dataset window_start window_end cells outbox",
     "shed": "release destination dataset window_start window_end cells outbox widened?",
-    "work": "cpu_seconds records",
+    "work": "cpu_seconds records bytes_in?",
 }
 
 
@@ -142,13 +142,14 @@ def spelled(entry):
     """Checks that an entry says what its kind says, in its one spelling."""
     said = json.loads(entry)
     version, _, kind, *keys = said
-    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 8, "the version"
+    assert [version, kind] == ["v", "kind"] and 1 <= said["v"] <= 9, "the version"
     assert said["v"] >= 3 or said["kind"] not in ("refused", "quarantine", "model", "reload"), "the kind came later"
     assert said["v"] >= 4 or said["kind"] != "shed", "the kind came later"
     assert said["v"] >= 5 or said["kind"] != "privacy", "the kind came later"
     assert said["v"] >= 6 or said["kind"] != "work", "the kind came later"
     assert said["v"] >= 8 or "widened" not in said, "the key came later"
     assert said["v"] >= 8 or said["kind"] != "denied", "the kind came later"
+    assert said["v"] >= 9 or "bytes_in" not in said, "the key came later"
     if "degraded" in said:
         whole = said["degraded"]
         assert said["v"] >= 7 and [*whole] == ["steps", "whole", "cells"] and whole["steps"], "what it was made of"

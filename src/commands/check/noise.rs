@@ -1,6 +1,7 @@
 //! What `check` says of a dataset with differential privacy: how much noise its numbers get, and what a day has.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits, privacy: &Privacy) -
     // Writing to a string does not fail.
     let _ =
         writeln!(text, "  every number gets noise ({mechanism}) before it leaves, also those that decide what leaves");
-    let windows = SignedDuration::from_hours(24).unsigned_abs().as_secs() / dataset.window.as_secs().max(1);
+    let windows = dataset.grid().windows_of_a_day();
     let affordable = privacy.per_day.billionths() / privacy.per_window.billionths().max(1);
     let day_by = limits.rho_per_day.as_ref().map_or("", |asked| asked.by.as_str());
     let _ = writeln!(
@@ -60,6 +61,16 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits, privacy: &Privacy) -
         "  that is an epsilon of {:.2} a day at a delta of {DELTA:e}; it pays for {affordable} of a day's {windows} windows",
         privacy.per_day.epsilon(DELTA)
     );
+    if dataset.overlaps() {
+        let _ = writeln!(
+            text,
+            "  a window of {} begins every {}, so a record counts in up to {} of them; those that would go on after midnight (UTC) \
+             are not formed",
+            said(dataset.length()),
+            said(dataset.window),
+            dataset.grid().windows_of_a_record()
+        );
+    }
     if let Some(least) = least(dataset, privacy, k) {
         let _ = writeln!(
             text,
@@ -76,6 +87,11 @@ pub(super) fn explained(dataset: &Dataset, limits: &Limits, privacy: &Privacy) -
     text
 }
 
+/// A duration as policies write it.
+fn said(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or_default()
+}
+
 /// The same for machines. Null: there is no noise.
 pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
     let Some(privacy) = &limits.privacy else { return Value::Null };
@@ -84,6 +100,8 @@ pub(super) fn for_machines(dataset: &Dataset, limits: &Limits) -> Value {
         "mechanism": privacy.mechanism.name(),
         "rho_per_window": privacy.per_window.value(),
         "rho_per_day": { "value": privacy.per_day.value(), "by": limits.rho_per_day.as_ref().map(|asked| &asked.by) },
+        "windows_per_day": dataset.grid().windows_of_a_day(),
+        "every": dataset.overlaps().then(|| said(dataset.window).to_string()),
         "least": least(dataset, privacy, limits.contributors.value),
         "noise": noise.iter().map(|loud| json!({ "of": loud.of, "sigma": loud.sigma })).collect::<Value>(),
     })

@@ -196,7 +196,7 @@ fn cells(text: &mut String, flow: &Flow) {
             Permission::TooStrong => writeln!(text, "      `max_form` of the destination is weaker"),
             Permission::NeedsNoise => writeln!(text, "      `rho_per_day` of {regime} asks for differential privacy"),
             Permission::WindowTooShort(_) => {
-                writeln!(text, "      `min_window` of {regime} is longer than the windows")
+                writeln!(text, "      `min_window` of {regime} is longer than the windows, or than their `every`")
             }
         };
     }

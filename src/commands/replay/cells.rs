@@ -24,7 +24,7 @@ use crate::domain::policy::{
 };
 use crate::domain::producer::speaker_of;
 use crate::domain::time::rfc3339;
-use crate::domain::window::{first_window, window_of, window_start};
+use crate::domain::window::{first_window, window_start};
 use crate::durable::entry::Before;
 
 /// The secret of a gateway is not asked for: which of a contributor's records count is drawn anew.
@@ -218,7 +218,9 @@ impl Counted {
         let (first, flushes) = self.open_from(dataset);
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         for (time, row) in batch.event_times().iter().zip(0..) {
-            by_window.entry(window_of(*time, dataset.window).max(first)).or_default().push(row);
+            for window in dataset.grid().windows(*time, first) {
+                by_window.entry(window).or_default().push(row);
+            }
         }
         for (window, rows) in by_window {
             let place = self.windows.entry((dataset.name.clone(), window, flushes));

@@ -208,8 +208,12 @@ fn retention(config: &Config, governed: &Governed<'_>) -> Vec<String> {
             .to_owned(),
     ];
     for dataset in governed.plans.iter().flat_map(|plan| &plan.datasets) {
-        let (window, grace) = (dataset.window, dataset.grace);
-        says.push(format!("A window of `{}` is {window:?} long and closes {grace:?} after its end.", dataset.name));
+        let (window, grace) = (dataset.length(), dataset.grace);
+        let every = if dataset.overlaps() { format!(", begins every {:?}", dataset.window) } else { String::new() };
+        says.push(format!(
+            "A window of `{}` is {window:?} long{every} and closes {grace:?} after its end.",
+            dataset.name
+        ));
     }
     for counted in governed.plans.iter().flat_map(|plan| &plan.counted) {
         for view in counted.views().iter().filter(|view| view.is_longer(counted)) {

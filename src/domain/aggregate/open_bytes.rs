@@ -38,9 +38,11 @@ pub(super) fn cell_bytes(metrics: &[State], is_parted: bool) -> usize {
 }
 
 /// The most bytes that records can add to the open windows of a dataset: all of them in cells of their own, as far as
-/// there can be so many in as many windows, and by contributors of their own. `with_producers`: who brought them is kept.
+/// there can be so many in as many windows, and by contributors of their own. Where windows overlap, a record counts in each
+/// that it is in. `with_producers`: who brought them is kept.
 #[must_use]
 pub fn most_added(dataset: &Dataset, records: usize, windows: usize, with_producers: bool) -> usize {
+    let records = records.saturating_mul(dataset.grid().windows_of_a_record());
     let windows = windows.min(records);
     let cells = dataset.keys.iter().map(|key| key.domain.size()).fold(windows, usize::saturating_mul).min(records);
     let is_parted = !ways(dataset).is_empty();

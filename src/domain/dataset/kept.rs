@@ -41,7 +41,7 @@ impl KeptShape {
         }
     }
 
-    /// How long a window is. `None`: it does not say.
+    /// How far apart windows begin. `None`: it does not say.
     #[must_use]
     pub fn window(&self) -> Option<Duration> {
         match self {
@@ -55,7 +55,9 @@ impl KeptShape {
     pub fn differences(&self, now: &Dataset) -> Vec<String> {
         match self {
             Self::Shape(then) => then.differences(&now.shape()),
-            Self::Text(then) if now.bounds.is_none() && *then == text_of_version_2(now) => Vec::new(),
+            Self::Text(then) if now.bounds.is_none() && !now.overlaps() && *then == text_of_version_2(now) => {
+                Vec::new()
+            }
             Self::Text(_) => {
                 let what = "its stream, contributor, window, keys or metrics, or the position of a field that it uses";
                 vec![format!("it was declared otherwise under an older version of bailiwick ({what})")]

@@ -15,6 +15,7 @@ pub(crate) fn plain() -> Dataset {
         stream: "s".parse().unwrap(),
         contributor: "who".into(),
         window: Duration::from_secs(60),
+        overlap: Duration::ZERO,
         grace: Duration::ZERO,
         open_max: super::OPEN_MAX,
         min_contributors: 10,

@@ -12,7 +12,9 @@
 //! each with its name and its metrics: the name that it gives each, and the position of that metric among those before.
 //! Version 4 is of those of which one is coarser, and of no others: the same as version 3, and then the coarser ones, each with
 //! its name and the positions of its keys. Version 5 is of those of which one has longer windows, and of no others: the same as
-//! version 4, and then those with longer windows, each with its name and its window in microseconds.
+//! version 4, and then those with longer windows, each with its name and its window in microseconds. Version 6 is of a dataset
+//! whose windows overlap, and of no other: the same as version 2 (0 and 0: no bounds), and then for how long a window goes on
+//! after the next one has begun, in microseconds. Its window is how far apart windows begin.
 
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ const BOUNDED: u8 = 2;
 const SHARED: u8 = 3;
 const COARSER: u8 = 4;
 const LONGER: u8 = 5;
+const OVERLAPPING: u8 = 6;
 
 const WORDS: u8 = 0;
 const INTEGERS: u8 = 1;
@@ -46,8 +49,10 @@ const FRACTION: u8 = 5;
 pub struct Shape {
     stream: String,
     contributor: String,
-    /// Microseconds.
+    /// How far apart windows begin, in microseconds.
     window: i64,
+    /// For how long a window goes on after the next one has begun, in microseconds. 0: it ends there.
+    overlap: i64,
     keys: Vec<Key>,
     metrics: Vec<Metric>,
     bounds: Option<Bounds>,
@@ -114,6 +119,7 @@ impl Dataset {
             stream: (&self.stream).into(),
             contributor: self.contributor.clone(),
             window: micros(self.window),
+            overlap: micros(self.overlap),
             keys: self.keys.iter().map(|key| Key { field: key.name.clone(), domain: key.domain.clone() }).collect(),
             metrics: metrics.collect(),
             bounds: self.bounds,
@@ -125,10 +131,16 @@ impl Dataset {
 }
 
 impl Shape {
-    /// How long a window is.
+    /// How far apart windows begin.
     #[must_use]
     pub fn window(&self) -> Duration {
         Duration::from_micros(u64::try_from(self.window).unwrap_or(0))
+    }
+
+    /// How long windows are, and how far apart they begin where they overlap.
+    fn windows(&self) -> String {
+        let length = duration(self.window.saturating_add(self.overlap));
+        if self.overlap == 0 { length } else { format!("{length} every {}", duration(self.window)) }
     }
 
     /// The names of the datasets that share the cells. None: it is one alone.
@@ -142,6 +154,8 @@ impl Shape {
             (false, _) if !self.longer.is_empty() => LONGER,
             (false, _) if !self.coarser.is_empty() => COARSER,
             (false, _) => SHARED,
+            // Datasets whose windows overlap have noise, and those share no cells.
+            (true, _) if self.overlap > 0 => OVERLAPPING,
             (true, Some(_)) => BOUNDED,
             (true, None) => VERSION,
         });
@@ -160,13 +174,15 @@ impl Shape {
             Some(Bounds { records_per_cell, cells_per_window }) => {
                 writer.u32(records_per_cell).u32(cells_per_window.unwrap_or(0));
             }
-            None if !self.members.is_empty() => {
+            None if !self.members.is_empty() || self.overlap > 0 => {
                 writer.u32(0).u32(0);
             }
             None => {}
         }
         if !self.members.is_empty() {
             writer.count(self.members.len());
+        } else if self.overlap > 0 {
+            writer.i64(self.overlap);
         }
         for (dataset, metrics) in &self.members {
             writer.text(dataset).count(metrics.len());
@@ -194,7 +210,7 @@ impl Shape {
     /// Reads what [`Shape::encode`] wrote. `None`: it is none, or one of a newer version.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let version = reader.u8()?;
-        if !matches!(version, VERSION | BOUNDED | SHARED | COARSER | LONGER) {
+        if !matches!(version, VERSION | BOUNDED | SHARED | COARSER | LONGER | OVERLAPPING) {
             return None;
         }
         let (stream, contributor, window) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?);
@@ -210,12 +226,14 @@ impl Shape {
             let bounds = Bounds { records_per_cell, cells_per_window: Some(cells).filter(|cells| *cells > 0) };
             Some(bounds).filter(|bounds| version == BOUNDED || bounds.records_per_cell > 0)
         };
-        let members = if version >= SHARED { list(reader, 16, decode_member)? } else { Vec::new() };
+        let overlap = if version == OVERLAPPING { reader.i64().filter(|overlap| *overlap > 0)? } else { 0 };
+        let is_shared = matches!(version, SHARED | COARSER | LONGER);
+        let members = if is_shared { list(reader, 16, decode_member)? } else { Vec::new() };
         let keys_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), list(reader, 4, Reader::u32)?));
-        let coarser = if version >= COARSER { list(reader, 16, keys_of)? } else { Vec::new() };
+        let coarser = if matches!(version, COARSER | LONGER) { list(reader, 16, keys_of)? } else { Vec::new() };
         let window_of = |reader: &mut Reader<'_>| Some((reader.text()?.to_owned(), reader.i64()?));
         let longer = if version == LONGER { list(reader, 16, window_of)? } else { Vec::new() };
-        Some(Self { stream, contributor, window, keys, metrics, bounds, members, coarser, longer })
+        Some(Self { stream, contributor, window, overlap, keys, metrics, bounds, members, coarser, longer })
     }
 
     /// What changed between this shape and the present one, each in a few words for a person. Empty when nothing did.
@@ -232,7 +250,7 @@ impl Shape {
         };
         changed("stream", &quoted(&self.stream), &quoted(&now.stream));
         changed("contributor", &quoted(&self.contributor), &quoted(&now.contributor));
-        changed("window", &duration(self.window), &duration(now.window));
+        changed("window", &self.windows(), &now.windows());
         changed("bounds of a contributor's records", &bounds(self.bounds), &bounds(now.bounds));
         let keys = |shape: &Self| shape.keys.iter().map(|key| (key.field.clone(), key.domain.clone())).collect();
         let (old, new): (Named<KeyDomain>, Named<KeyDomain>) = (keys(self), keys(now));

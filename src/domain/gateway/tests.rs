@@ -5,6 +5,7 @@ use crate::domain::dataset::samples::plain;
 use crate::domain::dataset::{Function, Metric, OPEN_MAX};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::{Field, FieldType, Undeclared};
+use crate::domain::window::tests::by_definition;
 
 /// 2026-11-25T12:00:00Z.
 const NOW: i64 = 1_795_608_000_000_000;
@@ -13,6 +14,11 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
 fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
+    overlapping(history_from, open_max, 1)
+}
+
+/// A gateway whose windows begin every minute, and are so many minutes long.
+fn overlapping(history_from: Option<i64>, open_max: u64, minutes: u32) -> Gateway {
     let field = |name: &str, field_type| Field {
         name: name.to_owned(),
         field_type,
@@ -40,6 +46,7 @@ fn gateway(history_from: Option<i64>, open_max: u64) -> Gateway {
     let dataset = Arc::new(Dataset {
         name: "by_minute".parse().unwrap(),
         stream: stream.name.clone(),
+        overlap: Duration::from_secs(60) * (minutes - 1),
         grace: Duration::from_secs(10),
         open_max,
         min_contributors: 5,
@@ -98,6 +105,19 @@ fn windows_that_a_checkpoint_holds_count_for_the_span() {
     assert!(is_taken(&gateway, NOW - 10 * MINUTE, NOW), "it is late, and goes into the open window");
 }
 
+#[test]
+fn windows_that_overlap_close_at_their_end_and_are_known_by_it() {
+    let mut gateway = overlapping(Some(0), OPEN_MAX, 10);
+    let windows = |gateway: &Gateway| gateway.windows().map(|(_, closed, open)| (closed, open)).collect::<Vec<_>>();
+    assert!(gateway.open_windows("visits", NOW, NOW));
+    assert_eq!(windows(&gateway), [(None, 10)]);
+    heard(&mut gateway, "p", NOW + MINUTE + 10 * SECOND, Duration::ZERO);
+    assert_eq!(gateway.closed_before("by_minute"), Some(NOW - 8 * MINUTE), "the one from 11:51 to 12:01 has closed");
+    assert_eq!(windows(&gateway), [(Some(NOW + MINUTE), 9)]);
+    gateway.restore_window("by_minute", NOW / MINUTE + 1);
+    assert_eq!(windows(&gateway), [(Some(NOW + MINUTE), 10)]);
+}
+
 proptest! {
     /// Whatever others send and promise, a stream that replays no history takes what is plausible, and shows nothing.
     #[test]
@@ -123,8 +143,9 @@ proptest! {
     fn the_open_windows_never_span_more_than_they_may(
         requests in prop::collection::vec((prop::collection::vec(0..40 * MINUTE, 1..6), any::<bool>()), 0..40),
         open_max in 1_u64..12,
+        minutes in 1_u32..4,
     ) {
-        let mut gateway = gateway(Some(0), open_max);
+        let mut gateway = overlapping(Some(0), open_max, minutes);
         let mut open = std::collections::BTreeSet::new();
         // The bounds of a request may be older than those that came in since.
         let mut before = gateway.time_bounds("visits", NOW);
@@ -135,7 +156,8 @@ proptest! {
             let times: Vec<i64> = times.into_iter().filter(|time| bounds.take(*time).is_ok()).collect();
             let (Some(oldest), Some(newest)) = (times.iter().min(), times.iter().max()) else { continue };
             if gateway.open_windows("visits", *oldest, *newest) {
-                open.extend(times.iter().map(|time| time.div_euclid(MINUTE)));
+                let length = MINUTE * i64::from(minutes);
+                open.extend(times.iter().flat_map(|time| by_definition(*time, MINUTE, length, |_| true)));
             } else {
                 prop_assert!(is_checked_late, "what was just checked is taken");
             }

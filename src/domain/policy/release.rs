@@ -374,7 +374,7 @@ impl<'l> Leaving<'l> {
     ) -> Self {
         let ClosedWindow { gateway, part, .. } = *closed;
         let start = window_start(closed.window, closed.dataset.window);
-        let end = start.saturating_add(micros(closed.dataset.window));
+        let end = start.saturating_add(micros(closed.dataset.length()));
         let line = |rows: &[Row<'_>]| {
             let first = rows.first()?;
             let number = first.cells.number(first.slot);

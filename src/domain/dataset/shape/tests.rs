@@ -102,6 +102,34 @@ fn the_bytes_of_version_5_stay_what_they_are() {
     assert_eq!(shape.differences(&one_more.shape()), said);
 }
 
+/// The sample with windows that begin every 90.5 seconds, and are twice as long.
+fn overlapping(bounds: Option<Bounds>) -> Shape {
+    let one = samples::every_kind();
+    Dataset { bounds, overlap: one.window, ..one }.shape()
+}
+
+#[test]
+fn the_bytes_of_version_6_stay_what_they_are() {
+    let golden = include_bytes!("../../../../tests/golden/shape-6.bin");
+    let shape = overlapping(Some(Bounds { records_per_cell: 3, cells_per_window: Some(2) }));
+    assert_eq!(bytes(&shape), golden);
+    assert_eq!(Shape::decode(&mut Reader::new(golden)), Some(shape));
+    for end in 0..golden.len() {
+        assert_eq!(Shape::decode(&mut Reader::new(&golden[..end])), None, "{end} bytes");
+    }
+    let unbounded = overlapping(None);
+    assert_eq!(Shape::decode(&mut Reader::new(&bytes(&unbounded))), Some(unbounded));
+}
+
+#[test]
+fn windows_that_begin_to_overlap_are_another_window() {
+    let (apart, overlapping) = (samples::every_kind().shape(), overlapping(None));
+    assert_eq!(apart.differences(&overlapping), ["window was PT1M30.5S, is PT3M1S every PT1M30.5S"]);
+    assert_eq!(overlapping.differences(&apart), ["window was PT3M1S every PT1M30.5S, is PT1M30.5S"]);
+    let twice = Dataset { window: samples::every_kind().window * 2, ..samples::every_kind() }.shape();
+    assert_eq!(twice.differences(&overlapping), ["window was PT3M1S, is PT3M1S every PT1M30.5S"]);
+}
+
 #[test]
 fn the_bytes_of_version_4_stay_what_they_are() {
     let golden = include_bytes!("../../../../tests/golden/shape-4.bin");
@@ -139,7 +167,7 @@ fn datasets_that_begin_to_share_cells_or_end_it_or_have_other_metrics_are_said()
 #[test]
 fn a_newer_version_is_not_read() {
     let mut bytes = bytes(&samples::every_kind().shape());
-    bytes[0] = COARSER + 1;
+    bytes[0] = OVERLAPPING + 1;
     assert_eq!(Shape::decode(&mut Reader::new(&bytes)), None);
 }
 

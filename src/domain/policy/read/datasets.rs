@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
-
 use crate::domain::aggregate::{COMBINATIONS_MAX, combinations};
 use crate::domain::dataset::{
-    CELLS_MAX, CHANGE, CONTRIBUTORS, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OPEN_MAX, OTHER, Source,
-    WINDOWS,
+    CELLS_MAX, CHANGE, CONTRIBUTORS, Dataset, Function, GroupKey, KeyDomain, Measure, Metric, OTHER, Source, WINDOWS,
 };
 use crate::domain::deferral::DEFER_MAX;
 use crate::domain::document::keys::{Key, Kind, Shape};
@@ -21,6 +18,7 @@ use crate::domain::stream::{FieldType, ValueRange};
 
 use super::privacy::{self, PRIVACY};
 use super::profiles::{self, MIN_CONTRIBUTORS, RELEASE, min_contributors};
+use super::windows::{self, DeclaredWindows, WINDOW};
 use super::{coarser, roll_up, told};
 
 pub(super) const DATASET: Shape = Shape {
@@ -51,20 +49,6 @@ pub(super) const DATASET: Shape = Shape {
         Key::new("group_by", Kind::List(&Kind::Table(&GROUP_BY)), "The keys of its cells."),
         Key::new("metrics", Kind::List(&Kind::Table(&METRIC)), "What is computed for each cell."),
         Key::new("privacy", Kind::Table(&PRIVACY), "Differential privacy: every number that leaves has noise."),
-    ],
-};
-
-const WINDOW: Shape = Shape {
-    name: "datasets.NAME.window",
-    about: "Windows of event time.",
-    keys: &[
-        Key::required("size", Kind::Duration, "How long a window is: at least PT1S."),
-        Key::new("grace", Kind::Duration, "How long after its end a window takes records. Default: PT30S."),
-        Key::new(
-            "open_max",
-            Kind::Count,
-            "The most windows from the oldest that holds records to the newest. Default: 4096.",
-        ),
     ],
 };
 
@@ -100,9 +84,7 @@ const METRIC: Shape = Shape {
 /// A dataset whose fields are names.
 pub(super) struct DeclaredDataset {
     pub(super) stream: Spot<String>,
-    window: std::time::Duration,
-    grace: std::time::Duration,
-    open_max: u64,
+    windows: DeclaredWindows,
     min_contributors: usize,
     max_defer: u64,
     pub(super) roll_up: Vec<Spot<String>>,
@@ -166,21 +148,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     let only_on_change = table.get::<bool>("only_on_change").filter(|only| only.value);
     let tells_contributors = told::asks(table);
     let release = table.get::<String>("release");
-    let window = table.need::<Table<'_>>("window").and_then(|window| {
-        let size = window.value.need::<SignedDuration>("size");
-        let grace = window.value.or("grace", SignedDuration::from_secs(30));
-        let open_max = window.value.get::<u64>("open_max");
-        window.value.done();
-        if let Some(open_max) = open_max.as_ref().filter(|open_max| open_max.value == 0) {
-            problems.error(&open_max.place, "`open_max` must be at least 1");
-        }
-        let open_max = open_max.map_or(OPEN_MAX, |open_max| open_max.value);
-        let size = size?;
-        if size.value < SignedDuration::from_secs(1) {
-            problems.error(&size.place, "a window must be at least one second long");
-        }
-        Some((size.value.unsigned_abs(), grace.unsigned_abs(), open_max))
-    });
+    let windows = windows::read(table);
     let keys = table.array("group_by");
     let keys = keys.iter().filter_map(|key| {
         let field = key.need::<String>("field");
@@ -195,12 +163,9 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
     if metrics.is_empty() {
         problems.error(&table.place, "a dataset needs `metrics`");
     }
-    let (size, grace, open_max) = window?;
     Some(DeclaredDataset {
         stream: stream?,
-        window: size,
-        grace,
-        open_max,
+        windows: windows?,
         min_contributors: min_contributors?,
         max_defer,
         roll_up,
@@ -215,8 +180,9 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
 }
 
 impl DeclaredDataset {
-    /// Checks the dataset that it became, if it has differential privacy.
+    /// Checks the dataset that it became, if it has differential privacy; and that it has, if its windows overlap.
     pub(super) fn check_privacy(&self, dataset: &Dataset, problems: &Problems) {
+        self.windows.check_overlap(dataset, problems);
         if let Some(declared) = &self.privacy {
             privacy::check(dataset, &declared.place, problems);
             if self.tells_contributors {
@@ -244,12 +210,8 @@ impl DeclaredDataset {
         if self.tells_contributors {
             told::check_profile(name, &profile, problems);
         }
-        if let Some(shortest) = profile.min_window.filter(|shortest| *shortest > self.window) {
-            let [is, shortest] = [self.window, shortest]
-                .map(|length| format!("{:#}", SignedDuration::try_from(length).unwrap_or_default()));
-            let message =
-                format!("the windows are {is} long, and release profile `{}` asks for {shortest}", profile.name);
-            problems.error_help(&name.place, message, "make `window.size` longer, or name another profile");
+        if let Some(shortest) = profile.min_window {
+            self.windows.check_shortest(shortest, name, &profile, problems);
         }
         Some(profile)
     }
@@ -385,9 +347,10 @@ pub(super) fn resolve(
         name: DatasetName::new(name).ok()?,
         stream: StreamName::new(&declared.stream.value).ok()?,
         contributor: contributor.map_or_else(String::new, |field| field.name.clone()),
-        window: declared.window,
-        grace: declared.grace,
-        open_max: declared.open_max,
+        window: declared.windows.step(),
+        overlap: declared.windows.overlap(),
+        grace: declared.windows.grace,
+        open_max: declared.windows.open_max,
         min_contributors: declared.min_contributors,
         bounds: None,
         keeps_all: false,

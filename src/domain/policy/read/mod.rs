@@ -39,6 +39,7 @@ mod shared;
 mod streams;
 mod terms;
 mod told;
+mod windows;
 mod words;
 
 pub use conditions::PROOF;

@@ -65,7 +65,8 @@ const NUMBERS_MAX: usize = 100_000;
 /// What a dataset with differential privacy must be.
 pub(super) fn check(dataset: &Dataset, place: &Place, problems: &Problems) {
     let day = SignedDuration::from_hours(24).unsigned_abs().as_micros();
-    if !day.is_multiple_of(dataset.window.as_micros().max(1)) {
+    // Then it is one of their step, too.
+    if !day.is_multiple_of(dataset.length().as_micros().max(1)) {
         let message = "the budget is one of each day (UTC), and a window of this length may lie in two";
         problems.error_help(place, message, "let `window.size` divide 24 hours");
     }

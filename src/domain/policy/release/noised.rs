@@ -114,7 +114,7 @@ impl<'d> Loud<'d> {
     ) -> Result<Vec<Released>, ArrowError> {
         let (gateway, dataset) = (closed.gateway, closed.dataset);
         let start = window_start(closed.window, dataset.window);
-        let end = start.saturating_add(micros(dataset.window));
+        let end = start.saturating_add(micros(dataset.length()));
         let positions: Vec<Vec<usize>> = cells.iter().map(|&cell| positions_of(dataset, cell)).collect();
         let id = self.id(closed, (start, end), policy, cells);
         let head = Head { id: &id, gateway, dataset, policy, start, end };
