@@ -186,7 +186,11 @@ impl Gateway {
         state.datasets.iter().fold(bounds, |bounds, dataset| {
             let bounds = bounds.within(dataset.span);
             match dataset.closing.before() {
-                Some(before) => bounds.not_before(before.saturating_sub(micros(stream.late_max))),
+                // Where windows overlap, there are none over midnight: the oldest open one begins there.
+                Some(before) => {
+                    let oldest = dataset.span.grid().begins_after(before);
+                    bounds.not_before(oldest.saturating_sub(micros(stream.late_max)))
+                }
                 None => bounds,
             }
         })

@@ -23,6 +23,12 @@ impl WindowSpan {
         Self { grid, max: max.max(1), first: i64::MIN, ends: None }
     }
 
+    /// Where the windows lie.
+    #[must_use]
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
     /// Whether the windows of some event times may be open.
     #[must_use]
     pub fn has_room(&self, oldest: i64, newest: i64) -> bool {

@@ -69,10 +69,18 @@ impl Grid {
         self.holding(event_time).1 < first
     }
 
+    /// When the first window begins that exists, of those that begin at or after a time.
+    #[must_use]
+    pub fn begins_after(self, time: i64) -> i64 {
+        self.existing(self.first_from(time)).saturating_mul(self.step)
+    }
+
     /// In how many windows a record is at most.
     #[must_use]
     pub fn windows_of_a_record(self) -> usize {
-        usize::try_from(self.steps).unwrap_or(usize::MAX)
+        let windows = u64::try_from(self.steps).unwrap_or(u64::MAX);
+        let most = if self.overlaps() { windows.min(self.windows_of_a_day()) } else { windows };
+        usize::try_from(most).unwrap_or(usize::MAX).max(1)
     }
 
     /// How many windows of a day there are.

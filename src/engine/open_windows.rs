@@ -22,12 +22,15 @@ pub(super) struct OpenWindowsRoom {
     datasets: BTreeMap<StreamName, Vec<Arc<Dataset>>>,
     /// It was said that they are full.
     is_full: AtomicBool,
+    /// It was said that some records need more than all of it.
+    is_too_small: AtomicBool,
 }
 
 impl OpenWindowsRoom {
     pub(super) fn new(open: Arc<OpenBytes>, present: &[Present]) -> Self {
         let datasets = present.iter().map(|present| (present.stream.name.clone(), present.datasets.clone()));
-        Self { open, datasets: datasets.collect(), is_full: AtomicBool::new(false) }
+        let (is_full, is_too_small) = Default::default();
+        Self { open, datasets: datasets.collect(), is_full, is_too_small }
     }
 
     /// Room for a batch, until it is counted. Waits while others are being counted that may need it. `with_producers`: who
@@ -38,6 +41,10 @@ impl OpenWindowsRoom {
         let most =
             datasets.iter().map(|dataset| most_added(dataset, batch.rows(), windows(dataset, batch), with_producers));
         let most = most.fold(0, usize::saturating_add);
+        if most > self.open.max() {
+            self.say_too_many(stream, batch.rows(), most);
+            return Err(Reason::TooLarge);
+        }
         for _ in 0..PAUSES {
             match self.open.reserve(most) {
                 Ok(reserved) => {
@@ -50,6 +57,20 @@ impl OpenWindowsRoom {
         }
         self.say_full(stream, batch.rows(), most);
         Err(Reason::WindowsFull)
+    }
+
+    /// Once: whoever sends so many goes on with it.
+    fn say_too_many(&self, stream: &str, records: usize, most: usize) {
+        if !self.is_too_small.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                stream,
+                open_windows_bytes_max = self.open.max(),
+                records,
+                could_add = most,
+                "records are refused as too_large, because so many at once could add more to the open windows than they may \
+                 hold: send fewer in a request, or raise limits.open_windows_bytes_max"
+            );
+        }
     }
 
     /// Once, until half of it is free again.

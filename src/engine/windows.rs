@@ -256,14 +256,16 @@ impl OpenWindows {
             }
             return;
         }
-        let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        // Records that go into the same windows stand together: each once, in however many windows it is.
+        let mut by_windows: BTreeMap<(i64, i64), Vec<u32>> = BTreeMap::new();
         for (&time, row) in batch.event_times().iter().zip(0..) {
-            for window in grid.windows(time, first) {
-                by_window.entry(window).or_default().push(row);
-            }
+            let (oldest, newest) = grid.windows(time, first).into_inner();
+            by_windows.entry((oldest, newest)).or_default().push(row);
         }
-        for (window, rows) in by_window {
-            self.cells(dataset, window, policy).fold(dataset, records, &Rows::Some(&rows));
+        for ((oldest, newest), rows) in by_windows {
+            for window in oldest..=newest {
+                self.cells(dataset, window, policy).fold(dataset, records, &Rows::Some(&rows));
+            }
         }
     }
 

@@ -39,6 +39,11 @@ async fn contributors_in_one_window_without_end() {
         let response = publish(&gateway, request("crowd", json_events(&people))).await.unwrap();
         assert_eq!(response.accepted, 1_000);
     }
+    // So many at once could add more than all open windows may hold, whatever closes.
+    let people: Vec<_> = (0..20_000).map(|person| record(&format!("p-{person}"))).collect();
+    let refused = publish(&gateway, request("crowd", json_events(&people))).await.unwrap_err();
+    assert_eq!(refused, "REASON_TOO_LARGE");
+    assert!(gateway.log().contains("send fewer in a request"), "{}", gateway.log());
     gateway.is_within_its_limit();
 }
 

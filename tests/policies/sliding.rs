@@ -81,7 +81,9 @@ async fn a_record_is_in_all_windows_that_hold_it_and_each_of_them_is_paid_for() 
     producer.send(&visits(30, 400, "DE")).await;
     // 200 of them come again: each counts once in a window.
     producer.send(&[of_others(31, 0, 600), visits(31, 200, "DE")].concat()).await;
-    // What is open is in the journal alone.
+    // A window that is paid for when the gateway is killed may be lost: the first one has closed, and leaves before. What is open
+    // is in the journal alone.
+    until_released(&deployment, 1).await;
     process.kill();
     let process = deployment.spawn();
     let mut producer = Producer::connect(process.endpoint(), "p").await;
@@ -185,10 +187,8 @@ fn windows_that_cannot_overlap_are_refused_with_the_reason() {
     said(r#"{ size = "PT3M", every = "PT6M" }"#, "`size` is 3m, which is not a whole multiple of `every`, 6m");
     said(r#"{ size = "PT3M", every = "PT0S" }"#, "`every` must be at least one second");
     said(r#"{ size = "PT5M", every = "PT4S" }"#, "each record would be in 75 windows, and 64 are the most");
-    said(
-        r#"{ size = "PT3M", every = "PT1M", open_max = 2 }"#,
-        "`open_max` is 2, and each record is in 3 windows at once",
-    );
+    said(r#"{ size = "PT3M", every = "PT1M", open_max = 2 }"#, "`open_max` is 2, and 5 windows are open at once");
+    said(r#"{ size = "PT24H", every = "PT1H" }"#, "of a window of a day there is only one");
     said(r#"{ size = "PT7H", every = "PT1H" }"#, "the budget is one of each day (UTC)");
     // The step is what a profile's least window is held against.
     let deployment = deployment();

@@ -216,16 +216,16 @@ impl Counted {
         let lots: Vec<Lot> = KEY.lots(Request::Placed { lsn: self.requests, at: 0 }).take(batch.rows()).collect();
         let records = Foldable::new(dataset, columns, &contributors).brought_by(&producers).drawn_by(&lots);
         let (first, flushes) = self.open_from(dataset);
-        let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let mut by_windows: BTreeMap<(i64, i64), Vec<u32>> = BTreeMap::new();
         for (time, row) in batch.event_times().iter().zip(0..) {
-            for window in dataset.grid().windows(*time, first) {
-                by_window.entry(window).or_default().push(row);
-            }
+            by_windows.entry(dataset.grid().windows(*time, first).into_inner()).or_default().push(row);
         }
-        for (window, rows) in by_window {
-            let place = self.windows.entry((dataset.name.clone(), window, flushes));
-            let cells = place.or_insert_with(|| Cells::new(dataset).counted_in(&self.open));
-            cells.fold(dataset, &records, &Rows::Some(&rows));
+        for ((oldest, newest), rows) in by_windows {
+            for window in oldest..=newest {
+                let place = self.windows.entry((dataset.name.clone(), window, flushes));
+                let cells = place.or_insert_with(|| Cells::new(dataset).counted_in(&self.open));
+                cells.fold(dataset, &records, &Rows::Some(&rows));
+            }
         }
     }
 

@@ -118,6 +118,22 @@ fn windows_that_overlap_close_at_their_end_and_are_known_by_it() {
     assert_eq!(windows(&gateway), [(Some(NOW + MINUTE), 10)]);
 }
 
+/// The windows of an hour from 23:01 on would go on after midnight, so they do not exist: what is older than that is late by
+/// the first one of the day.
+#[test]
+fn after_midnight_the_oldest_open_window_is_the_first_of_the_day() {
+    let mut gateway = overlapping(Some(0), OPEN_MAX, 60);
+    let midnight = NOW + 12 * HOUR;
+    heard(&mut gateway, "p", midnight - MINUTE, Duration::ZERO);
+    assert!(
+        is_taken(&gateway, midnight - 2 * HOUR, midnight),
+        "the window from 22:58 on is open, and late_max is an hour"
+    );
+    heard(&mut gateway, "p", midnight + 5 * MINUTE + 10 * SECOND, Duration::ZERO);
+    assert!(is_taken(&gateway, midnight - HOUR, midnight + 6 * MINUTE));
+    assert!(!is_taken(&gateway, midnight - HOUR - 1, midnight + 6 * MINUTE));
+}
+
 proptest! {
     /// Whatever others send and promise, a stream that replays no history takes what is plausible, and shows nothing.
     #[test]

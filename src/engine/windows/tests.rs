@@ -270,8 +270,15 @@ proptest! {
             let requests = [OfRequest { series: "p", number: None, rows: records.len() }];
             let lots = Origins { lsn, requests: &requests, keeps_producers: false }.lots(KEY);
             let contributors = KEY.hash(&batch.columns()[1]);
-            for (row, (time, _)) in (0_u32..).zip(records) {
-                for window in by_definition(*time, step, length, is_open) {
+            let mut rows: Vec<(Vec<i64>, u32)> = records
+                .iter()
+                .zip(0_u32..)
+                .map(|((time, _), row)| (by_definition(*time, step, length, is_open), row))
+                .collect();
+            // To the byte, cells are the same in the order that they are folded in: by the windows of records.
+            rows.sort_by_key(|(windows, _)| (windows.first().copied(), windows.last().copied()));
+            for (windows, row) in rows {
+                for window in windows {
                     let cells = expected.entry(window).or_insert_with(|| Cells::new(&dataset));
                     cells.decided_under(Digest::from_bytes(POLICY));
                     let foldable = Foldable::new(&dataset, batch.columns(), &contributors).drawn_by(&lots);

@@ -182,7 +182,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredDataset> {
 impl DeclaredDataset {
     /// Checks the dataset that it became, if it has differential privacy; and that it has, if its windows overlap.
     pub(super) fn check_privacy(&self, dataset: &Dataset, problems: &Problems) {
-        self.windows.check_overlap(dataset, problems);
+        self.windows.check_overlap(self.privacy.is_some(), problems);
         if let Some(declared) = &self.privacy {
             privacy::check(dataset, &declared.place, problems);
             if self.tells_contributors {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::domain::dataset::{Dataset, OPEN_MAX, WINDOWS_OF_A_RECORD_MAX};
+use crate::domain::dataset::{OPEN_MAX, WINDOWS_OF_A_RECORD_MAX};
 use crate::domain::document::keys::{Key, Kind, Shape};
 use crate::domain::document::{Problems, Spot, Table};
 use crate::domain::policy::Profile;
@@ -41,6 +41,8 @@ pub(super) struct DeclaredWindows {
 /// The shortest window, and the shortest step.
 const SHORTEST: SignedDuration = SignedDuration::from_secs(1);
 
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// What is declared of the windows of a dataset.
 pub(super) fn read(table: &Table<'_>) -> Option<DeclaredWindows> {
     let problems = table.problems();
@@ -59,12 +61,13 @@ pub(super) fn read(table: &Table<'_>) -> Option<DeclaredWindows> {
     }
     let size = size.value.unsigned_abs();
     let every = every.and_then(|every| step(&every, size, problems));
-    if let (Some(every), Some(open_max)) = (&every, &open_max)
-        && u128::from(open_max.value) < size.as_micros() / every.value.as_micros()
-    {
-        let windows = size.as_micros() / every.value.as_micros();
-        let message = format!("`open_max` is {}, and each record is in {windows} windows at once", open_max.value);
-        problems.error_help(&open_max.place, message, "no record could come in: make it larger, or leave it out");
+    if let (Some(every), Some(open_max)) = (&every, &open_max) {
+        // The record that closes the oldest window is in a new one.
+        let open = (size + grace.unsigned_abs()).as_micros().div_ceil(every.value.as_micros()) + 1;
+        if u128::from(open_max.value) < open {
+            let message = format!("`open_max` is {}, and {open} windows are open at once", open_max.value);
+            problems.error_help(&open_max.place, message, "records would be refused: make it larger, or leave it out");
+        }
     }
     let open_max = open_max.map_or(OPEN_MAX, |open_max| open_max.value);
     Some(DeclaredWindows { size, every, grace: grace.unsigned_abs(), open_max })
@@ -83,6 +86,14 @@ fn step(every: &Spot<SignedDuration>, size: Duration, problems: &Problems) -> Op
             &every.place,
             message,
             "each record is in as many windows as every other: let `size` be 2, 3 or more times `every`",
+        );
+        return None;
+    }
+    if step < size && size >= DAY {
+        problems.error_help(
+            &every.place,
+            "windows that overlap lie in one day (UTC) each, so of a window of a day there is only one",
+            "remove `every`, or make `size` shorter",
         );
         return None;
     }
@@ -106,9 +117,10 @@ impl DeclaredWindows {
         self.size.saturating_sub(self.step())
     }
 
-    /// Windows that overlap are for datasets with noise.
-    pub(super) fn check_overlap(&self, dataset: &Dataset, problems: &Problems) {
-        let Some(every) = self.every.as_ref().filter(|_| dataset.privacy.is_none()) else { return };
+    /// Windows that overlap are for datasets that declare noise.
+    pub(super) fn check_overlap(&self, has_noise: bool, problems: &Problems) {
+        let overlaps = !has_noise && !self.overlap().is_zero();
+        let Some(every) = self.every.as_ref().filter(|_| overlaps) else { return };
         problems.error_help(
             &every.place,
             "windows that overlap need noise: without it whoever has two of them can subtract. Say that a shop opens at 10:10, \
