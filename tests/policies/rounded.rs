@@ -147,8 +147,8 @@ fn check_says_to_what_counts_are_rounded_and_what_is_computed_from_them() {
     let by = "dataset by_country, by release profile own (6) and regime aa, by release profile of_law (4)";
     for line in [
         &format!("  every count is rounded to the nearest multiple of 12, halves up: {by}\n"),
-        "  and is 0 if it is less than 6, also of a cell that leaves\n",
-        "  the sum by a rounded count: mean\n",
+        "  and is 0 if it is less than 6, also of a cell or part that leaves\n",
+        "  the sum by a rounded count; that count times the mean is the sum, which is not rounded: mean\n",
         "  null, since a variance would tell the exact count: spread\n",
         "  not rounded, since a sum is no count; if its values are few or alike, it tells one: amount\n",
     ] {
