@@ -1,14 +1,9 @@
 //! A dataset that tells how many contributors its cells have at least: over a kill, in files of several formats, and what
 //! `check` says of it.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use bailiwick::app::App;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::common::process::{run, text};
@@ -44,32 +39,12 @@ fn at_desk(deployment: &Deployment) -> Vec<(String, i64, Option<i64>)> {
     lines
 }
 
-/// The files of the hub.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let all = entries.map(|entry| entry.unwrap().path());
-    all.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 /// What the hub was told: how many records, and the column.
 fn at_hub(deployment: &Deployment) -> Vec<(i64, Option<i64>)> {
     let mut told = Vec::new();
-    for path in files(&deployment.path("released/hub")) {
-        let open = || File::open(&path).unwrap();
-        let batches: Vec<RecordBatch> = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("parquet") => {
-                ParquetRecordBatchReaderBuilder::try_new(open()).unwrap().build().unwrap().map(Result::unwrap).collect()
-            }
-            Some("arrow") => {
-                arrow_ipc::reader::FileReader::try_new(open(), None).unwrap().map(Result::unwrap).collect()
-            }
-            // It is being written.
-            _ => Vec::new(),
-        };
-        for batch in batches {
-            let of = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
-            told.extend(of("visits").iter().map(Option::unwrap).zip(of(COLUMN).iter()));
-        }
+    for batch in deployment.columns_at_hub() {
+        let of = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
+        told.extend(of("visits").iter().map(Option::unwrap).zip(of(COLUMN).iter()));
     }
     told.sort_unstable();
     told

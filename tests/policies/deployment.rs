@@ -1,16 +1,19 @@
 //! A folder with a small gateway's configuration, policies and journal; the gateway in this process or as its own; and a
 //! producer.
 
+use std::fs::{self, File};
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use arrow_array::RecordBatch;
 use bailiwick::app::App;
 use bailiwick::clock::Clock;
 use bailiwick::config::Config;
 use bailiwick::ingress::grpc::client;
 use bailiwick::ingress::proto::ingest::ingest_client::IngestClient;
 use bailiwick::ingress::proto::ingest::{PublishRequest, PublishResponse};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -101,7 +104,45 @@ impl Deref for Deployment {
     }
 }
 
+/// All files in and below a folder, which may not be there.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let all = entries.map(|entry| entry.unwrap().path());
+    all.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
 impl Deployment {
+    /// Waits until the desk has so many lines: these.
+    pub(crate) async fn until_released(&self, lines: usize) -> Vec<Value> {
+        let began = Clock::start();
+        loop {
+            let released = self.released("desk");
+            if released.len() >= lines {
+                return released;
+            }
+            assert!(began.now() < PATIENCE, "{lines} lines, and there are {}", released.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the hub's files of columns hold, Arrow or Parquet. A file that is being written has another name.
+    pub(crate) fn columns_at_hub(&self) -> Vec<RecordBatch> {
+        let all = files(&self.path("released/hub")).into_iter().flat_map(|path| {
+            let open = || File::open(&path).unwrap();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("parquet") => {
+                    let reader = ParquetRecordBatchReaderBuilder::try_new(open()).unwrap().build().unwrap();
+                    reader.map(Result::unwrap).collect::<Vec<_>>()
+                }
+                Some("arrow") => {
+                    arrow_ipc::reader::FileReader::try_new(open(), None).unwrap().map(Result::unwrap).collect()
+                }
+                _ => Vec::new(),
+            }
+        });
+        all.collect()
+    }
+
     pub(crate) fn new() -> Self {
         Self(Folder::holding([
             ("gateway.toml", GATEWAY),

@@ -2,16 +2,14 @@
 //! killed.
 
 use std::fs;
-use std::time::Duration;
 
-use bailiwick::clock::Clock;
 use serde_json::Value;
 
 use super::deployment::{Deployment, POLICY, Producer, visits};
 use crate::common::http::{check, get};
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
-use crate::common::{PATIENCE, free_port, until};
+use crate::common::{free_port, until};
 
 /// A day has enough for two windows. The noise of contributors and of records has a standard deviation of 7.1.
 const PRIVACY: &str = r#"
@@ -33,19 +31,6 @@ fn deployment() -> Deployment {
     deployment
 }
 
-/// Waits until a destination has so many lines.
-async fn until_released(deployment: &Deployment, lines: usize) -> Vec<Value> {
-    let began = Clock::start();
-    loop {
-        let released = deployment.released("desk");
-        if released.len() >= lines {
-            return released;
-        }
-        assert!(began.now() < PATIENCE, "{lines} lines");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_leave_with_noise_until_the_budget_of_their_day_is_spent() {
     let deployment = deployment();
@@ -57,7 +42,7 @@ async fn windows_leave_with_noise_until_the_budget_of_their_day_is_spent() {
         // Three persons are too few, whatever the noise: their cell is as good as never seen.
         producer.send(&[visits(minute, 400, "DE"), visits(minute, 3, "FR")].concat()).await;
         producer.close_before(minute + 1).await;
-        let released = until_released(&deployment, minute as usize).await;
+        let released = deployment.until_released(minute as usize).await;
         assert_eq!(released[..before.len()], before, "what was released is released again in other words");
         before = released;
         process.kill();
@@ -118,7 +103,7 @@ async fn a_gateway_whose_logs_were_emptied_is_not_a_new_one() {
     let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.send(&visits(1, 400, "DE")).await;
     producer.close_before(2).await;
-    until_released(&deployment, 1).await;
+    deployment.until_released(1).await;
     process.kill();
     for directory in ["log", "outbox", "privacy", "checkpoints"] {
         fs::remove_dir_all(deployment.path("journal").join(directory)).unwrap();
@@ -136,7 +121,7 @@ async fn verify_names_the_file_of_the_budgets_that_is_damaged() {
     let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.send(&visits(1, 400, "DE")).await;
     producer.close_before(2).await;
-    until_released(&deployment, 1).await;
+    deployment.until_released(1).await;
     process.stop();
     let verify = |arguments: &[&str]| run(deployment.root(), &[&["journal", "verify", "journal"], arguments].concat());
     let sound = verify(&[]);

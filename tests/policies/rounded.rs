@@ -1,14 +1,9 @@
 //! Counts that leave as multiples of what a law and a dataset ask for: over kills and a reload, in files of several formats, and
 //! what `check` says of it.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use bailiwick::app::App;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use crate::common::process::{run, text};
@@ -62,35 +57,16 @@ fn at_desk(deployment: &Deployment) -> Vec<Told> {
     lines
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let all = entries.map(|entry| entry.unwrap().path());
-    all.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 fn at_hub(deployment: &Deployment) -> Vec<Told> {
     let mut told = Vec::new();
-    for path in files(&deployment.path("released/hub")) {
-        let open = || File::open(&path).unwrap();
-        let batches: Vec<RecordBatch> = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("parquet") => {
-                ParquetRecordBatchReaderBuilder::try_new(open()).unwrap().build().unwrap().map(Result::unwrap).collect()
-            }
-            Some("arrow") => {
-                arrow_ipc::reader::FileReader::try_new(open(), None).unwrap().map(Result::unwrap).collect()
-            }
-            // It is being written.
-            _ => Vec::new(),
-        };
-        for batch in batches {
-            let column = |name: &str| batch.column_by_name(name).unwrap();
-            let number = |name: &str, row: usize| column(name).as_primitive::<Float64Type>().value(row);
-            for row in 0..batch.num_rows() {
-                let ranges = column("amounts").as_list::<i32>().value(row);
-                let ranges = ranges.as_primitive::<Int64Type>().iter().map(Option::unwrap).collect();
-                let visits = column("visits").as_primitive::<Int64Type>().value(row);
-                told.push((visits, number("amount", row), number("mean", row), ranges));
-            }
+    for batch in deployment.columns_at_hub() {
+        let column = |name: &str| batch.column_by_name(name).unwrap();
+        let number = |name: &str, row: usize| column(name).as_primitive::<Float64Type>().value(row);
+        for row in 0..batch.num_rows() {
+            let ranges = column("amounts").as_list::<i32>().value(row);
+            let ranges = ranges.as_primitive::<Int64Type>().iter().map(Option::unwrap).collect();
+            let visits = column("visits").as_primitive::<Int64Type>().value(row);
+            told.push((visits, number("amount", row), number("mean", row), ranges));
         }
     }
     told.sort_by(|one, other| one.partial_cmp(other).unwrap());

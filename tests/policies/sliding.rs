@@ -1,13 +1,9 @@
 //! Windows that overlap, of a running gateway: what they hold, what they cost, near midnight, over kills, and what is refused.
 
-use std::time::Duration;
-
 use bailiwick::app::App;
-use bailiwick::clock::Clock;
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, POLICY, Producer, visit, visits};
-use crate::common::PATIENCE;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 
@@ -34,19 +30,6 @@ fn deployment() -> Deployment {
     deployment.add(POLICY, PRIVACY);
     deployment.set_k(5);
     deployment
-}
-
-/// Waits until a destination has so many lines.
-async fn until_released(deployment: &Deployment, lines: usize) -> Vec<Value> {
-    let began = Clock::start();
-    loop {
-        let released = deployment.released("desk");
-        if released.len() >= lines {
-            return released;
-        }
-        assert!(began.now() < PATIENCE, "{lines} lines, and there are {}", released.len());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Of each line: when its window begins and ends, and how many hundreds of visits it says, as noise leaves no more.
@@ -83,13 +66,13 @@ async fn a_record_is_in_all_windows_that_hold_it_and_each_of_them_is_paid_for() 
     producer.send(&[of_others(31, 0, 600), visits(31, 200, "DE")].concat()).await;
     // A window that is paid for when the gateway is killed may be lost: the first one has closed, and leaves before. What is open
     // is in the journal alone.
-    until_released(&deployment, 1).await;
+    deployment.until_released(1).await;
     process.kill();
     let process = deployment.spawn();
     let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.sequence = 2;
     producer.close_before(35).await;
-    let first = until_released(&deployment, 4).await;
+    let first = deployment.until_released(4).await;
     let windows = [
         ("2026-01-05T12:28", "2026-01-05T12:31", 4),
         ("2026-01-05T12:29", "2026-01-05T12:32", 10),
@@ -106,7 +89,7 @@ async fn a_record_is_in_all_windows_that_hold_it_and_each_of_them_is_paid_for() 
     let mut producer = Producer::connect(process.endpoint(), "p").await;
     producer.sequence = 3;
     producer.close_before(38).await;
-    let both = until_released(&deployment, 6).await;
+    let both = deployment.until_released(6).await;
     assert_eq!(both[..4], first, "what was released is released again in other words");
     let later = [("2026-01-05T12:33", "2026-01-05T12:36", 8), ("2026-01-05T12:34", "2026-01-05T12:37", 3)];
     assert_eq!(told(&both[4..]), expected(&later));
@@ -136,7 +119,7 @@ async fn no_window_goes_over_midnight() {
     producer.send(&at("2026-01-06T00:00:30Z", 2_000, 400)).await;
     // One person closes them, and is in no cell that leaves.
     producer.send(&at("2026-01-06T00:05:30Z", 9_000, 1)).await;
-    let released = until_released(&deployment, 3).await;
+    let released = deployment.until_released(3).await;
     let windows = [
         ("2026-01-05T23:56", "2026-01-05T23:59", 2),
         ("2026-01-05T23:57", "2026-01-06T00:00", 5),
