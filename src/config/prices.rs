@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use crate::domain::document::{Spot, Table};
 use crate::domain::name::DestinationName;
 
-const CURRENCY: &str = "EUR";
-
 /// What bytes cost that leave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prices {
@@ -19,6 +17,9 @@ pub struct Prices {
 }
 
 impl Prices {
+    /// The currency, unless somebody says another one.
+    pub const CURRENCY: &'static str = "EUR";
+
     /// What a GiB costs to a destination. `None`: nobody says.
     #[must_use]
     pub fn per_gib_to(&self, destination: &str) -> Option<f64> {
@@ -38,7 +39,7 @@ pub(super) fn read(table: &Table<'_>) -> Prices {
         let message = format!("`{}` is no currency", currency.value);
         table.problems().error_help(&currency.place, message, "write its three capital letters, such as \"EUR\"");
     }
-    let currency = currency.map_or_else(|| CURRENCY.to_owned(), |currency| currency.value);
+    let currency = currency.map_or_else(|| Prices::CURRENCY.to_owned(), |currency| currency.value);
     Prices { currency, per_gib, of_destinations: BTreeMap::new() }
 }
 

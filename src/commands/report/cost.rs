@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::account::Account;
-use crate::config::Config;
-
-const CURRENCY: &str = "EUR";
+use crate::config::{Config, Prices};
 
 /// What came in and what left, and what that saved.
 pub(super) struct Cost {
@@ -67,7 +65,7 @@ impl Cost {
             bytes_in,
             is_of_ledger,
             bytes_out: account.bytes(),
-            currency: currency.unwrap_or_else(|| CURRENCY.to_owned()),
+            currency: currency.unwrap_or_else(|| Prices::CURRENCY.to_owned()),
             price_per_gib: said.price_per_gib.or_else(|| prices.and_then(|prices| prices.per_gib)),
             borders: account.sent.iter().filter_map(border).collect(),
         })

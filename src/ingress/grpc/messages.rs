@@ -17,7 +17,7 @@ use super::frames::Coming;
 
 /// What is before each message: whether it is compressed, and its length.
 pub(super) const HEADER_BYTES: usize = 5;
-/// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole.
+/// In each of these times a message that has begun must go on by [`PROGRESS_BYTES`], or become whole; but see [`TIMES_MAX`].
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(15);
 const PROGRESS_BYTES: usize = 64 << 10;
 /// HTTP/2 gives a frame on when it is whole, and frames of several calls take turns. So a message may stand still for so many
