@@ -12,6 +12,10 @@ use prost_types::field_descriptor_proto::Type;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-env=BAILIWICK_COMMIT={}", commit());
     println!("cargo:rerun-if-changed=proto");
+    if env::var("CARGO_CFG_TARGET_OS")? == "linux" && env::var("CARGO_CFG_TARGET_ENV")? == "gnu" {
+        // Relocations are packed: 4 MB less of the file, which the dynamic linker would read at each start.
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     let mut files = protox::compile(["proto/bailiwick/v1/ingest.proto"], ["proto"])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("shipped.rs"), shipped_policies()?)?;
     // Served by reflection; `google.rpc.Status` is included so that generic clients can resolve it.

@@ -43,6 +43,7 @@ mod points;
 mod portions;
 mod producer_sums;
 mod rolled;
+mod rows;
 mod rule;
 mod safe;
 mod sample;
@@ -66,6 +67,7 @@ pub use numbers::{cells_of, integers_of};
 pub(super) use open_bytes::Charge;
 pub use open_bytes::{Full, OpenBytes, Reserved, most_added};
 pub(super) use plan::Plan;
+pub use rows::Rows;
 pub use rule::PartRule;
 pub use sample::{Lot, Request};
 pub(super) use value::Measured;
@@ -81,6 +83,7 @@ use parted::{Parted, Sets};
 use points::points_bytes;
 use portions::{Place, Portions, key};
 use producer_sums::ProducerSums;
+use rows::each_contributor;
 use sample::Sample;
 use slots::Slots;
 use snapshot::Snapshot;
@@ -124,31 +127,6 @@ pub struct Cells {
     charge: Charge,
     /// What is being written of the cells for a checkpoint, as they were at its position.
     snapshot: Option<Box<Snapshot>>,
-}
-
-/// The records of a batch that go into one window.
-pub enum Rows<'r> {
-    /// All of them.
-    All,
-    /// These positions.
-    Some(&'r [u32]),
-}
-
-impl Rows<'_> {
-    /// How many of a batch of so many they are.
-    fn len(&self, total: usize) -> usize {
-        match self {
-            Self::All => total,
-            Self::Some(rows) => rows.len(),
-        }
-    }
-
-    fn each(&self, total: usize, mut visit: impl FnMut(usize)) {
-        match self {
-            Self::All => (0..total).for_each(visit),
-            Self::Some(rows) => rows.iter().for_each(|&row| visit(row as usize)),
-        }
-    }
 }
 
 /// Columns of scored records.
@@ -285,28 +263,35 @@ impl Cells {
         if self.sample.is_some() {
             return self.fold_into_sample(dataset, records, rows);
         }
+        // In passes: what the records of one pass look up does not depend on each other, so the processor fetches it for
+        // many of them together. Of many open cells little is in its cache.
         let total = records.cells.len();
-        // The slot of each record, and where the portions of its contributor are. Nothing where nothing is summed.
-        let mut places = Vec::with_capacity(if self.summed > 0 { rows.len(total) } else { 0 });
+        let mut slots = Vec::with_capacity(rows.len(total));
+        rows.each(total, |row| slots.extend(records.cells.get(row).map(|number| self.slot(*number) as u32)));
+        slots.iter().for_each(|slot| self.records[*slot as usize] += 1);
+        // Where the portions of each record's contributor are, where something is summed; the sets that it is known to be in.
+        let mut places = Vec::with_capacity(if self.summed > 0 { slots.len() } else { 0 });
+        let mut known = Vec::with_capacity(slots.len());
         let mut full = Vec::new();
-        rows.each(total, |row| {
-            let (Some(&number), Some(&contributor)) = (records.cells.get(row), records.contributors.get(row)) else {
+        each_contributor(records, rows, &slots, |_, slot, contributor| {
+            if self.summed == 0 {
+                let is_in = !self.is_parted && self.contributors[slot].hold(contributor);
+                known.push(if is_in { Sets::OF_CELL } else { Sets::NONE });
                 return;
-            };
-            let slot = self.slot(number);
-            self.records[slot] += 1;
-            let mut is_in = Sets::NONE;
-            if self.summed > 0 {
-                let (place, change, sets) = self.portions[slot].find(key(contributor), self.summed);
-                if change.after > 0 {
-                    self.change_bytes(change);
-                    if self.portions[slot].are_full(self.enough) {
-                        full.push(slot);
-                    }
-                }
-                places.push((slot as u32, place));
-                is_in = sets;
             }
+            let (place, change, is_in) = self.portions[slot].find(key(contributor), self.summed);
+            if change.after > 0 {
+                self.change_bytes(change);
+                if self.portions[slot].are_full(self.enough) {
+                    full.push(slot);
+                }
+            }
+            places.push((slot as u32, place));
+            known.push(is_in);
+        });
+        let mut known = known.into_iter();
+        each_contributor(records, rows, &slots, |row, slot, contributor| {
+            let is_in = known.next().unwrap_or(Sets::NONE);
             self.add_contributor(slot, records.combinations.get(row), records.origin(row, contributor), is_in);
         });
         self.fold_sums(dataset, records, rows, &places);
@@ -377,8 +362,7 @@ impl Cells {
     #[inline]
     fn add_contributor(&mut self, slot: usize, combination: Option<&u64>, origin: Origin, is_in: Sets) {
         // Where it is kept who brought a contributor, a set learns more of one that is in it.
-        let may_be_noted = self.summed > 0 && origin.1 == Producer::UNKNOWN;
-        let is_in = if may_be_noted { is_in } else { Sets::NONE };
+        let is_in = if origin.1 == Producer::UNKNOWN { is_in } else { Sets::NONE };
         let (change, set) = match (self.parted.get_mut(slot), combination) {
             (Some(parted @ Parted::Known(_)), Some(combination)) => {
                 parted.add(*combination, origin, self.enough, is_in)
@@ -387,7 +371,7 @@ impl Cells {
             _ => (self.contributors[slot].add(origin, self.enough), Sets::OF_CELL),
         };
         self.change_bytes(change);
-        if may_be_noted && set != Sets::NONE && !is_in.contain(set) {
+        if self.summed > 0 && origin.1 == Producer::UNKNOWN && set != Sets::NONE && !is_in.contain(set) {
             self.portions[slot].joins(key(origin.0), set);
         }
     }

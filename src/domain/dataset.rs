@@ -24,7 +24,7 @@ mod words;
 pub use kept::KeptShape;
 pub use shape::Shape;
 pub use shared::{Member, View};
-pub use words::Positions;
+pub use words::{Integers, Positions};
 
 /// A declared aggregation of one stream.
 #[derive(Debug, Clone)]
@@ -170,7 +170,7 @@ pub enum KeyDomain {
         positions: Positions,
     },
     /// Declared whole numbers.
-    Integers(Vec<i64>),
+    Integers(Integers),
     /// False, true.
     Bool,
     /// Ranges `[edge, next edge)`; the last one includes its upper edge.
@@ -205,7 +205,7 @@ impl KeyDomain {
     pub fn size(&self) -> usize {
         let named = match self {
             Self::Text { words, .. } => words.len(),
-            Self::Integers(numbers) => numbers.len(),
+            Self::Integers(numbers) => numbers.all().len(),
             Self::Bool => 2,
             Self::Edges(edges) => edges.len().saturating_sub(1),
         };
@@ -217,7 +217,7 @@ impl KeyDomain {
     pub fn label(&self, position: usize) -> String {
         let label = match self {
             Self::Text { words, .. } => words.get(position).cloned(),
-            Self::Integers(numbers) => numbers.get(position).map(ToString::to_string),
+            Self::Integers(numbers) => numbers.all().get(position).map(ToString::to_string),
             Self::Bool => ["false", "true"].get(position).map(ToString::to_string),
             Self::Edges(edges) => match edges.get(position..=position + 1) {
                 Some([low, high]) => Some(format!("{low}..{high}")),
@@ -241,9 +241,8 @@ impl KeyDomain {
             (Self::Integers(numbers), DataType::Int64) => {
                 let values = column.as_primitive::<Int64Type>();
                 add(cells, stride, |row| {
-                    let position =
-                        numbers.iter().position(|&number| values.is_valid(row) && number == values.value(row));
-                    position.map_or(other, |position| position as u32)
+                    let number = values.is_valid(row).then(|| values.value(row));
+                    number.and_then(|number| numbers.get(number)).unwrap_or(other)
                 });
             }
             (Self::Bool, DataType::Boolean) => {

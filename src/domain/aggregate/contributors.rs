@@ -110,6 +110,16 @@ impl Contributors {
         if is_new { Change { before, after: self.bytes() } } else { Change::default() }
     }
 
+    /// Whether somebody is among them, so that nothing changes when the same is added again without who brought it.
+    #[inline]
+    pub(super) fn hold(&self, contributor: Contributor) -> bool {
+        match self {
+            Self::Few(set) => set.contains(&contributor),
+            Self::Enough | Self::Settled => true,
+            Self::Brought(_) => false,
+        }
+    }
+
     /// Adds those of another part of the cell.
     pub(super) fn merge(&mut self, other: Self, enough: usize) {
         match (&mut *self, other) {

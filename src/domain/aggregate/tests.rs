@@ -70,7 +70,7 @@ fn dataset() -> Dataset {
     let measure = Measure { source: of_value(), range: ValueRange { low: -1_000.0, high: 1_000.0 } };
     let score = Measure { source: source("score", 4, false), range: ValueRange { low: 0.0, high: 1.0 } };
     let metric = |name: &str, function| Metric { name: name.into(), function, digits: None };
-    let equals = KeyDomain::Integers(vec![1]);
+    let equals = KeyDomain::Integers(vec![1].into());
     Dataset {
         contributor: "person".into(),
         min_contributors: 5,

@@ -101,7 +101,7 @@ fn measure(measure: &Measure) -> String {
 fn domain(domain: &KeyDomain) -> String {
     match domain {
         KeyDomain::Text { words, .. } => format!("{words:?}"),
-        KeyDomain::Integers(numbers) => format!("Integers({numbers:?})"),
+        KeyDomain::Integers(numbers) => format!("Integers({:?})", numbers.all()),
         KeyDomain::Bool => "Bool".to_owned(),
         KeyDomain::Edges(edges) => format!("Edges({edges:?})"),
     }

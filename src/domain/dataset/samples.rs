@@ -43,7 +43,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
     let words = |words: &[&str]| KeyDomain::text(words.iter().map(|word| (*word).to_owned()).collect());
     let histogram =
         Function::Histogram { source: source("amount", 4, false), edges: vec![-10.0, 0.0, 1e21, f64::INFINITY] };
-    let share = Function::Fraction { source: source("label", 6, false), equals: KeyDomain::Integers(vec![1]) };
+    let share = Function::Fraction { source: source("label", 6, false), equals: KeyDomain::Integers(vec![1].into()) };
     let share_of_de = Function::Fraction { source: source("country", 1, false), equals: words(&["DE"]) };
     Dataset {
         name: "golden".parse().unwrap(),
@@ -53,7 +53,7 @@ pub(in crate::domain) fn every_kind() -> Dataset {
         min_contributors: 5,
         keys: vec![
             key("country", 1, words(&["DE", "F\"R\u{e9}"])),
-            key("level", 2, KeyDomain::Integers(vec![-1, 2])),
+            key("level", 2, KeyDomain::Integers(vec![-1, 2].into())),
             key("flag", 3, KeyDomain::Bool),
             key("amount", 4, KeyDomain::Edges(vec![-10.0, 0.5, 30.0])),
         ],

@@ -433,8 +433,8 @@ fn encode_domain(domain: &KeyDomain, writer: &mut Writer) {
             });
         }
         KeyDomain::Integers(numbers) => {
-            writer.u8(INTEGERS).count(numbers.len());
-            numbers.iter().for_each(|number| {
+            writer.u8(INTEGERS).count(numbers.all().len());
+            numbers.all().iter().for_each(|number| {
                 writer.i64(*number);
             });
         }
@@ -453,7 +453,7 @@ fn encode_domain(domain: &KeyDomain, writer: &mut Writer) {
 fn decode_domain(reader: &mut Reader<'_>) -> Option<KeyDomain> {
     Some(match reader.u8()? {
         WORDS => KeyDomain::text(list(reader, 8, |reader| reader.text().map(str::to_owned))?),
-        INTEGERS => KeyDomain::Integers(list(reader, 8, Reader::i64)?),
+        INTEGERS => KeyDomain::Integers(list(reader, 8, Reader::i64)?.into()),
         BOOL => KeyDomain::Bool,
         EDGES => KeyDomain::Edges(list(reader, 8, Reader::f64)?),
         _ => return None,
@@ -476,7 +476,7 @@ fn domain_differences(was: &KeyDomain, is: &KeyDomain) -> Vec<String> {
         (KeyDomain::Text { words: was, .. }, KeyDomain::Text { words: is, .. }) => (was.clone(), is.clone()),
         (KeyDomain::Integers(was), KeyDomain::Integers(is)) => {
             let texts = |numbers: &[i64]| numbers.iter().map(ToString::to_string).collect();
-            (texts(was), texts(is))
+            (texts(was.all()), texts(is.all()))
         }
         (KeyDomain::Edges(_), KeyDomain::Edges(_)) => return vec!["edges changed".to_owned()],
         _ => return vec!["its domain is of another kind".to_owned()],

@@ -1,4 +1,4 @@
-//! Which word of a key's domain a text is.
+//! Which word of a key's domain a text is, and which of its numbers a number is.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,6 +31,46 @@ impl Positions {
             Some(number) => self.short.get(&number).copied(),
             None => self.long.get(word).copied(),
         }
+    }
+}
+
+/// Declared whole numbers. Many of them are not searched one by one: a key of every record is looked up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Integers {
+    numbers: Vec<i64>,
+    /// Where each of them stands; empty if they are few.
+    positions: HashMap<u64, u32, BuildHasherDefault<WordHasher>>,
+}
+
+/// So many numbers are few.
+const FEW: usize = 8;
+
+impl From<Vec<i64>> for Integers {
+    fn from(numbers: Vec<i64>) -> Self {
+        let mut positions = HashMap::default();
+        if numbers.len() > FEW {
+            for (number, position) in numbers.iter().zip(0..) {
+                positions.entry(number.cast_unsigned()).or_insert(position);
+            }
+        }
+        Self { numbers, positions }
+    }
+}
+
+impl Integers {
+    /// All of them, in the order in which they are declared.
+    pub(in crate::domain) fn all(&self) -> &[i64] {
+        &self.numbers
+    }
+
+    /// The position of a number, if it is one of these. Of two that are the same it is that of the first.
+    #[inline]
+    pub(super) fn get(&self, number: i64) -> Option<u32> {
+        if self.numbers.len() <= FEW {
+            let position = self.numbers.iter().position(|known| *known == number);
+            return position.map(|position| position as u32);
+        }
+        self.positions.get(&number.cast_unsigned()).copied()
     }
 }
 
@@ -92,6 +132,19 @@ mod tests {
             for word in words.iter().chain(&others) {
                 let slow = words.iter().rposition(|known| known == word);
                 prop_assert_eq!(positions.get(word), slow.map(|position| position as u32), "{:?}", word);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_found_where_it_stands_first(
+            numbers in prop::collection::vec(-20..20_i64, 0..30), others in prop::collection::vec(any::<i64>(), 0..5),
+        ) {
+            let integers = Integers::from(numbers.clone());
+            for number in numbers.iter().chain(&others).chain(&[i64::MIN, -1, i64::MAX]) {
+                let slow = numbers.iter().position(|known| known == number);
+                prop_assert_eq!(integers.get(*number), slow.map(|position| position as u32), "{}", number);
             }
         }
     }

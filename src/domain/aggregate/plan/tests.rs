@@ -12,7 +12,7 @@ fn dataset(ranges: usize) -> Dataset {
     let source = |column| Source { column, field: format!("field {column}"), may_be_missing: false };
     let edges: Vec<f64> = (0..=ranges).map(|edge| edge as f64).collect();
     let histogram = |column| Function::Histogram { source: source(column), edges: edges.clone() };
-    let share = Function::Fraction { source: source(2), equals: KeyDomain::Integers(vec![1]) };
+    let share = Function::Fraction { source: source(2), equals: KeyDomain::Integers(vec![1].into()) };
     let metric = |function| Metric { name: "m".into(), function, digits: None };
     Dataset { metrics: vec![metric(histogram(0)), metric(histogram(1)), metric(share)], ..samples::every_kind() }
 }

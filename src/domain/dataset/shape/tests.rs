@@ -240,7 +240,7 @@ fn every_change_is_said_in_plain_words() {
         said(|now| now.keys[0].domain = many),
         ["key `country`: `a`, `b`, `c`, `d`, `e` and 2 more were added to its domain"]
     );
-    let integers = KeyDomain::Integers(vec![-1, 2, 3]);
+    let integers = KeyDomain::Integers(vec![-1, 2, 3].into());
     assert_eq!(said(|now| now.keys[1].domain = integers), ["key `level`: `3` was added to its domain"]);
     assert_eq!(said(|now| now.keys[3].domain = KeyDomain::Edges(vec![0.0, 1.0])), ["key `amount`: edges changed"]);
     assert_eq!(said(|now| now.keys[3].domain = KeyDomain::Bool), ["key `amount`: its domain is of another kind"]);
@@ -289,7 +289,7 @@ fn every_change_of_a_metric_is_said_in_plain_words() {
     assert_eq!(said(edges), ["metric `histogram`: edges changed"]);
     let equals = |now: &mut Dataset| {
         if let Function::Fraction { equals, .. } = &mut now.metrics[6].function {
-            *equals = KeyDomain::Integers(vec![0]);
+            *equals = KeyDomain::Integers(vec![0].into());
         }
     };
     assert_eq!(said(equals), ["metric `share`: equals was `1`, is `0`"]);

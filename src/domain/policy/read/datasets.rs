@@ -422,7 +422,7 @@ fn key_domain(words: &[Spot<Word>], field_type: FieldType, problems: &Problems) 
     }
     match field_type {
         FieldType::String => Some(KeyDomain::text(texts)),
-        FieldType::Int64 => Some(KeyDomain::Integers(integers)),
+        FieldType::Int64 => Some(KeyDomain::Integers(integers.into())),
         _ => None,
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn dataset() -> Dataset {
             metric("values", Function::Histogram { source: source("value", 2, true), edges: EDGES.into() }),
             metric(
                 "share",
-                Function::Fraction { source: source("label", 3, true), equals: KeyDomain::Integers(vec![1]) },
+                Function::Fraction { source: source("label", 3, true), equals: KeyDomain::Integers(vec![1].into()) },
             ),
             metric("levels", Function::Histogram { source: source("level", 4, false), edges: LEVELS.into() }),
         ],
