@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::domain::name::DestinationName;
-use crate::domain::policy::{By, RollUp, Step, Top};
+use crate::domain::policy::{By, ON_CHANGE, RollUp, Step, Top};
 use crate::egress::budget::Settings;
 
 /// A paragraph for people.
@@ -20,13 +20,21 @@ pub(super) fn explained(config: &Config) -> String {
         let _ = writeln!(text, "\nbytes to {destination}:");
         let _ = writeln!(text, "  at most {bytes} at once, and as many again, evenly, in {:#}", shown(*per));
         let mut what = "a release";
+        if budget.tells_changes() {
+            let _ = writeln!(
+                text,
+                "  {what} that they do not suffice for leaves as the rows that have changed, if it is known what was told last; for \
+                 that the last release of each dataset stays in memory"
+            );
+            what = "another one";
+        }
         for (dataset, wider) in widened {
             let _ =
                 writeln!(text, "  one of {dataset} that they do not suffice for is left out: {wider} adds up its rows");
             what = "another one";
         }
-        for step in smaller.iter().filter_map(|form| form.0.last()) {
-            let _ = writeln!(text, "  {what} that they do not suffice for {}", step_in_words(step));
+        for words in smaller.iter().filter_map(|form| step_in_words(form.0.last()?)) {
+            let _ = writeln!(text, "  {what} that they do not suffice for {words}");
             what = "one";
         }
         let short = format!("  {what} that they do not suffice for");
@@ -47,9 +55,10 @@ pub(super) fn explained(config: &Config) -> String {
     text
 }
 
-/// How a step makes a release smaller.
-fn step_in_words(step: &Step) -> String {
-    match step {
+/// How a step makes a release smaller; `None`: that is said elsewhere.
+fn step_in_words(step: &Step) -> Option<String> {
+    Some(match step {
+        Step::OnChange(_) => return None,
         Step::RollUp(RollUp { keys, .. }) => format!("is added up over {}", keys.join(" and ")),
         Step::Top(Top { rows, by }) => {
             let by = match by {
@@ -61,7 +70,7 @@ fn step_in_words(step: &Step) -> String {
             };
             format!("leaves as its {rows} largest rows, by {by}")
         }
-    }
+    })
 }
 
 fn shown(duration: Duration) -> SignedDuration {
@@ -73,8 +82,9 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
     let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
     let steps = smaller.last().map_or(&[][..], |form| &form.0);
-    let mut when_short: Vec<&str> = if widened.is_empty() { Vec::new() } else { vec!["widen"] };
-    when_short.extend(steps.iter().map(Step::name));
+    let mut when_short: Vec<&str> = budget.tells_changes().then_some(ON_CHANGE).into_iter().collect();
+    when_short.extend((!widened.is_empty()).then_some("widen"));
+    when_short.extend(steps.iter().map(Step::name).filter(|name| *name != ON_CHANGE));
     when_short.extend(match sheds_after {
         None => &["defer"][..],
         Some(after) if after.is_zero() => &["shed"],
@@ -83,6 +93,7 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
     let (mut roll_up, mut top) = (None, None);
     for step in steps {
         match step {
+            Step::OnChange(_) => {}
             Step::RollUp(RollUp { keys, .. }) => roll_up = Some(keys),
             Step::Top(Top { rows, by: By::Metric(metric) }) => top = Some(json!({ "rows": rows, "by": metric })),
             Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),
