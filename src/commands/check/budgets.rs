@@ -7,9 +7,16 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::domain::aggregate::cells_of;
+use crate::domain::dataset::Function;
 use crate::domain::name::DestinationName;
 use crate::domain::policy::{By, ON_CHANGE, RollUp, Step, Top};
 use crate::egress::budget::Settings;
+
+/// What a row of a release takes in memory, beside its keys and metrics: the columns that every release has.
+const ROW_BYTES: usize = 96;
+/// What a key takes, or a number.
+const COLUMN_BYTES: usize = 16;
 
 /// A paragraph for people.
 pub(super) fn explained(config: &Config) -> String {
@@ -24,7 +31,8 @@ pub(super) fn explained(config: &Config) -> String {
             let _ = writeln!(
                 text,
                 "  {what} that they do not suffice for leaves as the rows that have changed, if it is known what was told last; for \
-                 that the last release of each dataset stays in memory"
+                 that the last release of each dataset stays in memory, some {} KiB at most",
+                bytes_kept(config, destination).div_ceil(1_024)
             );
             what = "another one";
         }
@@ -53,6 +61,21 @@ pub(super) fn explained(config: &Config) -> String {
         };
     }
     text
+}
+
+/// What the last releases of all datasets for a destination take in memory.
+fn bytes_kept(config: &Config, destination: &DestinationName) -> usize {
+    let accepts = config.policy.destinations.get(destination).into_iter().flat_map(|to| &to.accepts);
+    let datasets = accepts.filter_map(|accepted| config.policy.dataset(&accepted.value));
+    let bytes = datasets.map(|(_, dataset)| {
+        let parts = dataset.metrics.iter().map(|metric| match &metric.function {
+            Function::Histogram { edges, .. } => edges.len() + 2,
+            _ => 1,
+        });
+        let columns = dataset.keys.len() + parts.sum::<usize>();
+        cells_of(dataset).saturating_mul(ROW_BYTES + COLUMN_BYTES * columns)
+    });
+    bytes.fold(0, usize::saturating_add)
 }
 
 /// How a step makes a release smaller; `None`: that is said elsewhere.

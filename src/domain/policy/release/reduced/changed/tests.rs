@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::{ArrayRef, Float64Array};
 use proptest::prelude::*;
 
@@ -143,6 +144,23 @@ fn what_cannot_be_compared_leaves_whole() {
     let text = || -> ArrayRef { Arc::new(StringArray::from(vec!["set"; 3])) };
     let is_whole = |before: &Released, now: &Released| alone(before, now).made_smaller().is_none();
     assert!(!is_whole(&before, &now) && !is_whole(&with(&before, "sum", number()), &with(&now, "sum", number())));
+    // Of a histogram, each range and that a range has no count of its own.
+    let bins = |third: Option<i64>| -> ArrayRef {
+        let mut bins = ListBuilder::new(Int64Builder::new());
+        [Some(1), None, third].into_iter().for_each(|count| {
+            bins.values().append_option(Some(7));
+            bins.values().append_option(count);
+            bins.append(true);
+        });
+        Arc::new(bins.finish())
+    };
+    let cities = |third: Option<i64>, now_third: Option<i64>| {
+        let left = alone(&with(&before, "bins", bins(third)), &with(&now, "bins", bins(now_third)));
+        let city = left.cells.column_by_name("city").unwrap().as_string::<i32>().clone();
+        city.iter().map(|city| city.unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(cities(Some(3), Some(3)), ["a"], "nothing has changed");
+    assert_eq!([cities(Some(3), Some(4)), cities(Some(3), None), cities(None, Some(0))], [["c"]; 3]);
     assert!(is_whole(&before, &with(&now, "sum", number())), "another metric");
     assert!(is_whole(&with(&before, "sum", text()), &with(&now, "sum", number())), "a key was a metric");
     for own in [CHANGE, SINCE, DEGRADED] {
