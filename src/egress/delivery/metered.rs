@@ -225,6 +225,8 @@ mod tests {
     use crate::storage::{FileSystem, Log, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
+    /// No smaller forms.
+    const NONE: &Sizes = &Sizes { smaller: Vec::new(), tells_changes: false };
 
     /// An entry of the outbox with a release of a dataset for a destination, as far as it is looked at.
     fn entry(dataset: &str, destination: &str) -> Vec<u8> {
@@ -273,25 +275,15 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         put(&outbox, 1, "alarms", "hub");
         // Its whole never fits. It leaves smaller.
-        assert_eq!(
-            metered
-                .decide(1, &["alarms"], (5_000, &Sizes { smaller: vec![100], tells_changes: false }), &at(SECOND))
-                .unwrap(),
-            Decision::Send(1)
-        );
-        let payment = Payment {
-            lsn: 1,
-            of: "",
-            form: &Reduction::default(),
-            bytes: 100,
-            confirmed: 0,
-            leaving: Leaving::default(),
-        };
+        let smaller = Sizes { smaller: vec![100], tells_changes: false };
+        assert_eq!(metered.decide(1, &["alarms"], (5_000, &smaller), &at(SECOND)).unwrap(), Decision::Send(1));
+        let (form, leaving) = (Reduction::default(), Leaving::default());
+        let payment = Payment { lsn: 1, of: "", form: &form, bytes: 100, confirmed: 0, leaving };
         metered.pay(&["alarms"], payment, Moment { now: SECOND, wall: 0 }).unwrap();
         put(&outbox, 2, "payments", "hub");
         put(&outbox, 3, "alarms", "hub");
-        assert_eq!(metered.decide(2, &["payments"], (700, &Sizes::default()), &at(SECOND)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(2, &["payments"], (701, &Sizes::default()), &at(SECOND)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(2, &["payments"], (700, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(2, &["payments"], (701, NONE), &at(SECOND)).unwrap(), Decision::Wait);
         outbox.close();
     }
 
@@ -301,49 +293,22 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         let put = |lsn, dataset, destination| put(&outbox, lsn, dataset, destination);
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, &["payments"], (500, &Sizes::default()), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(
-            metered.decide(1, &["payments"], (500, &Sizes::default()), &at(SECOND * 3)).unwrap(),
-            Decision::Wait
-        );
-        assert_eq!(
-            metered.decide(1, &["payments"], (450, &Sizes::default()), &at(SECOND * 10)).unwrap(),
-            Decision::Send(0)
-        );
-        assert_eq!(
-            metered.decide(1, &["payments"], (500, &Sizes::default()), &at(SECOND * 11)).unwrap(),
-            Decision::Shed
-        );
-        assert_eq!(
-            metered.decide(2, &["alarms"], (450, &Sizes::default()), &at(SECOND * 11)).unwrap(),
-            Decision::Send(0)
-        );
-        let payment = Payment {
-            lsn: 2,
-            of: "",
-            form: &Reduction::default(),
-            bytes: 450,
-            confirmed: 0,
-            leaving: Leaving::default(),
-        };
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 3)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, &["payments"], (450, NONE), &at(SECOND * 10)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 11)).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, &["alarms"], (450, NONE), &at(SECOND * 11)).unwrap(), Decision::Send(0));
+        let (form, leaving) = (Reduction::default(), Leaving::default());
+        let payment = Payment { lsn: 2, of: "", form: &form, bytes: 450, confirmed: 0, leaving };
         metered.pay(&["alarms"], payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(
-            metered.decide(4, &["payments"], (451, &Sizes::default()), &at(SECOND * 12)).unwrap(),
-            Decision::Wait
-        );
-        assert_eq!(
-            metered.decide(4, &["payments"], (450, &Sizes::default()), &at(SECOND * 12)).unwrap(),
-            Decision::Send(0)
-        );
-        assert_eq!(
-            metered.decide(4, &["payments"], (451, &Sizes::default()), &at(SECOND * 13)).unwrap(),
-            Decision::Shed
-        );
+        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 12)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, &["payments"], (450, NONE), &at(SECOND * 12)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 13)).unwrap(), Decision::Shed);
         outbox.close();
     }
 }
