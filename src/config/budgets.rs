@@ -1,5 +1,5 @@
-//! `[destinations.NAME.budget]`: how many bytes may leave, and what becomes of a release that they do not suffice for: a dataset
-//! with longer windows has its rows, or smaller forms of it leave, or it waits, or is shed.
+//! `[destinations.NAME.budget]`: how many bytes may leave, and what becomes of a release that they do not suffice for: it leaves as
+//! what has changed, or a dataset with longer windows has its rows, or smaller forms of it leave, or it waits, or is shed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,11 +9,13 @@ use jiff::SignedDuration;
 use crate::domain::binary::Writer;
 use crate::domain::dataset::{CHANGE, CONTRIBUTORS, Dataset, Function, WINDOWS};
 use crate::domain::document::{NameOrTable, Place, Problems, Spot, Table, hint};
-use crate::domain::policy::{ALL, By, DEGRADED, PolicySet, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
+use crate::domain::policy::{
+    ALL, By, Changes, DEGRADED, ON_CHANGE, PolicySet, ROLL_UP, Reduction, RollUp, SINCE, Step, TOP, Top,
+};
 use crate::egress::budget::Settings;
 
 /// What `when_short` may name, in the order in which it is tried.
-pub(super) const STEPS: [&str; 5] = [WIDEN, ROLL_UP, TOP, "defer", "shed"];
+pub(super) const STEPS: [&str; 6] = [ON_CHANGE, WIDEN, ROLL_UP, TOP, "defer", "shed"];
 
 /// The name of the step that leaves a release out because a dataset with longer windows adds up its rows.
 const WIDEN: &str = "widen";
@@ -25,6 +27,8 @@ const PER_LEAST: SignedDuration = SignedDuration::from_secs(1);
 
 /// The forms of a budget on disk, at most: a file of 64 KiB holds them, and where each is used.
 const FORMS_BYTES_MAX: usize = 48 << 10;
+/// The same where what has changed is there, too.
+const FORMS_BYTES_MAX_BESIDE_CHANGES: usize = 16 << 10;
 
 /// What is declared of a budget.
 pub(super) struct Declared {
@@ -65,13 +69,15 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     let top = read_top(table, problems);
     let first = table.get::<Vec<Spot<String>>>("priorities");
     table.done();
-    let Steps { widens, named, sheds_after } = steps?;
+    let Steps { tells_changes, widens, named, sheds_after } = steps?;
     let top_help = "say how many rows leave and which are the largest, as in `top = { rows = 20, by = \"payments\" }`";
     must_agree(table, (TOP, top.as_ref().map(|top| &top.place)), &named, top_help, problems);
     let keys_help = "say which keys are given up, one after the other, as in `roll_up = [\"city\"]`";
     must_agree(table, (ROLL_UP, given_up.as_ref().map(|keys| &keys.place)), &named, keys_help, problems);
     let given_up = given_up.map(|keys| keys.value).unwrap_or_default();
+    let changes = tells_changes.then(|| Reduction::on_change(Changes::default()));
     let smaller = smaller(&given_up, top.as_ref().and_then(|top| top.value.top.clone()));
+    let smaller = changes.into_iter().chain(smaller).collect();
     let by = top.map(|top| top.value.by).unwrap_or_default();
     if let Some(first) = first.as_ref().filter(|_| sheds_after.is_none() && !widens) {
         problems.error_help(
@@ -172,6 +178,8 @@ fn read_top(table: &Table<'_>, problems: &Problems) -> Option<Spot<DeclaredTop>>
 
 /// What becomes of a release that the bytes do not suffice for.
 struct Steps {
+    /// Whether it leaves as what has changed since what was told last, before anything else is tried.
+    tells_changes: bool,
     /// Whether it is left out if a dataset with longer windows adds up its rows.
     widens: bool,
     /// The steps that make it smaller.
@@ -193,7 +201,11 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         Some(steps) => steps.value.iter().map(|step| step.value.as_str()).collect(),
         None => vec!["defer"],
     };
-    let (widens, named) = match named.as_slice() {
+    let (tells_changes, named) = match named.as_slice() {
+        [ON_CHANGE, rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let (widens, named) = match named {
         [WIDEN, rest @ ..] => (true, rest),
         all => (false, all),
     };
@@ -214,7 +226,7 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         ["defer", "shed"] => (max_age.as_ref().map(|age| age.value.unsigned_abs()), true),
         _ => {
             let message = "`when_short` is `[\"defer\"]`, `[\"shed\"]` or `[\"defer\", \"shed\"]`, in this order; \
-                           \"widen\", \"roll_up\" and \"top\" may stand before them, in this order";
+                           \"on_change\", \"widen\", \"roll_up\" and \"top\" may stand before them, in this order";
             problems.error(steps.as_ref().map_or(&table.place, |steps| &steps.place), message);
             return None;
         }
@@ -231,7 +243,7 @@ fn read_steps(table: &Table<'_>, problems: &Problems) -> Option<Steps> {
         _ => {}
     }
     let named = smaller.into_iter().map(str::to_owned).collect();
-    Some(Steps { widens, named, sheds_after })
+    Some(Steps { tells_changes, widens, named, sheds_after })
 }
 
 impl Declared {
@@ -320,8 +332,9 @@ fn check_top(name: &str, declared: &Declared, accepted: &[&str], policy: &Policy
 /// The columns that are not the dataset's own have their names to themselves: none is taken for one of them.
 fn check_columns(declared: &Declared, dataset: &Dataset, problems: &Problems) {
     let columns = dataset.keys.iter().map(|key| &key.name).chain(dataset.metrics.iter().map(|metric| &metric.name));
-    let own = [DEGRADED, CHANGE, WINDOWS, CONTRIBUTORS];
-    for column in columns.filter(|column| own.contains(&column.to_lowercase().as_str())) {
+    let since = declared.settings.tells_changes().then_some(SINCE);
+    let own = || [DEGRADED, CHANGE, WINDOWS, CONTRIBUTORS].into_iter().chain(since);
+    for column in columns.filter(|column| own().any(|own| own == column.to_lowercase())) {
         let message =
             format!("`{}` has a column `{column}`: no dataset may whose releases are made smaller", dataset.name);
         problems.error_help(&declared.place, message, "give it another name in the dataset");
@@ -333,10 +346,10 @@ fn check_size(name: &str, declared: &Declared, policy: &PolicySet, problems: &Pr
     let mut writer = Writer::default();
     declared.settings.smaller.iter().for_each(|form| form.of(policy).encode(&mut writer));
     let bytes = writer.finish().len();
-    if bytes > FORMS_BYTES_MAX {
+    let most = if declared.settings.tells_changes() { FORMS_BYTES_MAX_BESIDE_CHANGES } else { FORMS_BYTES_MAX };
+    if bytes > most {
         let message = format!(
-            "how releases for destination `{name}` are made smaller takes {bytes} bytes, and no more than \
-             {FORMS_BYTES_MAX} are kept"
+            "how releases for destination `{name}` are made smaller takes {bytes} bytes, and no more than {most} are kept"
         );
         problems.error_help(&declared.place, message, "give up fewer keys, or declare fewer metrics");
     }

@@ -11,18 +11,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::domain::policy::Reduction;
+use crate::domain::policy::{Changes, Reduction, Released};
 use crate::domain::table::Fingerprint;
 use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
 
 mod kept;
+mod told;
 
 pub use kept::Forms;
+pub use told::Leaving;
 
 use kept::{Decoded, Kept, NONE, VERSION};
+use told::Told;
 
 /// So many entries that leave smaller are on their way together, at most: each payment writes them all.
 const SMALLER_MAX: usize = 256;
+/// So many bytes are on disk of what has changed, at most, where only that leaves.
+const CHANGES_BYTES_MAX: usize = 24 << 10;
+/// A release leaves as what has changed if that takes no more of them.
+const CHANGE_BYTES_MAX: usize = 16 << 10;
 
 /// What may leave for a destination, and what becomes of a release that it does not suffice for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether releases may leave as what has changed since what was told last: that is the first of the smaller forms.
+    #[must_use]
+    pub fn tells_changes(&self) -> bool {
+        self.smaller.first().is_some_and(|form| form.changes().is_some())
+    }
+
     /// How important a dataset is: 0 is the most.
     #[must_use]
     pub fn rank(&self, dataset: &str) -> usize {
@@ -82,6 +95,8 @@ pub struct Asked<'a> {
     pub is_widened: bool,
     /// The bytes that its smaller forms take, in the order of [`Settings::smaller`]; none before they were made.
     pub smaller: &'a [u64],
+    /// Whether the first of them leaves only what has changed.
+    pub tells_changes: bool,
     /// The bytes that more important ones take that wait behind it, by estimate.
     pub ahead: u64,
     /// How long it has waited.
@@ -136,12 +151,29 @@ pub struct Budget {
     shed: (Lsn, String),
     file: Option<(Lsn, String, Fingerprint)>,
     forms: Forms,
+    /// Nothing, unless releases may leave as what has changed.
+    told: Told,
     /// The end of the outbox when it was opened.
     before: Lsn,
 }
 
+/// What may leave in smaller forms: one entry, or a file of a dataset.
+#[derive(Clone, Copy)]
+pub struct Whole<'w> {
+    /// The position of the first of its releases.
+    pub first: Lsn,
+    /// That of the last.
+    pub last: Lsn,
+    /// The dataset whose file it is; empty where releases leave one by one.
+    pub of: &'w str,
+    /// Its releases.
+    pub releases: &'w [Released],
+    /// Everything through this position of the outbox is confirmed.
+    pub confirmed: Lsn,
+}
+
 /// What is paid for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Payment<'p> {
     /// The position in the outbox; of a file that of its last release.
     pub lsn: Lsn,
@@ -153,6 +185,8 @@ pub struct Payment<'p> {
     pub bytes: u64,
     /// Everything through this position of the outbox is confirmed.
     pub confirmed: Lsn,
+    /// The releases.
+    pub leaving: Leaving<'p>,
 }
 
 impl Budget {
@@ -180,6 +214,7 @@ impl Budget {
                 shed: NONE,
                 file: None,
                 forms: Forms::default(),
+                told: Told::default(),
             }),
             Stored::Value(bytes) => Kept::decode(&bytes),
             Stored::Damaged => Decoded::Unreadable,
@@ -189,7 +224,8 @@ impl Budget {
             Decoded::Newer(version) => return Err(Error::Newer { destination: destination.to_owned(), version }),
             Decoded::Unreadable => {
                 tracing::error!(destination, "the budget is damaged and begins empty. Check the disk");
-                Kept { left: 0, at: at.wall, paid: last, shed: NONE, file: None, forms: Forms::default() }
+                let (forms, told) = (Forms::default(), Told::default());
+                Kept { left: 0, at: at.wall, paid: last, shed: NONE, file: None, forms, told }
             }
         };
         // A clock that was set back fills nothing; one that was set forward fills it once.
@@ -199,7 +235,9 @@ impl Budget {
         // Positions beyond the end are those of another outbox.
         let (paid, shed) = (kept.paid.min(last), if kept.shed.0 > last { NONE } else { kept.shed });
         let (file, forms) = (kept.file.filter(|(lsn, ..)| *lsn <= last), kept.forms.through(last));
-        let mut budget = Self { settings, slots, level, paid, shed, file, forms, before: last };
+        // Without the step, nothing says any more what was told last.
+        let told = if settings.tells_changes() { kept.told.through(last) } else { Told::default() };
+        let mut budget = Self { settings, slots, level, paid, shed, file, forms, told, before: last };
         // What comes into the outbox from now on is not from before there was a budget, also if nothing is paid until a crash.
         if is_new && let Err(error) = budget.keep(budget.kept(level.left, at), at) {
             tracing::warn!(%error, destination, "the budget is not on disk yet: check the disk");
@@ -221,11 +259,13 @@ impl Budget {
             Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
             // It begins empty, with all paid for.
             Decoded::Unreadable => Ok(Forms::default()),
-            Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), forms, .. }) => Ok(forms.through(last)),
+            Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), forms, told, .. }) if told == Told::default() => {
+                Ok(forms.through(last))
+            }
             Decoded::Kept(kept) => {
                 let forms = kept.forms.clone().through(last);
                 let (mut slots, _) = Slots::open(Arc::clone(fs), &path)?;
-                slots.write(&Kept { paid: Lsn::MAX, shed: NONE, ..kept }.encode())?;
+                slots.write(&Kept { paid: Lsn::MAX, shed: NONE, told: Told::default(), ..kept }.encode())?;
                 Ok(forms)
             }
         }
@@ -270,13 +310,51 @@ impl Budget {
         lsn <= self.paid || self.file.as_ref().is_some_and(is_asked) || self.forms.of(lsn, of).is_some()
     }
 
-    /// The smaller forms that an entry, or a file of a dataset with the entries from `first` on, may leave in. None if it was
-    /// paid for. What was there before the start is not added up: policies may say something else of its metrics since.
+    /// The smaller forms that releases may leave in. None if they were paid for. What was there before the start is not added
+    /// up: policies may say something else of its metrics since.
     #[must_use]
-    pub fn smaller(&self, first: Lsn, (last, of): (Lsn, &str)) -> Vec<Reduction> {
-        let is_known = |form: &&Reduction| first > self.before || !form.adds_up();
+    pub fn smaller(&self, whole: Whole<'_>) -> Vec<Reduction> {
+        let Whole { first, last, of, .. } = whole;
         let forms = self.settings.smaller.iter().filter(|_| !self.is_paid(last, of));
-        forms.filter(is_known).cloned().collect()
+        let is_known = |form: &&Reduction| first > self.before || !form.adds_up();
+        let forms = forms.filter(is_known);
+        forms
+            .filter_map(|form| if form.changes().is_some() { self.changes(whole) } else { Some(form.clone()) })
+            .collect()
+    }
+
+    /// That only what has changed leaves. `None`: it takes more on disk than there is room for.
+    fn changes(&self, whole: Whole<'_>) -> Option<Reduction> {
+        let Whole { first, last, of, releases, confirmed } = whole;
+        let form = Reduction::on_change(Changes::since(|dataset| self.told.before(dataset, first), releases));
+        let alone = Forms::default().with((last, of), Some(&form), 0).bytes_of_changes();
+        let all = self.forms.with((last, of), Some(&form), confirmed).bytes_of_changes();
+        (alone <= CHANGE_BYTES_MAX && all <= CHANGES_BYTES_MAX).then_some(form)
+    }
+
+    /// Looks for what was told last. `find` has the destination's releases at a position of the outbox.
+    pub fn recall(&mut self, find: &dyn Fn(Lsn) -> Vec<Released>) {
+        self.told.recall(find);
+    }
+
+    /// Of datasets it is not known any more what was told last: something that was paid for did not leave. When it returns,
+    /// that is on disk.
+    ///
+    /// # Errors
+    /// When the file system refuses. It is to be asked for again.
+    pub fn forget<'d>(&mut self, datasets: impl Iterator<Item = &'d str>, at: Moment) -> Result<(), storage::Error> {
+        let Some(told) = self.told.without(datasets) else { return Ok(()) };
+        let left = self.level.left(at.now);
+        self.keep(Kept { told, ..self.kept(left, at) }, at)
+    }
+
+    /// The same of all datasets.
+    ///
+    /// # Errors
+    /// When the file system refuses. It is to be asked for again.
+    pub fn forget_all(&mut self, at: Moment) -> Result<(), storage::Error> {
+        let all: Vec<String> = self.told.datasets().map(str::to_owned).collect();
+        self.forget(all.iter().map(String::as_str), at)
     }
 
     /// Whether datasets with longer windows add up, for this destination, all rows of releases of datasets, the first of which
@@ -290,7 +368,8 @@ impl Budget {
     /// Whether so many entries leave smaller and are not confirmed that no other may.
     #[must_use]
     pub fn holds_many(&self) -> bool {
-        self.forms.len() >= SMALLER_MAX
+        let has_room = self.forms.bytes_of_changes() <= CHANGES_BYTES_MAX - CHANGE_BYTES_MAX;
+        self.forms.len() >= SMALLER_MAX || !has_room
     }
 
     /// What becomes of an entry now. What was paid for before may have left: it is not shed any more, and leaves in the same
@@ -308,8 +387,9 @@ impl Budget {
         let ahead = if sheds_after.is_some() || is_widened { asked.ahead } else { 0 };
         let left = self.level.left(now);
         let suffices = |bytes: u64| bytes == 0 || bytes.saturating_add(ahead) <= left;
+        let changes = smaller.first().copied().filter(|_| asked.tells_changes);
         if is_widened && !suffices(asked.bytes) {
-            return Decision::Widen;
+            return if changes.is_some_and(suffices) { Decision::Send(1) } else { Decision::Widen };
         }
         if let Some(form) = std::iter::once(&asked.bytes).chain(smaller).position(|bytes| suffices(*bytes)) {
             return Decision::Send(form);
@@ -327,10 +407,11 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
     pub fn pay(&mut self, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
-        let Payment { lsn, of, form, bytes, confirmed } = payment;
+        let Payment { lsn, of, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
         let forms = self.forms.with((lsn, of), Some(form).filter(|form| !form.is_whole()), confirmed);
-        self.keep(Kept { paid: self.paid.max(lsn), forms, ..self.kept(left, at) }, at)
+        let told = self.told_after(lsn, leaving);
+        self.keep(Kept { paid: self.paid.max(lsn), forms, told, ..self.kept(left, at) }, at)
     }
 
     /// Whether this file was the last one that was paid for.
@@ -345,10 +426,16 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. Then nothing may be written.
     pub fn pay_for(&mut self, file: Fingerprint, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
-        let Payment { lsn, of, form, bytes, confirmed } = payment;
+        let Payment { lsn, of, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
         let forms = self.forms.with((lsn, of), Some(form), confirmed);
-        self.keep(Kept { file: Some((lsn, of.to_owned(), file)), forms, ..self.kept(left, at) }, at)
+        let told = self.told_after(lsn, leaving);
+        self.keep(Kept { file: Some((lsn, of.to_owned(), file)), forms, told, ..self.kept(left, at) }, at)
+    }
+
+    /// What is told last once releases have left.
+    fn told_after(&self, lsn: Lsn, leaving: Leaving<'_>) -> Told {
+        if self.settings.tells_changes() { self.told.after(lsn, leaving) } else { Told::default() }
     }
 
     /// Decides for good that an entry, or a file of a dataset, is not sent ([`Asked`]). When it returns, that is on disk.
@@ -363,13 +450,14 @@ impl Budget {
     /// What is kept when so much is left and nothing else changes.
     fn kept(&self, left: u64, at: Moment) -> Kept {
         let (paid, shed, file, forms) = (self.paid, self.shed.clone(), self.file.clone(), self.forms.clone());
-        Kept { left, at: at.wall, paid, shed, file, forms }
+        Kept { left, at: at.wall, paid, shed, file, forms, told: self.told.clone() }
     }
 
     fn keep(&mut self, kept: Kept, at: Moment) -> Result<(), storage::Error> {
         self.slots.write(&kept.encode())?;
         self.level = Level { left: kept.left, since: at.now, ..self.level };
         (self.paid, self.shed, self.file, self.forms) = (kept.paid, kept.shed, kept.file, kept.forms);
+        self.told = kept.told;
         Ok(())
     }
 }

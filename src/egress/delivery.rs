@@ -196,11 +196,19 @@ fn run(mut delivery: Delivery, sink: Sink) {
     if let Sink::File(_, Bytes::Any(forms)) | Sink::Kafka(_, Bytes::Any(forms)) = &sink {
         delivery.forms = forms.clone();
     }
+    let opened = |bytes: Bytes| {
+        let mut budget = bytes.budget();
+        budget.iter_mut().for_each(|budget| budget.recall(&|lsn| delivery.at(lsn)));
+        budget
+    };
     match sink {
-        Sink::File(sink, bytes) => to_files::run(&mut delivery, sink, bytes.budget().map(Rationed::new)),
+        Sink::File(sink, bytes) => {
+            let rationed = opened(bytes).map(Rationed::new);
+            to_files::run(&mut delivery, sink, rationed);
+        }
         Sink::Kafka(sink, bytes) => {
             let behind = delivery.context.outbox.reader(delivery.cursor.through + 1);
-            let metered = bytes.budget().map(|budget| Metered::new(budget, &delivery.name, behind));
+            let metered = opened(bytes).map(|budget| Metered::new(budget, &delivery.name, behind));
             to_kafka::run(&mut delivery, sink, metered);
         }
         Sink::Nothing => passing::run(&mut delivery),

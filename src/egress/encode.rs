@@ -13,7 +13,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::policy::{Released, Widest};
+use crate::domain::policy::{Reduced, Released, Widest};
 
 mod columns;
 mod message;
@@ -129,8 +129,8 @@ pub fn parts(released: &Released, format: Format, parts: usize) -> Result<Vec<Ve
     let rows = cells.num_rows();
     let each = rows.div_ceil(parts.max(1)).max(1);
     let slices = (0..rows).step_by(each).map(|from| cells.slice(from, each.min(rows - from)));
-    let is_smaller = released.made_smaller().is_some();
-    slices.map(|cells| message(&cells, format, is_smaller)).collect()
+    let of_smaller = released.made_smaller().map_or(&[][..], Reduced::columns);
+    slices.map(|cells| message(&cells, format, of_smaller)).collect()
 }
 
 /// The bytes of a message of one cell, at most.
@@ -142,21 +142,22 @@ pub fn widest(widest: &Widest, format: Format) -> Result<usize, Error> {
     Ok(match format {
         // What is as wide can be compressed less well.
         Format::JsonLinesZstd => zstd::compress_bound(json_lines(cells).len()),
-        Format::Arrow => zstd::compress_bound(message::arrow(cells, false)?.len()),
-        Format::JsonLines | Format::Parquet | Format::Protobuf => message(cells, format, false)?.len(),
+        Format::Arrow => zstd::compress_bound(message::arrow(cells, &[])?.len()),
+        Format::JsonLines | Format::Parquet | Format::Protobuf => message(cells, format, &[])?.len(),
     })
 }
 
-fn message(cells: &RecordBatch, format: Format, is_smaller: bool) -> Result<Vec<u8>, Error> {
+/// A message of cells, which have these columns because their release was made smaller.
+fn message(cells: &RecordBatch, format: Format, of_smaller: &[&'static str]) -> Result<Vec<u8>, Error> {
     match format {
-        Format::Arrow => Ok(compressed(&message::arrow(cells, is_smaller)?)?),
-        Format::Protobuf => Ok(message::protobuf(cells, is_smaller)?),
+        Format::Arrow => Ok(compressed(&message::arrow(cells, of_smaller)?)?),
+        Format::Protobuf => Ok(message::protobuf(cells, of_smaller)?),
         Format::JsonLines | Format::JsonLinesZstd | Format::Parquet => written(std::slice::from_ref(cells), format),
     }
 }
 
 /// A file with all cells of releases of one dataset, which have the same columns. Of whole releases beside smaller ones,
-/// the column of those is null.
+/// the columns that those have besides are null.
 ///
 /// # Errors
 /// When the columns cannot be written.

@@ -122,6 +122,11 @@ async fn what_is_told_less_of_takes_fewer_bytes() {
     let rest = format!("{rest}]\n");
     let plain = Left::with(&[(&rest, ""), few], None).await;
     println!("one number of one digit: {}", plain.told());
+    let on_change = Some((plain.bytes, "\"on_change\", \"defer\"]"));
+    let steps = file_of(Format::JsonLines, &[(&rest, ""), few], on_change).await;
+    let cells = steps.iter().filter(|byte| **byte == b'\n').count();
+    println!("a budget one byte too small, what has changed: {cells} cells, {} bytes", steps.len());
+    assert!(cells < plain.cells.len() && (steps.len() as u64) < plain.bytes);
     let changes = ("group_by = [\n", "only_on_change = true\ngroup_by = [\n");
     let changed = Left::with(&[(&rest, ""), few, changes], None).await;
     println!("the same, only what has changed: {}", changed.told());

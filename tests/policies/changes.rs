@@ -231,7 +231,16 @@ fn check_explains_it_and_says_where_it_cannot_be() {
     let top = "when_short = [\"top\", \"defer\"]\ntop = { rows = 1, by = \"visits\" }\n";
     deployment.edit("gateway.toml", "when_short = [\"shed\"]\n", top);
     refused(unheard);
+    let step = "when_short = [\"on_change\", \"defer\"]\n";
+    deployment.edit("gateway.toml", top, step);
+    refused(unheard);
     deployment.edit(POLICY, "only_on_change = true", "");
+    let told: Value = serde_json::from_str(&text(&run(deployment.root(), &["check", "--json"]).stdout)).unwrap();
+    assert_eq!(told["budgets"][0]["when_short"], serde_json::json!(["on_change", "defer"]));
+    deployment.edit(POLICY, r#"{ name = "amount""#, r#"{ name = "Since""#);
+    refused("`by_country` has a column `Since`");
+    deployment.edit(POLICY, r#"{ name = "Since""#, r#"{ name = "amount""#);
+    deployment.edit("gateway.toml", step, top);
     deployment.edit(POLICY, r#"{ name = "amount""#, r#"{ name = "degraded""#);
     refused("`by_country` has a column `degraded`");
     deployment.edit(POLICY, r#"{ name = "degraded""#, r#"{ name = "amount""#);

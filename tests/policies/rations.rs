@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bailiwick::clock::Clock;
 use bailiwick::config::{Config, Http};
-use bailiwick::domain::policy::{By, Reduction, RollUp, Step, Top};
+use bailiwick::domain::policy::{By, Changes, Reduction, RollUp, Step, Top};
 use bailiwick::egress::budget::Settings;
 use serde_json::{Value, json};
 
-use super::deployment::{Deployment, Gateway, POLICY, visits};
+use super::deployment::{Deployment, Gateway, POLICY, REGIME, visits};
 use super::longer;
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
@@ -326,4 +326,114 @@ async fn a_file_whose_rows_a_longer_window_has_is_left_out_and_the_longer_one_ha
     deployment.edit(POLICY, "accepts = [\"by_country\", \"totals\"]", "accepts = [\"by_country\"]");
     let output = run(deployment.root(), &["check", "-c", "gateway.toml"]);
     assert!(text(&output.stderr).contains("\"widen\" needs a dataset with longer windows"), "{}", text(&output.stderr));
+}
+
+/// By country.
+type Table = BTreeMap<String, i64>;
+
+/// What a destination's releases say, in their order: the minute, and the table that a receiver has then. It puts the rows of
+/// a release that says `on_change` into the table that it has.
+fn followed(deployment: &Deployment, destination: &str) -> Vec<(String, Table)> {
+    let (mut release, mut followed) = (Value::Null, Vec::<(String, Table)>::new());
+    for line in deployment.released(destination) {
+        let minute = line["window_start"].as_str().unwrap()[14..16].to_owned();
+        if line["release"] != release {
+            let before = followed.last().map(|(_, table)| table.clone()).unwrap_or_default();
+            let is_change = line["degraded"] == "on_change";
+            assert!(is_change || line["degraded"].is_null());
+            assert!(!is_change || line["since"] == release, "{line}");
+            followed.push((minute, if is_change { before } else { Table::new() }));
+        }
+        release = line["release"].clone();
+        let (table, country) = (&mut followed.last_mut().unwrap().1, line["country"].as_str().unwrap().to_owned());
+        match line["change"].as_str() {
+            Some("gone") => assert!(table.remove(&country).is_some() && line["visits"].is_null()),
+            _ => drop(table.insert(country, line["visits"].as_i64().unwrap())),
+        }
+    }
+    followed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_and_crashes() {
+    let deployment = Deployment::new();
+    deployment.set_k(5);
+    let countries = ["DE", "FR", "AT", "BE"];
+    deployment.edit(REGIME, "\"DE\"", "\"AT\", \"BE\", \"DE\"");
+    deployment.edit(POLICY, "domain = [\"DE\"", "domain = [\"AT\", \"BE\", \"DE\"");
+    let start = async |bytes: Option<u64>| {
+        let forms = vec![Reduction::on_change(Changes::default())];
+        start_smaller(&deployment, bytes.map(|bytes| (bytes, SECOND, forms))).await
+    };
+    let rows = std::cell::Cell::new(0);
+    let send = async |gateway: &Gateway, minute: u32, persons: [usize; 4]| {
+        let mut producer = gateway.producer("p").await;
+        producer.sequence = u64::from(minute) - 1;
+        let records = countries.iter().zip(persons).flat_map(|(country, persons)| visits(minute, persons, country));
+        producer.send(&records.collect::<Vec<_>>()).await;
+        producer.close_before(minute + 1).await;
+        rows.set(rows.get() + persons.iter().filter(|persons| **persons > 0).count());
+        gateway.until("the desk has it", |_| deployment.released("desk").len() == rows.get()).await;
+    };
+    // So many windows have left, so many of them smaller since the start, without so many cells.
+    let until_left = |gateway: &Gateway, windows: usize, degraded: u64, left_out: u64| {
+        let is_so = |hub: &Value| {
+            let of_budget = (budget(hub, "degraded_releases"), budget(hub, "cells_left_out"));
+            hub["waiting_releases"] == 0 && of_budget == (degraded, left_out)
+        };
+        told(gateway, |hub| is_so(hub) && followed(&deployment, "hub").len() == windows);
+    };
+    // The whole of a window leaves. Later, the bytes suffice for no more than a row.
+    let (enough, few) = (Some(5_000), Some(450));
+    let gateway = start(enough).await;
+    send(&gateway, 1, [6, 7, 6, 6]).await;
+    until_left(&gateway, 1, 0, 0);
+    gateway.stop().await;
+    let gateway = start(few).await;
+    send(&gateway, 2, [6, 7, 6, 6]).await;
+    send(&gateway, 3, [6, 8, 6, 6]).await;
+    until_left(&gateway, 3, 2, 6);
+    gateway.stop().await;
+    let gateway = start(few).await;
+    send(&gateway, 4, [6, 0, 6, 6]).await;
+    send(&gateway, 5, [6, 7, 6, 6]).await;
+    until_left(&gateway, 5, 2, 5);
+    gateway.stop().await;
+    // A file is paid for and cannot be written. It leaves in that form without a budget, too.
+    let (folder, aside) = (deployment.path("released/hub/by_country"), deployment.path("aside"));
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let gateway = start(few).await;
+    send(&gateway, 6, [6, 9, 6, 6]).await;
+    told(&gateway, |hub| !hub["error"].is_null() && budget(hub, "degraded_releases") == 1);
+    gateway.stop().await;
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    let gateway = start(None).await;
+    gateway.until("it is there", |_| followed(&deployment, "hub").len() == 6).await;
+    send(&gateway, 7, [6, 9, 6, 7]).await;
+    gateway.until("the next one is whole", |_| followed(&deployment, "hub").len() == 7).await;
+    gateway.stop().await;
+    // What left without a budget is not known to the next one: until a whole one leaves, nothing is told as a change.
+    let gateway = start(few).await;
+    send(&gateway, 8, [6, 9, 6, 7]).await;
+    let hub = told(&gateway, |hub| !hub["error"].is_null());
+    assert_eq!((hub["waiting_releases"].as_u64(), budget(&hub, "degraded_releases")), (Some(1), 0), "{hub}");
+    gateway.stop().await;
+    let gateway = start(enough).await;
+    until_left(&gateway, 8, 0, 0);
+    gateway.stop().await;
+    let all = followed(&deployment, "hub");
+    assert_eq!(all, followed(&deployment, "desk"));
+    let changes = deployment.released("hub").into_iter().filter(|line| line["degraded"] == "on_change");
+    let changes: Vec<Value> = changes.map(|line| json!([line["change"], line["country"], line["visits"]])).collect();
+    // Where nothing has changed, the first row is told again.
+    let expected = [
+        json!(["set", "AT", 6]),
+        json!(["set", "FR", 8]),
+        json!(["gone", "FR", null]),
+        json!(["set", "FR", 7]),
+        json!(["set", "FR", 9]),
+    ];
+    assert_eq!(changes, expected);
 }

@@ -7,9 +7,16 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::domain::aggregate::cells_of;
+use crate::domain::dataset::Function;
 use crate::domain::name::DestinationName;
-use crate::domain::policy::{By, RollUp, Step, Top};
+use crate::domain::policy::{By, ON_CHANGE, RollUp, Step, Top};
 use crate::egress::budget::Settings;
+
+/// What a row of a release takes in memory, beside its keys and metrics: the columns that every release has.
+const ROW_BYTES: usize = 96;
+/// What a key takes, or a number.
+const COLUMN_BYTES: usize = 16;
 
 /// A paragraph for people.
 pub(super) fn explained(config: &Config) -> String {
@@ -20,13 +27,22 @@ pub(super) fn explained(config: &Config) -> String {
         let _ = writeln!(text, "\nbytes to {destination}:");
         let _ = writeln!(text, "  at most {bytes} at once, and as many again, evenly, in {:#}", shown(*per));
         let mut what = "a release";
+        if budget.tells_changes() {
+            let _ = writeln!(
+                text,
+                "  {what} that they do not suffice for leaves as the rows that have changed, if it is known what was told last; for \
+                 that the last release of each dataset stays in memory, some {} KiB at most",
+                bytes_kept(config, destination).div_ceil(1_024)
+            );
+            what = "another one";
+        }
         for (dataset, wider) in widened {
             let _ =
                 writeln!(text, "  one of {dataset} that they do not suffice for is left out: {wider} adds up its rows");
             what = "another one";
         }
-        for step in smaller.iter().filter_map(|form| form.0.last()) {
-            let _ = writeln!(text, "  {what} that they do not suffice for {}", step_in_words(step));
+        for words in smaller.iter().filter_map(|form| step_in_words(form.0.last()?)) {
+            let _ = writeln!(text, "  {what} that they do not suffice for {words}");
             what = "one";
         }
         let short = format!("  {what} that they do not suffice for");
@@ -47,9 +63,25 @@ pub(super) fn explained(config: &Config) -> String {
     text
 }
 
-/// How a step makes a release smaller.
-fn step_in_words(step: &Step) -> String {
-    match step {
+/// What the last releases of all datasets for a destination take in memory.
+fn bytes_kept(config: &Config, destination: &DestinationName) -> usize {
+    let accepts = config.policy.destinations.get(destination).into_iter().flat_map(|to| &to.accepts);
+    let datasets = accepts.filter_map(|accepted| config.policy.dataset(&accepted.value));
+    let bytes = datasets.map(|(_, dataset)| {
+        let parts = dataset.metrics.iter().map(|metric| match &metric.function {
+            Function::Histogram { edges, .. } => edges.len() + 2,
+            _ => 1,
+        });
+        let columns = dataset.keys.len() + parts.sum::<usize>();
+        cells_of(dataset).saturating_mul(ROW_BYTES + COLUMN_BYTES * columns)
+    });
+    bytes.fold(0, usize::saturating_add)
+}
+
+/// How a step makes a release smaller; `None`: that is said elsewhere.
+fn step_in_words(step: &Step) -> Option<String> {
+    Some(match step {
+        Step::OnChange(_) => return None,
         Step::RollUp(RollUp { keys, .. }) => format!("is added up over {}", keys.join(" and ")),
         Step::Top(Top { rows, by }) => {
             let by = match by {
@@ -61,7 +93,7 @@ fn step_in_words(step: &Step) -> String {
             };
             format!("leaves as its {rows} largest rows, by {by}")
         }
-    }
+    })
 }
 
 fn shown(duration: Duration) -> SignedDuration {
@@ -73,8 +105,9 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
     let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
     let steps = smaller.last().map_or(&[][..], |form| &form.0);
-    let mut when_short: Vec<&str> = if widened.is_empty() { Vec::new() } else { vec!["widen"] };
-    when_short.extend(steps.iter().map(Step::name));
+    let mut when_short: Vec<&str> = budget.tells_changes().then_some(ON_CHANGE).into_iter().collect();
+    when_short.extend((!widened.is_empty()).then_some("widen"));
+    when_short.extend(steps.iter().map(Step::name).filter(|name| *name != ON_CHANGE));
     when_short.extend(match sheds_after {
         None => &["defer"][..],
         Some(after) if after.is_zero() => &["shed"],
@@ -83,6 +116,7 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
     let (mut roll_up, mut top) = (None, None);
     for step in steps {
         match step {
+            Step::OnChange(_) => {}
             Step::RollUp(RollUp { keys, .. }) => roll_up = Some(keys),
             Step::Top(Top { rows, by: By::Metric(metric) }) => top = Some(json!({ "rows": rows, "by": metric })),
             Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),

@@ -65,10 +65,12 @@ pub use read::{PROOF, SHAPES, conditions_of_recipient, read, read_kept};
 pub use regime::{
     Class, Classes, Localisation, Misroute, Notes, Permit, Regime, RegimeSet, Region, Scope, Term, Transfer,
 };
+#[cfg(test)]
+pub(crate) use release::receiver;
 pub use release::{
-    ALL, Added, Adding, Addition, By, ClosedWindow, DEGRADED, Ended, Longer, NotNoised, Outcome, RELEASE_COLUMNS,
-    ROLL_UP, Reduction, RollUp, Step, TOP, Top, Withheld, asked_for, release, release_changes, release_longer,
-    release_noised, steps_above,
+    ALL, Added, Adding, Addition, By, Changes, ClosedWindow, DEGRADED, Ended, LastTold, Longer, NotNoised, ON_CHANGE,
+    Outcome, RELEASE_COLUMNS, ROLL_UP, Reduction, RollUp, SINCE, Step, TOP, Top, Withheld, asked_for, release,
+    release_changes, release_longer, release_noised, steps_above,
 };
 pub use ruling::{Here, Holder, OnCounters, Own, Ruling, Verdict};
 pub use treat::{Treatment, Treatments};

@@ -168,6 +168,8 @@ pub struct Reduced {
     pub whole: String,
     /// How many cells the whole release has.
     pub cells: u64,
+    /// The id under which that left which its receiver was told last, where only what has changed since then leaves.
+    pub since: Option<String>,
 }
 
 impl Reduced {

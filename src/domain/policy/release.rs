@@ -29,7 +29,11 @@ mod reduced;
 mod rolled;
 mod steps;
 
-pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
+#[cfg(test)]
+pub(crate) use reduced::receiver;
+pub use reduced::{
+    ALL, Adding, By, Changes, DEGRADED, LastTold, ON_CHANGE, ROLL_UP, Reduction, RollUp, SINCE, Step, TOP, Top,
+};
 
 pub use columns::RELEASE_COLUMNS;
 pub(super) use columns::{Head, assemble};

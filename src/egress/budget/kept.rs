@@ -13,19 +13,24 @@
 //! forms    count; then each form (`Reduction`) that entries have which were paid for and may not have been confirmed
 //! entries  count; then of each of these entries its position (u64), its dataset (text, as `of`), and its form (u32: a place
 //!          in `forms`). Where releases leave one by one, those that leave whole are not in it
+//! told     count; then of each dataset of which something was told where only what has changed may leave, the newest first:
+//!          its name (text), the position of what was told last (u64), the id that it has there (text), and the id under which
+//!          it left (text)
 //! ```
 //!
-//! Version 1 ends before `of`, version 2 before `forms`. Files of several datasets may end at one position: the dataset says
-//! which one is meant.
+//! Version 1 ends before `of`, version 2 before `forms`, version 3 before `told`. Files of several datasets may end at one
+//! position: the dataset says which one is meant.
 
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::policy::Reduction;
 use crate::domain::table::Fingerprint;
 use crate::storage::Lsn;
 
+use super::told::Told;
+
 const MAGIC: [u8; 8] = *b"bwbudget";
 /// The version that this program writes.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// No position: nothing was shed.
 pub(super) const NONE: (Lsn, String) = (0, String::new());
 
@@ -38,6 +43,7 @@ pub(super) struct Kept {
     pub(super) shed: (Lsn, String),
     pub(super) file: Option<(Lsn, String, Fingerprint)>,
     pub(super) forms: Forms,
+    pub(super) told: Told,
 }
 
 /// In which form entries leave that were paid for. They leave in no other, however often they are sent.
@@ -62,6 +68,17 @@ impl Forms {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The bytes of what has changed, where only that leaves.
+    pub(super) fn bytes_of_changes(&self) -> usize {
+        let changes = self.0.iter().filter(|(.., form)| form.changes().is_some());
+        let bytes = changes.map(|(.., form)| {
+            let mut writer = Writer::default();
+            form.encode(&mut writer);
+            writer.len()
+        });
+        bytes.sum()
     }
 
     /// With one more, and without those that are confirmed. A dataset has one file at a time.
@@ -100,6 +117,7 @@ impl Kept {
         writer.count(forms.len());
         forms.iter().for_each(|form| form.encode(&mut writer));
         writer.raw(&entries.finish());
+        self.told.encode(&mut writer);
         writer.finish()
     }
 
@@ -131,6 +149,7 @@ impl Kept {
                 forms.push((lsn, of, distinct.get(usize::try_from(place).ok()?)?.clone()));
             }
         }
-        reader.is_empty().then_some(Self { left, at, paid, shed: (shed, of), file, forms: Forms(forms) })
+        let told = if version > 3 { Told::decode(&mut reader)? } else { Told::default() };
+        reader.is_empty().then_some(Self { left, at, paid, shed: (shed, of), file, forms: Forms(forms), told })
     }
 }

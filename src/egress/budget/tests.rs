@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::policy::receiver::{Table, released};
 use crate::domain::policy::{Adding, By, RollUp, Step, Top};
 use crate::storage::RealFileSystem;
 
@@ -26,7 +27,7 @@ fn open(directory: &TempDir, settings: Settings, last: Lsn, at: Moment) -> Budge
 /// A payment for the whole of an entry.
 fn paid(lsn: Lsn, bytes: u64) -> Payment<'static> {
     static WHOLE: Reduction = Reduction(Vec::new());
-    Payment { lsn, of: "", form: &WHOLE, bytes, confirmed: 0 }
+    Payment { lsn, of: "", form: &WHOLE, bytes, confirmed: 0, leaving: Leaving::default() }
 }
 
 /// An entry that has smaller forms.
@@ -44,8 +45,22 @@ fn form() -> Reduction {
     Reduction(vec![Step::RollUp(roll_up), Step::Top(Top { rows: 20, by: By::Metric("n".to_owned()) })])
 }
 
+/// What is asked for smaller forms of an entry.
+fn whole(first: Lsn, last: Lsn) -> Whole<'static> {
+    Whole { first, last, of: "", releases: &[], confirmed: 0 }
+}
+
 fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
-    Asked { lsn, of: "", bytes, is_widened: false, smaller: &[], ahead: 0, waited: Duration::ZERO }
+    Asked {
+        lsn,
+        of: "",
+        bytes,
+        is_widened: false,
+        smaller: &[],
+        tells_changes: false,
+        ahead: 0,
+        waited: Duration::ZERO,
+    }
 }
 
 #[test]
@@ -56,7 +71,7 @@ fn what_comes_after_its_first_start_is_not_from_before_it_whatever_crashes() {
     // Nothing is paid for before the crash.
     drop(open(&directory, settings.clone(), 3, at(0)));
     let budget = open(&directory, settings, 9, at(1));
-    assert_eq!([3, 4].map(|lsn| budget.smaller(lsn, (lsn, "")).len()), [0, 1]);
+    assert_eq!([3, 4].map(|lsn| budget.smaller(whole(lsn, lsn)).len()), [0, 1]);
     assert_eq!([3, 4].map(|lsn| budget.decide(asked(lsn, 1_001), at(1).now)), [Decision::TooLarge, Decision::Shed]);
 }
 
@@ -216,7 +231,7 @@ fn the_less_important_gives_way() {
 #[test]
 fn every_version_is_read_and_damage_begins_empty() {
     let (shed, forms) = ((40, String::new()), Forms::default());
-    let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed, file: None, forms };
+    let kept = Kept { left: 7, at: 1_000_000, paid: 41, shed, file: None, forms, told: Told::default() };
     let golden = include_bytes!("../../../tests/golden/budget-1");
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
     let file = Some((39, "by_country".to_owned(), Fingerprint::from_bytes([9; 16])));
@@ -225,16 +240,32 @@ fn every_version_is_read_and_damage_begins_empty() {
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
     let forms =
         Forms::default().with((39, "by_country"), Some(&Reduction::default()), 0).with((41, ""), Some(&form()), 0);
-    let kept = Kept { forms, ..kept };
+    let kept = Kept { forms: forms.clone(), ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-3");
+    assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
+    let row = |city: &str, n: i64| (["FR".to_owned(), city.to_owned()], (1, n, None));
+    let all: Table = (0..10).map(|n| row(&format!("a{n}"), n)).collect();
+    let now = released("payments", &"bb".repeat(16), &all);
+    let mut before = all.clone();
+    before.retain(|_, (_, n, _)| ![0, 2, 9].contains(n));
+    before.extend([row("Lyon", 1), row("N\u{ee}mes", 2)]);
+    let last = released("payments", &"aa".repeat(16), &before);
+    let sizes = released("sizes", &"dd".repeat(16), &all);
+    let (now, first) = ([now], [sizes, last]);
+    let told = Told::default().after(12, Leaving { whole: &first, left: &first });
+    let changes = Reduction::on_change(Changes::since(|dataset| told.before(dataset, 43), &now));
+    let left = changes.applied(&now).unwrap();
+    let told = told.after(43, Leaving { whole: &now, left: &left });
+    let kept = Kept { forms: forms.with((43, ""), Some(&changes), 0), told, ..kept };
+    let golden = include_bytes!("../../../tests/golden/budget-4");
     assert_eq!(kept.encode(), golden);
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
     for end in 0..golden.len() {
         assert_eq!(Kept::decode(&golden[..end]), Decoded::Unreadable, "cut at {end}");
     }
     let mut newer = golden.to_vec();
-    newer[8] = 4;
-    assert_eq!(Kept::decode(&newer), Decoded::Newer(4));
+    newer[8] = 5;
+    assert_eq!(Kept::decode(&newer), Decoded::Newer(5));
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join("hub"), "rubbish").unwrap();
     let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));
@@ -324,16 +355,48 @@ fn so_many_entries_of_a_long_form_are_kept() {
     assert_eq!((budget.forms().len(), budget.forms().of(256, "")), (SMALLER_MAX, Some(&long)));
 }
 
+/// Beside forms, what has changed has 24 KiB. Each has 16 KiB at most.
+#[test]
+fn what_has_changed_leaves_so_only_where_there_is_room_for_it() {
+    let directory = TempDir::new().unwrap();
+    let settings = Settings { smaller: vec![Reduction::on_change(Changes::default())], ..settings(None) };
+    let mut budget = open(&directory, settings, 0, at(0));
+    let table = |rows: usize| -> Table {
+        (0..rows).map(|row| (["DE".to_owned(), format!("{row:096}")], (1, 1, None))).collect()
+    };
+    let all = |lsn: Lsn, rows| [released("cells", &format!("{lsn:032}"), &table(rows))];
+    let mut told = |lsn: Lsn, before: usize, confirmed| {
+        let whole = all(lsn, before);
+        let leaving = Leaving { whole: &whole, left: &whole };
+        budget.pay(Payment { leaving, confirmed, ..paid(lsn, 1) }, at(0)).unwrap();
+        let (lsn, rows) = (lsn + 1, all(lsn + 1, 400));
+        let asked = Whole { first: lsn, last: lsn, of: "", releases: &rows, confirmed };
+        let form = budget.smaller(asked).into_iter().next();
+        if let Some(form) = &form {
+            let left = form.applied(&rows).unwrap();
+            let leaving = Leaving { whole: &rows, left: &left };
+            budget.pay(Payment { form, leaving, confirmed, ..paid(lsn, 1) }, at(0)).unwrap();
+        }
+        (form.is_some(), budget.holds_many())
+    };
+    assert_eq!(told(1, 600, 0), (false, false), "200 keys of 100 bytes are gone");
+    assert_eq!(told(2, 500, 0), (true, true), "100 are, and little more goes beside it");
+    assert_eq!(told(4, 500, 0), (true, true));
+    assert_eq!(told(6, 500, 0), (false, true));
+    assert_eq!(told(8, 500, 4), (true, true), "the first of them is confirmed");
+    assert_eq!(told(10, 400, 9), (true, false), "nothing is gone");
+}
+
 #[test]
 fn what_was_there_before_the_start_is_not_added_up() {
     let directory = TempDir::new().unwrap();
     let top = Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric("n".to_owned()) })]);
     let settings = Settings { smaller: vec![form(), top.clone()], ..settings(None) };
     let mut budget = open(&directory, settings, 5, at(0));
-    assert_eq!(budget.smaller(5, (6, "")), std::slice::from_ref(&top));
-    assert_eq!(budget.smaller(6, (6, "")), [form(), top]);
+    assert_eq!(budget.smaller(whole(5, 6)), std::slice::from_ref(&top));
+    assert_eq!(budget.smaller(whole(6, 6)), [form(), top]);
     budget.pay(paid(6, 1), at(0)).unwrap();
-    assert_eq!(budget.smaller(6, (6, "")), []);
+    assert_eq!(budget.smaller(whole(6, 6)), []);
 }
 
 #[test]
@@ -368,6 +431,10 @@ fn what_others_add_up_is_left_out_at_once_before_it_is_made_smaller() {
     assert_eq!([1_001, u64::MAX].map(|bytes| budget.decide(widened(bytes), at(0).now)), [Decision::Widen; 2]);
     let behind = Asked { ahead: 1, ..widened(1_000) };
     assert_eq!(budget.decide(behind, at(0).now), Decision::Widen, "what is more important needs the bytes");
+    let changes = |bytes| budget.decide(Asked { tells_changes: true, ..widened(bytes) }, at(0).now);
+    assert_eq!(changes(1_001), Decision::Send(1), "what has changed comes first");
+    let none = Asked { tells_changes: true, smaller: &[1_001, 10], ..widened(1_001) };
+    assert_eq!(budget.decide(none, at(0).now), Decision::Widen, "and nothing else");
     budget.pay(paid(3, 1_000), at(0)).unwrap();
     assert_eq!(budget.decide(widened(1_000), at(0).now), Decision::Wait, "it may have left");
     budget.shed((4, ""), at(0)).unwrap();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::domain::name::DatasetName;
-use crate::domain::policy::Reduction;
+use crate::domain::policy::{Reduction, Released};
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment, Settings};
+use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment, Settings, Whole};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.
@@ -25,6 +25,14 @@ pub(super) struct Now<'a> {
     /// A monotonic time.
     pub(super) at: Duration,
     pub(super) allowed: &'a BTreeSet<DatasetName>,
+}
+
+/// The bytes of the smaller forms of an entry.
+#[derive(Default)]
+pub(super) struct Sizes {
+    pub(super) smaller: Vec<u64>,
+    /// Whether the first of them leaves only what has changed.
+    pub(super) tells_changes: bool,
 }
 
 /// Entries that wait, in the order of the outbox.
@@ -66,7 +74,7 @@ impl Metered {
         &mut self,
         lsn: Lsn,
         datasets: &[&str],
-        (bytes, smaller): (u64, &[u64]),
+        (bytes, smaller): (u64, &Sizes),
         now: &Now<'_>,
     ) -> Result<Decision, ReadError> {
         let (is_widened, now) = (self.is_widened(lsn, datasets, now.allowed), now.at);
@@ -78,7 +86,8 @@ impl Metered {
         let rank = self.budget.settings().rank(dataset);
         let is_before = |other: &str| self.budget.settings().rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
-        Ok(self.budget.decide(Asked { lsn, of: "", bytes, is_widened, smaller, ahead, waited }, now))
+        let Sizes { ref smaller, tells_changes } = *smaller;
+        Ok(self.budget.decide(Asked { lsn, of: "", bytes, is_widened, smaller, tells_changes, ahead, waited }, now))
     }
 
     /// Whether others add up all that an entry has of these datasets, and may go there.
@@ -88,9 +97,31 @@ impl Metered {
         self.budget.is_widened(lsn, datasets.iter().copied()) && datasets.iter().all(may_go)
     }
 
-    /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for.
-    pub(super) fn smaller(&self, lsn: Lsn) -> Vec<Reduction> {
-        self.budget.smaller(lsn, (lsn, ""))
+    /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for. What is on its
+    /// way is confirmed before it leaves, where there is no room for more.
+    pub(super) fn smaller(&self, lsn: Lsn, releases: &[Released]) -> Vec<Reduction> {
+        self.budget.smaller(Whole { first: lsn, last: lsn, of: "", releases, confirmed: lsn.saturating_sub(1) })
+    }
+
+    /// Whether releases may leave as what has changed.
+    pub(super) fn tells_changes(&self) -> bool {
+        self.budget.settings().tells_changes()
+    }
+
+    /// Releases that may have been paid for did not leave as they were to.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(super) fn forget(&mut self, releases: &[Released], at: Moment) -> Result<(), storage::Error> {
+        self.budget.forget(releases.iter().map(|released| released.dataset().as_str()), at)
+    }
+
+    /// Any release may be given up.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(super) fn forget_all(&mut self, at: Moment) -> Result<(), storage::Error> {
+        self.budget.forget_all(at)
     }
 
     /// In which forms entries leave that were paid for.
@@ -190,10 +221,12 @@ mod tests {
 
     use super::*;
     use crate::domain::binary::Writer;
-    use crate::egress::budget;
+    use crate::egress::budget::{self, Leaving};
     use crate::storage::{FileSystem, Log, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
+    /// No smaller forms.
+    const NONE: &Sizes = &Sizes { smaller: Vec::new(), tells_changes: false };
 
     /// An entry of the outbox with a release of a dataset for a destination, as far as it is looked at.
     fn entry(dataset: &str, destination: &str) -> Vec<u8> {
@@ -242,13 +275,15 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         put(&outbox, 1, "alarms", "hub");
         // Its whole never fits. It leaves smaller.
-        assert_eq!(metered.decide(1, &["alarms"], (5_000, &[100]), &at(SECOND)).unwrap(), Decision::Send(1));
-        let payment = Payment { lsn: 1, of: "", form: &Reduction::default(), bytes: 100, confirmed: 0 };
+        let smaller = Sizes { smaller: vec![100], tells_changes: false };
+        assert_eq!(metered.decide(1, &["alarms"], (5_000, &smaller), &at(SECOND)).unwrap(), Decision::Send(1));
+        let (form, leaving) = (Reduction::default(), Leaving::default());
+        let payment = Payment { lsn: 1, of: "", form: &form, bytes: 100, confirmed: 0, leaving };
         metered.pay(&["alarms"], payment, Moment { now: SECOND, wall: 0 }).unwrap();
         put(&outbox, 2, "payments", "hub");
         put(&outbox, 3, "alarms", "hub");
-        assert_eq!(metered.decide(2, &["payments"], (700, &[]), &at(SECOND)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(2, &["payments"], (701, &[]), &at(SECOND)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(2, &["payments"], (700, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(2, &["payments"], (701, NONE), &at(SECOND)).unwrap(), Decision::Wait);
         outbox.close();
     }
 
@@ -258,21 +293,22 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         let put = |lsn, dataset, destination| put(&outbox, lsn, dataset, destination);
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND * 3)).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(1, &["payments"], (450, &[]), &at(SECOND * 10)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(1, &["payments"], (500, &[]), &at(SECOND * 11)).unwrap(), Decision::Shed);
-        assert_eq!(metered.decide(2, &["alarms"], (450, &[]), &at(SECOND * 11)).unwrap(), Decision::Send(0));
-        let payment = Payment { lsn: 2, of: "", form: &Reduction::default(), bytes: 450, confirmed: 0 };
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 3)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(1, &["payments"], (450, NONE), &at(SECOND * 10)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 11)).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(2, &["alarms"], (450, NONE), &at(SECOND * 11)).unwrap(), Decision::Send(0));
+        let (form, leaving) = (Reduction::default(), Leaving::default());
+        let payment = Payment { lsn: 2, of: "", form: &form, bytes: 450, confirmed: 0, leaving };
         metered.pay(&["alarms"], payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(metered.decide(4, &["payments"], (451, &[]), &at(SECOND * 12)).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(4, &["payments"], (450, &[]), &at(SECOND * 12)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(4, &["payments"], (451, &[]), &at(SECOND * 13)).unwrap(), Decision::Shed);
+        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 12)).unwrap(), Decision::Wait);
+        assert_eq!(metered.decide(4, &["payments"], (450, NONE), &at(SECOND * 12)).unwrap(), Decision::Send(0));
+        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 13)).unwrap(), Decision::Shed);
         outbox.close();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::domain::policy::Reduction;
-use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment};
+use crate::egress::budget::{Asked, Budget, Decision, Forms, Leaving, Level, Payment, Whole};
 use crate::egress::file::{Made, Sink};
 use crate::storage::{self, Lsn};
 
@@ -31,10 +31,24 @@ impl Rationed {
         due.sort_by_key(|dataset| self.budget.settings().rank(dataset));
     }
 
-    /// The forms that a file with the entries from `first` to `last` may have when the bytes do not suffice for the whole. None
-    /// if it was paid for.
-    pub(super) fn smaller(&self, dataset: &str, (first, last): (Lsn, Lsn)) -> Vec<Reduction> {
-        self.budget.smaller(first, (last, dataset))
+    /// The forms that a dataset's file of all that waits of it may have when the bytes do not suffice for the whole. None if it
+    /// was paid for. Everything through a position of the outbox is confirmed.
+    pub(super) fn smaller(&self, of: &str, sink: &Sink, confirmed: Lsn) -> Vec<Reduction> {
+        let (Some(first), Some(last)) = (sink.first(of), sink.last(of)) else { return Vec::new() };
+        self.budget.smaller(Whole { first, last, of, releases: sink.waiting(of), confirmed })
+    }
+
+    /// Whether releases may leave as what has changed.
+    pub(super) fn tells_changes(&self) -> bool {
+        self.budget.settings().tells_changes()
+    }
+
+    /// A file that may have been paid for is given up.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(super) fn forget(&mut self, made: &Made, at: Moment) -> Result<(), storage::Error> {
+        self.budget.forget(std::iter::once(made.dataset.as_str()), at)
     }
 
     /// In which forms files leave that were paid for.
@@ -61,10 +75,11 @@ impl Rationed {
         let short = self.short.as_ref().filter(|((at, dataset), _)| (*at, dataset.as_str()) == (last, of));
         let since = short.map_or(now, |(_, since)| *since);
         let (ahead, waited) = (self.ahead(made, sink), now.saturating_sub(since));
+        let tells_changes = smaller.first().is_some_and(|made| made.form.changes().is_some());
         let smaller: Vec<u64> = smaller.iter().map(|made| made.bytes.len() as u64).collect();
         let may_go = self.widened().get(of).is_some_and(|wider| allowed.contains(wider.as_str()));
         let is_widened = may_go && self.budget.is_widened(sink.first(of).unwrap_or(last), std::iter::once(of));
-        let asked = Asked { lsn: last, of, bytes, is_widened, smaller: &smaller, ahead, waited };
+        let asked = Asked { lsn: last, of, bytes, is_widened, smaller: &smaller, tells_changes, ahead, waited };
         let decision = self.budget.decide(asked, now);
         self.short = (decision == Decision::Wait).then(|| ((last, of.to_owned()), since));
         decision
@@ -86,12 +101,19 @@ impl Rationed {
     ///
     /// # Errors
     /// When the file system refuses. Then the file may not be written.
-    pub(super) fn pay(&mut self, made: &Made, (last, confirmed): (Lsn, Lsn), at: Moment) -> Result<(), storage::Error> {
+    pub(super) fn pay(
+        &mut self,
+        made: &Made,
+        sink: &Sink,
+        (last, confirmed): (Lsn, Lsn),
+        at: Moment,
+    ) -> Result<(), storage::Error> {
         if self.budget.has_paid_for(made.content) {
             return Ok(());
         }
         let (of, form, bytes) = (made.dataset.as_str(), &made.form, made.bytes.len() as u64);
-        self.budget.pay_for(made.content, Payment { lsn: last, of, form, bytes, confirmed }, at)?;
+        let leaving = Leaving { whole: sink.waiting(of), left: &made.releases };
+        self.budget.pay_for(made.content, Payment { lsn: last, of, form, bytes, confirmed, leaving }, at)?;
         // The next one is taken to be as large as what leaves of this one.
         self.sizes.insert(made.dataset.clone(), (bytes, made.releases.len() as u64));
         Ok(())

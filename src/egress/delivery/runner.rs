@@ -311,6 +311,12 @@ impl Delivery {
         Some(Closing::decode(payload)?.releases.into_iter().filter(is_waiting).collect())
     }
 
+    /// The releases for this destination at a position of the outbox. None if it is not there any more.
+    pub(super) fn at(&self, lsn: Lsn) -> Vec<Released> {
+        let entry = self.context.outbox.reader(lsn).next().ok().flatten().filter(|entry| entry.lsn == lsn);
+        entry.map(|entry| self.releases(lsn, &entry.payload)).unwrap_or_default()
+    }
+
     /// The releases of one entry that are for this destination.
     pub(super) fn releases(&self, lsn: Lsn, payload: &[u8]) -> Vec<Released> {
         let Some(closing) = Closing::decode(payload) else {

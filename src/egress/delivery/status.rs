@@ -319,7 +319,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::domain::policy::Reduction;
-    use crate::egress::budget::{self, Budget, Payment};
+    use crate::egress::budget::{self, Budget, Leaving, Payment};
     use crate::storage::{FileSystem, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -351,7 +351,8 @@ mod tests {
         let of = |bytes| vec![("desk".to_owned(), None), ("hub".to_owned(), Some(bytes))];
         let mut budget = open(at(1));
         assert_eq!(left(budget.level(), at(1)), of(900));
-        budget.pay(Payment { lsn: 1, of: "", form: &Reduction::default(), bytes: 700, confirmed: 0 }, at(1)).unwrap();
+        let (form, leaving) = (Reduction::default(), Leaving::default());
+        budget.pay(Payment { lsn: 1, of: "", form: &form, bytes: 700, confirmed: 0, leaving }, at(1)).unwrap();
         // After a restart it has what is on disk, and what has come since.
         assert_eq!(left(open(at(2)).level(), at(5)), of(240));
         outbox.close();

@@ -168,7 +168,7 @@ fn write_if_allowed(
         Err(went) => return went,
     };
     if let Some(denied) = delivery.denied(&made.releases) {
-        return give_up(delivery, sink, &made, denied, (last, read));
+        return give_up(delivery, sink, rationed, (&made, denied), (last, read));
     }
     let decided = match rationed {
         Some(rationed) => wait_for_bytes(delivery, sink, rationed, made, last),
@@ -201,15 +201,17 @@ fn write_if_allowed(
 fn give_up(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
-    made: &Made,
-    denied: DatasetName,
+    rationed: &mut Option<Rationed>,
+    (made, denied): (&Made, DatasetName),
     (last, read): (Lsn, Lsn),
 ) -> Went {
     if !delivery.gives_up(&made.releases) {
         delivery.waits_for_a_policy(denied);
         return if delivery.is_draining() && !delivery.is_cut() { Went::Short } else { Went::Denied };
     }
-    if let Err(error) = delivery.say_denied(&made.releases, last) {
+    let at = delivery.moment();
+    let forgotten = rationed.as_mut().map_or(Ok(()), |rationed| rationed.forget(made, at)).map_err(anyhow::Error::from);
+    if let Err(error) = forgotten.and_then(|()| delivery.say_denied(&made.releases, last)) {
         delivery.failed(error);
         return Went::Denied;
     }
@@ -256,9 +258,9 @@ fn wait_for_bytes(
         let forms = smaller.as_deref().unwrap_or_default();
         let now = Now { at: delivery.now(), allowed: &delivery.allowed() };
         let decision = rationed.decide((&made, forms), last, sink, &now);
-        if !matches!(decision, Decision::Send(_) | Decision::Widen) && smaller.is_none() {
-            let first = sink.first(&made.dataset).unwrap_or(last);
-            let forms = rationed.smaller(&made.dataset, (first, last));
+        let is_tried = decision != Decision::Widen || rationed.tells_changes();
+        if is_tried && !matches!(decision, Decision::Send(_)) && smaller.is_none() {
+            let forms = rationed.smaller(&made.dataset, sink, delivery.cursor.through);
             let forms = forms.iter().filter_map(|form| make(delivery, sink, &made.dataset, form).transpose());
             let is_smaller = |made: &Made| made.releases.iter().any(|released| released.made_smaller().is_some());
             smaller = Some(forms.filter(|made| made.as_ref().map_or(true, is_smaller)).collect::<Result<_, _>>()?);
@@ -312,7 +314,7 @@ fn put(
 ) -> Went {
     let dataset = made.dataset.as_str();
     if let Some(rationed) = rationed {
-        while let Err(error) = rationed.pay(made, (last, delivery.cursor.through), delivery.moment()) {
+        while let Err(error) = rationed.pay(made, sink, (last, delivery.cursor.through), delivery.moment()) {
             if let Some(went) = failed(delivery, error, made) {
                 return went;
             }

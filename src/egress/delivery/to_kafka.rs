@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::policy::{Reduction, Released};
-use crate::egress::budget::{Decision, Forms, Payment};
+use crate::egress::budget::{Decision, Forms, Leaving, Payment};
 use crate::egress::{encode, kafka};
 use crate::storage::{Lsn, Reader};
 
-use super::metered::{Metered, Now};
+use super::metered::{Metered, Now, Sizes};
 use super::passing::Passing;
 use super::runner::{Delivery, TICK};
 
@@ -19,7 +19,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sends what the outbox holds until the thread is told to end, as far as its budget goes, if it has one.
 pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: Option<Metered>) {
-    while permitted(delivery) {
+    while permitted(delivery, &mut metered) {
         if resume(delivery, &mut sink) {
             if !send_all(delivery, &mut sink, &mut metered) {
                 return;
@@ -36,10 +36,19 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: kafka::Sink, mut metered: O
 
 /// Waits until the policies in force let something go to the destination: until then it is neither resolved nor connected
 /// to. What the outbox holds for others is passed over meanwhile, so that it can be shortened. Whether to go on.
-fn permitted(delivery: &mut Delivery) -> bool {
+fn permitted(delivery: &mut Delivery, metered: &mut Option<Metered>) -> bool {
     delivery.nothing_is_on_its_way();
     if delivery.is_permitted() {
         return true;
+    }
+    // What was paid for may be given up.
+    while let Some(metered) = metered.as_mut().filter(|_| delivery.gives_up_denied())
+        && let Err(error) = metered.forget_all(delivery.moment())
+    {
+        delivery.failed(error);
+        if !delivery.pause() {
+            return false;
+        }
     }
     delivery.closed(true);
     let destination = delivery.name.clone();
@@ -231,7 +240,9 @@ struct Line {
 /// The next entry of the outbox.
 struct Next {
     lsn: Lsn,
-    /// Its releases, in the form in which they leave as far as that is decided.
+    /// Its releases, as the outbox has them.
+    whole: Vec<Released>,
+    /// The same in the form in which they leave, as far as that is decided.
     releases: Vec<Released>,
     form: Reduction,
     /// The bytes that it takes, once they were counted; and whether they are paid for.
@@ -259,9 +270,10 @@ impl Line {
         if self.next.is_none() {
             let Some(entry) = self.reader.next().map_err(Failed::Outbox)? else { return Ok(None) };
             let form = forms.of(entry.lsn, "").cloned().unwrap_or_default();
-            let releases = reduced(&delivery.releases(entry.lsn, &entry.payload), &form)?;
+            let whole = delivery.releases(entry.lsn, &entry.payload);
+            let releases = reduced(&whole, &form)?;
             let (lsn, bytes, is_paid, smaller) = (entry.lsn, None, false, None);
-            self.next = Some(Next { lsn, releases, form, bytes, is_paid, smaller });
+            self.next = Some(Next { lsn, whole, releases, form, bytes, is_paid, smaller });
         }
         Ok(self.next.as_mut())
     }
@@ -365,6 +377,10 @@ fn fill(
             Ok(aside) => {
                 if !aside.is_empty() {
                     line.set_aside.get_or_insert_with(|| delivery.now());
+                    if let (Some(metered), Some(next)) = (metered.as_mut(), &line.next) {
+                        // The receiver does not have those cells.
+                        metered.forget(&next.whole, delivery.moment()).map_err(Failed::Budget)?;
+                    }
                 }
                 for cell in aside {
                     delivery.set_aside(&cell).map_err(Failed::Aside)?;
@@ -402,12 +418,17 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     };
     let moment = delivery.moment();
     let at = Now { at: moment.now, allowed: &delivery.allowed() };
-    let sizes = |forms: &Option<Vec<Smaller>>| forms.iter().flatten().map(|form| form.bytes).collect::<Vec<u64>>();
+    let sizes = |forms: &Option<Vec<Smaller>>| {
+        let first = forms.iter().flatten().next();
+        let tells_changes = first.is_some_and(|first| first.form.changes().is_some());
+        Sizes { smaller: forms.iter().flatten().map(|form| form.bytes).collect(), tells_changes }
+    };
     let known = sizes(&next.smaller);
     let mut decision =
         metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), &at).map_err(Failed::Outbox)?;
-    if !matches!(decision, Decision::Send(_) | Decision::Widen) && next.smaller.is_none() {
-        let forms = Some(smaller(sink, next, &metered.smaller(next.lsn))?);
+    let is_tried = decision != Decision::Widen || metered.tells_changes();
+    if is_tried && !matches!(decision, Decision::Send(_)) && next.smaller.is_none() {
+        let forms = Some(smaller(sink, next, &metered.smaller(next.lsn, &next.whole))?);
         let sizes = sizes(&forms);
         decision = metered.decide(next.lsn, &datasets(&next.releases), (bytes, &sizes), &at).map_err(Failed::Outbox)?;
         next.smaller = forms;
@@ -421,9 +442,10 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     {
         (next.form, next.releases, bytes) = (smaller.form, smaller.releases, smaller.bytes);
     }
-    if matches!(decision, Decision::Send(_)) && bytes > 0 {
+    if matches!(decision, Decision::Send(_)) && (bytes > 0 || metered.tells_changes()) {
         let (lsn, form, confirmed) = (next.lsn, &next.form, delivery.cursor.through);
-        let payment = Payment { lsn, of: "", form, bytes, confirmed };
+        let leaving = Leaving { whole: &next.whole, left: &next.releases };
+        let payment = Payment { lsn, of: "", form, bytes, confirmed, leaving };
         metered.pay(&datasets(&next.releases), payment, moment).map_err(Failed::Budget)?;
         if is_smaller {
             delivery.made_smaller(&next.releases);
@@ -450,7 +472,7 @@ fn datasets(releases: &[Released]) -> Vec<&str> {
 fn smaller(sink: &kafka::Sink, next: &Next, forms: &[Reduction]) -> Result<Vec<Smaller>, Failed> {
     let mut all = Vec::new();
     for form in forms {
-        let releases = reduced(&next.releases, form)?;
+        let releases = reduced(&next.whole, form)?;
         if releases.iter().any(|released| released.made_smaller().is_some()) {
             match sink.bytes(next.lsn, &releases) {
                 Ok(bytes) => all.push(Smaller { form: form.clone(), releases, bytes }),
@@ -464,15 +486,19 @@ fn smaller(sink: &kafka::Sink, next: &Next, forms: &[Reduction]) -> Result<Vec<S
 }
 
 fn reduced(releases: &[Released], form: &Reduction) -> Result<Vec<Released>, Failed> {
-    let reduced = releases.iter().map(|released| released.reduced(form)).collect::<Result<_, _>>();
-    reduced.map_err(|error| Failed::Kafka(encode::Error::from(error).into()))
+    form.applied(releases).map_err(|error| Failed::Kafka(encode::Error::from(error).into()))
 }
 
 /// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go
 /// on.
 fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, (lsn, releases): (Lsn, &[Released]), why: Why) -> bool {
     let say = |delivery: &Delivery, metered: &mut Option<Metered>| match (why, metered) {
-        (Why::Denied, _) => delivery.say_denied(releases, lsn),
+        (Why::Denied, metered) => {
+            if let Some(metered) = metered {
+                metered.forget(releases, delivery.moment())?;
+            }
+            delivery.say_denied(releases, lsn)
+        }
         (_, None) => Ok(()),
         (_, Some(metered)) => {
             metered.shed(lsn, delivery.moment())?;

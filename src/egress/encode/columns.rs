@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_cast::cast;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{CompressionType, MetadataVersion};
@@ -62,17 +62,15 @@ pub(super) fn parquet(cells: &[RecordBatch]) -> Result<Vec<u8>, Error> {
     Ok(writer.into_inner()?)
 }
 
+/// All cells. Those of whole releases have no text in the columns that say how others were made smaller.
 fn together(cells: &[RecordBatch]) -> Result<Option<RecordBatch>, ArrowError> {
     let Some(first) = cells.first() else { return Ok(None) };
     let smaller = cells.iter().find(|cells| is_smaller(cells)).filter(|_| !cells.iter().all(is_smaller));
     let Some(smaller) = smaller else { return concat_batches(&first.schema(), cells).map(Some) };
     let padded = cells.iter().map(|cells| {
-        if is_smaller(cells) {
-            return Ok(cells.clone());
-        }
-        let mut columns = cells.columns().to_vec();
-        columns.insert(RELEASE_COLUMNS.len().min(columns.len()), Arc::new(StringArray::new_null(cells.num_rows())));
-        RecordBatch::try_new(smaller.schema(), columns)
+        let null = || new_null_array(&DataType::Utf8, cells.num_rows());
+        let column = |field: &Arc<Field>| cells.column_by_name(field.name()).cloned().unwrap_or_else(null);
+        RecordBatch::try_new(smaller.schema(), smaller.schema_ref().fields().iter().map(column).collect())
     });
     concat_batches(&smaller.schema(), &padded.collect::<Result<Vec<_>, _>>()?).map(Some)
 }

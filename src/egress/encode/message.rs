@@ -18,14 +18,14 @@ use super::columns::{ALIGNMENT, VERSION_KEY, shared};
 use super::proto::column::Values;
 use super::proto::{Column, Histograms, Labels, Numbers, Release, Whole};
 use super::{Value, json};
-use crate::domain::policy::{DEGRADED, RELEASE_COLUMNS};
+use crate::domain::policy::{DEGRADED, RELEASE_COLUMNS, SINCE};
 
 /// The version of the columns in Arrow messages.
 const ARROW_VERSION: &str = "3";
 
 /// Arrow IPC in the stream format, which is not compressed yet.
-pub(super) fn arrow(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>, ArrowError> {
-    let (same, columns) = parted(cells, is_smaller)?;
+pub(super) fn arrow(cells: &RecordBatch, of_smaller: &[&'static str]) -> Result<Vec<u8>, ArrowError> {
+    let (same, columns) = parted(cells, of_smaller)?;
     let text = |column: &ArrayRef| match json(column, 0) {
         Value::String(text) => text,
         other => other.to_string(),
@@ -41,8 +41,8 @@ pub(super) fn arrow(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>, Ar
 }
 
 /// A `bailiwick.release.v1.Release`.
-pub(super) fn protobuf(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>, ArrowError> {
-    let (same, columns) = parted(cells, is_smaller)?;
+pub(super) fn protobuf(cells: &RecordBatch, of_smaller: &[&'static str]) -> Result<Vec<u8>, ArrowError> {
+    let (same, columns) = parted(cells, of_smaller)?;
     let mut release = Release { cells: position(cells.num_rows())?, ..Release::default() };
     for (name, column) in same {
         let text = || column.as_string_opt::<i32>().map(|texts| texts.value(0).to_owned()).unwrap_or_default();
@@ -55,6 +55,7 @@ pub(super) fn protobuf(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>,
             "window_start" => release.window_start = time(),
             "window_end" => release.window_end = time(),
             DEGRADED => release.degraded = text(),
+            SINCE => release.since = text(),
             other => return Err(ArrowError::NotYetImplemented(format!("no field for `{other}`"))),
         }
     }
@@ -68,9 +69,9 @@ pub(super) fn protobuf(cells: &RecordBatch, is_smaller: bool) -> Result<Vec<u8>,
 /// Columns of which all cells have the same, with their names.
 type Same<'c> = Vec<(&'static str, &'c ArrayRef)>;
 
-/// The columns of which all cells have the same, among them that of a smaller release, and those of keys and metrics.
-fn parted(cells: &RecordBatch, is_smaller: bool) -> Result<(Same<'_>, RecordBatch), ArrowError> {
-    let names = RELEASE_COLUMNS.iter().copied().chain(is_smaller.then_some(DEGRADED));
+/// The columns of which all cells have the same, among them those of a smaller release, and those of keys and metrics.
+fn parted<'c>(cells: &'c RecordBatch, of_smaller: &[&'static str]) -> Result<(Same<'c>, RecordBatch), ArrowError> {
+    let names = RELEASE_COLUMNS.iter().chain(of_smaller).copied();
     let same: Same<'_> = names.filter_map(|name| Some((name, cells.column_by_name(name)?))).collect();
     let fields = cells.schema_ref().fields().iter().enumerate();
     let is_same = |name: &str| same.iter().any(|(of_release, _)| *of_release == name);

@@ -12,8 +12,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
 
 use super::*;
-use crate::domain::dataset::CONTRIBUTORS;
-use crate::domain::policy::{By, DEGRADED, Digest, RELEASE_COLUMNS, Reduction, ReleasedParts, Step, Top};
+use crate::domain::dataset::{CHANGE, CONTRIBUTORS};
+use crate::domain::policy::receiver::{self, Receiver, Table};
+use crate::domain::policy::{
+    By, Changes, DEGRADED, Digest, LastTold, RELEASE_COLUMNS, Reduction, ReleasedParts, SINCE, Step, Top,
+};
 
 const COUNTRIES: [&str; 4] = ["DE", "F\u{e9}", "IE", "other"];
 
@@ -324,4 +327,51 @@ fn a_smaller_release_says_so_in_every_format() {
         let expected: StringArray = expected.chain(std::iter::repeat_n(None, rows)).collect();
         assert_eq!(degraded.as_string::<i32>(), &expected);
     }
+}
+
+#[test]
+fn what_has_changed_says_since_what_in_every_format() {
+    let row = |city: &str, n: i64| (["DE".to_owned(), city.to_owned()], (1, n, Some(n)));
+    let before: Table = [row("a", 7), row("b", 5), row("c", 1), row("d", 2)].into();
+    let now: Table = [row("a", 7), row("b", 6), row("d", 2)].into();
+    let whole = [("aa", &before), ("bb", &now)].map(|(id, table)| receiver::released("cells", id, table));
+    let told = |_: &str| Some(LastTold { id: whole[0].id(), whole: &whole[0] });
+    let form = Reduction::on_change(Changes::since(told, &whole[1..]));
+    let changed = form.applied(&whole[1..]).unwrap().remove(0);
+    let of_lines = |released: &Released| parts(released, Format::JsonLines, 1).unwrap().concat();
+    let expected = lines(&of_lines(&changed), Format::JsonLines);
+    let said = |line: &Value| [SINCE, CHANGE, "city"].map(|name| line[name].as_str().unwrap().to_owned());
+    assert_eq!(expected.iter().map(said).collect::<Vec<_>>(), [["aa", "set", "b"], ["aa", "gone", "c"]]);
+    for (name, format) in of_messages() {
+        let message = parts(&changed, format, 1).unwrap().concat();
+        let (since, columns, found) = match format {
+            Format::Protobuf => {
+                let release = proto::Release::decode(message.as_slice()).unwrap();
+                (release.since.clone(), release.columns.len(), of_protobuf(&release))
+            }
+            Format::Arrow => {
+                let stream = zstd::bulk::decompress(&message, PLENTY).unwrap();
+                let schema = StreamReader::try_new(stream.as_slice(), None).unwrap().schema();
+                (schema.metadata()[SINCE].clone(), schema.fields().len(), lines(&message, format))
+            }
+            _ => ("aa".to_owned(), 6, lines(&message, format)),
+        };
+        assert_eq!((since.as_str(), columns), ("aa", 6), "{name}");
+        let of_cells = |line: &Value| [CHANGE, "country", "city", "n", "mean"].map(|name| line[name].clone());
+        assert!(found.iter().map(of_cells).eq(expected.iter().map(of_cells)), "{name}");
+    }
+    // In a file beside the whole one that it rests on.
+    let both = [whole[0].clone(), changed.clone()];
+    assert_eq!(file(&both, Format::JsonLines).unwrap(), [of_lines(&both[0]), of_lines(&changed)].concat());
+    let read = [from_arrow(&file(&both, Format::Arrow).unwrap()), from_parquet(file(&both, Format::Parquet).unwrap())];
+    for read in read {
+        let texts = |name: &str| cast(read.column_by_name(name).unwrap(), &DataType::Utf8).unwrap();
+        let all = |last: [&str; 2]| -> StringArray { [None; 4].into_iter().chain(last.map(Some)).collect() };
+        assert_eq!(texts(SINCE).as_string::<i32>(), &all(["aa", "aa"]));
+        assert_eq!(texts(CHANGE).as_string::<i32>(), &all(["set", "gone"]));
+        let counts = read.column_by_name("n").unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+        assert_eq!(counts, [Some(7), Some(5), Some(1), Some(2), Some(6), None]);
+    }
+    let mut receiver = Receiver::default();
+    assert!(receiver.hear(&both[0]) && receiver.hear(&both[1]) && receiver.table == now);
 }

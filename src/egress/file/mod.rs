@@ -163,8 +163,7 @@ impl Sink {
     /// # Errors
     /// When it cannot be encoded.
     pub fn make(&self, dataset: &str, form: &Reduction) -> Result<Option<Made>, Error> {
-        let releases = self.waiting(dataset).iter().map(|released| released.reduced(form));
-        let releases = releases.collect::<Result<Vec<_>, _>>().map_err(encode::Error::from)?;
+        let releases = form.applied(self.waiting(dataset)).map_err(encode::Error::from)?;
         let Some(first) = releases.first() else { return Ok(None) };
         let bytes = encode::file(&releases, self.settings.format)?;
         let path = self.settings.directory.join(dataset).join(name(first, self.settings.format));

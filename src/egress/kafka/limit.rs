@@ -17,8 +17,9 @@ pub(super) const CLIENT_BYTES: usize = 1_000_000;
 pub(super) const LEAST: usize = 1_000;
 /// What librdkafka and the broker add to key, headers and value of a batch's only message, at most.
 const AROUND: usize = 256;
-/// What the header of a smaller release takes, and its column, at most.
-const DEGRADED_BYTES: usize = 100;
+/// What the header of a smaller release takes, and its columns, at most. In Arrow those of what has changed take more: a cell
+/// that does not fit with them leaves in another form.
+const DEGRADED_BYTES: usize = 200;
 /// As many cells as a window may have, and so as many parts as a release.
 const CELLS_MAX: usize = 65_536;
 

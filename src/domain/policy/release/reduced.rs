@@ -19,8 +19,12 @@ use crate::domain::dataset::{CHANGE, WINDOWS};
 use crate::domain::policy::{PolicySet, Reduced, Released};
 
 mod added;
+mod changed;
 
 pub use added::{ALL, Adding, RollUp};
+#[cfg(test)]
+pub(crate) use changed::receiver;
+pub use changed::{Changes, LastTold, ON_CHANGE, SINCE};
 
 /// The column of a smaller release that says by which steps it was made so. It stands behind [`RELEASE_COLUMNS`]. A release
 /// that leaves whole does not have it.
@@ -36,6 +40,7 @@ const ID_VERSION: u8 = 128;
 /// How a step is written on disk.
 const TAG_TOP: u8 = 1;
 const TAG_ROLL_UP: u8 = 2;
+const TAG_ON_CHANGE: u8 = 3;
 
 /// How a release is made smaller: steps, one after the other. Without any it stays whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct Reduction(pub Vec<Step>);
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Only what has changed stays. It stands alone, and is for releases that leave together ([`Reduction::applied`]).
+    OnChange(Changes),
     /// Rows are added up.
     RollUp(RollUp),
     /// Only the largest rows stay.
@@ -84,6 +91,7 @@ impl Step {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::OnChange(_) => ON_CHANGE,
             Self::RollUp(_) => ROLL_UP,
             Self::Top(_) => TOP,
         }
@@ -92,6 +100,7 @@ impl Step {
     /// The cells that stay of a release of a dataset; `None` if the step changes nothing.
     fn apply(&self, dataset: &str, cells: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
         match self {
+            Self::OnChange(_) => Ok(None),
             Self::RollUp(roll_up) => roll_up.apply(dataset, cells),
             Self::Top(top) => top.apply(dataset, cells),
         }
@@ -101,6 +110,7 @@ impl Step {
     fn hash(&self, dataset: &str, writer: &mut Writer) {
         writer.text(self.name());
         match self {
+            Self::OnChange(_) => {}
             Self::RollUp(roll_up) => roll_up.hash(dataset, writer),
             Self::Top(Top { rows, by }) => {
                 writer.u32(*rows).text(by.of(dataset).unwrap_or_default());
@@ -110,6 +120,7 @@ impl Step {
 
     fn encode(&self, writer: &mut Writer) {
         match self {
+            Self::OnChange(changes) => changes.encode(writer.u8(TAG_ON_CHANGE)),
             Self::RollUp(roll_up) => roll_up.encode(writer.u8(TAG_ROLL_UP)),
             Self::Top(Top { rows, by }) => {
                 writer.u8(TAG_TOP).u32(*rows);
@@ -130,6 +141,7 @@ impl Step {
 
     fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         match reader.u8()? {
+            TAG_ON_CHANGE => return Changes::decode(reader).map(Self::OnChange),
             TAG_ROLL_UP => return RollUp::decode(reader).map(Self::RollUp),
             TAG_TOP => {}
             _ => return None,
@@ -192,7 +204,7 @@ impl Reduction {
     pub fn of(&self, policy: &PolicySet) -> Self {
         let steps = self.0.iter().map(|step| match step {
             Step::RollUp(roll_up) => Step::RollUp(roll_up.of(policy)),
-            Step::Top(top) => Step::Top(top.clone()),
+            Step::OnChange(_) | Step::Top(_) => step.clone(),
         });
         Self(steps.collect())
     }
@@ -209,6 +221,30 @@ impl Reduction {
         self.0.iter().any(|step| matches!(step, Step::RollUp(_)))
     }
 
+    /// Only what has changed leaves.
+    #[must_use]
+    pub fn on_change(changes: Changes) -> Self {
+        Self(vec![Step::OnChange(changes)])
+    }
+
+    /// What has changed, if only that leaves.
+    #[must_use]
+    pub fn changes(&self) -> Option<&Changes> {
+        if let [Step::OnChange(changes)] = self.0.as_slice() { Some(changes) } else { None }
+    }
+
+    /// Releases that leave together in this form, in order. Of each dataset they are all that leave after what its receiver was
+    /// told last.
+    ///
+    /// # Errors
+    /// When Arrow cannot assemble the columns, which no valid release causes.
+    pub fn applied(&self, releases: &[Released]) -> Result<Vec<Released>, ArrowError> {
+        match self.changes() {
+            Some(changes) => changes.applied(releases),
+            None => releases.iter().map(|released| released.reduced(self)).collect(),
+        }
+    }
+
     /// Adds it to what is kept on disk.
     pub fn encode(&self, writer: &mut Writer) {
         writer.count(self.0.len());
@@ -220,6 +256,14 @@ impl Reduction {
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let steps = 0..reader.count(1)?;
         steps.map(|_| Step::decode(reader)).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl Reduced {
+    /// The columns that say so, the same in all cells.
+    #[must_use]
+    pub fn columns(&self) -> &'static [&'static str] {
+        if self.since.is_some() { &[DEGRADED, SINCE] } else { &[DEGRADED] }
     }
 }
 
@@ -236,7 +280,6 @@ impl Released {
         }
         let mut cells = self.cells.clone();
         let (mut steps, mut id) = (Vec::new(), Writer::default());
-        id.u8(ID_VERSION).text(&self.id);
         for step in &reduction.0 {
             if let Some(left) = step.apply(&self.dataset, &cells)? {
                 cells = left;
@@ -247,41 +290,42 @@ impl Released {
         if steps.is_empty() {
             return Ok(self.clone());
         }
-        let id: [u8; 32] = Sha256::digest(id.finish()).into();
-        let id: String = hex(&id).chars().take(self.id.len().max(32)).collect();
-        let reduced = Reduced { steps, whole: self.id.clone(), cells: self.cells.num_rows() as u64 };
-        let cells = said(&cells, &id, &reduced.text())?;
+        let id = id_of(self, &id.finish());
+        let reduced = Reduced { steps, whole: self.id.clone(), cells: self.cells.num_rows() as u64, since: None };
+        let cells = said(&cells, &id, &[Named { name: DEGRADED, text: &reduced.text() }])?;
         Ok(Self { id, cells, reduced: Some(reduced), ..self.clone() })
     }
 }
 
-/// The cells with another id, and with the steps that made them fewer.
-fn said(cells: &RecordBatch, id: &str, steps: &str) -> Result<RecordBatch, ArrowError> {
+/// The id of a release in a smaller form, which is described so.
+fn id_of(whole: &Released, form: &[u8]) -> String {
+    let mut writer = Writer::default();
+    writer.u8(ID_VERSION).text(&whole.id).raw(form);
+    let id: [u8; 32] = Sha256::digest(writer.finish()).into();
+    hex(&id).chars().take(whole.id.len().max(32)).collect()
+}
+
+/// A column that says the same of all cells.
+struct Named<'n> {
+    name: &'n str,
+    text: &'n str,
+}
+
+/// The cells with another id, and with what is said of how they were made fewer.
+fn said(cells: &RecordBatch, id: &str, named: &[Named<'_>]) -> Result<RecordBatch, ArrowError> {
     let rows = cells.num_rows();
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows).map(|_| text))) };
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
     let schema = cells.schema();
     let of_release = |name: &str| RELEASE_COLUMNS.contains(&name);
     let behind = schema.fields().iter().rposition(|field| of_release(field.name())).map_or(0, |last| last + 1);
-    let place = || (Arc::new(Field::new(DEGRADED, DataType::Utf8, true)), text(steps));
-    for (at, (field, column)) in schema.fields().iter().zip(cells.columns()).enumerate() {
-        if at == behind {
-            let (field, column) = place();
-            fields.push(field);
-            columns.push(column);
-        }
-        fields.push(Arc::clone(field));
-        columns.push(if RELEASE_COLUMNS.first() == Some(&field.name().as_str()) {
-            text(id)
-        } else {
-            Arc::clone(column)
-        });
-    }
-    if behind >= schema.fields().len() {
-        let (field, column) = place();
-        fields.push(field);
-        columns.push(column);
-    }
+    let is_id = |field: &Field| RELEASE_COLUMNS.first() == Some(&field.name().as_str());
+    let columns = schema.fields().iter().zip(cells.columns());
+    let with_id =
+        columns.map(|(field, column)| (Arc::clone(field), if is_id(field) { text(id) } else { Arc::clone(column) }));
+    let mut columns: Vec<(Arc<Field>, ArrayRef)> = with_id.collect();
+    let more = named.iter().map(|of_all| (Arc::new(Field::new(of_all.name, DataType::Utf8, true)), text(of_all.text)));
+    columns.splice(behind..behind, more);
+    let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
