@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod common;
+mod crowd;
+#[allow(dead_code, reason = "the unit tests use the rest")]
+#[path = "../src/scoring/made.rs"]
+mod made;
 
 mod durable {
     mod auditor;
     mod crash;
+    mod crowd;
     mod declarations;
     mod deployment;
     mod ledger;

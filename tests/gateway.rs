@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test may panic")]
 
 mod common;
+mod crowd;
 #[allow(dead_code, reason = "the unit tests use the rest")]
 #[path = "../src/scoring/made.rs"]
 mod made;
@@ -12,6 +13,7 @@ mod gateway {
     mod bounds;
     mod broker;
     mod budgets;
+    mod crowd;
     mod denied;
     mod exactly_once;
     mod files;

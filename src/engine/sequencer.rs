@@ -7,7 +7,7 @@
 //!
 //! A batch is scored and written before it comes here, so that nothing can fail once it has a position.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,7 +88,8 @@ pub(super) enum Located {
     Next(Option<Number>),
     /// A request with this number was taken before.
     Taken(Number),
-    /// A request with this number is taken in the same batch: what it comes to is not known yet.
+    /// A request with this number is taken in the same batch: what it comes to is not known yet. What its producer sent
+    /// after it waits with it.
     Twice,
     /// It cannot be taken.
     Not(Unaccepted),
@@ -417,15 +418,29 @@ impl<'r> Newcomers<'r> {
 struct Ahead<'g> {
     gateway: &'g Gateway,
     marks: HashMap<&'g str, Mark, RandomState>,
+    /// Those of which a request waits for the next batch. Another one that overtook it could end its series.
+    waiting: HashSet<&'g str, RandomState>,
 }
 
 impl<'g> Ahead<'g> {
     fn new(gateway: &'g Gateway) -> Self {
-        Self { gateway, marks: HashMap::default() }
+        Self { gateway, marks: HashMap::default(), waiting: HashSet::default() }
     }
 
     fn locate<'r: 'g>(&mut self, producer: &'r str, number: Option<Number>, skips: bool) -> Located {
         let Some(number) = number else { return Located::Next(None) };
+        if self.waiting.contains(producer) {
+            return Located::Twice;
+        }
+        let located = self.locate_next(producer, number, skips);
+        if located == Located::Twice {
+            self.waiting.insert(producer);
+        }
+        located
+    }
+
+    /// Of a producer of which no request waits.
+    fn locate_next<'r: 'g>(&mut self, producer: &'r str, number: Number, skips: bool) -> Located {
         let ahead = self.marks.get(producer).copied();
         let mark = ahead.or_else(|| self.gateway.producers.known(producer));
         let number = if number.epoch == 0 {

@@ -1,5 +1,6 @@
 //! What the tests share: a deployment in a folder of its own ([`folder`]), a gateway in this process ([`gateway`]) or as its
-//! own ([`process`]), and what is sent to it ([`records`]).
+//! own ([`process`]), what is sent to it ([`records`]), and what is
+//! drawn at random ([`tape`]).
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test crate uses its part")]
 
@@ -11,6 +12,7 @@ pub mod laws;
 pub mod ledger;
 pub mod process;
 pub mod records;
+pub mod tape;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -25,21 +25,24 @@ async fn refused_records_are_said_in_steps_with_closings_and_none_is_forgotten_o
     for minute in 1..=3 {
         let gateway = deployment.start().await;
         let mut producer = gateway.producer("p").await;
-        let response = producer.publish_as(minute.into(), &visits(minute, 15, "IN")).await;
+        // By a rule, and by none.
+        let records = [visits(minute, 15, "IN"), visits(minute, 15, "JP")].concat();
+        let response = producer.publish_as(minute.into(), &records).await;
         assert_eq!(response.accepted, 0);
         // What is sent again is refused again, and counts once.
-        producer.publish_as(minute.into(), &visits(minute, 15, "IN")).await;
+        producer.publish_as(minute.into(), &records).await;
         producer.close_before(minute + 1).await;
         gateway.stop().await;
     }
-    let refused = |closed_before: &str| {
+    let refused = |closed_before: &str, reason: &str, rules: &[&str]| {
         json!({
-            "stream": "visits", "closed_before": closed_before, "reason": "may_not_be_here",
-            "rules": ["bb/misroute"], "records": 20
+            "stream": "visits", "closed_before": closed_before, "reason": reason, "rules": rules, "records": 20
         })
     };
-    let said = said(&deployment, "refused");
-    assert_eq!(said, [refused("2026-01-05T12:03:00Z"), refused("2026-01-05T12:04:00Z")], "of 15, 30 and 45 records");
+    let closings = ["2026-01-05T12:03:00Z", "2026-01-05T12:04:00Z"];
+    let expected = closings
+        .map(|before| [refused(before, "may_not_be_here", &["bb/misroute"]), refused(before, "no_regime", &[])]);
+    assert_eq!(said(&deployment, "refused"), expected.concat(), "of 15, 30 and 45 records");
 }
 
 #[tokio::test(flavor = "multi_thread")]

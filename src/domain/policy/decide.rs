@@ -205,7 +205,9 @@ impl Version {
                     Refusal { route: Some(Arc::clone(peer)), ..Refusal::new(index, Reason::BelongsElsewhere) }
                 }
             };
-            candidate.refuse(Refusal { rules: Some(Arc::clone(&ruling.rules)), ..refusal });
+            // One that no rule determined has none, as it is read from the journal.
+            let rules = (!ruling.rules.is_empty()).then(|| Arc::clone(&ruling.rules));
+            candidate.refuse(Refusal { rules, ..refusal });
         }
         let quarantined = (!held.is_empty()).then(|| candidate.some(&held)).transpose()?;
         let quarantined = quarantined.map(|candidate| Quarantined::new(candidate, held));

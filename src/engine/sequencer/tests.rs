@@ -4,6 +4,7 @@ use std::thread;
 use super::*;
 use crate::domain::dataset::Dataset;
 use crate::domain::dataset::samples::plain;
+use crate::domain::outcome::Refused;
 use crate::domain::producer::{ProducerName, RememberedMax};
 use crate::domain::refusal::Reason;
 use crate::domain::stream::Undeclared;
@@ -231,4 +232,18 @@ fn who_looks_how_far_windows_have_come_does_not_wait_for_the_lock() {
     sequencer.lock().gateway.restore_closed("d", 2 * MINUTE, 2 * MINUTE);
     sequencer.tick(NOW);
     assert_eq!(sequencer.windows(), told(Some(2 * MINUTE), 2));
+}
+
+#[test]
+fn what_comes_after_a_repeat_in_one_batch_waits_with_it() {
+    let (sequencer, _directory) = sequencer(ActiveMax::default(), RememberedMax::default());
+    let from = |producer, epoch, sequence| {
+        let mut request = request(producer, "192.0.2.1", Some(Number { epoch, sequence }));
+        request.content = Content::Refused(Refused { reason: Reason::Malformed, field: None });
+        request
+    };
+    let requests = [from("a", 1, 1), from("a", 1, 1), from("a", 2, 1), from("b", 2, 1), from("a", 2, 2)];
+    let (located, _) = sequencer.locate("s", &requests, AT);
+    let next = |epoch| Located::Next(Some(Number { epoch, sequence: 1 }));
+    assert_eq!(located, [next(1), Located::Twice, Located::Twice, next(2), Located::Twice]);
 }

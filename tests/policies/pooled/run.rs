@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::deployment::{Deployment, POLICY, Process, Producer, REGIME};
 use super::book::{Book, EDGES, Part, Sent, Version};
 use super::told::span;
+use crate::common::tape::Tape;
 use crate::common::{changed, until};
 
 /// The finer dataset, and what is asked of it in a run.
@@ -92,28 +93,6 @@ enum End {
     Flush,
     /// After it, windows are of another size.
     OtherWindows,
-}
-
-/// Numbers that are the same in each run.
-#[derive(Debug)]
-struct Tape(u64);
-
-impl Tape {
-    fn new(seed: u64) -> Self {
-        let mut tape = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        // The first ones are too much alike.
-        let _ = [(); 8].map(|()| tape.below(2));
-        tape
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
-
-    fn of<T: Copy>(&mut self, some: &[T]) -> T {
-        some[self.below(some.len())]
-    }
 }
 
 /// A run, with what is known of it.
