@@ -27,7 +27,8 @@ FEW = ["--cycles", "40"]
 # Not here, because no crash of a whole process shows them reliably; the journal's own tests catch these:
 # reuse-poisoned-file, trust-torn-frame, truncate-recovery, unseeded-checksums, overwrite-newest-slot; and skip-dir-sync
 # (one power loss in 43 when it was tried), rename-before-entries and trust-page-cache (none in 86),
-# lose-queue-on-fsync-error (none in 120 faulty calls), let-go-too-much (one kill in 328).
+# lose-queue-on-fsync-error (none in 120 faulty calls), let-go-too-much (one kill in 328). And noise-anew: what noise was
+# drawn for the first time never left, so nobody outside can compare it; src/engine/noising/tests.rs sees each draw.
 PLANTED = {
     # The ledger stands on the same log: whichever is judged first, a lost record or a release without its intent.
     "ack-before-fsync": ("powerloss", [], ("lost", "protocol")),
@@ -38,6 +39,7 @@ PLANTED = {
     "cursor-before-file": ("kill", FEW, ("lost",)),
     "send-before-intent": ("kill", [], ("protocol",)),
     "no-dedup": ("network", [], ("duplicated",)),
+    "charge-after": ("noise", ["--cycles", "20"], ("altered",)),
 }
 
 

@@ -28,8 +28,8 @@ struct Case {
 }
 
 /// The outside producer and the oracle of an example.
-struct Judge {
-    example: &'static str,
+pub(crate) struct Judge {
+    pub(crate) example: &'static str,
     child: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -39,7 +39,7 @@ struct Judge {
 }
 
 impl Judge {
-    fn of(example: &'static str, stream: &str) -> Self {
+    pub(crate) fn of(example: &'static str, stream: &str) -> Self {
         let scratch = tempfile::TempDir::new().unwrap();
         let directory = common::root().join("examples").join(example);
         let rows_proto = scratch.path().join("stream.proto");
@@ -56,7 +56,7 @@ impl Judge {
         Self { example, child, asks, answers, case: String::new(), _scratch: scratch }
     }
 
-    fn ask(&mut self, what: &Value) -> Value {
+    pub(crate) fn ask(&mut self, what: &Value) -> Value {
         writeln!(self.asks, "{what}").unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();

@@ -1,17 +1,22 @@
 //! How many bytes leave when less is told: the figures of docs/egress.md. Whatever is told, it is told of the same records.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use arrow_ipc::reader::FileReader;
 use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
-use serde_json::Value;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use serde_json::{Value, json};
 
 use crate::common::folder::copy;
 use crate::common::process::copy_of;
 use crate::common::{self, TestGateway};
 
+use super::oracle::Judge;
 use super::sent::send_payments;
 
 /// What stands in the example's policy before its metrics.
@@ -131,4 +136,74 @@ async fn what_is_told_less_of_takes_fewer_bytes() {
     let changed = Left::with(&[(&rest, ""), few, changes], None).await;
     println!("the same, only what has changed: {}", changed.told());
     assert!(changed.cells.len() < plain.cells.len() && changed.bytes < plain.bytes);
+}
+
+/// An example in one format.
+struct Sized {
+    /// What it took in, and their bytes as protobuf rows.
+    records: u64,
+    raw: u64,
+    file: Vec<u8>,
+}
+
+impl Sized {
+    /// Of a judge that has records as rows.
+    async fn of(judge: &mut Judge, format: Format) -> Self {
+        let gateway = TestGateway::start_with(&format!("{}/gateway.toml", judge.example), |config| {
+            for destination in config.destinations.values_mut() {
+                if let Destination::File(settings) = destination {
+                    (settings.format, settings.rotate_after) = (format, Duration::from_secs(3_600));
+                }
+            }
+        })
+        .await;
+        let sent = judge.ask(&json!({"send": gateway.app.address().to_string()}));
+        let (records, of_all) = (sent["accepted"].as_u64().unwrap(), sent["sent"].as_u64().unwrap());
+        let raw = gateway.telemetry().total(|counts| &counts.bytes_in) * records / of_all;
+        let TestGateway { app, released, journal: _journal } = gateway;
+        assert_eq!(app.stop().await.left, []);
+        Self { records, raw, file: fs::read(only(&only(released.path()))).unwrap() }
+    }
+
+    /// How many cells the file has.
+    fn cells(&self, format: Format) -> usize {
+        let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        let file = Bytes::from(self.file.clone());
+        match format {
+            Format::JsonLines => lines(&self.file),
+            Format::JsonLinesZstd => lines(&zstd::decode_all(&*self.file).unwrap()),
+            Format::Arrow => {
+                FileReader::try_new(Cursor::new(file), None).unwrap().map(|batch| batch.unwrap().num_rows()).sum()
+            }
+            Format::Parquet => {
+                ParquetRecordBatchReader::try_new(file, 1_024).unwrap().map(|batch| batch.unwrap().num_rows()).sum()
+            }
+            Format::Protobuf => unreachable!("for messages"),
+        }
+    }
+}
+
+/// Raw bytes to released bytes of each example in each format of files.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_example_in_each_format_has_the_same_cells_in_fewer_bytes() {
+    let examples = [("card-fraud", "payments"), ("delivery-eta", "deliveries"), ("predictive-maintenance", "readings")];
+    for (example, stream) in examples {
+        let mut judge = Judge::of(example, stream);
+        judge.ask(&json!({"prepare": "rows", "batch": 500, "shuffle": 0}));
+        let mut cells_before = None;
+        for (name, format) in Format::NAMES.into_iter().filter(|(_, format)| format.is_for_files()) {
+            let sized = Sized::of(&mut judge, format).await;
+            let (cells, bytes) = (sized.cells(format), sized.file.len() as u64);
+            println!(
+                "{example}: {} records, {} bytes; {name}: {cells} cells, {bytes} bytes, {} of a cell, {} : 1",
+                sized.records,
+                sized.raw,
+                bytes / cells as u64,
+                sized.raw / bytes
+            );
+            assert_eq!(*cells_before.get_or_insert(cells), cells, "{example} as {name}");
+            // The example with the fewest records in a cell has more than twice as much.
+            assert!(format != Format::JsonLinesZstd || sized.raw > 20 * bytes, "{example}: {bytes} of {}", sized.raw);
+        }
+    }
 }
