@@ -59,7 +59,7 @@ fn place<'c>(config: &'c Config, plan: &'c StreamPlan, model: &Model, error: &Er
     let place = match error {
         Error::Library { .. } => config.places.onnxruntime.as_ref(),
         Error::File { .. } | Error::Unfit { .. } | Error::Runtime { .. } | Error::Late { .. } => of_file,
-        Error::TooMuch { .. } => of_file,
+        Error::Run { .. } | Error::TooMuch { .. } => of_file,
         Error::Hash { .. } | Error::Mismatch { .. } => plan.model_place.as_ref(),
         Error::Thread(_) => None,
     };
@@ -91,7 +91,7 @@ fn help(error: &Error) -> &'static str {
         Error::Hash { .. } => "give the declared file; or, if this one is meant, write its sha256 here",
         Error::Mismatch { .. } => "declare the model as it is, or give another file",
         Error::Late { .. } | Error::TooMuch { .. } => "give a smaller model",
-        Error::Runtime { .. } => "ONNX Runtime does not take this file",
+        Error::Run { .. } | Error::Runtime { .. } => "ONNX Runtime does not take this file",
         Error::Thread(_) => "give the process more threads",
     }
 }

@@ -8,7 +8,7 @@
 //! has a limit before it is loaded, and a run on zeros shows how much memory it takes.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -119,7 +119,15 @@ pub enum Error {
     /// The system gives no thread.
     #[error("no thread for the deadline of models")]
     Thread(#[from] std::io::Error),
-    /// ONNX Runtime failed.
+    /// A run on records failed. What ONNX Runtime says of it can quote their values, so it is told to nobody.
+    #[error("model `{model}`: ONNX Runtime cannot run it on these records ({code})")]
+    Run {
+        /// The model's name.
+        model: String,
+        /// The kind of error, in ONNX Runtime's words.
+        code: String,
+    },
+    /// ONNX Runtime failed, without a record.
     #[error("model `{model}`: {source}")]
     Runtime {
         /// The model's name.
@@ -168,8 +176,11 @@ impl Runtime {
         }
         let fail = |message: String| Error::Library { tried: path.display().to_string(), message };
         let builder = ort::init_from(&path).map_err(|error| fail(error.to_string()))?;
-        let environment = builder.with_telemetry(false).build().map_err(|error| fail(error.to_string()))?;
-        environment.set_log_level(ort::logging::LogLevel::Error);
+        // It would write to stderr, and what it says of a run can quote values of records. What it says of a file it gives
+        // back, too.
+        let builder = builder.with_telemetry(false).with_logger(Arc::new(|_, _, _, _, _| {}));
+        let environment = builder.build().map_err(|error| fail(error.to_string()))?;
+        environment.set_log_level(ort::logging::LogLevel::Fatal);
         let runtime = Self { environment };
         *loaded = Some(runtime.clone());
         Ok(runtime)

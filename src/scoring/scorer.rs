@@ -71,7 +71,7 @@ impl Scorer {
     pub fn score(&mut self, batches: &[&Resident]) -> Result<Scored, Error> {
         let rows = batches.iter().map(|resident| resident.batch().rows()).sum();
         let Self { session, shelf, model, watched, deadline } = self;
-        let failed = |source| Error::Runtime { model: model.name.clone(), source };
+        let failed = |source| not_run(model, &source, None);
         let mismatch = |tensor: &str| {
             let message = format!("output `{tensor}` has not one row per record");
             Error::Mismatch { model: model.name.clone(), message }
@@ -80,7 +80,7 @@ impl Scorer {
         tensors.fill(&model.inputs, batches).map_err(failed)?;
         let binding = &tensors.binding;
         let (ran, is_late) = watched.run(|options| session.run_binding_with_options(binding, options));
-        let mut outputs = ran.map_err(|source| not_run(model, source, is_late.then_some(*deadline)))?;
+        let mut outputs = ran.map_err(|source| not_run(model, &source, is_late.then_some(*deadline)))?;
         let mut scored = Scored::default();
         for (declared, position) in model.outputs.iter().zip(0..) {
             let output = outputs.get(&declared.tensor).ok_or_else(|| mismatch(&declared.tensor))?;
@@ -105,18 +105,18 @@ impl Scorer {
         let (session, binding) = (&mut self.session, &tensors.binding);
         let (ran, is_late) = self.watched.run(|options| session.run_binding_with_options(binding, options).map(drop));
         match ran {
-            Err(source) if is_late => Err(not_run(&self.model, source, Some(self.deadline))),
+            Err(source) if is_late => Err(not_run(&self.model, &source, Some(self.deadline))),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 }
 
-/// Why a run failed, which was ended at its deadline, or not.
-fn not_run(model: &Model, source: ort::Error, ended: Option<Duration>) -> Error {
+/// Why a run on records failed, which was ended at its deadline, or not.
+fn not_run(model: &Model, source: &ort::Error, ended: Option<Duration>) -> Error {
     let model = model.name.clone();
     match ended {
         Some(deadline) => Error::Late { model, deadline },
-        None => Error::Runtime { model, source },
+        None => Error::Run { model, code: format!("{:?}", source.code()) },
     }
 }
 

@@ -244,3 +244,14 @@ async fn a_record_that_the_model_fails_on_is_refused_alone() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_runtime_says_of_a_record_is_told_to_nobody() {
+    let deployment = Deployment::of(&table_of_two(), "");
+    let gateway = deployment.0.spawn();
+    let refused = records::publish(gateway.endpoint(), request(&[31_337.0])).await;
+    let log = gateway.wait_for("could not be scored", 1);
+    assert!(log.contains("model `log`"), "{log}");
+    let told = format!("{refused:?}\n{}", gateway.log().join("\n"));
+    assert!(!told.contains("31337"), "{told}");
+}
