@@ -12,8 +12,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use serde_json::{Value, json};
 
-use crate::common::folder::copy;
-use crate::common::process::copy_of;
+use crate::common::folder::own_copy_of;
 use crate::common::{self, TestGateway};
 
 use super::oracle::Judge;
@@ -53,11 +52,7 @@ impl Left {
 
 /// The only file that leaves.
 async fn file_of(format: Format, changes: &[(&str, &str)], budget: Option<(u64, &str)>) -> Vec<u8> {
-    let (folder, _) = copy_of("card-fraud");
-    let policies = folder.path("examples/card-fraud/policies");
-    // The copy has a link to the example's own policies.
-    fs::remove_file(&policies).unwrap();
-    copy(&common::root().join("examples/card-fraud/policies"), &policies);
+    let folder = own_copy_of("card-fraud");
     for (from, to) in changes {
         folder.edit("examples/card-fraud/policies/policy.toml", from, to);
     }
