@@ -10,6 +10,7 @@ mod program {
     mod log;
     mod machine;
     mod metrics;
+    mod noise;
     mod prometheus;
     mod readme;
     mod schema;

@@ -179,13 +179,20 @@ pub fn copy_of(example: &str) -> (Folder, u16) {
     (folder, port)
 }
 
-/// The example of card fraud, with another dataset that the destination accepts.
-pub fn card_fraud_with(dataset: &str, declared: &str) -> Folder {
-    let (folder, _) = copy_of("card-fraud");
-    let policies = folder.path("examples/card-fraud/policies");
+/// A copy of an example whose policies can be changed.
+pub fn own_copy_of(example: &str) -> Folder {
+    let (folder, _) = copy_of(example);
+    let name = format!("examples/{example}/policies");
+    let policies = folder.path(&name);
     // The copy has a link to the example's own policies.
     fs::remove_file(&policies).unwrap();
-    copy(&super::root().join("examples/card-fraud/policies"), &policies);
+    copy(&super::root().join(name), &policies);
+    folder
+}
+
+/// The example of card fraud, with another dataset that the destination accepts.
+pub fn card_fraud_with(dataset: &str, declared: &str) -> Folder {
+    let folder = own_copy_of("card-fraud");
     let policy = "examples/card-fraud/policies/policy.toml";
     let accepts = format!("accepts = [\"payments_by_country\", \"{dataset}\"]");
     folder.edit(policy, "accepts = [\"payments_by_country\"]", &accepts);

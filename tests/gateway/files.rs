@@ -10,7 +10,7 @@ use bailiwick::config::Destination;
 use bailiwick::egress::encode::Format;
 use tempfile::TempDir;
 
-use crate::common::folder::copy;
+use crate::common::folder::own_copy_of;
 use crate::common::process::{copy_of, run, text};
 use crate::common::{self, TestGateway};
 
@@ -125,12 +125,8 @@ fn messages_and_files_have_formats_that_are_for_them() {
 
 #[test]
 fn digits_that_cannot_be_are_an_error() {
-    let (folder, _) = copy_of("card-fraud");
+    let folder = own_copy_of("card-fraud");
     let policy = "examples/card-fraud/policies/policy.toml";
-    // The copy has a link to the example's own policies.
-    let policies = folder.path("examples/card-fraud/policies");
-    fs::remove_file(&policies).unwrap();
-    copy(&common::root().join("examples/card-fraud/policies"), &policies);
     let said = || text(&run(folder.root(), &["check", "-c", "examples/card-fraud/gateway.toml"]).stderr);
     folder.edit(policy, "fn = \"mean\", field = \"amount\" }", "fn = \"mean\", field = \"amount\", digits = 4 }");
     assert_eq!(said(), "");
