@@ -523,7 +523,7 @@ impl delivery::Permits for Versions {
         Self::changes(self)
     }
 
-    fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
+    fn let_go_to(&self, destination: &DestinationName) -> BTreeSet<DatasetName> {
         Self::let_go_to(self, destination)
     }
 }

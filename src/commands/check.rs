@@ -10,6 +10,7 @@ use crate::app;
 use crate::config::{Config, Destination, Mode, today};
 use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Problem, Severity};
+use crate::domain::name::DestinationName;
 use crate::domain::policy::{EgressRow, Outlet, Override, Permission, PolicySet, Rule, StreamPlan};
 use crate::domain::printable;
 
@@ -143,9 +144,9 @@ fn others<'p>(plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<&'p str> {
 
 /// The Kafka destinations that nothing may go to on a day: they are not reached.
 fn unreached(config: &Config, today: Date) -> Vec<&str> {
-    let lets_any = |name: &str| !config.policy.let_go_to(name, &config.here.serves, today).is_empty();
+    let lets_any = |name: &DestinationName| !config.policy.let_go_to(name, &config.here.serves, today).is_empty();
     let of_kafka = config.destinations.iter().filter(|(_, declared)| matches!(declared, Destination::Kafka(_)));
-    of_kafka.map(|(name, _)| name.as_str()).filter(|name| !lets_any(name)).collect()
+    of_kafka.map(|(name, _)| name).filter(|name| !lets_any(name)).map(DestinationName::as_str).collect()
 }
 
 fn closed(config: &Config, today: Date) -> String {

@@ -244,7 +244,7 @@ impl Declared {
             let is_accepted = |dataset: &&Dataset| accepted.contains(&dataset.name.as_str());
             counted.released_as().filter(is_accepted).filter_map(move |dataset| {
                 let wider = counted.wider_than(dataset).filter(is_accepted).min_by_key(|wider| wider.window)?;
-                Some((dataset.name.to_string(), wider.name.to_string()))
+                Some((dataset.name.clone(), wider.name.clone()))
             })
         });
         Settings { widened: widened.collect(), ..self.settings.clone() }

@@ -1,5 +1,6 @@
 //! What `check` says of the budgets of destinations.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
             Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),
         }
     }
+    let widened: BTreeMap<&str, &str> =
+        widened.iter().map(|(dataset, wider)| (dataset.as_str(), wider.as_str())).collect();
     json!({
         "destination": destination.as_str(),
         "bytes": bytes,
