@@ -185,7 +185,8 @@ impl FoundReleases {
     pub(super) fn collecting(
         self,
         config: &Config,
-        (versions, noising): (&Arc<Versions>, &Arc<Noising>),
+        versions: &Arc<Versions>,
+        noising: &Arc<Noising>,
         outbox: Arc<Log>,
         confirmed: Confirmed,
         open: &Arc<OpenBytes>,

@@ -249,7 +249,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     let datasets = policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
     let datasets = datasets.filter_map(|(plan, dataset)| {
         let limits = policy.limits(&dataset.name, &here.serves, today)?;
-        Some(limits::for_machines(dataset, (&others(plan, dataset), &plan.datasets), &limits))
+        Some(limits::for_machines(dataset, &others(plan, dataset), &plan.datasets, &limits))
     });
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({
@@ -275,7 +275,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "egress": egress(&config.policy, &config.here.serves, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
         "not_connected": unreached(config, today),
-        "budgets": config.budgets.iter().map(budgets::for_machines).collect::<Value>(),
+        "budgets": config.budgets.iter().map(|(to, budget)| budgets::for_machines(to, budget)).collect::<Value>(),
         "grounds": grounds.iter().map(grounds::for_machines).collect::<Value>(),
         "ahead": policy.ahead(&here.serves, today).iter().map(ahead::for_machines).collect::<Value>(),
         "overrides": overrides.collect::<Value>(),

@@ -67,9 +67,9 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     table.done();
     let Steps { widens, named, sheds_after } = steps?;
     let top_help = "say how many rows leave and which are the largest, as in `top = { rows = 20, by = \"payments\" }`";
-    must_agree(table, (TOP, top.as_ref().map(|top| &top.place)), &named, top_help, problems);
+    must_agree(table, TOP, top.as_ref().map(|top| &top.place), &named, top_help, problems);
     let keys_help = "say which keys are given up, one after the other, as in `roll_up = [\"city\"]`";
-    must_agree(table, (ROLL_UP, given_up.as_ref().map(|keys| &keys.place)), &named, keys_help, problems);
+    must_agree(table, ROLL_UP, given_up.as_ref().map(|keys| &keys.place), &named, keys_help, problems);
     let given_up = given_up.map(|keys| keys.value).unwrap_or_default();
     let smaller = smaller(&given_up, top.as_ref().and_then(|top| top.value.top.clone()));
     let by = top.map(|top| top.value.by).unwrap_or_default();
@@ -108,13 +108,7 @@ fn smaller(keys: &[Spot<String>], top: Option<Top>) -> Vec<Reduction> {
 }
 
 /// A step that `when_short` names is described, and no other.
-fn must_agree(
-    table: &Table<'_>,
-    (step, at): (&str, Option<&Place>),
-    named: &[String],
-    help: &str,
-    problems: &Problems,
-) {
+fn must_agree(table: &Table<'_>, step: &str, at: Option<&Place>, named: &[String], help: &str, problems: &Problems) {
     let is_named = named.iter().any(|name| name == step);
     match at {
         Some(place) if !is_named => {

@@ -70,7 +70,7 @@ fn shown(duration: Duration) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings)) -> Value {
+pub(super) fn for_machines(destination: &DestinationName, budget: &Settings) -> Value {
     let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
     let steps = smaller.last().map_or(&[][..], |form| &form.0);

@@ -239,11 +239,7 @@ fn waits(dataset: &Dataset) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines(
-    dataset: &Dataset,
-    (others, of_stream): (&[&str], &[Arc<Dataset>]),
-    limits: &Limits,
-) -> Value {
+pub(super) fn for_machines(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dataset>], limits: &Limits) -> Value {
     let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
     let mut withheld = [fractions, optional].concat();
     withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());

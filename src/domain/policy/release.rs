@@ -32,7 +32,7 @@ mod steps;
 pub use reduced::{ALL, Adding, By, DEGRADED, ROLL_UP, Reduction, RollUp, Step, TOP, Top};
 
 pub use columns::RELEASE_COLUMNS;
-pub(super) use columns::{Head, assemble};
+pub(super) use columns::{Beside, Head, assemble};
 
 pub use longer::{Added, Addition, Ended, Longer, release_longer};
 
@@ -186,7 +186,8 @@ pub fn release_changes(
     closed: &ClosedWindow<'_>,
     outlets: &[Outlet],
     policy: Digest,
-    (tables, receivers): (&Tables, &BTreeSet<DestinationName>),
+    tables: &Tables,
+    receivers: &BTreeSet<DestinationName>,
 ) -> Result<Outcome, ArrowError> {
     let mut outcome = released(closed, outlets, policy, Some(tables))?;
     let given: BTreeSet<DestinationName> = outcome.told.iter().map(|telling| telling.destination.clone()).collect();
@@ -237,7 +238,7 @@ fn released(
             }
             if view.is_longer(closed.dataset) {
                 outcome.coarser.insert(view.dataset.name.clone(), 0);
-                outcome.longer.push(Added::of((closed, policy), &view, (of_sums, *rule), to));
+                outcome.longer.push(Added::of(closed, policy, &view, of_sums, *rule, to));
                 continue;
             }
             if to.peek().is_none() {
@@ -471,7 +472,8 @@ impl<'l> Leaving<'l> {
         let values = |metric: usize| {
             lines.iter().map(|line| line.values.get(metric).cloned().unwrap_or(Value::Null)).collect::<Vec<_>>()
         };
-        assemble(&head, (&windows, &changes, &contributors), labels, values)
+        let beside = Beside { windows: &windows, changes: &changes, contributors: &contributors };
+        assemble(&head, beside, labels, values)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::domain::privacy::{Charged, NoNoise, Noise, Privacy};
 use crate::domain::rounding::Rounding;
 use crate::domain::window::{micros, window_start};
 
-use super::{ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed, rounding_for};
+use super::{Beside, ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed, rounding_for};
 
 /// Why a window does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,9 @@ impl<'d> Loud<'d> {
             positions.map(|position| domain.label(*position)).collect::<Vec<_>>()
         };
         let values = |metric| cells.iter().map(|&cell| self.value(metric, cell)).collect::<Vec<_>>();
-        let columns = assemble(&head, (&vec![1; cells.len()], &[], &vec![Value::Null; cells.len()]), labels, values)?;
+        let (windows, contributors) = (vec![1; cells.len()], vec![Value::Null; cells.len()]);
+        let beside = Beside { windows: &windows, changes: &[], contributors: &contributors };
+        let columns = assemble(&head, beside, labels, values)?;
         let released = outlets.into_iter().map(|outlet| Released {
             id: id.clone(),
             destination: outlet.destination.clone(),
