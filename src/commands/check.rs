@@ -104,7 +104,7 @@ fn for_people(config: &Config, today: Date) -> String {
     for plan in policy.streams.values() {
         for dataset in &plan.datasets {
             if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
-                report.push_str(&limits::explained(dataset, (&others(plan, dataset), &plan.datasets), &limits));
+                report.push_str(&limits::explained(dataset, &others(plan, dataset), &plan.datasets, &limits));
             }
         }
     }

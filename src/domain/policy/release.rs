@@ -192,7 +192,7 @@ pub fn release_changes(
     let mut outcome = released(closed, outlets, policy, Some(tables))?;
     let given: BTreeSet<DestinationName> = outcome.told.iter().map(|telling| telling.destination.clone()).collect();
     for receiver in receivers.difference(&given) {
-        changes(closed, &[], policy, (receiver, tables), &mut outcome)?;
+        changes(closed, &[], policy, receiver, tables, &mut outcome)?;
     }
     outcome.told.retain(|telling| !telling.is_empty());
     let told: BTreeSet<u32> = outcome.told.iter().flat_map(|telling| &telling.set).map(|(number, _)| *number).collect();
@@ -256,7 +256,7 @@ fn released(
                 continue;
             };
             for destination in to {
-                changes(closed, &rows, policy, (destination, tables), &mut outcome)?;
+                changes(closed, &rows, policy, destination, tables, &mut outcome)?;
             }
         }
     }
@@ -296,7 +296,8 @@ fn changes(
     closed: &ClosedWindow<'_>,
     rows: &[Row<'_>],
     policy: Digest,
-    (destination, tables): (&DestinationName, &Tables),
+    destination: &DestinationName,
+    tables: &Tables,
     outcome: &mut Outcome,
 ) -> Result<(), ArrowError> {
     let view = View::alone(closed.dataset);

@@ -51,11 +51,12 @@ pub fn release_noised(
     closed: &ClosedWindow<'_>,
     outlets: &[Outlet],
     policy: Digest,
-    (privacy, charged): (Privacy, Charged),
+    privacy: Privacy,
+    charged: Charged,
     noise: &mut dyn Noise,
 ) -> Result<Outcome, NotNoised> {
     let rounding = rounding_for(outlets);
-    let all = Loud::drawn(closed, (&privacy, &charged), rounding, noise)?;
+    let all = Loud::drawn(closed, &privacy, &charged, rounding, noise)?;
     let mut of_k: BTreeMap<usize, Vec<&Outlet>> = BTreeMap::new();
     for outlet in outlets {
         of_k.entry(outlet.min_contributors).or_default().push(outlet);
@@ -86,7 +87,8 @@ struct Loud<'d> {
 impl<'d> Loud<'d> {
     fn drawn(
         closed: &ClosedWindow<'d>,
-        (privacy, charged): (&Privacy, &Charged),
+        privacy: &Privacy,
+        charged: &Charged,
         rounding: Rounding,
         noise: &mut dyn Noise,
     ) -> Result<Self, NotNoised> {
