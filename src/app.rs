@@ -218,8 +218,8 @@ impl App {
         let keeping = ledger::keep(&ledger, clock, &supervisor)?;
         let open = Arc::new(OpenBytes::new(config.limits.open_windows_bytes_max));
         let setup = state.before.setup(scorers, &config, Arc::clone(&open));
-        let paid_by = (&versions, &noising);
-        let collecting = state.collecting.collecting(&config, paid_by, Arc::clone(&outbox), confirmed, &open);
+        let collecting =
+            state.collecting.collecting(&config, &versions, &noising, Arc::clone(&outbox), confirmed, &open);
         let plans = config.policy.streams.values();
         let served = plans.map(|plan| (plan.stream.name.clone(), served(&config, &plan.stream, &telemetry)));
         let (policy, limits) = (config.policy.digest, config.limits);
@@ -523,7 +523,7 @@ impl delivery::Permits for Versions {
         Self::changes(self)
     }
 
-    fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
+    fn let_go_to(&self, destination: &DestinationName) -> BTreeSet<DatasetName> {
         Self::let_go_to(self, destination)
     }
 }

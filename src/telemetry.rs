@@ -253,7 +253,7 @@ impl Telemetry {
     }
 
     /// A destination took so many bytes.
-    pub fn released(&self, destination: &str, bytes: usize) {
+    pub fn released(&self, destination: &DestinationName, bytes: usize) {
         if let Some(counter) = self.released.get(destination) {
             Self::add(counter, bytes);
         }

@@ -74,7 +74,7 @@ pub(super) fn begin(config: &Config, clock: Clock, found: &State) -> Arc<Ledger>
     let outbox = Outbox {
         last: found.outbox_last,
         confirmed: Box::new(move |destination, dataset, lsn| {
-            confirmed.get(destination.as_str()).is_some_and(|cursor| cursor.has(dataset, lsn))
+            confirmed.get(destination).is_some_and(|cursor| cursor.has(dataset, lsn))
         }),
     };
     let ledger = Ledger::new(settings(config), Arc::new(RealFileSystem), clocks, outbox);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::domain::name::DestinationName;
 use crate::domain::printable;
 use crate::egress::delivery::Cursor;
 use crate::storage::{Damage, Error, FileSystem, Lsn, Slots, Stored, Wrong, write_file_durably};
@@ -122,16 +123,16 @@ impl Loss {
         cursors: &Path,
         damage: &[Damage],
         first: Lsn,
-        destinations: impl Iterator<Item = &'d str>,
+        destinations: impl Iterator<Item = &'d DestinationName>,
     ) -> Result<Vec<Self>, Error> {
         let mut losses: Vec<_> = damage.iter().map(|damage| Self::Outbox { damage: damage.clone() }).collect();
         for destination in destinations {
-            let destination = destination.to_owned();
+            let destination = String::from(destination);
             match Slots::peek(fs, &cursors.join(&destination))? {
                 // A new destination: it gets what the outbox still holds.
                 Stored::Missing => {}
                 Stored::Damaged => losses.push(Self::Cursor { destination }),
-                Stored::Value(_) if Cursor::peek(fs, cursors, &destination)?.has("", first.saturating_sub(1)) => {}
+                Stored::Value(_) if Cursor::peek(fs, cursors, &destination)?.has_all(first.saturating_sub(1)) => {}
                 Stored::Value(_) => losses.push(Self::Unsent { destination, first }),
             }
         }

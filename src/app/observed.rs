@@ -135,7 +135,7 @@ impl Observed for Observer {
                 })
             });
             json!({
-                "destination": destination,
+                "destination": destination.as_str(),
                 "waiting_releases": releases,
                 "oldest_seconds": oldest.as_secs(),
                 "cells_set_aside": set_aside,

@@ -266,7 +266,7 @@ fn changes(name: &StreamName, old: Option<&StreamPlan>, new: Option<&StreamPlan>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::document::{Problems, Source};
+    use crate::domain::document::{Problems, Source, changed};
     use crate::domain::policy;
 
     const FILES: [&str; 2] = [
@@ -300,11 +300,11 @@ metrics          = [{ name = "records", fn = "count" }]
     fn what_changed_of_a_stream_is_said_with_what_it_was() {
         let (before, name) = (read(FILES[1]), "calls".parse().unwrap());
         let said = |from: &str, to: &str| {
-            let (old, after) = (before.streams.get(&name), read(&FILES[1].replace(from, to)));
+            let (old, after) = (before.streams.get(&name), read(&changed(FILES[1], from, to)));
             assert!(old.is_some_and(|plan| plan.datasets.len() == 1), "the policy is not read");
             changes(&name, old, after.streams.get(&name))
         };
-        assert!(said("nothing", "").is_empty());
+        assert!(said("PT1M", "PT1M").is_empty());
         assert_eq!(said("PT1M", "PT2M"), ["dataset `counts` (window was PT1M, is PT2M)"]);
         assert_eq!(said("PT10S", "PT20S"), ["dataset `counts` (grace was PT10S, is PT20S)"]);
         assert_eq!(

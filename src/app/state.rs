@@ -86,8 +86,8 @@ impl State {
         let present: Vec<Present> = config.policy.streams.values().map(present).collect();
         let archive = Archive::open(Arc::clone(&fs), directory.join("policies")).with_context(in_directory)?;
         let catalog = catalog(config, &present)?;
-        let cursors = Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys().map(AsRef::as_ref))
-            .with_context(in_directory)?;
+        let cursors =
+            Cursors::open(&fs, &directory.join("cursors"), config.destinations.keys()).with_context(in_directory)?;
         let emptied = |log| Loss::of_emptied(&*fs, directory, log).with_context(in_directory);
         let (no_log, no_outbox) = (emptied("log")?, emptied("outbox")?);
         let has_run = no_log.is_some() || no_outbox.is_some();
@@ -95,7 +95,7 @@ impl State {
         // What was counted or released was on disk: no number of those may be given out again.
         let counted = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.lsn);
         let mut held = outbox::held(&outbox, counted, tables(&present)).with_context(in_directory)?;
-        let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys().map(String::as_str));
+        let (cursors_directory, to) = (directory.join("cursors"), held.releases.keys());
         let losses = Loss::of_outbox(&*fs, &cursors_directory, &found_outbox.damage, found_outbox.first, to);
         let mut losses = losses.with_context(in_directory)?;
         losses.extend(no_outbox);
@@ -185,7 +185,8 @@ impl FoundReleases {
     pub(super) fn collecting(
         self,
         config: &Config,
-        (versions, noising): (&Arc<Versions>, &Arc<Noising>),
+        versions: &Arc<Versions>,
+        noising: &Arc<Noising>,
         outbox: Arc<Log>,
         confirmed: Confirmed,
         open: &Arc<OpenBytes>,
@@ -427,7 +428,7 @@ fn check_destinations(
 ) -> anyhow::Result<()> {
     let cursors = config.journal.directory.join("cursors");
     let all = outbox::all_destinations(outbox()?)?;
-    for destination in all.iter().filter(|name| !config.destinations.contains_key(name.as_str())) {
+    for destination in all.iter().filter(|name| !config.destinations.contains_key(*name)) {
         let cursor = Cursor::peek(fs, &cursors, destination)?;
         let waiting = outbox::waiting(outbox()?, destination, &|dataset, lsn| cursor.has(dataset, lsn))?;
         if !waiting.is_empty() {

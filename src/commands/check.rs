@@ -10,6 +10,7 @@ use crate::app;
 use crate::config::{Config, Destination, Mode, today};
 use crate::domain::dataset::Dataset;
 use crate::domain::document::{Place, Problem, Severity};
+use crate::domain::name::DestinationName;
 use crate::domain::policy::{EgressRow, Outlet, Override, Permission, PolicySet, Rule, StreamPlan};
 use crate::domain::printable;
 
@@ -103,7 +104,7 @@ fn for_people(config: &Config, today: Date) -> String {
     for plan in policy.streams.values() {
         for dataset in &plan.datasets {
             if let Some(limits) = policy.limits(&dataset.name, &here.serves, today) {
-                report.push_str(&limits::explained(dataset, (&others(plan, dataset), &plan.datasets), &limits));
+                report.push_str(&limits::explained(dataset, &others(plan, dataset), &plan.datasets, &limits));
             }
         }
     }
@@ -143,9 +144,9 @@ fn others<'p>(plan: &'p StreamPlan, dataset: &'p Dataset) -> Vec<&'p str> {
 
 /// The Kafka destinations that nothing may go to on a day: they are not reached.
 fn unreached(config: &Config, today: Date) -> Vec<&str> {
-    let lets_any = |name: &str| !config.policy.let_go_to(name, &config.here.serves, today).is_empty();
+    let lets_any = |name: &DestinationName| !config.policy.let_go_to(name, &config.here.serves, today).is_empty();
     let of_kafka = config.destinations.iter().filter(|(_, declared)| matches!(declared, Destination::Kafka(_)));
-    of_kafka.map(|(name, _)| name.as_str()).filter(|name| !lets_any(name)).collect()
+    of_kafka.map(|(name, _)| name).filter(|name| !lets_any(name)).map(DestinationName::as_str).collect()
 }
 
 fn closed(config: &Config, today: Date) -> String {
@@ -248,7 +249,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
     let datasets = policy.streams.values().flat_map(|plan| plan.datasets.iter().map(move |dataset| (plan, dataset)));
     let datasets = datasets.filter_map(|(plan, dataset)| {
         let limits = policy.limits(&dataset.name, &here.serves, today)?;
-        Some(limits::for_machines(dataset, (&others(plan, dataset), &plan.datasets), &limits))
+        Some(limits::for_machines(dataset, &others(plan, dataset), &plan.datasets, &limits))
     });
     let overrides = policy.overrides.iter().map(|relaxed| {
         json!({
@@ -274,7 +275,7 @@ fn for_machines(config: &Config, today: Date, problems: &[Problem]) -> Value {
         "egress": egress(&config.policy, &config.here.serves, today).iter().map(row).collect::<Value>(),
         "datasets": datasets.collect::<Value>(),
         "not_connected": unreached(config, today),
-        "budgets": config.budgets.iter().map(budgets::for_machines).collect::<Value>(),
+        "budgets": config.budgets.iter().map(|(to, budget)| budgets::for_machines(to, budget)).collect::<Value>(),
         "grounds": grounds.iter().map(grounds::for_machines).collect::<Value>(),
         "ahead": policy.ahead(&here.serves, today).iter().map(ahead::for_machines).collect::<Value>(),
         "overrides": overrides.collect::<Value>(),

@@ -121,7 +121,12 @@ pub async fn demo(examples: &Path, out: &Path) -> Result<String, Failure> {
         let telemetry = Arc::clone(app.telemetry());
         let stopped = app.stop().await;
         for backlog in &stopped.left {
-            tracing::warn!(name, destination = backlog.destination, releases = backlog.releases, "not delivered");
+            tracing::warn!(
+                name,
+                destination = backlog.destination.as_str(),
+                releases = backlog.releases,
+                "not delivered"
+            );
         }
         counts.push((name, telemetry));
     }

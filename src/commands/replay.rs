@@ -151,7 +151,7 @@ impl Replay {
             if let Some(found) = malformed.first() {
                 bail!("{name}:{} is not a record: {}", found.line, found.what);
             }
-            self.add(stream, producer, (records.len(), None), |stream| {
+            self.add(stream, producer, records.len(), None, |stream| {
                 let mut decoded = decode(stream, &records)?.map_err(|undecodable| undecodable.reason);
                 if let Ok(candidate) = &mut decoded {
                     // They were in time once.
@@ -184,8 +184,8 @@ impl Replay {
                     for (producer, rows) in &entry.requests {
                         let own = columns.slice(first, *rows);
                         first += rows;
-                        let rows = (*rows, Some(&own));
-                        self.add(&entry.stream, producer, rows, |stream| as_declared(stream, &own).map(Ok))?;
+                        let read = |stream: &Arc<Stream>| as_declared(stream, &own).map(Ok);
+                        self.add(&entry.stream, producer, *rows, Some(&own), read)?;
                     }
                 }
                 Err(why) => *self.notes.entry(format!("not compared, {why}")).or_default() += u64::from(entry.rows),
@@ -220,7 +220,8 @@ impl Replay {
         &mut self,
         stream: &str,
         producer: &str,
-        (rows, columns): (usize, Option<&RecordBatch>),
+        rows: usize,
+        columns: Option<&RecordBatch>,
         read: impl Fn(&Arc<Stream>) -> anyhow::Result<Result<Candidate, Reason>>,
     ) -> anyhow::Result<()> {
         let from = Sender { producer, address: None };

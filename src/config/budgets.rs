@@ -71,9 +71,9 @@ pub(super) fn read(destination: &Table<'_>) -> Option<Declared> {
     table.done();
     let Steps { tells_changes, widens, named, sheds_after } = steps?;
     let top_help = "say how many rows leave and which are the largest, as in `top = { rows = 20, by = \"payments\" }`";
-    must_agree(table, (TOP, top.as_ref().map(|top| &top.place)), &named, top_help, problems);
+    must_agree(table, TOP, top.as_ref().map(|top| &top.place), &named, top_help, problems);
     let keys_help = "say which keys are given up, one after the other, as in `roll_up = [\"city\"]`";
-    must_agree(table, (ROLL_UP, given_up.as_ref().map(|keys| &keys.place)), &named, keys_help, problems);
+    must_agree(table, ROLL_UP, given_up.as_ref().map(|keys| &keys.place), &named, keys_help, problems);
     let given_up = given_up.map(|keys| keys.value).unwrap_or_default();
     let changes = tells_changes.then(|| Reduction::on_change(Changes::default()));
     let smaller = smaller(&given_up, top.as_ref().and_then(|top| top.value.top.clone()));
@@ -114,13 +114,7 @@ fn smaller(keys: &[Spot<String>], top: Option<Top>) -> Vec<Reduction> {
 }
 
 /// A step that `when_short` names is described, and no other.
-fn must_agree(
-    table: &Table<'_>,
-    (step, at): (&str, Option<&Place>),
-    named: &[String],
-    help: &str,
-    problems: &Problems,
-) {
+fn must_agree(table: &Table<'_>, step: &str, at: Option<&Place>, named: &[String], help: &str, problems: &Problems) {
     let is_named = named.iter().any(|name| name == step);
     match at {
         Some(place) if !is_named => {
@@ -256,7 +250,7 @@ impl Declared {
             let is_accepted = |dataset: &&Dataset| accepted.contains(&dataset.name.as_str());
             counted.released_as().filter(is_accepted).filter_map(move |dataset| {
                 let wider = counted.wider_than(dataset).filter(is_accepted).min_by_key(|wider| wider.window)?;
-                Some((dataset.name.to_string(), wider.name.to_string()))
+                Some((dataset.name.clone(), wider.name.clone()))
             })
         });
         Settings { widened: widened.collect(), ..self.settings.clone() }

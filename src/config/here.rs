@@ -5,7 +5,6 @@ use jiff::civil::Date;
 use crate::domain::document::{Problems, Spot, hint};
 use crate::domain::name::GatewayId;
 use crate::domain::policy::{ConditionId, Form, Holder, OnExpired, PolicySet, Regime, Shown};
-use crate::domain::proof::Proof;
 
 use super::counted;
 use super::read::{Declared, shown};
@@ -21,8 +20,8 @@ const OVERDUE: &str = "a review is overdue, as a warning says: check the law and
 /// needed somewhere.
 pub(super) fn check(declared: &Declared, policy: &PolicySet, today: Date, problems: &Problems) {
     let peers = || declared.peers.iter();
-    for shown in declared.conditions.iter().chain(peers().flat_map(|peer| &peer.conditions)) {
-        check_needed(shown, policy, problems);
+    for (name, _) in declared.conditions.iter().chain(peers().flat_map(|peer| &peer.conditions)) {
+        check_needed(name, policy, problems);
     }
     let Some((id, country)) = declared.id.as_ref().zip(declared.country.as_ref()) else { return };
     for named in &policy.shown_of_gateways {
@@ -63,7 +62,7 @@ fn streams<'p>(policy: &'p PolicySet, regime: &Regime) -> Vec<&'p str> {
     if covered.is_empty() { vec![""] } else { covered }
 }
 
-fn check_needed((name, _): &(Spot<String>, Proof), policy: &PolicySet, problems: &Problems) {
+fn check_needed(name: &Spot<String>, policy: &PolicySet, problems: &Problems) {
     if !policy.needed.contains(name.value.as_str()) {
         let needed: Vec<&str> = policy.needed.iter().map(ConditionId::as_str).collect();
         let message = format!("no regime and no region needs `{}`", name.value);

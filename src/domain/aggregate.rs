@@ -82,7 +82,7 @@ use open_bytes::{cell_bytes, cells_bytes, plan_bytes, planning_bytes};
 use parted::{Parted, Sets};
 use points::points_bytes;
 use portions::{Place, Portions, key};
-use producer_sums::ProducerSums;
+use producer_sums::{ProducerSums, Summed};
 use rows::each_contributor;
 use sample::Sample;
 use slots::Slots;
@@ -344,7 +344,8 @@ impl Cells {
             each_summed(measure, column, rows, |at, _, portion| {
                 let (slot, (origin, found)) = (places[at].0 as usize, &mut origins[at]);
                 if origin.1 != Producer::UNKNOWN {
-                    let (sums, column) = (&mut self.producer_sums[slot], (self.summed, summed_column));
+                    let sums = &mut self.producer_sums[slot];
+                    let column = Summed { columns: self.summed, column: summed_column };
                     if sums.add(*origin, column, portion, found, self.enough, &mut change) {
                         full.push(slot);
                     }
@@ -468,7 +469,7 @@ impl Cells {
         if planted("cells-in-records") {
             return self.records[slot] >= least as u64;
         }
-        at_least(self.sets_of(slot), (least, beyond_one), self.enough)
+        at_least(self.sets_of(slot), least, beyond_one, self.enough)
     }
 
     /// The positions of a slot's cell in the domains of the dataset's keys.

@@ -333,3 +333,12 @@ fn shown(text: &str) -> String {
         None => printable::lines(text).into_owned(),
     }
 }
+
+/// A text with other words in it, for tests. What is to be replaced must be there: else a test would go on with what it did
+/// not ask for.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no `{from}` in\n{text}");
+    text.replace(from, to)
+}

@@ -281,30 +281,41 @@ fn decode_notes(reader: &mut Reader<'_>) -> Option<Noted> {
     Some(Noted { notes, decided, told, decided_before, longer })
 }
 
+/// What a release is of, and for whom.
+pub struct Addressed {
+    /// The dataset.
+    pub dataset: DatasetName,
+    /// The destination.
+    pub destination: DestinationName,
+}
+
 /// The dataset and the destination of each release of an entry. The cells are not read.
 #[must_use]
-pub fn destinations(bytes: &[u8]) -> Option<Vec<(&str, &str)>> {
+pub fn addressed(bytes: &[u8]) -> Option<Vec<Addressed>> {
     let mut reader = Reader::new(bytes);
     let (_, _) = (reader.u64()?, reader.text()?);
-    let mut destinations = Vec::new();
+    let mut addressed = Vec::new();
     for _ in 0..reader.count(1)? {
-        let (_, destination, dataset, _) = (reader.text()?, reader.text()?, reader.text()?, reader.text()?);
+        let _ = reader.text()?;
+        let destination = DestinationName::new(reader.text()?).ok()?;
+        let dataset = DatasetName::new(reader.text()?).ok()?;
+        let _ = reader.text()?;
         let (_, _, _) = (reader.i64()?, reader.i64()?, Digest::from_bytes(reader.array()?));
         let _ = reader.bytes()?;
-        destinations.push((dataset, destination));
+        addressed.push(Addressed { dataset, destination });
     }
-    Some(destinations)
+    Some(addressed)
 }
 
 /// The destinations of all releases that are held, those that are confirmed included.
 ///
 /// # Errors
 /// When an entry cannot be read.
-pub fn all_destinations(mut entries: storage::Reader) -> Result<BTreeSet<String>, Error> {
+pub fn all_destinations(mut entries: storage::Reader) -> Result<BTreeSet<DestinationName>, Error> {
     let mut all = BTreeSet::new();
     while let Some(entry) = entries.next()? {
-        let destinations = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
-        all.extend(destinations.into_iter().map(|(_, destination)| destination.to_owned()));
+        let addressed = addressed(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        all.extend(addressed.into_iter().map(|release| release.destination));
     }
     Ok(all)
 }
@@ -315,15 +326,15 @@ pub fn all_destinations(mut entries: storage::Reader) -> Result<BTreeSet<String>
 /// When an entry cannot be read.
 pub fn waiting(
     mut entries: storage::Reader,
-    destination: &str,
-    has: &dyn Fn(&str, Lsn) -> bool,
-) -> Result<BTreeMap<String, usize>, Error> {
+    destination: &DestinationName,
+    has: &dyn Fn(&DatasetName, Lsn) -> bool,
+) -> Result<BTreeMap<DatasetName, usize>, Error> {
     let mut waiting = BTreeMap::new();
     while let Some(entry) = entries.next()? {
-        let destinations = destinations(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
-        for (dataset, _) in destinations.into_iter().filter(|(_, name)| *name == destination) {
-            if !has(dataset, entry.lsn) {
-                *waiting.entry(dataset.to_owned()).or_default() += 1;
+        let addressed = addressed(&entry.payload).ok_or(Error::Unreadable(entry.lsn))?;
+        for release in addressed.into_iter().filter(|release| release.destination == *destination) {
+            if !has(&release.dataset, entry.lsn) {
+                *waiting.entry(release.dataset).or_default() += 1;
             }
         }
     }
@@ -345,7 +356,7 @@ pub struct Held {
     /// The last closing of each dataset that is in it.
     pub closed: BTreeMap<String, LastClosing>,
     /// How many releases wait for each destination, those that it has confirmed included.
-    pub releases: BTreeMap<String, usize>,
+    pub releases: BTreeMap<DestinationName, usize>,
     /// What was decided about cells that may wait, by the closing's position in the journal.
     pub decided: BTreeMap<Lsn, Vec<Decided>>,
     /// The last closing of each dataset of which nothing is held but that it was: the outbox had begun anew. What was decided
@@ -423,7 +434,7 @@ pub fn held(log: &Log, after: Lsn, tables: BTreeMap<DatasetName, Tables>) -> Res
             }
         }
         for released in &closing.releases {
-            *held.releases.entry(released.destination().into()).or_default() += 1;
+            *held.releases.entry(released.destination().clone()).or_default() += 1;
         }
     }
     Ok(held)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{Changes, Reduction, Released};
 use crate::domain::table::Fingerprint;
 use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
@@ -40,7 +41,7 @@ pub struct Settings {
     pub per: Duration,
     /// The datasets whose releases are left out first when the bytes do not suffice, because one with longer windows adds
     /// their rows up for the same destination; and which one that is.
-    pub widened: BTreeMap<String, String>,
+    pub widened: BTreeMap<DatasetName, DatasetName>,
     /// The smaller forms of a release, in the order in which they are tried when the bytes do not suffice for the whole.
     pub smaller: Vec<Reduction>,
     /// After so long a release that waits for bytes is shed. `None`: it waits for as long as it takes.
@@ -58,8 +59,8 @@ impl Settings {
 
     /// How important a dataset is: 0 is the most.
     #[must_use]
-    pub fn rank(&self, dataset: &str) -> usize {
-        self.first.iter().position(|first| first == dataset).unwrap_or(self.first.len())
+    pub fn rank(&self, dataset: &DatasetName) -> usize {
+        self.first.iter().position(|first| dataset == first).unwrap_or(self.first.len())
     }
 }
 
@@ -82,13 +83,32 @@ pub enum Error {
     },
 }
 
+/// What is decided on, and paid for, as one: an entry of the outbox, or a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parcel<'p> {
+    /// The position in the outbox; of a file that of its last release.
+    pub lsn: Lsn,
+    /// The dataset whose file it is. `None` where releases leave one by one.
+    pub of: Option<&'p DatasetName>,
+}
+
+impl Parcel<'_> {
+    /// The name of the dataset as it is on disk: nothing stands for none.
+    fn of_text(&self) -> &str {
+        self.of.map_or("", DatasetName::as_str)
+    }
+
+    /// Whether it is the one that the disk says.
+    fn is(&self, lsn: Lsn, of: &str) -> bool {
+        (self.lsn, self.of_text()) == (lsn, of)
+    }
+}
+
 /// An entry of the outbox that is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// Its position; of a file that of its last release.
-    pub lsn: Lsn,
-    /// The dataset whose file it is; empty where releases leave one by one.
-    pub of: &'a str,
+    /// Which.
+    pub parcel: Parcel<'a>,
     /// The bytes that it takes, as a whole or in the form that is decided.
     pub bytes: u64,
     /// Whether datasets with longer windows add up all of its rows ([`Budget::is_widened`]).
@@ -162,10 +182,8 @@ pub struct Budget {
 pub struct Whole<'w> {
     /// The position of the first of its releases.
     pub first: Lsn,
-    /// That of the last.
-    pub last: Lsn,
-    /// The dataset whose file it is; empty where releases leave one by one.
-    pub of: &'w str,
+    /// Which they are together.
+    pub parcel: Parcel<'w>,
     /// Its releases.
     pub releases: &'w [Released],
     /// Everything through this position of the outbox is confirmed.
@@ -175,10 +193,8 @@ pub struct Whole<'w> {
 /// What is paid for.
 #[derive(Clone, Copy)]
 pub struct Payment<'p> {
-    /// The position in the outbox; of a file that of its last release.
-    pub lsn: Lsn,
-    /// The dataset whose file it is; empty where releases leave one by one.
-    pub of: &'p str,
+    /// Which entry, or file.
+    pub parcel: Parcel<'p>,
     /// The form in which it leaves.
     pub form: &'p Reduction,
     /// The bytes that it takes.
@@ -198,13 +214,13 @@ impl Budget {
     pub fn open(
         fs: &Arc<dyn FileSystem>,
         directory: &Path,
-        destination: &str,
+        destination: &DestinationName,
         settings: Settings,
         last: Lsn,
         at: Moment,
     ) -> Result<Self, Error> {
         storage::create_directories(&**fs, directory)?;
-        let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination))?;
+        let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(destination.as_str()))?;
         let is_new = stored == Stored::Missing;
         let decoded = match stored {
             Stored::Missing => Decoded::Kept(Kept {
@@ -221,9 +237,12 @@ impl Budget {
         };
         let kept = match decoded {
             Decoded::Kept(kept) => kept,
-            Decoded::Newer(version) => return Err(Error::Newer { destination: destination.to_owned(), version }),
+            Decoded::Newer(version) => return Err(Error::Newer { destination: destination.into(), version }),
             Decoded::Unreadable => {
-                tracing::error!(destination, "the budget is damaged and begins empty. Check the disk");
+                tracing::error!(
+                    destination = destination.as_str(),
+                    "the budget is damaged and begins empty. Check the disk"
+                );
                 let (forms, told) = (Forms::default(), Told::default());
                 Kept { left: 0, at: at.wall, paid: last, shed: NONE, file: None, forms, told }
             }
@@ -240,7 +259,7 @@ impl Budget {
         let mut budget = Self { settings, slots, level, paid, shed, file, forms, told, before: last };
         // What comes into the outbox from now on is not from before there was a budget, also if nothing is paid until a crash.
         if is_new && let Err(error) = budget.keep(budget.kept(level.left, at), at) {
-            tracing::warn!(%error, destination, "the budget is not on disk yet: check the disk");
+            tracing::warn!(%error, destination = destination.as_str(), "the budget is not on disk yet: check the disk");
         }
         Ok(budget)
     }
@@ -252,11 +271,16 @@ impl Budget {
     ///
     /// # Errors
     /// When it cannot be read or written, or a later version of the program wrote it.
-    pub fn suspend(fs: &Arc<dyn FileSystem>, directory: &Path, destination: &str, last: Lsn) -> Result<Forms, Error> {
-        let path = directory.join(destination);
+    pub fn suspend(
+        fs: &Arc<dyn FileSystem>,
+        directory: &Path,
+        destination: &DestinationName,
+        last: Lsn,
+    ) -> Result<Forms, Error> {
+        let path = directory.join(destination.as_str());
         let Stored::Value(bytes) = Slots::peek(&**fs, &path)? else { return Ok(Forms::default()) };
         match Kept::decode(&bytes) {
-            Decoded::Newer(version) => Err(Error::Newer { destination: destination.to_owned(), version }),
+            Decoded::Newer(version) => Err(Error::Newer { destination: destination.into(), version }),
             // It begins empty, with all paid for.
             Decoded::Unreadable => Ok(Forms::default()),
             Decoded::Kept(Kept { paid: Lsn::MAX, shed: (0, _), forms, told, .. }) if told == Told::default() => {
@@ -305,18 +329,17 @@ impl Budget {
 
     /// Whether an entry, or a file of a dataset, was paid for. It may have left, so it leaves in no other form.
     #[must_use]
-    pub fn is_paid(&self, lsn: Lsn, of: &str) -> bool {
-        let is_asked = |(at, dataset, _): &(Lsn, String, Fingerprint)| (*at, dataset.as_str()) == (lsn, of);
-        lsn <= self.paid || self.file.as_ref().is_some_and(is_asked) || self.forms.of(lsn, of).is_some()
+    pub fn is_paid(&self, parcel: Parcel<'_>) -> bool {
+        let file = self.file.as_ref().filter(|(at, of, _)| parcel.is(*at, of));
+        parcel.lsn <= self.paid || file.is_some() || self.forms.of(parcel).is_some()
     }
 
     /// The smaller forms that releases may leave in. None if they were paid for. What was there before the start is not added
     /// up: policies may say something else of its metrics since.
     #[must_use]
     pub fn smaller(&self, whole: Whole<'_>) -> Vec<Reduction> {
-        let Whole { first, last, of, .. } = whole;
-        let forms = self.settings.smaller.iter().filter(|_| !self.is_paid(last, of));
-        let is_known = |form: &&Reduction| first > self.before || !form.adds_up();
+        let forms = self.settings.smaller.iter().filter(|_| !self.is_paid(whole.parcel));
+        let is_known = |form: &&Reduction| whole.first > self.before || !form.adds_up();
         let forms = forms.filter(is_known);
         forms
             .filter_map(|form| if form.changes().is_some() { self.changes(whole) } else { Some(form.clone()) })
@@ -325,10 +348,10 @@ impl Budget {
 
     /// That only what has changed leaves. `None`: it takes more on disk than there is room for.
     fn changes(&self, whole: Whole<'_>) -> Option<Reduction> {
-        let Whole { first, last, of, releases, confirmed } = whole;
+        let Whole { first, parcel, releases, confirmed } = whole;
         let form = Reduction::on_change(Changes::since(|dataset| self.told.before(dataset, first), releases));
-        let alone = Forms::default().with((last, of), Some(&form), 0).bytes_of_changes();
-        let all = self.forms.with((last, of), Some(&form), confirmed).bytes_of_changes();
+        let alone = Forms::default().with(parcel, Some(&form), 0).bytes_of_changes();
+        let all = self.forms.with(parcel, Some(&form), confirmed).bytes_of_changes();
         (alone <= CHANGE_BYTES_MAX && all <= CHANGES_BYTES_MAX).then_some(form)
     }
 
@@ -361,7 +384,7 @@ impl Budget {
     /// is at a position of the outbox. What was there before the start may have been made under a configuration that did not
     /// add it up.
     #[must_use]
-    pub fn is_widened<'d>(&self, first: Lsn, mut datasets: impl Iterator<Item = &'d str>) -> bool {
+    pub fn is_widened<'d>(&self, first: Lsn, mut datasets: impl Iterator<Item = &'d DatasetName>) -> bool {
         first > self.before && datasets.all(|dataset| self.settings.widened.contains_key(dataset))
     }
 
@@ -376,10 +399,10 @@ impl Budget {
     /// form.
     #[must_use]
     pub fn decide(&self, asked: Asked<'_>, now: Duration) -> Decision {
-        if (self.shed.0, self.shed.1.as_str()) == (asked.lsn, asked.of) {
+        if asked.parcel.is(self.shed.0, &self.shed.1) {
             return Decision::Shed;
         }
-        let is_paid = self.is_paid(asked.lsn, asked.of);
+        let is_paid = self.is_paid(asked.parcel);
         let sheds_after = self.settings.sheds_after.filter(|_| !is_paid);
         let smaller: &[u64] = if is_paid { &[] } else { asked.smaller };
         let is_widened = asked.is_widened && !is_paid;
@@ -407,11 +430,11 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
     pub fn pay(&mut self, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
-        let Payment { lsn, of, form, bytes, confirmed, leaving } = payment;
+        let Payment { parcel, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
-        let forms = self.forms.with((lsn, of), Some(form).filter(|form| !form.is_whole()), confirmed);
-        let told = self.told_after(lsn, leaving);
-        self.keep(Kept { paid: self.paid.max(lsn), forms, told, ..self.kept(left, at) }, at)
+        let forms = self.forms.with(parcel, Some(form).filter(|form| !form.is_whole()), confirmed);
+        let told = self.told_after(parcel.lsn, leaving);
+        self.keep(Kept { paid: self.paid.max(parcel.lsn), forms, told, ..self.kept(left, at) }, at)
     }
 
     /// Whether this file was the last one that was paid for.
@@ -426,11 +449,12 @@ impl Budget {
     /// # Errors
     /// When the file system refuses. Then nothing may be written.
     pub fn pay_for(&mut self, file: Fingerprint, payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
-        let Payment { lsn, of, form, bytes, confirmed, leaving } = payment;
+        let Payment { parcel, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
-        let forms = self.forms.with((lsn, of), Some(form), confirmed);
-        let told = self.told_after(lsn, leaving);
-        self.keep(Kept { file: Some((lsn, of.to_owned(), file)), forms, told, ..self.kept(left, at) }, at)
+        let forms = self.forms.with(parcel, Some(form), confirmed);
+        let told = self.told_after(parcel.lsn, leaving);
+        let file = Some((parcel.lsn, parcel.of_text().to_owned(), file));
+        self.keep(Kept { file, forms, told, ..self.kept(left, at) }, at)
     }
 
     /// What is told last once releases have left.
@@ -442,9 +466,10 @@ impl Budget {
     ///
     /// # Errors
     /// When the file system refuses. It is to be asked for again.
-    pub fn shed(&mut self, (lsn, of): (Lsn, &str), at: Moment) -> Result<(), storage::Error> {
+    pub fn shed(&mut self, parcel: Parcel<'_>, at: Moment) -> Result<(), storage::Error> {
         let left = self.level.left(at.now);
-        self.keep(Kept { shed: (lsn, of.to_owned()), ..self.kept(left, at) }, at)
+        let shed = (parcel.lsn, parcel.of_text().to_owned());
+        self.keep(Kept { shed, ..self.kept(left, at) }, at)
     }
 
     /// What is kept when so much is left and nothing else changes.

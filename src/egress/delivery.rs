@@ -125,9 +125,9 @@ impl Deliveries {
         let ends = Ends { drained, cut: is_cut };
         let noted = cursors.noted;
         let mut cursors = cursors.opened;
-        cursors.retain(|name, _| sinks.contains_key(name.as_str()));
-        let level = |name: &str| sinks.get(name).and_then(Sink::budget).map(Budget::level);
-        let is_sent_to = |name: &str| !matches!(sinks.get(name), None | Some(Sink::Nothing));
+        cursors.retain(|name, _| sinks.contains_key(name));
+        let level = |name: &DestinationName| sinks.get(name).and_then(Sink::budget).map(Budget::level);
+        let is_sent_to = |name: &DestinationName| !matches!(sinks.get(name), None | Some(Sink::Nothing));
         let started = cursors.iter().filter(|(name, _)| is_sent_to(name));
         let started: Vec<_> =
             started.map(|(name, opened)| (name.clone(), opened.cursor.clone(), level(name))).collect();
@@ -142,8 +142,8 @@ impl Deliveries {
             to_ledger::run(&of_ledger, &noted, &ends_of_ledger);
         })?);
         for (name, sink) in sinks {
-            let Some(opened) = cursors.remove(name.as_str()) else { continue };
-            let cells = context.aside.count(name.as_str());
+            let Some(opened) = cursors.remove(&name) else { continue };
+            let cells = context.aside.count(&name);
             if cells > 0 {
                 let (destination, directory) = (name.as_str(), context.aside.directory.join(name.as_str()));
                 tracing::warn!(
@@ -155,7 +155,7 @@ impl Deliveries {
             let thread = format!("to-{name}");
             let status = board.status(&name);
             let guard = Guard { status: Arc::clone(&status), now: Arc::clone(&context.now) };
-            let delivery = Delivery::new(name.to_string(), opened, status, context.clone(), ends.clone());
+            let delivery = Delivery::new(name, opened, status, context.clone(), ends.clone());
             threads.push(context.supervisor.spawn(&thread, move || {
                 let _guard = guard;
                 run(delivery, sink);
@@ -214,7 +214,7 @@ fn run(mut delivery: Delivery, sink: Sink) {
         Sink::Nothing => passing::run(&mut delivery),
     }
     delivery.end();
-    tracing::debug!(destination = delivery.name, "delivery ended");
+    tracing::debug!(destination = delivery.name.as_str(), "delivery ended");
 }
 
 /// Remembers why nothing is delivered any more when a thread panics, for the stop that follows.

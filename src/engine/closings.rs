@@ -37,7 +37,7 @@ impl ClosingRooms {
     }
 
     /// The room of a dataset, for its closing or its last flush.
-    pub(super) fn take(&mut self, journal: &Log, dataset: &str) -> Option<Room> {
+    pub(super) fn take(&mut self, journal: &Log, dataset: &DatasetName) -> Option<Room> {
         self.fill(journal);
         let room = self.rooms.get_mut(dataset)?.take()?;
         self.missing += 1;
@@ -80,7 +80,7 @@ mod tests {
         let mut lsn = 0;
         while rooms.fill(&journal) {
             for dataset in ["one", "two"] {
-                let room = rooms.take(&journal, dataset).unwrap();
+                let room = rooms.take(&journal, &dataset.parse().unwrap()).unwrap();
                 lsn += 1;
                 journal.submit(lsn, vec![0; usize::try_from(closing_bytes(dataset)).unwrap()], room, None);
             }

@@ -40,7 +40,7 @@ mod withheld;
 
 use telling::Wholes;
 use waiting::Quiet;
-use withheld::Withheld;
+use withheld::{Refused, Withheld};
 
 /// What the collector must know to release a window.
 pub struct ReleaseRules {
@@ -95,7 +95,7 @@ pub(super) struct Collector {
     /// What the workers have reported of each closing of a dataset. Datasets that shared their cells then can share a position.
     closings: BTreeMap<(Lsn, DatasetName), Reported>,
     /// What is told of refused records with closings to come: the windows that are closed began before a time.
-    refused: BTreeMap<Lsn, (Option<i64>, Vec<Told>)>,
+    refused: BTreeMap<Lsn, Refused>,
     checkpoint: Option<Gathering>,
     /// The end of the outbox at the position of the checkpoint before the last.
     outbox_needed: Lsn,
@@ -175,7 +175,7 @@ impl Collector {
                     self.closed(lsn, dataset, before, windows);
                 }
                 Ok(Report::Refused { lsn, before, refused }) => {
-                    self.refused.insert(lsn, (before, refused));
+                    self.refused.insert(lsn, Refused { before, told: refused });
                 }
                 Ok(Report::State { lsn, gateway }) => self.begin_checkpoint(lsn, &gateway),
                 Ok(Report::Checkpoint { lsn, windows, took }) => self.gather(lsn, windows, took),
@@ -203,19 +203,19 @@ impl Collector {
         {
             // A checkpoint of before has what waited and was added up before. Closings come here in the order of their positions.
             self.save_kept(|checkpoint| checkpoint < lsn);
-            self.release(at, reported);
+            self.release(at.0, at.1, reported);
         }
     }
 
     /// Releases what was closed at a position. All its releases are one entry of the outbox: after a crash
     /// they are there as a whole, or the closing is replayed and released then.
-    fn release(&mut self, (lsn, dataset): (Lsn, DatasetName), reported: Reported) {
+    fn release(&mut self, lsn: Lsn, dataset: DatasetName, reported: Reported) {
         let refused = self.refused.remove(&lsn);
         let mut deferral = self.collecting.deferred.remove(&dataset);
         if self.is_in_outbox(lsn, &dataset) && !planted("replay-twice") {
             self.has_closed(&dataset, reported.before);
             if let Some(deferral) = deferral {
-                self.defer_again((lsn, dataset), reported, deferral);
+                self.defer_again(lsn, dataset, reported, deferral);
             }
             return;
         }
@@ -223,14 +223,16 @@ impl Collector {
         let mut tables = self.take_tables(&dataset);
         let (part, last) = (if before.is_some() { 0 } else { lsn }, windows.keys().next_back().copied());
         let mut closing = Closing { closed_at: lsn, dataset: (&dataset).into(), ..Closing::default() };
-        closing.notes.extend(refused.into_iter().flat_map(|refused| self.refused_notes(&dataset, refused)));
+        if let Some(Refused { before, told }) = refused {
+            closing.notes.extend(self.refused_notes(&dataset, before, told));
+        }
         for (window, cells) in windows {
             let of_window = Window { dataset: &dataset, window, part };
             if before.is_some() {
                 self.without_records(&dataset, window, &mut tables, &mut closing);
             }
             match &mut deferral {
-                Some(deferral) => self.waiting_cells(&of_window, cells, (deferral, &mut tables), &mut closing),
+                Some(deferral) => self.waiting_cells(&of_window, cells, deferral, &mut tables, &mut closing),
                 None => self.cells(&of_window, cells, &mut tables, &mut closing),
             }
             if let Some(tables) = tables.as_mut().filter(|_| before.is_some()) {
@@ -240,7 +242,7 @@ impl Collector {
         self.all_told(&dataset, before, &mut tables, &mut closing);
         self.longer_windows(&dataset, before, &mut closing);
         if let Some(mut deferral) = deferral {
-            self.passed(&dataset, &mut deferral, (before, last), &mut closing);
+            self.passed(&dataset, &mut deferral, before, last, &mut closing);
             self.put_back(dataset.clone(), deferral);
         }
         self.put_tables(&dataset, tables, before);
@@ -290,15 +292,15 @@ impl Collector {
 
     /// Whether the outbox had what was closed at a position when it was opened. A dataset that shares its cells with others
     /// since then had its closings under its own name.
-    fn is_in_outbox(&self, lsn: Lsn, dataset: &str) -> bool {
+    fn is_in_outbox(&self, lsn: Lsn, dataset: &DatasetName) -> bool {
         let declared = self.collecting.rules.datasets.get(dataset);
         let names = declared.iter().flat_map(|declared| declared.released_as()).map(|released| released.name.as_str());
-        let mut released = names.chain([dataset]).filter_map(|name| self.collecting.released.get(name));
+        let mut released = names.chain([dataset.as_str()]).filter_map(|name| self.collecting.released.get(name));
         released.any(|released| released.closed_at >= lsn)
     }
 
     /// What the ledger is to say of refused records of a dataset's stream.
-    fn refused_notes(&self, dataset: &str, (before, refused): (Option<i64>, Vec<Told>)) -> Vec<Note> {
+    fn refused_notes(&self, dataset: &DatasetName, before: Option<i64>, refused: Vec<Told>) -> Vec<Note> {
         let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return Vec::new() };
         let notes = refused.into_iter().map(|told| Note::Refused { stream: declared.stream.clone(), before, told });
         notes.collect()
@@ -309,8 +311,8 @@ impl Collector {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
         let (policy, outlets) = self.outlets(window, declared, &cells);
         let closed = self.closed_window(window, cells.bounded(declared), declared, None);
-        if let Some(outcome) = self.leave(window, &closed, (policy, &outlets), tables, closing) {
-            self.withheld((window.dataset, window.window), Withheld::of(&outcome, declared), &outlets, closing);
+        if let Some(outcome) = self.leave(window, &closed, policy, &outlets, tables, closing) {
+            self.withheld(window.dataset, window.window, Withheld::of(&outcome, declared), &outlets, closing);
         }
     }
 
@@ -331,7 +333,8 @@ impl Collector {
         &self,
         window: &Window<'_>,
         closed: &ClosedWindow<'_>,
-        (policy, outlets): (Digest, &[Outlet]),
+        policy: Digest,
+        outlets: &[Outlet],
         tables: &mut Option<Tables>,
         closing: &mut Closing,
     ) -> Option<Outcome> {
@@ -339,8 +342,8 @@ impl Collector {
         // Noise is for a dataset alone: of several that share cells, one that asked for it under policies of before gets nothing.
         let noise = asked_for(outlets).filter(|_| !closed.dataset.is_shared());
         let outcome = match (&mut *tables, noise) {
-            (Some(tables), _) => self.changes(closed, (policy, outlets), tables),
-            (None, Some(privacy)) => Ok(self.with_noise(window, closed, (policy, outlets, privacy), closing)?),
+            (Some(tables), _) => self.changes(closed, policy, outlets, tables),
+            (None, Some(privacy)) => Ok(self.with_noise(window, closed, policy, outlets, privacy, closing)?),
             (None, None) => release(closed, outlets, policy),
         };
         match outcome {
@@ -409,7 +412,9 @@ impl Collector {
         &self,
         window: &Window<'_>,
         closed: &ClosedWindow<'_>,
-        (policy, outlets, privacy): (Digest, &[Outlet], Privacy),
+        policy: Digest,
+        outlets: &[Outlet],
+        privacy: Privacy,
         closing: &mut Closing,
     ) -> Option<Outcome> {
         // What is charged is known again after a crash by its closing, which must be there then.
@@ -447,7 +452,7 @@ impl Collector {
     }
 
     /// Counts cells of a dataset and of those that share them, unless this is a dry run.
-    fn count(&self, dataset: &str, of: impl Fn(&DatasetCounts) -> &AtomicU64, cells: usize) {
+    fn count(&self, dataset: &DatasetName, of: impl Fn(&DatasetCounts) -> &AtomicU64, cells: usize) {
         let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return };
         if !self.collecting.rules.is_dry_run {
             declared.released_as().for_each(|released| self.telemetry.add_of_dataset(&released.name, &of, cells));
@@ -455,13 +460,13 @@ impl Collector {
     }
 
     /// When a window began, in microseconds since the Unix epoch.
-    fn start_of(&self, dataset: &str, window: i64) -> i64 {
+    fn start_of(&self, dataset: &DatasetName, window: i64) -> i64 {
         let size = self.collecting.rules.datasets.get(dataset).map_or(0, |dataset| micros(dataset.window));
         window.saturating_mul(size)
     }
 
     /// The same for the log.
-    fn start_as_text(&self, dataset: &str, window: i64) -> String {
+    fn start_as_text(&self, dataset: &DatasetName, window: i64) -> String {
         rfc3339(self.start_of(dataset, window))
     }
 
@@ -530,11 +535,11 @@ impl Collector {
     }
 
     /// A worker's part of windows that have closed while a checkpoint is under way: it holds them as they were before.
-    fn gather_closed(&mut self, saving: Option<Lsn>, dataset: &str, windows: &mut BTreeMap<i64, Cells>) {
+    fn gather_closed(&mut self, saving: Option<Lsn>, dataset: &DatasetName, windows: &mut BTreeMap<i64, Cells>) {
         for (window, cells) in windows {
             let (Some(saved), Some(lsn)) = (cells.take_saved(), saving) else { continue };
             if let Some(Gathering { checkpoint, .. }) = self.gathering(lsn) {
-                let part = WindowPart { dataset: dataset.to_owned(), window: *window, cells: saved.bytes() };
+                let part = WindowPart { dataset: dataset.into(), window: *window, cells: saved.bytes() };
                 checkpoint.windows.push(part);
             }
         }
@@ -588,7 +593,7 @@ impl Collector {
     }
 }
 
-fn destinations<'o>(outlets: &'o [Outlet], dataset: &str) -> BTreeSet<&'o str> {
+fn destinations<'o>(outlets: &'o [Outlet], dataset: &DatasetName) -> BTreeSet<&'o str> {
     let of_dataset = outlets.iter().filter(|outlet| outlet.dataset == *dataset);
     of_dataset.map(|outlet| outlet.destination.as_str()).collect()
 }

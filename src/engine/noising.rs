@@ -83,7 +83,7 @@ impl Noising {
         match book.charge(charge.clone(), privacy.per_day) {
             Ok(OfCharge::Charged(charged)) => {
                 self.spent.lock().unwrap_or_else(PoisonError::into_inner).charge(charge);
-                match release_noised(closed, outlets, policy, (privacy, charged), &mut **noise) {
+                match release_noised(closed, outlets, policy, privacy, charged, &mut **noise) {
                     Ok(outcome) => Noised::Released(outcome),
                     Err(error) => Noised::Failed(error.to_string()),
                 }

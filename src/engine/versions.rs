@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::civil::Date;
 
 use crate::domain::dataset::Dataset;
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{Digest, Granted, Here, Known, Outlet, PolicySet, Version, strictest};
 
 /// All versions.
@@ -142,7 +142,7 @@ impl Versions {
 
     /// The datasets that the version in force lets go to a destination.
     #[must_use]
-    pub fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
+    pub fn let_go_to(&self, destination: &DestinationName) -> BTreeSet<DatasetName> {
         let current = self.current();
         current.policy.let_go_to(destination, &current.here.serves, current.day)
     }

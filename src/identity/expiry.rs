@@ -18,9 +18,21 @@ pub struct Expiry {
 /// A day, in seconds.
 const DAY: i64 = 86_400;
 /// So long before its end a certificate is reported: 30 days, or a third of its life if that is less.
-const NEAR: (i64, i64) = (30 * DAY, 3);
+const NEAR: Stage = Stage { seconds: 30 * DAY, part: 3 };
 /// The same for the times at which the log of a gateway that runs says it.
-const STAGES: [(i64, i64); 4] = [NEAR, (7 * DAY, 12), (DAY, 48), (0, i64::MAX)];
+const STAGES: [Stage; 4] = [
+    NEAR,
+    Stage { seconds: 7 * DAY, part: 12 },
+    Stage { seconds: DAY, part: 48 },
+    Stage { seconds: 0, part: i64::MAX },
+];
+
+/// So many seconds before an end, or such a part of the whole time if that is less.
+#[derive(Clone, Copy)]
+struct Stage {
+    seconds: i64,
+    part: i64,
+}
 
 impl Expiry {
     /// So many seconds are left at a moment. Less than 0: it has ended.
@@ -47,8 +59,8 @@ impl Expiry {
         }
     }
 
-    fn before(&self, (seconds, part): (i64, i64)) -> i64 {
-        seconds.min(self.until.saturating_sub(self.from) / part)
+    fn before(&self, stage: Stage) -> i64 {
+        stage.seconds.min(self.until.saturating_sub(self.from) / stage.part)
     }
 
     /// When it ends or ended, in words: `ends in 12 days`.

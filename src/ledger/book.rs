@@ -202,7 +202,7 @@ impl Ledger {
         &self,
         releases: &[Released],
         outbox: Lsn,
-        widened: Option<&BTreeMap<String, String>>,
+        widened: Option<&BTreeMap<DatasetName, DatasetName>>,
     ) -> Result<(), Unwritable> {
         self.say_of(releases, |released| What::Shed {
             release: released.id().to_owned(),
@@ -212,7 +212,7 @@ impl Ledger {
             window_end: rfc3339(released.window_end()),
             cells: released.cells().num_rows() as u64,
             outbox,
-            widened: widened.and_then(|widened| widened.get(released.dataset().as_str()).cloned()),
+            widened: widened.and_then(|widened| widened.get(released.dataset())).map(String::from),
         })
     }
 
@@ -285,14 +285,14 @@ impl Ledger {
     }
 
     /// Says that a destination has confirmed releases, which took so many bytes together.
-    pub fn sent(&self, destination: &str, releases: &[String], bytes: u64) {
+    pub fn sent(&self, destination: &DestinationName, releases: &[String], bytes: u64) {
         for (part, releases) in releases.chunks(RELEASES_MAX).enumerate() {
             let bytes = if part == 0 { bytes } else { 0 };
-            self.note(What::Sent { destination: destination.to_owned(), releases: releases.to_vec(), bytes });
+            self.note(What::Sent { destination: destination.into(), releases: releases.to_vec(), bytes });
         }
         let mut inner = self.inner();
         for release in releases {
-            inner.intended.remove(&(destination.to_owned(), release.clone()));
+            inner.intended.remove(&(destination.into(), release.clone()));
         }
     }
 

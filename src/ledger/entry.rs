@@ -28,7 +28,8 @@ pub struct Entry {
     pub what: What,
 }
 
-/// What an entry says.
+/// What an entry says. Its names are texts, also those of datasets and destinations: a ledger is read for many years, by those
+/// who check it too, and an entry that was signed is read whatever a name may be by then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum What {

@@ -178,7 +178,7 @@ fn a_ledger_goes_on_where_it_was() {
             assert!(intend(&ledger, "late", 9).unwrap_err().contains("the gateway stops"));
         } else {
             intend(&ledger, &format!("of round {round}"), 9).unwrap();
-            ledger.sent("desk", &[format!("of round {round}")], 10);
+            ledger.sent(&"desk".parse().unwrap(), &[format!("of round {round}")], 10);
             ledger.close();
         }
     }
@@ -200,7 +200,7 @@ fn after_a_crash_the_ledger_says_what_is_known_of_each_intent() {
         // In one process an intent is said once, however often the release is tried.
         intend(&before, id, outbox).unwrap();
     }
-    before.sent("desk", &["sent".to_owned()], 77);
+    before.sent(&"desk".parse().unwrap(), &["sent".to_owned()], 77);
     before.flush();
     intend(&before, "later", 4).unwrap();
     let crashed = fs.copy();

@@ -180,7 +180,7 @@ impl Reader {
             let at = open.walk.offset();
             let what = if hole.is_some() { Wrong::Frames } else { Wrong::Missing };
             let bytes = hole.unwrap_or(at..at);
-            for lsns in without((self.next, to - 1), &open.header.gaps) {
+            for lsns in without(self.next, to - 1, &open.header.gaps) {
                 let damage = Damage { file: open.name.to_string(), bytes: bytes.clone(), lsns, what };
                 self.table.found_damage(open.name, damage);
             }

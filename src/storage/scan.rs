@@ -336,7 +336,7 @@ impl Scan {
     fn damaged(&mut self, lsns: (Lsn, Lsn), bytes: Range<u64>, what: Wrong) {
         let file = self.scanned.name.to_string();
         let gaps = self.scanned.header.as_ref().map_or(&[][..], |header| &header.gaps);
-        for lsns in without(lsns, gaps) {
+        for lsns in without(lsns.0, lsns.1, gaps) {
             self.scanned.damage.push(Damage { file: file.clone(), bytes: bytes.clone(), lsns, what });
         }
     }
@@ -348,7 +348,7 @@ fn entries_max(bytes: &Range<u64>) -> u64 {
 }
 
 /// A range of LSNs without those known to be lost.
-pub(super) fn without((first, last): (Lsn, Lsn), gaps: &[(Lsn, Lsn)]) -> Vec<(Lsn, Lsn)> {
+pub(super) fn without(first: Lsn, last: Lsn, gaps: &[(Lsn, Lsn)]) -> Vec<(Lsn, Lsn)> {
     let mut gaps = gaps.to_vec();
     gaps.sort_unstable();
     let (mut rest, mut from) = (Vec::new(), first);
@@ -375,9 +375,9 @@ mod tests {
 
     #[test]
     fn known_gaps_are_taken_out() {
-        assert_eq!(without((1, 9), &[]), [(1, 9)]);
-        assert_eq!(without((1, 9), &[(7, 7), (1, 2)]), [(3, 6), (8, 9)]);
-        assert_eq!(without((3, 5), &[(1, 9)]), []);
-        assert_eq!(without((3, 5), &[(9, 9), (4, 20)]), [(3, 3)]);
+        assert_eq!(without(1, 9, &[]), [(1, 9)]);
+        assert_eq!(without(1, 9, &[(7, 7), (1, 2)]), [(3, 6), (8, 9)]);
+        assert_eq!(without(3, 5, &[(1, 9)]), []);
+        assert_eq!(without(3, 5, &[(9, 9), (4, 20)]), [(3, 3)]);
     }
 }

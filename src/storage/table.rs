@@ -89,7 +89,7 @@ impl Table {
     pub(super) fn found_damage(&self, name: Name, damage: Damage) {
         let mut known = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         let ranges: Vec<_> = known.iter().map(|known| known.lsns).collect();
-        let news = without(damage.lsns, &ranges);
+        let news = without(damage.lsns.0, damage.lsns.1, &ranges);
         if news.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ use super::ledger::intended;
 use crate::common::folder::Folder;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{BINARY, Process, copy_of, run, text};
-use crate::common::{self, PATIENCE};
+use crate::common::{self, PATIENCE, changed};
 
 const SERVE: [&str; 3] = ["run", "-c", "examples/card-fraud/gateway.toml"];
 
@@ -79,8 +79,7 @@ fn example(more: &str) -> (Folder, u16) {
     let text = fs::read_to_string(policies.join("policy.toml")).unwrap();
     fs::remove_file(&policies).unwrap();
     let least = "min_contributors = 10\n";
-    assert!(text.contains(least));
-    let text = text.replace(least, &format!("{least}{more}"));
+    let text = changed(&text, least, &format!("{least}{more}"));
     directory.write("examples/card-fraud/policies/policy.toml", text);
     (directory, port)
 }

@@ -420,7 +420,9 @@ async fn what_the_bytes_do_not_suffice_for_is_left_out_where_longer_windows_have
     let Some(broker) = Broker::own(Vec::new()) else { return };
     let folder = card_fraud_with("hourly", HOURLY);
     let name = folder.path("examples/card-fraud/gateway.toml").display().to_string();
-    let widened: BTreeMap<String, String> = [("payments_by_country".to_owned(), "hourly".to_owned())].into();
+    let widened =
+        [("payments_by_country", "hourly")].map(|(dataset, wider)| (dataset.parse().unwrap(), wider.parse().unwrap()));
+    let widened = BTreeMap::from(widened);
     let mut hours = Vec::new();
     // All leave; only the first four windows or so do.
     for (topic, bytes) in [("all-hours", 10_000_000), ("few-bytes", 30_000)] {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::common::changed;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 
@@ -26,7 +27,7 @@ fn deployment() -> Deployment {
 pub(super) fn with_sums(deployment: Deployment, totals: &str) -> Deployment {
     deployment.edit(POLICY, "[destinations.desk]", &format!("{totals}\n[destinations.desk]"));
     let hub = "country = \"US\"\naccepts = [\"by_country\"]";
-    deployment.edit(POLICY, hub, &hub.replace("by_country", "totals"));
+    deployment.edit(POLICY, hub, &changed(hub, "by_country", "totals"));
     deployment.set_k(5);
     deployment
 }

@@ -305,7 +305,7 @@ async fn a_shadow_knows_how_full_a_counter_is() {
 #[test]
 fn check_warns_of_shares_that_other_rows_can_exceed() {
     let deployment = abroad();
-    let other = COUNTED.replace("g-1", "g-2");
+    let other = changed(COUNTED, "g-1", "g-2");
     deployment.write(POLICY, deployment.read(POLICY) + &other);
     let said = "they may take gateway `g-1` beyond its share of 12";
     assert!(!warned(&deployment, said));

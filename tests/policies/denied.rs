@@ -3,7 +3,7 @@
 use super::deployment::{Deployment, POLICY, Process, Producer, visits};
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
-use crate::common::until;
+use crate::common::{changed, until};
 
 const OPEN: &str = "country = \"US\"\naccepts = [\"by_country\"]";
 const CLOSED: &str = "country = \"US\"\naccepts = []";
@@ -14,7 +14,7 @@ async fn with_a_release_left() -> Deployment {
     deployment.set_k(5);
     let gateway_file = deployment.read("gateway.toml");
     let (desk, hub) = gateway_file.split_once("[destinations.hub]").unwrap();
-    let hub = hub.replace("rotate_after = \"PT0S\"", "rotate_after = \"PT1H\"");
+    let hub = changed(hub, "rotate_after = \"PT0S\"", "rotate_after = \"PT1H\"");
     deployment.write("gateway.toml", format!("{desk}[destinations.hub]{hub}"));
     let gateway = deployment.spawn();
     let mut producer = Producer::connect(gateway.endpoint(), "p").await;

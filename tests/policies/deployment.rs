@@ -20,7 +20,7 @@ use tonic::{Response, Status};
 
 use crate::common::folder::Folder;
 use crate::common::laws::CLASSES;
-use crate::common::{PATIENCE, gateway, records};
+use crate::common::{PATIENCE, changed, gateway, records};
 
 pub(crate) use crate::common::laws::regime;
 pub(crate) use crate::common::process::Process;
@@ -177,9 +177,9 @@ impl Deployment {
     pub(crate) fn add_calls(&self) {
         let policy = self.read(POLICY);
         let (from, through) = (policy.find("[streams.visits]").unwrap(), policy.find("[destinations.desk]").unwrap());
-        let calls = policy[from..through].replace("streams.visits", "streams.calls");
-        let calls =
-            calls.replace("by_country", "calls_by_country").replace("= \"visits\"\nwindow", "= \"calls\"\nwindow");
+        let calls = changed(&policy[from..through], "streams.visits", "streams.calls");
+        let calls = changed(&calls, "by_country", "calls_by_country");
+        let calls = changed(&calls, "= \"visits\"\nwindow", "= \"calls\"\nwindow");
         self.write(POLICY, policy.clone() + &calls);
         let desk = "[destinations.desk]\ncountry = \"IE\"\naccepts = [";
         self.edit(POLICY, desk, &format!("{desk}\"calls_by_country\", "));

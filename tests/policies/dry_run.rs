@@ -75,7 +75,7 @@ async fn a_dry_run_decides_and_counts_alike_and_not_one_byte_leaves() {
     // What nobody waits for is passed over, so that the outbox can let go of it.
     for destination in ["desk", "hub"] {
         let cursor = Cursor::peek(&RealFileSystem, &deployment.path("journal/cursors"), destination).unwrap();
-        assert!(cursor.has("by_country", 1), "{destination}");
+        assert!(cursor.has(&"by_country".parse().unwrap(), 1), "{destination}");
     }
     // What a dry run has closed does not leave later either.
     deployment.edit("gateway.toml", "mode = \"dry-run\"", "");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
-use crate::common::{gateway, until};
+use crate::common::{changed, gateway, until};
 
 use super::coarser::{self, TOTALS};
 use super::deployment::{Deployment, POLICY, Producer, visits};
@@ -21,8 +21,7 @@ pub(super) fn deployment(size: &str) -> Deployment {
 }
 
 fn with_sums(deployment: Deployment, size: &str) -> Deployment {
-    assert!(TOTALS.contains("PT1M"));
-    coarser::with_sums(deployment, &TOTALS.replace("PT1M", size))
+    coarser::with_sums(deployment, &changed(TOTALS, "PT1M", size))
 }
 
 /// Of each sum that the hub has: the minutes in which its window begins and ends, and the count.
@@ -182,7 +181,7 @@ async fn what_was_added_up_before_a_lost_entry_of_the_outbox_is_missing_and_that
     let deployment = Deployment::new();
     deployment.add_calls();
     let deployment = with_sums(deployment, "PT1H");
-    deployment.edit("gateway.toml", "directory = \"journal\"\n", &JOURNAL.replace("65536", "1048576"));
+    deployment.edit("gateway.toml", "directory = \"journal\"\n", &changed(JOURNAL, "65536", "1048576"));
     deployment.edit("gateway.toml", "[scoring]", "[limits]\nbatch_bytes_max = 4096\n\n[scoring]");
     deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
     let process = deployment.spawn();
@@ -248,14 +247,14 @@ async fn what_is_added_up_is_not_gone_on_with_by_another_declaration() {
         ("of_all", "of_everyone", "it has other metrics, or other names for them"),
         ("PT3M", "PT2M", "window was PT3M, is PT2M"),
     ] {
-        deployment.write(POLICY, policy.replace(from, to));
+        deployment.write(POLICY, changed(&policy, from, to));
         let refused = deployment.start_error().await;
         assert!(refused.contains(said) && refused.contains("on_stop"), "{refused}");
     }
     deployment.write(POLICY, policy.clone());
     deployment.edit("gateway.toml", "[listen]", "on_stop = \"release\"\n\n[listen]");
     deployment.start().await.stop().await;
-    deployment.write(POLICY, policy.replace("of_all", "of_everyone"));
+    deployment.edit(POLICY, "of_all", "of_everyone");
     deployment.start().await.stop().await;
     assert_eq!(sums(&deployment), [json!([0, 3, 6])]);
 }
@@ -276,8 +275,7 @@ fn check_says_how_many_windows_it_adds_up_and_refuses_what_waits() {
     let datasets = said["datasets"].as_array().unwrap().iter();
     let times: Vec<Value> = datasets.map(|dataset| json!([dataset["dataset"], dataset["adds_up_windows"]])).collect();
     assert!(times.contains(&json!(["totals", 60])) && times.contains(&json!(["by_country", 1])), "{times:?}");
-    let policy = deployment.read(POLICY);
-    deployment.write(POLICY, policy.replace("min_contributors = 5\n", "min_contributors = 5\nmax_defer = 2\n"));
+    deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nmax_defer = 2\n");
     let checked = run(deployment.root(), &["check", "-c", "gateway.toml"]);
     let said = text(&checked.stderr);
     assert!(said.contains("the cells of `by_country` wait (`max_defer`)"), "{said}");

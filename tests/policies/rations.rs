@@ -301,7 +301,9 @@ async fn a_file_whose_rows_a_longer_window_has_is_left_out_and_the_longer_one_ha
         let change = |config: &mut Config| {
             config.http = Some(Http { listen: "127.0.0.1:0".parse().unwrap(), is_plaintext: true });
             let budget = config.budgets.get_mut("hub").unwrap();
-            assert!(budget.widened.iter().eq([(&"by_country".to_owned(), &"totals".to_owned())]));
+            let widened =
+                [("by_country", "totals")].map(|(dataset, wider)| (dataset.parse().unwrap(), wider.parse().unwrap()));
+            assert_eq!(budget.widened, BTreeMap::from(widened));
             (budget.bytes, budget.per) = (bytes, per);
         };
         deployment.start_with(change).await

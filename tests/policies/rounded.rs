@@ -24,7 +24,8 @@ const MORE: &str = r#"[
 fn deployment(format: &str) -> Deployment {
     let deployment = Deployment::new();
     let profiles = "\n[release.of_law]\nround_counts_to = 4\n[release.own]\nround_counts_to = 6\n";
-    deployment.write(POLICY, deployment.read(POLICY).replace(METRICS, MORE) + profiles);
+    deployment.edit(POLICY, METRICS, MORE);
+    deployment.add(POLICY, profiles);
     deployment.edit(POLICY, "min_contributors = 5\n", "min_contributors = 5\nrelease = \"own\"\n");
     deployment.edit(REGIME, "min_contributors", "release = \"of_law\"\nmin_contributors");
     let hub = "directory    = \"released/hub\"\n";

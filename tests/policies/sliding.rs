@@ -4,6 +4,7 @@ use bailiwick::app::App;
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, POLICY, Producer, visit, visits};
+use crate::common::changed;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 
@@ -138,17 +139,18 @@ async fn a_change_of_every_needs_a_restart_without_open_windows() {
     let deployment = deployment();
     let gateway = deployment.start().await;
     gateway.producer("p").await.send(&visits(1, 40, "DE")).await;
-    let changed = SLIDING.replace("PT1M", "PT90S");
-    deployment.edit(POLICY, SLIDING, &changed);
+    let longer = changed(SLIDING, "PT1M", "PT90S");
+    let apart = changed(SLIDING, "every = \"PT1M\", ", "");
+    deployment.edit(POLICY, SLIDING, &longer);
     let refused = gateway.reload().await.unwrap_err();
     assert!(refused.contains("window was PT3M every PT1M, is PT3M every PT1M30S"), "{refused}");
     gateway.stop().await;
     let refused = deployment.start_error().await;
     assert!(refused.contains("window was PT3M every PT1M, is PT3M every PT1M30S"), "{refused}");
-    deployment.edit(POLICY, &changed, &SLIDING.replace("every = \"PT1M\", ", ""));
+    deployment.edit(POLICY, &longer, &apart);
     let refused = deployment.start_error().await;
     assert!(refused.contains("window was PT3M every PT1M, is PT3M"), "{refused}");
-    deployment.edit(POLICY, &SLIDING.replace("every = \"PT1M\", ", ""), SLIDING);
+    deployment.edit(POLICY, &apart, SLIDING);
     deployment.start().await.stop().await;
 }
 

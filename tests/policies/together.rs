@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::common::changed;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
 
@@ -34,7 +35,7 @@ fn deployment() -> Deployment {
 fn add_sizes(deployment: &Deployment) {
     deployment.edit(POLICY, "[destinations.desk]", &format!("{SIZES}\n[destinations.desk]"));
     let hub = "country = \"US\"\naccepts = [\"by_country\"]";
-    deployment.edit(POLICY, hub, &hub.replace("by_country", "sizes"));
+    deployment.edit(POLICY, hub, &changed(hub, "by_country", "sizes"));
 }
 
 /// Records of so many persons of a country in a minute, each with an amount.
@@ -117,7 +118,7 @@ async fn two_datasets_leave_once_each_over_kills_and_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cell_that_is_too_small_for_one_leaves_in_none_and_all_are_counted() {
     let deployment = deployment();
-    deployment.edit(POLICY, &SIZES[1..], &SIZES[1..].replace("min_contributors = 5", "min_contributors = 8"));
+    deployment.edit(POLICY, &SIZES[1..], &changed(&SIZES[1..], "min_contributors = 5", "min_contributors = 8"));
     let gateway = deployment.start().await;
     let mut producer = gateway.producer("p").await;
     producer.send(&[visits(1, 7, "DE"), visits(1, 8, "FR")].concat()).await;
@@ -156,7 +157,8 @@ async fn a_dataset_that_joins_another_waits_until_its_windows_have_been_released
     assert!(refused.contains("these datasets share its cells now, and none did: `by_country`, `sizes`"), "{refused}");
     deployment.edit("gateway.toml", "[gateway]\n", "[gateway]\non_stop = \"release\"\n");
     let both = deployment.read(POLICY);
-    deployment.write(POLICY, both.replace(SIZES, "").replace("accepts = [\"sizes\"]", "accepts = [\"by_country\"]"));
+    deployment.edit(POLICY, SIZES, "");
+    deployment.edit(POLICY, "accepts = [\"sizes\"]", "accepts = [\"by_country\"]");
     deployment.start().await.stop().await;
     assert_eq!(deployment.counts("desk"), [(1, "DE".to_owned(), 6)]);
     // Now it can join. Nothing that was counted before is counted again.
@@ -191,7 +193,8 @@ async fn windows_that_closed_stay_closed_when_the_first_of_the_datasets_is_remov
     let (first, rest) = policy.split_once("[datasets.by_country]").unwrap();
     let (_, rest) = rest.split_once("[datasets.sizes]").unwrap();
     // Windows close later now: only the journal says that those before minute 5 have closed.
-    let rest = rest.replace("grace = \"PT1S\"", "grace = \"PT10M\"").replace("\"by_country\"", "\"sizes\"");
+    let rest = changed(rest, "grace = \"PT1S\"", "grace = \"PT10M\"");
+    let rest = changed(&rest, "\"by_country\"", "\"sizes\"");
     deployment.write(POLICY, format!("{first}[datasets.sizes]{rest}"));
     let gateway = deployment.start().await;
     let mut producer = gateway.producer("p").await;
@@ -210,7 +213,7 @@ fn add_to_both(deployment: &Deployment, line: &str) {
     let least = "min_contributors = 5\n";
     let policy = deployment.read(POLICY);
     assert_eq!(policy.matches(least).count(), 2);
-    deployment.write(POLICY, policy.replace(least, &format!("{least}{line}\n")));
+    deployment.write(POLICY, changed(&policy, least, &format!("{least}{line}\n")));
 }
 
 /// What each life of a gateway is sent, and the minute that it closes. It is killed then.
@@ -234,7 +237,7 @@ async fn cells_that_fail_leave_in_one_remainder_of_each_of_two_datasets_over_kil
     let policy = deployment.read(POLICY);
     assert_eq!(policy.matches(keys).count(), 2);
     let city = "{ field = \"city\", domain = [\"a\", \"b\", \"c\"] }";
-    deployment.write(POLICY, policy.replace(keys, &format!("{keys}, {city}")));
+    deployment.write(POLICY, changed(&policy, keys, &format!("{keys}, {city}")));
     add_to_both(&deployment, "roll_up = [\"city\"]");
     let in_cities = |minute: u32, cities: &[(&str, usize)]| -> Vec<Value> {
         let of_city = |(city, persons): &(&str, usize)| {
@@ -337,7 +340,7 @@ async fn one_with_noise_has_windows_of_its_own_beside_one_without_over_kills() {
     let deployment = Deployment::new();
     deployment.add(POLICY, NOISED);
     let hub = "country = \"US\"\naccepts = [\"by_country\"]";
-    deployment.edit(POLICY, hub, &hub.replace("by_country", "by_two"));
+    deployment.edit(POLICY, hub, &changed(hub, "by_country", "by_two"));
     deployment.set_k(5);
     let process = deployment.spawn();
     let mut producer = Producer::connect(process.endpoint(), "p").await;
@@ -377,12 +380,14 @@ fn check_says_which_datasets_share_their_cells() {
     let told: Value = serde_json::from_str(&text(&run(deployment.root(), &["check", "--json"]).stdout)).unwrap();
     assert_eq!(told["datasets"][0]["shares_cells_with"], json!(["sizes"]));
     assert_eq!(told["datasets"][1]["shares_cells_with"], json!(["by_country"]));
-    deployment.edit(POLICY, &SIZES[1..], &SIZES[1..].replace("PT1M", "PT2M"));
+    let sizes = &SIZES[1..];
+    let longer = changed(sizes, "PT1M", "PT2M");
+    deployment.edit(POLICY, sizes, &longer);
     let said = text(&run(deployment.root(), &["check"]).stderr);
     assert!(said.contains("parts the records of stream `visits` otherwise than `by_country`"), "{said}");
     assert!(said.contains("40 - 39 = 1 is told all the same"), "{said}");
-    let roll_up = SIZES[1..].replace("min_contributors = 5", "min_contributors = 5\nroll_up = [\"country\"]");
-    deployment.edit(POLICY, &SIZES[1..].replace("PT1M", "PT2M"), &roll_up);
+    let roll_up = changed(sizes, "min_contributors = 5", "min_contributors = 5\nroll_up = [\"country\"]");
+    deployment.edit(POLICY, &longer, &roll_up);
     let said = text(&run(deployment.root(), &["check"]).stderr);
     let otherwise =
         "dataset `sizes` parts the records of stream `visits` otherwise than `by_country`: not the same `roll_up`";

@@ -1,5 +1,6 @@
 //! What `check` says of the budgets of destinations.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ fn shown(duration: Duration) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings)) -> Value {
+pub(super) fn for_machines(destination: &DestinationName, budget: &Settings) -> Value {
     let Settings { bytes, per, widened, smaller, sheds_after, first } = budget;
     let max_age = sheds_after.map(|after| shown(after).to_string());
     let steps = smaller.last().map_or(&[][..], |form| &form.0);
@@ -122,6 +123,8 @@ pub(super) fn for_machines((destination, budget): (&DestinationName, &Settings))
             Step::Top(Top { rows, by: By::Each(metrics) }) => top = Some(json!({ "rows": rows, "by": metrics })),
         }
     }
+    let widened: BTreeMap<&str, &str> =
+        widened.iter().map(|(dataset, wider)| (dataset.as_str(), wider.as_str())).collect();
     json!({
         "destination": destination.as_str(),
         "bytes": bytes,

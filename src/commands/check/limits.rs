@@ -22,7 +22,7 @@ const ROW_BYTES: usize = 96;
 const METRIC_BYTES: usize = 80;
 
 /// A paragraph for people. `others`: the datasets that it shares its cells with, of those of its stream.
-pub(super) fn explained(dataset: &Dataset, (others, of_stream): (&[&str], &[Arc<Dataset>]), limits: &Limits) -> String {
+pub(super) fn explained(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dataset>], limits: &Limits) -> String {
     let mut text = String::new();
     let (contributors, part) = (&limits.contributors, &limits.part);
     // Writing to a string does not fail.
@@ -239,11 +239,7 @@ fn waits(dataset: &Dataset) -> SignedDuration {
 }
 
 /// The same for machines.
-pub(super) fn for_machines(
-    dataset: &Dataset,
-    (others, of_stream): (&[&str], &[Arc<Dataset>]),
-    limits: &Limits,
-) -> Value {
+pub(super) fn for_machines(dataset: &Dataset, others: &[&str], of_stream: &[Arc<Dataset>], limits: &Limits) -> Value {
     let Parted { histograms, fractions, optional, sums } = Parted::of(dataset);
     let mut withheld = [fractions, optional].concat();
     withheld.extend(sums.iter().filter(|sum| !withheld.contains(sum)).copied().collect::<Vec<_>>());

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use crate::app::losses::Loss;
 use crate::domain::counting::{Day, Name};
 use crate::domain::gateway::Gateway;
+use crate::domain::name::DestinationName;
 use crate::domain::policy::RegimeSet;
 use crate::domain::producer::{Number, Producers};
 use crate::durable::checkpoint::Checkpoint;
@@ -51,7 +52,7 @@ pub(super) struct Held {
 /// What the outbox holds.
 #[derive(Default)]
 pub(super) struct Outbox {
-    pub(super) destinations: BTreeMap<String, Waiting>,
+    pub(super) destinations: BTreeMap<DestinationName, Waiting>,
     /// The greatest position of the journal that a closing in it names.
     pub(super) last_closed: Lsn,
 }
@@ -226,7 +227,7 @@ fn marks(checkpoint: &Checkpoint) -> Producers {
 /// Reads the outbox.
 pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) -> anyhow::Result<Outbox> {
     let mut found = Outbox::default();
-    let mut cursor: BTreeMap<String, Cursor> = BTreeMap::new();
+    let mut cursor: BTreeMap<DestinationName, Cursor> = BTreeMap::new();
     let mut entries = storage::entries(Arc::clone(fs), outbox)?;
     while let Some(entry) = entries.next()? {
         let Some(closing) = Closing::decode(&entry.payload) else {
@@ -235,11 +236,11 @@ pub(super) fn releases(fs: &Arc<dyn FileSystem>, outbox: &Path, cursors: &Path) 
         found.last_closed = found.last_closed.max(closing.closed_at);
         for released in &closing.releases {
             let destination = released.destination();
-            if !cursor.contains_key(&**destination) {
-                cursor.insert(destination.into(), Cursor::peek(&**fs, cursors, destination)?);
+            if !cursor.contains_key(destination) {
+                cursor.insert(destination.clone(), Cursor::peek(&**fs, cursors, destination)?);
             }
-            let confirmed = cursor.get(&**destination).is_some_and(|cursor| cursor.has(released.dataset(), entry.lsn));
-            let held = found.destinations.entry(destination.into()).or_default();
+            let confirmed = cursor.get(destination).is_some_and(|cursor| cursor.has(released.dataset(), entry.lsn));
+            let held = found.destinations.entry(destination.clone()).or_default();
             held.releases += 1;
             if !confirmed {
                 held.waiting += 1;

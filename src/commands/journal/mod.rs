@@ -109,9 +109,9 @@ fn look(task: Task, directory: &Path) -> anyhow::Result<Found<'_>> {
     let found_log = inspect(&log, releases.last_closed.max(counted))?;
     let records =
         held::records(&fs, &log, checkpoint.as_ref()).with_context(|| format!("cannot read {}", log.display()))?;
-    let destinations = releases.destinations.keys().map(String::as_str);
+    let destinations = releases.destinations.keys();
     let mut outbox_losses = Loss::of_outbox(&*fs, &cursors, &found_outbox.damage, found_outbox.first, destinations)?;
-    let others = cursor_files.into_iter().filter(|name| !releases.destinations.contains_key(name));
+    let others = cursor_files.into_iter().filter(|name| !releases.destinations.contains_key(name.as_str()));
     for destination in others {
         if Slots::peek(&*fs, &cursors.join(&destination))? == Stored::Damaged {
             outbox_losses.push(Loss::Cursor { destination });

@@ -201,7 +201,7 @@ pub(super) fn json(found: &Found<'_>) -> String {
         found.records.closed_through.iter().map(|(dataset, through)| (dataset.clone(), rfc3339(*through).into()));
     let destinations = found.releases.destinations.iter().map(|(destination, held)| {
         json!({
-            "destination": destination,
+            "destination": destination.as_str(),
             "releases": held.releases,
             "not_confirmed": held.waiting,
             "oldest_window_end": held.oldest.map(rfc3339),

@@ -253,7 +253,7 @@ impl Counted {
         for (name, longer) in all_longer {
             let Some(Some(dataset)) = self.datasets.get(&name) else { continue };
             for ended in longer.ending(dataset, None, &mut Addition::default()) {
-                let released = release_longer((gateway, dataset), &ended, 0, &outlets(dataset), version.digest())?;
+                let released = release_longer(gateway, dataset, &ended, 0, &outlets(dataset), version.digest())?;
                 let Some(of) = dataset.released_as().find(|of| of.name == *ended.dataset()) else { continue };
                 let nulls = Left::nulls(of, &released);
                 let rows = if released.is_empty() { 0 } else { ended.rows() };

@@ -135,7 +135,7 @@ impl Direct {
         let columns = stream.fields.iter().enumerate().map(|(position, field)| {
             let first = next;
             next += if is_wide(&field) { rows } else { 0 };
-            column(field.field_type, parts(position), (&cells, first), rows)
+            column(field.field_type, parts(position), &cells, first, rows)
         });
         RecordBatch::try_new(Arc::clone(&stream.schema), columns.collect::<Result<_, _>>()?)
     }
@@ -154,7 +154,8 @@ fn is_wide(field_type: FieldType) -> bool {
 fn column<'p>(
     field_type: FieldType,
     parts: impl Iterator<Item = (&'p Direct, &'p Part)> + Clone,
-    (cells, first): (&Buffer, usize),
+    cells: &Buffer,
+    first: usize,
     rows: usize,
 ) -> Result<ArrayRef, ArrowError> {
     let nulls = nulls(parts.clone(), rows);

@@ -207,7 +207,7 @@ impl Columns {
             encode_portions(portions, cells.summed, &mut self.portions);
         }
         if let Some(sums) = cells.producer_sums.get(slot) {
-            encode_producer_sums(sums, (cells.summed, cells.enough), &mut self.producer_sums);
+            encode_producer_sums(sums, cells.summed, cells.enough, &mut self.producer_sums);
         }
     }
 
@@ -407,7 +407,7 @@ fn decode_portions(summed: usize, reader: &mut Reader<'_>) -> Option<Portions> {
     }
 }
 
-fn encode_producer_sums(sums: &ProducerSums, (summed, enough): (usize, usize), writer: &mut Writer) {
+fn encode_producer_sums(sums: &ProducerSums, summed: usize, enough: usize, writer: &mut Writer) {
     let Some(known) = &sums.0 else {
         writer.u8(NOT_KEPT);
         return;

@@ -268,7 +268,8 @@ impl Together {
 /// than `enough` cannot be told: then there are not.
 pub(super) fn at_least<'c>(
     sets: impl IntoIterator<Item = &'c Contributors>,
-    (least, beyond_one): (usize, bool),
+    least: usize,
+    beyond_one: bool,
     enough: usize,
 ) -> bool {
     let mut together = Together::new(least, beyond_one, enough);

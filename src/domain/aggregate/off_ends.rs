@@ -79,7 +79,8 @@ impl OffEnds {
     pub(super) fn add(
         &mut self,
         row: &mut Option<u32>,
-        (person, producer): (Person, Producer),
+        person: Person,
+        producer: Producer,
         end: usize,
         enough: usize,
     ) -> bool {
@@ -189,7 +190,7 @@ impl OffEnds {
             let mut mine = None;
             let own = other.by.iter().skip(*row as usize * width).take(width);
             for (end, producer) in own.enumerate().filter(|(_, producer)| **producer != Producer::UNKNOWN) {
-                self.add(&mut mine, (*person, *producer), end, enough);
+                self.add(&mut mine, *person, *producer, end, enough);
             }
         }
         self.end(enough);
@@ -206,12 +207,12 @@ impl OffEnds {
                 Kept::Led { by, others } => {
                     self.keep(end, Keeps::Led(*by));
                     for person in others {
-                        self.add(&mut None, (*person, Producer::SEVERAL), end, enough);
+                        self.add(&mut None, *person, Producer::SEVERAL, end, enough);
                     }
                 }
                 Kept::Each(each) => {
                     for (person, by) in each.by.iter().filter(|(_, by)| **by != Producer::UNKNOWN) {
-                        self.add(&mut None, (*person, *by), end, enough);
+                        self.add(&mut None, *person, *by, end, enough);
                     }
                 }
             },

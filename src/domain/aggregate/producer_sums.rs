@@ -75,10 +75,23 @@ impl Known {
         }
     }
 
-    /// How many producers there are, and how many contributors who are off an end.
-    fn sizes(&self) -> (usize, usize) {
-        (self.totals.len(), self.off_ends.rows())
+    fn sizes(&self) -> Sizes {
+        Sizes { producers: self.totals.len(), off_end: self.off_ends.rows() }
     }
+}
+
+/// How many producers there are, and how many contributors who are off an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    producers: usize,
+    off_end: usize,
+}
+
+/// A column with a sum, of so many.
+#[derive(Clone, Copy)]
+pub(super) struct Summed {
+    pub(super) columns: usize,
+    pub(super) column: usize,
 }
 
 /// What one producer's totals take: a place in a tree, of which a part is empty, and a list.
@@ -87,22 +100,22 @@ fn total_bytes(columns: usize) -> usize {
 }
 
 /// What is known of so many producers takes, with so many contributors who are off an end.
-fn known_bytes(columns: usize, (producers, off_end): (usize, usize)) -> usize {
-    size_of::<Known>() + producers * total_bytes(columns) + off_ends_bytes(2 * columns, off_end)
+fn known_bytes(columns: usize, sizes: Sizes) -> usize {
+    size_of::<Known>() + sizes.producers * total_bytes(columns) + off_ends_bytes(2 * columns, sizes.off_end)
 }
 
 /// The most bytes that one more record of a cell adds.
 pub(super) fn first_producer_sums(columns: usize) -> usize {
-    known_bytes(columns, (1, 1))
+    known_bytes(columns, Sizes { producers: 1, off_end: 1 })
 }
 
 impl ProducerSums {
-    /// Adds a value of a record to the sum of a column of so many. `row`: where the record's contributor is, for its other
+    /// Adds a value of a record to the sum of a column. `row`: where the record's contributor is, for its other
     /// values. By how much the bytes change is added to `change`. Whether [`ProducerSums::end`] is due.
     pub(super) fn add(
         &mut self,
         (contributor, producer): Origin,
-        (columns, column): (usize, usize),
+        Summed { columns, column }: Summed,
         portion: Portion,
         row: &mut Option<u32>,
         enough: usize,
@@ -111,10 +124,10 @@ impl ProducerSums {
         let before = self.0.as_ref().map(|known| known.sizes());
         let known = self.0.get_or_insert_with(|| Box::new(Known::new(columns)));
         known.add_total(producer.number(), columns, column, portion);
-        let person = (contributor.into(), producer);
+        let person = contributor.into();
         let mut is_due = false;
         for (end, portion) in (2 * column..).zip([portion.above, portion.below]) {
-            is_due |= portion > 0 && known.off_ends.add(row, person, end, enough);
+            is_due |= portion > 0 && known.off_ends.add(row, person, producer, end, enough);
         }
         let after = known.sizes();
         if before != Some(after) {

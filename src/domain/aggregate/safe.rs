@@ -201,7 +201,7 @@ fn tell_apart_many(ones: &ByRest<'_, '_>, others: &ByRest<'_, '_>, asked: Asked<
         ones.iter().filter_map(|(rest, ones)| Some((ones, others.get(rest)?))).collect();
     if planted("differences-free") {
         let reach = |atoms: &mut dyn Iterator<Item = &Atom<'_>>| {
-            at_least(atoms.map(|atom| atom.contributors), (least, beyond_one), enough)
+            at_least(atoms.map(|atom| atom.contributors), least, beyond_one, enough)
         };
         return reach(&mut shared.iter().flat_map(|(ones, _)| ones.iter().copied()))
             && reach(&mut shared.iter().flat_map(|(_, others)| others.iter().copied()));

@@ -26,6 +26,7 @@ use super::hashed::{Change, Contributor, ContributorKey, PassThrough, table_byte
 use super::moments::Ends;
 use super::parted::Sets;
 use super::portions::key;
+use super::producer_sums::Summed;
 use super::state::State;
 use super::{Cells, Foldable, Rows};
 use crate::domain::binary::{Reader, Writer};
@@ -445,7 +446,14 @@ impl Cells {
             self.portions[slot].add(place, self.summed, column, portion);
             if record.producer != Producer::UNKNOWN {
                 let sums = &mut self.producer_sums[slot];
-                is_due |= sums.add(origin, (self.summed, column), portion, &mut row, self.enough, &mut change);
+                is_due |= sums.add(
+                    origin,
+                    Summed { columns: self.summed, column },
+                    portion,
+                    &mut row,
+                    self.enough,
+                    &mut change,
+                );
             }
         }
         if is_due {

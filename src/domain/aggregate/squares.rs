@@ -17,10 +17,10 @@ use crate::planted::planted;
 /// end, where 1 is the square of the whole range.
 pub(super) fn hold(points: &[&Point], column: usize, total: [f64; 2], rule: PartRule) -> bool {
     planted("squares-of-one")
-        || [0, 1].into_iter().zip(total).all(|(end, total)| hold_at(points, (column, end), total, rule))
+        || [0, 1].into_iter().zip(total).all(|(end, total)| hold_at(points, column, end, total, rule))
 }
 
-fn hold_at(points: &[&Point], (column, end): (usize, usize), total: f64, rule: PartRule) -> bool {
+fn hold_at(points: &[&Point], column: usize, end: usize, total: f64, rule: PartRule) -> bool {
     let own = points.iter().filter_map(|point| point.own.get(column)).filter(|own| own.values > 0.0);
     // What each adds: the least and the most.
     let bounds = own.filter_map(|own| {

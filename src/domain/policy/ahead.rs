@@ -64,6 +64,7 @@ impl PolicySet {
 mod tests {
     use super::*;
     use crate::domain::counting::NotCounted;
+    use crate::domain::document::changed;
     use crate::domain::policy::PolicySet;
     use crate::domain::policy::explain::tests::{STREAM, version, visits};
     use crate::domain::policy::fixture::tests::{SET, set};
@@ -75,8 +76,8 @@ mod tests {
     /// The sample's laws, of which that of Brazil begins on a day, and a row of that of the union on another.
     fn texts() -> [String; 5] {
         let [regions, classes, union, br] = SET.map(str::to_owned);
-        let br = br.replace("as_of", "from = 2026-04-01\nas_of");
-        let union = union.replace("basis = \"nobody is in it\"", "basis = \"nobody is in it\"\nfrom = 2026-03-01");
+        let br = changed(&br, "as_of", "from = 2026-04-01\nas_of");
+        let union = changed(&union, "basis = \"nobody is in it\"", "basis = \"nobody is in it\"\nfrom = 2026-03-01");
         [regions, classes, union, br, STREAM.to_owned()]
     }
 
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn a_rule_does_not_end_before_it_begins() {
         let [regions, classes, union, ..] = SET;
-        let law = union.replace("basis = \"inside\"", "basis = \"inside\"\nfrom = 2026-03-01\nuntil = 2026-02-28");
+        let law = changed(union, "basis = \"inside\"", "basis = \"inside\"\nfrom = 2026-03-01\nuntil = 2026-02-28");
         let problems = crate::domain::document::Problems::default();
         let files =
             [regions, classes, &law].map(|text| crate::domain::policy::fixture::tests::source("set.toml", text));

@@ -326,11 +326,12 @@ mod tests {
     use super::super::fixture::tests::SET;
     use super::super::{Conditions, Here, Own};
     use super::*;
+    use crate::domain::document::changed;
 
     const RECORDS: [(&str, &str); 6] = [("DE", ""), ("DE", ""), ("BR", ""), ("JP", ""), ("Q", ""), ("FR", "")];
 
     /// The difference over the records, when the policies are changed by replacing a text.
-    fn changed(what: &str, with: &str) -> Difference {
+    fn when_changed(what: &str, with: &str) -> Difference {
         let before = [&SET[..], &[STREAM]].concat();
         let after: Vec<String> = before.iter().map(|text| text.replace(what, with)).collect();
         assert!(before.iter().any(|text| text.contains(what)), "{what}");
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_same_policies_do_not_differ() {
-        let difference = changed("nobody is in it", "it names nobody");
+        let difference = when_changed("nobody is in it", "it names nobody");
         assert!(difference.is_empty());
         // 8 bytes of time; "p", a code and nothing, each with its offset. One code has one letter.
         assert_eq!(difference.unchanged, count(6, 6 * (8 + 5 + 6 + 4) - 1));
@@ -368,17 +369,17 @@ mod tests {
 
     #[test]
     fn records_that_are_decided_otherwise_are_counted_by_rule_and_class() {
-        let difference = changed("strength = 90 }", "strength = 50 }");
+        let difference = when_changed("strength = 90 }", "strength = 50 }");
         assert_eq!((difference.changed.denied.records, difference.changed.otherwise.records), (2, 2));
         let unknown = "facts/subject.residence/unknown";
         assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1), (unknown, 0, 2, 2), ("no_regime", 0, 0, 1)]);
         assert_eq!(difference.by_class["health"], difference.changed);
         assert_eq!(difference.by_class["personal"], difference.changed);
 
-        let difference = changed("in = [\"union\"]", "in = [\"union\", \"JP\"]");
+        let difference = when_changed("in = [\"union\"]", "in = [\"union\", \"JP\"]");
         assert_eq!(rules(&difference), [("no_regime", 1, 0, 0)]);
         // A law of its own that would redirect: refused before, with a route now.
-        let difference = changed("misroute = \"refuse\"", "misroute = \"redirect\"");
+        let difference = when_changed("misroute = \"refuse\"", "misroute = \"redirect\"");
         assert_eq!(rules(&difference), [("br-law/misroute", 0, 0, 1)]);
     }
 
@@ -387,9 +388,9 @@ mod tests {
     fn records_that_go_only_by_a_counter_now_are_told() {
         let [regions, classes, union, br] = SET;
         let row = "basis = \"inside\"";
-        let union = union.replace(row, &format!("{row}\nneeds = [\"data.few\"]"))
+        let union = changed(union, row, &format!("{row}\nneeds = [\"data.few\"]"))
             + "\n[counters.\"data.few\"]\nper = \"all\"\nperiod = \"ever\"\nzone = \"+00:00\"\nbelow = 30\n";
-        let stream = STREAM.replace("contributor  = \"who\"", "contributor  = \"who\"\ncontributor_is_person = true");
+        let stream = changed(STREAM, "contributor  = \"who\"", "contributor  = \"who\"\ncontributor_is_person = true");
         let of = |more: &str| {
             let version = version(&[regions, classes, &union, br, &(stream.clone() + more)]);
             let own = Some(Own { id: "de".parse().unwrap(), conditions: Conditions::new() });
@@ -436,7 +437,7 @@ mod tests {
     #[test]
     fn each_rule_of_a_dataset_that_is_another_one_is_named() {
         let rules = |what: &str, with: &str| -> Vec<(&'static str, String, String, String)> {
-            let rules = changed(what, with).rules;
+            let rules = when_changed(what, with).rules;
             rules.into_iter().map(|change| (change.rule, change.before, change.after, change.by)).collect()
         };
         let own = "dataset visits_by_home";
@@ -487,14 +488,14 @@ mod tests {
     fn what_may_leave_differs_by_dataset_and_destination() {
         let flows = |what: &str, with: &str| -> Vec<(String, Option<usize>, Option<usize>)> {
             let k = |outlet: &Option<Outlet>| outlet.as_ref().map(|outlet| outlet.min_contributors);
-            let flows = changed(what, with).flows;
+            let flows = when_changed(what, with).flows;
             flows.iter().map(|flow| ((&flow.destination).into(), k(&flow.before), k(&flow.after))).collect()
         };
         assert_eq!(flows("except = [\"KP\"]", "except = []"), [("far".to_owned(), None, Some(10))]);
         assert_eq!(flows("except = [\"KP\"]", "except = [\"FR\", \"KP\"]"), []);
         assert_eq!(flows("min_contributors = 10", "min_contributors = 30"), [("desk".to_owned(), Some(10), Some(30))]);
         assert_eq!(flows("country = \"FR\"", "country = \"KP\""), [("desk".to_owned(), Some(10), None)]);
-        let denied = changed("country = \"FR\"", "country = \"KP\"").flows;
+        let denied = when_changed("country = \"FR\"", "country = \"KP\"").flows;
         assert_eq!(denied[0].why, ["no row of union-law permits KP"]);
     }
 }

@@ -190,7 +190,7 @@ impl PolicySet {
 
     /// The datasets that may go to a destination on a day.
     #[must_use]
-    pub fn let_go_to(&self, destination: &str, serves: &[String], day: Date) -> BTreeSet<DatasetName> {
+    pub fn let_go_to(&self, destination: &DestinationName, serves: &[String], day: Date) -> BTreeSet<DatasetName> {
         let accepts = self.destinations.get(destination).into_iter().flat_map(|destination| &destination.accepts);
         let datasets = accepts.map(|accepted| &accepted.value);
         datasets.filter(|dataset| self.outlet(dataset, destination, serves, day).is_some()).cloned().collect()

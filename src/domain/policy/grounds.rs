@@ -114,6 +114,7 @@ fn of_row(regime: &Regime, form: Form, place: Jurisdiction, shown: &Shown<'_>, u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::document::changed;
     use crate::domain::policy::explain::tests::{STREAM, version};
     use crate::domain::policy::fixture::tests::SET;
 
@@ -141,9 +142,9 @@ ref   = "C-3"
     /// The grounds of the sample on a day, as lines.
     fn grounds(day: Date) -> Vec<String> {
         let [regions, classes, union, br] = SET;
-        let statistics = union
-            .replace("basis = \"nobody is in it\"", "basis = \"nobody is in it\"\nneeds = [\"data.clean\"]")
-            .replace("basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.old\"]");
+        let basis = "basis = \"nobody is in it\"";
+        let statistics = changed(union, basis, &format!("{basis}\nneeds = [\"data.clean\"]"));
+        let statistics = changed(&statistics, "basis = \"inside\"", "basis = \"inside\"\nneeds = [\"data.old\"]");
         let version = version(&[regions, classes, &statistics, br, STREAM, SHOWN]);
         let own = Conditions::new();
         let grounds = version.policy.grounds(&version.here, &"eu".parse().unwrap(), &own, day);

@@ -116,7 +116,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::document::Source as File;
+    use crate::domain::document::{Source as File, changed};
 
     const POLICY: &str = r#"
 schema = "bailiwick.policy/1"
@@ -188,14 +188,15 @@ until = 2026-09-30
                 "policy.toml:9: regime `law` can never apply to `events`: it tests subject.citizenship",
             ]
         );
-        let better = POLICY
-            .replace("strength = 40", "strength = 60")
-            .replace("producer = true", "always = [\"DE\"]")
-            .replace("untested    = [\"subject.citizenship\"]\n", "")
-            .replace(
-                "[streams.events.fields]",
-                "\"subject.citizenship\" = [{ phone = \"phone\", strength = 60 }]\n[streams.events.fields]",
-            );
+        let fields = "[streams.events.fields]";
+        let citizenship = "\"subject.citizenship\" = [{ phone = \"phone\", strength = 60 }]\n";
+        let changes = [
+            ("strength = 40", "strength = 60"),
+            ("producer = true", "always = [\"DE\"]"),
+            ("untested    = [\"subject.citizenship\"]\n", ""),
+            (fields, &format!("{citizenship}{fields}")),
+        ];
+        let better = changes.iter().fold(POLICY.to_owned(), |text, (from, to)| changed(&text, from, to));
         assert_eq!(lints(&better, Date::constant(2026, 6, 30)), Vec::<String>::new());
     }
 

@@ -36,7 +36,7 @@ pub use reduced::{
 };
 
 pub use columns::RELEASE_COLUMNS;
-pub(super) use columns::{Head, assemble};
+pub(super) use columns::{Beside, Head, assemble};
 
 pub use longer::{Added, Addition, Ended, Longer, release_longer};
 
@@ -190,12 +190,13 @@ pub fn release_changes(
     closed: &ClosedWindow<'_>,
     outlets: &[Outlet],
     policy: Digest,
-    (tables, receivers): (&Tables, &BTreeSet<DestinationName>),
+    tables: &Tables,
+    receivers: &BTreeSet<DestinationName>,
 ) -> Result<Outcome, ArrowError> {
     let mut outcome = released(closed, outlets, policy, Some(tables))?;
     let given: BTreeSet<DestinationName> = outcome.told.iter().map(|telling| telling.destination.clone()).collect();
     for receiver in receivers.difference(&given) {
-        changes(closed, &[], policy, (receiver, tables), &mut outcome)?;
+        changes(closed, &[], policy, receiver, tables, &mut outcome)?;
     }
     outcome.told.retain(|telling| !telling.is_empty());
     let told: BTreeSet<u32> = outcome.told.iter().flat_map(|telling| &telling.set).map(|(number, _)| *number).collect();
@@ -241,7 +242,7 @@ fn released(
             }
             if view.is_longer(closed.dataset) {
                 outcome.coarser.insert(view.dataset.name.clone(), 0);
-                outcome.longer.push(Added::of((closed, policy), &view, (of_sums, *rule), to));
+                outcome.longer.push(Added::of(closed, policy, &view, of_sums, *rule, to));
                 continue;
             }
             if to.peek().is_none() {
@@ -259,7 +260,7 @@ fn released(
                 continue;
             };
             for destination in to {
-                changes(closed, &rows, policy, (destination, tables), &mut outcome)?;
+                changes(closed, &rows, policy, destination, tables, &mut outcome)?;
             }
         }
     }
@@ -299,7 +300,8 @@ fn changes(
     closed: &ClosedWindow<'_>,
     rows: &[Row<'_>],
     policy: Digest,
-    (destination, tables): (&DestinationName, &Tables),
+    destination: &DestinationName,
+    tables: &Tables,
     outcome: &mut Outcome,
 ) -> Result<(), ArrowError> {
     let view = View::alone(closed.dataset);
@@ -475,7 +477,8 @@ impl<'l> Leaving<'l> {
         let values = |metric: usize| {
             lines.iter().map(|line| line.values.get(metric).cloned().unwrap_or(Value::Null)).collect::<Vec<_>>()
         };
-        assemble(&head, (&windows, &changes, &contributors), labels, values)
+        let beside = Beside { windows: &windows, changes: &changes, contributors: &contributors };
+        assemble(&head, beside, labels, values)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::name::DatasetName;
 use crate::domain::table::Change;
 
 use super::Digest;
-use super::release::{Head, assemble};
+use super::release::{Beside, Head, assemble};
 
 /// The latest time that there can be, in microseconds since the Unix epoch. No other time is written longer.
 const LATEST: i64 = 253_402_207_199_999_999;
@@ -40,12 +40,12 @@ impl Widest {
             Some(Function::Histogram { edges, .. }) => vec![Value::Counts(vec![Some(u64::MAX); edges.len()])],
             Some(_) => vec![Value::Number(-f64::MAX)],
         };
-        let cells = assemble(
-            &head,
-            (&[dataset.max_defer.saturating_add(1)], &[Change::Gone], &[Value::Count(ENOUGH as u64)]),
-            |_, domain| labels(domain),
-            values,
-        )?;
+        let beside = Beside {
+            windows: &[dataset.max_defer.saturating_add(1)],
+            changes: &[Change::Gone],
+            contributors: &[Value::Count(ENOUGH as u64)],
+        };
+        let cells = assemble(&head, beside, |_, domain| labels(domain), values)?;
         Ok(Self { gateway: gateway.to_owned(), dataset: dataset.name.clone(), cells, id })
     }
 

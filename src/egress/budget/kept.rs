@@ -26,6 +26,7 @@ use crate::domain::policy::Reduction;
 use crate::domain::table::Fingerprint;
 use crate::storage::Lsn;
 
+use super::Parcel;
 use super::told::Told;
 
 const MAGIC: [u8; 8] = *b"bwbudget";
@@ -34,7 +35,7 @@ pub(super) const VERSION: u32 = 4;
 /// No position: nothing was shed.
 pub(super) const NONE: (Lsn, String) = (0, String::new());
 
-/// What is on disk.
+/// What is on disk. Names are texts: what is kept of a dataset whose name is none any more is still read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) left: u64,
@@ -61,8 +62,8 @@ pub(super) enum Decoded {
 impl Forms {
     /// That of an entry, or of the file of a dataset that ends with it; `None`: it was not paid for, or leaves whole.
     #[must_use]
-    pub fn of(&self, lsn: Lsn, of: &str) -> Option<&Reduction> {
-        self.0.iter().find(|(at, dataset, _)| (*at, dataset.as_str()) == (lsn, of)).map(|(.., form)| form)
+    pub fn of(&self, parcel: Parcel<'_>) -> Option<&Reduction> {
+        self.0.iter().find(|(at, dataset, _)| parcel.is(*at, dataset)).map(|(.., form)| form)
     }
 
     /// How many there are.
@@ -82,10 +83,10 @@ impl Forms {
     }
 
     /// With one more, and without those that are confirmed. A dataset has one file at a time.
-    pub(super) fn with(&self, (lsn, of): (Lsn, &str), form: Option<&Reduction>, confirmed: Lsn) -> Self {
-        let is_other = |at: Lsn, dataset: &str| if of.is_empty() { at != lsn } else { dataset != of };
+    pub(super) fn with(&self, parcel: Parcel<'_>, form: Option<&Reduction>, confirmed: Lsn) -> Self {
+        let is_other = |at: Lsn, dataset: &str| parcel.of.map_or(at != parcel.lsn, |of| of != dataset);
         let stay = self.0.iter().filter(|(at, dataset, _)| *at > confirmed && is_other(*at, dataset)).cloned();
-        Self(stay.chain(form.map(|form| (lsn, of.to_owned(), form.clone()))).collect())
+        Self(stay.chain(form.map(|form| (parcel.lsn, parcel.of_text().to_owned(), form.clone()))).collect())
     }
 
     /// Those of positions that there are.

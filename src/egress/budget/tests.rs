@@ -21,13 +21,29 @@ fn at(seconds: u32) -> Moment {
 
 fn open(directory: &TempDir, settings: Settings, last: Lsn, at: Moment) -> Budget {
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    Budget::open(&fs, directory.path(), "hub", settings, last, at).unwrap()
+    Budget::open(&fs, directory.path(), &hub(), settings, last, at).unwrap()
+}
+
+fn hub() -> DestinationName {
+    "hub".parse().unwrap()
+}
+
+fn named(dataset: &str) -> DatasetName {
+    dataset.parse().unwrap()
+}
+
+fn entry(lsn: Lsn) -> Parcel<'static> {
+    Parcel { lsn, of: None }
+}
+
+fn file(lsn: Lsn, of: &DatasetName) -> Parcel<'_> {
+    Parcel { lsn, of: Some(of) }
 }
 
 /// A payment for the whole of an entry.
 fn paid(lsn: Lsn, bytes: u64) -> Payment<'static> {
     static WHOLE: Reduction = Reduction(Vec::new());
-    Payment { lsn, of: "", form: &WHOLE, bytes, confirmed: 0, leaving: Leaving::default() }
+    Payment { parcel: entry(lsn), form: &WHOLE, bytes, confirmed: 0, leaving: Leaving::default() }
 }
 
 /// An entry that has smaller forms.
@@ -47,13 +63,12 @@ fn form() -> Reduction {
 
 /// What is asked for smaller forms of an entry.
 fn whole(first: Lsn, last: Lsn) -> Whole<'static> {
-    Whole { first, last, of: "", releases: &[], confirmed: 0 }
+    Whole { first, parcel: entry(last), releases: &[], confirmed: 0 }
 }
 
 fn asked(lsn: Lsn, bytes: u64) -> Asked<'static> {
     Asked {
-        lsn,
-        of: "",
+        parcel: entry(lsn),
         bytes,
         is_widened: false,
         smaller: &[],
@@ -115,13 +130,13 @@ fn a_file_that_is_written_again_after_crashes_is_paid_for_once_and_another_one_i
     for last in [0, 7, 7] {
         let mut budget = open(&directory, settings(None), last, at(0));
         if !budget.has_paid_for(file) {
-            budget.pay_for(file, Payment { of: "", ..paid(7, 300) }, at(0)).unwrap();
+            budget.pay_for(file, paid(7, 300), at(0)).unwrap();
         }
         assert_eq!(budget.level().left(at(0).now), 700);
     }
     let mut budget = open(&directory, settings(None), 7, at(0));
     assert!(!budget.has_paid_for(other));
-    budget.pay_for(other, Payment { of: "", ..paid(5, 300) }, at(0)).unwrap();
+    budget.pay_for(other, paid(5, 300), at(0)).unwrap();
     let budget = open(&directory, settings(Some(Duration::ZERO)), 7, at(0));
     assert_eq!((budget.has_paid_for(file), budget.level().left(at(0).now)), (false, 400));
     // It may have left, and is not shed. Others may be, whether they stand before it or after it.
@@ -136,19 +151,21 @@ fn files_of_datasets_that_end_at_one_position_are_decided_on_each_for_itself() {
     let directory = TempDir::new().unwrap();
     let sheds = settings(Some(Duration::ZERO));
     let mut budget = open(&directory, sheds.clone(), 0, at(0));
-    let of = |of, bytes| Asked { of, ..asked(7, bytes) };
-    budget.pay_for(Fingerprint::of(b"file"), Payment { of: "by_country", ..paid(7, 900) }, at(0)).unwrap();
+    let names = ["by_country", "sizes", "totals"].map(named);
+    let [by_country, sizes, totals] = names.each_ref().map(|name| file(7, name));
+    let of = |parcel, bytes| Asked { parcel, ..asked(7, bytes) };
+    budget.pay_for(Fingerprint::of(b"file"), Payment { parcel: by_country, ..paid(7, 900) }, at(0)).unwrap();
     let decisions = |budget: &Budget| {
-        [of("by_country", 500), of("sizes", 500), of("sizes", 1_001), of("sizes", 50)]
+        [of(by_country, 500), of(sizes, 500), of(sizes, 1_001), of(sizes, 50)]
             .map(|asked| budget.decide(asked, at(0).now))
     };
     let paid = [Decision::Wait, Decision::Shed, Decision::Shed, Decision::Send(0)];
     assert_eq!(decisions(&budget), paid);
     assert_eq!(decisions(&open(&directory, sheds.clone(), 7, at(0))), paid, "after a crash");
-    budget.shed((7, "totals"), at(0)).unwrap();
+    budget.shed(totals, at(0)).unwrap();
     for budget in [budget, open(&directory, sheds, 7, at(0))] {
         assert_eq!(decisions(&budget), paid, "another one was shed");
-        assert_eq!(budget.decide(of("totals", 50), at(0).now), Decision::Shed);
+        assert_eq!(budget.decide(of(totals, 50), at(0).now), Decision::Shed);
     }
 }
 
@@ -178,7 +195,7 @@ fn what_waited_too_long_is_shed_and_what_may_have_left_is_not() {
     assert_eq!(budget.decide(waited(1, 99), at(20).now), Decision::Wait, "it was paid for");
     assert_eq!(budget.decide(asked(2, 1_001), at(99).now), Decision::Shed, "there will never be enough");
     // The decision holds after a crash, when there are enough bytes.
-    budget.shed((2, ""), at(20)).unwrap();
+    budget.shed(entry(2), at(20)).unwrap();
     let budget = open(&directory, settings(Some(SECOND * 20)), 5, at(900));
     assert_eq!(budget.decide(asked(2, 10), at(900).now), Decision::Shed);
     assert_eq!(budget.decide(asked(3, 10), at(900).now), Decision::Send(0));
@@ -191,13 +208,13 @@ fn what_waited_too_long_is_shed_and_what_may_have_left_is_not() {
 fn what_left_while_there_was_no_budget_is_not_shed_when_it_is_back() {
     let directory = TempDir::new().unwrap();
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    let suspend = || Budget::suspend(&fs, directory.path(), "hub", 8);
+    let suspend = || Budget::suspend(&fs, directory.path(), &hub(), 8);
     suspend().unwrap();
     assert!(!directory.path().join("hub").exists(), "there was none");
     let sheds = settings(Some(Duration::ZERO));
     let mut budget = open(&directory, sheds.clone(), 4, at(0));
     budget.pay(paid(5, 900), at(0)).unwrap();
-    budget.shed((6, ""), at(0)).unwrap();
+    budget.shed(entry(6), at(0)).unwrap();
     drop(budget);
     let decided = |lsn| open(&directory, sheds.clone(), 8, at(0)).decide(asked(lsn, 500), at(0).now);
     assert_eq!([5, 6, 7].map(decided), [Decision::Wait, Decision::Shed, Decision::Shed]);
@@ -222,7 +239,7 @@ fn the_less_important_gives_way() {
     let behind = |ahead| Asked { ahead, ..asked(2, 500) };
     assert_eq!(budget.decide(behind(100), at(0).now), Decision::Send(0));
     assert_eq!(budget.decide(behind(101), at(0).now), Decision::Shed);
-    assert_eq!((settings(None).rank("alarms"), settings(None).rank("payments")), (0, 1));
+    assert_eq!((settings(None).rank(&named("alarms")), settings(None).rank(&named("payments"))), (0, 1));
     // Where nothing is shed, those behind it would come no sooner.
     let budget = open(&directory, settings(None), 5, at(0));
     assert_eq!(budget.decide(behind(101), at(0).now), Decision::Send(0));
@@ -238,8 +255,9 @@ fn every_version_is_read_and_damage_begins_empty() {
     let kept = Kept { shed: (40, "sizes".to_owned()), file, ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-2");
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
-    let forms =
-        Forms::default().with((39, "by_country"), Some(&Reduction::default()), 0).with((41, ""), Some(&form()), 0);
+    let by_country = named("by_country");
+    let forms = Forms::default().with(Parcel { lsn: 39, of: Some(&by_country) }, Some(&Reduction::default()), 0);
+    let forms = forms.with(entry(41), Some(&form()), 0);
     let kept = Kept { forms: forms.clone(), ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-3");
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept.clone()));
@@ -256,7 +274,7 @@ fn every_version_is_read_and_damage_begins_empty() {
     let changes = Reduction::on_change(Changes::since(|dataset| told.before(dataset, 43), &now));
     let left = changes.applied(&now).unwrap();
     let told = told.after(43, Leaving { whole: &now, left: &left });
-    let kept = Kept { forms: forms.with((43, ""), Some(&changes), 0), told, ..kept };
+    let kept = Kept { forms: forms.with(entry(43), Some(&changes), 0), told, ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-4");
     assert_eq!(kept.encode(), golden);
     assert_eq!(Kept::decode(golden), Decoded::Kept(kept));
@@ -290,7 +308,7 @@ fn smaller_forms_are_tried_in_their_order_before_anything_waits_or_is_shed() {
         assert_eq!(budget.decide(ahead, at(0).now), expected);
         let mut budget = open(&directory, settings(sheds_after), 0, at(0));
         budget.pay(paid(1, 900), at(0)).unwrap();
-        let next = |smaller: &'static [u64]| Asked { lsn: 2, ..of(smaller, 2_000) };
+        let next = |smaller: &'static [u64]| Asked { parcel: entry(2), ..of(smaller, 2_000) };
         assert_eq!(
             budget.decide(next(&[900, 101]), at(0).now),
             short,
@@ -310,20 +328,20 @@ fn what_was_paid_for_keeps_its_form_over_crashes_and_without_a_budget() {
     budget.pay(Payment { form: &form(), ..paid(4, 600) }, at(0)).unwrap();
     budget.pay(paid(5, 100), at(0)).unwrap();
     budget.pay(Payment { form: &form(), ..paid(6, 100) }, at(0)).unwrap();
-    let forms = |forms: &Forms| [4, 5, 6].map(|lsn| forms.of(lsn, "").cloned());
+    let forms = |forms: &Forms| [4, 5, 6].map(|lsn| forms.of(entry(lsn)).cloned());
     let expected = [Some(form()), None, Some(form())];
     for budget in [budget, open(&directory, sheds.clone(), 9, at(0))] {
         assert_eq!(forms(budget.forms()), expected);
         // It has left perhaps, so it leaves so or waits.
         let again = Asked { smaller: &[10], ..asked(4, 600) };
         assert_eq!(budget.decide(again, at(0).now), Decision::Wait);
-        assert_eq!([4, 5, 6, 7].map(|lsn| budget.is_paid(lsn, "")), [true, true, true, false]);
+        assert_eq!([4, 5, 6, 7].map(|lsn| budget.is_paid(entry(lsn))), [true, true, true, false]);
     }
     for _ in 0..2 {
-        assert_eq!(forms(&Budget::suspend(&fs, directory.path(), "hub", 9).unwrap()), expected);
+        assert_eq!(forms(&Budget::suspend(&fs, directory.path(), &hub(), 9).unwrap()), expected);
     }
     // The outbox was begun anew: these positions are not there yet.
-    assert_eq!(Budget::suspend(&fs, directory.path(), "hub", 3).unwrap(), Forms::default());
+    assert_eq!(Budget::suspend(&fs, directory.path(), &hub(), 3).unwrap(), Forms::default());
     assert_eq!(open(&directory, sheds.clone(), 3, at(0)).forms(), &Forms::default());
     // What is confirmed is forgotten, and no more than so many are on their way.
     let mut budget = open(&directory, sheds.clone(), 9, at(0));
@@ -352,7 +370,7 @@ fn so_many_entries_of_a_long_form_are_kept() {
         budget.pay(Payment { form: &long, ..paid(1 + lsn, 0) }, at(0)).unwrap();
     }
     let budget = open(&directory, settings(None), 1_000, at(0));
-    assert_eq!((budget.forms().len(), budget.forms().of(256, "")), (SMALLER_MAX, Some(&long)));
+    assert_eq!((budget.forms().len(), budget.forms().of(entry(256))), (SMALLER_MAX, Some(&long)));
 }
 
 /// Beside forms, what has changed has 24 KiB. Each has 16 KiB at most.
@@ -370,7 +388,7 @@ fn what_has_changed_leaves_so_only_where_there_is_room_for_it() {
         let leaving = Leaving { whole: &whole, left: &whole };
         budget.pay(Payment { leaving, confirmed, ..paid(lsn, 1) }, at(0)).unwrap();
         let (lsn, rows) = (lsn + 1, all(lsn + 1, 400));
-        let asked = Whole { first: lsn, last: lsn, of: "", releases: &rows, confirmed };
+        let asked = Whole { first: lsn, parcel: entry(lsn), releases: &rows, confirmed };
         let form = budget.smaller(asked).into_iter().next();
         if let Some(form) = &form {
             let left = form.applied(&rows).unwrap();
@@ -403,26 +421,31 @@ fn what_was_there_before_the_start_is_not_added_up() {
 fn each_dataset_has_the_form_of_its_last_file() {
     let directory = TempDir::new().unwrap();
     let mut budget = open(&directory, settings(None), 0, at(0));
-    let file = |text: &str| Fingerprint::of(text.as_bytes());
-    budget.pay_for(file("a"), Payment { of: "a", form: &form(), ..paid(5, 10) }, at(0)).unwrap();
-    budget.pay_for(file("b"), Payment { of: "b", ..paid(5, 10) }, at(0)).unwrap();
+    let content = |text: &str| Fingerprint::of(text.as_bytes());
+    let names = ["a", "b", "c"].map(named);
+    let of = names.each_ref().map(|name| file(5, name));
+    budget.pay_for(content("a"), Payment { parcel: of[0], form: &form(), ..paid(5, 10) }, at(0)).unwrap();
+    budget.pay_for(content("b"), Payment { parcel: of[1], ..paid(5, 10) }, at(0)).unwrap();
     for budget in [budget, open(&directory, settings(None), 9, at(0))] {
-        assert_eq!(budget.forms().of(5, "a"), Some(&form()));
-        assert_eq!(budget.forms().of(5, "b"), Some(&Reduction::default()), "it leaves whole");
-        assert_eq!(["a", "b", "c"].map(|of| budget.is_paid(5, of)), [true, true, false]);
+        assert_eq!(budget.forms().of(of[0]), Some(&form()));
+        assert_eq!(budget.forms().of(of[1]), Some(&Reduction::default()), "it leaves whole");
+        assert_eq!(of.map(|of| budget.is_paid(of)), [true, true, false]);
     }
     let mut budget = open(&directory, settings(None), 9, at(0));
-    budget.pay_for(file("c"), Payment { of: "a", ..paid(9, 10) }, at(0)).unwrap();
-    assert_eq!((budget.forms().of(5, "a"), budget.forms().len()), (None, 2));
+    budget.pay_for(content("c"), Payment { parcel: file(9, &names[0]), ..paid(9, 10) }, at(0)).unwrap();
+    assert_eq!((budget.forms().of(of[0]), budget.forms().len()), (None, 2));
 }
 
 #[test]
 fn what_others_add_up_is_left_out_at_once_before_it_is_made_smaller() {
     let directory = TempDir::new().unwrap();
     let settings =
-        Settings { widened: [("visits", "by_day"), ("by_hour", "by_day")].map(owned).into(), ..settings(None) };
+        Settings { widened: ["visits", "by_hour"].map(|name| (named(name), named("by_day"))).into(), ..settings(None) };
     let mut budget = open(&directory, settings.clone(), 2, at(0));
-    let is_widened = |lsn, datasets: &[&str]| budget.is_widened(lsn, datasets.iter().copied());
+    let is_widened = |lsn, datasets: &[&str]| {
+        let datasets: Vec<_> = datasets.iter().map(|name| named(name)).collect();
+        budget.is_widened(lsn, datasets.iter())
+    };
     assert!(is_widened(3, &["visits"]) && is_widened(3, &["by_hour", "visits"]));
     assert!(!is_widened(3, &["visits", "alarms"]), "they leave together");
     assert!(!is_widened(2, &["visits"]), "it was there before");
@@ -437,11 +460,7 @@ fn what_others_add_up_is_left_out_at_once_before_it_is_made_smaller() {
     assert_eq!(budget.decide(none, at(0).now), Decision::Widen, "and nothing else");
     budget.pay(paid(3, 1_000), at(0)).unwrap();
     assert_eq!(budget.decide(widened(1_000), at(0).now), Decision::Wait, "it may have left");
-    budget.shed((4, ""), at(0)).unwrap();
+    budget.shed(entry(4), at(0)).unwrap();
     let again = open(&directory, settings, 9, at(900));
-    assert_eq!(again.decide(Asked { lsn: 4, ..widened(10) }, at(900).now), Decision::Shed, "that stays so");
-}
-
-fn owned((dataset, wider): (&str, &str)) -> (String, String) {
-    (dataset.to_owned(), wider.to_owned())
+    assert_eq!(again.decide(Asked { parcel: entry(4), ..widened(10) }, at(900).now), Decision::Shed, "that stays so");
 }

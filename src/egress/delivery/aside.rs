@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::domain::name::DestinationName;
 use crate::egress::kafka;
 use crate::storage::{self, FileSystem, create_directories_below, write_file_durably};
 
@@ -19,8 +20,8 @@ pub struct Place {
 
 impl Place {
     /// Keeps one, durably, and says so. Done again, it makes the same file.
-    pub(super) fn keep(&self, destination: &str, aside: &kafka::Aside) -> Result<(), storage::Error> {
-        let directory = self.directory.join(destination);
+    pub(super) fn keep(&self, destination: &DestinationName, aside: &kafka::Aside) -> Result<(), storage::Error> {
+        let directory = self.directory.join(destination.as_str());
         let journal = self.directory.parent().unwrap_or(&self.directory);
         create_directories_below(&*self.fs, journal, &directory)?;
         let path = directory.join(aside.file_name());
@@ -29,7 +30,7 @@ impl Place {
         let (part, of) = aside.part;
         let file = path.display();
         tracing::error!(
-            destination, release, part, of, dataset, from, until, bytes, limit, %whose, %file,
+            destination = destination.as_str(), release, part, of, dataset, from, until, bytes, limit, %whose, %file,
             "a cell is larger than a message may be and is set aside; the others go on. Raise the limit, and send what \
              the file holds yourself"
         );
@@ -37,8 +38,8 @@ impl Place {
     }
 
     /// How many are kept for a destination.
-    pub(super) fn count(&self, destination: &str) -> u64 {
-        let files = self.fs.list(&self.directory.join(destination)).unwrap_or_default();
+    pub(super) fn count(&self, destination: &DestinationName) -> u64 {
+        let files = self.fs.list(&self.directory.join(destination.as_str())).unwrap_or_default();
         files.iter().filter(|(name, _)| !name.starts_with('.')).count() as u64
     }
 }

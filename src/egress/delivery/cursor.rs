@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::domain::binary::{Reader, Writer};
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
 
 const MAGIC: [u8; 8] = *b"bwcursor";
@@ -45,7 +46,7 @@ pub enum Error {
 pub struct Cursor {
     /// Every entry through this position is confirmed.
     pub(super) through: Lsn,
-    /// For files, by dataset.
+    /// For files, by dataset, as a text: what is known of a dataset whose name is none any more is still read.
     pub(super) files: BTreeMap<String, Files>,
 }
 
@@ -81,10 +82,16 @@ impl Cursor {
         })
     }
 
+    /// Whether the destination has confirmed all that the outbox holds at a position.
+    #[must_use]
+    pub fn has_all(&self, lsn: Lsn) -> bool {
+        lsn <= self.through
+    }
+
     /// Whether the destination has confirmed what the outbox holds of a dataset at a position.
     #[must_use]
-    pub fn has(&self, dataset: &str, lsn: Lsn) -> bool {
-        lsn <= self.through || self.files.get(dataset).is_some_and(|files| lsn <= files.written)
+    pub fn has(&self, dataset: &DatasetName, lsn: Lsn) -> bool {
+        self.has_all(lsn) || self.files.get(dataset.as_str()).is_some_and(|files| lsn <= files.written)
     }
 
     /// The last position that it has come to, confirmed or not.
@@ -147,7 +154,7 @@ pub(super) struct Opened {
 
 /// The cursors of all destinations, read before anything is sent.
 pub struct Cursors {
-    pub(super) opened: BTreeMap<String, Opened>,
+    pub(super) opened: BTreeMap<DestinationName, Opened>,
     /// Through which position the ledger says on disk what closings say. It is its own cursor: it knows what it says.
     pub(super) noted: Arc<AtomicU64>,
 }
@@ -160,12 +167,12 @@ impl Cursors {
     pub fn open<'d>(
         fs: &Arc<dyn FileSystem>,
         directory: &Path,
-        destinations: impl Iterator<Item = &'d str>,
+        destinations: impl Iterator<Item = &'d DestinationName>,
     ) -> Result<Self, Error> {
         storage::create_directories(&**fs, directory)?;
         let mut opened = BTreeMap::new();
         for name in destinations {
-            let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(name))?;
+            let (slots, stored) = Slots::open(Arc::clone(fs), &directory.join(name.as_str()))?;
             let decoded = match stored {
                 Stored::Missing => Decoded::Cursor(Cursor::default()),
                 Stored::Value(bytes) => Cursor::decode(&bytes),
@@ -173,17 +180,17 @@ impl Cursors {
             };
             let cursor = match decoded {
                 Decoded::Cursor(cursor) => cursor,
-                Decoded::Newer(version) => return Err(Error::Newer { destination: name.to_owned(), version }),
+                Decoded::Newer(version) => return Err(Error::Newer { destination: name.into(), version }),
                 Decoded::Unreadable => {
                     tracing::error!(
-                        destination = name,
+                        destination = name.as_str(),
                         "the cursor is damaged: what the outbox holds is sent again. Check the disk"
                     );
                     Cursor::default()
                 }
             };
             let through = Arc::new(AtomicU64::new(cursor.through));
-            opened.insert(name.to_owned(), Opened { slots, cursor, through });
+            opened.insert(name.clone(), Opened { slots, cursor, through });
         }
         Ok(Self { opened, noted: Arc::default() })
     }
@@ -196,7 +203,7 @@ impl Cursors {
 
     /// Each of them as it was when it was opened.
     #[must_use]
-    pub fn at_start(&self) -> BTreeMap<String, Cursor> {
+    pub fn at_start(&self) -> BTreeMap<DestinationName, Cursor> {
         self.opened.iter().map(|(name, opened)| (name.clone(), opened.cursor.clone())).collect()
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, DestinationName};
 
 /// What the policies in force say of destinations.
 pub trait Permits: Send + Sync {
@@ -12,7 +12,7 @@ pub trait Permits: Send + Sync {
     fn changes(&self) -> u64;
 
     /// The datasets that they let go to a destination.
-    fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName>;
+    fn let_go_to(&self, destination: &DestinationName) -> BTreeSet<DatasetName>;
 }
 
 /// The datasets that may go to a destination.
@@ -30,7 +30,7 @@ impl Gate {
     }
 
     /// The datasets that may go to the destination now. If none may, it may not be reached.
-    pub(super) fn allowed(&self, destination: &str) -> Allowed {
+    pub(super) fn allowed(&self, destination: &DestinationName) -> Allowed {
         let changes = self.permits.changes();
         let mut known = self.known.borrow_mut();
         match &*known {
@@ -63,9 +63,9 @@ mod tests {
             self.changes.load(Ordering::Relaxed)
         }
 
-        fn let_go_to(&self, destination: &str) -> BTreeSet<DatasetName> {
+        fn let_go_to(&self, destination: &DestinationName) -> BTreeSet<DatasetName> {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            let is_open = destination == "hub" && self.changes() % 2 == 1;
+            let is_open = *destination == "hub" && self.changes() % 2 == 1;
             is_open.then(|| "visits".parse().unwrap()).into_iter().collect()
         }
     }
@@ -74,10 +74,11 @@ mod tests {
     fn it_follows_the_policies_and_asks_once_for_each_change() {
         let policies = Arc::new(Policies::default());
         let gate = Gate::new(Arc::<Policies>::clone(&policies));
+        let hub = "hub".parse().unwrap();
         for change in 1..=4 {
             let is_open = change % 2 == 0;
             for _ in 0..3 {
-                assert_eq!(gate.allowed("hub").contains("visits"), is_open);
+                assert_eq!(gate.allowed(&hub).contains("visits"), is_open);
             }
             assert_eq!(policies.asked.load(Ordering::Relaxed), change);
             policies.changes.fetch_add(1, Ordering::Relaxed);

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{Reduction, Released};
 use crate::durable::outbox;
-use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Payment, Settings, Whole};
+use crate::egress::budget::{Asked, Budget, Decision, Forms, Level, Parcel, Payment, Settings, Whole};
 use crate::storage::{self, Lsn, ReadError, Reader};
 
 /// So many entries are looked at ahead. Those behind them are found later.
@@ -27,36 +27,37 @@ pub(super) struct Now<'a> {
     pub(super) allowed: &'a BTreeSet<DatasetName>,
 }
 
-/// The bytes of the smaller forms of an entry.
-#[derive(Default)]
-pub(super) struct Sizes {
-    pub(super) smaller: Vec<u64>,
-    /// Whether the first of them leaves only what has changed.
+/// The bytes of an entry, in each form that it may leave in.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes<'s> {
+    pub(super) whole: u64,
+    pub(super) smaller: &'s [u64],
+    /// Whether the first of the smaller forms leaves only what has changed.
     pub(super) tells_changes: bool,
 }
 
 /// Entries that wait, in the order of the outbox.
 struct Ahead {
-    destination: String,
+    destination: DestinationName,
     reader: Reader,
     waiting: VecDeque<Found>,
     /// By dataset, of several that leave together by the most important.
-    counts: BTreeMap<String, u64>,
+    counts: BTreeMap<DatasetName, u64>,
     /// What an entry of a dataset took last.
-    sizes: BTreeMap<String, u64>,
+    sizes: BTreeMap<DatasetName, u64>,
 }
 
 struct Found {
     lsn: Lsn,
-    dataset: String,
+    dataset: DatasetName,
     at: Duration,
 }
 
 impl Metered {
     /// Of a destination. `reader` begins behind its cursor.
-    pub(super) fn new(budget: Budget, destination: &str, reader: Reader) -> Self {
+    pub(super) fn new(budget: Budget, destination: &DestinationName, reader: Reader) -> Self {
         let ahead = Ahead {
-            destination: destination.to_owned(),
+            destination: destination.clone(),
             reader,
             waiting: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -65,42 +66,42 @@ impl Metered {
         Self { budget, ahead }
     }
 
-    /// What becomes of an entry of these datasets that takes so many bytes, and so many in its smaller forms. It is as
-    /// important as the most important of them.
+    /// What becomes of an entry of these datasets that takes so many bytes. It is as important as the most important of them.
     ///
     /// # Errors
     /// When the outbox cannot be read.
     pub(super) fn decide(
         &mut self,
         lsn: Lsn,
-        datasets: &[&str],
-        (bytes, smaller): (u64, &Sizes),
+        datasets: &[&DatasetName],
+        sizes: Sizes<'_>,
         now: &Now<'_>,
     ) -> Result<Decision, ReadError> {
         let (is_widened, now) = (self.is_widened(lsn, datasets, now.allowed), now.at);
         let settings = self.budget.settings();
         self.ahead.read(settings, now)?;
         self.ahead.pass(lsn);
-        let dataset = most_important(settings, datasets.iter().copied()).unwrap_or("");
-        self.ahead.sizes.insert(dataset.to_owned(), bytes);
-        let rank = self.budget.settings().rank(dataset);
-        let is_before = |other: &str| self.budget.settings().rank(other) < rank;
+        let Sizes { whole: bytes, smaller, tells_changes } = sizes;
+        let dataset = most_important(settings, datasets.iter().copied());
+        self.ahead.sizes.extend(dataset.map(|dataset| (dataset.clone(), bytes)));
+        let rank = dataset.map_or(settings.first.len(), |dataset| settings.rank(dataset));
+        let is_before = |other: &DatasetName| settings.rank(other) < rank;
         let (ahead, waited) = (self.ahead.bytes_of(is_before, bytes), self.ahead.waited(lsn, now));
-        let Sizes { ref smaller, tells_changes } = *smaller;
-        Ok(self.budget.decide(Asked { lsn, of: "", bytes, is_widened, smaller, tells_changes, ahead, waited }, now))
+        let parcel = Parcel { lsn, of: None };
+        Ok(self.budget.decide(Asked { parcel, bytes, is_widened, smaller, tells_changes, ahead, waited }, now))
     }
 
     /// Whether others add up all that an entry has of these datasets, and may go there.
-    fn is_widened(&self, lsn: Lsn, datasets: &[&str], allowed: &BTreeSet<DatasetName>) -> bool {
-        let may_go =
-            |dataset: &&str| self.widened().get(*dataset).is_some_and(|wider| allowed.contains(wider.as_str()));
+    fn is_widened(&self, lsn: Lsn, datasets: &[&DatasetName], allowed: &BTreeSet<DatasetName>) -> bool {
+        let may_go = |dataset: &&DatasetName| self.widened().get(*dataset).is_some_and(|wider| allowed.contains(wider));
         self.budget.is_widened(lsn, datasets.iter().copied()) && datasets.iter().all(may_go)
     }
 
     /// The forms that an entry may leave in when the bytes do not suffice for the whole. None if it was paid for. What is on its
     /// way is confirmed before it leaves, where there is no room for more.
     pub(super) fn smaller(&self, lsn: Lsn, releases: &[Released]) -> Vec<Reduction> {
-        self.budget.smaller(Whole { first: lsn, last: lsn, of: "", releases, confirmed: lsn.saturating_sub(1) })
+        let parcel = Parcel { lsn, of: None };
+        self.budget.smaller(Whole { first: lsn, parcel, releases, confirmed: lsn.saturating_sub(1) })
     }
 
     /// Whether releases may leave as what has changed.
@@ -138,11 +139,16 @@ impl Metered {
     ///
     /// # Errors
     /// When the file system refuses. Then nothing may be sent.
-    pub(super) fn pay(&mut self, datasets: &[&str], payment: Payment<'_>, at: Moment) -> Result<(), storage::Error> {
+    pub(super) fn pay(
+        &mut self,
+        datasets: &[&DatasetName],
+        payment: Payment<'_>,
+        at: Moment,
+    ) -> Result<(), storage::Error> {
         self.budget.pay(payment, at)?;
         // The next one is taken to be as large as what leaves of this one.
-        let dataset = most_important(self.budget.settings(), datasets.iter().copied()).unwrap_or("");
-        self.ahead.sizes.insert(dataset.to_owned(), payment.bytes);
+        let dataset = most_important(self.budget.settings(), datasets.iter().copied());
+        self.ahead.sizes.extend(dataset.map(|dataset| (dataset.clone(), payment.bytes)));
         Ok(())
     }
 
@@ -151,7 +157,7 @@ impl Metered {
     /// # Errors
     /// When the file system refuses.
     pub(super) fn shed(&mut self, lsn: Lsn, at: Moment) -> Result<(), storage::Error> {
-        self.budget.shed((lsn, ""), at)
+        self.budget.shed(Parcel { lsn, of: None }, at)
     }
 
     /// How full the budget is.
@@ -160,7 +166,7 @@ impl Metered {
     }
 
     /// The datasets whose releases are left out because others add up their rows, and which those are.
-    pub(super) fn widened(&self) -> &BTreeMap<String, String> {
+    pub(super) fn widened(&self) -> &BTreeMap<DatasetName, DatasetName> {
         &self.budget.settings().widened
     }
 
@@ -171,7 +177,7 @@ impl Metered {
 }
 
 /// The most important of datasets, of equals the first.
-fn most_important<'d>(settings: &Settings, datasets: impl Iterator<Item = &'d str>) -> Option<&'d str> {
+fn most_important<'d>(settings: &Settings, datasets: impl Iterator<Item = &'d DatasetName>) -> Option<&'d DatasetName> {
     datasets.min_by_key(|dataset| settings.rank(dataset))
 }
 
@@ -181,11 +187,11 @@ impl Ahead {
         while self.waiting.len() < AHEAD_MAX
             && let Some(entry) = self.reader.next()?
         {
-            let Some(destinations) = outbox::destinations(&entry.payload) else { continue };
-            let datasets = destinations.into_iter().filter(|(_, destination)| *destination == self.destination);
-            if let Some(dataset) = most_important(settings, datasets.map(|(dataset, _)| dataset)) {
-                *self.counts.entry(dataset.to_owned()).or_default() += 1;
-                self.waiting.push_back(Found { lsn: entry.lsn, dataset: dataset.to_owned(), at: now });
+            let Some(addressed) = outbox::addressed(&entry.payload) else { continue };
+            let for_it = addressed.iter().filter(|release| release.destination == self.destination);
+            if let Some(dataset) = most_important(settings, for_it.map(|release| &release.dataset)) {
+                *self.counts.entry(dataset.clone()).or_default() += 1;
+                self.waiting.push_back(Found { lsn: entry.lsn, dataset: dataset.clone(), at: now });
             }
         }
         Ok(())
@@ -207,7 +213,7 @@ impl Ahead {
     }
 
     /// The bytes of what waits of datasets. One that was never sent is taken to be as large as the next entry.
-    fn bytes_of(&self, wanted: impl Fn(&str) -> bool, next: u64) -> u64 {
+    fn bytes_of(&self, wanted: impl Fn(&DatasetName) -> bool, next: u64) -> u64 {
         let counts = self.counts.iter().filter(|(dataset, _)| wanted(dataset));
         counts.map(|(dataset, count)| count.saturating_mul(self.sizes.get(dataset).copied().unwrap_or(next))).sum()
     }
@@ -225,8 +231,6 @@ mod tests {
     use crate::storage::{FileSystem, Log, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
-    /// No smaller forms.
-    const NONE: &Sizes = &Sizes { smaller: Vec::new(), tells_changes: false };
 
     /// An entry of the outbox with a release of a dataset for a destination, as far as it is looked at.
     fn entry(dataset: &str, destination: &str) -> Vec<u8> {
@@ -252,8 +256,9 @@ mod tests {
             first: vec!["alarms".to_owned()],
         };
         let at = Moment { now: Duration::ZERO, wall: 0 };
-        let budget = Budget::open(&fs, &directory.path().join("budgets"), "hub", settings, 0, at).unwrap();
-        let metered = Metered::new(budget, "hub", outbox.reader(1));
+        let budget =
+            Budget::open(&fs, &directory.path().join("budgets"), &"hub".parse().unwrap(), settings, 0, at).unwrap();
+        let metered = Metered::new(budget, &"hub".parse().unwrap(), outbox.reader(1));
         (outbox, metered)
     }
 
@@ -261,6 +266,20 @@ mod tests {
     fn at(at: Duration) -> Now<'static> {
         static NOTHING: BTreeSet<DatasetName> = BTreeSet::new();
         Now { at, allowed: &NOTHING }
+    }
+
+    /// What becomes of an entry of a dataset.
+    fn decided(metered: &mut Metered, lsn: Lsn, dataset: &str, whole: u64, smaller: &[u64], now: Duration) -> Decision {
+        metered
+            .decide(lsn, &[&dataset.parse().unwrap()], Sizes { whole, smaller, tells_changes: false }, &at(now))
+            .unwrap()
+    }
+
+    /// An entry of a dataset is paid for.
+    fn pay(metered: &mut Metered, lsn: Lsn, dataset: &str, bytes: u64, now: Duration) {
+        let (parcel, form, leaving) = (Parcel { lsn, of: None }, Reduction::default(), Leaving::default());
+        let payment = Payment { parcel, form: &form, bytes, confirmed: 0, leaving };
+        metered.pay(&[&dataset.parse().unwrap()], payment, Moment { now, wall: 0 }).unwrap();
     }
 
     fn put(outbox: &Log, lsn: Lsn, dataset: &str, destination: &str) {
@@ -275,15 +294,12 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         put(&outbox, 1, "alarms", "hub");
         // Its whole never fits. It leaves smaller.
-        let smaller = Sizes { smaller: vec![100], tells_changes: false };
-        assert_eq!(metered.decide(1, &["alarms"], (5_000, &smaller), &at(SECOND)).unwrap(), Decision::Send(1));
-        let (form, leaving) = (Reduction::default(), Leaving::default());
-        let payment = Payment { lsn: 1, of: "", form: &form, bytes: 100, confirmed: 0, leaving };
-        metered.pay(&["alarms"], payment, Moment { now: SECOND, wall: 0 }).unwrap();
+        assert_eq!(decided(&mut metered, 1, "alarms", 5_000, &[100], SECOND), Decision::Send(1));
+        pay(&mut metered, 1, "alarms", 100, SECOND);
         put(&outbox, 2, "payments", "hub");
         put(&outbox, 3, "alarms", "hub");
-        assert_eq!(metered.decide(2, &["payments"], (700, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(2, &["payments"], (701, NONE), &at(SECOND)).unwrap(), Decision::Wait);
+        assert_eq!(decided(&mut metered, 2, "payments", 700, &[], SECOND), Decision::Send(0));
+        assert_eq!(decided(&mut metered, 2, "payments", 701, &[], SECOND), Decision::Wait);
         outbox.close();
     }
 
@@ -293,22 +309,20 @@ mod tests {
         let (outbox, mut metered) = metered(&directory);
         let put = |lsn, dataset, destination| put(&outbox, lsn, dataset, destination);
         put(1, "payments", "hub");
-        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND)).unwrap(), Decision::Send(0));
+        assert_eq!(decided(&mut metered, 1, "payments", 500, &[], SECOND), Decision::Send(0));
         put(2, "alarms", "hub");
         put(3, "alarms", "desk");
         put(4, "payments", "hub");
         // The alarm for the hub is taken to be as large.
-        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 3)).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(1, &["payments"], (450, NONE), &at(SECOND * 10)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(1, &["payments"], (500, NONE), &at(SECOND * 11)).unwrap(), Decision::Shed);
-        assert_eq!(metered.decide(2, &["alarms"], (450, NONE), &at(SECOND * 11)).unwrap(), Decision::Send(0));
-        let (form, leaving) = (Reduction::default(), Leaving::default());
-        let payment = Payment { lsn: 2, of: "", form: &form, bytes: 450, confirmed: 0, leaving };
-        metered.pay(&["alarms"], payment, Moment { now: SECOND * 11, wall: 0 }).unwrap();
+        assert_eq!(decided(&mut metered, 1, "payments", 500, &[], SECOND * 3), Decision::Wait);
+        assert_eq!(decided(&mut metered, 1, "payments", 450, &[], SECOND * 10), Decision::Send(0));
+        assert_eq!(decided(&mut metered, 1, "payments", 500, &[], SECOND * 11), Decision::Shed);
+        assert_eq!(decided(&mut metered, 2, "alarms", 450, &[], SECOND * 11), Decision::Send(0));
+        pay(&mut metered, 2, "alarms", 450, SECOND * 11);
         // No alarm is behind it any more, and it came later than the first.
-        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 12)).unwrap(), Decision::Wait);
-        assert_eq!(metered.decide(4, &["payments"], (450, NONE), &at(SECOND * 12)).unwrap(), Decision::Send(0));
-        assert_eq!(metered.decide(4, &["payments"], (451, NONE), &at(SECOND * 13)).unwrap(), Decision::Shed);
+        assert_eq!(decided(&mut metered, 4, "payments", 451, &[], SECOND * 12), Decision::Wait);
+        assert_eq!(decided(&mut metered, 4, "payments", 450, &[], SECOND * 12), Decision::Send(0));
+        assert_eq!(decided(&mut metered, 4, "payments", 451, &[], SECOND * 13), Decision::Shed);
         outbox.close();
     }
 }

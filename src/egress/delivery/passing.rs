@@ -81,7 +81,7 @@ pub(super) fn run(delivery: &mut Delivery) {
     while !delivery.is_cut() {
         if passing.pass(delivery) {
             tracing::info!(
-                destination = delivery.name,
+                destination = delivery.name.as_str(),
                 "releases of an earlier run wait for the destination: a dry run does not send them"
             );
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use crate::domain::name::DestinationName;
+
 use super::status::{Backlog, Board, Trouble};
 
 /// How often the board is looked at.
@@ -18,7 +20,7 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Looks at the board until the other end of `until` is gone.
 pub(super) fn run(board: &Board, now: &dyn Fn() -> Duration, until: &Receiver<()>) {
-    let mut speakers: BTreeMap<String, Speaker> = BTreeMap::new();
+    let mut speakers: BTreeMap<DestinationName, Speaker> = BTreeMap::new();
     while until.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let now = now();
         match board.look(now) {
@@ -36,7 +38,8 @@ pub(super) fn run(board: &Board, now: &dyn Fn() -> Duration, until: &Receiver<()
 }
 
 fn say(what: &What, backlog: &Backlog) {
-    let Backlog { destination, releases, oldest, .. } = backlog;
+    let Backlog { releases, oldest, .. } = backlog;
+    let destination = backlog.destination.as_str();
     match what {
         What::Trouble { error, lasted } if *releases == 0 => {
             let lasted = seconds(*lasted);

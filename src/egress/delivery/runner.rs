@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::clock::Moment;
 use crate::domain::dataset::CHANGE;
-use crate::domain::name::DatasetName;
+use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::Released;
 use crate::durable::outbox::Closing;
 use crate::egress::budget::{Forms, Level};
@@ -38,7 +38,7 @@ const INTENTS_TOGETHER: usize = 1_000;
 
 /// One destination's thread: its cursor, and what tells it to end.
 pub(super) struct Delivery {
-    pub(super) name: String,
+    pub(super) name: DestinationName,
     pub(super) cursor: Cursor,
     pub(super) context: Context,
     /// Without a budget: in which forms entries leave that an earlier budget paid for.
@@ -83,7 +83,13 @@ impl Ends {
 }
 
 impl Delivery {
-    pub(super) fn new(name: String, opened: Opened, status: Arc<Status>, context: Context, ends: Ends) -> Self {
+    pub(super) fn new(
+        name: DestinationName,
+        opened: Opened,
+        status: Arc<Status>,
+        context: Context,
+        ends: Ends,
+    ) -> Self {
         let Opened { slots, cursor, through } = opened;
         let gate = Gate::new(Arc::clone(&context.permits));
         let forms = Forms::default();
@@ -149,7 +155,7 @@ impl Delivery {
 
     /// Whether what may not leave any more is given up. Otherwise it waits.
     pub(super) fn gives_up_denied(&self) -> bool {
-        self.context.sheds_denied.contains(self.name.as_str())
+        self.context.sheds_denied.contains(&self.name)
     }
 
     /// Whether these releases are given up if they may not leave any more. What tells only what has changed is not: what is told
@@ -181,7 +187,7 @@ impl Delivery {
     /// Remembers why the destination does not take releases. It is said at a bounded rate.
     pub(super) fn failed(&self, error: impl Into<anyhow::Error>) {
         let error = format!("{:#}", error.into());
-        tracing::debug!(destination = self.name, error, "not delivered");
+        tracing::debug!(destination = self.name.as_str(), error, "not delivered");
         self.status.failed(self.now(), error);
     }
 
@@ -242,7 +248,7 @@ impl Delivery {
 
     fn save_once(&mut self) {
         if let Err(error) = self.write() {
-            tracing::warn!(destination = self.name, %error, "the cursor could not be written: check the disk");
+            tracing::warn!(destination = self.name.as_str(), %error, "the cursor could not be written: check the disk");
         }
     }
 
@@ -285,7 +291,7 @@ impl Delivery {
         &self,
         releases: &[Released],
         outbox: Lsn,
-        widened: Option<&BTreeMap<String, String>>,
+        widened: Option<&BTreeMap<DatasetName, DatasetName>>,
     ) -> Result<(), anyhow::Error> {
         Ok(self.context.ledger.shed(releases, outbox, widened)?)
     }
@@ -321,7 +327,7 @@ impl Delivery {
     pub(super) fn releases(&self, lsn: Lsn, payload: &[u8]) -> Vec<Released> {
         let Some(closing) = Closing::decode(payload) else {
             tracing::error!(
-                destination = self.name,
+                destination = self.name.as_str(),
                 lsn,
                 "an entry of the outbox cannot be read and is not sent: stop the gateway and run `bailiwick journal \
                  verify`"

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::domain::name::DestinationName;
 use crate::durable::outbox;
 use crate::egress::budget::Level;
 use crate::storage::{Log, Lsn, ReadError, Reader};
@@ -140,7 +141,7 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
     /// The destination's name.
-    pub destination: String,
+    pub destination: DestinationName,
     /// How many releases wait.
     pub releases: u64,
     /// How long the oldest of them has waited in this process. Zero when none waits.
@@ -167,7 +168,7 @@ impl Backlog {
 
 /// How every destination's deliveries go, and what waits in the outbox.
 pub struct Board {
-    statuses: BTreeMap<String, Arc<Status>>,
+    statuses: BTreeMap<DestinationName, Arc<Status>>,
     aside: Place,
     counted: Mutex<Counted>,
     /// What was found last.
@@ -177,7 +178,7 @@ pub struct Board {
 /// What the outbox held so far.
 struct Counted {
     reader: Reader,
-    destinations: BTreeMap<String, Releases>,
+    destinations: BTreeMap<DestinationName, Releases>,
 }
 
 /// The releases of one destination.
@@ -195,7 +196,7 @@ impl Board {
     pub(super) fn new(
         outbox: &Log,
         aside: Place,
-        destinations: &[(String, Cursor, Option<Level>)],
+        destinations: &[(DestinationName, Cursor, Option<Level>)],
         now: Duration,
     ) -> Self {
         let from = destinations.iter().map(|(_, cursor, _)| cursor.through).min().map_or(Lsn::MAX, |first| first + 1);
@@ -211,7 +212,7 @@ impl Board {
         };
         let statuses: BTreeMap<_, _> =
             destinations.iter().map(|(name, _, level)| (name.clone(), status(level))).collect();
-        let none = |(name, status): (&String, &Arc<Status>)| {
+        let none = |(name, status): (&DestinationName, &Arc<Status>)| {
             let (destination, oldest, trouble) = (name.clone(), Duration::ZERO, None);
             let (set_aside, budget) = (aside.count(name), status.budget(now));
             Backlog { destination, releases: 0, oldest, trouble, is_closed: false, denied: 0, set_aside, budget }
@@ -221,7 +222,7 @@ impl Board {
     }
 
     /// Where the thread of a destination says how it goes.
-    pub(super) fn status(&self, destination: &str) -> Arc<Status> {
+    pub(super) fn status(&self, destination: &DestinationName) -> Arc<Status> {
         self.statuses.get(destination).map(Arc::clone).unwrap_or_default()
     }
 
@@ -276,10 +277,10 @@ impl Board {
 impl Counted {
     fn read(&mut self, now: Duration) -> Result<(), ReadError> {
         while let Some(entry) = self.reader.next()? {
-            let Some(destinations) = outbox::destinations(&entry.payload) else { continue };
-            for (dataset, destination) in destinations {
-                if let Some(releases) = self.destinations.get_mut(destination)
-                    && !releases.start.has(dataset, entry.lsn)
+            let Some(addressed) = outbox::addressed(&entry.payload) else { continue };
+            for release in addressed {
+                if let Some(releases) = self.destinations.get_mut(&release.destination)
+                    && !releases.start.has(&release.dataset, entry.lsn)
                 {
                     releases.found += 1;
                 }
@@ -319,7 +320,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::domain::policy::Reduction;
-    use crate::egress::budget::{self, Budget, Leaving, Payment};
+    use crate::egress::budget::{self, Budget, Leaving, Parcel, Payment};
     use crate::storage::{FileSystem, RealFileSystem, SEGMENT_BYTES, Settings};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -337,22 +338,24 @@ mod tests {
             budget::Settings { bytes: 900, per: SECOND * 90, widened, smaller, sheds_after: None, first }
         };
         let at = |seconds: u32| Moment { now: SECOND * seconds, wall: i64::from(seconds) * 1_000_000 };
-        let open = |at| Budget::open(&fs, &directory.path().join("budgets"), "hub", of_budget(), 0, at).unwrap();
+        let open = |at| {
+            Budget::open(&fs, &directory.path().join("budgets"), &"hub".parse().unwrap(), of_budget(), 0, at).unwrap()
+        };
         let left = |level, at: Moment| {
             let aside = Place { fs: Arc::clone(&fs), directory: directory.path().join("aside") };
             let destinations = [("hub", Some(level)), ("desk", None)];
-            let destinations = destinations.map(|(name, level)| (name.to_owned(), Cursor::default(), level));
+            let destinations = destinations.map(|(name, level)| (name.parse().unwrap(), Cursor::default(), level));
             let backlogs = Board::new(&outbox, aside, &destinations, at.now).latest();
             backlogs
                 .into_iter()
                 .map(|told| (told.destination, told.budget.map(|budget| budget.left)))
                 .collect::<Vec<_>>()
         };
-        let of = |bytes| vec![("desk".to_owned(), None), ("hub".to_owned(), Some(bytes))];
+        let of = |bytes| vec![("desk".parse().unwrap(), None), ("hub".parse().unwrap(), Some(bytes))];
         let mut budget = open(at(1));
         assert_eq!(left(budget.level(), at(1)), of(900));
-        let (form, leaving) = (Reduction::default(), Leaving::default());
-        budget.pay(Payment { lsn: 1, of: "", form: &form, bytes: 700, confirmed: 0, leaving }, at(1)).unwrap();
+        let (parcel, form, leaving) = (Parcel { lsn: 1, of: None }, Reduction::default(), Leaving::default());
+        budget.pay(Payment { parcel, form: &form, bytes: 700, confirmed: 0, leaving }, at(1)).unwrap();
         // After a restart it has what is on disk, and what has come since.
         assert_eq!(left(open(at(2)).level(), at(5)), of(240));
         outbox.close();

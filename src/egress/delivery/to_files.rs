@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::domain::name::DatasetName;
 use crate::domain::policy::{Reduction, Released};
-use crate::egress::budget::Decision;
+use crate::egress::budget::{Decision, Parcel};
 use crate::egress::file::{self, Made};
 use crate::planted::planted;
 use crate::storage::Lsn;
@@ -24,7 +24,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
     loop {
         let now = delivery.now();
         let all = match reader.next() {
-            Ok(Some(entry)) => match take(delivery, &mut sink, &mut rationed, (entry.lsn, &entry.payload), now) {
+            Ok(Some(entry)) => match take(delivery, &mut sink, &mut rationed, entry.lsn, &entry.payload, now) {
                 Went::On => {
                     read = entry.lsn;
                     continue;
@@ -49,7 +49,7 @@ pub(super) fn run(delivery: &mut Delivery, mut sink: file::Sink, mut rationed: O
         }
         // Those that may not leave any more hold up no others that are due.
         let allowed = delivery.allowed();
-        due.sort_by_key(|dataset| !allowed.contains(dataset.as_str()));
+        due.sort_by_key(|dataset| !allowed.contains(dataset));
         for dataset in due {
             // At a stop, one that is short of bytes keeps no other one back.
             if write(delivery, &mut sink, &mut rationed, &dataset, read) == Went::Cut {
@@ -87,21 +87,31 @@ impl Went {
     }
 }
 
+/// How far a file goes in the outbox.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    /// Where its last release stands.
+    last: Lsn,
+    /// What was read when it was made, of all datasets.
+    read: Lsn,
+}
+
 /// Takes an entry of the outbox. If it does not go on, the entry was not taken as a whole.
 fn take(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
-    (lsn, payload): (Lsn, &[u8]),
+    lsn: Lsn,
+    payload: &[u8],
     now: Duration,
 ) -> Went {
-    let mut of_datasets: BTreeMap<String, Vec<Released>> = BTreeMap::new();
+    let mut of_datasets: BTreeMap<DatasetName, Vec<Released>> = BTreeMap::new();
     for released in delivery.releases(lsn, payload) {
-        of_datasets.entry(released.dataset().into()).or_default().push(released);
+        of_datasets.entry(released.dataset().clone()).or_default().push(released);
     }
     let mut taken = Vec::new();
     for (dataset, releases) in of_datasets {
-        let files = delivery.cursor.files.get(&dataset).copied().unwrap_or_default();
+        let files = delivery.cursor.files.get(dataset.as_str()).copied().unwrap_or_default();
         if lsn <= files.written {
             continue;
         }
@@ -136,7 +146,7 @@ fn write(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
-    dataset: &str,
+    dataset: &DatasetName,
     read: Lsn,
 ) -> Went {
     loop {
@@ -155,20 +165,21 @@ fn write_if_allowed(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
-    dataset: &str,
+    dataset: &DatasetName,
     read: Lsn,
 ) -> Went {
     let Some(last) = sink.last(dataset) else { return Went::On };
     // What was paid for before a crash stays what it was.
-    let form =
-        rationed.as_ref().map_or(&delivery.forms, Rationed::forms).of(last, dataset).cloned().unwrap_or_default();
+    let forms = rationed.as_ref().map_or(&delivery.forms, Rationed::forms);
+    let form = forms.of(Parcel { lsn: last, of: Some(dataset) }).cloned().unwrap_or_default();
+    let way = Stretch { last, read };
     let made = match make(delivery, sink, dataset, &form) {
         Ok(Some(made)) => made,
         Ok(None) => return Went::On,
         Err(went) => return went,
     };
     if let Some(denied) = delivery.denied(&made.releases) {
-        return give_up(delivery, sink, rationed, (&made, denied), (last, read));
+        return give_up(delivery, sink, rationed, &made, denied, way);
     }
     let decided = match rationed {
         Some(rationed) => wait_for_bytes(delivery, sink, rationed, made, last),
@@ -179,7 +190,7 @@ fn write_if_allowed(
         Err(went) => return went,
     };
     // From here on the file stays what it is, whatever happens: it is not paid for twice.
-    let files = delivery.cursor.files.entry(dataset.to_owned()).or_default();
+    let files = delivery.cursor.files.entry(dataset.into()).or_default();
     if files.pending < last {
         files.pending = last;
         if !delivery.save() {
@@ -188,11 +199,9 @@ fn write_if_allowed(
     }
     match (decided, rationed) {
         (Decided::Shed(made, is_widened), Some(rationed)) => {
-            Went::on(shed(delivery, sink, rationed, (&made, is_widened), (last, read)))
+            Went::on(shed(delivery, sink, rationed, &made, is_widened, way))
         }
-        (Decided::Written(made) | Decided::Shed(made, _), rationed) => {
-            put(delivery, sink, rationed, &made, (last, read))
-        }
+        (Decided::Written(made) | Decided::Shed(made, _), rationed) => put(delivery, sink, rationed, &made, way),
     }
 }
 
@@ -202,8 +211,9 @@ fn give_up(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
-    (made, denied): (&Made, DatasetName),
-    (last, read): (Lsn, Lsn),
+    made: &Made,
+    denied: DatasetName,
+    way: Stretch,
 ) -> Went {
     if !delivery.gives_up(&made.releases) {
         delivery.waits_for_a_policy(denied);
@@ -211,12 +221,12 @@ fn give_up(
     }
     let at = delivery.moment();
     let forgotten = rationed.as_mut().map_or(Ok(()), |rationed| rationed.forget(made, at)).map_err(anyhow::Error::from);
-    if let Err(error) = forgotten.and_then(|()| delivery.say_denied(&made.releases, last)) {
+    if let Err(error) = forgotten.and_then(|()| delivery.say_denied(&made.releases, way.last)) {
         delivery.failed(error);
         return Went::Denied;
     }
     sink.pass_over(&made.dataset);
-    confirm(delivery, sink, &made.dataset, last, read);
+    confirm(delivery, sink, &made.dataset, way);
     if !delivery.save() {
         return Went::Cut;
     }
@@ -225,7 +235,7 @@ fn give_up(
 }
 
 /// Makes a dataset's file in a form, for as long as it takes; or how it went when the gateway stops before.
-fn make(delivery: &Delivery, sink: &file::Sink, dataset: &str, form: &Reduction) -> Result<Option<Made>, Went> {
+fn make(delivery: &Delivery, sink: &file::Sink, dataset: &DatasetName, form: &Reduction) -> Result<Option<Made>, Went> {
     loop {
         match sink.make(dataset, form) {
             Ok(made) => return Ok(made),
@@ -257,7 +267,7 @@ fn wait_for_bytes(
     loop {
         let forms = smaller.as_deref().unwrap_or_default();
         let now = Now { at: delivery.now(), allowed: &delivery.allowed() };
-        let decision = rationed.decide((&made, forms), last, sink, &now);
+        let decision = rationed.decide(&made, forms, last, sink, &now);
         let is_tried = decision != Decision::Widen || rationed.tells_changes();
         if is_tried && !matches!(decision, Decision::Send(_)) && smaller.is_none() {
             let forms = rationed.smaller(&made.dataset, sink, delivery.cursor.through);
@@ -310,25 +320,24 @@ fn put(
     sink: &mut file::Sink,
     rationed: &mut Option<Rationed>,
     made: &Made,
-    (last, read): (Lsn, Lsn),
+    way: Stretch,
 ) -> Went {
-    let dataset = made.dataset.as_str();
     if let Some(rationed) = rationed {
-        while let Err(error) = rationed.pay(made, sink, (last, delivery.cursor.through), delivery.moment()) {
+        while let Err(error) = rationed.pay(made, sink, way.last, delivery.cursor.through, delivery.moment()) {
             if let Some(went) = failed(delivery, error, made) {
                 return went;
             }
         }
         delivery.budgeted(rationed.level(), false);
     }
-    while let Err(error) = delivery.intend(&made.releases, last) {
+    while let Err(error) = delivery.intend(&made.releases, way.last) {
         if let Some(went) = failed(delivery, error, made) {
             return went;
         }
     }
     let ids: Vec<String> = made.releases.iter().map(|released| released.id().to_owned()).collect();
     if planted("cursor-before-file") {
-        confirm(delivery, sink, dataset, last, read);
+        confirm(delivery, sink, &made.dataset, way);
         if !delivery.save() {
             return Went::Cut;
         }
@@ -341,7 +350,7 @@ fn put(
         }
     }
     delivery.sent(&ids, made.bytes.len());
-    confirm(delivery, sink, dataset, last, read);
+    confirm(delivery, sink, &made.dataset, way);
     if !delivery.save() {
         return Went::Cut;
     }
@@ -365,14 +374,14 @@ fn shed(
     delivery: &mut Delivery,
     sink: &mut file::Sink,
     rationed: &mut Rationed,
-    (made, is_widened): (&Made, bool),
-    (last, read): (Lsn, Lsn),
+    made: &Made,
+    is_widened: bool,
+    way: Stretch,
 ) -> bool {
-    let dataset = made.dataset.as_str();
     loop {
-        let decided = rationed.shed(made, last, delivery.moment()).map_err(anyhow::Error::from);
+        let decided = rationed.shed(made, way.last, delivery.moment()).map_err(anyhow::Error::from);
         let widened = is_widened.then(|| rationed.widened());
-        match decided.and_then(|()| delivery.say_shed(sink.waiting(dataset), last, widened)) {
+        match decided.and_then(|()| delivery.say_shed(sink.waiting(&made.dataset), way.last, widened)) {
             Ok(()) => break,
             Err(error) => delivery.failed(error),
         }
@@ -380,8 +389,8 @@ fn shed(
             return false;
         }
     }
-    sink.pass_over(dataset);
-    confirm(delivery, sink, dataset, last, read);
+    sink.pass_over(&made.dataset);
+    confirm(delivery, sink, &made.dataset, way);
     if !delivery.save() {
         return false;
     }
@@ -389,8 +398,9 @@ fn shed(
     true
 }
 
-fn confirm(delivery: &mut Delivery, sink: &file::Sink, dataset: &str, last: Lsn, read: Lsn) {
-    delivery.cursor.files.insert(dataset.to_owned(), Files { written: last, pending: last });
+fn confirm(delivery: &mut Delivery, sink: &file::Sink, dataset: &DatasetName, way: Stretch) {
+    let Stretch { last, read } = way;
+    delivery.cursor.files.insert(dataset.into(), Files { written: last, pending: last });
     let waiting = sink.first_waiting(dataset);
     delivery.cursor.through = delivery.cursor.through.max(waiting.map_or(read, |first| first - 1));
 }

@@ -5,8 +5,9 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{Reduction, Released};
-use crate::egress::budget::{Decision, Forms, Leaving, Payment};
+use crate::egress::budget::{Decision, Forms, Leaving, Parcel, Payment};
 use crate::egress::{encode, kafka};
 use crate::storage::{Lsn, Reader};
 
@@ -53,14 +54,14 @@ fn permitted(delivery: &mut Delivery, metered: &mut Option<Metered>) -> bool {
     delivery.closed(true);
     let destination = delivery.name.clone();
     tracing::info!(
-        destination,
+        destination = destination.as_str(),
         "no policy in force lets anything go to the destination: it is neither resolved nor connected to"
     );
     let mut passing = Passing::new(delivery);
     while !delivery.is_permitted() {
         if passing.pass(delivery) {
             tracing::warn!(
-                destination,
+                destination = destination.as_str(),
                 "releases wait for the destination from when something could go to it: they are sent when a policy lets a \
                  dataset go to it again. To give them up, set `when_denied = \"shed\"` in [destinations.NAME] and start again"
             );
@@ -70,7 +71,10 @@ fn permitted(delivery: &mut Delivery, metered: &mut Option<Metered>) -> bool {
         }
     }
     delivery.closed(false);
-    tracing::info!(destination, "a policy in force lets a dataset go to the destination: it is connected to");
+    tracing::info!(
+        destination = destination.as_str(),
+        "a policy in force lets a dataset go to the destination: it is connected to"
+    );
     true
 }
 
@@ -140,7 +144,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
             // A stop does not wait until there are enough bytes. The sink is looked after meanwhile.
             Ok(Filled::Short) if sink.is_idle() && (delivery.is_draining() || !delivery.pause()) => return false,
             Ok(Filled::Shed(lsn, releases, why)) => {
-                if !shed(delivery, metered, (*lsn, releases), *why) {
+                if !shed(delivery, metered, *lsn, releases, *why) {
                     return false;
                 }
                 line.next = None;
@@ -180,7 +184,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
                     Failed::Kafka(kafka::Error::SentTwice) => {
                         let destination = &delivery.name;
                         tracing::info!(
-                            destination,
+                            destination = destination.as_str(),
                             "the end of a transaction was sent again: the next has a new epoch"
                         );
                         return true;
@@ -188,7 +192,7 @@ fn send_all(delivery: &mut Delivery, sink: &mut kafka::Sink, metered: &mut Optio
                     Failed::Kafka(kafka::Error::Replaced) => {
                         let destination = &delivery.name;
                         tracing::info!(
-                            destination,
+                            destination = destination.as_str(),
                             "files of the destination's [tls] or [sasl] were replaced: it is connected to anew"
                         );
                         return true;
@@ -269,7 +273,7 @@ impl Line {
     fn next(&mut self, delivery: &Delivery, forms: &Forms) -> Result<Option<&mut Next>, Failed> {
         if self.next.is_none() {
             let Some(entry) = self.reader.next().map_err(Failed::Outbox)? else { return Ok(None) };
-            let form = forms.of(entry.lsn, "").cloned().unwrap_or_default();
+            let form = forms.of(Parcel { lsn: entry.lsn, of: None }).cloned().unwrap_or_default();
             let whole = delivery.releases(entry.lsn, &entry.payload);
             let releases = reduced(&whole, &form)?;
             let (lsn, bytes, is_paid, smaller) = (entry.lsn, None, false, None);
@@ -418,20 +422,19 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     };
     let moment = delivery.moment();
     let at = Now { at: moment.now, allowed: &delivery.allowed() };
-    let sizes = |forms: &Option<Vec<Smaller>>| {
-        let first = forms.iter().flatten().next();
-        let tells_changes = first.is_some_and(|first| first.form.changes().is_some());
-        Sizes { smaller: forms.iter().flatten().map(|form| form.bytes).collect(), tells_changes }
+    let whole = bytes;
+    let decide = |metered: &mut Metered, next: &Next| {
+        let forms = next.smaller.as_deref().unwrap_or_default();
+        let tells_changes = forms.first().is_some_and(|first| first.form.changes().is_some());
+        let smaller: Vec<u64> = forms.iter().map(|form| form.bytes).collect();
+        let sizes = Sizes { whole, smaller: &smaller, tells_changes };
+        metered.decide(next.lsn, &datasets(&next.releases), sizes, &at).map_err(Failed::Outbox)
     };
-    let known = sizes(&next.smaller);
-    let mut decision =
-        metered.decide(next.lsn, &datasets(&next.releases), (bytes, &known), &at).map_err(Failed::Outbox)?;
+    let mut decision = decide(metered, next)?;
     let is_tried = decision != Decision::Widen || metered.tells_changes();
     if is_tried && !matches!(decision, Decision::Send(_)) && next.smaller.is_none() {
-        let forms = Some(smaller(sink, next, &metered.smaller(next.lsn, &next.whole))?);
-        let sizes = sizes(&forms);
-        decision = metered.decide(next.lsn, &datasets(&next.releases), (bytes, &sizes), &at).map_err(Failed::Outbox)?;
-        next.smaller = forms;
+        next.smaller = Some(smaller(sink, next, &metered.smaller(next.lsn, &next.whole))?);
+        decision = decide(metered, next)?;
     }
     let is_smaller = matches!(decision, Decision::Send(1..));
     if is_smaller && metered.holds_many() && !sink.is_idle() {
@@ -443,9 +446,9 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
         (next.form, next.releases, bytes) = (smaller.form, smaller.releases, smaller.bytes);
     }
     if matches!(decision, Decision::Send(_)) && (bytes > 0 || metered.tells_changes()) {
-        let (lsn, form, confirmed) = (next.lsn, &next.form, delivery.cursor.through);
+        let parcel = Parcel { lsn: next.lsn, of: None };
         let leaving = Leaving { whole: &next.whole, left: &next.releases };
-        let payment = Payment { lsn, of: "", form, bytes, confirmed, leaving };
+        let payment = Payment { parcel, form: &next.form, bytes, confirmed: delivery.cursor.through, leaving };
         metered.pay(&datasets(&next.releases), payment, moment).map_err(Failed::Budget)?;
         if is_smaller {
             delivery.made_smaller(&next.releases);
@@ -464,8 +467,8 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     }
 }
 
-fn datasets(releases: &[Released]) -> Vec<&str> {
-    releases.iter().map(|released| released.dataset().as_str()).collect()
+fn datasets(releases: &[Released]) -> Vec<&DatasetName> {
+    releases.iter().map(Released::dataset).collect()
 }
 
 /// An entry in the forms that leave something of it out.
@@ -491,7 +494,7 @@ fn reduced(releases: &[Released], form: &Reduction) -> Result<Vec<Released>, Fai
 
 /// Passes over an entry, so that it never leaves: the budget says so on disk, then the ledger, then the cursor. Whether to go
 /// on.
-fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, (lsn, releases): (Lsn, &[Released]), why: Why) -> bool {
+fn shed(delivery: &mut Delivery, metered: &mut Option<Metered>, lsn: Lsn, releases: &[Released], why: Why) -> bool {
     let say = |delivery: &Delivery, metered: &mut Option<Metered>| match (why, metered) {
         (Why::Denied, metered) => {
             if let Some(metered) = metered {
@@ -543,7 +546,7 @@ fn failed(delivery: &Delivery, error: kafka::Error) {
     }
     if let kafka::Error::Fenced(_) = error {
         // Each time: it passes quickly, and somebody has to know.
-        tracing::warn!(destination = delivery.name, %error, "another process delivers under this gateway's name: stop one of the two, or give each its own `id`");
+        tracing::warn!(destination = delivery.name.as_str(), %error, "another process delivers under this gateway's name: stop one of the two, or give each its own `id`");
     }
     delivery.failed(error);
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{Reduction, Released};
 use crate::domain::table::Fingerprint;
 use crate::egress::encode::{self, Format};
@@ -51,7 +52,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Made {
     /// Its dataset.
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// Where it will be.
     path: PathBuf,
     /// What it holds.
@@ -69,7 +70,7 @@ pub struct Sink {
     settings: Settings,
     fs: Arc<dyn FileSystem>,
     /// By dataset.
-    waiting: BTreeMap<String, Waiting>,
+    waiting: BTreeMap<DatasetName, Waiting>,
 }
 
 struct Waiting {
@@ -89,7 +90,7 @@ impl Sink {
 
     /// Takes a release that stands in the outbox at `lsn`, at a monotonic time.
     pub fn take(&mut self, lsn: Lsn, released: Released, now: Duration) {
-        let waiting = self.waiting.entry(released.dataset().into()).or_insert_with(|| Waiting {
+        let waiting = self.waiting.entry(released.dataset().clone()).or_insert_with(|| Waiting {
             releases: Vec::new(),
             bytes: 0,
             since: now,
@@ -117,13 +118,13 @@ impl Sink {
 
     /// Whether a dataset's file is due because of its size.
     #[must_use]
-    pub fn is_large(&self, dataset: &str) -> bool {
+    pub fn is_large(&self, dataset: &DatasetName) -> bool {
         self.waiting.get(dataset).is_some_and(|waiting| waiting.bytes >= self.settings.rotate_bytes)
     }
 
     /// The datasets whose files are due, or all.
     #[must_use]
-    pub fn due(&self, now: Duration, all: bool) -> Vec<String> {
+    pub fn due(&self, now: Duration, all: bool) -> Vec<DatasetName> {
         let is_due = |waiting: &Waiting| now.saturating_sub(waiting.since) >= self.settings.rotate_after;
         let due = self.waiting.iter().filter(|(dataset, waiting)| all || is_due(waiting) || self.is_large(dataset));
         due.map(|(dataset, _)| dataset.clone()).collect()
@@ -131,44 +132,44 @@ impl Sink {
 
     /// A dataset's releases that wait, in order.
     #[must_use]
-    pub fn waiting(&self, dataset: &str) -> &[Released] {
+    pub fn waiting(&self, dataset: &DatasetName) -> &[Released] {
         self.waiting.get(dataset).map_or(&[], |waiting| &waiting.releases)
     }
 
     /// The first position of a dataset's releases that wait.
     #[must_use]
-    pub fn first(&self, dataset: &str) -> Option<Lsn> {
+    pub fn first(&self, dataset: &DatasetName) -> Option<Lsn> {
         self.waiting.get(dataset).map(|waiting| waiting.first)
     }
 
     /// The last position of a dataset's releases that wait.
     #[must_use]
-    pub fn last(&self, dataset: &str) -> Option<Lsn> {
+    pub fn last(&self, dataset: &DatasetName) -> Option<Lsn> {
         self.waiting.get(dataset).map(|waiting| waiting.last)
     }
 
     /// The first position of all releases that wait, but for those of one dataset.
     #[must_use]
-    pub fn first_waiting(&self, but: &str) -> Option<Lsn> {
+    pub fn first_waiting(&self, but: &DatasetName) -> Option<Lsn> {
         self.waiting.iter().filter(|(dataset, _)| *dataset != but).map(|(_, waiting)| waiting.first).min()
     }
 
     /// The datasets whose releases wait, and how many of each.
-    pub fn each_waiting(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.waiting.iter().map(|(dataset, waiting)| (dataset.as_str(), waiting.releases.len()))
+    pub fn each_waiting(&self) -> impl Iterator<Item = (&DatasetName, usize)> {
+        self.waiting.iter().map(|(dataset, waiting)| (dataset, waiting.releases.len()))
     }
 
     /// Makes a dataset's file of what waits, in a form. Nothing is written yet.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn make(&self, dataset: &str, form: &Reduction) -> Result<Option<Made>, Error> {
+    pub fn make(&self, dataset: &DatasetName, form: &Reduction) -> Result<Option<Made>, Error> {
         let releases = form.applied(self.waiting(dataset)).map_err(encode::Error::from)?;
         let Some(first) = releases.first() else { return Ok(None) };
         let bytes = encode::file(&releases, self.settings.format)?;
-        let path = self.settings.directory.join(dataset).join(name(first, self.settings.format));
+        let path = self.settings.directory.join(dataset.as_str()).join(name(first, self.settings.format));
         let content = Fingerprint::of(&[path.as_os_str().as_bytes(), &[0], &bytes].concat());
-        Ok(Some(Made { dataset: dataset.to_owned(), path, releases, form: form.clone(), bytes, content }))
+        Ok(Some(Made { dataset: dataset.clone(), path, releases, form: form.clone(), bytes, content }))
     }
 
     /// Writes a file. Its releases do not wait any more. If it cannot be written, they wait on.
@@ -176,7 +177,7 @@ impl Sink {
     /// # Errors
     /// When the file cannot be written.
     pub fn put(&mut self, made: &Made) -> Result<(), Error> {
-        create_directories(&*self.fs, &self.settings.directory.join(&made.dataset))?;
+        create_directories(&*self.fs, &self.settings.directory.join(made.dataset.as_str()))?;
         let Settings { mode, group, .. } = self.settings;
         write_shared_file_durably(&*self.fs, &made.path, &made.bytes, mode, group)?;
         self.pass_over(&made.dataset);
@@ -184,7 +185,7 @@ impl Sink {
     }
 
     /// A dataset's releases do not wait any more.
-    pub fn pass_over(&mut self, dataset: &str) {
+    pub fn pass_over(&mut self, dataset: &DatasetName) {
         self.waiting.remove(dataset);
     }
 }

@@ -261,7 +261,8 @@ impl<'r> Reader<'r> {
     /// If a transaction stays open for long, `nudge` is called, once.
     pub(super) fn read(
         &self,
-        (topic, key): (&str, &str),
+        topic: &str,
+        key: &str,
         cursor: Lsn,
         outbox: Outbox<'_>,
         watch: Watch<'_>,

@@ -173,14 +173,14 @@ impl Transactional {
         self.limit = self.settings.limit(self.settings.topic_bytes(&configs), self.learned);
         self.heard = self.heard.for_another();
         let producer = self.producer()?;
-        let patience = Patience::new(&self.heard, (&self.settings, &self.replaced), watch);
+        let patience = Patience::new(&self.heard, &self.settings, &self.replaced, watch);
         // First this one has the id for itself, and what an earlier one left open is ended. Only then is what is
         // committed all that will be.
         patience.sliced("getting an epoch", EPOCH_WITHIN, &producer, |slice| producer.init_transactions(slice))?;
         let reader = progress::Reader::new(&self.settings, &self.id, &self.heard, asker)?;
         self.ends = 0;
         let nudge = || self.ends += i64::from(end_what_nobody_ends(&producer, progress, &self.key));
-        let known = reader.read((progress, &self.key), cursor, outbox, watch, nudge);
+        let known = reader.read(progress, &self.key, cursor, outbox, watch, nudge);
         reader.close();
         self.known = known?;
         if self.ends > 0 {
@@ -320,7 +320,7 @@ impl Transactional {
             .payload(&value)
             .headers(OwnedHeaders::new().insert(header));
         producer.send(record).map_err(|(error, _)| sent(error))?;
-        let patience = Patience::new(&self.heard, (&self.settings, &self.replaced), watch);
+        let patience = Patience::new(&self.heard, &self.settings, &self.replaced, watch);
         patience.all_reported(producer, batch.messages.len() + 1, self.within.delivery())?;
         let took = (watch.now)().saturating_sub(began);
         self.ends += 1;
@@ -442,7 +442,7 @@ struct Patience<'p> {
 }
 
 impl<'p> Patience<'p> {
-    fn new(heard: &'p Heard, (settings, replaced): (&'p Settings, &'p Replaced), watch: Watch<'p>) -> Self {
+    fn new(heard: &'p Heard, settings: &'p Settings, replaced: &'p Replaced, watch: Watch<'p>) -> Self {
         let mut stall = Stall::default();
         stall.progress((watch.now)(), heard.errors());
         let Settings { brokers, security, .. } = settings;

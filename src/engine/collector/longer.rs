@@ -49,7 +49,7 @@ impl Collector {
             Vec::new()
         });
         self.shadowed(dataset, &outlets);
-        let released = release_longer((&self.collecting.rules.gateway, counted), ended, part, &outlets, in_force);
+        let released = release_longer(&self.collecting.rules.gateway, counted, ended, part, &outlets, in_force);
         let released = released.unwrap_or_else(|error| {
             tracing::error!(
                 %error,

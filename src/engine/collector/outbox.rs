@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Collector;
+use crate::domain::name::DatasetName;
 use crate::durable::outbox::{Closing, LastClosing};
 use crate::storage::{Lsn, NoRoom, Room};
 
@@ -15,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Collector {
     /// Waits until the outbox has the entry on disk. While it is full, windows wait, and in the end so do the
     /// producers.
-    pub(super) fn put_out(&mut self, dataset: &str, entry: Vec<u8>) {
+    pub(super) fn put_out(&mut self, dataset: &DatasetName, entry: Vec<u8>) {
         let bytes = entry.len() as u64;
         let (mut warned, mut tried) = (false, None);
         let room = loop {
@@ -24,7 +25,7 @@ impl Collector {
                 Err(error) => {
                     let is_too_large = matches!(error, NoRoom::TooLarge { .. });
                     if !warned && is_too_large {
-                        tracing::error!(%error, dataset, "the release of a closing does not fit into a segment of the outbox. \
+                        tracing::error!(%error, dataset = dataset.as_str(), "the release of a closing does not fit into a segment of the outbox. \
                          Nothing more leaves until `segment_bytes` is raised and the gateway is started again; nothing is lost");
                     } else if !warned {
                         tracing::warn!(%error, "a release waits for room in the outbox: see which destination does \

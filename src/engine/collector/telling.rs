@@ -39,7 +39,8 @@ impl Collector {
     pub(super) fn changes(
         &self,
         closed: &ClosedWindow<'_>,
-        (policy, outlets): (Digest, &[Outlet]),
+        policy: Digest,
+        outlets: &[Outlet],
         tables: &Tables,
     ) -> Result<Outcome, ArrowError> {
         // Those that may have cells by the policies in force hear of each window, whatever policies its records were decided
@@ -47,7 +48,7 @@ impl Collector {
         let (_, receivers) = self.collecting.rules.versions.outlets(closed.dataset, &BTreeSet::new());
         let receivers = receivers.unwrap_or_default().into_iter().map(|outlet| outlet.destination);
         let receivers: BTreeSet<DestinationName> = receivers.collect();
-        release_changes(closed, outlets, policy, (tables, &receivers))
+        release_changes(closed, outlets, policy, tables, &receivers)
     }
 
     /// What a window tells. It goes into the closing with the releases, so that it is known again after a crash.
@@ -73,7 +74,7 @@ impl Collector {
         let of_window = Window { dataset, window, part: 0 };
         let (policy, _) = self.collecting.rules.versions.outlets(declared, &BTreeSet::new());
         let nothing = self.closed_window(&of_window, Cells::new(declared).bounded(declared), declared, None);
-        self.leave(&of_window, &nothing, (policy, &[]), tables, closing);
+        self.leave(&of_window, &nothing, policy, &[], tables, closing);
     }
 
     /// All windows of a closing were released. It closed the windows that began before a time. `None`: it only released

@@ -46,7 +46,8 @@ impl Collector {
         &self,
         window: &Window<'_>,
         cells: Cells,
-        (deferral, tables): (&mut Deferral, &mut Option<Tables>),
+        deferral: &mut Deferral,
+        tables: &mut Option<Tables>,
         closing: &mut Closing,
     ) {
         let Some(declared) = self.collecting.rules.datasets.get(window.dataset) else { return };
@@ -58,7 +59,7 @@ impl Collector {
         self.dropped(window.dataset, deferral.close(window.window, under), closing);
         let Joined { cells, own } = deferral.join(window.window, cells.bounded(declared));
         let closed = self.closed_window(window, cells, declared, (declared.max_defer > 0).then_some(&*deferral));
-        let outcome = self.leave(window, &closed, (in_force, &outlets), tables, closing);
+        let outcome = self.leave(window, &closed, in_force, &outlets, tables, closing);
         let cells = closed.cells;
         let (left, rolled_up) = match outcome {
             Some(outcome) => {
@@ -68,7 +69,7 @@ impl Collector {
                     self.count(window.dataset, |counts| &counts.cells_deferred, waits);
                 } else {
                     let withheld = Withheld::of(&outcome, declared);
-                    self.withheld((window.dataset, window.window), withheld, &outlets, closing);
+                    self.withheld(window.dataset, window.window, withheld, &outlets, closing);
                 }
                 (outcome.left, outcome.rolled_up)
             }
@@ -86,10 +87,11 @@ impl Collector {
         &self,
         dataset: &DatasetName,
         deferral: &mut Deferral,
-        (before, last): (Option<i64>, Option<i64>),
+        before: Option<i64>,
+        last: Option<i64>,
         closing: &mut Closing,
     ) {
-        let dropped = self.pass(dataset, deferral, (before, last));
+        let dropped = self.pass(dataset, deferral, before, last);
         self.dropped(dataset, dropped, closing);
     }
 
@@ -97,7 +99,8 @@ impl Collector {
         &self,
         dataset: &DatasetName,
         deferral: &mut Deferral,
-        (before, last): (Option<i64>, Option<i64>),
+        before: Option<i64>,
+        last: Option<i64>,
     ) -> Vec<Dropped> {
         let Some(declared) = self.collecting.rules.datasets.get(dataset) else { return Vec::new() };
         match before {
@@ -113,17 +116,12 @@ impl Collector {
             let (_, outlets) = self.collecting.rules.versions.outlets(declared, cells.policies());
             self.count(dataset, |counts| &counts.cells_deferred_dropped, cells.len());
             let withheld = Withheld { cells: cells.len(), of: cells.len() };
-            self.withheld((dataset, window), withheld, &outlets.unwrap_or_default(), closing);
+            self.withheld(dataset, window, withheld, &outlets.unwrap_or_default(), closing);
         }
     }
 
     /// A closing that the outbox has comes from the journal again: its cells wait, or left, as was decided then.
-    pub(super) fn defer_again(
-        &mut self,
-        (lsn, dataset): (Lsn, DatasetName),
-        reported: Reported,
-        mut deferral: Deferral,
-    ) {
+    pub(super) fn defer_again(&mut self, lsn: Lsn, dataset: DatasetName, reported: Reported, mut deferral: Deferral) {
         let Reported { before, windows, .. } = reported;
         let decided = self.collecting.decided.remove(&lsn).unwrap_or_default();
         let last = windows.keys().next_back().copied();
@@ -135,7 +133,7 @@ impl Collector {
             deferral.again(window, cells, decided, max);
         }
         // It was counted and told then.
-        drop(self.pass(&dataset, &mut deferral, (before, last)));
+        drop(self.pass(&dataset, &mut deferral, before, last));
         if self.collecting.begun_anew.get(dataset.as_str()) == Some(&lsn) && !self.collecting.rules.is_dry_run {
             deferral.forget();
             tracing::warn!(%dataset, "the outbox was full and has begun anew, and a crash came before a checkpoint: cells of the \

@@ -2,7 +2,9 @@
 
 use super::Collector;
 use crate::domain::dataset::Dataset;
+use crate::domain::name::DatasetName;
 use crate::domain::policy::{Outcome, Outlet};
+use crate::domain::tally::Told;
 use crate::durable::outbox::{Closing, Note};
 use crate::ledger::entry::coarse;
 
@@ -11,6 +13,13 @@ use crate::ledger::entry::coarse;
 pub(super) struct Withheld {
     pub(super) cells: usize,
     pub(super) of: usize,
+}
+
+/// What is told of refused records with a closing.
+pub(super) struct Refused {
+    /// The windows that are closed began before this time.
+    pub(super) before: Option<i64>,
+    pub(super) told: Vec<Told>,
 }
 
 impl Withheld {
@@ -28,7 +37,8 @@ impl Collector {
     /// Cells of a window of a dataset go nowhere. What the ledger is to say of it goes into the closing.
     pub(super) fn withheld(
         &self,
-        (dataset, window): (&str, i64),
+        dataset: &DatasetName,
+        window: i64,
         withheld: Withheld,
         outlets: &[Outlet],
         closing: &mut Closing,

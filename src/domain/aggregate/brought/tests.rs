@@ -67,12 +67,12 @@ proptest! {
         let whole = set(&pairs, enough);
         for least in 1..=enough {
             let (all, beyond) = (count(&pairs, None) >= least, beyond_one(&pairs) >= least);
-            prop_assert_eq!(at_least([&whole], (least, false), enough), all);
-            prop_assert_eq!(at_least([&whole], (least, true), enough), beyond);
-            prop_assert_eq!(at_least(&sets, (least, false), enough), all);
-            prop_assert_eq!(at_least(&sets, (least, true), enough), beyond);
+            prop_assert_eq!(at_least([&whole], least, false, enough), all);
+            prop_assert_eq!(at_least([&whole], least, true, enough), beyond);
+            prop_assert_eq!(at_least(&sets, least, false, enough), all);
+            prop_assert_eq!(at_least(&sets, least, true, enough), beyond);
         }
-        prop_assert!(!at_least([&whole], (enough + 1, true), enough));
+        prop_assert!(!at_least([&whole], enough + 1, true, enough));
         for producer in 0..=PRODUCERS {
             let (mut people, expected) = (People::default(), count(&pairs, Some(producer)));
             match whole.gather(Of::AllBut(Producer(producer)), &mut people) {
@@ -110,9 +110,9 @@ proptest! {
 fn one_producer_that_brings_many_takes_little_memory() {
     let mut all = set(&(0..10_000).map(|person| (person, 1)).collect::<Vec<_>>(), 1_000);
     assert!(all.bytes() < 200, "{}", all.bytes());
-    assert!(at_least([&all], (1_000, false), 1_000) && !at_least([&all], (1, true), 1_000));
+    assert!(at_least([&all], 1_000, false, 1_000) && !at_least([&all], 1, true, 1_000));
     all.merge(set(&(0..9).map(|person| (person, 2)).collect::<Vec<_>>(), 1_000), 1_000);
-    assert!(at_least([&all], (9, true), 1_000) && !at_least([&all], (10, true), 1_000));
+    assert!(at_least([&all], 9, true, 1_000) && !at_least([&all], 10, true, 1_000));
 }
 
 #[test]

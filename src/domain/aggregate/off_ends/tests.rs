@@ -29,7 +29,7 @@ fn off_ends(records: &[Record], batch: usize, enough: usize) -> OffEnds {
         for (contributor, producer, is_off) in records {
             let mut row = None;
             for end in (0..ENDS).filter(|end| is_off[*end]) {
-                is_due |= all.add(&mut row, (person(*contributor), Producer::of_number(*producer)), end, enough);
+                is_due |= all.add(&mut row, person(*contributor), Producer::of_number(*producer), end, enough);
             }
         }
         if is_due {
@@ -75,7 +75,7 @@ fn check(all: &OffEnds, sets: &[Contributors], enough: usize) {
     for (end, set) in sets.iter().enumerate() {
         assert_eq!(found(all, end), expected(set), "end {end}");
         for least in 0..enough + 2 {
-            let is_expected = at_least([set], (least, true), enough);
+            let is_expected = at_least([set], least, true, enough);
             assert_eq!(all.has_beyond_one(end, least, enough), is_expected, "end {end}, {least} of {enough}");
         }
     }
@@ -116,7 +116,7 @@ proptest! {
     fn the_bytes_are_never_below_those_of_the_table(people in 0..2_000_u128) {
         let mut all = OffEnds::new(ENDS);
         for number in 0..people {
-            all.add(&mut None, ((number << 16).into(), Producer::of_number(1)), 0, usize::MAX / 4);
+            all.add(&mut None, (number << 16).into(), Producer::of_number(1), 0, usize::MAX / 4);
         }
         let places = (all.at.capacity() * 8).div_ceil(7).next_power_of_two();
         let table = if people == 0 { 0 } else { places.max(4) * (size_of::<(Person, u32)>() + 1) + 16 };

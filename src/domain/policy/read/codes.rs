@@ -112,7 +112,7 @@ pub(super) fn code(code: &Spot<String>, codes: &Codes, problems: &Problems) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::document::{Problem, Severity};
+    use crate::domain::document::{Problem, Severity, changed};
     use crate::domain::evidence::read_code;
     use crate::domain::fact::Fact;
     use crate::domain::knowledge::Reading;
@@ -166,7 +166,7 @@ codes     = ["NO-99", "SE"]
 
     #[test]
     fn a_retired_code_is_read_in_records_and_warned_of_in_policies() {
-        let region = REGION.replace("NO-99", "NO-30");
+        let region = changed(REGION, "NO-99", "NO-30");
         let expected = "warning 2.toml:6: regions.north.codes[0]: `NO-30` is retired: ISO 3166-2 lists it no more";
         assert_eq!(said(&[NEWER, &region]), [expected]);
         let (set, _) = read(&[NEWER]);
@@ -175,23 +175,23 @@ codes     = ["NO-99", "SE"]
 
     #[test]
     fn what_is_wrong_with_a_list_is_said_where_it_stands() {
-        let with = |added: &str| NEWER.replace("\"DE-X1\"", &format!("\"{added}\""));
+        let with = |added: &str| changed(NEWER, "\"DE-X1\"", &format!("\"{added}\""));
         for added in ["DE", "QQ-1", "ZZ-1", "DE-", "DE-ABCD", "DE-a", "de-A", "DE X1", "DE-X1-2", ""] {
             let said = said(&[&with(added)]);
             assert_eq!(said, [format!("1.toml:5: codes.added[0]: `{added}` is not a code of ISO 3166-2")]);
         }
         assert_eq!(said(&[&with("DE-BY")]), ["warning 1.toml:5: codes.added[0]: `DE-BY` is known without this"]);
         for retired in ["DE", "DE-X9", "FR"] {
-            let text = NEWER.replace("NO-30", retired);
+            let text = changed(NEWER, "NO-30", retired);
             let expected = format!("1.toml:6: codes.retired[0]: `{retired}` is not a subdivision that can be retired");
             assert_eq!(said(&[&text]), [expected]);
         }
-        let both = NEWER.replace("NO-30", "NO-99");
+        let both = changed(NEWER, "NO-30", "NO-99");
         assert_eq!(said(&[&both]), ["1.toml:6: codes.retired[0]: `NO-99` is added and retired: keep one of the two"]);
         let again = said(&[NEWER, NEWER]);
         assert_eq!(again.len(), 3, "{again:?}");
         assert!(again.iter().all(|said| said.starts_with("2.toml:") && said.ends_with("twice")), "{again:?}");
-        let unsaid = NEWER.replace("as_of   = 2026-11-01\n", "").replace("[\"https", "[] #");
+        let unsaid = changed(&changed(NEWER, "as_of   = 2026-11-01\n", ""), "[\"https", "[] #");
         assert_eq!(said(&[&unsaid]).len(), 2);
     }
 }

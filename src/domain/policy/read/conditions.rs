@@ -270,7 +270,7 @@ pub(super) fn check(declared: &Declared, problems: &Problems) {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::document::Problems;
+    use crate::domain::document::{Problems, changed};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
 
@@ -367,9 +367,9 @@ mod tests {
         is_refused("dest.listed", of, "`dest.listed` is about a recipient");
         let twice = shown("data.clean", of).repeat(2);
         assert_eq!(said(&twice)[0].0, "`data.clean` is shown twice of stream visits");
-        let unsigned = shown("data.clean", of).replace("by = \"counsel\"\n", "");
+        let unsigned = changed(&shown("data.clean", of), "by = \"counsel\"\n", "");
         assert_eq!(said(&unsigned)[0].0, "`by` is missing");
-        let unsigned = shown("data.clean", of).replace("counsel", " ");
+        let unsigned = changed(&shown("data.clean", of), "counsel", " ");
         assert_eq!(said(&unsigned)[0].0, "`by` is empty: say who vouches for it");
     }
 

@@ -188,7 +188,7 @@ pub(super) fn resolve_counted(
         let below = counter.below;
         let of_law = shares.entry((&regime.law, &condition.value, below)).or_default();
         let nested = regimes.get(&regime.law).is_some_and(|law| classes_lie_in(classes, regime, law));
-        of_law.add(&counted.gateway.value, (regime, nested), share.value);
+        of_law.add(&counted.gateway.value, regime, nested, share.value);
         let of_all = of_law.sum();
         if of_all >= below {
             let parts = if of_law.regimes.len() > 1 { " and its parts" } else { "" };
@@ -233,7 +233,7 @@ struct OfGateway {
 }
 
 impl<'d> Shares<'d> {
-    fn add(&mut self, gateway: &'d str, (regime, nested): (&'d Regime, bool), share: u64) {
+    fn add(&mut self, gateway: &'d str, regime: &'d Regime, nested: bool, share: u64) {
         self.regimes.insert(&regime.id);
         let here = self.of_gateways.entry(gateway).or_default();
         let sum = match (regime.id == regime.law, nested) {

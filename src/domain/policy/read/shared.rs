@@ -102,7 +102,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::document::{Problem, Source};
+    use crate::domain::document::{Problem, Source, changed};
     use crate::domain::policy::explain::tests::STREAM;
     use crate::domain::policy::fixture::tests::{SET, source};
     use crate::domain::policy::{PolicySet, read};
@@ -111,7 +111,7 @@ pub(super) mod tests {
     /// The sample with a second dataset over its stream, and what is said of it.
     pub(in super::super) fn with(second: &str) -> (PolicySet, Vec<Problem>) {
         let problems = Problems::default();
-        let stream = STREAM.replace("accepts = [\"visits_by_home\"]", "accepts = [\"visits_by_home\", \"more\"]");
+        let stream = changed(STREAM, "accepts = [\"visits_by_home\"]", "accepts = [\"visits_by_home\", \"more\"]");
         let second = format!("schema = \"bailiwick.policy/1\"\n[datasets.more]\nstream = \"visits\"\n{second}");
         let texts = SET.iter().copied().chain([stream.as_str(), second.as_str()]);
         let files: Vec<Arc<Source>> = texts.map(|text| source("set.toml", text)).collect();

@@ -26,11 +26,20 @@ pub(in crate::domain::policy) struct Head<'h> {
     pub(in crate::domain::policy) end: i64,
 }
 
-/// The columns of a release of cells that cover so many windows each, change what was told before like this, and have so many
-/// contributors at least, where that is told: `labels` gives those of a key, `values` those of a metric.
+/// What stands in the rows of a release beside keys and metrics, one value for each row, where it is told.
+pub(in crate::domain::policy) struct Beside<'b> {
+    /// How many windows it covers.
+    pub(in crate::domain::policy) windows: &'b [u64],
+    /// How it changes what was told before.
+    pub(in crate::domain::policy) changes: &'b [Change],
+    /// How many contributors it has at least.
+    pub(in crate::domain::policy) contributors: &'b [Value],
+}
+
+/// The columns of a release: `labels` gives those of a key, `values` those of a metric.
 pub(in crate::domain::policy) fn assemble(
     head: &Head<'_>,
-    (windows, changes, contributors): (&[u64], &[Change], &[Value]),
+    Beside { windows, changes, contributors }: Beside<'_>,
     labels: impl Fn(usize, &KeyDomain) -> Vec<String>,
     values: impl Fn(usize) -> Vec<Value>,
 ) -> Result<RecordBatch, ArrowError> {

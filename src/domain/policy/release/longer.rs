@@ -149,9 +149,11 @@ fn decode_window(reader: &mut Reader<'_>) -> Option<Window> {
 impl Added {
     /// Of the rows of a window that leave under the policies in force. Sums of them may go to these destinations.
     pub(super) fn of<'o>(
-        (closed, in_force): (&ClosedWindow<'_>, Digest),
+        closed: &ClosedWindow<'_>,
+        in_force: Digest,
         view: &View<'_>,
-        (rows, rule): (&[Row<'_>], Rule),
+        rows: &[Row<'_>],
+        rule: Rule,
         destinations: impl Iterator<Item = &'o DestinationName>,
     ) -> Self {
         let counted = closed.dataset;
@@ -320,7 +322,8 @@ impl Ended {
 /// # Errors
 /// As those of [`super::release`].
 pub fn release_longer(
-    (gateway, counted): (&GatewayId, &Dataset),
+    gateway: &GatewayId,
+    counted: &Dataset,
     ended: &Ended,
     part: u64,
     outlets: &[Outlet],

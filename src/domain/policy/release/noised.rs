@@ -21,7 +21,7 @@ use crate::domain::privacy::{Charged, NoNoise, Noise, Privacy};
 use crate::domain::rounding::Rounding;
 use crate::domain::window::{micros, window_start};
 
-use super::{ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed, rounding_for};
+use super::{Beside, ClosedWindow, Head, Outcome, RELEASE_ID_VERSION, Withheld, assemble, hashed, rounding_for};
 
 /// Why a window does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +51,12 @@ pub fn release_noised(
     closed: &ClosedWindow<'_>,
     outlets: &[Outlet],
     policy: Digest,
-    (privacy, charged): (Privacy, Charged),
+    privacy: Privacy,
+    charged: Charged,
     noise: &mut dyn Noise,
 ) -> Result<Outcome, NotNoised> {
     let rounding = rounding_for(outlets);
-    let all = Loud::drawn(closed, (&privacy, &charged), rounding, noise)?;
+    let all = Loud::drawn(closed, &privacy, &charged, rounding, noise)?;
     let mut of_k: BTreeMap<usize, Vec<&Outlet>> = BTreeMap::new();
     for outlet in outlets {
         of_k.entry(outlet.min_contributors).or_default().push(outlet);
@@ -86,7 +87,8 @@ struct Loud<'d> {
 impl<'d> Loud<'d> {
     fn drawn(
         closed: &ClosedWindow<'d>,
-        (privacy, charged): (&Privacy, &Charged),
+        privacy: &Privacy,
+        charged: &Charged,
         rounding: Rounding,
         noise: &mut dyn Noise,
     ) -> Result<Self, NotNoised> {
@@ -123,7 +125,9 @@ impl<'d> Loud<'d> {
             positions.map(|position| domain.label(*position)).collect::<Vec<_>>()
         };
         let values = |metric| cells.iter().map(|&cell| self.value(metric, cell)).collect::<Vec<_>>();
-        let columns = assemble(&head, (&vec![1; cells.len()], &[], &vec![Value::Null; cells.len()]), labels, values)?;
+        let (windows, contributors) = (vec![1; cells.len()], vec![Value::Null; cells.len()]);
+        let beside = Beside { windows: &windows, changes: &[], contributors: &contributors };
+        let columns = assemble(&head, beside, labels, values)?;
         let released = outlets.into_iter().map(|outlet| Released {
             id: id.clone(),
             destination: outlet.destination.clone(),

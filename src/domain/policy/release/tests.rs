@@ -131,8 +131,9 @@ fn the_ids_of_version_5_stay_what_they_are() {
     let mut id_of = |window, rows: &Rows<'_>| {
         let gateway = "eu".parse().unwrap();
         let closed = ClosedWindow { window, ..closed(&gateway, &dataset, rows) };
-        let tables_then = (&tables, &BTreeSet::from(["a".parse().unwrap()]));
-        let mut outcome = release_changes(&closed, &[to("a", 3)], Digest::from_bytes([5; 32]), tables_then).unwrap();
+        let receivers = BTreeSet::from(["a".parse().unwrap()]);
+        let mut outcome =
+            release_changes(&closed, &[to("a", 3)], Digest::from_bytes([5; 32]), &tables, &receivers).unwrap();
         outcome.told.iter().for_each(|telling| tables.tell(telling));
         outcome.released.remove(0)
     };

@@ -7,12 +7,21 @@ use tempfile::TempDir;
 
 use super::Told;
 use crate::clock::Moment;
+use crate::domain::name::DestinationName;
 use crate::domain::policy::receiver::{Receiver, Table, released};
 use crate::domain::policy::{By, Changes, Reduction, Released, Step, Top};
-use crate::egress::budget::{Budget, Forms, Leaving, Payment, Settings, Whole};
+use crate::egress::budget::{Budget, Forms, Leaving, Parcel, Payment, Settings, Whole};
 use crate::storage::{FileSystem, Lsn, RealFileSystem};
 
 const AT: Moment = Moment { now: Duration::ZERO, wall: 0 };
+
+fn desk() -> DestinationName {
+    "desk".parse().unwrap()
+}
+
+fn entry(lsn: Lsn) -> Parcel<'static> {
+    Parcel { lsn, of: None }
+}
 
 fn top() -> Reduction {
     Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric("n".to_owned()) })])
@@ -87,7 +96,7 @@ struct World {
 
 fn open(directory: &TempDir, settings: Settings, last: Lsn) -> Budget {
     let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
-    Budget::open(&fs, directory.path(), "desk", settings, last, AT).unwrap()
+    Budget::open(&fs, directory.path(), &desk(), settings, last, AT).unwrap()
 }
 
 impl World {
@@ -137,16 +146,16 @@ impl World {
             return;
         }
         let whole = self.entry(lsn);
-        let asked = Whole { first: lsn, last: lsn, of: "", releases: &whole, confirmed: self.confirmed };
+        let asked = Whole { first: lsn, parcel: entry(lsn), releases: &whole, confirmed: self.confirmed };
         let form = match choice {
-            _ if self.budget.is_paid(lsn, "") => self.budget.forms().of(lsn, "").cloned().unwrap_or_default(),
+            _ if self.budget.is_paid(entry(lsn)) => self.budget.forms().of(entry(lsn)).cloned().unwrap_or_default(),
             1 | 2 => self.budget.smaller(asked).remove(0),
             3 => top(),
             _ => Reduction::default(),
         };
         let left = form.applied(&whole).unwrap();
         let leaving = Leaving { whole: &whole, left: &left };
-        let payment = Payment { lsn, of: "", form: &form, bytes: 1, confirmed: self.confirmed, leaving };
+        let payment = Payment { parcel: entry(lsn), form: &form, bytes: 1, confirmed: self.confirmed, leaving };
         self.budget.pay(payment, AT).unwrap();
         let ids: Vec<String> = left.iter().map(|released| released.id().to_owned()).collect();
         assert_eq!(self.left_as.entry(lsn).or_insert_with(|| ids.clone()), &ids, "it leaves in one form");
@@ -178,16 +187,16 @@ impl World {
     fn pass_over(&mut self, is_given_up: bool) {
         self.confirm();
         let lsn = self.sent + 1;
-        if lsn > self.last() || (!is_given_up && self.budget.is_paid(lsn, "")) {
+        if lsn > self.last() || (!is_given_up && self.budget.is_paid(entry(lsn))) {
             return;
         }
         if is_given_up {
             let whole = self.entry(lsn);
             self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
-            let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(*lsn, "")).max();
+            let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
             self.broken_through = self.broken_through.max(paid.unwrap_or(0));
         } else {
-            self.budget.shed((lsn, ""), AT).unwrap();
+            self.budget.shed(entry(lsn), AT).unwrap();
         }
         (self.sent, self.confirmed) = (lsn, lsn);
     }
@@ -218,15 +227,15 @@ impl World {
             true => {
                 let mut budget = open(&self.directory, settings(false), last);
                 let payment =
-                    |form| Payment { lsn: last, of: "", form, bytes: 1, confirmed: 0, leaving: Leaving::default() };
+                    |form| Payment { parcel: entry(last), form, bytes: 1, confirmed: 0, leaving: Leaving::default() };
                 let forms: Forms = budget.forms().clone();
                 budget.pay(payment(&Reduction::default()), AT).unwrap();
                 forms
             }
-            false => Budget::suspend(&fs, self.directory.path(), "desk", last).unwrap(),
+            false => Budget::suspend(&fs, self.directory.path(), &desk(), last).unwrap(),
         };
         for lsn in self.sent + 1..=last {
-            let left = forms.of(lsn, "").cloned().unwrap_or_default().applied(&self.entry(lsn)).unwrap();
+            let left = forms.of(entry(lsn)).cloned().unwrap_or_default().applied(&self.entry(lsn)).unwrap();
             self.arrive(&left, lsn);
         }
         (self.sent, self.confirmed) = (last, last);

@@ -225,7 +225,7 @@ fn another_step_is_a_change_and_what_is_gone_says_nothing() {
         let cells = cells(&dataset, &nobody::columns(records), &[]);
         let closed = ClosedWindow { gateway: &gateway, dataset: &dataset, window, part: 0, cells, deferral: None };
         let receivers = ["a".parse().unwrap()].into();
-        let outcome = release_changes(&closed, &[to("a", 10)], Digest::from_bytes([5; 32]), (&tables, &receivers));
+        let outcome = release_changes(&closed, &[to("a", 10)], Digest::from_bytes([5; 32]), &tables, &receivers);
         let outcome = outcome.unwrap();
         outcome.told.iter().for_each(|telling| tables.tell(telling));
         let rows = outcome.released.iter().flat_map(|released| {

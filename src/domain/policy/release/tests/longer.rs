@@ -82,7 +82,7 @@ impl Run {
         self.longer.add(&addition);
         self.since.push(addition);
         let of = |ended: &Ended| {
-            let released = release_longer((&self.gateway, &self.counted), ended, 0, &self.outlets, policy()).unwrap();
+            let released = release_longer(&self.gateway, &self.counted, ended, 0, &self.outlets, policy()).unwrap();
             let [released] = <[Released; 1]>::try_from(released).ok().unwrap();
             (ended.dataset().to_string(), released)
         };
@@ -257,7 +257,7 @@ fn leave(first: &Outlet, second: &Outlet, now: &Outlet) -> usize {
     let ended = run.longer.ending(&run.counted, None, &mut Addition::default());
     assert_eq!((ended.len(), ended[0].rows(), ended[0].start(&run.counted)), (2, 1, 0));
     let outlets = to(&[now.clone(), now.clone()]);
-    let released = |ended| release_longer((&run.gateway, &run.counted), ended, 0, &outlets, policy()).unwrap();
+    let released = |ended| release_longer(&run.gateway, &run.counted, ended, 0, &outlets, policy()).unwrap();
     ended.iter().map(released).map(|released| released.len()).sum()
 }
 

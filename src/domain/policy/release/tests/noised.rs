@@ -68,7 +68,7 @@ fn rounded(
     let closed = ClosedWindow { gateway: &gateway, dataset, window: 2, part: 0, cells, deferral: None };
     let outlets = ["a", "b"].map(|name| Outlet { privacy: dataset.privacy, rounding, ..to(name, least) });
     let privacy = asked_for(&outlets).unwrap();
-    release_noised(&closed, &outlets, Digest::from_bytes([5; 32]), (privacy, charged(0.5)), noise)
+    release_noised(&closed, &outlets, Digest::from_bytes([5; 32]), privacy, charged(0.5), noise)
 }
 
 /// What left, as far as anybody can see it.

@@ -273,8 +273,7 @@ fn a_sum_of_windows_is_one_of_rounded_rows_and_as_the_policies_ask_when_it_leave
     }
     let left = |outlets: &[Outlet]| -> Vec<i64> {
         let ended = longer.ending(&counted, None, &mut Addition::default());
-        let released =
-            release_longer((&gateway, &counted), &ended[0], 0, outlets, Digest::from_bytes([5; 32])).unwrap();
+        let released = release_longer(&gateway, &counted, &ended[0], 0, outlets, Digest::from_bytes([5; 32])).unwrap();
         released.iter().map(|released| count(released.cells(), "n", 0)).collect()
     };
     assert_eq!(left(&outlets), [40]);
@@ -367,7 +366,7 @@ fn what_rounds_to_the_same_is_no_change() {
         let cells = nobody::cells_of(&dataset, nobody::columns, &records, &[], &[]);
         let closed = ClosedWindow { gateway: &gateway, dataset: &dataset, window, part: 0, cells, deferral: None };
         let receivers = ["a".parse().unwrap()].into();
-        let outcome = release_changes(&closed, &[to("a", 5, base)], Digest::from_bytes([5; 32]), (&tables, &receivers));
+        let outcome = release_changes(&closed, &[to("a", 5, base)], Digest::from_bytes([5; 32]), &tables, &receivers);
         let outcome = outcome.unwrap();
         outcome.told.iter().for_each(|telling| tables.tell(telling));
         outcome.released.iter().map(|released| count(released.cells(), "n", 0)).collect()
