@@ -78,8 +78,10 @@ impl Inbox {
         }
     }
 
-    /// Puts requests back before all others. They keep the time at which they arrived.
-    pub(super) fn put_back(&self, requests: Vec<Boxed>) {
+    /// Puts requests back before all others, in the order in which they came. They keep the time at which they arrived.
+    pub(super) fn put_back(&self, mut requests: Vec<Boxed>) {
+        // A batch that is tried again may leave out an earlier one after a later one.
+        requests.sort_by_key(|request| (request.arrived, request.reply.ticket()));
         let mut waiting = self.lock();
         requests.into_iter().rev().for_each(|request| waiting.put_back(request));
     }
@@ -176,21 +178,39 @@ mod tests {
         Arc::new(Served { stream, outputs: Vec::new(), counts: Arc::new(StreamCounts::default()) })
     }
 
-    #[test]
-    fn a_request_that_is_put_back_keeps_the_time_at_which_it_arrived() {
+    /// So many requests of one caller.
+    fn holding(count: u64) -> Inbox {
         let caller: Arc<dyn Caller> = Arc::new(Nobody);
         let inbox = Inbox::new(Clock::start());
-        for ticket in 0..2 {
+        for ticket in 0..count {
             let origin = Arc::new(Origin::of(ProducerName::new("p").unwrap(), None));
             let reply = Reply::new(Arc::clone(&caller), ticket);
             inbox.push(Box::new(Request::new(None, origin, None, Content::Nothing, reply)));
         }
+        inbox
+    }
+
+    #[test]
+    fn a_request_that_is_put_back_keeps_the_time_at_which_it_arrived() {
+        let inbox = holding(2);
         let arrived = |requests: &[Boxed]| requests.iter().map(|request| request.arrived).collect::<Vec<_>>();
         let taken = inbox.take(2);
         let first = arrived(&taken);
         assert!(Duration::ZERO < first[0] && first[0] <= first[1], "{first:?}");
         inbox.put_back(taken);
         assert_eq!(arrived(&inbox.take(2)), first);
+    }
+
+    #[test]
+    fn requests_that_are_put_back_in_another_order_stay_in_theirs() {
+        let inbox = holding(3);
+        let mut taken = inbox.take(3);
+        // As if they had come at the same time.
+        taken.iter_mut().for_each(|request| request.arrived = Duration::ZERO);
+        taken.reverse();
+        inbox.put_back(taken);
+        let tickets: Vec<u64> = inbox.take(3).iter().map(|request| request.reply.ticket()).collect();
+        assert_eq!(tickets, [0, 1, 2]);
     }
 
     proptest! {

@@ -190,6 +190,11 @@ impl Reply {
         }
     }
 
+    /// By what its caller knows the request: a later one by a greater ticket.
+    pub(super) const fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
     /// Which caller it is of: equal for requests of the same, who wants them taken in their order.
     pub(super) fn caller(&self) -> usize {
         self.caller.as_ref().map_or(0, |caller| Arc::as_ptr(caller).addr())

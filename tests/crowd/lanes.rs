@@ -104,22 +104,22 @@ impl Lane {
         let mut left = self.requests.into_iter().map(|(_, request)| request);
         let (sender, receiver) = mpsc::unbounded_channel();
         left.by_ref().take(depth).for_each(|request| sender.send(request).unwrap());
-        let mut sender = Some(sender);
+        let mut sender = Some(sender).filter(|_| left.len() > 0);
         let mut answers = Vec::new();
         let mut responses = match self.client.publish(UnboundedReceiverStream::new(receiver)).await {
             Ok(responses) => responses.into_inner(),
             Err(status) => return (answers, Some(status)),
         };
         loop {
-            match (left.next(), &sender) {
-                // The call may be over.
-                (Some(request), Some(sender)) => sender.send(request).unwrap_or(()),
-                _ => sender = None,
-            }
             match responses.message().await {
                 Ok(Some(response)) => {
                     answers.push(Answer::of(ats[answers.len()], &response));
                     answered.send_modify(|answered| *answered += 1);
+                    match (left.next(), &sender) {
+                        // The call may be over.
+                        (Some(request), Some(sender)) => sender.send(request).unwrap_or(()),
+                        _ => sender = None,
+                    }
                 }
                 Ok(None) => return (answers, None),
                 Err(status) => return (answers, Some(status)),

@@ -34,7 +34,7 @@ const SEEN: [(&str, usize); 36] = [
     ("requests that share a batch", 2_000),
     ("scores", 2_000),
     ("dropped values", 5),
-    ("cells", 30),
+    ("cells", 16),
     ("records REASON_BELONGS_ELSEWHERE", 100),
     ("records REASON_EVENT_TIME_IN_FUTURE", 30),
     ("records REASON_EVENT_TIME_TOO_OLD", 30),

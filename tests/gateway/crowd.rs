@@ -1,6 +1,7 @@
 //! Requests of all kinds that share batches, in all kinds of payloads, beside requests that are refused, repeated or out of
 //! order, and beside records that the model fails on: each is answered as if it had come alone, and as
-//! [`crate::crowd`] works it out; and the same cells leave.
+//! [`crate::crowd`] works it out; and the same cells leave. The model only looks its scores up: [`super::shared`] is for a
+//! real one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

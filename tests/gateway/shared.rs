@@ -1,4 +1,5 @@
-//! Requests that share batches: each is answered as if it had come alone, and the same cells are released.
+//! Requests that share batches: each is answered as if it had come alone, and the same cells are released. This is for the
+//! arithmetic of a real model, whose scores must be the same to the bit; [`super::crowd`] has more kinds of requests.
 
 use std::time::Duration;
 
