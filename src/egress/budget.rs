@@ -433,7 +433,7 @@ impl Budget {
         let Payment { parcel, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
         let forms = self.forms.with(parcel, Some(form).filter(|form| !form.is_whole()), confirmed);
-        let told = self.told_after(parcel.lsn, leaving);
+        let told = self.told_after(parcel, leaving);
         self.keep(Kept { paid: self.paid.max(parcel.lsn), forms, told, ..self.kept(left, at) }, at)
     }
 
@@ -452,14 +452,17 @@ impl Budget {
         let Payment { parcel, form, bytes, confirmed, leaving } = payment;
         let left = self.level.left(at.now).saturating_sub(bytes);
         let forms = self.forms.with(parcel, Some(form), confirmed);
-        let told = self.told_after(parcel.lsn, leaving);
+        let told = self.told_after(parcel, leaving);
         let file = Some((parcel.lsn, parcel.of_text().to_owned(), file));
         self.keep(Kept { file, forms, told, ..self.kept(left, at) }, at)
     }
 
     /// What is told last once releases have left.
-    fn told_after(&self, lsn: Lsn, leaving: Leaving<'_>) -> Told {
-        if self.settings.tells_changes() { self.told.after(lsn, leaving) } else { Told::default() }
+    fn told_after(&self, parcel: Parcel<'_>, leaving: Leaving<'_>) -> Told {
+        if !self.settings.tells_changes() {
+            return Told::default();
+        }
+        self.told.after(parcel.lsn, leaving, self.is_paid(parcel))
     }
 
     /// Decides for good that an entry, or a file of a dataset, is not sent ([`Asked`]). When it returns, that is on disk.

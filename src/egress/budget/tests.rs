@@ -270,10 +270,10 @@ fn every_version_is_read_and_damage_begins_empty() {
     let last = released("payments", &"aa".repeat(16), &before);
     let sizes = released("sizes", &"dd".repeat(16), &all);
     let (now, first) = ([now], [sizes, last]);
-    let told = Told::default().after(12, Leaving { whole: &first, left: &first });
+    let told = Told::default().after(12, Leaving { whole: &first, left: &first }, false);
     let changes = Reduction::on_change(Changes::since(|dataset| told.before(dataset, 43), &now));
     let left = changes.applied(&now).unwrap();
-    let told = told.after(43, Leaving { whole: &now, left: &left });
+    let told = told.after(43, Leaving { whole: &now, left: &left }, false);
     let kept = Kept { forms: forms.with(entry(43), Some(&changes), 0), told, ..kept };
     let golden = include_bytes!("../../../tests/golden/budget-4");
     assert_eq!(kept.encode(), golden);

@@ -49,13 +49,14 @@ impl Told {
     }
 
     /// What is told once releases have left, which end at a position. What is sent again changes nothing, but for the id of what
-    /// leaves whole that had left otherwise.
-    pub(super) fn after(&self, lsn: Lsn, leaving: Leaving<'_>) -> Self {
+    /// leaves whole that had left otherwise: some of it may have left before in a form that is not known any more, or may have
+    /// been forgotten ([`Budget::forget`](super::Budget::forget)).
+    pub(super) fn after(&self, lsn: Lsn, leaving: Leaving<'_>, is_sent_again: bool) -> Self {
         let mut told = self.clone();
         for (whole, left) in leaving.whole.iter().zip(leaving.left) {
             let dataset = whole.dataset().as_str();
             let before = self.0.get(dataset).map(|last| last.at);
-            if before.is_some_and(|at| lsn < at) {
+            if before.is_some_and(|at| lsn < at) || is_sent_again && before != Some(lsn) {
                 continue;
             }
             let is_told = match left.made_smaller() {

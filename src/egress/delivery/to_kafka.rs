@@ -339,7 +339,7 @@ fn fill(
         // What leaves together waits together.
         let denied = delivery.denied(&next.releases);
         // Nothing is sent of what the destination is known to have.
-        let is_sent = denied.is_some() && sink.bytes(lsn, &next.releases).is_ok_and(|bytes| bytes == 0);
+        let is_sent = denied.is_some() && sink.takes(lsn, &next.releases).is_ok_and(|takes| takes.bytes == 0);
         if let Some(dataset) = denied.filter(|_| !is_sent) {
             if !is_idle {
                 return Ok(Filled::Whole);
@@ -418,7 +418,7 @@ enum Afforded {
 fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mut Metered) -> Result<Afforded, Failed> {
     let mut bytes = match next.bytes {
         Some(bytes) => bytes,
-        None => *next.bytes.insert(sink.bytes(next.lsn, &next.releases).map_err(Failed::Kafka)?),
+        None => *next.bytes.insert(sink.takes(next.lsn, &next.releases).map_err(Failed::Kafka)?.bytes),
     };
     let moment = delivery.moment();
     let at = Now { at: moment.now, allowed: &delivery.allowed() };
@@ -445,7 +445,7 @@ fn afford(delivery: &Delivery, sink: &kafka::Sink, next: &mut Next, metered: &mu
     {
         (next.form, next.releases, bytes) = (smaller.form, smaller.releases, smaller.bytes);
     }
-    if matches!(decision, Decision::Send(_)) && (bytes > 0 || metered.tells_changes()) {
+    if matches!(decision, Decision::Send(_)) && bytes > 0 {
         let parcel = Parcel { lsn: next.lsn, of: None };
         let leaving = Leaving { whole: &next.whole, left: &next.releases };
         let payment = Payment { parcel, form: &next.form, bytes, confirmed: delivery.cursor.through, leaving };
@@ -471,15 +471,20 @@ fn datasets(releases: &[Released]) -> Vec<&DatasetName> {
     releases.iter().map(Released::dataset).collect()
 }
 
-/// An entry in the forms that leave something of it out.
+/// An entry in the forms that leave something of it out. A row of several, or one that says more, can be larger than each of
+/// the whole: a form of which the topic takes fewer cells is none.
 fn smaller(sink: &kafka::Sink, next: &Next, forms: &[Reduction]) -> Result<Vec<Smaller>, Failed> {
+    if forms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let whole = sink.takes(next.lsn, &next.whole).map_err(Failed::Kafka)?;
     let mut all = Vec::new();
     for form in forms {
         let releases = reduced(&next.whole, form)?;
         if releases.iter().any(|released| released.made_smaller().is_some()) {
-            match sink.bytes(next.lsn, &releases) {
-                Ok(bytes) => all.push(Smaller { form: form.clone(), releases, bytes }),
-                // A row of several can be larger than each of them.
+            match sink.takes(next.lsn, &releases) {
+                Ok(takes) if takes.set_aside > whole.set_aside => {}
+                Ok(takes) => all.push(Smaller { form: form.clone(), releases, bytes: takes.bytes }),
                 Err(kafka::Error::TooLarge(_)) => {}
                 Err(error) => return Err(Failed::Kafka(error)),
             }

@@ -274,6 +274,15 @@ enum Kind {
     Transactional(Box<Transactional>),
 }
 
+/// What an entry takes as messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Takes {
+    /// Key, headers, values and what is around them, before they are compressed together.
+    pub bytes: u64,
+    /// How many cells the topic does not take.
+    pub set_aside: usize,
+}
+
 impl Sink {
     /// A destination that is not connected yet.
     #[must_use]
@@ -323,17 +332,17 @@ impl Sink {
         }
     }
 
-    /// The bytes that an entry with these releases takes, as its messages are counted: key, headers, value and what is
-    /// around them, before they are compressed together.
+    /// What an entry with these releases takes.
     ///
     /// # Errors
     /// When it cannot be made into messages.
-    pub fn bytes(&self, lsn: Lsn, releases: &[Released]) -> Result<u64, Error> {
+    pub fn takes(&self, lsn: Lsn, releases: &[Released]) -> Result<Takes, Error> {
         let made = match &self.0 {
             Kind::Idempotent(sink) => sink.messages(releases)?,
             Kind::Transactional(sink) => sink.messages(lsn, releases)?.map(|(_, made)| made).unwrap_or_default(),
         };
-        Ok(made.messages.iter().map(|message| message.bytes as u64).sum())
+        let bytes = made.messages.iter().map(|message| message.bytes as u64).sum();
+        Ok(Takes { bytes, set_aside: made.aside.len() })
     }
 
     /// Takes the next entry of the outbox, with its releases for this destination, which may be none. The cells that the
