@@ -32,7 +32,7 @@ MODES = {
     "syscall": (syscalls.syscall, "killed at the Kth system call of a kind; calls that fail (strace)"),
     "powerloss": (disk_modes.powerloss, "power losses on ext4 and XFS (root)"),
     "full": (disk_modes.full, "the journal's disk is full for a while (root)"),
-    "noise": (noise_mode.noise, "as kill and syscall, of cells with noise, of windows that overlap too: paid for first, the same everywhere"),
+    "noise": (noise_mode.noise, "as kill and syscall, of cells with noise, of windows that overlap: paid for first, everywhere the same"),
     "budget": (budget_mode.budget, "as kill and syscall, with a destination of few bytes: paid for first, in one form or none"),
     "longer": (longer_mode.longer, "as kill and syscall, with a dataset of longer windows: each sum whole, and once"),
     "kafka": (kafka_mode.kafka, "as kill, released to a real Kafka (KAFKA_HOME)"),

@@ -164,13 +164,15 @@ class Noisy:
         outcomes = {window: entries[0]["outcome"] for window, entries in said.items() if entries}
         noised = {window for window, outcome in outcomes.items() if outcome == "noised"}
         expected = {(*window, group) for window in noised for group in range(len(GROUPS))}
-        verdict.remarks += [f"cell {cell} left, and the ledger does not say that it got noise" for cell in sorted(self.told.keys() - expected)]
-        verdict.altered += len(self.told.keys() - expected)
-        verdict.remarks += [f"cell {cell} got noise, and was never released" for cell in sorted(expected - self.told.keys())]
-        verdict.lost += sum(self._records(cell[:2]) for cell in expected - self.told.keys())
+        unsaid, unreleased = sorted(self.told.keys() - expected), sorted(expected - self.told.keys())
+        verdict.remarks += [f"cell {cell} left, and the ledger does not say that it got noise" for cell in unsaid]
+        verdict.altered += len(unsaid)
+        verdict.remarks += [f"cell {cell} got noise, and was never released" for cell in unreleased]
+        verdict.lost += sum(self._records(cell[:2]) for cell in unreleased)
         self._must_be_paid({window for window, outcome in outcomes.items() if outcome != "spent"}, "were charged", verdict)
         came = Counter((dataset, outcome) for (dataset, _), outcome in outcomes.items())
-        print(f"{self.run.name}: " + ", ".join(f"{count} windows of {dataset} {outcome}" for (dataset, outcome), count in sorted(came.items())))
+        counts = (f"{count} windows of {dataset} {outcome}" for (dataset, outcome), count in sorted(came.items()))
+        print(f"{self.run.name}: {', '.join(counts)}")
         if self.told and all(line["records"] == self._records(cell[:2]) for cell, line in self.told.items()):
             verdict.altered += 1
             verdict.remarks.append("no cell has noise")

@@ -137,9 +137,7 @@ class Run:
         return self
 
     async def __aexit__(self, _kind, error, _trace):
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_producers()
         await self.gateway.kill()
         if self.proxy:
             await self.proxy.close()
@@ -151,6 +149,11 @@ class Run:
             print(f"{self.name}: kept for a look: {self.root}", flush=True)
         else:
             shutil.rmtree(self.root, ignore_errors=True)
+
+    async def _end_producers(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _add_producers(self):
         options = self.options
@@ -290,6 +293,9 @@ class Run:
         if self.durable:
             await self.gateway.kill()
             await self.gateway.start()
+        self.check()
+        # A stop waits half of its time for calls that are open, and a producer without records keeps its own.
+        await self._end_producers()
         await self.gateway.stop()
         self.check_ledger()
         if self.canaries:
