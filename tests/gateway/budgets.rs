@@ -512,8 +512,8 @@ fn check_explains_a_budget_and_says_what_is_wrong_with_one() {
     assert_eq!(wrong, "");
     for part in [
         "a release that they do not suffice for leaves as the rows that have changed, if it is known what was told last; for that \
-         the last release of each dataset stays in memory, some ",
-        " KiB at most\n  another one that they do not suffice for is added up over channel\n",
+         the last release of each dataset stays in memory: about ",
+        " KiB, if all their cells are there\n  another one that they do not suffice for is added up over channel\n",
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }

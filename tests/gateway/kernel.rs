@@ -48,7 +48,7 @@ fn in_outbox(directory: &Path, sink: &kafka::Sink) -> (u64, u64) {
     while let Some(entry) = entries.next().unwrap() {
         let closing = Closing::decode(&entry.payload).unwrap();
         releases += closing.releases.len() as u64;
-        bytes += sink.bytes(entry.lsn, &closing.releases).unwrap();
+        bytes += sink.takes(entry.lsn, &closing.releases).unwrap().bytes;
     }
     (releases, bytes)
 }

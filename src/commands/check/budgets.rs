@@ -32,7 +32,7 @@ pub(super) fn explained(config: &Config) -> String {
             let _ = writeln!(
                 text,
                 "  {what} that they do not suffice for leaves as the rows that have changed, if it is known what was told last; for \
-                 that the last release of each dataset stays in memory, some {} KiB at most",
+                 that the last release of each dataset stays in memory: about {} KiB, if all their cells are there",
                 bytes_kept(config, destination).div_ceil(1_024)
             );
             what = "another one";

@@ -21,6 +21,8 @@
 //! Version 1 ends before `of`, version 2 before `forms`, version 3 before `told`. Files of several datasets may end at one
 //! position: the dataset says which one is meant.
 
+use std::sync::Arc;
+
 use crate::domain::binary::{Reader, Writer};
 use crate::domain::policy::Reduction;
 use crate::domain::table::Fingerprint;
@@ -49,7 +51,7 @@ pub(super) struct Kept {
 
 /// In which form entries leave that were paid for. They leave in no other, however often they are sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Forms(Vec<(Lsn, String, Reduction)>);
+pub struct Forms(Vec<(Lsn, String, Arc<Reduction>)>);
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Forms {
     /// That of an entry, or of the file of a dataset that ends with it; `None`: it was not paid for, or leaves whole.
     #[must_use]
     pub fn of(&self, parcel: Parcel<'_>) -> Option<&Reduction> {
-        self.0.iter().find(|(at, dataset, _)| parcel.is(*at, dataset)).map(|(.., form)| form)
+        self.0.iter().find(|(at, dataset, _)| parcel.is(*at, dataset)).map(|(.., form)| form.as_ref())
     }
 
     /// How many there are.
@@ -86,7 +88,7 @@ impl Forms {
     pub(super) fn with(&self, parcel: Parcel<'_>, form: Option<&Reduction>, confirmed: Lsn) -> Self {
         let is_other = |at: Lsn, dataset: &str| parcel.of.map_or(at != parcel.lsn, |of| of != dataset);
         let stay = self.0.iter().filter(|(at, dataset, _)| *at > confirmed && is_other(*at, dataset)).cloned();
-        Self(stay.chain(form.map(|form| (parcel.lsn, parcel.of_text().to_owned(), form.clone()))).collect())
+        Self(stay.chain(form.map(|form| (parcel.lsn, parcel.of_text().to_owned(), Arc::new(form.clone())))).collect())
     }
 
     /// Those of positions that there are.
@@ -109,7 +111,7 @@ impl Kept {
         let mut entries = Writer::default();
         entries.count(self.forms.0.len());
         for (lsn, of, form) in &self.forms.0 {
-            let place = forms.iter().position(|known| *known == form).unwrap_or(forms.len());
+            let place = forms.iter().position(|known| *known == form.as_ref()).unwrap_or(forms.len());
             if place == forms.len() {
                 forms.push(form);
             }
@@ -144,10 +146,11 @@ impl Kept {
         }
         if version > 2 {
             let distinct = 0..reader.count(8)?;
-            let distinct: Vec<Reduction> = distinct.map(|_| Reduction::decode(&mut reader)).collect::<Option<_>>()?;
+            let distinct = distinct.map(|_| Reduction::decode(&mut reader).map(Arc::new));
+            let distinct: Vec<Arc<Reduction>> = distinct.collect::<Option<_>>()?;
             for _ in 0..reader.count(8 + 8 + 4)? {
                 let (lsn, of, place) = (reader.u64()?, reader.text()?.to_owned(), reader.u32()?);
-                forms.push((lsn, of, distinct.get(usize::try_from(place).ok()?)?.clone()));
+                forms.push((lsn, of, Arc::clone(distinct.get(usize::try_from(place).ok()?)?)));
             }
         }
         let told = if version > 3 { Told::decode(&mut reader)? } else { Told::default() };

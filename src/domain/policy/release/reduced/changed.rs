@@ -16,7 +16,7 @@ use arrow_select::take::take;
 
 use super::{DEGRADED, Named, RELEASE_COLUMNS, Reduced, Released, id_of, said};
 use crate::domain::binary::{Reader, Writer};
-use crate::domain::dataset::{CHANGE, WINDOWS};
+use crate::domain::dataset::{CELLS_MAX, CHANGE, WINDOWS};
 use crate::domain::table::Change;
 
 /// The name of the step that leaves only what has changed.
@@ -113,6 +113,10 @@ impl Changes {
         for _ in 0..reader.count(8)? {
             let dataset = reader.text()?.to_owned();
             let (of, since, bits) = (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.bytes()?);
+            // Twice as many rows as a window has cells: remainders are rows too.
+            if bits.len() > 2 * CELLS_MAX / 8 {
+                return None;
+            }
             let bits = bits.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
             let set = (0_u32..).zip(bits).filter(|(_, is_set)| *is_set).map(|(row, _)| row).collect();
             let gone = (0..reader.count(8)?).map(|_| {
