@@ -27,7 +27,11 @@ const PER_LEAST: SignedDuration = SignedDuration::from_secs(1);
 
 /// The forms of a budget on disk, at most: a file of 64 KiB holds them, and where each is used.
 const FORMS_BYTES_MAX: usize = 48 << 10;
-/// The same where what has changed is there, too.
+/// The names of datasets whose files were paid for, with what is known of each, at most.
+const FILES_BYTES_MAX: usize = 10 << 10;
+/// Of each name: its length, a position and which form it is.
+const FILE_BYTES: usize = 20;
+/// The forms where what has changed is there, too.
 const FORMS_BYTES_MAX_BESIDE_CHANGES: usize = 16 << 10;
 
 /// What is declared of a budget.
@@ -346,6 +350,15 @@ fn check_size(name: &str, declared: &Declared, policy: &PolicySet, problems: &Pr
             "how releases for destination `{name}` are made smaller takes {bytes} bytes, and no more than {most} are kept"
         );
         problems.error_help(&declared.place, message, "give up fewer keys, or declare fewer metrics");
+    }
+    let accepts = policy.destinations.get(name).into_iter().flat_map(|destination| &destination.accepts);
+    let bytes: usize = accepts.map(|dataset| FILE_BYTES + dataset.value.len()).sum();
+    if bytes > FILES_BYTES_MAX {
+        let message = format!(
+            "destination `{name}` accepts so many datasets that their names take {bytes} bytes beside its budget, and no more \
+             than {FILES_BYTES_MAX} are kept"
+        );
+        problems.error_help(&declared.place, message, "declare another destination for some of them");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::domain::name::{DatasetName, DestinationName};
 use crate::domain::policy::{Changes, Reduction, Released};
 use crate::domain::table::Fingerprint;
-use crate::storage::{self, FileSystem, Lsn, Slots, Stored};
+use crate::storage::{self, FileSystem, Lsn, SLOT_BYTES_MAX, Slots, Stored};
 
 mod kept;
 mod told;
@@ -31,6 +31,8 @@ const SMALLER_MAX: usize = 256;
 const CHANGES_BYTES_MAX: usize = 24 << 10;
 /// A release leaves as what has changed if that takes no more of them.
 const CHANGE_BYTES_MAX: usize = 16 << 10;
+/// So many bytes stay free when a release leaves smaller, for releases that leave whole.
+const FREE_BYTES: usize = 4 << 10;
 
 /// What may leave for a destination, and what becomes of a release that it does not suffice for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,7 +337,8 @@ impl Budget {
     }
 
     /// The smaller forms that releases may leave in. None if they were paid for. What was there before the start is not added
-    /// up: policies may say something else of its metrics since.
+    /// up: policies may say something else of its metrics since. A form that the file has no room for is none: forms of an
+    /// earlier configuration can be there, too.
     #[must_use]
     pub fn smaller(&self, whole: Whole<'_>) -> Vec<Reduction> {
         let forms = self.settings.smaller.iter().filter(|_| !self.is_paid(whole.parcel));
@@ -343,7 +346,16 @@ impl Budget {
         let forms = forms.filter(is_known);
         forms
             .filter_map(|form| if form.changes().is_some() { self.changes(whole) } else { Some(form.clone()) })
+            .filter(|form| self.has_room(whole, form))
             .collect()
+    }
+
+    /// Whether the file holds a payment in this form, and what may be told last then.
+    fn has_room(&self, whole: Whole<'_>, form: &Reduction) -> bool {
+        let forms = self.forms.with(whole.parcel, Some(form), whole.confirmed);
+        let kept = Kept { forms, told: Told::default(), ..self.kept(0, Moment { now: Duration::ZERO, wall: 0 }) };
+        let told = if self.settings.tells_changes() { told::BYTES_MAX } else { 0 };
+        kept.encode().len() + told + FREE_BYTES <= SLOT_BYTES_MAX
     }
 
     /// That only what has changed leaves. `None`: it takes more on disk than there is room for.

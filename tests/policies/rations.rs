@@ -16,7 +16,7 @@ use super::longer;
 use crate::common::http::get;
 use crate::common::ledger::{entries, of_kind};
 use crate::common::process::{run, text};
-use crate::common::{PATIENCE, until};
+use crate::common::{PATIENCE, changed, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -438,4 +438,20 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
         json!(["set", "FR", 9]),
     ];
     assert_eq!(changes, expected);
+}
+
+#[test]
+fn a_destination_with_more_datasets_than_its_budget_keeps_is_an_error() {
+    let deployment = Deployment::new();
+    let policy = deployment.read(POLICY);
+    let (from, through) = (policy.find("[datasets.by_country]").unwrap(), policy.find("[destinations.desk]").unwrap());
+    let names: Vec<String> = (0..160).map(|at| format!("visits_of_a_department_with_a_long_name_{at:04}")).collect();
+    let all: String = names.iter().map(|name| changed(&policy[from..through], "by_country", name)).collect();
+    deployment.add(POLICY, &all);
+    let hub = "country = \"US\"\naccepts = [\"by_country\"";
+    deployment.edit(POLICY, hub, &format!("{hub}, \"{}\"", names.join("\", \"")));
+    let many = |errors: Vec<String>| errors.iter().any(|error| error.contains("`hub` accepts so many datasets"));
+    assert!(!many(deployment.errors()));
+    deployment.add("gateway.toml", "\n[destinations.hub.budget]\nbytes = 10000\nper = \"P1D\"\n");
+    assert!(many(deployment.errors()), "{:?}", deployment.errors());
 }

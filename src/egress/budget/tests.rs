@@ -405,6 +405,25 @@ fn what_has_changed_leaves_so_only_where_there_is_room_for_it() {
     assert_eq!(told(10, 400, 9), (true, false), "nothing is gone");
 }
 
+/// Files that were paid for under other configurations, and are not confirmed, fill what there is.
+#[test]
+fn a_form_that_the_file_has_no_room_for_is_none() {
+    let directory = TempDir::new().unwrap();
+    let top = |name: &str| Reduction(vec![Step::Top(Top { rows: 1, by: By::Metric(name.repeat(20 << 10)) })]);
+    let content = |text: &str| Fingerprint::of(text.as_bytes());
+    for (at_most, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let settings = Settings { smaller: vec![top(name)], ..settings(None) };
+        let mut budget = open(&directory, settings, if at_most == 0 { 0 } else { 9 }, at(0));
+        let of = named(name);
+        let asked = Whole { parcel: file(5, &of), ..whole(5, 5) };
+        let form = budget.smaller(asked).into_iter().next();
+        assert_eq!(form.is_some(), at_most < 2, "{name}");
+        let form = form.unwrap_or_default();
+        let payment = Payment { parcel: file(5, &of), form: &form, ..paid(5, 1) };
+        budget.pay_for(content(name), payment, at(0)).unwrap();
+    }
+}
+
 #[test]
 fn what_was_there_before_the_start_is_not_added_up() {
     let directory = TempDir::new().unwrap();

@@ -13,7 +13,7 @@ use crate::domain::policy::{LastTold, Released};
 use crate::storage::Lsn;
 
 /// So many bytes are on disk of it, at most. Of datasets beyond that, a start knows nothing.
-const BYTES_MAX: usize = 8 << 10;
+pub(super) const BYTES_MAX: usize = 8 << 10;
 
 /// By dataset.
 #[derive(Clone, Default)]
