@@ -177,7 +177,8 @@ class Search:
 
 
 class Canaries:
-    """The search in one run: in every file of the deployment, and in what the gateway says over HTTP and in its refusals."""
+    """The search in one run: in every file of the deployment, in what the gateway says over HTTP and in its refusals, and in
+    what a destination was sent beside files."""
 
     def __init__(self):
         self.search = Search()
@@ -226,10 +227,11 @@ class Canaries:
                     self.said += f"{error.details()}{error.trailing_metadata()}".encode()
                     self.offences += 1
 
-    def look(self, root, is_last=False):
+    def look(self, root, destination, is_last=False):
         """Searches what is new or changed since the last look. Raises Leaked."""
         found = Counter(f"what it says: {name}" for name, _ in self.search.find(self.said))
         self.said.clear()
+        found.update(f"what it sends: {name}" for name, _ in self.search.find(destination.told()))
         self.looks += 1
         for path in sorted(Path(root).rglob("*")):
             local = path.relative_to(root)

@@ -78,8 +78,8 @@ def arguments():
     given = parser.parse_args()
     if not given.bin:
         parser.error("no gateway: give --bin or BAILIWICK_BIN")
-    if given.canaries and (given.mode == "kafka" or given.no_journal):
-        parser.error("--canaries searches files and a sealed journal: not with the mode kafka, nor with --no-journal")
+    if given.canaries and given.no_journal:
+        parser.error("--canaries needs the journal, whose records are sealed: not with --no-journal")
     return given
 
 

@@ -1,8 +1,11 @@
 """Where releases go, and how they are read back. Both kinds yield the same: pieces of whole lines, each with an identity."""
 
+import time
 from pathlib import Path
 
 from deployment import DATASET
+
+READ_WITHIN_SECONDS = 60
 
 
 class Files:
@@ -32,6 +35,10 @@ rotate_after = "PT0.2S"
                     found[(path.name, status.st_size, status.st_mtime_ns)] = path.read_bytes
         return found
 
+    def told(self):
+        """What was sent beside files: nothing."""
+        return b""
+
     def close(self):
         """Nothing to close."""
 
@@ -40,18 +47,21 @@ class Kafka:
     """Destination kind `kafka`, exactly once, read as a consumer with `read_committed` sees it: one message is one release."""
 
     def __init__(self, brokers, topic):
-        from confluent_kafka import Consumer, TopicPartition
+        from confluent_kafka import Consumer, KafkaError, TopicPartition
         from confluent_kafka.admin import AdminClient, NewTopic
 
-        self.brokers, self.topic = brokers, topic
+        self.brokers, self.topic, self.partition_end = brokers, topic, KafkaError._PARTITION_EOF
         admin = AdminClient({"bootstrap.servers": brokers})
         topics = [NewTopic(topic, 1), NewTopic(f"{topic}-progress", 1, config={"cleanup.policy": "compact"})]
         for created in admin.create_topics(topics).values():
             created.result(30)
-        self.consumer = Consumer({"bootstrap.servers": brokers, "group.id": topic, "isolation.level": "read_committed",
-                                  "enable.auto.commit": False, "auto.offset.reset": "earliest"})
+        every = {"bootstrap.servers": brokers, "group.id": topic, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        self.consumer = Consumer({**every, "isolation.level": "read_committed"})
         self.consumer.assign([TopicPartition(topic, 0, 0)])
-        self.seen = {}
+        # Whoever may read the topics also gets what was never committed.
+        self.reader = Consumer({**every, "isolation.level": "read_uncommitted", "enable.partition.eof": True})
+        self.reader.assign([TopicPartition(topic, 0, 0), TopicPartition(f"{topic}-progress", 0, 0)])
+        self.seen, self.read_to = {}, {}
 
     def toml(self, name):
         """The gateway's configuration of it."""
@@ -73,6 +83,25 @@ progress_topic = "{self.topic}-progress"
                 self.seen[message.offset()] = lambda value=value: value
         return self.seen
 
+    def told(self):
+        """All that was sent to either topic since the last call: keys, values and headers, also of what was never committed."""
+        told, deadline = bytearray(), time.monotonic() + READ_WITHIN_SECONDS
+        ends = {part.topic: self.reader.get_watermark_offsets(part, READ_WITHIN_SECONDS)[1] for part in self.reader.assignment()}
+        while any(self.read_to.get(topic, 0) < end for topic, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the topics {', '.join(ends)} were not read to their ends")
+            message = self.reader.poll(1)
+            if message is None:
+                continue
+            if message.error():
+                if message.error().code() == self.partition_end:
+                    self.read_to[message.topic()] = message.offset()
+                continue
+            parts = [message.key(), message.value(), *(part for header in message.headers() or () for part in header)]
+            told += b" ".join(part.encode() if isinstance(part, str) else part or b"" for part in parts) + b"\n"
+        return told
+
     def close(self):
         """Leaves the broker."""
         self.consumer.close()
+        self.reader.close()

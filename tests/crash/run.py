@@ -244,7 +244,7 @@ class Run:
         self.check()
         self.check_ledger()
         if self.canaries:
-            self.canaries.look(self.root)
+            self.canaries.look(self.root, self.deployment.destination)
         verdict = self.judge.look()
         if not verdict.clean:
             raise Stopped(f"stopped at {len(verdict.remarks)} findings in what is released so far")
@@ -299,7 +299,7 @@ class Run:
         await self.gateway.stop()
         self.check_ledger()
         if self.canaries:
-            self.canaries.look(self.root, is_last=True)
+            self.canaries.look(self.root, self.deployment.destination, is_last=True)
         return windows
 
     async def _all_released(self, windows):
