@@ -1,5 +1,6 @@
 //! Each stage alone, on one thread.
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub(super) fn run(records: &Prepared) -> Staged {
     let mut writer = BatchWriter::new(stream, outputs.clone(), Arc::default());
     let scores = scorer.score(&[&resident]).unwrap().outputs;
     let number = Some(Number { epoch: 1, sequence: 1 });
-    let outcome = Some(Outcome::Taken(Taken { accepted: BATCH as u32, ..Taken::default() }));
+    let outcome = Some(Cow::Owned(Outcome::Taken(Taken { accepted: BATCH as u32, ..Taken::default() })));
     let sent = [Sent { producer: "bench", number, rows: BATCH as u32, newest: Some(0), outcome }];
     let mut encode = || writer.encode(&resident, &scores, &sent, 0).unwrap();
     let entry = encode();

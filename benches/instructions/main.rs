@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "CloudEvents would outweigh the rest")]
 mod records;
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ fn the_way_of_a_batch<const N: usize>(way: &mut Way, payloads: [Payload; N]) {
     let scores = way.scorer.score(&[&resident]).unwrap().outputs;
     let sent = shares.iter().enumerate().map(|(position, share)| {
         let rows = share.as_ref().unwrap().rows as u32;
-        let outcome = Some(Outcome::Taken(Taken { accepted: rows, ..Taken::default() }));
+        let outcome = Some(Cow::Owned(Outcome::Taken(Taken { accepted: rows, ..Taken::default() })));
         let number = Some(Number { epoch: 1, sequence: position as u64 + 1 });
         Sent { producer: "till-7", number, rows, newest: Some(0), outcome }
     });

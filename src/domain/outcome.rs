@@ -3,6 +3,8 @@
 //! An outcome holds counts, positions, reasons, rule ids and declared names. It never holds content of a record, so it
 //! may stand in the journal in the clear. A field name that only the producer knows is content: it is left out.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::binary::{Reader, Writer};
@@ -80,30 +82,48 @@ pub struct Refusals {
     runs: Vec<Run>,
 }
 
+/// Why the last refused records of a batch were refused: what is alike is there once, whichever requests it is in.
+#[derive(Debug, Default)]
+pub struct Kinds<'r> {
+    /// The latest one first.
+    known: VecDeque<(&'r Refusal, Arc<Why>)>,
+}
+
+impl<'r> Kinds<'r> {
+    /// Few reasons come in turns as a rule.
+    const MOST: usize = 8;
+
+    fn of(&mut self, refusal: &'r Refusal) -> Arc<Why> {
+        if let Some((_, why)) = self.known.iter().find(|(known, _)| known.is_like(refusal)) {
+            return Arc::clone(why);
+        }
+        let why = Arc::new(Why::of(refusal));
+        self.known.truncate(Self::MOST - 1);
+        self.known.push_front((refusal, Arc::clone(&why)));
+        why
+    }
+}
+
 impl Refusals {
     /// Records that were refused one by one, in the order of the records.
     #[must_use]
     pub fn of(refusals: &[Refusal]) -> Self {
-        Self::of_part(refusals, 0)
+        Self::of_part(refusals, 0, &mut Kinds::default())
     }
 
-    /// The same of records that follow `first` other ones: their positions count from it.
+    /// The same of records that follow `first` other ones in a batch: their positions count from it.
     #[must_use]
-    pub fn of_part(refusals: &[Refusal], first: u32) -> Self {
+    pub fn of_part<'r>(refusals: &'r [Refusal], first: u32, kinds: &mut Kinds<'r>) -> Self {
         let mut runs: Vec<Run> = Vec::new();
+        let mut before: Option<&Refusal> = None;
         for refusal in refusals {
             let index = refusal.index.saturating_sub(first);
+            let is_like_before = before.is_some_and(|before| before.is_like(refusal));
             match runs.last_mut() {
-                Some(run) if run.first.checked_add(run.count) == Some(index) && run.why.is_of(refusal) => {
-                    run.count += 1;
-                }
-                _ => {
-                    // Few reasons come in turns as a rule: the last ones are looked through.
-                    let known = runs.iter().rev().take(4).find(|run| run.why.is_of(refusal));
-                    let why = known.map_or_else(|| Arc::new(Why::of(refusal)), |run| Arc::clone(&run.why));
-                    runs.push(Run { first: index, count: 1, why });
-                }
+                Some(run) if is_like_before && run.first.checked_add(run.count) == Some(index) => run.count += 1,
+                _ => runs.push(Run { first: index, count: 1, why: kinds.of(refusal) }),
             }
+            before = Some(refusal);
         }
         Self { runs }
     }
@@ -158,10 +178,9 @@ impl Refusals {
         Self { runs }
     }
 
-    /// The same without names of fields that the stream does not declare.
-    fn declared(&self, is_declared: &impl Fn(&str) -> bool) -> Self {
-        let is_declared = |why: &Why| why.field.as_deref().is_none_or(is_declared);
-        let runs = self.runs.iter().map(|run| match is_declared(&run.why) {
+    /// The same with the names of some fields only.
+    fn with_fields(&self, is_kept: &impl Fn(&Option<Arc<str>>) -> bool) -> Self {
+        let runs = self.runs.iter().map(|run| match is_kept(&run.why.field) {
             true => run.clone(),
             false => Run { why: Arc::new(Why { field: None, ..Why::clone(&run.why) }), ..*run },
         });
@@ -192,16 +211,6 @@ impl Why {
             hint: refusal.hint,
         }
     }
-
-    fn is_of(&self, refusal: &Refusal) -> bool {
-        let Refusal { reason, field, route, rules, hint, .. } = refusal;
-        let is_route = match (&self.route, route) {
-            (Some(known), Some(peer)) => known.gateway == peer.id && known.endpoint == peer.endpoint,
-            (None, None) => true,
-            _ => false,
-        };
-        self.reason == *reason && self.field == *field && self.rules == *rules && self.hint == *hint && is_route
-    }
 }
 
 impl Outcome {
@@ -219,19 +228,22 @@ impl Outcome {
 
     /// The outcome as it may be kept: without names of fields that the stream does not declare.
     #[must_use]
-    pub fn declared(&self, stream: &Stream) -> Self {
+    pub fn declared(&self, stream: &Stream) -> Cow<'_, Self> {
         self.with_fields(&|field| stream.position(field).is_some())
     }
 
     /// The outcome with the names of some fields only.
     #[must_use]
-    pub fn with_fields(&self, is_kept: &impl Fn(&str) -> bool) -> Self {
+    pub fn with_fields(&self, is_kept: &impl Fn(&str) -> bool) -> Cow<'_, Self> {
+        let is_kept = |field: &Option<Arc<str>>| field.as_deref().is_none_or(is_kept);
         match self {
-            Self::Taken(taken) => Self::Taken(Taken { refusals: taken.refusals.declared(is_kept), ..*taken }),
-            Self::Refused(refused) => {
-                let field = refused.field.clone().filter(|field| is_kept(field));
-                Self::Refused(Refused { field, ..*refused })
+            Self::Taken(taken) if !taken.refusals.runs.iter().all(|run| is_kept(&run.why.field)) => {
+                Cow::Owned(Self::Taken(Taken { refusals: taken.refusals.with_fields(&is_kept), ..*taken }))
             }
+            Self::Refused(refused) if !is_kept(&refused.field) => {
+                Cow::Owned(Self::Refused(Refused { field: None, ..*refused }))
+            }
+            Self::Taken(_) | Self::Refused(_) => Cow::Borrowed(self),
         }
     }
 
@@ -291,7 +303,8 @@ impl Refusals {
         let mut whys: Vec<&Arc<Why>> = Vec::new();
         let mut positions = Vec::with_capacity(self.runs.len());
         for run in &self.runs {
-            let known = whys.iter().position(|why| Arc::ptr_eq(why, &run.why) || **why == run.why);
+            let known = whys.iter().position(|why| Arc::ptr_eq(why, &run.why));
+            let known = known.or_else(|| whys.iter().position(|why| **why == run.why));
             positions.push(known.unwrap_or(whys.len()));
             if known.is_none() {
                 whys.push(&run.why);
@@ -456,11 +469,12 @@ mod tests {
             refusal(1, Reason::WrongType, Some("amount")),
         ];
         let taken = Taken { refusals: Refusals::of(&refusals), ..Taken::default() };
-        let kept = Outcome::Taken(taken).with_fields(&is_declared).encode();
+        let taken = Outcome::Taken(taken);
+        let kept = taken.with_fields(&is_declared).encode();
         assert!(!kept.windows(4).any(|bytes| bytes == b"jane") && kept.windows(6).any(|bytes| bytes == b"amount"));
         for (field, is_kept) in [("jane@example.org", false), ("amount", true)] {
             let refused = Outcome::Refused(Refused { reason: Reason::WrongType, field: Some(field.into()) });
-            let Outcome::Refused(kept) = refused.with_fields(&is_declared) else { unreachable!() };
+            let Outcome::Refused(kept) = refused.with_fields(&is_declared).into_owned() else { unreachable!() };
             assert_eq!(kept.field.is_some(), is_kept);
         }
     }

@@ -1,5 +1,6 @@
 //! What the last requests of a producer came to. Requests in a row that came to the same take the space of one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::binary::{Reader, Writer};
@@ -25,13 +26,20 @@ enum Runs {
     /// memory beside the producer's own.
     Plain { last: u64, before: u32, accepted: u32, dropped_values: u32 },
     /// Any others.
-    Any(Arc<[Run]>),
+    Any(Arc<Many>),
 }
 
 impl Default for Runs {
     fn default() -> Self {
         Self::Any(Arc::default())
     }
+}
+
+/// Runs, and what they take in memory, roughly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Many {
+    runs: VecDeque<Run>,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,26 +114,54 @@ impl Run {
     }
 }
 
-impl From<Vec<Run>> for Runs {
-    fn from(runs: Vec<Run>) -> Self {
-        if let [Run { first, last, outcome: Packed::Plain { accepted, dropped_values } }] = runs[..]
-            && let Ok(before) = u32::try_from(last - first)
-        {
-            return Self::Plain { last, before, accepted, dropped_values };
+impl Many {
+    fn push(&mut self, run: Run) {
+        if self.runs.len() == self.runs.capacity() {
+            // Most producers have few runs: little room is left over.
+            self.runs.reserve_exact(1 + self.runs.len() / 2);
         }
-        Self::Any(runs.into())
+        self.bytes += run.bytes();
+        self.runs.push_back(run);
+    }
+
+    /// Forgets the oldest ones, for as long as one is to be forgotten.
+    fn forget_while(&mut self, is_over: impl Fn(&Run, usize) -> bool) {
+        while let Some(run) = self.runs.pop_front_if(|run| is_over(run, self.bytes)) {
+            self.bytes -= run.bytes();
+        }
+    }
+}
+
+impl FromIterator<Run> for Many {
+    fn from_iter<T: IntoIterator<Item = Run>>(runs: T) -> Self {
+        let mut many = Self::default();
+        runs.into_iter().for_each(|run| many.push(run));
+        many
+    }
+}
+
+impl From<Arc<Many>> for Runs {
+    fn from(many: Arc<Many>) -> Self {
+        match many.runs.front() {
+            Some(&Run { first, last, outcome: Packed::Plain { accepted, dropped_values } }) if many.runs.len() == 1 => {
+                match u32::try_from(last - first) {
+                    Ok(before) => Self::Plain { last, before, accepted, dropped_values },
+                    Err(_) => Self::Any(many),
+                }
+            }
+            _ => Self::Any(many),
+        }
     }
 }
 
 impl Runs {
-    /// Reads them, whichever way they are kept.
-    fn read<R>(&self, read: impl FnOnce(&[Run]) -> R) -> R {
+    fn many(self) -> Arc<Many> {
         match self {
             Self::Plain { last, before, accepted, dropped_values } => {
-                let outcome = Packed::Plain { accepted: *accepted, dropped_values: *dropped_values };
-                read(&[Run { first: last - u64::from(*before), last: *last, outcome }])
+                let outcome = Packed::Plain { accepted, dropped_values };
+                Arc::new(Many::from_iter([Run { first: last - u64::from(before), last, outcome }]))
             }
-            Self::Any(runs) => read(runs),
+            Self::Any(many) => many,
         }
     }
 
@@ -140,12 +176,12 @@ impl Runs {
                 (*last, *before) = (through, longer);
                 true
             }
-            Self::Any(runs) => {
-                let is_kept = runs.first().is_some_and(|run| run.last >= oldest(through));
-                if !is_kept || !runs.last().is_some_and(|run| run.goes_on(from, came_to)) {
+            Self::Any(many) => {
+                let is_kept = many.runs.front().is_some_and(|run| run.last >= oldest(through));
+                if !is_kept || !many.runs.back().is_some_and(|run| run.goes_on(from, came_to)) {
                     return false;
                 }
-                if let Some(run) = Arc::make_mut(runs).last_mut() {
+                if let Some(run) = Arc::make_mut(many).runs.back_mut() {
                     run.last = through;
                 }
                 true
@@ -163,10 +199,9 @@ impl Outcomes {
     /// What a request came to. `None`: that is not remembered.
     #[must_use]
     pub fn of(&self, sequence: u64) -> Option<Outcome> {
-        self.0.read(|runs| {
-            let at = runs.partition_point(|run| run.last < sequence);
-            runs.get(at).filter(|run| run.first <= sequence)?.outcome.outcome()
-        })
+        let many = self.0.clone().many();
+        let at = many.runs.partition_point(|run| run.last < sequence);
+        many.runs.get(at).filter(|run| run.first <= sequence)?.outcome.outcome()
     }
 
     /// Requests from `first` through `last`, which come after all that are known, came to this.
@@ -175,21 +210,20 @@ impl Outcomes {
         if self.0.go_on(first, last, &outcome) {
             return;
         }
-        let mut runs = self.0.read(<[Run]>::to_vec);
-        match runs.last_mut() {
+        let mut many = std::mem::take(&mut self.0).many();
+        let runs = Arc::make_mut(&mut many);
+        runs.forget_while(|run, _| run.last < oldest(last) && !run.goes_on(first, &outcome));
+        match runs.runs.back_mut() {
             Some(run) if run.goes_on(first, &outcome) => run.last = last,
             _ => runs.push(Run { first, last, outcome }),
         }
-        let mut bytes: usize = runs.iter().map(Run::bytes).sum();
-        let is_over = |run: &Run, bytes: usize| run.last < oldest(last) || bytes > BYTES_MAX;
-        let over = runs.iter().take_while(|run| is_over(run, bytes).then(|| bytes -= run.bytes()).is_some());
-        let over = over.count();
-        self.0 = runs.drain(over..).collect::<Vec<_>>().into();
+        runs.forget_while(|_, bytes| bytes > BYTES_MAX);
+        self.0 = many.into();
     }
 
     /// A request came to something else than was said when it was taken: its model failed, say.
     pub fn correct(&mut self, sequence: u64, outcome: &Outcome) {
-        let mut runs = self.0.read(<[Run]>::to_vec);
+        let mut runs: Vec<Run> = self.0.clone().many().runs.iter().cloned().collect();
         let at = runs.partition_point(|run| run.last < sequence);
         let Some(run) = runs.get(at).filter(|run| run.first <= sequence).cloned() else { return };
         let outcome = Packed::of(outcome);
@@ -199,7 +233,7 @@ impl Outcomes {
             (sequence < run.last).then(|| Run { first: sequence + 1, ..run }),
         ];
         runs.splice(at..=at, parts.into_iter().flatten());
-        self.0 = runs.into();
+        self.0 = Arc::new(Many::from_iter(runs)).into();
     }
 
     /// Forgets what every request came to.
@@ -210,7 +244,10 @@ impl Outcomes {
     /// What they take in memory, roughly.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.read(|runs| runs.iter().map(Run::bytes).sum())
+        match &self.0 {
+            Runs::Plain { .. } => size_of::<Run>(),
+            Runs::Any(many) => many.bytes,
+        }
     }
 
     /// What they take beyond what every producer's may take: many producers whose requests are all taken in are no
@@ -222,26 +259,25 @@ impl Outcomes {
 
     /// Adds them to a checkpoint.
     pub fn encode(&self, writer: &mut Writer) {
-        self.0.read(|runs| {
-            writer.varint(runs.len() as u64);
-            let mut end = 0;
-            for run in runs {
-                writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first);
-                run.outcome.encode(writer);
-                end = run.last;
-            }
-        });
+        let many = self.0.clone().many();
+        writer.varint(many.runs.len() as u64);
+        let mut end = 0;
+        for run in &many.runs {
+            writer.varint(run.first.saturating_sub(end)).varint(run.last - run.first);
+            run.outcome.encode(writer);
+            end = run.last;
+        }
     }
 
     /// Reads them from a checkpoint.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let (mut runs, mut end) = (Vec::new(), 0_u64);
+        let (mut many, mut end) = (Many::default(), 0_u64);
         for _ in 0..reader.short_count(3)? {
             let first = end.checked_add(reader.varint()?)?;
             end = first.checked_add(reader.varint()?)?;
-            runs.push(Run { first, last: end, outcome: Packed::decode(reader)? });
+            many.push(Run { first, last: end, outcome: Packed::decode(reader)? });
         }
-        Some(Self(runs.into()))
+        Some(Self(Arc::new(many).into()))
     }
 }
 
@@ -252,10 +288,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::refusal::Reason;
+    use crate::domain::outcome::Refusals;
+    use crate::domain::refusal::{Reason, Refusal};
 
     fn accepted(accepted: u32) -> Outcome {
         Outcome::Taken(Taken { accepted, ..Taken::default() })
+    }
+
+    /// Some of each kind.
+    fn any(kind: u32) -> Outcome {
+        let refused = |reason| {
+            Outcome::Taken(Taken { refusals: Refusals::of(&[Refusal::new(kind, reason)]), ..Taken::default() })
+        };
+        match kind {
+            0 => refused(Reason::TooLong),
+            1 => refused(Reason::NoRegime),
+            _ => accepted(kind),
+        }
     }
 
     #[test]
@@ -276,12 +325,15 @@ mod tests {
         /// Against the obvious model: a map of everything, of which the last ones must be known, and nothing wrong may.
         #[test]
         fn the_last_ones_are_known_and_none_is_wrong(
-            steps in prop::collection::vec((1_u64..4, 0_u32..3, prop::option::of(0_u64..80)), 1..200),
+            steps in prop::collection::vec((1_u64..4, 0_u32..4, prop::option::of(0_u64..80)), 1..200),
         ) {
             let (mut outcomes, mut all, mut last) = (Outcomes::default(), BTreeMap::new(), 0);
             for (count, kind, corrected) in steps {
-                outcomes.push(last + 1, last + count, &accepted(kind));
-                all.extend((last + 1..=last + count).map(|sequence| (sequence, accepted(kind))));
+                outcomes.push(last + 1, last + count, &any(kind));
+                all.extend((last + 1..=last + count).map(|sequence| (sequence, any(kind))));
+                let runs = outcomes.0.clone().many();
+                prop_assert_eq!(outcomes.bytes(), runs.runs.iter().map(Run::bytes).sum::<usize>());
+                prop_assert!(runs.runs.iter().all(|run| run.last >= oldest(last)), "what is old is forgotten");
                 last += count;
                 if let Some(sequence) = corrected.and_then(|back| last.checked_sub(back)).filter(|sequence| *sequence > 0) {
                     let failed = Outcome::refused(Reason::ModelFailed);

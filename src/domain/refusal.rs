@@ -206,6 +206,15 @@ impl Hint {
     }
 }
 
+/// Most are shared: then what they point to need not be compared.
+fn are_alike<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>, is_same: impl Fn(&T, &T) -> bool) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || is_same(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// A refused record.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -229,5 +238,16 @@ impl Refusal {
     #[must_use]
     pub fn new(index: u32, reason: Reason) -> Self {
         Self { index, reason, field: None, route: None, rules: None, hint: None }
+    }
+
+    /// Whether another record was refused for all the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let Self { index: _, reason, field, route, rules, hint } = self;
+        let is_route = |one: &Peer, other: &Peer| one.id == other.id && one.endpoint == other.endpoint;
+        *reason == other.reason
+            && *hint == other.hint
+            && are_alike(field.as_ref(), other.field.as_ref(), |one, other| one == other)
+            && are_alike(rules.as_ref(), other.rules.as_ref(), |one, other| one == other)
+            && are_alike(route.as_ref(), other.route.as_ref(), is_route)
     }
 }

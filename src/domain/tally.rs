@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::binary::{Reader, Writer};
 use super::name::GatewayId;
-use super::outcome::{Outcome, Refusals, Why};
+use super::outcome::{Outcome, Why};
 use super::refusal::Reason;
 
 /// So many causes are told apart in one stream. The policies name fewer; the rest counts by its reason alone.
@@ -41,24 +41,20 @@ pub struct Tally {
 impl Tally {
     /// Those of what requests came to. A request that was refused as a whole has none: nobody looked at its records.
     pub fn of<'o>(outcomes: impl IntoIterator<Item = &'o Outcome>) -> Self {
-        let mut tally = Self::default();
+        // Requests of a batch share their reasons: the last ones are looked through.
+        let mut kinds: Vec<(&Arc<Why>, u64)> = Vec::new();
         for outcome in outcomes {
-            if let Outcome::Taken(taken) = outcome {
-                tally.refused(&taken.refusals);
+            let Outcome::Taken(taken) = outcome else { continue };
+            for run in taken.refusals.runs() {
+                match kinds.iter_mut().rev().take(8).find(|(why, _)| Arc::ptr_eq(why, &run.why)) {
+                    Some((_, records)) => *records += u64::from(run.count),
+                    None => kinds.push((&run.why, run.count.into())),
+                }
             }
         }
+        let mut tally = Self::default();
+        kinds.into_iter().for_each(|(why, records)| tally.add(Cause::of(why), records));
         tally
-    }
-
-    fn refused(&mut self, refusals: &Refusals) {
-        let mut runs = refusals.runs().iter().peekable();
-        while let Some(first) = runs.next() {
-            let mut records = u64::from(first.count);
-            while let Some(next) = runs.next_if(|next| Arc::ptr_eq(&next.why, &first.why)) {
-                records += u64::from(next.count);
-            }
-            self.add(Cause::of(&first.why), records);
-        }
     }
 
     /// Whether there are none.
@@ -157,7 +153,7 @@ impl Cause {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::outcome::{Refused, Route, Taken};
+    use super::super::outcome::{Refusals, Refused, Route, Taken};
     use super::super::refusal::Refusal;
     use super::*;
 

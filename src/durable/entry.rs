@@ -122,7 +122,7 @@ pub struct Sent<'e> {
     /// The newest event time that it brought or promised.
     pub newest: Option<i64>,
     /// What it came to. `None` in entries of kinds 1 and 6.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Cow<'e, Outcome>>,
 }
 
 impl Sent<'_> {
@@ -137,13 +137,13 @@ impl Sent<'_> {
         writer.short_text(self.producer);
         number(writer, self.number);
         writer.varint(self.rows.into()).option(self.newest);
-        writer.short_bytes(&self.outcome.as_ref().map_or(Vec::new(), Outcome::encode));
+        writer.short_bytes(&self.outcome.as_ref().map_or(Vec::new(), |outcome| outcome.encode()));
     }
 
     fn decode<'e>(reader: &mut Reader<'e>) -> Option<Sent<'e>> {
         let (producer, number) = (reader.short_text()?, read_number(reader)?);
         let (rows, newest, outcome) = (reader.varint32()?, reader.option()?, reader.short_bytes()?);
-        let outcome = if outcome.is_empty() { None } else { Some(Outcome::decode(outcome)?) };
+        let outcome = if outcome.is_empty() { None } else { Some(Cow::Owned(Outcome::decode(outcome)?)) };
         Some(Sent { producer, number, rows, newest, outcome })
     }
 }
@@ -383,7 +383,13 @@ mod tests {
     fn entries_are_read_as_they_were_written() {
         let refused = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some("amount".into()) });
         let requests = vec![
-            Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(Outcome::nothing()) },
+            Sent {
+                producer: "till-7",
+                number: NUMBER,
+                rows: 3,
+                newest: Some(-4),
+                outcome: Some(Cow::Owned(Outcome::nothing())),
+            },
             Sent { producer: "", number: None, rows: 0, newest: None, outcome: None },
         ];
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
@@ -424,12 +430,18 @@ mod tests {
     #[test]
     fn entries_are_written_as_they_always_were() {
         let refused = Outcome::Refused(Refused { reason: Reason::TooLarge, field: Some("amount".into()) });
-        let sent =
-            Sent { producer: "till-7", number: NUMBER, rows: 3, newest: Some(-4), outcome: Some(refused.clone()) };
+        let sent = Sent {
+            producer: "till-7",
+            number: NUMBER,
+            rows: 3,
+            newest: Some(-4),
+            outcome: Some(Cow::Owned(refused.clone())),
+        };
         let head = Head { at: 9, stream: "payments", policy: [5; 32], regimes: RegimeSet::default() };
         let regimes = RegimeSet::new(["eu-gdpr", "uk-gdpr"].map(String::from).into());
         let told = Sent { rows: 0, ..sent.clone() };
-        let shared = Sent { producer: "till-8", number: None, outcome: Some(Outcome::nothing()), ..sent.clone() };
+        let shared =
+            Sent { producer: "till-8", number: None, outcome: Some(Cow::Owned(Outcome::nothing())), ..sent.clone() };
         let batch = |requests: Vec<Sent<'static>>, head: Head<'static>, layout| {
             Entry::Batch(Accepted { requests, head, layout, before: &[], columns: &[1, 2, 3] })
         };
@@ -460,7 +472,7 @@ mod tests {
             number: Some(Number { epoch: 1_800_000_000, sequence: 100_000 }),
             rows: 1,
             newest: Some(1),
-            outcome: Some(Outcome::Taken(outcome)),
+            outcome: Some(Cow::Owned(Outcome::Taken(outcome))),
         };
         let mut writer = Writer::default();
         request.encode(&mut writer);

@@ -252,10 +252,10 @@ fn restore_requests(gateway: &mut Gateway, requests: &[Sent<'_>], stream: &str, 
         gateway.hear(stream, heard, now);
         if let Some(number) = request.number {
             let came = Came { at: Some(at), from: None, of: None };
-            gateway.producers.take(request.producer, number, lsn, request.outcome.as_ref(), came);
+            gateway.producers.take(request.producer, number, lsn, request.outcome.as_deref(), came);
         }
     }
-    gateway.refused(stream, &Tally::of(requests.iter().filter_map(|request| request.outcome.as_ref())));
+    gateway.refused(stream, &Tally::of(requests.iter().filter_map(|request| request.outcome.as_deref())));
 }
 
 /// Looks at what is on disk and changes nothing: whether what is declared now can go on with it. The gateway may be

@@ -14,7 +14,7 @@ use crate::decode::{Share, Together, Undecodable};
 use crate::domain::batch::Candidate;
 use crate::domain::event_time::TimeBounds;
 use crate::domain::evidence::{Sender, Senders};
-use crate::domain::outcome::{Outcome, Refusals, Refused, Taken, Why};
+use crate::domain::outcome::{Kinds, Outcome, Refusals, Refused, Taken, Why};
 use crate::domain::policy::{Quarantined, Resident, Version};
 use crate::domain::refusal::{Reason, Refusal};
 
@@ -223,7 +223,7 @@ impl Case<'_> {
         spans: &[Range<u32>],
         refusals: &[Refusal],
     ) -> Vec<CameTo> {
-        let (mut refusals, mut first) = (refusals, 0);
+        let (mut refusals, mut first, mut kinds) = (refusals, 0, Kinds::default());
         let each = self.requests.iter().zip(shares).zip(spans).map(|((request, share), span)| {
             let share = match (&request.content, share) {
                 (Content::Refused(refused), _) => return CameTo::of(Outcome::Refused(refused.clone())),
@@ -242,7 +242,7 @@ impl Case<'_> {
             let taken = Taken {
                 accepted: u32::try_from(accepted).unwrap_or(u32::MAX),
                 dropped_values: share.dropped,
-                refusals: Refusals::of_part(of_request, span.start),
+                refusals: Refusals::of_part(of_request, span.start, &mut kinds),
             };
             CameTo { decoded: share.rows, rows, ..CameTo::of(Outcome::Taken(taken)) }
         });

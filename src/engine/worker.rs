@@ -4,6 +4,7 @@
 //! A batch that fails is taken apart: each of its requests is then taken alone, so that none is refused for another's
 //! fault.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -298,7 +299,8 @@ impl Worker {
         let judged_at = self.intake.clock.now();
         self.waiting.times.judge.add(judged_at.saturating_sub(at.now), 1);
         let stream = served.map_or("", |served| served.stream.name.as_str());
-        let kept: Vec<Outcome> = judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
+        let kept: Vec<Cow<'_, Outcome>> =
+            judged.requests.iter().map(|request| kept(&request.outcome, served)).collect();
         let newest = newest(&requests, &judged, at.wall);
         let sent = requests.iter().zip(&judged.requests).zip(kept.iter().zip(&newest));
         let sent = sent.map(|((request, came), (kept, newest))| Sent {
@@ -306,7 +308,7 @@ impl Worker {
             number: request.located,
             rows: u32::try_from(came.rows.len()).unwrap_or(u32::MAX),
             newest: *newest,
-            outcome: Some(kept.clone()),
+            outcome: Some(Cow::Borrowed(kept)),
         });
         let sent: Vec<Sent<'_>> = sent.collect();
         let entry = match &judged.resident {
@@ -339,7 +341,7 @@ impl Worker {
         });
         let placing: Vec<Placing<'_>> = placing.collect();
         let event_times = judged.resident.as_ref().and_then(|resident| resident.batch().event_time_range());
-        let refused = Tally::of(&kept);
+        let refused = Tally::of(kept.iter().map(Cow::as_ref));
         let batch = Batch { stream, requests: &placing, refused: &refused, event_times, entry, room, at };
         let (orders, mut earlier) = (&mut self.orders, Vec::new());
         let drain = || earlier.extend(std::iter::from_fn(|| orders.try_recv().ok()));
@@ -519,7 +521,7 @@ fn senders<'r>(requests: &'r [Boxed], judged: &Judged) -> Vec<OfRequest<'r>> {
 }
 
 /// What may be kept of what a request came to: nothing that only its producer knows.
-fn kept(outcome: &Outcome, served: Option<&Served>) -> Outcome {
+fn kept<'o>(outcome: &'o Outcome, served: Option<&Served>) -> Cow<'o, Outcome> {
     served.map_or_else(|| outcome.with_fields(&|_| false), |served| outcome.declared(&served.stream))
 }
 

@@ -1,12 +1,16 @@
 //! A `PublishResponse` on the wire, written without building it: most requests are of one record, whose answer is short.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use arrow_array::ArrayRef;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
 use arrow_schema::DataType;
+use prost::Message;
 use prost::encoding::{WireType, bool, encode_key, encode_varint, encoded_len_varint, message, uint32, uint64};
 
-use crate::domain::outcome::{Run, Taken};
+use crate::domain::outcome::{Run, Taken, Why};
 use crate::domain::producer::Mark;
 use crate::engine::intake::Intake;
 use crate::engine::request::{Outputs, Served};
@@ -14,6 +18,9 @@ use crate::ingress::proto::ingest as wire;
 
 use super::messages::HEADER_BYTES;
 use super::status::{self, Rejection};
+
+/// So many reasons of an answer's refusals are kept as they are written.
+const KNOWN_MOST: usize = 8;
 
 /// What is said of a request.
 pub(super) struct Response<'a> {
@@ -57,7 +64,7 @@ impl Response<'_> {
             if taken.accepted != 0 {
                 uint32::encode(2, &taken.accepted, to);
             }
-            taken.refusals.runs().iter().for_each(|run| message::encode(3, &refusal(run, *intake), to));
+            refusals(taken.refusals.runs(), *intake, to);
             if let Some((served, outputs)) = outputs {
                 for (field, column) in served.outputs.iter().zip(outputs.columns.iter()) {
                     output(field, column, outputs, to);
@@ -84,16 +91,40 @@ fn number(tag: u32, value: u64, to: &mut Vec<u8>) {
     }
 }
 
-fn refusal(run: &Run, intake: Option<&Intake>) -> wire::Refusal {
-    let why = &run.why;
+/// `Refusal`s: the index, why, the count. Few reasons come in turns as a rule: the last ones are not written again, but copied.
+fn refusals(runs: &[Run], intake: Option<&Intake>, to: &mut Vec<u8>) {
+    let mut known: VecDeque<(&Arc<Why>, Vec<u8>)> = VecDeque::new();
+    for run in runs {
+        if let Some((_, why)) = known.iter().find(|(why, _)| Arc::ptr_eq(why, &run.why)) {
+            refusal(run, why, to);
+            continue;
+        }
+        let why = because(&run.why, intake).encode_to_vec();
+        refusal(run, &why, to);
+        known.truncate(KNOWN_MOST - 1);
+        known.push_front((&run.why, why));
+    }
+}
+
+fn refusal(Run { first, count, .. }: &Run, why: &[u8], to: &mut Vec<u8>) {
+    let (first, count) = (u64::from(*first), u64::from(*count));
+    let bytes = |number: u64| if number == 0 { 0 } else { 1 + encoded_len_varint(number) };
+    begin(3, bytes(first) + why.len() + bytes(count), to);
+    number(1, first, to);
+    to.extend_from_slice(why);
+    number(8, count, to);
+}
+
+/// A `Refusal` without its index and its count.
+fn because(why: &Why, intake: Option<&Intake>) -> wire::Refusal {
     let route = why.route.as_ref().map(|route| wire::Route {
         gateway: route.gateway.to_string(),
         endpoint: route.endpoint.clone(),
         identity: intake.and_then(|intake| intake.identity_of(route)).unwrap_or_default(),
     });
     wire::Refusal {
-        index: run.first,
-        count: run.count,
+        index: 0,
+        count: 0,
         reason: status::wire(why.reason).into(),
         retryable: why.retryable(),
         field: why.field.as_deref().unwrap_or_default().to_owned(),

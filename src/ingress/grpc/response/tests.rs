@@ -26,6 +26,10 @@ fn read(bytes: &[u8]) -> PublishResponse {
     PublishResponse::decode(message).unwrap()
 }
 
+fn said(Run { first, count, why }: &Run) -> wire::Refusal {
+    wire::Refusal { index: *first, count: *count, ..because(why, None) }
+}
+
 proptest! {
     #[test]
     fn prost_reads_what_is_written(
@@ -34,14 +38,19 @@ proptest! {
         from in 0..40_usize,
         (sequence, epoch, durable) in any::<(u64, u64, u64)>(),
         (dropped, is_duplicate) in any::<(u32, bool)>(),
-        refused in prop::collection::btree_set(0..50_u32, 0..5),
+        refused in prop::collection::btree_map(0..50_u32, (0..3_usize, 0..4_usize), 0..20),
     ) {
         let rows = from.min(scores.len())..scores.len();
         let labels = labels[..scores.len()].to_vec();
         let columns: Vec<ArrayRef> =
             vec![Arc::new(Float32Array::from(scores.clone())), Arc::new(Int64Array::from(labels.clone()))];
         let (served, outputs) = (served(&["fraud", "class"]), Outputs { columns: columns.into(), rows: rows.clone() });
-        let refusals: Vec<Refusal> = refused.iter().map(|&index| Refusal::new(index, Reason::TooLong)).collect();
+        let refusals = refused.iter().map(|(&index, &(reason, field))| {
+            let reason = [Reason::TooLong, Reason::WrongType, Reason::NotFinite][reason];
+            let field = ["", "a", "b", "c"][field];
+            Refusal { field: (!field.is_empty()).then(|| field.into()), ..Refusal::new(index, reason) }
+        });
+        let refusals: Vec<Refusal> = refusals.collect();
         let taken = Taken { accepted: rows.len() as u32, dropped_values: dropped, refusals: Refusals::of(&refusals) };
         let mark = Mark { epoch, sequence: durable, ..Mark::default() };
         let accepted = Accepted { taken: &taken, mark, outputs: Some((&served, &outputs)), intake: None };
@@ -51,7 +60,7 @@ proptest! {
         let expected = PublishResponse {
             sequence,
             accepted: rows.len() as u32,
-            refusals: taken.refusals.runs().iter().map(|run| refusal(run, None)).collect(),
+            refusals: taken.refusals.runs().iter().map(said).collect(),
             outputs: vec![
                 output("fraud", wire::output::Values::Scores(wire::Floats { values: scores[rows.clone()].to_vec() })),
                 output("class", wire::output::Values::Labels(wire::Integers { values: labels[rows].to_vec() })),
