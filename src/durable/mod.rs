@@ -14,6 +14,7 @@
 //! | `counters/` | whom the counters of laws have counted ([`counting`]) in a log of their own |
 //! | `privacy/` | what is spent of the budgets of differential privacy ([`spending`]) in a log of their own |
 //! | `begun` | that the first segments of `log/` and `outbox/` were made: without one, they were emptied |
+//! | `policies/` | the policies that were in force ([`policies`]), written before they come into force |
 //! | `cursors/` | how far each destination is in the outbox |
 //! | `budgets/` | what is left of the budgets of destinations ([`budget`](crate::egress::budget)) |
 

@@ -3,7 +3,8 @@
 //!
 //! AES-256-GCM-SIV (RFC 8452) under a random nonce of 12 bytes; should one come twice, no more is given away than that
 //! two batches are the same. The key is HKDF-SHA256 over the regimes' keys in the order of the regimes' names; the names stand in `info`. What
-//! stands before the columns in the entry is authenticated with them.
+//! stands before the columns in the entry is authenticated with them; the order of entries is not. A batch that cannot be
+//! sealed is refused, and never written in the clear.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

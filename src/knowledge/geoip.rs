@@ -1,7 +1,8 @@
 //! Where a network address is, by several databases in MaxMind's format that agree.
 //!
 //! One database alone is wrong for about one network in ten, mostly where addresses are rented out across borders; two
-//! that were made independently are seldom wrong in the same way. None comes with bailiwick.
+//! that were made independently are seldom wrong in the same way. None comes with bailiwick. An address that means another
+//! host elsewhere (private, shared, link-local, reserved) is nowhere.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -6,9 +6,10 @@
 //! once, for each edge, which areas lie on its two sides. What a circle touches is then what lies around its centre,
 //! and beside every edge that comes as near as its radius: nothing is sampled, so nothing is missed between samples.
 //!
-//! Of areas that lie in each other the most specific counts: Hong Kong, not China as well. Distances are taken a little
-//! too short (on a degree of 110.5 km, and the smallest degree of longitude in the circle), and radii 3 m too long for
-//! the raster's grid, so that a country too many may be named and none is left out.
+//! Of areas that lie in each other the most specific counts: Hong Kong, not China as well. Where several states claim a
+//! place, all of them are named, such as `UA-43` and `RU`: the policies say what that means. Areas reach out to sea.
+//! Distances are taken a little too short (on a degree of 110.5 km, and the smallest degree of longitude in the
+//! circle), and radii 3 m too long for the raster's grid, so that a country too many may be named and none is left out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};

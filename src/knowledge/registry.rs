@@ -1,7 +1,8 @@
 //! Registries: a CSV file with a header, or a JSON array of objects (`*.json`), read into a [`Registry`].
 //!
 //! What is wrong is said with the line and the column's name, never with what stands there: keys name devices and people.
-//! A file that is wrong anywhere is not loaded at all.
+//! A file that is wrong anywhere is not loaded at all. A CSV file has to end with the end of a line: otherwise `US-CA`
+//! that was cut off after `US` would look complete.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! Gives back the space of files that have no name any more, in small steps.
 //!
-//! A file system frees a file in one transaction of its journal, and no sync gets through meanwhile: 14 ms for a segment of
-//! 64 MiB on the disk that was measured. So a segment that is let go loses its name first, durably, and then its bytes, from
-//! the end on, with pauses in between. Nobody finds such a file again: when the process ends or the power fails, the
-//! file system frees the rest.
+//! A file system frees a file in one transaction of its journal, and no sync gets through meanwhile: 14 ms for a
+//! segment of 64 MiB on the disk that was measured. So a segment that is let go loses its name first, durably, and then
+//! its bytes, from the end on, with pauses in between, unless somebody waits for space. Until they are free, they count
+//! in the quota. Nobody finds such a file again: when the process ends or the power fails, the file system frees the
+//! rest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -17,8 +17,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::hashed::{Contributor, ContributorKey, PassThrough, set_bytes};
 
-/// A producer, by 16 bits of a hash of its name: so little is kept with each contributor. Two producers that have the same
-/// bits, of 65,534, count as one, which makes the rule stricter.
+/// A producer, by 16 bits of a hash of its name. They take the place of 16 bits of the contributor's, so an entry takes no
+/// more memory. Two producers that have the same bits, of 65,534, count as one, which makes the rule stricter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Producer(u16);
 

@@ -66,7 +66,7 @@ impl Scale {
 }
 
 /// Both ends of a range as integers, and the steps that portions are counted in: 2^-40 of the range, or what the integers can
-/// tell. A value that is not at an end is at least one step from it.
+/// tell. They are rounded up: a value that is not at an end is at least one step from it.
 #[derive(Clone, Copy)]
 pub(super) struct Ends {
     low: i64,

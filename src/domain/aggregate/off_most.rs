@@ -14,6 +14,10 @@
 //! plane misses somebody in each group. Otherwise each contributor is tried as one who is on the plane, and as one of the
 //! few who are off it, the farthest first. That finds each plane. What takes too much [work](super::work) is not safe.
 //!
+//! In general such a search has no short way: it is the least distance of a code. Here it mostly ends soon. For values that
+//! differ, looking at k contributors for each dimension is enough to make the groups, and a producer takes away no more of
+//! them than it has contributors in. Where there are no such groups, few may be off.
+//!
 //! Values are the same if they differ by less than [`SAME`] of how far they are apart. What floats and rounding are off by
 //! is carried along. Where it is more than that, values that differ by less may be the same; where it is more than
 //! [`CLEAR`], only groups show that they are safe.

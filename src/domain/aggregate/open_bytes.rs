@@ -3,6 +3,8 @@
 //! Bytes are estimated from what is held, never below what is allocated for it: hash tables and lists are counted as if
 //! they had just doubled. So a batch adds at most what [`most_added`] says of it, and that is reserved before the batch
 //! is taken in: what is held stays within the limit. A set that ends because there are enough in it gives its bytes back.
+//! A checkpoint, or the journal at a start, needs no check: what was counted within the limit fits again. Parts of a closed
+//! window count until they are released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
