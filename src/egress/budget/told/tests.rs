@@ -41,6 +41,12 @@ enum Happens {
     Closing(Vec<(bool, Table)>),
     /// The next entry leaves: as it is, as what has changed, as its largest row.
     Sent(u8),
+    /// It leaves so, and cells of it are set aside, because the topic does not take them now: some, or all. All of them take 0
+    /// bytes, for which nothing is paid.
+    SetAside {
+        choice: u8,
+        all: bool,
+    },
     /// Everything before is confirmed, and the next entry is shed, or given up, though it may have been paid for.
     Confirmed,
     Shed,
@@ -66,6 +72,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         8 => closing.prop_map(Happens::Closing),
         12 => (0..4_u8).prop_map(Happens::Sent),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(choice, all)| Happens::SetAside { choice, all }),
         4 => Just(Happens::Confirmed),
         1 => Just(Happens::Shed),
         2 => Just(Happens::GivenUp),
@@ -145,6 +152,36 @@ impl World {
         if lsn > self.last() {
             return;
         }
+        let left = self.pay(lsn, choice);
+        let ids: Vec<String> = left.iter().map(|released| released.id().to_owned()).collect();
+        assert_eq!(self.left_as.entry(lsn).or_insert_with(|| ids.clone()), &ids, "it leaves in one form");
+        self.on_way.push_back((lsn, left));
+        self.sent = lsn;
+    }
+
+    /// A release is all its messages: of what is set aside in part, the receiver has nothing.
+    fn set_aside(&mut self, choice: u8, all: bool) {
+        let lsn = self.sent + 1;
+        if lsn > self.last() {
+            return;
+        }
+        if !all {
+            self.pay(lsn, choice);
+        }
+        self.forget(lsn);
+        self.on_way.push_back((lsn, Vec::new()));
+        self.sent = lsn;
+    }
+
+    /// Something of an entry does not arrive. What was paid for after it may be told since that.
+    fn forget(&mut self, lsn: Lsn) {
+        let whole = self.entry(lsn);
+        self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
+        let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
+        self.broken_through = self.broken_through.max(paid.unwrap_or(0));
+    }
+
+    fn pay(&mut self, lsn: Lsn, choice: u8) -> Vec<Released> {
         let whole = self.entry(lsn);
         let asked = Whole { first: lsn, parcel: entry(lsn), releases: &whole, confirmed: self.confirmed };
         let form = match choice {
@@ -157,10 +194,7 @@ impl World {
         let leaving = Leaving { whole: &whole, left: &left };
         let payment = Payment { parcel: entry(lsn), form: &form, bytes: 1, confirmed: self.confirmed, leaving };
         self.budget.pay(payment, AT).unwrap();
-        let ids: Vec<String> = left.iter().map(|released| released.id().to_owned()).collect();
-        assert_eq!(self.left_as.entry(lsn).or_insert_with(|| ids.clone()), &ids, "it leaves in one form");
-        self.on_way.push_back((lsn, left));
-        self.sent = lsn;
+        left
     }
 
     fn arrive(&mut self, releases: &[Released], lsn: Lsn) {
@@ -191,10 +225,7 @@ impl World {
             return;
         }
         if is_given_up {
-            let whole = self.entry(lsn);
-            self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
-            let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
-            self.broken_through = self.broken_through.max(paid.unwrap_or(0));
+            self.forget(lsn);
         } else {
             self.budget.shed(entry(lsn), AT).unwrap();
         }
@@ -253,6 +284,7 @@ proptest! {
             match one {
                 Happens::Closing(releases) => world.closing(releases),
                 Happens::Sent(choice) => world.send(choice),
+                Happens::SetAside { choice, all } => world.set_aside(choice, all),
                 Happens::Confirmed => world.confirm(),
                 Happens::Shed => world.pass_over(false),
                 Happens::GivenUp => world.pass_over(true),
