@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::policy::ON_CHANGE;
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
@@ -265,6 +266,14 @@ pub struct Degraded {
     pub whole: String,
     /// The cells of the whole release.
     pub cells: u64,
+}
+
+impl Degraded {
+    /// Whether it left as what had changed: its receiver can make the whole release, and nothing is left out.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.steps == [ON_CHANGE]
+    }
 }
 
 /// What came of a window of a dataset with differential privacy.
