@@ -58,6 +58,8 @@ enum Happens {
         is_crash: bool,
         is_freed: bool,
     },
+    /// A crash, after which the half of the file that was written last is damaged: what it knows is one payment old.
+    Damaged,
     /// A run without a budget, or with one that does not tell changes.
     Without {
         has_budget: bool,
@@ -77,6 +79,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Shed),
         2 => Just(Happens::GivenUp),
         3 => again.prop_map(|(arrive, is_crash, is_freed)| Happens::Again { arrive, is_crash, is_freed }),
+        1 => Just(Happens::Damaged),
         1 => any::<bool>().prop_map(|has_budget| Happens::Without { has_budget }),
     ]
 }
@@ -98,6 +101,9 @@ struct World {
     heard: BTreeSet<String>,
     /// Something that was paid for was given up, and these may tell what has changed since.
     broken_through: Lsn,
+    /// Of these datasets the budget may not know what was told last. They are told as changes since what the receiver does not have
+    /// any more, until one leaves whole.
+    stale: BTreeSet<String>,
     changes: usize,
 }
 
@@ -123,6 +129,7 @@ impl World {
             receivers: BTreeMap::new(),
             heard: BTreeSet::new(),
             broken_through: 0,
+            stale: BTreeSet::new(),
             changes: 0,
         }
     }
@@ -206,7 +213,11 @@ impl World {
             }
             let tells_all = released.made_smaller().is_none_or(|smaller| smaller.since.is_some());
             let is_new = self.heard.insert(released.id().to_owned());
-            assert!(has_it || !tells_all || !is_new || lsn <= self.broken_through, "the chain is whole");
+            if released.made_smaller().is_none() {
+                self.stale.remove(released.dataset().as_str());
+            }
+            let is_broken = lsn <= self.broken_through || self.stale.contains(released.dataset().as_str());
+            assert!(has_it || !tells_all || !is_new || is_broken, "the chain is whole");
             self.changes += usize::from(has_it && released.made_smaller().is_some());
         }
     }
@@ -243,6 +254,22 @@ impl World {
             self.budget = open(&self.directory, settings(true), self.last());
             self.recall();
         }
+    }
+
+    fn damaged(&mut self) {
+        self.again(0, false, false);
+        let path = self.directory.path().join(desk().as_str());
+        let mut file = std::fs::read(&path).unwrap();
+        // The number of the write stands behind the magic of each slot; there may be one only.
+        let number = |at: usize| file.get(at + 8..at + 16).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+        let newest = [0, 68 << 10].into_iter().max_by_key(|at| number(*at)).unwrap();
+        file[newest + 24] ^= 1;
+        std::fs::write(&path, file).unwrap();
+        self.budget = open(&self.directory, settings(true), self.last());
+        self.recall();
+        self.stale = ["cells", "others"].map(str::to_owned).into();
+        // What was on its way may leave in another form now.
+        self.left_as.retain(|lsn, _| *lsn <= self.confirmed);
     }
 
     fn recall(&mut self) {
@@ -289,6 +316,7 @@ proptest! {
                 Happens::Shed => world.pass_over(false),
                 Happens::GivenUp => world.pass_over(true),
                 Happens::Again { arrive, is_crash, is_freed } => world.again(arrive, is_crash, is_freed),
+                Happens::Damaged => world.damaged(),
                 Happens::Without { has_budget } => world.without(has_budget),
             }
         }
@@ -352,6 +380,28 @@ fn what_was_paid_for_and_given_up_was_not_told() {
         world.confirm();
         assert_eq!(world.changes, 1);
     }
+}
+
+/// It is told since what was told before. The receiver sees that by `since`, and has the next whole one again.
+#[test]
+fn where_the_newest_half_of_the_file_is_damaged_the_receiver_waits_for_the_next_whole_one() {
+    let mut world = World::new();
+    let table = |n: i64| -> Table {
+        (0..9).map(|key| (["DE".to_owned(), key.to_string()], (1, if key == 0 { n } else { 5 }, None))).collect()
+    };
+    (0..7).for_each(|n| world.closing(vec![(false, table(n))]));
+    [0, 1, 1].into_iter().for_each(|choice| world.send(choice));
+    world.confirm();
+    let has = |world: &World| world.receivers["cells"].table.values().map(|(_, n, _)| *n).next().unwrap();
+    assert_eq!((world.changes, has(&world)), (2, 2));
+    world.damaged();
+    (0..2).for_each(|_| world.send(1));
+    world.confirm();
+    assert_eq!((world.changes, has(&world)), (2, 2), "it leaves its table as it is");
+    world.send(0);
+    world.send(1);
+    world.confirm();
+    assert_eq!((world.changes, has(&world)), (3, 6));
 }
 
 /// Without the cursor, all that the outbox still has is sent again, and what leaves as what has changed is known of the last
