@@ -78,8 +78,7 @@ pub enum What {
         commitment: String,
         /// Where it stands in the outbox; of a file, where the last release of the file does.
         outbox: u64,
-        /// What it was made of, where the budget of the destination did not suffice for the whole. `None`: it is whole. From
-        /// version 7 on.
+        /// What it was made of, where the budget did not suffice for the whole. `None`: it is whole. From version 7 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         degraded: Option<Degraded>,
     },
