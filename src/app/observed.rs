@@ -132,6 +132,7 @@ impl Observed for Observer {
                     "widened_releases": budget.widened,
                     "degraded_releases": budget.degraded,
                     "cells_left_out": budget.left_out,
+                    "on_change_releases": budget.on_change,
                 })
             });
             json!({
@@ -189,6 +190,7 @@ impl Observed for Observer {
                 samples.count(declared::RELEASES_WIDENED, &[&destination], budget.widened);
                 samples.count(declared::RELEASES_DEGRADED, &[&destination], budget.degraded);
                 samples.count(declared::CELLS_LEFT_OUT, &[&destination], budget.left_out);
+                samples.count(declared::RELEASES_ON_CHANGE, &[&destination], budget.on_change);
             }
         }
         for (tally, used) in self.counters() {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::policy::ON_CHANGE;
 use crate::domain::time::rfc3339;
 
 /// The version of the entries that this program writes.
@@ -77,8 +78,7 @@ pub enum What {
         commitment: String,
         /// Where it stands in the outbox; of a file, where the last release of the file does.
         outbox: u64,
-        /// What it was made of, where the budget of the destination did not suffice for the whole. `None`: it is whole. From
-        /// version 7 on.
+        /// What it was made of, where the budget did not suffice for the whole. `None`: it is whole. From version 7 on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         degraded: Option<Degraded>,
     },
@@ -265,6 +265,14 @@ pub struct Degraded {
     pub whole: String,
     /// The cells of the whole release.
     pub cells: u64,
+}
+
+impl Degraded {
+    /// Whether it left as what had changed: its receiver can make the whole release, and nothing is left out.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.steps == [ON_CHANGE]
+    }
 }
 
 /// What came of a window of a dataset with differential privacy.

@@ -167,10 +167,14 @@ declare! {
     /// Releases that did not leave because the budget of their destination did not suffice, and whose rows a dataset with
     /// longer windows adds up.
     RELEASES_WIDENED = Counter "bailiwick_releases_widened" None ["destination"];
-    /// Releases that left smaller than they are, because the budget of their destination did not suffice for the whole.
+    /// Releases that left without some of their rows, or with rows added up, because the budget of their destination did not
+    /// suffice for the whole.
     RELEASES_DEGRADED = Counter "bailiwick_releases_degraded" None ["destination"];
     /// The cells that those have less than the whole.
     CELLS_LEFT_OUT = Counter "bailiwick_cells_left_out" None ["destination"];
+    /// Releases that left as what had changed, because the budget of their destination did not suffice for the whole. Nothing is
+    /// left out: their receiver can make the whole.
+    RELEASES_ON_CHANGE = Counter "bailiwick_releases_on_change" None ["destination"];
 
     /// Bytes of a log on disk, in whole segments.
     LOG_SIZE = Gauge "bailiwick_log_size" Bytes ["log"];

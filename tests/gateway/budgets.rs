@@ -112,6 +112,7 @@ async fn what_a_budget_does_not_suffice_for_waits_over_restarts_and_leaves_once_
         "releases_shed_total",
         "releases_degraded_total",
         "cells_left_out_total",
+        "releases_on_change_total",
     ] {
         assert!(metrics.contains(&format!("bailiwick_{name}{{destination=\"{DESTINATION}\"}}")), "{name}\n{metrics}");
     }

@@ -1,7 +1,7 @@
 //! `exactly_once`, and what it is without it, with a real Kafka: gateways that crash, are replaced and come back,
 //! brokers that crash, and transactions of which nobody knows how they ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,14 @@ use std::thread;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
 
 use super::broker::Broker;
+use super::budgets::read;
 use super::process::{Deployment, Gateway, Held, number};
 use super::proxy::{Fault, Proxy};
-use crate::common::{self, PATIENCE, until};
+use crate::common::ledger::{entries, of_kind};
+use crate::common::{self, PATIENCE, changed, until};
 
 /// What the gateway says when it knows how far the destination is.
 const GOING_ON: &str = "going on in kafka";
@@ -182,6 +185,116 @@ fn an_end_of_a_transaction_that_nobody_knows_of_doubles_and_loses_nothing() {
     gateway.stop();
     assert_eq!(proxy.left(), 0, "faults that did not happen");
     each_exactly_once(&broker, topic, &deployment.released());
+}
+
+/// A release takes some 5 KB as a whole, and comes every two seconds or so.
+const FEW_BYTES: &str = "exactly_once = true
+
+[destinations.fraud_desk.budget]
+bytes      = 8192
+per        = \"PT8S\"
+when_short = [\"on_change\", \"defer\"]";
+
+/// Windows of four minutes. From one to the next, little changes but which rows there are.
+fn with_few_changes(deployment: Deployment) -> Deployment {
+    let deployment = deployment.with_large_windows();
+    let policy = changed(&deployment.read("policies/policy.toml"), "size = \"PT10M\"", "size = \"PT4M\"");
+    let policy = changed(&policy, "min_contributors = 10", "min_contributors = 5");
+    let elapsed = "elapsed      = { type = \"float64\", class = \"financial\"";
+    let policy = changed(&policy, elapsed, &format!("{elapsed}, range = [0, 200000]"));
+    let (before, metrics) = policy.split_once("{ name = \"payments\", fn = \"count\" },").unwrap();
+    let (_, behind) = metrics.split_once("\n]").unwrap();
+    let few = "{ name = \"elapsed\", fn = \"mean\", field = \"elapsed\", digits = 1 },\n]";
+    deployment.write("policies/policy.toml", format!("{before}{few}{behind}"));
+    deployment
+}
+
+/// By country and channel.
+type Table = BTreeMap<String, Value>;
+
+fn keys(cell: &Value) -> String {
+    format!("{} {}", cell["country"], cell["channel"])
+}
+
+/// The table of each window, by a receiver that follows what a topic tells and has nothing but that.
+fn followed(broker: &Broker, topic: &str) -> BTreeMap<String, Table> {
+    let (mut release, mut table, mut told) = (String::new(), Table::new(), BTreeMap::new());
+    for (id, degraded, cells) in read(broker, topic) {
+        match degraded.as_deref() {
+            None => table.clear(),
+            Some("on_change") => assert!(cells.iter().all(|cell| cell["since"] == *release), "{release}: {cells:?}"),
+            Some(other) => panic!("{other}"),
+        }
+        for cell in &cells {
+            match cell["change"].as_str() {
+                Some("gone") => assert!(table.remove(&keys(cell)).is_some() && cell["elapsed"].is_null()),
+                _ => drop(table.insert(keys(cell), cell["elapsed"].clone())),
+            }
+        }
+        let window = cells[0]["window_start"].as_str().unwrap().to_owned();
+        assert!(told.insert(window, table.clone()).is_none(), "a window came twice");
+        release = id;
+    }
+    told
+}
+
+/// Where in the outbox those stand that left, or were about to, as what had changed.
+fn changes(deployment: &Deployment) -> Vec<u64> {
+    let said = entries(&deployment.path("journal/ledger"));
+    let is_one = |intent: &&&Value| intent["degraded"]["steps"][0] == "on_change";
+    of_kind(&said, "intent").iter().filter(is_one).map(|intent| intent["outbox"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn who_follows_what_has_changed_has_each_window_whole_and_once_whatever_is_killed_around_a_commit() {
+    let proxy = Proxy::open();
+    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address);
+    let Some(broker) = Broker::own(vec![advertised]) else { return };
+    proxy.pass_to(&broker.address);
+    let topic = "followed";
+    broker.create_topics(topic);
+    let deployment = with_few_changes(Deployment::new(&proxy.address, topic, FEW_BYTES));
+    let mut gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    let mut sending = deployment.send_slowly();
+    // How often it was killed when the broker had committed one and had not said so, and when it did not know of it yet.
+    let (mut committed, mut open) = (0, 0);
+    while committed < 2 || open < 2 {
+        // Bytes are short: the next one leaves so, too, most likely.
+        let before = changes(&deployment).len();
+        until(|| (changes(&deployment).len() > before).then_some(()));
+        let (found, fault) = match committed <= open {
+            true => (&mut committed, Fault::AnswerLost),
+            false => (&mut open, Fault::RequestLost),
+        };
+        // What it tries again until it is killed meets the same.
+        proxy.inject(1, &[fault; 99]);
+        until(|| (proxy.left() < 99).then_some(()));
+        gateway.kill();
+        proxy.inject(1, &[]);
+        let changes = changes(&deployment);
+        gateway = deployment.start();
+        let (position, cursor) = position_and_cursor(&gateway);
+        let is_one = |at: &u64| match fault {
+            Fault::AnswerLost => cursor < *at && *at <= position,
+            _ => position.max(cursor) < *at,
+        };
+        *found += u32::from(changes.iter().any(is_one));
+    }
+    assert!(sending.wait().unwrap().success());
+    // With enough bytes a stop waits for all.
+    gateway.kill();
+    deployment.change("bytes      = 8192", "bytes      = 1000000");
+    gateway = deployment.start();
+    gateway.wait_for(GOING_ON, 1);
+    gateway.stop();
+    let mut whole: BTreeMap<String, Table> = BTreeMap::new();
+    for cell in deployment.cells().into_values().flatten() {
+        let window = cell["window_start"].as_str().unwrap().to_owned();
+        whole.entry(window).or_default().insert(keys(&cell), cell["elapsed"].clone());
+    }
+    assert!(whole.len() > 20, "{}", whole.len());
+    assert_eq!(followed(&broker, topic), whole);
 }
 
 #[test]

@@ -377,11 +377,11 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
         rows.set(rows.get() + persons.iter().filter(|persons| **persons > 0).count());
         gateway.until("the desk has it", |_| deployment.released("desk").len() == rows.get()).await;
     };
-    // So many windows have left, so many of them smaller since the start, without so many cells.
-    let until_left = |gateway: &Gateway, windows: usize, degraded: u64, left_out: u64| {
+    // So many windows have left, so many of them since the start as what had changed. Nothing is left out.
+    let until_left = |gateway: &Gateway, windows: usize, on_change: u64| {
         let is_so = |hub: &Value| {
-            let of_budget = (budget(hub, "degraded_releases"), budget(hub, "cells_left_out"));
-            hub["waiting_releases"] == 0 && of_budget == (degraded, left_out)
+            let of_budget = ["on_change_releases", "degraded_releases", "cells_left_out"].map(|name| budget(hub, name));
+            hub["waiting_releases"] == 0 && of_budget == [on_change, 0, 0]
         };
         told(gateway, |hub| is_so(hub) && followed(&deployment, "hub").len() == windows);
     };
@@ -389,17 +389,21 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
     let (enough, few) = (Some(5_000), Some(450));
     let gateway = start(enough).await;
     send(&gateway, 1, [6, 7, 6, 6]).await;
-    until_left(&gateway, 1, 0, 0);
+    until_left(&gateway, 1, 0);
     gateway.stop().await;
     let gateway = start(few).await;
     send(&gateway, 2, [6, 7, 6, 6]).await;
     send(&gateway, 3, [6, 8, 6, 6]).await;
-    until_left(&gateway, 3, 2, 6);
+    until_left(&gateway, 3, 2);
+    let (_, metrics) = get(&gateway.app.monitor_address().unwrap().to_string(), "/metrics");
+    for (name, value) in [("releases_on_change", 2), ("releases_degraded", 0), ("cells_left_out", 0)] {
+        assert!(metrics.contains(&format!("bailiwick_{name}_total{{destination=\"hub\"}} {value}")), "{metrics}");
+    }
     gateway.stop().await;
     let gateway = start(few).await;
     send(&gateway, 4, [6, 0, 6, 6]).await;
     send(&gateway, 5, [6, 7, 6, 6]).await;
-    until_left(&gateway, 5, 2, 5);
+    until_left(&gateway, 5, 2);
     gateway.stop().await;
     // A file is paid for and cannot be written. It leaves in that form without a budget, too.
     let (folder, aside) = (deployment.path("released/hub/by_country"), deployment.path("aside"));
@@ -407,7 +411,7 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
     fs::write(&folder, "in the way").unwrap();
     let gateway = start(few).await;
     send(&gateway, 6, [6, 9, 6, 6]).await;
-    told(&gateway, |hub| !hub["error"].is_null() && budget(hub, "degraded_releases") == 1);
+    told(&gateway, |hub| !hub["error"].is_null() && budget(hub, "on_change_releases") == 1);
     gateway.stop().await;
     fs::remove_file(&folder).unwrap();
     fs::rename(&aside, &folder).unwrap();
@@ -420,10 +424,10 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
     let gateway = start(few).await;
     send(&gateway, 8, [6, 9, 6, 7]).await;
     let hub = told(&gateway, |hub| !hub["error"].is_null());
-    assert_eq!((hub["waiting_releases"].as_u64(), budget(&hub, "degraded_releases")), (Some(1), 0), "{hub}");
+    assert_eq!((hub["waiting_releases"].as_u64(), budget(&hub, "on_change_releases")), (Some(1), 0), "{hub}");
     gateway.stop().await;
     let gateway = start(enough).await;
-    until_left(&gateway, 8, 0, 0);
+    until_left(&gateway, 8, 0);
     gateway.stop().await;
     let all = followed(&deployment, "hub");
     assert_eq!(all, followed(&deployment, "desk"));
@@ -438,6 +442,21 @@ async fn files_leave_as_what_has_changed_since_what_was_told_last_over_restarts_
         json!(["set", "FR", 9]),
     ];
     assert_eq!(changes, expected);
+    let ledger = deployment.path("journal/ledger").display().to_string();
+    let report = run(&deployment.path("."), &["report", "--json", "-d", &ledger]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let left = report["left"].as_array().unwrap().iter().find(|left| left["destination"] == "hub").unwrap();
+    let counts = ["releases", "on_change", "degraded", "cells_left_out"].map(|name| left[name].as_u64().unwrap());
+    assert_eq!(counts, [8, 5, 0, 0]);
+    let page = text(&run(&deployment.path("."), &["report", "-d", &ledger]).stdout);
+    let cells = left["cells"].as_u64().unwrap();
+    let numbers = [8, 0, cells, 5, 0, 0].map(|number| format!("<td class=\"n\">{number}</td>")).concat();
+    let row = format!("<td>hub</td><td>by_country</td>{numbers}");
+    assert!(page.contains(&row), "{row}\n{page}");
+    let shown = text(&run(&deployment.path("."), &["ledger", "show", "-d", &ledger]).stdout);
+    // One of them was about to leave twice.
+    let all = "by on_change, for lack of bytes; its receiver can make all of it";
+    assert_eq!(shown.lines().filter(|line| line.contains(all)).count(), 6, "{shown}");
 }
 
 #[test]

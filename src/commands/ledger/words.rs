@@ -1,7 +1,7 @@
 //! What an entry says, in words.
 
 use crate::domain::privacy::Rho;
-use crate::ledger::entry::{Degraded, Known, Outcome, Paid, Reread, What};
+use crate::ledger::entry::{Known, Outcome, Paid, Reread, What};
 
 /// What an entry says, as a sentence without its end. Ids are in full, so that they can be searched for.
 pub(super) fn words(what: &What) -> String {
@@ -18,9 +18,13 @@ pub(super) fn words(what: &What) -> String {
             format!("policies {policy} came into force {how}")
         }
         What::Intent { release, destination, dataset, window_start, window_end, policy, cells, degraded, .. } => {
-            let of_whole = degraded.as_ref().map_or_else(String::new, |Degraded { steps, whole, cells }| {
-                let steps = steps.join(", ");
-                format!("; made of release {whole}, of {}, by {steps}, for lack of bytes", count(*cells, "cell"))
+            let of_whole = degraded.as_ref().map_or_else(String::new, |smaller| {
+                let (whole, steps) = (&smaller.whole, smaller.steps.join(", "));
+                let all = if smaller.has_all() { "; its receiver can make all of it" } else { "" };
+                format!(
+                    "; made of release {whole}, of {}, by {steps}, for lack of bytes{all}",
+                    count(smaller.cells, "cell")
+                )
             });
             format!(
                 "release {release} is about to leave for `{destination}`: {} of `{dataset}`, {window_start} to \

@@ -74,10 +74,12 @@ pub(super) struct InForce {
 pub(super) struct Flow {
     pub(super) releases: u64,
     pub(super) cells: u64,
-    /// Releases that left smaller than they are, because the budget of the destination did not suffice.
+    /// Releases that left something out, because the budget of the destination did not suffice.
     pub(super) degraded: u64,
     /// The cells that those have less than the whole.
     pub(super) left_out: u64,
+    /// Releases that left as what had changed, for the same reason: their receiver can make the whole.
+    pub(super) on_change: u64,
     /// Releases that the destination confirmed.
     pub(super) confirmed: u64,
     /// From the start of the first window to the end of the last.
@@ -290,9 +292,13 @@ impl Account {
                 let flow = self.flows.entry((destination.clone(), dataset.clone())).or_default();
                 flow.releases += 1;
                 flow.cells += cells;
-                if let Some(whole) = degraded {
-                    flow.degraded += 1;
-                    flow.left_out += whole.cells.saturating_sub(*cells);
+                match degraded {
+                    None => {}
+                    Some(whole) if whole.has_all() => flow.on_change += 1,
+                    Some(whole) => {
+                        flow.degraded += 1;
+                        flow.left_out += whole.cells.saturating_sub(*cells);
+                    }
                 }
                 flow.policies.insert(policy.clone());
                 for (name, sha256) in &self.models_now {
@@ -419,7 +425,8 @@ impl Account {
         let flows = self.flows.iter().map(|((destination, dataset), flow)| {
             json!({
                 "destination": destination, "dataset": dataset, "releases": flow.releases, "cells": flow.cells,
-                "degraded": flow.degraded, "cells_left_out": flow.left_out, "confirmed": flow.confirmed,
+                "degraded": flow.degraded, "cells_left_out": flow.left_out, "on_change": flow.on_change,
+                "confirmed": flow.confirmed,
                 "may_have_left": flow.releases - flow.confirmed,
                 "first_window_start": flow.windows.as_ref().map(|(first, _)| first),
                 "last_window_end": flow.windows.as_ref().map(|(_, last)| last),
@@ -487,6 +494,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::entry::Degraded;
 
     fn intent(release: &str) -> What {
         What::Intent {
@@ -505,6 +513,31 @@ mod tests {
 
     fn sent(release: &str) -> What {
         What::Sent { destination: "hub".to_owned(), releases: vec![release.to_owned()], bytes: 400 }
+    }
+
+    #[test]
+    fn a_release_that_left_as_what_had_changed_left_nothing_out() {
+        let smaller = |release: &str, steps: &[&str]| {
+            let mut what = intent(release);
+            if let What::Intent { degraded, .. } = &mut what {
+                let steps = steps.iter().map(|step| (*step).to_owned()).collect();
+                *degraded = Some(Degraded { steps, whole: "ff".to_owned(), cells: 40 });
+            }
+            what
+        };
+        let mut account = Account::default();
+        for what in
+            [intent("a"), smaller("b", &["on_change"]), smaller("c", &["roll_up", "top"]), smaller("d", &["on_change"])]
+        {
+            account.hear(0, Some(&Entry::new(0, what)));
+        }
+        let flow = account.flows.values().next().unwrap();
+        assert_eq!((flow.releases, flow.cells, flow.on_change, flow.degraded, flow.left_out), (4, 48, 2, 1, 28));
+        let told = &account.json()["left"][0];
+        assert_eq!(
+            (&told["on_change"], &told["degraded"], &told["cells_left_out"]),
+            (&2.into(), &1.into(), &28.into())
+        );
     }
 
     /// A release that was about to leave again after a crash, in the next month, belongs to the month before.

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::binary::Writer;
+use crate::domain::dataset::CELLS_MAX;
 use crate::domain::policy::receiver::{Table, released};
 use crate::domain::policy::{Adding, By, RollUp, Step, Top};
 use crate::storage::RealFileSystem;
@@ -289,6 +291,42 @@ fn every_version_is_read_and_damage_begins_empty() {
     let budget = open(&directory, settings(Some(Duration::ZERO)), 9, at(0));
     assert_eq!((budget.level().left(at(0).now), budget.level().left(at(10).now)), (0, 100));
     assert_eq!(budget.decide(asked(9, 500), at(0).now), Decision::Wait, "it may have been paid for");
+}
+
+/// A budget with a form by which the last of so many rows is told of a release, and of which so many keys are gone.
+fn with_changes(rows: usize, gone: usize) -> Vec<u8> {
+    let mut bits = vec![0; rows.div_ceil(8)];
+    bits[(rows - 1) / 8] = 1 << ((rows - 1) % 8);
+    let mut writer = Writer::default();
+    writer.raw(b"bwbudget").u32(4).u64(7).i64(0).u64(41).u64(0).text("").u8(0);
+    // One form of one step, of one dataset.
+    writer.count(1).count(1).u8(3).count(1).text("cells").text("of").text("since").bytes(&bits).count(gone);
+    // One entry, and nothing that was told.
+    writer.count(1).u64(41).text("").u32(0).count(0);
+    writer.finish()
+}
+
+#[test]
+fn a_form_of_more_rows_than_a_release_can_have_is_damage() {
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFileSystem);
+    let most = 2 * CELLS_MAX;
+    for (bytes, is_damaged) in [
+        (with_changes(most, 0), false),
+        (with_changes(most + 1, 0), true),
+        // Nothing is made ready for as many as a number says.
+        (with_changes(1, 1 << 40), true),
+        (with_changes(1, usize::MAX), true),
+    ] {
+        let directory = TempDir::new().unwrap();
+        Slots::open(Arc::clone(&fs), &directory.path().join("hub")).unwrap().0.write(&bytes).unwrap();
+        assert_eq!(Budget::peek(&*fs, directory.path(), "hub").unwrap().is_none(), is_damaged, "what `verify` says");
+        let without = Budget::suspend(&fs, directory.path(), &hub(), 50).unwrap();
+        let budget = open(&directory, settings(None), 50, at(0));
+        for forms in [&without, budget.forms()] {
+            assert_eq!(forms.of(entry(41)).is_none(), is_damaged);
+        }
+        assert_eq!(budget.level().left(at(0).now), if is_damaged { 0 } else { 7 }, "damaged, it begins empty");
+    }
 }
 
 #[test]

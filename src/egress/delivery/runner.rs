@@ -213,10 +213,12 @@ impl Delivery {
 
     /// Releases are about to leave, some of them smaller than they are.
     pub(super) fn made_smaller(&self, releases: &[Released]) {
-        let smaller = releases.iter().filter_map(|released| Some((released, released.made_smaller()?)));
-        let left_out = smaller.map(|(released, of)| of.cells.saturating_sub(released.cells().num_rows() as u64));
-        let (releases, cells) = left_out.fold((0, 0), |(releases, cells), out| (releases + 1, cells + out));
-        self.status.made_smaller(releases, cells);
+        for released in releases {
+            if let Some(whole) = released.made_smaller() {
+                let left_out = whole.cells.saturating_sub(released.cells().num_rows() as u64);
+                self.status.made_smaller(whole.since.is_some(), left_out);
+            }
+        }
     }
 
     /// How full the budget is, and whether releases wait for more.

@@ -32,9 +32,11 @@ pub(super) struct Status {
     widened: AtomicU64,
     /// Releases that were shed since the start, because no policy let them go any more.
     denied: AtomicU64,
-    /// Releases that were made smaller since the start, and the cells that they left out.
+    /// Releases that left something out since the start, and the cells that they left out.
     degraded: AtomicU64,
     left_out: AtomicU64,
+    /// Releases that left as what had changed since the start.
+    on_change: AtomicU64,
     /// How full the budget is, if there is one, and whether releases wait for more.
     budget: Mutex<Option<(Level, bool)>>,
 }
@@ -50,10 +52,12 @@ pub struct Budgeted {
     pub shed: u64,
     /// Releases that were left out since the start, because others add up their rows.
     pub widened: u64,
-    /// Releases that were made smaller since the start.
+    /// Releases that left something out since the start.
     pub degraded: u64,
     /// The cells that those left out.
     pub left_out: u64,
+    /// Releases that left as what had changed since the start: their receiver can make the whole.
+    pub on_change: u64,
 }
 
 /// Why a destination does not take releases.
@@ -108,10 +112,15 @@ impl Status {
         self.denied.fetch_add(releases as u64, Ordering::Relaxed);
     }
 
-    /// So many releases were made smaller, which left out so many cells.
-    pub(super) fn made_smaller(&self, releases: u64, cells: u64) {
-        self.degraded.fetch_add(releases, Ordering::Relaxed);
-        self.left_out.fetch_add(cells, Ordering::Relaxed);
+    /// A release leaves that was made smaller. With what has changed alone, its receiver can make the whole; otherwise so many
+    /// cells are left out.
+    pub(super) fn made_smaller(&self, has_all: bool, cells: u64) {
+        if has_all {
+            self.on_change.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.degraded.fetch_add(1, Ordering::Relaxed);
+            self.left_out.fetch_add(cells, Ordering::Relaxed);
+        }
     }
 
     /// How full the budget is, and whether releases wait for more.
@@ -129,6 +138,7 @@ impl Status {
             widened: count(&self.widened),
             degraded: count(&self.degraded),
             left_out: count(&self.left_out),
+            on_change: count(&self.on_change),
         })
     }
 

@@ -565,3 +565,6 @@ fn waiting(delivery: &Delivery, after: Lsn) -> kafka::Entries<'_> {
         Ok(Some(kafka::Waiting { lsn: entry.lsn, mark }))
     })
 }
+
+#[cfg(test)]
+mod tests;

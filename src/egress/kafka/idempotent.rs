@@ -69,6 +69,11 @@ impl Idempotent {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn with_limit(self, limit: Limit) -> Self {
+        Self { limit, ..self }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.producer.is_some()
     }

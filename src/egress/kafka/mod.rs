@@ -377,6 +377,14 @@ impl Sink {
     }
 }
 
+#[cfg(test)]
+impl Sink {
+    /// One that is not connected, and knows how large a message may be.
+    pub(crate) fn with_limit(settings: Settings, bytes: usize, whose: Whose) -> Self {
+        Self(Kind::Idempotent(Box::new(Idempotent::new(settings).with_limit(Limit { bytes, whose }))))
+    }
+}
+
 impl Settings {
     /// The settings of every client, with what the files of its security hold now.
     fn client(&self) -> Result<ClientConfig, Unusable> {

@@ -41,6 +41,12 @@ enum Happens {
     Closing(Vec<(bool, Table)>),
     /// The next entry leaves: as it is, as what has changed, as its largest row.
     Sent(u8),
+    /// It leaves so, and cells of it are set aside, because the topic does not take them now: some, or all. All of them take 0
+    /// bytes, for which nothing is paid.
+    SetAside {
+        choice: u8,
+        all: bool,
+    },
     /// Everything before is confirmed, and the next entry is shed, or given up, though it may have been paid for.
     Confirmed,
     Shed,
@@ -52,6 +58,8 @@ enum Happens {
         is_crash: bool,
         is_freed: bool,
     },
+    /// A crash, after which the half of the file that was written last is damaged: what it knows is one payment old.
+    Damaged,
     /// A run without a budget, or with one that does not tell changes.
     Without {
         has_budget: bool,
@@ -66,10 +74,12 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         8 => closing.prop_map(Happens::Closing),
         12 => (0..4_u8).prop_map(Happens::Sent),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(choice, all)| Happens::SetAside { choice, all }),
         4 => Just(Happens::Confirmed),
         1 => Just(Happens::Shed),
         2 => Just(Happens::GivenUp),
         3 => again.prop_map(|(arrive, is_crash, is_freed)| Happens::Again { arrive, is_crash, is_freed }),
+        1 => Just(Happens::Damaged),
         1 => any::<bool>().prop_map(|has_budget| Happens::Without { has_budget }),
     ]
 }
@@ -91,6 +101,9 @@ struct World {
     heard: BTreeSet<String>,
     /// Something that was paid for was given up, and these may tell what has changed since.
     broken_through: Lsn,
+    /// Of these datasets the budget may not know what was told last. They are told as changes since what the receiver does not have
+    /// any more, until one leaves whole.
+    stale: BTreeSet<String>,
     changes: usize,
 }
 
@@ -116,6 +129,7 @@ impl World {
             receivers: BTreeMap::new(),
             heard: BTreeSet::new(),
             broken_through: 0,
+            stale: BTreeSet::new(),
             changes: 0,
         }
     }
@@ -145,6 +159,36 @@ impl World {
         if lsn > self.last() {
             return;
         }
+        let left = self.pay(lsn, choice);
+        let ids: Vec<String> = left.iter().map(|released| released.id().to_owned()).collect();
+        assert_eq!(self.left_as.entry(lsn).or_insert_with(|| ids.clone()), &ids, "it leaves in one form");
+        self.on_way.push_back((lsn, left));
+        self.sent = lsn;
+    }
+
+    /// A release is all its messages: of what is set aside in part, the receiver has nothing.
+    fn set_aside(&mut self, choice: u8, all: bool) {
+        let lsn = self.sent + 1;
+        if lsn > self.last() {
+            return;
+        }
+        if !all {
+            self.pay(lsn, choice);
+        }
+        self.forget(lsn);
+        self.on_way.push_back((lsn, Vec::new()));
+        self.sent = lsn;
+    }
+
+    /// Something of an entry does not arrive. What was paid for after it may be told since that.
+    fn forget(&mut self, lsn: Lsn) {
+        let whole = self.entry(lsn);
+        self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
+        let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
+        self.broken_through = self.broken_through.max(paid.unwrap_or(0));
+    }
+
+    fn pay(&mut self, lsn: Lsn, choice: u8) -> Vec<Released> {
         let whole = self.entry(lsn);
         let asked = Whole { first: lsn, parcel: entry(lsn), releases: &whole, confirmed: self.confirmed };
         let form = match choice {
@@ -157,10 +201,7 @@ impl World {
         let leaving = Leaving { whole: &whole, left: &left };
         let payment = Payment { parcel: entry(lsn), form: &form, bytes: 1, confirmed: self.confirmed, leaving };
         self.budget.pay(payment, AT).unwrap();
-        let ids: Vec<String> = left.iter().map(|released| released.id().to_owned()).collect();
-        assert_eq!(self.left_as.entry(lsn).or_insert_with(|| ids.clone()), &ids, "it leaves in one form");
-        self.on_way.push_back((lsn, left));
-        self.sent = lsn;
+        left
     }
 
     fn arrive(&mut self, releases: &[Released], lsn: Lsn) {
@@ -172,7 +213,11 @@ impl World {
             }
             let tells_all = released.made_smaller().is_none_or(|smaller| smaller.since.is_some());
             let is_new = self.heard.insert(released.id().to_owned());
-            assert!(has_it || !tells_all || !is_new || lsn <= self.broken_through, "the chain is whole");
+            if released.made_smaller().is_none() {
+                self.stale.remove(released.dataset().as_str());
+            }
+            let is_broken = lsn <= self.broken_through || self.stale.contains(released.dataset().as_str());
+            assert!(has_it || !tells_all || !is_new || is_broken, "the chain is whole");
             self.changes += usize::from(has_it && released.made_smaller().is_some());
         }
     }
@@ -191,10 +236,7 @@ impl World {
             return;
         }
         if is_given_up {
-            let whole = self.entry(lsn);
-            self.budget.forget(whole.iter().map(|released| released.dataset().as_str()), AT).unwrap();
-            let paid = (lsn..=self.last()).filter(|lsn| self.budget.is_paid(entry(*lsn))).max();
-            self.broken_through = self.broken_through.max(paid.unwrap_or(0));
+            self.forget(lsn);
         } else {
             self.budget.shed(entry(lsn), AT).unwrap();
         }
@@ -212,6 +254,22 @@ impl World {
             self.budget = open(&self.directory, settings(true), self.last());
             self.recall();
         }
+    }
+
+    fn damaged(&mut self) {
+        self.again(0, false, false);
+        let path = self.directory.path().join(desk().as_str());
+        let mut file = std::fs::read(&path).unwrap();
+        // The number of the write stands behind the magic of each slot; there may be one only.
+        let number = |at: usize| file.get(at + 8..at + 16).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+        let newest = [0, 68 << 10].into_iter().max_by_key(|at| number(*at)).unwrap();
+        file[newest + 24] ^= 1;
+        std::fs::write(&path, file).unwrap();
+        self.budget = open(&self.directory, settings(true), self.last());
+        self.recall();
+        self.stale = ["cells", "others"].map(str::to_owned).into();
+        // What was on its way may leave in another form now.
+        self.left_as.retain(|lsn, _| *lsn <= self.confirmed);
     }
 
     fn recall(&mut self) {
@@ -253,10 +311,12 @@ proptest! {
             match one {
                 Happens::Closing(releases) => world.closing(releases),
                 Happens::Sent(choice) => world.send(choice),
+                Happens::SetAside { choice, all } => world.set_aside(choice, all),
                 Happens::Confirmed => world.confirm(),
                 Happens::Shed => world.pass_over(false),
                 Happens::GivenUp => world.pass_over(true),
                 Happens::Again { arrive, is_crash, is_freed } => world.again(arrive, is_crash, is_freed),
+                Happens::Damaged => world.damaged(),
                 Happens::Without { has_budget } => world.without(has_budget),
             }
         }
@@ -320,6 +380,28 @@ fn what_was_paid_for_and_given_up_was_not_told() {
         world.confirm();
         assert_eq!(world.changes, 1);
     }
+}
+
+/// It is told since what was told before. The receiver sees that by `since`, and has the next whole one again.
+#[test]
+fn where_the_newest_half_of_the_file_is_damaged_the_receiver_waits_for_the_next_whole_one() {
+    let mut world = World::new();
+    let table = |n: i64| -> Table {
+        (0..9).map(|key| (["DE".to_owned(), key.to_string()], (1, if key == 0 { n } else { 5 }, None))).collect()
+    };
+    (0..7).for_each(|n| world.closing(vec![(false, table(n))]));
+    [0, 1, 1].into_iter().for_each(|choice| world.send(choice));
+    world.confirm();
+    let has = |world: &World| world.receivers["cells"].table.values().map(|(_, n, _)| *n).next().unwrap();
+    assert_eq!((world.changes, has(&world)), (2, 2));
+    world.damaged();
+    (0..2).for_each(|_| world.send(1));
+    world.confirm();
+    assert_eq!((world.changes, has(&world)), (2, 2), "it leaves its table as it is");
+    world.send(0);
+    world.send(1);
+    world.confirm();
+    assert_eq!((world.changes, has(&world)), (3, 6));
 }
 
 /// Without the cursor, all that the outbox still has is sent again, and what leaves as what has changed is known of the last
