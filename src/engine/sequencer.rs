@@ -82,12 +82,12 @@ struct LastCheckpoint {
 }
 
 /// What a request's number says of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Located {
     /// It comes next, under this number if it has one.
     Next(Option<Number>),
-    /// A request with this number was taken before.
-    Taken(Number),
+    /// A request with its number was taken before.
+    Taken(Taken),
     /// A request with this number is taken in the same batch: what it comes to is not known yet. What its producer sent
     /// after it waits with it.
     Twice,
@@ -95,9 +95,22 @@ pub(super) enum Located {
     Not(Unaccepted),
 }
 
+/// What is known of a request that was taken before. It is looked up with the number: a greater epoch that begins after that
+/// would forget it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What it came to, as far as it is remembered.
+    pub(super) outcome: Option<Outcome>,
+    /// How far its producer is.
+    pub(super) mark: Mark,
+}
+
 /// A request to be placed.
 pub(super) struct Placing<'r> {
     pub(super) origin: &'r Origin,
+    /// Its number, as it was sent.
+    pub(super) sent: Option<Number>,
+    /// The number under which it was found to come next.
     pub(super) number: Option<Number>,
     /// It has no records, and leaves numbers out.
     pub(super) skips: bool,
@@ -148,12 +161,6 @@ impl Sequencer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a numbered request that was taken before came to, as far as it is remembered, and how far its producer is.
-    pub(super) fn outcome(&self, producer: &str, number: Number) -> (Option<Outcome>, Mark) {
-        let producers = &self.lock().gateway.producers;
-        (producers.outcome(producer, number), producers.mark(producer))
     }
 
     /// What the numbers and the producers of requests say of them if they are taken in this order, and the event times that
@@ -337,11 +344,12 @@ impl State {
         self.last
     }
 
-    /// Makes sure that all requests can be taken in this order.
+    /// Makes sure that all requests can be taken in this order. Their numbers are looked up as they were sent: a greater
+    /// epoch may have begun since, and a request without an epoch goes along with it.
     fn admit(&mut self, stream: &str, requests: &[Placing<'_>], at: Moment) -> Result<(), Unplaced> {
         let mut ahead = Ahead::new(&self.gateway);
         let located =
-            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.number, request.skips) {
+            requests.iter().map(|request| match ahead.locate(&request.origin.series, request.sent, request.skips) {
                 Located::Next(number) if number == request.number => None,
                 located => Some(located),
             });
@@ -440,30 +448,31 @@ impl<'g> Ahead<'g> {
     }
 
     /// Of a producer of which no request waits.
-    fn locate_next<'r: 'g>(&mut self, producer: &'r str, number: Number, skips: bool) -> Located {
+    fn locate_next<'r: 'g>(&mut self, producer: &'r str, sent: Number, skips: bool) -> Located {
+        let producers = &self.gateway.producers;
         let ahead = self.marks.get(producer).copied();
-        let mark = ahead.or_else(|| self.gateway.producers.known(producer));
-        let number = if number.epoch == 0 {
-            // Without an epoch the producer's series goes on.
-            Number { epoch: mark.unwrap_or_default().epoch, ..number }
-        } else {
-            number
+        let mark = ahead.or_else(|| producers.known(producer));
+        let number = sent.continuing(mark);
+        let after = |number: Number, mark| if skips { number.skipping_after(mark) } else { number.after(mark) };
+        let alone = || {
+            let placed = producers.known(producer);
+            after(sent.continuing(placed), placed)
         };
-        let position = if skips { number.skipping_after(mark) } else { number.after(mark) };
-        match position {
+        match after(number, mark) {
             Ok(Position::Taken) if skips => Located::Next(None),
-            Ok(Position::Taken) if !planted("no-dedup") => {
-                let is_placed =
-                    |known: Option<Mark>| known.is_some_and(|known| number.after(Some(known)) == Ok(Position::Taken));
-                if is_placed(self.gateway.producers.known(producer)) { Located::Taken(number) } else { Located::Twice }
-            }
+            Ok(Position::Taken) if !planted("no-dedup") => match producers.known(producer) {
+                Some(mark) if number.after(Some(mark)) == Ok(Position::Taken) => {
+                    Located::Taken(Taken { outcome: producers.outcome(producer, number), mark })
+                }
+                _ => Located::Twice,
+            },
             Ok(_) => {
                 let Number { epoch, sequence } = number;
                 self.marks.insert(producer, Mark { epoch, sequence, lsn: 0 });
                 Located::Next(Some(number))
             }
             // Without the requests before it, it could be taken: they may not come to have a place.
-            Err(_) if ahead.is_some() && number.after(self.gateway.producers.known(producer)).is_ok() => Located::Twice,
+            Err(_) if ahead.is_some() && alone().is_ok() => Located::Twice,
             Err(out_of_order) => Located::Not(out_of_order.into()),
         }
     }

@@ -23,7 +23,7 @@ use crate::domain::evidence::Sender;
 use crate::domain::name::StreamName;
 use crate::domain::outcome::{Outcome, Refusals, Refused};
 use crate::domain::policy::Resident;
-use crate::domain::producer::{Mark, Number};
+use crate::domain::producer::Mark;
 use crate::domain::refusal::Reason;
 use crate::domain::tally::Tally;
 use crate::durable::entry::{BatchWriter, Entry, Sent};
@@ -37,7 +37,7 @@ use super::open_windows::OpenWindowsRoom;
 use super::order::Order;
 use super::request::{Answer, Answers, Boxed, Content, Outputs, Request, Served, Unaccepted};
 use super::scores::Scores;
-use super::sequencer::{Batch, Located, Placing, Sequencer, Unplaced};
+use super::sequencer::{Batch, Located, Placing, Sequencer, Taken, Unplaced};
 use super::supervision::Supervisor;
 use super::windows::{OfRequest, Origins, Windows};
 
@@ -260,7 +260,7 @@ impl Worker {
                 request.located = number;
                 return Some(request);
             }
-            Located::Taken(number) => self.repeat(request, number),
+            Located::Taken(taken) => self.repeat(request, taken),
             Located::Twice => twice.push(request),
             Located::Not(why) => request.reply.answer(Answer::unaccepted(why)),
         }
@@ -332,6 +332,7 @@ impl Worker {
         }
         let placing = requests.iter().zip(kept.iter().zip(&newest)).map(|(request, (outcome, newest))| Placing {
             origin: &request.origin,
+            sent: request.number,
             number: request.located,
             skips: matches!(request.content, Content::Nothing),
             outcome,
@@ -435,8 +436,8 @@ impl Worker {
     }
 
     /// Answers a request whose number was taken before, as it was answered then, when that is on disk.
-    fn repeat(&mut self, request: Boxed, number: Number) {
-        let (outcome, mark) = self.sequencer.outcome(&request.origin.series, number);
+    fn repeat(&mut self, request: Boxed, taken: Taken) {
+        let Taken { outcome, mark } = taken;
         let outcome = match (outcome.unwrap_or_else(|| Outcome::refused(Reason::OutcomeUnknown)), &request.content) {
             (Outcome::Taken(taken), Content::Records(opened))
                 if taken.accepted.saturating_add(taken.refusals.records()) as usize == opened.rows() =>
